@@ -1,0 +1,142 @@
+"""What can go wrong, as one tree that knows no transport.
+
+GatewayError
+├── InvalidArgument        the request or document does not fit; names field, value and limit
+├── NotFound
+│   ├── UnknownModel
+│   ├── UnknownVersion
+│   └── UnknownRoute
+├── FailedPrecondition     right in form, wrong in the present state
+│   └── VersionNotReady    the version failed to load
+├── StaleRevision          somebody changed the route since it was read
+├── ResourceExhausted      admission, queue or size limit; retryable
+├── Unavailable            loading, draining, or the store is away; retryable
+│   └── StoreUnavailable
+├── DeadlineExceeded
+├── Cancelled
+├── Unimplemented
+├── Unauthenticated
+├── PermissionDenied
+└── Internal               the cause is in the log, never in the text
+
+`code` and `retryable` belong to the class, the data to the instance. Each edge maps `code` by one table.
+"""
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Code(Enum):
+    """The canonical codes; the values are gRPC's numbers, which log records keep as well."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class GatewayError(Exception):
+    """An error that a caller is told about; `str()` is the text to show."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    retryable: ClassVar[bool] = False
+
+
+class InvalidArgument(GatewayError):
+    code = Code.INVALID_ARGUMENT
+
+
+class NotFound(GatewayError):
+    code = Code.NOT_FOUND
+
+
+class UnknownModel(NotFound):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"Request for unknown model: {model!r} is not found")
+        self.model = model
+
+
+class UnknownVersion(NotFound):
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(f"Request for unknown model: {model!r} version {version!r} is not found")
+        self.model = model
+        self.version = version
+
+
+class UnknownRoute(NotFound):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} has no route")
+        self.model = model
+
+
+class FailedPrecondition(GatewayError):
+    code = Code.FAILED_PRECONDITION
+
+
+class VersionNotReady(FailedPrecondition):
+    def __init__(self, model: str, version: str, reason: str) -> None:
+        super().__init__(f"model {model!r} version {version!r} is not ready: {reason}")
+        self.model = model
+        self.version = version
+
+
+class StaleRevision(GatewayError):
+    code = Code.ABORTED
+
+    def __init__(self, model: str, expected: int, current: int) -> None:
+        super().__init__(
+            f"the route of model {model!r} is at revision {current}, not {expected}: read it again and reapply"
+        )
+        self.model = model
+        self.expected = expected
+        self.current = current
+
+
+class ResourceExhausted(GatewayError):
+    code = Code.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class Unavailable(GatewayError):
+    code = Code.UNAVAILABLE
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """The routing store did not answer; the change was not made, or the caller is told that it may have been."""
+
+
+class DeadlineExceeded(GatewayError):
+    code = Code.DEADLINE_EXCEEDED
+
+
+class Cancelled(GatewayError):
+    code = Code.CANCELLED
+
+
+class Unimplemented(GatewayError):
+    code = Code.UNIMPLEMENTED
+
+
+class Unauthenticated(GatewayError):
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionDenied(GatewayError):
+    code = Code.PERMISSION_DENIED
+
+
+class Internal(GatewayError):
+    """Generic text and the request id; the stack is in the log."""
+
+    def __init__(self, request_id: str = "") -> None:
+        super().__init__("internal error" + (f" (request {request_id})" if request_id else ""))

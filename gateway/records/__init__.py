@@ -1,0 +1,1 @@
+"""The prediction log: hot-path append, write-ahead log, compaction to Parquet."""

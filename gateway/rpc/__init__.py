@@ -1,0 +1,1 @@
+"""gRPC transports: the same servicers over ngh2 or over grpcio."""

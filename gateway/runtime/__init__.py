@@ -1,0 +1,1 @@
+"""Processes: configuration, supervisor, worker wiring, and what they say to each other."""

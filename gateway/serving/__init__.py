@@ -1,0 +1,1 @@
+"""One request from admission to answer, and the life of model versions."""

@@ -1,0 +1,85 @@
+"""A call: one inference request from its admission to its answer."""
+
+from collections.abc import Callable, Sequence
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.routing.decision import Decision
+    from gateway.serving.version import Version
+
+Array = npt.NDArray[np.generic]
+# A tensor on its way in: the raw little-endian bytes as the client sent them (of exactly the right length), or an array
+# where the bytes are not the array (BYTES, typed contents).
+Buffer = bytes | memoryview | Array
+
+
+class Call:
+    """What one request carries through the engine. It belongs to one request; nobody else answers it.
+
+    An edge creates it, the engine fills in the rest. `done(call)` runs exactly once, on the event loop, with either
+    `outputs` or `error` set; a call that was cancelled is still answered (with Cancelled), so that its lease ends.
+
+    Shapes: `inputs[i]` and `shapes[i]` follow the version's input specs (None for an optional input left out);
+            `outputs[i]` follows `wanted` where that is set, else the version's output specs. Where the version batches,
+            the first dimension of each is `rows`.
+    Units:  `received_ns`, `deadline_ns`, `queue_ns`, `infer_ns` on the monotonic clock; deadline_ns 0: none.
+    """
+
+    __slots__ = (
+        "arm",
+        "cancelled",
+        "deadline_ns",
+        "decision",
+        "done",
+        "error",
+        "infer_ns",
+        "inputs",
+        "model",
+        "outputs",
+        "queue_ns",
+        "queued_ns",
+        "received_ns",
+        "request_id",
+        "requested_version",
+        "rows",
+        "shapes",
+        "size_bytes",
+        "version",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        requested_version: str,
+        request_id: str,
+        done: "Callable[[Call], None]",
+        *,
+        deadline_ns: int = 0,
+        size_bytes: int = 0,
+    ) -> None:
+        self.model = model
+        self.requested_version = requested_version
+        self.request_id = request_id
+        self.done = done
+        self.deadline_ns = deadline_ns
+        self.size_bytes = size_bytes
+        self.received_ns = monotonic_ns()
+        self.cancelled = False
+        self.decision: Decision | None = None
+        self.version: Version | None = None
+        self.inputs: Sequence[Buffer | None] = ()
+        self.shapes: Sequence[tuple[int, ...] | None] = ()
+        self.rows = 0
+        self.wanted: tuple[int, ...] | None = None  # indices into the version's outputs, in the order asked for
+        self.outputs: Sequence[Array] = ()
+        self.error: GatewayError | None = None
+        self.queued_ns = 0
+        self.queue_ns = 0
+        self.infer_ns = 0

@@ -1,0 +1,58 @@
+"""Datatypes of the Open Inference Protocol and the tensor specs of a version's contract."""
+
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Datatype(Enum):
+    """A datatype by its protocol name, with its numpy dtype (always little-endian) and its size in bytes.
+
+    BYTES has no fixed size (`size` is 0; arrays hold Python bytes). numpy has no BF16: arrays of it hold the raw
+    16-bit patterns as uint16.
+    """
+
+    BOOL = ("BOOL", "?")
+    UINT8 = ("UINT8", "u1")
+    UINT16 = ("UINT16", "<u2")
+    UINT32 = ("UINT32", "<u4")
+    UINT64 = ("UINT64", "<u8")
+    INT8 = ("INT8", "i1")
+    INT16 = ("INT16", "<i2")
+    INT32 = ("INT32", "<i4")
+    INT64 = ("INT64", "<i8")
+    FP16 = ("FP16", "<f2")
+    FP32 = ("FP32", "<f4")
+    FP64 = ("FP64", "<f8")
+    BF16 = ("BF16", "<u2")
+    BYTES = ("BYTES", "O")
+
+    def __init__(self, wire_name: str, dtype: str) -> None:
+        self.wire_name = wire_name
+        self.dtype: npt.DTypeLike = np.dtype(dtype)
+        self.size = 0 if dtype == "O" else np.dtype(dtype).itemsize
+
+
+BY_NAME = {datatype.wire_name: datatype for datatype in Datatype}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a version.
+
+    Shapes: `shape` includes the batch dimension where the version batches; -1 is any size.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    optional: bool = False
+    labels: tuple[str, ...] = ()
+
+    def row_bytes(self) -> int:
+        """Bytes of one row (everything behind the first dimension), or 0 if that is not fixed."""
+        tail = self.shape[1:]
+        return 0 if any(size < 0 for size in tail) else prod(tail) * self.datatype.size

@@ -1,0 +1,38 @@
+"""Writes gateway/pb/ from protos/*.proto: messages, type stubs and grpc servicers.
+
+The generated imports are rewritten so that messages live in gateway.pb.pool, and modules import each other by package.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from grpc_tools import protoc
+
+PROTOS = Path(__file__).parent
+NAMES = ("inference", "control")
+
+
+def generate(out: Path) -> None:
+    """Every generated module is in `out`, ready to be imported as gateway.pb.*."""
+    code = protoc.main(
+        ["protoc", f"-I{PROTOS}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+        + [str(PROTOS / f"{name}.proto") for name in NAMES]
+    )
+    if code:
+        raise SystemExit(code)
+    for name in NAMES:
+        messages = out / f"{name}_pb2.py"
+        text = messages.read_text()
+        text = text.replace(
+            "from google.protobuf import descriptor_pool as _descriptor_pool",
+            "from gateway.pb import pool as _descriptor_pool",
+        )
+        messages.write_text(text)
+        stubs = out / f"{name}_pb2_grpc.py"
+        text = re.sub(rf"^import {name}_pb2 as", f"from gateway.pb import {name}_pb2 as", stubs.read_text(), flags=re.M)
+        stubs.write_text(text)
+
+
+if __name__ == "__main__":
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else PROTOS.parent / "gateway" / "pb")
