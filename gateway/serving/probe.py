@@ -1,0 +1,190 @@
+"""Tries a version in a process of its own before a worker loads it.
+
+    worker ── ProbeRequest ──> python -m gateway.serving.probe ── ProbeResult ──> worker, and the cache for its siblings
+
+The workers of a host share the cache: the first one probes under a file lock, the others wait for its result without
+blocking their loops.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import IO
+
+from gateway.serving.probe_child import main, public_reason
+from gateway.serving.probe_request import ProbeRequest, ProbeResult, request_from_json, result_from_json, to_json
+from gateway.serving.session import ort_version
+
+__all__ = ["ProbeRequest", "ProbeResult", "Prober", "request_from_json"]
+
+logger = logging.getLogger(__name__)
+
+_LOCK_POLL_S = 0.05
+_LINE_LIMIT = 64 << 20
+_STDERR_SHOWN = 2000
+_SIGNALS = {
+    signal.SIGKILL: "memory limit of the machine?",
+    signal.SIGABRT: "aborted, out of memory?",
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "arithmetic error",
+    signal.SIGXCPU: "CPU time limit",
+}
+
+
+class Prober:
+    """Probes versions, each content with the same parameters once per host.
+
+    `cache` is a directory of this host; without one every probe runs. At most `concurrency` probes of this worker run
+    at a time.
+    """
+
+    def __init__(self, cache: Path | None = None, *, concurrency: int = 1) -> None:
+        self._cache = cache
+        self._permits = asyncio.Semaphore(concurrency)
+
+    async def probe(self, request: ProbeRequest) -> ProbeResult:
+        """What became of the version; never raises for a bad one.
+
+        Order: on cancellation the process is gone before this returns.
+        """
+        async with self._permits:
+            if self._cache is None or not await asyncio.to_thread(_made, self._cache):
+                return await _run(request)
+            asked_at = time()
+            path = self._cache / f"{request.key(ort_version())}.json"
+            async with _locked(path.with_suffix(".lock")):
+                known = await asyncio.to_thread(_read, path, asked_at)
+                if known is None:
+                    known = await _run(request)
+                    await asyncio.to_thread(_write, path, known)
+                return known
+
+
+async def _run(request: ProbeRequest) -> ProbeResult:
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway.serving.probe",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
+                limit=_LINE_LIMIT,
+            )
+        except OSError as error:
+            return ProbeResult(
+                ok=False, reason=f"no process could be started to try it: {error.strerror}", lasting=False
+            )
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                result = await _talk(process, request, progress)
+                if result is not None:
+                    return result
+                code = await process.wait()
+        except TimeoutError:
+            reason = f"took longer than {request.timeout_s:g} s while {progress.stage}"
+            return ProbeResult(ok=False, reason=reason, lasting=False)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        return _died(code, progress.stage, errors, request)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a probe came, as its process says before each stage."""
+
+    stage: str = "being started"
+
+
+async def _talk(process: asyncio.subprocess.Process, request: ProbeRequest, progress: _Progress) -> ProbeResult | None:
+    """The result that the process reports, or None if it ended without one."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(f"{to_json(request)}\n".encode())
+        await process.stdin.drain()
+        process.stdin.close()
+    except ConnectionError:
+        return None
+    async for line in process.stdout:
+        if not line.endswith(b"\n"):
+            break  # it died in the middle of it
+        answer = json.loads(line)
+        if "result" in answer:
+            return result_from_json(json.dumps(answer["result"]))
+        progress.stage = answer["stage"]
+    return None
+
+
+def _died(code: int, stage: str, errors: IO[bytes], request: ProbeRequest) -> ProbeResult:
+    errors.seek(max(0, os.fstat(errors.fileno()).st_size - _STDERR_SHOWN))
+    tail = public_reason(errors.read().decode("utf-8", "replace"), str(request.local.path))
+    logger.warning("probe died: code=%d stage=%s digest=%s stderr=%s", code, stage, request.local.digest, tail)
+    if code < 0:
+        hint = _SIGNALS.get(signal.Signals(-code), "crash")
+        return ProbeResult(ok=False, reason=f"killed by signal {-code} ({hint}) while {stage}", lasting=False)
+    return ProbeResult(ok=False, reason=f"the probe ended with exit code {code} while {stage}", lasting=False)
+
+
+@asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    """Nobody else on this host holds the lock file. It is polled: the kernel tells no loop when a lock comes free."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _made(directory: Path) -> bool:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("probe results cannot be kept: error=%s", error.strerror)
+        return False
+    return True
+
+
+def _read(path: Path, asked_at: float) -> ProbeResult | None:
+    """The cached result, if it holds: a lasting one for ever, another only for who was waiting while it came about."""
+    try:
+        finished_at = path.stat().st_mtime
+        result = result_from_json(path.read_text("utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if result.lasting or finished_at >= asked_at else None
+
+
+def _write(path: Path, result: ProbeResult) -> None:
+    staging = path.with_suffix(f".{os.getpid()}")
+    try:
+        staging.write_text(to_json(result), "utf-8")
+        os.replace(staging, path)
+    except OSError as error:
+        logger.warning("probe result not kept: error=%s", error.strerror)
+
+
+if __name__ == "__main__":
+    main()

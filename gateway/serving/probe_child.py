@@ -1,0 +1,142 @@
+"""The process that may die of a model, so that no worker does: verifies, loads and warms up one version.
+
+Reads one line of JSON (a ProbeRequest) from standard input and writes lines of JSON to what was its standard output:
+`{"stage": ...}` before each stage, `{"result": ...}` at the end. The limits are set before the first byte of the
+model is read. Whatever else is printed, by native code too, goes to standard error.
+"""
+
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from math import ceil
+from time import perf_counter_ns
+from typing import TextIO
+
+from gateway.errors import GatewayError
+from gateway.serving.probe_request import ProbeRequest, ProbeResult, request_from_json, to_json
+from gateway.serving.session import Session
+from gateway.serving.verification import verify
+from gateway.serving.warm_up import OutOfMemory, WarmUp
+
+VERIFYING = "being verified"
+LOADING = "being loaded"
+WARMING = "being warmed up"
+
+_MAX_REASON = 600
+_MIB = 1 << 20
+_NICENESS = 5  # traffic comes first
+_PR_SET_PDEATHSIG = 1
+_M_ARENA_MAX = -8
+# What the runtime puts before its errors: its own codes, and the place in its source, with the function's signature.
+_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
+
+
+def main() -> None:
+    """Answers the request on standard input."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        _die_with_parent()
+        os.nice(_NICENESS)
+        request = request_from_json(sys.stdin.readline())
+        baseline_rss = _memory("VmHWM")
+        _set_limits(request)
+        try:
+            result = _probe(request, answers)
+        except OutOfMemory as error:
+            result = _refused(request, str(error), lasting=False)
+        except MemoryError:
+            limit = f"{request.memory_limit // _MIB} MiB"
+            result = _refused(request, f"it needs more memory than the limit of {limit}", lasting=False)
+        except OSError as error:
+            result = _refused(request, f"its files cannot be read: {error.strerror}", lasting=False)
+        except GatewayError as error:
+            result = _refused(request, str(error), lasting=True)
+        result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=_memory("VmHWM"))
+        _say(answers, "result", json.loads(to_json(result)))
+
+
+def public_reason(text: str, directory: str) -> str:
+    """`text` without the paths of this machine, without control characters, and of readable length."""
+    text = text.replace(f"{directory}/", "").replace(directory, "the version directory")
+    text = " ".join(_PLACE.sub("", _CODE.sub("", text)).split())
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+
+
+def _probe(request: ProbeRequest, answers: TextIO) -> ProbeResult:
+    _say(answers, "stage", VERIFYING)
+    facts = verify(request.local, filename=request.filename, policy=request.policy)
+    _say(answers, "stage", LOADING)
+    begin = perf_counter_ns()
+    session = Session(
+        request.local.model_file(request.filename),
+        intra_threads=request.intra_threads,
+        inter_threads=request.inter_threads,
+        options=request.options,
+    )
+    load_ms = (perf_counter_ns() - begin) / 1e6
+    _say(answers, "stage", WARMING)
+    findings = WarmUp(
+        session, request.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
+    ).run()
+    return ProbeResult(
+        ok=True,
+        facts=facts,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        overridable=session.overridable,
+        answers=findings.answers,
+        run_us=findings.run_us,
+        batches=findings.batches,
+        rows_independent=findings.rows_independent,
+        bit_equal=findings.bit_equal,
+        warnings=tuple(public_reason(warning, str(request.local.path)) for warning in findings.warnings),
+        load_ms=load_ms,
+    )
+
+
+def _refused(request: ProbeRequest, reason: str, *, lasting: bool) -> ProbeResult:
+    return ProbeResult(ok=False, reason=public_reason(reason, str(request.local.path)), lasting=lasting)
+
+
+def _say(answers: TextIO, key: str, value: object) -> None:
+    answers.write(json.dumps({key: value}) + "\n")
+    answers.flush()
+
+
+def _die_with_parent() -> None:
+    """Ends with the process that started it, by the kernel; uses few malloc arenas, as each reserves 64 MiB."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def _set_limits(request: ProbeRequest) -> None:
+    threads = max(request.intra_threads, request.inter_threads, 1)
+    limits = {
+        resource.RLIMIT_AS: _memory("VmSize") + request.memory_limit,
+        resource.RLIMIT_CPU: ceil(request.timeout_s * threads) + 1,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 16 * _MIB,  # what it prints; a probe writes nothing else
+    }
+    for limit, value in limits.items():
+        _, hard = resource.getrlimit(limit)
+        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (wanted, hard))
+
+
+def _memory(name: str) -> int:
+    """A figure of this process in bytes."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,262 @@
+"""Whether the files of a version are a model that may be loaded, and what the model says about itself.
+
+Nothing here runs the model or trusts a number in it: sizes are compared with those of the files before anything is
+allocated for them. Hostile files can still take time and memory in the parsers below, so production calls this in the
+limited process of `gateway.serving.probe`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import isnan
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, TensorProto
+
+from gateway.serving.model_policy import InvalidModel, Policy, shown
+from gateway.serving.model_walk import check_texts, messages
+from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.serving.weights import Weights
+from loaders.errors import LoaderError
+from loaders.loader import LocalVersion
+
+__all__ = ["InvalidModel", "ModelFacts", "Policy", "verify"]
+
+_DATATYPES: Mapping[int, Datatype] = {
+    TensorProto.BOOL: Datatype.BOOL,
+    TensorProto.UINT8: Datatype.UINT8,
+    TensorProto.UINT16: Datatype.UINT16,
+    TensorProto.UINT32: Datatype.UINT32,
+    TensorProto.UINT64: Datatype.UINT64,
+    TensorProto.INT8: Datatype.INT8,
+    TensorProto.INT16: Datatype.INT16,
+    TensorProto.INT32: Datatype.INT32,
+    TensorProto.INT64: Datatype.INT64,
+    TensorProto.FLOAT16: Datatype.FP16,
+    TensorProto.FLOAT: Datatype.FP32,
+    TensorProto.DOUBLE: Datatype.FP64,
+    TensorProto.BFLOAT16: Datatype.BF16,
+    TensorProto.STRING: Datatype.BYTES,
+}
+# Operator sets that the format defines, with the newest version of each that is understood here.
+_DEFAULT = ""
+_SETS: Mapping[str, int] = {
+    domain: max(version for (name, version) in onnx.helper.OP_SET_ID_VERSION_MAP if name == domain)
+    for domain in ("ai.onnx", "ai.onnx.ml")
+}
+# Operators that ONNX Runtime itself brings; it alone can say which of them exist.
+_RUNTIME_DOMAINS = frozenset(("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"))
+# Weights of the ML operators are lists in attributes, not tensors. (Others may hold NaN for good reason: what an
+# imputer replaces, what a label encoder maps from.)
+_WEIGHT_LISTS = frozenset(
+    {
+        *("base_values", "class_weights", "coefficients", "intercepts", "leaf_weights", "offset", "prob_a", "prob_b"),
+        *("rho", "scale", "support_vectors", "target_weights", "value_floats"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a verified model says about itself.
+
+    Shapes: as declared, -1 where a size is free; () also where no rank is declared.
+    Units:  bytes.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    ir_version: int
+    producer: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    model_bytes: int = 0
+    weight_bytes: int = 0
+    parameter_count: int = 0
+    infinite_weights: int = 0
+    external_files: tuple[str, ...] = ()
+
+
+def verify(local: LocalVersion, *, filename: str = "model.onnx", policy: Policy | None = None) -> ModelFacts:
+    """What the model in this copy says about itself, after all of it was found sound.
+
+    Raises: InvalidModel, whose text is the reason.
+    """
+    policy = policy or Policy()
+    path = _model_path(local, filename)
+    model = _parse(local, path, policy)
+    opsets = _opsets(model.opset_import)
+    for message in messages(model):
+        check_texts(message, policy)
+    _check_operators(model, opsets)
+    folder = "" if path.parent == local.path else str(path.parent.relative_to(local.path))
+    weights = Weights(local.path, {entry.name: entry.size for entry in local.files}, folder, policy)
+    _check_tensors(model, weights)
+    facts = _facts(model, opsets, weights, path.stat().st_size)
+    _run_checker(path)
+    return facts
+
+
+def _model_path(local: LocalVersion, filename: str) -> Path:
+    try:
+        return local.model_file(filename)
+    except LoaderError as error:
+        raise InvalidModel(str(error)) from None
+
+
+def _parse(local: LocalVersion, path: Path, policy: Policy) -> onnx.ModelProto:
+    name = str(path.relative_to(local.path))
+    entry = next(entry for entry in local.files if entry.name == name)
+    if entry.size == 0:
+        raise InvalidModel(f"{name} is empty")
+    if entry.size > policy.max_model_bytes:
+        raise InvalidModel(f"{name} has {entry.size} bytes, at most {policy.max_model_bytes} are allowed")
+    with path.open("rb") as file:
+        content = file.read(entry.size + 1)
+    if len(content) != entry.size or sha256(content).hexdigest() != entry.sha256:
+        raise InvalidModel(f"{name} is not the file that was fetched: its SHA-256 is another")
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        raise InvalidModel(f"{name} is no ONNX model, or not all of one: {_first_bytes(content)}") from None
+    if not model.HasField("graph") or not model.opset_import or not model.ir_version:
+        raise InvalidModel(f"{name} is no ONNX model: it has no graph, no operator set or no IR version")
+    if not 1 <= model.ir_version <= onnx.IR_VERSION:
+        raise InvalidModel(f"{name} has IR version {model.ir_version}; 1 to {onnx.IR_VERSION} are supported")
+    return model
+
+
+def _first_bytes(content: bytes) -> str:
+    head = content[:64].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it looks like a web page"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the file"
+    return f"it begins with {shown(content[:16])}"
+
+
+def _opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """The version of each operator set that is imported."""
+    opsets: dict[str, int] = {}
+    for entry in entries:
+        domain = _DEFAULT if entry.domain == "ai.onnx" else entry.domain
+        newest = _SETS.get(domain or "ai.onnx")
+        if newest is not None and not 1 <= entry.version <= newest:
+            raise InvalidModel(
+                f"the model needs version {entry.version} of operator set {domain or 'ai.onnx'!r}; "
+                f"versions up to {newest} are supported"
+            )
+        opsets[domain] = entry.version
+    return opsets
+
+
+def _check_operators(model: onnx.ModelProto, opsets: Mapping[str, int]) -> None:
+    functions = {(function.domain, function.name) for function in model.functions}
+    graphs = [model.graph]
+    for training in model.training_info:
+        graphs += [training.initialization, training.algorithm]
+    for graph in graphs:
+        for node in _nodes(graph.node):
+            _check_operator(node, opsets, functions)
+    for function in model.functions:
+        own = _opsets(function.opset_import)
+        for node in _nodes(function.node):
+            _check_operator(node, {**opsets, **own}, functions)
+
+
+def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _nodes(graph.node)
+
+
+def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int], functions: set[tuple[str, str]]) -> None:
+    domain = _DEFAULT if node.domain == "ai.onnx" else node.domain
+    if (node.domain, node.op_type) in functions or domain in _RUNTIME_DOMAINS:
+        return
+    if (domain or "ai.onnx") not in _SETS:
+        raise InvalidModel(
+            f"operator {shown(node.op_type)} belongs to {shown(domain)}: custom operator libraries are not loaded"
+        )
+    version = opsets.get(domain)
+    if version is None:
+        raise InvalidModel(f"operator {shown(node.op_type)} is of {domain or 'ai.onnx'!r}, which is not imported")
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError:
+        raise InvalidModel(
+            f"operator {shown(node.op_type)} does not exist in version {version} of {domain or 'ai.onnx'!r}"
+        ) from None
+    if schema.deprecated:
+        raise InvalidModel(f"operator {shown(node.op_type)} was withdrawn before version {version} of its operator set")
+
+
+def _check_tensors(model: onnx.ModelProto, weights: Weights) -> None:
+    for message in messages(model):
+        if isinstance(message, TensorProto):
+            weights.check(message)
+        elif isinstance(message, onnx.SparseTensorProto):
+            # The runtime makes a dense tensor of it when it loads the model.
+            weights.element_count(message.dims, f"sparse tensor {shown(message.values.name)}", 64)
+        elif isinstance(message, AttributeProto) and not weights.policy.allow_nan:
+            _check_list(message)
+
+
+def _check_list(attribute: AttributeProto) -> None:
+    if attribute.name in _WEIGHT_LISTS and any(map(isnan, attribute.floats)):
+        raise InvalidModel(f"attribute {attribute.name!r} holds NaN: the model would answer NaN")
+
+
+def _facts(model: onnx.ModelProto, opsets: Mapping[str, int], weights: Weights, size: int) -> ModelFacts:
+    given = {tensor.name for tensor in model.graph.initializer}
+    given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
+    inputs = [value for value in model.graph.input if value.name not in given]
+    if not model.graph.output:
+        raise InvalidModel("the model has no output")
+    return ModelFacts(
+        inputs=tuple(_spec(value, "input", weights) for value in inputs),
+        outputs=tuple(_spec(value, "output", weights) for value in model.graph.output),
+        opset=opsets.get(_DEFAULT, 0),
+        ir_version=model.ir_version,
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+        model_bytes=size,
+        weight_bytes=weights.weight_bytes,
+        parameter_count=weights.parameter_count,
+        infinite_weights=weights.infinite,
+        external_files=tuple(sorted(weights.external_files)),
+    )
+
+
+def _spec(value: onnx.ValueInfoProto, side: str, weights: Weights) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        what = (kind or "missing type").removesuffix("_type")
+        raise InvalidModel(
+            f"{side} {shown(value.name)} is a {what}, only tensors are served (for scikit-learn: zipmap=False)"
+        )
+    tensor = value.type.tensor_type
+    datatype = _DATATYPES.get(tensor.elem_type)
+    if datatype is None:
+        names = {number: name for name, number in TensorProto.DataType.items()}
+        element = names.get(tensor.elem_type, str(tensor.elem_type))
+        raise InvalidModel(f"{side} {shown(value.name)} has element type {element}, which the protocol cannot carry")
+    # Some exporters write -1 for a free size; anything below is nonsense.
+    sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
+    weights.element_count([1 if size == -1 else size for size in sizes], f"{side} {shown(value.name)}", 8)
+    return TensorSpec(value.name, datatype, tuple(sizes))
+
+
+def _run_checker(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).replace(str(path), path.name).replace(f"{path.parent}/", "").split())
+        raise InvalidModel(f"the ONNX checker refuses it: {shown(text)[1:-1]}") from None

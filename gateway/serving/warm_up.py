@@ -1,0 +1,313 @@
+"""First runs of a session: that it answers, as declared, how fast, and whether rows may share a run.
+
+1. Inputs are made from the declared shapes. Where a configuration gives warm-up requests, these are run first, and
+   their rows serve where made-up ones are not accepted.
+2. Made-up data come in three kinds, tried in order: random, ones, zeros. A model may rightly refuse one of them (an
+   index out of range, a logarithm of a negative number), so only a failure of all kinds counts.
+3. A size that is free besides the batch is 1, then 16, then 224: convolutions refuse images of one pixel.
+4. A model with free sizes that refuses everything is not condemned: it is not warm, and a warning says so. A model
+   whose shapes are all fixed has no such excuse.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from statistics import median
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.errors import GatewayError
+from gateway.serving.model_config import Warmup, WarmupInput
+from gateway.serving.model_policy import InvalidModel, shown
+from gateway.serving.session import RunFailed, Session
+from gateway.serving.tensor import Datatype, TensorSpec
+
+Array = npt.NDArray[np.generic]
+Feed = Mapping[str, Array]
+
+_KINDS = ("random", "ones", "zeros")
+_FREE_SIZES = (1, 16, 224)
+_MAX_FEED_BYTES = 1 << 30
+_ROWS = 8
+_REPEATS = 20
+_REPEATS_NS = 100_000_000
+_FLOATS = frozenset((Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16))
+# How far a row may be off beside others: rounding in another order of addition, not another answer.
+_TOLERANCES = {Datatype.FP16: 1e-2, Datatype.BF16: 4e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-6}
+_NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
+
+
+class WarmUpFailed(InvalidModel):
+    """The model loads, but does not answer as it should."""
+
+
+class OutOfMemory(WarmUpFailed):
+    """A run asked for more memory than the limit."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the first runs showed; the fields are those of `gateway.serving.probe_request.ProbeResult`."""
+
+    answers: tuple[TensorSpec, ...] = ()
+    run_us: dict[int, float] = field(default_factory=dict)
+    batches: bool = False
+    rows_independent: bool | None = None
+    bit_equal: bool | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """The first runs of one session."""
+
+    session: Session
+    max_batch_size: int | None
+    warmups: Sequence[Warmup]
+    allow_nan: bool
+    seed: int
+
+    def run(self) -> Findings:
+        """What the first runs showed.
+
+        Raises: WarmUpFailed, whose text is the reason.
+        """
+        findings = Findings()
+        specs = (*self.session.inputs, *self.session.outputs)
+        free_first = bool(self.session.inputs) and all(spec.shape[:1] == (-1,) for spec in specs)
+        may_batch = free_first if self.max_batch_size is None else self.max_batch_size > 0
+        rows = min(_ROWS, self.max_batch_size or _ROWS) if may_batch else 0
+        given = [self._requested(warmup, findings) for warmup in self.warmups]
+        feed = self._accepted(rows, given, findings)
+        if feed is None:
+            return findings
+        single = _rows(feed, 0, 1) if rows else feed
+        outputs = self._outputs(single, "the warm-up run")
+        findings.answers = self._check_answers(outputs)
+        findings.run_us[1 if rows else 0] = self._timed(single)
+        if rows:
+            self._try_batches(feed, rows, findings)
+        return findings
+
+    def _requested(self, warmup: Warmup, findings: Findings) -> Feed:
+        """Runs a warm-up request of the configuration; returns its inputs."""
+        random = np.random.default_rng(self.seed)
+        feed = {name: _given(value, warmup.batch_size, random) for name, value in warmup.inputs.items()}
+        for _ in range(max(1, min(warmup.count, 1000))):
+            outputs = self._outputs(feed, f"warm-up request {shown(warmup.name)}")
+        self._check_answers(outputs)
+        return feed
+
+    def _accepted(self, rows: int, given: Sequence[Feed], findings: Findings) -> Feed | None:
+        """Inputs that the model answers without NaN: `rows` rows (0: not a batch), or None if it takes none."""
+        refused, nan = "", False
+        for feed in self._candidates(rows, given):
+            try:
+                outputs = self._outputs(_rows(feed, 0, 1) if rows else feed, "the warm-up run")
+            except OutOfMemory:
+                raise
+            except WarmUpFailed as error:
+                refused = refused or str(error)
+                continue
+            if not self._has_nan(outputs):
+                return feed
+            nan = True
+        if nan:
+            raise WarmUpFailed("the model answers NaN for finite inputs, whether random, ones or zeros")
+        if given or not any(-1 in (spec.shape[1:] if rows else spec.shape) for spec in self.session.inputs):
+            raise WarmUpFailed(f"{refused}; a model_warmup in config.pbtxt can name inputs that the model accepts")
+        findings.warnings.append(f"not warmed up: the free sizes of its inputs could not be guessed ({refused})")
+        return None
+
+    def _candidates(self, rows: int, given: Sequence[Feed]) -> Iterator[Feed]:
+        inputs = self.session.inputs
+        free = any(-1 in (spec.shape[1:] if rows else spec.shape) for spec in inputs)
+        for size in _FREE_SIZES if free else (1,):
+            shapes = {spec.name: _shape(spec, rows, size) for spec in inputs}
+            if sum(prod(shapes[spec.name]) * (spec.datatype.size or 8) for spec in inputs) > _MAX_FEED_BYTES:
+                break
+            for kind in _KINDS:
+                random = np.random.default_rng(self.seed)
+                yield {spec.name: made_up(spec.datatype, shapes[spec.name], kind, random) for spec in inputs}
+        for feed in given:
+            yield {name: np.resize(array, (rows, *array.shape[1:])) for name, array in feed.items()} if rows else feed
+
+    def _try_batches(self, feed: Feed, rows: int, findings: Findings) -> None:
+        """Fills in `batches`, `rows_independent` and the times of more than one row."""
+        required = bool(self.max_batch_size)
+        try:
+            for size in sorted({min(2, rows), rows} - {1}):
+                together = self._outputs(_rows(feed, 0, size), f"a run of {size} rows")
+                self._check_rows(together, size)
+                findings.run_us[size] = self._timed(_rows(feed, 0, size))
+        except OutOfMemory:
+            raise
+        except WarmUpFailed as error:
+            if required:
+                raise
+            findings.warnings.append(f"does not batch: {error}")
+            return
+        findings.batches = True
+        if rows > 1:
+            self._compare_rows(feed, rows, findings)
+
+    def _compare_rows(self, feed: Feed, rows: int, findings: Findings) -> None:
+        together = self._outputs(feed, f"a run of {rows} rows")
+        findings.bit_equal = findings.rows_independent = True
+        for row in range(rows):
+            alone = self._outputs(_rows(feed, row, row + 1), "a run of one row")
+            for spec, whole, part in zip(self.session.outputs, together, alone, strict=True):
+                own = whole[row : row + 1]
+                if _same_bits(own, part):
+                    continue
+                findings.bit_equal = False
+                if not _close(own, part, spec.datatype):
+                    findings.rows_independent = False
+                    findings.warnings.append(
+                        f"output {shown(spec.name)} of a row depends on the other rows of its run, or on chance"
+                    )
+                    return
+
+    def _outputs(self, feed: Feed, what: str) -> list[Array]:
+        try:
+            return self.session.run(None, feed)
+        except RunFailed as error:
+            raise _failure(what, error.reason) from None
+        except MemoryError:
+            raise OutOfMemory(f"{what} needs more memory than the limit") from None
+        except GatewayError as error:
+            raise _failure(what, str(error)) from None
+
+    def _check_answers(self, outputs: Sequence[Array]) -> tuple[TensorSpec, ...]:
+        """The outputs as they really are. Raises: WarmUpFailed, if they are not as declared."""
+        answers = []
+        for spec, output in zip(self.session.outputs, outputs, strict=True):
+            if output.dtype != spec.datatype.dtype:
+                raise WarmUpFailed(
+                    f"output {shown(spec.name)} is declared as {spec.datatype.wire_name}, "
+                    f"the model answered {output.dtype}"
+                )
+            declared = spec.shape
+            matches = len(declared) == output.ndim and all(
+                size in (-1, actual) for size, actual in zip(declared, output.shape, strict=True)
+            )
+            if declared and not matches:
+                raise WarmUpFailed(
+                    f"output {shown(spec.name)} is declared with shape {list(declared)}, "
+                    f"the model answered {list(output.shape)}"
+                )
+            answers.append(TensorSpec(spec.name, spec.datatype, tuple(output.shape)))
+        return tuple(answers)
+
+    def _check_rows(self, outputs: Sequence[Array], rows: int) -> None:
+        for spec, output in zip(self.session.outputs, outputs, strict=True):
+            if output.shape[:1] != (rows,):
+                raise WarmUpFailed(
+                    f"output {shown(spec.name)} has shape {list(output.shape)} for a run of {rows} rows: "
+                    f"its first dimension must be {rows}"
+                )
+
+    def _has_nan(self, outputs: Sequence[Array]) -> bool:
+        if self.allow_nan:
+            return False
+        return any(
+            bool(np.isnan(_as_float(output, spec.datatype)).any())
+            for spec, output in zip(self.session.outputs, outputs, strict=True)
+            if spec.datatype in _FLOATS
+        )
+
+    def _timed(self, feed: Feed) -> float:
+        """The median time of a run in microseconds, over at most 20 runs or a tenth of a second."""
+        times: list[int] = []
+        while len(times) < _REPEATS and sum(times) < _REPEATS_NS:
+            begin = perf_counter_ns()
+            self._outputs(feed, "a repeated run")
+            times.append(perf_counter_ns() - begin)
+        return median(times) / 1000
+
+
+def made_up(datatype: Datatype, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:
+    """An array of invented data. Random integers are 1 or 2: such an index exists, and nothing is divided by zero."""
+    if datatype is Datatype.BYTES:
+        digits = random.integers(1, 3, shape) if kind == "random" else np.full(shape, int(kind == "ones"))
+        texts = np.empty(shape, dtype=object)
+        texts.reshape(-1)[:] = [b"%d" % digit for digit in digits.reshape(-1).tolist()]
+        return texts
+    if kind != "random":
+        one = 0x3F80 if datatype is Datatype.BF16 else 1
+        return np.full(shape, one if kind == "ones" else 0, datatype.dtype)
+    if datatype is Datatype.BF16:
+        return _bf16(random.standard_normal(shape, np.float32))
+    if datatype in _FLOATS:
+        return random.standard_normal(shape).astype(datatype.dtype)
+    low, high = (0, 2) if datatype is Datatype.BOOL else (1, 3)
+    return random.integers(low, high, shape).astype(datatype.dtype)
+
+
+def _given(value: WarmupInput, batch_size: int, random: np.random.Generator) -> Array:
+    shape = (batch_size, *value.dims) if batch_size else value.dims
+    if value.source in ("zero", "random"):
+        return made_up(value.datatype, shape, "zeros" if value.source == "zero" else "random", random)
+    if value.datatype is Datatype.BYTES:
+        texts = np.empty(shape, dtype=object)
+        flat = texts.reshape(-1)
+        for index, text in enumerate(_texts(value.data, len(flat))):
+            flat[index] = text
+        return texts
+    return np.resize(np.frombuffer(value.data, value.datatype.dtype), shape)
+
+
+def _texts(data: bytes, count: int) -> Iterator[bytes]:
+    """`count` elements of a BYTES tensor as it is sent: each behind its length in four bytes."""
+    position = 0
+    for _ in range(count):
+        length = int.from_bytes(data[position : position + 4], "little")
+        if position + 4 + length > len(data):
+            raise WarmUpFailed(f"the file of a BYTES warm-up input holds fewer than {count} elements")
+        yield data[position + 4 : position + 4 + length]
+        position += 4 + length
+
+
+def _shape(spec: TensorSpec, rows: int, free: int) -> tuple[int, ...]:
+    if not rows:
+        return tuple(free if size < 0 else size for size in spec.shape)
+    return (rows, *(free if size < 0 else size for size in spec.shape[1:]))
+
+
+def _rows(feed: Feed, start: int, end: int) -> Feed:
+    return {name: np.ascontiguousarray(array[start:end]) for name, array in feed.items()}
+
+
+def _failure(what: str, reason: str) -> WarmUpFailed:
+    if any(mark in reason.lower() for mark in _NO_MEMORY):
+        return OutOfMemory(f"{what} needs more memory than the limit: {reason}")
+    return WarmUpFailed(f"{what} failed: {reason}")
+
+
+def _same_bits(left: Array, right: Array) -> bool:
+    if left.shape != right.shape:
+        return False
+    return bool(left.tolist() == right.tolist() if left.dtype == object else left.tobytes() == right.tobytes())
+
+
+def _close(left: Array, right: Array, datatype: Datatype) -> bool:
+    if left.shape != right.shape:
+        return False
+    if datatype not in _FLOATS:
+        return bool(left.tolist() == right.tolist())
+    ours, theirs = _as_float(left, datatype), _as_float(right, datatype)
+    tolerance = _TOLERANCES[datatype]
+    largest = float(np.max(np.abs(ours), initial=0.0, where=np.isfinite(ours)))
+    return bool(np.allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(largest, 1e-6), equal_nan=True))
+
+
+def _as_float(array: Array, datatype: Datatype) -> npt.NDArray[np.float64]:
+    if datatype is Datatype.BF16:
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
+def _bf16(values: npt.NDArray[np.float32]) -> Array:
+    return (values.view(np.uint32) >> 16).astype(np.uint16)

@@ -1,0 +1,52 @@
+"""What can go wrong between a URI and its local copy.
+
+LoaderError
+├── UnsupportedUri      not a path or file:// URI of a version directory below the repository
+├── SourceNotFound      nothing there
+├── UnsafeSource        a link, a device, a name or a layout that is refused
+├── SourceTooLarge      more files or bytes than the limits allow
+├── DigestMismatch      the bytes are not those that a manifest or the caller asked for
+├── SourceChanged       somebody wrote to the directory while it was copied; retryable
+├── SourceUnreadable    the file system said no while reading; retryable
+└── StoreUnwritable     the content store could not be written (full, read-only); retryable
+
+Texts name files relative to the version directory, never an absolute path: they are shown to clients.
+"""
+
+from typing import ClassVar
+
+
+class LoaderError(Exception):
+    retryable: ClassVar[bool] = False
+
+
+class UnsupportedUri(LoaderError):
+    pass
+
+
+class SourceNotFound(LoaderError):
+    pass
+
+
+class UnsafeSource(LoaderError):
+    pass
+
+
+class SourceTooLarge(LoaderError):
+    pass
+
+
+class DigestMismatch(LoaderError):
+    pass
+
+
+class SourceChanged(LoaderError):
+    retryable = True
+
+
+class SourceUnreadable(LoaderError):
+    retryable = True
+
+
+class StoreUnwritable(LoaderError):
+    retryable = True

@@ -1,0 +1,204 @@
+"""The content store: verified copies of versions, each below the digest of its manifest.
+
+    <store>/<digest>/manifest.sha256 and the files, 0444
+    <store>/seen/<key>      the digest that a source with this fingerprint had when it was copied
+    <store>/staging/        copies under way
+    <store>/locks/          one writer per key among all processes of the host
+
+Order: a directory `<store>/<digest>` appears complete and synced, by rename, or not at all. It never changes; a
+       copy that no longer has its digest is set aside and made again.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
+from fcntl import LOCK_EX, flock
+from hashlib import file_digest
+from pathlib import Path
+from tempfile import mkdtemp
+
+from loaders import manifest
+from loaders.errors import DigestMismatch, StoreUnwritable, UnsafeSource
+from loaders.loader import FileEntry, LocalVersion
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ContentStore:
+    """Verified copies on this machine, shared by all processes of the host."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            for name in ("seen", "staging", "locks"):
+                (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnwritable(f"the content store cannot be made: {error.strerror}") from error
+
+    def get(self, digest: str) -> LocalVersion | None:
+        """The copy with this digest, its bytes hashed again just now, or None; a damaged copy is removed.
+
+        Raises: StoreUnwritable, if the copy is there but cannot be read.
+        Order:  a copy that was handed out is not collected for a while (see `collect`).
+        """
+        path = self._path(digest)
+        if not path.is_dir():
+            return None
+        try:
+            with _writing():
+                files = _verified(path, digest)
+                os.utime(path)
+        except (DigestMismatch, UnsafeSource):
+            self._set_aside(path)
+            return None
+        return LocalVersion(path, digest, files)
+
+    def put(self, fill: Callable[[Path], tuple[FileEntry, ...]]) -> LocalVersion:
+        """The copy that `fill` writes into the directory it is given; it returns what it wrote, hashed from there.
+
+        Raises: StoreUnwritable; whatever `fill` raises. Nothing is left behind then.
+        """
+        with _writing():
+            staging = Path(mkdtemp(dir=self._directory / "staging"))
+            try:
+                files = tuple(sorted(fill(staging), key=lambda entry: entry.name))
+                (staging / manifest.FILENAME).write_text(manifest.render(files), "ascii")
+                _seal(staging)
+                return self._publish(staging, files)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def seen(self, key: str) -> str | None:
+        """The digest noted under `key` (64 hex digits)."""
+        try:
+            digest = (self._directory / "seen" / key).read_text("ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return digest if _DIGEST.match(digest) else None
+
+    def note(self, key: str, digest: str) -> None:
+        """`seen(key)` answers `digest` from now on."""
+        target = self._directory / "seen" / key
+        staging = target.with_name(f"{key}.{os.getpid()}")
+        with _writing():
+            staging.write_text(digest, "ascii")
+            os.replace(staging, target)
+
+    @contextmanager
+    def locked(self, key: str) -> Iterator[None]:
+        """Nobody else on this host holds the lock of `key`; keys share a few lock files, which so do not pile up."""
+        with _writing():
+            descriptor = os.open(self._directory / "locks" / key[:1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(descriptor, LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def collect(self, keep: Iterable[str], *, now_s: float, min_age_s: float = 3600.0) -> tuple[str, ...]:
+        """The digests removed: those not in `keep` and neither made nor handed out in the last `min_age_s`.
+
+        Other processes may be about to load a copy that they do not name in `keep` yet: `min_age_s` is their time to.
+        """
+        kept = frozenset(keep)
+        removed = []
+        for path in self._directory.iterdir():
+            if _DIGEST.match(path.name) and path.name not in kept and _is_old(path, now_s - min_age_s):
+                self._set_aside(path)
+                removed.append(path.name)
+        for path in (self._directory / "staging").iterdir():
+            if _is_old(path, now_s - min_age_s):
+                shutil.rmtree(path, ignore_errors=True)
+        for path in (self._directory / "seen").iterdir():
+            if self.seen(path.name) in removed:
+                path.unlink(missing_ok=True)
+        return tuple(sorted(removed))
+
+    def _path(self, digest: str) -> Path:
+        if not _DIGEST.match(digest):
+            raise DigestMismatch(f"{digest[:80]!a} is not a SHA-256 in lower-case hex")
+        return self._directory / digest
+
+    def _publish(self, staging: Path, files: tuple[FileEntry, ...]) -> LocalVersion:
+        digest = manifest.digest_of(files)
+        target = self._path(digest)
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if error.errno not in (EEXIST, ENOTEMPTY):
+                raise
+            known = self.get(digest)  # somebody was faster, or the copy that lies there is damaged
+            if known is not None:
+                return known
+            os.rename(staging, target)
+        _sync(self._directory)
+        return LocalVersion(target, digest, files)
+
+    def _set_aside(self, path: Path) -> None:
+        """Removes a copy at once from where it would be found, then from the disk."""
+        with _writing():
+            away = Path(mkdtemp(dir=self._directory / "staging")) / path.name
+            try:
+                os.rename(path, away)
+            except FileNotFoundError:
+                pass  # another process did it
+        shutil.rmtree(away.parent, ignore_errors=True)
+
+
+def hashed(root: Path, name: str) -> FileEntry:
+    """The entry of a file of ours as it is on disk now. Raises: OSError."""
+    descriptor = os.open(root / name, _READ)
+    with open(descriptor, "rb", buffering=0) as file:
+        return FileEntry(name, os.fstat(descriptor).st_size, file_digest(file, "sha256").hexdigest())
+
+
+def _verified(path: Path, digest: str) -> tuple[FileEntry, ...]:
+    """What the manifest of a copy lists, every file read and hashed. Raises: DigestMismatch, UnsafeSource, OSError."""
+    try:
+        text = (path / manifest.FILENAME).read_bytes().decode("ascii", "replace")
+        files = tuple(hashed(path, name) for name in manifest.parse(text))
+    except FileNotFoundError:
+        raise DigestMismatch(f"the copy {digest} in the content store lost a file") from None
+    if manifest.digest_of(files) != digest:
+        raise DigestMismatch(f"the copy {digest} in the content store was changed")
+    return files
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise StoreUnwritable("the disk of the content store is full") from error
+        raise StoreUnwritable(f"the content store cannot be used: {error.strerror}") from error
+
+
+def _seal(directory: Path) -> None:
+    """Makes every file read-only and brings all of it to the disk."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = Path(parent, name)
+            path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+            _sync(path)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_old(path: Path, before_s: float) -> bool:
+    try:
+        return path.stat().st_mtime < before_s
+    except OSError:
+        return False

@@ -1,0 +1,68 @@
+"""Paths and file:// URIs of version directories, as names below a repository root."""
+
+import os
+import re
+from pathlib import PurePosixPath
+from urllib.parse import unquote_to_bytes
+
+from loaders.errors import UnsupportedUri
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
+_MAX_LENGTH = 4096
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme in lower case; "file" for a plain path."""
+    match = _SCHEME.match(uri)
+    return match[0][:-3].lower() if match else "file"
+
+
+def local_path(uri: str) -> str:
+    """The absolute path that a plain path or file:// URI means; percent-escapes of a URI are decoded once.
+
+    Raises: UnsupportedUri.
+    """
+    if len(uri) > _MAX_LENGTH:
+        raise UnsupportedUri(f"the URI has {len(uri)} characters; at most {_MAX_LENGTH}")
+    if scheme_of(uri) != "file":
+        raise UnsupportedUri(f"the scheme {scheme_of(uri)[:40]!r} is not supported: give a path or a file:// URI")
+    path = _decoded(uri) if _SCHEME.match(uri) else uri
+    if "\0" in path or not path:
+        raise UnsupportedUri("the path is empty or holds a NUL")
+    if ".." in PurePosixPath(path).parts:
+        raise UnsupportedUri("the path holds '..'")
+    return os.path.abspath(path)
+
+
+def names_below(root: str, path: str) -> tuple[str, ...]:
+    """The directory names that lead from the repository root to a version; at least one.
+
+    Raises: UnsupportedUri, if `path` does not lie below `root` or a name is not letters, digits, '.', '_' and '-'.
+    """
+    try:
+        parts = PurePosixPath(path).relative_to(root).parts
+    except ValueError:
+        raise UnsupportedUri("the path does not lie in the model repository") from None
+    if not parts:
+        raise UnsupportedUri("the path is the model repository itself, not a version directory in it")
+    for part in parts:
+        if not _PART.match(part):
+            raise UnsupportedUri(
+                f"the directory name {part[:80]!a} is refused: letters, digits and ._- only, beginning with a "
+                f"letter or digit, at most 128 characters"
+            )
+    return parts
+
+
+def _decoded(uri: str) -> str:
+    rest = _SCHEME.sub("", uri, count=1)
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise UnsupportedUri(f"the host {host[:80]!a} of the file:// URI is not this machine")
+    if "?" in path or "#" in path:
+        raise UnsupportedUri("a file:// URI takes no query and no fragment")
+    try:
+        return unquote_to_bytes(slash + path).decode("utf-8")
+    except UnicodeError:
+        raise UnsupportedUri("the path is not UTF-8") from None

@@ -1,0 +1,338 @@
+"""Versions tried in a process of their own: what comes back, what dies, and that workers share one probe."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from gateway.serving.model_config import Warmup, WarmupInput
+from gateway.serving.model_policy import Policy
+from gateway.serving.probe import Prober, ProbeRequest
+from gateway.serving.probe_child import public_reason
+from gateway.serving.probe_request import ProbeResult, request_from_json, result_from_json, to_json
+from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.serving.verification import ModelFacts
+from loaders.filesystem import FilesystemLoader
+from loaders.loader import LocalVersion
+from loaders.store import ContentStore
+from tests import models
+from tests.serving.bad_models import BAD
+
+Fetch = Callable[..., LocalVersion]
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Fetch:
+    loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store"))
+
+    def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
+        return loader.fetch(str(models.write_version(tmp_path / "repository", "m", "1", content, files=files)))
+
+    return fetch
+
+
+def state(pid: int) -> str:
+    """The state letter of a process, "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def children() -> list[int]:
+    """The ids of the probes that this process started and that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == os.getpid() and b"gateway.serving.probe" in command:
+            found.append(int(folder.name))
+    return found
+
+
+async def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def probing(request: ProbeRequest, prober: Prober) -> AsyncIterator[tuple[asyncio.Task[ProbeResult], int]]:
+    """A probe under way and the id of its process."""
+    task = asyncio.ensure_future(prober.probe(request))
+    try:
+        await until(lambda: children() or task.done())
+        yield task, children()[0]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_good_model(fetch: Fetch) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(models.classifier())))
+    assert result.ok, result.reason
+    assert result.inputs == (TensorSpec("x", Datatype.FP32, (-1, 4)),)
+    assert result.answers == (TensorSpec("scores", Datatype.FP32, (1, 3)),)
+    assert result.facts is not None
+    assert result.facts.parameter_count == 12
+    assert sorted(result.run_us) == [1, 2, 8]
+    assert all(run_us > 0 for run_us in result.run_us.values())
+    assert result.batches
+    assert result.rows_independent
+    assert 0 < result.baseline_rss_bytes <= result.peak_rss_bytes
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("datatype", [Datatype.BYTES, Datatype.BF16, Datatype.BOOL])
+async def test_unusual_datatypes(datatype: Datatype, fetch: Fetch) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(models.identity(datatype))))
+    assert result.ok, result.reason
+    assert result.rows_independent
+    assert result.bit_equal
+
+
+async def test_rows_that_depend_on_each_other(fetch: Fetch) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(models.row_mixing())))
+    assert result.ok
+    assert result.rows_independent is False
+    assert "depends on the other rows" in result.warnings[0]
+
+
+async def test_more_rows_than_configured_are_not_tried(fetch: Fetch) -> None:
+    local = fetch(models.classifier())
+    assert sorted((await Prober().probe(ProbeRequest(local, max_batch_size=3))).run_us) == [1, 2, 3]
+    alone = await Prober().probe(ProbeRequest(local, max_batch_size=0))
+    assert sorted(alone.run_us) == [0]
+    assert not alone.batches
+    assert alone.rows_independent is None
+
+
+def _compressed(inputs: tuple[int, ...], output: tuple[int, ...]) -> bytes:
+    """y: the elements of x that are above -1000, in one row: how many, only a run can tell."""
+    model = models.model_of(
+        [
+            helper.make_node("Greater", ["x", "low"], ["keep"]),
+            helper.make_node("Reshape", ["keep", "flat"], ["all"]),
+            helper.make_node("Compress", ["x", "all"], ["y"]),
+        ],
+        [models.tensor_value("x", Datatype.FP32, inputs)],
+        [models.tensor_value("y", Datatype.FP32, output)],
+        [models.weight("low", np.array([-1000], np.float32)), models.weight("flat", np.array([-1], np.int64))],
+    )
+    return bytes(model.SerializeToString())
+
+
+async def test_model_that_does_not_batch(fetch: Fetch) -> None:
+    local = fetch(_compressed((-1, 4), (-1,)))
+    found = await Prober().probe(ProbeRequest(local))
+    assert found.ok
+    assert not found.batches
+    assert "first dimension must be 2" in found.warnings[0]
+    required = await Prober().probe(ProbeRequest(local, max_batch_size=8))
+    assert not required.ok
+    assert "first dimension must be 2" in required.reason
+
+
+def _nan_answer() -> bytes:
+    """Divides zero by zero, whatever comes in."""
+    model = onnx.ModelProto.FromString(models.affine(0.0))
+    model.graph.node.append(helper.make_node("Div", ["scaled", "scaled"], ["z"]))
+    model.graph.output[0].name = "z"
+    return bytes(model.SerializeToString())
+
+
+def _fixed_and_failing() -> bytes:
+    """Fixed shapes, and an index that never exists."""
+    model = onnx.ModelProto.FromString(models.gather(1))
+    model.graph.initializer.append(helper.make_tensor("far", TensorProto.INT64, [1], [99]))
+    model.graph.node[0].input[1] = "j"
+    model.graph.node.insert(0, helper.make_node("Add", ["i", "far"], ["j"]))
+    model.graph.input[0].CopyFrom(models.tensor_value("i", Datatype.INT64, (3,)))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "lasting"),
+    [
+        (models.huge_constant(), "needs more memory than the limit", False),
+        (models.endless(), "took longer than 2 s while being warmed up", False),
+        (_nan_answer(), "answers NaN for finite inputs", True),
+        (_compressed((1, 4), (7,)), r"output 'y' is declared with shape \[7\], the model answered \[4\]", True),
+        (_fixed_and_failing(), "the warm-up run failed: .*model_warmup in config", True),
+        (BAD["empty"].content, "is empty", True),
+        (BAD["NaN"].content, "holds 4 NaN", True),
+        (BAD["future operator set"].content, "needs version 1000", True),
+        (BAD["escape in node name"].content, "control character", True),
+    ],
+    ids=["memory", "endless", "NaN", "shape", "failing", "empty", "NaN weights", "opset", "control"],
+)
+async def test_refused(content: bytes, reason: str, lasting: bool, fetch: Fetch, tmp_path: Path) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(content), timeout_s=2 if "2 s" in reason else 30))
+    assert not result.ok
+    assert re.search(reason, result.reason), result.reason
+    assert result.lasting is lasting
+    assert str(tmp_path) not in result.reason
+    assert "onnxruntime_src" not in result.reason
+    assert result.reason.isprintable()
+    assert not children()
+
+
+async def test_nan_by_policy(fetch: Fetch) -> None:
+    request = ProbeRequest(fetch(models.affine(float("nan"))), policy=Policy(allow_nan=True))
+    result = await Prober().probe(request)
+    assert result.ok, result.reason
+
+
+async def test_load_beyond_the_memory_limit(fetch: Fetch) -> None:
+    weights = np.ones((4096, 2048), np.float32)  # 32 MiB
+    model = models.model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [models.tensor_value("x", Datatype.FP32, (-1, 4096))],
+        [models.tensor_value("y", Datatype.FP32, (-1, 2048))],
+        [models.weight("w", weights)],
+    )
+    local = fetch(model.SerializeToString())
+    tight = await Prober().probe(ProbeRequest(local, memory_bytes=24 << 20))
+    assert not tight.ok
+    assert not tight.lasting
+    assert "memory" in tight.reason or "bad allocation" in tight.reason
+    ample = await Prober().probe(ProbeRequest(local))
+    assert ample.ok, ample.reason
+    assert ample.peak_rss_bytes > 32 << 20
+
+
+async def test_crash_is_a_readable_reason(fetch: Fetch) -> None:
+    async with probing(ProbeRequest(fetch(models.endless()), timeout_s=30), Prober()) as (task, pid):
+        os.kill(pid, signal.SIGSEGV)
+        result = await task
+    assert not result.ok
+    assert not result.lasting
+    assert result.reason.startswith("killed by signal 11 (segmentation fault) while being")
+
+
+async def test_cancelled_probe_leaves_no_process(fetch: Fetch) -> None:
+    async with probing(ProbeRequest(fetch(models.endless()), timeout_s=30), Prober()) as (task, pid):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state(pid) == ""
+
+
+async def test_process_ends_with_its_worker(fetch: Fetch) -> None:
+    request = to_json(ProbeRequest(fetch(models.endless()), timeout_s=30))
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'gateway.serving.probe'], stdin=subprocess.PIPE,\n"
+        "                         stdout=subprocess.PIPE)\n"
+        "child.stdin.write(sys.argv[1].encode() + b'\\n'); child.stdin.flush()\n"
+        "while b'warmed' not in child.stdout.readline(): pass\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", script, request, stdout=asyncio.subprocess.PIPE)
+    assert worker.stdout is not None
+    pid = int(await worker.stdout.readline())
+    assert state(pid) != ""
+    worker.kill()
+    await worker.wait()
+    await until(lambda: state(pid) in ("", "Z"), within_s=5)
+
+
+async def test_warmup_requests_come_first(fetch: Fetch) -> None:
+    local = fetch(models.gather(8))
+    good = Warmup("index", 2, {"i": WarmupInput(Datatype.INT64, (), "file", np.array([3, 7], "<i8").tobytes())})
+    result = await Prober().probe(ProbeRequest(local, warmups=(good,)))
+    assert result.ok, result.reason
+    bad = replace(good, inputs={"i": WarmupInput(Datatype.INT64, (), "file", np.array([3, 8], "<i8").tobytes())})
+    result = await Prober().probe(ProbeRequest(local, warmups=(bad,)))
+    assert not result.ok
+    assert "warm-up request 'index' failed" in result.reason
+
+
+async def test_free_sizes_that_cannot_be_guessed(fetch: Fetch) -> None:
+    """A product of a [a, b] with a fixed [5, 2] needs b = 5: the version serves, not warm."""
+    model = models.model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [models.tensor_value("x", Datatype.FP32, (-1, -1))],
+        [models.tensor_value("y", Datatype.FP32, (-1, 2))],
+        [models.weight("w", np.ones((5, 2), np.float32))],
+    )
+    result = await Prober().probe(ProbeRequest(fetch(model.SerializeToString())))
+    assert result.ok, result.reason
+    assert result.run_us == {}
+    assert "not warmed up" in result.warnings[0]
+
+
+async def test_workers_share_one_probe(fetch: Fetch, tmp_path: Path) -> None:
+    request = ProbeRequest(fetch(models.affine()))
+    workers = [Prober(tmp_path / "cache") for _ in range(4)]
+    started: set[int] = set()
+
+    async def watch() -> None:
+        while True:
+            started.update(children())
+            await asyncio.sleep(0.005)
+
+    watcher = asyncio.ensure_future(watch())
+    results = await asyncio.gather(*(worker.probe(request) for worker in workers))
+    watcher.cancel()
+    assert len(started) == 1
+    assert results[0].ok
+    assert all(result == results[0] for result in results)
+    # Another parameter is another probe; damaged cache files are none.
+    (cached,) = (tmp_path / "cache").glob("*.json")
+    cached.write_text("{}")
+    assert (await workers[0].probe(request)).ok
+    assert (await workers[0].probe(replace(request, max_batch_size=2))).ok
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 2
+
+
+async def test_passing_failures_are_shared_only_by_who_waited(fetch: Fetch, tmp_path: Path) -> None:
+    request = ProbeRequest(fetch(models.endless()), timeout_s=1.5)
+    workers = [Prober(tmp_path / "cache") for _ in range(3)]
+    begin = monotonic()
+    results = await asyncio.gather(*(worker.probe(request) for worker in workers))
+    assert monotonic() - begin < 3
+    assert {result.reason for result in results} == {"took longer than 1.5 s while being warmed up"}
+    async with probing(request, workers[0]) as (task, _):  # who asks later tries again
+        assert not task.done()
+
+
+def test_values_survive_json() -> None:
+    spec = TensorSpec("x", Datatype.BYTES, (-1, 2), optional=True, labels=("a",))
+    result = ProbeResult(
+        ok=True,
+        facts=ModelFacts((spec,), (), 17, 8, metadata={"k": "v"}, external_files=("w",)),
+        inputs=(spec,),
+        run_us={1: 2.5, 0: 1.0},
+        rows_independent=False,
+        warnings=("w",),
+    )
+    assert result_from_json(to_json(result)) == result
+    warmup = Warmup("w", 1, {"x": WarmupInput(Datatype.INT8, (2,), "file", b"\x00\xff")}, 3)
+    request = ProbeRequest(LocalVersion(Path("/a"), "d" * 64, ()), warmups=(warmup,), options={"graph_level": "off"})
+    assert request_from_json(to_json(request)) == request
+    moved = replace(request, local=LocalVersion(Path("/b"), "d" * 64, ()))
+    assert moved.key("1") == request.key("1") != request.key("2")
+
+
+def test_reasons_hold_no_path_and_no_source_of_the_runtime() -> None:
+    text = (
+        "[ONNXRuntimeError] : 1 : FAIL : Load model from /store/ab/model.onnx failed: "
+        "/onnxruntime_src/onnxruntime/core/graph/model.cc:42 onnxruntime::Model::Model(int, bool) Unknown\x1b\n model"
+    )
+    assert public_reason(text, "/store/ab") == "Load model from model.onnx failed: Unknown\\x1b model"
