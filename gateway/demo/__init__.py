@@ -1,0 +1,1 @@
+"""The demo repository: real models, trained on the spot from data that ships inside packages."""
