@@ -11,6 +11,8 @@ from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from gateway.routing.decision import Decision
+    from gateway.serving.batch import Batch
+    from gateway.serving.engine import Arm
     from gateway.serving.version import Version
 
 Array = npt.NDArray[np.generic]
@@ -22,8 +24,9 @@ Buffer = bytes | memoryview | Array
 class Call:
     """What one request carries through the engine. It belongs to one request; nobody else answers it.
 
-    An edge creates it, the engine fills in the rest. `done(call)` runs exactly once, on the event loop, with either
-    `outputs` or `error` set; a call that was cancelled is still answered (with Cancelled), so that its lease ends.
+    An edge creates it, the engine fills in the rest. Once submitted, `done(call)` runs exactly once, on the event loop,
+    with either `outputs` or `error` set; a call that is cancelled is answered too (with Cancelled), so that its lease
+    and permit end.
 
     Shapes: `inputs[i]` and `shapes[i]` follow the version's input specs (None for an optional input left out);
             `outputs[i]` follows `wanted` where that is set, else the version's output specs. Where the version batches,
@@ -32,8 +35,9 @@ class Call:
     """
 
     __slots__ = (
+        "answered",
         "arm",
-        "cancelled",
+        "batch",
         "deadline_ns",
         "decision",
         "done",
@@ -71,7 +75,9 @@ class Call:
         self.deadline_ns = deadline_ns
         self.size_bytes = size_bytes
         self.received_ns = monotonic_ns()
-        self.cancelled = False
+        self.answered = False
+        self.batch: Batch | None = None  # the run it is part of at this moment
+        self.arm: Arm | None = None
         self.decision: Decision | None = None
         self.version: Version | None = None
         self.inputs: Sequence[Buffer | None] = ()
@@ -83,3 +89,17 @@ class Call:
         self.queued_ns = 0
         self.queue_ns = 0
         self.infer_ns = 0
+
+    def answer(self, outputs: Sequence[Array]) -> None:
+        """`done` has run with these outputs, unless the call was answered before."""
+        if not self.answered:
+            self.answered = True
+            self.outputs = outputs
+            self.done(self)
+
+    def fail(self, error: GatewayError) -> None:
+        """`done` has run with this error, unless the call was answered before."""
+        if not self.answered:
+            self.answered = True
+            self.error = error
+            self.done(self)

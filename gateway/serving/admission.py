@@ -1,0 +1,56 @@
+"""Admission: how many requests, and how many bytes of them, a worker holds at once."""
+
+from gateway.errors import ResourceExhausted, Unavailable
+
+
+class Admission:
+    """Permits by count and by bytes; what is over either is refused at once, before it is parsed.
+
+    The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many.
+    """
+
+    __slots__ = ("_bytes", "_draining", "_max_bytes", "_max_requests", "_requests", "refused")
+
+    def __init__(self, *, max_requests: int, max_bytes: int) -> None:
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._requests = 0
+        self._bytes = 0
+        self._draining = False
+        self.refused = 0
+
+    def take(self, size_bytes: int) -> None:
+        """A permit is held; give it back with the same size.
+
+        Raises: ResourceExhausted (a limit is reached), Unavailable (the worker is draining).
+        """
+        if self._requests >= self._max_requests or self._bytes + size_bytes > self._max_bytes or self._draining:
+            self.refused += 1
+            if self._draining:
+                raise Unavailable("the server is stopping and takes no new inference requests")
+            if self._requests >= self._max_requests:
+                raise ResourceExhausted(f"{self._requests} requests are in flight, the limit is {self._max_requests}")
+            raise ResourceExhausted(
+                f"a request of {size_bytes} bytes does not fit: {self._bytes} of {self._max_bytes} bytes are in flight"
+            )
+        self._requests += 1
+        self._bytes += size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        """The permit of one `take` is free again."""
+        self._requests -= 1
+        self._bytes -= size_bytes
+
+    def drain(self) -> None:
+        """No further permit is handed out."""
+        self._draining = True
+
+    @property
+    def requests(self) -> int:
+        """Requests in flight."""
+        return self._requests
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of request messages in flight."""
+        return self._bytes

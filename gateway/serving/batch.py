@@ -1,0 +1,377 @@
+"""Micro-batching: what waits for one version runs together.
+
+1. A call joins the queue of its version. Nothing waits on a timer unless the version's configuration asks for a delay:
+   the first call of a loop turn schedules one flush at the end of that turn, so that what arrived together runs
+   together, and what arrives while the version is busy runs when it is free.
+2. A short run (measured, kept up to date) happens on the loop itself: handing it to a thread would cost more than the
+   run. A long one happens on a thread, so that the loop never stalls.
+3. Each call owns its answer. Answered calls (cancelled) and expired ones leave before the run; a batch that fails is
+   run again call by call, so that one call's fault stays its own.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
+from time import monotonic_ns
+
+import numpy as np
+
+from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
+from gateway.serving.call import Array, Call
+from gateway.serving.session import RunFailed, Session, Termination
+from gateway.serving.tensor import TensorSpec
+from gateway.serving.version import Version
+
+logger = logging.getLogger(__name__)
+
+# A thread hop costs about 100 us of two threads' time; up to this a run on the loop delays others less than it saves.
+INLINE_NS = 1_000_000
+# Merging beyond this only adds latency: the fixed cost of a run is long paid.
+MERGED_RUN_NS = 20_000_000
+SMOOTHING = 0.1
+
+
+class Batch:
+    """The calls of one run in flight; when the last of them is abandoned, the run is stopped."""
+
+    __slots__ = ("calls", "live", "termination")
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = calls
+        self.live = len(calls)
+        self.termination: Termination | None = None
+
+    def abandon(self) -> None:
+        """One of the calls no longer waits for the outcome."""
+        self.live -= 1
+        if not self.live and self.termination is not None:
+            self.termination.stop()
+
+
+class Batcher:
+    """The queue of one version, and its runs."""
+
+    def __init__(self, version: Version, *, loop: asyncio.AbstractEventLoop, threads: Executor, parallel: int) -> None:
+        if version.session is None:
+            raise ValueError(f"version {version.name} of {version.model} has no session")
+        self._version = version
+        self._session = version.session
+        self._loop = loop
+        self._threads = threads
+        self._parallel = parallel
+        self._names = [spec.name for spec in version.outputs]
+        self._merges = version.config.merges
+        self._fixed = all(-1 not in spec.shape[1:] and not spec.optional for spec in version.inputs)
+        self._max_rows = version.max_batch_size if version.batches else 1
+        self._max_queue = version.config.max_queue_size
+        self._delay_s = version.config.max_queue_delay_us / 1e6
+        self._queue_limit_ns = 0 if version.config.delays_expired else version.config.default_timeout_us * 1000
+        self._row_ns = max(1.0, version.run_us * 1000)
+        self._batch_ns = self._row_ns
+        self._inline = version.run_us * 1000 < INLINE_NS
+        self._waiting: deque[Call] = deque()
+        self._queued = 0
+        self._running = 0
+        self._flush_handle: asyncio.Handle | None = None
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a run."""
+        return self._queued
+
+    @property
+    def inline(self) -> bool:
+        """Whether runs happen on the loop."""
+        return self._inline
+
+    def put(self, call: Call) -> None:
+        """The call will be answered.
+
+        Raises: ResourceExhausted (the configured queue size is reached).
+        """
+        if self._max_queue and self._queued >= self._max_queue:
+            raise ResourceExhausted(
+                f"the queue of model {self._version.model!r} version {self._version.name!r} is full: "
+                f"max_queue_size is {self._max_queue}"
+            )
+        call.queued_ns = monotonic_ns()
+        self._waiting.append(call)
+        self._queued += 1
+        if self._flush_handle is None and self._running < self._parallel:
+            if self._delay_s and self._queued < self._max_rows:
+                self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
+            else:
+                self._flush_handle = self._loop.call_soon(self._flush)
+        elif self._delay_s and self._queued == self._max_rows and self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def forget(self, call: Call) -> None:
+        """An answered call no longer counts as waiting."""
+        self._queued -= 1
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        while self._queued and self._running < self._parallel:
+            calls = self._take()
+            if not calls:
+                break
+            if self._inline:
+                self._run_here(calls)
+                if self._queued:  # others on the loop come first
+                    self._flush_handle = self._loop.call_soon(self._flush)
+                return
+            self._run_on_thread(calls)
+
+    def _take(self) -> list[Call]:
+        """The calls of the next run; those that nobody waits for any more, or whose time is over, have left."""
+        now = monotonic_ns()
+        limit = self._rows_of_next_run()
+        taken: list[Call] = []
+        rest: list[Call] = []
+        rows = 0
+        waiting = self._waiting
+        while waiting:
+            call = waiting.popleft()
+            if call.answered:
+                continue
+            expiry = self._expiry(call)
+            if expiry and now > expiry:
+                self._queued -= 1
+                call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
+                continue
+            if taken and (rows + call.rows > limit or not self._merges):
+                waiting.appendleft(call)
+                break
+            if taken and not self._fixed and not _alike(taken[0], call):
+                rest.append(call)
+                continue
+            self._queued -= 1
+            call.queue_ns = now - call.queued_ns
+            taken.append(call)
+            rows += call.rows
+        waiting.extendleft(reversed(rest))
+        return taken
+
+    def _expiry(self, call: Call) -> int:
+        if not self._queue_limit_ns:
+            return call.deadline_ns
+        queue_expiry = call.queued_ns + self._queue_limit_ns
+        return min(queue_expiry, call.deadline_ns) if call.deadline_ns else queue_expiry
+
+    def _rows_of_next_run(self) -> int:
+        if not self._merges:
+            return 1
+        budget = INLINE_NS if self._inline else MERGED_RUN_NS
+        limit = min(self._max_rows, max(1, int(budget / self._row_ns)))
+        free = self._parallel - self._running
+        if not self._inline and free > 1:  # several threads are free: share what waits among them
+            limit = min(limit, max(1, -(-self._queued // free)))
+        return limit
+
+    # ---- runs ----
+
+    def _run_here(self, calls: list[Call]) -> None:
+        run = Run(self._version, self._session, calls, self._names_of(calls))
+        try:
+            run.execute(None)
+        except GatewayError as error:
+            self._failed(calls, error)
+            return
+        self._succeeded(calls, run)
+
+    def _run_on_thread(self, calls: list[Call]) -> None:
+        batch = Batch(calls)
+        batch.termination = Termination()
+        for call in calls:
+            call.batch = batch
+        self._running += 1
+        self._version.lease()
+        run = Run(self._version, self._session, calls, self._names_of(calls))
+        future = self._threads.submit(run.execute, batch.termination)
+        future.add_done_callback(partial(self._loop.call_soon_threadsafe, self._thread_done, batch, run))
+
+    def _thread_done(self, batch: Batch, run: "Run", future: Future[None]) -> None:
+        self._running -= 1
+        for call in batch.calls:
+            call.batch = None
+        error = future.exception()
+        if error is None:
+            self._succeeded(list(batch.calls), run)
+        elif batch.live:
+            self._failed(list(batch.calls), error)
+        self._version.release()
+        if self._queued and self._flush_handle is None:
+            self._flush()
+
+    def _names_of(self, calls: Sequence[Call]) -> list[str]:
+        wanted = _common_wanted(calls)
+        return self._names if wanted is None else [self._names[index] for index in wanted]
+
+    def _succeeded(self, calls: list[Call], run: "Run") -> None:
+        rows, outputs = run.rows, run.outputs
+        if len(calls) > 1 and any(not array.shape or array.shape[0] != rows for array in outputs):
+            logger.warning(
+                "model %s version %s does not answer one row per row of input: it is not batched any more",
+                self._version.model,
+                self._version.name,
+            )
+            self._merges = False
+            self._alone(calls)
+            return
+        sliced_at = monotonic_ns()
+        answers = _split(calls, outputs)
+        output_ns = monotonic_ns() - sliced_at
+        self._learn(max(rows, 1), run.infer_ns)
+        arm = calls[0].arm
+        if arm is not None:
+            items = rows if self._version.batches else 1
+            arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
+        for call, own in zip(calls, answers, strict=True):
+            call.infer_ns = run.infer_ns
+            call.answer(own)
+
+    def _failed(self, calls: list[Call], error: BaseException) -> None:
+        if len(calls) > 1:
+            self._alone(calls)
+            return
+        call = calls[0]
+        if isinstance(error, GatewayError) and not isinstance(error, RunFailed):
+            call.fail(error)
+            return
+        logger.error(
+            "model %s version %s failed on request %r: %s",
+            self._version.model,
+            self._version.name,
+            call.request_id,
+            error.reason if isinstance(error, RunFailed) else error,
+            exc_info=None if isinstance(error, RunFailed) else error,
+        )
+        call.fail(Internal(call.request_id))
+
+    def _alone(self, calls: list[Call]) -> None:
+        """Each call runs by itself, in order, before what waits."""
+        for call in calls:
+            if call.answered:
+                continue
+            if self._inline:
+                self._run_here([call])
+            else:
+                self._run_on_thread([call])
+
+    def _learn(self, rows: int, infer_ns: int) -> None:
+        self._batch_ns += SMOOTHING * (infer_ns - self._batch_ns)
+        self._row_ns += SMOOTHING * (infer_ns / rows - self._row_ns)
+        self._version.run_us = self._row_ns / 1000
+        # The gap between the two bounds keeps a version whose runs are near the bound from changing sides all the time.
+        if self._inline:
+            self._inline = self._batch_ns < 2 * INLINE_NS
+        else:
+            self._inline = self._batch_ns < INLINE_NS / 2
+
+
+class Run:
+    """One run of a version over the rows of several calls, and what it took. Made on the loop, executed anywhere."""
+
+    __slots__ = ("_calls", "_config", "_names", "_session", "infer_ns", "input_ns", "outputs", "rows")
+
+    def __init__(self, version: Version, session: Session, calls: Sequence[Call], names: Sequence[str]) -> None:
+        self._config = version.config
+        self._session = session
+        self._calls = calls
+        self._names = names
+        self.rows = sum(call.rows for call in calls)
+        self.outputs: Sequence[Array] = ()
+        self.input_ns = 0
+        self.infer_ns = 0
+
+    def execute(self, termination: Termination | None) -> None:
+        """`outputs` and the times are there.
+
+        Raises: GatewayError (RunFailed, or InvalidArgument for text that the model cannot take).
+        """
+        config = self._config
+        began = monotonic_ns()
+        feeds = assemble(config.inputs, self._calls)
+        for name, target in config.input_reshapes.items():
+            if name in feeds:
+                feeds[name] = self._reshaped(feeds[name], target)
+        fed = monotonic_ns()
+        outputs = self._session.run(self._names, feeds, termination)
+        self.input_ns = fed - began
+        self.infer_ns = monotonic_ns() - fed
+        if config.output_reshapes:
+            outputs = [
+                self._reshaped(array, config.output_reshapes[name]) if name in config.output_reshapes else array
+                for name, array in zip(self._names, outputs, strict=True)
+            ]
+        self.outputs = outputs
+
+    def _reshaped(self, array: Array, target: tuple[int, ...]) -> Array:
+        return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
+
+
+def _split(calls: Sequence[Call], outputs: Sequence[Array]) -> list[Sequence[Array]]:
+    """The outputs of each call: its rows, and of the outputs those that it asked for."""
+    everything = _common_wanted(calls) is None
+    answers: list[Sequence[Array]] = []
+    start = 0
+    for call in calls:
+        stop = start + call.rows
+        own: Sequence[Array] = outputs if len(calls) == 1 else [array[start:stop] for array in outputs]
+        start = stop
+        if call.wanted is not None and everything:
+            own = [own[index] for index in call.wanted]
+        answers.append(own)
+    return answers
+
+
+def _common_wanted(calls: Sequence[Call]) -> tuple[int, ...] | None:
+    """The outputs that every call asks for in the same order; None where the run has to give all of them."""
+    wanted = calls[0].wanted
+    return wanted if all(call.wanted == wanted for call in calls) else None
+
+
+def _alike(first: Call, other: Call) -> bool:
+    """Whether two calls fit into one run: the same inputs given, equal in every dimension but the first."""
+    return all(
+        (mine is None) == (theirs is None) and (mine is None or theirs is None or mine[1:] == theirs[1:])
+        for mine, theirs in zip(first.shapes, other.shapes, strict=True)
+    )
+
+
+def assemble(specs: Sequence[TensorSpec], calls: Sequence[Call]) -> dict[str, Array]:
+    """The input arrays of one run, the rows of `calls` one after the other.
+
+    Raw bytes are joined once and viewed as an array; nothing else is copied.
+    """
+    feeds: dict[str, Array] = {}
+    rows = sum(call.rows for call in calls)
+    for index, spec in enumerate(specs):
+        shape = calls[0].shapes[index]
+        if shape is None:
+            continue
+        if len(calls) > 1:
+            shape = (rows, *shape[1:])
+        parts = [call.inputs[index] for call in calls]
+        if all(isinstance(part, bytes | memoryview) for part in parts):
+            raw = parts[0] if len(parts) == 1 else b"".join(parts)  # type: ignore[arg-type]
+            feeds[spec.name] = np.frombuffer(raw, spec.datatype.dtype).reshape(shape)  # type: ignore[arg-type]
+        elif len(parts) == 1:
+            feeds[spec.name] = np.asarray(parts[0]).reshape(shape)
+        else:
+            feeds[spec.name] = np.concatenate([_array(call, index, spec) for call in calls])
+    return feeds
+
+
+def _array(call: Call, index: int, spec: TensorSpec) -> Array:
+    part = call.inputs[index]
+    shape = call.shapes[index]
+    if part is None or shape is None:
+        raise ValueError(f"input {spec.name} is missing in one call of a batch")
+    if isinstance(part, bytes | memoryview):
+        return np.frombuffer(part, spec.datatype.dtype).reshape(shape)
+    return part.reshape(shape)

@@ -1,0 +1,391 @@
+"""Which versions of which models are loaded, and what makes it so.
+
+What shall be loaded is decided by pure functions (`gateway.serving.repository`) from the repository on disk, the
+versions that routes name, and what operators loaded and unloaded by hand. This module looks, decides and acts: looking
+and loading happen on threads, every change of what requests can see on the loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
+from gateway.serving.config_source import ConfigSource, parse_json
+from gateway.serving.intents import Intents, IntentStore
+from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
+from gateway.serving.model_config import check_model_name, check_version_name
+from gateway.serving.registry import OnVersion, Registry, VersionStatus
+from gateway.serving.repository import Action, Key, Repository, Step, plan, wanted
+from gateway.serving.session import Session
+from gateway.serving.version import State, Version
+from gateway.serving.view import EMPTY_VIEW, View, read_view
+
+__all__ = ["Catalog", "VersionStatus"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How loading one version ended; nothing is published yet."""
+
+    version: Version
+    fingerprint: str
+    loaded: Loaded | None = None
+    error: GatewayError | None = None
+
+
+class Catalog(Registry):
+    """The versions of this worker. Made and used on one loop; `run` keeps it up to date."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        pipeline: Pipeline,
+        intents: IntentStore,
+        *,
+        on_available: OnVersion | None = None,
+        on_ended: OnVersion | None = None,
+    ) -> None:
+        self._desk = ThreadPoolExecutor(1, thread_name_prefix="repository")
+        super().__init__(self._desk, on_available=on_available, on_ended=on_ended)
+        self._repository = repository
+        self._pipeline = pipeline
+        self._intents = intents
+        self._view = EMPTY_VIEW
+        self._required: dict[str, frozenset[str]] = {}
+        self._loads: dict[Key, asyncio.Task[None]] = {}
+        self._operations: set[asyncio.Task[None]] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._looking = asyncio.Lock()
+        self._doubted: frozenset[Key] = frozenset()
+        self._first: set[Key] | None = None  # what the first look found; None before it
+        self._trouble = ""
+        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # ---- for operators ----
+
+    def models(self) -> list[str]:
+        """Every model of the repository, loaded or not, and every model that is still held."""
+        return sorted(self._view.folders.keys() | {key[0] for key in self._held})
+
+    def ready(self) -> bool:
+        """Whether everything that was there at the start has been loaded, or has failed to."""
+        return self._first is not None and not self._first
+
+    async def load(self, model: str, config_override: str | None = None) -> None:
+        """The model's versions are loaded from what is on disk now, all of them or none.
+
+        `config_override` (JSON) stands in for config.pbtxt from now on; without it config.pbtxt holds again.
+
+        Raises: UnknownModel, InvalidArgument (the override), FailedPrecondition naming the version and the reason,
+                Unavailable (disk). What served before serves on then.
+        """
+        check_model_name(model)
+        override = None if config_override is None else parse_json(config_override)
+        if not await self._on(self._desk, lambda: self._repository.look(model)):
+            raise UnknownModel(model)
+        await self._as_operation(self._load_model(model, override, config_override))
+
+    async def unload(self, model: str) -> None:
+        """No version of the model can be found any more; each ends with its last request. This outlives a restart.
+
+        Raises: UnknownModel, Unavailable (disk).
+        """
+        check_model_name(model)
+        if model not in self._view.folders and not self._knows(model):
+            raise UnknownModel(model)
+        await self._as_operation(self._unload_model(model))
+
+    async def require(self, model: str, versions: Iterable[str]) -> None:
+        """The versions are AVAILABLE and stay so, whatever the version policy says, until the next call for the model.
+
+        Versions that only the call before named are kept for another two polls: requests decided before the caller
+        swapped its rules may still come.
+
+        Raises: UnknownModel, UnknownVersion, VersionNotReady (failed, or unloaded by hand), InvalidArgument; then the
+                call before still holds.
+        """
+        check_model_name(model)
+        names = frozenset(versions)
+        for name in names:
+            check_version_name(name)
+        if names <= self._available.get(model, {}).keys():
+            self._required[model] = names
+            return
+        await self._as_operation(self._require_versions(model, names))
+
+    # ---- the loop ----
+
+    async def poll(self) -> None:
+        """One look at the repository, and all that follows from it: when this returns, every load has ended."""
+        await self._settle(await self._step())
+
+    async def run(self, poll_seconds: float) -> None:
+        """Looks at the repository for ever; a load that takes long does not delay the next look.
+
+        Raises: whatever a load could not have raised, unless there is a fault in this program.
+        """
+        while not self._fault.done():
+            await self._step()
+            await asyncio.wait((self._fault,), timeout=poll_seconds)
+        self._fault.result()
+
+    async def close(self) -> None:
+        """Nothing is being loaded any more; what was loaded is let go without waiting for leases."""
+        tasks = [*self._loads.values(), *self._operations]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pipeline.close()
+        self._desk.shutdown(wait=False)
+
+    async def _step(self) -> list[Key]:
+        """The keys whose loads were begun."""
+        async with self._looking:
+            try:
+                self._view = await self._look()
+            except FailedPrecondition as error:
+                if str(error) != self._trouble:
+                    logger.warning("repository cannot be read, everything stays as it is: %s", error)
+                self._trouble = str(error)
+                return []
+            self._trouble = ""
+            begun = self._act(self._view)
+        if self._first is None:
+            self._first = set(begun)
+        return begun
+
+    def _act(self, view: View) -> list[Key]:
+        wishes = self._wishes(view)
+        actions = [action for action in plan(wishes, self._presences()) if not self._is_locked(action.model)]
+        doubted = frozenset((action.model, action.version) for action in actions if action.step in _ENDING)
+        for action in actions:
+            key = (action.model, action.version)
+            if action.step is Step.REVIVE:
+                self._revive(key)
+            elif action.step in _ENDING and (key in self._doubted or action.model in view.intents.unloaded):
+                self._end(action, view)
+        self._doubted = doubted
+        for model in view.intents.unloaded & view.folders.keys():
+            for version in view.folders[model].versions:
+                self._note_unloaded((model, version))
+        loads = [(action.model, action.version) for action in actions if action.step is Step.LOAD]
+        for key in loads:
+            self._start_load(key, view.candidate(key, wishes[key]))
+        return loads
+
+    def _end(self, action: Action, view: View) -> None:
+        key = (action.model, action.version)
+        folder = view.folders.get(action.model)
+        is_there = folder is not None and action.version in folder.versions
+        if action.step is Step.RETIRE:
+            self._retire(key, _why_ended(action.model, view, is_there))
+        elif not (is_there and action.model in view.intents.unloaded):
+            self._forget(key)
+        else:
+            self._retire(key, "unloaded")
+
+    def _wishes(self, view: View) -> dict[Key, str]:
+        return wanted(view.folders, self._required, view.intents.unloaded, view.overrides)
+
+    # ---- loading ----
+
+    def _start_load(self, key: Key, candidate: Candidate) -> None:
+        task = asyncio.create_task(self._load_one(key, candidate), name=f"load {key[0]} {key[1]}")
+        self._loads[key] = task
+        task.add_done_callback(self._note_fault)
+
+    def _note_fault(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._fault.done():
+            self._fault.set_exception(error)
+
+    async def _load_one(self, key: Key, candidate: Candidate) -> None:
+        try:
+            attempt = await self._attempt(candidate)
+            if attempt.loaded is None:
+                return
+            if key[0] in self._view.intents.unloaded:
+                self._drop(attempt.version, "unloaded")
+            else:
+                self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
+        finally:
+            del self._loads[key]
+            if self._first is not None:
+                self._first.discard(key)
+
+    async def _attempt(self, candidate: Candidate) -> Attempt:
+        """Loads on a thread; a failure is noted, a success is not published."""
+        version = self._begin((candidate.model, candidate.version))
+        try:
+            loaded = await self._pipeline.load(candidate)
+        except GatewayError as error:
+            self._fail(version, reason_of(error), "" if error.retryable else candidate.fingerprint)
+            return Attempt(version, candidate.fingerprint, error=error)
+        except asyncio.CancelledError:
+            self._drop(version, "the load was cancelled")
+            raise
+        except Exception:  # the supervisor of loads: whatever a file made us do, the worker serves on
+            logger.exception("load failed: model=%s version=%s", candidate.model, candidate.version)
+            fault = FailedPrecondition("internal error while loading, see the log")
+            self._fail(version, str(fault), candidate.fingerprint)
+            return Attempt(version, candidate.fingerprint, error=fault)
+        return Attempt(version, candidate.fingerprint, loaded)
+
+    async def _settle(self, keys: Iterable[Key]) -> None:
+        """The loads of these versions that were under way have ended."""
+        tasks = [self._loads[key] for key in keys if key in self._loads]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # ---- by hand, and for routes ----
+
+    async def _load_model(self, model: str, override: ConfigSource | None, text: str | None) -> None:
+        async with self._lock(model):
+            await self._settle([key for key in self._loads if key[0] == model])
+            view = await self._look_with(lambda intents: intents.with_load(model, text), model, override)
+            folder = view.folders.get(model)
+            if folder is None:
+                raise UnknownModel(model)
+            if folder.error and override is None:
+                raise FailedPrecondition(f"failed to load {model!r}: {folder.error}")
+            wishes = {key: fingerprint for key, fingerprint in self._wishes(view).items() if key[0] == model}
+            if not any(wishes.values()):
+                raise FailedPrecondition(f"failed to load {model!r}, no version is available")
+            attempts = await self._attempt_all(view, wishes)
+            try:
+                _raise_first_failure(model, attempts)
+                changed = self._intents_with(lambda intents: intents.with_load(model, text))
+                self._view = View(view.folders, await changed, view.overrides)
+            except GatewayError as error:
+                self._abandon(attempts, f"dropped, because the load failed: {error}")
+                raise
+            for attempt in attempts:
+                if attempt.loaded is not None:
+                    self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
+            for key in [key for key in self._held if key[0] == model and key not in wishes]:
+                self._retire(key, "not selected by the version policy")
+
+    async def _attempt_all(self, view: View, wishes: Mapping[Key, str]) -> list[Attempt]:
+        """Attempts at every wished version that does not serve with just these files and this configuration."""
+        candidates = []
+        for key, fingerprint in wishes.items():
+            held = self._held.get(key)
+            if held is not None and held.serving == fingerprint and held.version.state is State.UNLOADING:
+                self._revive(key)
+            elif fingerprint and (held is None or held.serving != fingerprint):
+                candidates.append(view.candidate(key, fingerprint))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._attempt(candidate)) for candidate in candidates]
+        return [task.result() for task in tasks]
+
+    def _abandon(self, attempts: list[Attempt], reason: str) -> None:
+        sessions: list[Session | None] = []
+        for attempt in attempts:
+            if attempt.loaded is not None:
+                self._fail(attempt.version, reason, attempt.fingerprint)
+                sessions.append(attempt.loaded.session)
+        attempts.clear()
+        self._release(sessions)
+
+    async def _unload_model(self, model: str) -> None:
+        intents = await self._intents_with(lambda intents: intents.with_unload(model))
+        self._view = View(self._view.folders, intents, self._view.overrides)
+        for key in [key for key in self._held if key[0] == model]:
+            self._retire(key, "unloaded")
+
+    async def _require_versions(self, model: str, names: frozenset[str]) -> None:
+        async with self._lock(model):
+            before = self._required.get(model, frozenset())
+            # Until the outcome is known both are kept: a look in between must not retire what was just loaded.
+            self._required[model] = before | names
+            kept = before
+            try:
+                view = self._view = await self._look()
+                if model in view.intents.unloaded:
+                    raise VersionNotReady(model, sorted(names)[0], "the model was unloaded by hand; load it first")
+                wishes = self._wishes(view)
+                keys = [(model, name) for name in sorted(names)]
+                await self._settle(keys)
+                for key in keys:
+                    self._begin_required(view, key, wishes.get(key, ""))
+                await self._settle(keys)
+                for key in keys:
+                    self.version(*key)
+                kept = names
+            finally:
+                self._required[model] = kept
+                if not kept:
+                    del self._required[model]
+
+    def _begin_required(self, view: View, key: Key, fingerprint: str) -> None:
+        held = self._held.get(key)
+        if held is not None and held.version.state is State.AVAILABLE:
+            return
+        if held is not None and held.version.state is State.UNLOADING and fingerprint in ("", held.serving):
+            self._revive(key)
+        elif not fingerprint:
+            raise UnknownVersion(*key) if key[0] in view.folders else UnknownModel(key[0])
+        elif held is None or fingerprint != held.failed:
+            self._start_load(key, view.candidate(key, fingerprint))
+
+    # ---- inside ----
+
+    async def _look(self) -> View:
+        return await self._look_with(lambda intents: intents)
+
+    async def _look_with(
+        self, change: Callable[[Intents], Intents], model: str = "", override: ConfigSource | None = None
+    ) -> View:
+        """What is on disk, as it would be after a change of the intents that is not made yet."""
+
+        def read() -> View:
+            return read_view(self._repository, change(self._intents.read()), model=model, override=override)
+
+        return await self._on(self._desk, read)
+
+    async def _intents_with(self, change: Callable[[Intents], Intents]) -> Intents:
+        return await self._on(self._desk, lambda: self._intents.change(change))
+
+    def _lock(self, model: str) -> asyncio.Lock:
+        return self._locks.setdefault(model, asyncio.Lock())
+
+    def _is_locked(self, model: str) -> bool:
+        lock = self._locks.get(model)
+        return lock is not None and lock.locked()
+
+    async def _as_operation(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs to its end even if the caller goes away: half an operation would help nobody."""
+        task = asyncio.create_task(work)
+        self._operations.add(task)
+        task.add_done_callback(self._forget_operation)
+        await asyncio.shield(task)
+
+    def _forget_operation(self, task: "asyncio.Task[None]") -> None:
+        self._operations.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.debug("operation ended with an error: %s", task.exception())
+
+    def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+_ENDING = (Step.RETIRE, Step.FORGET)
+
+
+def _raise_first_failure(model: str, attempts: Iterable[Attempt]) -> None:
+    for attempt in attempts:
+        if attempt.error is not None:
+            kind = Unavailable if attempt.error.retryable else FailedPrecondition
+            raise kind(f"failed to load {model!r}: version {attempt.version.name}: {attempt.version.reason}")
+
+
+def _why_ended(model: str, view: View, is_there: bool) -> str:
+    if model in view.intents.unloaded:
+        return "unloaded"
+    return "not selected by the version policy" if is_there else "removed from the repository"

@@ -1,0 +1,363 @@
+"""The contract of a version: what its configuration promises, checked against and completed from the model itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from types import MappingProxyType
+from typing import cast
+
+from gateway.errors import FailedPrecondition
+from gateway.pb import inference_pb2
+from gateway.serving.config_source import ConfigSource
+from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
+from gateway.serving.tensor import Datatype, TensorSpec
+
+PLATFORM = "onnxruntime_onnx"
+BACKEND = "onnxruntime"
+MODEL_FILENAME = "model.onnx"
+# The gateway's own parameter: "false" keeps every request in a run of its own, for models whose rows depend on each
+# other although their first dimension is variable.
+MERGE_PARAMETER = "merge_requests"
+# Parameters that are read here; `session.` entries are judged by the session itself.
+_PARAMETERS = frozenset(
+    {
+        "intra_op_thread_count",
+        "inter_op_thread_count",
+        "execution_mode",
+        "enable_mem_arena",
+        "enable_mem_pattern",
+        "session.use_device_allocator_for_initializers",
+        "session.disable_prepacking",
+        "session.set_denormal_as_zero",
+        MERGE_PARAMETER,
+    }
+)
+_GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "off"}
+_MAX_THREADS = 1024
+MAX_WARMUP_COUNT = 1000
+MAX_WARMUP_ELEMENTS = 1 << 26
+
+ReadFile = Callable[[str], bytes]
+Tensor = inference_pb2.ModelInput | inference_pb2.ModelOutput
+
+_TYPES: Mapping[int, Datatype] = {
+    inference_pb2.DataType.Value("TYPE_STRING" if kind is Datatype.BYTES else f"TYPE_{kind.wire_name}"): kind
+    for kind in Datatype
+}
+_NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TYPES.items()}
+
+
+def session_options(source: ConfigSource) -> dict[str, str]:
+    """What the configuration asks of the session: Triton's parameters, and the graph optimisation level."""
+    options = {name: value.string_value for name, value in source.message.parameters.items() if name in _PARAMETERS}
+    if source.sets("optimization.graph.level"):
+        options["graph_level"] = _GRAPH_LEVELS.get(source.message.optimization.graph.level, "all")
+    return options
+
+
+def thread_count(source: ConfigSource, parameter: str, default: int) -> int:
+    """The number of threads that a parameter asks for; `default` where it is absent or 0.
+
+    Raises: FailedPrecondition, if it is no such number.
+    """
+    if parameter not in source.message.parameters:
+        return default
+    text = source.message.parameters[parameter].string_value.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) <= _MAX_THREADS):
+        raise FailedPrecondition(f"parameters.{parameter}: {text[:40]!r} must be a number from 0 to {_MAX_THREADS}")
+    return int(text) or default
+
+
+def version_policy(source: ConfigSource) -> VersionPolicy:
+    """Which versions to load; all of them where the configuration does not say (Triton: the latest)."""
+    policy = source.message.version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "latest":
+        return VersionPolicy(latest=policy.latest.num_versions or 1)
+    if choice == "specific":
+        return VersionPolicy(specific=frozenset(str(version) for version in policy.specific.versions))
+    return VersionPolicy()
+
+
+def warmups(source: ConfigSource, read_file: ReadFile) -> tuple[Warmup, ...]:
+    """The warm-up requests that the configuration asks for, with the data that they name.
+
+    Raises: FailedPrecondition naming the request, the input and what is wrong.
+    """
+    return tuple(_warmup(warmup, source, read_file) for warmup in source.message.model_warmup)
+
+
+def in_model_shapes(requests: Sequence[Warmup], source: ConfigSource) -> tuple[Warmup, ...]:
+    """The warm-up requests as the model takes them, where the configuration offers an input in another shape."""
+    targets = _reshapes(source.message.input)
+
+    def reshaped(name: str, value: WarmupInput) -> WarmupInput:
+        if name not in targets:
+            return value
+        fixed = prod(size for size in targets[name] if size > 0)
+        open_size = prod(value.dims) // max(fixed, 1)
+        return replace(value, dims=tuple(open_size if size < 0 else size for size in targets[name]))
+
+    return tuple(
+        replace(request, inputs={name: reshaped(name, value) for name, value in request.inputs.items()})
+        for request in requests
+    )
+
+
+def check_identity(source: ConfigSource, model: str) -> None:
+    """Raises: FailedPrecondition, if the configuration is of another model or for another backend."""
+    message = source.message
+    if message.name and message.name != model:
+        raise FailedPrecondition(f"name: {message.name[:128]!a} is not {model!r}, the name of the model's directory")
+    if message.platform not in ("", PLATFORM):
+        raise FailedPrecondition(f"platform: {message.platform[:80]!a} is not served here, only {PLATFORM!r}")
+    if message.backend not in ("", BACKEND):
+        raise FailedPrecondition(f"backend: {message.backend[:80]!a} is not served here, only {BACKEND!r}")
+
+
+def complete(
+    source: ConfigSource,
+    model: str,
+    *,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    overridable: Sequence[TensorSpec] = (),
+    read_file: ReadFile,
+    may_batch: bool = True,
+) -> ModelConfig:
+    """The configuration of a version whose model has these tensors.
+
+    Where nothing is said about batches, a model whose tensors all have a variable first dimension batches, unless
+    `may_batch` says that it was found not to. `read_file` reads a file below the model's directory (labels, warm-up).
+
+    Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
+    """
+    check_identity(source, model)
+    message = inference_pb2.ModelConfig()
+    message.CopyFrom(source.message)
+    own_inputs = _listed(message.input, inputs, overridable, "input")
+    own_outputs = _listed(message.output, outputs, (), "output")
+    tensors: list[tuple[Tensor, TensorSpec]] = [
+        *zip(message.input, own_inputs, strict=True),
+        *zip(message.output, own_outputs, strict=True),
+    ]
+    rows = _max_batch_size(source, tensors, may_batch)
+    offered = [_fit(tensor, spec, batches=rows > 0) for tensor, spec in tensors]
+    split = len(own_inputs)
+    labelled = [
+        _with_labels(spec, tensor.label_filename, read_file)
+        for spec, tensor in zip(offered[split:], message.output, strict=True)
+    ]
+    _fill_in(message, source, model, rows)
+    return _values(message, source, tuple(offered[:split]), tuple(labelled), read_file)
+
+
+def _listed(
+    tensors: "Sequence[Tensor]", own: Sequence[TensorSpec], overridable: Sequence[TensorSpec], side: str
+) -> list[TensorSpec]:
+    """The model's tensor for each configured one, after adding all of the model's where none is configured.
+
+    A model's outputs may be left out, and are not offered then; an input only if the model has a default for it.
+    """
+    if not tensors:
+        for spec in own:
+            tensors.add(name=spec.name)  # type: ignore[attr-defined]  # a repeated field
+    known = {spec.name: spec for spec in (*own, *overridable)}
+    names = [tensor.name for tensor in tensors]
+    for index, name in enumerate(names):
+        if name not in known:
+            raise FailedPrecondition(f"{side} {name[:128]!r} is not in the model, which has {sorted(known)}")
+        if name in names[:index]:
+            raise FailedPrecondition(f"{side} {name[:128]!r} is configured twice")
+    if side == "input":
+        missing = sorted({spec.name for spec in own} - set(names))
+        if missing:
+            raise FailedPrecondition(f"the model needs the inputs {missing}, which the configuration does not list")
+    return [known[name] for name in names]
+
+
+def _max_batch_size(source: ConfigSource, tensors: Sequence[tuple[Tensor, TensorSpec]], may_batch: bool) -> int:
+    if source.sets("max_batch_size"):
+        rows = source.message.max_batch_size
+        if rows < 0:
+            raise FailedPrecondition(f"max_batch_size: {rows} must not be negative")
+        return rows
+    if not may_batch or not all(spec.shape and spec.shape[0] == -1 for _, spec in tensors):
+        return 0
+    # Dims that have the model's full rank include the first dimension: the author counts it as one like the others.
+    full = any(
+        _dims_written(tensor) is not None and len(_dims_written(tensor) or ()) == len(spec.shape)
+        for tensor, spec in tensors
+    )
+    return 0 if full else DEFAULT_MAX_BATCH_SIZE
+
+
+def _dims_written(tensor: Tensor) -> tuple[int, ...] | None:
+    """The shape that the author says the model has, or None."""
+    if tensor.HasField("reshape"):
+        return tuple(tensor.reshape.shape)
+    return tuple(tensor.dims) if tensor.dims else None
+
+
+def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
+    """The tensor as it is offered; completes `tensor` with what its author left out."""
+    where = f"{'input' if isinstance(tensor, inference_pb2.ModelInput) else 'output'} {spec.name!r}"
+    if batches and spec.shape[:1] != (-1,):
+        raise FailedPrecondition(
+            f"{where} has shape {list(spec.shape)} in the model; max_batch_size > 0 needs a variable first dimension"
+        )
+    own = spec.shape[1:] if batches else spec.shape
+    configured = _TYPES.get(tensor.data_type)
+    if configured is not None and configured is not spec.datatype:
+        raise FailedPrecondition(
+            f"{where} is configured as {configured.wire_name}, the model has {spec.datatype.wire_name}"
+        )
+    tensor.data_type = _NUMBERS[spec.datatype]
+    written = _dims_written(tensor)
+    if written is None:
+        tensor.dims.extend(own)
+    elif not _compatible(written, own):
+        raise FailedPrecondition(
+            f"{where} is configured with dims {list(written)}, the model has {list(own)}"
+            f"{' after the batch dimension' if batches else ''}"
+        )
+    dims = tuple(tensor.dims)
+    if any(size < -1 or size == 0 for size in dims):
+        raise FailedPrecondition(f"{where}: dims {list(dims)} must be -1 or positive")
+    if tensor.HasField("reshape"):
+        _check_reshape(where, dims, tuple(tensor.reshape.shape))
+    optional = isinstance(tensor, inference_pb2.ModelInput) and (tensor.optional or spec.optional)
+    if optional and not spec.optional:
+        raise FailedPrecondition(f"{where} is configured as optional, but the model has no default for it")
+    return replace(spec, shape=(-1, *dims) if batches else dims, optional=optional)
+
+
+def _compatible(written: Sequence[int], own: Sequence[int]) -> bool:
+    """A configuration may narrow what the model leaves open, and not the other way round."""
+    return len(written) == len(own) and all(theirs in (-1, ours) for ours, theirs in zip(written, own, strict=True))
+
+
+def _check_reshape(where: str, dims: Sequence[int], target: Sequence[int]) -> None:
+    variable = dims.count(-1), target.count(-1)
+    if variable not in ((0, 0), (1, 1)):
+        raise FailedPrecondition(
+            f"{where}: reshape from {list(dims)} to {list(target)}: both may have one variable dimension, or none"
+        )
+    if prod(abs(size) for size in dims) != prod(abs(size) for size in target):
+        raise FailedPrecondition(f"{where}: reshape from {list(dims)} to {list(target)} changes the number of elements")
+
+
+def _with_labels(spec: TensorSpec, filename: str, read_file: ReadFile) -> TensorSpec:
+    if not filename:
+        return spec
+    try:
+        text = read_file(filename).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FailedPrecondition(f"output {spec.name!r}: label_filename {filename[:80]!r} is not UTF-8") from error
+    return replace(spec, labels=tuple(text.splitlines()))
+
+
+def _fill_in(message: inference_pb2.ModelConfig, source: ConfigSource, model: str, rows: int) -> None:
+    message.name, message.platform, message.backend = model, PLATFORM, BACKEND
+    message.default_model_filename = message.default_model_filename or MODEL_FILENAME
+    message.max_batch_size = rows
+    if rows and not source.sets("max_batch_size") and not message.HasField("dynamic_batching"):
+        message.dynamic_batching.SetInParent()
+    if message.version_policy.WhichOneof("policy_choice") is None:
+        message.version_policy.all.SetInParent()
+    if not message.instance_group:
+        message.instance_group.add(name=model, count=1, kind=inference_pb2.ModelInstanceGroup.KIND_CPU)
+
+
+def _values(
+    message: inference_pb2.ModelConfig,
+    source: ConfigSource,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    read_file: ReadFile,
+) -> ModelConfig:
+    parameters = {name: value.string_value for name, value in message.parameters.items()}
+    unknown = sorted(parameters.keys() - _PARAMETERS)
+    warnings = [*source.warnings]
+    if unknown:
+        warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")
+    queue = message.dynamic_batching.default_queue_policy
+    return ModelConfig(
+        name=message.name,
+        max_batch_size=message.max_batch_size,
+        inputs=inputs,
+        outputs=outputs,
+        merges=message.max_batch_size > 0 and parameters.get(MERGE_PARAMETER, "true").lower() != "false",
+        version_policy=version_policy(source),
+        max_queue_delay_us=message.dynamic_batching.max_queue_delay_microseconds,
+        max_queue_size=queue.max_queue_size,
+        default_timeout_us=queue.default_timeout_microseconds,
+        allow_timeout_override=queue.allow_timeout_override,
+        delays_expired=queue.timeout_action == inference_pb2.ModelQueuePolicy.DELAY,
+        warmups=tuple(_checked(warmup, inputs) for warmup in warmups(source, read_file)),
+        instance_count=max((group.count for group in message.instance_group), default=1) or 1,
+        parameters=MappingProxyType(parameters),
+        input_reshapes=_reshapes(message.input),
+        output_reshapes={tensor.name: tuple(tensor.dims) for tensor in message.output if tensor.HasField("reshape")},
+        warnings=tuple(warnings),
+        message=message.SerializeToString(deterministic=True),
+    )
+
+
+def _reshapes(tensors: Sequence[Tensor]) -> Mapping[str, tuple[int, ...]]:
+    return {tensor.name: tuple(tensor.reshape.shape) for tensor in tensors if tensor.HasField("reshape")}
+
+
+def _warmup(warmup: inference_pb2.ModelWarmup, source: ConfigSource, read_file: ReadFile) -> Warmup:
+    where = f"model_warmup {warmup.name[:80]!a}"
+    limit = source.message.max_batch_size if source.sets("max_batch_size") else DEFAULT_MAX_BATCH_SIZE
+    if warmup.batch_size > limit:
+        raise FailedPrecondition(f"{where}: batch_size {warmup.batch_size} exceeds max_batch_size {limit}")
+    # Triton reads batch_size 0 of a batching model as a request of one row.
+    rows = warmup.batch_size or (1 if source.message.max_batch_size > 0 else 0)
+    values = {
+        name: _warmup_input(f"{where} input {name[:80]!a}", value, rows, read_file)
+        for name, value in warmup.inputs.items()
+    }
+    return Warmup(warmup.name, rows, values, count=min(warmup.count or 1, MAX_WARMUP_COUNT))
+
+
+def _warmup_input(where: str, value: inference_pb2.ModelWarmup.Input, rows: int, read_file: ReadFile) -> WarmupInput:
+    datatype = _TYPES.get(value.data_type)
+    if datatype is None:
+        raise FailedPrecondition(f"{where}: data_type is missing")
+    dims = tuple(value.dims)
+    elements = prod((max(rows, 1), *dims))
+    if any(size < 0 for size in dims) or elements > MAX_WARMUP_ELEMENTS:
+        raise FailedPrecondition(
+            f"{where}: dims {list(dims)} must not be variable, and have at most {MAX_WARMUP_ELEMENTS} elements"
+        )
+    choice = value.WhichOneof("input_data_type")
+    if choice != "input_data_file":
+        return WarmupInput(datatype, dims, "random" if choice == "random_data" else "zero")
+    data = read_file(f"warmup/{value.input_data_file}")
+    if datatype is Datatype.BYTES:
+        return WarmupInput(datatype, dims, "file", data)
+    needed = elements * datatype.size
+    if len(data) < needed:
+        raise FailedPrecondition(f"{where}: input_data_file has {len(data)} bytes, {needed} are needed")
+    return WarmupInput(datatype, dims, "file", data[:needed])
+
+
+def _checked(warmup: Warmup, inputs: Sequence[TensorSpec]) -> Warmup:
+    """The warm-up request, which fits the inputs."""
+    where = f"model_warmup {warmup.name[:80]!a}"
+    known = {spec.name: spec for spec in inputs}
+    missing = sorted({spec.name for spec in inputs if not spec.optional} - warmup.inputs.keys())
+    unknown = sorted(warmup.inputs.keys() - known.keys())
+    if missing or unknown:
+        raise FailedPrecondition(f"{where}: inputs missing {missing}, not in the model {unknown}")
+    for name, value in warmup.inputs.items():
+        spec = known[name]
+        offered = spec.shape[1:] if warmup.batch_size else spec.shape
+        if value.datatype is not spec.datatype or not _compatible(value.dims, offered):
+            raise FailedPrecondition(
+                f"{where}: input {name[:80]!a} is {value.datatype.wire_name} {list(value.dims)}, "
+                f"the model has {spec.datatype.wire_name} {list(offered)}"
+            )
+    return warmup

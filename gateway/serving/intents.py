@@ -1,0 +1,109 @@
+"""What operators asked of models by hand, kept on disk so that a worker that starts again keeps to it.
+
+    <data-dir>/state/unloaded.json    ["model", ...]
+    <data-dir>/state/overrides.json   {"model": "configuration as JSON text", ...}
+
+All workers of a host share the files: each change is a read, a change and an atomic replacement under one lock.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+Kind = TypeVar("Kind", list[object], dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """The models that were unloaded, and the configurations that stand in for config.pbtxt."""
+
+    unloaded: frozenset[str] = frozenset()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def with_unload(self, model: str) -> "Intents":
+        return replace(self, unloaded=self.unloaded | {model})
+
+    def with_load(self, model: str, override: str | None) -> "Intents":
+        """A load takes back an unload, and the configuration of an earlier load."""
+        overrides = {name: text for name, text in self.overrides.items() if name != model}
+        if override is not None:
+            overrides[model] = override
+        return Intents(self.unloaded - {model}, overrides)
+
+
+class IntentStore:
+    """The intents on disk. Every method blocks: call it on a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self) -> Intents:
+        """What is on disk; a file that is damaged counts as empty, and is named in the log."""
+        unloaded = self._load("unloaded.json", list)
+        overrides = self._load("overrides.json", dict)
+        return Intents(
+            frozenset(name for name in unloaded if isinstance(name, str)),
+            {name: text for name, text in overrides.items() if isinstance(text, str)},
+        )
+
+    def change(self, change: Callable[[Intents], Intents]) -> Intents:
+        """The intents after `change`, which are on disk when this returns.
+
+        Raises: Unavailable, if they cannot be written; the old ones hold then.
+        """
+        try:
+            with self._locked():
+                before = self.read()
+                after = change(before)
+                if after.overrides != before.overrides:
+                    self._write("overrides.json", json.dumps(dict(sorted(after.overrides.items())), indent=1))
+                if after.unloaded != before.unloaded:
+                    self._write("unloaded.json", json.dumps(sorted(after.unloaded), indent=1))
+        except OSError as error:
+            raise Unavailable(f"the change cannot be kept in the data directory: {error.strerror}") from error
+        return after
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(descriptor, LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _load(self, name: str, kind: type[Kind]) -> Kind:
+        path = self._directory / name
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return kind()
+        except (OSError, ValueError, RecursionError) as error:
+            logger.warning("state file cannot be read: file=%s error=%s", name, error)
+            return kind()
+        if not isinstance(content, kind):
+            logger.warning("state file is not what was written: file=%s", name)
+            return kind()
+        return content
+
+    def _write(self, name: str, text: str) -> None:
+        staging = self._directory / f"{name}.{os.getpid()}"
+        try:
+            with open(staging, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staging, self._directory / name)
+        finally:
+            staging.unlink(missing_ok=True)

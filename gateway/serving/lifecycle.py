@@ -1,0 +1,171 @@
+"""From a version directory to a session that has run: fetch, probe, open, warm up.
+
+Nothing of it happens on the loop: files and sessions are a thread's business, and what a hostile model may do happens
+first to a process of its own (`gateway.serving.probe`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
+from gateway.serving.config_source import ConfigSource
+from gateway.serving.contract import (
+    MODEL_FILENAME,
+    check_identity,
+    complete,
+    in_model_shapes,
+    session_options,
+    thread_count,
+    warmups,
+)
+from gateway.serving.model_config import ModelConfig
+from gateway.serving.model_policy import Policy
+from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
+from gateway.serving.repository import ModelFolder
+from gateway.serving.session import Session
+from gateway.serving.warm_up import WarmUp
+from loaders.errors import LoaderError
+from loaders.loader import Loader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version to load: where it lies, and the configuration that holds for it."""
+
+    folder: ModelFolder
+    version: str
+    source: ConfigSource
+    fingerprint: str
+
+    @property
+    def model(self) -> str:
+        return self.folder.name
+
+    @property
+    def uri(self) -> str:
+        return str(self.folder.path / self.version)
+
+    @property
+    def filename(self) -> str:
+        return self.source.message.default_model_filename or MODEL_FILENAME
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version that is able to serve. Units: `run_us` is the time of a run of one row, 0.0 where it is not known."""
+
+    session: Session
+    config: ModelConfig
+    digest: str
+    run_us: float
+
+
+class Pipeline:
+    """Loads versions, a few at a time."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        prober: Prober,
+        *,
+        intra_threads: int,
+        policy: Policy | None = None,
+        loads_at_once: int = 2,
+        probe_timeout_s: float = 60.0,
+    ) -> None:
+        self._loader = loader
+        self._prober = prober
+        self._intra_threads = intra_threads
+        self._policy = policy or Policy()
+        self._probe_timeout_s = probe_timeout_s
+        self._permits = asyncio.Semaphore(loads_at_once)
+        self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
+
+    async def load(self, candidate: Candidate) -> Loaded:
+        """The candidate's session, which runs from a verified copy that nobody writes to.
+
+        Raises: GatewayError; its text is the reason, fit to be shown.
+        """
+        async with self._permits:
+            request = await self._on_thread(partial(self._request, candidate))
+            result = await self._prober.probe(request)
+            if not result.ok:
+                raise FailedPrecondition(result.reason)
+            return await self._on_thread(partial(_open, candidate, request, result))
+
+    def close(self) -> None:
+        """No load begins any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _request(self, candidate: Candidate) -> ProbeRequest:
+        """What to ask the probe about a copy of the candidate."""
+        source = candidate.source
+        if candidate.folder.error and source is candidate.folder.source:
+            raise FailedPrecondition(candidate.folder.error)
+        check_identity(source, candidate.model)
+        return ProbeRequest(
+            self._loader.fetch(candidate.uri),
+            filename=candidate.filename,
+            intra_threads=thread_count(source, "intra_op_thread_count", self._intra_threads),
+            inter_threads=thread_count(source, "inter_op_thread_count", 1),
+            options=session_options(source),
+            max_batch_size=source.message.max_batch_size if source.sets("max_batch_size") else None,
+            warmups=in_model_shapes(warmups(source, candidate.folder.read), source),
+            policy=self._policy,
+            timeout_s=self._probe_timeout_s,
+        )
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_explained, work))
+
+
+def _explained(work: Callable[[], T]) -> T:
+    """What `work` returns; what it raises has become a reason."""
+    try:
+        return work()
+    except LoaderError as error:
+        raise (Unavailable if error.retryable else FailedPrecondition)(str(error)) from error
+    except OSError as error:
+        raise FailedPrecondition(f"files cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise FailedPrecondition("there is not enough memory for the version") from error
+
+
+def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+    session = Session(
+        request.local.model_file(request.filename),
+        intra_threads=request.intra_threads,
+        inter_threads=request.inter_threads,
+        options=request.options,
+    )
+    config = complete(
+        candidate.source,
+        candidate.model,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        overridable=session.overridable,
+        read_file=candidate.folder.read,
+        may_batch=result.batches and result.rows_independent is not False,
+    )
+    warm = WarmUp(
+        session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
+    ).run()
+    # From here on as clients see it; the warm-up had the model's own shapes.
+    session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
+    run_us = next((warm.run_us[rows] for rows in (1, 0) if rows in warm.run_us), 0.0)
+    warnings = [*config.warnings, *result.warnings]
+    merges = config.merges and result.rows_independent is not False
+    if config.merges and not merges:
+        warnings.append("rows of one run depend on each other: requests are not merged")
+    return Loaded(session, replace(config, warnings=tuple(warnings), merges=merges), request.local.digest, run_us)
+
+
+def reason_of(error: GatewayError) -> str:
+    """Why a load failed, for a person who reads states."""
+    return "internal error, see the log" if isinstance(error, Internal) else str(error)[:1000]

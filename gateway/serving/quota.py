@@ -1,0 +1,85 @@
+"""How many CPUs this process may use: the cgroup's quota and the affinity mask, not what the host has.
+
+Source: Linux Documentation/admin-guide/cgroup-v2.rst ("cpu.max"), cgroup-v1/cpu (cfs_quota_us).
+"""
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_SELF = Path("/proc/self/cgroup")
+
+
+def cpu_quota(*, cgroup_root: Path = _CGROUP, membership: Path = _SELF) -> float:
+    """CPUs this process may use: the least of its affinity mask and of the quotas of every cgroup above it."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    return min([allowed, *_quotas(cgroup_root, membership)])
+
+
+def threads_per_session(quota: float, workers: int) -> int:
+    """Intra-op threads for one session: an equal share of the quota for each worker, never less than one."""
+    return max(1, int(quota / max(1, workers)))
+
+
+def _quotas(root: Path, membership: Path) -> list[float]:
+    quotas = []
+    for controllers, path in _memberships(membership):
+        mount = root / controllers if controllers else root
+        for folder in _upwards(mount, path):
+            quota = _version_2(folder) if not controllers else _version_1(folder)
+            if quota is not None:
+                quotas.append(quota)
+    return quotas
+
+
+def _memberships(membership: Path) -> list[tuple[str, str]]:
+    """(mount below the cgroup root, path of this process in it); the mount of version 2 is the root itself."""
+    found = []
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            found.append(("", path))
+        elif "cpu" in controllers.split(","):
+            found += [(controllers, path), ("cpu", path)]
+    return found
+
+
+def _upwards(mount: Path, path: str) -> list[Path]:
+    """The cgroup's folder and those above it; inside a container the path may name a folder that only the host sees."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _version_2(folder: Path) -> float | None:
+    fields = _read(folder / "cpu.max").split()
+    if len(fields) != 2 or fields[0] == "max":
+        return None
+    return _ratio(fields[0], fields[1])
+
+
+def _version_1(folder: Path) -> float | None:
+    quota = _read(folder / "cpu.cfs_quota_us").strip()
+    period = _read(folder / "cpu.cfs_period_us").strip()
+    if not quota or not period or quota.startswith("-"):
+        return None
+    return _ratio(quota, period)
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    try:
+        cpus = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return cpus if cpus > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,310 @@
+"""The model repository on disk: which models and versions there are, and what to do about it.
+
+    <repository>/<model>/config.pbtxt           optional
+    <repository>/<model>/labels.txt, warmup/    what the configuration names
+    <repository>/<model>/<version>/model.onnx
+
+`Repository.scan` looks, `wanted` and `plan` decide (pure), the catalog acts.
+"""
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from errno import ELOOP
+from hashlib import sha256
+from pathlib import Path
+
+from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
+from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
+from gateway.serving.contract import MODEL_FILENAME, version_policy
+from gateway.serving.model_config import VersionPolicy, check_model_name, is_version_name, version_order
+from gateway.serving.version import State
+from loaders.errors import LoaderError
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILENAME = "config.pbtxt"
+MAX_SIDE_FILE_BYTES = 64 << 20  # labels and warm-up data
+_MAX_WARNED = 1000
+
+Key = tuple[str, str]  # model, version
+Fingerprint = Callable[[str], str]  # of the files below a version directory
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One model as it lies on disk. `versions` has a fingerprint of each version's files; `error` is what is wrong with
+    its configuration, if anything is."""
+
+    name: str
+    path: Path
+    source: ConfigSource
+    stamp: str
+    versions: Mapping[str, str]
+    error: str = ""
+
+    @property
+    def policy(self) -> VersionPolicy:
+        return version_policy(self.source)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file below the model's directory (labels, warm-up data).
+
+        Raises: FailedPrecondition (absent, too large, a link, outside).
+        """
+        return read_below(self.path, name)
+
+
+class Repository:
+    """Looks at a repository directory. Every method blocks: call it on a thread."""
+
+    def __init__(self, root: Path, fingerprint: Fingerprint) -> None:
+        self._root = root
+        self._fingerprint = fingerprint
+        self._known: dict[str, ModelFolder] = {}
+        self._warned: set[str] = set()
+
+    def scan(self) -> Mapping[str, ModelFolder]:
+        """Every model with at least one version directory, by name.
+
+        A model whose directory cannot be read just now stays as it was at the last scan.
+
+        Raises: FailedPrecondition, if the repository itself cannot be listed.
+        """
+        try:
+            entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
+        except OSError as error:
+            raise FailedPrecondition(f"the model repository cannot be listed: {error.strerror}") from error
+        found = {}
+        for entry in entries:
+            if self._passes(entry, "model"):
+                folder = self._look(entry.name)
+                if folder is not None and folder.versions:
+                    found[entry.name] = folder
+        self._known = found
+        return found
+
+    def look(self, model: str) -> ModelFolder | None:
+        """One model, or None if it is not there."""
+        path = self._root / model
+        if path.is_symlink() or not path.is_dir():
+            return None
+        folder = self._look(model)
+        return folder if folder is not None and folder.versions else None
+
+    def _look(self, model: str) -> ModelFolder | None:
+        path = self._root / model
+        try:
+            source, error = EMPTY, ""
+            try:
+                source = parse_text(read_below(path, CONFIG_FILENAME)) if (path / CONFIG_FILENAME).exists() else EMPTY
+            except GatewayError as refused:
+                error = str(refused)
+            filename = source.message.default_model_filename or MODEL_FILENAME
+            versions = self._versions(path, model, filename)
+            return ModelFolder(model, path, source, _stamp(path), versions, error)
+        except FileNotFoundError:
+            return None
+        except OSError as failed:
+            logger.warning("model directory cannot be read: model=%s error=%s", model, failed.strerror)
+            return self._known.get(model)
+
+    def _versions(self, path: Path, model: str, filename: str) -> dict[str, str]:
+        versions = {}
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if not self._passes(entry, "version", below=model):
+                continue
+            # A numbered directory without the file is a version that fails, readably; any other is not our business.
+            if not entry.name.isdigit() and not (path / entry.name / filename).exists():
+                continue
+            try:
+                versions[entry.name] = self._fingerprint(str(path / entry.name))
+            except LoaderError as error:
+                versions[entry.name] = f"unreadable: {error}"
+        return versions
+
+    def _passes(self, entry: "os.DirEntry[str]", kind: str, below: str = "") -> bool:
+        if entry.name.startswith("."):
+            return False
+        shown = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_symlink():
+            if kind == "model" or is_version_name(entry.name):
+                self._warn_once(shown, "symbolic link in the model repository is not followed: path=%s", shown)
+            return False
+        if not entry.is_dir(follow_symlinks=False):
+            return False
+        if kind == "version":
+            return is_version_name(entry.name)
+        try:
+            check_model_name(entry.name)
+        except InvalidArgument as error:
+            self._warn_once(shown, "directory in the model repository is passed over: %s", error)
+            return False
+        return True
+
+    def _warn_once(self, key: str, text: str, detail: object) -> None:
+        if key not in self._warned and len(self._warned) < _MAX_WARNED:
+            self._warned.add(key)
+            logger.warning(text, detail)
+
+
+def read_below(directory: Path, name: str, limit: int = MAX_SIDE_FILE_BYTES) -> bytes:
+    """The content of a regular file below `directory`, reached without following a link.
+
+    Raises: FailedPrecondition naming the file and what is wrong.
+    """
+    parts = name.split("/")
+    if not name or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise FailedPrecondition(f"file name {name[:80]!a} does not lie in the model's directory")
+    limit = MAX_BYTES if name == CONFIG_FILENAME else limit
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    current = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            below = os.open(part, flags, dir_fd=current)
+            os.close(current)
+            current = below
+        status = os.fstat(current)
+        if not stat.S_ISREG(status.st_mode):
+            raise FailedPrecondition(f"{name[:80]!a} is not a regular file")
+        if status.st_size > limit:
+            raise FailedPrecondition(f"{name[:80]!a} has {status.st_size} bytes, the limit is {limit}")
+        return _read_all(current, limit)
+    except OSError as error:
+        why = "is a symbolic link" if error.errno == ELOOP else f"cannot be read: {error.strerror}"
+        raise FailedPrecondition(f"{name[:80]!a} {why}") from error
+    finally:
+        os.close(current)
+
+
+def _read_all(descriptor: int, limit: int) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        return file.read(limit)
+
+
+def _stamp(path: Path) -> str:
+    """Changes when a file beside the versions changes: the configuration, labels, warm-up data."""
+    lines = []
+    for folder in (path, path / "warmup"):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for entry in os.scandir(folder):
+            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                status = entry.stat(follow_symlinks=False)
+                lines.append(
+                    " ".join(
+                        map(str, (folder.name, entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                    )
+                )
+    return sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+# ---- what to do about it ----
+
+
+class Step(Enum):
+    LOAD = "load"
+    REVIVE = "revive"
+    RETIRE = "retire"
+    FORGET = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    step: Step
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A version as the catalog holds it: the fingerprints of what serves and of what failed last."""
+
+    state: State
+    serving: str = ""
+    failed: str = ""
+    loading: bool = False
+
+
+def wanted(
+    folders: Mapping[str, ModelFolder],
+    required: Mapping[str, frozenset[str]],
+    unloaded: frozenset[str],
+    overrides: Mapping[str, ConfigSource],
+) -> dict[Key, str]:
+    """The versions that shall be loaded, each with a fingerprint of its files and its configuration.
+
+    1. A model that somebody unloaded stays unloaded, until somebody loads it.
+    2. Of the others, what the version policy selects, and what a route requires.
+    3. A required version whose directory is gone is kept as it is: its fingerprint is "".
+    """
+    wishes: dict[Key, str] = {}
+    for model, folder in folders.items():
+        if model in unloaded:
+            continue
+        override = overrides.get(model)
+        policy = folder.policy if override is None else version_policy(override)
+        stamp = folder.stamp if override is None else override_stamp(folder, override)
+        chosen = policy.select(folder.versions) | (required.get(model, frozenset()) & folder.versions.keys())
+        for version in chosen:
+            wishes[model, version] = f"{stamp}:{folder.versions[version]}"
+    for model, versions in required.items():
+        if model not in unloaded:
+            for version in versions:
+                wishes.setdefault((model, version), "")
+    return wishes
+
+
+def override_stamp(folder: ModelFolder, override: ConfigSource) -> str:
+    """The configuration's part of a fingerprint where a client's configuration stands in for config.pbtxt."""
+    text = override.message.SerializeToString(deterministic=True)
+    return f"{folder.stamp}+{sha256(text).hexdigest()}"
+
+
+def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Action, ...]:
+    """What brings the catalog from what is present to what is wished.
+
+    1. A version is loaded if it is new, or its fingerprint is neither the one that serves nor the one that failed.
+    2. One that is draining and wanted again comes back without loading, if its files are the same.
+    3. What is loading is left alone: the next plan sees how it ended.
+    4. What nobody wants is retired, but not the last versions that serve a model while none of those that are wanted
+       in their place does: a new version that fails must not take the old one with it.
+    5. What nobody wants and holds nothing is forgotten.
+
+    Order: loads come newest version first.
+    """
+    actions = []
+    for key in sorted(wishes, key=lambda key: (key[0], version_order(key[1])), reverse=True):
+        step = _step_for(wishes[key], present.get(key))
+        if step is not None:
+            actions.append(Action(step, *key))
+    wished = {model for model, _ in wishes}
+    served = {key[0] for key in wishes if key in present and present[key].state is State.AVAILABLE}
+    for key in sorted(present.keys() - wishes.keys()):
+        held = present[key]
+        if held.loading:
+            continue
+        if held.state is State.AVAILABLE:
+            if key[0] in wished and key[0] not in served:
+                continue
+            actions.append(Action(Step.RETIRE, *key))
+        elif held.state in (State.FAILED, State.END):
+            actions.append(Action(Step.FORGET, *key))
+    return tuple(actions)
+
+
+def _step_for(fingerprint: str, held: Presence | None) -> Step | None:
+    if held is None:
+        return Step.LOAD if fingerprint else None
+    if held.loading:
+        return None
+    if held.state is State.UNLOADING and fingerprint in ("", held.serving):
+        return Step.REVIVE
+    if not fingerprint or fingerprint == held.failed:
+        return None
+    if held.state is State.AVAILABLE and fingerprint == held.serving:
+        return None
+    return Step.LOAD

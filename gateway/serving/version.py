@@ -1,0 +1,163 @@
+"""One version of one model, and its life.
+
+    START ── LOAD ──> LOADING ── READY ──> AVAILABLE ── RETIRE ──> UNLOADING ── DRAINED ──> END
+                         │                     ^                       │
+                         ├─ FAIL ──> FAILED    └─────── REVIVE ────────┘
+                         └─ DROP ──> END
+
+AVAILABLE is entered after it is true, UNLOADING before: who finds a version AVAILABLE on the loop may lease it.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError, Unavailable, UnknownVersion, VersionNotReady
+from gateway.serving.model_config import ModelConfig
+from gateway.serving.session import Session
+from gateway.serving.tensor import TensorSpec
+
+if TYPE_CHECKING:
+    from gateway.serving.batch import Batcher
+
+# A run shorter than this is cheaper inline than the two thread switches of handing it over.
+THREAD_HOP_US = 100.0
+
+
+class State(Enum):
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+    FAILED = "FAILED"
+
+
+class Event(Enum):
+    LOAD = "load"
+    READY = "ready"
+    FAIL = "fail"
+    DROP = "drop"
+    RETIRE = "retire"
+    REVIVE = "revive"
+    DRAINED = "drained"
+
+
+MOVES: Mapping[tuple[State, Event], State] = {
+    (State.START, Event.LOAD): State.LOADING,
+    (State.START, Event.DROP): State.END,
+    (State.LOADING, Event.READY): State.AVAILABLE,
+    (State.LOADING, Event.FAIL): State.FAILED,
+    (State.LOADING, Event.DROP): State.END,
+    (State.AVAILABLE, Event.RETIRE): State.UNLOADING,
+    (State.UNLOADING, Event.REVIVE): State.AVAILABLE,
+    (State.UNLOADING, Event.DRAINED): State.END,
+    (State.FAILED, Event.DROP): State.END,
+}
+
+
+class IllegalMove(RuntimeError):
+    """A version was asked to make a move that its state does not have: a fault of the caller."""
+
+
+class Version:
+    """A version of a model as the loop sees it. Only the loop reads and writes it.
+
+    `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
+    run of one row, `inline` whether that is shorter than handing the run to a thread; the engine keeps both up to
+    date. `merges` is whether requests of several clients may share a run. `batcher` belongs to the engine.
+    """
+
+    __slots__ = (
+        "batcher",
+        "batches",
+        "config",
+        "digest",
+        "input_index",
+        "inputs",
+        "labels",
+        "leases",
+        "max_batch_size",
+        "merges",
+        "model",
+        "name",
+        "on_idle",
+        "output_index",
+        "outputs",
+        "reason",
+        "run_us",
+        "session",
+        "state",
+    )
+
+    def __init__(self, model: str, name: str) -> None:
+        self.model = model
+        self.name = name
+        self.digest = ""
+        self.state = State.START
+        self.reason = ""
+        self.leases = 0
+        self.session: Session | None = None
+        self.batcher: Batcher | None = None
+        self.on_idle: Callable[[Version], None] | None = None
+        self.run_us = 0.0
+        self.config = ModelConfig(name=model)
+        self._describe(self.config)
+
+    def _describe(self, config: ModelConfig) -> None:
+        self.config = config
+        self.inputs: tuple[TensorSpec, ...] = config.inputs
+        self.outputs: tuple[TensorSpec, ...] = config.outputs
+        self.input_index: Mapping[str, int] = {spec.name: index for index, spec in enumerate(config.inputs)}
+        self.output_index: Mapping[str, int] = {spec.name: index for index, spec in enumerate(config.outputs)}
+        self.labels: Mapping[str, tuple[str, ...]] = {spec.name: spec.labels for spec in config.outputs if spec.labels}
+        self.max_batch_size = config.max_batch_size
+        self.batches = config.max_batch_size > 0
+        self.merges = config.merges
+
+    def equip(self, session: Session, config: ModelConfig, *, digest: str, run_us: float) -> None:
+        """Gives a loading version what it serves with."""
+        self.session = session
+        self.digest = digest
+        self.run_us = run_us
+        self._describe(config)
+
+    @property
+    def inline(self) -> bool:
+        """Whether a run on the loop is cheaper than handing it to a thread."""
+        return 0.0 < self.run_us < THREAD_HOP_US
+
+    def move(self, event: Event, reason: str = "") -> None:
+        """Makes one move of the life cycle; `reason` says why, for a person.
+
+        Raises: IllegalMove.
+        """
+        target = MOVES.get((self.state, event))
+        if target is None:
+            raise IllegalMove(f"model {self.model!r} version {self.name!r}: {event.value} while {self.state.value}")
+        self.state = target
+        self.reason = reason
+
+    def lease(self) -> None:
+        """Keeps the session loaded until `release`."""
+        self.leases += 1
+
+    def release(self) -> None:
+        """Ends a lease; the last one of a retired version lets it go."""
+        self.leases -= 1
+        if self.leases == 0 and self.state is State.UNLOADING and self.on_idle is not None:
+            self.on_idle(self)
+
+    def refusal(self) -> GatewayError:
+        """Why this version cannot serve now."""
+        if self.state is State.FAILED:
+            return VersionNotReady(self.model, self.name, self.reason)
+        if self.state is State.END:
+            return UnknownVersion(self.model, self.name)
+        doing = "unloading" if self.state is State.UNLOADING else "loading"
+        return Unavailable(
+            f"Request for unknown model: {self.model!r} version {self.name!r} is not at ready state: {doing}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Version({self.model!r}, {self.name!r}, {self.state.value}, leases={self.leases})"

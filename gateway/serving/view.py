@@ -1,0 +1,51 @@
+"""The repository and the operators' wishes, read together: what the catalog decides by."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.errors import GatewayError
+from gateway.serving.config_source import ConfigSource, parse_json
+from gateway.serving.intents import Intents
+from gateway.serving.lifecycle import Candidate
+from gateway.serving.repository import Key, ModelFolder, Repository
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What lay on disk at one moment; `overrides` are the configurations that stand in for config.pbtxt."""
+
+    folders: Mapping[str, ModelFolder]
+    intents: Intents
+    overrides: Mapping[str, ConfigSource]
+
+    def candidate(self, key: Key, fingerprint: str) -> Candidate:
+        """The version as it would be loaded by this view, which has its folder."""
+        folder = self.folders[key[0]]
+        return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint)
+
+
+EMPTY_VIEW = View({}, Intents(), {})
+
+
+def read_view(
+    repository: Repository, intents: Intents, *, model: str = "", override: ConfigSource | None = None
+) -> View:
+    """The view of now, with these intents; `override` is that of `model` and parsed already.
+
+    Raises: FailedPrecondition, if the repository cannot be listed.
+    """
+    overrides = dict(_parsed(intents.overrides))
+    if override is not None:
+        overrides[model] = override
+    return View(repository.scan(), intents, overrides)
+
+
+def _parsed(overrides: Mapping[str, str]) -> Iterator[tuple[str, ConfigSource]]:
+    for model, text in overrides.items():
+        try:
+            yield model, parse_json(text)
+        except GatewayError as error:
+            logger.warning("kept configuration is passed over: model=%s error=%s", model, error)

@@ -1,0 +1,71 @@
+"""A real catalog over a repository in a temporary directory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.serving.catalog import Catalog
+from gateway.serving.intents import IntentStore
+from gateway.serving.lifecycle import Pipeline
+from gateway.serving.probe import Prober
+from gateway.serving.repository import Repository
+from gateway.serving.version import State, Version
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
+
+
+@dataclass
+class Shop:
+    """A catalog and what it told its listeners."""
+
+    root: Path
+    catalog: Catalog
+    changes: list[tuple[str, str, State]] = field(default_factory=list)
+    available: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    def states(self, model: str | None = None) -> dict[str, State]:
+        return {f"{status.model}/{status.version}": status.state for status in self.catalog.states(model)}
+
+    def reason(self, model: str, version: str) -> str:
+        return next(status.reason for status in self.catalog.states(model) if status.version == version)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Returns when the condition holds, looked at after each change of a state."""
+        changed = asyncio.Event()
+        stop = self.catalog.subscribe(lambda version: changed.set())
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await changed.wait()
+                    changed.clear()
+        finally:
+            stop()
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[Shop]:
+    """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
+    root, data = directory / "models", directory / "data"
+    root.mkdir(exist_ok=True)
+    loader = FilesystemLoader(root, ContentStore(data / "store"))
+    pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1)
+    catalog = Catalog(Repository(root, loader.fingerprint), pipeline, IntentStore(data / "state"))
+    shop = Shop(root, catalog)
+
+    def note_available(version: Version) -> None:
+        assert version.session is not None
+        assert version.state is State.LOADING
+        shop.available.append(f"{version.model}/{version.name}")
+
+    def note_ended(version: Version) -> None:
+        shop.ended.append(f"{version.model}/{version.name}")
+
+    catalog.attach(note_available, note_ended)
+    catalog.subscribe(lambda version: shop.changes.append((version.model, version.name, version.state)))
+    try:
+        yield shop
+    finally:
+        await catalog.close()

@@ -1,0 +1,280 @@
+"""Micro-batching with real sessions: who runs together, who leaves before, and whose answer is whose."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from time import monotonic_ns
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.serving.batch import Batcher
+from gateway.serving.call import Array, Call
+from gateway.serving.model_config import ModelConfig
+from gateway.serving.session import Session, Termination
+from gateway.serving.version import Version
+from tests import models
+
+Floats = npt.NDArray[np.float32]
+
+
+class Observed(Session):
+    """A session that remembers how many rows each run had, and on which thread it ran."""
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__(model, intra_threads=1)
+        self.runs: list[int] = []
+        self.threads: set[int] = set()
+        self.began = threading.Event()
+
+    def run(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Array], terminate: Termination | None = None
+    ) -> list[Array]:
+        first = next(iter(feeds.values()))
+        self.runs.append(first.shape[0] if first.shape else 1)
+        self.threads.add(threading.get_ident())
+        self.began.set()
+        return super().run(output_names, feeds, terminate)
+
+
+class Bench:
+    """One version with its queue."""
+
+    def __init__(self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, **config: int) -> None:
+        self.session = Observed(model)
+        self.version = Version("m", "1")
+        settings = ModelConfig(
+            name="m",
+            max_batch_size=max_batch_size,
+            merges=max_batch_size > 0,
+            inputs=self.session.inputs,
+            outputs=self.session.outputs,
+        )
+        self.version.equip(self.session, replace(settings, **config), digest="d", run_us=run_us)
+        self.threads = ThreadPoolExecutor(2)
+        self.batcher = Batcher(self.version, loop=asyncio.get_running_loop(), threads=self.threads, parallel=1)
+        self.answered: list[Call] = []
+        self._futures: dict[Call, asyncio.Future[Call]] = {}
+
+    def call(self, *inputs: Array, wanted: tuple[int, ...] | None = None, deadline_ns: int = 0) -> Call:
+        future = asyncio.get_running_loop().create_future()
+        call = Call("m", "", f"r{len(self._futures)}", self._done, deadline_ns=deadline_ns)
+        self._futures[call] = future
+        call.version = self.version
+        call.inputs = [array if array.dtype == object else array.tobytes() for array in inputs]
+        call.shapes = [array.shape for array in inputs]
+        call.rows = inputs[0].shape[0] if self.version.batches else 1
+        call.wanted = wanted
+        return call
+
+    def put(self, *inputs: Array, wanted: tuple[int, ...] | None = None, deadline_ns: int = 0) -> Call:
+        call = self.call(*inputs, wanted=wanted, deadline_ns=deadline_ns)
+        self.batcher.put(call)
+        return call
+
+    def _done(self, call: Call) -> None:
+        self.answered.append(call)
+        self._futures[call].set_result(call)
+
+    async def outputs(self, call: Call) -> Sequence[Array]:
+        await self._futures[call]
+        if call.error is not None:
+            raise call.error
+        return call.outputs
+
+    async def error(self, call: Call) -> GatewayError:
+        await self._futures[call]
+        assert call.error is not None
+        return call.error
+
+
+@pytest.fixture
+async def benches() -> AsyncIterator[list[Bench]]:
+    made: list[Bench] = []
+    yield made
+    for bench in made:
+        bench.threads.shutdown(wait=True)
+
+
+def row(*values: float) -> Floats:
+    return np.array([values], np.float32)
+
+
+async def test_calls_of_one_turn_run_together_and_each_gets_its_rows(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(2.0, 1.0))
+    benches.append(bench)
+    inputs = [np.full((rows, 4), rows, np.float32) for rows in (1, 3, 2)]
+    calls = [bench.put(x) for x in inputs]
+    for x, call in zip(inputs, calls, strict=True):
+        (y,) = await bench.outputs(call)
+        np.testing.assert_array_equal(y, x * 2 + 1)
+    assert bench.session.runs == [6]
+
+
+async def test_a_batch_never_exceeds_the_limit(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(), max_batch_size=4)
+    benches.append(bench)
+    calls = [bench.put(np.ones((3, 4), np.float32)) for _ in range(3)]
+    for call in calls:
+        await bench.outputs(call)
+    assert bench.session.runs == [3, 3, 3]
+
+
+async def test_a_version_that_does_not_batch_runs_each_call_alone(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(), max_batch_size=0)
+    benches.append(bench)
+    calls = [bench.put(np.full((2, 4), i, np.float32)) for i in range(3)]
+    answers = [(await bench.outputs(call))[0] for call in calls]
+    assert [float(y[0, 0]) for y in answers] == [0.0, 2.0, 4.0]
+    assert bench.session.runs == [2, 2, 2]
+
+
+async def test_requested_outputs_come_in_the_order_asked_for(benches: list[Bench]) -> None:
+    bench = Bench(models.add_sub())
+    benches.append(bench)
+    a, b = np.full((1, 16), 5, np.int32), np.full((1, 16), 3, np.int32)
+    swapped = bench.put(a, b, wanted=(1, 0))
+    everything = bench.put(a, b)
+    second = bench.put(a, b, wanted=(1,))
+    for call, expected in ((swapped, [2, 8]), (everything, [8, 2]), (second, [2])):
+        assert [int(y[0, 0]) for y in await bench.outputs(call)] == expected
+    alone = bench.put(a, b, wanted=(1, 0))
+    assert [int(y[0, 0]) for y in await bench.outputs(alone)] == [2, 8]
+
+
+async def test_one_calls_fault_stays_its_own(benches: list[Bench]) -> None:
+    bench = Bench(models.gather(8))
+    benches.append(bench)
+    calls = [bench.put(np.array([index], np.int64)) for index in (1, 99, 3)]
+    assert float((await bench.outputs(calls[0]))[0][0]) == 1.0
+    assert (await bench.error(calls[1])).code is Code.INTERNAL
+    assert float((await bench.outputs(calls[2]))[0][0]) == 3.0
+
+
+async def test_expired_and_answered_calls_leave_before_the_run(benches: list[Bench]) -> None:
+    bench = Bench(models.affine())
+    benches.append(bench)
+    late = bench.put(row(1, 1, 1, 1), deadline_ns=monotonic_ns() - 1)
+    gone = bench.put(row(2, 2, 2, 2))
+    good = bench.put(row(3, 3, 3, 3))
+    gone.fail(Cancelled("the client went away"))
+    bench.batcher.forget(gone)
+    assert float((await bench.outputs(good))[0][0, 0]) == 6.0
+    assert isinstance(await bench.error(late), DeadlineExceeded)
+    assert isinstance(await bench.error(gone), Cancelled)
+    assert bench.session.runs == [1]
+    assert bench.batcher.queued == 0
+    assert len(bench.answered) == 3
+
+
+async def test_long_runs_leave_the_loop_free(benches: list[Bench]) -> None:
+    bench = Bench(models.slow(20_000), run_us=50_000.0)
+    benches.append(bench)
+    call = bench.put(np.ones((1, 64), np.float32))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    turns = 0
+    while not call.answered:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+    assert threading.get_ident() not in bench.session.threads
+    assert bench.version.leases == 0
+
+
+async def test_what_arrives_during_a_run_goes_together(benches: list[Bench]) -> None:
+    bench = Bench(models.slow(2_000), run_us=4_000.0)
+    benches.append(bench)
+    first = bench.put(np.ones((1, 64), np.float32))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    others = [bench.put(np.ones((1, 64), np.float32)) for _ in range(2)]
+    for call in (first, *others):
+        await bench.outputs(call)
+    assert bench.session.runs == [1, 2]
+
+
+async def test_a_run_that_nobody_waits_for_is_stopped(benches: list[Bench]) -> None:
+    bench = Bench(models.endless(), run_us=1e6)
+    benches.append(bench)
+    call = bench.put(np.ones((1, 64), np.float32))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    batch = call.batch
+    assert batch is not None
+    call.fail(Cancelled("the client went away"))
+    batch.abandon()
+    bench.threads.shutdown(wait=True)  # returns only if the endless run has ended
+    assert isinstance(await bench.error(call), Cancelled)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert bench.version.leases == 0
+
+
+async def test_calls_of_different_shapes_do_not_mix(benches: list[Bench]) -> None:
+    bench = Bench(models.identity(models.Datatype.FP32, (-1, -1)))
+    benches.append(bench)
+    calls = [bench.put(np.ones((1, width), np.float32)) for width in (2, 3, 2)]
+    for call, width in zip(calls, (2, 3, 2), strict=True):
+        assert (await bench.outputs(call))[0].shape == (1, width)
+    assert bench.session.runs == [2, 1]
+
+
+async def test_a_configured_reshape_is_undone_for_the_client(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(features=4))
+    benches.append(bench)
+    offered = replace(
+        bench.version.config,
+        inputs=(replace(bench.session.inputs[0], shape=(-1, 2, 2)),),
+        outputs=(replace(bench.session.outputs[0], shape=(-1, 2, 2)),),
+        input_reshapes={"x": (4,)},
+        output_reshapes={"y": (2, 2)},
+    )
+    bench.version.equip(bench.session, offered, digest="d", run_us=5.0)
+    bench.batcher = Batcher(bench.version, loop=asyncio.get_running_loop(), threads=bench.threads, parallel=1)
+    calls = [bench.put(np.full((1, 2, 2), value, np.float32)) for value in (1, 2)]
+    for call, value in zip(calls, (1, 2), strict=True):
+        np.testing.assert_array_equal((await bench.outputs(call))[0], np.full((1, 2, 2), 2 * value))
+
+
+async def test_rows_that_depend_on_each_other_are_kept_apart_where_the_configuration_says_so(
+    benches: list[Bench],
+) -> None:
+    bench = Bench(models.row_mixing(), merges=False)
+    benches.append(bench)
+    calls = [bench.put(row(value, value, value, value)) for value in (1.0, 5.0)]
+    for call in calls:
+        np.testing.assert_array_equal((await bench.outputs(call))[0], np.zeros((1, 4)))
+    assert bench.session.runs == [1, 1]
+
+
+async def test_text_joins_a_batch(benches: list[Bench]) -> None:
+    bench = Bench(models.identity(models.Datatype.BYTES, (-1, 1)))
+    benches.append(bench)
+    calls = [bench.put(np.array([[text]], dtype=object)) for text in (b"a", "ö".encode())]
+    assert [(await bench.outputs(call))[0][0, 0] for call in calls] == [b"a", "ö".encode()]
+    assert bench.session.runs == [2]
+
+
+async def test_a_full_queue_refuses(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(), max_queue_size=2)
+    benches.append(bench)
+    calls = [bench.put(row(1, 2, 3, 4)) for _ in range(2)]
+    with pytest.raises(ResourceExhausted, match="max_queue_size is 2"):
+        bench.put(row(1, 2, 3, 4))
+    for call in calls:
+        await bench.outputs(call)
+
+
+async def test_a_configured_delay_waits_for_company_and_a_full_batch_does_not(benches: list[Bench]) -> None:
+    bench = Bench(models.affine(), max_batch_size=2, max_queue_delay_us=30_000_000)
+    benches.append(bench)
+    first = bench.put(row(1, 1, 1, 1))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not first.answered
+    second = bench.put(row(2, 2, 2, 2))
+    assert float((await bench.outputs(first))[0][0, 0]) == 2.0
+    assert float((await bench.outputs(second))[0][0, 0]) == 4.0
+    assert bench.session.runs == [2]

@@ -1,0 +1,238 @@
+"""Looking at a repository, and deciding what to do about what is there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import FailedPrecondition
+from gateway.serving.config_source import EMPTY, parse_json
+from gateway.serving.model_config import VersionPolicy
+from gateway.serving.repository import (
+    Action,
+    Key,
+    ModelFolder,
+    Presence,
+    Repository,
+    Step,
+    plan,
+    read_below,
+    wanted,
+)
+from gateway.serving.version import State
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
+from tests import models
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def repository(root: Path, tmp_path: Path) -> Repository:
+    return Repository(root, FilesystemLoader(root, ContentStore(tmp_path / "store")).fingerprint)
+
+
+def test_scan_finds_versions_and_passes_over_the_rest(
+    root: Path, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = models.affine()
+    for version in ("1", "20", "v2.beta", "01", "0", "1e3", ".hidden", "bad name"):
+        models.write_version(root, "m", version, content)
+    (root / "m" / "docs").mkdir()
+    (root / "m" / "3").mkdir()  # a number without a model is a version that will fail, readably
+    (root / "m" / "linked").symlink_to(root / "m" / "1")
+    (root / "outside").symlink_to(root / "m")
+    models.write_version(root, ".git", "1", content)
+    models.write_version(root, "bad name", "1", content)
+    (root / "file").write_text("")
+    (root / "empty").mkdir()
+    folders = repository.scan()
+    assert list(folders) == ["m"]
+    assert sorted(folders["m"].versions) == ["1", "20", "3", "v2.beta"]
+    assert folders["m"].error == ""
+    repository.scan()
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 3  # each once: two links and one name
+    assert any("bad name" in text for text in warned)
+
+
+def test_fingerprints_change_with_files_and_stamps_with_what_lies_beside(root: Path, repository: Repository) -> None:
+    models.write_version(root, "m", "1", models.affine(1.0))
+    models.write_version(root, "m", "2", models.affine(1.0))
+    before = repository.scan()["m"]
+    assert repository.scan()["m"] == before
+    models.write_version(root, "m", "1", models.affine(2.0))
+    after = repository.scan()["m"]
+    assert after.versions["1"] != before.versions["1"]
+    assert after.versions["2"] == before.versions["2"]
+    assert after.stamp == before.stamp
+    (root / "m" / "labels.txt").write_text("a\nb\n")
+    assert repository.scan()["m"].stamp != before.stamp
+
+
+def test_the_configured_file_name_makes_a_label_a_version(root: Path, repository: Repository) -> None:
+    (root / "m" / "blue").mkdir(parents=True)
+    (root / "m" / "blue" / "net.onnx").write_bytes(models.affine())
+    assert repository.scan() == {}
+    (root / "m" / "config.pbtxt").write_text('default_model_filename: "net.onnx"')
+    assert sorted(repository.scan()["m"].versions) == ["blue"]
+
+
+def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repository: Repository) -> None:
+    models.write_version(root, "m", "1", models.affine(), config="max_batch_size: x")
+    models.write_version(root, "n", "1", models.affine(), config="max_batch_size: 3")
+    models.write_version(root, "o", "1", models.affine())
+    (root / "o" / "config.pbtxt").symlink_to(root / "n" / "config.pbtxt")
+    folders = repository.scan()
+    assert "max_batch_size" in folders["m"].error
+    assert folders["n"].error == ""
+    assert "symbolic link" in folders["o"].error
+
+
+def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="cannot be listed"):
+        Repository(tmp_path / "nowhere", str).scan()
+
+
+def test_side_files_are_read_from_below_only(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("secret")
+    model = tmp_path / "m"
+    (model / "warmup").mkdir(parents=True)
+    (model / "labels.txt").write_bytes(b"a\nb")
+    (model / "warmup" / "x").write_bytes(b"data")
+    (model / "link").symlink_to(canary)
+    (model / "up").symlink_to(tmp_path)
+    os.mkfifo(model / "fifo")
+    assert read_below(model, "labels.txt") == b"a\nb"
+    assert read_below(model, "warmup/x") == b"data"
+    names = ("../canary", "/etc/passwd", str(canary), "link", "up/canary", "fifo", "warmup", "", "a\0b", "none", "./x")
+    for name in names:
+        with pytest.raises(FailedPrecondition):
+            read_below(model, name)
+    with pytest.raises(FailedPrecondition, match="limit is 2"):
+        read_below(model, "labels.txt", limit=2)
+
+
+def folder(name: str, *versions: str, source: str = "{}", stamp: str = "s") -> ModelFolder:
+    return ModelFolder(name, Path(name), parse_json(source), stamp, {version: f"f{version}" for version in versions})
+
+
+def test_wanted_is_policy_and_routes_without_what_was_unloaded() -> None:
+    latest = '{"version_policy": {"latest": {"num_versions": 1}}}'
+    folders = {"a": folder("a", "1", "2", "10", "x", source=latest), "b": folder("b", "1"), "c": folder("c", "1")}
+    wishes = wanted(
+        folders, {"a": frozenset({"1", "gone"}), "d": frozenset({"5"})}, frozenset({"c"}), {"b": parse_json("{}")}
+    )
+    assert set(wishes) == {("a", "10"), ("a", "1"), ("a", "gone"), ("b", "1"), ("d", "5")}
+    assert wishes["a", "10"] == "s:f10"
+    assert wishes["a", "gone"] == wishes["d", "5"] == ""
+    assert wishes["b", "1"] not in ("", "s:f1")  # another configuration holds
+
+
+@pytest.mark.parametrize(
+    ("policy", "selected"),
+    [
+        (VersionPolicy(), {"2", "10", "beta", "9"}),
+        (VersionPolicy(latest=1), {"10"}),
+        (VersionPolicy(latest=2), {"9", "10"}),
+        (VersionPolicy(latest=9), {"2", "10", "beta", "9"}),
+        (VersionPolicy(specific=frozenset({"9", "77"})), {"9"}),
+    ],
+)
+def test_policies_select_by_number(policy: VersionPolicy, selected: set[str]) -> None:
+    assert policy.select(["10", "9", "beta", "2"]) == selected
+
+
+A, B = ("m", "1"), ("m", "2")
+AVAILABLE, FAILED, UNLOADING, END = State.AVAILABLE, State.FAILED, State.UNLOADING, State.END
+
+
+@pytest.mark.parametrize(
+    ("wishes", "present", "steps"),
+    [
+        ({A: "f"}, {}, [(Step.LOAD, A)]),
+        ({A: "f", B: "g"}, {}, [(Step.LOAD, B), (Step.LOAD, A)]),  # newest first
+        ({A: ""}, {}, []),
+        ({A: "f"}, {A: Presence(AVAILABLE, serving="f")}, []),
+        ({A: ""}, {A: Presence(AVAILABLE, serving="f")}, []),
+        ({A: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(Step.LOAD, A)]),
+        ({A: "g"}, {A: Presence(AVAILABLE, serving="f", failed="g")}, []),
+        ({A: "f"}, {A: Presence(FAILED, failed="f")}, []),
+        ({A: "g"}, {A: Presence(FAILED, failed="f")}, [(Step.LOAD, A)]),
+        ({A: "f"}, {A: Presence(State.LOADING, loading=True)}, []),
+        ({}, {A: Presence(State.LOADING, loading=True)}, []),
+        ({A: "f"}, {A: Presence(UNLOADING, serving="f")}, [(Step.REVIVE, A)]),
+        ({A: "g"}, {A: Presence(UNLOADING, serving="f")}, [(Step.LOAD, A)]),
+        ({A: "f"}, {A: Presence(END)}, [(Step.LOAD, A)]),
+        ({}, {A: Presence(AVAILABLE, serving="f")}, [(Step.RETIRE, A)]),
+        ({}, {A: Presence(UNLOADING, serving="f")}, []),
+        ({}, {A: Presence(FAILED, failed="f")}, [(Step.FORGET, A)]),
+        ({}, {A: Presence(END)}, [(Step.FORGET, A)]),
+        # The old version serves until the new one does.
+        ({B: "g"}, {A: Presence(AVAILABLE, serving="f"), B: Presence(FAILED, failed="g")}, []),
+        ({B: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(Step.LOAD, B)]),
+        (
+            {B: "g"},
+            {A: Presence(AVAILABLE, serving="f"), B: Presence(AVAILABLE, serving="g")},
+            [(Step.RETIRE, A)],
+        ),
+    ],
+)
+def test_plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence], steps: list[tuple[Step, Key]]) -> None:
+    assert plan(wishes, present) == tuple(Action(step, *key) for step, key in steps)
+
+
+def carried_out(present: Mapping[Key, Presence], action: Action, wishes: Mapping[Key, str], works: bool) -> Presence:
+    key = (action.model, action.version)
+    if action.step is Step.LOAD:
+        if works:
+            return Presence(AVAILABLE, serving=wishes[key])
+        before = present.get(key)
+        if before is not None and before.state is AVAILABLE:
+            return Presence(AVAILABLE, before.serving, failed=wishes[key])
+        return Presence(FAILED, failed=wishes[key])
+    if action.step is Step.REVIVE:
+        return Presence(AVAILABLE, serving=present[key].serving)
+    return Presence(END)
+
+
+keys = st.tuples(st.sampled_from("mn"), st.sampled_from("123"))
+states = st.builds(
+    Presence, st.sampled_from((AVAILABLE, FAILED, UNLOADING, END)), st.sampled_from("fg"), st.sampled_from(("", "g"))
+)
+
+
+@given(
+    wishes=st.dictionaries(keys, st.sampled_from(("f", "g", "")), max_size=6),
+    present=st.dictionaries(keys, states, max_size=6),
+    broken=st.sets(keys),
+)
+def test_plans_settle_and_never_take_the_last_serving_version_of_a_wanted_model(
+    wishes: dict[Key, str], present: dict[Key, Presence], broken: set[Key]
+) -> None:
+    for _ in range(4):
+        actions = plan(wishes, present)
+        served_before = {key[0] for key, held in present.items() if held.state is AVAILABLE}
+        for action in actions:
+            key = (action.model, action.version)
+            present[key] = carried_out(present, action, wishes, key not in broken)
+            if action.step is Step.FORGET:
+                del present[key]
+        served = {key[0] for key, held in present.items() if held.state is AVAILABLE}
+        assert served >= served_before & {model for model, _ in wishes}
+    assert plan(wishes, present) == ()
+    for key, fingerprint in wishes.items():
+        if fingerprint and key not in broken:
+            assert present[key].state is AVAILABLE or present[key].failed == fingerprint
+
+
+def test_the_empty_source_sets_nothing() -> None:
+    assert not EMPTY.fields
