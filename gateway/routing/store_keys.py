@@ -1,0 +1,76 @@
+"""The names of what the gateway keeps in Redis.
+
+All keys of an environment share one hash tag, so they lie in one slot and a script may touch them together.
+
+epoch      string  identity of the store, made at the first commit
+rev        string  the newest revision; dense, over all models
+accepted   string  an epoch that an operator told the workers to follow
+routes     hash    model -> committed route
+log        stream  id `<revision>-0`: every change with who, when and why; feed and audit in one
+hist:MODEL stream  the same entries of one model, the newest 200
+idem:KEY   string  the answer to a commit, for a day
+worker:ID  hash    a worker's acknowledgement, for 15 s
+workers    zset    worker ids by when they were last seen
+acks       stream  every acknowledgement as it comes
+"""
+
+import re
+from dataclasses import dataclass
+
+from gateway.errors import InvalidArgument
+
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """Key names of one environment.
+
+    Raises: InvalidArgument if the environment could change what a key means.
+    """
+
+    environment: str
+
+    def __post_init__(self) -> None:
+        if not _ENVIRONMENT.fullmatch(self.environment):
+            raise InvalidArgument(f"environment: {self.environment!r} is not 1 to 64 letters, digits, '.', '_' or '-'")
+
+    def _key(self, name: str) -> str:
+        return f"{{gw:{self.environment}}}:{name}"
+
+    @property
+    def epoch(self) -> str:
+        return self._key("epoch")
+
+    @property
+    def revision(self) -> str:
+        return self._key("rev")
+
+    @property
+    def accepted(self) -> str:
+        return self._key("accepted")
+
+    @property
+    def routes(self) -> str:
+        return self._key("routes")
+
+    @property
+    def log(self) -> str:
+        return self._key("log")
+
+    @property
+    def workers(self) -> str:
+        return self._key("workers")
+
+    @property
+    def acknowledgements(self) -> str:
+        return self._key("acks")
+
+    def history(self, model: str) -> str:
+        return self._key(f"hist:{model}")
+
+    def idempotency(self, key: str) -> str:
+        return self._key(f"idem:{key}")
+
+    def worker(self, worker_id: str) -> str:
+        return self._key(f"worker:{worker_id}")

@@ -1,0 +1,120 @@
+"""Documents, workers and waiting for the tests of the store, the feed and the control operations."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.routing.change import Change
+from gateway.routing.control import Control
+from gateway.routing.document import RouteDocument, parse
+from gateway.routing.feed import Feed
+from gateway.routing.redis_store import Link, RedisStore
+from gateway.routing.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.worker_status import FeedState
+
+DEADLINE_S = 10.0
+BY = Change(actor="tester", reason="test", source="cli")
+
+
+def document(model: str = "fraud", share: int = 10, *, versions: tuple[str, str] = ("1", "2")) -> RouteDocument:
+    """An A/B document in which the second arm has `share` percent."""
+    arms = {"a": {"version": versions[0]}, "b": {"version": versions[1]}}
+    strategy = {"ab": {"control": "a", "weights": {"a": 100 - share, "b": share}}}
+    spec = {"arms": arms, "strategy": strategy}
+    return parse({"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": model}, "spec": spec})
+
+
+def route(model: str = "fraud", share: int = 10) -> Route:
+    return propose(document(model, share), None)
+
+
+async def until(true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    """Returns as soon as the condition holds; fails at the deadline."""
+    end = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < end, "the condition did not come to hold in time"
+        await asyncio.sleep(0.002)
+
+
+async def ready(_route: Route) -> None:
+    """Prepares nothing: every version is loaded."""
+
+
+async def serves(_document: RouteDocument) -> None:
+    """Checks nothing: every version is ready."""
+
+
+def share_of(snapshot: Snapshot, model: str = "fraud") -> int:
+    """The percentage of the second arm by which a worker answers, -1 without a route."""
+    compiled = snapshot.routes.get(model)
+    return -1 if compiled is None else compiled.route.table.weights().get("b", 0) // 10_000
+
+
+def feed(
+    url: str,
+    directory: Path,
+    name: str = "w0",
+    *,
+    prepare: Callable[[Route], Awaitable[None]] = ready,
+    on_applied: Callable[[float], None] | None = None,
+) -> Feed:
+    return Feed(
+        url,
+        "default",
+        name,
+        prepare=prepare,
+        on_swap=lambda _snapshot: None,
+        last_known_good_path=directory / f"{name}.routes",
+        on_applied=on_applied,
+    )
+
+
+@asynccontextmanager
+async def running(*feeds: Feed) -> AsyncIterator[None]:
+    """The feeds boot and run until the block ends."""
+    await asyncio.gather(*(one.boot() for one in feeds))
+    tasks = [asyncio.create_task(one.run()) for one in feeds]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended, hanging = await asyncio.wait(tasks, timeout=2.0)
+    assert not hanging
+    assert all(task.cancelled() for task in ended), [task.exception() for task in ended if not task.cancelled()]
+
+
+@asynccontextmanager
+async def workers(url: str, directory: Path, count: int) -> AsyncIterator[list[Feed]]:
+    feeds = [feed(url, directory, f"w{index}") for index in range(count)]
+    async with running(*feeds):
+        yield feeds
+
+
+@asynccontextmanager
+async def store_of(url: str, *, timeout_s: float = 1.5) -> AsyncIterator[RedisStore]:
+    store = RedisStore(url, timeout_s=timeout_s)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def admin_of(url: str) -> AsyncIterator[Link]:
+    """A plain connection, for what nobody but an administrator or an intruder does."""
+    link = Link(url, name="admin", connections=2)
+    try:
+        yield link
+    finally:
+        await link.aclose()
+
+
+def control_of(store: RedisStore, served_by: Feed | None = None) -> Control:
+    return Control(store, lambda: EMPTY if served_by is None else served_by.snapshot, serves)
+
+
+def live(*feeds: Feed) -> bool:
+    return all(one.state is FeedState.LIVE for one in feeds)
