@@ -1,0 +1,91 @@
+"""What is old or large enough to be deleted; the default bounds hold without anybody's care."""
+
+import re
+from calendar import timegm
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import strptime
+
+_PARTITION = re.compile(r"model=[^/]+/version=[^/]+/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/[^/]+\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionLimits:
+    """Bounds of what is kept.
+
+    `wal_max_bytes` bounds segments that could not be turned into Parquet (a full lake); losing the oldest is counted.
+    """
+
+    max_age_s: float = 30 * 86400.0
+    max_bytes: int = 64 << 30
+    wal_max_bytes: int = 4 << 30
+    failed_max_age_s: float = 7 * 86400.0
+    failed_max_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StoredFile:
+    """A file by age: the end of the hour that its rows are from, or when it was last written."""
+
+    until_s: float
+    path: Path
+    size_bytes: int
+
+
+def expired(files: Iterable[StoredFile], *, now_s: float, max_age_s: float, max_bytes: int) -> list[StoredFile]:
+    """The files to delete: those over the age, then the oldest until the rest fits."""
+    ordered = sorted(files)
+    gone = [file for file in ordered if now_s - file.until_s > max_age_s]
+    kept = ordered[len(gone) :]
+    excess = sum(file.size_bytes for file in kept) - max_bytes
+    for file in kept:
+        if excess <= 0:
+            break
+        gone.append(file)
+        excess -= file.size_bytes
+    return gone
+
+
+def lake_files(lake: Path) -> Iterator[StoredFile]:
+    """The Parquet files that the compactor made, with the end of their hour; nothing else below the lake."""
+    for path in lake.glob("model=*/version=*/date=*/hour=*/*.parquet"):
+        match = _PARTITION.fullmatch(path.relative_to(lake).as_posix())
+        if match is None or path.is_symlink():
+            continue
+        try:
+            begin = timegm(strptime(f"{match[1]} {match[2]}", "%Y-%m-%d %H"))
+            yield StoredFile(begin + 3600.0, path, path.stat().st_size)
+        except (ValueError, OSError):
+            continue
+
+
+def plain_files(folder: Path, *, moved: bool = False) -> Iterator[StoredFile]:
+    """The regular files directly in a folder, by when they were last written, or by when they were moved there."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in found:
+        try:
+            if path.is_file() and not path.is_symlink():
+                status = path.stat()
+                yield StoredFile(status.st_ctime if moved else status.st_mtime, path, status.st_size)
+        except OSError:
+            continue
+
+
+def remove(files: Iterable[StoredFile], *, up_to: Path) -> int:
+    """Deletes the files, and the folders that became empty below `up_to`; how many files are gone."""
+    count = 0
+    for file in files:
+        try:
+            file.path.unlink()
+            count += 1
+            folder = file.path.parent
+            while folder != up_to and up_to in folder.parents:
+                folder.rmdir()
+                folder = folder.parent
+        except OSError:  # gone already, or a folder that still holds something
+            continue
+    return count
