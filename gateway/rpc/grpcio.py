@@ -1,0 +1,264 @@
+"""The servicers over grpcio's asyncio server: slower than the other transport, and everybody's reference."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic_ns
+from typing import Any
+
+import grpc
+
+from gateway.errors import DeadlineExceeded, GatewayError
+from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, RpcHandler
+from gateway.rpc.invocation import failure, invoke, requests
+from gateway.rpc.method import Method, MethodTable
+from gateway.rpc.server import ServerOptions, TlsFiles
+from gateway.rpc.status import Status, status_of
+
+_log = logging.getLogger(__name__)
+
+_STOP_WAIT_S = 5.0
+_Adapted = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
+
+def channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
+    """grpcio's arguments for our options.
+
+    Without `http2.ping_timeout_ms` a peer that vanished stays connected far longer than the keepalive timeout says.
+    """
+    return [
+        ("grpc.max_receive_message_length", options.max_receive_bytes),
+        ("grpc.max_send_message_length", options.max_send_bytes),
+        ("grpc.max_concurrent_streams", options.max_concurrent_streams),
+        ("grpc.max_allowed_incoming_connections", options.max_connections),
+        ("grpc.max_metadata_size", options.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", 2 * options.max_metadata_bytes),
+        ("grpc.server_handshake_timeout_ms", _ms(options.handshake_timeout_s)),
+        ("grpc.max_connection_idle_ms", _ms(options.idle_timeout_s)),
+        ("grpc.max_connection_age_ms", _ms(options.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _ms(options.age_grace_s)),
+        ("grpc.keepalive_time_ms", _ms(options.keepalive_time_s)),
+        ("grpc.keepalive_timeout_ms", _ms(options.keepalive_timeout_s)),
+        ("grpc.http2.ping_timeout_ms", _ms(options.keepalive_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(options.min_ping_interval_s)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(options.min_ping_interval_s)),
+        ("grpc.http2.max_ping_strikes", options.max_ping_strikes),
+        # Bits 0 and 2: identity and gzip. Deflate is refused.
+        ("grpc.compression_enabled_algorithms_bitset", 0b101),
+        ("grpc.so_reuseport", int(options.reuse_port)),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, min(round(seconds * 1000), 2**31 - 1))
+
+
+class _Context:
+    """grpcio's context with decoded messages, a known method and the server's own deadline."""
+
+    def __init__(self, inner: Any, method: Method, deadline_ns: int) -> None:
+        self._inner = inner
+        self._method = method
+        self.deadline_ns = deadline_ns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def read(self) -> object:
+        message = await self._inner.read()
+        return message if message is EOF else self._method.decode(message)
+
+    async def write(self, message: object) -> None:
+        await self._inner.write(self._method.encode(message))
+
+    def time_remaining(self) -> float | None:
+        return (self.deadline_ns - monotonic_ns()) / 1e9 if self.deadline_ns else None
+
+
+class _CallbackContext(_Context):
+    """A call answered by callback; the Task that grpcio gave it waits for the answer."""
+
+    def __init__(self, inner: Any, method: Method, deadline_ns: int, *, message_size: int) -> None:
+        super().__init__(inner, method, deadline_ns)
+        self.message_size = message_size
+        self.answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._on_cancel: list[CancelCallback] = []
+
+    def answer(self, message: object) -> None:
+        if not self.answered.done():
+            self._on_cancel.clear()
+            self.answered.set_result(message)
+
+    def fail(self, error: GatewayError) -> None:
+        if not self.answered.done():
+            self._on_cancel.clear()
+            self.answered.set_exception(error)
+
+    def on_cancel(self, callback: CancelCallback) -> None:
+        if self.answered.cancelled():
+            callback()
+        elif not self.answered.done():
+            self._on_cancel.append(callback)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more: whoever works on it is told, once."""
+        self.answered.cancel()
+        callbacks, self._on_cancel = self._on_cancel, []
+        for callback in callbacks:
+            callback()
+
+    def metadata_value(self, name: str) -> str | None:
+        for key, value in self._inner.invocation_metadata():
+            if key == name:
+                return value if isinstance(value, str) else value.decode("latin-1")
+        return None
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
+        self._inner.set_trailing_metadata((*trailing_metadata, *extra))
+
+
+class GrpcioServer:
+    """A `gateway.rpc.server.Server` on grpc.aio. It must be made inside the event loop that it will serve on."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._methods = MethodTable()
+        self._port = 0
+        self._running: set[asyncio.Task[Any]] = set()
+        self._server = grpc.aio.server(options=channel_arguments(options))
+        self._server.add_generic_rpc_handlers((_Adapter(self._methods, self._adapt),))
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
+        self._methods.add_generic(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
+        self._methods.register(service_name, method_handlers)
+
+    async def start(self) -> None:
+        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        address = f"{host}:{self._options.port}"
+        if self._options.tls is None:
+            self._port = self._server.add_insecure_port(address)
+        else:
+            self._port = self._server.add_secure_port(address, _credentials(self._options.tls))
+        await self._server.start()
+
+    async def stop(self, grace_s: float | None) -> None:
+        await self._server.stop(grace_s)
+        # grpcio returns before the clean-up of the handlers that it cancelled has run.
+        if self._running:
+            _, stuck = await asyncio.wait(self._running, timeout=_STOP_WAIT_S)
+            if stuck:
+                _log.warning("%d handlers did not end within %s s of their cancellation", len(stuck), _STOP_WAIT_S)
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def _adapt(self, method: Method) -> _Adapted:
+        run: Callable[[Method, Any, Any], Coroutine[Any, Any, bytes | None]]
+        if method.by_callback:
+            run = self._call_back
+        elif method.request_streaming:
+            run = self._stream
+        else:
+            run = self._call
+
+        async def adapted(request: Any, inner: Any) -> Any:
+            return await run(method, request, inner)
+
+        return adapted
+
+    async def _call_back(self, method: Method, message: bytes, inner: Any) -> bytes | None:
+        context = _CallbackContext(inner, method, self._deadline_ns(inner, method), message_size=len(message))
+        async with self._boundary(context, method, inner):
+            try:
+                method.call(message, context)
+                return method.encode(await context.answered)
+            except BaseException:
+                context.abandon()
+                raise
+        return None
+
+    async def _call(self, method: Method, message: bytes, inner: Any) -> bytes | None:
+        context = _Context(inner, method, self._deadline_ns(inner, method))
+        async with self._boundary(context, method, inner):
+            return self._encoded(method, inner, await invoke(method, method.decode(message), context))
+        return None
+
+    async def _stream(self, method: Method, _: object, inner: Any) -> bytes | None:
+        context = _Context(inner, method, self._deadline_ns(inner, method))
+        async with self._boundary(context, method, inner):
+            return self._encoded(method, inner, await invoke(method, requests(context), context))
+        return None
+
+    def _encoded(self, method: Method, inner: Any, answer: object) -> bytes | None:
+        if method.response_streaming:
+            return None
+        if answer is None and inner.code() not in (None, 0, grpc.StatusCode.OK):
+            return b""  # the handler set a code and returned nothing
+        return method.encode(answer)
+
+    def _deadline_ns(self, inner: Any, method: Method) -> int:
+        remaining_s = inner.time_remaining()
+        if remaining_s is None:
+            if method.request_streaming or method.response_streaming:
+                return 0
+            remaining_s = self._options.default_deadline_s
+        return monotonic_ns() + int(remaining_s * 1e9)
+
+    @asynccontextmanager
+    async def _boundary(self, context: _Context, method: Method, inner: Any) -> AsyncIterator[None]:
+        """Where a handler's exceptions become a status, and its time ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        remaining_s = context.time_remaining()
+        limit = asyncio.timeout(remaining_s)
+        try:
+            if remaining_s is not None and remaining_s <= 0:
+                raise DeadlineExceeded("deadline exceeded before the call began")
+            async with limit:
+                yield
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            expired = isinstance(error, TimeoutError) and limit.expired()
+            status = _EXPIRED if expired else failure(error, method, inner)
+            await inner.abort(status.code, status.details, inner.trailing_metadata() or ())
+        finally:
+            self._running.discard(task)
+
+
+_EXPIRED = Status(*status_of(DeadlineExceeded("deadline exceeded"), ""))
+
+
+class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Gives grpcio the adapted handler of each method, with messages left as bytes."""
+
+    def __init__(self, methods: MethodTable, adapt: Callable[[Method], _Adapted]) -> None:
+        self._methods = methods
+        self._adapt = adapt
+
+    def service(self, handler_call_details: Any) -> "RpcHandler | None":
+        metadata = tuple(handler_call_details.invocation_metadata or ())
+        method = self._methods.find(handler_call_details.method, metadata)
+        if method is None:
+            return None
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.request_streaming, method.response_streaming]
+        return make(self._adapt(method))
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
+        require_client_auth=tls.client_ca is not None,
+    )

@@ -1,0 +1,81 @@
+"""What a handler is given and how it marks that it answers by callback."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import grpc
+from grpc.aio import EOF as EOF  # type: ignore[attr-defined]
+
+from gateway.errors import GatewayError
+
+Metadatum = tuple[str, str | bytes]  # the value is bytes where the name ends with -bin
+Metadata = tuple[Metadatum, ...]
+GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+CancelCallback = Callable[[], None]
+
+_MARK = "__answers_by_callback__"
+_Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+class CallbackContext(Protocol):
+    """One unary call that is answered by callback, at once or later, always on the event loop.
+
+    Exactly one of `answer` and `fail` counts: what comes after the first, or after the call has ended by cancellation
+    or deadline, is ignored. A caller that holds something for the call releases it in `on_cancel`'s callback or when it
+    answers, whichever comes first.
+
+    Units:  `deadline_ns` is on the monotonic clock, 0: none; `message_size` counts the bytes of the request's message.
+    """
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+    @property
+    def message_size(self) -> int: ...
+
+    def answer(self, message: object) -> None:
+        """Sends a message, or bytes as they are, with status OK and the trailing metadata set before."""
+
+    def fail(self, error: GatewayError) -> None:
+        """Ends the call with the error's status and the trailing metadata set before."""
+
+    def on_cancel(self, callback: CancelCallback) -> None:
+        """Runs `callback` once if the call ends before it was answered: cancelled, expired, or its connection lost.
+
+        Order: at once, if that has already happened.
+        """
+
+    def metadata_value(self, name: str) -> str | None:
+        """The first value of a lower-case name, or None; nothing is decoded that is not asked for."""
+
+    def invocation_metadata(self) -> Metadata: ...
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
+        """Sets the metadata that follow the answer: `trailing_metadata`, then `extra`.
+
+        The encoded form of `trailing_metadata` is kept for as long as the same tuple comes again, so pass one that was
+        made beforehand; put what differs with each call into `extra`.
+        """
+
+    def time_remaining(self) -> float | None: ...
+
+    def peer(self) -> str: ...
+
+    def peer_identities(self) -> Iterable[bytes] | None: ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+
+
+def by_callback(function: _Function) -> _Function:
+    """The same function, marked: a unary method `(self, message: bytes, context: CallbackContext) -> None`.
+
+    It is called synchronously on the event loop with the undecoded message. An exception that leaves it fails the call.
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+def answers_by_callback(function: object) -> bool:
+    """Whether the function, or the function behind a bound method, is marked."""
+    return getattr(function, _MARK, False) is True

@@ -1,0 +1,93 @@
+"""Metadata between gRPC's pairs and HTTP/2's header fields."""
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+from re import ASCII
+from re import compile as pattern
+from typing import Final, NamedTuple
+
+from gateway.errors import InvalidArgument
+from gateway.rpc.handler import Metadata
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+class Pair(NamedTuple):
+    """One metadatum as grpcio gives it; the value is bytes where the key ends with -bin."""
+
+    key: str
+    value: str | bytes
+
+
+_KEY = pattern(r"[0-9a-z_.\-]+", ASCII)
+_VALUE = pattern(r"[\x20-\x7e]*", ASCII)
+_RESERVED: Final = frozenset({b"te", b"content-type"})
+_UNRESERVED: Final = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
+_KEPT: Final = 4096
+
+# Encoded trailers of status OK by the identity of the pairs; the pairs are kept beside them so that no other tuple can
+# come to live at the same address.
+_kept: dict[int, tuple[Metadata, Fields]] = {}
+_OK: Final[Fields] = ((b"grpc-status", b"0"),)
+
+
+def decode(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Pair, ...]:
+    """The metadata of a request, in order, without what belongs to HTTP/2 or to gRPC itself.
+
+    Raises: InvalidArgument for a -bin value that is not base64.
+    """
+    pairs: list[Pair] = []
+    for name, value in headers:
+        if name[:1] == b":" or name[:5] == b"grpc-" or name in _RESERVED:
+            continue
+        key = name.decode("latin-1")
+        if not key.endswith("-bin"):
+            pairs.append(Pair(key, value.decode("latin-1")))
+            continue
+        for part in value.split(b","):
+            part = part.strip()
+            try:
+                pairs.append(Pair(key, b64decode(part + b"=" * (-len(part) % 4), validate=True)))
+            except Base64Error as error:
+                raise InvalidArgument(f"metadata {key!r} is not base64") from error
+    return tuple(pairs)
+
+
+def encode(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
+    """Header fields for pairs.
+
+    Raises: ValueError for a key or value that cannot be sent.
+    """
+    fields: list[tuple[bytes, bytes]] = []
+    for key, value in metadata:
+        if not _KEY.fullmatch(key) or (key.startswith("grpc-") and key not in _UNRESERVED):
+            raise ValueError(f"metadata key {key!r} cannot be sent")
+        if key.endswith("-bin"):
+            raw = value.encode() if isinstance(value, str) else value
+            fields.append((key.encode(), b64encode(raw).rstrip(b"=")))
+            continue
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if not _VALUE.fullmatch(text):
+            raise ValueError(f"metadata {key!r} has characters that cannot be sent outside a -bin key")
+        fields.append((key.encode(), text.encode()))
+    return tuple(fields)
+
+
+def ok_trailers(metadata: Metadata, extra: Metadata) -> Fields:
+    """The trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object."""
+    entry = _kept.get(id(metadata))
+    if entry is None or entry[0] is not metadata:
+        if len(_kept) >= _KEPT:
+            _kept.clear()
+        entry = (metadata, _OK + encode(metadata))
+        _kept[id(metadata)] = entry
+    return entry[1] + encode(extra) if extra else entry[1]
+
+
+def percent_encoded(text: str) -> bytes:
+    """A status text as `grpc-message` carries it."""
+    raw = text.encode("utf-8", "replace")
+    if all(0x20 <= byte <= 0x7E and byte != 0x25 for byte in raw):
+        return raw
+    return b"".join(bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)

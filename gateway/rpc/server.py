@@ -1,0 +1,69 @@
+"""What every transport offers, and the limits that all of them keep."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gateway.rpc.handler import GenericHandler, RpcHandler
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of a server's identity; with `client_ca` every client must show a certificate that it signed."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where a server listens, and what it allows.
+
+    Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
+           `max_inflight_bytes` bounds the messages of 64 KiB and more that are received and not yet answered.
+           `default_deadline_s` counts for unary calls whose client sets none; a stream lives at most as long as its
+           connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    reuse_port: bool = True
+    max_receive_bytes: int = 64 * MIB
+    max_send_bytes: int = 64 * MIB
+    max_concurrent_streams: int = 256
+    max_connections: int = 1024
+    max_metadata_bytes: int = 8 * 1024
+    handshake_timeout_s: float = 5.0
+    idle_timeout_s: float = 300.0
+    max_connection_age_s: float = 300.0
+    age_grace_s: float = 30.0
+    keepalive_time_s: float = 10.0
+    keepalive_timeout_s: float = 5.0
+    min_ping_interval_s: float = 5.0
+    max_ping_strikes: int = 2
+    default_deadline_s: float = 30.0
+    max_inflight_bytes: int = 512 * MIB
+    tls: TlsFiles | None = None
+
+
+class Server(Protocol):
+    """A gRPC server; generated `add_..._to_server` functions take it where they take grpc's own.
+
+    Order: handlers are added before `start`; `port` is known after it. `stop` refuses new calls at once, lets those
+           that run end within `grace_s` (None: at once), and returns when every handler has ended.
+    """
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None: ...
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float | None) -> None: ...
+
+    @property
+    def port(self) -> int: ...

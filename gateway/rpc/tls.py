@@ -1,0 +1,52 @@
+"""TLS for the ngh2 transport, and who the peer is."""
+
+import ssl
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from gateway.rpc.server import TlsFiles
+
+INSECURE: Final[Mapping[str, Iterable[bytes]]] = MappingProxyType({})
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 and newer with ALPN h2; a client certificate is required where a client authority is named."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.certificate, files.key)
+    context.set_alpn_protocols(["h2"])
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if files.client_ca is not None:
+        context.load_verify_locations(files.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def auth_context(ssl_object: ssl.SSLObject | None) -> Mapping[str, Iterable[bytes]]:
+    """grpc's properties of a connection: the transport's kind, and names of the certificate that the peer showed."""
+    if ssl_object is None:
+        return INSECURE
+    properties: dict[str, list[bytes]] = {
+        "transport_security_type": [b"ssl"],
+        "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"],
+    }
+    certificate: Mapping[str, Any] = ssl_object.getpeercert() or {}
+    for relative_name in certificate.get("subject", ()):
+        for key, value in relative_name:
+            if key == "commonName":
+                properties.setdefault("x509_common_name", []).append(value.encode())
+    for _, value in certificate.get("subjectAltName", ()):
+        properties.setdefault("x509_subject_alternative_name", []).append(value.encode())
+    raw = ssl_object.getpeercert(binary_form=True)
+    if raw:
+        properties["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(raw).encode()]
+    return MappingProxyType(properties)
+
+
+def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:
+    """The property that identifies the peer, as grpc chooses it."""
+    for key in ("x509_subject_alternative_name", "x509_common_name"):
+        if key in properties:
+            return key
+    return None

@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import InvalidArgument
+from gateway.rpc.metadata import Pair, decode, encode, ok_trailers, percent_encoded
+
+KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-", min_size=1, max_size=12).map("x-".__add__)
+TEXTS = st.tuples(
+    KEYS.filter(lambda key: not key.endswith("-bin")), st.text(st.characters(min_codepoint=32, max_codepoint=126))
+)
+RAWS = st.tuples(KEYS.map(lambda key: key + "-bin"), st.binary(max_size=40))
+
+
+@given(st.lists(st.one_of(TEXTS, RAWS), max_size=8))
+def test_what_is_encoded_is_decoded(pairs: list[tuple[str, str | bytes]]) -> None:
+    assert decode(encode(pairs)) == tuple(pairs)
+
+
+def test_fields_of_http2_and_of_grpc_are_not_metadata() -> None:
+    headers = (
+        (b":path", b"/x"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        (b"grpc-timeout", b"1S"),
+    )
+    assert decode((*headers, (b"user-agent", b"me"))) == (Pair("user-agent", "me"),)
+
+
+def test_binary_values_may_be_padded_and_joined() -> None:
+    assert decode(((b"x-bin", b"AAE=,AAE, AA=="),)) == (("x-bin", b"\0\1"), ("x-bin", b"\0\1"), ("x-bin", b"\0"))
+    with pytest.raises(InvalidArgument, match="x-bin"):
+        decode(((b"x-bin", b"!!!"),))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("X-Upper", "a"),
+        ("", "a"),
+        ("x y", "a"),
+        ("grpc-timeout", "1S"),
+        ("x", "line\nbreak"),
+        ("x", "\u00e9"),
+        (":path", "/"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(pair: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="cannot be sent"):
+        encode((pair,))
+
+
+def test_trailers_are_encoded_once_for_each_tuple() -> None:
+    pairs = (("x-version", "2"), ("x-arm", "a"))
+    first = ok_trailers(pairs, ())
+    assert first == ((b"grpc-status", b"0"), (b"x-version", b"2"), (b"x-arm", b"a"))
+    assert ok_trailers(pairs, ()) is first
+    assert ok_trailers(pairs, (("x-token", "t"),)) == (*first, (b"x-token", b"t"))
+    for number in range(10_000):
+        made = (("x-number", str(number)),)
+        assert ok_trailers(made, ())[1] == (b"x-number", b"%d" % number)
+
+
+@given(st.text())
+def test_status_texts_are_printable_and_can_be_read_back(text: str) -> None:
+    from urllib.parse import unquote_to_bytes
+
+    encoded = percent_encoded(text)
+    assert all(0x20 <= byte <= 0x7E for byte in encoded)
+    assert unquote_to_bytes(encoded) == text.encode("utf-8", "replace")
