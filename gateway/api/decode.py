@@ -1,0 +1,181 @@
+"""Requests to tensors: a ModelInferRequest checked against the contract of the version that will serve it.
+
+Source: Open Inference Protocol v2, ModelInfer; the texts follow Triton's, which people search for.
+"""
+
+from collections.abc import Sequence
+
+from gateway.api.contents import check_bool, from_typed, split_bytes
+from gateway.api.naming import check_model_name, check_request_id, check_version, shown
+from gateway.api.parameters import check_tensor, class_count
+from gateway.api.signature import Fit, InputPlan, Reply, Signature, unexpected_input
+from gateway.api.wire import Raw
+from gateway.errors import InvalidArgument
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.call import Buffer
+from gateway.serving.tensor import Datatype
+
+MAX_TENSORS = 256
+
+Decoded = tuple[Sequence[Buffer | None], Sequence[tuple[int, ...] | None], int, Reply]
+
+
+def read_header(request: pb.ModelInferRequest, raw: Raw) -> tuple[str, str, str]:
+    """The model's name, the version asked for and the request's id: what can be checked before the version is known.
+
+    Raises: InvalidArgument (names, id, number of tensors).
+    """
+    model, version, request_id = request.model_name, request.model_version, request.id
+    check_model_name(model)
+    if version:
+        check_version(version)
+    if request_id:
+        check_request_id(request_id)
+    inputs = max(len(request.inputs), len(raw))
+    if inputs > MAX_TENSORS:
+        raise InvalidArgument(f"the request has {inputs} inputs, the limit is {MAX_TENSORS}")
+    outputs = len(request.outputs)
+    if outputs > MAX_TENSORS:
+        raise InvalidArgument(f"the request asks for {outputs} outputs, the limit is {MAX_TENSORS}")
+    return model, version, request_id
+
+
+def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Decoded:
+    """The request's (inputs, shapes, rows, reply). `raw` are its raw_input_contents.
+
+    Shapes: inputs and shapes follow the version's inputs, None for an optional one left out. Raw numeric data stay the
+            bytes that `raw` gave, of exactly the right length.
+    Raises: InvalidArgument, Unimplemented (shared memory).
+    """
+    tensors = request.inputs
+    plans = signature.plans
+    count = len(tensors)
+    sent_raw = len(raw)
+    if sent_raw and sent_raw != count:
+        raise _raw_count(request, sent_raw, signature)
+    inputs: list[Buffer | None] = [None] * len(plans)
+    shapes: list[tuple[int, ...] | None] = [None] * len(plans)
+    rows = -1
+    required = 0
+    for position in range(count):  # iterating over a repeated field costs twice as much
+        tensor = tensors[position]
+        plan = plans.get(tensor.name)
+        if plan is None:
+            raise unexpected_input(tensor.name, signature)
+        index = plan.index
+        if shapes[index] is not None:
+            raise InvalidArgument(f"input {plan.spec.name!r} already exists in request")
+        fit = _fit(tensor, plan)
+        if fit.rows != rows:
+            if rows >= 0:
+                raise _rows(fit, rows, plan)
+            rows = fit.rows
+        shapes[index] = fit.shape
+        inputs[index] = _data(tensor, plan, fit, raw[position] if sent_raw else None)
+        required += not plan.spec.optional
+    if required != signature.required or (rows < 0 and plans):
+        raise _missing(signature, shapes, count)
+    if rows < 0:
+        rows = 1  # a model without inputs
+    outputs = request.outputs
+    if len(outputs):
+        return inputs, shapes, rows, _reply(outputs, signature, typed=not sent_raw)
+    return inputs, shapes, rows, signature.raw_reply if sent_raw else signature.typed_reply
+
+
+def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> Fit:
+    """The tensor's shape, its datatype and parameters checked as well."""
+    if len(tensor.parameters):
+        check_tensor(tensor.name, tensor.parameters, "input")
+    if tensor.datatype != plan.wire_name:
+        raise InvalidArgument(
+            f"inference input data-type for input {plan.spec.name!r} is {shown(tensor.datatype)}, "
+            f"but model {plan.model!r} expects {plan.wire_name!r}"
+        )
+    shape = tuple(tensor.shape[:])
+    return plan.fits.get(shape) or plan.fit(shape)
+
+
+def _data(
+    tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan, fit: Fit, data: bytes | memoryview | None
+) -> Buffer:
+    """The tensor's data, out of its raw entry if there is one, else out of its contents."""
+    name = plan.spec.name
+    if data is None:
+        return from_typed(name, plan.datatype, tensor.contents, fit.shape)
+    if tensor.HasField("contents"):
+        raise InvalidArgument(
+            f"contents field must not be specified when using raw_input_contents for {name!r} for model {plan.model!r}"
+        )
+    if plan.datatype is Datatype.BYTES:
+        return split_bytes(name, bytes(data), fit.shape)
+    if len(data) != fit.size_bytes:
+        raise InvalidArgument(
+            f"input byte size mismatch for input {name!r} for model {plan.model!r}. "
+            f"Expected {fit.size_bytes}, got {len(data)}"
+        )
+    if not plan.plain:
+        check_bool(name, bytes(data))
+    return data
+
+
+def _reply(
+    outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor], signature: Signature, *, typed: bool
+) -> Reply:
+    places = signature.output_index
+    wanted: list[int] = []
+    classes: list[int] = []
+    for output in outputs:
+        index = places.get(output.name)
+        if index is None:
+            raise InvalidArgument(
+                f"unexpected inference output {shown(output.name)} for model {signature.model!r}; "
+                f"its outputs are {', '.join(places)}"
+            )
+        if index in wanted:
+            raise InvalidArgument(f"output {output.name!r} already exists in request")
+        wanted.append(index)
+        count = 0
+        if len(output.parameters):
+            check_tensor(output.name, output.parameters, "output")
+            count = class_count(output.name, output.parameters)
+            if count and signature.outputs[index].datatype in (Datatype.BYTES, Datatype.BOOL):
+                raise InvalidArgument(
+                    f"classification is not possible for output {output.name!r}: its datatype is "
+                    f"{signature.outputs[index].datatype.wire_name}"
+                )
+        classes.append(count)
+    return signature.reply(tuple(wanted), tuple(classes), typed=typed)
+
+
+def _rows(fit: Fit, rows: int, plan: InputPlan) -> InvalidArgument:
+    return InvalidArgument(
+        f"input {plan.spec.name!r} batch size does not match other inputs for {plan.model!r}: "
+        f"{fit.rows} rows, {rows} in the inputs before it"
+    )
+
+
+def _missing(signature: Signature, shapes: Sequence[tuple[int, ...] | None], count: int) -> InvalidArgument:
+    absent = [
+        spec.name for spec, shape in zip(signature.inputs, shapes, strict=True) if shape is None and not spec.optional
+    ]
+    given = [spec.name for spec, shape in zip(signature.inputs, shapes, strict=True) if shape is not None]
+    return InvalidArgument(
+        f"expected {len(signature.inputs)} inputs but got {count} inputs for model {signature.model!r}. "
+        f"Got input(s) {given}, but missing required input(s) {absent}. Please provide all required input(s)."
+    )
+
+
+def _raw_count(request: pb.ModelInferRequest, given: int, signature: Signature) -> InvalidArgument:
+    for tensor in request.inputs:
+        # An input in shared memory has no entry: that is the reason to name then.
+        check_tensor(tensor.name, tensor.parameters, "input")
+    expected = len(request.inputs)
+    if given > expected:
+        return InvalidArgument(
+            f"raw_input_contents has {given} entries for {expected} inputs for model {signature.model!r}"
+        )
+    return InvalidArgument(
+        f"unable to find data for input tensor {shown(request.inputs[given].name)} for model {signature.model!r}: "
+        f"raw_input_contents has {given} entries for {expected} inputs"
+    )

@@ -1,0 +1,93 @@
+"""Tensors to answers: a ModelInferResponse as bytes.
+
+An answer is the constant part (names, version, datatypes, shapes), serialized once for each shape and kept, then the
+raw data and the request's id as length-delimited fields. That is the same message that protobuf would make; only the
+order of the fields differs, which protobuf leaves free.
+"""
+
+from collections.abc import Sequence
+
+from gateway.api.classification import classify
+from gateway.api.contents import join_bytes, to_typed
+from gateway.api.signature import Reply, Signature, Skeleton
+from gateway.api.wire import varint
+from gateway.errors import ResourceExhausted
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.call import Array, Call
+from gateway.serving.tensor import Datatype
+
+_ID_TAG = b"\x1a"  # field 3, length-delimited
+_RAW_TAG = b"\x32"  # field 6, length-delimited
+_REMEMBERED_SKELETONS = 256
+
+
+def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) -> bytes:
+    """The serialized ModelInferResponse of an answered call.
+
+    Raises: ResourceExhausted (the answer is larger than a message may be).
+    """
+    outputs = call.outputs
+    if reply.classes is not None or reply.typed:
+        return _bounded(_general(call, signature, reply), max_bytes)
+    shapes = (outputs[0].shape,) if len(outputs) == 1 else tuple([array.shape for array in outputs])
+    skeleton = reply.skeletons.get(shapes)
+    if skeleton is None:
+        skeleton = _remember(reply, signature, outputs, shapes)
+    heads, exact = skeleton
+    if len(heads) == 1 and exact[0]:
+        parts = [heads[0], outputs[0].tobytes()]
+    else:
+        parts = []
+        for place, head in enumerate(heads):
+            raw = outputs[place].tobytes() if exact[place] else join_bytes(outputs[place])
+            parts += (head, raw) if exact[place] else (head, varint(len(raw)), raw)
+    request_id = call.request_id
+    if request_id:
+        encoded = request_id.encode()
+        parts += (_ID_TAG, varint(len(encoded)), encoded)
+    answer = b"".join(parts)
+    return answer if len(answer) <= max_bytes else _bounded(answer, max_bytes)
+
+
+def _bounded(answer: bytes, max_bytes: int) -> bytes:
+    if len(answer) > max_bytes:
+        raise ResourceExhausted(f"the response has {len(answer)} bytes, the limit is {max_bytes}")
+    return answer
+
+
+def _remember(
+    reply: Reply, signature: Signature, outputs: Sequence[Array], shapes: tuple[tuple[int, ...], ...]
+) -> Skeleton:
+    if len(outputs) != len(reply.specs):
+        raise ValueError(f"{len(outputs)} outputs were computed, {len(reply.specs)} are expected")
+    message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version)
+    raw_heads: list[bytes] = []
+    for spec, array in zip(reply.specs, outputs, strict=True):
+        if array.dtype != spec.datatype.dtype:
+            raise ValueError(f"output {spec.name} has dtype {array.dtype}, {spec.datatype.wire_name} is expected")
+        message.outputs.add(name=spec.name, datatype=spec.datatype.wire_name, shape=array.shape)
+        raw_heads.append(_RAW_TAG if spec.datatype is Datatype.BYTES else _RAW_TAG + varint(array.nbytes))
+    if raw_heads:
+        raw_heads[0] = message.SerializeToString() + raw_heads[0]
+    skeleton = Skeleton(tuple(raw_heads), tuple(spec.datatype is not Datatype.BYTES for spec in reply.specs))
+    if len(reply.skeletons) >= _REMEMBERED_SKELETONS:
+        reply.skeletons.clear()
+    reply.skeletons[shapes] = skeleton
+    return skeleton
+
+
+def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
+    """The answer where classes were asked for, or the request came with typed contents."""
+    message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=call.request_id)
+    classes = reply.classes or (0,) * len(reply.specs)
+    for spec, array, count in zip(reply.specs, call.outputs, classes, strict=True):
+        datatype = spec.datatype
+        if count:
+            array = classify(array, spec, count, batches=signature.config.max_batch_size > 0)
+            datatype = Datatype.BYTES
+        output = message.outputs.add(name=spec.name, datatype=datatype.wire_name, shape=array.shape)
+        if reply.typed:
+            output.contents.CopyFrom(to_typed(datatype, array))
+        else:
+            message.raw_output_contents.append(join_bytes(array) if datatype is Datatype.BYTES else array.tobytes())
+    return message.SerializeToString()

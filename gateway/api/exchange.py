@@ -1,0 +1,232 @@
+"""One inference exchange: a request message in, an answer or an error out, by callback and without a Task.
+
+The unary method and the stream share it; they differ only in the `Caller` that is given the outcome.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import monotonic_ns
+from typing import Protocol, cast
+
+from gateway.api.decode import read_header
+from gateway.api.element import first_element
+from gateway.api.encode import encode
+from gateway.api.overdue import Overdue
+from gateway.api.parameters import NONE, Value, read_request, timeout_ns
+from gateway.api.signature import Reply, Signature, Signatures
+from gateway.api.template import Query, Templates, decode_query
+from gateway.api.wire import Raw, parse
+from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.call import Call
+from gateway.serving.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+Metadata = tuple[tuple[str, str], ...]
+_REMEMBERED_TRAILERS = 4096
+
+
+class Caller(Protocol):
+    """Who is given the outcome of an exchange, once. Units: `deadline_ns` on the monotonic clock; 0: none."""
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+    @property
+    def message_size(self) -> int: ...
+
+    def answer(self, message: bytes) -> None: ...
+
+    def fail(self, error: GatewayError) -> None: ...
+
+    def on_cancel(self, callback: Callable[[], None]) -> None: ...
+
+    def metadata_value(self, name: str) -> str | None: ...
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None: ...
+
+
+class Exchange(Call):
+    """A call as it stands at the edge; it is also what routing may read of the request."""
+
+    __slots__ = ("caller", "query", "raw", "reply", "signature")
+
+    caller: Caller
+    query: Query
+    raw: Raw
+    reply: Reply
+    signature: Signature
+
+    def metadata(self, name: str) -> str | None:
+        return self.caller.metadata_value(name)
+
+    def parameter(self, name: str) -> Value | None:
+        return self.query.parameters.get(name)
+
+    def input_value(self, name: str) -> str | None:
+        return first_element(self.query.request, self.raw, name)
+
+
+class Exchanges:
+    """Carries exchanges through the engine. It is made on the event loop that it serves on.
+
+    Units:  `default_timeout_s` bounds a request whose caller has no deadline.
+    """
+
+    def __init__(self, engine: Engine, *, max_answer_bytes: int, default_timeout_s: float) -> None:
+        self._engine = engine
+        self._max_answer_bytes = max_answer_bytes
+        self._default_ns = int(default_timeout_s * 1e9)
+        self._signatures = Signatures()
+        self._templates = Templates()
+        self._trailers: dict[tuple[str, str, int, str], Metadata] = {}
+        self._overdue = Overdue(asyncio.get_running_loop(), self._expire)
+        self._done: Callable[[Call], None] = self._settle
+
+    def infer(self, message: bytes, caller: Caller) -> None:
+        """The caller of a unary request is given the outcome exactly once, now or later."""
+        found = self._templates.find(message)
+        if found is not None:
+            self._begin(*found, caller)
+            return
+        try:
+            request, raw = parse(message)
+            query, request_id = _read(request, raw, streamed=False)
+        except GatewayError as error:
+            caller.fail(error)
+            return
+        if self._begin(query, request_id, raw, caller):
+            self._templates.learn(message, query)
+
+    def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
+        """The caller of a streamed request is given the outcome exactly once, now or later."""
+        raw = request.raw_input_contents
+        try:
+            query, request_id = _read(request, raw, streamed=True)
+        except GatewayError as error:
+            caller.fail(error)
+            return
+        self._begin(query, request_id, raw, caller)
+
+    def _begin(self, query: Query, request_id: str, raw: Raw, caller: Caller) -> bool:
+        """Whether the request was submitted; if not, it was answered."""
+        exchange = Exchange(
+            query.model,
+            query.version,
+            request_id,
+            self._done,
+            deadline_ns=caller.deadline_ns,
+            size_bytes=caller.message_size,
+        )
+        exchange.caller = caller
+        exchange.query = query
+        exchange.raw = raw
+        try:
+            own_deadline = self._shorten(exchange)
+            version = self._engine.begin(exchange, exchange)
+        except GatewayError as error:
+            caller.fail(error)
+            return False
+        try:
+            signature = exchange.signature = self._signatures.of(version)
+            exchange.inputs, exchange.shapes, exchange.rows, exchange.reply = decode_query(query, raw, signature)
+            exchange.wanted = exchange.reply.wanted
+        except GatewayError as error:
+            exchange.fail(error)
+            return False
+        except Exception:
+            # The boundary of a request: a defect of ours must not keep the lease and the permit.
+            logger.exception("decoding request %r failed", request_id)
+            exchange.fail(Internal(request_id))
+            return False
+        del exchange.query, exchange.raw
+        if own_deadline:
+            self._overdue.watch(exchange)
+        caller.on_cancel(partial(self._abandon, exchange))
+        self._engine.submit(exchange)
+        return True
+
+    def _shorten(self, exchange: Exchange) -> bool:
+        """Whether the request has a deadline that the transport does not keep: its own, or the default.
+
+        Raises: DeadlineExceeded (the caller's has passed).
+        """
+        deadline_ns = exchange.deadline_ns
+        if deadline_ns and deadline_ns <= exchange.received_ns:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        parameters = exchange.query.parameters
+        limit_ns = timeout_ns(parameters) if parameters else 0
+        if not limit_ns:
+            if deadline_ns:
+                return False
+            limit_ns = self._default_ns
+        own_ns = exchange.received_ns + limit_ns
+        if deadline_ns and deadline_ns <= own_ns:
+            return False
+        exchange.deadline_ns = own_ns
+        return True
+
+    def _settle(self, call: Call) -> None:
+        exchange = cast(Exchange, call)
+        caller = exchange.caller
+        error = exchange.error
+        trailers = self._trailers_of(exchange)
+        if trailers:
+            caller.set_trailing_metadata(trailers)
+        if error is None:
+            try:
+                answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
+            except GatewayError as refused:
+                error = refused
+            except Exception:
+                # The boundary again: the other calls of the batch must not suffer.
+                logger.exception("encoding the answer to request %r failed", exchange.request_id)
+                error = Internal(exchange.request_id)
+        if error is None:
+            caller.answer(answer)
+            code = Code.OK
+        else:
+            caller.fail(error)
+            code = error.code
+        self._overdue.forget(exchange)
+        self._engine.finish(exchange, code)
+
+    def _trailers_of(self, exchange: Exchange) -> Metadata:
+        decision, version = exchange.decision, exchange.version
+        if decision is None or version is None:
+            return ()
+        key = (decision.arm, version.name, decision.revision, decision.reason)
+        trailers = self._trailers.get(key)
+        if trailers is None:
+            if len(self._trailers) >= _REMEMBERED_TRAILERS:
+                self._trailers.clear()
+            trailers = self._trailers[key] = (
+                ("x-gateway-version", version.name),
+                ("x-gateway-arm", decision.arm),
+                ("x-gateway-revision", str(decision.revision)),
+                ("x-gateway-reason", decision.reason),
+            )
+        return trailers
+
+    def _abandon(self, exchange: Exchange) -> None:
+        deadline_ns = exchange.deadline_ns
+        if deadline_ns and monotonic_ns() >= deadline_ns:
+            self._expire(exchange)
+        else:
+            self._engine.cancel(exchange, Cancelled("the caller cancelled the request"))
+
+    def _expire(self, call: Call) -> None:
+        self._engine.cancel(call, DeadlineExceeded("the deadline passed before the request was answered"))
+
+
+def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Query, str]:
+    """What the request says, and its id.
+
+    Raises: InvalidArgument.
+    """
+    model, version, request_id = read_header(request, raw)
+    parameters = read_request(request, streamed=streamed) if len(request.parameters) else NONE
+    return Query(model, version, parameters, request), request_id

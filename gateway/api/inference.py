@@ -1,0 +1,144 @@
+"""The servicer of inference.GRPCInferenceService: each method translates, asks, and translates back."""
+
+from collections.abc import AsyncIterator, Callable
+
+from gateway.api import metadata, repository, settings, statistics
+from gateway.api.exchange import Exchanges
+from gateway.api.extensions import server_metadata
+from gateway.api.naming import shown
+from gateway.api.repository import Repository
+from gateway.api.statistics import Counts
+from gateway.api.stream import MAX_IN_FLIGHT, StreamContext, Streams
+from gateway.errors import NotFound, Unimplemented
+from gateway.pb import inference_pb2 as pb
+from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
+from gateway.rpc.handler import CallbackContext, by_callback
+from gateway.serving.catalog import Catalog
+from gateway.serving.engine import Engine
+
+_SHARED_MEMORY = "shared memory is not supported: send the data in the message"
+
+
+class InferenceService(GRPCInferenceServiceServicer):
+    """Open Inference Protocol v2 and the extensions that Triton's clients call. Made on the loop that it serves on.
+
+    Units:  `max_answer_bytes` is the largest message that may be sent, `default_timeout_s` bounds a streamed request
+            whose stream has no deadline, `max_stream_requests` are the requests of one stream in flight.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        *,
+        repository: Repository,
+        counts: Counts,
+        max_answer_bytes: int,
+        default_timeout_s: float = 30.0,
+        max_stream_requests: int = MAX_IN_FLIGHT,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._repository = repository
+        self._counts = counts
+        self._ready = ready or catalog.ready
+        self._exchanges = Exchanges(engine, max_answer_bytes=max_answer_bytes, default_timeout_s=default_timeout_s)
+        self._streams = Streams(self._exchanges, limit=max_stream_requests)
+
+    # ---- inference ----
+
+    @by_callback
+    def ModelInfer(self, message: bytes, context: CallbackContext) -> None:
+        self._exchanges.infer(message, context)
+
+    def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+    ) -> AsyncIterator[bytes]:
+        return self._streams.serve(requests, context)
+
+    # ---- server and models ----
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: object) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: object) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._ready())
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: object) -> pb.ServerMetadataResponse:
+        return server_metadata()
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: object) -> pb.ModelReadyResponse:
+        return metadata.model_ready(self._catalog, request)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: object) -> pb.ModelMetadataResponse:
+        return metadata.model_metadata(self._catalog, request)
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: object) -> pb.ModelConfigResponse:
+        return metadata.model_config(self._catalog, request)
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: object) -> pb.ModelStatisticsResponse:
+        return await statistics.model_statistics(self._catalog, self._counts, request)
+
+    # ---- repository ----
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: object) -> pb.RepositoryIndexResponse:
+        return repository.index(self._catalog, request)
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: object
+    ) -> pb.RepositoryModelLoadResponse:
+        return await repository.load(self._repository, request)
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: object
+    ) -> pb.RepositoryModelUnloadResponse:
+        return await repository.unload(self._repository, request)
+
+    # ---- settings ----
+
+    async def TraceSetting(self, request: pb.TraceSettingRequest, context: object) -> pb.TraceSettingResponse:
+        if request.model_name:
+            metadata.find(self._catalog, request.model_name, "")
+        return settings.trace_settings(request)
+
+    async def LogSettings(self, request: pb.LogSettingsRequest, context: object) -> pb.LogSettingsResponse:
+        return settings.log_settings(request)
+
+    # ---- shared memory: never any, so nothing to show and nothing to take away ----
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: object
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        _check_region(request.name)
+        return pb.SystemSharedMemoryStatusResponse()
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: object
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        raise Unimplemented(_SHARED_MEMORY)
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: object
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, context: object
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        _check_region(request.name)
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(
+        self, request: pb.CudaSharedMemoryRegisterRequest, context: object
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        raise Unimplemented(_SHARED_MEMORY)
+
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: object
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+
+def _check_region(name: str) -> None:
+    if name:
+        raise NotFound(f"Unable to find shared memory region: {shown(name)}")

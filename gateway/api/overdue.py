@@ -1,0 +1,46 @@
+"""Deadlines that the transport does not know: the `timeout` parameter, and requests on a stream."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic_ns
+
+from gateway.serving.call import Call
+
+SWEEP_S = 0.1
+
+
+class Overdue:
+    """Calls with a deadline of their own; each that misses it is handed to `expire`, at most one sweep late.
+
+    One timer for all of them, and none while there are none: a timer for each would cost more than the sweep.
+    """
+
+    __slots__ = ("_calls", "_expire", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Call], None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._calls: dict[Call, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, call: Call) -> None:
+        """The call expires at its `deadline_ns` unless it is forgotten before."""
+        self._calls[call] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def forget(self, call: Call) -> None:
+        """The call, watched or not, does not expire any more."""
+        self._calls.pop(call, None)
+
+    def sweep(self, now_ns: int) -> None:
+        """Every watched call whose deadline has passed was handed over."""
+        for call in [call for call in self._calls if call.deadline_ns <= now_ns]:
+            del self._calls[call]
+            self._expire(call)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        self.sweep(monotonic_ns())
+        if self._calls and self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)

@@ -1,0 +1,121 @@
+"""Parameters of requests and tensors: their caps, their types, and the few that the gateway acts on.
+
+Source: Open Inference Protocol v2, InferParameter; Triton's extensions for sequences, scheduling policy,
+classification and shared memory.
+"""
+
+from collections.abc import Mapping
+
+from gateway.api.naming import shown
+from gateway.errors import InvalidArgument, Unimplemented
+from gateway.pb import inference_pb2 as pb
+
+Value = str | int | float | bool
+MAX_PARAMETERS = 64
+MAX_PARAMETER_BYTES = 4096
+NONE: Mapping[str, Value] = {}
+
+_RESERVED = frozenset({"headers", "binary_data_output"})
+_RESERVED_PREFIX = "triton_"
+FINAL_RESPONSE = "triton_enable_empty_final_response"
+_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+_INTEGERS = ("int64_param", "uint64_param")
+_TYPES: Mapping[str, tuple[str, ...]] = {
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
+    "sequence_start": ("bool_param",),
+    "sequence_end": ("bool_param",),
+    "priority": _INTEGERS,
+    "timeout": _INTEGERS,
+    FINAL_RESPONSE: ("bool_param",),
+}
+_NOT_NEGATIVE = frozenset({"priority", "timeout"})
+
+
+def read_request(request: pb.ModelInferRequest, *, streamed: bool = False) -> Mapping[str, Value]:
+    """The request's parameters by name.
+
+    Raises: InvalidArgument (too many, too large, unset, reserved, or a known one of the wrong type or sign).
+    """
+    fields = request.parameters
+    if not len(fields):
+        return NONE
+    _check_count(len(fields), "the request")
+    values: dict[str, Value] = {}
+    for name, field in fields.items():
+        kind, value = _read(name, field, "the request")
+        reserved = name in _RESERVED or name.startswith(_RESERVED_PREFIX)
+        if reserved and not (streamed and name == FINAL_RESPONSE):
+            raise InvalidArgument(f"parameter {shown(name)} is reserved and cannot be set by a request")
+        allowed = _TYPES.get(name)
+        if allowed is not None and kind not in allowed:
+            raise InvalidArgument(
+                f"invalid value type for parameter {name!r}: expected {' or '.join(allowed)}, got {kind}"
+            )
+        if name in _NOT_NEGATIVE and isinstance(value, int) and value < 0:
+            raise InvalidArgument(f"parameter {name!r} is {value}: it cannot be negative")
+        values[name] = value
+    return values
+
+
+def timeout_ns(parameters: Mapping[str, Value]) -> int:
+    """How long the caller is willing to wait, 0 where the request does not say.
+
+    Units: the parameter is in microseconds.
+    """
+    timeout_us = parameters.get("timeout", 0)
+    return timeout_us * 1000 if isinstance(timeout_us, int) else 0
+
+
+def check_tensor(name: str, fields: Mapping[str, pb.InferParameter], kind: str) -> None:
+    """The parameters of one input or output are within the caps and ask for nothing that is not done.
+
+    Raises: InvalidArgument, Unimplemented (shared memory).
+    """
+    where = f"{kind} {shown(name)}"
+    _check_count(len(fields), where)
+    for key, field in fields.items():
+        _read(key, field, where)
+        if key in _SHARED_MEMORY:
+            raise Unimplemented(
+                f"parameter {key!r} of {where}: shared memory is not supported, send the data in the message"
+            )
+
+
+def class_count(name: str, fields: Mapping[str, pb.InferParameter]) -> int:
+    """How many top classes the caller wants of an output instead of its values; 0: the values.
+
+    Raises: InvalidArgument.
+    """
+    field = fields.get("classification")
+    if field is None:
+        return 0
+    kind = field.WhichOneof("parameter_choice")
+    if kind not in _INTEGERS:
+        raise InvalidArgument(
+            f"invalid value type for parameter 'classification' of output {shown(name)}: "
+            f"expected int64_param, got {kind}"
+        )
+    count = int(getattr(field, kind))
+    if not 0 < count < 1 << 32:
+        raise InvalidArgument(
+            f"parameter 'classification' of output {shown(name)} is {count}: 1 to 2^32 - 1 is allowed"
+        )
+    return count
+
+
+def _check_count(count: int, where: str) -> None:
+    if count > MAX_PARAMETERS:
+        raise InvalidArgument(f"{where} has {count} parameters, the limit is {MAX_PARAMETERS}")
+
+
+def _read(name: str, field: pb.InferParameter, where: str) -> tuple[str, Value]:
+    kind = field.WhichOneof("parameter_choice")
+    if kind is None:
+        raise InvalidArgument(f"parameter {shown(name)} of {where} has no value")
+    value: Value = getattr(field, kind)
+    size = len(name.encode()) + (len(value.encode()) if isinstance(value, str) else 0)
+    if size > MAX_PARAMETER_BYTES:
+        raise InvalidArgument(
+            f"parameter {shown(name)} of {where} takes {size} bytes, the limit is {MAX_PARAMETER_BYTES}"
+        )
+    return kind, value

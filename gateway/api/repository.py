@@ -1,0 +1,131 @@
+"""The model repository extension: what is there, loading, unloading.
+
+Source: Triton's model repository extension.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from gateway.api.naming import check_model_name, shown
+from gateway.errors import InvalidArgument, Unimplemented
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.catalog import Catalog
+from gateway.serving.version import State
+
+_Parameters = Mapping[str, pb.ModelRepositoryParameter]
+_Index = pb.RepositoryIndexResponse.ModelIndex
+MAX_CONFIG_BYTES = 1 << 20
+_FILE = "file:"
+_STATES: Mapping[State, tuple[str, str]] = {
+    State.START: ("LOADING", ""),
+    State.LOADING: ("LOADING", ""),
+    State.AVAILABLE: ("READY", ""),
+    State.UNLOADING: ("UNLOADING", ""),
+    State.END: ("UNAVAILABLE", "unloaded"),
+    State.FAILED: ("UNAVAILABLE", ""),
+}
+
+
+class Repository(Protocol):
+    """Loads and unloads in every worker of the host."""
+
+    async def load(self, model: str, config: str | None) -> None:
+        """The model's versions serve in every worker; `config` (JSON) takes the place of its config.pbtxt.
+
+        Raises: GatewayError; then what served before serves on.
+        """
+
+    async def unload(self, model: str) -> None:
+        """No worker serves the model any more.
+
+        Raises: GatewayError.
+        """
+
+
+def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+    """Every version with its state and, where it cannot serve, the reason; only the ready ones if asked for.
+
+    Raises: Unimplemented (a repository is named).
+    """
+    _check_repository(request.repository_name)
+    entries = []
+    seen = set()
+    for status in catalog.states():
+        state, reason = _STATES[status.state]
+        seen.add(status.model)
+        if not request.ready or status.state is State.AVAILABLE:
+            entries.append(
+                _Index(name=status.model, version=status.version, state=state, reason=status.reason or reason)
+            )
+    if not request.ready:
+        entries.extend(_Index(name=model) for model in catalog.models() if model not in seen)
+    return pb.RepositoryIndexResponse(models=entries)
+
+
+async def load(repository: Repository, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+    """The model is loaded, again if it was, in every worker.
+
+    Raises: InvalidArgument, Unimplemented (files in the request), and what loading raises.
+    """
+    _check_repository(request.repository_name)
+    check_model_name(request.model_name)
+    await repository.load(request.model_name, _config(request.parameters))
+    return pb.RepositoryModelLoadResponse()
+
+
+async def unload(repository: Repository, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+    """The model is unloaded from every worker. No model depends on another, so `unload_dependents` changes nothing.
+
+    Raises: InvalidArgument, and what unloading raises.
+    """
+    _check_repository(request.repository_name)
+    check_model_name(request.model_name)
+    for name, parameter in request.parameters.items():
+        if name != "unload_dependents":
+            raise _unexpected(name, "unload_dependents")
+        _check_kind(name, parameter, "bool_param")
+    await repository.unload(request.model_name)
+    return pb.RepositoryModelUnloadResponse()
+
+
+def _config(parameters: _Parameters) -> str | None:
+    config: str | None = None
+    for name in sorted(parameters):
+        parameter = parameters[name]
+        if name.startswith(_FILE):
+            _check_file(name.removeprefix(_FILE))
+        elif name == "config":
+            _check_kind(name, parameter, "string_param")
+            config = parameter.string_param
+            if len(config.encode()) > MAX_CONFIG_BYTES:
+                raise InvalidArgument(
+                    f"parameter 'config' has {len(config)} characters, the limit is {MAX_CONFIG_BYTES}"
+                )
+        else:
+            raise _unexpected(name, "config")
+    return config
+
+
+def _check_file(path: str) -> None:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or not path.isprintable():
+        raise InvalidArgument(f"file name {shown(path)} does not stay inside the model's directory")
+    raise Unimplemented(
+        f"file {shown(path)}: models are not taken from requests; put them into the model repository and load again"
+    )
+
+
+def _check_kind(name: str, parameter: pb.ModelRepositoryParameter, expected: str) -> None:
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind != expected:
+        raise InvalidArgument(f"invalid value type for parameter {name!r}: expected {expected}, got {kind}")
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise Unimplemented(f"repository_name {shown(name)}: there is one repository, leave the name empty")
+
+
+def _unexpected(name: str, allowed: str) -> InvalidArgument:
+    return InvalidArgument(f"unexpected parameter {shown(name)}: {allowed} is allowed")

@@ -1,0 +1,198 @@
+"""ModelStreamInfer: many exchanges on one stream.
+
+1. Each request goes the way of a unary one: its own decision, its own batch, its own answer.
+2. Answers are sent in the order in which they are ready; requests for one version are normally ready in the order they
+   came. A client that needs to match them uses the id, which every answer and error echoes.
+3. At most `limit` requests of a stream are unanswered or unsent; beyond that the stream is not read, so a client that
+   does not read its answers is held back by HTTP/2 flow control.
+4. An error is an answer with `error_message`, and the stream goes on; with metadata `triton_grpc_error: true` it ends
+   the stream with its status.
+
+Source: Triton's decoupled (streaming) extension.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from time import monotonic_ns
+from typing import Protocol
+
+from gateway.api.exchange import Exchanges, Metadata
+from gateway.api.wire import varint
+from gateway.errors import GatewayError
+from gateway.pb import inference_pb2 as pb
+
+MAX_IN_FLIGHT = 64
+_GRPC_ERRORS = "triton_grpc_error"
+_FINAL = "triton_final_response"
+_CODE = "x-gateway-code"
+_INFER_RESPONSE_TAG = b"\x12"  # field 2, length-delimited
+_REMEMBERED_PARAMETERS = 1024
+
+
+class StreamContext(Protocol):
+    """What a stream needs of grpc's context."""
+
+    def invocation_metadata(self) -> "tuple[tuple[str, str | bytes], ...]": ...
+
+    def time_remaining(self) -> float | None: ...
+
+
+class Streams:
+    """Serves streams, and keeps what their answers have in common."""
+
+    def __init__(self, exchanges: Exchanges, *, limit: int = MAX_IN_FLIGHT) -> None:
+        self._exchanges = exchanges
+        self._limit = limit
+        self._parameters: dict[Metadata, bytes] = {}
+
+    async def serve(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+    ) -> AsyncIterator[bytes]:
+        """The answers, each a serialized ModelStreamInferResponse.
+
+        Raises: GatewayError (of a request, if the client asked for errors as status).
+        """
+        stream = Stream(self._exchanges, context, limit=self._limit, describe=self.describe)
+        reader = asyncio.create_task(stream.read(requests))
+        try:
+            while (answer := await stream.next_answer()) is not None:
+                yield answer
+            await reader
+        finally:
+            reader.cancel()
+            stream.abandon()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    def describe(self, trailers: Metadata) -> bytes:
+        """The response parameters of a streamed answer, serialized: a stream has trailing metadata only once."""
+        described = self._parameters.get(trailers)
+        if described is None:
+            if len(self._parameters) >= _REMEMBERED_PARAMETERS:
+                self._parameters.clear()
+            described = self._parameters[trailers] = _with_parameters(
+                pb.ModelInferResponse(), trailers
+            ).SerializeToString()
+        return described
+
+
+class Stream:
+    """One stream's requests in flight and answers not yet sent."""
+
+    def __init__(
+        self, exchanges: Exchanges, context: StreamContext, *, limit: int, describe: Callable[[Metadata], bytes]
+    ) -> None:
+        self._exchanges = exchanges
+        self._metadata = _text_metadata(context)
+        self._as_status = self._metadata.get(_GRPC_ERRORS, "").lower() == "true"
+        remaining_s = context.time_remaining()
+        self.deadline_ns = 0 if remaining_s is None else monotonic_ns() + int(remaining_s * 1e9)
+        self.describe = describe
+        self._room = asyncio.Semaphore(limit)
+        self._answers: deque[bytes | GatewayError] = deque()
+        self._arrived = asyncio.Event()
+        self._open: set[StreamCaller] = set()
+        self._reading = True
+
+    async def read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
+        """Every request of the stream was opened."""
+        try:
+            async for request in requests:
+                await self._room.acquire()
+                caller = StreamCaller(self, request)
+                self._open.add(caller)
+                self._exchanges.open(request, caller)
+        finally:
+            self._reading = False
+            self._arrived.set()
+
+    async def next_answer(self) -> bytes | None:
+        """The next answer, or None when the client has half-closed and every request was answered.
+
+        Raises: GatewayError (errors were asked for as status).
+        """
+        while not self._answers:
+            if not self._reading and not self._open:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        answer = self._answers.popleft()
+        self._room.release()
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
+
+    def metadata_value(self, name: str) -> str | None:
+        """The first value of a metadata field of the stream."""
+        return self._metadata.get(name)
+
+    def settle(self, caller: "StreamCaller", answer: bytes) -> None:
+        """The answer to one request goes out next."""
+        self._open.discard(caller)
+        self._answers.append(answer)
+        self._arrived.set()
+
+    def refuse(self, caller: "StreamCaller", error: GatewayError, refusal: bytes) -> None:
+        """The error of one request goes out next, in the form the client asked for."""
+        self._open.discard(caller)
+        self._answers.append(error if self._as_status else refusal)
+        self._arrived.set()
+
+    def abandon(self) -> None:
+        """Nobody waits for the answers any more: what is in flight was cancelled."""
+        for caller in list(self._open):
+            caller.cancel()
+
+
+class StreamCaller:
+    """The caller of one exchange of a stream."""
+
+    __slots__ = ("_cancel", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
+
+    def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
+        self._stream = stream
+        # Kept for errors only: an exchange's answer carries its own names and id.
+        self._request = pb.ModelInferResponse(model_name=request.model_name[:128], id=request.id[:256])
+        self._cancel: Callable[[], None] | None = None
+        self._trailers: Metadata = ()
+        self.deadline_ns = stream.deadline_ns
+        self.message_size = request.ByteSize()
+
+    def answer(self, message: bytes) -> None:
+        parameters = self._stream.describe(self._trailers)
+        # Serialized messages joined are those messages merged.
+        size = varint(len(message) + len(parameters))
+        self._stream.settle(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
+
+    def fail(self, error: GatewayError) -> None:
+        response = _with_parameters(self._request, (*self._trailers, (_CODE, error.code.name)))
+        refusal = pb.ModelStreamInferResponse(error_message=str(error), infer_response=response)
+        self._stream.refuse(self, error, refusal.SerializeToString())
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        self._cancel = callback
+
+    def metadata_value(self, name: str) -> str | None:
+        return self._stream.metadata_value(name)
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        self._trailers = trailing_metadata
+
+    def cancel(self) -> None:
+        """The exchange was told that nobody waits for it."""
+        if self._cancel is not None:
+            self._cancel()
+
+
+def _with_parameters(response: pb.ModelInferResponse, trailers: Metadata) -> pb.ModelInferResponse:
+    response.parameters[_FINAL].bool_param = True
+    for name, value in trailers:
+        response.parameters[name].string_param = value
+    return response
+
+
+def _text_metadata(context: StreamContext) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        values.setdefault(name, value.decode("latin-1") if isinstance(value, bytes) else value)
+    return values

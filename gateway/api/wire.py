@@ -1,0 +1,80 @@
+"""Protobuf's wire format where a message object would cost more than it gives: large requests, ready-made answers.
+
+Source: protobuf encoding specification.
+"""
+
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+
+from gateway.errors import InvalidArgument
+from gateway.pb import inference_pb2 as pb
+
+# Below this protobuf's own copies of raw tensors are cheaper than walking the fields here.
+LARGE_BYTES = 128 * 1024
+_RAW_INPUT_TAG = 7 << 3 | 2
+_LENGTH_DELIMITED = 2
+
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
+
+Raw = Sequence[bytes | memoryview]
+
+
+def varint(value: int) -> bytes:
+    """The encoding of an unsigned number."""
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def parse(message: bytes) -> tuple[pb.ModelInferRequest, Raw]:
+    """The request and its raw tensors; those of a large message are views of it, which protobuf would copy twice.
+
+    Raises: InvalidArgument (the bytes are not a ModelInferRequest).
+    """
+    rest: bytes | None = None
+    views: list[memoryview] = []
+    if len(message) >= LARGE_BYTES:
+        rest = _without_raw(message, views)
+    try:
+        request = pb.ModelInferRequest.FromString(message if rest is None else rest)
+    except (DecodeError, ValueError):
+        raise InvalidArgument(f"the request's {len(message)} bytes are not a ModelInferRequest") from None
+    return request, request.raw_input_contents if rest is None else views
+
+
+def _without_raw(message: bytes, views: list[memoryview]) -> bytes | None:
+    """The message without its raw tensors, which are put into `views`; None where protobuf has to look at it itself."""
+    view = memoryview(message)
+    kept: list[memoryview] = []
+    offset, kept_from, size = 0, 0, len(message)
+    while offset < size:
+        start = offset
+        tag, offset = read_varint(message, offset)
+        if offset < 0 or tag & 7 != _LENGTH_DELIMITED:
+            return None  # every field of a ModelInferRequest is length-delimited
+        length, offset = read_varint(message, offset)
+        if offset < 0 or length > size - offset:
+            return None
+        if tag == _RAW_INPUT_TAG:
+            kept.append(view[kept_from:start])
+            views.append(view[offset : offset + length])
+            kept_from = offset + length
+        offset += length
+    kept.append(view[kept_from:])
+    return b"".join(kept)
+
+
+def read_varint(message: bytes, offset: int) -> tuple[int, int]:
+    """A number of at most five bytes and the offset behind it; the offset is -1 where there is none."""
+    value = 0
+    for place, byte in enumerate(message[offset : offset + 5]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, offset + place + 1
+    return 0, -1

@@ -1,0 +1,126 @@
+"""One worker's worth of real parts behind a real port: catalog, engine, log, servicers, transport."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+
+from gateway.api.health import Health
+from gateway.api.inference import InferenceService
+from gateway.api.reflection import add_reflection
+from gateway.pb.inference_pb2_grpc import (
+    GRPCInferenceServiceStub,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from gateway.records.log import PredictionLog
+from gateway.routing.snapshot import Snapshot
+from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.server import ServerOptions
+from gateway.serving.admission import Admission
+from gateway.serving.catalog import Catalog
+from gateway.serving.engine import Engine
+from gateway.serving.intents import IntentStore
+from gateway.serving.lifecycle import Pipeline
+from gateway.serving.probe import Prober
+from gateway.serving.repository import Repository
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.sums import Tree, branch
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
+
+MAX_ANSWER_BYTES = 4 << 20
+CLIENT_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+@dataclass
+class Rules:
+    """The rules of the moment, set by hand where a worker has its feed."""
+
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot.of("tests", 0, ()))
+
+
+@dataclass
+class OneWorker:
+    """Loads, unloads and counts for a host with one worker."""
+
+    catalog: Catalog
+    counters: Counters
+
+    async def load(self, model: str, config: str | None) -> None:
+        await self.catalog.load(model, config)
+
+    async def unload(self, model: str) -> None:
+        await self.catalog.unload(model)
+
+    async def sums(self) -> Tree:
+        return branch(self.counters.snapshot(), "sums")
+
+
+@dataclass
+class Stand:
+    """What a test may look at."""
+
+    catalog: Catalog
+    engine: Engine
+    rules: Rules
+    counters: Counters
+    log: PredictionLog
+    health: Health
+    repository: Path
+    address: str
+    channel: grpc.aio.Channel
+    stub: GRPCInferenceServiceStub
+
+
+@asynccontextmanager
+async def standing(
+    repository: Path, data: Path, *, probes: Path, max_requests: int = 1000, stream_limit: int = 64
+) -> AsyncIterator[Stand]:
+    """A worker that serves the repository; every model of it has been loaded, or has failed to."""
+    async with AsyncExitStack() as stack:
+        loader = FilesystemLoader(repository, ContentStore(data / "content"))
+        pipeline = Pipeline(loader, Prober(probes, concurrency=2), intra_threads=1)
+        catalog = Catalog(Repository(repository, loader.fingerprint), pipeline, IntentStore(data / "state"))
+        stack.push_async_callback(catalog.close)
+        counters = Counters()
+        log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()))
+        rules = Rules()
+        admission = Admission(max_requests=max_requests, max_bytes=1 << 28)
+        engine = Engine(catalog, rules, counters, log, admission, threads=2)
+        stack.callback(engine.close)
+        catalog.attach(engine.attach, engine.detach)
+        flushing = asyncio.create_task(log.run())
+        stack.push_async_callback(_ended, log, flushing)
+        host = OneWorker(catalog, counters)
+        server = GrpcioServer(ServerOptions(reuse_port=False))
+        health = Health(catalog, max_watchers=4)
+        service = InferenceService(
+            engine,
+            catalog,
+            repository=host,
+            counts=host,
+            max_answer_bytes=MAX_ANSWER_BYTES,
+            max_stream_requests=stream_limit,
+        )
+        add_GRPCInferenceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        add_reflection(server)
+        await catalog.poll()
+        await server.start()
+        stack.push_async_callback(server.stop, 0.0)
+        address = f"127.0.0.1:{server.port}"
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS))
+        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        yield Stand(catalog, engine, rules, counters, log, health, repository, address, channel, stub)
+
+
+async def _ended(log: PredictionLog, flushing: "asyncio.Task[None]") -> None:
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    await log.close()

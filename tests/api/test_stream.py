@@ -1,0 +1,137 @@
+"""Streams: the wrapper message, errors inside it, many requests in flight, bounded buffers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from gateway.pb import inference_pb2 as pb
+from tests.api.conftest import fill_small
+from tests.api.stand import Stand, standing
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def request_of(value: float, *, request_id: str = "", model: str = "affine") -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=model, id=request_id)
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    request.raw_input_contents.append(np.full(4, value, np.float32).tobytes())
+    return request
+
+
+async def sent(*requests: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferRequest]:
+    for request in requests:
+        yield request
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 (the engine has no event for it)
+            await asyncio.sleep(0)
+
+
+async def test_every_request_of_a_stream_has_its_answer(stand: Stand) -> None:
+    requests = [request_of(value, request_id=str(value)) for value in range(300)]
+    answers = {}
+    async for answer in stand.stub.ModelStreamInfer(sent(*requests)):
+        assert not answer.error_message
+        response = answer.infer_response
+        answers[response.id] = np.frombuffer(response.raw_output_contents[0], np.float32).tolist()
+    assert answers == {str(value): [3.0 * value] * 4 for value in range(300)}
+
+
+async def test_a_streamed_answer_says_what_served(stand: Stand) -> None:
+    (answer,) = [answer async for answer in stand.stub.ModelStreamInfer(sent(request_of(1)))]
+    parameters = answer.infer_response.parameters
+    assert parameters["x-gateway-version"].string_param == "2"
+    assert {"x-gateway-arm", "x-gateway-revision", "x-gateway-reason"} <= set(parameters)
+    assert parameters["triton_final_response"].bool_param
+
+
+async def test_an_error_is_an_answer_and_the_stream_goes_on(stand: Stand) -> None:
+    requests = [
+        request_of(1, request_id="a"),
+        request_of(1, request_id="b", model="nobody"),
+        request_of(1, request_id="c", model="simple"),
+        request_of(1, request_id="d"),
+    ]
+    answers = {answer.infer_response.id: answer async for answer in stand.stub.ModelStreamInfer(sent(*requests))}
+    assert set(answers) == {"a", "b", "c", "d"}
+    assert answers["b"].error_message == "Request for unknown model: 'nobody' is not found"
+    assert answers["b"].infer_response.parameters["x-gateway-code"].string_param == "NOT_FOUND"
+    assert "unexpected inference input 'x'" in answers["c"].error_message
+    assert answers["c"].infer_response.parameters["x-gateway-version"].string_param == "1"
+    assert answers["d"].infer_response.raw_output_contents[0] == np.full(4, 3, np.float32).tobytes()
+
+
+async def test_errors_end_the_stream_if_the_client_wants_that(stand: Stand) -> None:
+    call = stand.stub.ModelStreamInfer(
+        sent(request_of(1), request_of(1, model="nobody")), metadata=(("triton_grpc_error", "true"),)
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [answer async for answer in call]
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_stream_may_ask_for_the_final_response(stand: Stand) -> None:
+    request = request_of(1)
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    (answer,) = [answer async for answer in stand.stub.ModelStreamInfer(sent(request))]
+    assert not answer.error_message
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
+
+
+async def test_an_empty_stream_ends(stand: Stand) -> None:
+    assert [answer async for answer in stand.stub.ModelStreamInfer(sent())] == []
+
+
+async def test_answers_go_out_when_they_are_ready(stand: Stand) -> None:
+    slow = pb.ModelInferRequest(model_name="slow", id="slow", raw_input_contents=[bytes(256)])
+    slow.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+    answers = stand.stub.ModelStreamInfer(sent(slow, request_of(1, request_id="fast")))
+    order = [answer.infer_response.id async for answer in answers]
+    assert order == ["fast", "slow"]
+
+
+async def test_a_stream_that_goes_away_leaves_nothing(stand: Stand) -> None:
+    async def endless() -> AsyncIterator[pb.ModelInferRequest]:
+        while True:
+            slow = pb.ModelInferRequest(model_name="slow", raw_input_contents=[bytes(256)])
+            slow.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+            yield slow
+
+    call = stand.stub.ModelStreamInfer(endless())
+    await call.read()
+    call.cancel()
+    await until(lambda: stand.engine.in_flight == 0)
+
+
+async def test_the_requests_of_a_stream_in_flight_are_bounded(tmp_path: Path, probes: Path) -> None:
+    fill_small(tmp_path / "models")
+    async with standing(tmp_path / "models", tmp_path, probes=probes, stream_limit=3) as small:
+        most = 0
+
+        async def many() -> AsyncIterator[pb.ModelInferRequest]:
+            nonlocal most
+            for value in range(100):
+                most = max(most, small.engine.in_flight)
+                yield request_of(value, request_id=str(value))
+
+        seen = 0
+        async for answer in small.stub.ModelStreamInfer(many()):
+            assert not answer.error_message
+            seen += 1
+        assert seen == 100
+        assert most <= 3
+
+
+async def test_a_request_on_a_stream_may_limit_its_time(stand: Stand) -> None:
+    slow = pb.ModelInferRequest(model_name="slow", raw_input_contents=[bytes(256)])
+    slow.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+    slow.parameters["timeout"].int64_param = 1
+    (answer,) = [answer async for answer in stand.stub.ModelStreamInfer(sent(slow))]
+    assert answer.infer_response.parameters["x-gateway-code"].string_param == "DEADLINE_EXCEEDED"
