@@ -1,0 +1,69 @@
+# make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
+# make test    every test;  make check  style and types;  make protos  generated code;  make clean
+# Needs Python >= 3.11 and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+TESTS ?=
+MODELS := $(or $(GATEWAY_MODEL_REPOSITORY),models)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := $(wildcard constraints.txt)
+INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+# Its wheel holds the flights that a demo model learns from; what it depends on is not wanted.
+FLIGHTS := popmon==1.4.12
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format protos clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "The gateway needs Python >= 3.11, and $(PYTHON) is `$(PYTHON) --version 2>&1`." \
+	       "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module does not work here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# One stamp for what serving needs, one for the tools, so that `make run` does not wait for the tools.
+$(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@echo "installing the gateway into $(VENV) (a minute or two the first time)"
+	@$(INSTALL) --editable '.[demo]'
+	@$(INSTALL) --no-deps '$(FLIGHTS)'
+	@touch $@
+
+$(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
+	@echo "installing test and development tools into $(VENV)"
+	@$(INSTALL) --editable '.[demo,load,dev]'
+	@touch $@
+
+# The demo repository is made once; one that is there already, or is named, is served as it is.
+$(MODELS): | $(VENV)/.serves
+	@echo "training the demo models into $(MODELS)"
+	@$(BIN)/python -m gateway.demo $(MODELS).making
+	@mv $(MODELS).making $(MODELS)
+
+run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS))
+	@exec $(BIN)/gateway serve $(ARGS)
+
+test: $(VENV)/.develops
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.develops
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.develops
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+protos: $(VENV)/.develops
+	$(BIN)/python protos/generate.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

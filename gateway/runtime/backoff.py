@@ -1,0 +1,43 @@
+"""How long a dead child stays dead, and when a silent one counts as hung: pure arithmetic."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Units: seconds on the monotonic clock."""
+
+    silence_s: float = 2.5  # without a beat; five beats are missed by then
+    start_s: float = 60.0  # until the first beat: imports, before the loop runs
+    healthy_s: float = 10.0  # a child that served this long was well: its next death counts as the first
+    first_backoff_s: float = 0.25
+    longest_backoff_s: float = 15.0
+    check_s: float = 0.25
+
+    def delay(self, quick_deaths: int) -> float:
+        """How long to wait before the next start, after so many deaths in a row that came quickly.
+
+        The first costs nothing: most crashes are one bad request or the OOM killer, and N - 1 workers carry the load.
+        """
+        if quick_deaths <= 1:
+            return 0.0
+        return min(self.longest_backoff_s, self.first_backoff_s * 2.0 ** min(quick_deaths - 2, 30))
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When a child was last heard of, on a clock that stands still while the supervisor itself does not run."""
+
+    heard_at: float
+    beaten: bool = False
+
+    def heard(self, now: float) -> None:
+        self.heard_at = now
+        self.beaten = True
+
+    def excuse(self, late_s: float) -> None:
+        """The supervisor could not listen for that long, so the child is not to blame for it."""
+        self.heard_at += late_s
+
+    def hung(self, now: float, timing: Timing) -> bool:
+        return now - self.heard_at > (timing.silence_s if self.beaten else timing.start_s)

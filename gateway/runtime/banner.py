@@ -1,0 +1,50 @@
+"""What the operator reads when everything is ready."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import gateway
+from gateway.runtime.config import Config
+from gateway.runtime.options import BY_NAME, masked_url
+
+
+def banner(config: Config, ports: Mapping[str, int]) -> str:
+    """The addresses, and three commands that work as printed from the directory that the gateway was started in."""
+    host = _connectable(config.listen.host)
+    grpc_address, metrics_address = f"{host}:{ports['grpc']}", f"{host}:{ports['metrics']}"
+    store = masked_url(config.store.redis_url) if config.store.redis_url else f"embedded Valkey, {config.valkey_dir}"
+    command = _command()
+    server = "" if grpc_address == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {grpc_address}"
+    workers = config.process.workers
+    return f"""
+gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"}
+  inference, control   grpc://{grpc_address}
+  metrics, health      http://{metrics_address}/metrics
+  models               {config.models.repository}
+  rules                {store}
+  prediction log       {config.log_dir}
+
+Try next, from another shell in {Path.cwd()}:
+  {command} models{server}
+  {command} workers{server}
+  {command} log tail{server}
+
+Ctrl-C stops everything.
+"""
+
+
+def _connectable(host: str) -> str:
+    """The address for a client on this host."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{shown}]" if ":" in shown else shown
+
+
+def _command() -> str:
+    """The gateway command as it can be typed in this directory."""
+    script = Path(sys.executable).with_name("gateway")
+    if not script.exists():
+        return f"{sys.executable} -m gateway.cli"
+    relative = os.path.relpath(script)
+    return relative if not relative.startswith("..") else str(script)

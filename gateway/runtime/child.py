@@ -1,0 +1,169 @@
+"""A child process's side of what the supervisor and its children agree on.
+
+1. The supervisor writes one JSON line to the child's standard input and keeps the pipe open: settings never stand in
+   the arguments or the environment, where other users can read them.
+2. The end of that pipe means that the supervisor is gone: the child stops. On Linux the kernel also kills the child
+   then, which reaches one that hangs.
+3. On descriptor 3 the child writes JSON lines: `{"ready": true}` once it serves, `{"beat": n}` twice a second from its
+   event loop, `{"draining": true}` when it has begun to stop.
+4. SIGTERM asks for a stop that finishes what runs; the exit status is then 0.
+"""
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.runtime.config import Config, from_json
+from gateway.runtime.logs import start_logging
+
+REPORT_FD: Final = 3
+BEAT_SECONDS: Final = 0.5
+_SETTINGS_LIMIT_BYTES: Final = 1 << 20
+_PR_SET_PDEATHSIG: Final = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a child is told: the configuration, which child it is, and of which run of the gateway.
+
+    `instance` is new with every start of the supervisor, `boot` with every start of a child. `predecessor` is the boot
+    of the child that died in this place, "" if none did.
+    """
+
+    config: Config
+    role: str
+    slot: int
+    instance: str
+    boot: str
+    supervisor_pid: int
+    predecessor: str = ""
+
+    def to_json(self) -> str:
+        head = {name: getattr(self, name) for name in self.__slots__ if name != "config"}
+        return json.dumps({**head, "config": json.loads(self.config.to_json())})
+
+
+def read_settings() -> Settings:
+    """The settings that the supervisor sent to this process, which from here on dies with it.
+
+    Order: before the event loop runs.
+    """
+    os.set_inheritable(REPORT_FD, False)
+    raw = json.loads(_first_line(0))
+    settings = Settings(
+        config=from_json(json.dumps(raw["config"])),
+        role=str(raw["role"]),
+        slot=int(raw["slot"]),
+        instance=str(raw["instance"]),
+        boot=str(raw["boot"]),
+        supervisor_pid=int(raw["supervisor_pid"]),
+        predecessor=str(raw["predecessor"]),
+    )
+    die_with(settings.supervisor_pid)
+    start_logging(f"{settings.role}-{settings.slot}", settings.config.process.log_level)
+    return settings
+
+
+def die_with(parent_pid: int) -> None:
+    """The kernel kills this process when its parent ends; where it cannot, the end of standard input must do."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            _log.warning("prctl(PR_SET_PDEATHSIG) failed: %s", os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent_pid:  # it had ended before the kernel was asked
+        raise SystemExit(1)
+
+
+class Lifeline:
+    """The running child's link to its supervisor.
+
+    `stopping` is set when the child is to end; `orphaned` says that nobody waits for it to finish its work.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.orphaned = False
+        self._draining = False
+
+    def ready(self) -> None:
+        """The supervisor counts this child as serving."""
+        self._report({"ready": True})
+
+    def draining(self) -> None:
+        """The supervisor no longer does."""
+        self._draining = True
+        self._report({"draining": True})
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    async def beat(self) -> None:
+        """Beats until it is cancelled. A loop that is stuck does not beat, which is the point."""
+        count = 0
+        while True:
+            self._report({"beat": count})
+            count += 1
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _report(self, message: dict[str, object]) -> None:
+        try:
+            os.write(REPORT_FD, json.dumps(message).encode() + b"\n")
+        except BlockingIOError:
+            pass  # the supervisor is behind by thousands of beats; the next one says the same
+        except OSError:
+            self._orphan()
+
+    def _orphan(self) -> None:
+        self.orphaned = True
+        self.stopping.set()
+
+    def _readable(self) -> None:
+        try:
+            if os.read(0, 4096):
+                return  # nothing is said after the settings; what comes is not for us
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        asyncio.get_running_loop().remove_reader(0)
+        self._orphan()
+
+
+@asynccontextmanager
+async def lifeline() -> AsyncIterator[Lifeline]:
+    """The link, with signals and the end of standard input watched, beating until the block ends."""
+    loop = asyncio.get_running_loop()
+    line = Lifeline()
+    os.set_blocking(REPORT_FD, False)
+    os.set_blocking(0, False)
+    loop.add_reader(0, line._readable)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, line.stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it is meant for the supervisor
+    beating = asyncio.create_task(line.beat())
+    try:
+        yield line
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        loop.remove_reader(0)
+
+
+def _first_line(fd: int) -> bytes:
+    """Bytes up to the first newline; what follows stays in the pipe, for whoever waits for its end."""
+    line = bytearray()
+    while len(line) < _SETTINGS_LIMIT_BYTES:
+        byte = os.read(fd, 1)
+        if byte in (b"", b"\n"):
+            return bytes(line)
+        line += byte
+    raise ValueError(f"settings of more than {_SETTINGS_LIMIT_BYTES} bytes on standard input")

@@ -1,0 +1,47 @@
+"""The servicers of a worker on the transport that was chosen: the one place that knows all of them."""
+
+from dataclasses import dataclass
+
+from grpc_health.v1 import health_pb2_grpc
+
+from gateway.api.control import ControlService
+from gateway.api.health import Health
+from gateway.api.inference import InferenceService
+from gateway.api.reflection import add_reflection
+from gateway.pb import control_pb2_grpc, inference_pb2_grpc
+from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.ngh2_server import Ngh2Server
+from gateway.rpc.server import Server, ServerOptions
+from gateway.runtime.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """What a worker serves, beside reflection."""
+
+    inference: InferenceService
+    control: ControlService
+    health: Health
+
+
+def make_server(config: Config, servicers: Servicers) -> Server:
+    """A server with every servicer, not started yet."""
+    server = _transport(config)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, server)  # type: ignore[no-untyped-call]
+    control_pb2_grpc.add_ControlServicer_to_server(servicers.control, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(servicers.health, server)
+    if config.listen.reflection:
+        add_reflection(server)
+    return server
+
+
+def _transport(config: Config) -> Server:
+    listen = config.listen
+    options = ServerOptions(
+        host=listen.host,
+        port=listen.grpc_port,
+        max_receive_bytes=listen.max_message_bytes,
+        max_send_bytes=listen.max_message_bytes,
+        default_deadline_s=config.limits.default_deadline_seconds,
+    )
+    return Ngh2Server(options) if listen.transport == "ngh2" else GrpcioServer(options)

@@ -1,0 +1,170 @@
+"""What one worker does for the whole host: counts of all workers, and loading and unloading in all of them.
+
+Each worker answers the same operations to the others (`operations`), so any of them can be asked by a client.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument, NotFound
+from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
+from gateway.serving.catalog import Catalog
+from gateway.serving.registry import VersionStatus
+from gateway.serving.version import State
+from gateway.telemetry.sums import Tree, add_all, branch
+
+LOAD_LIMIT_S: Final = 600.0
+InForce = Callable[[str], frozenset[str]]
+_log = logging.getLogger(__name__)
+
+
+class HostCounts:
+    """The counts of all workers of this host, those of dead ones included while the control process lives."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def sums(self) -> Tree:
+        """The sums over all workers, as of now.
+
+        While the control process is being restarted: over the workers that answer.
+        """
+        try:
+            return await ask(self._peers.control, "counters", {})
+        except GatewayError as error:
+            _log.warning("the control process does not answer: %s", error)
+        answers = await self._peers.ask_all("counters", {})
+        return add_all(
+            branch(answer, "counters", "sums") for answer in answers.values() if not isinstance(answer, GatewayError)
+        )
+
+
+class HostFleet:
+    """The workers of this host, as far as versions are concerned."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
+        """What each other worker that answered says of the model's versions (of all models, if ""), by worker id."""
+        answers = await self._peers.ask_all("states", {"model": model}, own=False)
+        return {
+            str(answer["id"]): _statuses(answer.get("versions"))
+            for answer in answers.values()
+            if not isinstance(answer, GatewayError)
+        }
+
+    async def prepare(self, model: str, versions: Iterable[str]) -> None:
+        """Every worker of this host has loaded and warmed the versions, beside those that serve: a flip loads nothing.
+
+        Raises: FailedPrecondition naming what is not ready and why. A worker that is not there is not waited for.
+        """
+        payload: Payload = {"model": model, "versions": sorted(versions)}
+        answers = await self._peers.ask_all("prepare", payload, timeout_s=LOAD_LIMIT_S)
+        for answer in answers.values():
+            if isinstance(answer, NotFound):
+                raise FailedPrecondition(str(answer))
+            if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone):
+                raise answer
+
+
+class HostRepository:
+    """Loads and unloads in every worker of this host.
+
+    This worker goes first: what cannot be done at all fails here, with every other worker unchanged. A worker that is
+    not there needs nothing: it keeps to what operators asked for when it starts.
+    """
+
+    def __init__(self, catalog: Catalog, peers: Peers) -> None:
+        self._catalog = catalog
+        self._peers = peers
+
+    async def load(self, model: str, config: str | None) -> None:
+        await self._catalog.load(model, config)
+        await self._others("load", {"model": model, "config": config})
+
+    async def unload(self, model: str) -> None:
+        await self._catalog.unload(model)
+        await self._others("unload", {"model": model})
+
+    async def _others(self, operation: str, payload: Payload) -> None:
+        answers = await self._peers.ask_all(operation, payload, timeout_s=LOAD_LIMIT_S, own=False)
+        for slot, answer in sorted(answers.items()):
+            if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone):
+                _log.error("%s of %s failed in worker %d: %s", operation, payload["model"], slot, answer)
+                raise answer
+
+
+def operations(
+    catalog: Catalog, *, count: Callable[[], Payload], describe: Callable[[], Payload], in_force: InForce
+) -> Mapping[str, Operation]:
+    """What a worker answers to the other processes of its host.
+
+    `count` answers its counts with slot and boot, `describe` what it is; `in_force(model)` the versions that its rules
+    name now.
+    """
+
+    async def counters(_: Payload) -> Payload:
+        return count()
+
+    async def load(payload: Payload) -> Payload:
+        config = payload.get("config")
+        await catalog.load(_model(payload), config if isinstance(config, str) else None)
+        return {}
+
+    async def unload(payload: Payload) -> Payload:
+        await catalog.unload(_model(payload))
+        return {}
+
+    async def prepare(payload: Payload) -> Payload:
+        model, versions = _model(payload), payload.get("versions")
+        if not isinstance(versions, list):
+            raise InvalidArgument(f"versions is {versions!r}, allowed: a list of texts")
+        await catalog.require(model, {str(version) for version in versions} | in_force(model))
+        return {}
+
+    async def states(payload: Payload) -> Payload:
+        return {"id": describe()["id"], "versions": version_states(catalog, str(payload.get("model") or ""))}
+
+    async def worker(_: Payload) -> Payload:
+        return describe()
+
+    return {
+        "counters": counters,
+        "load": load,
+        "unload": unload,
+        "prepare": prepare,
+        "states": states,
+        "worker": worker,
+    }
+
+
+def version_states(catalog: Catalog, model: str = "") -> list[dict[str, object]]:
+    """Every version (of one model, if named) with its state, as JSON can hold it."""
+    return [
+        {
+            "model": status.model,
+            "version": status.version,
+            "state": status.state.name,
+            "reason": status.reason,
+            "digest": status.digest,
+            "in_flight": status.in_flight,
+            "max_batch_size": status.max_batch_size,
+        }
+        for status in catalog.states(model or None)
+    ]
+
+
+def _statuses(versions: object) -> list[VersionStatus]:
+    """What `version_states` made, read back from a worker of the same release."""
+    if not isinstance(versions, list):
+        return []
+    return [VersionStatus(**{**version, "state": State[version["state"]]}) for version in versions]
+
+
+def _model(payload: Payload) -> str:
+    model = payload.get("model")
+    if not isinstance(model, str):
+        raise InvalidArgument(f"model is {model!r}, allowed: text")
+    return model

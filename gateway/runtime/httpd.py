@@ -1,0 +1,133 @@
+"""A small HTTP/1.1 server for operators: GET of a few fixed paths, bounded in every direction.
+
+It serves scrapes, probes and a page, not applications, so it keeps no connection open: one request, one answer.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+_HEAD_LIMIT_BYTES: Final = 16 << 10
+_REQUEST_LIMIT_S: Final = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's head. Header names are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Page = Callable[[Request], Awaitable[Answer]]
+
+
+class HttpServer:
+    """Serves pages by exact path on a port that it shares (SO_REUSEPORT) with the supervisor's reservation."""
+
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
+        self._host = host
+        self._port = port
+        self._pages = dict(pages)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Raises: OSError if the port cannot be had."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((self._host, self._port))
+        self._server = await asyncio.start_server(self._serve, sock=listening, limit=_HEAD_LIMIT_BYTES)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            async with asyncio.timeout(_REQUEST_LIMIT_S):
+                answer, head_only = await self._exchange(reader)
+                writer.write(_encode(answer, head_only=head_only))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # the client went away or is too slow
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
+        try:
+            request = _parse(await reader.readuntil(b"\r\n\r\n"))
+        except asyncio.LimitOverrunError:
+            return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), False
+        except ValueError:
+            return _plain(HTTPStatus.BAD_REQUEST), False
+        return await self._answer(request), request.method == "HEAD"
+
+    async def _answer(self, request: Request) -> Answer:
+        page = self._pages.get(request.path)
+        if page is None:
+            return _plain(HTTPStatus.NOT_FOUND)
+        if request.method not in ("GET", "HEAD"):
+            return Answer(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+        try:
+            return await page(request)
+        except Exception:  # the boundary of a request
+            _log.exception("%s failed", request.path)
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _parse(head: bytes) -> Request:
+    """Raises: ValueError if it is not a request's head."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, protocol = first.split(" ")
+    if not protocol.startswith("HTTP/1.") or not target.startswith("/"):
+        raise ValueError("not HTTP/1")
+    headers = {}
+    for line in lines:
+        if line:
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise ValueError("a header without a colon")
+            headers[name.strip().lower()] = value.strip()
+    return Request(method, target.split("?", 1)[0], headers)
+
+
+def _plain(status: HTTPStatus) -> Answer:
+    return Answer(f"{status.phrase}\n".encode(), status=status)
+
+
+def _encode(answer: Answer, *, head_only: bool) -> bytes:
+    headers = {
+        "Content-Type": answer.content_type,
+        "Content-Length": str(len(answer.body)),
+        "Connection": "close",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+        **answer.headers,
+    }
+    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if head_only else head + answer.body

@@ -1,0 +1,141 @@
+"""What only one gateway may hold: its data directory and its ports."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from gateway.errors import FailedPrecondition
+from gateway.runtime.config import Config
+
+STATE_FILE: Final = "state.json"
+# How long the workers of a supervisor that was killed may still hold a port.
+_PORT_PATIENCE_S: Final = 1.0
+
+
+class InstanceLock:
+    """The lock on a data directory, held until it is closed or this process ends, whatever way."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Raises: FailedPrecondition naming the holder, or why the directory cannot be used."""
+        path = data_dir / "lock"
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FailedPrecondition(f"data-dir {str(data_dir)!r} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise FailedPrecondition(
+                f"data-dir {str(data_dir)!r} is in use by a running gateway (process {holder}): stop it with "
+                f"`kill {holder}`, or give this one another --data-dir"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Ports:
+    """The gateway's ports, reserved: bound, never listening, shared with the children by SO_REUSEPORT.
+
+    Without this a second gateway of the same user would join the port unseen, and the kernel would give it a share of
+    the connections.
+    """
+
+    def __init__(self, host: str, wanted: Mapping[str, int]) -> None:
+        """Reserves each; 0 is any free port.
+
+        Raises: FailedPrecondition naming the port that somebody else listens on, and its option.
+        """
+        self._sockets: list[socket.socket] = []
+        self.numbers: dict[str, int] = {}
+        try:
+            for option, port in wanted.items():
+                self.numbers[option] = self._reserve(host, port, option)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for held in self._sockets:
+            held.close()
+        self._sockets.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _reserve(self, host: str, port: int, option: str) -> int:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            if port:
+                _probe(family, host, port)
+            held = socket.socket(family, socket.SOCK_STREAM)
+            self._sockets.append(held)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                text = f"another process listens on {host}:{port}: stop it, or give another --{option}"
+            else:
+                text = f"cannot listen on {host}:{port} (--{option}): {error.strerror}"
+            raise FailedPrecondition(text) from None
+        number: int = held.getsockname()[1]
+        return number
+
+
+def _probe(family: int, host: str, port: int) -> None:
+    """Binds without sharing, which fails if anybody listens there. Raises: OSError."""
+    deadline = time.monotonic() + _PORT_PATIENCE_S
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                alone.bind((host, port))
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+        time.sleep(0.05)
+
+
+def make_directories(config: Config) -> None:
+    """The directories of a run exist, and the one for sockets belongs to this user alone.
+
+    Raises: FailedPrecondition.
+    """
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        config.socket_dir.mkdir(mode=0o700, exist_ok=True)
+        status = config.socket_dir.lstat()
+    except OSError as error:
+        raise FailedPrecondition(f"{error.filename!r} cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise FailedPrecondition(f"{str(config.socket_dir)!r} is not a directory of this user")
+    config.socket_dir.chmod(0o700)
+
+
+def write_state(path: Path, state: Mapping[str, object]) -> None:
+    """The file holds the state whole, or what it held before. Raises: OSError."""
+    staged = path.with_name(f"{path.name}.{os.getpid()}")
+    staged.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    staged.replace(path)

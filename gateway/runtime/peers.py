@@ -1,0 +1,245 @@
+"""What the processes of one host say to each other: JSON frames over unix sockets, one question at a time.
+
+A frame is four bytes of length, big-endian, and that many bytes of JSON: a question `{"operation", "payload"}`, an
+answer `{"payload"}` or `{"error": {"code", "text"}}`. Both sides refuse a frame over the limit before they read it.
+"""
+
+import asyncio
+import errno
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from gateway.errors import (
+    Cancelled,
+    Code,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GatewayError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+Payload = dict[str, object]
+Operation = Callable[[Payload], Awaitable[Payload]]
+
+FRAME_LIMIT_BYTES: Final = 16 << 20
+IDLE_LIMIT_S: Final = 30.0
+CONTROL_SOCKET: Final = "control.sock"
+
+_LENGTH: Final = Struct(">I")
+_log = logging.getLogger(__name__)
+
+
+class Aborted(GatewayError):
+    """A peer's StaleRevision; its text names the revisions."""
+
+    code = Code.ABORTED
+
+
+class PeerGone(Unavailable):
+    """Nobody answered on the socket: the process is being started, has ended, or went away meanwhile."""
+
+
+_BY_CODE: Final[Mapping[Code, type[GatewayError]]] = {
+    error.code: error
+    for error in (
+        Aborted,
+        Cancelled,
+        DeadlineExceeded,
+        FailedPrecondition,
+        InvalidArgument,
+        NotFound,
+        PermissionDenied,
+        ResourceExhausted,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+    )
+}
+
+
+def worker_socket(socket_dir: Path, slot: int) -> Path:
+    """Where the worker of that slot answers."""
+    return socket_dir / f"worker-{slot}.sock"
+
+
+class PeerServer:
+    """Answers questions on a unix socket that only this user can reach.
+
+    Order: after `start` the path answers; it replaces what another process may have bound there (the worker that this
+           one relieves), and `close` removes it only if it is still ours.
+    """
+
+    def __init__(self, path: Path, operations: Mapping[str, Operation]) -> None:
+        self._path = path
+        self._operations = dict(operations)
+        self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        staged = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        staged.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, staged, limit=1 << 16)
+        staged.chmod(0o600)
+        status = staged.stat()
+        self._identity = (status.st_dev, status.st_ino)
+        staged.replace(self._path)
+
+    async def close(self) -> None:
+        """No question is answered any more; those in work are cut off."""
+        if self._server is None:
+            return
+        self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        await self._server.wait_closed()
+        self._server = None
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return
+        if (status.st_dev, status.st_ino) == self._identity:
+            self._path.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> "PeerServer":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_LIMIT_S):
+                    question = await _read(reader)
+                writer.write(await self._answer(question))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            pass  # the other side has gone, or sits idle
+        except ValueError as error:
+            _log.warning("a peer sent what is no frame: %s", error)
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
+
+    async def _answer(self, question: Payload) -> bytes:
+        name, payload = question.get("operation"), question.get("payload")
+        try:
+            if not isinstance(name, str) or not isinstance(payload, dict):
+                raise InvalidArgument("a question has an operation (text) and a payload (object)")
+            operation = self._operations.get(name)
+            if operation is None:
+                raise Unimplemented(f"{self._path.name} does not answer {name!r}")
+            return _frame({"payload": await operation(payload)})
+        except GatewayError as error:
+            return _frame({"error": {"code": error.code.value, "text": str(error)}})
+        except Exception:  # the boundary of a request between processes
+            _log.exception("operation %s failed", name)
+            return _frame({"error": {"code": Code.INTERNAL.value, "text": str(Internal())}})
+
+
+async def ask(path: Path, operation: str, payload: Payload, timeout_s: float = 5.0) -> Payload:
+    """What the process behind that socket answers.
+
+    Raises: PeerGone (nobody answers there, or it went away meanwhile: the operation may have been done),
+            DeadlineExceeded, ResourceExhausted (the question is too large), or the GatewayError that the peer raised.
+    """
+    question = _frame({"operation": operation, "payload": payload})
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(question)
+            await writer.drain()
+            answer = await _read(reader)
+    except TimeoutError:
+        raise DeadlineExceeded(f"{path.name} did not answer {operation!r} within {timeout_s:g} s") from None
+    except (asyncio.IncompleteReadError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE):
+            raise ResourceExhausted(f"{path.name} cannot be asked: {error.strerror}") from None
+        raise PeerGone(f"{path.name} does not answer {operation!r}") from None
+    except ValueError as error:
+        raise Unavailable(f"{path.name} answered {operation!r} with what is no frame: {error}") from None
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    return _payload_of(answer, path, operation)
+
+
+class Peers:
+    """The workers of this host, asked together."""
+
+    def __init__(self, socket_dir: Path, own_slot: int, slots: int) -> None:
+        self._socket_dir = socket_dir
+        self._own_slot = own_slot
+        self._slots = slots
+
+    @property
+    def control(self) -> Path:
+        """The socket of the control process."""
+        return self._socket_dir / CONTROL_SOCKET
+
+    async def ask_all(
+        self, operation: str, payload: Payload, *, timeout_s: float = 5.0, own: bool = True
+    ) -> dict[int, Payload | GatewayError]:
+        """Each slot's answer or its error, by slot; this worker's own among them unless `own` is False.
+
+        All are asked at once, so it takes as long as the slowest. This worker's own answer comes over its socket like
+        every other's: one path for all.
+        """
+        slots = [slot for slot in range(self._slots) if own or slot != self._own_slot]
+        async with asyncio.TaskGroup() as group:
+            tasks = {slot: group.create_task(self._ask(slot, operation, payload, timeout_s)) for slot in slots}
+        return {slot: task.result() for slot, task in tasks.items()}
+
+    async def _ask(self, slot: int, operation: str, payload: Payload, timeout_s: float) -> Payload | GatewayError:
+        try:
+            return await ask(worker_socket(self._socket_dir, slot), operation, payload, timeout_s)
+        except GatewayError as error:
+            return error
+
+
+def _payload_of(answer: Payload, path: Path, operation: str) -> Payload:
+    error, payload = answer.get("error"), answer.get("payload")
+    if isinstance(error, dict):
+        try:
+            code = Code(error.get("code"))
+        except ValueError:
+            code = Code.INTERNAL
+        raise _BY_CODE.get(code, GatewayError)(str(error.get("text", "")))
+    if not isinstance(payload, dict):
+        raise Unavailable(f"{path.name} answered {operation!r} without a payload")
+    return payload
+
+
+async def _read(reader: asyncio.StreamReader) -> Payload:
+    """The next frame. Raises: ValueError if it is too large or no JSON object."""
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > FRAME_LIMIT_BYTES:
+        raise ValueError(f"a frame of {length} bytes, the limit is {FRAME_LIMIT_BYTES}")
+    frame = json.loads(await reader.readexactly(length))
+    if not isinstance(frame, dict):
+        raise ValueError("a frame that is no object")
+    return frame
+
+
+def _frame(content: Payload) -> bytes:
+    """Raises: ResourceExhausted if it is larger than the other side would read."""
+    body = json.dumps(content, separators=(",", ":")).encode()
+    if len(body) > FRAME_LIMIT_BYTES:
+        raise ResourceExhausted(f"a message of {len(body)} bytes to another process, the limit is {FRAME_LIMIT_BYTES}")
+    return _LENGTH.pack(len(body)) + body

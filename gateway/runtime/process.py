@@ -1,0 +1,175 @@
+"""The supervisor's side of one child process: started by exec, heard on a pipe, reaped."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.runtime.backoff import Pulse
+from gateway.runtime.child import REPORT_FD, Settings
+
+_LINE_LIMIT_BYTES: Final = 1 << 16
+_RESET_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+_log = logging.getLogger(__name__)
+
+
+class ChildProcess:
+    """A started child.
+
+    `ready` is set when it reported so, `exited` when it has ended and was reaped; `ending` says how, in words.
+    """
+
+    def __init__(self, command: Sequence[str], settings: Settings, opening: str) -> None:
+        """Starts it; `opening` is the line on its standard input.
+
+        Raises: OSError if the system cannot (no such program, no free process, no memory).
+        """
+        self._loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.started_at = self._loop.time()
+        self.ready_at = 0.0
+        self.pulse = Pulse(self.started_at)
+        self.ready = asyncio.Event()
+        self.exited = asyncio.Event()
+        self.ending = ""
+        self.kill_reason = ""
+        self._heard = bytearray()
+        self.pid, self._stdin, self._reports = _spawn(command)
+        try:
+            os.write(self._stdin, opening.encode() + b"\n")
+        except OSError:
+            pass  # it has died already, which `exited` will tell
+        os.set_blocking(self._reports, False)
+        self._loop.add_reader(self._reports, self._hear)
+        self._reaper = self._loop.create_task(self._reap())
+
+    def signal(self, number: signal.Signals) -> None:
+        if not self.exited.is_set():
+            os.kill(self.pid, number)  # not reaped, so the number is still this child's
+
+    def kill(self, reason: str) -> None:
+        """Ends it at once; `ending` will name the reason."""
+        self.kill_reason = self.kill_reason or reason
+        self.signal(signal.SIGKILL)
+
+    def mark_ready(self) -> None:
+        if not self.ready.is_set():
+            self.ready_at = self._loop.time()
+            self.ready.set()
+
+    def served_s(self) -> float:
+        """How long it has been, or was, serving; 0 if it never got so far."""
+        return self._loop.time() - self.ready_at if self.ready_at else 0.0
+
+    async def stop(self, limit_s: float) -> None:
+        """It has ended: by itself after SIGTERM, or killed when the limit is over."""
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.exited.wait()
+        except TimeoutError:
+            self.kill(f"did not stop within {limit_s:.1f} s")
+            await self.exited.wait()
+
+    def _hear(self) -> None:
+        try:
+            heard = os.read(self._reports, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = b""
+        if not heard:
+            self._loop.remove_reader(self._reports)
+            return
+        self._heard += heard
+        *lines, rest = bytes(self._heard).split(b"\n")
+        self._heard = bytearray(rest[:_LINE_LIMIT_BYTES])
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            _log.warning("%s-%d (%d) reported no JSON object", self.settings.role, self.settings.slot, self.pid)
+            return
+        self.pulse.heard(self._loop.time())
+        if message.get("ready") is True:
+            self.mark_ready()
+
+    async def _reap(self) -> None:
+        status = await _exit_status(self.pid)
+        self.ending = self.kill_reason or _in_words(status)
+        self._loop.remove_reader(self._reports)
+        os.close(self._reports)
+        os.close(self._stdin)
+        self.exited.set()
+
+
+def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
+    """The process id, the writing end of its standard input, the reading end of its reports.
+
+    exec without fork of this process's memory; a process group of its own, so that Ctrl-C reaches the supervisor alone.
+    What a child prints goes to standard error: standard output is for what the operator asked for.
+    """
+    stdin_read, stdin_write = os.pipe()
+    report_read, report_write = os.pipe()
+    # Out of the way of descriptor 3, whose place it takes in the child.
+    moved = fcntl.fcntl(report_write, fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
+    os.close(report_write)
+    actions = [
+        (os.POSIX_SPAWN_DUP2, stdin_read, 0),
+        (os.POSIX_SPAWN_DUP2, 2, 1),
+        (os.POSIX_SPAWN_DUP2, moved, REPORT_FD),
+    ]
+    # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do nothing.
+    environ = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    try:
+        pid = os.posix_spawn(
+            command[0], list(command), environ, file_actions=actions, setpgroup=0, setsigmask=(),
+            setsigdef=_RESET_SIGNALS,
+        )  # fmt: skip
+    except OSError:
+        os.close(stdin_write)
+        os.close(report_read)
+        raise
+    finally:
+        os.close(stdin_read)
+        os.close(moved)
+    return pid, stdin_write, report_read
+
+
+async def _exit_status(pid: int) -> int:
+    """The exit code, negative for a signal; the child is reaped."""
+    if sys.platform == "linux":
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        descriptor = os.pidfd_open(pid)
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return _reaped(pid)
+    return await asyncio.to_thread(_reaped, pid)
+
+
+def _reaped(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _in_words(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"

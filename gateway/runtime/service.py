@@ -1,0 +1,228 @@
+"""One role of the gateway that is kept alive: whichever process plays it at the moment."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from enum import Enum
+from time import time
+
+from gateway.runtime.backoff import Timing
+from gateway.runtime.child import Settings
+from gateway.runtime.process import ChildProcess
+
+_log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """WAITING: dead, and its next start is put off. STOPPED: dead for good."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    WAITING = "WAITING"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+
+
+class Service:
+    """Keeps a child of one role running until it is stopped.
+
+    `probe` is for a program that does not speak the protocol of children: it returns when the program serves, and such
+    a child is not expected to beat. `opening` makes the line on a child's standard input from its settings.
+    """
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        settings: Callable[[], Settings],
+        *,
+        timing: Timing,
+        changed: Callable[[], None],
+        opening: Callable[[Settings], str] = Settings.to_json,
+        probe: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._command = command
+        self._settings = settings
+        first = settings()
+        self.role, self.slot = first.role, first.slot
+        self._timing = timing
+        self._changed = changed
+        self._opening = opening
+        self._probe = probe
+        self._children: set[ChildProcess] = set()
+        self._current: ChildProcess | None = None
+        self._replacing = asyncio.Lock()
+        self._swapped = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._quick_deaths = 0
+        self._died = ""  # the boot that died last, until another serves in its place
+        self.state = State.STARTING
+        self.restarts = 0
+        self.reason = ""
+        self.since = time()
+        self.was_ready = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}-{self.slot}"
+
+    async def run(self) -> None:
+        """Returns when the service was stopped and its last process has ended."""
+        while not self._stop.is_set():
+            child = self._start()
+            if child is None:
+                await self._wait_before_restart()
+                continue
+            self._current = child
+            self._enter(State.STARTING)
+            while await self._watch(child):
+                child = self._current
+        self._enter(State.STOPPED)
+
+    async def roll(self) -> bool:
+        """A new process serves in place of the old one, which has finished its work; False if the new one failed.
+
+        Order: the old process serves until the new one is ready, and goes on if that never happens.
+        """
+        async with self._replacing:
+            old = self._current
+            if old is None or old.exited.is_set() or self._stop.is_set():
+                return True  # it is about to be started afresh anyway
+            new = self._start()
+            if new is None:
+                return False
+            await self._first_of(new.ready, new.exited)
+            if new.exited.is_set():
+                _log.error("%s: the replacement (%d) %s; %d goes on", self.name, new.pid, new.ending, old.pid)
+                self.reason = f"replacement {new.ending}"
+                self._changed()
+                return False
+            self._current = new
+            self._swapped.set()
+            self._enter(State.READY, reason="restarted on request")
+        await old.stop(self._grace_s())
+        self._children.discard(old)
+        return True
+
+    async def stop(self, limit_s: float) -> None:
+        """All its processes have ended and none is started again."""
+        self._stop.set()
+        self._enter(State.STOPPING)
+        async with asyncio.TaskGroup() as group:
+            for child in list(self._children):
+                group.create_task(child.stop(limit_s))
+
+    def kill(self, reason: str) -> None:
+        """Its processes end at once; it is not started again."""
+        self._stop.set()
+        for child in list(self._children):
+            child.kill(reason)
+
+    def check(self, now: float, late_s: float) -> None:
+        """Kills what hangs. `late_s`: for how long the supervisor itself did not run, and so heard nothing."""
+        if self._probe is not None or self._stop.is_set():
+            return
+        for child in list(self._children):
+            if late_s > 0:
+                child.pulse.excuse(late_s)
+            if child.pulse.hung(now, self._timing):
+                silent_s = now - child.pulse.heard_at
+                _log.error("%s (%d) has been silent for %.1f s: killed", self.name, child.pid, silent_s)
+                child.kill(f"hung: silent for {silent_s:.1f} s")
+
+    def describe(self) -> dict[str, object]:
+        """What the state file says of it."""
+        child = self._current
+        return {
+            "role": self.role,
+            "slot": self.slot,
+            "state": self.state.value,
+            "pid": child.pid if child is not None and not child.exited.is_set() else 0,
+            "boot": child.settings.boot if child is not None else "",
+            "restarts": self.restarts,
+            "reason": self.reason,
+            "since": self.since,
+        }
+
+    def _start(self) -> ChildProcess | None:
+        try:
+            settings = replace(self._settings(), predecessor=self._died)
+            child = ChildProcess(self._command, settings, self._opening(settings))
+        except OSError as error:
+            self._quick_deaths += 1
+            self._enter(State.WAITING, reason=f"cannot be started: {error.strerror}")
+            _log.error("%s cannot be started: %s", self.name, error.strerror)
+            return None
+        self._children.add(child)
+        return child
+
+    async def _watch(self, child: ChildProcess) -> bool:
+        """Waits until the child has ended; True if another has taken its place, which is then to be watched."""
+        await self._until_ready(child)
+        await self._first_of(child.exited, self._swapped)
+        async with self._replacing:  # a replacement that is on its way decides first
+            if self._current is not child:
+                self._swapped.clear()
+                return True
+            self._children.discard(child)
+            if not self._stop.is_set():
+                self._count_death(child)
+        if not self._stop.is_set():
+            await self._wait_before_restart()
+        return False
+
+    async def _until_ready(self, child: ChildProcess) -> None:
+        if self._probe is None:
+            await self._first_of(child.ready, child.exited)
+        else:
+            async with asyncio.TaskGroup() as group:
+                probing = group.create_task(self._probing(child, self._probe))
+                await self._first_of(child.ready, child.exited)
+                probing.cancel()
+        if child.ready.is_set() and not child.exited.is_set() and not self._stop.is_set():
+            self._died = ""
+            self._enter(State.READY)
+            _log.info("%s (%d) is ready", self.name, child.pid)
+        if child.ready.is_set():
+            self.was_ready.set()
+
+    async def _probing(self, child: ChildProcess, probe: Callable[[], Awaitable[None]]) -> None:
+        await probe()
+        child.mark_ready()
+
+    def _count_death(self, child: ChildProcess) -> None:
+        if child.served_s() >= self._timing.healthy_s:
+            self._quick_deaths = 0
+        self._quick_deaths += 1
+        self._died = child.settings.boot
+        self.restarts += 1
+        self._enter(State.WAITING, reason=child.ending)
+        _log.error("%s (%d) %s after serving %.1f s", self.name, child.pid, child.ending, child.served_s())
+
+    async def _wait_before_restart(self) -> None:
+        delay_s = self._timing.delay(self._quick_deaths)
+        if delay_s:
+            _log.warning("%s starts again in %.2f s (%d quick deaths)", self.name, delay_s, self._quick_deaths)
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _first_of(self, *events: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _grace_s(self) -> float:
+        return self._settings().config.process.grace_seconds + 2.0
+
+    def _enter(self, state: State, reason: str | None = None) -> None:
+        self.state = state
+        self.since = time()
+        if reason is not None:
+            self.reason = reason
+        self._changed()

@@ -1,0 +1,288 @@
+"""The supervisor: starts the processes of a gateway, keeps them alive, and stops them in order.
+
+It loads no gRPC, no Redis client, no ONNX Runtime and no numpy, so nothing that can crash or hang is in it. Children
+are started by exec.
+
+Order of the start: data directory locked, ports reserved, embedded Valkey, compactor, control process, workers.
+Order of the stop:  workers finish their calls, control, compactor (which has then seen every row), Valkey.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Final
+from uuid import uuid4
+
+from gateway.errors import GatewayError
+from gateway.runtime import valkey
+from gateway.runtime.backoff import Timing
+from gateway.runtime.banner import banner
+from gateway.runtime.child import Settings
+from gateway.runtime.config import Config, from_json
+from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
+from gateway.runtime.logs import start_logging
+from gateway.runtime.service import Service
+
+# The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
+_STORE_PATIENCE_S: Final = 10.0
+# It beats between the parts of its work, and writing one large file is one part.
+_COMPACTOR_SILENCE_S: Final = 60.0
+_log = logging.getLogger(__name__)
+
+
+def _module(name: str) -> tuple[str, ...]:
+    # -P: what lies in the working directory is not imported.
+    return (sys.executable, "-P", "-m", name)
+
+
+def _tethered(name: str) -> tuple[str, ...]:
+    """A module that knows nothing of supervisors, run so that it dies with this one."""
+    return (*_module("gateway.runtime.tethered"), str(os.getpid()), name)
+
+
+def _for_compactor(settings: Settings) -> str:
+    config = settings.config
+    return json.dumps({"log_directory": str(config.wal_dir), "lake_directory": str(config.lake_dir)})
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The commands of the children."""
+
+    worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
+    control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control"))
+    compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.compactor"))
+    valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
+
+
+class Supervisor:
+    """One run of a gateway. `config` holds the ports that were chosen and the store's URL."""
+
+    def __init__(self, config: Config, *, programs: Programs, timing: Timing) -> None:
+        self._config = config.with_store(valkey.url(config)) if config.embedded_store else config
+        self._timing = timing
+        self._instance = secrets.token_hex(8)
+        self._started_at = time()
+        self._state_dirty = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._stop_fast = asyncio.Event()
+        self._roll = asyncio.Event()
+        self._phase = "STARTING"
+        self._store = (
+            self._service("valkey", 0, programs.valkey, probe=lambda: valkey.answering(config))
+            if config.embedded_store
+            else None
+        )
+        self._compactor = self._service(
+            "compactor", 0, programs.compactor, opening=_for_compactor, silence_s=_COMPACTOR_SILENCE_S
+        )
+        self._control = self._service("control", 0, programs.control)
+        self._workers = [self._service("worker", slot, programs.worker) for slot in range(config.process.workers)]
+
+    @property
+    def _services(self) -> list[Service]:
+        first = [self._store] if self._store is not None else []
+        return [*first, self._compactor, self._control, *self._workers]
+
+    async def run(self, announce: Callable[[], None]) -> None:
+        """Returns when everything has stopped, after SIGTERM or SIGINT. `announce` is called once all serves."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGHUP, self._roll.set)
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(step)
+                for step in (self._check(), self._write_states(), self._roll_on_request(), self._start(group, announce))
+            ]
+            await self._stop.wait()
+            await self._stop_all()
+            for task in background:
+                task.cancel()
+        self._phase = "STOPPED"
+        self._write_state()
+
+    async def _start(self, group: asyncio.TaskGroup, announce: Callable[[], None]) -> None:
+        if self._store is not None:
+            group.create_task(self._store.run())
+            try:
+                async with asyncio.timeout(_STORE_PATIENCE_S):
+                    await self._store.was_ready.wait()
+            except TimeoutError:
+                _log.error(
+                    "the embedded Valkey does not answer (%s): starting from what is on disk", self._store.reason
+                )
+        rest = [service for service in self._services if service is not self._store]
+        for service in rest:
+            if not self._stop.is_set():
+                group.create_task(service.run())
+        for service in rest:
+            await service.was_ready.wait()
+        self._phase = "SERVING"
+        self._state_dirty.set()
+        announce()
+
+    async def _stop_all(self) -> None:
+        """Everything has stopped, within the grace time and five seconds, at once after a second signal."""
+        self._phase = "STOPPING"
+        _log.info("stopping: running calls have %g s", self._config.process.grace_seconds)
+        async with asyncio.TaskGroup() as group:
+            rush = group.create_task(self._rush())
+            loop = asyncio.get_running_loop()
+            end = loop.time() + self._config.process.grace_seconds + 5.0
+            steps = ((self._workers, 3.0), ([self._control], 2.5), ([self._compactor], 0.5))
+            for services, reserve_s in steps:
+                limit_s = max(0.5, end - reserve_s - loop.time())
+                async with asyncio.TaskGroup() as together:
+                    for service in services:
+                        together.create_task(service.stop(limit_s))
+            if self._store is not None:
+                await self._store.stop(max(0.5, end - loop.time()))
+            rush.cancel()
+
+    async def _rush(self) -> None:
+        await self._stop_fast.wait()
+        _log.warning("second signal: stopping at once")
+        for service in self._services:
+            service.kill("stopped at once on a second signal")
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._stop_fast.set()
+        self._stop.set()
+
+    async def _check(self) -> None:
+        """Finds children that hang; its own lateness is nobody's fault."""
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        while True:
+            await asyncio.sleep(self._timing.check_s)
+            now = loop.time()
+            late_s = now - before - self._timing.check_s
+            before = now
+            for service in self._services:
+                service.check(now, late_s if late_s > self._timing.check_s else 0.0)
+
+    async def _roll_on_request(self) -> None:
+        """One worker after the other; requests that come meanwhile are one more round together."""
+        while True:
+            await self._roll.wait()
+            self._roll.clear()
+            _log.info("rolling restart of %d workers", len(self._workers))
+            for worker in self._workers:
+                if not await worker.roll():
+                    _log.error("rolling restart ends at %s: %s", worker.name, worker.reason)
+                    break
+
+    async def _write_states(self) -> None:
+        while True:
+            await self._state_dirty.wait()
+            self._state_dirty.clear()
+            self._write_state()
+
+    def _write_state(self) -> None:
+        listen = self._config.listen
+        state = {
+            "instance": self._instance,
+            "pid": os.getpid(),
+            "phase": self._phase,
+            "started_at": self._started_at,
+            "host": listen.host,
+            "ports": {"grpc": listen.grpc_port, "metrics": listen.metrics_port},
+            "children": [service.describe() for service in self._services],
+        }
+        try:
+            write_state(self._config.run_dir / STATE_FILE, state)
+        except OSError as error:  # a full disk must not stop the keeping alive
+            _log.warning("%s was not written: %s", STATE_FILE, error.strerror)
+
+    def _service(
+        self,
+        role: str,
+        slot: int,
+        command: tuple[str, ...],
+        *,
+        opening: Callable[[Settings], str] = Settings.to_json,
+        silence_s: float = 0.0,
+        probe: Callable[[], Awaitable[None]] | None = None,
+    ) -> Service:
+        def settings() -> Settings:
+            return Settings(
+                config=self._config,
+                role=role,
+                slot=slot,
+                instance=self._instance,
+                boot=uuid4().hex,
+                supervisor_pid=os.getpid(),
+            )
+
+        timing = replace(self._timing, silence_s=silence_s) if silence_s else self._timing
+        return Service(command, settings, timing=timing, changed=self._state_dirty.set, opening=opening, probe=probe)
+
+
+def supervise(config: Config, *, programs: Programs | None = None, timing: Timing | None = None) -> None:
+    """Runs a gateway until it is told to stop.
+
+    Raises: FailedPrecondition if the data directory or a port is taken, or cannot be used.
+    """
+    os.umask(0o077)
+    _raise_file_limit()
+    listen = config.listen
+    with InstanceLock(config.process.data_dir), _ports(config) as ports:
+        make_directories(config)
+        grpc_port, metrics_port = ports.numbers["grpc-port"], ports.numbers["metrics-port"]
+        config = config.with_ports(grpc_port=grpc_port, metrics_port=metrics_port)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+
+        def announce() -> None:
+            sys.stdout.write(banner(config, {"grpc": grpc_port, "metrics": metrics_port}))
+            sys.stdout.flush()
+
+        _log.info("starting on %s with %d workers", listen.host, config.process.workers)
+        asyncio.run(_supervised(config, programs or Programs(), timing or Timing(), announce))
+        _log.info("stopped")
+
+
+async def _supervised(config: Config, programs: Programs, timing: Timing, announce: Callable[[], None]) -> None:
+    await Supervisor(config, programs=programs, timing=timing).run(announce)
+
+
+def _ports(config: Config) -> Ports:
+    listen = config.listen
+    wanted: Mapping[str, int] = {"grpc-port": listen.grpc_port, "metrics-port": listen.metrics_port}
+    return Ports(listen.host, wanted)
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets this user have: each client connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            _log.warning("the limit of open files stays at %d: %s", soft, error)
+
+
+def main() -> int:
+    """Reads the configuration from standard input, where the command line put it, and supervises."""
+    config = from_json(sys.stdin.read())
+    start_logging("supervisor", config.process.log_level)
+    try:
+        supervise(config)
+    except GatewayError as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

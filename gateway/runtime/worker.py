@@ -1,0 +1,304 @@
+"""A worker: one event loop that serves calls. The only place where the rooms are wired together.
+
+Order of the making: counters, log, catalog, engine, feed, servicers, server. Order of the end: the reverse, so that
+what answers calls goes before what it needs, and the log comes last and holds every call.
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import re
+import socket
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from time import time
+from typing import Final
+
+import uvloop
+
+from gateway.api.control import ControlService, check_versions
+from gateway.api.health import Health
+from gateway.api.inference import InferenceService
+from gateway.errors import GatewayError
+from gateway.records.log import LogLimits, PredictionLog
+from gateway.records.sampling import Sampling
+from gateway.routing.acknowledger import Acknowledger
+from gateway.routing.control import Control
+from gateway.routing.document import RouteDocument
+from gateway.routing.feed import Feed
+from gateway.routing.redis_store import RedisStore
+from gateway.routing.route import Route
+from gateway.routing.snapshot import Snapshot
+from gateway.routing.store_keys import StoreKeys
+from gateway.routing.worker_status import WorkerStatus
+from gateway.rpc.server import Server
+from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.edge import Servicers, make_server
+from gateway.runtime.host import HostCounts, HostFleet, HostRepository, operations, version_states
+from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
+from gateway.serving.admission import Admission
+from gateway.serving.catalog import Catalog
+from gateway.serving.engine import Engine
+from gateway.serving.intents import IntentStore
+from gateway.serving.lifecycle import Pipeline
+from gateway.serving.probe import Prober
+from gateway.serving.quota import cpu_quota, threads_per_session
+from gateway.serving.repository import Repository
+from gateway.telemetry.counters import Counters
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
+
+_NEVER_S: Final = 1e7
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The parts of one worker, made in order; `serve` runs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = settings.config
+        self.settings = settings
+        self.config = config
+        # A rolling restart has two workers in one slot for a while, so the slot alone names nobody.
+        self.id = _worker_id(settings.slot, settings.boot)
+        self.serving = False
+        self.counters = Counters()
+        self.log = _prediction_log(settings)
+        self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
+        self.catalog = self._catalog()
+        self.feed = self._feed()
+        self.engine = Engine(
+            self.catalog,
+            self.feed,
+            self.counters,
+            self.log,
+            Admission(max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes),
+            threads=max(1, math.ceil(cpu_quota() / config.process.workers)),
+        )
+        self.catalog.attach(self.engine.attach, self.engine.detach)
+        self.catalog.subscribe(lambda _: self._versions_changed())
+        self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
+        self.fleet = HostFleet(self.peers)
+        self.store = RedisStore(config.store.redis_url, config.store.environment)
+        self.health = Health(self.catalog, ready=self.is_ready)
+        self.server = self._server()
+        self._publish_gauges()
+
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome: everything that was there at the start is loaded, and nothing drains."""
+        return self.serving and self.catalog.ready()
+
+    def describe(self) -> Payload:
+        """What this worker says of itself to the other processes of the host."""
+        status = self.feed.status()
+        return {
+            "id": self.id,
+            "slot": self.settings.slot,
+            "boot": self.settings.boot,
+            "pid": status.pid,
+            "state": status.state,
+            "revision": status.revision,
+            "digest": status.digest,
+            "error": status.all_errors(),
+        }
+
+    def count(self) -> Payload:
+        """Its counts, and whose they are."""
+        return {"slot": self.settings.slot, "boot": self.settings.boot, "counters": self.counters.snapshot()}
+
+    def _catalog(self) -> Catalog:
+        config = self.config
+        loader = FilesystemLoader(config.models.repository, ContentStore(config.content_dir))
+        pipeline = Pipeline(loader, Prober(config.state_dir / "probes"), intra_threads=self.threads)
+        repository = Repository(config.models.repository, loader.fingerprint)
+        return Catalog(repository, pipeline, IntentStore(config.state_dir))
+
+    def _feed(self) -> Feed:
+        store = self.config.store
+        return Feed(
+            store.redis_url,
+            store.environment,
+            self.id,
+            prepare=self._prepare,
+            on_swap=self._rules_swapped,
+            on_applied=lambda seconds: self.counters.route_applied(int(seconds * 1e9)),
+            last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
+            boot_id=self.settings.boot,
+        )
+
+    async def _prepare(self, route: Route) -> None:
+        await self.catalog.require(route.model, route.document.versions())
+
+    def _rules_swapped(self, snapshot: Snapshot) -> None:
+        self.health.changed()
+
+    def _versions_changed(self) -> None:
+        self.health.changed()
+        self.feed.retry_pending()
+
+    def _server(self) -> Server:
+        config = self.config
+        timeout_s = config.limits.default_deadline_seconds
+        inference = InferenceService(
+            self.engine,
+            self.catalog,
+            repository=HostRepository(self.catalog, self.peers),
+            counts=HostCounts(self.peers),
+            max_answer_bytes=config.listen.max_message_bytes,
+            default_timeout_s=timeout_s,
+            ready=self.is_ready,
+        )
+        control = ControlService(
+            Control(self.store, lambda: self.feed.snapshot, self._check),
+            self.catalog,
+            self.fleet,
+            log_dir=config.wal_dir,
+            worker=self.id,
+            transport=config.listen.transport,
+        )
+        return make_server(config, Servicers(inference, control, self.health))
+
+    async def _check(self, document: RouteDocument) -> None:
+        """Refuses a route that could not serve; its versions are loaded in every worker before it is committed."""
+        await self.fleet.prepare(document.model, document.versions())
+        check_versions(self.catalog, document)
+
+    def _in_force(self, model: str) -> frozenset[str]:
+        compiled = self.feed.snapshot.routes.get(model)
+        return compiled.route.document.versions() if compiled is not None else frozenset()
+
+    def _publish_gauges(self) -> None:
+        self.counters.add_sums("log", self._log_counts)
+        self.counters.add_gauge("revision", lambda: self.feed.status().revision)
+        self.counters.add_gauge("stale_seconds", self.feed.stale_seconds)
+        self.counters.add_gauge("age_seconds", self._rules_age_seconds)
+        self.counters.add_gauge("feed_state", lambda: self.feed.state.value)
+        self.counters.add_gauge("versions", lambda: version_states(self.catalog))
+        self.counters.add_gauge("in_flight", lambda: self.engine.in_flight)
+        self.counters.add_gauge("ready", lambda: int(self.is_ready()))
+
+    def _rules_age_seconds(self) -> float:
+        """Time since the newest rule in force was committed; 0 while there is none."""
+        newest_us = max((compiled.route.committed_at_us for compiled in self.feed.snapshot.routes.values()), default=0)
+        return max(0.0, time() - newest_us / 1e6) if newest_us else 0.0
+
+    def _log_counts(self) -> Mapping[str, object]:
+        counts = self.log.counts()
+        return {
+            "seen": counts.seen,
+            "written": counts.written,
+            "sampled_out": counts.sampled_out,
+            "dropped": dict(counts.dropped),
+        }
+
+    # ---- its life ----
+
+    async def serve(self, line: Lifeline) -> None:
+        """Serves until it is told to stop; the calls that run then have the grace time to end.
+
+        Raises: what a background loop raises, as an ExceptionGroup: a worker that has lost a part is no worker.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._end)
+            answers = operations(self.catalog, count=self.count, describe=self.describe, in_force=self._in_force)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            loops = [group.create_task(self.log.run(), name="log")]
+            if self.settings.predecessor:
+                group.create_task(self._bury(self.settings.predecessor), name="bury")
+            await self.catalog.poll()
+            loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
+            await self.feed.boot()
+            loops.append(group.create_task(self.feed.run(), name="feed"))
+            await self.feed.settled()
+            # What the start made stays: the collector need not walk it again.
+            gc.collect()
+            gc.freeze()
+            await self.server.start()
+            await stack.enter_async_context(
+                PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
+            )
+            self.serving = True
+            self.health.changed()
+            line.ready()
+            _log.info("serving on port %d", self.server.port)
+            await line.stopping.wait()
+            await self._drain(line)
+            for loop in loops:
+                loop.cancel()
+
+    async def _bury(self, boot: str) -> None:
+        """Nobody waits any more for the worker that died in this slot, which could not take its leave itself."""
+        store = self.config.store
+        dead = _worker_id(self.settings.slot, boot)
+        farewell = Acknowledger(
+            store.redis_url, StoreKeys(store.environment), worker_id=dead, status=lambda: WorkerStatus(dead, "DRAINING")
+        )
+        try:
+            await farewell.leave()
+        finally:
+            await farewell.aclose()
+
+    async def _drain(self, line: Lifeline) -> None:
+        """No call is running any more."""
+        line.draining()
+        self.serving = False
+        self.health.drain()
+        grace_s = 0.0 if line.orphaned else self.config.process.grace_seconds
+        await self._within(1.0, self.feed.leave(), "leaving the list of workers")
+        await self.server.stop(grace_s)
+
+    async def _end(self) -> None:
+        """What was made is let go, whatever ended the worker; the log last, for it holds the calls up to now."""
+        self.engine.close()
+        await self.store.aclose()
+        await self.catalog.close()
+        await self.log.close()
+        try:
+            await ask(self.peers.control, "farewell", self.count(), timeout_s=0.5)
+        except GatewayError as error:
+            _log.info("the last counts were not told: %s", error)
+
+    async def _within(self, limit_s: float, work: Awaitable[None], what: str) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                await work
+        except TimeoutError:
+            _log.warning("%s took longer than %g s", what, limit_s)
+
+
+def _prediction_log(settings: Settings) -> PredictionLog:
+    config = settings.config
+    return PredictionLog(
+        config.wal_dir,
+        worker=f"worker-{settings.slot}",
+        gateway=_host_name(),
+        boot=settings.boot,
+        limits=LogLimits(max_bytes=config.log.buffer_bytes),
+        sampling=Sampling(rate=config.log.rate),
+    )
+
+
+def _worker_id(slot: int, boot: str) -> str:
+    return f"{_host_name()}-{slot}-{boot[:8]}"
+
+
+def _host_name() -> str:
+    """The host's name, fit to be part of a file name and of a Redis key."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
+    return name if name[:1].isalnum() else f"host{name}"
+
+
+async def run(settings: Settings) -> None:
+    async with lifeline() as line:
+        await Worker(settings).serve(line)
+
+
+def main() -> None:
+    settings = read_settings()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

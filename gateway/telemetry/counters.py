@@ -1,0 +1,156 @@
+"""What a worker counts: plain integers on the loop, read as one snapshot that adds up with those of other workers.
+
+Labels come from loaded versions and the arms of routes, never from what a client sent: a call that was refused before
+it had a version is counted by its code alone.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from time import time_ns
+from typing import Final
+
+from gateway.errors import Code
+from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS, Histogram
+
+# Batch sizes are bounded by the model's own limit; where a model takes any first dimension, what is beyond this many
+# different sizes is counted with the next power of two.
+_MOST_BATCH_SIZES: Final = 256
+
+
+class BatchTotals:
+    """Runs of one batch size: how many, and the time of each part. Units: nanoseconds."""
+
+    __slots__ = ("infer_ns", "input_ns", "output_ns", "runs")
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.input_ns = 0
+        self.infer_ns = 0
+        self.output_ns = 0
+
+
+class Series:
+    """The counts of one arm of one version. Its methods run on every call and every run: about a microsecond each."""
+
+    __slots__ = ("_batches", "_codes", "_infer", "_last_ms", "_ok", "_ok_ns", "_other_ns", "_queue", "_total")
+
+    def __init__(self) -> None:
+        self._ok = 0
+        self._ok_ns = 0
+        self._codes: dict[Code, int] = {}
+        self._other_ns = 0
+        self._queue = Histogram(LATENCY_BOUNDS_NS)
+        self._infer = Histogram(LATENCY_BOUNDS_NS)
+        self._total = Histogram(LATENCY_BOUNDS_NS)
+        self._batches: dict[int, BatchTotals] = {}
+        self._last_ms = 0
+
+    def observe(self, code: Code, queue_ns: int, infer_ns: int, total_ns: int) -> None:
+        """One call has ended with that code.
+
+        Units: nanoseconds. A call that failed counts in `total` only: it may not have queued or run.
+        """
+        bounds = LATENCY_BOUNDS_NS
+        total = self._total
+        total.counts[bisect_left(bounds, total_ns)] += 1
+        total.sum_ns += total_ns
+        if code is not Code.OK:
+            self._codes[code] = self._codes.get(code, 0) + 1
+            self._other_ns += total_ns
+            return
+        self._ok += 1
+        self._ok_ns += total_ns
+        queue, infer = self._queue, self._infer
+        queue.counts[bisect_left(bounds, queue_ns)] += 1
+        queue.sum_ns += queue_ns
+        infer.counts[bisect_left(bounds, infer_ns)] += 1
+        infer.sum_ns += infer_ns
+
+    def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0) -> None:
+        """One run of the model has ended, over `rows` items.
+
+        Units: nanoseconds: the run itself, putting its inputs together before, taking its outputs apart after.
+        """
+        totals = self._batches.get(rows)
+        if totals is None:
+            size = rows if len(self._batches) < _MOST_BATCH_SIZES else 1 << (rows - 1).bit_length()
+            totals = self._batches.setdefault(size, BatchTotals())
+        totals.runs += 1
+        totals.infer_ns += infer_ns
+        totals.input_ns += input_ns
+        totals.output_ns += output_ns
+        self._last_ms = time_ns() // 1_000_000
+
+    def snapshot(self) -> dict[str, object]:
+        codes = {str(code.value): count for code, count in self._codes.items()}
+        if self._ok:
+            codes[str(Code.OK.value)] = self._ok
+        return {
+            "codes": codes,
+            "ok_ns": self._ok_ns,
+            "other_ns": self._other_ns,
+            "queue": self._queue.snapshot(),
+            "infer": self._infer.snapshot(),
+            "total": self._total.snapshot(),
+            "batches": {
+                str(rows): [totals.runs, totals.input_ns, totals.infer_ns, totals.output_ns]
+                for rows, totals in self._batches.items()
+            },
+            "last_inference_ms": self._last_ms,
+        }
+
+
+class Counters:
+    """All counts of one worker, made at its start and thrown away with it.
+
+    `snapshot()` has two parts: `sums`, which add over workers and over the lives of a worker (gateway.telemetry.sums),
+    and `gauges`, which describe this worker now.
+    """
+
+    def __init__(self) -> None:
+        self._series: dict[str, dict[str, dict[str, Series]]] = {}
+        self._refused: dict[Code, int] = {}
+        self._apply = Histogram(APPLY_BOUNDS_NS)
+        self._sums: dict[str, Callable[[], Mapping[str, object]]] = {}
+        self._gauges: dict[str, Callable[[], object]] = {}
+
+    def series(self, model: str, version: str, arm: str) -> Series:
+        """The counts of that arm; the names must be of a loaded version and a committed route."""
+        arms = self._series.setdefault(model, {}).setdefault(version, {})
+        series = arms.get(arm)
+        if series is None:
+            series = arms[arm] = Series()
+        return series
+
+    def refused(self, code: Code) -> None:
+        """A call has ended before it had a version: admission, routing, an unknown model."""
+        self._refused[code] = self._refused.get(code, 0) + 1
+
+    def route_applied(self, latency_ns: int) -> None:
+        """A committed route serves in this worker, that long after its commit."""
+        self._apply.observe(max(0, latency_ns))
+
+    def add_sums(self, name: str, read: Callable[[], Mapping[str, object]]) -> None:
+        """What `read` answers (a tree of integers that only grow) is part of each snapshot's sums, under `name`."""
+        self._sums[name] = read
+
+    def add_gauge(self, name: str, read: Callable[[], object]) -> None:
+        """What `read` answers (anything JSON can hold) is part of each snapshot's gauges, under `name`."""
+        self._gauges[name] = read
+
+    def snapshot(self) -> dict[str, object]:
+        """Everything counted so far, of values that JSON can hold."""
+        sums: dict[str, object] = {
+            "series": {
+                model: {
+                    version: {arm: series.snapshot() for arm, series in arms.items()}
+                    for version, arms in versions.items()
+                }
+                for model, versions in self._series.items()
+            },
+            "refused": {str(code.value): count for code, count in self._refused.items()},
+            "route_apply": self._apply.snapshot(),
+        }
+        for name, read in self._sums.items():
+            sums[name] = dict(read())
+        return {"sums": sums, "gauges": {name: read() for name, read in self._gauges.items()}}

@@ -1,0 +1,76 @@
+"""Every metric that the gateway exports: its name, kind, labels and meaning. Nothing else names a metric.
+
+The `nv_inference_*` ones are Triton's and mean what they mean there, so that its dashboards work; text format 0.0.4 as
+prometheus-client writes it would add `_total` to a counter's name, so those are exported as untyped.
+
+Source: Triton, docs/user_guide/metrics.md.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram", "unknown", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricName:
+    """`name` without the `_total` that a counter's samples end with."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+_ARM: Final = ("model", "version", "arm")
+_VERSION: Final = ("model", "version")
+
+REQUESTS: Final = MetricName("gateway_requests", "counter", (*_ARM, "code"), "Calls that had a version, by outcome.")
+REFUSED: Final = MetricName("gateway_refused", "counter", ("code",), "Calls refused before they had a version.")
+REQUEST_SECONDS: Final = MetricName(
+    "gateway_request_seconds", "histogram", _ARM, "From the arrival of a call to its answer."
+)
+QUEUE_SECONDS: Final = MetricName("gateway_queue_seconds", "histogram", _ARM, "How long a call waited to be run.")
+COMPUTE_SECONDS: Final = MetricName("gateway_compute_seconds", "histogram", _ARM, "How long the model ran for a call.")
+BATCH_ROWS: Final = MetricName("gateway_batch_rows", "histogram", _VERSION, "Items that ran together.")
+RUNS_SECONDS: Final = MetricName("gateway_run_seconds", "counter", _VERSION, "Time spent in runs of the model.")
+
+ROUTE_REVISION: Final = MetricName("gateway_route_revision", "gauge", ("worker",), "Revision of the rules in force.")
+ROUTE_STALE_SECONDS: Final = MetricName(
+    "gateway_route_stale_seconds", "gauge", ("worker",), "Time since the rules' store was last heard; 0 while live."
+)
+ROUTE_AGE_SECONDS: Final = MetricName(
+    "gateway_route_age_seconds", "gauge", ("worker",), "Time since the rules in force were committed."
+)
+FEED_STATE: Final = MetricName(
+    "gateway_feed_state", "gauge", ("worker", "state"), "1 for the state of the rules' feed."
+)
+ROUTE_APPLY_SECONDS: Final = MetricName(
+    "gateway_route_apply_seconds", "histogram", (), "From the commit of a route to its being in force in a worker."
+)
+
+LOG_ROWS: Final = MetricName("gateway_log_rows", "counter", ("outcome",), "Rows of the prediction log: seen, ...")
+LOG_DROPPED: Final = MetricName("gateway_log_dropped", "counter", ("reason",), "Rows that were lost, and why.")
+
+VERSION_STATE: Final = MetricName(
+    "gateway_version_state", "gauge", ("worker", *_VERSION, "state"), "1 for the state of a version in a worker."
+)
+IN_FLIGHT: Final = MetricName("gateway_requests_in_flight", "gauge", ("worker",), "Calls begun and not finished.")
+WORKER_READY: Final = MetricName("gateway_worker_ready", "gauge", ("worker",), "1 while the worker serves.")
+PROCESS_STATE: Final = MetricName(
+    "gateway_process_state", "gauge", ("role", "slot", "state"), "1 for the state of a process of the gateway."
+)
+PROCESS_RESTARTS: Final = MetricName(
+    "gateway_process_restarts", "counter", ("role", "slot"), "How often a process was started again after it died."
+)
+BUILD: Final = MetricName("gateway_build", "info", ("version",), "The gateway that answers.")
+
+NV_SUCCESS: Final = MetricName("nv_inference_request_success", "unknown", _VERSION, "Successful requests.")
+NV_FAILURE: Final = MetricName("nv_inference_request_failure", "unknown", (*_VERSION, "reason"), "Failed requests.")
+NV_COUNT: Final = MetricName("nv_inference_count", "unknown", _VERSION, "Inferences: items of all batches.")
+NV_EXEC_COUNT: Final = MetricName("nv_inference_exec_count", "unknown", _VERSION, "Runs of the model.")
+NV_REQUEST_US: Final = MetricName("nv_inference_request_duration_us", "unknown", _VERSION, "Time of all requests.")
+NV_QUEUE_US: Final = MetricName("nv_inference_queue_duration_us", "unknown", _VERSION, "Time in the queue.")
+NV_INPUT_US: Final = MetricName("nv_inference_compute_input_duration_us", "unknown", _VERSION, "Time on inputs.")
+NV_INFER_US: Final = MetricName("nv_inference_compute_infer_duration_us", "unknown", _VERSION, "Time in the model.")
+NV_OUTPUT_US: Final = MetricName("nv_inference_compute_output_duration_us", "unknown", _VERSION, "Time on outputs.")

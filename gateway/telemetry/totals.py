@@ -1,0 +1,77 @@
+"""Sums over workers that never go back, though workers die and start from zero.
+
+Counts are kept by boot: the life of one worker process. What a boot counted stays in the total when it ends.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.telemetry.sums import Tree, add, add_all, branch
+
+
+@dataclass(slots=True)
+class _Life:
+    slot: int
+    sums: Tree
+    gauges: Tree
+    heard_at: float
+
+
+class Totals:
+    """The newest counts of every boot, and the total of all that have ended.
+
+    Units: times in seconds on the caller's monotonic clock.
+    """
+
+    def __init__(self, *, forget_after_s: float = 60.0) -> None:
+        self._forget_after_s = forget_after_s
+        self._ended: dict[str, object] = {}
+        self._folded: set[str] = set()
+        self._lives: dict[str, _Life] = {}
+
+    def heard(self, slot: int, boot: str, snapshot: Tree, now: float) -> None:
+        """That boot has counted so much by now. Old news of a boot that was added up already is ignored."""
+        if boot not in self._folded:
+            self._lives[boot] = _Life(slot, branch(snapshot, "sums"), branch(snapshot, "gauges"), now)
+
+    def sums(self) -> dict[str, object]:
+        """Everything counted since the gateway started."""
+        return add_all([self._ended, *(life.sums for life in self._lives.values())])
+
+    def gauges(self, now: float, within_s: float) -> dict[int, Tree]:
+        """By slot, what the worker there said of itself, if it was heard lately."""
+        newest: dict[int, _Life] = {}
+        for life in self._lives.values():
+            seen = newest.get(life.slot)
+            if now - life.heard_at <= within_s and (seen is None or life.heard_at > seen.heard_at):
+                newest[life.slot] = life
+        return {slot: life.gauges for slot, life in newest.items()}
+
+    def fold(self, now: float) -> None:
+        """Boots that were not heard for long have ended: their counts become one."""
+        for boot, life in list(self._lives.items()):
+            if now - life.heard_at > self._forget_after_s:
+                self._ended = add(self._ended, life.sums)
+                self._folded.add(boot)
+                del self._lives[boot]
+
+    def to_json(self) -> str:
+        """What a successor of the process that keeps the totals continues from."""
+        lives = {boot: {"slot": life.slot, "sums": life.sums} for boot, life in self._lives.items()}
+        return json.dumps({"ended": self._ended, "folded": sorted(self._folded), "lives": lives})
+
+    def restore(self, text: str, now: float) -> None:
+        """Continues from what `to_json` wrote. Raises: ValueError if it is something else; nothing is changed then."""
+        kept = json.loads(text)
+        if not isinstance(kept, Mapping):
+            raise ValueError("totals that are no object")
+        lives = branch(kept, "lives")
+        folded = kept.get("folded")
+        restored = {
+            boot: _Life(int(str(branch(lives, boot).get("slot", 0))), branch(lives, boot, "sums"), {}, now)
+            for boot in lives
+        }
+        self._folded = {str(boot) for boot in folded} if isinstance(folded, list) else set()
+        self._ended = branch(kept, "ended")
+        self._lives = restored

@@ -1,0 +1,63 @@
+"""A child of the supervisor with nothing to do, run as a program: its life follows files in the data directory.
+
+`<role>-<slot>.crash`: it ends with status 3 before it is ready. `<role>.slow`: it takes a second to become ready.
+`<role>.stubborn`: it does not stop when asked. It serves its role's port (SO_REUSEPORT). With the argument `compactor`
+it is told what the compactor is told, and leaves the file `compacted` when it stops.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+from pathlib import Path
+
+from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+
+
+def listening(settings: Settings) -> socket.socket:
+    listen = settings.config.listen
+    port = {"worker": listen.grpc_port, "control": listen.metrics_port}[settings.role]
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind((listen.host, port))
+    return made
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"here\n")
+    await writer.drain()
+    writer.close()
+
+
+async def serve(settings: Settings, line: Lifeline) -> None:
+    data_dir = settings.config.process.data_dir
+    if (data_dir / f"{settings.role}-{settings.slot}.crash").exists():
+        sys.exit(3)
+    if (data_dir / f"{settings.role}.slow").exists():
+        await asyncio.sleep(1.0)
+    server = await asyncio.start_server(answer, sock=listening(settings))
+    line.ready()
+    await line.stopping.wait()
+    line.draining()
+    server.close()
+    if (data_dir / f"{settings.role}.stubborn").exists():
+        await asyncio.Event().wait()
+
+
+async def main(settings: Settings) -> None:
+    async with lifeline() as line:
+        await serve(settings, line)
+
+
+async def compact(wal_dir: Path) -> None:
+    async with lifeline() as line:
+        line.ready()
+        await line.stopping.wait()
+    (wal_dir.parent.parent / "compacted").write_text("yes")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["compactor"]:
+        asyncio.run(compact(Path(json.loads(sys.stdin.readline())["log_directory"])))
+    else:
+        asyncio.run(main(read_settings()))

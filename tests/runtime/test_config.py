@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import InvalidArgument
+from gateway.runtime.config import from_json, load, parse
+from gateway.runtime.options import OPTIONS, masked_url
+
+
+def test_argument_beats_environment_beats_file_beats_default() -> None:
+    file = {"grpc-port": 1, "metrics_port": 2, "http-port": 3}
+    environ = {"GATEWAY_GRPC_PORT": "11", "GATEWAY_METRICS_PORT": "12"}
+    listen = parse({"grpc-port": "21"}, environ, file).listen
+    assert (listen.grpc_port, listen.metrics_port, listen.http_port, listen.host) == (21, 12, 3, "127.0.0.1")
+
+
+def test_an_argument_that_was_not_given_does_not_count() -> None:
+    assert parse({"grpc_port": None}, {"GATEWAY_GRPC_PORT": "7"}, {}).listen.grpc_port == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "file", "words"),
+    [
+        ({"grpc-port": "99999"}, {}, {}, ("argument", "--grpc-port", "99999", "0 to 65535")),
+        ({}, {"GATEWAY_LOG_RATE": "nan"}, {}, ("GATEWAY_LOG_RATE", "nan", "0 to 1")),
+        ({}, {}, {"transport": "http"}, ("file", "transport", "http", "ngh2")),
+        ({}, {}, {"workers": True}, ("workers", "true", "whole number")),
+        ({}, {}, {"reflection": "maybe"}, ("reflection", "maybe", "true or false")),
+        ({"environment": "a{b}"}, {}, {}, ("environment", "a{b}")),
+        ({"host": "gateway.example"}, {}, {}, ("host", "gateway.example", "IP address")),
+        ({"data-dir": ""}, {}, {}, ("data-dir", "a path")),
+        ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
+        ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
+        ({"grpc-port": 8002}, {}, {}, ("8002", "must differ")),
+    ],
+)
+def test_what_is_not_allowed_is_named(
+    options: dict[str, object], environ: dict[str, str], file: dict[str, object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        parse(options, environ, file)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_a_reachable_host_needs_insecure_and_is_warned_of() -> None:
+    with pytest.raises(InvalidArgument, match="--insecure"):
+        parse({"host": "0.0.0.0"}, {}, {})
+    warnings = parse({"host": "0.0.0.0", "insecure": True}, {}, {}).warnings
+    assert "0.0.0.0" in warnings[0]
+    assert parse({"host": "::1"}, {}, {}).warnings == ()
+
+
+def test_a_misspelt_environment_variable_is_warned_of_and_a_platforms_own_is_not() -> None:
+    environ = {"GATEWAY_GRPC_PROT": "1", "GATEWAY_SERVICE_HOST": "10.0.0.1", "GATEWAY_CONFIG": "", "OTHER": "x"}
+    warnings = parse({}, environ, {}).warnings
+    assert len(warnings) == 1
+    assert "GATEWAY_GRPC_PROT" in warnings[0]
+
+
+def test_secrets_are_masked_for_people_and_kept_for_children() -> None:
+    config = parse({"redis-url": "rediss://me:s3cret@store:6380/2?password=s3cret"}, {}, {})
+    assert "s3cret" not in repr(config)
+    assert "s3cret" not in str(config.dump())
+    assert config.dump()["redis-url"] == "rediss://me:***@store:6380/2?password=***"
+    assert from_json(config.to_json()) == config
+    with pytest.raises(InvalidArgument) as raised:
+        parse({"redis-url": "http://me:s3cret@store"}, {}, {})
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis://", "redis://h:port", "redis://h:99999", "unix://", 7])
+def test_bad_redis_urls_are_refused(url: object) -> None:
+    with pytest.raises(InvalidArgument, match="redis-url"):
+        parse({"redis-url": url}, {}, {})
+
+
+def test_a_url_without_a_password_is_shown_as_it_is() -> None:
+    assert masked_url("redis://h:1/0") == "redis://h:1/0"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("g.yaml", "grpc-port: 77\nreflection: true\n"), ("g.toml", "grpc-port = 77\nreflection = true\n")],
+)
+def test_files_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    by_argument = load({"config": str(tmp_path / name)}, {})
+    by_environment = load({}, {"GATEWAY_CONFIG": str(tmp_path / name)})
+    assert by_argument == by_environment
+    assert by_argument.listen.grpc_port == 77
+    assert by_argument.listen.reflection
+    assert by_argument.models.repository.is_absolute()
+    assert by_argument.process.workers >= 1
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\x00"])
+def test_files_that_are_no_options_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidArgument, match=r"g\.yaml"):
+        load({"config": path}, {})
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        load({"config": tmp_path / "absent.yaml"}, {})
+
+
+def test_every_option_has_a_place_and_its_default_is_allowed() -> None:
+    config = parse({}, {}, {})
+    for option in OPTIONS:
+        assert hasattr(getattr(config, option.section), option.field)
+
+
+def test_socket_names_stay_within_the_kernels_limit(tmp_path: Path) -> None:
+    short = parse({"data-dir": "/d"}, {}, {})
+    assert short.socket_dir == short.run_dir
+    long = parse({"data-dir": str(tmp_path / ("x" * 120))}, {}, {})
+    assert len(str(long.socket_dir / "worker-255.sock.4194304")) < 108
+    assert long.socket_dir != parse({"data-dir": str(tmp_path / ("y" * 120))}, {}, {}).socket_dir

@@ -1,0 +1,104 @@
+"""The control process, over real sockets: what workers counted, whatever became of them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.errors import Code, InvalidArgument
+from gateway.runtime.config import Config, parse
+from gateway.runtime.control import Control
+from gateway.runtime.httpd import Request
+from gateway.runtime.instance import STATE_FILE, make_directories, write_state
+from gateway.runtime.peers import Payload, PeerServer, worker_socket
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.sums import whole
+
+SCRAPE = Request("GET", "/metrics", {})
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    made = parse({"data-dir": tmp_path, "workers": 2}, {}, {})
+    make_directories(made)
+    return made
+
+
+@asynccontextmanager
+async def worker(config: Config, slot: int, boot: str, counters: Counters) -> AsyncIterator[None]:
+    async def count(_: Payload) -> Payload:
+        return {"slot": slot, "boot": boot, "counters": counters.snapshot()}
+
+    async with PeerServer(worker_socket(config.socket_dir, slot), {"counters": count}):
+        yield
+
+
+def counted(calls: int) -> Counters:
+    counters = Counters()
+    for _ in range(calls):
+        counters.series("m", "1", "a").observe(Code.OK, 1, 2, 3)
+    counters.add_gauge("ready", lambda: 1)
+    return counters
+
+
+def served(sums: Payload) -> int:
+    return whole(sums, "series", "m", "1", "a", "codes", "0")
+
+
+async def test_counts_are_summed_and_survive_workers_and_control(config: Config) -> None:
+    clock = asyncio.get_running_loop().time
+    control = Control(config, "run-1", clock)
+    async with worker(config, 0, "boot-a", counted(3)), worker(config, 1, "boot-b", counted(4)):
+        assert served(await control.counters({})) == 7
+    async with worker(config, 0, "boot-c", counted(1)):
+        assert served(await control.counters({})) == 8
+        await control.step()
+        successor = Control(config, "run-1", clock)
+        successor.restore()
+        assert served(await successor.counters({})) == 8
+        another_run = Control(config, "run-2", clock)
+        another_run.restore()
+        assert served(await another_run.counters({})) == 1
+
+
+async def test_a_farewell_holds_what_no_poll_would_find(config: Config) -> None:
+    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    async with worker(config, 0, "boot-a", counted(3)):
+        await control.poll()
+    await control.farewell({"slot": 0, "boot": "boot-a", "counters": counted(5).snapshot()})
+    assert served(await control.counters({})) == 5
+    with pytest.raises(InvalidArgument, match="slot"):
+        await control.farewell({"boot": "x"})
+
+
+async def test_metrics_and_readiness_are_what_the_workers_and_the_supervisor_say(config: Config) -> None:
+    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    assert (await control.ready(SCRAPE)).status.value == 503
+    child = {"role": "worker", "slot": 0, "state": "READY", "pid": 1, "restarts": 2, "reason": ""}
+    write_state(config.run_dir / STATE_FILE, {"children": [child]})
+    answer = await control.ready(SCRAPE)
+    assert (answer.status.value, json.loads(answer.body)["ready"]) == (200, True)
+    async with worker(config, 0, "boot-a", counted(3)):
+        body = (await control.metrics(SCRAPE)).body.decode()
+    samples = {
+        (
+            sample.name,
+            sample.labels.get("role") or sample.labels.get("worker") or sample.labels.get("code"),
+        ): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }
+    assert samples["gateway_requests_total", "OK"] == 3
+    assert samples["gateway_process_restarts_total", "worker"] == 2
+    assert samples["gateway_worker_ready", "0"] == 1
+
+
+async def test_a_damaged_file_of_totals_is_no_obstacle(config: Config) -> None:
+    (config.run_dir / "totals.json").write_text('{"instance": "run-1", "totals": "[')
+    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    control.restore()
+    assert await control.counters({}) == {}

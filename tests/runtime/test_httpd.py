@@ -1,0 +1,54 @@
+import asyncio
+
+import pytest
+
+from gateway.runtime.httpd import Answer, HttpServer, Request
+from gateway.runtime.instance import Ports
+
+
+async def page(request: Request) -> Answer:
+    return Answer(f"accept={request.headers.get('accept', '')}".encode())
+
+
+async def broken(request: Request) -> Answer:
+    raise RuntimeError("/etc/secret")
+
+
+async def exchange(port: int, sent: bytes) -> tuple[str, bytes]:
+    """The status line and the body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b"\r\n")[0].decode(), body
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"),
+    [
+        (b"GET /page?x=1 HTTP/1.1\r\nAccept: text\r\n\r\n", "200 OK", b"accept=text"),
+        (b"HEAD /page HTTP/1.1\r\n\r\n", "200 OK", b""),
+        (b"POST /page HTTP/1.1\r\n\r\n", "405 Method Not Allowed", b"GET or HEAD\n"),
+        (b"GET /other HTTP/1.1\r\n\r\n", "404 Not Found", b"Not Found\n"),
+        (b"GET /broken HTTP/1.1\r\n\r\n", "500 Internal Server Error", b"Internal Server Error\n"),
+        (b"nonsense\r\n\r\n", "400 Bad Request", b"Bad Request\n"),
+        (b"GET page HTTP/1.1\r\n\r\n", "400 Bad Request", b"Bad Request\n"),
+        (b"GET /page HTTP/1.1\r\nnocolon\r\n\r\n", "400 Bad Request", b"Bad Request\n"),
+        (
+            b"GET /page HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n",
+            "431 Request Header Fields Too Large",
+            b"Request Header Fields Too Large\n",
+        ),
+    ],
+)
+async def test_answers(sent: bytes, status: str, body: bytes) -> None:
+    with Ports("127.0.0.1", {"metrics-port": 0}) as ports:
+        port = ports.numbers["metrics-port"]
+        server = HttpServer("127.0.0.1", port, {"/page": page, "/broken": broken})
+        await server.start()
+        try:
+            assert await exchange(port, sent) == (f"HTTP/1.1 {status}", body)
+            assert (await exchange(port, b"GET /page HTTP/1.1\r\n\r\n"))[1] == b"accept="
+        finally:
+            await server.close()

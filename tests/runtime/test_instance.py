@@ -1,0 +1,117 @@
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import FailedPrecondition
+from gateway.runtime.backoff import Pulse, Timing
+from gateway.runtime.banner import banner
+from gateway.runtime.config import parse
+from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
+from gateway.runtime.logs import FieldFormatter
+
+
+def test_a_data_directory_has_one_holder_who_is_named(tmp_path: Path) -> None:
+    with (
+        InstanceLock(tmp_path / "data"),
+        pytest.raises(FailedPrecondition, match=f"process {os.getpid()}.*kill {os.getpid()}.*--data-dir"),
+    ):
+        InstanceLock(tmp_path / "data")
+    InstanceLock(tmp_path / "data").close()
+
+
+def test_a_data_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FailedPrecondition, match="cannot be used"):
+        InstanceLock(tmp_path / "file" / "data")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_port_that_somebody_listens_on_is_refused(shared: bool) -> None:
+    """Also by a listener that would share it: the kernel would let both serve, each some of the connections."""
+    with socket.socket() as other:
+        if shared:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(FailedPrecondition, match=rf"127\.0\.0\.1:{port}.*--grpc-port"):
+            Ports("127.0.0.1", {"metrics-port": 0, "grpc-port": port})
+
+
+def test_an_address_of_another_host_is_refused() -> None:
+    with pytest.raises(FailedPrecondition, match=r"192\.0\.2\.1"):
+        Ports("192.0.2.1", {"grpc-port": 0})
+
+
+def test_reserved_ports_are_shared_with_children_and_with_nobody_else() -> None:
+    with Ports("127.0.0.1", {"grpc-port": 0}) as ports:
+        number = ports.numbers["grpc-port"]
+        with socket.socket() as child:
+            child.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            child.bind(("127.0.0.1", number))
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", number))
+
+
+def test_a_socket_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    config = parse({"data-dir": tmp_path / ("d" * 110)}, {}, {})
+    (tmp_path / "elsewhere").mkdir()
+    config.socket_dir.symlink_to(tmp_path / "elsewhere")
+    try:
+        with pytest.raises(FailedPrecondition):
+            make_directories(config)
+    finally:
+        config.socket_dir.unlink()
+
+
+def test_state_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_state(path, {"a": 1})
+    write_state(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_delays_start_at_nothing_double_and_are_bounded() -> None:
+    delays = [Timing().delay(deaths) for deaths in range(12)]
+    assert delays[:5] == [0.0, 0.0, 0.25, 0.5, 1.0]
+    assert delays[-1] == Timing().longest_backoff_s
+    assert Timing().delay(10_000) == Timing().longest_backoff_s
+
+
+def test_a_child_is_hung_when_it_beat_once_and_then_was_silent() -> None:
+    timing, pulse = Timing(silence_s=2.5, start_s=60), Pulse(100.0)
+    assert not pulse.hung(159.0, timing)
+    assert pulse.hung(161.0, timing)
+    pulse.heard(110.0)
+    assert not pulse.hung(112.4, timing)
+    assert pulse.hung(112.6, timing)
+    pulse.excuse(5.0)
+    assert not pulse.hung(117.4, timing)
+
+
+def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path) -> None:
+    config = parse({"data-dir": tmp_path, "redis-url": "redis://:s3cret@h:1"}, {}, {})
+    text = banner(config, {"grpc": 9001, "metrics": 9002})
+    assert "grpc://127.0.0.1:9001" in text
+    assert "http://127.0.0.1:9002/metrics" in text
+    assert text.count("--server 127.0.0.1:9001") == 3
+    assert "s3cret" not in text
+    assert "--server" not in banner(config, {"grpc": 8001, "metrics": 8002})
+    everywhere = parse({"host": "0.0.0.0", "insecure": True}, {}, {})
+    assert "0.0.0.0:" not in banner(everywhere, {"grpc": 8001, "metrics": 8002})
+
+
+def test_log_lines_hold_fields_and_cannot_be_forged() -> None:
+    fields = {"model": "m\n2026 ERROR forged \x1b[31m", "revision": 3}
+    record = logging.makeLogRecord(
+        {"name": "gateway.x", "levelname": "INFO", "msg": "loaded %s", "args": ("a\nb",), **fields}
+    )
+    line = FieldFormatter("worker-0").format(record)
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert line.endswith(r"gateway.x: loaded a\nb model=m\n2026 ERROR forged \x1b[31m revision=3")

@@ -1,0 +1,243 @@
+"""The supervisor over real processes: what is killed comes back, what hangs is replaced, what stops leaves nothing."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime import valkey
+from gateway.runtime.config import parse
+from tests.runtime.supervised import Supervised, alive, answers, start, wait_until
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+    """One gateway for the tests that leave it as they found it."""
+    with Supervised(tmp_path_factory.mktemp("shared") / "data") as gateway:
+        yield gateway.wait_serving()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_crashed_worker_is_back_at_once(shared: Supervised, number: signal.Signals) -> None:
+    slot = 0 if number is signal.SIGKILL else 1
+    shared.wait_ready("worker", 0)
+    victim, other = shared.wait_ready("worker", slot), shared.pid("worker", 1 - slot)
+    begun = time.monotonic()
+    os.kill(victim, number)
+    shared.wait_ready("worker", slot, other_than=victim, within_s=5.0)
+    assert time.monotonic() - begun < 5.0
+    assert shared.child("worker", slot)["reason"] == f"killed by {number.name}"
+    assert shared.pid("worker", 1 - slot) == other
+    assert answers(shared.port("grpc"))
+
+
+def test_a_hung_worker_is_replaced(shared: Supervised) -> None:
+    victim = shared.wait_ready("worker", 0)
+    os.kill(victim, signal.SIGSTOP)
+    begun = time.monotonic()
+    wait_until(lambda: not alive(victim), 4.0)
+    assert time.monotonic() - begun > 1.5, "a pause is no hang"
+    shared.wait_ready("worker", 0, other_than=victim, within_s=2.0)
+    assert "hung" in str(shared.child("worker", 0)["reason"])
+
+
+def test_a_pause_is_forgiven(shared: Supervised) -> None:
+    victim = shared.wait_ready("worker", 1)
+    os.kill(victim, signal.SIGSTOP)
+    time.sleep(1.0)  # the pause itself is what is tested
+    os.kill(victim, signal.SIGCONT)
+    restarts = shared.child("worker", 1)["restarts"]
+    time.sleep(1.0)
+    assert (shared.pid("worker", 1), shared.child("worker", 1)["restarts"]) == (victim, restarts)
+
+
+def test_a_supervisor_that_was_paused_kills_nobody(shared: Supervised) -> None:
+    before = [shared.wait_ready("worker", slot) for slot in (0, 1)]
+    shared.process.send_signal(signal.SIGSTOP)
+    time.sleep(3.2)  # longer than a child may be silent
+    shared.process.send_signal(signal.SIGCONT)
+    time.sleep(0.7)
+    assert [shared.pid("worker", slot) for slot in (0, 1)] == before
+
+
+def test_control_and_compactor_are_kept_alive_too(shared: Supervised) -> None:
+    for role in ("control", "compactor"):
+        victim = shared.wait_ready(role)
+        os.kill(victim, signal.SIGKILL)
+        shared.wait_ready(role, other_than=victim, within_s=5.0)
+
+
+def test_a_second_start_refuses_and_says_who_is_there(shared: Supervised) -> None:
+    process = start(shared.config)
+    assert process.wait(timeout=10) == 1
+    process.communicate()
+    shared.wait_ready("worker", 0)
+
+
+def test_rolling_restart_replaces_every_worker_and_always_answers(shared: Supervised) -> None:
+    before = [shared.wait_ready("worker", slot) for slot in (0, 1)]
+    for _ in range(5):  # a storm is one round, or two
+        shared.process.send_signal(signal.SIGHUP)
+    port, asked = shared.port("grpc"), 0
+    deadline = time.monotonic() + 20
+    while any(shared.pid("worker", slot) in (0, before[slot]) for slot in (0, 1)) or any(map(alive, before)):
+        assert answers(port), f"no answer to connection {asked}"
+        asked += 1
+        assert time.monotonic() < deadline
+    assert asked > 3
+    assert shared.child("worker", 0)["reason"] == "restarted on request"
+
+
+def test_a_stop_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+    with Supervised(tmp_path / "data", embedded=True) as gateway:
+        gateway.wait_serving()
+        pids, port = gateway.pids(), gateway.port("grpc")
+        assert len(pids) == 5
+        assert answers(port)
+        assert gateway.stop() == 0
+        assert not [pid for pid in pids if alive(pid)]
+        assert not answers(port)
+        assert f"127.0.0.1:{port}" in gateway.stdout
+        assert (tmp_path / "data" / "compacted").exists()
+        assert list((tmp_path / "data" / "run").iterdir()) == [tmp_path / "data" / "run" / "state.json"]
+
+
+def test_ctrl_c_stops_too(tmp_path: Path) -> None:
+    with Supervised(tmp_path / "data", workers=1) as gateway:
+        gateway.wait_serving()
+        pids = gateway.pids()
+        assert gateway.stop(signal.SIGINT) == 0
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def test_what_does_not_stop_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker.stubborn").touch()
+    with Supervised(data_dir, workers=1, grace_seconds=0.5) as gateway:
+        gateway.wait_serving()
+        pids = gateway.pids()
+        begun = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - begun < 0.5 + 5.0
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker.stubborn").touch()
+    with Supervised(data_dir, workers=1, grace_seconds=60) as gateway:
+        gateway.wait_serving()
+        pids = gateway.pids()
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: gateway.state().get("phase") == "STOPPING" or gateway.child("worker")["state"] == "STOPPING")
+        begun = time.monotonic()
+        assert gateway.stop(within_s=10) == 0
+        assert time.monotonic() - begun < 5.0
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:
+    with Supervised(tmp_path / "data", embedded=True) as gateway:
+        gateway.wait_serving()
+        pids, port = gateway.pids(), gateway.port("grpc")
+        os.kill(pids[-1], signal.SIGSTOP)  # not even one that hangs
+        gateway.process.kill()
+        wait_until(lambda: not [pid for pid in pids if alive(pid)], 2.0)
+        assert not answers(port)
+    with Supervised(tmp_path / "data", workers=1, embedded=True) as again:
+        again.wait_serving()
+        assert again.stop() == 0
+
+
+def test_a_crash_loop_backs_off_says_why_and_recovers(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker-1.crash").touch()
+    with Supervised(data_dir) as gateway:
+        wait_until(lambda: int(str(gateway.child("worker", 1).get("restarts", 0))) >= 4)
+        child = gateway.child("worker", 1)
+        assert child["reason"] == "ended with status 3"
+        assert gateway.process.poll() is None
+        gateway.wait_ready("worker", 0)
+        begun, restarts = time.monotonic(), int(str(child["restarts"]))
+        wait_until(lambda: int(str(gateway.child("worker", 1)["restarts"])) >= restarts + 2)
+        assert time.monotonic() - begun > 0.8, "it did not back off"
+        (data_dir / "worker-1.crash").unlink()
+        gateway.wait_ready("worker", 1)
+        gateway.wait_serving()
+        assert gateway.stop() == 0
+
+
+def test_a_replacement_that_fails_leaves_the_old_worker_serving(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with Supervised(data_dir, workers=1) as gateway:
+        gateway.wait_serving()
+        old = gateway.wait_ready("worker")
+        (data_dir / "worker-0.crash").touch()
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "replacement" in str(gateway.child("worker")["reason"]))
+        assert gateway.pid("worker") == old
+        assert answers(gateway.port("grpc"))
+        assert gateway.stop() == 0
+
+
+def test_a_stop_during_the_start_is_a_stop(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker.slow").touch()
+    with Supervised(data_dir) as gateway:
+        wait_until(lambda: gateway.pid("worker"))
+        pids = gateway.pids()
+        assert gateway.stop() == 0
+        assert gateway.stdout == ""
+        assert not [pid for pid in pids if alive(pid)]
+
+
+def test_a_taken_port_is_refused(shared: Supervised, tmp_path: Path) -> None:
+    for option, port in (("grpc-port", shared.port("grpc")), ("metrics-port", shared.port("metrics"))):
+        options: dict[str, object] = {"grpc-port": 0, "metrics-port": 0, "data-dir": tmp_path / "data", "workers": 1}
+        process = start(parse({**options, option: port}, {}, {}))
+        process.communicate(timeout=10)
+        assert process.returncode == 1
+
+
+async def command(config_dir: Path, *words: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(config_dir / "run" / valkey.SOCKET)
+    writer.write(b" ".join(words) + b"\r\n")
+    answer = await reader.readline()
+    if answer.startswith(b"$") and answer != b"$-1\r\n":
+        answer = await reader.readline()
+    writer.close()
+    return answer.strip()
+
+
+def test_the_embedded_store_keeps_its_data_over_a_kill_and_over_runs(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with Supervised(data_dir, workers=1, embedded=True) as gateway:
+        gateway.wait_serving()
+        assert asyncio.run(command(data_dir, b"SET", b"rule", b"one")) == b"+OK"
+        server = gateway.pid("valkey")
+        os.kill(server, signal.SIGKILL)
+        gateway.wait_ready("valkey", other_than=server, within_s=5.0)
+        assert asyncio.run(command(data_dir, b"GET", b"rule")) == b"one"
+        assert asyncio.run(command(data_dir, b"CONFIG", b"GET", b"nothing")) == b"*0"
+        assert gateway.stop() == 0
+    with Supervised(data_dir, workers=1, embedded=True) as again:
+        again.wait_serving()
+        assert asyncio.run(command(data_dir, b"GET", b"rule")) == b"one"
+        assert again.stop() == 0
+
+
+def test_a_long_data_directory_gets_short_sockets(tmp_path: Path) -> None:
+    with Supervised(tmp_path / ("d" * 100), workers=1, embedded=True) as gateway:
+        gateway.wait_serving()
+        assert not (gateway.config.run_dir / valkey.SOCKET).exists()
+        assert gateway.config.socket_dir.stat().st_mode & 0o777 == 0o700
+        assert gateway.stop() == 0
+    gateway.config.socket_dir.rmdir()

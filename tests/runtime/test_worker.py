@@ -1,0 +1,182 @@
+"""A whole gateway: the real supervisor, store, compactor, control process and workers, and grpcio's client."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+from gateway.runtime.config import parse
+from tests.models import affine, write_version
+from tests.runtime.supervised import Supervised, alive, wait_until
+
+RETRY = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "inference.GRPCInferenceService"}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+class Client:
+    """Calls of both services, over one channel that retries what is safe to repeat."""
+
+    def __init__(self, port: int) -> None:
+        options = [("grpc.service_config", RETRY), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self.inference = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.control = control_pb2_grpc.ControlStub(self.channel)  # type: ignore[no-untyped-call]
+
+    def infer(self) -> tuple[str, float]:
+        """The version that answered, and the first element of its answer to ones."""
+        request = inference_pb2.ModelInferRequest(model_name="affine")
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+        request.raw_input_contents.append(np.ones(4, np.float32).tobytes())
+        answer = self.inference.ModelInfer(request, timeout=10)
+        return answer.model_version, float(np.frombuffer(answer.raw_output_contents[0], np.float32)[0])
+
+    def apply(self, version: str) -> control_pb2.ApplyResponse:
+        document = {
+            "apiVersion": "gateway/v1",
+            "kind": "Route",
+            "metadata": {"model": "affine"},
+            "spec": {"arms": {"one": {"version": version}}, "strategy": {"pinned": {"arm": "one"}}},
+        }
+        request = control_pb2.ApplyRequest(document_json=json.dumps(document), wait=control_pb2.WaitFor(applied=True))
+        answer: control_pb2.ApplyResponse = self.control.Apply(request, timeout=20)
+        return answer
+
+    def counted(self) -> int:
+        """Successful calls of all versions, by the statistics of the whole host."""
+        answer = self.inference.ModelStatistics(inference_pb2.ModelStatisticsRequest(name="affine"), timeout=10)
+        return sum(int(stats.inference_stats.success.count) for stats in answer.model_stats)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+    root = tmp_path_factory.mktemp("whole")
+    for version, scale in (("1", 2.0), ("2", 3.0)):
+        config = "version_policy { latest { num_versions: 1 } }"
+        write_version(root / "models", "affine", version, affine(scale), config=config)
+    with Supervised(root / "data", real=True, options={"model-repository": root / "models"}) as whole:
+        yield whole.wait_serving()
+
+
+@pytest.fixture
+def client(gateway: Supervised) -> Iterator[Client]:
+    made = Client(gateway.port("grpc"))
+    yield made
+    made.channel.close()
+
+
+def test_it_serves_routes_rolls_back_and_counts(gateway: Supervised, client: Client) -> None:
+    assert client.infer() == ("2", 3.0)
+    applied = client.apply("1").change  # a version that no policy selects is loaded before the route is committed
+    assert len(applied.applied_by) == 2
+    assert not applied.laggards
+    assert client.infer() == ("1", 2.0)
+    client.apply("2")
+    back = client.control.Rollback(control_pb2.RollbackRequest(model="affine"), timeout=20)
+    assert (back.restored_revision, len(back.applied_by)) == (applied.revision, 2)
+    assert client.infer() == ("1", 2.0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.port('metrics')}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'gateway_requests_total{arm="one",code="OK",model="affine",version="1"} 2.0' in text
+    assert 'gateway_route_revision{worker="1"} 3.0' in text
+
+
+def test_a_route_to_a_version_that_is_not_there_is_refused(client: Client) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        client.apply("7")
+    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "'7'" in str(raised.value.details())
+
+
+def test_a_killed_worker_costs_nobody_a_call_and_no_wait(gateway: Supervised, client: Client) -> None:
+    before = client.counted()
+    victim = gateway.wait_ready("worker", 0)
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(20):
+        assert client.infer()[0] in ("1", "2")
+    gateway.wait_ready("worker", 0, other_than=victim, within_s=10)
+    assert client.counted() >= before + 20
+    applied = client.apply("2").change
+    assert len(applied.applied_by) == 2
+    assert not applied.laggards
+
+
+def test_serving_outlives_the_store_and_rules_work_again_after_it(gateway: Supervised, client: Client) -> None:
+    version, _ = client.infer()
+    server = gateway.wait_ready("valkey")
+    os.kill(server, signal.SIGKILL)
+    assert client.infer()[0] == version
+    gateway.wait_ready("valkey", other_than=server)
+    other = "1" if version == "2" else "2"
+    wait_until(lambda: _applied(client, other))
+    assert client.infer()[0] == other
+
+
+def _applied(client: Client, version: str) -> bool:
+    try:
+        return bool(client.apply(version).change.applied_by)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
+
+
+def test_unloading_holds_in_every_worker_and_for_those_to_come(gateway: Supervised, client: Client) -> None:
+    client.control.DeleteRoute(control_pb2.DeleteRouteRequest(model="affine"), timeout=10)
+    client.inference.RepositoryModelUnload(inference_pb2.RepositoryModelUnloadRequest(model_name="affine"), timeout=20)
+    victim = gateway.wait_ready("worker", 1)
+    os.kill(victim, signal.SIGKILL)
+    gateway.wait_ready("worker", 1, other_than=victim)
+    for _ in range(8):
+        one = Client(gateway.port("grpc"))
+        with pytest.raises(grpc.RpcError) as raised:
+            one.infer()
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        one.channel.close()
+    client.inference.RepositoryModelLoad(inference_pb2.RepositoryModelLoadRequest(model_name="affine"), timeout=30)
+    for _ in range(8):
+        one = Client(gateway.port("grpc"))
+        assert one.infer() == ("2", 3.0)
+        one.channel.close()
+
+
+def test_a_stop_leaves_every_call_in_the_lake_and_nothing_else(gateway: Supervised) -> None:
+    pids = gateway.pids()
+    assert gateway.stop() == 0
+    assert not [pid for pid in pids if alive(pid)]
+    files = list(gateway.config.lake_dir.rglob("*.parquet"))
+    assert sum(pq.read_metadata(file).num_rows for file in files) > 20
+    assert not [path for path in gateway.config.wal_dir.rglob("*") if path.suffix in (".wal", ".sealed")]
+
+
+def test_what_goes_wrong_at_the_start_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    config = parse({"data-dir": tmp_path / "data"}, {}, {})
+    command = [sys.executable, "-m", "gateway.runtime.supervisor"]
+    done = subprocess.run(command, input=config.to_json(), capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gateway: data-dir")
+    assert len(done.stderr.splitlines()) == 1

