@@ -1,0 +1,39 @@
+"""The control service as the command line calls it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from gateway.cli.exits import Exit, Failure
+from gateway.pb import control_pb2_grpc
+
+CONNECT_S = 5.0
+
+
+@contextmanager
+def control(server: str) -> Iterator[control_pb2_grpc.ControlStub]:
+    """A stub that is connected to `server` (host:port).
+
+    Raises: Failure (nobody answers there; the server refuses; the time is over).
+    """
+    with grpc.insecure_channel(server) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
+        except grpc.FutureTimeoutError:
+            raise Failure(
+                Exit.UNREACHABLE,
+                f"no gateway answers at {server}: start one with `gateway serve`, or name it with --server",
+            ) from None
+        try:
+            yield control_pb2_grpc.ControlStub(channel)
+        except grpc.RpcError as error:
+            raise _failure(error) from None
+
+
+def _failure(error: grpc.RpcError) -> Failure:
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure(Exit.TIMED_OUT, text)
+    return Failure(Exit.REFUSED, f"{code.name}: {text}")

@@ -1,0 +1,68 @@
+"""gateway log: the prediction log."""
+
+import json
+import sys
+from typing import Annotated
+
+import grpc
+import typer
+import yaml
+
+from gateway.cli.client import control
+from gateway.cli.options import DEFAULT_SERVER, Output, Server
+from gateway.cli.output import Format, moment
+from gateway.pb import control_pb2
+
+app = typer.Typer(no_args_is_help=True, help="Read the prediction log.")
+
+
+@app.command(epilog="Example: gateway log tail flights -n 20 --no-follow")
+def tail(
+    model: Annotated[str, typer.Argument(help="Only this model.")] = "",
+    backlog: Annotated[int, typer.Option("-n", "--backlog", help="Rows already written to show first.", min=0)] = 10,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on as rows come.")] = True,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show predictions as they are logged, until Ctrl-C."""
+    request = control_pb2.TailLogRequest(model=model, backlog=backlog, follow=follow)
+    with control(server) as stub:
+        rows = stub.TailLog(request, timeout=None)
+        try:
+            for row in rows:
+                sys.stdout.write(_line(row, output) + "\n")
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            rows.cancel()
+        except grpc.RpcError as error:
+            if not (isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.CANCELLED):
+                raise
+
+
+def _line(row: control_pb2.LogRow, form: Format) -> str:
+    value = {
+        "ts": moment(row.ts_us),
+        "model": row.model,
+        "version": row.version,
+        "arm": row.arm,
+        "revision": row.revision,
+        "reason": row.reason,
+        "request_id": row.request_id,
+        "code": row.code,
+        "queue_us": row.queue_us,
+        "infer_us": row.infer_us,
+        "total_us": row.total_us,
+        "rows": row.rows,
+        "inputs": json.loads(row.inputs_json or "null"),
+        "outputs": json.loads(row.outputs_json or "null"),
+        "worker": row.worker,
+    }
+    if form is Format.JSON:
+        return json.dumps(value, ensure_ascii=False)
+    if form is Format.YAML:
+        return "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    served = f"{row.model}/{row.version}" + (f" arm {row.arm}" if row.arm else "")
+    return (
+        f"{value['ts']}  {row.code:<5} {served}  r{row.revision} {row.reason}  {row.total_us} us  {row.request_id}  "
+        f"{row.inputs_json} -> {row.outputs_json}"
+    )

@@ -1,0 +1,76 @@
+"""gateway models: what is loaded, and in which state."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.client import control
+from gateway.cli.options import DEFAULT_SERVER, Output, Server
+from gateway.cli.output import Format, Value, show
+from gateway.pb import control_pb2
+
+
+def models(
+    model: Annotated[str, typer.Argument(help="Only this model.")] = "",
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print every model version with its state, and the reason where it is not AVAILABLE."""
+    with control(server) as stub:
+        answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
+    value: list[Value] = [
+        {
+            "model": v.model,
+            "version": v.version,
+            "state": v.state,
+            "reason": v.reason,
+            "digest": v.digest,
+            "newest_ready": v.newest_ready,
+            "max_batch_size": v.max_batch_size,
+            "in_flight": v.in_flight,
+            "workers": dict(v.workers),
+        }
+        for v in answer.versions
+    ]
+    rows = [
+        [v.model, v.version + (" *" if v.newest_ready else ""), v.state, v.in_flight, v.digest[:12], _reason(v)]
+        for v in answer.versions
+    ]
+    show(
+        value,
+        output,
+        columns=("MODEL", "VERSION", "STATE", "IN FLIGHT", "DIGEST", "REASON"),
+        rows=rows,
+        note="* the newest ready version: it answers where no route says otherwise" if rows else "no models",
+    )
+
+
+def _reason(version: control_pb2.ModelVersionState) -> str:
+    elsewhere = ", ".join(f"{worker}: {state}" for worker, state in sorted(version.workers.items()))
+    return "; ".join(part for part in (version.reason, elsewhere) if part)
+
+
+def workers(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Print the live workers of every host and the revision each of them serves."""
+    with control(server) as stub:
+        answer = stub.Workers(control_pb2.WorkersRequest(), timeout=10)
+    value: list[Value] = [
+        {
+            "id": w.id,
+            "state": w.state,
+            "revision": w.revision,
+            "digest": w.digest,
+            "seen_ms_ago": w.seen_ms_ago,
+            "pid": w.pid,
+            "error": w.error,
+        }
+        for w in answer.workers
+    ]
+    rows = [[w.id, w.state, w.revision, w.pid, f"{w.seen_ms_ago / 1000:.1f} s ago", w.error] for w in answer.workers]
+    show(
+        value,
+        output,
+        columns=("WORKER", "STATE", "REVISION", "PID", "SEEN", "ERROR"),
+        rows=rows,
+        note=f"the store is at revision {answer.revision}",
+    )

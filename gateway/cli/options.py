@@ -1,0 +1,14 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.output import Format
+
+Server = Annotated[str, typer.Option("--server", help="host:port of a gateway's gRPC port.", envvar="GATEWAY_SERVER")]
+Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json or yaml for programs.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for every live worker.", min=0.1, max=600)]
+
+DEFAULT_SERVER = "127.0.0.1:8001"

@@ -1,0 +1,63 @@
+"""What a command prints: a table for people, YAML or JSON for machines."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+
+
+class Format(StrEnum):
+    """The choices of -o."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def show(
+    value: Value, form: Format, *, columns: Sequence[str] = (), rows: Iterable[Sequence[Value]] = (), note: str = ""
+) -> None:
+    """`value` is printed for machines, or `rows` under `columns` and then `note` for people."""
+    if form is Format.JSON:
+        _write(json.dumps(value, indent=2, ensure_ascii=False))
+    elif form is Format.YAML:
+        _write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+    else:
+        if columns:
+            _table(columns, rows)
+        if note:
+            _write(note)
+
+
+def say(text: str) -> None:
+    """`text` is a line on standard error, where it does not mix with data."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def moment(microseconds: int) -> str:
+    """A point in time since the epoch as ISO 8601 in UTC, to the millisecond."""
+    if not microseconds:
+        return ""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _write(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = Console(highlight=False)
+    # A pipe has no width of its own: lines that a program reads are not folded to 80 columns.
+    console.print(table, markup=False, width=None if console.is_terminal else 400)

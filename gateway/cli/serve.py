@@ -1,0 +1,81 @@
+"""gateway serve, and gateway version."""
+
+import inspect
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import gateway
+from gateway.cli.client import control
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.options import Output
+from gateway.cli.output import Format, Value, show
+from gateway.errors import InvalidArgument
+from gateway.pb import control_pb2
+from gateway.runtime.config import load
+from gateway.runtime.options import CONFIG_OPTION, ENVIRONMENT_PREFIX, OPTIONS, Option
+
+
+def serve(**given: Any) -> None:
+    """Start the gateway and everything that belongs to it, and run until SIGTERM or Ctrl-C."""
+    try:
+        config = load(given)
+    except InvalidArgument as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    # The supervisor replaces this process: it must not share one with gRPC, which this command line has loaded.
+    reading, writing = os.pipe()
+    os.write(writing, config.to_json().encode())
+    os.close(writing)
+    os.dup2(reading, 0)
+    os.close(reading)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "gateway.runtime.supervisor"])
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """The option as typer reads it from a function's signature; its value is checked by the configuration."""
+    flag = f"--{option.name}"
+    shown = f"{option.help} [default: {option.default}; env: {option.environment_name}]"
+    if isinstance(option.default, bool):
+        annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{option.name}", help=shown)]
+    else:
+        annotation = Annotated[str | None, typer.Option(flag, help=shown)]
+    name = option.name.replace("-", "_")
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _config_parameter() -> inspect.Parameter:
+    shown = f"YAML or TOML file of options. [env: {ENVIRONMENT_PREFIX}CONFIG]"
+    annotation = Annotated[str | None, typer.Option(f"--{CONFIG_OPTION}", help=shown)]
+    return inspect.Parameter(CONFIG_OPTION, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_parameters = [_config_parameter(), *(_parameter(option) for option in OPTIONS)]
+serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
+
+
+def version(
+    server: Annotated[str, typer.Option("--server", help="Also ask the gateway at host:port.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Print the version of this command, and of a running gateway if one is named."""
+    value: dict[str, Value] = {"gateway": gateway.__version__}
+    note = f"gateway {gateway.__version__}"
+    if server:
+        with control(server) as stub:
+            answer = stub.ServerVersion(control_pb2.ServerVersionRequest(), timeout=10)
+        value["server"] = {
+            "version": answer.version,
+            "worker": answer.worker,
+            "python": answer.python,
+            "onnxruntime": answer.onnxruntime,
+            "transport": answer.transport,
+        }
+        note += (
+            f"\n{server}: gateway {answer.version}, transport {answer.transport}, Python {answer.python}, "
+            f"ONNX Runtime {answer.onnxruntime}"
+        )
+    show(value, output, note=note)
