@@ -26,7 +26,7 @@ def control(server: str) -> Iterator[control_pb2_grpc.ControlStub]:
                 f"no gateway answers at {server}: start one with `gateway serve`, or name it with --server",
             ) from None
         try:
-            yield control_pb2_grpc.ControlStub(channel)
+            yield control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
         except grpc.RpcError as error:
             raise _failure(error) from None
 

@@ -1,16 +1,18 @@
 """The outcome of routing one request, and what routing may look at."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Which arm and version serve a request, and why.
 
     `version` is "" where the newest ready version of the model is meant (no route, no pin). `fallbacks` are the
     (arm, version) pairs to try in order if this one cannot serve, `fallback_on` the reasons that allow it. `bucket` is
     the request's place among the 1 000 000 of the interval table, -1 if it was not asked for one.
+
+    One is made for nearly every request: as a frozen dataclass it costs a microsecond, as this 0.1.
     """
 
     arm: str

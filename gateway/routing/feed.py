@@ -125,8 +125,12 @@ class Feed:
                 group.create_task(self._acknowledger.run())
                 group.create_task(self._keeper.run())
         finally:
-            await self._link.aclose()
-            await self._acknowledger.aclose()
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the connections; `run` does so when it ends."""
+        await self._link.aclose()
+        await self._acknowledger.aclose()
 
     async def settled(self) -> None:
         """Returns once nothing is being prepared: every known route is in force, or its failure is known."""
