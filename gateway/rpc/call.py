@@ -25,6 +25,7 @@ ANSWERED: Final = 1
 GONE: Final = 2
 
 RESPONSE: Final[Fields] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _CANCEL: Final = 8
 
 
@@ -41,6 +42,7 @@ class Call:
         "fields",
         "gzip",
         "headers",
+        "held_bytes",
         "method",
         "request_ended",
         "response_begun",
@@ -57,6 +59,7 @@ class Call:
         self.fields: dict[bytes, bytes] = {}
         self.deadline_ns = 0
         self.gzip = False
+        self.held_bytes = 0  # received, and the client does not know yet that it may send as many more
         self.slot: Slot | None = None
         self.assembler: Assembler | None = None
         self.request_ended = False
@@ -102,8 +105,15 @@ class Call:
             self.state = GONE
             self.abandon()
         self.state = GONE
+        self.acknowledge()  # the connection's window counts them still
         if self.assembler is not None:
             self.assembler.release()
+
+    def acknowledge(self) -> None:
+        """The client may send as many bytes as were held."""
+        if self.held_bytes:
+            self.connection.acknowledge(self.held_bytes, self.stream_id)
+            self.held_bytes = 0
 
     # How a call ends.
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _WRITE_BYTES = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 _QUEUED_BYTES = 256 * 1024  # in the socket's buffer before ngh2 is asked for no more
-_WINDOW_BYTES = 16 * 1024 * 1024  # of the whole connection
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -84,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self.auth_context = auth_context(ssl_object)
         self.transport.set_write_buffer_limits(high=_QUEUED_BYTES)
         self.h2.initiate_connection(self.host.settings)
-        self.h2.set_local_window_size(_WINDOW_BYTES)
+        self.h2.set_local_window_size(self.host.window_bytes)
         self.lifetime.begin()
         self.schedule()
 

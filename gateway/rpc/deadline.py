@@ -91,7 +91,8 @@ class DeadlineWheel:
                 due = list(slot)
                 slot.clear()
                 for member in due:
-                    member.slot = None
+                    member.slot = None  # before any of them acts: what one does may close another
+                for member in due:
                     member.expire()
             if self._tick % _RESORT == 0 and self._far:
                 self._resort()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ngh2
 
+from gateway.rpc.call import STREAM_SHARE_BYTES
 from gateway.rpc.deadline import DeadlineWheel
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
@@ -14,6 +15,7 @@ from gateway.rpc.server import ServerOptions
 if TYPE_CHECKING:
     from gateway.rpc.connection import Connection
 
+_WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
 _STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
 _HEADER_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 256 * 1024
@@ -40,8 +42,10 @@ class Host:
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.accepted = self.refused = self.broken = 0  # connections since the start
         self.empty = asyncio.Event()
         self.empty.set()
+        self.window_bytes = max(_WINDOW_BYTES, STREAM_SHARE_BYTES * options.max_concurrent_streams)
         self.default_deadline_ns = int(options.default_deadline_s * 1e9)
         self.configuration = ngh2.Configuration(
             auto_window_update=False,
@@ -68,7 +72,9 @@ class Host:
     def add(self, connection: "Connection") -> bool:
         """Whether there is room for the connection; it is counted then."""
         if len(self.connections) >= self.options.max_connections:
+            self.refused += 1
             return False
+        self.accepted += 1
         self.connections.add(connection)
         self.empty.clear()
         return True

@@ -68,6 +68,9 @@ class Lifetime:
             if now_ns - self._ended_ns > options.keepalive_timeout_s * 1e9:
                 self._connection.transport.abort()  # the peer does not take what was left to write
             return
+        if self.calmed:
+            self.abort()  # it had until now to take the GOAWAY, and goes on
+            return
         try:
             self._apply(now_ns)
         except ngh2.NGH2Error:
@@ -117,6 +120,8 @@ class Lifetime:
         elif isinstance(event, ngh2.GoAwayReceived):
             self.active_ns = 0  # it will send no more requests: idle as soon as its calls have ended
         elif isinstance(event, ngh2.ConnectionClosed):
+            if event.error_code:
+                self._connection.host.broken += 1
             self.close()
 
     def oddity(self) -> None:
@@ -204,6 +209,7 @@ class Lifetime:
             return
         flood = isinstance(error, ngh2.DenialOfServiceError)
         code = ngh2.ErrorCode.ENHANCE_YOUR_CALM if flood else ngh2.ErrorCode.PROTOCOL_ERROR
+        self._connection.host.broken += 1
         _log.info("connection of %s ended: %s", self._connection.peer, error)
         self.over()
         if self._settled:

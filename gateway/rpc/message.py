@@ -111,6 +111,10 @@ class Assembler:
         Raises: ResourceExhausted, BadMessage.
         """
         position, end = 0, len(data)
+        if self._missing > end:  # the middle of a large message
+            self._parts.append(data)
+            self._missing -= end
+            return
         view = memoryview(data)
         while position < end:
             if self._missing < 0:

@@ -80,6 +80,20 @@ class Ngh2Server:
     def port(self) -> int:
         return self._port
 
+    def counts(self) -> dict[str, int]:
+        """What a worker's metrics say of its connections: open now, and since the start accepted, refused for the
+        limit, and ended because the peer broke HTTP/2 or flooded; calls that are not answered yet."""
+        host = self._host
+        if host is None:
+            return {"open": 0, "accepted": 0, "refused": 0, "broken": 0, "calls": 0}
+        return {
+            "open": len(host.connections),
+            "accepted": host.accepted,
+            "refused": host.refused,
+            "broken": host.broken,
+            "calls": sum(len(connection.calls) for connection in host.connections),
+        }
+
     async def _settle(self, host: Host) -> None:
         """Every handler has ended and every connection is closed, or it is said which would not."""
         if host.tasks:

@@ -36,7 +36,6 @@ class TaskCall(Call):
         "_compress_next",
         "_details",
         "_done_callbacks",
-        "_held_bytes",
         "_reader",
         "_task",
         "_trailing",
@@ -50,7 +49,6 @@ class TaskCall(Call):
         self._trailing: Metadata = ()
         self._compress = False
         self._compress_next = True
-        self._held_bytes = 0
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,7 +65,7 @@ class TaskCall(Call):
     def receive(self, data: bytes, end: bool) -> None:
         assembler = self.assembler
         assert assembler is not None
-        self._held_bytes += len(data)
+        self.held_bytes += len(data)
         try:
             assembler.feed(data)
             if len(assembler.messages) > 1 and not self.method.request_streaming:
@@ -77,7 +75,7 @@ class TaskCall(Call):
             self.refuse(error)
             return
         if not assembler.messages or not self.method.request_streaming:
-            self._acknowledge()
+            self.acknowledge()
         self._wake_reader()
         if end:
             self.half_close()
@@ -101,7 +99,6 @@ class TaskCall(Call):
 
     def closed(self) -> None:
         super().closed()
-        self._acknowledge()
         self.connection.writers.pop(self.stream_id, None)
 
     def wake_writer(self) -> None:
@@ -111,11 +108,6 @@ class TaskCall(Call):
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-
-    def _acknowledge(self) -> None:
-        if self._held_bytes:
-            self.connection.acknowledge(self._held_bytes, self.stream_id)
-            self._held_bytes = 0
 
     # The handler.
 
@@ -172,7 +164,7 @@ class TaskCall(Call):
             await self._reader
         message = assembler.pop()
         if not assembler.messages:
-            self._acknowledge()
+            self.acknowledge()
             self.connection.schedule_if_wanted()
         return self.method.decode(message)
 

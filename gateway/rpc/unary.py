@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import ngh2
 
 from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
-from gateway.rpc.call import ANSWERED, GONE, OPEN, RESPONSE, Call
+from gateway.rpc.call import ANSWERED, GONE, OPEN, RESPONSE, STREAM_SHARE_BYTES, Call
 from gateway.rpc.handler import CancelCallback, Metadata
 from gateway.rpc.message import PREFIX, BadMessage
 from gateway.rpc.metadata import Fields, ok_trailers
@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 _OK: Fields = ((b"grpc-status", b"0"),)
 _LARGE = 64 * 1024
+# At once, of a message that comes in many frames: half of every stream's share of the connection's window, so that
+# messages which arrive side by side never wait for each other.
+_ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 
 
 class CallbackCall(Call):
@@ -35,22 +38,20 @@ class CallbackCall(Call):
         self._callbacks: list[CancelCallback] | None = None
 
     def receive(self, data: bytes, end: bool) -> None:
+        # The flag and the length are one number: it is the length where the flag is 0 and the message is whole.
         size = len(data) - PREFIX
         connection = self.connection
-        if size >= 0:
+        if (
+            end
+            and self.assembler is None
+            and int.from_bytes(data[:PREFIX], "big") == size
+            and size <= connection.max_receive_bytes
+        ):
             connection.h2.acknowledge_received_data(len(data), self.stream_id)
-            # The flag and the length are one number: it is the length where the flag is 0 and the message is whole.
-            if (
-                end
-                and self.assembler is None
-                and int.from_bytes(data[:PREFIX], "big") == size
-                and size <= connection.max_receive_bytes
-            ):
-                self.request_ended = True
-                self._dispatch(data[PREFIX:])
-                return
-        elif data:
-            connection.h2.acknowledge_received_data(len(data), self.stream_id)
+            self.request_ended = True
+            self._dispatch(data[PREFIX:])
+            return
+        self.held_bytes += len(data)
         assembler = self.assembler or self.make_assembler()
         try:
             assembler.feed(data)
@@ -60,6 +61,8 @@ class CallbackCall(Call):
             self.request_ended = end
             self.refuse(error)
             return
+        if end or self.held_bytes >= _ACKNOWLEDGED_BYTES:
+            self.acknowledge()
         if end:
             self.half_close()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -13,6 +13,17 @@ from gateway.rpc.server import Server
 
 NAME = "testing.Behaviour"
 TRAILERS = (("x-version", "2"), ("x-arm", "canary"), ("x-blob-bin", b"\x00\xff\x10"))
+
+
+DETAILS = "grpc-status-details-bin"
+
+
+class RichStatus(NamedTuple):
+    """What grpc.Status holds."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, bytes], ...]
 
 
 def text(message: bytes) -> str:
@@ -84,6 +95,8 @@ class Behaviour:
             raise InvalidArgument("field 'x' is 3, at most 2")
         if request == b"abort":
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, "aborted", (("x-why", "abort"),))
+        if request == b"rich":
+            await context.abort_with_status(RichStatus(grpc.StatusCode.ABORTED, "rich", ((DETAILS, b"\x08\x0a"),)))
         if request == b"code":
             context.set_code(grpc.StatusCode.ALREADY_EXISTS)
             context.set_details("set")
@@ -104,6 +117,14 @@ class Behaviour:
         identities = sorted(bytes(identity) for identity in context.peer_identities() or ())
         kinds = [bytes(kind) for kind in context.auth_context().get("transport_security_type", ())]
         return b"|".join([*kinds, *identities])
+
+    async def packed(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        """Answers in gzip, the second message plain, and tells when the call is over."""
+        context.add_done_callback(lambda _: self.note("packed done"))
+        context.set_compression(grpc.Compression.Gzip)
+        yield b"packed " * 1000
+        context.disable_next_message_compression()
+        yield b"plain " * 1000
 
     async def parse(self, request: str, context: Any) -> str:
         self.note("parse")
@@ -205,6 +226,7 @@ def handlers(behaviour: Behaviour) -> Mapping[str, RpcHandler]:
         "Parse": uu(behaviour.parse, request_deserializer=text, response_serializer=str.encode),
         "Sleep": uu(behaviour.sleep),
         "Unwritten": uu(behaviour.unwritten),
+        "Packed": us(behaviour.packed),
         "Count": us(behaviour.count),
         "CountByWrite": us(behaviour.count_by_write),
         "BrokenStream": us(behaviour.broken_stream),

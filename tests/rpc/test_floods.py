@@ -72,6 +72,7 @@ async def test_a_flood_ends_its_connection(bystander: Served, name: str) -> None
         spent_s = time.process_time() - began
     assert spent_s < 3.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 * 1024
+    assert bystander.server.counts()["broken"] == 1  # type: ignore[attr-defined]
     assert bystander.behaviour.events["hold"] == bystander.behaviour.events["hold cancelled"]
 
 
@@ -178,3 +179,18 @@ async def test_many_refused_bodies_leave_the_connection_window_whole(fast: Serve
         fields, body = await client.answer(await client.request(request_headers("EchoNow"), message(b"y" * 100_000)))
         assert fields[b"grpc-status"] == b"0"
         assert len(body) == 100_005
+
+
+async def test_a_flood_that_reads_nothing_is_cut_off() -> None:
+    """GOAWAY cannot be written to such a client, and what it goes on to send must not be worked on for ever."""
+    async with serving("ngh2") as served:
+        client = RawClient(served.server.port)
+        async with client:
+            await client.until(lambda self: self.events)
+            await client.request(request_headers("Count"), message(b"-2000 65536"))
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await served.behaviour.until("counted")
+            async with asyncio.timeout(10):
+                while not client.closed and not client.writer.is_closing():
+                    await client.send_raw(raw_frame(PING, 0, b"12345678") * 1000)
+            await served.behaviour.until("count over")

@@ -7,12 +7,13 @@ import grpc
 import pytest
 
 from gateway.rpc.grpcio import GrpcioServer
+from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.serving import Served
 
 
 async def sent(*messages: bytes) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
+    for body in messages:
+        yield body
 
 
 async def test_a_servers_stream_comes_in_order(served: Served) -> None:
@@ -69,6 +70,25 @@ async def test_a_message_that_does_not_parse_ends_a_stream(served: Served) -> No
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_answers_may_be_compressed(served: Served) -> None:
+    answers = [message async for message in served.server_stream("Packed")(b"")]
+    assert answers == [b"packed " * 1000, b"plain " * 1000]
+    await served.behaviour.until("packed done")
+
+
+async def test_answers_are_compressed_only_for_who_reads_gzip(fast: Served) -> None:
+    async with RawClient(fast.server.port) as client:
+        plain, packed = message(b"packed " * 1000), message(b"plain " * 1000)
+        fields, body = await client.answer(await client.request(request_headers("Packed"), message(b"")))
+        assert body == plain + packed
+        headers = request_headers("Packed", (b"grpc-accept-encoding", b"identity,gzip"))
+        fields, body = await client.answer(await client.request(headers, message(b"")))
+        assert fields[b"grpc-encoding"] == b"gzip"
+        assert body[0] == 1
+        assert body.endswith(packed)
+        assert len(body) < len(packed) + 500
 
 
 async def test_cancel_after_begin(served: Served) -> None:

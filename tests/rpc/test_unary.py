@@ -77,6 +77,13 @@ async def test_status_text_is_carried_whatever_it_holds(served: Served) -> None:
     assert trailing == (("x-why", "because"),)
 
 
+async def test_rich_status_details_are_carried(served: Served) -> None:
+    error = await refused(served.unary("Fail")(b"rich"))
+    assert (error.code(), error.details()) == (grpc.StatusCode.ABORTED, "rich")
+    trailing: object = tuple(error.trailing_metadata())
+    assert trailing == (("grpc-status-details-bin", b"\x08\x0a"),)
+
+
 async def test_bytes_that_are_no_message_are_an_invalid_argument(served: Served) -> None:
     error = await refused(served.unary("Parse")(b"\xff\xfe"))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

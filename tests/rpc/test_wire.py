@@ -4,6 +4,7 @@ Where grpcio's own answer to nonsense is another one (it lets a unary call witho
 only the ngh2 transport is asked.
 """
 
+import asyncio
 import gzip
 
 import ngh2
@@ -179,3 +180,19 @@ async def test_unread_answers_do_not_grow_the_server(fast: Served) -> None:
         await fast.behaviour.until("count over")
         answer = await client.request(request_headers("EchoNow", (b"grpc-timeout", b"300m")), message(b"x" * 10_000))
         assert (await client.answer(answer))[1] == b""
+
+
+async def test_large_messages_side_by_side_do_not_starve_each_other(fast: Served) -> None:
+    """More bytes are begun at once than the connection's window holds."""
+    async with RawClient(fast.server.port) as client:
+        await client.until(lambda self: self.events)
+        streams = []
+        for method in ("EchoNow", "Echo", "Total") * 33:
+            stream_id = client.h2.send_request(request_headers(method))
+            client.h2.send_data(stream_id, message(bytes(400_000)), end_stream=True)
+            streams.append(stream_id)
+        sending = asyncio.ensure_future(client.send())
+        for stream_id in streams:
+            fields, _ = await client.answer(stream_id)
+            assert fields[b"grpc-status"] == b"0"
+        await sending
