@@ -12,6 +12,7 @@ from gateway.rpc.admission import Rejection, admit
 from gateway.rpc.call import OPEN, Call
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.lifetime import Lifetime
+from gateway.rpc.method import Method
 from gateway.rpc.stream import TaskCall
 from gateway.rpc.tls import auth_context
 from gateway.rpc.unary import CallbackCall
@@ -179,20 +180,20 @@ class Connection(asyncio.BufferedProtocol):
         self.calls[stream_id] = call
         self.lifetime.active_ns = self.received_ns
         if timeout is not None or not (method.request_streaming or method.response_streaming):
-            call.deadline_ns = self.received_ns + self._timeout_ns(timeout)
+            call.deadline_ns = self.received_ns + self._timeout_ns(timeout, method)
             self.host.wheel.add(call)
         if type(call) is TaskCall:
             call.begin()
         if end_stream:
             call.half_close()
 
-    def _timeout_ns(self, value: bytes | None) -> int:
-        if value is None:
-            return self.host.default_deadline_ns
-        try:
-            return parse_timeout(value)
-        except ValueError:
-            return self.host.default_deadline_ns
+    def _timeout_ns(self, value: bytes | None, method: Method) -> int:
+        if value is not None:
+            try:
+                return parse_timeout(value)
+            except ValueError:
+                pass  # as if there were none
+        return self.host.default_deadline_ns if method.by_callback else self.host.default_task_deadline_ns
 
     def _reject(self, stream_id: int, rejection: Rejection, end_stream: bool) -> None:
         try:

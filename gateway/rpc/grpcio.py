@@ -206,7 +206,8 @@ class GrpcioServer:
         if remaining_s is None:
             if method.request_streaming or method.response_streaming:
                 return 0
-            remaining_s = self._options.default_deadline_s
+            options = self._options
+            remaining_s = options.default_deadline_s if method.by_callback else options.default_task_deadline_s
         return monotonic_ns() + int(remaining_s * 1e9)
 
     @asynccontextmanager

@@ -47,6 +47,7 @@ class Host:
         self.empty.set()
         self.window_bytes = max(_WINDOW_BYTES, STREAM_SHARE_BYTES * options.max_concurrent_streams)
         self.default_deadline_ns = int(options.default_deadline_s * 1e9)
+        self.default_task_deadline_ns = int(options.default_task_deadline_s * 1e9)
         self.configuration = ngh2.Configuration(
             auto_window_update=False,
             stream_reset_rate_limit=_RESETS,

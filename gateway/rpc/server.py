@@ -25,7 +25,8 @@ class ServerOptions:
 
     Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
            `max_inflight_bytes` bounds the messages of 64 KiB and more that are received and not yet answered.
-           `default_deadline_s` counts for unary calls whose client sets none; a stream lives at most as long as its
+           `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
+           for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
            connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`.
     """
 
@@ -46,6 +47,7 @@ class ServerOptions:
     min_ping_interval_s: float = 5.0
     max_ping_strikes: int = 2
     default_deadline_s: float = 30.0
+    default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB
     tls: TlsFiles | None = None
 

@@ -56,6 +56,7 @@ class Listen:
     reflection: bool
     insecure: bool
     max_message_bytes: int
+    max_connections: int
 
     @property
     def reachable(self) -> bool:

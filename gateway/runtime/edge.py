@@ -42,6 +42,7 @@ def _transport(config: Config) -> Server:
         port=listen.grpc_port,
         max_receive_bytes=listen.max_message_bytes,
         max_send_bytes=listen.max_message_bytes,
+        max_connections=listen.max_connections,
         default_deadline_s=config.limits.default_deadline_seconds,
     )
     return Ngh2Server(options) if listen.transport == "ngh2" else GrpcioServer(options)

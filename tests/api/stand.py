@@ -21,7 +21,8 @@ from gateway.pb.inference_pb2_grpc import (
 from gateway.records.log import PredictionLog
 from gateway.routing.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
-from gateway.rpc.server import ServerOptions
+from gateway.rpc.ngh2_server import Ngh2Server
+from gateway.rpc.server import Server, ServerOptions
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -80,7 +81,13 @@ class Stand:
 
 @asynccontextmanager
 async def standing(
-    repository: Path, data: Path, *, probes: Path, max_requests: int = 1000, stream_limit: int = 64
+    repository: Path,
+    data: Path,
+    *,
+    probes: Path,
+    max_requests: int = 1000,
+    stream_limit: int = 64,
+    transport: str = "ngh2",
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository; every model of it has been loaded, or has failed to."""
     async with AsyncExitStack() as stack:
@@ -98,7 +105,8 @@ async def standing(
         flushing = asyncio.create_task(log.run())
         stack.push_async_callback(_ended, log, flushing)
         host = OneWorker(catalog, counters)
-        server = GrpcioServer(ServerOptions(reuse_port=False))
+        options = ServerOptions(reuse_port=False)
+        server: Server = GrpcioServer(options) if transport == "grpcio" else Ngh2Server(options)
         health = Health(catalog, max_watchers=4)
         service = InferenceService(
             engine,

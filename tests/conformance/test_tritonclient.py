@@ -21,8 +21,8 @@ from tests.api.stand import Stand, standing
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["ngh2", "grpcio"])
+async def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
     data = tmp_path_factory.mktemp("triton")
     repository = data / "models"
     models.write_version(repository, "simple", "1", models.add_sub(), config="max_batch_size: 8")
@@ -30,7 +30,8 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand
     models.write_version(repository, "classifier", "1", models.classifier())
     for datatype in (Datatype.BYTES, Datatype.BF16, Datatype.FP16, Datatype.BOOL):
         models.write_version(repository, f"echo-{datatype.wire_name}", "1", models.identity(datatype, (-1, 2)))
-    async with standing(repository, data, probes=tmp_path_factory.getbasetemp() / "probes") as made:
+    probes = tmp_path_factory.getbasetemp() / "probes"
+    async with standing(repository, data, probes=probes, transport=request.param) as made:
         yield made
 
 

@@ -114,7 +114,9 @@ async def test_a_deadline_ends_a_call_and_its_handler(served: Served) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_call_without_deadline_gets_the_servers(transport: str) -> None:
-    async with serving(transport, ServerOptions(reuse_port=False, default_deadline_s=0.2)) as served:
+    async with serving(
+        transport, ServerOptions(reuse_port=False, default_deadline_s=0.2, default_task_deadline_s=0.3)
+    ) as served:
         for method, event in (("Hold", "hold cancelled"), ("Sleep", "sleep cancelled")):
             error = await refused(served.unary(method)(b""))
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
