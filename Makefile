@@ -58,6 +58,11 @@ check: $(VENV)/.develops
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# AGAINST=host:port measures that server; BENCH_ARGS passes options through, --help among them.
+.PHONY: bench
+bench: $(VENV)/.develops
+	@$(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+
 format: $(VENV)/.develops
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix

@@ -241,7 +241,7 @@ class PredictionLog:
         )
         self._due = asyncio.Event()
         self._buffer = _Buffer(self._limits, self._due.set)
-        self._streams: dict[tuple[str, str, str, str], RecordStream] = {}
+        self._streams: dict[tuple[str, ...], RecordStream] = {}
         self._in_flight: asyncio.Future[Outcome] | None = None
         self._in_flight_bytes = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
@@ -257,14 +257,19 @@ class PredictionLog:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         digest: str,
+        shadow_of: str = "",
     ) -> RecordStream:
-        """The stream of one arm of one version; the same object for the same arguments."""
-        key = (model, version, arm, digest)
+        """The stream of one arm of one version; the same object for the same arguments.
+
+        `shadow_of` is the version that answered the callers, where the arm only ran copies of their requests.
+        """
+        key = (model, version, arm, digest, shadow_of)
         if key not in self._streams:
             redaction = self._redaction.of(model, inputs, outputs)
             schema = StreamSchema(
-                model, version, arm, digest, inputs, outputs, redaction.dropped, redaction.hidden, redaction.revision
-            )
+                model, version, arm, digest, inputs, outputs,
+                redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
+            )  # fmt: skip
             stream = RecordStream(len(self._streams), schema, self._buffer, self._sampling, self._draw)
             self._flusher.redactions[stream.number] = redaction
             self._streams[key] = stream

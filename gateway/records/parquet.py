@@ -22,7 +22,10 @@ from gateway.records.segment import Segment, sync_directory
 from gateway.serving.tensor import Datatype
 
 _ROW_GROUP = 131_072
-_DICTIONARY = ["model", "version", "version_digest", "arm", "reason", "sample_reason", "gateway", "worker", "boot"]
+_DICTIONARY = [
+    "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "gateway",
+    "worker", "boot",
+]  # fmt: skip
 _HOUR_US = 3_600_000_000
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _KEPT = pa.array([kept.name.lower() for kept in Kept])
@@ -54,8 +57,8 @@ def limit_threads() -> None:
 def table(block: Block, segment: Segment) -> pa.Table:
     """One row per instance.
 
-    Shapes: metadata, then f.* or in.* of the inputs, out.* of the outputs, and the prediction; the same columns for every
-            block of a schema.
+    Shapes: metadata, then f.* or in.* of the inputs, out.* of the outputs, and the prediction; the same columns for
+            every block of a schema.
     """
     exploded = explode(block)
     columns = _metadata(block, segment, exploded)
@@ -129,6 +132,8 @@ def _metadata(block: Block, segment: Segment, exploded: Explosion) -> Columns:
         "version": _constant(schema.version, total),
         "version_digest": _constant(schema.digest, total),
         "arm": _constant(schema.arm, total),
+        "is_shadow": pa.array(np.full(total, bool(schema.shadow_of))),
+        "primary_version": _constant(schema.shadow_of or schema.version, total),
         "rule_rev": pa.array(_plain(records["revision"])),
         "reason": pa.DictionaryArray.from_arrays(
             pa.array(records["reason"].astype("<i4")), pa.array(block.reasons, pa.string())
@@ -231,14 +236,14 @@ def _digests(column: Column, exploded: Explosion, per_row: npt.NDArray[np.bool_]
     chosen = digests[places] if digests is not None else np.zeros(0, [(name, "<f8") for name in fields])
     if digests is None or not len(chosen):
         return pa.nulls(exploded.total, _DIGEST)
-    sums = pa.array([item.tobytes() for item in chosen["sha256"]], pa.binary(32))
+    sums = pa.array([item.tobytes() for item in chosen["xxh3_128"]], pa.binary(16))
     numbers = [pa.array(_plain(chosen[name])) for name in fields]
     made = pa.StructArray.from_arrays([sums, *numbers, pa.array(chosen["nan"].astype("<i8"))], fields=list(_DIGEST))
     return made.take(pa.array(index, mask=~rows))
 
 
 _DIGEST = pa.struct(
-    [("sha256", pa.binary(32))]
+    [("xxh3_128", pa.binary(16))]
     + [(name, pa.float64()) for name in ("mean", "std", "min", "max")]
     + [("nan", pa.int64())]
 )

@@ -15,7 +15,8 @@ MAX_FLAT = 512  # widest [batch, d] tensor that becomes one column per feature
 class StreamSchema:
     """The schema of a stream; written into every segment that holds rows of it.
 
-    `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out.
+    `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out. In a
+    stream of copies that a mirror ran, `shadow_of` is the version that answered the callers; it is "" in every other.
     """
 
     model: str
@@ -27,6 +28,7 @@ class StreamSchema:
     dropped: frozenset[str] = frozenset()
     hidden: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     redaction_revision: int = 0
+    shadow_of: str = ""
 
     @property
     def shape_hash(self) -> str:
@@ -46,6 +48,7 @@ class StreamSchema:
                 "dropped": sorted(self.dropped),
                 "hidden": {name: list(indices) for name, indices in self.hidden.items()},
                 "redaction_revision": self.redaction_revision,
+                "shadow_of": self.shadow_of,
             },
             separators=(",", ":"),
         ).encode()
@@ -67,6 +70,7 @@ class StreamSchema:
             dropped=frozenset(document["dropped"]),
             hidden={name: tuple(indices) for name, indices in document["hidden"].items()},
             redaction_revision=int(document["redaction_revision"]),
+            shadow_of=str(document.get("shadow_of", "")),
         )
 
 

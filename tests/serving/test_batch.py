@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from gateway.serving.batch import Batcher
 from gateway.serving.call import Array, Call
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session, Termination
+from gateway.serving.tensor import Datatype
 from gateway.serving.version import Version
 from tests import models
 
@@ -44,7 +46,7 @@ class Observed(Session):
 class Bench:
     """One version with its queue."""
 
-    def __init__(self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, **config: int) -> None:
+    def __init__(self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, **config: Any) -> None:
         self.session = Observed(model)
         self.version = Version("m", "1")
         settings = ModelConfig(
@@ -213,7 +215,7 @@ async def test_a_run_that_nobody_waits_for_is_stopped(benches: list[Bench]) -> N
 
 
 async def test_calls_of_different_shapes_do_not_mix(benches: list[Bench]) -> None:
-    bench = Bench(models.identity(models.Datatype.FP32, (-1, -1)))
+    bench = Bench(models.identity(Datatype.FP32, (-1, -1)))
     benches.append(bench)
     calls = [bench.put(np.ones((1, width), np.float32)) for width in (2, 3, 2)]
     for call, width in zip(calls, (2, 3, 2), strict=True):
@@ -250,7 +252,7 @@ async def test_rows_that_depend_on_each_other_are_kept_apart_where_the_configura
 
 
 async def test_text_joins_a_batch(benches: list[Bench]) -> None:
-    bench = Bench(models.identity(models.Datatype.BYTES, (-1, 1)))
+    bench = Bench(models.identity(Datatype.BYTES, (-1, 1)))
     benches.append(bench)
     calls = [bench.put(np.array([[text]], dtype=object)) for text in (b"a", "ö".encode())]
     assert [(await bench.outputs(call))[0][0, 0] for call in calls] == [b"a", "ö".encode()]

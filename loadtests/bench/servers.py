@@ -1,0 +1,244 @@
+"""The servers under test, each in processes of its own, each stopped when its block ends."""
+
+import json
+import os
+import resource
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from loadtests.bench.cases import Case
+from loadtests.bench.probe import KEY_HEADER, WrongAnswer, probing
+from loadtests.bench.processes import all_processes, usage
+
+HOST: Final = "127.0.0.1"
+ARMS: Final = {"a": "1", "b": "2"}
+_START_S: Final = 90.0
+_STOP_S: Final = 25.0
+_TURN_S: Final = 0.1
+_LOG_TAIL: Final = 1500
+
+
+class ServerFailed(Exception):
+    """A server did not start, does not serve the models, or has ended."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a server answered from its first run to its last, and what its log cost over all that time.
+
+    Segments of a log are sealed each minute or when it stops, so short runs do not see them become files. `log_cpu_s`
+    is known once the server has stopped: what its compactor used, and what all its processes used for the stop.
+    """
+
+    calls: int = 0
+    log_cpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers. `pid` is that of its first process, 0 if unknown; no `metrics_url`, nothing to scrape."""
+
+    label: str
+    address: str
+    pid: int = 0
+    metrics_url: str = ""
+    tally: Tally = field(default_factory=Tally, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySetup:
+    """How a gateway is started: every feature is on but those in `off`."""
+
+    label: str
+    transport: str = "ngh2"
+    workers: int = 1
+    off: frozenset[str] = frozenset()
+
+    def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
+        return [
+            *("--model-repository", str(repository), "--data-dir", str(data_dir)),
+            *("--workers", str(self.workers), "--transport", self.transport),
+            *("--log-rate", "0" if "log" in self.off else "1"),
+            *(part for name, port in ports.items() for part in (f"--{name}-port", str(port))),
+        ]
+
+
+@contextmanager
+def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[Server]:
+    """A gateway that serves the cases, an A/B route by key active on each.
+
+    Raises: ServerFailed.
+    """
+    ports = {name: free_port() for name in ("grpc", "http", "metrics")}
+    data_dir = work / setup.label.replace(" ", "-")
+    data_dir.mkdir(parents=True, exist_ok=True)
+    arguments = setup.arguments(cases[0].repository, data_dir, ports)
+    if "metrics" in setup.off:
+        command = [sys.executable, "-m", "loadtests.bench.uncounted", *arguments]
+    else:
+        command = [*gateway_command(), "serve", *arguments]
+    address = f"{HOST}:{ports['grpc']}"
+    with running(command, data_dir / "output.txt") as process:
+        _await_answers(address, cases, process, data_dir / "output.txt")
+        if "route" not in setup.off:
+            _apply_routes(address, cases, data_dir / "routes.yaml")
+        metrics_url = "" if "metrics" in setup.off else f"http://{HOST}:{ports['metrics']}/metrics"
+        server = Server(setup.label, address, process.pid, metrics_url)
+        compactor_s = usage(process.pid).cpu_s.get("compactor", 0.0)
+        yield server
+        last = usage(process.pid)
+        stop_s = _end(process) - last.total_cpu_s
+        server.tally.log_cpu_s = last.cpu_s.get("compactor", 0.0) - compactor_s + stop_s
+
+
+@contextmanager
+def bare(cases: Sequence[Case], work: Path) -> Iterator[Server]:
+    """The bare grpc.aio server. Raises: ServerFailed."""
+    address = f"{HOST}:{free_port()}"
+    command = [sys.executable, "-m", "loadtests.bench.bare", str(cases[0].repository), address]
+    with running(command, work / "grpc.aio.txt") as process:
+        _await_answers(address, cases, process, work / "grpc.aio.txt")
+        yield Server("grpc.aio", address, process.pid)
+
+
+@contextmanager
+def floor(template: str, cases: Sequence[Case], work: Path) -> Iterator[Server]:
+    """The server that a shell command starts, {port} and {models} filled in. Raises: ServerFailed."""
+    port = free_port()
+    text = template.replace("{port}", str(port)).replace("{models}", shlex.quote(str(cases[0].repository)))
+    address = f"{HOST}:{port}"
+    with running(["/bin/sh", "-c", text], work / "floor.txt") as process:
+        _await_answers(address, cases, process, work / "floor.txt")
+        yield Server("floor", address, process.pid)
+
+
+@contextmanager
+def against(address: str, pid: int, cases: Sequence[Case]) -> Iterator[Server]:
+    """A server that runs already; it serves the cases. Raises: ServerFailed."""
+    try:
+        _ask_all(address, cases)
+    except WrongAnswer as error:
+        raise ServerFailed(
+            f"{address} does not serve the benchmark's models ({error}): make them with --only-models"
+        ) from None
+    yield Server(address, address, pid)
+
+
+@contextmanager
+def running(command: Sequence[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, leading a session of its own; at the end nothing of that session is left."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> float:
+    """The process and its session have ended; the CPU seconds of its life, its children's included.
+
+    0 if that was known before: a number that was given back may be another's by now.
+    """
+    if process.returncode is not None:
+        return 0.0
+    before = _children_cpu_s()
+    os.killpg(process.pid, signal.SIGTERM)  # a shell and what it started are one group
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for left in all_processes():
+        if left.session == process.pid and left.pid != process.pid:
+            _kill(left.pid)
+    return _children_cpu_s() - before
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _await_answers(address: str, cases: Sequence[Case], process: subprocess.Popen[bytes], output: Path) -> None:
+    """Every case has been answered rightly."""
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + _START_S
+    trouble = "nobody listens"
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(_TURN_S)
+        try:
+            socket.create_connection((host, int(port)), 1).close()
+            _ask_all(address, cases)
+            return
+        except (OSError, WrongAnswer) as error:
+            trouble = str(error)
+    state = f"ended with status {process.poll()}" if process.poll() is not None else f"{trouble} after {_START_S:.0f} s"
+    tail = output.read_text(errors="replace")[-_LOG_TAIL:]
+    raise ServerFailed(f"{shlex.join(map(str, process.args))[:300]}: {state}\n{tail}")  # type: ignore[arg-type]
+
+
+def _ask_all(address: str, cases: Sequence[Case]) -> None:
+    for case in cases:
+        with probing(address, case.model, case.expected) as probe:
+            probe.ask("user-0")
+
+
+def route_document(model: str) -> dict[str, object]:
+    """Half of the keys to each version."""
+    return {
+        "apiVersion": "gateway/v1",
+        "kind": "Route",
+        "metadata": {"model": model},
+        "spec": {
+            "arms": {arm: {"version": version} for arm, version in ARMS.items()},
+            "key": {"from": [f"metadata:{KEY_HEADER}"], "salt": "bench"},
+            "strategy": {"ab": {"control": "a", "weights": dict.fromkeys(ARMS, "50%")}},
+        },
+    }
+
+
+def _apply_routes(address: str, cases: Sequence[Case], file: Path) -> None:
+    """Every worker follows the routes, and both arms of each answer."""
+    file.write_text("\n---\n".join(json.dumps(route_document(case.model.name)) for case in cases))
+    command = [*gateway_command(), "routes", "apply", "-f", str(file), "--wait", "--server", address, "--timeout", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServerFailed(f"the routes were not applied: {done.stderr.strip() or done.stdout.strip()}")
+    for case in cases:
+        with probing(address, case.model, case.expected) as probe:
+            arms = sorted(probe.keys_of_arms())
+        if arms != sorted(ARMS):
+            raise ServerFailed(f"{case.model.name}: of the route's arms {sorted(ARMS)} only {arms} answer")
+
+
+def gateway_command() -> list[str]:
+    script = Path(sys.executable).with_name("gateway")
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from gateway.cli import main; main()"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        number: int = listener.getsockname()[1]
+        return number
