@@ -1,0 +1,33 @@
+"""What the load tests can be told beside locust's own options."""
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import Any
+
+from loadtests import budgets
+
+
+def add_options(parser: Any) -> None:
+    """Adds them to a parser: locust's or that of `python -m loadtests`."""
+    parser.add_argument("--model", default="digits", help="Model with the versions 1 and 2 [default: digits].")
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        default=Path("demo-data"),
+        help="Directory with <model>.npz, as `python -m gateway.demo DIR --samples DIR` writes it.",
+    )
+    parser.add_argument(
+        "--calls-per-second",
+        type=_not_negative,
+        default=budgets.CALLS_PER_SECOND,
+        help="Of each user; 0: the next call as soon as the answer is there.",
+    )
+    parser.add_argument("--flips", type=int, default=0, help="At least so many flips must have been done.")
+    parser.add_argument("--flip-every", type=_not_negative, default=0.25, help="Seconds from flip to flip.")
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number from 0")
+    return value

@@ -1,0 +1,83 @@
+"""The command line without a gateway: its help, what it refuses by itself, and nobody being there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.cli.app import app
+
+COMMANDS = [
+    ["serve"], ["models"], ["workers"], ["routes", "apply"], ["routes", "get"], ["routes", "list"],
+    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["version"],
+]  # fmt: skip
+DOCUMENT = """
+apiVersion: gateway/v1
+kind: Route
+metadata: {model: digits}
+spec: {arms: {a: {version: "1"}, b: {version: "2"}}, strategy: {ab: {control: a, weights: {a: 50%, b: 49%}}}}
+"""
+
+
+def run(*words: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(words), input=text)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(words: list[str]) -> None:
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    assert f"Example: gateway {' '.join(words)}" in re.sub(r"\s+", " ", result.output)
+
+
+def test_the_help_names_the_exit_codes() -> None:
+    assert "3 not reachable" in re.sub(r"\s+", " ", run("--help").output)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["no-such-command"],
+        ["rollback"],
+        ["models", "--no-such-option"],
+        ["models", "-o", "xml"],
+        ["routes", "history", "digits", "--limit", "0"],
+        ["routes", "apply", "-f", "/no/such/file.yaml"],
+        ["serve", "--workers", "many"],
+        ["serve", "--grpc-port", "70000"],
+        ["serve", "--host", "0.0.0.0"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_end_with_two(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_wrong_document_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "route.yaml"
+    path.write_text(DOCUMENT)
+    result = run("routes", "apply", "-f", str(path), "--server", "127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "spec.strategy.ab.weights: weights sum to 99 %" in result.output
+
+
+def test_a_document_comes_from_standard_input_too() -> None:
+    result = run("routes", "apply", "-f", "-", text=DOCUMENT)
+    assert result.exit_code == 2
+    assert "weights sum to 99 %" in result.output
+
+
+def test_nobody_there_ends_with_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.client.CONNECT_S", 0.3)
+    result = run("models", "--server", "127.0.0.1:1")
+    assert result.exit_code == 3
+    assert "no gateway answers at 127.0.0.1:1" in result.output
+
+
+def test_the_version_needs_no_gateway() -> None:
+    result = run("version", "-o", "json")
+    assert result.exit_code == 0
+    assert '"gateway": "0.1.0"' in result.output

@@ -1,0 +1,119 @@
+"""From a start to the next one: what is kept, and that the log holds every prediction."""
+
+import json
+import queue
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.e2e.calls import infer
+from tests.e2e.conftest import Demo, connect
+from tests.e2e.product import GATEWAY, Product, environment
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+Served = Counter[tuple[str, str, str, int]]
+
+
+@pytest.fixture(scope="module")
+def living(start_product: Callable[..., Product]) -> Product:
+    return start_product("living", "--reflection")
+
+
+def test_reflection_lists_the_services_when_it_is_on(living: Product) -> None:
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    with connect(living) as channel:
+        answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([asked]), timeout=20)
+        names = {service.name for service in next(answers).list_services_response.service}
+    assert names >= {"inference.GRPCInferenceService", "gateway.v1.Control", "grpc.health.v1.Health"}
+
+
+def test_every_prediction_is_logged_and_the_next_start_goes_on(living: Product, demo: Demo) -> None:
+    assert living.cli("routes", "apply", "-f", str(EXAMPLES / "ab.yaml")).exit_code == 0
+    with Tail(living) as lines:
+        hello = _until_followed(living, demo, lines)
+        served = _serve(living, demo, "first", 240)
+        # As they come: the gateway runs on.
+        shown = [json.loads(lines.get(timeout=20)) for _ in range(240)]
+    assert {row["request_id"] for row in shown} == {request_id for request_id, *_ in served}
+    served += hello
+    assert {(row["version"], row["arm"], row["code"]) for row in shown} == {("1", "a", "OK"), ("2", "b", "OK")}
+    living.stop()
+    assert _logged(living) == served
+
+    living.start()
+    again = _serve(living, demo, "second", 240)
+    assert {revision for *_, revision in again} == {revision for *_, revision in served}  # the route was kept
+    living.stop()
+    assert _logged(living) == served + again
+
+
+def _until_followed(product: Product, demo: Demo, lines: "queue.Queue[str]") -> Served:
+    """Predictions until the tail shows one, and until it has shown the last of them."""
+    served: Served = Counter()
+    number, shown = 0, ""
+    while not shown:
+        number += 1
+        assert number < 200, "the tail shows nothing"
+        served += _serve(product, demo, f"hello-{number}", 1)
+        with suppress(queue.Empty):
+            shown = json.loads(lines.get(timeout=0.2))["request_id"]
+    while shown != f"hello-{number}-0":
+        shown = json.loads(lines.get(timeout=20))["request_id"]
+    return served
+
+
+def _serve(product: Product, demo: Demo, name: str, count: int) -> Served:
+    """What the answers said: request id, version, arm, revision."""
+    served: Served = Counter()
+    rows = demo.rows("digits")
+    channels = [connect(product) for _ in range(4)]
+    for number in range(count):
+        request_id = f"{name}-{number}"
+        user = [("x-user-id", f"user-{number % 60}")]
+        answer = infer(channels[number % 4], "digits", rows[number % len(rows)], key=user, request_id=request_id)
+        served[(request_id, answer.version, answer.arm, int(answer.said["x-gateway-revision"]))] += 1
+    for channel in channels:
+        channel.close()
+    return served
+
+
+def _logged(product: Product) -> Served:
+    """The same from the Parquet files."""
+    files = sorted((product.data / "log" / "lake" / "model=digits").rglob("*.parquet"))
+    table = ds.dataset(files, format="parquet").to_table(columns=["request_id", "version", "arm", "rule_rev", "status"])
+    rows = table.to_pylist()
+    assert {row["status"] for row in rows} == {0}
+    return Counter((row["request_id"], row["version"], row["arm"], row["rule_rev"]) for row in rows)
+
+
+class Tail:
+    """`gateway log tail` in a process of its own; the lines that it prints."""
+
+    def __init__(self, product: Product) -> None:
+        self._command = [str(GATEWAY), "log", "tail", "digits", "-n", "0", "-o", "json", "--server", product.server]
+        self._lines: queue.Queue[str] = queue.Queue()
+
+    def __enter__(self) -> "queue.Queue[str]":
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, env=environment())
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self._lines
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        self._reader.join(20)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)

@@ -1,0 +1,69 @@
+"""The load tests against the running product: short runs, the same gates."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests import budgets
+from tests.e2e.conftest import Demo
+from tests.e2e.product import Product, environment
+
+pytestmark = pytest.mark.usefixtures("no_routes")
+ROOT = Path(__file__).parents[2]
+
+
+def load(product: Product, demo: Demo, scenario: str, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, the last line of the verdict as a value, and everything that was printed."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "loadtests", scenario, "--server", product.server),
+            *("--samples", str(demo.samples), *words),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(),
+    )
+    everything = done.stdout + done.stderr
+    verdicts = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
+    assert len(verdicts) == 1, everything
+    return done.returncode, json.loads(verdicts[0]), everything
+
+
+def counted(product: Product) -> float:
+    samples = product.metrics()
+    return sum(value for name, value in samples.items() if name.startswith("gateway_requests_total{"))
+
+
+def test_versions_are_flipped_under_load_and_no_answer_is_wrong(product: Product, demo: Demo) -> None:
+    before = counted(product)
+    code, verdict, text = load(product, demo, "flips", "--seconds", "8", "--flips", "20")
+    assert (code, verdict["failures"], verdict["found"]) == (0, 0, []), text
+    assert verdict["flips"] >= 20
+    assert verdict["requests"] > 500
+    # Flips are calls of locust, not of a model; and locust drops the calls that run when it ends, one per user at most.
+    unseen = counted(product) - before - (verdict["requests"] - verdict["flips"])
+    assert 0 <= unseen <= budgets.USERS
+
+
+@pytest.mark.parametrize("scenario", ["sticky", "canary"])
+def test_shares_are_right_under_load(product: Product, demo: Demo, scenario: str) -> None:
+    code, verdict, text = load(product, demo, scenario, "--seconds", "4")
+    assert (code, verdict["failures"], verdict["found"]) == (0, 0, []), text
+    assert verdict["requests"] > 200
+    assert "NOT_FOUND" in product.cli("routes", "get", "digits").stderr  # the load test has tidied up
+
+
+def test_a_gate_that_does_not_hold_fails_the_run(product: Product, demo: Demo) -> None:
+    code, verdict, text = load(product, demo, "flips", "--seconds", "3", "--flips", "3", "--model", "flight_delay")
+    assert code == 0, text
+    code, verdict, text = load(
+        product, demo, "flips", "--seconds", "3", "--flips", "1000000", "--calls-per-second", "2", "--users", "2"
+    )
+    assert code == 1, text
+    assert "1000000 had to be" in verdict["found"][0]
