@@ -1,5 +1,5 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
-# make test    every test;  make check  style and types;  make protos  generated code;  make clean
+# make test    every test;  make check  style and types;  make bench  speed;  make protos  generated code;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := $(wildcard constraints.txt)
 INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
-# Its wheel holds the flights that a demo model learns from; what it depends on is not wanted.
+# Its wheel holds the flights that a demo model learns from. What it depends on is not wanted, so it lies in a folder of
+# its own, where pip does not miss that.
 FLIGHTS := popmon==1.4.12
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,9 @@ $(BIN)/python:
 $(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing the gateway into $(VENV) (a minute or two the first time)"
 	@$(INSTALL) --editable '.[demo]'
-	@$(INSTALL) --no-deps '$(FLIGHTS)'
+	@$(INSTALL) --no-deps --upgrade --target $(VENV)/flights '$(FLIGHTS)'
+	@$(BIN)/python -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "flights.pth").write_text("$(abspath $(VENV))/flights\n")'
 	@touch $@
 
 $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves

@@ -46,6 +46,7 @@ class Row:
     inputs_json: str
     outputs_json: str
     skipped: int = 0
+    bucket: int = -1
 
 
 async def tail(
@@ -88,7 +89,7 @@ class Tailer:
         for cursor in self._discover():
             found += cursor.backlog(backlog, self._model)
         found.sort(key=_when)
-        return [_row(segment, block, index) for segment, block, index in found[-backlog:]] if backlog > 0 else []
+        return [row_of(segment, block, index) for segment, block, index in found[-backlog:]] if backlog > 0 else []
 
     def poll(self, limit: int) -> list[Row]:
         """The newest records since the last call, at most `limit`; the first says how many were skipped."""
@@ -109,7 +110,7 @@ class Tailer:
         found.sort(key=_when)
         skipped += max(0, len(found) - limit)
         chosen = found[-limit:]
-        return [_row(*item, skipped=skipped if place == 0 else 0) for place, item in enumerate(chosen)]
+        return [row_of(*item, skipped=skipped if place == 0 else 0) for place, item in enumerate(chosen)]
 
     def close(self) -> None:
         for cursor in self._cursors.values():
@@ -242,7 +243,8 @@ def _when(item: tuple[Segment, Block, int]) -> tuple[int, str, int]:
     return int(block.table["ts_us"][index]), segment.worker, block.first_record + index
 
 
-def _row(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> Row:
+def row_of(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> Row:
+    """The record of a block, for people to read."""
     record = block.table[index]
     return Row(
         ts_us=int(record["ts_us"]),
@@ -262,6 +264,7 @@ def _row(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> Row
         inputs_json=_json(block.inputs, index),
         outputs_json=_json(block.outputs, index),
         skipped=skipped,
+        bucket=int(record["bucket"]),
     )
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument, NotFound
+from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
@@ -55,17 +55,18 @@ class HostFleet:
             if not isinstance(answer, GatewayError)
         }
 
-    async def prepare(self, model: str, versions: Iterable[str]) -> None:
+    async def prepare(self, model: str, versions: Iterable[str], *, timeout_s: float = LOAD_LIMIT_S) -> None:
         """Every worker of this host has loaded and warmed the versions, beside those that serve: a flip loads nothing.
 
-        Raises: FailedPrecondition naming what is not ready and why. A worker that is not there is not waited for.
+        Raises: FailedPrecondition naming what is not ready and why. A worker that is not there, or does not answer in
+                time, is not waited for: it prepares the route itself before it swaps, and acknowledges after.
         """
         payload: Payload = {"model": model, "versions": sorted(versions)}
-        answers = await self._peers.ask_all("prepare", payload, timeout_s=LOAD_LIMIT_S)
+        answers = await self._peers.ask_all("prepare", payload, timeout_s=timeout_s)
         for answer in answers.values():
             if isinstance(answer, NotFound):
                 raise FailedPrecondition(str(answer))
-            if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone):
+            if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone | DeadlineExceeded):
                 raise answer
 
 

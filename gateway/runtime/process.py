@@ -130,7 +130,8 @@ def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
         (os.POSIX_SPAWN_DUP2, moved, REPORT_FD),
     ]
     # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do nothing.
-    environ = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    # numpy's BLAS would start a thread for each CPU, which spins between two products; models have their own.
+    environ = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
     try:
         pid = os.posix_spawn(
             command[0], list(command), environ, file_actions=actions, setpgroup=0, setsigmask=(),
