@@ -20,12 +20,16 @@ from gateway.api.template import Query, Templates, decode_query
 from gateway.api.wire import Raw, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal
 from gateway.pb import inference_pb2 as pb
+from gateway.routing.decision import Decision
 from gateway.serving.call import Call
 from gateway.serving.engine import Engine
+from gateway.serving.token import Tokens
+from gateway.serving.version import Version
 
 logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
+TOKEN = "x-gateway-token"
 _REMEMBERED_TRAILERS = 4096
 
 
@@ -46,7 +50,8 @@ class Caller(Protocol):
 
     def metadata_value(self, name: str) -> str | None: ...
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None: ...
+    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
+        """`trailing_metadata` repeats from call to call and is encoded once; `extra` is this call's own."""
 
 
 class Exchange(Call):
@@ -73,11 +78,16 @@ class Exchange(Call):
 class Exchanges:
     """Carries exchanges through the engine. It is made on the event loop that it serves on.
 
+    With `tokens` every answer carries a feedback token.
+
     Units:  `default_timeout_s` bounds a request whose caller has no deadline.
     """
 
-    def __init__(self, engine: Engine, *, max_answer_bytes: int, default_timeout_s: float) -> None:
+    def __init__(
+        self, engine: Engine, *, max_answer_bytes: int, default_timeout_s: float, tokens: Tokens | None = None
+    ) -> None:
         self._engine = engine
+        self._tokens = tokens
         self._max_answer_bytes = max_answer_bytes
         self._default_ns = int(default_timeout_s * 1e9)
         self._signatures = Signatures()
@@ -173,11 +183,10 @@ class Exchanges:
         exchange = cast(Exchange, call)
         caller = exchange.caller
         error = exchange.error
-        trailers = self._trailers_of(exchange)
-        if trailers:
-            caller.set_trailing_metadata(trailers)
         if error is None:
             try:
+                if exchange.signature.config is not cast(Version, exchange.version).config:
+                    self._readdress(exchange)
                 answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
             except GatewayError as refused:
                 error = refused
@@ -185,6 +194,12 @@ class Exchanges:
                 # The boundary again: the other calls of the batch must not suffer.
                 logger.exception("encoding the answer to request %r failed", exchange.request_id)
                 error = Internal(exchange.request_id)
+        trailers = self._trailers_of(exchange)
+        if trailers:
+            if self._tokens is None or error is not None:
+                caller.set_trailing_metadata(trailers)
+            else:
+                caller.set_trailing_metadata(trailers, ((TOKEN, self._token_of(exchange, self._tokens)),))
         if error is None:
             caller.answer(answer)
             code = Code.OK
@@ -210,6 +225,19 @@ class Exchanges:
                 ("x-gateway-reason", decision.reason),
             )
         return trailers
+
+    def _readdress(self, exchange: Exchange) -> None:
+        """A call that another version answered than it was decoded for is encoded as that one's answer."""
+        reply = exchange.reply
+        signature = exchange.signature = self._signatures.of(cast(Version, exchange.version))
+        every = tuple(range(len(reply.specs)))
+        exchange.reply = signature.reply(reply.wanted or every, reply.classes or (0,) * len(every), typed=reply.typed)
+
+    def _token_of(self, exchange: Exchange, tokens: Tokens) -> str:
+        decision = cast(Decision, exchange.decision)
+        version = cast(Version, exchange.version)
+        name = self._engine.name(exchange)
+        return tokens.mint(version.model, version.name, decision.arm, decision.revision, name)
 
     def _abandon(self, exchange: Exchange) -> None:
         deadline_ns = exchange.deadline_ns

@@ -15,6 +15,7 @@ from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
 from gateway.rpc.handler import CallbackContext, by_callback
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
+from gateway.serving.token import Tokens
 
 _SHARED_MEMORY = "shared memory is not supported: send the data in the message"
 
@@ -24,6 +25,7 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Units:  `max_answer_bytes` is the largest message that may be sent, `default_timeout_s` bounds a streamed request
             whose stream has no deadline, `max_stream_requests` are the requests of one stream in flight.
+    With `tokens` every answer to a unary request carries a feedback token.
     """
 
     def __init__(
@@ -37,12 +39,15 @@ class InferenceService(GRPCInferenceServiceServicer):
         default_timeout_s: float = 30.0,
         max_stream_requests: int = MAX_IN_FLIGHT,
         ready: Callable[[], bool] | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._catalog = catalog
         self._repository = repository
         self._counts = counts
         self._ready = ready or catalog.ready
-        self._exchanges = Exchanges(engine, max_answer_bytes=max_answer_bytes, default_timeout_s=default_timeout_s)
+        self._exchanges = Exchanges(
+            engine, max_answer_bytes=max_answer_bytes, default_timeout_s=default_timeout_s, tokens=tokens
+        )
         self._streams = Streams(self._exchanges, limit=max_stream_requests)
 
     # ---- inference ----

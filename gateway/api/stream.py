@@ -147,7 +147,7 @@ class Stream:
 class StreamCaller:
     """The caller of one exchange of a stream."""
 
-    __slots__ = ("_cancel", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
+    __slots__ = ("_cancel", "_extra", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
 
     def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
         self._stream = stream
@@ -155,11 +155,14 @@ class StreamCaller:
         self._request = pb.ModelInferResponse(model_name=request.model_name[:128], id=request.id[:256])
         self._cancel: Callable[[], None] | None = None
         self._trailers: Metadata = ()
+        self._extra: Metadata = ()
         self.deadline_ns = stream.deadline_ns
         self.message_size = request.ByteSize()
 
     def answer(self, message: bytes) -> None:
         parameters = self._stream.describe(self._trailers)
+        if self._extra:
+            parameters += _parameters(pb.ModelInferResponse(), self._extra).SerializeToString()
         # Serialized messages joined are those messages merged.
         size = varint(len(message) + len(parameters))
         self._stream.settle(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
@@ -175,8 +178,9 @@ class StreamCaller:
     def metadata_value(self, name: str) -> str | None:
         return self._stream.metadata_value(name)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
         self._trailers = trailing_metadata
+        self._extra = extra
 
     def cancel(self) -> None:
         """The exchange was told that nobody waits for it."""
@@ -186,7 +190,11 @@ class StreamCaller:
 
 def _with_parameters(response: pb.ModelInferResponse, trailers: Metadata) -> pb.ModelInferResponse:
     response.parameters[_FINAL].bool_param = True
-    for name, value in trailers:
+    return _parameters(response, trailers)
+
+
+def _parameters(response: pb.ModelInferResponse, metadata: Metadata) -> pb.ModelInferResponse:
+    for name, value in metadata:
         response.parameters[name].string_param = value
     return response
 

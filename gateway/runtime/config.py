@@ -19,15 +19,19 @@ from gateway.runtime.options import (
     ENVIRONMENT_PREFIX,
     OPTIONS,
     masked_url,
+    masked_webhook,
     nearest,
     option_named,
     read_value,
 )
 from gateway.serving.quota import cpu_quota
+from gateway.telemetry.webhooks import secret_bytes
 
 # A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix
 # while it is being replaced.
 _SOCKET_PATH_LIMIT: Final = 107
+# Not an option: an argument can be read by every user of the host.
+WEBHOOK_SECRET: Final = ENVIRONMENT_PREFIX + "WEBHOOK_SECRET"
 _LONGEST_SOCKET_NAME: Final = "worker-255.sock.4194304"
 
 
@@ -54,6 +58,7 @@ class Listen:
     metrics_port: int
     transport: str
     reflection: bool
+    feedback_token: bool
     insecure: bool
     max_message_bytes: int
     max_connections: int
@@ -71,6 +76,16 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store(redis_url={masked_url(self.redis_url)!r}, environment={self.environment!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Events:
+    webhook_url: str  # empty: events are told to nobody
+    webhook_secret_file: Path | None
+    webhook_secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"Events(webhook_url={masked_webhook(self.webhook_url)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,7 @@ class Config:
     listen: Listen
     store: Store
     log: Log
+    events: Events
     limits: Limits
     warnings: tuple[str, ...] = ()
 
@@ -130,8 +146,13 @@ class Config:
 
     @property
     def state_dir(self) -> Path:
-        """What operators asked of models by hand."""
+        """What operators asked of models by hand, and the key of feedback tokens."""
         return self.process.data_dir / "state"
+
+    @property
+    def token_key_file(self) -> Path:
+        """The key that all workers of the host sign feedback tokens with."""
+        return self.state_dir / "token.key"
 
     @property
     def content_dir(self) -> Path:
@@ -165,6 +186,7 @@ class Config:
         """Every option by its name, secrets masked; for people."""
         shown = {option.name: getattr(getattr(self, option.section), option.field) for option in OPTIONS}
         shown["redis-url"] = masked_url(self.store.redis_url)
+        shown["webhook-url"] = masked_webhook(self.events.webhook_url)
         return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
 
@@ -174,6 +196,7 @@ _SECTIONS: Final[dict[str, Any]] = {
     "listen": Listen,
     "store": Store,
     "log": Log,
+    "events": Events,
     "limits": Limits,
 }
 
@@ -181,8 +204,9 @@ _SECTIONS: Final[dict[str, Any]] = {
 def from_json(line: str | bytes) -> Config:
     """The configuration that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
     raw = json.loads(line)
-    for section, field in (("models", "repository"), ("process", "data_dir")):
-        raw[section][field] = Path(raw[section][field])
+    for section, field in (("models", "repository"), ("process", "data_dir"), ("events", "webhook_secret_file")):
+        if raw[section][field] is not None:
+            raw[section][field] = Path(raw[section][field])
     sections = {name: section(**raw[name]) for name, section in _SECTIONS.items()}
     return Config(**sections, warnings=tuple(raw.get("warnings", ())))
 
@@ -210,6 +234,7 @@ def parse(
     for option in OPTIONS:
         value, source = given[option.name]
         values[option.section][option.field] = read_value(option, value, source)
+    values["events"]["webhook_secret"] = environ.get(WEBHOOK_SECRET, "")
     values["process"]["workers"] = values["process"]["workers"] or max(1, cpus)
     sections = {name: section(**values[name]) for name, section in _SECTIONS.items()}
     config = Config(**sections, warnings=_environment_warnings(environ))
@@ -228,9 +253,30 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
     config = parse(arguments, environ, file, cpus=math.ceil(cpu_quota()))
     return replace(
         config,
+        events=_with_secret(config.events),
         models=replace(config.models, repository=config.models.repository.absolute()),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
     )
+
+
+def _with_secret(events: Events) -> Events:
+    """The events with the secret that the file holds, checked.
+
+    Raises: InvalidArgument if there is a webhook and no secret fit to sign for it.
+    """
+    if not events.webhook_url:
+        return events
+    try:
+        path = events.webhook_secret_file
+        secret = path.read_text(encoding="utf-8") if path is not None else events.webhook_secret
+        secret_bytes(secret)
+    except OSError as error:
+        raise InvalidArgument(f"webhook-secret-file {str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InvalidArgument(
+            f"webhook-url needs a secret in the file webhook-secret-file or in {WEBHOOK_SECRET}: {error}"
+        ) from None
+    return replace(events, webhook_secret=secret)
 
 
 def read_file(path: Path) -> Mapping[str, object]:
@@ -262,6 +308,7 @@ def _checked(config: Config) -> Config:
             )
         warning = f"--insecure: everyone who can connect to {listen.host} is an operator; there is no TLS and no login"
         config = replace(config, warnings=(*config.warnings, warning))
+    config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
     ports = [port for port in (listen.grpc_port, listen.http_port, listen.metrics_port) if port]
     if len(set(ports)) != len(ports):
         raise InvalidArgument(
@@ -269,6 +316,15 @@ def _checked(config: Config) -> Config:
             "must differ"
         )
     return config
+
+
+def _trust_warnings(config: Config) -> tuple[str, ...]:
+    warnings = []
+    if "ssl_cert_reqs=none" in config.store.redis_url:
+        warnings.append("redis-url: with ssl_cert_reqs=none whoever takes the connection is believed to be the store")
+    if config.events.webhook_url.startswith("http://"):
+        warnings.append("webhook-url: over http:// events can be read on their way; the signature only tells forgeries")
+    return tuple(warnings)
 
 
 def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -279,6 +335,7 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
     known = {option.environment_name for option in OPTIONS} | {
         ENVIRONMENT_PREFIX + "CONFIG",
         ENVIRONMENT_PREFIX + "SERVER",
+        WEBHOOK_SECRET,
     }
     warnings = []
     for name in sorted(environ):

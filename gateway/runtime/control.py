@@ -6,7 +6,9 @@ It holds nothing that serving needs; when it dies the supervisor starts it again
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +18,7 @@ import gateway
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
 from gateway.runtime.config import Config
+from gateway.runtime.herald import Herald
 from gateway.runtime.httpd import Answer, HttpServer, Request
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
@@ -39,7 +42,12 @@ class Control:
         self._clock = clock
         self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
         self._totals = Totals()
+        self._herald: Herald | None = None
         self._polling = asyncio.Lock()
+
+    def attach(self, herald: Herald) -> None:
+        """From now on the herald is told every state that is polled."""
+        self._herald = herald
 
     def restore(self) -> None:
         """Goes on from the totals of an earlier control process of this run of the gateway."""
@@ -62,6 +70,8 @@ class Control:
         """One poll; its totals are kept on disk for a successor."""
         await self.poll()
         self._keep()
+        if self._herald is not None:
+            self._herald.observe(self._gauges(), self._children())
 
     async def poll(self) -> None:
         """The totals hold what the workers that answer have counted by now."""
@@ -99,8 +109,7 @@ class Control:
 
     async def ready(self, _: Request) -> Answer:
         """200 while a worker serves; which ones do is in the body."""
-        children = self._state().get("children")
-        workers = [child for child in children if child.get("role") == "worker"] if isinstance(children, list) else []
+        workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
         body = json.dumps({"ready": serving, "workers": workers}, indent=1).encode() + b"\n"
         status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
@@ -116,10 +125,15 @@ class Control:
             self._totals.heard(slot, boot, snapshot, self._clock())
 
     def _view(self) -> View:
+        events = self._herald.counts() if self._herald is not None else {}
+        return View(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events)
+
+    def _gauges(self) -> Mapping[int, Tree]:
+        return self._totals.gauges(self._clock(), _FRESH_S)
+
+    def _children(self) -> tuple[Tree, ...]:
         children = self._state().get("children")
-        processes: tuple[Tree, ...] = tuple(children) if isinstance(children, list) else ()
-        gauges = self._totals.gauges(self._clock(), _FRESH_S)
-        return View(self._totals.sums(), gauges, processes, gateway.__version__)
+        return tuple(children) if isinstance(children, list) else ()
 
     def _state(self) -> dict[str, object]:
         try:
@@ -142,19 +156,22 @@ async def serve(settings: Settings, line: Lifeline) -> None:
     config = settings.config
     control = Control(config, settings.instance, asyncio.get_running_loop().time)
     control.restore()
+    herald = Herald(config, settings.instance, wall_s=time.time, draw=random.random)
+    control.attach(herald)
     operations = {"counters": control.counters, "farewell": control.farewell, "state": control.state}
-    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
+    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready, "/events": herald.page}
     http = HttpServer(config.listen.host, config.listen.metrics_port, pages)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         await http.start()
         stack.push_async_callback(http.close)
         async with asyncio.TaskGroup() as group:
-            polling = group.create_task(control.run())
+            loops = [group.create_task(control.run()), group.create_task(herald.run())]
             line.ready()
             await line.stopping.wait()
             line.draining()
-            polling.cancel()
+            for loop in loops:
+                loop.cancel()
 
 
 async def run(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from gateway.errors import InvalidArgument
+from gateway.routing.store_address import FORMS, parse_address
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 
@@ -113,21 +114,39 @@ def host(given: object) -> str:
 
 
 def redis_url(given: object) -> str:
-    allowed = "redis://[user:password@]host:port[/db], rediss://... or unix:///path, or empty for the embedded Valkey"
+    if not isinstance(given, str):
+        raise ValueError(f"{FORMS}, or empty for the embedded Valkey")
+    if given:
+        try:
+            parse_address(given)
+        except InvalidArgument as error:
+            why = str(error).removeprefix("redis url: ")
+            raise ValueError(f"{FORMS}, or empty for the embedded Valkey; here: {why}") from None
+    return given
+
+
+def webhook_url(given: object) -> str:
+    allowed = "https://host[:port]/path (http:// too), without user and password, or empty for none"
     if not isinstance(given, str):
         raise ValueError(allowed)
-    if not given:
-        return ""
     try:
         parts = urlsplit(given)
-        port = parts.port  # a bad port raises on access, not before
+        wrong = parts.port == 0 or parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc
     except ValueError:
-        raise ValueError(allowed) from None
-    if parts.scheme == "unix" and parts.path:
-        return given
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname or port == 0:
+        wrong = True
+    if given and (wrong or not given.isascii() or not given.isprintable() or " " in given):
         raise ValueError(allowed)
     return given
+
+
+def maybe_path(given: object) -> Path | None:
+    return None if given is None or given == "" else path(given)
+
+
+def masked_webhook(url: str) -> str:
+    """The URL's server; paths of webhooks often are what lets one in."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/***" if url else ""
 
 
 def masked_url(url: str) -> str:
@@ -138,7 +157,7 @@ def masked_url(url: str) -> str:
     except ValueError:
         return "***"
     query = "&".join(
-        "password=***" if pair.lower().startswith("password=") else pair for pair in parts.query.split("&")
+        f"{pair.split('=', 1)[0]}=***" if "password=" in pair.lower() else pair for pair in parts.query.split("&")
     )
     netloc = parts.netloc
     if password is not None:
@@ -161,11 +180,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("metrics-port", "listen", "metrics_port", whole(0, 65535), 8002, "Metrics, health; 0: any."),
     Option("transport", "listen", "transport", one_of("grpcio", "ngh2"), "ngh2", "The gRPC server."),
     Option("reflection", "listen", "reflection", switch, False, "Serve gRPC reflection."),
+    Option("feedback-token", "listen", "feedback_token", switch, False, "Answers carry a signed token for feedback."),
     Option("insecure", "listen", "insecure", switch, False, "Allow an address that other hosts can reach."),
     Option("max-message-bytes", "listen", "max_message_bytes", whole(4096, 2**31 - 1), 64 << 20, "Largest message."),
     Option("max-connections", "listen", "max_connections", whole(1, 1_000_000), 8192, "Connections a worker holds."),
     Option("redis-url", "store", "redis_url", redis_url, "", "Redis >= 7 with the rules; empty: embedded."),
     Option("environment", "store", "environment", label, "default", "Name space of the rules inside Redis."),
+    Option("webhook-url", "events", "webhook_url", webhook_url, "", "POST every event there, signed; empty: nowhere."),
+    Option("webhook-secret-file", "events", "webhook_secret_file", maybe_path, None,
+           "Holds the secret that signs; or GATEWAY_WEBHOOK_SECRET in the environment."),
     Option("log-rate", "log", "rate", number(0, 1), 1.0, "Share of predictions that is logged."),
     Option("log-buffer-bytes", "log", "buffer_bytes", whole(1 << 20, 1 << 34), 64 << 20,
            "Rows waiting for disk."),
@@ -200,6 +223,7 @@ def read_value(option: Option, given: object, source: str) -> object:
         return option.read(given)
     except ValueError as error:
         shown = masked_url(str(given)) if option.name == "redis-url" else given
+        shown = "***" if option.name == "webhook-url" else shown
         raise InvalidArgument(
             f"{source}: {option.name} is {json.dumps(shown, default=str)}, allowed: {error}"
         ) from None

@@ -20,7 +20,7 @@ import uvloop
 from gateway.api.control import ControlService, check_versions
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
-from gateway.errors import GatewayError
+from gateway.errors import FailedPrecondition, GatewayError
 from gateway.records.log import LogLimits, PredictionLog
 from gateway.records.sampling import Sampling
 from gateway.routing.acknowledger import Acknowledger
@@ -35,7 +35,7 @@ from gateway.routing.worker_status import WorkerStatus
 from gateway.rpc.server import Server
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
 from gateway.runtime.edge import Servicers, make_server
-from gateway.runtime.host import HostCounts, HostFleet, HostRepository, operations, version_states
+from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
@@ -45,11 +45,13 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.quota import cpu_quota, threads_per_session
 from gateway.serving.repository import Repository
+from gateway.serving.token import Tokens, load_key
 from gateway.telemetry.counters import Counters
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
 _NEVER_S: Final = 1e7
+_LOADED_PATIENCE_S: Final = 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -148,6 +150,7 @@ class Worker:
             max_answer_bytes=config.listen.max_message_bytes,
             default_timeout_s=timeout_s,
             ready=self.is_ready,
+            tokens=Tokens(load_key(config.token_key_file)) if config.listen.feedback_token else None,
         )
         control = ControlService(
             Control(self.store, lambda: self.feed.snapshot, self._check),
@@ -160,8 +163,16 @@ class Worker:
         return make_server(config, Servicers(inference, control, self.health))
 
     async def _check(self, document: RouteDocument) -> None:
-        """Refuses a route that could not serve; its versions are loaded in every worker before it is committed."""
-        await self.fleet.prepare(document.model, document.versions())
+        """Refuses a route that could not serve; its versions are loaded in every worker before it is committed.
+
+        What is loaded here is loaded elsewhere, as a rule: then a worker that hangs delays no rollback.
+        """
+        try:
+            check_versions(self.catalog, document)
+            patience_s = _LOADED_PATIENCE_S
+        except FailedPrecondition:
+            patience_s = LOAD_LIMIT_S
+        await self.fleet.prepare(document.model, document.versions(), timeout_s=patience_s)
         check_versions(self.catalog, document)
 
     def _in_force(self, model: str) -> frozenset[str]:
@@ -174,9 +185,16 @@ class Worker:
         self.counters.add_gauge("stale_seconds", self.feed.stale_seconds)
         self.counters.add_gauge("age_seconds", self._rules_age_seconds)
         self.counters.add_gauge("feed_state", lambda: self.feed.state.value)
+        self.counters.add_gauge("rules_error", lambda: self.feed.error)
+        self.counters.add_gauge("refused", self._refused)
         self.counters.add_gauge("versions", lambda: version_states(self.catalog))
         self.counters.add_gauge("in_flight", lambda: self.engine.in_flight)
         self.counters.add_gauge("ready", lambda: int(self.is_ready()))
+
+    def _refused(self) -> Mapping[str, str]:
+        """Why a newer route is not in force, by model."""
+        unapplied = self.feed.status().unapplied
+        return {model: route.error for model, route in unapplied.items() if route.error}
 
     def _rules_age_seconds(self) -> float:
         """Time since the newest rule in force was committed; 0 while there is none."""

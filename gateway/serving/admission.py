@@ -54,3 +54,10 @@ class Admission:
     def bytes(self) -> int:
         """Bytes of request messages in flight."""
         return self._bytes
+
+    @property
+    def load(self) -> float:
+        """The share of its limits that is in use, of the one that is nearer; 1 while it drains."""
+        if self._draining:
+            return 1.0
+        return max(self._requests / self._max_requests, self._bytes / self._max_bytes)

@@ -42,6 +42,7 @@ class Call:
         "decision",
         "done",
         "error",
+        "given_id",
         "infer_ns",
         "inputs",
         "model",
@@ -74,6 +75,7 @@ class Call:
         self.done = done
         self.deadline_ns = deadline_ns
         self.size_bytes = size_bytes
+        self.given_id = ""  # the id that it is recorded under, where it came without one
         self.received_ns = monotonic_ns()
         self.answered = False
         self.batch: Batch | None = None  # the run it is part of at this moment
@@ -103,3 +105,14 @@ class Call:
             self.answered = True
             self.error = error
             self.done(self)
+
+    def renew(self) -> None:
+        """The call may be answered once more: another version is asked.
+
+        Order: it was answered with an error, and is in no queue and no run.
+        """
+        self.answered = False
+        self.error = None
+        self.outputs = ()
+        self.batch = None
+        self.queued_ns = self.queue_ns = self.infer_ns = 0

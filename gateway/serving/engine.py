@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic_ns, time_ns
 from typing import Protocol
 
-from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, Unavailable, VersionNotReady
+from gateway.errors import Cancelled, Code, GatewayError, Internal
 from gateway.records.log import PredictionLog, RecordStream
 from gateway.routing.decide import decide
-from gateway.routing.decision import Attributes, Decision
+from gateway.routing.decision import Attributes
 from gateway.routing.snapshot import Snapshot
 from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
 from gateway.serving.call import Call
 from gateway.serving.catalog import Catalog
+from gateway.serving.fallback import Attempt, Fallbacks
+from gateway.serving.shadow import Shadows
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters, Series
 
@@ -65,10 +67,16 @@ class Engine:
         self._parallel = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
-        self._arms: dict[tuple[str, str, str], Arm] = {}
+        self._arms: dict[tuple[Version, str], Arm] = {}
+        self._fallbacks = Fallbacks(catalog.version)
+        self._shadows = Shadows(self, admission, self._loop, cpus=threads)
         # Requests without an id get one that no other worker or run of this worker gives.
         self._id_prefix = os.urandom(6).hex()
         self._unnamed = 0
+        counters.add_sums("fallbacks", self._fallbacks.counts)
+        counters.add_sums("shadows", self._shadows.counts)
+        counters.add_gauge("breakers", lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
+        counters.add_gauge("shadow_differences", self._shadows.differences)
 
     def attach(self, version: Version) -> None:
         """The version, which has just become able to run, has its queue."""
@@ -76,8 +84,9 @@ class Engine:
 
     def detach(self, version: Version) -> None:
         """Nothing of a version that has ended is kept."""
-        for key in [key for key in self._arms if key[0] == version.model and key[1] == version.name]:
+        for key in [key for key in self._arms if key[0] is version]:
             del self._arms[key]
+        self._shadows.forget(version)
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
         """The version that serves the call, leased to it; `call.decision` says why.
@@ -87,35 +96,46 @@ class Engine:
         try:
             self._admission.take(call.size_bytes)
             try:
-                decision = decide(self._routing.snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
-                version = self._resolve(call, decision)
+                snapshot = self._routing.snapshot
+                decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
+                if decision.fallback_on:
+                    version = self._fallbacks.begin(call, decision, snapshot, self._hand_on)
+                    decision = call.decision or decision
+                elif decision.version:
+                    version = self._catalog.version(call.model, decision.version)
+                else:
+                    version = self._catalog.newest(call.model)
             except BaseException:
                 self._admission.give(call.size_bytes)
                 raise
         except GatewayError as error:
             self._counters.refused(error.code)
             raise
-        arm = (call.decision or decision).arm
+        call.decision = decision
         call.version = version
-        call.arm = self._arms.get((version.model, version.name, arm)) or self._arm(version, arm)
+        call.arm = self._arms.get((version, decision.arm)) or self._arm(version, decision.arm)
         version.lease()
         return version
 
     def submit(self, call: Call) -> None:
-        """The call is answered exactly once by `call.done`, at once if its queue is full."""
-        version = call.version
-        if version is None or version.batcher is None:
-            call.fail(Internal(call.request_id))
-            return
-        try:
-            version.batcher.put(call)
-        except GatewayError as error:
-            call.fail(error)
+        """The call is answered exactly once by `call.done`, at once if its queue is full.
+
+        A call of a route with a chain is answered by the first arm that can; `call.version` and `call.decision` say
+        which when `call.done` runs.
+        """
+        decision = call.decision
+        if decision is not None and decision.fallback_on:
+            attempt = call.done
+            if isinstance(attempt, Attempt):
+                attempt.submitted = True
+        self._put(call)
 
     def cancel(self, call: Call, error: GatewayError | None = None) -> None:
         """The call is answered with `error` (Cancelled if none) now; its run is stopped if nobody else waits for it."""
         if call.answered:
             return
+        if isinstance(call.done, Attempt):
+            call.done.withdraw()
         batch = call.batch
         call.fail(error or Cancelled("the request was cancelled"))
         if batch is not None:
@@ -134,10 +154,7 @@ class Engine:
             raise ValueError("finish of a call that was not begun")
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
-        request_id = call.request_id
-        if not request_id:
-            self._unnamed += 1
-            request_id = f"{self._id_prefix}-{self._unnamed:x}"
+        request_id = self.name(call)
         arm.stream.append(
             time_ns() // 1000 - total_ns // 1000,
             request_id,
@@ -152,9 +169,23 @@ class Engine:
             call.shapes,
             call.inputs,
             call.outputs,
+            call.wanted,
         )
+        if decision.mirrors and code is Code.OK:
+            compiled = self._routing.snapshot.routes.get(call.model)
+            if compiled is not None:
+                self._shadows.offer(call, decision.mirrors, compiled, request_id=request_id)
         self._admission.give(call.size_bytes)
         version.release()
+
+    def name(self, call: Call) -> str:
+        """The id under which the call is recorded: its own, or one that was made for it."""
+        if call.request_id:
+            return call.request_id
+        if not call.given_id:
+            self._unnamed += 1
+            call.given_id = f"{self._id_prefix}-{self._unnamed:x}"
+        return call.given_id
 
     def drain(self) -> None:
         """No new call begins; those begun are answered."""
@@ -166,39 +197,67 @@ class Engine:
         return self._admission.requests
 
     def close(self) -> None:
-        """The threads have ended.
+        """The threads have ended, and no copy of a call waits any more.
 
         Order: after the last call was finished.
         """
+        self._shadows.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _resolve(self, call: Call, decision: Decision) -> Version:
+    # ---- what fallbacks and shadows need ----
+
+    def find(self, model: str, name: str) -> Version:
+        """The version, which is AVAILABLE. Raises: GatewayError."""
+        return self._catalog.version(model, name)
+
+    def shadow_batch(self, version: Version, arm: str, call: Call) -> None:
+        """The runs of the call count as the arm's."""
+        call.arm = self._arms.get((version, arm)) or self._arm(version, arm)
+
+    def shadow_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
+        """The log of copies that the arm ran of calls that `primary` answered."""
+        return self._log.stream(
+            version.model, version.name, arm, version.inputs, version.outputs, version.digest, shadow_of=primary
+        )
+
+    def _put(self, call: Call) -> None:
+        version = call.version
+        if version is None or version.batcher is None:
+            call.fail(Internal(call.request_id))
+            return
         try:
-            version = (
-                self._catalog.version(call.model, decision.version)
-                if decision.version
-                else self._catalog.newest(call.model)
-            )
-        except (NotFound, Unavailable, VersionNotReady):
-            if "NOT_LOADED" not in decision.fallback_on:
-                raise
-            for arm, name in decision.fallbacks:
-                try:
-                    version = self._catalog.version(call.model, name)
-                except GatewayError:
-                    continue
-                call.decision = Decision(
-                    arm, name, decision.revision, "FALLBACK:NOT_LOADED", decision.bucket, mirrors=decision.mirrors
-                )
-                return version
-            raise
-        call.decision = decision
-        return version
+            version.batcher.put(call)
+        except GatewayError as error:
+            call.fail(error)
+
+    def _hand_on(self, attempt: Attempt, call: Call, cause: str) -> bool:
+        """Whether the call, which its arm failed, is on its way through the next one.
+
+        Order: the failure counts with the arm that failed; the next version is leased before the lease on the one
+        before it ends.
+        """
+        decision, failed, arm, error = call.decision, call.version, call.arm, call.error
+        if decision is None or failed is None or arm is None or error is None:
+            return False
+        now_ns = monotonic_ns()
+        retry = self._fallbacks.next(attempt, call, decision.fallbacks, now_ns)
+        if retry is None:
+            return False
+        arm.series.observe(error.code, 0, 0, now_ns - call.received_ns)
+        self._fallbacks.left(call, retry, cause)
+        version = retry.version
+        version.lease()
+        call.version = version
+        call.arm = self._arms.get((version, retry.arm)) or self._arm(version, retry.arm)
+        call.renew()
+        failed.release()
+        self._put(call)
+        return True
 
     def _arm(self, version: Version, arm: str) -> Arm:
         made = Arm(
             self._counters.series(version.model, version.name, arm),
             self._log.stream(version.model, version.name, arm, version.inputs, version.outputs, version.digest),
         )
-        self._arms[version.model, version.name, arm] = made
+        self._arms[version, arm] = made
         return made

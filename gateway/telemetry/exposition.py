@@ -1,7 +1,7 @@
 """The counts of all workers as Prometheus text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -25,6 +25,8 @@ _FAILURE_REASONS: Mapping[Code, str] = {
 }
 
 
+# The states of a circuit breaker as numbers, the worse the higher.
+_BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 _ROW_OUTCOMES = ("seen", "written", "sampled_out")
 
 
@@ -36,6 +38,7 @@ class View:
     gauges: Mapping[int, Tree]
     processes: tuple[Tree, ...]
     version: str
+    events: Tree = field(default_factory=dict)
 
 
 def text(view: View, accept: str = "") -> tuple[bytes, str]:
@@ -58,12 +61,15 @@ class _Collected(Collector):
         yield from _arms(view.sums)
         yield from _versions(statistics(view.sums))
         yield from _log(view.sums)
+        yield from _second_choices(view.sums)
         yield _one(names.REFUSED, ((code_name(code), n) for code, n in branch(view.sums, "refused").items()))
         apply = _metric(names.ROUTE_APPLY_SECONDS)
         _add_histogram(apply, {}, branch(view.sums, "route_apply"), APPLY_BOUNDS_NS)
         yield apply
         yield from _workers(view.gauges)
+        yield from _arms_of_workers(view.gauges)
         yield from _processes(view.processes)
+        yield from _events(view.events)
         build = _metric(names.BUILD)
         build.add_sample("gateway_build_info", {"version": view.version}, 1)
         yield build
@@ -137,6 +143,53 @@ def _log(sums: Tree) -> Iterator[Metric]:
     yield _one(names.LOG_DROPPED, branch(rows, "dropped").items())
 
 
+def _second_choices(sums: Tree) -> Iterator[Metric]:
+    """Calls that another arm than the decided one answered, and copies that went to mirrors."""
+    fallbacks = _metric(names.FALLBACKS)
+    for model, arm, whys in _by_arm(branch(sums, "fallbacks")):
+        for why, count in whys.items():
+            fallbacks.add_sample(f"{fallbacks.name}_total", {"model": model, "arm": arm, "why": why}, _number(count))
+    yield fallbacks
+    shadows, rows = _metric(names.SHADOWS), _metric(names.SHADOW_ROWS)
+    for model, arm, counts in _by_arm(branch(sums, "shadows")):
+        labels = {"model": model, "arm": arm}
+        for outcome, count in branch(counts, "outcomes").items():
+            shadows.add_sample(f"{shadows.name}_total", {**labels, "outcome": outcome}, _number(count))
+        same = whole(counts, "same_rows")
+        rows.add_sample(f"{rows.name}_total", {**labels, "argmax": "same"}, same)
+        rows.add_sample(f"{rows.name}_total", {**labels, "argmax": "other"}, whole(counts, "rows") - same)
+    yield shadows
+    yield rows
+
+
+def _by_arm(tree: Tree) -> Iterator[tuple[str, str, Tree]]:
+    for model in tree:
+        arms = branch(tree, model)
+        for arm in arms:
+            yield model, arm, branch(arms, arm)
+
+
+def _arms_of_workers(gauges: Mapping[int, Tree]) -> Iterator[Metric]:
+    breakers, differences = _metric(names.BREAKER_STATE), _metric(names.SHADOW_DIFFERENCE)
+    for slot, values in sorted(gauges.items()):
+        for found in _listed(values, "breakers"):
+            state = _BREAKER_STATES.get(str(found.get("state")), 0)
+            breakers.add_sample(breakers.name, _arm_labels(slot, found), state)
+        for found in _listed(values, "shadow_differences"):
+            differences.add_sample(differences.name, _arm_labels(slot, found), _number(found.get("value")))
+    yield breakers
+    yield differences
+
+
+def _listed(values: Tree, key: str) -> list[Tree]:
+    found = values.get(key)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def _arm_labels(slot: int, found: Tree) -> dict[str, str]:
+    return {"worker": str(slot), "model": str(found.get("model")), "arm": str(found.get("arm"))}
+
+
 def _workers(gauges: Mapping[int, Tree]) -> Iterator[Metric]:
     plain = {
         "revision": _metric(names.ROUTE_REVISION),
@@ -170,6 +223,15 @@ def _processes(processes: Iterable[Tree]) -> Iterator[Metric]:
         restarts.add_sample(f"{restarts.name}_total", labels, whole(process, "restarts"))
     yield state
     yield restarts
+
+
+def _events(counts: Tree) -> Iterator[Metric]:
+    yield _one(names.EVENTS, branch(counts, "types").items())
+    yield _one(names.WEBHOOK, branch(counts, "webhook").items())
+    waiting = _metric(names.WEBHOOK_WAITING)
+    if "waiting" in counts:
+        waiting.add_sample(waiting.name, {}, whole(counts, "waiting"))
+    yield waiting
 
 
 def _series(sums: Tree) -> Iterator[tuple[dict[str, str], Tree]]:

@@ -49,6 +49,25 @@ ROUTE_APPLY_SECONDS: Final = MetricName(
     "gateway_route_apply_seconds", "histogram", (), "From the commit of a route to its being in force in a worker."
 )
 
+FALLBACKS: Final = MetricName(
+    "gateway_fallbacks", "counter", ("model", "arm", "why"), "Calls that left this arm for the next one of the chain."
+)
+BREAKER_STATE: Final = MetricName(
+    "gateway_breaker_state", "gauge", ("worker", "model", "arm"), "0: closed, 1: half open, 2: open (left out)."
+)
+SHADOWS: Final = MetricName(
+    "gateway_shadow", "counter", ("model", "arm", "outcome"), "Copies of calls to this mirror, by what became of them."
+)
+SHADOW_ROWS: Final = MetricName(
+    "gateway_shadow_rows", "counter", ("model", "arm", "argmax"), "Rows by whether the highest score is the same one."
+)
+SHADOW_DIFFERENCE: Final = MetricName(
+    "gateway_shadow_max_abs_difference",
+    "gauge",
+    ("worker", "model", "arm"),
+    "Largest difference of the present version of a mirror from what was served.",
+)
+
 LOG_ROWS: Final = MetricName("gateway_log_rows", "counter", ("outcome",), "Rows of the prediction log: seen, ...")
 LOG_DROPPED: Final = MetricName("gateway_log_dropped", "counter", ("reason",), "Rows that were lost, and why.")
 
@@ -63,6 +82,11 @@ PROCESS_STATE: Final = MetricName(
 PROCESS_RESTARTS: Final = MetricName(
     "gateway_process_restarts", "counter", ("role", "slot"), "How often a process was started again after it died."
 )
+EVENTS: Final = MetricName("gateway_events", "counter", ("type",), "Events that were told, by type.")
+WEBHOOK: Final = MetricName(
+    "gateway_webhook", "counter", ("outcome",), "Events for the webhook: delivered, retried, refused, failed, dropped."
+)
+WEBHOOK_WAITING: Final = MetricName("gateway_webhook_waiting", "gauge", (), "Events that wait for the webhook.")
 BUILD: Final = MetricName("gateway_build", "info", ("version",), "The gateway that answers.")
 
 NV_SUCCESS: Final = MetricName("nv_inference_request_success", "unknown", _VERSION, "Successful requests.")

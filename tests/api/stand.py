@@ -30,6 +30,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import Repository
+from gateway.serving.token import Tokens
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from loaders.filesystem import FilesystemLoader
@@ -88,6 +89,7 @@ async def standing(
     max_requests: int = 1000,
     stream_limit: int = 64,
     transport: str = "ngh2",
+    tokens: Tokens | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository; every model of it has been loaded, or has failed to."""
     async with AsyncExitStack() as stack:
@@ -115,6 +117,7 @@ async def standing(
             counts=host,
             max_answer_bytes=MAX_ANSWER_BYTES,
             max_stream_requests=stream_limit,
+            tokens=tokens,
         )
         add_GRPCInferenceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

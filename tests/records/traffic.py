@@ -40,8 +40,8 @@ def open_log(
     )
 
 
-def open_stream(log: PredictionLog, *, model: str = "flights", version: str = "1") -> RecordStream:
-    return log.stream(model, version, "stable", (X,), (LABEL, SCORES), "sha256:aa")
+def open_stream(log: PredictionLog, *, model: str = "flights", version: str = "1", shadow_of: str = "") -> RecordStream:
+    return log.stream(model, version, "stable", (X,), (LABEL, SCORES), "sha256:aa", shadow_of)
 
 
 def append(stream: RecordStream, request_id: str, *, rows: int = 1, code: int = 0, ts_us: int = NOW_US) -> None:

@@ -1,0 +1,132 @@
+"""A circuit breaker: leaves an arm out after it failed several times in a row, and tries it again after a while.
+
+    CLOSED ── TRIP ──> OPEN ── ELAPSE ──> HALF_OPEN ── PROBE ──> PROBING ── PASS ──> CLOSED
+                        ^                     ^                     │ │
+                        │                     └────── ABANDON ──────┘ │
+                        └───────────────────── FAIL ──────────────────┘
+
+1. CLOSED: everything passes. `consecutive` failures with no success between them, all within `window_ms`, trip it.
+2. OPEN: nothing passes for `open_ms`.
+3. HALF_OPEN: the next call passes, as the probe; none but it while it is under way.
+4. The probe's outcome decides. If it says nothing of the arm (the client went away), the next call is the probe.
+5. What passed before the breaker opened ends afterwards; such late outcomes change nothing.
+
+Source: Envoy, outlier detection (consecutive failures, ejection time).
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum
+
+from gateway.routing.safeguard import Breaker
+
+
+class State(Enum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    PROBING = "probing"
+
+
+class Event(Enum):
+    TRIP = "trip"
+    ELAPSE = "elapse"
+    PROBE = "probe"
+    PASS = "pass"
+    FAIL = "fail"
+    ABANDON = "abandon"
+
+
+class Verdict(Enum):
+    """Whether a call may go to the arm; a PROBE must report its outcome as one."""
+
+    PASS = "pass"
+    PROBE = "probe"
+    REFUSE = "refuse"
+
+
+MOVES: Mapping[tuple[State, Event], State] = {
+    (State.CLOSED, Event.TRIP): State.OPEN,
+    (State.OPEN, Event.ELAPSE): State.HALF_OPEN,
+    (State.HALF_OPEN, Event.PROBE): State.PROBING,
+    (State.PROBING, Event.PASS): State.CLOSED,
+    (State.PROBING, Event.FAIL): State.OPEN,
+    (State.PROBING, Event.ABANDON): State.HALF_OPEN,
+}
+
+
+class IllegalMove(RuntimeError):
+    """A breaker was asked to make a move that its state does not have: a fault of the caller."""
+
+
+class CircuitBreaker:
+    """The breaker of one arm in one worker. It has no clock: each call says what time it is.
+
+    The settings come with each call, because a change of the route may change them while the state stays.
+
+    Units:  `now_ns` on one monotonic clock.
+    """
+
+    __slots__ = ("_failures", "_opened_ns", "_state")
+
+    def __init__(self) -> None:
+        self._state = State.CLOSED
+        self._failures: deque[int] = deque()  # when, newest last; at most as many as trip the breaker
+        self._opened_ns = 0
+
+    def admit(self, settings: Breaker, now_ns: int) -> Verdict:
+        """Whether the arm may have a call now. A PROBE has to end with `succeeded`, `failed` or `abandoned`."""
+        if self._state is State.CLOSED:
+            return Verdict.PASS
+        if self.state(settings, now_ns) is not State.HALF_OPEN:
+            return Verdict.REFUSE
+        if self._state is State.OPEN:
+            self._move(Event.ELAPSE)
+        self._move(Event.PROBE)
+        return Verdict.PROBE
+
+    def succeeded(self, *, probe: bool) -> bool:
+        """Whether this closed the breaker: a call that it let pass was answered well."""
+        if not probe:
+            if self._failures and self._state is State.CLOSED:
+                self._failures.clear()
+            return False
+        self._move(Event.PASS)
+        self._failures.clear()
+        return True
+
+    def failed(self, settings: Breaker, now_ns: int, *, probe: bool) -> bool:
+        """Whether this opened the breaker: a call that it let pass failed by the arm's fault."""
+        if probe:
+            self._move(Event.FAIL)
+            self._opened_ns = now_ns
+            return True
+        if self._state is not State.CLOSED:
+            return False
+        failures = self._failures
+        failures.append(now_ns)
+        while len(failures) > settings.consecutive:
+            failures.popleft()
+        if len(failures) < settings.consecutive or now_ns - failures[0] > settings.window_ms * 1_000_000:
+            return False
+        self._move(Event.TRIP)
+        self._opened_ns = now_ns
+        failures.clear()
+        return True
+
+    def abandoned(self, *, probe: bool) -> None:
+        """A call that it let pass ended without saying anything of the arm."""
+        if probe:
+            self._move(Event.ABANDON)
+
+    def state(self, settings: Breaker, now_ns: int) -> State:
+        """The state at that time; an open breaker whose time is over is half open."""
+        if self._state is State.OPEN and now_ns - self._opened_ns >= settings.open_ms * 1_000_000:
+            return State.HALF_OPEN
+        return self._state
+
+    def _move(self, event: Event) -> None:
+        target = MOVES.get((self._state, event))
+        if target is None:
+            raise IllegalMove(f"circuit breaker: {event.value} while {self._state.value}")
+        self._state = target

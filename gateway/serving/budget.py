@@ -1,0 +1,53 @@
+"""How many requests of a route may leave their arm: a share of those of the last seconds."""
+
+from gateway.routing.table import BUCKETS
+
+SLOT_NS = 1_000_000_000
+SLOTS = 10
+
+
+class Budget:
+    """Counts the requests of one route, and those among them that fell back, over a sliding window of 10 s.
+
+    One request in the window may always fall back, or a route with little traffic never could.
+
+    Units:  `now_ns` on one monotonic clock; shares in buckets.
+    """
+
+    __slots__ = ("_fallen", "_fallen_slots", "_requests", "_requests_slots", "_slot")
+
+    def __init__(self) -> None:
+        self._slot = 0  # of the newest count, numbered from the start of the clock
+        self._requests = self._fallen = 0
+        self._requests_slots = [0] * SLOTS
+        self._fallen_slots = [0] * SLOTS
+
+    def request(self, now_ns: int) -> None:
+        """The route has got a request."""
+        self._advance(now_ns)
+        self._requests += 1
+        self._requests_slots[self._slot % SLOTS] += 1
+
+    def allows(self, share: int, now_ns: int) -> bool:
+        """Whether one more of the requests that were counted may fall back."""
+        self._advance(now_ns)
+        return share > 0 and (not self._fallen or (self._fallen + 1) * BUCKETS <= self._requests * share)
+
+    def charge(self, now_ns: int) -> None:
+        """One of the requests has fallen back."""
+        self._advance(now_ns)
+        self._fallen += 1
+        self._fallen_slots[self._slot % SLOTS] += 1
+
+    def _advance(self, now_ns: int) -> None:
+        """What is older than the window is forgotten."""
+        slot = now_ns // SLOT_NS
+        passed = slot - self._slot
+        if passed <= 0:
+            return
+        for index in range(self._slot + 1, self._slot + 1 + min(passed, SLOTS)):
+            place = index % SLOTS
+            self._requests -= self._requests_slots[place]
+            self._fallen -= self._fallen_slots[place]
+            self._requests_slots[place] = self._fallen_slots[place] = 0
+        self._slot = slot

@@ -1,0 +1,268 @@
+"""What a call does when its arm cannot serve it: the chain of its decision, within the route's budget and breakers.
+
+1. Where the decided version is not there, or its breaker is open, the call begins on the next arm of the chain that
+   can take it. A version that was tried and failed hands the call on in the same way, its tensors as they were decoded.
+2. Each arm is tried at most once. An arm is passed over if its version is not loaded, has another contract than the
+   one that the request was decoded for, or has an open breaker.
+3. A request is charged to the budget once, however many arms it tries. Beyond the budget it ends as it would without
+   a chain.
+4. An open breaker alone refuses nobody: where no other arm takes the call, the decided one is tried all the same.
+   Inputs that make a model fail would else let one client shut a route.
+"""
+
+import logging
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import NamedTuple
+
+from gateway.errors import (
+    DeadlineExceeded,
+    GatewayError,
+    Internal,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    VersionNotReady,
+)
+from gateway.routing.decision import Decision
+from gateway.routing.safeguard import BREAKER_OPEN, Fallback
+from gateway.routing.snapshot import Snapshot
+from gateway.routing.strategy import HOLDOUT
+from gateway.serving.breaker import CircuitBreaker, State, Verdict
+from gateway.serving.budget import Budget
+from gateway.serving.call import Call
+from gateway.serving.substitute import same_contract, takes
+from gateway.serving.version import Version
+
+logger = logging.getLogger(__name__)
+
+FALLBACK = "FALLBACK:"
+Chain = tuple[tuple[str, str], ...]
+Find = Callable[[str, str], Version]  # by model and version; raises GatewayError
+# Whether a call that failed by that cause is on its way through its next arm.
+HandOn = Callable[["Attempt", Call, str], bool]
+
+
+class Retry(NamedTuple):
+    """Where a call goes on: the arm, its version, and what follows it in the chain."""
+
+    arm: str
+    version: Version
+    rest: Chain
+
+
+class Guard:
+    """What one worker remembers of one route."""
+
+    __slots__ = ("breakers", "budget")
+
+    def __init__(self) -> None:
+        self.budget = Budget()
+        self.breakers: dict[str, tuple[str, CircuitBreaker]] = {}  # by arm, with the version that it is about
+
+    def breaker(self, arm: str, version: str) -> CircuitBreaker:
+        """The arm's breaker; another version under the arm's name begins anew."""
+        kept = self.breakers.get(arm)
+        if kept is None or kept[0] != version:
+            kept = self.breakers[arm] = (version, CircuitBreaker())
+        return kept[1]
+
+
+class Attempt:
+    """Stands between a call of a route with a chain and its edge: it is the call's `done`, and calls the edge's.
+
+    The call belongs to one arm at a time; `breaker` is that arm's, None where the route has none.
+    """
+
+    __slots__ = ("breaker", "charged", "done", "guard", "hand_on", "probe", "settings", "submitted")
+
+    def __init__(
+        self,
+        settings: Fallback,
+        guard: Guard,
+        done: Callable[[Call], None],
+        hand_on: "HandOn",
+    ) -> None:
+        self.settings = settings
+        self.guard = guard
+        self.done = done
+        self.hand_on = hand_on
+        self.breaker: CircuitBreaker | None = None
+        self.probe = False
+        self.charged = False
+        self.submitted = False
+
+    def __call__(self, call: Call) -> None:
+        """The outcome was counted with the arm's breaker; the call is on its next arm, or its edge has it."""
+        error = call.error
+        cause = "" if error is None or not self.submitted else cause_of(error, call, monotonic_ns())
+        self._tell_breaker(call, cause)
+        if cause and cause in self.settings.causes and self.hand_on(self, call, cause):
+            return
+        self.done(call)
+
+    def withdraw(self) -> None:
+        """Nobody waits for another arm's answer: what comes next is the outcome, and says nothing of the arm."""
+        self.submitted = False
+
+    def admitted(self, arm: str, version: str, now_ns: int) -> bool:
+        """Whether the arm's breaker lets the call pass; if so, the call is that arm's from now on."""
+        self.probe = False
+        self.breaker = None
+        settings = self.settings.breaker
+        if settings is None:
+            return True
+        breaker = self.guard.breaker(arm, version)
+        verdict = breaker.admit(settings, now_ns)
+        if verdict is Verdict.REFUSE:
+            return False
+        self.breaker = breaker
+        self.probe = verdict is Verdict.PROBE
+        return True
+
+    def _tell_breaker(self, call: Call, cause: str) -> None:
+        breaker, settings, probe = self.breaker, self.settings.breaker, self.probe
+        if breaker is None or settings is None:
+            return
+        self.breaker, self.probe = None, False
+        if cause:
+            if breaker.failed(settings, monotonic_ns(), probe=probe):
+                _note(call, "opened", cause)
+        elif call.error is not None or not self.submitted:
+            breaker.abandoned(probe=probe)
+        elif breaker.succeeded(probe=probe):
+            _note(call, "closed", "the probe was answered")
+
+
+class Fallbacks:
+    """The budgets and breakers of a worker, and what they came to. It lives on the loop."""
+
+    __slots__ = ("_counts", "_find", "_guards")
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._guards: dict[str, Guard] = {}
+        self._counts: dict[str, dict[str, dict[str, int]]] = {}
+
+    def begin(self, call: Call, decision: Decision, snapshot: Snapshot, hand_on: HandOn) -> Version:
+        """The version that serves a call whose decision has a chain; `call.decision` and `call.done` are set.
+
+        Raises: GatewayError, if neither the decided version nor any of the chain can; nothing is held then.
+        """
+        settings = snapshot.routes[call.model].route.document.fallback
+        if settings is None:
+            raise ValueError(f"a decision of model {call.model!r} has a chain, its route has none")
+        guard = self._guards.get(call.model)
+        if guard is None:
+            guard = self._guards[call.model] = Guard()
+        now_ns = monotonic_ns()
+        guard.budget.request(now_ns)
+        attempt = Attempt(settings, guard, call.done, hand_on)
+        arm = decision.arm
+        try:
+            decided = self._find(call.model, decision.version)
+        except (NotFound, Unavailable, VersionNotReady) as error:
+            cause = _absence(error, settings)
+            retry = self.next(attempt, call, decision.fallbacks, now_ns) if cause else None
+            if retry is None:
+                raise
+        else:
+            cause = BREAKER_OPEN
+            itself = Retry(arm, decided, decision.fallbacks)
+            if attempt.admitted(arm, decision.version, now_ns):
+                retry = itself
+            else:
+                retry = self.next(attempt, call, decision.fallbacks, now_ns) or itself
+        call.done = attempt
+        call.decision = decision
+        if retry.arm != arm:
+            self.left(call, retry, cause)
+        return retry.version
+
+    def next(self, attempt: Attempt, call: Call, chain: Chain, now_ns: int) -> Retry | None:
+        """The first arm of the chain that takes the call, charged to the budget; None if there is none."""
+        for place, (arm, name) in enumerate(chain, 1):
+            try:
+                version = self._find(call.model, name)
+            except GatewayError:
+                continue
+            if call.version is not None and not (same_contract(call.version, version) and takes(version, call.rows)):
+                continue
+            if not (attempt.charged or attempt.guard.budget.allows(attempt.settings.budget, now_ns)):
+                return None
+            if attempt.admitted(arm, name, now_ns):
+                if not attempt.charged:
+                    attempt.charged = True
+                    attempt.guard.budget.charge(now_ns)
+                return Retry(arm, version, chain[place:])
+        return None
+
+    def left(self, call: Call, retry: Retry, cause: str) -> None:
+        """The call has left its arm for another: its decision says so, and it is counted."""
+        decision = call.decision
+        if decision is None:
+            raise ValueError("a call without a decision has no arm to leave")
+        whys = self._counts.setdefault(call.model, {}).setdefault(decision.arm, {})
+        whys[cause] = whys.get(cause, 0) + 1
+        # The reason stays that of the first arm: why the one that was decided did not serve.
+        reason = decision.reason if decision.reason.startswith(FALLBACK) else FALLBACK + cause
+        call.decision = Decision(
+            retry.arm, retry.version.name, decision.revision, reason, decision.bucket,
+            retry.rest, decision.fallback_on, decision.mirrors,
+        )  # fmt: skip
+
+    def counts(self) -> dict[str, object]:
+        """Calls that left an arm, by model, arm and cause."""
+        return {model: {arm: dict(whys) for arm, whys in arms.items()} for model, arms in self._counts.items()}
+
+    def states(self, snapshot: Snapshot, now_ns: int) -> list[dict[str, str]]:
+        """The state of every breaker of the active routes; those of arms that are gone are forgotten."""
+        shown: list[dict[str, str]] = []
+        for model in list(self._guards):
+            compiled = snapshot.routes.get(model)
+            fallback = compiled.route.document.fallback if compiled is not None else None
+            if compiled is None or fallback is None:
+                del self._guards[model]
+                continue
+            versions = {arm.name: arm.version for arm in compiled.route.document.arms}
+            versions[HOLDOUT] = compiled.default.version
+            breakers = self._guards[model].breakers
+            for arm, (version, breaker) in list(breakers.items()):
+                if versions.get(arm) != version or fallback.breaker is None:
+                    del breakers[arm]
+                else:
+                    shown.append({"model": model, "arm": arm, "state": _shown(breaker.state(fallback.breaker, now_ns))})
+        return shown
+
+
+def cause_of(error: GatewayError, call: Call, now_ns: int) -> str:
+    """Why a version could not answer, in the words of a route; "" if that is not its fault.
+
+    What the client sent, its leaving and its own deadline are never the version's fault.
+    """
+    if isinstance(error, DeadlineExceeded):
+        return "DEADLINE" if not call.deadline_ns or now_ns < call.deadline_ns else ""
+    if isinstance(error, ResourceExhausted):
+        return "RESOURCE_EXHAUSTED"
+    if isinstance(error, Unavailable):
+        return "UNAVAILABLE"
+    return "INTERNAL" if isinstance(error, Internal) else ""
+
+
+def _absence(error: GatewayError, settings: Fallback) -> str:
+    """The cause that lets a call leave a version that is not there; "" if none does."""
+    if "NOT_LOADED" in settings.causes:
+        return "NOT_LOADED"
+    return "UNAVAILABLE" if isinstance(error, Unavailable) and "UNAVAILABLE" in settings.causes else ""
+
+
+def _shown(state: State) -> str:
+    return str((State.HALF_OPEN if state is State.PROBING else state).value)
+
+
+def _note(call: Call, what: str, why: str) -> None:
+    decision = call.decision
+    if decision is not None:
+        logger.warning(
+            "breaker %s: model=%s arm=%s version=%s: %s", what, call.model, decision.arm, decision.version, why
+        )

@@ -1,0 +1,33 @@
+"""Whether one version can answer, with the tensors as they are, what was decoded for another."""
+
+from collections.abc import Sequence
+
+from gateway.serving.tensor import TensorSpec
+from gateway.serving.version import Version
+
+
+def same_contract(first: Version, second: Version) -> bool:
+    """Whether both versions take the same inputs and give the same outputs, in the same order.
+
+    Labels of classes and the number of rows that they take at most may differ.
+    """
+    return (
+        first.batches == second.batches
+        and _alike(first.inputs, second.inputs)
+        and _alike(first.outputs, second.outputs)
+    )
+
+
+def takes(version: Version, rows: int) -> bool:
+    """Whether a request of so many rows fits into a run of the version."""
+    return not version.batches or rows <= version.max_batch_size
+
+
+def _alike(first: Sequence[TensorSpec], second: Sequence[TensorSpec]) -> bool:
+    return len(first) == len(second) and all(
+        mine.name == theirs.name
+        and mine.datatype is theirs.datatype
+        and mine.shape == theirs.shape
+        and mine.optional == theirs.optional
+        for mine, theirs in zip(first, second, strict=True)
+    )

@@ -1,0 +1,203 @@
+"""What happened, as CloudEvents: the form of an event, the last ones of this host, and how states become events.
+
+Source: CloudEvents 1.0.2, JSON event format.
+"""
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway.telemetry.sums import Tree
+
+KEPT: Final = 1000
+CONTENT_TYPE: Final = "application/cloudevents+json"
+LINES_TYPE: Final = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. `source` and `id` together name it: who is told the same one twice can tell by them.
+
+    Units: `at_us` since the Unix epoch.
+    """
+
+    type: str
+    source: str
+    id: str
+    at_us: int
+    subject: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line."""
+        at = datetime.fromtimestamp(self.at_us / 1e6, UTC).isoformat(timespec="microseconds")
+        attributes: dict[str, object] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": self.type,
+            "time": at.replace("+00:00", "Z"),
+            "datacontenttype": "application/json",
+        }
+        if self.subject:
+            attributes["subject"] = self.subject
+        return json.dumps({**attributes, "data": self.data}, separators=(",", ":"))
+
+
+class EventLog:
+    """The newest events, at most `KEPT`, and how many of each type there were; everyone who `listens` is told each."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """`listener` must return at once."""
+        self._listeners.append(listener)
+
+    def add(self, event: Event) -> None:
+        self.counts[event.type] += 1
+        self._events.append(event)
+        for listener in self._listeners:
+            listener(event)
+
+    def after(self, event_id: str = "") -> list[Event]:
+        """The events that followed this one, oldest first; all that are kept if it is none of them."""
+        events = list(self._events)
+        ids = [event.id for event in events]
+        return events[ids.index(event_id) + 1 :] if event_id in ids else events
+
+    def lines(self, event_id: str = "") -> bytes:
+        return "".join(event.to_json() + "\n" for event in self.after(event_id)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What a change of states means; an event without its circumstances."""
+
+    type: str
+    subject: str
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
+
+    `workers` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused` the reason by
+    model, `breakers` by "model/arm".
+    """
+
+    workers: Mapping[str, str] = field(default_factory=dict)
+    rules: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    breakers: Mapping[str, str] = field(default_factory=dict)
+
+
+def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> tuple[Observed, list[Happening]]:
+    """The states now, and what happened since `before`.
+
+    `gauges` are those of the workers that answer, by slot; `children` is the supervisor's list of processes. A fact
+    about the host holds as soon as one worker says the worse, or all of them say the better: N workers that lose the
+    store are one event.
+    """
+    workers = {str(child.get("slot")): child for child in children if child.get("role") == "worker"}
+    versions, reasons = _versions(before.versions, gauges)
+    after = Observed(
+        workers={slot: str(child.get("state")) for slot, child in workers.items()},
+        rules=_rules(before.rules, gauges),
+        versions=versions,
+        refused=_refused(gauges) if gauges else before.refused,
+        breakers=_breakers(gauges) if gauges else before.breakers,
+    )
+    found = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
+    for name in sorted(versions.keys() | before.versions.keys()):
+        state = versions.get(name, "unloaded")
+        if state != before.versions.get(name, "unloaded"):
+            model, _, version = name.partition("/")
+            data = {"model": model, "version": version, "reason": reasons.get(name, "")}
+            found.append(Happening(f"version.{state}", model, data))
+    for name in sorted(after.breakers.keys() | before.breakers.keys()):
+        state = after.breakers.get(name, "closed")
+        if state != before.breakers.get(name, "closed"):
+            model, _, arm = name.partition("/")
+            found.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
+    return after, found
+
+
+def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, Tree]) -> Iterable[Happening]:
+    for slot, state in after.workers.items():
+        if state != before.workers.get(slot, ""):
+            child = workers[slot]
+            data = {"slot": int(slot), "state": state, "previous": before.workers.get(slot, "")}
+            yield Happening("worker.state", slot, data | {key: child.get(key) for key in ("pid", "restarts", "reason")})
+
+
+def _rule_happenings(before: Observed, after: Observed, gauges: Mapping[int, Tree]) -> Iterable[Happening]:
+    if after.rules != before.rules and (after.rules, before.rules) != ("live", ""):
+        slots = [slot for slot, values in gauges.items() if str(values.get("feed_state")).lower() == after.rules]
+        told = {str(gauges[slot].get("rules_error") or "") for slot in slots} - {""}
+        yield Happening(f"rules.{after.rules}", "", {"workers": slots, "reason": "; ".join(sorted(told))})
+    for model, reason in sorted(after.refused.items()):
+        if before.refused.get(model) != reason:
+            yield Happening("rules.poison", model, {"model": model, "reason": reason})
+
+
+def _rules(before: str, gauges: Mapping[int, Tree]) -> str:
+    states = {str(values.get("feed_state")) for values in gauges.values()}
+    for worse in ("AHEAD", "STALE"):
+        if worse in states:
+            return worse.lower()
+    return "live" if states == {"LIVE"} else before
+
+
+def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[dict[str, str], dict[str, str]]:
+    """State and reason by version: failed in any worker, ready in all that have it, else as before."""
+    if not gauges:
+        return dict(before), {}
+    states: dict[str, set[str]] = {}
+    reasons: dict[str, str] = {}
+    for values in gauges.values():
+        for version in _listed(values, "versions"):
+            name = f"{version.get('model')}/{version.get('version')}"
+            states.setdefault(name, set()).add(str(version.get("state")))
+            if version.get("state") == "FAILED":
+                reasons[name] = str(version.get("reason"))
+    found = {}
+    for name, of_workers in states.items():
+        if "FAILED" in of_workers:
+            found[name] = "failed"
+        elif of_workers == {"AVAILABLE"}:
+            found[name] = "ready"
+        elif name in before and of_workers != {"END"}:
+            found[name] = before[name]
+    return found, reasons
+
+
+def _refused(gauges: Mapping[int, Tree]) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    for values in gauges.values():
+        told = values.get("refused")
+        for model, reason in told.items() if isinstance(told, Mapping) else ():
+            refused.setdefault(str(model), str(reason))
+    return refused
+
+
+def _breakers(gauges: Mapping[int, Tree]) -> dict[str, str]:
+    """Those that are open in some worker."""
+    return {
+        f"{breaker.get('model')}/{breaker.get('arm')}": "open"
+        for values in gauges.values()
+        for breaker in _listed(values, "breakers")
+        if breaker.get("state") == "open"
+    }
+
+
+def _listed(values: Tree, key: str) -> list[Tree]:
+    found = values.get(key)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []

@@ -1,0 +1,168 @@
+"""Events told to somebody else's HTTP server: signed, in order, tried again, and never waited for by anything.
+
+Each event is one POST of its CloudEvents JSON. The signature is that of Standard Webhooks, for which receivers have
+libraries: `webhook-signature: v1,<base64 of HMAC-SHA256(secret, "<webhook-id>.<webhook-timestamp>.<body>")>`. A
+receiver refuses what is older than five minutes and what it had before under the same id.
+
+Source: github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.telemetry.events import CONTENT_TYPE, Event
+
+SECRET_PREFIX: Final = "whsec_"
+OUTCOMES: Final = ("delivered", "retried", "refused", "failed", "dropped")
+_HEAD_LIMIT_BYTES: Final = 16 << 10
+_AGAIN: Final = frozenset({408, 425, 429})
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long and how often a receiver is tried. Units: seconds."""
+
+    answer_s: float = 10.0
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    tries: int = 8
+    waiting: int = 1000  # events; what comes while so many wait is dropped
+
+    def pause(self, failures: int, draw: float) -> float:
+        """After so many failures in a row; half of it is chance, so that many hosts do not come back at once."""
+        return min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1)) * (0.5 + draw / 2)
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key that a secret stands for: what follows `whsec_` as base64, or the text itself.
+
+    Raises: ValueError for less than 16 bytes, or what is no base64.
+    """
+    secret = secret.strip()
+    coded = secret.startswith(SECRET_PREFIX)
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True) if coded else secret.encode()
+    if len(key) < 16:
+        raise ValueError(f"a secret of {len(key)} bytes, allowed: 16 or more")
+    return key
+
+
+def signature(key: bytes, event_id: str, timestamp_s: int, body: bytes) -> str:
+    """The value of `webhook-signature`."""
+    mac = hmac.new(key, f"{event_id}.{timestamp_s}.".encode() + body, hashlib.sha256)
+    return "v1," + base64.b64encode(mac.digest()).decode()
+
+
+class Webhook:
+    """One receiver: `take` queues an event, `run` delivers; `counts` says what became of them, by `OUTCOMES`.
+
+    An answer 2xx is a delivery. Of what may pass (no answer, 5xx, 408, 425, 429) another try is made; every other
+    answer is a refusal and final. A later event waits for an earlier one: the receiver sees them in order.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: bytes,
+        *,
+        wall_s: Callable[[], float],
+        draw: Callable[[], float],
+        patience: Patience | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._patience = patience or Patience()
+        self._url = urlsplit(url)
+        self._key = key
+        self._wall_s = wall_s
+        self._draw = draw
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(self._patience.waiting)
+        self._context = ssl.create_default_context() if self._url.scheme == "https" else None
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    def take(self, event: Event) -> None:
+        """Never waits: with a full queue the event is dropped and counted."""
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._count("dropped")
+
+    async def run(self) -> None:
+        """Delivers for ever, one at a time."""
+        while True:
+            await self._deliver(await self._queue.get())
+
+    async def _deliver(self, event: Event) -> None:
+        failures = 0
+        while True:
+            status, why = await self._attempt(event)
+            if 200 <= status < 300:
+                self._count("delivered")
+                return
+            failures += 1
+            passing = status == 0 or status >= 500 or status in _AGAIN
+            if not passing or failures >= self._patience.tries:
+                self._count("failed" if passing else "refused")
+                _log.warning("webhook: event %s (%s) was not taken: %s", event.id, event.type, why)
+                return
+            self._count("retried")
+            await asyncio.sleep(self._patience.pause(failures, self._draw()))
+
+    async def _attempt(self, event: Event) -> tuple[int, str]:
+        """The answer's status, 0 for none, and what to say of it. Each try is signed anew, so it is never too old."""
+        body, now_s = event.to_json().encode(), int(self._wall_s())
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "webhook-id": event.id,
+            "webhook-timestamp": str(now_s),
+            "webhook-signature": signature(self._key, event.id, now_s, body),
+        }
+        try:
+            async with asyncio.timeout(self._patience.answer_s):
+                status = await post(self._url, headers, body, self._context)
+        except TimeoutError:
+            return 0, f"no answer within {self._patience.answer_s:g} s"
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            return 0, f"no answer ({type(error).__name__})"
+        return status, f"answered {status}"
+
+    def _count(self, outcome: str) -> None:
+        self.counts[outcome] += 1
+
+
+async def post(url: SplitResult, headers: Mapping[str, str], body: bytes, context: ssl.SSLContext | None) -> int:
+    """The status that the server answers; redirects are not followed, for they would lead signed events elsewhere.
+
+    Raises: OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError if there is no answer in HTTP/1.
+    """
+    host = url.hostname or ""
+    port = url.port or (443 if context else 80)
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_HEAD_LIMIT_BYTES)
+    try:
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        shown = f"[{host}]" if ":" in host else host
+        lines = [f"POST {target} HTTP/1.1", f"Host: {shown}" + (f":{url.port}" if url.port else "")]
+        lines += [f"{key}: {value}" for key, value in headers.items()]
+        lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1") + body)
+        await writer.drain()
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            protocol, status, *_ = head.split(b"\r\n", 1)[0].split(b" ", 2)
+            if not protocol.startswith(b"HTTP/1."):
+                raise ValueError("not HTTP/1")
+            if int(status) >= 200:  # before it there may be 100 Continue
+                return int(status)
+    finally:
+        writer.transport.abort()

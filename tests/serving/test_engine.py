@@ -1,0 +1,201 @@
+"""What an edge may rely on: whatever way a call ends, it is answered once, and nothing of it stays held."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from gateway.errors import (
+    Cancelled,
+    Code,
+    DeadlineExceeded,
+    GatewayError,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+    UnknownModel,
+    UnknownVersion,
+)
+from gateway.serving.call import Call
+from gateway.serving.version import State
+from tests import models
+from tests.serving.stage import Request, Stage, floats, indices, staged, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ALL = "max_batch_size: 8\nversion_policy { all {} }"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    directory = tmp_path_factory.mktemp("engine")
+    for name in ("plain", "routed", "dying"):
+        models.write_version(directory / "models", name, "1", models.affine(2.0))
+        models.write_version(directory / "models", name, "2", models.affine(3.0), config=ALL)
+    models.write_version(directory / "models", "broken", "1", b"not a model")
+    models.write_version(directory / "models", "gather", "1", models.gather(8))
+    models.write_version(directory / "models", "slow", "1", models.slow(50_000))
+    queue = "max_batch_size: 8\ndynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+    models.write_version(directory / "models", "narrow", "1", models.affine(2.0), config=queue)
+    async with staged(directory, max_requests=8, max_bytes=1000) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def _nothing_held(stage: Stage) -> AsyncIterator[None]:
+    yield
+    await until(stage.idle)
+
+
+async def test_a_call_is_answered_counted_and_recorded(stage: Stage) -> None:
+    call = stage.begin("plain", version="1", request_id="first", size_bytes=70)
+    assert call.version is not None
+    assert (call.version.leases, stage.engine.in_flight, stage.admission.bytes) == (1, 1, 70)
+    await stage.end(stage.submit(call, floats(1, 5)))
+    np.testing.assert_array_equal(call.outputs[0], floats(2, 10))
+    assert stage.codes("plain", "1", "") == {"0": 1}
+    row = (await stage.rows())[-1]
+    assert (row.request_id, row.model, row.version, row.reason, row.code, row.rows) == (
+        "first", "plain", "1", "PIN", 0, 2,
+    )  # fmt: skip
+
+
+async def test_without_a_route_the_newest_version_answers(stage: Stage) -> None:
+    call = await stage.infer("plain", floats(1))
+    assert call.version is not None
+    assert call.decision is not None
+    assert (call.version.name, call.decision.reason) == ("2", "DEFAULT")
+
+
+async def test_a_route_decides_and_a_client_may_pin(stage: Stage) -> None:
+    stage.route("routed", clientPin={"metadata": "x-pin", "allow": {"metadata": {"role": {"exact": "tester"}}}})
+    decided = await stage.infer("routed", floats(1))
+    pinned = await stage.infer("routed", floats(1), headers={"x-pin": "2", "role": "tester"})
+    assert [call.version and call.version.name for call in (decided, pinned)] == ["1", "2"]
+    assert [call.decision and (call.decision.arm, call.decision.reason) for call in (decided, pinned)] == [
+        ("old", "DEFAULT"),
+        ("new", "PIN"),
+    ]
+    with pytest.raises(PermissionDenied):
+        stage.begin("routed", version="2")
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "kind"),
+    [
+        ("nothing", "", UnknownModel),
+        ("plain", "7", UnknownVersion),
+        ("broken", "1", GatewayError),
+        ("a/b", "", InvalidArgument),
+    ],
+)
+async def test_a_refused_call_holds_nothing_and_is_counted(
+    stage: Stage, model: str, version: str, kind: type[GatewayError]
+) -> None:
+    before = sum(value for value in stage.sums("refused").values() if isinstance(value, int))
+    with pytest.raises(kind):
+        stage.begin(model, version=version)
+    assert stage.idle()
+    assert sum(value for value in stage.sums("refused").values() if isinstance(value, int)) == before + 1
+
+
+async def test_admission_refuses_by_count_and_by_bytes_and_takes_again(stage: Stage) -> None:
+    calls = [stage.begin("plain") for _ in range(8)]
+    with pytest.raises(ResourceExhausted, match="the limit is 8"):
+        stage.begin("plain")
+    assert stage.admission.load == 1.0
+    for call in calls:
+        await stage.end(stage.submit(call, floats(1)))
+    with pytest.raises(ResourceExhausted, match="1001 bytes does not fit"):
+        stage.begin("plain", size_bytes=1001)
+    assert (await stage.infer("plain", floats(1))).error is None
+
+
+async def test_a_fault_of_the_model_is_an_internal_error_of_that_call(stage: Stage) -> None:
+    bad = stage.submit(stage.begin("gather"), indices(99))
+    good = stage.submit(stage.begin("gather"), indices(3))
+    assert (await stage.end(bad)).error is not None
+    assert bad.error is not None
+    assert bad.error.code is Code.INTERNAL
+    assert float((await stage.end(good)).outputs[0][0]) == 3.0
+    assert stage.codes("gather", "1", "") == {"0": 1, "13": 1}
+
+
+async def test_a_full_queue_answers_at_once(stage: Stage) -> None:
+    first = stage.submit(stage.begin("narrow"), floats(1))
+    second = stage.submit(stage.begin("narrow"), floats(1))
+    assert isinstance(second.error, ResourceExhausted)
+    assert not first.answered
+    await stage.end(first)
+
+
+async def test_a_call_that_is_cancelled_before_it_is_submitted_or_while_it_waits_is_answered_once(stage: Stage) -> None:
+    unsubmitted = stage.begin("plain")
+    stage.engine.cancel(unsubmitted)
+    waiting = stage.submit(stage.begin("plain"), floats(1))
+    stage.engine.cancel(waiting)
+    stage.engine.cancel(waiting)
+    for call in (unsubmitted, waiting):
+        assert isinstance((await stage.end(call)).error, Cancelled)
+    other = await stage.infer("plain", floats(1))
+    assert other.error is None
+    stage.engine.cancel(other, DeadlineExceeded("too late"))
+    assert other.error is None
+    assert [stage.finished.count(call) for call in (unsubmitted, waiting, other)] == [1, 1, 1]
+
+
+async def test_a_running_call_that_is_cancelled_ends_its_run(stage: Stage) -> None:
+    call = stage.submit(stage.begin("slow"), floats(1, features=64))
+    await until(lambda: call.batch is not None)
+    batch = call.batch
+    stage.engine.cancel(call, DeadlineExceeded("too late"))
+    assert isinstance(call.error, DeadlineExceeded)
+    assert batch is not None
+    assert batch.termination is not None
+    assert batch.termination.stopped
+    await until(stage.idle)  # the run itself holds a lease
+
+
+async def test_the_lease_keeps_a_version_that_is_unloaded(stage: Stage) -> None:
+    call = stage.begin("dying", version="1")
+    version = call.version
+    assert version is not None
+    await stage.catalog.unload("dying")
+    states = [version.state]
+    await stage.end(stage.submit(call, floats(4)))
+    np.testing.assert_array_equal(call.outputs[0], floats(8))
+    states.append(version.state)
+    assert states == [State.UNLOADING, State.END]
+    with pytest.raises(GatewayError):
+        stage.begin("dying", version="1")
+
+
+async def test_requests_without_an_id_are_recorded_under_different_ones(stage: Stage) -> None:
+    calls = [stage.begin("plain", request_id="") for _ in range(2)]
+    early = stage.engine.name(calls[0])
+    for call in calls:
+        await stage.end(stage.submit(call, floats(1)))
+    ids = [row.request_id for row in (await stage.rows())[-2:]]
+    assert len({*ids}) == 2
+    assert early in ids
+    assert calls[0].request_id == ""  # the answer carries what the client sent: nothing
+
+
+async def test_finish_is_for_calls_that_were_begun(stage: Stage) -> None:
+    with pytest.raises(ValueError, match="not begun"):
+        stage.engine.finish(Call("plain", "", "", lambda call: None), Code.OK)
+
+
+async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_path: Path) -> None:
+    models.write_version(tmp_path / "models", "m", "1", models.affine(2.0))
+    async with staged(tmp_path) as stage:
+        calls = [stage.submit(stage.begin("m"), floats(value)) for value in (1, 2)]
+        stage.engine.drain()
+        with pytest.raises(Unavailable):
+            stage.engine.begin(Call("m", "", "", lambda call: None), Request({}, "", ""))
+        ended = await asyncio.gather(*map(stage.end, calls))
+        assert [float(call.outputs[0][0, 0]) for call in ended] == [2.0, 4.0]
+        assert stage.idle()
