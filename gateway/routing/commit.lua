@@ -3,7 +3,7 @@
 --
 -- KEYS 1 epoch  2 rev  3 routes  4 log  5 hist:MODEL  6 idem:KEY
 -- ARGV 1 epoch that the caller saw ('' none)   2 epoch to create if there is none   3 model
---      4 revision of the model's route that the caller saw ('*' any, 0 none)   5 operation: apply, rollback, delete
+--      4 revision of the model's route that the caller saw ('*' any, 0 none)   5 operation: delete, or another word
 --      6 the route's JSON object without its opening brace, revision, previous revision and time; '' for delete
 --      7 actor   8 reason   9 source   10 revision whose document is restored (0 none)
 --      11 entries kept in the log   12 entries kept in the history   13 seconds an idempotency key is remembered

@@ -26,28 +26,26 @@ from gateway.routing import last_known_good
 from gateway.routing.acknowledger import Acknowledger
 from gateway.routing.change import parse_entry
 from gateway.routing.preparation import Preparations
-from gateway.routing.redis_store import BLOCK_MS, Link, read_state
+from gateway.routing.redis_store import BLOCK_MS, read_state
 from gateway.routing.snapshot import EMPTY, CompiledRoute, Route, Snapshot, compile_route
 from gateway.routing.store_keys import StoreKeys
-from gateway.routing.store_reply import StoreState, digest_of, fingerprint, read_entries, revision_in, store_identity
-from gateway.routing.worker_status import FeedState, WorkerStatus, dense
+from gateway.routing.store_link import Link
+from gateway.routing.store_reply import (
+    StoreState,
+    digest_of,
+    fingerprint,
+    loss,
+    read_entries,
+    revision_in,
+    store_identity,
+)
+from gateway.routing.worker_status import FeedState, WorkerStatus
 
 log = logging.getLogger(__name__)
 
 BATCH = 256
 BACKOFF_S = (0.05, 2.0)
 COMPARE_S = 10.0
-
-
-def loss(epoch: str, head: int, store: StoreState) -> str:
-    """What the store has lost of what a worker at `head` of `epoch` knows; "" if it can be followed."""
-    if not epoch or (store.epoch and store.accepted == store.epoch and store.epoch != epoch):
-        return ""
-    if store.epoch == epoch:
-        return "" if store.revision >= head else f"the store is at revision {store.revision}, this worker at {head}"
-    if not store.epoch:
-        return "the store is empty"
-    return f"the store has epoch {store.epoch[:64]!r}, this worker follows {epoch!r}"
 
 
 class Feed:
@@ -158,6 +156,7 @@ class Feed:
             state=self.state.value,
             epoch=self._epoch,
             head=self._head,
+            revision=self._revision(),
             unapplied=self._preparations.unapplied,
             digest=self.snapshot.digest,
             error="; ".join(part for part in (self.error, missing) if part),
@@ -223,7 +222,7 @@ class Feed:
         self._cursor = entry_id
         if compiled is not None:
             self._fingerprints[entry.model] = fingerprint(entry.model, entry.route_text)
-            self._take(compiled)
+            self._preparations.put(compiled)
         else:
             self._fingerprints.pop(entry.model, None)
             self._remove(entry.model)
@@ -272,15 +271,21 @@ class Feed:
             for model in (self.snapshot.routes.keys() | self._preparations.unapplied.keys()) - store.texts.keys():
                 self._remove(model)
         fingerprints = {}
+        taken: dict[str, CompiledRoute] = {}
         for model, value in store.texts.items():
             fingerprints[model] = fingerprint(model, value, store.sizes[model])
             if known.get(model) != fingerprints[model]:
-                self._take_text(model, value, in_force_at_once=in_force_at_once)
+                compiled = self._take_text(model, value)
+                if compiled is not None:
+                    taken[model] = compiled
         self._fingerprints = fingerprints
+        if in_force_at_once:
+            self.snapshot = Snapshot(self._epoch, self._head, {**self.snapshot.routes, **taken})
         self._publish(self.snapshot)
         self._become(FeedState.LIVE, "")
 
-    def _take_text(self, model: str, value: str | None, *, in_force_at_once: bool) -> None:
+    def _take_text(self, model: str, value: str | None) -> CompiledRoute | None:
+        """The route that the store holds, if it is one and not in force yet."""
         try:
             if value is None:
                 raise InvalidArgument("too large to be a route")
@@ -288,19 +293,16 @@ class Feed:
         except InvalidArgument as error:
             revision = revision_in(value or "") or self._head
             self._preparations.refuse(_printable(model), revision, _printable(str(error)))
-            return
+            return None
         in_force = self.snapshot.routes.get(model)
-        if in_force is None or in_force.route != compiled.route or model in self._preparations.unapplied:
-            self._take(compiled, in_force_at_once=in_force_at_once)
-
-    def _take(self, compiled: CompiledRoute, *, in_force_at_once: bool = False) -> None:
-        if in_force_at_once:
-            self.snapshot = self.snapshot.with_route(compiled)
+        if in_force is not None and in_force.route == compiled.route and not self._preparations.waits(model):
+            return None
         self._preparations.put(compiled)
-        self._acknowledger.changed()
+        return compiled
 
     def _install(self, compiled: CompiledRoute) -> None:
-        self._publish(self.snapshot.with_route(compiled))
+        in_force = self.snapshot.routes.get(compiled.route.model)
+        self._publish(self.snapshot if in_force is compiled else self.snapshot.with_route(compiled))
         if self._on_applied is not None and compiled.route.revision > self._known_at_boot:
             self._on_applied(max(0.0, time.time() - compiled.route.committed_at_us / 1e6))
 
@@ -309,9 +311,13 @@ class Feed:
         if model in self.snapshot.routes:
             self._publish(self.snapshot.without_route(model, self._head))
 
+    def _revision(self) -> int:
+        oldest = self._preparations.oldest()
+        return self._head if oldest is None else min(self._head, oldest - 1)
+
     def _publish(self, snapshot: Snapshot) -> None:
         """One reference is swapped; then everybody who must know is told."""
-        self.snapshot = snapshot.at(self._epoch, dense(self._head, self._preparations.unapplied))
+        self.snapshot = snapshot.at(self._epoch, self._revision())
         self._on_swap(self.snapshot)
         self._keeper.changed()
         self._acknowledger.changed()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from gateway.errors import GatewayError
 from gateway.routing.snapshot import CompiledRoute, Route
@@ -44,6 +45,17 @@ class Preparations:
         self._group: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._open: set[int] = set()
+        self._oldest: list[int] = []  # a heap of these and of revisions that have been settled since
+
+    def oldest(self) -> int | None:
+        """The oldest revision that is not in force."""
+        while self._oldest and self._oldest[0] not in self._open:
+            heappop(self._oldest)
+        return self._oldest[0] if self._oldest else None
+
+    def waits(self, model: str) -> bool:
+        return model in self._waiting
 
     @property
     def unapplied(self) -> Mapping[str, Unapplied]:
@@ -67,14 +79,18 @@ class Preparations:
 
     def drop(self, model: str) -> None:
         """Forgets what waits for the model: its route was deleted, or is in force."""
-        self._waiting.pop(model, None)
+        waiting = self._waiting.pop(model, None)
+        if waiting is not None:
+            self._open.difference_update(waiting.revisions)
         self._close_lane(model)
+        self._note_rest()
 
     def retry(self) -> None:
         """Prepares again what failed: versions have changed since."""
         for model, waiting in self._waiting.items():
             if waiting.error and waiting.compiled is not None:
                 self._open_lane(model)
+        self._note_rest()
 
     async def settled(self) -> None:
         """Returns once nothing is being prepared: every route is in force or has failed."""
@@ -82,25 +98,31 @@ class Preparations:
 
     def _supersede(self, model: str, waiting: _Waiting) -> None:
         earlier = self._waiting.get(model)
-        revisions = (*(earlier.revisions if earlier else ()), *waiting.revisions)
+        known = earlier.revisions if earlier else ()
+        revisions = tuple(sorted({*known, *waiting.revisions}))[-REVISIONS_KEPT:]
+        self._open.difference_update(known)
+        self._open.update(revisions)
+        for revision in waiting.revisions:
+            heappush(self._oldest, revision)
         self._close_lane(model)
-        self._waiting[model] = replace(waiting, revisions=tuple(sorted(set(revisions)))[-REVISIONS_KEPT:])
+        self._waiting[model] = replace(waiting, revisions=revisions)
+        self._note_rest()
 
     def _open_lane(self, model: str) -> None:
         waiting = self._waiting[model]
         if self._group is None or model in self._lanes or waiting.compiled is None:
             return
-        self._idle.clear()
         self._lanes[model] = self._group.create_task(self._bring_into_force(waiting, waiting.compiled))
 
     def _close_lane(self, model: str) -> None:
         lane = self._lanes.pop(model, None)
         if lane is not None:
             lane.cancel()
-            self._rest()
 
-    def _rest(self) -> None:
-        if not self._lanes:
+    def _note_rest(self) -> None:
+        if self._lanes or any(waiting.compiled and not waiting.error for waiting in self._waiting.values()):
+            self._idle.clear()
+        else:
             self._idle.set()
 
     async def _bring_into_force(self, waiting: _Waiting, compiled: CompiledRoute) -> None:
@@ -122,6 +144,6 @@ class Preparations:
             self._waiting[route.model] = replace(waiting, error=failure)
             self._changed()
         else:
-            del self._waiting[route.model]
+            self.drop(route.model)
             self._install(compiled)
-        self._rest()
+        self._note_rest()

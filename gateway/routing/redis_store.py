@@ -1,21 +1,9 @@
-"""The routing store: what Redis holds, read and written by the side that operators ask.
+"""The routing store: what Redis holds, read and written by the side that operators ask."""
 
-This is the one module that imports redis. `Link` is the way to the server for both sides: replies as the protocol has
-them, no retry of its own, and every failure a StoreUnavailable with a short reason.
-"""
-
-import asyncio
-import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
-from typing import TypeAlias, cast
-
-import redis.asyncio as aioredis
-from redis import exceptions as failures
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from gateway.errors import InvalidArgument, StaleRevision, StoreUnavailable
 from gateway.routing.change import (
@@ -30,6 +18,7 @@ from gateway.routing.change import (
 )
 from gateway.routing.snapshot import Snapshot
 from gateway.routing.store_keys import StoreKeys
+from gateway.routing.store_link import Link, Word
 from gateway.routing.store_reply import (
     Applied,
     Current,
@@ -46,9 +35,8 @@ from gateway.routing.store_reply import (
     stream_entries,
     text,
 )
+from gateway.routing.store_script import COMMIT, HEAL, SNAPSHOT
 from gateway.routing.worker_status import WorkerStatus, parse_status
-
-Word: TypeAlias = "str | bytes | int"
 
 VALUE_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_LENGTH = 10_000
@@ -57,135 +45,6 @@ IDEMPOTENCY_S = 86_400
 ONCE_S = 60  # of a commit whose caller gave no key: long enough for the second try of `Link`
 BLOCK_MS = 500
 WORKER_EXPIRE_MS = 15_000
-
-
-class Script:
-    """A Lua script that is sent by its hash, and whole where the server does not know it (a restart, a failover)."""
-
-    def __init__(self, name: str, *, reads_only: bool = False) -> None:
-        self.text = files("gateway.routing").joinpath(name).read_text("utf-8")
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-        self.suffix = "_RO" if reads_only else ""
-
-
-COMMIT = Script("commit.lua")
-SNAPSHOT = Script("snapshot.lua", reads_only=True)
-HEAL = Script("heal.lua")
-
-
-class Link:
-    """Connections to one server under one name, at most `connections` of them.
-
-    With `twice` a command whose connection turns out to be closed is sent once more on a new one: what the control side
-    sends may be repeated. A feed does not, because a new connection may lead to another server.
-    Raises: StoreUnavailable from every call that is not answered; InvalidArgument for a URL that is none.
-    """
-
-    def __init__(
-        self, url: str, *, name: str, timeout_s: float = 1.5, connections: int = 16, twice: bool = False
-    ) -> None:
-        try:
-            pool = aioredis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=connections,
-                timeout=timeout_s,
-                client_name=name,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                # The client's own read timeout goes through asyncio.wait_for, which before Python 3.12 loses a
-                # cancellation that meets the answer, and then a loop never ends. `_answered` sets the limit instead.
-                socket_timeout=None,
-                socket_connect_timeout=None,
-            )
-        except ValueError as error:
-            raise InvalidArgument(f"redis url: {error}") from None
-        self._client = aioredis.Redis.from_pool(pool)
-        self._client.response_callbacks.clear()
-        self._execute: Callable[..., Awaitable[object]] = self._client.execute_command
-        self._timeout_s = timeout_s
-        self._twice = twice
-
-    async def call(self, *words: Word) -> Reply:
-        keys = [word for word in words if isinstance(word, str) and word.startswith("{gw:")]
-        return await self._answered(lambda: self._execute(*words), " ".join([str(words[0]), *keys[:1]]))
-
-    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> list[Reply]:
-        """The script's answer. Raises: StoreUnavailable naming the key if one holds what the gateway never wrote."""
-        tail = (len(keys), *keys, *arguments)
-        reply = await self._answered(lambda: self._evaluate(script, tail), "script")
-        answer = many(reply)
-        if answer and answer[0] == b"damaged":
-            key, held = text(answer[1]), text(answer[2])
-            raise StoreUnavailable(f"the routing store is damaged: key {key!r} holds {held}")
-        return answer
-
-    async def transaction(self, commands: Iterable[Sequence[Word]]) -> list[Reply]:
-        """All replies of commands that take effect together."""
-        wanted = list(commands)
-
-        async def ask() -> object:
-            pipeline = self._client.pipeline(transaction=True)
-            queue: Callable[..., object] = pipeline.execute_command
-            for command in wanted:
-                queue(*command)
-            return await pipeline.execute()
-
-        return many(await self._answered(ask, "transaction"))
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-    async def _evaluate(self, script: Script, tail: Sequence[Word]) -> object:
-        try:
-            return await self._execute(f"EVALSHA{script.suffix}", script.sha, *tail)
-        except failures.NoScriptError:
-            return await self._execute(f"EVAL{script.suffix}", script.text, *tail)
-
-    async def _answered(self, ask: Callable[[], Awaitable[object]], what: str) -> Reply:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    return cast(Reply, await ask())
-                except failures.ConnectionError as error:
-                    if not self._twice or type(error) is not failures.ConnectionError:
-                        raise
-                return cast(Reply, await ask())
-        except (failures.RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(f"the routing store {_reason(error, self._timeout_s)} ({what})") from error
-
-
-_REASONS: Mapping[type[BaseException], str] = {
-    failures.TimeoutError: "did not answer within {timeout_s:g} s",
-    TimeoutError: "did not answer within {timeout_s:g} s",
-    failures.BusyLoadingError: "is loading its data",
-    failures.AuthenticationError: "refused the credentials",
-    failures.NoPermissionError: "refused permission to this user",
-    failures.ReadOnlyError: "is a read-only replica",
-    failures.OutOfMemoryError: "is out of memory",
-    failures.ConnectionError: "is not reachable",
-    OSError: "is not reachable",
-}
-_REASONS_BY_WORD = {
-    "NOAUTH": "asks for credentials",
-    "MISCONF": "cannot write its data to disk",
-    "MASTERDOWN": "is a replica without its master",
-    "NOREPLICAS": "has too few replicas",
-    "WRONGTYPE": "is damaged: the key holds another type",
-    "UNBLOCKED": "changed its role",
-}
-
-
-def _reason(error: Exception, timeout_s: float) -> str:
-    """What is wrong with the server, in words that hold neither its address nor its password."""
-    causes: list[BaseException] = [error]
-    if isinstance(error.__context__, failures.RedisError):
-        causes.insert(0, error.__context__)  # a greeting that was refused arrives as a lost connection
-    for cause in causes:
-        for kind, reason in _REASONS.items():
-            if isinstance(cause, kind):
-                return reason.format(timeout_s=timeout_s)
-    words = str(error).split(" ", 1)
-    return _REASONS_BY_WORD.get(words[0], f"answered with an error: {str(error)[:120]}")
 
 
 async def read_state(link: Link, keys: StoreKeys, *, routes: bool = True) -> StoreState:
@@ -204,6 +63,11 @@ class RedisStore:
         self.keys = StoreKeys(environment)
         self._link = Link(url, name="gateway-control", timeout_s=timeout_s, twice=True)
 
+    @property
+    def link(self) -> Link:
+        """The way to the server, for those who read single keys of it."""
+        return self._link
+
     async def aclose(self) -> None:
         await self._link.aclose()
 
@@ -220,15 +84,16 @@ class RedisStore:
         arguments.append("*" if proposal.expected_revision is None else proposal.expected_revision)
         arguments += [proposal.operation, route_body(proposal.route)]
         arguments += [change.actor, change.reason, change.source, proposal.restored_revision]
-        remembered_s = IDEMPOTENCY_S if change.idempotency_key else ONCE_S
-        answer = await self._link.script(COMMIT, keys, [*arguments, LOG_LENGTH, HISTORY_LENGTH, remembered_s])
+        arguments += [LOG_LENGTH, HISTORY_LENGTH, IDEMPOTENCY_S if change.idempotency_key else ONCE_S]
+        answer, replicas = await self._link.written(COMMIT, keys, arguments)
         match text(answer[0]):
             case "conflict":
                 raise StaleRevision(model, proposal.expected_revision or 0, number(answer[1]))
             case "epoch":
                 raise StoreReplaced(text(answer[1]))
             case outcome:
-                return _committed(answer, repeated=outcome == "again" and bool(change.idempotency_key))
+                repeated = outcome == "again" and bool(change.idempotency_key)
+                return replace(_committed(answer, repeated=repeated), replicas=replicas)
 
     async def state(self) -> StoreState:
         """Everything, of one moment."""

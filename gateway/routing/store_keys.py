@@ -12,6 +12,8 @@ idem:KEY   string  the answer to a commit, for a day
 worker:ID  hash    a worker's acknowledgement, for 15 s
 workers    zset    worker ids by when they were last seen
 acks       stream  every acknowledgement as it comes
+draft:ID   hash    a proposed route with its approvals, for a week
+drafts     zset    draft ids by when they are forgotten
 """
 
 import re
@@ -71,6 +73,13 @@ class StoreKeys:
 
     def idempotency(self, key: str) -> str:
         return self._key(f"idem:{key}")
+
+    @property
+    def drafts(self) -> str:
+        return self._key("drafts")
+
+    def draft(self, draft_id: str) -> str:
+        return self._key(f"draft:{draft_id}")
 
     def worker(self, worker_id: str) -> str:
         return self._key(f"worker:{worker_id}")

@@ -58,6 +58,17 @@ class Applied:
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
+def loss(epoch: str, head: int, store: StoreState) -> str:
+    """What the store has lost of what a worker at `head` of `epoch` knows; "" if it can be followed."""
+    if not epoch or (store.epoch and store.accepted == store.epoch and store.epoch != epoch):
+        return ""
+    if store.epoch == epoch:
+        return "" if store.revision >= head else f"the store is at revision {store.revision}, this worker at {head}"
+    if not store.epoch:
+        return "the store is empty"
+    return f"the store has epoch {store.epoch[:64]!r}, this worker follows {epoch!r}"
+
+
 def many(reply: Reply) -> list[Reply]:
     """Raises: StoreUnavailable if the reply is no list."""
     if not isinstance(reply, list):

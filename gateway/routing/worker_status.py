@@ -7,7 +7,8 @@ from enum import Enum
 
 from gateway.errors import InvalidArgument
 
-ERROR_LIMIT = 512
+ERROR_LIMIT = 256
+MODELS_TOLD = 100  # a worker that starts with thousands of routes does not list them all each time
 
 
 class FeedState(Enum):
@@ -30,14 +31,17 @@ class Unapplied:
 class WorkerStatus:
     """One worker's acknowledgement.
 
-    `head` is the newest revision that it has seen, `unapplied` what of it is not in force, by model: a route whose
-    versions are still loading, or that could not be taken. `error` is what is wrong beyond single routes.
+    `head` is the newest revision that it has seen, `revision` the newest such that it and every older one is in force.
+    `unapplied` is what is not, by model: a route whose versions are still loading, or that could not be taken. Where
+    these are too many to be told, those up to `untold` are left out. `error` is what is wrong beyond single routes.
     """
 
     id: str
     state: str
     epoch: str = ""
     head: int = 0
+    revision: int = 0
+    untold: int = 0
     unapplied: Mapping[str, Unapplied] = field(default_factory=dict)
     digest: str = ""
     error: str = ""
@@ -46,15 +50,12 @@ class WorkerStatus:
     host: str = ""
     seen_ms_ago: int = 0
 
-    @property
-    def revision(self) -> int:
-        """The newest revision such that it and every older one is in force."""
-        return dense(self.head, self.unapplied)
-
     def applied(self, revision: int, epoch: str) -> bool:
         """True if this revision of that store is in force, or a newer one of the same model is."""
         seen = self.epoch == epoch and self.head >= revision
-        return seen and not any(revision in route.revisions for route in self.unapplied.values())
+        if not seen or self.revision < revision <= self.untold:
+            return False
+        return not any(revision in route.revisions for route in self.unapplied.values())
 
     def refusal_of(self, revision: int, epoch: str) -> str:
         """Why the revision cannot come into force as things are; "" if it may."""
@@ -76,15 +77,16 @@ class WorkerStatus:
         return "; ".join(parts)
 
     def to_fields(self) -> dict[str, str]:
-        unapplied = {
-            model: [list(route.revisions), route.error[:ERROR_LIMIT]] for model, route in self.unapplied.items()
-        }
+        newest_last = sorted(self.unapplied.items(), key=lambda item: item[1].revisions[-1])
+        left_out, told = newest_last[:-MODELS_TOLD], newest_last[-MODELS_TOLD:]
+        unapplied = {model: [list(route.revisions), route.error[:ERROR_LIMIT]] for model, route in told}
         return {
             "id": self.id,
             "state": self.state,
             "epoch": self.epoch,
             "head": str(self.head),
             "revision": str(self.revision),
+            "untold": str(left_out[-1][1].revisions[-1] if left_out else 0),
             "unapplied": json.dumps(unapplied, separators=(",", ":")),
             "digest": self.digest,
             "error": self.error[:ERROR_LIMIT],
@@ -95,12 +97,6 @@ class WorkerStatus:
 
     def seen(self, ms_ago: int) -> "WorkerStatus":
         return replace(self, seen_ms_ago=ms_ago)
-
-
-def dense(head: int, unapplied: Mapping[str, Unapplied]) -> int:
-    """The newest revision such that it and every older one is in force."""
-    waiting = [revision for route in unapplied.values() for revision in route.revisions]
-    return min(head, min(waiting) - 1) if waiting else head
 
 
 def parse_status(fields: Sequence[bytes]) -> WorkerStatus:
@@ -120,6 +116,8 @@ def parse_status(fields: Sequence[bytes]) -> WorkerStatus:
             state=values["state"],
             epoch=values["epoch"],
             head=int(values["head"]),
+            revision=int(values["revision"]),
+            untold=int(values["untold"]),
             unapplied=unapplied,
             digest=values["digest"],
             error=values["error"],

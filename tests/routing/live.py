@@ -10,8 +10,9 @@ from gateway.routing.change import Change
 from gateway.routing.control import Control
 from gateway.routing.document import RouteDocument, parse
 from gateway.routing.feed import Feed
-from gateway.routing.redis_store import Link, RedisStore
+from gateway.routing.redis_store import RedisStore
 from gateway.routing.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.store_link import Link
 from gateway.routing.worker_status import FeedState
 
 DEADLINE_S = 10.0
@@ -59,13 +60,14 @@ def feed(
     *,
     prepare: Callable[[Route], Awaitable[None]] = ready,
     on_applied: Callable[[float], None] | None = None,
+    on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
 ) -> Feed:
     return Feed(
         url,
         "default",
         name,
         prepare=prepare,
-        on_swap=lambda _snapshot: None,
+        on_swap=on_swap,
         last_known_good_path=directory / f"{name}.routes",
         on_applied=on_applied,
     )

@@ -217,6 +217,7 @@ async def test_a_feed_ends_when_it_is_cancelled(valkey: Valkey, tmp_path: Path, 
         done, _pending = await asyncio.wait([task], timeout=1.0)
         assert done == {task}
         assert task.cancelled()
+        await follower.aclose()  # for the task that was cancelled before it began
 
 
 class _Nothing:

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
 from gateway.routing.change import Change
-from gateway.routing.feed import Feed, loss
+from gateway.routing.control import Control
 from gateway.routing.redis_store import VALUE_LIMIT_BYTES
-from gateway.routing.store_reply import StoreState
+from gateway.routing.store_reply import StoreState, loss
 from gateway.routing.worker_status import FeedState
 from tests.routing.live import (
     BY,
@@ -254,7 +254,7 @@ async def test_a_worker_starts_from_disk_when_the_store_is_away(valkey: Valkey, 
             first.snapshot.epoch,
             10,
         )
-        await frozen._link.aclose()
+        await frozen.aclose()
         valkey.kill()
         reborn = feed(valkey.url, tmp_path)
         async with running(reborn):
@@ -291,10 +291,7 @@ async def test_a_wait_that_loses_the_store_still_tells_what_was_committed(valkey
         assert "not reachable" in result.change.applied.errors["unknown"]
 
 
-async def until_listed(control: object, count: int) -> None:
-    from gateway.routing.control import Control
-
-    assert isinstance(control, Control)
+async def until_listed(control: Control, count: int) -> None:
     end = time.monotonic() + DEADLINE_S
     while len((await control.workers())[0]) < count:
         assert time.monotonic() < end
@@ -318,7 +315,3 @@ async def until_listed(control: object, count: int) -> None:
 )
 def test_what_counts_as_a_loss(epoch: str, head: int, store: StoreState, lost: bool) -> None:
     assert bool(loss(epoch, head, store)) == lost
-
-
-def test_a_feed_is_what_the_runtime_wires(tmp_path: Path) -> None:
-    assert isinstance(feed("unix:///nowhere", tmp_path), Feed)

@@ -1,0 +1,46 @@
+"""What is wrong with the routing store, in words that hold neither its address nor its password."""
+
+from collections.abc import Mapping
+from typing import Final
+
+# By the name of the exception's class or of one that it derives from: the client's own and the built-in ones.
+_REASONS: Final[Mapping[str, str]] = {
+    "TimeoutError": "did not answer within {timeout_s:g} s",
+    "BusyLoadingError": "is loading its data",
+    "AuthenticationError": "refused the credentials",
+    "NoPermissionError": "refused permission to this user",
+    "ReadOnlyError": "is a read-only replica",
+    "OutOfMemoryError": "is out of memory",
+    "MasterDownError": "is a replica without its master",
+    "AskError": "is moving the gateway's keys to another node",
+    "TryAgainError": "is moving the gateway's keys to another node",
+    "ClusterDownError": "is a cluster that does not serve all keys",
+    "ConnectionError": "is not reachable",
+    "SSLError": "is not reachable",
+    "OSError": "is not reachable",
+}
+_BY_WORD: Final[Mapping[str, str]] = {
+    "NOAUTH": "asks for credentials",
+    "MISCONF": "cannot write its data to disk",
+    "MASTERDOWN": "is a replica without its master",
+    "NOREPLICAS": "has too few replicas",
+    "WRONGTYPE": "is damaged: the key holds another type",
+    "UNBLOCKED": "changed its role",
+}
+
+
+def reason(error: BaseException, timeout_s: float) -> str:
+    """The predicate of a sentence about the store."""
+    causes: list[BaseException] = [error]
+    if isinstance(error.__context__, Exception):
+        causes.insert(0, error.__context__)  # a greeting that was refused arrives as a lost connection
+    for cause in causes:
+        if "CertificateError" in str(cause) or "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            return "shows a TLS certificate that does not verify"
+        for kind in type(cause).__mro__:
+            if kind.__name__ in _REASONS:
+                return _REASONS[kind.__name__].format(timeout_s=timeout_s)
+    if "Function not found" in str(error):
+        return "lacks the gateway's functions, which an administrator loads (docs/redis.md)"
+    word = str(error).split(" ", 1)[0]
+    return _BY_WORD.get(word, f"answered with an error: {str(error)[:120]}")

@@ -1,0 +1,296 @@
+"""The store's address, its TLS, and the users with least rights that docs/redis.md publishes, on real servers."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import InvalidArgument, StoreUnavailable
+from gateway.routing import store_script
+from gateway.routing.audit import audit
+from gateway.routing.draft import Drafts
+from gateway.routing.store_address import Node, parse_address
+from gateway.routing.store_link import Link
+from gateway.routing.store_script import library
+from gateway.routing.watch import Settled, watch
+from gateway.routing.worker_status import FeedState
+from tests.routing.live import (
+    BY,
+    DEADLINE_S,
+    admin_of,
+    control_of,
+    document,
+    feed,
+    live,
+    running,
+    share_of,
+    store_of,
+    until,
+)
+from tests.routing.servers import CERTIFICATES, Server, server_context, stopped
+from tests.valkey import Valkey
+
+PAGE = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
+CA = f"ssl_ca_certs={CERTIFICATES / 'ca.pem'}"
+CLIENT = f"ssl_certfile={CERTIFICATES / 'client.pem'}&ssl_keyfile={CERTIFICATES / 'client.key'}"
+
+
+def published() -> list[list[str]]:
+    """The words of the commands in the page's block of users."""
+    block = re.search(r"```acl\n(.*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    return [line.split() for line in block[1].splitlines()]
+
+
+# ---- the address ----
+
+
+def test_every_kind_of_address_is_read() -> None:
+    one = parse_address("redis://u%40x:p%2Fw@[::1]:7000/3")
+    assert (one.kind, one.nodes, one.tls) == ("single", (Node("::1", 7000),), False)
+    assert one.options == {"username": "u@x", "password": "p/w", "db": 3}
+    unix = parse_address("unix:///run/redis.sock?username=u&password=p&db=2")
+    assert (unix.nodes, unix.unix, unix.options["db"]) == ((Node("/run/redis.sock", 0),), True, 2)
+    named = parse_address("rediss+sentinel://u:p@a,b:1/main/2?sentinel_password=s&ssl_ca_certs=/ca.pem")
+    assert (named.kind, named.service, named.nodes) == ("sentinel", "main", (Node("a", 26379), Node("b", 1)))
+    assert named.options == {"username": "u", "password": "p", "db": 2, "ssl_ca_certs": "/ca.pem"}
+    assert named.sentinel_options == {"password": "s", "ssl_ca_certs": "/ca.pem"}
+    many = parse_address("redis+cluster://a:1,b")
+    assert (many.kind, many.nodes) == ("cluster", (Node("a", 1), Node("b", 6379)))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://a", "scheme 'http'"),
+        ("redis+magic://a", "scheme"),
+        ("redis://", "host:port"),
+        ("redis://a:0", "host:port"),
+        ("redis://a:70000", "host:port"),
+        ("redis://a,b", "redis\\+sentinel"),
+        ("redis+sentinel://a", "service"),
+        ("redis+cluster://a/1", "one database"),
+        ("redis://a/x", "db 'x'"),
+        ("redis://a/1/2", "path"),
+        ("redis://a?ssl_ca_certs=/x", "option 'ssl_ca_certs'"),
+        ("rediss://a?ssl_cert_reqs=optional", "required or none"),
+        ("rediss://a?ssl_check_hostname=perhaps", "true or false"),
+        ("redis://a?socket_timeout=1", "option 'socket_timeout'"),
+        ("unix://run/redis.sock", "absolute path"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        Link(url, name="x")
+
+
+def test_an_address_shows_no_password() -> None:
+    shown = repr(parse_address("redis+sentinel://u:hidden@a/main?sentinel_password=hidden"))
+    assert "hidden" not in shown
+
+
+# ---- TLS ----
+
+
+@asynccontextmanager
+async def terminator(socket_path: Path) -> AsyncIterator[int]:
+    """A port that takes TLS with a client certificate and passes everything on to a unix socket."""
+
+    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        except OSError:
+            pass
+        finally:
+            target.transport.abort()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, ahead = await asyncio.open_unix_connection(socket_path)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(carry(reader, ahead))
+            group.create_task(carry(behind, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context(client_certificate=True))
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def tls_port(kind: str, directory: Path, valkey: Valkey) -> AsyncIterator[int]:
+    if kind == "terminator":
+        async with terminator(valkey.socket_path) as port:
+            yield port
+        return
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("no redis-server with TLS is installed on this machine")
+    options = {
+        "tls-cert-file": str(CERTIFICATES / "server.pem"),
+        "tls-key-file": str(CERTIFICATES / "server.key"),
+        "tls-ca-cert-file": str(CERTIFICATES / "ca.pem"),
+        "tls-auth-clients": "yes",
+    }
+    server = Server(directory / "tls", options, program=program, tls=True)
+    try:
+        server.start()
+    except RuntimeError as error:
+        pytest.skip(f"{program} was built without TLS: {error}"[:200])
+    async with stopped(server):
+        yield server.port
+
+
+@pytest.mark.parametrize("kind", ["terminator", "server"])
+async def test_rules_come_over_tls_with_both_sides_proven(kind: str, valkey: Valkey, tmp_path: Path) -> None:
+    async with tls_port(kind, tmp_path, valkey) as port:
+        url = f"rediss://localhost:{port}?{CA}&{CLIENT}"
+        follower = feed(url, tmp_path)
+        async with store_of(url) as store, running(follower):
+            await control_of(store).apply(document(share=20), change=BY, wait_s=DEADLINE_S)
+            assert (follower.state, share_of(follower.snapshot)) == (FeedState.LIVE, 20)
+        for doubtful in (f"rediss://localhost:{port}?{CLIENT}", f"rediss://localhost:{port}?{CA}"):
+            async with store_of(doubtful) as store:
+                with pytest.raises(StoreUnavailable):
+                    await store.state()
+        async with store_of(f"redis://localhost:{port}") as store:
+            with pytest.raises(StoreUnavailable):
+                await store.state()
+
+
+async def test_a_server_under_another_name_is_not_trusted(valkey: Valkey) -> None:
+    async with terminator(valkey.socket_path) as port:
+        async with store_of(f"rediss://127.0.0.2:{port}?{CA}&{CLIENT}") as store:
+            with pytest.raises(StoreUnavailable):
+                await store.state()
+        async with store_of(f"rediss://localhost:{port}?{CLIENT}") as store:
+            with pytest.raises(StoreUnavailable, match="certificate that does not verify"):
+                await store.state()
+
+
+# ---- users ----
+
+
+@asynccontextmanager
+async def guarded(valkey: Valkey, *, functions: bool = True) -> AsyncIterator[tuple[str, str]]:
+    """URLs of the worker's and the control user on a server that has the published users and the functions."""
+    async with admin_of(valkey.url) as admin:
+        for words in published():
+            await admin.call(*words)
+        if functions:
+            await admin.call("FUNCTION", "LOAD", "REPLACE", library())
+    users = [(f"{valkey.url}?username=gateway-{role}&password={role}-password") for role in ("worker", "control")]
+    yield users[0], users[1]
+
+
+async def test_the_whole_gateway_works_with_the_published_users(valkey: Valkey, tmp_path: Path) -> None:
+    async with guarded(valkey) as (worker_url, control_url):
+        feeds = [feed(worker_url, tmp_path, "serves"), feed(control_url, tmp_path, "controls")]
+        async with store_of(control_url) as store, running(*feeds):
+            control = control_of(store, feeds[1])
+            for share in (10, 20):
+                result = await control.apply(document(share=share), change=BY, wait_s=DEADLINE_S)
+                assert len(result.change.applied.workers) == 2
+            await control.rollback("fraud", change=BY, wait_s=DEADLINE_S)
+            assert [share_of(one.snapshot) for one in feeds] == [10, 10]
+            assert (await control.list()).stale is False
+            assert len(await control.history("fraud")) == 3
+            assert len((await control.workers())[0]) == 2
+            await control.delete("fraud", change=BY, wait_s=DEADLINE_S)
+            await until(lambda: all(not one.snapshot.routes for one in feeds))
+            await control.apply(document("churn"), change=BY, wait_s=DEADLINE_S)
+            async with admin_of(valkey.url) as admin:
+                await admin.call("SET", "{gw:default}:epoch", "another")
+            await until(lambda: all(one.state is FeedState.AHEAD for one in feeds))
+            await control.heal(change=BY)
+            await until(lambda: live(*feeds))
+            for one in feeds:
+                await one.leave()
+            assert await store.workers() == []
+
+
+async def test_drafts_the_audit_and_watching_work_with_the_published_users(valkey: Valkey) -> None:
+    async with guarded(valkey) as (_, control_url), store_of(control_url) as store:
+        drafts = Drafts(store)
+        draft = await drafts.put(document(), 0, BY, needed=1)
+        approved = await drafts.approve(draft.id, replace(BY, actor="somebody else"))
+        assert approved.approved
+        assert [one.id for one in await drafts.list()] == [draft.id]
+        await control_of(store).apply(document(), change=BY)
+        assert [entry.revision for entry in await audit(store)] == [1]
+        async for happening in watch(store, backlog=1):
+            if isinstance(happening, Settled):
+                break
+
+
+def test_every_script_of_the_store_is_a_function_of_the_library() -> None:
+    found = {path.name for path in (Path(store_script.__file__).parent).glob("*.lua")}
+    assert found == {f"{script.name}.lua" for script in store_script.ALL}
+    for script in store_script.ALL:
+        assert ("no-writes" in script.text.split("\n", 1)[0]) == (script.suffix == "_RO")
+
+
+async def test_functions_survive_a_restart_of_the_server(valkey: Valkey, tmp_path: Path) -> None:
+    async with guarded(valkey) as (worker_url, control_url):
+        follower = feed(worker_url, tmp_path)
+        async with store_of(control_url) as store, running(follower):
+            await control_of(store).apply(document(share=10), change=BY, wait_s=DEADLINE_S)
+            valkey.restart()
+            async with admin_of(valkey.url) as admin:  # users come from a file that this server does not have
+                for words in published():
+                    await admin.call(*words)
+            await until(lambda: live(follower))
+            await control_of(store).apply(document(share=30), change=BY, wait_s=DEADLINE_S)
+            assert share_of(follower.snapshot) == 30
+
+
+async def test_a_user_without_the_functions_is_told_what_is_missing(valkey: Valkey) -> None:
+    async with guarded(valkey, functions=False) as (_, control_url), store_of(control_url) as store:
+        with pytest.raises(StoreUnavailable, match="lacks the gateway's functions"):
+            await store.state()
+
+
+@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("GET", "foreign"),
+        ("SET", "foreign", "x"),
+        ("HSET", "{gw:other}:routes", "m", "x"),
+        ("CONFIG", "GET", "*"),
+        ("EVAL", "return 1", 0),
+        ("EVAL_RO", "return 1", 0),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("FUNCTION", "LOAD", "#!lua name=x\nredis.register_function('x', function() end)"),
+        ("KEYS", "*"),
+        ("FLUSHALL",),
+        ("ACL", "WHOAMI"),
+        ("SUBSCRIBE", "x"),
+        ("REPLICAOF", "NO", "ONE"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else "",
+)
+async def test_what_neither_user_needs_is_refused(valkey: Valkey, role: int, words: tuple[str | int, ...]) -> None:
+    async with guarded(valkey) as urls, admin_of(urls[role]) as user:
+        with pytest.raises(StoreUnavailable, match="refused permission"):
+            await user.call(*words)
+
+
+async def test_a_worker_of_a_serving_host_cannot_change_rules(valkey: Valkey, tmp_path: Path) -> None:
+    async with guarded(valkey) as (worker_url, control_url):
+        async with store_of(control_url) as store:
+            await control_of(store).apply(document(), change=BY)
+        async with store_of(worker_url) as store, admin_of(worker_url) as worker:
+            with pytest.raises(StoreUnavailable, match="refused permission to this user"):
+                await control_of(store).apply(document(share=20), change=BY)
+            for key in ("routes", "log", "rev", "hist:fraud", "idem:x"):
+                with pytest.raises(StoreUnavailable, match="refused permission"):
+                    await worker.call("DEL", f"{{gw:default}}:{key}")
+            assert [route.model for route in (await control_of(store).list()).routes] == ["fraud"]
