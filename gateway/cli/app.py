@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import log, models, routes, serve
+from gateway.cli import amend, audit, draft, explain, log, models, plan, routes, serve, status, transfer
 from gateway.cli.exits import Failure
 from gateway.cli.output import say
 
@@ -34,7 +34,22 @@ app.command(epilog="Example: gateway serve --model-repository ./models --data-di
 app.command(epilog="Example: gateway models flights -o json")(models.models)
 app.command(epilog="Example: gateway workers")(models.workers)
 app.add_typer(routes.app, name="routes")
+app.command(epilog="Example: gateway status --watch")(status.status)
+app.command(epilog="Example: gateway plan -f route.yaml")(plan.plan)
 app.command(epilog="Example: gateway rollback flights --reason 'score dropped'")(routes.rollback)
+app.command(epilog="Example: gateway flip flights --reason 'the new one is warm'")(amend.flip)
+app.command(epilog="Example: gateway weights flights a=90 b=10")(amend.weights)
+app.command(epilog="Example: gateway pin flights stable")(amend.pin)
+app.command(epilog="Example: gateway kill flights --reason 'incident 4711'")(amend.kill)
+app.command(epilog="Example: gateway unkill flights")(amend.unkill)
+app.command(epilog="Example: gateway promote flights --full")(amend.promote)
+app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
+app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
+app.command(epilog="Example: gateway audit --limit 20")(audit.audit)
+app.command(epilog="Example: gateway heal --reason 'failover lost the last writes'")(audit.heal)
+app.command(epilog="Example: gateway export -f routes.yaml")(transfer.export)
+app.command("import", epilog="Example: gateway import -f routes.yaml --dry-run")(transfer.import_routes)
+app.add_typer(draft.app, name="draft")
 app.add_typer(log.app, name="log")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 

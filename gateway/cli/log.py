@@ -47,6 +47,7 @@ def _line(row: control_pb2.LogRow, form: Format) -> str:
         "arm": row.arm,
         "revision": row.revision,
         "reason": row.reason,
+        "bucket": row.bucket,
         "request_id": row.request_id,
         "code": row.code,
         "queue_us": row.queue_us,

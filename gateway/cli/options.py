@@ -10,5 +10,6 @@ Server = Annotated[str, typer.Option("--server", help="host:port of a gateway's 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json or yaml for programs.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for every live worker.", min=0.1, max=600)]
+Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 DEFAULT_SERVER = "127.0.0.1:8001"

@@ -1,6 +1,7 @@
 """What a command prints: a table for people, YAML or JSON for machines."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,6 +10,7 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
 
@@ -53,11 +55,30 @@ def _write(text: str) -> None:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    console().print(table(columns, rows), markup=False)
+
+
+def console() -> Console:
+    """Standard output. A pipe has no width of its own: lines that a program reads are not folded to 80 columns."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=400)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Table:
+    """The rows under their columns, as people read them."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console(highlight=False)
-    # A pipe has no width of its own: lines that a program reads are not folded to 80 columns.
-    console.print(table, markup=False, width=None if console.is_terminal else 400)
+        # Text, not a string: what a server or a document says is no markup.
+        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return made
+
+
+def line(value: Value, form: Format) -> None:
+    """`value` is one line of JSON, or one document of a YAML stream, written at once."""
+    text = json.dumps(value, ensure_ascii=False)
+    if form is Format.YAML:
+        text = "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -145,7 +145,7 @@ class HistoryRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json")
+    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json", "model", "restored_revision")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,8 @@ class HistoryEntry(_message.Message):
     COMMITTED_AT_US_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
     revision: int
     previous_revision: int
     operation: str
@@ -164,13 +166,503 @@ class HistoryEntry(_message.Message):
     committed_at_us: int
     digest: str
     document_json: str
-    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ...) -> None: ...
+    model: str
+    restored_revision: int
+    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ..., model: _Optional[str] = ..., restored_revision: _Optional[int] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("entries",)
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
+
+class ShowRevisionRequest(_message.Message):
+    __slots__ = ("model", "revision")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    revision: int
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ShowRevisionResponse(_message.Message):
+    __slots__ = ("entry", "route")
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    entry: HistoryEntry
+    route: Route
+    def __init__(self, entry: _Optional[_Union[HistoryEntry, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ...) -> None: ...
+
+class DiffRequest(_message.Message):
+    __slots__ = ("model", "from_revision", "to_revision")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FROM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    TO_REVISION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    from_revision: int
+    to_revision: int
+    def __init__(self, model: _Optional[str] = ..., from_revision: _Optional[int] = ..., to_revision: _Optional[int] = ...) -> None: ...
+
+class DiffResponse(_message.Message):
+    __slots__ = ("from_revision", "to_revision", "differences", "flows", "moved_buckets", "version_buckets")
+    FROM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    TO_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    from_revision: int
+    to_revision: int
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    flows: _containers.RepeatedCompositeFieldContainer[Flow]
+    moved_buckets: int
+    version_buckets: int
+    def __init__(self, from_revision: _Optional[int] = ..., to_revision: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("path", "before_json", "after_json")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_JSON_FIELD_NUMBER: _ClassVar[int]
+    AFTER_JSON_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    before_json: str
+    after_json: str
+    def __init__(self, path: _Optional[str] = ..., before_json: _Optional[str] = ..., after_json: _Optional[str] = ...) -> None: ...
+
+class Flow(_message.Message):
+    __slots__ = ("from_arm", "from_version", "to_arm", "to_version", "size")
+    FROM_ARM_FIELD_NUMBER: _ClassVar[int]
+    FROM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TO_ARM_FIELD_NUMBER: _ClassVar[int]
+    TO_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    from_arm: str
+    from_version: str
+    to_arm: str
+    to_version: str
+    size: int
+    def __init__(self, from_arm: _Optional[str] = ..., from_version: _Optional[str] = ..., to_arm: _Optional[str] = ..., to_version: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class PlanRequest(_message.Message):
+    __slots__ = ("document_json",)
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    document_json: str
+    def __init__(self, document_json: _Optional[str] = ...) -> None: ...
+
+class PlanResponse(_message.Message):
+    __slots__ = ("model", "base_revision", "unchanged", "differences", "flows", "moved_buckets", "version_buckets", "versions", "obstacles", "laggards", "workers", "carried")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    OBSTACLES_FIELD_NUMBER: _ClassVar[int]
+    LAGGARDS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CARRIED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    base_revision: int
+    unchanged: bool
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    flows: _containers.RepeatedCompositeFieldContainer[Flow]
+    moved_buckets: int
+    version_buckets: int
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersionState]
+    obstacles: _containers.RepeatedScalarFieldContainer[str]
+    laggards: _containers.RepeatedScalarFieldContainer[str]
+    workers: int
+    carried: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., base_revision: _Optional[int] = ..., unchanged: _Optional[bool] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., obstacles: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., carried: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FlipRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    arm: str
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., arm: _Optional[str] = ...) -> None: ...
+
+class SetWeightsRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "weights")
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    weights: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., weights: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PinRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    arm: str
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., arm: _Optional[str] = ...) -> None: ...
+
+class KillRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    arm: str
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., arm: _Optional[str] = ...) -> None: ...
+
+class UnkillRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "full")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    full: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Parameter
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Parameter, _Mapping]] = ...) -> None: ...
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    request_id: str
+    key: str
+    metadata: _containers.ScalarMap[str, str]
+    parameters: _containers.MessageMap[str, Parameter]
+    inputs: _containers.ScalarMap[str, str]
+    id: str
+    requested_version: str
+    bucket: int
+    tenant: str
+    identity: str
+    revision: int
+    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[str] = ..., key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., id: _Optional[str] = ..., requested_version: _Optional[str] = ..., bucket: _Optional[int] = ..., tenant: _Optional[str] = ..., identity: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Parameter(_message.Message):
+    __slots__ = ("text", "whole", "number", "flag")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    whole: int
+    number: float
+    flag: bool
+    def __init__(self, text: _Optional[str] = ..., whole: _Optional[int] = ..., number: _Optional[float] = ..., flag: _Optional[bool] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("steps", "decision", "error", "error_code", "served", "row", "agrees", "searched")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    AGREES_FIELD_NUMBER: _ClassVar[int]
+    SEARCHED_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    decision: Outcome
+    error: str
+    error_code: str
+    served: Outcome
+    row: LogRow
+    agrees: bool
+    searched: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., decision: _Optional[_Union[Outcome, _Mapping]] = ..., error: _Optional[str] = ..., error_code: _Optional[str] = ..., served: _Optional[_Union[Outcome, _Mapping]] = ..., row: _Optional[_Union[LogRow, _Mapping]] = ..., agrees: _Optional[bool] = ..., searched: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("stage", "outcome", "detail")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    outcome: str
+    detail: str
+    def __init__(self, stage: _Optional[str] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("arm", "version", "revision", "reason", "bucket", "fallbacks", "mirrors")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    MIRRORS_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    version: str
+    revision: int
+    reason: str
+    bucket: int
+    fallbacks: _containers.RepeatedScalarFieldContainer[str]
+    mirrors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, arm: _Optional[str] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., reason: _Optional[str] = ..., bucket: _Optional[int] = ..., fallbacks: _Optional[_Iterable[str]] = ..., mirrors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SimulateRequest(_message.Message):
+    __slots__ = ("document_json", "keys", "logged")
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_FIELD_NUMBER: _ClassVar[int]
+    document_json: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    logged: int
+    def __init__(self, document_json: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., logged: _Optional[int] = ...) -> None: ...
+
+class SimulateResponse(_message.Message):
+    __slots__ = ("model", "base_revision", "counted", "moved", "other_version", "flows", "left_out", "searched")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    SEARCHED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    base_revision: int
+    counted: int
+    moved: int
+    other_version: int
+    flows: _containers.RepeatedCompositeFieldContainer[Flow]
+    left_out: int
+    searched: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., base_revision: _Optional[int] = ..., counted: _Optional[int] = ..., moved: _Optional[int] = ..., other_version: _Optional[int] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., left_out: _Optional[int] = ..., searched: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("model", "backlog", "after_revision")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    AFTER_REVISION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    backlog: int
+    after_revision: int
+    def __init__(self, model: _Optional[str] = ..., backlog: _Optional[int] = ..., after_revision: _Optional[int] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("at_us", "committed", "worker", "settled", "store_away")
+    AT_US_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    STORE_AWAY_FIELD_NUMBER: _ClassVar[int]
+    at_us: int
+    committed: HistoryEntry
+    worker: WorkerChange
+    settled: bool
+    store_away: str
+    def __init__(self, at_us: _Optional[int] = ..., committed: _Optional[_Union[HistoryEntry, _Mapping]] = ..., worker: _Optional[_Union[WorkerChange, _Mapping]] = ..., settled: _Optional[bool] = ..., store_away: _Optional[str] = ...) -> None: ...
+
+class WorkerChange(_message.Message):
+    __slots__ = ("worker", "gone")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    worker: Worker
+    gone: bool
+    def __init__(self, worker: _Optional[_Union[Worker, _Mapping]] = ..., gone: _Optional[bool] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("limit", "model", "actor")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    model: str
+    actor: str
+    def __init__(self, limit: _Optional[int] = ..., model: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class DraftRequest(_message.Message):
+    __slots__ = ("id", "document_json", "change", "approvals", "edit")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    EDIT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    document_json: str
+    change: Change
+    approvals: int
+    edit: int
+    def __init__(self, id: _Optional[str] = ..., document_json: _Optional[str] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., approvals: _Optional[int] = ..., edit: _Optional[int] = ...) -> None: ...
+
+class DraftState(_message.Message):
+    __slots__ = ("id", "edit", "model", "base_revision", "document_json", "author", "reason", "approvals_needed", "approvals", "state", "edited_at_us", "decided_by", "decision_reason", "revision")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EDIT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EDITED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_REASON_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    edit: int
+    model: str
+    base_revision: int
+    document_json: str
+    author: str
+    reason: str
+    approvals_needed: int
+    approvals: _containers.RepeatedScalarFieldContainer[str]
+    state: str
+    edited_at_us: int
+    decided_by: str
+    decision_reason: str
+    revision: int
+    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., model: _Optional[str] = ..., base_revision: _Optional[int] = ..., document_json: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., approvals_needed: _Optional[int] = ..., approvals: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., edited_at_us: _Optional[int] = ..., decided_by: _Optional[str] = ..., decision_reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetDraftRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListDraftsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDraftsResponse(_message.Message):
+    __slots__ = ("drafts",)
+    DRAFTS_FIELD_NUMBER: _ClassVar[int]
+    drafts: _containers.RepeatedCompositeFieldContainer[DraftState]
+    def __init__(self, drafts: _Optional[_Iterable[_Union[DraftState, _Mapping]]] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("id", "edit", "change", "wait")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EDIT_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    edit: int
+    change: Change
+    wait: WaitFor
+    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
+
+class ApproveResponse(_message.Message):
+    __slots__ = ("draft", "applied")
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    draft: DraftState
+    applied: ApplyResponse
+    def __init__(self, draft: _Optional[_Union[DraftState, _Mapping]] = ..., applied: _Optional[_Union[ApplyResponse, _Mapping]] = ...) -> None: ...
+
+class RejectRequest(_message.Message):
+    __slots__ = ("id", "change")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    change: Change
+    def __init__(self, id: _Optional[str] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
+
+class HealRequest(_message.Message):
+    __slots__ = ("accept_store", "change")
+    ACCEPT_STORE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    accept_store: bool
+    change: Change
+    def __init__(self, accept_store: _Optional[bool] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
+
+class HealResponse(_message.Message):
+    __slots__ = ("epoch", "revision")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    epoch: str
+    revision: int
+    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("model", "to_revision", "change", "wait")
@@ -268,7 +760,7 @@ class TailLogRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., backlog: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class LogRow(_message.Message):
-    __slots__ = ("ts_us", "model", "version", "arm", "revision", "reason", "request_id", "code", "queue_us", "infer_us", "total_us", "rows", "inputs_json", "outputs_json", "worker")
+    __slots__ = ("ts_us", "model", "version", "arm", "revision", "reason", "request_id", "code", "queue_us", "infer_us", "total_us", "rows", "inputs_json", "outputs_json", "worker", "bucket")
     TS_US_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +776,7 @@ class LogRow(_message.Message):
     INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
     ts_us: int
     model: str
     version: str
@@ -299,7 +792,8 @@ class LogRow(_message.Message):
     inputs_json: str
     outputs_json: str
     worker: str
-    def __init__(self, ts_us: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., arm: _Optional[str] = ..., revision: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., code: _Optional[str] = ..., queue_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., total_us: _Optional[int] = ..., rows: _Optional[int] = ..., inputs_json: _Optional[str] = ..., outputs_json: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+    bucket: int
+    def __init__(self, ts_us: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., arm: _Optional[str] = ..., revision: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., code: _Optional[str] = ..., queue_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., total_us: _Optional[int] = ..., rows: _Optional[int] = ..., inputs_json: _Optional[str] = ..., outputs_json: _Optional[str] = ..., worker: _Optional[str] = ..., bucket: _Optional[int] = ...) -> None: ...
 
 class ServerVersionRequest(_message.Message):
     __slots__ = ()

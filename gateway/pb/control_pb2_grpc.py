@@ -84,6 +84,101 @@ class ControlStub:
                 request_serializer=control__pb2.ServerVersionRequest.SerializeToString,
                 response_deserializer=control__pb2.ServerVersionResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/gateway.v1.Control/Plan',
+                request_serializer=control__pb2.PlanRequest.SerializeToString,
+                response_deserializer=control__pb2.PlanResponse.FromString,
+                _registered_method=True)
+        self.ShowRevision = channel.unary_unary(
+                '/gateway.v1.Control/ShowRevision',
+                request_serializer=control__pb2.ShowRevisionRequest.SerializeToString,
+                response_deserializer=control__pb2.ShowRevisionResponse.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/gateway.v1.Control/Diff',
+                request_serializer=control__pb2.DiffRequest.SerializeToString,
+                response_deserializer=control__pb2.DiffResponse.FromString,
+                _registered_method=True)
+        self.Flip = channel.unary_unary(
+                '/gateway.v1.Control/Flip',
+                request_serializer=control__pb2.FlipRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.SetWeights = channel.unary_unary(
+                '/gateway.v1.Control/SetWeights',
+                request_serializer=control__pb2.SetWeightsRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/gateway.v1.Control/Pin',
+                request_serializer=control__pb2.PinRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Kill = channel.unary_unary(
+                '/gateway.v1.Control/Kill',
+                request_serializer=control__pb2.KillRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Unkill = channel.unary_unary(
+                '/gateway.v1.Control/Unkill',
+                request_serializer=control__pb2.UnkillRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/gateway.v1.Control/Promote',
+                request_serializer=control__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/gateway.v1.Control/Explain',
+                request_serializer=control__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=control__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.Simulate = channel.unary_unary(
+                '/gateway.v1.Control/Simulate',
+                request_serializer=control__pb2.SimulateRequest.SerializeToString,
+                response_deserializer=control__pb2.SimulateResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/gateway.v1.Control/Watch',
+                request_serializer=control__pb2.WatchRequest.SerializeToString,
+                response_deserializer=control__pb2.Event.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/gateway.v1.Control/Audit',
+                request_serializer=control__pb2.AuditRequest.SerializeToString,
+                response_deserializer=control__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+        self.Draft = channel.unary_unary(
+                '/gateway.v1.Control/Draft',
+                request_serializer=control__pb2.DraftRequest.SerializeToString,
+                response_deserializer=control__pb2.DraftState.FromString,
+                _registered_method=True)
+        self.GetDraft = channel.unary_unary(
+                '/gateway.v1.Control/GetDraft',
+                request_serializer=control__pb2.GetDraftRequest.SerializeToString,
+                response_deserializer=control__pb2.DraftState.FromString,
+                _registered_method=True)
+        self.ListDrafts = channel.unary_unary(
+                '/gateway.v1.Control/ListDrafts',
+                request_serializer=control__pb2.ListDraftsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListDraftsResponse.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/gateway.v1.Control/Approve',
+                request_serializer=control__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=control__pb2.ApproveResponse.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/gateway.v1.Control/Reject',
+                request_serializer=control__pb2.RejectRequest.SerializeToString,
+                response_deserializer=control__pb2.DraftState.FromString,
+                _registered_method=True)
+        self.Heal = channel.unary_unary(
+                '/gateway.v1.Control/Heal',
+                request_serializer=control__pb2.HealRequest.SerializeToString,
+                response_deserializer=control__pb2.HealResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -154,6 +249,134 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Plan(self, request, context):
+        """What Apply would do with a document and what stands in its way. Commits nothing, loads nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowRevision(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """What changed from one revision of a model to another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Flip(self, request, context):
+        """Edits of the active document. Each reads it, changes one thing and commits the whole, so that the history holds
+        documents only; HistoryEntry.operation names the verb. Without an expected revision an edit that lost a race is done
+        again on the newer document; with one it is ABORTED. NOT_FOUND where the model has no route. What they do to a
+        document is defined in docs/operating.md.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetWeights(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Kill(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unkill(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Why a request is, or was, answered as it is: step by step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Simulate(self, request, context):
+        """What becomes of real keys under a draft; commits nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Committed changes and changes of workers as they happen; before them, every live worker as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """Changes of all models, newest first, without their documents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Draft(self, request, context):
+        """Drafts: a document that one person proposes and others approve. PERMISSION_DENIED where an author approves, or where
+        somebody else edits; FAILED_PRECONDITION where it is decided already or is another edit than the caller saw.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDraft(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDrafts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """The last approval that a draft needs applies it on the revision that it was written for, or is ABORTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heal(self, request, context):
+        """Settles a store that lost writes: by what the answering worker serves, or by what the store holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -206,6 +429,101 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ServerVersion,
                     request_deserializer=control__pb2.ServerVersionRequest.FromString,
                     response_serializer=control__pb2.ServerVersionResponse.SerializeToString,
+            ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=control__pb2.PlanRequest.FromString,
+                    response_serializer=control__pb2.PlanResponse.SerializeToString,
+            ),
+            'ShowRevision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowRevision,
+                    request_deserializer=control__pb2.ShowRevisionRequest.FromString,
+                    response_serializer=control__pb2.ShowRevisionResponse.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=control__pb2.DiffRequest.FromString,
+                    response_serializer=control__pb2.DiffResponse.SerializeToString,
+            ),
+            'Flip': grpc.unary_unary_rpc_method_handler(
+                    servicer.Flip,
+                    request_deserializer=control__pb2.FlipRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'SetWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWeights,
+                    request_deserializer=control__pb2.SetWeightsRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=control__pb2.PinRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Kill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Kill,
+                    request_deserializer=control__pb2.KillRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Unkill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unkill,
+                    request_deserializer=control__pb2.UnkillRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=control__pb2.PromoteRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=control__pb2.ExplainRequest.FromString,
+                    response_serializer=control__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Simulate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Simulate,
+                    request_deserializer=control__pb2.SimulateRequest.FromString,
+                    response_serializer=control__pb2.SimulateResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=control__pb2.WatchRequest.FromString,
+                    response_serializer=control__pb2.Event.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=control__pb2.AuditRequest.FromString,
+                    response_serializer=control__pb2.HistoryResponse.SerializeToString,
+            ),
+            'Draft': grpc.unary_unary_rpc_method_handler(
+                    servicer.Draft,
+                    request_deserializer=control__pb2.DraftRequest.FromString,
+                    response_serializer=control__pb2.DraftState.SerializeToString,
+            ),
+            'GetDraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDraft,
+                    request_deserializer=control__pb2.GetDraftRequest.FromString,
+                    response_serializer=control__pb2.DraftState.SerializeToString,
+            ),
+            'ListDrafts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDrafts,
+                    request_deserializer=control__pb2.ListDraftsRequest.FromString,
+                    response_serializer=control__pb2.ListDraftsResponse.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=control__pb2.ApproveRequest.FromString,
+                    response_serializer=control__pb2.ApproveResponse.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=control__pb2.RejectRequest.FromString,
+                    response_serializer=control__pb2.DraftState.SerializeToString,
+            ),
+            'Heal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heal,
+                    request_deserializer=control__pb2.HealRequest.FromString,
+                    response_serializer=control__pb2.HealResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -478,6 +796,519 @@ class Control:
             '/gateway.v1.Control/ServerVersion',
             control__pb2.ServerVersionRequest.SerializeToString,
             control__pb2.ServerVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Plan',
+            control__pb2.PlanRequest.SerializeToString,
+            control__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowRevision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/ShowRevision',
+            control__pb2.ShowRevisionRequest.SerializeToString,
+            control__pb2.ShowRevisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Diff',
+            control__pb2.DiffRequest.SerializeToString,
+            control__pb2.DiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Flip(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Flip',
+            control__pb2.FlipRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/SetWeights',
+            control__pb2.SetWeightsRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Pin',
+            control__pb2.PinRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Kill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Kill',
+            control__pb2.KillRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unkill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Unkill',
+            control__pb2.UnkillRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Promote',
+            control__pb2.PromoteRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Explain',
+            control__pb2.ExplainRequest.SerializeToString,
+            control__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Simulate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Simulate',
+            control__pb2.SimulateRequest.SerializeToString,
+            control__pb2.SimulateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gateway.v1.Control/Watch',
+            control__pb2.WatchRequest.SerializeToString,
+            control__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Audit',
+            control__pb2.AuditRequest.SerializeToString,
+            control__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Draft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Draft',
+            control__pb2.DraftRequest.SerializeToString,
+            control__pb2.DraftState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/GetDraft',
+            control__pb2.GetDraftRequest.SerializeToString,
+            control__pb2.DraftState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDrafts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/ListDrafts',
+            control__pb2.ListDraftsRequest.SerializeToString,
+            control__pb2.ListDraftsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Approve',
+            control__pb2.ApproveRequest.SerializeToString,
+            control__pb2.ApproveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Reject',
+            control__pb2.RejectRequest.SerializeToString,
+            control__pb2.DraftState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Heal',
+            control__pb2.HealRequest.SerializeToString,
+            control__pb2.HealResponse.FromString,
             options,
             channel_credentials,
             insecure,

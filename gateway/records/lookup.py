@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from gateway.records.reading import Block, read
+from gateway.records.block import HEAD, ROW
+from gateway.records.frame import Frame, Kind, scan
+from gateway.records.reading import DECODE_ERRORS, decode, parse_schema, peek_rows
+from gateway.records.schema import StreamSchema
 from gateway.records.segment import NEW, Entry, Segment, entries
 from gateway.records.tail import Row, row_of
 
@@ -31,48 +35,77 @@ def find(directory: Path, model: str, request_id: str) -> Search:
     looked = _Looked()
     wanted = request_id.encode()
     for segment, data in looked.segments(directory):
-        if wanted not in data:
-            continue
-        best: tuple[int, Block, int] | None = None
-        for block in _blocks(data, segment, model):
-            for index, name in enumerate(block.ids):
-                if name == request_id and (best is None or int(block.table["ts_us"][index]) >= best[0]):
-                    best = int(block.table["ts_us"][index]), block, index
-        if best is not None:
-            return Search(looked.words(directory), row_of(segment, best[1], best[2]))
+        for schema, frame in reversed(_frames(data, segment, model)):
+            if data.find(wanted, frame.end - len(frame.body), frame.end) < 0:
+                continue
+            try:
+                block = decode(frame.body, schema)
+            except DECODE_ERRORS:
+                continue
+            places = [index for index, name in enumerate(block.ids) if name == request_id]
+            if places:
+                return Search(looked.words(directory), row_of(segment, block, places[-1]))
     return Search(looked.words(directory))
 
 
 def newest(directory: Path, model: str, limit: int) -> Search:
-    """Revision and bucket of the model's newest records, at most `limit`."""
+    """Revision and bucket of the model's newest records over all workers, at most `limit`."""
     looked = _Looked()
-    marks: list[tuple[int, int]] = []
+    found = np.empty(0, ROW)
     for segment, data in looked.segments(directory):
-        tables = [block.table for block in _blocks(data, segment, model)]
-        if tables:
-            table = np.concatenate(tables)
-            table = table[np.argsort(table["ts_us"], kind="stable")[::-1]][: limit - len(marks)]
-            marks += zip(table["revision"].tolist(), table["bucket"].tolist(), strict=True)
-        if len(marks) >= limit:
-            break
+        tables = [_table(frame) for _, frame in _frames(data, segment, model)]
+        found = np.concatenate([found, *tables])
+        found = found[np.argsort(found["ts_us"], kind="stable")[::-1]][:limit]
+        if len(found) == limit:  # what was written before the oldest of these is older than all of them
+            looked.not_before = int(found["ts_us"][-1]) / 1e6
+    marks = zip(found["revision"].tolist(), found["bucket"].tolist(), strict=True)
     return Search(looked.words(directory), marks=tuple(marks))
 
 
-def _blocks(data: bytes, segment: Segment, model: str) -> Iterator[Block]:
-    return (block for block in read(data, segment).blocks if block.schema.model == model)
+def _frames(data: bytes, segment: Segment, model: str) -> list[tuple[StreamSchema, Frame]]:
+    """The frames with records of the model, in order. None is decoded: a worker that searches serves meanwhile."""
+    schemas: dict[int, StreamSchema] = {}
+    frames: list[tuple[int, Frame]] = []
+    for frame in scan(data, seed=segment.seed):
+        if not isinstance(frame, Frame):
+            continue
+        try:
+            if frame.kind == Kind.SCHEMA:
+                stream, schema = parse_schema(frame.body)
+                schemas[stream] = schema
+            elif frame.kind == Kind.ROWS:
+                frames.append((peek_rows(frame.body)[0], frame))
+        except DECODE_ERRORS:
+            continue
+    ours = {stream: schema for stream, schema in schemas.items() if schema.model == model}
+    return [(ours[stream], frame) for stream, frame in frames if stream in ours]
+
+
+def _table(frame: Frame) -> npt.NDArray[np.void]:
+    """What every record of the frame has, without its tensors."""
+    count = peek_rows(frame.body)[1]
+    if HEAD.size + count * ROW.itemsize > len(frame.body):
+        return np.empty(0, ROW)
+    return np.frombuffer(frame.body, ROW, count, HEAD.size)
 
 
 class _Looked:
-    """Segments as they are read, the newest first, and the account of it."""
+    """Segments as they are read, the newest first, and the account of it.
+
+    Units: segments last written before `not_before` (seconds since the epoch) are not wanted.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._bytes = 0
         self._left = 0
+        self.not_before = 0.0
 
     def segments(self, directory: Path) -> Iterator[tuple[Segment, bytes]]:
         there = [entry for entry in entries(directory) if entry.segment is not None and entry.suffix != NEW]
         for entry in sorted(there, key=lambda entry: entry.modified_s, reverse=True):
+            if entry.modified_s < self.not_before:
+                return
             if self._bytes >= READ_LIMIT_BYTES:
                 self._left += 1
                 continue

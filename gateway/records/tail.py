@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ async def tail(
     follow: bool = True,
     poll_s: float = 0.1,
     max_rows_per_poll: int = 500,
-) -> AsyncIterator[Row]:
+) -> AsyncGenerator[Row, None]:
     """The last `backlog` records that are still in the write-ahead logs by time, then new ones as they are flushed.
 
     Order: by time within one poll. Without `follow` it ends after the backlog.

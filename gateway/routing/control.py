@@ -13,14 +13,13 @@ from gateway.errors import (
     Unavailable,
     UnknownRoute,
 )
-from gateway.routing.change import Change, Committed, Entry, Operation, Proposal, StoreReplaced
+from gateway.routing.change import Change, Committed, Entry, Operation, Proposal, Replicas, StoreReplaced
 from gateway.routing.document import RouteDocument
-from gateway.routing.feed import loss
+from gateway.routing.flow import flows, moved
 from gateway.routing.history import Revision, readable, route_of, step_before
 from gateway.routing.redis_store import RedisStore
 from gateway.routing.snapshot import Route, Snapshot, propose
-from gateway.routing.store_reply import Applied, Current, StoreState
-from gateway.routing.table import moved
+from gateway.routing.store_reply import Applied, Current, StoreState, loss
 from gateway.routing.worker_status import WorkerStatus
 
 ATTEMPTS = 64
@@ -47,6 +46,7 @@ class ChangeResult:
     applied: Applied = field(default_factory=Applied)
     unchanged: bool = False
     restored_revision: int = 0
+    replicas: Replicas = field(default_factory=Replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ class Control:
         self._snapshot = snapshot
         self._check = check
 
+    @property
+    def store(self) -> RedisStore:
+        """What is operated on."""
+        return self._store
+
     async def apply(
         self,
         document: RouteDocument,
@@ -93,19 +98,22 @@ class Control:
         expected_revision: int | None = None,
         wait_s: float | None = None,
         dry_run: bool = False,
+        operation: Operation = "apply",
+        check: bool = True,
     ) -> ApplyResult:
         """The committed document; with `wait_s` once every live worker follows it, or that time has passed.
 
         Without an expected revision the newest apply wins. A dry run checks and computes all the same, and commits
-        nothing.
+        nothing. `operation` is the history's word for it; `check` False takes a document that could not serve.
         Raises: StaleRevision; what `check` raises; FailedPrecondition (the store lost what is served, see `heal`).
         """
         started_ns = monotonic_ns()
         model = document.model
-        first = await self._repeated(model, "apply", change)
+        first = await self.repeat(model, operation, change, wait_s=wait_s)
         if first is not None:
-            return ApplyResult(await self._done(first, started_ns, wait_s), await self.get(model, first.revision), 0)
-        await self._check(document)
+            return first
+        if check:
+            await self._check(document)
         for _ in range(ATTEMPTS):
             current, active = await self._current(model)
             if expected_revision is not None and expected_revision != current.revision:
@@ -115,15 +123,28 @@ class Control:
             if active is not None and same:
                 return ApplyResult(await self._waited(result, started_ns, None if dry_run else wait_s), active, 0)
             route = propose(document, active)
-            moves = moved(active.table, route.table) if active else 0
+            moves = moved(flows(active, route))
             if dry_run:
                 return ApplyResult(result, route, moves)
-            proposal = Proposal(model, "apply", route, current.revision, current.epoch, change)
+            proposal = Proposal(model, operation, route, current.revision, current.epoch, change)
             committed = await self._attempt(proposal, again=expected_revision is None)
             if committed is not None:
                 made = _as_committed(route, committed)
                 return ApplyResult(await self._done(committed, started_ns, wait_s), made, moves)
         raise _contended(model)
+
+    async def repeat(
+        self, model: str, operation: Operation, change: Change, *, wait_s: float | None
+    ) -> ApplyResult | None:
+        """What the change's idempotency key stands for already; None if for nothing.
+
+        Raises: InvalidArgument if it was used for something else.
+        """
+        started_ns = monotonic_ns()
+        first = await self._repeated(model, operation, change)
+        if first is None:
+            return None
+        return ApplyResult(await self._done(first, started_ns, wait_s), await self.get(model, first.revision), 0)
 
     async def rollback(
         self, model: str, *, change: Change, to_revision: int = 0, wait_s: float | None = WAIT_DEFAULT_S
@@ -216,6 +237,11 @@ class Control:
             raise UnknownRoute(model)
         return [Revision(entry, readable(entry.route_text)) for entry in entries]
 
+    async def revision(self, model: str, revision: int) -> Revision:
+        """One change of the model. Raises: NotFound."""
+        entry = await self._entry(model, revision)
+        return Revision(entry, readable(entry.route_text))
+
     async def workers(self) -> tuple[Sequence[WorkerStatus], int]:
         """Every live worker, and the revision that they should be at."""
         return await self._store.workers(), (await self._store.state()).revision
@@ -247,8 +273,8 @@ class Control:
         Raises: FailedPrecondition if the store lost what is served and holds something else.
         """
         for _ in range(2):
+            snapshot = self._snapshot()  # before the store is read: meanwhile this worker may follow a newer revision
             current = await self._store.current(model)
-            snapshot = self._snapshot()
             lost = loss(snapshot.epoch, snapshot.revision, current.store)
             if not lost:
                 return current, readable(current.text)
@@ -308,6 +334,7 @@ class Control:
             epoch=committed.epoch,
             commit_us=(monotonic_ns() - started_ns) // 1000,
             restored_revision=committed.restored_revision,
+            replicas=committed.replicas,
         )
         return await self._waited(result, started_ns, wait_s)
 

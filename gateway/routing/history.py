@@ -2,8 +2,8 @@
 
 Rolling back goes one step further into the past each time, like undo in an editor, and never forth again:
 
-- An apply or a delete is a step. A rollback is not: it makes the document of an earlier step active again, as a new
-  revision that remembers whose document that is (`restored_revision`).
+- An apply, an edit or a delete is a step. A rollback is not: it makes the document of an earlier step active again, as
+  a new revision that remembers whose document that is (`restored_revision`).
 - The target is the step before the one whose document is active. After 1: A, 2: B, 3: C a rollback commits revision 4
   with B, the next one revision 5 with A, and the one after that says that there is nothing left.
 - kubectl and Argo go to and fro between the two newest instead. Somebody who presses twice in an incident would get the

@@ -75,12 +75,13 @@ def propose(document: RouteDocument, active: Route | None) -> Route:
     """
     previous: Table | None = None
     if active is not None:
-        previous = active.table.renamed(_renames(active.document, document))
+        previous = active.table.renamed(renames(active.document, document))
     table = rebalance(previous, document.weights())
     return Route(document.model, 0, document, table, 0, active.revision if active is not None else 0)
 
 
-def _renames(old: RouteDocument, new: RouteDocument) -> dict[str, str]:
+def renames(old: RouteDocument, new: RouteDocument) -> dict[str, str]:
+    """New names by old ones of the arms that were only renamed: the version is the same, the old name is gone."""
     kept = {arm.name for arm in old.arms} & {arm.name for arm in new.arms}
     added = {arm.version: arm.name for arm in new.arms if arm.name not in kept}
     return {arm.name: added[arm.version] for arm in old.arms if arm.name not in kept and arm.version in added}

@@ -46,6 +46,7 @@ from gateway.serving.probe import Prober
 from gateway.serving.quota import cpu_quota, threads_per_session
 from gateway.serving.repository import Repository
 from gateway.serving.token import Tokens, load_key
+from gateway.serving.version import State
 from gateway.telemetry.counters import Counters
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
@@ -130,7 +131,19 @@ class Worker:
         )
 
     async def _prepare(self, route: Route) -> None:
-        await self.catalog.require(route.model, route.document.versions())
+        """Loads what the route needs; what it names beside that, and what serves until now, stays if it is loaded.
+
+        So a rollback loads nothing, and a kill switch does not wait for the version that it leaves.
+        """
+        document = route.document
+        kill = document.kill_switch
+        needed = document.versions() if kill is None else {document.version_of(kill.arm)}
+        welcome = document.versions() | self._in_force(route.model)
+        await self.catalog.require(route.model, needed | self._loaded(route.model, welcome))
+
+    def _loaded(self, model: str, names: frozenset[str]) -> set[str]:
+        states = {status.version: status.state for status in self.catalog.states(model)}
+        return {name for name in names if states.get(name) is State.AVAILABLE}
 
     def _rules_swapped(self, snapshot: Snapshot) -> None:
         self.health.changed()
@@ -152,7 +165,7 @@ class Worker:
             ready=self.is_ready,
             tokens=Tokens(load_key(config.token_key_file)) if config.listen.feedback_token else None,
         )
-        control = ControlService(
+        self.control = ControlService(
             Control(self.store, lambda: self.feed.snapshot, self._check),
             self.catalog,
             self.fleet,
@@ -160,7 +173,7 @@ class Worker:
             worker=self.id,
             transport=config.listen.transport,
         )
-        return make_server(config, Servicers(inference, control, self.health))
+        return make_server(config, Servicers(inference, self.control, self.health))
 
     async def _check(self, document: RouteDocument) -> None:
         """Refuses a route that could not serve; its versions are loaded in every worker before it is committed.
@@ -264,6 +277,7 @@ class Worker:
         self.health.drain()
         grace_s = 0.0 if line.orphaned else self.config.process.grace_seconds
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
+        self.control.drain()
         await self.server.stop(grace_s)
 
     async def _end(self) -> None:

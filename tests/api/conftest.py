@@ -9,6 +9,7 @@ from onnx import helper
 
 from gateway.serving.tensor import Datatype
 from tests import models
+from tests.api.operated import Operated, operated
 from tests.api.stand import Stand, standing
 
 LABELS = "setosa\nversicolor\nvirginica\n"
@@ -68,3 +69,16 @@ async def stand(tmp_path_factory: pytest.TempPathFactory, probes: Path) -> Async
     fill(repository)
     async with standing(repository, data, probes=probes) as made:
         yield made
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def operators(tmp_path_factory: pytest.TempPathFactory, probes: Path) -> AsyncIterator[Operated]:
+    async with operated(tmp_path_factory.mktemp("operated"), probes) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def op(operators: Operated) -> Operated:
+    """The worker that operators ask, without a route."""
+    await operators.clear()
+    return operators

@@ -10,7 +10,10 @@ from gateway.cli.app import app
 
 COMMANDS = [
     ["serve"], ["models"], ["workers"], ["routes", "apply"], ["routes", "get"], ["routes", "list"],
-    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["version"],
+    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["version"], ["status"], ["plan"],
+    ["routes", "diff"], ["routes", "show"], ["flip"], ["weights"], ["pin"], ["kill"], ["unkill"], ["promote"],
+    ["explain"], ["simulate"], ["audit"], ["heal"], ["export"], ["import"],
+    ["draft", "write"], ["draft", "list"], ["draft", "show"], ["draft", "approve"], ["draft", "reject"],
 ]  # fmt: skip
 DOCUMENT = """
 apiVersion: gateway/v1

@@ -1,5 +1,7 @@
 """The verbs on documents alone: what each changes, and that it changes nothing else."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +130,7 @@ SHARES = st.dictionaries(WORDS, st.sampled_from(["0", "5", "50", "100", "1e3", "
 def test_every_edit_gives_a_document_or_a_reason(
     document: RouteDocument, word: str, shares: dict[str, str], full: bool
 ) -> None:
-    edits = (
+    edits: tuple[Callable[[], RouteDocument], ...] = (
         lambda: flip(document, word),
         lambda: weigh(document, shares),
         lambda: pin(document, word),

@@ -1,0 +1,91 @@
+"""The operators' edits of an active document: flip, weights, pin, kill, unkill, promote."""
+
+import logging
+from typing import TypeAlias
+
+from gateway.api.readiness import check_versions
+from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlServicer
+from gateway.routing.amendment import Amendment, flip, kill, pin, promote, unkill, weigh
+from gateway.routing.control import ApplyResult
+from gateway.routing.document import RouteDocument
+from gateway.routing.editor import Editor
+from gateway.routing.strategy import Pinned
+from gateway.serving.catalog import Catalog
+
+logger = logging.getLogger(__name__)
+
+Request: TypeAlias = (
+    pb.FlipRequest | pb.SetWeightsRequest | pb.PinRequest | pb.KillRequest | pb.UnkillRequest | pb.PromoteRequest
+)
+
+
+class Amendments(ControlServicer):
+    """The edits as one worker serves them."""
+
+    _editor: Editor
+    _catalog: Catalog
+
+    async def Flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
+        amendment = Amendment("flip", lambda document: flip(document, request.arm))
+        return apply_message(await self._amend(request, amendment))
+
+    async def SetWeights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
+        weights = dict(request.weights)
+        return apply_message(await self._amend(request, Amendment("weights", lambda d: weigh(d, weights))))
+
+    async def Pin(self, request: pb.PinRequest, context: object) -> pb.ApplyResponse:
+        return apply_message(await self._amend(request, Amendment("pin", lambda d: pin(d, request.arm))))
+
+    async def Kill(self, request: pb.KillRequest, context: object) -> pb.ApplyResponse:
+        """Only the arm that is to serve must be ready: the others may be what is wrong."""
+
+        def edit(document: RouteDocument) -> RouteDocument:
+            killed = kill(document, request.change.reason, request.arm)
+            check_versions(self._catalog, _last_resort(killed))
+            return killed
+
+        result = await self._amend(request, Amendment("kill", edit), check=False)
+        self._break_glass("kill", request, result)
+        return apply_message(result)
+
+    async def Unkill(self, request: pb.UnkillRequest, context: object) -> pb.ApplyResponse:
+        result = await self._amend(request, Amendment("unkill", unkill))
+        self._break_glass("unkill", request, result)
+        return apply_message(result)
+
+    async def Promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
+        amendment = Amendment("promote", lambda document: promote(document, full=request.full))
+        return apply_message(await self._amend(request, amendment))
+
+    async def _amend(self, request: Request, amendment: Amendment, *, check: bool = True) -> ApplyResult:
+        return await self._editor.amend(
+            named(request.model),
+            amendment,
+            change=change_of(request.change),
+            expected_revision=expected_revision(request),
+            wait_s=wait_or_default(request),
+            dry_run=request.dry_run,
+            check=check,
+        )
+
+    def _break_glass(self, verb: str, request: Request, result: ApplyResult) -> None:
+        """What goes past every check is told to whoever reads the events, beside the history."""
+        if request.dry_run or result.change.unchanged:
+            return
+        logger.warning(
+            "break-glass: %s of %s by %s, revision %d: %s",
+            verb,
+            request.model,
+            request.change.actor or "nobody named",
+            result.change.revision,
+            request.change.reason or "no reason given",
+        )
+
+
+def _last_resort(document: RouteDocument) -> RouteDocument:
+    """The document with nothing but the arm that its kill switch names."""
+    switch = document.kill_switch
+    arm = switch.arm if switch is not None else ""
+    return RouteDocument(document.model, tuple(a for a in document.arms if a.name == arm), Pinned(arm))

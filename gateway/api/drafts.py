@@ -1,0 +1,66 @@
+"""Drafts of routes: proposed by one, approved by others."""
+
+from gateway.api.route_messages import apply_message, change_of, read_document, wait_or_default
+from gateway.errors import InvalidArgument
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlServicer
+from gateway.routing.draft import Draft
+from gateway.routing.review import Review
+
+
+class Drafting(ControlServicer):
+    """Draft, GetDraft, ListDrafts, Approve and Reject as one worker serves them."""
+
+    _review: Review
+
+    async def Draft(self, request: pb.DraftRequest, context: object) -> pb.DraftState:
+        document = read_document(request.document_json)
+        draft = await self._review.propose(
+            document,
+            change_of(request.change),
+            draft_id=request.id,
+            edit=_edit(request.edit),
+            needed=request.approvals or 1,
+        )
+        return _state(draft)
+
+    async def GetDraft(self, request: pb.GetDraftRequest, context: object) -> pb.DraftState:
+        return _state(await self._review.drafts.get(request.id))
+
+    async def ListDrafts(self, request: pb.ListDraftsRequest, context: object) -> pb.ListDraftsResponse:
+        found = await self._review.drafts.list()
+        return pb.ListDraftsResponse(drafts=[_state(draft) for draft in found])
+
+    async def Approve(self, request: pb.ApproveRequest, context: object) -> pb.ApproveResponse:
+        draft, applied = await self._review.approve(
+            request.id, change_of(request.change), edit=_edit(request.edit), wait_s=wait_or_default(request)
+        )
+        return pb.ApproveResponse(draft=_state(draft), applied=apply_message(applied) if applied is not None else None)
+
+    async def Reject(self, request: pb.RejectRequest, context: object) -> pb.DraftState:
+        return _state(await self._review.reject(request.id, change_of(request.change)))
+
+
+def _edit(edit: int) -> int:
+    if edit < 0:
+        raise InvalidArgument(f"edit is {edit}, it must not be negative")
+    return edit
+
+
+def _state(draft: Draft) -> pb.DraftState:
+    return pb.DraftState(
+        id=draft.id,
+        edit=draft.edit,
+        model=draft.document.model,
+        base_revision=draft.base_revision,
+        document_json=draft.document.to_json(),
+        author=draft.author,
+        reason=draft.reason,
+        approvals_needed=draft.needed,
+        approvals=draft.approvals,
+        state=draft.state,
+        edited_at_us=draft.edited_at_us,
+        decided_by=draft.decided_by,
+        decision_reason=draft.why,
+        revision=draft.revision,
+    )

@@ -1,0 +1,76 @@
+"""What operators see of the whole: news as they happen, the audit of all models, the settling of a damaged store."""
+
+import logging
+from collections.abc import AsyncIterator
+from time import time_ns
+
+from gateway.api.drain import Drain
+from gateway.api.route_messages import change_of, entry_message, revision_message, worker_message
+from gateway.errors import InvalidArgument, Unavailable
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlServicer
+from gateway.routing.audit import audit
+from gateway.routing.change import Entry
+from gateway.routing.control import Control
+from gateway.routing.history import Revision, readable
+from gateway.routing.watch import Happening, Settled, StoreAway, WorkerSeen, watch
+
+MAX_WATCHERS = 8  # each holds one of the connections that this worker has to the store
+MAX_BACKLOG = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class Observations(ControlServicer):
+    """Watch, Audit and Heal as one worker serves them."""
+
+    _control: Control
+    _drain: Drain
+    _watchers: int
+
+    async def Watch(self, request: pb.WatchRequest, context: object) -> AsyncIterator[pb.Event]:
+        if not 0 <= request.backlog <= MAX_BACKLOG:
+            raise InvalidArgument(f"backlog is {request.backlog}, allowed: 0 to {MAX_BACKLOG}")
+        if request.after_revision < 0:
+            raise InvalidArgument(f"after_revision is {request.after_revision}, it must not be negative")
+        if self._watchers >= MAX_WATCHERS:
+            raise Unavailable(f"{self._watchers} callers watch this worker, the limit is {MAX_WATCHERS}")
+        self._watchers += 1
+        try:
+            news = watch(self._control.store, backlog=request.backlog, after=request.after_revision)
+            async for happening in self._drain.through(news):
+                if isinstance(happening, Entry) and request.model not in ("", happening.model):
+                    continue
+                yield _event(happening)
+        finally:
+            self._watchers -= 1
+
+    async def Audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
+        entries = await audit(self._control.store, limit=request.limit, model=request.model, actor=request.actor)
+        return pb.HistoryResponse(entries=[entry_message(entry) for entry in entries])
+
+    async def Heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
+        change = change_of(request.change)
+        epoch, revision = await self._control.heal(change=change, accept_store=request.accept_store)
+        logger.warning(
+            "break-glass: the routing store was healed by %s (%s), revision %d: %s",
+            change.actor or "nobody named",
+            "the store's state" if request.accept_store else "this worker's routes",
+            revision,
+            change.reason or "no reason given",
+        )
+        return pb.HealResponse(epoch=epoch, revision=revision)
+
+
+def _event(happening: Happening) -> pb.Event:
+    now_us = time_ns() // 1000
+    match happening:
+        case Entry():
+            revision = Revision(happening, readable(happening.route_text))
+            return pb.Event(at_us=happening.committed_at_us, committed=revision_message(revision))
+        case WorkerSeen(status, gone):
+            return pb.Event(at_us=now_us, worker=pb.WorkerChange(worker=worker_message(status), gone=gone))
+        case StoreAway(reason):
+            return pb.Event(at_us=now_us, store_away=reason)
+        case Settled():
+            return pb.Event(at_us=now_us, settled=True)

@@ -1,0 +1,84 @@
+"""What a document would do and what revisions did: plan, diff, show a revision."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from gateway.api.readiness import check_versions, unready
+from gateway.api.route_messages import flow_messages, named, read_document, revision_message, route_message
+from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlServicer
+from gateway.routing.control import Control
+from gateway.routing.difference import Difference
+from gateway.routing.document import RouteDocument
+from gateway.routing.flow import moved, reversioned
+from gateway.routing.plan import compare, plan
+from gateway.serving.catalog import Catalog
+from gateway.serving.registry import VersionStatus
+
+
+class Fleet(Protocol):
+    """The workers of this host."""
+
+    async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
+        """What each worker that answered says of the model's versions (of all models, if ""), by worker id."""
+
+
+class Plans(ControlServicer):
+    """Plan, Diff and ShowRevision as one worker serves them."""
+
+    _control: Control
+    _catalog: Catalog
+    _fleet: Fleet
+
+    async def Plan(self, request: pb.PlanRequest, context: object) -> pb.PlanResponse:
+        document = read_document(request.document_json)
+        planned = await plan(self._control, document)
+        elsewhere = await self._fleet.versions(document.model)
+        return pb.PlanResponse(
+            model=document.model,
+            base_revision=planned.base_revision,
+            unchanged=planned.unchanged,
+            differences=_difference_messages(planned.differences),
+            flows=flow_messages(planned.flows),
+            moved_buckets=moved(planned.flows),
+            version_buckets=reversioned(planned.flows),
+            versions=unready(self._catalog, document, elsewhere),
+            obstacles=self._obstacles(document),
+            laggards=planned.laggards,
+            workers=planned.workers,
+            carried=document.carried(),
+        )
+
+    async def ShowRevision(self, request: pb.ShowRevisionRequest, context: object) -> pb.ShowRevisionResponse:
+        if request.revision <= 0:
+            raise InvalidArgument(f"revision is {request.revision}, it must be greater than 0")
+        revision = await self._control.revision(named(request.model), request.revision)
+        route = route_message(revision.route) if revision.route is not None else None
+        return pb.ShowRevisionResponse(entry=revision_message(revision), route=route)
+
+    async def Diff(self, request: pb.DiffRequest, context: object) -> pb.DiffResponse:
+        if request.from_revision <= 0:
+            raise InvalidArgument(f"from_revision is {request.from_revision}, it must be greater than 0")
+        if request.to_revision < 0:
+            raise InvalidArgument(f"to_revision is {request.to_revision}, it must not be negative")
+        found = await compare(self._control, named(request.model), request.from_revision, request.to_revision)
+        return pb.DiffResponse(
+            from_revision=found.before.entry.revision,
+            to_revision=found.after.entry.revision,
+            differences=_difference_messages(found.differences),
+            flows=flow_messages(found.flows),
+            moved_buckets=moved(found.flows),
+            version_buckets=reversioned(found.flows),
+        )
+
+    def _obstacles(self, document: RouteDocument) -> list[str]:
+        try:
+            check_versions(self._catalog, document)
+        except FailedPrecondition as error:
+            return [str(error)]
+        return []
+
+
+def _difference_messages(found: Iterable[Difference]) -> list[pb.Difference]:
+    return [pb.Difference(path=one.path, before_json=one.before, after_json=one.after) for one in found]

@@ -1,0 +1,83 @@
+"""Whether the versions that a route names could serve, on the answering host."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.errors import FailedPrecondition
+from gateway.pb import control_pb2 as pb
+from gateway.routing.document import RouteDocument
+from gateway.serving.catalog import Catalog
+from gateway.serving.registry import VersionStatus
+from gateway.serving.version import State
+
+UNKNOWN = "UNKNOWN"
+
+
+def unready(
+    catalog: Catalog, document: RouteDocument, elsewhere: Mapping[str, Sequence[VersionStatus]]
+) -> list[pb.ModelVersionState]:
+    """The versions that the document names and that are not AVAILABLE in every worker of this host."""
+    known = {status.version: status for status in catalog.states(document.model)}
+    found: list[pb.ModelVersionState] = []
+    for name in sorted(document.versions()):
+        status = known.get(name)
+        if status is None:
+            reason = "the model repository has no such version"
+            found.append(pb.ModelVersionState(model=document.model, version=name, state=UNKNOWN, reason=reason))
+            continue
+        message = version_message(catalog, status, elsewhere)
+        if status.state is not State.AVAILABLE or message.workers:
+            found.append(message)
+    return found
+
+
+def version_message(
+    catalog: Catalog, status: VersionStatus, elsewhere: Mapping[str, Sequence[VersionStatus]]
+) -> pb.ModelVersionState:
+    """The version as this worker knows it, with the workers (by id) that know otherwise."""
+    others = {
+        worker: other
+        for worker, versions in elsewhere.items()
+        for other in versions
+        if (other.model, other.version) == (status.model, status.version)
+    }
+    return pb.ModelVersionState(
+        model=status.model,
+        version=status.version,
+        state=status.state.value,
+        reason=status.reason,
+        digest=status.digest,
+        in_flight=status.in_flight + sum(other.in_flight for other in others.values()),
+        max_batch_size=status.max_batch_size,
+        newest_ready=status.state is State.AVAILABLE and catalog.newest(status.model).name == status.version,
+        workers={worker: other.state.value for worker, other in others.items() if other.state is not status.state},
+    )
+
+
+def check_versions(catalog: Catalog, document: RouteDocument) -> None:
+    """Every version that the route names could serve now, and all of them take and give the same tensors.
+
+    Raises: FailedPrecondition naming the version that could not, or the two that differ.
+    """
+    known = {status.version: status for status in catalog.states(document.model)}
+    seen = {}
+    for name in sorted(document.versions()):
+        status = known.get(name)
+        if status is None:
+            raise FailedPrecondition(
+                f"model {document.model!r} has no version {name!r}; its versions are {sorted(known) or 'none'}"
+            )
+        if status.state is not State.AVAILABLE:
+            reason = f": {status.reason}" if status.reason else ""
+            raise FailedPrecondition(f"model {document.model!r} version {name!r} is {status.state.value}{reason}")
+        version = catalog.version(document.model, name)
+        seen[name] = (
+            [(spec.name, spec.datatype, spec.shape) for spec in version.inputs],
+            [(spec.name, spec.datatype) for spec in version.outputs],
+        )
+    first = next(iter(seen), "")
+    for name, contract in seen.items():
+        if contract != seen[first]:
+            raise FailedPrecondition(
+                f"versions {first!r} and {name!r} of model {document.model!r} differ in inputs or outputs: "
+                "one route cannot offer both to the same clients"
+            )

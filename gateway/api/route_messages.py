@@ -1,0 +1,182 @@
+"""Routes, changes and records as the operators' messages carry them, and what requests say of a change."""
+
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+from gateway.errors import Code, InvalidArgument
+from gateway.pb import control_pb2 as pb
+from gateway.records.tail import Row
+from gateway.routing.change import Change, Entry
+from gateway.routing.control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
+from gateway.routing.document import RouteDocument, parse
+from gateway.routing.flow import Flow
+from gateway.routing.history import Revision
+from gateway.routing.notation import read_json
+from gateway.routing.route import Route
+from gateway.routing.worker_status import WorkerStatus
+
+DOCUMENT_LIMIT_BYTES = 1 << 20
+
+
+class Expecting(Protocol):
+    """A request that may carry the revision that its caller saw."""
+
+    expected_revision: int
+
+    def HasField(self, field_name: Literal["expected_revision"]) -> bool: ...
+
+
+class Waiting(Protocol):
+    """A request that may say how long its caller waits."""
+
+    @property
+    def wait(self) -> pb.WaitFor: ...
+
+    def HasField(self, field_name: Literal["wait"]) -> bool: ...
+
+
+def read_document(text: str) -> RouteDocument:
+    """Raises: InvalidArgument."""
+    return parse(read_json(text, limit_bytes=DOCUMENT_LIMIT_BYTES))
+
+
+def named(model: str) -> str:
+    """The model. Raises: InvalidArgument if it is empty."""
+    if not model:
+        raise InvalidArgument("model is empty: name the model")
+    return model
+
+
+def change_of(change: pb.Change) -> Change:
+    return Change(
+        actor=change.actor,
+        reason=change.reason,
+        source=change.source or "api",
+        idempotency_key=change.idempotency_key,
+    )
+
+
+def expected_revision(request: Expecting) -> int | None:
+    """The revision that the caller saw, None if it commits whatever is there."""
+    return request.expected_revision if request.HasField("expected_revision") else None
+
+
+def wait_or_default(request: Waiting) -> float | None:
+    """How long the caller waits for the workers; the default if it does not say."""
+    return wait_seconds(request.wait) if request.HasField("wait") else WAIT_DEFAULT_S
+
+
+def wait_seconds(wait: pb.WaitFor) -> float | None:
+    if not wait.applied:
+        return None
+    if wait.timeout_ms < 0:
+        raise InvalidArgument(f"wait.timeout_ms is {wait.timeout_ms}, it must not be negative")
+    return wait.timeout_ms / 1000 if wait.timeout_ms else WAIT_DEFAULT_S
+
+
+def route_message(route: Route) -> pb.Route:
+    return pb.Route(
+        model=route.model,
+        revision=route.revision,
+        document_json=route.document.to_json(),
+        table=[pb.Interval(start=part.start, end=part.end, arm=part.arm) for part in route.table.intervals],
+        digest=route.digest,
+        committed_at_us=route.committed_at_us,
+    )
+
+
+def change_message(result: ChangeResult) -> pb.ChangeResponse:
+    laggards = [
+        f"{worker}: {result.applied.errors[worker]}" if worker in result.applied.errors else worker
+        for worker in result.applied.laggards
+    ]
+    return pb.ChangeResponse(
+        model=result.model,
+        revision=result.revision,
+        previous_revision=result.previous_revision,
+        epoch=result.epoch,
+        commit_us=result.commit_us,
+        applied_us=result.applied_us,
+        applied_by=result.applied.workers,
+        laggards=laggards,
+        unchanged=result.unchanged,
+        restored_revision=result.restored_revision,
+    )
+
+
+def apply_message(result: ApplyResult) -> pb.ApplyResponse:
+    return pb.ApplyResponse(
+        change=change_message(result.change),
+        route=route_message(result.route),
+        moved_buckets=result.moved_buckets,
+    )
+
+
+def revision_message(revision: Revision) -> pb.HistoryEntry:
+    """The change with its document, if it has one that can be read."""
+    message = entry_message(revision.entry)
+    message.document_json = revision.route.document.to_json() if revision.route is not None else ""
+    return message
+
+
+def entry_message(entry: Entry) -> pb.HistoryEntry:
+    """The change without its document."""
+    return pb.HistoryEntry(
+        model=entry.model,
+        revision=entry.revision,
+        previous_revision=entry.previous_revision,
+        restored_revision=entry.restored_revision,
+        operation=entry.operation,
+        actor=entry.actor,
+        reason=entry.reason,
+        source=entry.source,
+        committed_at_us=entry.committed_at_us,
+        digest=entry.digest,
+    )
+
+
+def flow_messages(flows: Iterable[Flow]) -> list[pb.Flow]:
+    return [
+        pb.Flow(
+            from_arm=flow.from_arm,
+            from_version=flow.from_version,
+            to_arm=flow.to_arm,
+            to_version=flow.to_version,
+            size=flow.size,
+        )
+        for flow in flows
+    ]
+
+
+def worker_message(worker: WorkerStatus) -> pb.Worker:
+    return pb.Worker(
+        id=worker.id,
+        state=worker.state,
+        revision=worker.revision,
+        digest=worker.digest,
+        seen_ms_ago=worker.seen_ms_ago,
+        error=worker.all_errors(),
+        pid=worker.pid,
+        boot=worker.boot,
+    )
+
+
+def row_message(row: Row) -> pb.LogRow:
+    return pb.LogRow(
+        ts_us=row.ts_us,
+        model=row.model,
+        version=row.version,
+        arm=row.arm,
+        revision=row.revision,
+        reason=row.reason,
+        request_id=row.request_id,
+        code=Code(row.code).name,
+        queue_us=row.queue_us,
+        infer_us=row.infer_us,
+        total_us=row.total_us,
+        rows=row.rows,
+        inputs_json=row.inputs_json,
+        outputs_json=row.outputs_json,
+        worker=row.worker,
+        bucket=row.bucket,
+    )

@@ -1,0 +1,122 @@
+"""gateway routes apply: documents of files become the active routes."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gateway.cli.change import (
+    COLUMNS,
+    DryRun,
+    ExpectRevision,
+    applied_row,
+    applied_value,
+    change_by_me,
+    change_value,
+    complain,
+    wait_for,
+)
+from gateway.cli.client import control
+from gateway.cli.documents import Document, File, read_documents
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.options import DEFAULT_SERVER, Output, Reason, Server, Timeout
+from gateway.cli.output import Format, Value, show
+from gateway.pb import control_pb2, control_pb2_grpc
+
+
+def apply(
+    file: File,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when every live worker follows.")] = True,
+    dry_run: DryRun = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete the routes of models that the directory has no document for.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Prune without asking.")] = False,
+    expect_revision: ExpectRevision = None,
+    reason: Reason = "",
+    timeout: Timeout = 10.0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Commit the routes of a file or a directory.
+
+    Each document is taken whole or refused whole; of several, all are checked before the first is committed.
+    """
+    documents = read_documents(file)
+    if prune and not file.is_dir():
+        raise Failure(Exit.USAGE, f"--prune: {file} is no directory; what it does not name would be deleted")
+    if expect_revision is not None and len(documents) != 1:
+        raise Failure(Exit.USAGE, f"--expect-revision: it is of one model, {file} has {len(documents)} documents")
+    results: list[Value] = []
+    rows: list[list[Value]] = []
+    late: list[str] = []
+    with control(server) as stub:
+        surplus = _surplus(stub, documents) if prune else []
+        if surplus and not dry_run and not yes:
+            _ask(surplus)
+        if len(documents) > 1 and not dry_run:
+            for document in documents:
+                _commit(stub, document, control_pb2.ApplyRequest(dry_run=True), timeout)
+        for document in documents:
+            request = control_pb2.ApplyRequest(
+                expected_revision=expect_revision,
+                change=change_by_me(reason),
+                wait=wait_for(timeout, applied=wait),
+                dry_run=dry_run,
+            )
+            answer = _commit(stub, document, request, timeout)
+            results.append(applied_value(answer))
+            rows.append(applied_row(answer, dry_run=dry_run))
+            late += answer.change.laggards
+        for route in surplus:
+            if dry_run:
+                results.append({"model": route.model, "revision": route.revision, "deleted": False})
+                rows.append([route.model, route.revision, "would be deleted", "", ""])
+                continue
+            change = _delete(stub, route, reason or f"not in {file}", timeout)
+            results.append(change_value(change) | {"deleted": True})
+            rows.append([route.model, change.revision, "deleted", "", ""])
+            late += change.laggards
+    show(results, output, columns=COLUMNS, rows=rows)
+    complain(late)
+
+
+def _commit(
+    stub: control_pb2_grpc.ControlStub, document: Document, request: control_pb2.ApplyRequest, timeout: float
+) -> control_pb2.ApplyResponse:
+    request.document_json = document.text
+    answer: control_pb2.ApplyResponse = stub.Apply(request, timeout=timeout + 10)
+    return answer
+
+
+def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) -> list[control_pb2.Route]:
+    """The routes of models that no document is of. Raises: Failure if nobody can tell which routes there are."""
+    listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)
+    if listed.stale:
+        raise Failure(Exit.REFUSED, "--prune: the store is away, so nobody can tell which routes there are")
+    wanted = {document.model for document in documents}
+    return [route for route in listed.routes if route.model not in wanted]
+
+
+def _delete(
+    stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float
+) -> control_pb2.ChangeResponse:
+    """Only the route that was listed is deleted, not one that somebody has committed since."""
+    request = control_pb2.DeleteRouteRequest(
+        model=route.model,
+        expected_revision=route.revision,
+        change=change_by_me(reason),
+        wait=wait_for(timeout),
+    )
+    answer: control_pb2.ChangeResponse = stub.DeleteRoute(request, timeout=timeout + 10)
+    return answer
+
+
+def _ask(surplus: Sequence[control_pb2.Route]) -> None:
+    names = ", ".join(route.model for route in surplus)
+    try:
+        agreed = typer.confirm(f"Delete the routes of {names}?", err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise Failure(Exit.USAGE, f"nothing was changed: --prune would delete the routes of {names}; say --yes")

@@ -1,0 +1,65 @@
+"""gateway audit and gateway heal: who changed what over all models, and settling a store that lost writes."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.cli.change import change_by_me
+from gateway.cli.client import control
+from gateway.cli.options import DEFAULT_SERVER, Output, Server
+from gateway.cli.output import Format, Value, moment, show
+from gateway.pb import control_pb2
+
+
+def audit(
+    limit: Annotated[int, typer.Option("--limit", help="How many, newest first.", min=1, max=1000)] = 50,
+    model: Annotated[str, typer.Option("--model", help="Only changes of this model.")] = "",
+    actor: Annotated[str, typer.Option("--actor", help="Only changes by this person.")] = "",
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print who changed which route, when, by what and why, over all models; newest first."""
+    with control(server) as stub:
+        answer = stub.Audit(control_pb2.AuditRequest(limit=limit, model=model, actor=actor), timeout=10)
+    value: list[Value] = [
+        {
+            "revision": e.revision,
+            "model": e.model,
+            "operation": e.operation,
+            "previous_revision": e.previous_revision,
+            "restored_revision": e.restored_revision,
+            "actor": e.actor,
+            "source": e.source,
+            "reason": e.reason,
+            "committed_at": moment(e.committed_at_us),
+        }
+        for e in answer.entries
+    ]
+    rows = [
+        [moment(e.committed_at_us), e.revision, e.model, e.operation, e.actor, e.source, e.reason]
+        for e in answer.entries
+    ]
+    show(
+        value,
+        output,
+        columns=("COMMITTED", "REVISION", "MODEL", "OPERATION", "ACTOR", "SOURCE", "REASON"),
+        rows=rows,
+        note="" if rows else "no change",
+    )
+
+
+def heal(
+    accept_store: Annotated[
+        bool, typer.Option("--accept-store", help="Declare right what the store holds; workers drop what they serve.")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")] = "",
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Settle a store that lost writes: write back the routes that the answering worker serves."""
+    request = control_pb2.HealRequest(accept_store=accept_store, change=change_by_me(reason or "heal"))
+    with control(server) as stub:
+        answer = stub.Heal(request, timeout=30)
+    value: Value = {"epoch": answer.epoch, "revision": answer.revision, "accepted_store": accept_store}
+    done = "the store's routes are declared right" if accept_store else "the served routes are written back"
+    show(value, output, note=f"{done}: epoch {answer.epoch}, revision {answer.revision}")

@@ -1,0 +1,85 @@
+"""A change of a route, as the command line asks for it and prints what came of it."""
+
+import getpass
+import uuid
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.output import Format, Value, show
+from gateway.pb import control_pb2
+
+ExpectRevision = Annotated[
+    int | None,
+    typer.Option("--expect-revision", help="Refuse if the route is not at this revision (0: there is none)."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say what would change; commit nothing.")]
+COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")
+
+
+def change_by_me(reason: str) -> control_pb2.Change:
+    """Who changes what, now: the user of this shell. The key makes sure that it is done once."""
+    return control_pb2.Change(actor=getpass.getuser(), reason=reason, source="cli", idempotency_key=uuid.uuid4().hex)
+
+
+def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
+    """The change for machines."""
+    return {
+        "model": change.model,
+        "revision": change.revision,
+        "previous_revision": change.previous_revision,
+        "restored_revision": change.restored_revision,
+        "unchanged": change.unchanged,
+        "commit_ms": change.commit_us / 1000,
+        "applied_ms": change.applied_us / 1000,
+        "applied_by": list(change.applied_by),
+        "laggards": list(change.laggards),
+    }
+
+
+def verdict(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
+    """What became of it, in a word or two."""
+    if change.unchanged:
+        return "unchanged"
+    return "would be committed" if dry_run else "committed"
+
+
+def took(change: control_pb2.ChangeResponse) -> str:
+    """How long it took until everybody followed, "" if nobody was waited for."""
+    if not change.applied_us:
+        return ""
+    return f"{change.applied_us / 1000:.1f} ms by {len(change.applied_by)} workers"
+
+
+def complain(laggards: Sequence[str]) -> None:
+    """Raises: Failure if not everybody followed in time."""
+    if laggards:
+        raise Failure(Exit.TIMED_OUT, f"committed, but these workers had not followed in time: {', '.join(laggards)}")
+
+
+def wait_for(timeout_s: float, *, applied: bool = True) -> control_pb2.WaitFor:
+    return control_pb2.WaitFor(applied=applied, timeout_ms=int(timeout_s * 1000))
+
+
+def applied_value(answer: control_pb2.ApplyResponse) -> dict[str, Value]:
+    """A committed document for machines."""
+    return change_value(answer.change) | {"moved_percent": answer.moved_buckets / 10_000}
+
+
+def applied_row(answer: control_pb2.ApplyResponse, *, dry_run: bool) -> list[Value]:
+    """The same for people, under COLUMNS."""
+    change, moved = answer.change, f"{answer.moved_buckets / 10_000:g} %"
+    return [change.model, change.revision or "", verdict(change, dry_run), moved, took(change)]
+
+
+def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, dry_run: bool) -> None:
+    """What became of each document. Raises: Failure if not everybody followed in time."""
+    show(
+        [applied_value(answer) for answer in answers],
+        form,
+        columns=COLUMNS,
+        rows=[applied_row(answer, dry_run=dry_run) for answer in answers],
+    )
+    complain([laggard for answer in answers for laggard in answer.change.laggards])

@@ -1,0 +1,76 @@
+"""Route documents in files: one, several in one, a directory of them, standard input."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.exits import Exit, Failure
+from gateway.errors import InvalidArgument
+from gateway.routing.notation import parse_yaml
+
+SUFFIXES = (".yaml", ".yml", ".json")
+File = Annotated[
+    Path,
+    typer.Option(
+        "-f", "--file", help="YAML or JSON, several documents allowed, or a directory of them; - reads standard input."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A checked document as the server takes it, and the file that it comes from."""
+
+    model: str
+    text: str
+    origin: str
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Every document of the file, or of the directory and those below it, in order of the files' names.
+
+    Raises: Failure (a file cannot be read or holds what is no route; two documents of one model; none at all).
+    """
+    found: list[Document] = []
+    for file in _files(path):
+        try:
+            parsed = parse_yaml(_text(file))
+        except InvalidArgument as error:
+            raise Failure(Exit.USAGE, f"{file}: {error}") from None
+        found += [Document(document.model, document.to_json(), str(file)) for document in parsed]
+    origins: dict[str, str] = {}
+    for one in found:
+        if one.model in origins:
+            raise Failure(Exit.USAGE, f"{one.origin}: model {one.model!r} has a document in {origins[one.model]} too")
+        origins[one.model] = one.origin
+    return found
+
+
+def read_document(path: Path) -> Document:
+    """The only document of the file. Raises: Failure."""
+    found = read_documents(path)
+    if len(found) != 1:
+        raise Failure(Exit.USAGE, f"{path}: {len(found)} documents, exactly one is wanted")
+    return found[0]
+
+
+def _files(path: Path) -> Sequence[Path]:
+    if str(path) == "-" or not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise Failure(Exit.USAGE, f"{path}: no file that ends in {', '.join(SUFFIXES)}")
+    return files
+
+
+def _text(file: Path) -> str:
+    if str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(Exit.USAGE, f"cannot read {file}: {error}") from None

@@ -1,0 +1,168 @@
+"""gateway plan, gateway routes diff and gateway routes show: what would change, what changed, what was."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+
+from gateway.cli.client import control
+from gateway.cli.documents import File, read_document
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.options import DEFAULT_SERVER, Model, Output, Server
+from gateway.cli.output import Format, Value, moment, say, show
+from gateway.pb import control_pb2
+
+ABSENT = "-"
+
+
+def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Say what a document would change, who would move and what stands in its way. Nothing is committed.
+
+    Ends with 1 if the server would refuse the document as things are.
+    """
+    document = read_document(file)
+    with control(server) as stub:
+        answer = stub.Plan(control_pb2.PlanRequest(document_json=document.text), timeout=30)
+    show(_plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
+    if output is Format.TABLE:
+        show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_verdict(answer))
+    if answer.obstacles:
+        raise Failure(Exit.REFUSED, f"apply would be refused as things are: {'; '.join(answer.obstacles)}")
+    if answer.laggards:
+        say(f"gateway: these workers would not follow at once: {', '.join(answer.laggards)}")
+
+
+def diff(
+    model: Model,
+    before: Annotated[int, typer.Argument(help="A revision of the model.", min=1)],
+    after: Annotated[int, typer.Argument(help="A later one; 0 is the newest.", min=0)] = 0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print what changed from one revision of a route to another, and who moved."""
+    request = control_pb2.DiffRequest(model=model, from_revision=before, to_revision=after)
+    with control(server) as stub:
+        answer = stub.Diff(request, timeout=10)
+    value: Value = {
+        "model": model,
+        "from_revision": answer.from_revision,
+        "to_revision": answer.to_revision,
+        "differences": _differences_value(answer.differences),
+        "flows": flows_value(answer.flows),
+        "moved_percent": answer.moved_buckets / 10_000,
+        "version_percent": answer.version_buckets / 10_000,
+    }
+    title = f"{model}: revision {answer.from_revision} to {answer.to_revision}"
+    note = f"{title}, {_moved(answer)}" if answer.differences else f"{title}: the same document"
+    show(value, output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences), note=note)
+
+
+def show_revision(
+    model: Model,
+    revision: Annotated[int, typer.Argument(help="One of those that `gateway routes history` lists.", min=1)],
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.YAML,
+) -> None:
+    """Print one change of a route: who made it, when and why, and its document."""
+    request = control_pb2.ShowRevisionRequest(model=model, revision=revision)
+    with control(server) as stub:
+        answer = stub.ShowRevision(request, timeout=10)
+    entry = answer.entry
+    value: dict[str, Value] = {
+        "model": model,
+        "revision": entry.revision,
+        "previous_revision": entry.previous_revision,
+        "restored_revision": entry.restored_revision,
+        "operation": entry.operation,
+        "actor": entry.actor,
+        "source": entry.source,
+        "reason": entry.reason,
+        "committed_at": moment(entry.committed_at_us),
+        "document": json.loads(entry.document_json) if entry.document_json else None,
+        "table": [[part.start, part.end, part.arm] for part in answer.route.table],
+    }
+    rows = [[name, text] for name, text in value.items() if name not in ("document", "table")]
+    show(value, output, columns=("FIELD", "VALUE"), rows=rows)
+
+
+# ---- differences and flows ----
+
+FLOW_COLUMNS = ("FROM ARM", "VERSION", "TO ARM", "VERSION", "SHARE")
+
+
+def flow_rows(flows: Iterable[control_pb2.Flow], total: int = 1_000_000) -> list[list[Value]]:
+    """Flows under FLOW_COLUMNS. Units: `total` is what their sizes are shares of."""
+    return [
+        [
+            flow.from_arm or ABSENT,
+            flow.from_version or ABSENT,
+            flow.to_arm,
+            flow.to_version,
+            f"{100 * flow.size / max(total, 1):g} %",
+        ]
+        for flow in flows
+    ]
+
+
+def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
+    """Flows for machines."""
+    return [
+        {
+            "from_arm": flow.from_arm,
+            "from_version": flow.from_version,
+            "to_arm": flow.to_arm,
+            "to_version": flow.to_version,
+            "size": flow.size,
+        }
+        for flow in flows
+    ]
+
+
+def _plan_value(answer: control_pb2.PlanResponse) -> Value:
+    return {
+        "model": answer.model,
+        "base_revision": answer.base_revision,
+        "unchanged": answer.unchanged,
+        "differences": _differences_value(answer.differences),
+        "flows": flows_value(answer.flows),
+        "moved_percent": answer.moved_buckets / 10_000,
+        "version_percent": answer.version_buckets / 10_000,
+        "not_ready": [{"version": v.version, "state": v.state, "reason": v.reason} for v in answer.versions],
+        "obstacles": list(answer.obstacles),
+        "workers": answer.workers,
+        "laggards": list(answer.laggards),
+        "carried": list(answer.carried),
+    }
+
+
+def _verdict(answer: control_pb2.PlanResponse) -> str:
+    base = f"revision {answer.base_revision}" if answer.base_revision else "no route"
+    if answer.unchanged:
+        return f"{answer.model}: the same as {base}, nothing would be committed"
+    lines = [f"{answer.model}: compared with {base}, {_moved(answer)}; {answer.workers} live workers"]
+    lines += [f"version {v.version} is {v.state}" + (f": {v.reason}" if v.reason else "") for v in answer.versions]
+    if answer.carried:
+        lines.append(f"kept with the document, decides nothing by itself: {', '.join(answer.carried)}")
+    lines.append(f"apply it with --expect-revision {answer.base_revision} to be sure that nothing came between")
+    return "\n".join(lines)
+
+
+def _moved(answer: control_pb2.PlanResponse | control_pb2.DiffResponse) -> str:
+    return (
+        f"{answer.moved_buckets / 10_000:g} % of the keys change their arm, "
+        f"{answer.version_buckets / 10_000:g} % their version"
+    )
+
+
+def _differences_value(found: Iterable[control_pb2.Difference]) -> list[Value]:
+    return [{"path": one.path, "before": _plain(one.before_json), "after": _plain(one.after_json)} for one in found]
+
+
+def _plain(text: str) -> Value:
+    value: Value = json.loads(text) if text else None
+    return value
+
+
+def _rows(found: Iterable[control_pb2.Difference]) -> Sequence[Sequence[Value]]:
+    return [[one.path, one.before_json or ABSENT, one.after_json or ABSENT] for one in found]

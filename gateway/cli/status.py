@@ -1,0 +1,209 @@
+"""gateway status: routes, shares and workers on one page, once or as they change."""
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from time import monotonic, sleep
+from typing import Annotated
+
+import grpc
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from gateway.cli.client import control
+from gateway.cli.options import DEFAULT_SERVER, Output, Server
+from gateway.cli.output import Format, Value, console, line, moment, show, table
+from gateway.cli.routes import arms_text
+from gateway.pb import control_pb2, control_pb2_grpc
+
+ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "COMMITTED")
+WORKER_COLUMNS = ("WORKER", "STATE", "REVISION", "SEEN", "ERROR")
+CHANGES_SHOWN = 8
+RECONNECT_S = 30.0
+PAUSE_S = 0.5
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on as things change, until Ctrl-C.")] = False,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print routes with their shares, and workers with the revision that each serves.
+
+    With --watch the page is drawn anew at each change; with -o json each change is a line.
+    """
+    with control(server) as stub:
+        if not watch:
+            page = _Page(stub)
+            if output is Format.TABLE:
+                console().print(page.drawn())
+            else:
+                show(page.value(), output)
+            return
+        try:
+            if output is Format.TABLE:
+                _redraw(stub)
+            else:
+                for event in _events(stub, backlog=0):
+                    line(_event_value(event), output)
+        except KeyboardInterrupt:
+            return
+
+
+def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
+    """The page, drawn anew at each change. What is no terminal gets page after page."""
+    changes: deque[str] = deque(maxlen=CHANGES_SHOWN)
+    out = console()
+    away = ""
+    settled = False
+    with Live(console=out, auto_refresh=False, screen=False) as live:
+        for event in _events(stub, backlog=CHANGES_SHOWN):
+            kind = event.WhichOneof("event")
+            if kind == "committed":
+                changes.append(_change_line(event.committed))
+            away = event.store_away
+            settled = settled or kind == "settled"
+            if not settled and not away:
+                continue
+            try:
+                drawn = _Page(stub).drawn(changes, away)
+            except grpc.RpcError as error:
+                if not _is_away(error):
+                    raise
+                continue  # the page that stands is the newest that there is
+            if out.is_terminal:
+                live.update(drawn, refresh=True)
+            else:
+                out.print(drawn)
+
+
+def _events(stub: control_pb2_grpc.ControlStub, *, backlog: int) -> Iterator[control_pb2.Event]:
+    """News without a gap: when a worker leaves or its host is away for a while, another one goes on where it ended."""
+    seen = 0
+    told = False
+    lost_at = 0.0
+    while True:
+        request = control_pb2.WatchRequest(backlog=0 if seen else backlog, after_revision=seen)
+        stream = stub.Watch(request, timeout=None)
+        try:
+            for event in stream:
+                told, lost_at = True, 0.0
+                seen = max(seen, event.committed.revision)
+                yield event
+        except grpc.RpcError as error:
+            lost_at = lost_at or monotonic()
+            if not told or not _is_away(error) or monotonic() - lost_at > RECONNECT_S:
+                raise
+        finally:
+            stream.cancel()
+        sleep(PAUSE_S)
+
+
+def _is_away(error: grpc.RpcError) -> bool:
+    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+class _Page:
+    """Routes and workers of one moment."""
+
+    def __init__(self, stub: control_pb2_grpc.ControlStub) -> None:
+        self._listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)
+        try:
+            self._workers = stub.Workers(control_pb2.WorkersRequest(), timeout=10)
+        except grpc.RpcError:
+            if not self._listed.stale:
+                raise
+            self._workers = control_pb2.WorkersResponse()
+
+    def drawn(self, changes: deque[str] | None = None, away: str = "") -> Group:
+        routes = table(
+            ROUTE_COLUMNS,
+            [
+                [r.model, _strategy(r), r.revision, arms_text(r), moment(r.committed_at_us)]
+                for r in sorted(self._listed.routes, key=lambda route: route.model)
+            ],
+        )
+        workers = table(
+            WORKER_COLUMNS,
+            [[w.id, w.state, w.revision, f"{w.seen_ms_ago / 1000:.1f} s ago", w.error] for w in self._workers.workers],
+        )
+        state = f"revision {self._listed.revision}, epoch {self._listed.epoch or 'none'}"
+        if self._listed.stale:
+            state += "; THE STORE IS AWAY: these are the rules that the answering worker serves by"
+        if away:
+            state += f" ({away})"
+        parts: list[RenderableType] = [Text(state), Text(""), routes, Text(""), workers]
+        if changes:
+            parts += [Text(""), Text("\n".join(reversed(changes)))]
+        return Group(*parts)
+
+    def value(self) -> Value:
+        return {
+            "epoch": self._listed.epoch,
+            "revision": self._listed.revision,
+            "stale": self._listed.stale,
+            "routes": [
+                {
+                    "model": r.model,
+                    "strategy": _strategy(r),
+                    "revision": r.revision,
+                    "shares": _shares(r),
+                    "committed_at": moment(r.committed_at_us),
+                    "document": json.loads(r.document_json),
+                }
+                for r in self._listed.routes
+            ],
+            "workers": [_worker_value(w) for w in self._workers.workers],
+        }
+
+
+def _shares(route: control_pb2.Route) -> dict[str, Value]:
+    """Percent of the keys by arm."""
+    shares: dict[str, int] = {}
+    for part in route.table:
+        shares[part.arm] = shares.get(part.arm, 0) + part.end - part.start
+    return {arm: size / 10_000 for arm, size in shares.items()}
+
+
+def _strategy(route: control_pb2.Route) -> str:
+    return str(next(iter(json.loads(route.document_json)["spec"]["strategy"])))
+
+
+def _worker_value(worker: control_pb2.Worker) -> Value:
+    return {
+        "id": worker.id,
+        "state": worker.state,
+        "revision": worker.revision,
+        "seen_ms_ago": worker.seen_ms_ago,
+        "pid": worker.pid,
+        "error": worker.error,
+    }
+
+
+def _change_line(entry: control_pb2.HistoryEntry) -> str:
+    who = f"{entry.actor or 'somebody'} ({entry.source})" if entry.source else entry.actor or "somebody"
+    reason = f": {entry.reason}" if entry.reason else ""
+    return f"{moment(entry.committed_at_us)}  r{entry.revision} {entry.operation} {entry.model} by {who}{reason}"
+
+
+def _event_value(event: control_pb2.Event) -> Value:
+    value: dict[str, Value] = {"at": moment(event.at_us), "event": event.WhichOneof("event")}
+    match event.WhichOneof("event"):
+        case "committed":
+            entry = event.committed
+            value |= {
+                "model": entry.model,
+                "revision": entry.revision,
+                "operation": entry.operation,
+                "actor": entry.actor,
+                "source": entry.source,
+                "reason": entry.reason,
+                "document": json.loads(entry.document_json) if entry.document_json else None,
+            }
+        case "worker":
+            value |= {"worker": _worker_value(event.worker.worker), "gone": event.worker.gone}
+        case "store_away":
+            value |= {"reason": event.store_away}
+    return value

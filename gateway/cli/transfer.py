@@ -1,0 +1,109 @@
+"""gateway export and gateway import: all routes as documents, out of one gateway and into another."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from gateway.cli.apply import apply
+from gateway.cli.change import DryRun
+from gateway.cli.client import control
+from gateway.cli.documents import File
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.options import DEFAULT_SERVER, Output, Reason, Server, Timeout
+from gateway.cli.output import Format, say
+from gateway.pb import control_pb2
+
+READABLE_BYTES = 1 << 20
+
+
+def export(
+    file: Annotated[
+        Path, typer.Option("-f", "--file", help="Where to; a directory gets one file a model; - is standard output.")
+    ] = Path("-"),
+    server: Server = DEFAULT_SERVER,
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="yaml, or json (one document a line).")
+    ] = Format.YAML,
+) -> None:
+    """Write every route as the document that `gateway import` and `gateway routes apply` read."""
+    if output is Format.TABLE:
+        raise Failure(Exit.USAGE, "-o table: documents are written as yaml or json")
+    with control(server) as stub:
+        listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=30)
+    routes = sorted(listed.routes, key=lambda route: route.model)
+    if listed.stale:
+        say("gateway: the store is away: these are the rules that the answering worker serves by")
+    if file.is_dir():
+        for route in routes:
+            _write(file / f"{route.model}.{output.value}", _text([route], output))
+        say(f"gateway: {len(routes)} routes are in {file}")
+        return
+    text = _text(routes, output)
+    if len(text.encode()) > READABLE_BYTES:
+        raise Failure(
+            Exit.USAGE,
+            f"{len(routes)} routes are {len(text.encode())} bytes, a file that is read may have {READABLE_BYTES}: "
+            "name a directory with -f",
+        )
+    if str(file) == "-":
+        typer.echo(text, nl=False)
+    else:
+        _write(file, text)
+        say(f"gateway: {len(routes)} routes are in {file}")
+
+
+def import_routes(
+    file: File,
+    dry_run: DryRun = False,
+    reason: Reason = "",
+    timeout: Timeout = 10.0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Commit every route of a file or directory: all are checked before the first is committed.
+
+    The same as `gateway routes apply`, which can delete the routes of other models too.
+    """
+    apply(
+        file,
+        wait=True,
+        dry_run=dry_run,
+        prune=False,
+        yes=False,
+        expect_revision=None,
+        reason=reason or "import",
+        timeout=timeout,
+        server=server,
+        output=output,
+    )
+
+
+def _text(routes: Sequence[control_pb2.Route], form: Format) -> str:
+    documents = [json.loads(route.document_json) for route in routes]
+    if form is Format.JSON and len(documents) == 1:
+        return json.dumps(documents[0], indent=2, ensure_ascii=False) + "\n"
+    if form is Format.JSON:
+        # YAML's separators between JSON documents: what is read back is a stream of YAML.
+        return "".join(f"---\n{json.dumps(document, ensure_ascii=False)}\n" for document in documents)
+    return "".join(f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}" for document in documents)
+
+
+def _write(path: Path, text: str) -> None:
+    """The file holds all of the text, or what it held before. Raises: Failure."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"cannot write {path}: {error}") from None

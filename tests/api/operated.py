@@ -1,0 +1,119 @@
+"""A worker that operators can ask: a stand whose rules come from a real store, with the control service on a port."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+
+from gateway.api.control import ControlService, check_versions
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
+from gateway.routing.control import Control
+from gateway.routing.document import RouteDocument
+from gateway.routing.feed import Feed
+from gateway.routing.redis_store import RedisStore
+from gateway.routing.route import Route
+from gateway.routing.snapshot import Snapshot
+from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.server import ServerOptions
+from gateway.serving.registry import VersionStatus
+from tests import models
+from tests.api.stand import Stand, standing
+from tests.valkey import Valkey
+
+BY = pb.Change(actor="tester", reason="test", source="cli")
+WAIT = pb.WaitFor(applied=True, timeout_ms=5000)
+
+
+class Alone:
+    """The fleet of a host with one worker."""
+
+    async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
+        return {}
+
+
+@dataclass
+class Operated:
+    """What a test may look at and ask."""
+
+    stand: Stand
+    feed: Feed
+    store: RedisStore
+    valkey: Valkey
+    server: str
+    stub: ControlStub
+    service: ControlService
+    log_dir: Path
+
+    async def clear(self) -> None:
+        """No model has a route."""
+        for route in (await self.stub.ListRoutes(pb.ListRoutesRequest())).routes:
+            await self.stub.DeleteRoute(pb.DeleteRouteRequest(model=route.model, change=BY, wait=WAIT))
+
+    async def apply(self, document: RouteDocument) -> int:
+        """The revision at which the document is in force."""
+        request = pb.ApplyRequest(document_json=document.to_json(), change=BY, wait=WAIT)
+        answer: pb.ApplyResponse = await self.stub.Apply(request)
+        assert not answer.change.laggards
+        return answer.change.revision
+
+    async def document(self, model: str = "affine") -> str:
+        answer: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(model=model))
+        return answer.document_json
+
+
+def fill(repository: Path, versions: Iterable[tuple[str, float]] = (("1", 2.0), ("2", 3.0), ("3", 4.0))) -> None:
+    """Two models: affine, of three versions whose answers differ (and a fourth with another input), and other."""
+    config = "version_policy { all {} }"
+    for name, scale in versions:
+        models.write_version(repository, "affine", name, models.affine(scale), config=config)
+    models.write_version(repository, "affine", "4", models.affine(2.0, features=8), config=config)
+    models.write_version(repository, "other", "1", models.affine(2.0))
+
+
+@asynccontextmanager
+async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
+    """Everything of a worker that has to do with routes, run until the block ends."""
+    async with AsyncExitStack() as stack:
+        valkey = Valkey(directory / "valkey").start()
+        stack.callback(valkey.kill)
+        fill(directory / "models")
+        stand = await stack.enter_async_context(standing(directory / "models", directory, probes=probes))
+
+        async def prepare(route: Route) -> None:
+            await stand.catalog.require(route.model, route.document.versions())
+
+        def swap(snapshot: Snapshot) -> None:
+            stand.rules.snapshot = snapshot
+
+        async def check(document: RouteDocument) -> None:
+            check_versions(stand.catalog, document)
+
+        feed = Feed(
+            valkey.url, "default", "w0", prepare=prepare, on_swap=swap, last_known_good_path=directory / "rules"
+        )
+        await feed.boot()
+        running = asyncio.create_task(feed.run())
+        stack.push_async_callback(_ended, running)
+        store = RedisStore(valkey.url)
+        stack.push_async_callback(store.aclose)
+        control = Control(store, lambda: feed.snapshot, check)
+        service = ControlService(
+            control, stand.catalog, Alone(), log_dir=directory / "wal", worker="w0", transport="grpcio"
+        )
+        server = GrpcioServer(ServerOptions(reuse_port=False))
+        add_ControlServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        await server.start()
+        stack.push_async_callback(server.stop, 0.0)
+        address = f"127.0.0.1:{server.port}"
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        stub = ControlStub(channel)  # type: ignore[no-untyped-call]
+        yield Operated(stand, feed, store, valkey, address, stub, service, directory / "wal")
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,169 @@
+"""The verbs over a running server: what they commit, who is served then, and who loses a race."""
+
+import asyncio
+import json
+import logging
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from gateway.pb import control_pb2 as pb
+from gateway.pb import inference_pb2
+from tests.api.operated import BY, WAIT, Operated
+from tests.api.routes import ab, blue_green, canary, pinned
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def served(op: Operated, request_id: str = "") -> str:
+    """The version that answers one request."""
+    request = inference_pb2.ModelInferRequest(model_name="affine", id=request_id)
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    request.raw_input_contents.append(np.ones(4, np.float32).tobytes())
+    answer: inference_pb2.ModelInferResponse = await op.stand.stub.ModelInfer(request)
+    return answer.model_version
+
+
+async def last(op: Operated) -> pb.HistoryEntry:
+    history = await op.stub.History(pb.HistoryRequest(model="affine", limit=1))
+    entry: pb.HistoryEntry = history.entries[0]
+    return entry
+
+
+async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code().name, str(caught.value.details())
+
+
+async def test_a_flip_is_in_force_when_the_call_returns(op: Operated) -> None:
+    await op.apply(blue_green())
+    assert await served(op) == "1"
+    answer = await op.stub.Flip(pb.FlipRequest(model="affine", change=BY))
+    assert (answer.change.applied_by, answer.moved_buckets) == (["w0"], 1_000_000)
+    assert await served(op) == "2"
+    assert (await last(op)).operation == "flip"
+    await op.stub.Flip(pb.FlipRequest(model="affine", arm="red", change=BY))
+    assert await served(op) == "3"
+    again = await op.stub.Flip(pb.FlipRequest(model="affine", arm="red", change=BY))
+    assert again.change.unchanged
+    back = await op.stub.Rollback(pb.RollbackRequest(model="affine", change=BY))
+    assert back.restored_revision
+    assert await served(op) == "2"
+
+
+async def test_weights_move_the_least(op: Operated) -> None:
+    await op.apply(ab(90, 10))
+    request = pb.SetWeightsRequest(model="affine", weights={"a": "80", "b": "20%"}, change=BY)
+    assert (await op.stub.SetWeights(request)).moved_buckets == 100_000
+    assert (await last(op)).operation == "weights"
+
+
+async def test_a_pin_is_undone_by_a_rollback_with_its_table(op: Operated) -> None:
+    await op.apply(ab(90, 10))
+    await op.apply(ab(70, 30))
+    table = (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).table
+    await op.stub.Pin(pb.PinRequest(model="affine", arm="b", change=BY))
+    assert await served(op) == "2"
+    await op.stub.Rollback(pb.RollbackRequest(model="affine", change=BY))
+    assert (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).table == table
+
+
+async def test_a_kill_switch_needs_a_reason_and_is_logged(op: Operated, caplog: pytest.LogCaptureFixture) -> None:
+    await op.apply(pinned("canary"))
+    code, said = await refusal(op.stub.Kill(pb.KillRequest(model="affine", change=pb.Change(actor="tester"))))
+    assert (code, "needs a reason" in said) == ("INVALID_ARGUMENT", True)
+    with caplog.at_level(logging.WARNING):
+        change = pb.Change(actor="tester", reason="incident 4711", source="cli")
+        await op.stub.Kill(pb.KillRequest(model="affine", arm="stable", change=change))
+    assert "break-glass: kill of affine by tester" in caplog.text
+    assert await served(op) == "1"
+    entry = await last(op)
+    assert (entry.operation, entry.actor, entry.reason) == ("kill", "tester", "incident 4711")
+    await op.stub.Unkill(pb.UnkillRequest(model="affine", change=BY))
+    assert await served(op) == "2"
+    assert (await op.stub.Unkill(pb.UnkillRequest(model="affine", change=BY))).change.unchanged
+
+
+async def test_a_canary_goes_up_its_steps_and_becomes_stable(op: Operated) -> None:
+    await op.apply(canary())
+    shares = []
+    for _ in range(2):
+        answer = await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY))
+        shares.append(answer.moved_buckets)
+    assert shares == [40_000, 200_000]
+    code, said = await refusal(op.stub.Promote(pb.PromoteRequest(model="affine", change=BY)))
+    assert (code, "no step is beyond" in said) == ("FAILED_PRECONDITION", True)
+    await op.stub.Promote(pb.PromoteRequest(model="affine", full=True, change=BY))
+    assert [await served(op) for _ in range(20)] == ["2"] * 20
+    entry = await last(op)
+    assert entry.operation == "promote"
+
+
+async def test_a_dry_run_commits_nothing(op: Operated) -> None:
+    revision = await op.apply(blue_green())
+    answer = await op.stub.Flip(pb.FlipRequest(model="affine", dry_run=True, change=BY))
+    assert (answer.moved_buckets, answer.change.revision) == (1_000_000, revision)
+    assert (await last(op)).revision == revision
+
+
+async def test_an_expected_revision_is_kept_to(op: Operated) -> None:
+    revision = await op.apply(blue_green())
+    await op.stub.Flip(pb.FlipRequest(model="affine", change=BY, expected_revision=revision))
+    code, said = await refusal(op.stub.Flip(pb.FlipRequest(model="affine", change=BY, expected_revision=revision)))
+    assert (code, f"revision {revision + 1}, not {revision}" in said) == ("ABORTED", True)
+
+
+async def test_the_same_key_again_is_one_flip(op: Operated) -> None:
+    await op.apply(blue_green())
+    change = pb.Change(actor="tester", idempotency_key=f"flip-{await op.apply(blue_green())}")
+    first = await op.stub.Flip(pb.FlipRequest(model="affine", change=change))
+    second = await op.stub.Flip(pb.FlipRequest(model="affine", change=change))
+    assert first.change.revision == second.change.revision
+    assert await served(op) == "2"
+    code, said = await refusal(op.stub.Pin(pb.PinRequest(model="affine", arm="red", change=change)))
+    assert (code, "was used for flip" in said) == ("INVALID_ARGUMENT", True)
+
+
+async def test_racing_edits_are_all_made_each_on_the_newer_document(op: Operated) -> None:
+    first = await op.apply(blue_green())
+    flips = [op.stub.Flip(pb.FlipRequest(model="affine", change=BY)) for _ in range(8)]
+    answers = await asyncio.gather(*flips)
+    assert sorted(answer.change.revision for answer in answers) == list(range(first + 1, first + 9))
+    assert json.loads(await op.document()) == json.loads(blue_green().to_json())
+    await op.stub.Pin(pb.PinRequest(model="affine", arm="blue", change=BY, wait=WAIT))
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "said"),
+    [
+        ("Flip", pb.FlipRequest(model="affine"), "FAILED_PRECONDITION", "flip needs blueGreen"),
+        ("Flip", pb.FlipRequest(model="nobody"), "NOT_FOUND", "no route"),
+        ("Flip", pb.FlipRequest(), "INVALID_ARGUMENT", "model is empty"),
+        ("SetWeights", pb.SetWeightsRequest(model="affine", weights={"a": "99"}), "INVALID_ARGUMENT", "sum to 99 %"),
+        (
+            "SetWeights",
+            pb.SetWeightsRequest(model="affine", weights={"c": "9"}),
+            "INVALID_ARGUMENT",
+            "'c' is not an arm",
+        ),
+        ("Pin", pb.PinRequest(model="affine"), "INVALID_ARGUMENT", "arm: empty"),
+        ("Kill", pb.KillRequest(model="affine", arm="c", change=BY), "INVALID_ARGUMENT", "'c' is not an arm"),
+        ("Promote", pb.PromoteRequest(model="affine"), "FAILED_PRECONDITION", "promote needs canary"),
+        (
+            "Pin",
+            pb.PinRequest(model="affine", arm="a", wait=pb.WaitFor(applied=True, timeout_ms=-1)),
+            "INVALID_ARGUMENT",
+            "-1",
+        ),
+    ],
+)
+async def test_what_is_refused_changes_nothing(
+    op: Operated, method: str, request_: object, code: str, said: str
+) -> None:
+    revision = await op.apply(ab())
+    found, details = await refusal(getattr(op.stub, method)(request_))
+    assert (found, said in details) == (code, True), details
+    assert (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).revision == revision

@@ -1,0 +1,218 @@
+"""The operators' verbs as they are typed, against a real worker."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from gateway.routing.document import parse
+from tests.api.routes import ab, blue_green, canary, pinned, route
+from tests.cli.conftest import Shell
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+OTHER = parse(
+    {
+        "apiVersion": "gateway/v1",
+        "kind": "Route",
+        "metadata": {"model": "other"},
+        "spec": {"arms": {"a": {"version": "1"}}, "strategy": {"pinned": {"arm": "a"}}},
+    }
+)
+
+
+async def test_a_plan_for_people_and_for_programs(shell: Shell) -> None:
+    await shell.worker.apply(ab(90, 10))
+    file = shell.write("draft.yaml", ab(75, 25))
+    text = await shell.done("plan", "-f", file)
+    assert re.search(r'spec.strategy.ab.weights.b +"10%" +"25%"', text)
+    assert re.search(r"a +1 +b +2 +15 %", text)
+    assert "15 % of the keys change their arm, 15 % their version" in text
+    value = await shell.value("plan", "-f", file)
+    assert (value["moved_percent"], value["unchanged"], value["obstacles"]) == (15.0, False, [])
+    expected = str(value["base_revision"])
+    assert "committed" in await shell.done("routes", "apply", "-f", file, "--expect-revision", expected)
+    assert "nothing would be committed" in await shell.done("plan", "-f", file)
+
+
+async def test_a_plan_that_would_be_refused_ends_with_one(shell: Shell) -> None:
+    file = shell.write("draft.yaml", route({"a": {"version": "9"}}, {"pinned": {"arm": "a"}}))
+    result = await shell.run("plan", "-f", file)
+    assert result.exit_code == 1
+    assert "version 9 is UNKNOWN" in result.stdout
+    assert "no version '9'" in result.stderr
+
+
+async def test_revisions_are_shown_and_compared(shell: Shell) -> None:
+    first = str(await shell.worker.apply(ab(90, 10)))
+    second = str(await shell.worker.apply(ab(60, 40)))
+    assert "30 % of the keys change their arm" in await shell.done("routes", "diff", "affine", first, second)
+    value = await shell.value("routes", "diff", "affine", first)
+    assert (value["to_revision"], len(value["differences"])) == (int(second), 2)
+    shown = yaml.safe_load(await shell.done("routes", "show", "affine", first))
+    assert shown["document"] == ab(90, 10).to_value()
+    assert shown["operation"] == "apply"
+    result = await shell.run("routes", "show", "affine", "999999")
+    assert (result.exit_code, "no revision 999999" in result.stderr) == (1, True)
+
+
+async def test_every_verb_changes_what_it_says(shell: Shell) -> None:
+    await shell.worker.apply(blue_green())
+    assert re.search(r"affine +\d+ +committed +100 % +[\d.]+ ms by 1 workers", await shell.done("flip", "affine"))
+    assert "unchanged" in await shell.done("flip", "affine", "--arm", "green")
+    await shell.worker.apply(ab(90, 10))
+    [change] = await shell.value("weights", "affine", "a=80", "b=20%", "--reason", "so far so good")
+    assert (change["moved_percent"], change["laggards"]) == (10.0, [])
+    assert "would be committed" in await shell.done("pin", "affine", "b", "--dry-run")
+    await shell.done("pin", "affine", "b")
+    await shell.done("kill", "affine", "--reason", "incident 4711", "--arm", "a")
+    assert "KILLED to a (incident 4711)" in await shell.done("routes", "list")
+    await shell.done("unkill", "affine")
+    await shell.worker.apply(canary())
+    await shell.done("promote", "affine")
+    await shell.done("promote", "affine", "--full", "--reason", "no complaint")
+    told = await shell.value("audit", "--limit", "9")
+    assert [entry["operation"] for entry in told] == [
+        *("promote", "promote", "apply", "unkill", "kill", "pin", "weights", "apply", "flip"),
+    ]
+    assert told[0]["reason"] == "no complaint"
+    assert {entry["source"] for entry in told} == {"cli"}
+    table = await shell.done("audit", "--model", "affine", "--limit", "2")
+    assert len(table.strip().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("flip", "affine"), 1, "FAILED_PRECONDITION"),
+        (("flip", "nobody"), 1, "NOT_FOUND"),
+        (("weights", "affine", "a=99"), 1, "sum to 99 %"),
+        (("weights", "affine", "a"), 2, "'a' is not ARM=PERCENT"),
+        (("weights", "affine", "a=1", "a=2"), 2, "named twice"),
+        (("kill", "affine", "--reason", " "), 2, "needs a reason"),
+        (("kill", "affine"), 2, "--reason"),
+        (("pin", "affine", "z"), 1, "'z' is not an arm"),
+        (("promote", "affine", "--expect-revision", "1"), 1, "ABORTED"),
+        (("explain", "affine", "--metadata", "x"), 2, "NAME=VALUE"),
+        (("explain", "affine", "--request-id", "never"), 1, "searched: the write-ahead logs"),
+        (("heal",), 1, "has lost nothing"),
+        (("export", "-o", "table"), 2, "-o table"),
+        (("export", "-f", "/no/such/place/x.yaml"), 2, "cannot write"),
+        (("import", "-f", "/no/such/file.yaml"), 2, "cannot read"),
+    ],
+)
+async def test_a_refusal_has_its_exit_code(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
+    revision = await shell.worker.apply(ab())
+    result = await shell.run(*words)
+    assert (result.exit_code, said in result.output) == (code, True), result.output
+    assert "Traceback" not in result.output
+    assert (await shell.value("routes", "list"))["routes"][0]["revision"] == revision
+
+
+async def test_a_decision_is_explained(shell: Shell) -> None:
+    rule = {"name": "adult", "match": {"parameters": {"age": {"range": {"min": 18}}}}, "arm": "b"}
+    await shell.worker.apply(ab(key={"from": ["metadata:x-user"]}, rules=[rule]))
+    text = await shell.done("explain", "affine", "--key", "user-1")
+    assert re.search(r"key +noted +metadata:x-user is 'user-1'", text)
+    assert re.search(r"decision: arm [ab], version [12], revision \d+, SPLIT", text)
+    value = await shell.value("explain", "affine", "--parameter", "age=19")
+    assert (value["decision"]["arm"], value["decision"]["reason"]) == ("b", "RULE:adult")
+    value = await shell.value("explain", "affine", "--version", "3")
+    assert (value["decision"], value["error"]["code"]) == (None, "NOT_FOUND")
+
+
+async def test_keys_of_a_file_are_simulated_in_parts(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.explain.KEYS_PER_CALL", 300)
+    key = {"from": ["metadata:x-user"]}
+    await shell.worker.apply(ab(100, 0, key=key))
+    keys = shell.directory / "keys.txt"
+    keys.write_text("".join(f"user-{number}\n\n" for number in range(1000)))
+    draft = shell.write("draft.yaml", ab(75, 25, key=key))
+    value = await shell.value("simulate", "-f", draft, "--keys", str(keys))
+    assert value["counted"] == 1000
+    assert abs(value["shares"]["b"] - 0.25) < 0.05
+    assert value["moved"] == round(1000 * value["shares"]["b"])
+    text = await shell.done("simulate", "-f", draft, "--keys", "-", text=keys.read_text())
+    assert f"{value['moved']} (" in text
+    assert "searched: the write-ahead logs" in await shell.done("simulate", "-f", draft)
+
+
+async def test_the_status_is_one_page(shell: Shell) -> None:
+    await shell.worker.apply(canary(step=2))
+    text = await shell.done("status")
+    assert re.search(
+        r"affine +canary +\d+ +canary=25% \(version 2\), stable=75% \(version 1\)", text.replace(" %", "%")
+    )
+    assert re.search(r"w0 +LIVE", text)
+    value = await shell.value("status")
+    assert value["routes"][0]["shares"] == {"stable": 75.0, "canary": 25.0}
+
+
+async def test_what_is_exported_can_be_imported(shell: Shell) -> None:
+    await shell.worker.apply(canary(step=1))
+    await shell.worker.apply(OTHER)
+    for form in ("yaml", "json"):
+        file = shell.directory / f"all.{form}"
+        await shell.done("export", "-f", str(file), "-o", form)
+        assert [change["unchanged"] for change in await shell.value("import", "-f", str(file))] == [True, True]
+        await shell.worker.clear()
+        assert "would be committed" in await shell.done("import", "-f", str(file), "--dry-run")
+        changes = await shell.value("import", "-f", str(file))
+        assert {change["model"] for change in changes} == {"affine", "other"}
+    assert await shell.worker.document() == canary(step=1).to_json()
+    assert list(yaml.safe_load_all(await shell.done("export"))) == [canary(step=1).to_value(), OTHER.to_value()]
+    directory = shell.directory / "routes"
+    directory.mkdir()
+    await shell.done("export", "-f", str(directory))
+    assert sorted(path.name for path in directory.iterdir()) == ["affine.yaml", "other.yaml"]
+
+
+async def test_a_directory_is_applied_and_pruned(shell: Shell) -> None:
+    await shell.worker.apply(ab())
+    shell.write("routes/team/other.yaml", OTHER)
+    directory = str(shell.directory / "routes")
+    dry = await shell.done("routes", "apply", "-f", directory, "--prune", "--dry-run")
+    assert re.search(r"affine +\d+ +would be deleted", dry)
+    result = await shell.run("routes", "apply", "-f", directory, "--prune", text="n\n")
+    assert (result.exit_code, "say --yes" in result.stderr) == (2, True)
+    assert [entry["document"]["metadata"]["model"] for entry in (await shell.value("status"))["routes"]] == ["affine"]
+    changes = await shell.value("routes", "apply", "-f", directory, "--prune", "--yes")
+    assert [(change["model"], change.get("deleted", False)) for change in changes] == [
+        ("other", False),
+        ("affine", True),
+    ]
+    assert [entry["document"]["metadata"]["model"] for entry in (await shell.value("status"))["routes"]] == ["other"]
+
+
+async def test_of_several_documents_all_are_checked_before_one_is_committed(shell: Shell) -> None:
+    bad = replace(
+        pinned(), arms=tuple(replace(arm, version="9" if arm.name == "stable" else "2") for arm in pinned().arms)
+    )
+    shell.write("routes/a.yaml", OTHER)
+    shell.write("routes/b.yaml", bad)
+    result = await shell.run("routes", "apply", "-f", str(shell.directory / "routes"))
+    assert (result.exit_code, "'9'" in result.stderr) == (1, True)
+    assert json.loads(await shell.done("routes", "list", "-o", "json"))["routes"] == []
+    shell.write("routes/c.yaml", OTHER)
+    result = await shell.run("routes", "apply", "-f", str(shell.directory / "routes"))
+    assert (result.exit_code, "has a document in" in result.stderr) == (2, True)
+    result = await shell.run("routes", "apply", "-f", str(shell.directory / "routes" / "a.yaml"), "--prune")
+    assert (result.exit_code, "is no directory" in result.stderr) == (2, True)
+
+
+async def test_a_draft_is_written_shown_and_withdrawn(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shell.worker.apply(ab(90, 10))
+    file = shell.write("draft.yaml", ab(50, 50))
+    draft = await shell.value("draft", "write", "-f", file, "--reason", "half and half")
+    name = draft["id"]
+    assert f"{name}   1      affine   open" in await shell.done("draft", "list")
+    shown = yaml.safe_load(await shell.done("draft", "show", name))
+    assert shown["document"] == ab(50, 50).to_value()
+    result = await shell.run("draft", "approve", name)
+    assert (result.exit_code, "PERMISSION_DENIED" in result.stderr) == (1, True)
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert "applied as revision" in await shell.done("draft", "approve", name, "--edit", "1")
+    again = await shell.value("draft", "write", "-f", file)
+    rejected = await shell.value("draft", "reject", again["id"], "--reason", "no")
+    assert (rejected["state"], rejected["decided_by"]) == ("rejected", "somebody-else")
