@@ -28,11 +28,15 @@ from gateway.telemetry.counters import Counters, Series
 
 
 class Arm:
-    """What one arm of one version counts and logs with."""
+    """What one arm of one version counts and logs with.
 
-    __slots__ = ("series", "stream")
+    `fixed`: the shapes of a call's inputs follow from its rows, so a record need not keep them.
+    """
 
-    def __init__(self, series: Series, stream: RecordStream) -> None:
+    __slots__ = ("fixed", "series", "stream")
+
+    def __init__(self, version: Version, series: Series, stream: RecordStream) -> None:
+        self.fixed = version.batches and not any(-1 in spec.shape[1:] or spec.optional for spec in version.inputs)
         self.series = series
         self.stream = stream
 
@@ -158,7 +162,7 @@ class Engine:
         arm.stream.append(
             time_ns() // 1000 - total_ns // 1000,
             request_id,
-            code.value,
+            0 if code is Code.OK else code.value,
             decision.reason,
             decision.revision,
             decision.bucket,
@@ -166,7 +170,7 @@ class Engine:
             call.queue_ns // 1000,
             call.infer_ns // 1000,
             total_ns // 1000,
-            call.shapes,
+            None if arm.fixed else call.shapes,
             call.inputs,
             call.outputs,
             call.wanted,
@@ -256,6 +260,7 @@ class Engine:
 
     def _arm(self, version: Version, arm: str) -> Arm:
         made = Arm(
+            version,
             self._counters.series(version.model, version.name, arm),
             self._log.stream(version.model, version.name, arm, version.inputs, version.outputs, version.digest),
         )
