@@ -1,11 +1,22 @@
 """Fixtures that more than one room uses."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.valkey import Valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Processes that tests start can be interrupted, also where a shell started the tests in its background.
+
+    Such a shell has SIGINT ignored, and what is ignored stays so in every process below.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

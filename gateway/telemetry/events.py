@@ -88,11 +88,12 @@ class Happening:
 class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
-    `workers` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused` the reason by
-    model, `breakers` by "model/arm".
+    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused` the
+    reason by model, `breakers` by "model/arm".
     """
 
     workers: Mapping[str, str] = field(default_factory=dict)
+    restarts: Mapping[str, str] = field(default_factory=dict)
     rules: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -110,6 +111,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
     versions, reasons = _versions(before.versions, gauges)
     after = Observed(
         workers={slot: str(child.get("state")) for slot, child in workers.items()},
+        restarts={slot: str(child.get("restarts")) for slot, child in workers.items()},
         rules=_rules(before.rules, gauges),
         versions=versions,
         refused=_refused(gauges) if gauges else before.refused,
@@ -132,7 +134,9 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
 
 def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, Tree]) -> Iterable[Happening]:
     for slot, state in after.workers.items():
-        if state != before.workers.get(slot, ""):
+        # Between two looks a worker may die and be on its way again: the state is as it was, yet something happened.
+        died = after.restarts[slot] != before.restarts.get(slot, after.restarts[slot])
+        if state != before.workers.get(slot, "") or died:
             child = workers[slot]
             data = {"slot": int(slot), "state": state, "previous": before.workers.get(slot, "")}
             yield Happening("worker.state", slot, data | {key: child.get(key) for key in ("pid", "restarts", "reason")})

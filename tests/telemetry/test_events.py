@@ -36,8 +36,8 @@ def _version(name: str, state: str) -> dict[str, str]:
     return {"model": "m", "version": name, "state": state, "reason": "why"}
 
 
-def child(slot: int, state: str, role: str = "worker") -> Tree:
-    return {"role": role, "slot": slot, "state": state, "pid": 7, "restarts": 1, "reason": "killed"}
+def child(slot: int, state: str, role: str = "worker", restarts: int = 1) -> Tree:
+    return {"role": role, "slot": slot, "state": state, "pid": 7, "restarts": restarts, "reason": "killed"}
 
 
 def told(*moments: Mapping[int, Tree]) -> list[list[str]]:
@@ -129,6 +129,9 @@ def test_each_state_of_a_worker_is_an_event_and_no_other_process_is() -> None:
     _, [happened] = observe(seen, {}, [child(0, "WAITING")])
     expected = {"slot": 0, "state": "WAITING", "previous": "READY", "pid": 7, "restarts": 1, "reason": "killed"}
     assert happened.data == expected
+    starting, _ = observe(Observed(), {}, [child(0, "STARTING", restarts=0)])
+    _, [died] = observe(starting, {}, [child(0, "STARTING", restarts=1)])
+    assert (died.data["state"], died.data["reason"]) == ("STARTING", "killed")
 
 
 _states = st.sampled_from(["LIVE", "STALE", "AHEAD", "STARTING"])
