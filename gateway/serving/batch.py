@@ -33,6 +33,8 @@ MERGED_RUN_NS = 20_000_000
 SMOOTHING = 0.1
 # A run costs about 5 us beside its rows; joining inputs costs 100 us per MiB. Larger rows run one by one.
 MERGED_ROW_BYTES = 65_536
+# Of long runs, one in so many tries what the measures speak against, because they may have changed.
+EXPLORED_RUNS = 64
 
 
 class Batch:
@@ -74,6 +76,11 @@ class Batcher:
         self._queue_limit_ns = 0 if version.config.delays_expired else version.config.default_timeout_us * 1000
         self._row_ns = max(1.0, version.run_us * 1000)
         self._batch_ns = self._row_ns
+        # What a row costs in a run of its own, and in a merged one: 0 until measured. A convolution is dearer merged,
+        # because its data leave the cache; a layer whose weights are read once for all rows is cheaper.
+        self._alone_ns = 0.0
+        self._merged_ns = 0.0
+        self._long_runs = 0
         self._inline = version.run_us * 1000 < INLINE_NS
         self._waiting: deque[Call] = deque()
         self._queued = 0
@@ -173,9 +180,14 @@ class Batcher:
         budget = INLINE_NS if self._inline else MERGED_RUN_NS
         limit = min(self._max_rows, max(1, int(budget / self._row_ns)))
         free = self._parallel - self._running
-        if not self._inline and free > 1:  # several threads are free: share what waits among them
+        if self._inline:
+            return limit
+        if free > 1:  # several threads are free: share what waits among them
             limit = min(limit, max(1, -(-self._queued // free)))
-        return limit
+        self._long_runs += 1
+        alone = 0.0 < self._alone_ns < self._merged_ns
+        exploring = self._long_runs % EXPLORED_RUNS == 0 or (self._merged_ns > 0.0 and not self._alone_ns)
+        return 1 if alone != exploring else limit
 
     # ---- runs ----
 
@@ -237,7 +249,7 @@ class Batcher:
         sliced_at = monotonic_ns()
         answers = _split(calls, outputs)
         output_ns = monotonic_ns() - sliced_at
-        self._learn(max(rows, 1), run.cpu_ns)
+        self._learn(max(rows, 1), run.cpu_ns, merged=len(calls) > 1)
         arm = calls[0].arm
         if arm is not None:
             items = rows if self._version.batches else 1
@@ -274,7 +286,13 @@ class Batcher:
             else:
                 self._run_on_thread([call])
 
-    def _learn(self, rows: int, run_ns: int) -> None:
+    def _learn(self, rows: int, run_ns: int, *, merged: bool) -> None:
+        if not self._inline:
+            row_ns = run_ns / rows
+            if merged:
+                self._merged_ns += SMOOTHING * (row_ns - self._merged_ns) if self._merged_ns else row_ns
+            else:
+                self._alone_ns += SMOOTHING * (row_ns - self._alone_ns) if self._alone_ns else row_ns
         self._batch_ns += SMOOTHING * (run_ns - self._batch_ns)
         self._row_ns += SMOOTHING * (run_ns / rows - self._row_ns)
         self._version.run_us = self._row_ns / 1000

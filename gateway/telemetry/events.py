@@ -88,8 +88,8 @@ class Happening:
 class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
-    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused` the
-    reason by model, `breakers` by "model/arm".
+    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused`
+    the reason by model, `breakers` by "model/arm".
     """
 
     workers: Mapping[str, str] = field(default_factory=dict)

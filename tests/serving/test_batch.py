@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -32,6 +33,7 @@ class Observed(Session):
         self.runs: list[int] = []
         self.threads: set[int] = set()
         self.began = threading.Event()
+        self.costs: Mapping[int, float] = {}
 
     def run(
         self, output_names: Sequence[str] | None, feeds: Mapping[str, Array], terminate: Termination | None = None
@@ -40,6 +42,9 @@ class Observed(Session):
         self.runs.append(first.shape[0] if first.shape else 1)
         self.threads.add(threading.get_ident())
         self.began.set()
+        end = time.thread_time() + self.costs.get(self.runs[-1], 0.0)
+        while time.thread_time() < end:
+            pass
         return super().run(output_names, feeds, terminate)
 
 
@@ -196,6 +201,18 @@ async def test_what_arrives_during_a_run_goes_together(benches: list[Bench]) -> 
     for call in (first, *others):
         await bench.outputs(call)
     assert bench.session.runs == [1, 2]
+
+
+async def test_long_runs_stay_apart_once_a_merged_row_was_measured_dearer(benches: list[Bench]) -> None:
+    bench = Bench(models.slow(1_000), run_us=4_000.0)
+    benches.append(bench)
+    bench.session.costs = {2: 0.05, 3: 0.05, 4: 0.05}  # beside the model's own: CPU seconds of a run, by its rows
+    for _ in range(4):
+        calls = [bench.put(np.ones((1, 64), np.float32)) for _ in range(3)]
+        for call in calls:
+            await bench.outputs(call)
+    assert max(bench.session.runs[:6]) > 1
+    assert bench.session.runs[-3:] == [1, 1, 1]
 
 
 async def test_a_run_that_nobody_waits_for_is_stopped(benches: list[Bench]) -> None:
