@@ -1,0 +1,120 @@
+"""One run of a version's session: the rows of several calls put together, and what came out taken apart again."""
+
+from collections.abc import Sequence
+from time import monotonic_ns, thread_time_ns
+
+import numpy as np
+
+from gateway.serving.call import Array, Call
+from gateway.serving.session import Session, Termination
+from gateway.serving.tensor import TensorSpec
+from gateway.serving.version import Version
+
+
+class Run:
+    """One run of a version over the rows of several calls, and what it took. Made on the loop, executed anywhere."""
+
+    __slots__ = ("_calls", "_config", "_names", "_session", "cpu_ns", "infer_ns", "input_ns", "outputs", "rows")
+
+    def __init__(self, version: Version, session: Session, calls: Sequence[Call], names: Sequence[str]) -> None:
+        self._config = version.config
+        self._session = session
+        self._calls = calls
+        self._names = names
+        self.rows = sum(call.rows for call in calls)
+        self.outputs: Sequence[Array] = ()
+        self.input_ns = 0
+        self.infer_ns = 0
+        self.cpu_ns = 0
+
+    def execute(self, termination: Termination | None) -> None:
+        """`outputs` and the times are there.
+
+        Raises: GatewayError (RunFailed, or InvalidArgument for text that the model cannot take).
+        """
+        config = self._config
+        began = monotonic_ns()
+        feeds = assemble(config.inputs, self._calls)
+        for name, target in config.input_reshapes.items():
+            if name in feeds:
+                feeds[name] = self._reshaped(feeds[name], target)
+        fed = monotonic_ns()
+        # What the run itself takes, without the wait for other threads and processes: the choice of where the next one
+        # happens must not depend on who else was busy.
+        cpu = thread_time_ns()
+        outputs = self._session.run(self._names, feeds, termination)
+        self.cpu_ns = thread_time_ns() - cpu
+        self.input_ns = fed - began
+        self.infer_ns = monotonic_ns() - fed
+        if config.output_reshapes:
+            outputs = [
+                self._reshaped(array, config.output_reshapes[name]) if name in config.output_reshapes else array
+                for name, array in zip(self._names, outputs, strict=True)
+            ]
+        self.outputs = outputs
+
+    def _reshaped(self, array: Array, target: tuple[int, ...]) -> Array:
+        return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
+
+
+def split(calls: Sequence[Call], outputs: Sequence[Array]) -> list[Sequence[Array]]:
+    """The outputs of each call: its rows, and of the outputs those that it asked for."""
+    everything = common_wanted(calls) is None
+    answers: list[Sequence[Array]] = []
+    start = 0
+    for call in calls:
+        stop = start + call.rows
+        own: Sequence[Array] = outputs if len(calls) == 1 else [array[start:stop] for array in outputs]
+        start = stop
+        if call.wanted is not None and everything:
+            own = [own[index] for index in call.wanted]
+        answers.append(own)
+    return answers
+
+
+def common_wanted(calls: Sequence[Call]) -> tuple[int, ...] | None:
+    """The outputs that every call asks for in the same order; None where the run has to give all of them."""
+    wanted = calls[0].wanted
+    return wanted if all(call.wanted == wanted for call in calls) else None
+
+
+def alike(first: Call, other: Call) -> bool:
+    """Whether two calls fit into one run: the same inputs given, equal in every dimension but the first."""
+    return all(
+        (mine is None) == (theirs is None) and (mine is None or theirs is None or mine[1:] == theirs[1:])
+        for mine, theirs in zip(first.shapes, other.shapes, strict=True)
+    )
+
+
+def assemble(specs: Sequence[TensorSpec], calls: Sequence[Call]) -> dict[str, Array]:
+    """The input arrays of one run, the rows of `calls` one after the other.
+
+    Raw bytes are joined once and viewed as an array; nothing else is copied.
+    """
+    feeds: dict[str, Array] = {}
+    rows = sum(call.rows for call in calls)
+    for index, spec in enumerate(specs):
+        shape = calls[0].shapes[index]
+        if shape is None:
+            continue
+        if len(calls) > 1:
+            shape = (rows, *shape[1:])
+        parts = [call.inputs[index] for call in calls]
+        if all(isinstance(part, bytes | memoryview) for part in parts):
+            raw = parts[0] if len(parts) == 1 else b"".join(parts)  # type: ignore[arg-type]
+            feeds[spec.name] = np.frombuffer(raw, spec.datatype.dtype).reshape(shape)  # type: ignore[arg-type]
+        elif len(parts) == 1:
+            feeds[spec.name] = np.asarray(parts[0]).reshape(shape)
+        else:
+            feeds[spec.name] = np.concatenate([_array(call, index, spec) for call in calls])
+    return feeds
+
+
+def _array(call: Call, index: int, spec: TensorSpec) -> Array:
+    part = call.inputs[index]
+    shape = call.shapes[index]
+    if part is None or shape is None:
+        raise ValueError(f"input {spec.name} is missing in one call of a batch")
+    if isinstance(part, bytes | memoryview):
+        return np.frombuffer(part, spec.datatype.dtype).reshape(shape)
+    return part.reshape(shape)
