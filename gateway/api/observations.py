@@ -5,7 +5,15 @@ from collections.abc import AsyncIterator
 from time import time_ns
 
 from gateway.api.drain import Drain
-from gateway.api.route_messages import change_of, entry_message, revision_message, worker_message
+from gateway.api.route_messages import (
+    change_of,
+    entry_message,
+    laggard_texts,
+    replicas_message,
+    revision_message,
+    wait_or_default,
+    worker_message,
+)
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
@@ -51,15 +59,22 @@ class Observations(ControlServicer):
 
     async def Heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
         change = change_of(request.change)
-        epoch, revision = await self._control.heal(change=change, accept_store=request.accept_store)
+        wait_s = wait_or_default(request) or 0.0
+        healed = await self._control.heal(change=change, accept_store=request.accept_store, wait_s=wait_s)
         logger.warning(
             "break-glass: the routing store was healed by %s (%s), revision %d: %s",
             change.actor or "nobody named",
             "the store's state" if request.accept_store else "this worker's routes",
-            revision,
+            healed.revision,
             change.reason or "no reason given",
         )
-        return pb.HealResponse(epoch=epoch, revision=revision)
+        return pb.HealResponse(
+            epoch=healed.epoch,
+            revision=healed.revision,
+            applied_by=healed.applied.workers,
+            laggards=laggard_texts(healed.applied),
+            replicas=replicas_message(healed.replicas),
+        )
 
 
 def _event(happening: Happening) -> pb.Event:

@@ -6,13 +6,14 @@ from typing import Literal, Protocol
 from gateway.errors import Code, InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.records.tail import Row
-from gateway.routing.change import Change, Entry
+from gateway.routing.change import Change, Entry, Replicas
 from gateway.routing.control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
 from gateway.routing.document import RouteDocument, parse
 from gateway.routing.flow import Flow
 from gateway.routing.history import Revision
 from gateway.routing.notation import read_json
 from gateway.routing.route import Route
+from gateway.routing.store_reply import Applied
 from gateway.routing.worker_status import WorkerStatus
 
 DOCUMENT_LIMIT_BYTES = 1 << 20
@@ -86,10 +87,6 @@ def route_message(route: Route) -> pb.Route:
 
 
 def change_message(result: ChangeResult) -> pb.ChangeResponse:
-    laggards = [
-        f"{worker}: {result.applied.errors[worker]}" if worker in result.applied.errors else worker
-        for worker in result.applied.laggards
-    ]
     return pb.ChangeResponse(
         model=result.model,
         revision=result.revision,
@@ -98,10 +95,20 @@ def change_message(result: ChangeResult) -> pb.ChangeResponse:
         commit_us=result.commit_us,
         applied_us=result.applied_us,
         applied_by=result.applied.workers,
-        laggards=laggards,
+        laggards=laggard_texts(result.applied),
         unchanged=result.unchanged,
         restored_revision=result.restored_revision,
+        replicas=None if result.unchanged or not result.commit_us else replicas_message(result.replicas),
     )
+
+
+def laggard_texts(applied: Applied) -> list[str]:
+    """Each worker that had not followed, with what it says about that."""
+    return [f"{name}: {applied.errors[name]}" if name in applied.errors else name for name in applied.laggards]
+
+
+def replicas_message(replicas: Replicas) -> pb.Replicas:
+    return pb.Replicas(known=replicas.known, confirmed=replicas.confirmed)
 
 
 def apply_message(result: ApplyResult) -> pb.ApplyResponse:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.change import change_by_me
+from gateway.cli.change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
-from gateway.cli.options import DEFAULT_SERVER, Output, Server
+from gateway.cli.options import DEFAULT_SERVER, Output, Server, Timeout
 from gateway.cli.output import Format, Value, moment, show
 from gateway.pb import control_pb2
 
@@ -53,13 +53,28 @@ def heal(
         bool, typer.Option("--accept-store", help="Declare right what the store holds; workers drop what they serve.")
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")] = "",
+    timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
     """Settle a store that lost writes: write back the routes that the answering worker serves."""
-    request = control_pb2.HealRequest(accept_store=accept_store, change=change_by_me(reason or "heal"))
+    change, wait = change_by_me(reason or "heal"), wait_for(timeout)
+    request = control_pb2.HealRequest(accept_store=accept_store, change=change, wait=wait)
     with control(server) as stub:
-        answer = stub.Heal(request, timeout=30)
-    value: Value = {"epoch": answer.epoch, "revision": answer.revision, "accepted_store": accept_store}
+        answer = stub.Heal(request, timeout=timeout + 10)
+    value: Value = {
+        "epoch": answer.epoch,
+        "revision": answer.revision,
+        "accepted_store": accept_store,
+        "applied_by": list(answer.applied_by),
+        "laggards": list(answer.laggards),
+        "replicas": replicas_value(answer.replicas),
+    }
     done = "the store's routes are declared right" if accept_store else "the served routes are written back"
-    show(value, output, note=f"{done}: epoch {answer.epoch}, revision {answer.revision}")
+    facts = [
+        f"{done}: epoch {answer.epoch}, revision {answer.revision}",
+        f"{len(answer.applied_by)} workers follow",
+        kept_by(answer.replicas),
+    ]
+    show(value, output, note="; ".join(filter(None, facts)))
+    complain(answer.laggards)

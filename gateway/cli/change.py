@@ -36,6 +36,7 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
         "applied_ms": change.applied_us / 1000,
         "applied_by": list(change.applied_by),
         "laggards": list(change.laggards),
+        "replicas": replicas_value(change.replicas) if change.HasField("replicas") else None,
     }
 
 
@@ -46,11 +47,19 @@ def verdict(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
     return "would be committed" if dry_run else "committed"
 
 
+def replicas_value(replicas: control_pb2.Replicas) -> dict[str, Value]:
+    return {"known": replicas.known, "confirmed": replicas.confirmed}
+
+
+def kept_by(replicas: control_pb2.Replicas) -> str:
+    """How many of the store's replicas have it, "" where it has none."""
+    return f"on {replicas.confirmed} of {replicas.known} replicas" if replicas.known else ""
+
+
 def took(change: control_pb2.ChangeResponse) -> str:
-    """How long it took until everybody followed, "" if nobody was waited for."""
-    if not change.applied_us:
-        return ""
-    return f"{change.applied_us / 1000:.1f} ms by {len(change.applied_by)} workers"
+    """How long it took until everybody followed, if anybody was waited for, and which replicas would keep it."""
+    after = f"{change.applied_us / 1000:.1f} ms by {len(change.applied_by)} workers" if change.applied_us else ""
+    return ", ".join(part for part in (after, kept_by(change.replicas)) if part)
 
 
 def complain(laggards: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.apply import apply
-from gateway.cli.change import ExpectRevision, change_by_me, change_value, complain, took, wait_for
+from gateway.cli.change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
 from gateway.cli.client import control
 from gateway.cli.options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.cli.output import Format, Value, moment, show
@@ -123,11 +123,12 @@ def rollback(
     )
     with control(server) as stub:
         change = stub.Rollback(request, timeout=timeout + 10)
-    note = (
-        f"{model}: revision {change.restored_revision} is active again as revision {change.revision}; "
-        f"{len(change.applied_by)} workers follow after {change.applied_us / 1000:.1f} ms"
-    )
-    show(change_value(change), output, note=note)
+    facts = [
+        f"{model}: revision {change.restored_revision} is active again as revision {change.revision}",
+        f"{len(change.applied_by)} workers follow after {change.applied_us / 1000:.1f} ms",
+        kept_by(change.replicas),
+    ]
+    show(change_value(change), output, note="; ".join(filter(None, facts)))
     complain(change.laggards)
 
 

@@ -77,7 +77,7 @@ class ApplyResponse(_message.Message):
     def __init__(self, change: _Optional[_Union[ChangeResponse, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., moved_buckets: _Optional[int] = ...) -> None: ...
 
 class ChangeResponse(_message.Message):
-    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision")
+    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision", "replicas")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class ChangeResponse(_message.Message):
     LAGGARDS_FIELD_NUMBER: _ClassVar[int]
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     previous_revision: int
@@ -98,7 +99,16 @@ class ChangeResponse(_message.Message):
     laggards: _containers.RepeatedScalarFieldContainer[str]
     unchanged: bool
     restored_revision: int
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ...) -> None: ...
+    replicas: Replicas
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ...) -> None: ...
+
+class Replicas(_message.Message):
+    __slots__ = ("known", "confirmed")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    known: int
+    confirmed: int
+    def __init__(self, known: _Optional[int] = ..., confirmed: _Optional[int] = ...) -> None: ...
 
 class GetRouteRequest(_message.Message):
     __slots__ = ("model", "revision")
@@ -649,20 +659,28 @@ class RejectRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
 
 class HealRequest(_message.Message):
-    __slots__ = ("accept_store", "change")
+    __slots__ = ("accept_store", "change", "wait")
     ACCEPT_STORE_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     accept_store: bool
     change: Change
-    def __init__(self, accept_store: _Optional[bool] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
+    wait: WaitFor
+    def __init__(self, accept_store: _Optional[bool] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
 
 class HealResponse(_message.Message):
-    __slots__ = ("epoch", "revision")
+    __slots__ = ("epoch", "revision", "applied_by", "laggards", "replicas")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_BY_FIELD_NUMBER: _ClassVar[int]
+    LAGGARDS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     revision: int
-    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    applied_by: _containers.RepeatedScalarFieldContainer[str]
+    laggards: _containers.RepeatedScalarFieldContainer[str]
+    replicas: Replicas
+    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("model", "to_revision", "change", "wait")

@@ -18,8 +18,9 @@ from gateway.routing.document import RouteDocument
 from gateway.routing.flow import flows, moved
 from gateway.routing.history import Revision, readable, route_of, step_before
 from gateway.routing.redis_store import RedisStore
+from gateway.routing.settlement import Healed, heal, settle
 from gateway.routing.snapshot import Route, Snapshot, propose
-from gateway.routing.store_reply import Applied, Current, StoreState, loss
+from gateway.routing.store_reply import Applied, Current, loss
 from gateway.routing.worker_status import WorkerStatus
 
 ATTEMPTS = 64
@@ -246,26 +247,14 @@ class Control:
         """Every live worker, and the revision that they should be at."""
         return await self._store.workers(), (await self._store.state()).revision
 
-    async def heal(self, *, change: Change, accept_store: bool = False) -> tuple[str, int]:
-        """Epoch and revision after a store that lost writes was settled: by writing back what this worker serves, or
-        by declaring the store right.
+    async def heal(self, *, change: Change, accept_store: bool = False, wait_s: float = 0.0) -> Healed:
+        """A store that lost writes, settled by writing back what this worker serves or by declaring the store right,
+        once every live worker follows it, or at the timeout: see `settlement.heal`.
 
         Raises: FailedPrecondition (the store lost nothing; another worker knows more than this one).
         """
-        snapshot, store = self._snapshot(), await self._store.state()
-        if not loss(snapshot.epoch, snapshot.revision, store):
-            raise FailedPrecondition("the routing store has lost nothing that this worker serves by")
-        return await self._settle(None if accept_store else snapshot, store, change)
-
-    async def _settle(self, local: Snapshot | None, store: StoreState, change: Change) -> tuple[str, int]:
-        workers = await self._store.workers()
-        brothers = [worker for worker in workers if local is not None and worker.epoch == local.epoch]
-        for worker in brothers:
-            if local is not None and worker.revision > local.revision:
-                raise FailedPrecondition(
-                    f"worker {worker.id!r} serves revision {worker.revision}, this one {local.revision}: ask again"
-                )
-        return await self._store.heal(store, local, change, beyond=max((w.head for w in brothers), default=0))
+        wait_s = min(wait_s, WAIT_LIMIT_S)
+        return await heal(self._store, self._snapshot, change, accept_store=accept_store, wait_s=wait_s)
 
     async def _current(self, model: str) -> tuple[Current, Route | None]:
         """What a proposal builds on. An empty store gets the served rules back first: nobody else's are lost by it.
@@ -282,7 +271,7 @@ class Control:
                 break
             why = Change(actor="gateway", reason="the store was empty", source="gateway")
             try:
-                await self._settle(snapshot, await self._store.state(), why)
+                await settle(self._store, snapshot, await self._store.state(), why)
             except StoreReplaced:
                 continue
         raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first")

@@ -11,6 +11,7 @@ from gateway.routing.change import (
     Committed,
     Entry,
     Proposal,
+    Replicas,
     Settlement,
     StoreReplaced,
     operation,
@@ -155,8 +156,9 @@ class RedisStore:
         while True:
             applied = _judge(statuses, revision, epoch)
             left_ms = int((deadline - monotonic()) * 1000)
-            if left_ms <= 0 or all(statuses[name].refusal_of(revision, epoch) for name in applied.laggards):
-                return applied
+            final = all(statuses[name].refusal_of(revision, epoch) for name in applied.laggards)
+            if final or left_ms <= 0:
+                return replace(applied, final=final)
             block = ("XREAD", "BLOCK", min(BLOCK_MS, left_ms), "STREAMS", self.keys.acknowledgements, last)
             entries = read_entries(await self._link.call(*block))
             if not entries:
@@ -170,10 +172,10 @@ class RedisStore:
 
     async def heal(
         self, seen: StoreState, local: Snapshot | None, change: Change, *, beyond: int = 0
-    ) -> tuple[str, int]:
-        """Epoch and revision after a store that lost writes was settled: with `local` these routes are written back
-        under their old epoch and a revision `beyond` all that workers have seen, without it the store's own state is
-        declared right and workers drop theirs.
+    ) -> tuple[str, int, Replicas]:
+        """Epoch and revision after a store that lost writes was settled, and how many replicas have that: with `local`
+        these routes are written back under their old epoch and a revision `beyond` all that workers have seen, without
+        it the store's own state is declared right and workers drop theirs.
 
         Raises: StoreReplaced if the store is no longer as it was `seen`.
         """
@@ -185,10 +187,10 @@ class RedisStore:
         arguments += [change.actor, change.reason, change.source, self.keys.history("")]
         for model, compiled in local.routes.items() if local else ():
             arguments += [model, committed_text(compiled.route), compiled.route.revision]
-        answer = await self._link.script(HEAL, keys, arguments)
+        answer, replicas = await self._link.written(HEAL, keys, arguments)
         if text(answer[0]) != "done":
             raise StoreReplaced(text(answer[1]))
-        return text(answer[2]), number(answer[1])
+        return text(answer[2]), number(answer[1]), replicas
 
     async def _last_acknowledgement(self) -> str:
         entries = await self._link.call("XREVRANGE", self.keys.acknowledgements, "+", "-", "COUNT", 1)

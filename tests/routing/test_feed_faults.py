@@ -134,18 +134,19 @@ async def test_lost_writes_keep_the_newer_rules_until_an_operator_settles_it(val
         assert [share_of(one.snapshot) for one in feeds] == [20, 20]
         with pytest.raises(FailedPrecondition, match="at revision 1, this worker at 2"):
             await control.apply(document(share=30), change=BY)
-        _epoch, revision = await control.heal(change=BY)
-        assert revision == 3
-        await until(lambda: live(*feeds))
+        healed = await control.heal(change=BY, wait_s=DEADLINE_S)
+        assert (healed.revision, len(healed.applied.workers), healed.applied.laggards) == (3, 2, ())
+        assert live(*feeds)
         assert [(share_of(one.snapshot), one.snapshot.revision) for one in feeds] == [(20, 3)] * 2
         with pytest.raises(FailedPrecondition, match="lost nothing"):
             await control.heal(change=BY)
 
         await store._link.call("DECR", store.keys.revision)
         await lose()
-        epoch, _revision = await control.heal(change=BY, accept_store=True)
+        accepted = await control.heal(change=BY, accept_store=True)  # for nobody is waited
+        assert accepted.applied.workers == ()
         await until(lambda: [share_of(one.snapshot) for one in feeds] == [10, 10])
-        assert {one.snapshot.epoch for one in feeds} == {epoch}
+        assert {one.snapshot.epoch for one in feeds} == {accepted.epoch}
         await control.apply(document(share=40), change=BY, wait_s=DEADLINE_S)
         assert [share_of(one.snapshot) for one in feeds] == [40, 40]
 
