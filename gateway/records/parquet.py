@@ -1,4 +1,4 @@
-"""Blocks to Arrow to Parquet files. The only module that imports pyarrow; a worker never loads it."""
+"""Blocks to Arrow to Parquet files. Imports pyarrow, which a worker never loads."""
 
 import base64
 import os
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from gateway.records.block import MAX_TENSOR_BYTES, Mode
 from gateway.records.explode import Explosion, explode, positions
+from gateway.records.label import request_hash
 from gateway.records.reading import Array, Block, Column, readable
 from gateway.records.sampling import Kept
 from gateway.records.schema import fixed_bytes, is_batched, is_flat, width
@@ -87,6 +88,17 @@ def split_by_hour(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield f"date={text[:-3]}/hour={text[-2:]}", chosen
 
 
+def answered(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows that somebody got an answer from, as what labels name them by: request hash, row index, arrival.
+
+    Units: arrival in microseconds since the epoch.
+    """
+    real = pc.and_(pc.equal(rows.column("status"), 0), pc.invert(rows.column("is_shadow")))
+    chosen = rows.select(["request_hash", "row_index", "ts"]).filter(real)
+    hashes, indices, moments = (chosen.column(name) for name in chosen.column_names)
+    return hashes.to_numpy(), indices.cast(pa.int64()).to_numpy(), moments.cast(pa.int64()).to_numpy()
+
+
 def join(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of the rows of all, in order."""
     return pa.concat_tables(tables).unify_dictionaries()
@@ -109,7 +121,7 @@ def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
             file,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[*_DICTIONARY, *texts],
+            use_dictionary=[name for name in (*_DICTIONARY, *texts) if name in rows.column_names],
             row_group_size=_ROW_GROUP,
         )
         file.flush()
@@ -126,6 +138,7 @@ def _metadata(block: Block, segment: Segment, exploded: Explosion) -> Columns:
     return {
         "ts": pa.array(_plain(records["ts_us"])).cast(pa.timestamp("us", "UTC")),
         "request_id": pa.array(block.ids, pa.string()).take(pa.array(exploded.records)),
+        "request_hash": pa.array(_hashes(block.ids)[exploded.records]),
         "row_index": pa.array(exploded.row_index.astype("<i4")),
         "batch_size": pa.array(exploded.sizes[exploded.records].astype("<i4")),
         "model": _constant(schema.model, total),
@@ -152,6 +165,10 @@ def _metadata(block: Block, segment: Segment, exploded: Explosion) -> Columns:
         "wal_seq": pa.array(np.full(total, segment.seq, "<i8")),
         "record": pa.array(numbers.astype("<i8")),
     }
+
+
+def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    return np.fromiter(map(request_hash, ids), np.uint64, len(ids))
 
 
 def _flat(column: Column, exploded: Explosion, name: str, hidden: tuple[int, ...]) -> Columns:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gateway.records.block import DIGEST, HEAD, ROW, Layout, Mode
 from gateway.records.frame import Damage, Frame, Kind, scan
+from gateway.records.label import Label, decode_labels
 from gateway.records.schema import StreamSchema, fixed_bytes, is_batched, width
 from gateway.records.segment import Segment
 from gateway.serving.tensor import Datatype, TensorSpec
@@ -73,9 +74,13 @@ class Block:
 
 @dataclass(slots=True)
 class SegmentContent:
-    """What a segment holds: its blocks, what could not be read, and what its writer counted."""
+    """What a segment holds: its blocks, what could not be read, and what its writer counted.
+
+    `labels`: those of each LABELS frame, with the number of the first.
+    """
 
     blocks: list[Block] = field(default_factory=list)
+    labels: list[tuple[int, list[Label]]] = field(default_factory=list)
     damages: list[tuple[Damage, str]] = field(default_factory=list)
     header: dict[str, object] | None = None
     seal: dict[str, object] | None = None
@@ -157,6 +162,8 @@ def _take(frame: Frame, schemas: dict[int, StreamSchema], content: SegmentConten
     if frame.kind == Kind.ROWS:
         stream, _ = peek_rows(frame.body)
         content.blocks.append(decode(frame.body, schemas[stream]))
+    elif frame.kind == Kind.LABELS:
+        content.labels.append(decode_labels(frame.body))
     elif frame.kind == Kind.FILE:
         content.header = dict(json.loads(bytes(frame.body[1:])))
     elif frame.kind == Kind.SEAL:

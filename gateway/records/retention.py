@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import strptime
 
-_PARTITION = re.compile(r"model=[^/]+/version=[^/]+/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/[^/]+\.parquet")
+_PARTITION = re.compile(
+    r"(?:model=[^/]+/version=[^/]+|feedback/model=[^/]+)/date=(\d{4}-\d\d-\d\d)(?:/hour=(\d\d))?/[^/]+\.parquet"
+)
+_LAYOUTS = ("model=*/version=*/date=*/hour=*/*.parquet", "feedback/model=*/date=*/*.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class RetentionLimits:
 
 @dataclass(frozen=True, slots=True, order=True)
 class StoredFile:
-    """A file by age: the end of the hour that its rows are from, or when it was last written."""
+    """A file by age: the end of the time that its rows are from, or when it was last written."""
 
     until_s: float
     path: Path
@@ -48,14 +51,17 @@ def expired(files: Iterable[StoredFile], *, now_s: float, max_age_s: float, max_
 
 
 def lake_files(lake: Path) -> Iterator[StoredFile]:
-    """The Parquet files that the compactor made, with the end of their hour; nothing else below the lake."""
-    for path in lake.glob("model=*/version=*/date=*/hour=*/*.parquet"):
+    """The Parquet files that the compactor made, with the end of their hour (labels: of the day of their receipt).
+
+    Nothing else below the lake.
+    """
+    for path in (path for layout in _LAYOUTS for path in lake.glob(layout)):
         match = _PARTITION.fullmatch(path.relative_to(lake).as_posix())
         if match is None or path.is_symlink():
             continue
         try:
-            begin = timegm(strptime(f"{match[1]} {match[2]}", "%Y-%m-%d %H"))
-            yield StoredFile(begin + 3600.0, path, path.stat().st_size)
+            begin = timegm(strptime(f"{match[1]} {match[2] or '00'}", "%Y-%m-%d %H"))
+            yield StoredFile(begin + (3600.0 if match[2] else 86400.0), path, path.stat().st_size)
         except (ValueError, OSError):
             continue
 

@@ -41,10 +41,10 @@ class SegmentLimits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """An encoded ROWS body and the stream it belongs to."""
+    """An encoded body and the stream it belongs to; a body that explains itself (LABELS) has no schema."""
 
     stream: int
-    schema: StreamSchema
+    schema: StreamSchema | None
     body: bytes
 
 
@@ -150,9 +150,10 @@ class WalWriter:
         parts: list[bytes] = []
         declared: dict[int, StreamSchema] = {}
         for chunk in chunks:
-            if chunk.stream not in current.schemas and chunk.stream not in declared:
-                declared[chunk.stream] = chunk.schema
-                parts.append(self._schema_frame(current, chunk.stream, chunk.schema))
+            schema = chunk.schema
+            if schema is not None and chunk.stream not in current.schemas and chunk.stream not in declared:
+                declared[chunk.stream] = schema
+                parts.append(self._schema_frame(current, chunk.stream, schema))
             parts.append(frame(chunk.body, seed=current.segment.seed))
         written = _append(current, b"".join(parts))
         current.schemas.update(declared)

@@ -5,7 +5,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
@@ -92,6 +92,7 @@ class Events:
 class Log:
     rate: float
     buffer_bytes: int
+    sinks: str = field(default="", repr=False)  # their URLs, which may hold passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,11 @@ class Config:
     def log_dir(self) -> Path:
         """Where the prediction log is kept: the workers' write-ahead logs, and what becomes of them."""
         return self.process.data_dir / "log"
+
+    @property
+    def published_dir(self) -> Path:
+        """Where the compactor and the sinks put their metrics for the control process."""
+        return self.run_dir / "published"
 
     @property
     def wal_dir(self) -> Path:
@@ -204,9 +210,9 @@ _SECTIONS: Final[dict[str, Any]] = {
 def from_json(line: str | bytes) -> Config:
     """The configuration that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
     raw = json.loads(line)
-    for section, field in (("models", "repository"), ("process", "data_dir"), ("events", "webhook_secret_file")):
-        if raw[section][field] is not None:
-            raw[section][field] = Path(raw[section][field])
+    for section, name in (("models", "repository"), ("process", "data_dir"), ("events", "webhook_secret_file")):
+        if raw[section][name] is not None:
+            raw[section][name] = Path(raw[section][name])
     sections = {name: section(**raw[name]) for name, section in _SECTIONS.items()}
     return Config(**sections, warnings=tuple(raw.get("warnings", ())))
 

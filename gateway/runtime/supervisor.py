@@ -50,7 +50,13 @@ def _tethered(name: str) -> tuple[str, ...]:
 
 def _for_compactor(settings: Settings) -> str:
     config = settings.config
-    return json.dumps({"log_directory": str(config.wal_dir), "lake_directory": str(config.lake_dir)})
+    return json.dumps(
+        {
+            "log_directory": str(config.wal_dir),
+            "lake_directory": str(config.lake_dir),
+            "published_directory": str(config.published_dir),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

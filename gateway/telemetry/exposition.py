@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from gateway.errors import Code
 from gateway.telemetry import names
 from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS
+from gateway.telemetry.published import Samples
 from gateway.telemetry.statistics import VersionStatistics, statistics
 from gateway.telemetry.sums import Tree, branch, whole, wholes
 
@@ -39,6 +40,7 @@ class View:
     processes: tuple[Tree, ...]
     version: str
     events: Tree = field(default_factory=dict)
+    published: Samples = field(default_factory=dict)
 
 
 def text(view: View, accept: str = "") -> tuple[bytes, str]:
@@ -70,6 +72,8 @@ class _Collected(Collector):
         yield from _arms_of_workers(view.gauges)
         yield from _processes(view.processes)
         yield from _events(view.events)
+        yield _one(names.LABELS, branch(view.sums, "labels").items())
+        yield from _published(view.published)
         build = _metric(names.BUILD)
         build.add_sample("gateway_build_info", {"version": view.version}, 1)
         yield build
@@ -232,6 +236,14 @@ def _events(counts: Tree) -> Iterator[Metric]:
     if "waiting" in counts:
         waiting.add_sample(waiting.name, {}, whole(counts, "waiting"))
     yield waiting
+
+
+def _published(found: Samples) -> Iterator[Metric]:
+    for name in names.PUBLISHED:
+        metric = _metric(name)
+        for suffix, labels, value in found.get(name.name, ()):
+            metric.add_sample(f"{name.name}{suffix}", labels, value)
+        yield metric
 
 
 def _series(sums: Tree) -> Iterator[tuple[dict[str, str], Tree]]:

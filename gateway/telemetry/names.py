@@ -70,6 +70,23 @@ SHADOW_DIFFERENCE: Final = MetricName(
 
 LOG_ROWS: Final = MetricName("gateway_log_rows", "counter", ("outcome",), "Rows of the prediction log: seen, ...")
 LOG_DROPPED: Final = MetricName("gateway_log_dropped", "counter", ("reason",), "Rows that were lost, and why.")
+LABELS: Final = MetricName(
+    "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."
+)
+LABEL_COVERAGE: Final = MetricName(
+    "label_coverage_ratio", "gauge", _VERSION, "Share of the rows answered in the last seven days that have a label."
+)
+LABEL_DELAY: Final = MetricName(
+    "label_delay_seconds", "histogram", ("model",), "From the arrival of a request to the receipt of its first label."
+)
+LABELS_UNMATCHED: Final = MetricName(
+    "label_unmatched", "counter", ("model",), "Labels of rows that are not among those logged in the last seven days."
+)
+SINK_LAG: Final = MetricName("predlog_sink_lag_rows", "gauge", ("sink",), "Rows that wait for a sink.")
+SINK_ERRORS: Final = MetricName("predlog_sink_errors", "counter", ("sink",), "Deliveries that failed.")
+SINK_ROWS: Final = MetricName(
+    "predlog_sink_rows", "counter", ("sink", "outcome"), "Rows of a sink: delivered, expired, refused, evicted."
+)
 
 VERSION_STATE: Final = MetricName(
     "gateway_version_state", "gauge", ("worker", *_VERSION, "state"), "1 for the state of a version in a worker."
@@ -98,3 +115,6 @@ NV_QUEUE_US: Final = MetricName("nv_inference_queue_duration_us", "unknown", _VE
 NV_INPUT_US: Final = MetricName("nv_inference_compute_input_duration_us", "unknown", _VERSION, "Time on inputs.")
 NV_INFER_US: Final = MetricName("nv_inference_compute_infer_duration_us", "unknown", _VERSION, "Time in the model.")
 NV_OUTPUT_US: Final = MetricName("nv_inference_compute_output_duration_us", "unknown", _VERSION, "Time on outputs.")
+
+# What other processes than workers publish (gateway.telemetry.published).
+PUBLISHED: Final = (LABEL_COVERAGE, LABEL_DELAY, LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS)

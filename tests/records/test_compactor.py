@@ -46,7 +46,8 @@ async def test_a_batch_is_one_row_per_instance_with_the_columns_of_the_layout(tm
     assert path.name.startswith("gw-w3-1234567890abcdef1234567890abcdef-0-0-")
     table = pq.read_table(path, partitioning=None)
     assert table.column_names == [
-        *("ts", "request_id", "row_index", "batch_size", "model", "version", "version_digest", "arm", "is_shadow"),
+        *("ts", "request_id", "request_hash", "row_index", "batch_size", "model", "version", "version_digest"),
+        *("arm", "is_shadow"),
         *("primary_version", "rule_rev", "reason", "bucket", "status", "queue_us", "infer_us", "total_us", "sample_p"),
         "sample_reason",
         *("redaction_rev", "gateway", "worker", "boot", "wal_seq", "record", "f.x_0", "f.x_1", "f.x_2", "f.x_3"),
