@@ -159,7 +159,8 @@ async def serve(settings: Settings, line: Lifeline) -> None:
     herald = Herald(config, settings.instance, wall_s=time.time, draw=random.random)
     control.attach(herald)
     operations = {"counters": control.counters, "farewell": control.farewell, "state": control.state}
-    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready, "/events": herald.page}
+    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
+    pages["/events"] = herald.page.answer
     http = HttpServer(config.listen.host, config.listen.metrics_port, pages)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))

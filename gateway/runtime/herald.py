@@ -15,8 +15,8 @@ from typing import Final
 from gateway.routing.change import Entry
 from gateway.routing.change_log import ChangeLog
 from gateway.runtime.config import Config
-from gateway.runtime.httpd import Answer, Request
-from gateway.telemetry.events import LINES_TYPE, Event, EventLog, Observed, observe
+from gateway.runtime.event_page import EventPage
+from gateway.telemetry.events import Event, EventLog, Observed, observe
 from gateway.telemetry.sums import Tree
 from gateway.telemetry.webhooks import OUTCOMES, Patience, Webhook, secret_bytes
 
@@ -55,6 +55,7 @@ class Herald:
         self._environment = f"/gateway/{store.environment}"
         self._host = f"{self._environment}/{socket.gethostname()}"
         self.events = EventLog()
+        self.page = EventPage(self.events)
         self._observed, cursor = _restored(self._kept, instance, self._store)
         self._changes = ChangeLog(store.redis_url, store.environment, cursor=cursor)
         self._told = ""
@@ -81,10 +82,6 @@ class Herald:
             at_us = int(self._wall_s() * 1e6)
             self.events.add(Event(one.type, self._host, uuid.uuid4().hex, at_us, one.subject, one.data))
         self._keep()
-
-    async def page(self, request: Request) -> Answer:
-        """The newest events, one a line; those after the one that `Last-Event-ID` names."""
-        return Answer(self.events.lines(request.headers.get("last-event-id", "")), LINES_TYPE)
 
     def counts(self) -> Tree:
         """Events by type; with a webhook what became of them, and how many wait."""

@@ -1,15 +1,18 @@
 """A small HTTP/1.1 server for operators: GET of a few fixed paths, bounded in every direction.
 
-It serves scrapes, probes and a page, not applications, so it keeps no connection open: one request, one answer.
+It serves scrapes, probes and a few pages, not applications, so it keeps no connection for a second request. A page may
+go on for as long as its reader takes what comes.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import parse_qsl
 
 _HEAD_LIMIT_BYTES: Final = 16 << 10
 _REQUEST_LIMIT_S: Final = 10.0
@@ -22,15 +25,19 @@ class Request:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """`then` is what follows the body, piece by piece; such an answer ends with its connection."""
+
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
+    then: AsyncGenerator[bytes, None] | None = None
 
 
 Page = Callable[[Request], Awaitable[Answer]]
@@ -44,7 +51,7 @@ class HttpServer:
         self._port = port
         self._pages = dict(pages)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Raises: OSError if the port cannot be had."""
@@ -58,23 +65,30 @@ class HttpServer:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-            for writer in list(self._open):
-                writer.transport.abort()
+            for task in self._serving:
+                task.cancel()
+            if self._serving:
+                await asyncio.wait(self._serving)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             async with asyncio.timeout(_REQUEST_LIMIT_S):
                 answer, head_only = await self._exchange(reader)
                 writer.write(_encode(answer, head_only=head_only))
                 await writer.drain()
+            if answer.then is not None and not head_only:
+                await _go_on(answer.then, writer)
+            async with asyncio.timeout(_REQUEST_LIMIT_S):
                 writer.close()
                 await writer.wait_closed()
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client went away or is too slow
         finally:
-            self._open.discard(writer)
+            self._serving.discard(task)
             writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
@@ -99,6 +113,15 @@ class HttpServer:
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+async def _go_on(pieces: AsyncGenerator[bytes, None], writer: asyncio.StreamWriter) -> None:
+    """Writes the pieces as they come. Raises: TimeoutError if the reader does not take one in time."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            writer.write(piece)
+            async with asyncio.timeout(_REQUEST_LIMIT_S):
+                await writer.drain()
+
+
 def _parse(head: bytes) -> Request:
     """Raises: ValueError if it is not a request's head."""
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -112,7 +135,8 @@ def _parse(head: bytes) -> Request:
             if not colon:
                 raise ValueError("a header without a colon")
             headers[name.strip().lower()] = value.strip()
-    return Request(method, target.split("?", 1)[0], headers)
+    path, _, query = target.partition("?")
+    return Request(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)))
 
 
 def _plain(status: HTTPStatus) -> Answer:
@@ -120,9 +144,10 @@ def _plain(status: HTTPStatus) -> Answer:
 
 
 def _encode(answer: Answer, *, head_only: bool) -> bytes:
+    length = {} if answer.then is not None else {"Content-Length": str(len(answer.body))}
     headers = {
         "Content-Type": answer.content_type,
-        "Content-Length": str(len(answer.body)),
+        **length,
         "Connection": "close",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",

@@ -52,6 +52,7 @@ class EventLog:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self._count = 0
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -61,18 +62,24 @@ class EventLog:
 
     def add(self, event: Event) -> None:
         self.counts[event.type] += 1
+        self._count += 1
         self._events.append(event)
         for listener in self._listeners:
             listener(event)
 
-    def after(self, event_id: str = "") -> list[Event]:
-        """The events that followed this one, oldest first; all that are kept if it is none of them."""
+    def after(self, event_id: str = "") -> tuple[list[Event], int]:
+        """The events that followed this one, oldest first, and the place to go on from with `since`.
+
+        All that are kept if it is none of them.
+        """
         events = list(self._events)
         ids = [event.id for event in events]
-        return events[ids.index(event_id) + 1 :] if event_id in ids else events
+        return events[ids.index(event_id) + 1 :] if event_id in ids else events, self._count
 
-    def lines(self, event_id: str = "") -> bytes:
-        return "".join(event.to_json() + "\n" for event in self.after(event_id)).encode()
+    def since(self, position: int) -> tuple[list[Event], int]:
+        """What was added from a place on, as far as it is kept, and the place to go on from."""
+        missing = min(self._count - position, len(self._events))
+        return [self._events[index - missing] for index in range(missing)], self._count
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ async def test_the_product_needs_no_more_rights_than_are_published(
         _dies(product)
         until(lambda: "route.applied" in {one["type"] for one in taken}, 20, "the event of a route")
         until(lambda: any(one["data"].get("reason") == "killed by SIGKILL" for one in taken), 20, "a worker's death")
-        kinds = {json.loads(line)["type"] for line in product.page("/events").splitlines()}
+        kinds = {json.loads(line)["type"] for line in product.page("/events?follow=false").splitlines()}
         assert {"route.applied", "version.ready", "worker.state"} <= kinds
         assert product.metrics()['gateway_webhook_total{outcome="retried"}'] >= 1
         product.stop()

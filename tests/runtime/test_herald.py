@@ -46,7 +46,7 @@ async def running(herald: Herald) -> AsyncIterator[None]:
 
 
 def types(herald: Herald) -> list[str]:
-    return [event.type for event in herald.events.after()]
+    return [event.type for event in herald.events.after()[0]]
 
 
 async def test_every_change_is_told_even_to_a_receiver_that_fails_first(valkey: Valkey, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_a_successor_goes_on_where_the_last_one_stopped(valkey: Valkey, tm
         async with running(second):
             second.observe({0: ready}, ())
             await until(lambda: types(second) == ["route.applied"])
-            assert second.events.after()[0].data["revision"] == 3
+            assert second.events.after()[0][0].data["revision"] == 3
         another_run = herald_of(config, "run-2")
         another_run.observe({0: ready}, ())
         assert types(another_run) == ["version.ready"]
@@ -116,12 +116,10 @@ async def test_events_are_shown_and_counted_on_the_port_for_operators(valkey: Va
     control.attach(herald)
     herald.observe({}, [{"role": "worker", "slot": 0, "state": "READY", "pid": 1}])
     herald.observe({}, [{"role": "worker", "slot": 0, "state": "WAITING", "pid": 1}])
-    page = await herald.page(Request("GET", "/events", {}))
+    page = await herald.page.answer(Request("GET", "/events", query={"follow": "false"}))
     first, second = [json.loads(line) for line in page.body.splitlines()]
     assert [one["data"]["state"] for one in (first, second)] == ["READY", "WAITING"]
     assert first["source"].startswith("/gateway/default/")
-    later = await herald.page(Request("GET", "/events", {"last-event-id": first["id"]}))
-    assert [json.loads(line)["id"] for line in later.body.splitlines()] == [second["id"]]
     metrics = (await control.metrics(Request("GET", "/metrics", {}))).body.decode()
     assert 'gateway_events_total{type="worker.state"} 2.0' in metrics
     await herald._changes.aclose()

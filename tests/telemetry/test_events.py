@@ -68,12 +68,20 @@ def test_the_newest_events_are_kept_and_can_be_continued_from() -> None:
     for number in range(KEPT + 5):
         events.add(event(number))
     assert len(heard) == KEPT + 5
-    assert [one.id for one in events.after()] == [f"id-{n}" for n in range(5, KEPT + 5)]
-    assert [one.id for one in events.after(f"id-{KEPT + 2}")] == [f"id-{KEPT + 3}", f"id-{KEPT + 4}"]
-    assert events.after(f"id-{KEPT + 4}") == []
-    assert len(events.after("id-0")) == KEPT  # forgotten: all that there is
-    assert [json.loads(line)["data"]["n"] for line in events.lines(f"id-{KEPT + 3}").splitlines()] == [KEPT + 4]
+    known, position = events.after()
+    assert [one.id for one in known] == [f"id-{n}" for n in range(5, KEPT + 5)]
+    assert [one.id for one in events.after(f"id-{KEPT + 2}")[0]] == [f"id-{KEPT + 3}", f"id-{KEPT + 4}"]
+    assert events.after(f"id-{KEPT + 4}") == ([], position)
+    assert len(events.after("id-0")[0]) == KEPT  # forgotten: all that there is
     assert events.counts == {"route.applied": KEPT + 5}
+    assert events.since(position) == ([], position)
+    for number in range(2):
+        events.add(event(number))
+    found, further = events.since(position)
+    assert [one.id for one in found] == ["id-0", "id-1"]
+    for number in range(KEPT + 2):
+        events.add(event(number))
+    assert [one.id for one in events.since(further)[0]] == [f"id-{n}" for n in range(2, KEPT + 2)]
 
 
 def test_a_store_that_is_away_is_one_event_however_many_workers_say_so() -> None:
