@@ -15,6 +15,8 @@ INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS
 # Its wheel holds the flights that a demo model learns from. What it depends on is not wanted, so it lies in a folder of
 # its own, where pip does not miss that.
 FLIGHTS := popmon==1.4.12
+# Real data with a known answer, for tests of drift alone: California housing and employment in Massachusetts; weather.
+ANSWERS := nannyml==0.13.1 vega-datasets==0.9.0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format protos clean
@@ -42,6 +44,9 @@ $(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@echo "installing test and development tools into $(VENV)"
 	@$(INSTALL) --editable '.[demo,load,dev]'
+	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS)
+	@$(BIN)/python -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
 	@touch $@
 
 # The demo repository is made once; one that is there already, or is named, is served as it is.
