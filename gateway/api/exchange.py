@@ -21,6 +21,7 @@ from gateway.api.wire import Raw, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision import Decision
+from gateway.routing.source import METHODS
 from gateway.serving.call import Call
 from gateway.serving.engine import Engine
 from gateway.serving.token import Tokens
@@ -73,6 +74,10 @@ class Exchange(Call):
 
     def input_value(self, name: str) -> str | None:
         return first_element(self.query.request, self.raw, name)
+
+    @property
+    def method(self) -> str:
+        return METHODS[self.query.streamed]
 
 
 class Exchanges:
@@ -257,4 +262,4 @@ def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Q
     """
     model, version, request_id = read_header(request, raw)
     parameters = read_request(request, streamed=streamed) if len(request.parameters) else NONE
-    return Query(model, version, parameters, request), request_id
+    return Query(model, version, parameters, request, streamed=streamed), request_id

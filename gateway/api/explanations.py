@@ -20,13 +20,25 @@ from gateway.routing.replay import Logged, replay
 from gateway.routing.route import Route
 from gateway.routing.simulate import Simulation, hashing, simulate_buckets, simulate_keys
 from gateway.routing.snapshot import Snapshot
+from gateway.routing.source import METHODS
 from gateway.routing.table import BUCKETS
 from gateway.serving.catalog import Catalog
 
 MAX_KEYS = 100_000
 MAX_LOGGED = 1_000_000
 REVISIONS_ASKED = 50  # of the log's newest records, for the salts that their buckets were made with
-_ALONE = ("key", "metadata", "parameters", "inputs", "id", "requested_version", "tenant", "identity", "revision")
+_ALONE = (
+    "key",
+    "metadata",
+    "parameters",
+    "inputs",
+    "id",
+    "requested_version",
+    "tenant",
+    "identity",
+    "method",
+    "revision",
+)
 
 
 class Explanations(ControlServicer):
@@ -162,6 +174,8 @@ def _given(request: pb.ExplainRequest) -> Given:
         if which is None:
             raise InvalidArgument(f"parameters.{name}: no value")
         parameters[name] = getattr(parameter, which)
+    if request.method not in ("", *METHODS):
+        raise InvalidArgument(f"method is {request.method[:64]!r}, allowed: {', '.join(METHODS)}")
     return Given(
         {name.lower(): value for name, value in request.metadata.items()},
         parameters,
@@ -170,6 +184,7 @@ def _given(request: pb.ExplainRequest) -> Given:
         request.requested_version,
         request.tenant,
         request.identity,
+        request.method or METHODS[0],
     )
 
 

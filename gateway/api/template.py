@@ -36,15 +36,22 @@ Fitted = tuple[tuple[int, ...] | None, Sequence[tuple[int, ...] | None], int, Re
 class Query:
     """What a request says beside its id and its data; read only, for a template shares it among requests."""
 
-    __slots__ = ("fitted", "model", "parameters", "request", "version")
+    __slots__ = ("fitted", "model", "parameters", "request", "streamed", "version")
 
     def __init__(
-        self, model: str, version: str, parameters: Mapping[str, Value], request: pb.ModelInferRequest
+        self,
+        model: str,
+        version: str,
+        parameters: Mapping[str, Value],
+        request: pb.ModelInferRequest,
+        *,
+        streamed: bool = False,
     ) -> None:
         self.model = model
         self.version = version
         self.parameters = parameters
         self.request = request
+        self.streamed = streamed
         self.fitted: dict[Signature, Fitted] | None = None  # kept by templates only
 
 

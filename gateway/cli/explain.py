@@ -35,6 +35,9 @@ def explain(
     version: Annotated[str, typer.Option("--version", help="The version that a request would ask for.")] = "",
     tenant: Annotated[str, typer.Option("--tenant", help="The tenant that a request would be of.")] = "",
     identity: Annotated[str, typer.Option("--identity", help="The identity that a request would have.")] = "",
+    method: Annotated[
+        str, typer.Option("--method", help="ModelInfer or ModelStreamInfer; ModelInfer where it is left out.")
+    ] = "",
     bucket: Annotated[
         int | None, typer.Option("--bucket", help="Where there is no key: this bucket, not a random one.", min=0)
     ] = None,
@@ -57,6 +60,7 @@ def explain(
         requested_version=version,
         tenant=tenant,
         identity=identity,
+        method=method,
         bucket=bucket,
         revision=revision,
     )

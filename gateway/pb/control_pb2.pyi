@@ -388,7 +388,7 @@ class PromoteRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision")
+    __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision", "method")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -422,6 +422,7 @@ class ExplainRequest(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
     model: str
     request_id: str
     key: str
@@ -434,7 +435,8 @@ class ExplainRequest(_message.Message):
     tenant: str
     identity: str
     revision: int
-    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[str] = ..., key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., id: _Optional[str] = ..., requested_version: _Optional[str] = ..., bucket: _Optional[int] = ..., tenant: _Optional[str] = ..., identity: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    method: str
+    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[str] = ..., key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., id: _Optional[str] = ..., requested_version: _Optional[str] = ..., bucket: _Optional[int] = ..., tenant: _Optional[str] = ..., identity: _Optional[str] = ..., revision: _Optional[int] = ..., method: _Optional[str] = ...) -> None: ...
 
 class Parameter(_message.Message):
     __slots__ = ("text", "whole", "number", "flag")
@@ -812,6 +814,44 @@ class LogRow(_message.Message):
     worker: str
     bucket: int
     def __init__(self, ts_us: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., arm: _Optional[str] = ..., revision: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., code: _Optional[str] = ..., queue_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., total_us: _Optional[int] = ..., rows: _Optional[int] = ..., inputs_json: _Optional[str] = ..., outputs_json: _Optional[str] = ..., worker: _Optional[str] = ..., bucket: _Optional[int] = ...) -> None: ...
+
+class SendFeedbackRequest(_message.Message):
+    __slots__ = ("items", "source")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[FeedbackItem]
+    source: str
+    def __init__(self, items: _Optional[_Iterable[_Union[FeedbackItem, _Mapping]]] = ..., source: _Optional[str] = ...) -> None: ...
+
+class FeedbackItem(_message.Message):
+    __slots__ = ("token", "model", "request_id", "row_index", "number", "text", "reward", "label_time_us", "source")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ROW_INDEX_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    LABEL_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    model: str
+    request_id: str
+    row_index: int
+    number: float
+    text: str
+    reward: float
+    label_time_us: int
+    source: str
+    def __init__(self, token: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., row_index: _Optional[int] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., reward: _Optional[float] = ..., label_time_us: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class SendFeedbackResponse(_message.Message):
+    __slots__ = ("accepted", "received_at_us")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    accepted: int
+    received_at_us: int
+    def __init__(self, accepted: _Optional[int] = ..., received_at_us: _Optional[int] = ...) -> None: ...
 
 class ServerVersionRequest(_message.Message):
     __slots__ = ()

@@ -79,6 +79,11 @@ class ControlStub:
                 request_serializer=control__pb2.TailLogRequest.SerializeToString,
                 response_deserializer=control__pb2.LogRow.FromString,
                 _registered_method=True)
+        self.SendFeedback = channel.unary_unary(
+                '/gateway.v1.Control/SendFeedback',
+                request_serializer=control__pb2.SendFeedbackRequest.SerializeToString,
+                response_deserializer=control__pb2.SendFeedbackResponse.FromString,
+                _registered_method=True)
         self.ServerVersion = channel.unary_unary(
                 '/gateway.v1.Control/ServerVersion',
                 request_serializer=control__pb2.ServerVersionRequest.SerializeToString,
@@ -238,6 +243,15 @@ class ControlServicer:
 
     def TailLog(self, request, context):
         """Rows of the prediction log of the answering host as they are written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendFeedback(self, request, context):
+        """What became true of predictions that this host answered. The batch is taken whole, or refused whole with
+        INVALID_ARGUMENT naming the item and the field. The answer comes when the labels are on the disk; after UNAVAILABLE or
+        RESOURCE_EXHAUSTED send the batch again: a label that is there twice counts once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -424,6 +438,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.TailLog,
                     request_deserializer=control__pb2.TailLogRequest.FromString,
                     response_serializer=control__pb2.LogRow.SerializeToString,
+            ),
+            'SendFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendFeedback,
+                    request_deserializer=control__pb2.SendFeedbackRequest.FromString,
+                    response_serializer=control__pb2.SendFeedbackResponse.SerializeToString,
             ),
             'ServerVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.ServerVersion,
@@ -769,6 +788,33 @@ class Control:
             '/gateway.v1.Control/TailLog',
             control__pb2.TailLogRequest.SerializeToString,
             control__pb2.LogRow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/SendFeedback',
+            control__pb2.SendFeedbackRequest.SerializeToString,
+            control__pb2.SendFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,7 @@ class Given:
     requested_version: str = ""
     tenant: str = ""
     identity: str = ""
+    method: str = ""
 
     def metadata(self, name: str) -> str | None:
         return self.metadata_values.get(name)

@@ -10,13 +10,13 @@ import re2
 
 from gateway.routing.decision import Attributes
 from gateway.routing.field import Field, shown
-from gateway.routing.source import Source, metadata_name, reader
+from gateway.routing.source import METHODS, Source, metadata_name, reader
 
 Operator = Literal["exact", "prefix", "suffix", "in", "present", "range", "regex", "not"]
 Test = Callable[["str | None"], bool]
 Predicate = Callable[[Attributes], bool]
 OPERATORS = ("exact", "prefix", "suffix", "in", "present", "range", "regex", "not")
-MATCH_FIELDS = ("metadata", "parameters", "tenant", "identity", "id")
+MATCH_FIELDS = ("metadata", "parameters", "method", "tenant", "identity", "id")
 _CONDITION_LIMIT = 64
 _VALUE_LIMIT = 1000
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(?:\.[0-9]{1,300})?(?:[eE][+-]?[0-9]{1,4})?")
@@ -88,9 +88,11 @@ def parse_match(field: Field) -> Match:
     """The conditions of a document. Raises: InvalidArgument, also where there is none: it would match everything."""
     section = field.section(*MATCH_FIELDS)
     conditions: list[Condition] = []
-    for kind in ("identity", "id", "tenant"):
-        if (caller := section.field(kind)) is not None:
-            conditions.append(Condition(Source(kind), parse_matcher(caller)))
+    for kind in ("identity", "id", "method", "tenant"):
+        if (single := section.field(kind)) is not None:
+            conditions.append(Condition(Source(kind), parse_matcher(single)))
+            if kind == "method":
+                _check_methods(single, conditions[-1].matcher)
     if (metadata := section.field("metadata")) is not None:
         for name, matcher in metadata.entries(_CONDITION_LIMIT, what="metadata names"):
             source = Source("metadata", metadata_name(Field(name, matcher.path)))
@@ -126,6 +128,16 @@ def parse_matcher(field: Field) -> Matcher:
         case "regex":
             return Matcher("regex", (_pattern(operand),))
     return Matcher("not", inner=parse_matcher(operand))
+
+
+def _check_methods(field: Field, matcher: Matcher) -> None:
+    """Raises: InvalidArgument for a name that no request can have: nobody would see that such a rule never holds."""
+    while matcher.inner is not None:
+        matcher = matcher.inner
+    if matcher.operator in ("exact", "in"):
+        for name in matcher.texts:
+            if name not in METHODS:
+                raise field.fail(f"there is no method {shown(name)}, allowed: {', '.join(METHODS)}")
 
 
 def compile_matcher(matcher: Matcher) -> Test:

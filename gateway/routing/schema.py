@@ -202,7 +202,14 @@ def _match() -> Schema:
     matcher = _of("matcher")
     named = _map(matcher, 64)
     return _object(
-        {"metadata": named, "parameters": named, "tenant": matcher, "identity": matcher, "id": matcher},
+        {
+            "metadata": named,
+            "parameters": named,
+            "method": matcher,
+            "tenant": matcher,
+            "identity": matcher,
+            "id": matcher,
+        },
         minProperties=1,
     )
 

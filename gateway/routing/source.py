@@ -1,4 +1,5 @@
-"""Where a rule or a key looks: metadata, parameters, an input tensor, the request id, the caller's tenant, identity."""
+"""Where a rule or a key looks: metadata, parameters, an input tensor, the request id, the method that was called, the
+caller's tenant and identity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from typing import Literal
 from gateway.routing.decision import Attributes
 from gateway.routing.field import Field
 
-Kind = Literal["metadata", "parameter", "input", "id", "tenant", "identity"]
+Kind = Literal["metadata", "parameter", "input", "id", "method", "tenant", "identity"]
+METHODS = ("ModelInfer", "ModelStreamInfer")  # those that are routed
 Reader = Callable[[Attributes], "str | None"]
 _METADATA_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
@@ -58,8 +60,8 @@ def reader(source: Source) -> Reader:
             return lambda attributes: attributes.input_value(name)
         case "id":
             return lambda attributes: attributes.request_id or None
-        case "tenant" | "identity":
-            return _caller_reader(source.kind)
+        case "method" | "tenant" | "identity":
+            return _optional_reader(source.kind)
 
 
 def parameter_text(value: str | int | float | bool | None) -> str | None:
@@ -71,9 +73,9 @@ def parameter_text(value: str | int | float | bool | None) -> str | None:
     return repr(value)
 
 
-def _caller_reader(kind: str) -> Reader:
+def _optional_reader(kind: str) -> Reader:
     def read(attributes: Attributes) -> str | None:
-        # An edge that authenticates nobody has no such attributes: the caller is then unknown, and matches nothing.
+        # An edge that authenticates nobody has no such attributes: what is not known matches nothing.
         value = getattr(attributes, kind, None)
         return value if isinstance(value, str) and value else None
 

@@ -74,6 +74,12 @@ async def test_rules_pins_and_refusals_are_explained(op: Operated) -> None:
     assert (answer.decision.arm, answer.decision.reason) == ("b", "RULE:beta")
     answer = await explained(op, metadata={"x-role": "tester"}, requested_version="2")
     assert (answer.decision.version, answer.decision.reason) == ("2", "PIN")
+    streams = {"name": "streams", "match": {"method": {"exact": "ModelStreamInfer"}}, "arm": "b"}
+    await op.apply(ab(key=KEYED, rules=[streams], clientPin=pin))
+    assert (await explained(op, method="ModelStreamInfer")).decision.reason == "RULE:streams"
+    assert (await explained(op)).decision.reason == "DEFAULT"
+    with pytest.raises(grpc.aio.AioRpcError, match="method is 'Predict', allowed: ModelInfer"):
+        await explained(op, method="Predict")
     answer = await explained(op, requested_version="2")
     assert (answer.error_code, answer.HasField("decision")) == ("PERMISSION_DENIED", False)
     assert answer.steps[-1].outcome == "refused"

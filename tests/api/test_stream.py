@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from gateway.pb import inference_pb2 as pb
+from gateway.routing.snapshot import propose
 from tests.api.conftest import fill_small
+from tests.api.routes import ab
 from tests.api.stand import Stand, standing
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -50,6 +52,20 @@ async def test_a_streamed_answer_says_what_served(stand: Stand) -> None:
     assert parameters["x-gateway-version"].string_param == "2"
     assert {"x-gateway-arm", "x-gateway-revision", "x-gateway-reason"} <= set(parameters)
     assert parameters["triton_final_response"].bool_param
+
+
+async def test_a_rule_may_tell_streams_from_single_requests(stand: Stand) -> None:
+    rules = [{"name": "streams", "match": {"method": {"exact": "ModelStreamInfer"}}, "arm": "b"}]
+    before = stand.rules.snapshot
+    stand.rules.snapshot = before.with_route(propose(ab(100, 0, rules=rules), None))
+    try:
+        (streamed,) = [answer async for answer in stand.stub.ModelStreamInfer(sent(request_of(1)))]
+        for _ in range(3):  # the first is parsed, the others find its template
+            assert (await stand.stub.ModelInfer(request_of(1))).model_version == "1"
+    finally:
+        stand.rules.snapshot = before
+    assert streamed.infer_response.model_version == "2"
+    assert streamed.infer_response.parameters["x-gateway-reason"].string_param == "RULE:streams"
 
 
 async def test_an_error_is_an_answer_and_the_stream_goes_on(stand: Stand) -> None:

@@ -14,6 +14,7 @@ from gateway.routing.decision import Decision
 from gateway.routing.document import RouteDocument, parse
 from gateway.routing.quantity import percent_text
 from gateway.routing.snapshot import EMPTY, Snapshot, propose
+from gateway.routing.source import METHODS
 from gateway.routing.table import BUCKETS
 
 Plain = dict[str, Any]
@@ -32,6 +33,7 @@ class Request:
     requested_version: str = ""
     tenant: str = ""
     identity: str = ""
+    method: str = "ModelInfer"
 
     def metadata(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -101,11 +103,17 @@ _plain_matchers = st.one_of(
     st.builds(lambda pattern: {"regex": pattern}, _PATTERNS),
 )
 matchers = st.recursive(_plain_matchers, lambda inner: st.builds(lambda one: {"not": one}, inner), max_leaves=3)
+_method_matchers = st.one_of(
+    st.builds(lambda name: {"exact": name}, st.sampled_from(METHODS)),
+    st.builds(lambda name: {"not": {"in": [name]}}, st.sampled_from(METHODS)),
+    st.builds(lambda text: {"prefix": text}, _TEXTS.filter(bool)),
+)
 matches = st.fixed_dictionaries(
     {},
     optional={
         "metadata": st.dictionaries(_NAMES, matchers, min_size=1, max_size=2),
         "parameters": st.dictionaries(st.sampled_from(["p", "q"]), matchers, min_size=1, max_size=2),
+        "method": _method_matchers,
         "tenant": matchers,
         "identity": matchers,
         "id": matchers,
@@ -197,4 +205,5 @@ requests: st.SearchStrategy[Request] = st.builds(
     requested_version=st.sampled_from(["", "", "", "12", "15", "stable", "99"]),
     tenant=_TEXTS,
     identity=_TEXTS,
+    method=st.sampled_from(METHODS),
 )

@@ -78,6 +78,7 @@ def test_every_source_can_be_matched() -> None:
         "metadata": {"X-Channel": {"prefix": "beta-"}},
         "parameters": {"age": {"range": {"min": 18, "max": 64}}, "flag": {"exact": True}},
         "tenant": {"in": ["acme"]},
+        "method": {"exact": "ModelStreamInfer"},
         "identity": {"suffix": "@acme.example"},
         "id": {"regex": "[0-9]+"},
     }
@@ -87,6 +88,7 @@ def test_every_source_can_be_matched() -> None:
         "parameters": {"age": 64, "flag": True},
         "tenant": "acme",
         "identity": "x@acme.example",
+        "method": "ModelStreamInfer",
         "request_id": "55",
     }
     assert decided(routed, Request(**fitting)).reason == "RULE:all"  # type: ignore[arg-type]
@@ -109,7 +111,11 @@ def test_an_edge_that_knows_no_caller_matches_no_tenant() -> None:
         def input_value(self, name: str) -> str | None:
             return None
 
-    rules = [rule("t", "b", {"tenant": {"exact": "acme"}}), rule("i", "b", {"identity": {"present": True}})]
+    rules = [
+        rule("t", "b", {"tenant": {"exact": "acme"}}),
+        rule("i", "b", {"identity": {"present": True}}),
+        rule("m", "b", {"method": {"exact": "ModelInfer"}}),
+    ]
     assert decide(snapshot(strategy=PINNED, rules=rules), "m", Bare(), 0.5, 0.0).reason == "DEFAULT"
 
 

@@ -83,8 +83,13 @@ from tests.routing.documents import ab, changed, refused
         ("spec.rules", [{"name": "r", "match": {}, "arm": "a"}], "spec.rules[0].match: no condition"),
         (
             "spec.rules",
-            [{"name": "r", "match": {"method": {}}, "arm": "a"}],
-            "spec.rules[0].match.method: unknown field",
+            [{"name": "r", "match": {"methods": {}}, "arm": "a"}],
+            "spec.rules[0].match.methods: unknown field",
+        ),
+        (
+            "spec.rules",
+            [{"name": "r", "match": {"method": {"not": {"in": ["ModelInfer", "Predict"]}}}, "arm": "a"}],
+            "spec.rules[0].match.method: there is no method 'Predict', allowed: ModelInfer, ModelStreamInfer",
         ),
         (
             "spec.rules",
