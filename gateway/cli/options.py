@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,5 +12,9 @@ Output = Annotated[Format, typer.Option("-o", "--output", help="table for people
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for every live worker.", min=0.1, max=600)]
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", help="The data directory of the gateway.", envvar="GATEWAY_DATA_DIR")
+]
 
 DEFAULT_SERVER = "127.0.0.1:8001"
+DEFAULT_DATA_DIR = Path("data")

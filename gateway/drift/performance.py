@@ -249,7 +249,7 @@ def _cell_means(values: Floats, places: Integers, weights: Floats | None, counts
 
 def _share(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where there is no whole."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0))
 
 
 def _interval(values: Floats) -> tuple[float, float]:

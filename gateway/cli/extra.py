@@ -1,0 +1,22 @@
+"""Commands that need an optional dependency, and what they say where it is not installed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gateway.cli.exits import Exit, Failure
+
+_ANALYSIS = ("duckdb", "jinja2", "markupsafe", "scipy")
+
+
+@contextmanager
+def analysis() -> Iterator[None]:
+    """A missing library of the extra `analysis` ends the command with what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in _ANALYSIS:
+            raise
+        raise Failure(
+            Exit.USAGE, f"this command needs {name}: pip install 'model-serving-gateway[analysis]' installs it"
+        ) from None
