@@ -1,0 +1,167 @@
+"""A reference profile from columns of values: training data, a window of the log, or a model's answers to them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.bins import Bins, build_categories, build_numeric
+from gateway.drift.calibration import calibrate
+from gateway.drift.column import Array, Column, as_column
+from gateway.drift.profile import EmbeddingProfile, FeatureProfile, Kind, Profile
+from gateway.errors import InvalidArgument
+
+FEW_DISTINCT: Final = 5  # numbers with no more different values than this are categories
+_COMPONENTS: Final = 16
+_SAMPLE: Final = 500
+Columns = Mapping[str, npt.ArrayLike | Column]
+
+
+def build_profile(
+    model: str,
+    version: str,
+    inputs: Columns,
+    outputs: Columns,
+    *,
+    created_at: float,
+    source: str,
+    revision: int = 1,
+    categories: Collection[str] = (),
+    embeddings: Mapping[str, Array] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Profile:
+    """The profile of these rows.
+
+    `inputs` and `outputs` are by lake column, in the order of time where there is one; `names` says what features are
+    called where that is not the column; the features in `categories` are taken as such whatever their values are.
+    Shapes: as many values in each column; an embedding is [rows, d].
+    Raises: InvalidArgument (no rows, columns of different lengths, a category that is no column).
+    """
+    called = names or {}
+    columns = {name: as_column(name, values) for name, values in {**inputs, **outputs}.items()}
+    rows = _rows(columns, embeddings or {})
+    chosen = {called.get(name, feature_name(name)) for name in columns}
+    for name in categories:
+        if name not in chosen:
+            raise InvalidArgument(f"category {name!r} is no column, the columns are {', '.join(sorted(chosen))}")
+
+    def build(column: str) -> FeatureProfile:
+        name = called.get(column, feature_name(column))
+        return build_feature(name, column, columns[column], as_category=name in categories)
+
+    return Profile(
+        model=model,
+        version=version,
+        revision=revision,
+        created_at=created_at,
+        source=source,
+        rows=rows,
+        features=tuple(build(column) for column in inputs),
+        outputs=tuple(build(column) for column in outputs),
+        embeddings=tuple(build_embedding(name, vectors) for name, vectors in (embeddings or {}).items()),
+    )
+
+
+def build_feature(
+    name: str, column: str, values: npt.ArrayLike | Column, *, as_category: bool = False
+) -> FeatureProfile:
+    """The profile of one feature, with bins on its own values.
+
+    Raises: InvalidArgument (no column of numbers or texts).
+    """
+    found = as_column(name, values)
+    kind = _kind(found, as_category)
+    bins: Bins = build_numeric(found) if kind in (Kind.NUMBER, Kind.INTEGER) else build_categories(found)
+    counts = bins.count(found)
+    numbers = found.numbers()
+    finite = numbers[np.isfinite(numbers)]
+    nothing = float("nan")
+    return FeatureProfile(
+        name=name,
+        column=column,
+        kind=kind,
+        bins=bins,
+        counts=tuple(int(count) for count in counts),
+        n=len(found),
+        missing=int(bins.special(counts)["missing"]),
+        mean=float(finite.mean()) if len(finite) else nothing,
+        sd=float(finite.std()) if len(finite) else nothing,
+        min=float(finite.min()) if len(finite) else nothing,
+        max=float(finite.max()) if len(finite) else nothing,
+        singletons=_singletons(found) if kind in (Kind.CATEGORY, Kind.TEXT) else 0,
+        calibration=calibrate(bins, found),
+    )
+
+
+def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
+    """Centre, principal components and some rows of an embedding, the rows evenly spaced over all.
+
+    Shapes: `vectors` [rows, d].
+    Raises: InvalidArgument (another shape, or no row that is finite).
+    """
+    if vectors.ndim != 2:
+        raise InvalidArgument(f"embedding {column!r} has shape {list(vectors.shape)}, expected [rows, d]")
+    whole = vectors.astype(np.float64)
+    whole = whole[np.isfinite(whole).all(axis=1)]
+    if not len(whole):
+        raise InvalidArgument(f"embedding {column!r} has no row of finite numbers")
+    centre = whole.mean(axis=0)
+    centred = whole - centre
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    components = axes[:, ::-1][:, :_COMPONENTS].T
+    chosen = np.linspace(0, len(whole) - 1, min(_SAMPLE, len(whole))).astype(np.int64)
+    sample = centred[chosen] @ components.T
+    return EmbeddingProfile(
+        name=feature_name(column),
+        column=column,
+        rows=len(whole),
+        centre=tuple(centre.tolist()),
+        components=tuple(tuple(row) for row in components.tolist()),
+        sample=tuple(tuple(row) for row in sample.tolist()),
+    )
+
+
+def feature_name(column: str) -> str:
+    """What a feature is called by default: its column in the lake, without the "f." of inputs."""
+    return column.removeprefix("f.")
+
+
+def named_columns(columns: Sequence[str], feature_names: Sequence[str], width: int) -> dict[str, str]:
+    """Lake columns of the names that a model's configuration gives its features, in the order of its flat inputs.
+
+    Raises: InvalidArgument (another number of names than features).
+    """
+    if len(feature_names) != width or len(columns) != width:
+        raise InvalidArgument(f"feature_names has {len(feature_names)} names, the inputs have {width} features")
+    return dict(zip(columns, feature_names, strict=True))
+
+
+def _rows(columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> int:
+    lengths = {name: len(values) for name, values in columns.items()}
+    lengths |= {name: len(vectors) for name, vectors in embeddings.items()}
+    if not lengths or not max(lengths.values()):
+        raise InvalidArgument("the reference has no rows, a profile needs some")
+    rows = next(iter(lengths.values()))
+    for name, length in lengths.items():
+        if length != rows:
+            raise InvalidArgument(f"column {name!r} has {length} rows, the others {rows}")
+    return rows
+
+
+def _kind(column: Column, as_category: bool) -> Kind:
+    if column.texts is not None:
+        return Kind.TEXT
+    if as_category:
+        return Kind.CATEGORY
+    numbers = column.numbers()
+    finite = numbers[np.isfinite(numbers)]
+    if len(finite) and len(np.unique(finite)) <= FEW_DISTINCT:
+        return Kind.CATEGORY
+    return Kind.INTEGER if column.values.dtype.kind in "iu" else Kind.NUMBER
+
+
+def _singletons(column: Column) -> int:
+    present = column.values if column.missing is None else column.values[~column.missing]
+    _, counts = np.unique(present, return_counts=True)
+    return int((counts == 1).sum())

@@ -1,0 +1,220 @@
+"""The decision rule: a window has drifted where the change is large, not by chance, larger than the reference's own
+windows are apart, and seen in several windows in a row.
+
+A p-value alone says "different" of any large window; a distance alone says it of any small one; both say it of a week
+of bad weather. What one window says is `judge`d here; `confirm` takes the last windows together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+
+from gateway.drift import statistics
+from gateway.drift.bins import NumericBins
+from gateway.drift.calibration import CHANCE, ROWS_PER_BIN, vanished
+from gateway.drift.profile import FeatureProfile
+from gateway.drift.significance import benjamini_hochberg, chi2_test, newcombe, share_test
+from gateway.drift.statistics import Counts
+
+
+class State(IntEnum):
+    """How a feature is, the worse the higher; too few rows to tell is never OK."""
+
+    INSUFFICIENT = -1
+    OK = 0
+    WARN = 1
+    CRIT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The parameters, the same for every model and data set.
+
+    `psi_*` are on debiased PSI; `share_*` on the difference of a share (missing, infinite, out of range, unseen,
+    vanished). `alpha` bounds the false alarms of one window over all features; a window must be `deviations` above
+    the mean of the reference's windows; `confirmations` windows in a row must say the same.
+    """
+
+    psi_warn: float = 0.10
+    psi_crit: float = 0.25
+    share_warn: float = 0.01
+    share_crit: float = 0.05
+    alpha: float = CHANCE
+    deviations: float = 3.0
+    confirmations: int = 3
+    rows_per_bin: int = ROWS_PER_BIN
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One statistic of one feature in one window.
+
+    `value` is the change; `threshold` what it had to exceed for a warning: the rule's or the calibration's, whichever
+    is larger. `p` is adjusted for all tests of the window. `direction` says which way, in words.
+    """
+
+    statistic: str
+    value: float
+    threshold: float
+    direction: str
+    p: float
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of one feature: the worst of its statistics, with what it was held against.
+
+    `n` is the rows of the window, as many as count; `streak` how many windows in a row exceed the thresholds by now.
+    """
+
+    feature: str
+    state: State
+    statistic: str
+    direction: str
+    value: float
+    threshold: float
+    n: float
+    p: float
+    streak: int = 0
+    evidence: tuple[Evidence, ...] = ()
+
+
+def judge(
+    features: Sequence[FeatureProfile], windows: Mapping[str, Counts], rule: Rule, *, rows: float | None = None
+) -> tuple[Verdict, ...]:
+    """What one window says of each feature, without confirmation by others.
+
+    Shapes: `windows` holds the counts of a feature's cells by its name; a feature without them is INSUFFICIENT.
+    Units: `rows` is how many rows of equal weight the window is worth, its counts' sum where it is None.
+    """
+    looked = [_look(feature, _scaled(windows.get(feature.name), rows), rule) for feature in features]
+    adjusted = iter(benjamini_hochberg([one.p for _, found in looked for one in found]).tolist())
+    return tuple(
+        _worst(feature, n, tuple(_decided(one, next(adjusted), rule) for one in found))
+        for feature, (n, found) in zip(features, looked, strict=True)
+    )
+
+
+def confirm(windows: Sequence[Verdict], rule: Rule) -> Verdict:
+    """The verdict of the newest window, its alarm held back until as many windows in a row as the rule asks for agree.
+
+    Order: oldest first, at least one, all of one feature. Windows that could not be judged are passed over; an alarm
+    that too few windows have been judged for is INSUFFICIENT.
+    """
+    newest = windows[-1]
+    if newest.state <= State.OK:
+        return newest
+    judged = [window for window in windows if window.state is not State.INSUFFICIENT]
+    streak = 0
+    for window in reversed(judged):
+        if window.state < State.WARN:
+            break
+        streak += 1
+    if streak >= rule.confirmations:
+        least = min(window.state for window in judged[-rule.confirmations :])
+        return replace(newest, state=least, streak=streak)
+    state = State.OK if len(judged) >= rule.confirmations else State.INSUFFICIENT
+    return replace(newest, state=state, streak=streak)
+
+
+def least_rows(feature: FeatureProfile, rule: Rule) -> int:
+    """The rows that a window needs to be judged: so many for each bin that the reference fills."""
+    return rule.rows_per_bin * max(int((feature.folded > 0).sum()), 2)
+
+
+def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[float, list[Evidence]]:
+    """The rows of the window and each statistic with its raw p-value; no state has been decided."""
+    n = float(counts.sum()) if counts is not None else 0.0
+    if counts is None or n < least_rows(feature, rule) or feature.n <= 0:
+        return n, []
+    reference, current = feature.folded, feature.bins.fold(counts)
+    distance = float(statistics.debiased_psi(reference, current))
+    found = [
+        Evidence(
+            "psi",
+            distance,
+            _threshold(feature, "psi", n, rule.psi_warn, rule, float(statistics.psi_null_sd(reference, current))),
+            _direction(feature, counts),
+            chi2_test(reference, current).p,
+            State.OK,
+        )
+    ]
+    now = feature.bins.special(counts)
+    for name, expected in feature.special().items():
+        before, hits = expected / feature.n, now[name]
+        interval = newcombe(expected, feature.n, hits, n)
+        noise = (interval.high - interval.low) / (2 * 1.96)
+        threshold = _threshold(feature, name, n, rule.share_warn, rule, noise)
+        p = share_test(expected, feature.n, hits, n)
+        gap = hits / n - before
+        found.append(Evidence(name, gap, threshold, "more" if gap > 0 else "less", p, State.OK))
+    return n, [*found, _vanished(feature, counts, n, rule)]
+
+
+def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: Rule) -> Evidence:
+    """The share of the reference whose categories or single values have not come at all."""
+    reference = feature.folded
+    gone, chances = vanished(feature.bins, reference, feature.bins.fold(counts))
+    shares = statistics.shares(reference)
+    largest = sorted(np.flatnonzero(gone).tolist(), key=lambda place: -float(shares[place]))
+    return Evidence(
+        "vanished",
+        float(shares[gone].sum()),
+        _threshold(feature, "vanished", n, rule.share_warn, rule, 0.0),
+        ", ".join(feature.bins.labels[place] for place in largest[:3]),
+        float(chances[gone].min(initial=1.0)),
+        State.OK,
+    )
+
+
+def _threshold(feature: FeatureProfile, name: str, n: float, least: float, rule: Rule, noise: float) -> float:
+    """The largest of the rule's threshold, chance alone, and the reference's own windows."""
+    limits = [least, rule.deviations * noise]
+    own = feature.calibrated(name, n)
+    if own is not None:
+        limits.append(own.mean + rule.deviations * own.sd)
+    return max(limits)
+
+
+def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
+    size = one.value if one.statistic in ("psi", "vanished") else abs(one.value)
+    crit = rule.psi_crit if one.statistic == "psi" else rule.share_crit
+    state = State.OK
+    if adjusted_p < rule.alpha and size > one.threshold:
+        state = State.CRIT if size >= crit else State.WARN
+    return replace(one, p=adjusted_p, state=state)
+
+
+def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...]) -> Verdict:
+    if not evidence:
+        return Verdict(feature.name, State.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0)
+    # Of equal states, the one that is furthest above its threshold.
+    worst = max(evidence, key=lambda one: (one.state, abs(one.value) / one.threshold))
+    return Verdict(
+        feature.name, worst.state, worst.statistic, worst.direction, worst.value, worst.threshold, n, worst.p,
+        evidence=evidence,
+    )  # fmt: skip
+
+
+def _direction(feature: FeatureProfile, counts: Counts) -> str:
+    """Where the values have gone: up or down for numbers, the category with the largest change for others."""
+    reference, current = statistics.shares(feature.folded), statistics.shares(feature.bins.fold(counts))
+    gaps = current - reference
+    if isinstance(feature.bins, NumericBins):
+        positions, before = feature.bins.along(feature.cell_counts)
+        _, now = feature.bins.along(counts)
+        if before.sum() > 0 and now.sum() > 0 and float(np.abs(gaps[: len(positions)]).max()) >= np.abs(gaps).max():
+            shift = float((positions * (statistics.shares(now) - statistics.shares(before))).sum())
+            return "higher" if shift > 0 else "lower"
+    place = int(np.argmax(np.abs(gaps)))
+    return f"{'more' if gaps[place] > 0 else 'less'} {feature.bins.labels[place]}"
+
+
+def _scaled(counts: Counts | None, rows: float | None) -> Counts | None:
+    """The counts as rows of equal weight, as many as the weighted ones are worth."""
+    if counts is None or rows is None or counts.sum() <= 0:
+        return counts
+    return np.asarray(counts * (rows / counts.sum()), np.float64)

@@ -1,0 +1,231 @@
+"""The decision rule: each of its conditions, and what it says of windows that it cannot judge."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.drift.building import build_embedding, build_feature, build_profile
+from gateway.drift.calibration import calibrate
+from gateway.drift.column import as_column
+from gateway.drift.profile import FeatureProfile, Kind
+from gateway.drift.verdict import Evidence, Rule, State, Verdict, confirm, judge, least_rows
+from gateway.errors import InvalidArgument
+
+RULE = Rule()
+RNG = np.random.default_rng(7)
+NORMAL = build_feature("x", "f.x", RNG.normal(size=20_000))
+AIRLINES = RNG.choice(["AA", "US", "DL"], size=20_000, p=[0.5, 0.1, 0.4]).astype(object)
+CARRIERS = build_feature("carrier", "f.carrier", AIRLINES)
+
+
+def verdict_of(feature: FeatureProfile, values: npt.ArrayLike, rule: Rule = RULE) -> Verdict:
+    return judge([feature], {feature.name: feature.bins.count(values)}, rule)[0]
+
+
+def found(verdict: Verdict, statistic: str) -> Evidence:
+    return next(one for one in verdict.evidence if one.statistic == statistic)
+
+
+def test_the_same_distribution_is_ok() -> None:
+    verdict = verdict_of(NORMAL, RNG.normal(size=2000))
+    assert verdict.state is State.OK
+    assert abs(found(verdict, "psi").value) < 0.05
+
+
+def test_a_shift_is_found_with_its_direction_and_the_threshold_it_is_held_against() -> None:
+    verdict = verdict_of(NORMAL, RNG.normal(0.4, size=2000))
+    assert verdict.state is State.WARN
+    assert (verdict.statistic, verdict.direction, verdict.threshold) == ("psi", "higher", 0.1)
+    assert 0.1 < verdict.value < 0.25
+    assert verdict.n == 2000
+    assert verdict.p < 1e-6
+    assert verdict_of(NORMAL, RNG.normal(-0.8, size=2000)).state is State.CRIT
+    assert verdict_of(NORMAL, RNG.normal(-0.8, size=2000)).direction == "lower"
+
+
+def test_a_small_change_is_no_drift_however_certain_it_is() -> None:
+    verdict = verdict_of(NORMAL, RNG.normal(0.05, size=400_000))
+    assert verdict.state is State.OK
+    assert found(verdict, "psi").p < 1e-6
+
+
+@pytest.mark.parametrize("rows", [0, 50, 199])
+def test_too_few_rows_are_never_ok(rows: int) -> None:
+    assert least_rows(NORMAL, RULE) == 200
+    assert verdict_of(NORMAL, np.full(rows, 9.0)).state is State.INSUFFICIENT
+
+
+def test_a_feature_that_was_not_logged_is_not_ok() -> None:
+    (verdict,) = judge([NORMAL], {}, RULE)
+    assert verdict.state is State.INSUFFICIENT
+
+
+def test_missing_values_are_told_whether_null_or_nan() -> None:
+    values = np.ma.masked_array(RNG.normal(size=2000), mask=np.arange(2000) < 40)
+    values.data[40:60] = np.nan
+    verdict = verdict_of(NORMAL, values)
+    assert verdict.state is State.WARN
+    assert (verdict.statistic, verdict.direction) == ("missing", "more")
+    assert verdict.value == pytest.approx(0.03)
+    values.data[40:200] = np.nan
+    assert verdict_of(NORMAL, values).state is State.CRIT
+
+
+def test_infinities_and_values_out_of_range_are_told() -> None:
+    values = RNG.normal(size=2000)
+    values[:50] = np.inf
+    assert found(verdict_of(NORMAL, values), "infinite").state is State.WARN
+    values[:150] = 40.0
+    assert found(verdict_of(NORMAL, values), "out_of_range").state is State.CRIT
+    assert found(verdict_of(NORMAL, values), "out_of_range").value == pytest.approx(0.075, abs=0.002)
+
+
+def test_a_new_category_and_one_that_vanished() -> None:
+    values = RNG.choice(["AA", "US", "DL", "XX"], size=2000, p=[0.5, 0.07, 0.4, 0.03]).astype(object)
+    verdict = verdict_of(CARRIERS, values)
+    assert found(verdict, "unseen").state is State.WARN
+    gone = verdict_of(CARRIERS, RNG.choice(["AA", "DL"], size=2000, p=[0.6, 0.4]).astype(object))
+    assert gone.state is State.CRIT
+    assert found(gone, "vanished").direction == "US"
+    assert found(gone, "vanished").value == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_rare_category_that_does_not_come_in_a_small_window_has_not_vanished() -> None:
+    feature = build_feature("c", "f.c", RNG.choice(["a", "b", "r"], size=20_000, p=[0.6, 0.39, 0.01]).astype(object))
+    values = RNG.choice(["a", "b"], size=100, p=[0.61, 0.39]).astype(object)
+    assert found(verdict_of(feature, values), "vanished").value == 0.0
+
+
+def test_many_features_do_not_make_an_alarm_by_their_number() -> None:
+    """Fifty features without change, a hundred windows: at most 1 % of the windows have an alarm."""
+    bins, expected = NORMAL.bins, NORMAL.cell_counts
+    features = [
+        FeatureProfile(f"x{i}", "", Kind.NUMBER, bins, NORMAL.counts, NORMAL.n, 0, 0, 1, 0, 0) for i in range(50)
+    ]
+    shares = expected / expected.sum()
+    windows = np.random.default_rng(3).multinomial(250, shares, size=(100, 50))
+    alarms = 0
+    for window in windows:
+        verdicts = judge(features, {f.name: counts for f, counts in zip(features, window, strict=True)}, RULE)
+        alarms += any(verdict.state >= State.WARN for verdict in verdicts)
+    assert alarms <= 1
+
+
+def test_a_reference_whose_own_windows_differ_raises_the_threshold() -> None:
+    """The same values, once in the order of a season and once shuffled."""
+    season = np.repeat(RNG.normal(size=100), 400) + RNG.normal(size=40_000)
+    ordered, shuffled = build_feature("t", "f.t", season), build_feature("t", "f.t", RNG.permutation(season))
+    window = season[4000:4400]
+    assert verdict_of(ordered, window).threshold > 1.0
+    assert verdict_of(ordered, window).state is State.OK
+    assert verdict_of(shuffled, window).threshold < 0.2
+    assert verdict_of(shuffled, window).state is State.CRIT
+
+
+def test_a_reference_that_is_too_small_is_calibrated_by_theory_alone() -> None:
+    feature = build_feature("x", "f.x", RNG.normal(size=400))
+    assert feature.calibration == ()
+    assert verdict_of(feature, RNG.normal(size=250)).state is State.OK
+    assert found(verdict_of(feature, RNG.normal(size=250)), "psi").threshold > 0.1
+    assert verdict_of(feature, RNG.normal(2.0, size=250)).state is State.CRIT
+
+
+def test_calibration_of_independent_rows_is_that_of_theory() -> None:
+    sizes = [one for one in NORMAL.calibration if one.statistic == "psi"]
+    assert [one.rows for one in sizes[:3]] == [200, 400, 800]
+    for one in sizes:
+        noise = 1 / one.rows + 1 / (20_000 - one.rows)
+        assert abs(one.mean) < 0.6 * 38**0.5 * noise
+        assert one.sd == pytest.approx(38**0.5 * noise, rel=0.5)
+
+
+def test_sampled_rows_count_as_many_as_they_are_worth() -> None:
+    """A window sampled at 1 % that shows 30 rows shows nothing, though it stands for 3 000."""
+    weighted = NORMAL.bins.count(RNG.normal(3.0, size=30), np.full(30, 100.0))
+    (verdict,) = judge([NORMAL], {"x": weighted}, RULE, rows=30.0)
+    assert verdict.state is State.INSUFFICIENT
+    assert verdict.n == pytest.approx(30)
+
+
+def _window(state: State) -> Verdict:
+    return Verdict("x", state, "psi", "higher", 0.3, 0.1, 500, 0.0)
+
+
+I, O, W, C = State.INSUFFICIENT, State.OK, State.WARN, State.CRIT  # noqa: E741
+
+
+@pytest.mark.parametrize(
+    ("states", "expected", "streak"),
+    [
+        ([O], O, 0),
+        ([I], I, 0),
+        ([C], I, 1),  # nothing to confirm it by
+        ([O, C], I, 1),
+        ([O, O, C], O, 1),
+        ([O, C, C], O, 2),
+        ([C, C, C], C, 3),
+        ([W, C, C], W, 3),
+        ([O, C, C, C], C, 3),
+        ([C, C, C, O], O, 0),
+        ([C, C, O, C], O, 1),
+        ([C, C, I, C], C, 3),  # a quiet hour neither confirms nor refutes
+        ([C, C, C, I], I, 0),
+    ],
+)
+def test_an_alarm_needs_as_many_windows_in_a_row(states: list[State], expected: State, streak: int) -> None:
+    verdict = confirm([_window(state) for state in states], RULE)
+    assert (verdict.state, verdict.streak) == (expected, streak)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_any_column_makes_a_profile_whose_own_rows_are_no_drift(rows: int, distinct: int, random: object) -> None:
+    rng = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
+    columns = {"f.n": rng.normal(size=rows), "f.i": rng.integers(0, distinct, rows)}
+    columns["f.t"] = rng.choice(["a", "b", "c"], size=rows).astype(object)
+    profile = build_profile("m", "1", columns, {"pred_score": columns["f.n"]}, created_at=0.0, source="test")
+    windows = {feature.name: feature.cell_counts for feature in profile.all_features}
+    for verdict in judge(profile.all_features, windows, RULE):
+        assert verdict.state in (State.OK, State.INSUFFICIENT)
+
+
+def test_kinds_follow_from_the_values() -> None:
+    columns = {"a": np.arange(100), "b": np.arange(100) % 5, "c": np.arange(100) / 7, "d": np.array(["x", "y"] * 50)}
+    profile = build_profile("m", "1", columns, {}, created_at=0.0, source="test", categories={"a"})
+    assert [feature.kind for feature in profile.features] == [Kind.CATEGORY, Kind.CATEGORY, Kind.NUMBER, Kind.TEXT]
+
+
+@pytest.mark.parametrize(
+    ("columns", "categories", "message"),
+    [
+        ({}, (), "no rows"),
+        ({"a": np.empty(0)}, (), "no rows"),
+        ({"a": np.ones(3), "b": np.ones(4)}, (), "'b' has 4 rows, the others 3"),
+        ({"a": np.ones(3)}, ("z",), "category 'z' is no column, the columns are a"),
+    ],
+)
+def test_what_makes_no_profile_is_refused(
+    columns: dict[str, npt.NDArray[np.float64]], categories: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        build_profile("m", "1", columns, {}, created_at=0.0, source="", categories=categories)
+
+
+def test_the_components_of_an_embedding_hold_its_variance() -> None:
+    vectors = RNG.normal(size=(2000, 3)) @ RNG.normal(size=(3, 40)) + 5.0
+    embedding = build_embedding("in.e", vectors)
+    components, sample = np.array(embedding.components), np.array(embedding.sample)
+    assert (components.shape, sample.shape) == ((16, 40), (500, 16))
+    assert np.abs(components @ components.T - np.eye(16)).max() < 1e-9
+    assert sample[:, 3:].std() < 1e-6
+    with pytest.raises(InvalidArgument, match="expected"):
+        build_embedding("in.e", np.ones(3))
+
+
+def test_a_column_is_calibrated_the_same_as_texts_and_as_codes() -> None:
+    texts = RNG.choice(["a", "b"], size=2000).astype(object)
+    column = as_column("c", texts)
+    bins = build_feature("c", "c", texts).bins
+    assert calibrate(bins, column) == build_feature("c", "c", texts).calibration
