@@ -10,6 +10,7 @@ from gateway.api.amendments import Amendments
 from gateway.api.drafts import Drafting
 from gateway.api.drain import Drain
 from gateway.api.explanations import Explanations
+from gateway.api.feedback import Desk, Feedback
 from gateway.api.observations import Observations
 from gateway.api.plans import Fleet, Plans
 from gateway.api.readiness import check_versions, version_message
@@ -42,17 +43,26 @@ MAX_TAILS = 16
 MAX_BACKLOG = 10_000
 
 
-class ControlService(Amendments, Plans, Explanations, Observations, Drafting):
+class ControlService(Amendments, Plans, Explanations, Observations, Drafting, Feedback):
     """`gateway.v1.Control` as one worker serves it: what is here, and what its parts serve."""
 
     def __init__(
-        self, control: Control, catalog: Catalog, fleet: Fleet, *, log_dir: Path, worker: str, transport: str
+        self,
+        control: Control,
+        catalog: Catalog,
+        fleet: Fleet,
+        *,
+        desk: Desk,
+        log_dir: Path,
+        worker: str,
+        transport: str,
     ) -> None:
         self._control = control
         self._editor = Editor(control)
         self._review = Review(control)
         self._catalog = catalog
         self._fleet = fleet
+        self._desk = desk
         self._log_dir = log_dir
         self._worker = worker
         self._transport = transport

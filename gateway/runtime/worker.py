@@ -18,9 +18,11 @@ from typing import Final
 import uvloop
 
 from gateway.api.control import ControlService, check_versions
+from gateway.api.feedback import Desk
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
 from gateway.errors import FailedPrecondition, GatewayError
+from gateway.records.feedback import FeedbackLog
 from gateway.records.log import LogLimits, PredictionLog
 from gateway.records.sampling import Sampling
 from gateway.routing.acknowledger import Acknowledger
@@ -68,6 +70,9 @@ class Worker:
         self.serving = False
         self.counters = Counters()
         self.log = _prediction_log(settings)
+        self.labels = FeedbackLog(
+            config.wal_dir, worker=f"worker-{settings.slot}", gateway=_host_name(), boot=settings.boot
+        )
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
         self.catalog = self._catalog()
         self.feed = self._feed()
@@ -155,6 +160,7 @@ class Worker:
     def _server(self) -> Server:
         config = self.config
         timeout_s = config.limits.default_deadline_seconds
+        tokens = Tokens(load_key(config.token_key_file))
         inference = InferenceService(
             self.engine,
             self.catalog,
@@ -163,12 +169,13 @@ class Worker:
             max_answer_bytes=config.listen.max_message_bytes,
             default_timeout_s=timeout_s,
             ready=self.is_ready,
-            tokens=Tokens(load_key(config.token_key_file)) if config.listen.feedback_token else None,
+            tokens=tokens if config.listen.feedback_token else None,
         )
         self.control = ControlService(
             Control(self.store, lambda: self.feed.snapshot, self._check),
             self.catalog,
             self.fleet,
+            desk=Desk(self.labels, tokens, config.lake_dir),
             log_dir=config.wal_dir,
             worker=self.id,
             transport=config.listen.transport,
@@ -194,6 +201,7 @@ class Worker:
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums("log", self._log_counts)
+        self.counters.add_sums("labels", lambda: self.labels.counts)
         self.counters.add_gauge("revision", lambda: self.feed.status().revision)
         self.counters.add_gauge("stale_seconds", self.feed.stale_seconds)
         self.counters.add_gauge("age_seconds", self._rules_age_seconds)
@@ -234,7 +242,7 @@ class Worker:
             stack.push_async_callback(self._end)
             answers = operations(self.catalog, count=self.count, describe=self.describe, in_force=self._in_force)
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            loops = [group.create_task(self.log.run(), name="log")]
+            loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
             if self.settings.predecessor:
                 group.create_task(self._bury(self.settings.predecessor), name="bury")
             await self.catalog.poll()
@@ -285,6 +293,7 @@ class Worker:
         self.engine.close()
         await self.store.aclose()
         await self.catalog.close()
+        await self.labels.close()
         await self.log.close()
         try:
             await ask(self.peers.control, "farewell", self.count(), timeout_s=0.5)

@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import grpc.aio
 
 from gateway.api.control import ControlService, check_versions
+from gateway.api.feedback import Desk
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
+from gateway.records.feedback import FeedbackLog
 from gateway.routing.control import Control
 from gateway.routing.document import RouteDocument
 from gateway.routing.feed import Feed
@@ -20,11 +23,13 @@ from gateway.routing.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
 from gateway.serving.registry import VersionStatus
+from gateway.serving.token import KEY_BYTES, Tokens
 from tests import models
 from tests.api.stand import Stand, standing
 from tests.valkey import Valkey
 
 BY = pb.Change(actor="tester", reason="test", source="cli")
+TOKENS = Tokens(bytes(KEY_BYTES))
 WAIT = pb.WaitFor(applied=True, timeout_ms=5000)
 
 
@@ -101,8 +106,16 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
         store = RedisStore(valkey.url)
         stack.push_async_callback(store.aclose)
         control = Control(store, lambda: feed.snapshot, check)
+        labels = FeedbackLog(directory / "wal", worker="w0", gateway="gw", boot=uuid4().hex)
+        stack.push_async_callback(labels.close)
         service = ControlService(
-            control, stand.catalog, Alone(), log_dir=directory / "wal", worker="w0", transport="grpcio"
+            control,
+            stand.catalog,
+            Alone(),
+            desk=Desk(labels, TOKENS, directory / "lake"),
+            log_dir=directory / "wal",
+            worker="w0",
+            transport="grpcio",
         )
         server = GrpcioServer(ServerOptions(reuse_port=False))
         add_ControlServicer_to_server(service, server)  # type: ignore[no-untyped-call]

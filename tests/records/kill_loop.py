@@ -42,10 +42,8 @@ def run(folder: Path, *, rounds: int, seed: int) -> Result:
         compactor = start_compactor(log, lake)
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
-        promised[prefix] = _kill_after(writer, rng.uniform(0.0, 0.25))
-        _read_until(compactor, monotonic() + rng.uniform(0.0, 0.6))
-        compactor.kill()
-        compactor.wait()
+        promised[prefix] = kill_after(writer, rng.uniform(0.0, 0.25))
+        read_until(compactor, monotonic() + rng.uniform(0.0, 0.6))
     stop_compactor(start_compactor(log, lake))
     ids = lake_ids(lake)
     expected = {f"{prefix}.{number}" for prefix, count in promised.items() for number in range(count)}
@@ -74,7 +72,7 @@ def stop_compactor(process: "subprocess.Popen[str]") -> list[dict[str, object]]:
     return [json.loads(line) for line in reports.splitlines()]
 
 
-def _kill_after(writer: "subprocess.Popen[str]", delay_s: float) -> int:
+def kill_after(writer: "subprocess.Popen[str]", delay_s: float) -> int:
     """Lets the writer work, kills it, and reads how many records it was promised: the last whole line."""
     assert writer.stdout is not None
     deadline = monotonic() + delay_s
@@ -91,12 +89,14 @@ def _kill_after(writer: "subprocess.Popen[str]", delay_s: float) -> int:
     return written
 
 
-def _read_until(process: "subprocess.Popen[str]", deadline: float) -> None:
+def read_until(process: "subprocess.Popen[str]", deadline: float) -> None:
+    """Reads the reports of a compactor up to that time, and kills it."""
     assert process.stdout is not None
     while monotonic() < deadline and process.poll() is None:
         process.stdout.readline()
     assert process.stdin is not None
     process.kill()
+    process.wait()
     process.stdin.close()
     process.stdout.close()
 
