@@ -6,14 +6,15 @@ order of the fields differs, which protobuf leaves free.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 from gateway.api.classification import classify
 from gateway.api.contents import join_bytes, to_typed
-from gateway.api.signature import Reply, Signature, Skeleton
+from gateway.api.signature import Reply, Signature, Skeleton, SkeletonKey
 from gateway.api.wire import varint
 from gateway.errors import ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Array, Call
+from gateway.serving.call import Array, Buffer, Call, arrays_of
 from gateway.serving.tensor import Datatype
 
 _ID_TAG = b"\x1a"  # field 3, length-delimited
@@ -29,23 +30,15 @@ def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) ->
     outputs = call.outputs
     if reply.classes is not None or reply.typed:
         return _bounded(_general(call, signature, reply), max_bytes)
-    shapes = (outputs[0].shape,) if len(outputs) == 1 else tuple([array.shape for array in outputs])
-    skeleton = reply.skeletons.get(shapes)
-    if skeleton is None:
-        skeleton = _remember(reply, signature, outputs, shapes)
-    heads, exact = skeleton
-    if len(heads) == 1 and exact[0]:
-        parts = [heads[0], outputs[0].tobytes()]
+    if outputs and type(outputs[0]) is bytes:
+        parts = _raw_parts(reply, signature, outputs, call.rows)
     else:
-        parts = []
-        for place, head in enumerate(heads):
-            raw = outputs[place].tobytes() if exact[place] else join_bytes(outputs[place])
-            parts += (head, raw) if exact[place] else (head, varint(len(raw)), raw)
+        parts = _array_parts(reply, signature, arrays_of(outputs, reply.specs, call.rows))
     request_id = call.request_id
     if request_id:
         encoded = request_id.encode()
         parts += (_ID_TAG, varint(len(encoded)), encoded)
-    answer = b"".join(parts)
+    answer = b"".join(parts)  # type: ignore[arg-type]  # raw bytes, or arrays' bytes
     return answer if len(answer) <= max_bytes else _bounded(answer, max_bytes)
 
 
@@ -55,24 +48,47 @@ def _bounded(answer: bytes, max_bytes: int) -> bytes:
     return answer
 
 
-def _remember(
-    reply: Reply, signature: Signature, outputs: Sequence[Array], shapes: tuple[tuple[int, ...], ...]
-) -> Skeleton:
-    if len(outputs) != len(reply.specs):
-        raise ValueError(f"{len(outputs)} outputs were computed, {len(reply.specs)} are expected")
+def _raw_parts(reply: Reply, signature: Signature, outputs: Sequence[Buffer], rows: int) -> list[Buffer]:
+    skeleton = reply.skeletons.get(rows)
+    if skeleton is None:
+        shapes = tuple((rows, *spec.shape[1:]) for spec in reply.specs)
+        skeleton = _remember(reply, signature, shapes, rows)
+    heads = skeleton.heads
+    if len(heads) == 1:
+        return [heads[0], outputs[0]]
+    return [part for pair in zip(heads, outputs, strict=True) for part in pair]
+
+
+def _array_parts(reply: Reply, signature: Signature, outputs: Sequence[Array]) -> list[Buffer]:
+    shapes = tuple([array.shape for array in outputs])
+    skeleton = reply.skeletons.get(shapes)
+    if skeleton is None:
+        for spec, array in zip(reply.specs, outputs, strict=True):
+            if array.dtype != spec.datatype.dtype:
+                raise ValueError(f"output {spec.name} has dtype {array.dtype}, {spec.datatype.wire_name} is expected")
+        skeleton = _remember(reply, signature, shapes, shapes)
+    parts: list[Buffer] = []
+    for head, exact, array in zip(skeleton.heads, skeleton.exact, outputs, strict=True):
+        raw = array.tobytes() if exact else join_bytes(array)
+        parts += (head, raw) if exact else (head, varint(len(raw)), raw)
+    return parts
+
+
+def _remember(reply: Reply, signature: Signature, shapes: tuple[tuple[int, ...], ...], key: SkeletonKey) -> Skeleton:
+    if len(shapes) != len(reply.specs):
+        raise ValueError(f"{len(shapes)} outputs were computed, {len(reply.specs)} are expected")
     message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version)
     raw_heads: list[bytes] = []
-    for spec, array in zip(reply.specs, outputs, strict=True):
-        if array.dtype != spec.datatype.dtype:
-            raise ValueError(f"output {spec.name} has dtype {array.dtype}, {spec.datatype.wire_name} is expected")
-        message.outputs.add(name=spec.name, datatype=spec.datatype.wire_name, shape=array.shape)
-        raw_heads.append(_RAW_TAG if spec.datatype is Datatype.BYTES else _RAW_TAG + varint(array.nbytes))
+    for spec, shape in zip(reply.specs, shapes, strict=True):
+        message.outputs.add(name=spec.name, datatype=spec.datatype.wire_name, shape=shape)
+        size = prod(shape) * spec.datatype.size
+        raw_heads.append(_RAW_TAG if spec.datatype is Datatype.BYTES else _RAW_TAG + varint(size))
     if raw_heads:
         raw_heads[0] = message.SerializeToString() + raw_heads[0]
     skeleton = Skeleton(tuple(raw_heads), tuple(spec.datatype is not Datatype.BYTES for spec in reply.specs))
     if len(reply.skeletons) >= _REMEMBERED_SKELETONS:
         reply.skeletons.clear()
-    reply.skeletons[shapes] = skeleton
+    reply.skeletons[key] = skeleton
     return skeleton
 
 
@@ -80,7 +96,8 @@ def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
     """The answer where classes were asked for, or the request came with typed contents."""
     message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=call.request_id)
     classes = reply.classes or (0,) * len(reply.specs)
-    for spec, array, count in zip(reply.specs, call.outputs, classes, strict=True):
+    outputs = arrays_of(call.outputs, reply.specs, call.rows)
+    for spec, array, count in zip(reply.specs, outputs, classes, strict=True):
         datatype = spec.datatype
         if count:
             array = classify(array, spec, count, batches=signature.config.max_batch_size > 0)

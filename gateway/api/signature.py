@@ -39,6 +39,10 @@ class Skeleton(NamedTuple):
     exact: tuple[bool, ...]
 
 
+# What skeletons are found by: the rows where these say everything, else the shapes of the outputs.
+SkeletonKey = int | tuple[tuple[int, ...], ...]
+
+
 class Reply:
     """What a request wants back: which outputs, in which form, and the skeletons of such answers."""
 
@@ -57,7 +61,7 @@ class Reply:
         self.classes = classes
         # An answer is raw or typed as a whole; FP16 and BF16 exist only raw.
         self.typed = typed and not any(spec.datatype in (Datatype.FP16, Datatype.BF16) for spec in self.specs)
-        self.skeletons: dict[tuple[tuple[int, ...], ...], Skeleton] = {}
+        self.skeletons: dict[SkeletonKey, Skeleton] = {}
 
 
 class InputPlan:

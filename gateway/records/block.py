@@ -11,7 +11,7 @@ columns  each input, then each output: layout, which records have it, and then
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from hashlib import sha256
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from xxhash import xxh3_128_digest
 
 from gateway.records.frame import Kind
-from gateway.records.redaction import Array, StreamRedaction
+from gateway.records.redaction import StreamRedaction
 from gateway.records.schema import StreamSchema, fixed_bytes, is_batched, is_flat
 from gateway.serving.call import Buffer
 from gateway.serving.tensor import Datatype, TensorSpec
@@ -30,7 +30,7 @@ Shape = tuple[int, ...]
 # sample_p, kept, size_bytes, wanted
 Record = tuple[
     int, str, int, str, int, int, int, int, int, int,
-    Sequence[Shape | None] | None, Sequence[Buffer | None], Sequence[Array], float, int, int,
+    Sequence[Shape | None] | None, Sequence[Buffer | None], Sequence[Buffer], float, int, int,
     tuple[int, ...] | None,
 ]  # fmt: skip
 HEAD = struct.Struct("<BBHIIQ")
@@ -41,7 +41,7 @@ ROW = np.dtype(
         ("kept", "u1"), ("sample_p", "<f4"),
     ]
 )  # fmt: skip
-_PACK_ROW = struct.Struct("<qqiiqqqhHHBf").pack
+PACKED_ROW = struct.Struct("<qqiiqqqhHHBf")  # as ROW
 DIGEST = np.dtype(
     [("xxh3_128", "V16"), ("mean", "<f8"), ("std", "<f8"), ("min", "<f8"), ("max", "<f8"), ("nan", "<u8")]
 )
@@ -84,19 +84,16 @@ def encode(
 
     Raises: ENCODE_ERRORS (a record does not fit the schema), RedactionFailed.
     """
+    pack = PACKED_ROW.pack
     reasons = {reason: index for index, reason in enumerate({record[3] for record in records})}
     ids = [(record[1] or new_id(record[0])).encode(errors="replace")[:MAX_ID_BYTES] for record in records]
     rows = [
-        _PACK_ROW(ts, revision, bucket, count, queue, infer, total, code, reasons[why], len(name), kept, sample_p)
+        pack(ts, revision, bucket, count, queue, infer, total, code, reasons[why], len(name), kept, sample_p)
         for (ts, _, code, why, revision, bucket, count, queue, infer, total, _, _, _, sample_p, kept, _, _), name in (
             zip(records, ids, strict=True)
         )
     ]
-    parts = [HEAD.pack(Kind.ROWS, 0, 0, stream, len(records), first_record), *rows, struct.pack("<H", len(reasons))]
-    for reason in reasons:
-        text = reason.encode(errors="replace")[:1024]
-        parts += (struct.pack("<H", len(text)), text)
-    parts += ids
+    parts = [HEAD.pack(Kind.ROWS, 0, 0, stream, len(records), first_record), *rows, *reason_parts(reasons), *ids]
     counts = [record[6] for record in records]
     shaped = any(record[10] is not None for record in records)
     all_inputs = [record[11] if payload else () for record in records]
@@ -111,7 +108,13 @@ def encode(
     return b"".join(parts)
 
 
-def _placed(record: Record, count: int) -> Sequence[Array | None]:
+def reason_parts(reasons: Iterable[str]) -> list[bytes]:
+    """The reasons of a block, whose rows name them by number."""
+    texts = [reason.encode(errors="replace")[:1024] for reason in reasons]
+    return [struct.pack("<H", len(texts)), *(part for text in texts for part in (struct.pack("<H", len(text)), text))]
+
+
+def _placed(record: Record, count: int) -> Sequence[Buffer | None]:
     """The outputs of a record in the order of the schema, None where one was not asked for.
 
     Raises: ValueError (more or fewer than there should be: which is which cannot be told).
@@ -123,7 +126,7 @@ def _placed(record: Record, count: int) -> Sequence[Array | None]:
         raise ValueError(f"record has {len(outputs)} outputs, the schema {count}, wanted were {wanted}")
     if wanted is None:
         return outputs
-    placed: list[Array | None] = [None] * count
+    placed: list[Buffer | None] = [None] * count
     for index, output in zip(wanted, outputs, strict=True):
         placed[index] = output
     return placed

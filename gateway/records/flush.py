@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.records.block import ENCODE_ERRORS, Record, RedactionFailed, encode
+from gateway.records.plain import PlainRecords, encode_plain
 from gateway.records.redaction import StreamRedaction
 from gateway.records.schema import StreamSchema
 from gateway.records.wal import Chunk, WalWriter, reason
@@ -20,7 +21,7 @@ _DISK_CHECK_S = 1.0
 class Batch:
     """The records taken from each stream, and the log's counts when they were taken."""
 
-    streams: list[tuple[int, StreamSchema, list[Record]]]
+    streams: list[tuple[int, StreamSchema, list[Record], PlainRecords]]
     counts: Mapping[str, object]
 
 
@@ -74,7 +75,7 @@ class Flusher:
         return outcome
 
     def _write(self, batch: Batch, outcome: Outcome) -> None:
-        total = sum(len(records) for _, _, records in batch.streams)
+        total = sum(len(records) + len(plain) for _, _, records, plain in batch.streams)
         use = self._used()
         if use > self._off_above:
             outcome.dropped["disk_watermark"] += total
@@ -82,9 +83,12 @@ class Flusher:
         try:
             self._wal.prepare()
             chunks: list[Chunk] = []
-            for number, schema, records in batch.streams:
+            payload = use <= self._metadata_above
+            for number, schema, records, plain in batch.streams:
+                for run in plain.runs(schema, _CHUNK_RECORDS):
+                    chunks += self._joined(number, schema, run, outcome, payload=payload)
                 for part in _parts(records):
-                    chunks += self._encoded(number, schema, part, outcome, payload=use <= self._metadata_above)
+                    chunks += self._encoded(number, schema, part, outcome, payload=payload)
             if chunks:
                 outcome.written_bytes = self._wal.write(chunks)
         except OSError as error:
@@ -93,6 +97,21 @@ class Flusher:
             outcome.withheld = 0
             return
         outcome.written = total - sum(outcome.dropped.values())
+
+    def _joined(
+        self, number: int, schema: StreamSchema, plain: PlainRecords, outcome: Outcome, *, payload: bool
+    ) -> Iterator[Chunk]:
+        """The plain records as one chunk; where one of them is not what it should be, all are looked at in detail."""
+        if not len(plain):
+            return
+        try:
+            body = encode_plain(schema, number, plain, first_record=self._next_record, payload=payload)
+        except ENCODE_ERRORS:
+            yield from self._encoded(number, schema, plain.records(schema), outcome, payload=payload)
+            return
+        self._next_record += len(plain)
+        outcome.withheld += 0 if payload else len(plain)
+        yield Chunk(number, schema, body)
 
     def _encoded(
         self, number: int, schema: StreamSchema, records: list[Record], outcome: Outcome, *, payload: bool
@@ -147,6 +166,8 @@ class Flusher:
 
 def _parts(records: list[Record]) -> Iterator[list[Record]]:
     """The records in runs that make blocks of bounded size."""
+    if not records:
+        return
     if len(records) <= _CHUNK_RECORDS and sum(record[15] for record in records) <= _CHUNK_BYTES:
         yield records
         return

@@ -8,26 +8,21 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
-from xxhash import xxh3_64_intdigest
-
-from gateway.records.block import ENCODE_ERRORS, Record, Shape
 from gateway.records.flush import Batch, Flusher, Outcome
 from gateway.records.redaction import Redaction
-from gateway.records.sampling import EVERY_HASH, Kept, Sampling, threshold
-from gateway.records.schema import StreamSchema, fixed_bytes, is_batched
+from gateway.records.sampling import Sampling
+from gateway.records.schema import StreamSchema
 from gateway.records.segment import Segment, checked_part
+from gateway.records.stream import Buffering, RecordStream
 from gateway.records.wal import SegmentLimits, WalWriter
-from gateway.serving.call import Array, Buffer
 from gateway.serving.tensor import TensorSpec
-
-_OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ class LogLimits:
     max_record_bytes: int = 32 << 20
     fill: float = 0.8
     flush_interval_s: float = 0.05
-    flush_bytes: int = 256 << 10
+    flush_bytes: int = 1 << 20
     disk_metadata: float = 0.90
     disk_off: float = 0.95
     close_timeout_s: float = 10.0
@@ -71,141 +66,6 @@ class LogCounts:
 
     def to_json(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in self.__slots__} | {"dropped": dict(self.dropped)}
-
-
-class _Buffer:
-    """What all streams of a log share on the hot path."""
-
-    __slots__ = ("closed", "max_bytes", "max_record_bytes", "max_records", "records", "size_bytes", "wake", "wake_at")
-
-    def __init__(self, limits: LogLimits, wake: Callable[[], None]) -> None:
-        self.max_bytes = int(limits.max_bytes * limits.fill)
-        self.max_records = int(limits.max_records * limits.fill)
-        self.max_record_bytes = limits.max_record_bytes
-        self.records = 0  # including those being written
-        self.size_bytes = 0
-        self.wake_at = limits.flush_bytes
-        self.wake = wake
-        self.closed = False
-
-
-class RecordStream:
-    """Takes the records of one model, version and arm. Belongs to the loop."""
-
-    __slots__ = (
-        "_base",
-        "_buffer",
-        "_draw",
-        "_first",
-        "_input_bytes",
-        "_keep_errors",
-        "_output_bytes",
-        "_rate",
-        "_threshold",
-        "dropped",
-        "number",
-        "records",
-        "sampled_out",
-        "schema",
-        "seen",
-    )
-
-    def __init__(
-        self, number: int, schema: StreamSchema, buffer: _Buffer, sampling: Sampling, draw: Callable[[int], int]
-    ) -> None:
-        self.number = number
-        self.schema = schema
-        self.records: list[Record] = []
-        self.seen = 0
-        self.sampled_out = 0
-        self.dropped: Counter[str] = Counter()
-        self._buffer = buffer
-        self._draw = draw
-        self._base: object = None
-        self._rate = sampling.rate_of(schema.model, schema.arm)
-        self._threshold = threshold(self._rate)
-        self._keep_errors = sampling.keep_errors
-        self._first = sampling.keep_first
-        self._input_bytes = _row_bytes(schema.inputs)
-        self._output_bytes = _row_bytes(schema.outputs)
-
-    def append(
-        self,
-        ts_us: int,
-        request_id: str,
-        code: int,
-        reason: str,
-        revision: int,
-        bucket: int,
-        rows: int,
-        queue_us: int,
-        infer_us: int,
-        total_us: int,
-        in_shapes: Sequence[Shape | None] | None,
-        inputs: Sequence[Buffer | None],
-        outputs: Sequence[Array],
-        wanted: tuple[int, ...] | None = None,
-    ) -> None:
-        """Takes a record by reference; the tensors must not change afterwards. Neither blocks nor raises.
-
-        Shapes: `inputs` and `outputs` follow the specs (inputs may be empty or hold None, outputs may be empty); where
-                `wanted` is set, `outputs[i]` is the output with index `wanted[i]`, and the others are not logged;
-                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension.
-        Units:  ts_us since the epoch.
-        """
-        self.seen += 1
-        sample_p, kept = 1.0, 0
-        try:
-            if self._threshold != EVERY_HASH:
-                if code and self._keep_errors:
-                    kept = 2
-                elif self._first:
-                    self._first -= 1
-                    kept = 3
-                elif (xxh3_64_intdigest(request_id.encode()) if request_id else self._draw(64)) < self._threshold:
-                    sample_p, kept = self._rate, 1
-                else:
-                    self.sampled_out += 1
-                    return
-            size = _OVERHEAD_BYTES + len(request_id)
-            size += self._input_bytes * rows if self._input_bytes and in_shapes is None else _size(inputs)
-            if outputs:
-                # A view keeps the whole result of its batch; the records of one batch come one after the other.
-                base = outputs[0].base
-                if base is None:
-                    size += _size(outputs) if wanted else self._output_bytes * rows or _size(outputs)
-                elif base is not self._base:
-                    self._base = base
-                    size += _retained(outputs)
-            buffer = self._buffer
-            if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
-                self._refuse(size)
-                return
-            self.records.append(
-                (ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
-                 in_shapes, inputs, outputs, sample_p, kept, size, wanted)
-            )  # fmt: skip
-            buffer.records += 1
-            buffer.size_bytes += size
-            if buffer.size_bytes >= buffer.wake_at:
-                buffer.wake()
-        except ENCODE_ERRORS:
-            self.dropped["encode_error"] += 1
-
-    def take(self) -> list[Record]:
-        """The records so far; they are the caller's to write."""
-        taken, self.records = self.records, []
-        self._base = None
-        return taken
-
-    def _refuse(self, size: int) -> None:
-        self._base = None
-        if self._buffer.closed:
-            self.dropped["closed"] += 1
-        elif size > self._buffer.max_record_bytes:
-            self.dropped["oversize"] += 1
-        else:
-            self.dropped["buffer"] += 1
 
 
 class PredictionLog:
@@ -240,7 +100,13 @@ class PredictionLog:
             draw=self._draw,
         )
         self._due = asyncio.Event()
-        self._buffer = _Buffer(self._limits, self._due.set)
+        self._buffer = Buffering(
+            max_bytes=int(self._limits.max_bytes * self._limits.fill),
+            max_records=int(self._limits.max_records * self._limits.fill),
+            max_record_bytes=self._limits.max_record_bytes,
+            wake_at=self._limits.flush_bytes,
+            wake=self._due.set,
+        )
         self._streams: dict[tuple[str, ...], RecordStream] = {}
         self._in_flight: asyncio.Future[Outcome] | None = None
         self._in_flight_bytes = 0
@@ -270,7 +136,7 @@ class PredictionLog:
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
             )  # fmt: skip
-            stream = RecordStream(len(self._streams), schema, self._buffer, self._sampling, self._draw)
+            stream = RecordStream(len(self._streams), schema, redaction, self._buffer, self._sampling, self._draw)
             self._flusher.redactions[stream.number] = redaction
             self._streams[key] = stream
         return self._streams[key]
@@ -328,10 +194,10 @@ class PredictionLog:
     def _start(self, *, seal: bool) -> None:
         """Hands everything that waits to the thread."""
         self._due.clear()
-        taken = [(stream, stream.take()) for stream in self._streams.values() if stream.records]
+        taken = [(stream.number, stream.schema, *stream.take()) for stream in self._streams.values() if stream.waiting]
         self._in_flight_bytes = self._buffer.size_bytes
         self._buffer.wake_at = self._in_flight_bytes + self._limits.flush_bytes
-        batch = Batch([(stream.number, stream.schema, records) for stream, records in taken], self.counts().to_json())
+        batch = Batch(taken, self.counts().to_json())
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._executor, self._flusher.flush, batch, seal)
         self._in_flight.add_done_callback(self._settle)
@@ -367,34 +233,3 @@ class PredictionLog:
             stream.take()
         self._dropped["shutdown_timeout"] += lost
         self._buffer.records = self._buffer.size_bytes = 0
-
-
-def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
-    """Bytes of a row over all specs, or 0 if they depend on the request."""
-    sizes = [fixed_bytes(spec) if is_batched(spec) else 0 for spec in specs]
-    return sum(sizes) if all(sizes) else 0
-
-
-def _size(tensors: Sequence[Buffer | None]) -> int:
-    size = 0
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        if isinstance(tensor, bytes):
-            size += len(tensor)
-        elif isinstance(tensor, memoryview) or tensor.dtype != object:
-            size += tensor.nbytes
-        else:
-            size += sum(len(element) + 60 for element in tensor.ravel().tolist())
-    return size
-
-
-def _retained(outputs: Sequence[Array]) -> int:
-    size = 0
-    for output in outputs:
-        base = output.base
-        size += getattr(base, "nbytes", 0) if base is not None and output.dtype != object else _size((output,))
-    return size
-
-
-__all__ = ["Kept", "LogCounts", "LogLimits", "PredictionLog", "RecordStream"]

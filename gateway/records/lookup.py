@@ -19,6 +19,7 @@ from gateway.records.segment import NEW, Entry, Segment, entries
 from gateway.records.tail import Row, row_of
 
 READ_LIMIT_BYTES = 1 << 30
+_COARSE_S = 1.0  # a file's time of modification comes from a clock that ticks every few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class _Looked:
     def segments(self, directory: Path) -> Iterator[tuple[Segment, bytes]]:
         there = [entry for entry in entries(directory) if entry.segment is not None and entry.suffix != NEW]
         for entry in sorted(there, key=lambda entry: entry.modified_s, reverse=True):
-            if entry.modified_s < self.not_before:
+            if entry.modified_s + _COARSE_S < self.not_before:
                 return
             if self._bytes >= READ_LIMIT_BYTES:
                 self._left += 1

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.schema import fixed_bytes, width
+from gateway.records.schema import StreamSchema, fixed_bytes, width
 from gateway.serving.tensor import Datatype, TensorSpec
 
 Array = npt.NDArray[np.generic]
@@ -113,6 +113,10 @@ class StreamRedaction:
 
     def withholds(self, name: str) -> bool:
         return name in self.dropped or name in self.blank
+
+    def touches(self, schema: StreamSchema) -> bool:
+        """Whether any tensor of the stream is left out, blanked or changed."""
+        return any(self.withholds(spec.name) or spec.name in self.changes for spec in (*schema.inputs, *schema.outputs))
 
     def numbers(self, spec: TensorSpec, values: Array) -> Array:
         """A changed copy of a tensor's values.

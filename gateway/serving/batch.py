@@ -17,8 +17,8 @@ from concurrent.futures import Executor, Future
 from time import monotonic_ns
 
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
-from gateway.serving.call import Call
-from gateway.serving.run import Run, alike, common_wanted, split
+from gateway.serving.call import Buffer, Call
+from gateway.serving.run import Rows, Run, alike, common_wanted, split
 from gateway.serving.session import RunFailed, Termination
 from gateway.serving.version import Version
 
@@ -64,6 +64,7 @@ class Batcher:
         self._threads = threads
         self._parallel = parallel
         self._names = [spec.name for spec in version.outputs]
+        self._rows = Rows.of(version)
         self._merges = version.config.merges
         self._fixed = all(-1 not in spec.shape[1:] and not spec.optional for spec in version.inputs)
         self._max_rows = version.max_batch_size if version.batches else 1
@@ -245,7 +246,9 @@ class Batcher:
             self._alone(calls)
             return
         sliced_at = monotonic_ns()
-        answers = split(calls, outputs)
+        whole = self._rows is not None and len(outputs) == len(self._names) and all(c.wanted is None for c in calls)
+        raw = self._rows.split(calls, outputs, rows) if self._rows is not None and whole else None
+        answers: Sequence[Sequence[Buffer]] = split(calls, outputs) if raw is None else raw
         output_ns = monotonic_ns() - sliced_at
         self._learn(max(rows, 1), run.cpu_ns, merged=len(calls) > 1)
         arm = calls[0].arm

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import GatewayError
+from gateway.serving.tensor import TensorSpec
 
 if TYPE_CHECKING:
     from gateway.routing.decision import Decision
@@ -29,8 +30,9 @@ class Call:
     and permit end.
 
     Shapes: `inputs[i]` and `shapes[i]` follow the version's input specs (None for an optional input left out);
-            `outputs[i]` follows `wanted` where that is set, else the version's output specs. Where the version batches,
-            the first dimension of each is `rows`.
+            `outputs[i]` follows `wanted` where that is set, else the version's output specs; it is raw bytes where its
+            spec fixes everything but the rows, an array elsewhere (`arrays_of` makes arrays of all). Where the version
+            batches, the first dimension of each is `rows`.
     Units:  `received_ns`, `deadline_ns`, `queue_ns`, `infer_ns` on the monotonic clock; deadline_ns 0: none.
     """
 
@@ -86,13 +88,13 @@ class Call:
         self.shapes: Sequence[tuple[int, ...] | None] = ()
         self.rows = 0
         self.wanted: tuple[int, ...] | None = None  # indices into the version's outputs, in the order asked for
-        self.outputs: Sequence[Array] = ()
+        self.outputs: Sequence[Buffer] = ()
         self.error: GatewayError | None = None
         self.queued_ns = 0
         self.queue_ns = 0
         self.infer_ns = 0
 
-    def answer(self, outputs: Sequence[Array]) -> None:
+    def answer(self, outputs: Sequence[Buffer]) -> None:
         """`done` has run with these outputs, unless the call was answered before."""
         if not self.answered:
             self.answered = True
@@ -116,3 +118,18 @@ class Call:
         self.outputs = ()
         self.batch = None
         self.queued_ns = self.queue_ns = self.infer_ns = 0
+
+
+def arrays_of(outputs: Sequence[Buffer], specs: Sequence[TensorSpec], rows: int) -> Sequence[Array]:
+    """The outputs of a call as arrays, in the order of `specs`; those that were raw bytes can only be read."""
+    return [
+        np.frombuffer(output, spec.datatype.dtype).reshape(rows, *spec.shape[1:])
+        if isinstance(output, bytes | memoryview)
+        else output
+        for output, spec in zip(outputs, specs, strict=True)
+    ]
+
+
+def size_of(tensor: Buffer) -> int:
+    """Bytes of a tensor; of the references to its elements where it holds Python's bytes."""
+    return len(tensor) if isinstance(tensor, bytes) else tensor.nbytes

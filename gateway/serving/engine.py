@@ -13,7 +13,8 @@ from time import monotonic_ns, time_ns
 from typing import Protocol
 
 from gateway.errors import Cancelled, Code, GatewayError, Internal
-from gateway.records.log import PredictionLog, RecordStream
+from gateway.records.log import PredictionLog
+from gateway.records.stream import RecordStream
 from gateway.routing.decide import decide
 from gateway.routing.decision import Attributes
 from gateway.routing.snapshot import Snapshot

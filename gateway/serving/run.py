@@ -5,7 +5,7 @@ from time import monotonic_ns, thread_time_ns
 
 import numpy as np
 
-from gateway.serving.call import Array, Call
+from gateway.serving.call import Array, Buffer, Call
 from gateway.serving.session import Session, Termination
 from gateway.serving.tensor import TensorSpec
 from gateway.serving.version import Version
@@ -57,7 +57,49 @@ class Run:
         return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
 
 
-def split(calls: Sequence[Call], outputs: Sequence[Array]) -> list[Sequence[Array]]:
+class Rows:
+    """The outputs of a version whose specs fix everything but the number of rows: an answer is a slice of bytes."""
+
+    __slots__ = ("_dtypes", "_sizes", "_tails")
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self._tails = [spec.shape[1:] for spec in specs]
+        self._dtypes = [np.dtype(spec.datatype.dtype) for spec in specs]
+        self._sizes = [spec.row_bytes() for spec in specs]
+
+    @classmethod
+    def of(cls, version: Version) -> "Rows | None":
+        """None where the version's outputs are not of that kind."""
+        specs = version.outputs
+        fixed = all(spec.shape[:1] == (-1,) and spec.row_bytes() > 0 for spec in specs)
+        return cls(specs) if version.batches and specs and fixed else None
+
+    def split(self, calls: Sequence[Call], outputs: Sequence[Array], rows: int) -> list[list[bytes]] | None:
+        """The raw outputs of each call, all of them; None where they are not what the specs say."""
+        for array, tail, dtype in zip(outputs, self._tails, self._dtypes, strict=True):
+            if array.shape != (rows, *tail) or array.dtype != dtype:
+                return None
+        whole = [array.tobytes() for array in outputs]
+        if len(calls) == 1:
+            return [whole]
+        answers = []
+        if len(whole) == 1:
+            raw, size = whole[0], self._sizes[0]
+            start = 0
+            for call in calls:
+                stop = start + call.rows * size
+                answers.append([raw[start:stop]])
+                start = stop
+            return answers
+        first = 0
+        for call in calls:
+            last = first + call.rows
+            answers.append([raw[first * size : last * size] for raw, size in zip(whole, self._sizes, strict=True)])
+            first = last
+        return answers
+
+
+def split(calls: Sequence[Call], outputs: Sequence[Array]) -> Sequence[Sequence[Buffer]]:
     """The outputs of each call: its rows, and of the outputs those that it asked for."""
     everything = common_wanted(calls) is None
     answers: list[Sequence[Array]] = []

@@ -20,7 +20,7 @@ from gateway.routing.decision import Decision
 from gateway.routing.mirror import Mirror, Tolerance
 from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
-from gateway.serving.call import Array, Call
+from gateway.serving.call import Buffer, Call, arrays_of, size_of
 from gateway.serving.comparison import Comparison, compare
 from gateway.serving.shadow_room import BUSY, MAX_BYTES, Room, Shop
 from gateway.serving.substitute import same_contract, takes
@@ -42,9 +42,9 @@ class Shadow(Call):
         self.inputs, self.shapes, self.rows, self.wanted = call.inputs, call.shapes, call.rows, call.wanted
         self.batcher: Batcher | None = None
         self.primary = primary
-        self.served: Sequence[Array] = call.outputs
+        self.served: Sequence[Buffer] = call.outputs
         self.bucket, self.revision = decision.bucket, decision.revision
-        self.held_bytes = call.size_bytes + sum(array.nbytes for array in call.outputs)
+        self.held_bytes = call.size_bytes + sum(size_of(output) for output in call.outputs)
 
 
 class Line:
@@ -211,10 +211,13 @@ class Line:
             self._schedule()
 
     def _compared(self, shadow: Shadow, version: Version) -> str:
-        specs = version.outputs
-        if shadow.wanted is not None:
-            specs = tuple(specs[index] for index in shadow.wanted)
-        found: Comparison = compare(specs, shadow.served, shadow.outputs, self.tolerances)
+        specs, wanted = version.outputs, shadow.wanted
+        served_specs = shadow.primary.outputs
+        if wanted is not None:
+            specs = tuple(specs[index] for index in wanted)
+            served_specs = tuple(served_specs[index] for index in wanted)
+        served = arrays_of(shadow.served, served_specs, shadow.rows)
+        found: Comparison = compare(specs, served, arrays_of(shadow.outputs, specs, shadow.rows), self.tolerances)
         self.rows += found.rows
         self.same_rows += found.same_rows
         self.largest = max(self.largest, found.max_difference)

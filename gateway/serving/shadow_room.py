@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, process_time
 from typing import Protocol
 
-from gateway.records.log import RecordStream
+from gateway.records.stream import RecordStream
 from gateway.serving.admission import Admission
 from gateway.serving.call import Call
 from gateway.serving.cpu_share import CpuShare

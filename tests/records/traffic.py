@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.log import LogCounts, LogLimits, PredictionLog, RecordStream
+from gateway.records.log import LogCounts, LogLimits, PredictionLog
 from gateway.records.redaction import Redaction
 from gateway.records.sampling import Sampling
+from gateway.records.stream import RecordStream
+from gateway.serving.call import Buffer
 from gateway.serving.tensor import Datatype, TensorSpec
 
 X = TensorSpec("x", Datatype.FP32, (-1, 4))
@@ -48,7 +50,8 @@ def append(stream: RecordStream, request_id: str, *, rows: int = 1, code: int = 
     """A record whose values follow from its id, so that a reader can check them."""
     seed = sum(request_id.encode())
     x = (np.arange(rows * 4, dtype="<f4") + seed).tobytes()
-    outputs = () if code else (np.full(rows, seed, "<i8"), np.tile(np.array([0.1, 0.7, 0.2], "<f4"), (rows, 1)))
+    label, scores = np.full(rows, seed, "<i8"), np.tile(np.array([0.1, 0.7, 0.2], "<f4"), (rows, 1))
+    outputs: Sequence[Buffer] = () if code else (label.tobytes(), scores.tobytes())
     stream.append(ts_us, request_id, code, "SPLIT", 7, 42, rows, 11, 22, 33, None, (x,), outputs)
 
 

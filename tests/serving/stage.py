@@ -1,7 +1,7 @@
 """An engine with everything real around it: a catalog, models, a snapshot, a prediction log."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,10 @@ from gateway.routing.document import parse
 from gateway.routing.route import propose
 from gateway.routing.snapshot import Snapshot
 from gateway.serving.admission import Admission
-from gateway.serving.call import Array, Call
+from gateway.serving.call import Array, Call, arrays_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
+from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from tests.serving.catalogs import opened
@@ -125,6 +126,14 @@ class Stage:
         """Whether nothing is held: no permit, no bytes, no lease."""
         leases = sum(status.in_flight for status in self.catalog.states())
         return not (self.admission.requests or self.admission.bytes or leases)
+
+
+def given(call: Call, version: Version | None = None) -> Sequence[Array]:
+    """The outputs of an answered call, as arrays."""
+    version = version or call.version
+    assert version is not None
+    specs = version.outputs if call.wanted is None else [version.outputs[index] for index in call.wanted]
+    return arrays_of(call.outputs, specs, call.rows)
 
 
 async def until(true: Callable[[], bool], limit_s: float = 20) -> None:

@@ -23,7 +23,7 @@ from gateway.errors import (
 from gateway.serving.call import Call
 from gateway.serving.version import State
 from tests import models
-from tests.serving.stage import Request, Stage, floats, indices, staged, until
+from tests.serving.stage import Request, Stage, floats, given, indices, staged, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL = "max_batch_size: 8\nversion_policy { all {} }"
@@ -55,7 +55,7 @@ async def test_a_call_is_answered_counted_and_recorded(stage: Stage) -> None:
     assert call.version is not None
     assert (call.version.leases, stage.engine.in_flight, stage.admission.bytes) == (1, 1, 70)
     await stage.end(stage.submit(call, floats(1, 5)))
-    np.testing.assert_array_equal(call.outputs[0], floats(2, 10))
+    np.testing.assert_array_equal(given(call)[0], floats(2, 10))
     assert stage.codes("plain", "1", "") == {"0": 1}
     row = (await stage.rows())[-1]
     assert (row.request_id, row.model, row.version, row.reason, row.code, row.rows) == (
@@ -120,7 +120,7 @@ async def test_a_fault_of_the_model_is_an_internal_error_of_that_call(stage: Sta
     assert (await stage.end(bad)).error is not None
     assert bad.error is not None
     assert bad.error.code is Code.INTERNAL
-    assert float((await stage.end(good)).outputs[0][0]) == 3.0
+    assert float(given(await stage.end(good))[0][0]) == 3.0
     assert stage.codes("gather", "1", "") == {"0": 1, "13": 1}
 
 
@@ -166,7 +166,7 @@ async def test_the_lease_keeps_a_version_that_is_unloaded(stage: Stage) -> None:
     await stage.catalog.unload("dying")
     states = [version.state]
     await stage.end(stage.submit(call, floats(4)))
-    np.testing.assert_array_equal(call.outputs[0], floats(8))
+    np.testing.assert_array_equal(given(call)[0], floats(8))
     states.append(version.state)
     assert states == [State.UNLOADING, State.END]
     with pytest.raises(GatewayError):
@@ -197,5 +197,5 @@ async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_p
         with pytest.raises(Unavailable):
             stage.engine.begin(Call("m", "", "", lambda call: None), Request({}, "", ""))
         ended = await asyncio.gather(*map(stage.end, calls))
-        assert [float(call.outputs[0][0, 0]) for call in ended] == [2.0, 4.0]
+        assert [float(given(call)[0][0, 0]) for call in ended] == [2.0, 4.0]
         assert stage.idle()

@@ -12,7 +12,7 @@ from gateway.errors import Cancelled, Code, DeadlineExceeded, InvalidArgument, R
 from gateway.serving.batch import Batcher
 from gateway.serving.call import Call
 from tests import models
-from tests.serving.stage import Stage, floats, indices, staged, until
+from tests.serving.stage import Stage, floats, given, indices, staged, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL = "version_policy { all {} }\n"
@@ -67,7 +67,7 @@ async def test_a_version_that_is_not_there_is_replaced_by_the_next_that_is(stage
     stage.route("affine", arms=arms, strategy=strategy, fallback={"order": ["gone", "old"]})
     call = await stage.infer("affine", floats(1))
     assert said(call) == ("old", "1", "FALLBACK:NOT_LOADED")
-    np.testing.assert_array_equal(call.outputs[0], floats(2))
+    np.testing.assert_array_equal(given(call)[0], floats(2))
     assert stage.sums("fallbacks", "affine") == {"main": {"NOT_LOADED": 1}}
     row = (await stage.rows())[-1]
     assert (row.arm, row.version, row.reason) == ("old", "1", "FALLBACK:NOT_LOADED")
@@ -77,7 +77,7 @@ async def test_a_run_that_fails_is_repeated_by_the_next_arm_with_the_same_tensor
     stage.route("gather", fallback={"order": ["old", "new"], "on": ["INTERNAL"]})
     call = await stage.infer("gather", indices(99, 3))
     assert call.error is None
-    assert call.outputs[0].tolist() == [99.0, 3.0]
+    assert given(call)[0].tolist() == [99.0, 3.0]
     assert said(call) == ("new", "2", "FALLBACK:INTERNAL")
     assert stage.codes("gather", "1", "old") == {"13": 1}
     assert stage.codes("gather", "2", "new") == {"0": 1}

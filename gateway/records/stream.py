@@ -1,0 +1,260 @@
+"""The records of one model, version and arm, as requests append them: references, and no work that can wait.
+
+Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
+kept column by column, so that a flush has nothing to do but to join. Every other record is kept as a tuple that the
+flush looks at in detail.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from xxhash import xxh3_64_intdigest
+
+from gateway.records.block import ENCODE_ERRORS, MAX_ID_BYTES, MAX_TENSOR_BYTES, PACKED_ROW, Record, Shape
+from gateway.records.plain import PlainRecords
+from gateway.records.redaction import StreamRedaction
+from gateway.records.sampling import EVERY_HASH, Sampling, threshold
+from gateway.records.schema import StreamSchema, fixed_bytes, is_batched
+from gateway.serving.call import Array, Buffer
+from gateway.serving.tensor import Datatype, TensorSpec
+
+_PACK_ROW = PACKED_ROW.pack
+_OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
+_PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
+
+
+class Buffering:
+    """What all streams of a log share on the hot path."""
+
+    __slots__ = ("closed", "max_bytes", "max_record_bytes", "max_records", "records", "size_bytes", "wake", "wake_at")
+
+    def __init__(
+        self, *, max_bytes: int, max_records: int, max_record_bytes: int, wake_at: int, wake: Callable[[], None]
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.max_records = max_records
+        self.max_record_bytes = max_record_bytes
+        self.records = 0  # including those being written
+        self.size_bytes = 0
+        self.wake_at = wake_at
+        self.wake = wake
+        self.closed = False
+
+
+class RecordStream:
+    """Takes the records of one model, version and arm. Belongs to the loop."""
+
+    __slots__ = (
+        "_base",
+        "_buffer",
+        "_draw",
+        "_first",
+        "_input_bytes",
+        "_input_count",
+        "_is_plain",
+        "_keep_errors",
+        "_output_bytes",
+        "_output_count",
+        "_plain",
+        "_rate",
+        "_row_bytes",
+        "_threshold",
+        "dropped",
+        "number",
+        "records",
+        "sampled_out",
+        "schema",
+        "seen",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        schema: StreamSchema,
+        redaction: StreamRedaction,
+        buffer: Buffering,
+        sampling: Sampling,
+        draw: Callable[[int], int],
+    ) -> None:
+        self.number = number
+        self.schema = schema
+        self.records: list[Record] = []
+        self.seen = 0
+        self.sampled_out = 0
+        self.dropped: Counter[str] = Counter()
+        self._buffer = buffer
+        self._draw = draw
+        self._base: object = None
+        self._rate = sampling.rate_of(schema.model, schema.arm)
+        self._threshold = threshold(self._rate)
+        self._keep_errors = sampling.keep_errors
+        self._first = sampling.keep_first
+        self._input_bytes = _row_bytes(schema.inputs)
+        self._output_bytes = _row_bytes(schema.outputs)
+        self._input_count = len(schema.inputs)
+        self._output_count = len(schema.outputs)
+        self._row_bytes = self._input_bytes + self._output_bytes
+        self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
+        self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
+        self._plain = PlainRecords()
+
+    def append(
+        self,
+        ts_us: int,
+        request_id: str,
+        code: int,
+        reason: str,
+        revision: int,
+        bucket: int,
+        rows: int,
+        queue_us: int,
+        infer_us: int,
+        total_us: int,
+        in_shapes: Sequence[Shape | None] | None,
+        inputs: Sequence[Buffer | None],
+        outputs: Sequence[Buffer],
+        wanted: tuple[int, ...] | None = None,
+    ) -> None:
+        """Takes a record by reference; the tensors must not change afterwards. Neither blocks nor raises.
+
+        Shapes: `inputs` and `outputs` follow the specs (inputs may be empty or hold None, outputs may be empty); where
+                `wanted` is set, `outputs[i]` is the output with index `wanted[i]`, and the others are not logged;
+                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension.
+        Units:  ts_us since the epoch.
+        """
+        self.seen += 1
+        sample_p, kept = 1.0, 0
+        try:
+            if self._threshold != EVERY_HASH:
+                if code and self._keep_errors:
+                    kept = 2
+                elif self._first:
+                    self._first -= 1
+                    kept = 3
+                elif (xxh3_64_intdigest(request_id.encode()) if request_id else self._draw(64)) < self._threshold:
+                    sample_p, kept = self._rate, 1
+                else:
+                    self.sampled_out += 1
+                    return
+            buffer = self._buffer
+            name = request_id.encode()
+            length = len(name)
+            if (
+                self._is_plain
+                and not code
+                and in_shapes is None
+                and wanted is None
+                and 0 < length <= MAX_ID_BYTES
+                and len(outputs) == self._output_count
+                and len(inputs) == self._input_count
+                and type(outputs[0]) is bytes
+            ):
+                size = self._row_bytes * rows + length + _PLAIN_BYTES
+                if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
+                    self._refuse(size)
+                    return
+                plain = self._plain
+                reasons = plain.reasons
+                place = reasons.get(reason)
+                if place is None:
+                    place = reasons[reason] = len(reasons)
+                plain.table.append(
+                    _PACK_ROW(
+                        ts_us, revision, bucket, rows, queue_us, infer_us, total_us, 0, place, length, kept, sample_p
+                    )
+                )
+                plain.ids.append(name)
+                plain.tensors += inputs
+                plain.tensors += outputs
+                plain.rows += rows
+            else:
+                size = self._size(request_id, rows, in_shapes, inputs, outputs, wanted)
+                if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
+                    self._refuse(size)
+                    return
+                self.records.append(
+                    (ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
+                     in_shapes, inputs, outputs, sample_p, kept, size, wanted)
+                )  # fmt: skip
+            buffer.records += 1
+            buffer.size_bytes += size
+            if buffer.size_bytes >= buffer.wake_at:
+                buffer.wake()
+        except ENCODE_ERRORS:
+            self.dropped["encode_error"] += 1
+
+    def take(self) -> tuple[list[Record], PlainRecords]:
+        """The records so far; they are the caller's to write."""
+        taken, self.records = self.records, []
+        plain, self._plain = self._plain, PlainRecords()
+        self._base = None
+        return taken, plain
+
+    @property
+    def waiting(self) -> int:
+        """Records appended and not taken."""
+        return len(self.records) + len(self._plain)
+
+    def _size(
+        self,
+        request_id: str,
+        rows: int,
+        in_shapes: Sequence[Shape | None] | None,
+        inputs: Sequence[Buffer | None],
+        outputs: Sequence[Buffer],
+        wanted: tuple[int, ...] | None,
+    ) -> int:
+        size = _OVERHEAD_BYTES + len(request_id)
+        size += self._input_bytes * rows if self._input_bytes and in_shapes is None else _size(inputs)
+        if outputs:
+            # A view keeps the whole result of its batch; the records of one batch come one after the other.
+            base = getattr(outputs[0], "base", None)
+            if base is None:
+                size += _size(outputs) if wanted else self._output_bytes * rows or _size(outputs)
+            elif base is not self._base:
+                self._base = base
+                size += _retained(outputs)
+        return size
+
+    def _refuse(self, size: int) -> None:
+        self._base = None
+        if self._buffer.closed:
+            self.dropped["closed"] += 1
+        elif size > self._buffer.max_record_bytes:
+            self.dropped["oversize"] += 1
+        else:
+            self.dropped["buffer"] += 1
+
+
+def _is_plain(spec: TensorSpec) -> bool:
+    return spec.datatype is not Datatype.BYTES and 0 < fixed_bytes(spec) <= MAX_TENSOR_BYTES
+
+
+def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
+    """Bytes of a row over all specs, or 0 if they depend on the request."""
+    sizes = [fixed_bytes(spec) if is_batched(spec) else 0 for spec in specs]
+    return sum(sizes) if all(sizes) else 0
+
+
+def _size(tensors: Sequence[Buffer | None]) -> int:
+    size = 0
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if isinstance(tensor, bytes):
+            size += len(tensor)
+        elif isinstance(tensor, memoryview) or tensor.dtype != object:
+            size += tensor.nbytes
+        else:
+            size += sum(len(element) + 60 for element in tensor.ravel().tolist())
+    return size
+
+
+def _retained(outputs: Sequence[Buffer]) -> int:
+    size = 0
+    for output in outputs:
+        base = getattr(output, "base", None)
+        held: Array | None = output if not isinstance(output, bytes | memoryview) else None
+        known = base is not None and held is not None and held.dtype != object
+        size += getattr(base, "nbytes", 0) if known else _size((output,))
+    return size
