@@ -5,7 +5,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import amend, audit, draft, explain, log, models, plan, routes, serve, status, transfer
+from gateway.cli import (
+    amend,
+    audit,
+    draft,
+    explain,
+    feedback,
+    log,
+    models,
+    plan,
+    query,
+    routes,
+    serve,
+    status,
+    transfer,
+)
 from gateway.cli.exits import Failure
 from gateway.cli.output import say
 
@@ -50,7 +64,11 @@ app.command(epilog="Example: gateway heal --reason 'failover lost the last write
 app.command(epilog="Example: gateway export -f routes.yaml")(transfer.export)
 app.command("import", epilog="Example: gateway import -f routes.yaml --dry-run")(transfer.import_routes)
 app.add_typer(draft.app, name="draft")
+log.app.command(
+    epilog="Example: gateway log query 'SELECT version, count(*) AS rows, avg(pred_score) FROM predictions GROUP BY 1'"
+)(query.query)
 app.add_typer(log.app, name="log")
+app.add_typer(feedback.app, name="feedback")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 

@@ -23,6 +23,7 @@ from gateway.runtime.httpd import Answer, HttpServer, Request
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.telemetry.exposition import View, text
+from gateway.telemetry.published import published
 from gateway.telemetry.sums import Tree
 from gateway.telemetry.totals import Totals
 
@@ -38,6 +39,7 @@ class Control:
 
     def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
         self._run_dir = config.run_dir
+        self._published_dir = config.published_dir
         self._instance = instance
         self._clock = clock
         self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
@@ -126,7 +128,8 @@ class Control:
 
     def _view(self) -> View:
         events = self._herald.counts() if self._herald is not None else {}
-        return View(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events)
+        own = published(self._published_dir)
+        return View(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
 
     def _gauges(self) -> Mapping[int, Tree]:
         return self._totals.gauges(self._clock(), _FRESH_S)
