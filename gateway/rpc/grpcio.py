@@ -11,9 +11,10 @@ import grpc
 
 from gateway.errors import DeadlineExceeded, GatewayError
 from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, RpcHandler
+from gateway.rpc.identity import Identity, Material
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.method import Method, MethodTable
-from gateway.rpc.server import ServerOptions, TlsFiles
+from gateway.rpc.server import ServerOptions
 from gateway.rpc.status import Status, status_of
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ class GrpcioServer:
         self._options = options
         self._methods = MethodTable()
         self._port = 0
+        self._identity: Identity | None = None
+        self._following: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._server = grpc.aio.server(options=channel_arguments(options))
         self._server.add_generic_rpc_handlers((_Adapter(self._methods, self._adapt),))
@@ -142,10 +145,19 @@ class GrpcioServer:
         if self._options.tls is None:
             self._port = self._server.add_insecure_port(address)
         else:
-            self._port = self._server.add_secure_port(address, _credentials(self._options.tls))
+            identity = self._identity = Identity(self._options.tls)
+            self._port = self._server.add_secure_port(address, _credentials(identity))
+            self._following = asyncio.create_task(self._follow(identity), name="rpc identity")
         await self._server.start()
 
+    async def _follow(self, identity: Identity) -> None:
+        async for _ in identity.renewals(self._options.tls_look_s):
+            pass  # grpcio asks for it at each handshake
+
     async def stop(self, grace_s: float | None) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait((self._following,))
         await self._server.stop(grace_s)
         # grpcio returns before the clean-up of the handlers that it cancelled has run.
         if self._running:
@@ -156,6 +168,10 @@ class GrpcioServer:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def identity(self) -> Identity | None:
+        return self._identity
 
     def _adapt(self, method: Method) -> _Adapted:
         run: Callable[[Method, Any, Any], Coroutine[Any, Any, bytes | None]]
@@ -257,9 +273,15 @@ class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         return make(self._adapt(method))
 
 
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-        require_client_auth=tls.client_ca is not None,
+def _credentials(identity: Identity) -> grpc.ServerCredentials:
+    """Credentials that show what the identity is at each handshake."""
+    first = identity.material
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(first),
+        lambda: _configuration(identity.material),
+        require_client_authentication=first.client_ca is not None,
     )
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.client_ca)

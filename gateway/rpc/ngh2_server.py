@@ -10,9 +10,9 @@ from typing import Final
 from gateway.rpc.connection import Connection
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.host import Host
+from gateway.rpc.identity import Identity
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
-from gateway.rpc.tls import server_context
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,10 @@ class Ngh2Server:
         self._options = options
         self._methods = MethodTable()
         self._host: Host | None = None
+        self._identity: Identity | None = None
+        self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
-        self._checks: asyncio.Task[None] | None = None
+        self._checks: list[asyncio.Task[None]] = []
         self._port = 0
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
@@ -42,24 +44,46 @@ class Ngh2Server:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         options = self._options
+        identity = self._identity = Identity(options.tls) if options.tls is not None else None
         host = self._host = Host(options, self._methods, loop)
-        secure = server_context(options.tls) if options.tls is not None else None
-        self._listener = await loop.create_server(
+        self._socket = _listening_socket(options)
+        self._port = self._socket.getsockname()[1]
+        self._listener = await self._listen(host, self._socket)
+        checks = {"rpc connection checks": self._check_connections(host)}
+        if identity is not None:
+            checks["rpc identity"] = self._follow(identity, host, self._socket)
+        self._checks = [loop.create_task(check, name=name) for name, check in checks.items()]
+        for check in self._checks:
+            check.add_done_callback(_report)
+
+    async def _listen(self, host: Host, bound: socket.socket) -> asyncio.Server:
+        secure = self._identity.material.context if self._identity is not None else None
+        return await host.loop.create_server(
             lambda: Connection(host),
-            sock=_listening_socket(options),
+            sock=bound.dup(),
             backlog=_BACKLOG,
             ssl=secure,
-            ssl_handshake_timeout=options.handshake_timeout_s if secure is not None else None,
+            ssl_handshake_timeout=host.options.handshake_timeout_s if secure is not None else None,
         )
-        self._port = self._listener.sockets[0].getsockname()[1]
-        self._checks = loop.create_task(self._check_connections(host), name="rpc connection checks")
-        self._checks.add_done_callback(_report)
+
+    async def _follow(self, identity: Identity, host: Host, bound: socket.socket) -> None:
+        """New connections are shown the newest identity.
+
+        Both listeners have the same socket, so nobody who connects meanwhile is turned away; and a context of its own
+        means that no session of the old one is resumed, whose client authority may be gone.
+        """
+        async for _ in identity.renewals(host.options.tls_look_s):
+            before, self._listener = self._listener, await self._listen(host, bound)
+            if before is not None:
+                before.close()
 
     async def stop(self, grace_s: float | None) -> None:
         host, listener = self._host, self._listener
         if host is None or listener is None:
             return
         listener.close()
+        if self._socket is not None:
+            self._socket.close()
         for connection in list(host.connections):
             connection.lifetime.drain(grace_s or 0.0)
         try:
@@ -69,16 +93,20 @@ class Ngh2Server:
             for connection in list(host.connections):
                 connection.lifetime.end()
         await self._settle(host)
-        if self._checks is not None:
-            self._checks.cancel()
-            await asyncio.wait((self._checks,))
+        for check in self._checks:
+            check.cancel()
+        await asyncio.wait(self._checks)
         host.wheel.stop()
         await listener.wait_closed()
-        self._host = self._listener = None
+        self._host = self._listener = self._socket = None
 
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def identity(self) -> Identity | None:
+        return self._identity
 
     def counts(self) -> dict[str, int]:
         """What a worker's metrics say of its connections: open now, and since the start accepted, refused for the
@@ -128,7 +156,7 @@ class Ngh2Server:
 
 def _report(checks: asyncio.Task[None]) -> None:
     if not checks.cancelled() and (error := checks.exception()) is not None:
-        _log.critical("connections are not checked any more", exc_info=error)
+        _log.critical("%s: not done any more", checks.get_name(), exc_info=error)
 
 
 def _listening_socket(options: ServerOptions) -> socket.socket:

@@ -2,21 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from gateway.rpc.handler import GenericHandler, RpcHandler
+from gateway.rpc.identity import Identity, TlsFiles
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files of a server's identity; with `client_ca` every client must show a certificate that it signed."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +18,8 @@ class ServerOptions:
            `max_inflight_bytes` bounds the messages of 64 KiB and more that are received and not yet answered.
            `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
            for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
-           connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`.
+           connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
+           looked at every `tls_look_s`; what is new in them is for connections that are made then.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +42,7 @@ class ServerOptions:
     default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB
     tls: TlsFiles | None = None
+    tls_look_s: float = 5.0
 
 
 class Server(Protocol):
@@ -69,3 +62,7 @@ class Server(Protocol):
 
     @property
     def port(self) -> int: ...
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the server shows, once it is started; None without TLS."""

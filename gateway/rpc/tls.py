@@ -1,26 +1,11 @@
-"""TLS for the ngh2 transport, and who the peer is."""
+"""Who the peer of a connection is."""
 
 import ssl
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from gateway.rpc.server import TlsFiles
-
 INSECURE: Final[Mapping[str, Iterable[bytes]]] = MappingProxyType({})
-
-
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 and newer with ALPN h2; a client certificate is required where a client authority is named."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(files.certificate, files.key)
-    context.set_alpn_protocols(["h2"])
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    if files.client_ca is not None:
-        context.load_verify_locations(files.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def auth_context(ssl_object: ssl.SSLObject | None) -> Mapping[str, Iterable[bytes]]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import grpc
 
 from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.identity import TlsFiles
 from gateway.rpc.ngh2_server import Ngh2Server
-from gateway.rpc.server import Server, ServerOptions, TlsFiles
+from gateway.rpc.server import Server, ServerOptions
 from tests.rpc.service import NAME, Behaviour, register
 
 TRANSPORTS = ("grpcio", "ngh2")

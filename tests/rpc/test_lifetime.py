@@ -7,7 +7,9 @@ import grpc
 import ngh2
 import pytest
 
-from gateway.rpc.server import ServerOptions, TlsFiles
+from gateway.errors import InvalidArgument
+from gateway.rpc.identity import TlsFiles
+from gateway.rpc.server import ServerOptions
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import CERTIFICATES, MUTUAL_TLS, TLS, TRANSPORTS, Served, make, path, refused, serving
@@ -155,7 +157,7 @@ async def test_plain_text_on_a_tls_port_is_closed() -> None:
 
 async def test_certificates_that_do_not_exist_are_named(tmp_path: Path) -> None:
     server = make("ngh2", ServerOptions(reuse_port=False, tls=TlsFiles(tmp_path / "no.pem", tmp_path / "no.key")))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidArgument, match=r"no\.pem' cannot be read: No such file"):
         await server.start()
 
 
