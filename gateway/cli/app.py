@@ -23,6 +23,7 @@ from gateway.cli import (
 from gateway.cli.exits import Failure
 from gateway.cli.output import say
 
+from gateway.cli.tls import reaching
 
 class Commands(TyperGroup):
     """A group whose commands end with the exit code of the Failure they raise."""
@@ -74,4 +75,17 @@ app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.ver
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+def _reach_by_tls(commands: typer.Typer) -> None:
+    """Every command that talks to a server can do so by TLS: said here once, so that none is left out."""
+    for command in commands.registered_commands:
+        if command.callback is not None:
+            command.callback = reaching(command.callback)
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _reach_by_tls(group.typer_instance)
+
+
+_reach_by_tls(app)
+
+
     app()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import grpc
 
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.tls import PLAIN, Tls, chosen
 from gateway.pb import control_pb2_grpc
 
 CONNECT_S = 5.0
@@ -13,22 +14,39 @@ CONNECT_S = 5.0
 
 @contextmanager
 def control(server: str) -> Iterator[control_pb2_grpc.ControlStub]:
-    """A stub that is connected to `server` (host:port).
+    """The control service at `server` (host:port).
 
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """
-    with grpc.insecure_channel(server) as channel:
+    with connected(server) as channel:
+        yield control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def connected(server: str) -> Iterator[grpc.Channel]:
+    """A channel that is connected to `server` (host:port).
+
+    Raises: Failure (nobody answers there; the server refuses; the time is over).
+    """
+    tls = chosen.get()
+    with tls.channel(server) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
         except grpc.FutureTimeoutError:
             raise Failure(
                 Exit.UNREACHABLE,
-                f"no gateway answers at {server}: start one with `gateway serve`, or name it with --server",
+                f"no gateway answers at {server}: {_hint(tls)}",
             ) from None
         try:
-            yield control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+            yield channel
         except grpc.RpcError as error:
             raise _failure(error) from None
+
+
+def _hint(tls: Tls) -> str:
+    if tls == PLAIN:
+        return "start one with `gateway serve`, or name it with --server; one that speaks TLS needs --tls-ca"
+    return "is it a gateway, does it speak TLS, is its certificate for that name and signed by what --tls-ca names?"
 
 
 def _failure(error: grpc.RpcError) -> Failure:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,14 @@ class Identity:
             check_dates(self.material, files, wall_s())
         except InvalidArgument as error:
             self._complain(str(error))
+
+    def status(self) -> dict[str, object]:
+        """For gauges and events: which certificate it is, until when it is valid, and what is wrong with the files."""
+        return {
+            "certificate": sha256(self.material.certificate).hexdigest()[:16],
+            "not_after_s": self.material.not_after_s,
+            "trouble": self.trouble,
+        }
 
     async def renewals(self, every_s: float) -> AsyncIterator[Material]:
         """Each new content, for ever. The files are looked at off the loop."""

@@ -20,7 +20,7 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     workers = config.process.workers
     return f"""
 gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"}
-  inference, control   grpc://{grpc_address}
+  inference, control   {"grpcs" if config.tls.files else "grpc"}://{grpc_address}
   metrics, health      http://{metrics_address}/metrics
   models               {config.models.repository}
   rules                {store}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,7 @@ from gateway.serving.quota import cpu_quota
 from gateway.telemetry.webhooks import secret_bytes
 
 # A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix
+from gateway.runtime.protection import Tls, check_protection, exposure
 # while it is being replaced.
 _SOCKET_PATH_LIMIT: Final = 107
 # Not an option: an argument can be read by every user of the host.
@@ -120,6 +122,7 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
+    tls: Tls
         """Where the state of the running gateway is kept."""
         return self.process.data_dir / "run"
 
@@ -209,8 +212,15 @@ _SECTIONS: Final[dict[str, Any]] = {
 
 def from_json(line: str | bytes) -> Config:
     """The configuration that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
+    "tls": Tls,
     raw = json.loads(line)
-    for section, name in (("models", "repository"), ("process", "data_dir"), ("events", "webhook_secret_file")):
+_PATHS: Final = (
+    ("models", "repository"),
+    ("process", "data_dir"),
+    ("events", "webhook_secret_file"),
+    *(("tls", name) for name in ("certificate", "key", "client_ca")),
+)
+    for section, name in _PATHS:
         if raw[section][name] is not None:
             raw[section][name] = Path(raw[section][name])
     sections = {name: section(**raw[name]) for name, section in _SECTIONS.items()}
@@ -267,6 +277,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
 
 def _with_secret(events: Events) -> Events:
     """The events with the secret that the file holds, checked.
+        tls=config.tls.proven(time.time()),
 
     Raises: InvalidArgument if there is a webhook and no secret fit to sign for it.
     """
@@ -306,14 +317,7 @@ def read_file(path: Path) -> Mapping[str, object]:
 def _checked(config: Config) -> Config:
     """What single values cannot show: combinations."""
     listen = config.listen
-    if listen.reachable:
-        if not listen.insecure:
-            raise InvalidArgument(
-                f"host is {listen.host!r}, which other hosts can reach, and nothing protects the gateway there: "
-                "listen on 127.0.0.1, or give --insecure to accept that"
-            )
-        warning = f"--insecure: everyone who can connect to {listen.host} is an operator; there is no TLS and no login"
-        config = replace(config, warnings=(*config.warnings, warning))
+    check_protection(config.tls, listen.host, reachable=listen.reachable, insecure=listen.insecure)
     config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
     ports = [port for port in (listen.grpc_port, listen.http_port, listen.metrics_port) if port]
     if len(set(ports)) != len(ports):
@@ -343,6 +347,8 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
         ENVIRONMENT_PREFIX + "SERVER",
         WEBHOOK_SECRET,
     }
+    if config.listen.reachable:
+        warnings.append(exposure(config.tls, config.listen.host, config.listen.metrics_port))
     warnings = []
     for name in sorted(environ):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
@@ -350,3 +356,4 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
             if "did you mean" in hint:
                 warnings.append(f"environment variable {name} is not an option{hint}")
     return tuple(warnings)
+        *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),

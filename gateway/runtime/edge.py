@@ -44,5 +44,6 @@ def _transport(config: Config) -> Server:
         max_send_bytes=listen.max_message_bytes,
         max_connections=listen.max_connections,
         default_deadline_s=config.limits.default_deadline_seconds,
+        tls=config.tls.files,
     )
     return Ngh2Server(options) if listen.transport == "ngh2" else GrpcioServer(options)

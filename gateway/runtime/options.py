@@ -201,6 +201,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
 BY_NAME: Final[Mapping[str, Option]] = {option.name: option for option in OPTIONS}
 CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in the file
 
+    Option("tls-certificate", "tls", "certificate", maybe_path, None, "PEM chain that clients are shown; gRPC by TLS."),
+    Option("tls-key", "tls", "key", maybe_path, None, "PEM key of that certificate, not encrypted."),
+    Option("tls-client-ca", "tls", "client_ca", maybe_path, None, "PEM authorities of clients, who must show theirs."),
 
 def option_named(key: str, source: str) -> Option:
     """The option of that name; dashes and underscores are the same.

@@ -211,6 +211,7 @@ class Worker:
         self.counters.add_gauge("versions", lambda: version_states(self.catalog))
         self.counters.add_gauge("in_flight", lambda: self.engine.in_flight)
         self.counters.add_gauge("ready", lambda: int(self.is_ready()))
+        self.counters.add_gauge("tls", lambda: self.server.identity.status() if self.server.identity else {})
 
     def _refused(self) -> Mapping[str, str]:
         """Why a newer route is not in force, by model."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.telemetry.sums import Tree
+from gateway.telemetry.sums import Tree, branch
 
 KEPT: Final = 1000
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -96,7 +96,8 @@ class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
     `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused`
-    the reason by model, `breakers` by "model/arm".
+    the reason by model, `breakers` by "model/arm", `certificate` the one that new connections are shown, `tls` what is
+    wrong with its files.
     """
 
     workers: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +106,8 @@ class Observed:
     versions: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     breakers: Mapping[str, str] = field(default_factory=dict)
+    certificate: str = ""
+    tls: str = ""
 
 
 def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> tuple[Observed, list[Happening]]:
@@ -123,8 +126,14 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         versions=versions,
         refused=_refused(gauges) if gauges else before.refused,
         breakers=_breakers(gauges) if gauges else before.breakers,
+        certificate=_certificate(before.certificate, gauges),
+        tls=_tls_trouble(gauges) if gauges else before.tls,
     )
     found = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
+    if after.tls not in ("", before.tls):
+        found.append(Happening("tls.refused", "", {"reason": after.tls}))
+    if after.certificate != before.certificate and before.certificate:
+        found.append(Happening("tls.renewed", "", {"certificate": after.certificate}))
     for name in sorted(versions.keys() | before.versions.keys()):
         state = versions.get(name, "unloaded")
         if state != before.versions.get(name, "unloaded"):
@@ -207,6 +216,16 @@ def _breakers(gauges: Mapping[int, Tree]) -> dict[str, str]:
         for breaker in _listed(values, "breakers")
         if breaker.get("state") == "open"
     }
+
+
+def _certificate(before: str, gauges: Mapping[int, Tree]) -> str:
+    """The one that every worker shows, else as before."""
+    shown = {str(branch(values, "tls").get("certificate") or "") for values in gauges.values()}
+    return shown.pop() if len(shown) == 1 else before
+
+
+def _tls_trouble(gauges: Mapping[int, Tree]) -> str:
+    return max((str(branch(values, "tls").get("trouble") or "") for values in gauges.values()), default="")
 
 
 def _listed(values: Tree, key: str) -> list[Tree]:

@@ -203,6 +203,7 @@ def _workers(gauges: Mapping[int, Tree]) -> Iterator[Metric]:
         "ready": _metric(names.WORKER_READY),
     }
     feed, states = _metric(names.FEED_STATE), _metric(names.VERSION_STATE)
+    not_after, trouble = _metric(names.TLS_NOT_AFTER), _metric(names.TLS_TROUBLE)
     for slot, values in sorted(gauges.items()):
         worker = {"worker": str(slot)}
         for key, metric in plain.items():
@@ -210,13 +211,15 @@ def _workers(gauges: Mapping[int, Tree]) -> Iterator[Metric]:
                 metric.add_sample(metric.name, worker, _number(values[key]))
         if "feed_state" in values:
             feed.add_sample(feed.name, {**worker, "state": str(values["feed_state"])}, 1)
+        if identity := branch(values, "tls"):
+            not_after.add_sample(not_after.name, worker, _number(identity.get("not_after_s")))
+            trouble.add_sample(trouble.name, worker, int(bool(identity.get("trouble"))))
         versions = values.get("versions")
         for version in versions if isinstance(versions, list) else ():
             labels = {key: str(version[key]) for key in ("model", "version", "state")}
             states.add_sample(states.name, {**worker, **labels}, 1)
     yield from plain.values()
-    yield feed
-    yield states
+    yield from (feed, states, not_after, trouble)
 
 
 def _processes(processes: Iterable[Tree]) -> Iterator[Metric]:

@@ -93,6 +93,12 @@ VERSION_STATE: Final = MetricName(
 )
 IN_FLIGHT: Final = MetricName("gateway_requests_in_flight", "gauge", ("worker",), "Calls begun and not finished.")
 WORKER_READY: Final = MetricName("gateway_worker_ready", "gauge", ("worker",), "1 while the worker serves.")
+TLS_NOT_AFTER: Final = MetricName(
+    "gateway_tls_not_after_seconds", "gauge", ("worker",), "When the certificate in force ends, since the Unix epoch."
+)
+TLS_TROUBLE: Final = MetricName(
+    "gateway_tls_trouble", "gauge", ("worker",), "1 while the certificate's files hold what cannot be taken."
+)
 PROCESS_STATE: Final = MetricName(
     "gateway_process_state", "gauge", ("role", "slot", "state"), "1 for the state of a process of the gateway."
 )

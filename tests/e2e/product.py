@@ -126,7 +126,7 @@ class Product:
         return found
 
     def port(self, name: str) -> int:
-        found = re.search(rf"{name}://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
+        found = re.search(r"grpcs?://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
         assert found is not None, self.banner
         return int(found[1])
 

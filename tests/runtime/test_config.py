@@ -1,6 +1,8 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from gateway.errors import InvalidArgument
 from gateway.runtime.config import from_json, load, parse
@@ -49,6 +51,46 @@ def test_a_reachable_host_needs_insecure_and_is_warned_of() -> None:
     warnings = parse({"host": "0.0.0.0", "insecure": True}, {}, {}).warnings
     assert "0.0.0.0" in warnings[0]
     assert parse({"host": "::1"}, {}, {}).warnings == ()
+
+
+MUTUAL = {"tls-certificate": "c.pem", "tls-key": "k.pem", "tls-client-ca": "ca.pem"}
+
+
+def test_where_clients_show_certificates_other_hosts_may_connect() -> None:
+    config = parse({"host": "0.0.0.0", **MUTUAL}, {}, {})
+    assert config.tls.mutual
+    assert config.warnings == (
+        "metrics-port 8002: everyone who can connect to 0.0.0.0 reads metrics, health and events there, "
+        "without TLS and login",
+    )
+    assert from_json(config.to_json()) == config
+    with pytest.raises(InvalidArgument, match="nobody has to say who he is there"):
+        parse({"host": "0.0.0.0", "tls-certificate": "c.pem", "tls-key": "k.pem"}, {}, {})
+    one_sided = {"host": "0.0.0.0", "tls-certificate": "c.pem", "tls-key": "k.pem", "insecure": True}
+    assert parse(one_sided, {}, {}).warnings == (
+        "--insecure: everyone who can connect to 0.0.0.0 is an operator; there is no login",
+    )
+
+
+@pytest.mark.parametrize("left", [["tls-key"], ["tls-certificate"], ["tls-client-ca"], ["tls-key", "tls-client-ca"]])
+def test_half_an_identity_is_refused(left: list[str]) -> None:
+    with pytest.raises(InvalidArgument, match="need each other"):
+        parse({name: MUTUAL[name] for name in left}, {}, {})
+
+
+def test_a_certificate_that_no_client_would_take_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    files = {"tls-certificate": tmp_path / "c.pem", "tls-key": tmp_path / "k.pem"}
+    with pytest.raises(InvalidArgument, match="cannot be read: No such file"):
+        load(files, {})
+    leaf = authority.issue_cert("localhost", not_after=datetime(2001, 1, 1, tzinfo=UTC))
+    files["tls-certificate"].write_bytes(leaf.cert_chain_pems[0].bytes())
+    files["tls-key"].write_bytes(leaf.private_key_pem.bytes())
+    with pytest.raises(InvalidArgument, match="expired 2001-01-01T00:00:00Z"):
+        load(files, {})
+    files["tls-certificate"].write_bytes(authority.issue_cert("localhost").cert_chain_pems[0].bytes())
+    with pytest.raises(InvalidArgument, match="key values mismatch"):
+        load(files, {})
 
 
 def test_a_misspelt_environment_variable_is_warned_of_and_a_platforms_own_is_not() -> None:

@@ -158,3 +158,24 @@ def test_a_moment_that_lasts_is_told_once_and_no_event_repeats_the_last(moments:
             name = one.type.split(".")[0] + one.subject + str(one.data.get("version"))
             assert last.get(name) != one.type
             last[name] = one.type
+
+
+def shows(certificate: str, trouble: str = "") -> Tree:
+    return {"feed_state": "LIVE", "tls": {"certificate": certificate, "not_after_s": 1.0, "trouble": trouble}}
+
+
+def test_a_certificate_is_renewed_when_every_worker_shows_it_and_refused_when_one_refuses_it() -> None:
+    state, told = observe(Observed(), {0: shows("a"), 1: shows("a")}, ())
+    assert told == []
+    state, told = observe(state, {0: shows("b"), 1: shows("a")}, ())
+    assert told == []
+    state, told = observe(state, {0: shows("b"), 1: shows("b")}, ())
+    assert told == [Happening("tls.renewed", "", {"certificate": "b"})]
+    state, told = observe(state, {0: shows("b", "expired"), 1: shows("b")}, ())
+    assert told == [Happening("tls.refused", "", {"reason": "expired"})]
+    state, told = observe(state, {}, ())  # nobody answers: nothing is known to be different
+    assert told == []
+    state, told = observe(state, {0: shows("b", "expired"), 1: shows("b", "expired")}, ())
+    assert told == []
+    state, told = observe(state, {0: shows("c"), 1: shows("c")}, ())
+    assert told == [Happening("tls.renewed", "", {"certificate": "c"})]

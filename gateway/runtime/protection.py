@@ -1,0 +1,58 @@
+"""What protects the gRPC port: its certificate, and whether clients must show theirs."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from gateway.errors import InvalidArgument
+from gateway.rpc.identity import TlsFiles, check_dates, read
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files of the port's identity; without a certificate it speaks plain text."""
+
+    certificate: Path | None
+    key: Path | None
+    client_ca: Path | None
+
+    @property
+    def files(self) -> TlsFiles | None:
+        if self.certificate is None or self.key is None:
+            return None
+        return TlsFiles(self.certificate, self.key, self.client_ca)
+
+    @property
+    def mutual(self) -> bool:
+        """Whether only clients that show a certificate are let in."""
+        return self.files is not None and self.client_ca is not None
+
+    def proven(self, now_s: float) -> "Tls":
+        """The same by absolute names, with files that were read.
+
+        Raises: InvalidArgument if no client would take what they hold.
+        """
+        tls = replace(self, **{name: path.absolute() for name, path in asdict(self).items() if path is not None})
+        if tls.files is not None:
+            check_dates(read(tls.files), tls.files, now_s)
+        return tls
+
+
+def check_protection(tls: Tls, host: str, *, reachable: bool, insecure: bool) -> None:
+    """Raises: InvalidArgument for half an identity, and where strangers could connect unasked."""
+    if (tls.certificate is None) != (tls.key is None) or (tls.client_ca is not None and tls.certificate is None):
+        raise InvalidArgument("tls-certificate and tls-key need each other, and tls-client-ca needs both")
+    if reachable and not (tls.mutual or insecure):
+        lacking = "nobody has to say who he is" if tls.files is not None else "nothing protects the gateway"
+        raise InvalidArgument(
+            f"host is {host!r}, which other hosts can reach, and {lacking} there: listen on 127.0.0.1, ask clients for "
+            "certificates (--tls-certificate, --tls-key and --tls-client-ca), or give --insecure to accept that"
+        )
+
+
+def exposure(tls: Tls, host: str, metrics_port: int) -> str:
+    """What strangers can do where other hosts can connect; for the operator to read at the start."""
+    if tls.mutual:
+        what = "reads metrics, health and events there, without TLS and login"
+        return f"metrics-port {metrics_port}: everyone who can connect to {host} {what}"
+    lacking = "there is no login" if tls.files is not None else "there is no TLS and no login"
+    return f"--insecure: everyone who can connect to {host} is an operator; {lacking}"
