@@ -14,6 +14,7 @@ from gateway.cli import (
     log,
     models,
     plan,
+    profile,
     query,
     routes,
     serve,
@@ -22,8 +23,8 @@ from gateway.cli import (
 )
 from gateway.cli.exits import Failure
 from gateway.cli.output import say
-
 from gateway.cli.tls import reaching
+
 
 class Commands(TyperGroup):
     """A group whose commands end with the exit code of the Failure they raise."""
@@ -70,11 +71,10 @@ log.app.command(
 )(query.query)
 app.add_typer(log.app, name="log")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(profile.app, name="profile")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 
-def main() -> None:
-    """Runs the command line and ends the process with its exit code."""
 def _reach_by_tls(commands: typer.Typer) -> None:
     """Every command that talks to a server can do so by TLS: said here once, so that none is left out."""
     for command in commands.registered_commands:
@@ -88,4 +88,6 @@ def _reach_by_tls(commands: typer.Typer) -> None:
 _reach_by_tls(app)
 
 
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
     app()

@@ -18,6 +18,7 @@ MODEL_FILENAME = "model.onnx"
 # The gateway's own parameter: "false" keeps every request in a run of its own, for models whose rows depend on each
 # other although their first dimension is variable.
 MERGE_PARAMETER = "merge_requests"
+FEATURE_NAMES_PARAMETER = "feature_names"  # "a,b,c": for reference profiles, nothing here depends on it
 # Parameters that are read here; `session.` entries are judged by the session itself.
 _PARAMETERS = frozenset(
     {
@@ -277,7 +278,7 @@ def _values(
     read_file: ReadFile,
 ) -> ModelConfig:
     parameters = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(parameters.keys() - _PARAMETERS)
+    unknown = sorted(parameters.keys() - _PARAMETERS - {FEATURE_NAMES_PARAMETER})
     warnings = [*source.warnings]
     if unknown:
         warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")

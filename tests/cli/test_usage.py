@@ -10,10 +10,11 @@ from gateway.cli.app import app
 
 COMMANDS = [
     ["serve"], ["models"], ["workers"], ["routes", "apply"], ["routes", "get"], ["routes", "list"],
-    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["version"], ["status"], ["plan"],
+    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["log", "query"], ["version"], ["status"], ["plan"],
     ["routes", "diff"], ["routes", "show"], ["flip"], ["weights"], ["pin"], ["kill"], ["unkill"], ["promote"],
     ["explain"], ["simulate"], ["audit"], ["heal"], ["export"], ["import"],
     ["draft", "write"], ["draft", "list"], ["draft", "show"], ["draft", "approve"], ["draft", "reject"],
+    ["profile", "build"], ["profile", "list"], ["profile", "show"],
 ]  # fmt: skip
 DOCUMENT = """
 apiVersion: gateway/v1

@@ -1,0 +1,277 @@
+"""gateway profile: what a version's inputs and outputs looked like where it was right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as changed
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.extra import analysis
+from gateway.cli.options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
+from gateway.cli.output import Format, Value, moment, show
+from gateway.errors import GatewayError, InvalidArgument
+
+if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
+    from gateway.drift.column import Column
+    from gateway.drift.profile import FeatureProfile, Profile
+
+app = typer.Typer(no_args_is_help=True, help="Build and read reference profiles, which drift is measured against.")
+Version = Annotated[str, typer.Option("--version", help="The version that the profile is of.")]
+
+
+@app.command(
+    epilog="Example: gateway profile build flights --version 2 --from training.csv --columns distance,delay,airline"
+)
+def build(
+    model: Model,
+    version: Version,
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="Training data: .csv, .parquet or .npz, in the order of time.")
+    ] = None,
+    window: Annotated[
+        str, typer.Option("--window", help="Pin this window of the log: START..END, a date, or the last 7d.")
+    ] = "",
+    replay: Annotated[
+        Path | None, typer.Option("--replay", help="As --from, and send the rows through the version for its outputs.")
+    ] = None,
+    columns: Annotated[str, typer.Option("--columns", help="The columns to take, in the order of the features.")] = "",
+    categories: Annotated[str, typer.Option("--categories", help="Features whose numbers are categories.")] = "",
+    tensor: Annotated[
+        str, typer.Option("--tensor", help="The columns are the features of this input; no server is asked.")
+    ] = "",
+    where: Annotated[str, typer.Option("--where", help="With --window: an SQL condition on the rows.")] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Build the reference profile of a version and store it as the newest revision.
+
+    From training data, from a window of the prediction log, or by sending rows through the version. Columns are matched
+    with the model's features by name, or by their order if there are as many. A gateway that runs counts in the new
+    profile's bins from its next minute on; --replay's requests are logged like any others, with ids profile-0 and on.
+    """
+    given = [name for name, one in (("--from", from_file), ("--window", window), ("--replay", replay)) if one]
+    if len(given) != 1:
+        raise Failure(Exit.USAGE, f"give one of --from, --window and --replay, not {' and '.join(given) or 'none'}")
+    try:
+        if window:
+            profile = _from_window(model, version, window, where, data_dir)
+        else:
+            path = from_file or replay
+            assert path is not None
+            asked = "" if tensor and not replay else server
+            rows = _read(model, version, path, _list(columns), tensor, asked, replayed=bool(replay))
+            profile = _build(model, version, rows, _list(categories), f"{'replay of ' if replay else ''}{path.name}")
+        profile = _saved(profile, data_dir)
+    except InvalidArgument as error:
+        raise Failure(Exit.USAGE, str(error)) from None
+    except (GatewayError, OSError) as error:
+        raise Failure(Exit.REFUSED, str(error)) from None
+    _show_profile(profile, output)
+
+
+@app.command("list", epilog="Example: gateway profile list flights")
+def list_profiles(
+    model: Annotated[str, typer.Argument(help="Only this model.")] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the reference profiles, every revision of each."""
+    from gateway.drift.profile_files import ProfileFiles
+
+    files = ProfileFiles(data_dir)
+    try:
+        found = [
+            files.load(name, version, revision)
+            for name, version in files.versions(model)
+            for revision in files.revisions(name, version)
+        ]
+    except GatewayError as error:
+        raise Failure(Exit.REFUSED, str(error)) from None
+    value: list[Value] = [_summary(profile) for profile in found]
+    rows: list[list[Value]] = [
+        [
+            p.model,
+            p.version,
+            p.revision,
+            moment(int(p.created_at * 1e6)),
+            p.rows,
+            len(p.features),
+            len(p.outputs),
+            p.source,
+        ]
+        for p in found
+    ]
+    show(
+        value,
+        output,
+        columns=("MODEL", "VERSION", "REVISION", "CREATED", "ROWS", "FEATURES", "OUTPUTS", "SOURCE"),
+        rows=rows,
+        note="" if rows else f"no profiles in {data_dir}",
+    )
+
+
+@app.command("show", epilog="Example: gateway profile show flights --version 2")
+def show_profile(
+    model: Model,
+    version: Version,
+    revision: Annotated[int, typer.Option("--revision", help="An older one; 0: the newest.", min=0)] = 0,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a reference profile: each feature with its kind, range, bins and what its own windows do."""
+    from gateway.drift.profile_files import ProfileFiles
+
+    try:
+        profile = ProfileFiles(data_dir).load(model, version, revision or None)
+    except GatewayError as error:
+        raise Failure(Exit.REFUSED, str(error)) from None
+    _show_profile(profile, output)
+
+
+def _from_window(model: str, version: str, window: str, where: str, data_dir: Path) -> "Profile":
+    """The profile of the version's rows in that window; features keep the names that an older profile gives them."""
+    with analysis():
+        from gateway.drift.lake import Lake, Selection
+        from gateway.drift.reference import feature_names, reference_window
+    from numpy.random import default_rng
+
+    from gateway.drift.profile_files import ProfileFiles
+    from gateway.drift.span import parse_span
+
+    span = parse_span(window, now_us=int(time() * 1e6))
+    files = ProfileFiles(data_dir)
+    older = [files.load(model, version)] if files.revisions(model, version) else []
+    with Lake(data_dir / "log" / "lake") as lake:
+        selection = Selection(model, span, versions=(version,), where=where)
+        found = reference_window(
+            lake, selection, rng=default_rng(0), created_at=time(), names=feature_names(older)
+        ).profile
+    # A column without any value was withheld by redaction: there is nothing to hold a window against.
+    features = tuple(one for one in found.features if one.missing < one.n)
+    return changed(
+        found, version=version, features=features, source=found.source + (f" where {where}" if where else "")
+    )
+
+
+class _Rows(NamedTuple):
+    """Inputs and outputs by their column in the log, and what features are called otherwise."""
+
+    inputs: "Mapping[str, Column]"
+    outputs: "Mapping[str, Column]"
+    names: Mapping[str, str]
+
+
+def _read(
+    model: str, version: str, path: Path, columns: Sequence[str], tensor: str, server: str, *, replayed: bool
+) -> _Rows:
+    """The rows of a file as features of the model, which the server tells about unless it is ""."""
+    from gateway.cli.replay import ask_contract, inference, replay
+    from gateway.drift.training import Tensor, match, output_columns, read_file
+
+    found = read_file(path, columns)
+    if not server:
+        matched = match(found, [Tensor(tensor, "", (-1, len(found)) if len(found) > 1 else (-1,))])
+        return _Rows(matched.columns, {}, matched.names)
+    with inference(server) as stub:
+        contract = ask_contract(stub, model, version)
+        matched = match(found, contract.inputs, contract.feature_names)
+        answers = replay(stub, model, version, contract, matched.columns) if replayed else {}
+    return _Rows(matched.columns, output_columns(answers), matched.names)
+
+
+def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], source: str) -> "Profile":
+    from gateway.drift.building import build_profile
+
+    return build_profile(
+        model,
+        version,
+        rows.inputs,
+        rows.outputs,
+        created_at=time(),
+        source=source,
+        categories=categories,
+        names=rows.names,
+    )
+
+
+def _saved(profile: "Profile", data_dir: Path) -> "Profile":
+    from gateway.drift.profile_files import ProfileFiles
+
+    return ProfileFiles(data_dir).save(profile)
+
+
+def _show_profile(profile: "Profile", output: Format) -> None:
+    from gateway.drift.verdict import Rule, least_rows
+
+    rule = Rule()
+    value: dict[str, Value] = {
+        **_summary(profile),
+        "features": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.features],
+        "outputs": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.outputs],
+    }
+    rows = [
+        [one.name, one.kind.value, _share(one), *_range(one), len(one.bins.labels), least_rows(one, rule)]
+        for one in profile.all_features
+    ]
+    show(
+        value,
+        output,
+        columns=("FEATURE", "KIND", "MISSING", "MEAN", "MIN", "MAX", "BINS", "LEAST ROWS"),
+        rows=rows,
+        note=f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
+        f"{profile.source}; a window needs LEAST ROWS rows to be judged",
+    )
+
+
+def _summary(profile: "Profile") -> dict[str, Value]:
+    return {
+        "model": profile.model,
+        "version": profile.version,
+        "revision": profile.revision,
+        "created_at": moment(int(profile.created_at * 1e6)),
+        "source": profile.source,
+        "rows": profile.rows,
+        "features": len(profile.features),
+        "outputs": len(profile.outputs),
+    }
+
+
+def _feature_value(feature: "FeatureProfile", least: int) -> Value:
+    return {
+        "name": feature.name,
+        "column": feature.column,
+        "kind": feature.kind.value,
+        "n": feature.n,
+        "missing": feature.missing,
+        "mean": _number(feature.mean),
+        "sd": _number(feature.sd),
+        "min": _number(feature.min),
+        "max": _number(feature.max),
+        "least_rows": least,
+        "cells": dict(zip(feature.bins.cells, feature.counts, strict=True)),
+        "calibration": [
+            {"statistic": one.statistic, "rows": one.rows, "mean": one.mean, "sd": one.sd, "q99": one.q99}
+            for one in feature.calibration
+        ],
+    }
+
+
+def _share(feature: "FeatureProfile") -> str:
+    return f"{feature.missing / feature.n:.2%}"
+
+
+def _range(feature: "FeatureProfile") -> list[str]:
+    found = (feature.mean, feature.min, feature.max)
+    return ["" if _number(value) is None else f"{value:.6g}" for value in found]
+
+
+def _number(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

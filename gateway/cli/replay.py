@@ -1,0 +1,130 @@
+"""A model's inputs and outputs as its server tells them, and rows sent through it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.cli.client import connected
+from gateway.cli.exits import Exit, Failure
+from gateway.drift.column import Column
+from gateway.drift.training import Tensor
+from gateway.pb import inference_pb2, inference_pb2_grpc
+from gateway.serving.tensor import BY_NAME, Datatype
+
+_ROWS = 64  # in one request, where the model has no limit of its own
+_TIMEOUT_S = 60.0
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a version takes and answers, and what its configuration calls its features ("" for nothing)."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    feature_names: tuple[str, ...]
+    max_batch_size: int
+
+
+@contextmanager
+def inference(server: str) -> Iterator[inference_pb2_grpc.GRPCInferenceServiceStub]:
+    """The inference service of a gateway.
+
+    Raises: Failure (nobody answers there; the server refuses; the time is over).
+    """
+    with connected(server) as channel:
+        yield inference_pb2_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, version: str) -> Contract:
+    """What the server says of the version."""
+    metadata = stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name=model, version=version), timeout=_TIMEOUT_S)
+    answer = stub.ModelConfig(inference_pb2.ModelConfigRequest(name=model, version=version), timeout=_TIMEOUT_S)
+    named = (
+        answer.config.parameters["feature_names"].string_value if "feature_names" in answer.config.parameters else ""
+    )
+    return Contract(
+        inputs=tuple(Tensor(one.name, one.datatype, tuple(one.shape)) for one in metadata.inputs),
+        outputs=tuple(Tensor(one.name, one.datatype, tuple(one.shape)) for one in metadata.outputs),
+        feature_names=tuple(name.strip() for name in named.split(",")) if named.strip() else (),
+        max_batch_size=answer.config.max_batch_size,
+    )
+
+
+def replay(
+    stub: inference_pb2_grpc.GRPCInferenceServiceStub,
+    model: str,
+    version: str,
+    contract: Contract,
+    columns: Mapping[str, Column],
+) -> dict[str, Array]:
+    """The outputs of the version for these rows, by output, in the order of the rows.
+
+    Raises: Failure (an input of the model is no column).
+    """
+    rows = len(next(iter(columns.values())))
+    matrices = {tensor.name: _matrix(tensor, columns) for tensor in contract.inputs}
+    size = min(contract.max_batch_size or _ROWS, _ROWS)
+    answers: dict[str, list[Array]] = {}
+    for start in range(0, rows, size):
+        request = inference_pb2.ModelInferRequest(model_name=model, model_version=version, id=f"profile-{start}")
+        for tensor in contract.inputs:
+            part = matrices[tensor.name][start : start + size]
+            shaped = part[:, 0] if len(tensor.shape) == 1 else part
+            given = request.inputs.add(name=tensor.name, datatype=tensor.datatype)
+            given.shape.extend(shaped.shape)
+            request.raw_input_contents.append(_raw(shaped))
+        for name, answer in _outputs(stub.ModelInfer(request, timeout=_TIMEOUT_S)):
+            answers.setdefault(name, []).append(answer)
+    return {name: np.concatenate(parts) for name, parts in answers.items()}
+
+
+def _matrix(tensor: Tensor, columns: Mapping[str, Column]) -> Array:
+    """The rows of an input, [rows, features]."""
+    own = tensor.columns("f.")
+    if not own or any(name not in columns for name in own):
+        raise Failure(
+            Exit.USAGE, f"input {tensor.name!r} with shape {list(tensor.shape)} cannot be replayed from columns"
+        )
+    return np.stack([_values(columns[name], BY_NAME[tensor.datatype]) for name in own], axis=1)
+
+
+def _values(column: Column, datatype: Datatype) -> Array:
+    if datatype is Datatype.BYTES:
+        texts = np.array([text.encode() for text in column.texts or ("",)], object)
+        return np.asarray(texts[column.values.astype(np.int64)])
+    values = column.values.astype(datatype.dtype)
+    if column.missing is not None and values.dtype.kind == "f":
+        values = np.where(column.missing, np.nan, values).astype(values.dtype)
+    return np.asarray(values)
+
+
+def _raw(array: Array) -> bytes:
+    if array.dtype.kind != "O":
+        return np.ascontiguousarray(array).tobytes()
+    return b"".join(len(item).to_bytes(4, "little") + item for item in array.ravel().tolist())
+
+
+def _outputs(answer: inference_pb2.ModelInferResponse) -> Iterator[tuple[str, Array]]:
+    for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
+        datatype = BY_NAME[output.datatype]
+        if datatype is Datatype.BYTES:
+            found: Array = np.array(_texts(raw), object)
+        elif datatype is Datatype.BF16:
+            found = (np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)).view("<f4")
+        else:
+            found = np.frombuffer(raw, datatype.dtype)
+        yield output.name, found.reshape(tuple(output.shape))
+
+
+def _texts(raw: bytes) -> Sequence[str]:
+    found, position = [], 0
+    while position < len(raw):
+        size = int.from_bytes(raw[position : position + 4], "little")
+        position += 4 + size
+        found.append(raw[position - size : position].decode(errors="replace"))
+    return found

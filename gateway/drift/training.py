@@ -1,0 +1,146 @@
+"""Columns of training data as the features of a model: data have names and an order, a model has tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.bins import number_text
+from gateway.drift.column import Column, as_column
+from gateway.errors import InvalidArgument
+from gateway.records import arrow_columns
+
+MAX_FLAT: Final = 512  # widest tensor that the log spreads into one column per feature
+Columns = dict[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output as the model's metadata tell it; -1 in a shape is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Features of one row, each with a column of its own in the log; 0 where the log keeps the tensor as a list."""
+        if not self.shape or self.shape[0] >= 0 or len(self.shape) > 2:
+            return 0
+        wide = self.shape[1] if len(self.shape) == 2 else 1
+        return wide if 0 < wide <= MAX_FLAT else 0
+
+    def columns(self, prefix: str) -> tuple[str, ...]:
+        """The columns of the log that hold its features."""
+        if self.width == 1:
+            return (prefix + self.name,)
+        return tuple(f"{prefix}{self.name}_{index}" for index in range(self.width))
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Columns by their name in the log, and what their features are called where that is another name."""
+
+    columns: Mapping[str, Column]
+    names: Mapping[str, str]
+
+
+def read_file(path: Path, names: Sequence[str] = ()) -> Columns:
+    """The columns of a .csv, .parquet or .npz file, in its order, or those of `names` in theirs.
+
+    A matrix of an .npz file is one column for each of its own: those of X are X_0, X_1, ...
+    Raises: InvalidArgument (the file cannot be read, or a column is not there).
+    """
+    if path.suffix not in (".csv", ".parquet", ".npz"):
+        raise InvalidArgument(f"{str(path)!r} is no .csv, .parquet or .npz file")
+    if path.suffix != ".npz":
+        return {name: Column(*values) for name, values in arrow_columns.read(path, names).items()}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            loaded: dict[str, npt.NDArray[Any]] = dict(arrays)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
+    found: Columns = {}
+    for name, array in loaded.items():
+        if array.ndim == 2 and array.shape[1] > 1:
+            found |= {f"{name}_{index}": as_column(name, array[:, index]) for index in range(array.shape[1])}
+        else:
+            found[name] = as_column(name, array.reshape(len(array)) if array.ndim == 2 else array)
+    for name in names:
+        if name not in found:
+            raise InvalidArgument(f"{str(path)!r}: column {name!r} is not in it: {', '.join(found)}")
+    return {name: found[name] for name in names} if names else found
+
+
+def match(found: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str] = ()) -> Matched:
+    """The columns as the features of the model's inputs.
+
+    By name, where the columns are called like the features or like the log's columns (X_0, X_1); else by their order,
+    if there are as many as features. `feature_names` are the model's own names of its features, in order.
+    Raises: InvalidArgument (neither fits; no input of the model has features).
+    """
+    places = [(column, tensor) for tensor in inputs for column in tensor.columns("f.")]
+    if not places:
+        raise InvalidArgument("no input of the model has columns of its own in the log: there is no feature to profile")
+    if feature_names and len(feature_names) != len(places):
+        raise InvalidArgument(f"feature_names has {len(feature_names)} names, the inputs have {len(places)} features")
+    own = [column.removeprefix("f.") for column, _ in places]
+    named = [called for called in (list(feature_names), own) if called and set(called) <= set(found)]
+    if not named and len(found) != len(places):
+        raise InvalidArgument(
+            f"there are {len(found)} columns ({_shown(list(found))}), the model has {len(places)} features "
+            f"({_shown(own)}): name as many in their order with --columns"
+        )
+    chosen = named[0] if named else list(found)
+    called = dict(zip((column for column, _ in places), feature_names or chosen, strict=True))
+    columns = {column: _as_sent(found[name], tensor) for (column, tensor), name in zip(places, chosen, strict=True)}
+    return Matched(columns, {column: name for column, name in called.items() if name != column.removeprefix("f.")})
+
+
+def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
+    """The columns that the log makes of a model's outputs, the prediction among them.
+
+    Shapes: each output [rows] or [rows, d]; others have no columns.
+    """
+    found: Columns = {}
+    flat: dict[str, npt.NDArray[Any]] = {}
+    for name, array in outputs.items():
+        matrix = array.reshape(len(array), -1) if array.ndim <= 2 else np.empty((0, 0))
+        if not 0 < matrix.shape[1] <= MAX_FLAT:
+            continue
+        flat[name] = matrix
+        for index in range(matrix.shape[1]):
+            column = f"out.{name}" if matrix.shape[1] == 1 else f"out.{name}_{index}"
+            found[column] = as_column(column, matrix[:, index])
+    return {**found, **_prediction(flat)}
+
+
+def _prediction(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
+    """Class and score by the rule of the log: a whole-number output or the place of the largest score; the largest
+    score or the only one."""
+    found: Columns = {}
+    whole = [array for array in outputs.values() if array.dtype.kind in "iu" and array.shape[1] == 1]
+    scores = [array for array in outputs.values() if array.dtype.kind == "f"]
+    several = [array for array in scores if array.shape[1] > 1]
+    if whole:
+        found["pred_class"] = as_column("pred_class", whole[0][:, 0])
+    elif several:
+        found["pred_class"] = as_column("pred_class", several[0].argmax(axis=1))
+    if scores:
+        found["pred_score"] = as_column("pred_score", scores[0].max(axis=1))
+    return found
+
+
+def _as_sent(column: Column, tensor: Tensor) -> Column:
+    """The column in the kind of the tensor: a file may hold the codes of a text feature as numbers."""
+    if tensor.datatype != "BYTES" or column.texts is not None:
+        return column
+    distinct, codes = np.unique(column.values, return_inverse=True)
+    return Column(codes, column.missing, tuple(number_text(value) for value in distinct.tolist()) or ("",))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,84 @@
+"""Columns of Arrow tables, of Parquet and of CSV files as numpy arrays. Imports pyarrow, which a worker never loads."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+
+from gateway.errors import InvalidArgument
+
+
+class Values(NamedTuple):
+    """One column.
+
+    Shapes: `values` [rows], numbers, or indices into `texts`; `missing` [rows] is true where there is a null, None
+            where there is none.
+    """
+
+    values: npt.NDArray[np.generic]
+    missing: npt.NDArray[np.bool_] | None
+    texts: tuple[str, ...] | None
+
+
+def column(rows: pa.Table, name: str) -> Values | None:
+    """The column of that name; None if there is none, or if it holds neither numbers nor texts."""
+    if name not in rows.column_names:
+        return None
+    found = rows.column(name)
+    whole = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # what has no chunks cannot be combined
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], found.type)
+    kind = whole.type
+    missing = whole.is_null().to_numpy(zero_copy_only=False) if whole.null_count else None
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
+        coded = whole if pa.types.is_dictionary(kind) else whole.dictionary_encode()
+        if not pa.types.is_string(coded.dictionary.type) and not pa.types.is_large_string(coded.dictionary.type):
+            return None
+        codes = coded.indices.fill_null(0) if missing is not None else coded.indices
+        texts = tuple(coded.dictionary.to_pylist())
+        return Values(codes.to_numpy(zero_copy_only=False), missing, texts or ("",))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        whole, kind = whole.cast(pa.timestamp("us")).cast(pa.int64()), pa.int64()
+    elif pa.types.is_decimal(kind):
+        whole, kind = whole.cast(pa.float64()), pa.float64()
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        return None
+    filled = whole.fill_null(False if pa.types.is_boolean(kind) else 0) if missing is not None else whole
+    values = filled.to_numpy(zero_copy_only=False)
+    return Values(values.astype(np.uint8) if values.dtype.kind == "b" else values, missing, None)
+
+
+def all_null(rows: pa.Table, name: str) -> bool:
+    """Whether the column has no value at all."""
+    return bool(rows.column(name).null_count == rows.num_rows)
+
+
+def read(path: Path, names: Collection[str] = ()) -> Mapping[str, Values]:
+    """The columns of a .parquet or .csv file, in its order, or those of `names` in theirs.
+
+    Raises: InvalidArgument (the file cannot be read, a column is not there or holds neither numbers nor texts).
+    """
+    known: list[str] = []
+    try:
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                known = file.schema_arrow.names
+                rows = file.read(columns=[name for name in known if not names or name in names])
+        else:
+            rows = pc_csv.read_csv(path, convert_options=pc_csv.ConvertOptions(strings_can_be_null=True))
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
+    found: dict[str, Values] = {}
+    for name in names or rows.column_names:
+        values = column(rows, name)
+        if values is None:
+            known = known or rows.column_names
+            holds = "holds neither numbers nor texts" if name in known else f"is not in it: {', '.join(known)}"
+            raise InvalidArgument(f"{str(path)!r}: column {name!r} {holds}")
+        found[name] = values
+    return found

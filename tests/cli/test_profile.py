@@ -1,0 +1,63 @@
+"""gateway profile without a gateway: from files, listed, shown, refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.app import app
+
+
+def run(*words: str, directory: Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["profile", *words, "--data-dir", str(directory)])
+    return result.exit_code, result.output
+
+
+def training(directory: Path) -> Path:
+    rng = np.random.default_rng(0)
+    lines = [f"{a:.3f},{b},{rng.choice(['x', 'y'])}" for a, b in zip(rng.normal(size=400), range(400), strict=True)]
+    path = directory / "training.csv"
+    path.write_text("\n".join(["age,row,kind", *lines]))
+    return path
+
+
+def test_a_profile_from_a_file_is_stored_listed_and_shown(tmp_path: Path) -> None:
+    path = training(tmp_path)
+    words = ("build", "m", "--version", "1", "--from", str(path), "--tensor", "X", "--columns", "row,age")
+    code, text = run(*words, directory=tmp_path)
+    assert code == 0, text
+    assert "revision 1: 400 rows from training.csv" in text
+    assert run(*words, directory=tmp_path)[0] == 0
+    code, text = run("list", "-o", "json", directory=tmp_path)
+    assert [(one["version"], one["revision"], one["features"]) for one in json.loads(text)] == [
+        ("1", 1, 2),
+        ("1", 2, 2),
+    ]
+    code, text = run("show", "m", "--version", "1", "--revision", "1", "-o", "json", directory=tmp_path)
+    features = {one["name"]: one for one in json.loads(text)["features"]}
+    assert features["row"]["column"] == "f.X_0"
+    assert features["age"]["least_rows"] == 200
+    assert sum(features["age"]["cells"].values()) == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("build", "m", "--version", "1"), "give one of --from, --window and --replay, not none"),
+        (("build", "m", "--version", "1", "--from", "a", "--window", "7d"), "not --from and --window"),
+        (("build", "m", "--version", "1", "--from", "none.csv", "--tensor", "X"), "none.csv"),
+        (("show", "m", "--version", "1"), "has no reference profile; there are: none"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    code, text = run(*words, directory=tmp_path)
+    assert code in (1, 2)
+    assert message in text
+
+
+def test_an_empty_list_says_where_it_looked(tmp_path: Path) -> None:
+    code, text = run("list", directory=tmp_path)
+    assert code == 0
+    assert f"no profiles in {tmp_path}" in text.replace("\n", "")

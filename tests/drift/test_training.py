@@ -1,0 +1,130 @@
+"""Training data as features of a model, and profiles on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gateway.drift.building import build_profile
+from gateway.drift.profile import Profile
+from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.training import Tensor, match, output_columns, read_file
+from gateway.errors import InvalidArgument, NotFound
+
+X = Tensor("X", "FP32", (-1, 3))
+
+
+def test_a_csv_a_parquet_and_an_npz_file_hold_the_same_columns(tmp_path: Path) -> None:
+    numbers, texts = np.array([1.5, 2.5, np.nan]), ["a", "ü", "a"]
+    (tmp_path / "a.csv").write_text("x,t\n1.5,a\n2.5,ü\n,a\n")
+    pq.write_table(pa.table({"x": pa.array([1.5, 2.5, None]), "t": texts}), tmp_path / "a.parquet")
+    np.savez(tmp_path / "a.npz", x=numbers, t=np.array(texts))
+    for suffix in ("csv", "parquet", "npz"):
+        found = read_file(tmp_path / f"a.{suffix}")
+        assert list(found) == ["x", "t"]
+        codes, known = found["t"].values, found["t"].texts
+        assert known is not None
+        assert [known[int(code)] for code in codes.tolist()] == texts
+        assert found["x"].values.tolist()[:2] == [1.5, 2.5]
+        assert list(read_file(tmp_path / f"a.{suffix}", ["t"])) == ["t"]
+        with pytest.raises(InvalidArgument, match="'z'"):
+            read_file(tmp_path / f"a.{suffix}", ["z"])
+    assert found["x"].missing is None  # NaN in an array, null in a table
+    assert read_file(tmp_path / "a.csv")["x"].missing is not None
+
+
+@pytest.mark.parametrize("name", ["a.txt", "none.csv", "none.parquet", "none.npz", "bad.parquet", "bad.npz"])
+def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.startswith("bad"):
+        path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InvalidArgument, match=name):
+        read_file(path)
+
+
+def test_an_npz_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([{"a": 1}], object))
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        read_file(tmp_path / "a.npz")
+
+
+def test_columns_are_matched_by_order_by_name_or_by_the_models_own_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", age=np.arange(4), fare=np.ones(4), sex=np.zeros(4))
+    found = read_file(tmp_path / "a.npz")
+    by_order = match(found, [X])
+    assert list(by_order.columns) == ["f.X_0", "f.X_1", "f.X_2"]
+    assert by_order.names == {"f.X_0": "age", "f.X_1": "fare", "f.X_2": "sex"}
+    assert by_order.columns["f.X_0"].values.tolist() == [0, 1, 2, 3]
+    own = match(found, [X], ["sex", "age", "fare"])
+    assert own.columns["f.X_1"].values.tolist() == [0, 1, 2, 3]
+    assert own.names["f.X_1"] == "age"
+    np.savez(tmp_path / "b.npz", X=np.arange(12).reshape(4, 3), y=np.ones(4))
+    logged = match(read_file(tmp_path / "b.npz"), [X])
+    assert logged.columns["f.X_2"].values.tolist() == [2, 5, 8, 11]
+    assert logged.names == {}
+    single = match({"age": found["age"], "other": found["fare"]}, [Tensor("age", "INT64", (-1,))])
+    assert list(single.columns) == ["f.age"]
+
+
+def test_codes_of_a_text_input_become_texts(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", code=np.array([16, 21, 16]))
+    (column,) = match(read_file(tmp_path / "a.npz"), [Tensor("T", "BYTES", (-1, 1))]).columns.values()
+    assert column.texts == ("16", "21")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names", "message"),
+    [
+        ([X], (), "there are 2 columns .a, b., the model has 3 features .X_0, X_1, X_2."),
+        ([X], ("a",), "feature_names has 1 names, the inputs have 3"),
+        ([Tensor("I", "FP32", (-1, 3, 64, 64))], (), "no input of the model has columns"),
+        ([], (), "no input of the model has columns"),
+    ],
+)
+def test_columns_that_fit_no_model_are_refused(
+    inputs: list[Tensor], names: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", a=np.arange(4), b=np.ones(4))
+    with pytest.raises(InvalidArgument, match=message):
+        match(read_file(tmp_path / "a.npz"), inputs, names)
+
+
+def test_outputs_become_the_columns_of_the_log() -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
+    found = output_columns({"label": np.array([[1], [0]]), "probabilities": scores, "map": np.zeros((2, 3, 3))})
+    assert list(found) == ["out.label", "out.probabilities_0", "out.probabilities_1", "pred_class", "pred_score"]
+    assert found["pred_class"].values.tolist() == [1, 0]
+    assert found["pred_score"].values.tolist() == pytest.approx([0.9, 0.8])
+    assert output_columns({"p": scores})["pred_class"].values.tolist() == [1, 0]
+
+
+def profile(version: str = "1") -> Profile:
+    return build_profile("a/b", version, {"f.x": np.arange(50.0)}, {}, created_at=1.0, source="test")
+
+
+def test_each_save_is_the_next_revision(tmp_path: Path) -> None:
+    files = ProfileFiles(tmp_path)
+    assert files.versions() == []
+    assert [files.save(profile()).revision for _ in range(3)] == [1, 2, 3]
+    assert files.save(profile("..")).revision == 1
+    assert files.versions() == [("a/b", ".."), ("a/b", "1")]
+    assert files.versions("other") == []
+    assert files.load("a/b", "1").revision == 3
+    assert files.load("a/b", "1", 2).to_json() == replace(profile(), revision=2).to_json()
+    assert {path.parent.parent.name for path in (tmp_path / "profiles").glob("*/*/*")} == {"a%2Fb"}
+    assert not list((tmp_path / "profiles").glob("*/*/*.new"))
+
+
+def test_a_profile_that_is_not_there_or_damaged_is_named(tmp_path: Path) -> None:
+    files = ProfileFiles(tmp_path)
+    files.save(profile())
+    with pytest.raises(NotFound, match="'2' has no reference profile; there are: a/b/1"):
+        files.load("a/b", "2")
+    with pytest.raises(NotFound, match="revision 7"):
+        files.load("a/b", "1", 7)
+    (tmp_path / "profiles" / "a%2Fb" / "1" / "2.json").write_text("{")
+    with pytest.raises(InvalidArgument, match=r"2\.json"):
+        files.load("a/b", "1")
