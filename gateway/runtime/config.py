@@ -25,11 +25,11 @@ from gateway.runtime.options import (
     option_named,
     read_value,
 )
+from gateway.runtime.protection import Tls, check_protection, exposure
 from gateway.serving.quota import cpu_quota
 from gateway.telemetry.webhooks import secret_bytes
 
 # A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix
-from gateway.runtime.protection import Tls, check_protection, exposure
 # while it is being replaced.
 _SOCKET_PATH_LIMIT: Final = 107
 # Not an option: an argument can be read by every user of the host.
@@ -118,11 +118,11 @@ class Config:
     log: Log
     events: Events
     limits: Limits
+    tls: Tls
     warnings: tuple[str, ...] = ()
 
     @property
     def run_dir(self) -> Path:
-    tls: Tls
         """Where the state of the running gateway is kept."""
         return self.process.data_dir / "run"
 
@@ -207,19 +207,19 @@ _SECTIONS: Final[dict[str, Any]] = {
     "log": Log,
     "events": Events,
     "limits": Limits,
-}
-
-
-def from_json(line: str | bytes) -> Config:
-    """The configuration that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
     "tls": Tls,
-    raw = json.loads(line)
+}
 _PATHS: Final = (
     ("models", "repository"),
     ("process", "data_dir"),
     ("events", "webhook_secret_file"),
     *(("tls", name) for name in ("certificate", "key", "client_ca")),
 )
+
+
+def from_json(line: str | bytes) -> Config:
+    """The configuration that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
+    raw = json.loads(line)
     for section, name in _PATHS:
         if raw[section][name] is not None:
             raw[section][name] = Path(raw[section][name])
@@ -272,12 +272,12 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         events=_with_secret(config.events),
         models=replace(config.models, repository=config.models.repository.absolute()),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
+        tls=config.tls.proven(time.time()),
     )
 
 
 def _with_secret(events: Events) -> Events:
     """The events with the secret that the file holds, checked.
-        tls=config.tls.proven(time.time()),
 
     Raises: InvalidArgument if there is a webhook and no secret fit to sign for it.
     """
@@ -330,6 +330,8 @@ def _checked(config: Config) -> Config:
 
 def _trust_warnings(config: Config) -> tuple[str, ...]:
     warnings = []
+    if config.listen.reachable:
+        warnings.append(exposure(config.tls, config.listen.host, config.listen.metrics_port))
     if "ssl_cert_reqs=none" in config.store.redis_url:
         warnings.append("redis-url: with ssl_cert_reqs=none whoever takes the connection is believed to be the store")
     if config.events.webhook_url.startswith("http://"):
@@ -345,10 +347,9 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
     known = {option.environment_name for option in OPTIONS} | {
         ENVIRONMENT_PREFIX + "CONFIG",
         ENVIRONMENT_PREFIX + "SERVER",
+        *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),
         WEBHOOK_SECRET,
     }
-    if config.listen.reachable:
-        warnings.append(exposure(config.tls, config.listen.host, config.listen.metrics_port))
     warnings = []
     for name in sorted(environ):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
@@ -356,4 +357,3 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
             if "did you mean" in hint:
                 warnings.append(f"environment variable {name} is not an option{hint}")
     return tuple(warnings)
-        *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),

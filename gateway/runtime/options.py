@@ -182,6 +182,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("reflection", "listen", "reflection", switch, False, "Serve gRPC reflection."),
     Option("feedback-token", "listen", "feedback_token", switch, False, "Answers carry a signed token for feedback."),
     Option("insecure", "listen", "insecure", switch, False, "Allow an address that other hosts can reach."),
+    Option("tls-certificate", "tls", "certificate", maybe_path, None, "PEM chain that clients are shown; gRPC by TLS."),
+    Option("tls-key", "tls", "key", maybe_path, None, "PEM key of that certificate, not encrypted."),
+    Option("tls-client-ca", "tls", "client_ca", maybe_path, None, "PEM authorities of clients, who must show theirs."),
     Option("max-message-bytes", "listen", "max_message_bytes", whole(4096, 2**31 - 1), 64 << 20, "Largest message."),
     Option("max-connections", "listen", "max_connections", whole(1, 1_000_000), 8192, "Connections a worker holds."),
     Option("redis-url", "store", "redis_url", redis_url, "", "Redis >= 7 with the rules; empty: embedded."),
@@ -201,9 +204,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
 BY_NAME: Final[Mapping[str, Option]] = {option.name: option for option in OPTIONS}
 CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in the file
 
-    Option("tls-certificate", "tls", "certificate", maybe_path, None, "PEM chain that clients are shown; gRPC by TLS."),
-    Option("tls-key", "tls", "key", maybe_path, None, "PEM key of that certificate, not encrypted."),
-    Option("tls-client-ca", "tls", "client_ca", maybe_path, None, "PEM authorities of clients, who must show theirs."),
 
 def option_named(key: str, source: str) -> Option:
     """The option of that name; dashes and underscores are the same.
