@@ -18,6 +18,7 @@ from pathlib import Path
 from gateway.records.parquet import Published
 from gateway.records.retention import StoredFile, expired
 from gateway.records.segment import sync_directory
+from gateway.records.sinks.keeping import Keeping
 
 FOLDER = "_sinks"
 _CURSOR = "cursor.json"
@@ -38,14 +39,6 @@ class Item:
     @property
     def key(self) -> str:
         return sha256(self.path.encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How much waits for a sink that is away; beyond it the oldest is given up."""
-
-    max_age_s: float = 7200.0
-    max_bytes: int = 4 << 30
 
 
 class Outbox:

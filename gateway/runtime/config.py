@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,13 @@ from typing import Any, Final
 import yaml
 
 from gateway.errors import InvalidArgument
+from gateway.records.sinks.target import KAFKA_INSTALL, parse_targets
+from gateway.routing.store_address import parse_address
 from gateway.runtime.options import (
     CONFIG_OPTION,
     ENVIRONMENT_PREFIX,
     OPTIONS,
+    masked_sinks,
     masked_url,
     masked_webhook,
     nearest,
@@ -196,6 +200,7 @@ class Config:
         shown = {option.name: getattr(getattr(self, option.section), option.field) for option in OPTIONS}
         shown["redis-url"] = masked_url(self.store.redis_url)
         shown["webhook-url"] = masked_webhook(self.events.webhook_url)
+        shown["sink"] = masked_sinks(self.log.sinks)
         return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
 
@@ -318,6 +323,7 @@ def _checked(config: Config) -> Config:
     """What single values cannot show: combinations."""
     listen = config.listen
     check_protection(config.tls, listen.host, reachable=listen.reachable, insecure=listen.insecure)
+    _check_sinks(config)
     config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
     ports = [port for port in (listen.grpc_port, listen.http_port, listen.metrics_port) if port]
     if len(set(ports)) != len(ports):
@@ -326,6 +332,18 @@ def _checked(config: Config) -> Config:
             "must differ"
         )
     return config
+
+
+def _check_sinks(config: Config) -> None:
+    """Raises: InvalidArgument (a sink that is the routing store, or whose client is not installed)."""
+    rules = parse_address(config.store.redis_url).nodes if config.store.redis_url else ()
+    for target in parse_targets(config.log.sinks):
+        if target.kind == "redis" and set(parse_address(target.address).nodes) & set(rules):
+            raise InvalidArgument(
+                f"sink {target.name} is the Redis of redis-url: a log there could evict the rules, give it its own"
+            )
+        if target.kind == "kafka" and find_spec("confluent_kafka") is None:
+            raise InvalidArgument(f"sink {target.name} needs Kafka's client: {KAFKA_INSTALL}")
 
 
 def _trust_warnings(config: Config) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from gateway.errors import InvalidArgument
+from gateway.records.sinks.target import parse_targets
 from gateway.routing.store_address import FORMS, parse_address
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
@@ -139,6 +140,24 @@ def webhook_url(given: object) -> str:
     return given
 
 
+def sinks(given: object) -> str:
+    """The URLs of sinks with commas between them; a file may list them."""
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        given = ",".join(given)
+    if not isinstance(given, str):
+        raise ValueError("URLs of sinks with commas between them, or a list of them")
+    parse_targets(given)
+    return given
+
+
+def masked_sinks(text: str) -> str:
+    """The sinks without anything that lets one in."""
+    try:
+        return ",".join(f"{target.kind}:{target.place} ({target.name})" for target in parse_targets(text))
+    except ValueError:
+        return "***" if text else ""
+
+
 def maybe_path(given: object) -> Path | None:
     return None if given is None or given == "" else path(given)
 
@@ -195,6 +214,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("log-rate", "log", "rate", number(0, 1), 1.0, "Share of predictions that is logged."),
     Option("log-buffer-bytes", "log", "buffer_bytes", whole(1 << 20, 1 << 34), 64 << 20,
            "Rows waiting for disk."),
+    Option("sink", "log", "sinks", sinks, "",
+           "Where logged rows go beside Parquet (docs/log.md): s3://, redis:// or kafka:// URLs, with commas between."),
     Option("default-deadline-seconds", "limits", "default_deadline_seconds", number(0.001, 86400), 30.0,
            "Deadline of a call that brings none."),
     Option("max-in-flight", "limits", "max_in_flight", whole(1, 1_000_000), 4096, "Calls a worker holds at a time."),
@@ -226,7 +247,7 @@ def read_value(option: Option, given: object, source: str) -> object:
         return option.read(given)
     except ValueError as error:
         shown = masked_url(str(given)) if option.name == "redis-url" else given
-        shown = "***" if option.name == "webhook-url" else shown
+        shown = "***" if option.name in ("webhook-url", "sink") else shown
         raise InvalidArgument(
             f"{source}: {option.name} is {json.dumps(shown, default=str)}, allowed: {error}"
         ) from None

@@ -4,7 +4,7 @@ It loads no gRPC, no Redis client, no ONNX Runtime and no numpy, so nothing that
 are started by exec.
 
 Order of the start: data directory locked, ports reserved, embedded Valkey, compactor, control process, workers.
-Order of the stop:  workers finish their calls, control, compactor (which has then seen every row), Valkey.
+Order of the stop:  workers finish their calls, control, compactor (which has then seen every row), sinks, Valkey.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from typing import Final
 from uuid import uuid4
 
 from gateway.errors import GatewayError
+from gateway.records.sinks.target import parse_targets
+from gateway.routing.store_keys import StoreKeys
 from gateway.runtime import valkey
 from gateway.runtime.backoff import Timing
 from gateway.runtime.banner import banner
@@ -55,6 +57,19 @@ def _for_compactor(settings: Settings) -> str:
             "log_directory": str(config.wal_dir),
             "lake_directory": str(config.lake_dir),
             "published_directory": str(config.published_dir),
+            "sinks": [target.name for target in parse_targets(config.log.sinks)],
+        }
+    )
+
+
+def _for_sinks(settings: Settings) -> str:
+    config = settings.config
+    return json.dumps(
+        {
+            "lake_directory": str(config.lake_dir),
+            "published_directory": str(config.published_dir),
+            "sinks": config.log.sinks,
+            "routing_key": StoreKeys(config.store.environment).epoch,
         }
     )
 
@@ -66,6 +81,7 @@ class Programs:
     worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
     control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control"))
     compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.compactor"))
+    sinks: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.sinks.process"))
     valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
 
 
@@ -90,13 +106,18 @@ class Supervisor:
         self._compactor = self._service(
             "compactor", 0, programs.compactor, opening=_for_compactor, silence_s=_COMPACTOR_SILENCE_S
         )
+        self._sinks = (
+            [self._service("sinks", 0, programs.sinks, opening=_for_sinks, silence_s=_COMPACTOR_SILENCE_S)]
+            if config.log.sinks
+            else []
+        )
         self._control = self._service("control", 0, programs.control)
         self._workers = [self._service("worker", slot, programs.worker) for slot in range(config.process.workers)]
 
     @property
     def _services(self) -> list[Service]:
         first = [self._store] if self._store is not None else []
-        return [*first, self._compactor, self._control, *self._workers]
+        return [*first, self._compactor, *self._sinks, self._control, *self._workers]
 
     async def run(self, announce: Callable[[], None]) -> None:
         """Returns when everything has stopped, after SIGTERM or SIGINT. `announce` is called once all serves."""
@@ -144,7 +165,7 @@ class Supervisor:
             rush = group.create_task(self._rush())
             loop = asyncio.get_running_loop()
             end = loop.time() + self._config.process.grace_seconds + 5.0
-            steps = ((self._workers, 3.0), ([self._control], 2.5), ([self._compactor], 0.5))
+            steps = ((self._workers, 3.5), ([self._control], 3.0), ([self._compactor], 1.0), (self._sinks, 0.3))
             for services, reserve_s in steps:
                 limit_s = max(0.5, end - reserve_s - loop.time())
                 async with asyncio.TaskGroup() as together:

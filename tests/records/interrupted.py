@@ -1,6 +1,6 @@
 """A compactor that kills itself with SIGKILL after a given number of parts of the work.
 
-Usage: python -m tests.records.interrupted LOG LAKE PARTS. Prints each part as it is done.
+Usage: python -m tests.records.interrupted LOG LAKE PARTS [SINK]. Prints each part as it is done.
 """
 
 import os
@@ -8,12 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
+from gateway.records.compactor import Compactor, CompactorConfig
 from gateway.records.segment import entries
-from tests.records.traffic import compactor
 
 if __name__ == "__main__":
     log, lake, parts = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    worker = compactor(log, lake)
+    worker = Compactor(CompactorConfig(str(log), str(lake), sinks=tuple(sys.argv[4:])))
     done = 0
     for entry in list(entries(log)):
         for part in worker.compact(entry):

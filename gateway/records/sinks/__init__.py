@@ -1,0 +1,1 @@
+"""Where rows go beside Parquet: each sink takes from its own outbox, at its own pace."""
