@@ -102,8 +102,14 @@ class StaleRevision(GatewayError):
 
 
 class ResourceExhausted(GatewayError):
+    """`retry_after_ms` tells a caller who may try again when to do so; negative: never, it would be refused again."""
+
     code = Code.RESOURCE_EXHAUSTED
     retryable = True
+
+    def __init__(self, text: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_ms = retry_after_ms
 
 
 class Unavailable(GatewayError):

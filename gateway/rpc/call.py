@@ -127,7 +127,7 @@ class Call:
         fields: Fields = (
             (b"grpc-status", b"%d" % number_of(status.code)),
             (b"grpc-message", percent_encoded(status.details)),
-            *encode(metadata),
+            *encode((*metadata, *status.metadata)),
         )
         self.state = ANSWERED
         connection = self.connection

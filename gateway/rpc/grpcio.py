@@ -244,7 +244,8 @@ class GrpcioServer:
         except Exception as error:
             expired = isinstance(error, TimeoutError) and limit.expired()
             status = _EXPIRED if expired else failure(error, method, inner)
-            await inner.abort(status.code, status.details, inner.trailing_metadata() or ())
+            said = (*(inner.trailing_metadata() or ()), *status.metadata)
+            await inner.abort(status.code, status.details, said)
         finally:
             self._running.discard(task)
 

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 import grpc
 
-from gateway.errors import Code, GatewayError, Internal
+from gateway.errors import Code, GatewayError, Internal, ResourceExhausted
 
+PUSHBACK: Final = "grpc-retry-pushback-ms"
 _log = logging.getLogger(__name__)
 
 STATUS: Final[Mapping[Code, grpc.StatusCode]] = MappingProxyType(
@@ -31,10 +32,11 @@ STATUS: Final[Mapping[Code, grpc.StatusCode]] = MappingProxyType(
 
 
 class Status(NamedTuple):
-    """What a caller is told: a code and a text."""
+    """What a caller is told: a code, a text, and what else trailing metadata say of it."""
 
     code: grpc.StatusCode
     details: str
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def status_of(error: BaseException, method: str) -> Status:
@@ -44,9 +46,16 @@ def status_of(error: BaseException, method: str) -> Status:
     to the log with the method's name, and UNKNOWN never leaves the process.
     """
     if isinstance(error, GatewayError):
-        return Status(STATUS[error.code], str(error))
+        return Status(STATUS[error.code], str(error), _pushback(error))
     _log.error("handler of %s failed", method, exc_info=error)
     return Status(grpc.StatusCode.INTERNAL, str(Internal()))
+
+
+def _pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
+    """Source: gRFC A6, "Pushback"."""
+    if isinstance(error, ResourceExhausted) and error.retry_after_ms is not None:
+        return ((PUSHBACK, str(error.retry_after_ms)),)
+    return ()
 
 
 def number_of(code: grpc.StatusCode) -> int:

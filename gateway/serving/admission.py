@@ -1,6 +1,13 @@
 """Admission: how many requests, and how many bytes of them, a worker holds at once."""
 
+from collections.abc import Callable
+from random import random
+from typing import Final
+
 from gateway.errors import ResourceExhausted, Unavailable
+
+# When those who were refused may come again: spread, for a client adds no chance of its own to what it is told.
+RETRY_AFTER_MS: Final = (50, 250)
 
 
 class Admission:
@@ -9,14 +16,15 @@ class Admission:
     The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many.
     """
 
-    __slots__ = ("_bytes", "_draining", "_max_bytes", "_max_requests", "_requests", "refused")
+    __slots__ = ("_bytes", "_draining", "_draw", "_max_bytes", "_max_requests", "_requests", "refused")
 
-    def __init__(self, *, max_requests: int, max_bytes: int) -> None:
+    def __init__(self, *, max_requests: int, max_bytes: int, draw: Callable[[], float] = random) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._requests = 0
         self._bytes = 0
         self._draining = False
+        self._draw = draw
         self.refused = 0
 
     def take(self, size_bytes: int) -> None:
@@ -26,15 +34,23 @@ class Admission:
         """
         if self._requests >= self._max_requests or self._bytes + size_bytes > self._max_bytes or self._draining:
             self.refused += 1
-            if self._draining:
-                raise Unavailable("the server is stopping and takes no new inference requests")
-            if self._requests >= self._max_requests:
-                raise ResourceExhausted(f"{self._requests} requests are in flight, the limit is {self._max_requests}")
-            raise ResourceExhausted(
-                f"a request of {size_bytes} bytes does not fit: {self._bytes} of {self._max_bytes} bytes are in flight"
-            )
+            raise self._refusal(size_bytes)
         self._requests += 1
         self._bytes += size_bytes
+
+    def _refusal(self, size_bytes: int) -> ResourceExhausted | Unavailable:
+        if self._draining:
+            return Unavailable("the server is stopping and takes no new inference requests")
+        soonest_ms, latest_ms = RETRY_AFTER_MS
+        after_ms = soonest_ms + int(self._draw() * (latest_ms - soonest_ms))
+        if self._requests >= self._max_requests:
+            text = f"{self._requests} requests are in flight, the limit is {self._max_requests}"
+        elif size_bytes > self._max_bytes:
+            text, after_ms = f"a request of {size_bytes} bytes never fits, the limit is {self._max_bytes}", -1
+        else:
+            held = f"{self._bytes} of {self._max_bytes} bytes are in flight"
+            text = f"a request of {size_bytes} bytes does not fit: {held}"
+        return ResourceExhausted(text, retry_after_ms=after_ms)
 
     def give(self, size_bytes: int) -> None:
         """The permit of one `take` is free again."""

@@ -1,6 +1,7 @@
 """Each bad request has its code, and the next good one on the same connection is answered right."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -13,9 +14,11 @@ import pytest_asyncio
 
 from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
+from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
+from tests import models
 from tests.api.calls import executions, fails, good, is_well, plain, series_count, slow, until
 from tests.api.stand import MAX_ANSWER_BYTES, Stand, standing
-from tests.models import affine, write_version
+from tests.models import write_version
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -267,13 +270,41 @@ async def test_a_deadline_ends_a_running_request(stand: Stand) -> None:
     await until(lambda: stand.engine.in_flight == 0)
 
 
-async def test_admission_refuses_what_is_too_much(tmp_path: Path, probes: Path) -> None:
-    write_version(tmp_path / "models", "affine", "1", affine(2.0))
-    async with standing(tmp_path / "models", tmp_path, probes=probes, max_requests=2) as small:
-        answers = await asyncio.gather(*(small.stub.ModelInfer(good()) for _ in range(50)), return_exceptions=True)
+# The client's own backoff is so long that a call which is answered in time was told when to come again.
+PATIENT = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "60s",
+                "maxBackoff": "60s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+async def test_admission_refuses_what_is_too_much_and_says_when_to_come_again(
+    transport: str, tmp_path: Path, probes: Path
+) -> None:
+    write_version(tmp_path / "models", "slow", "1", models.slow(2000))
+    async with standing(tmp_path / "models", tmp_path, probes=probes, max_requests=2, transport=transport) as small:
+        answers = await asyncio.gather(*(small.stub.ModelInfer(slow()) for _ in range(50)), return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
-        assert all(answer.code() is grpc.StatusCode.RESOURCE_EXHAUSTED for answer in refused)
-        assert len(refused) < len(answers)
+        assert 0 < len(refused) < len(answers)
+        for error in refused:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            [told] = [one.value for one in error.trailing_metadata() if one.key == "grpc-retry-pushback-ms"]
+            assert 50 <= int(told) < 250
+        options = (("grpc.service_config", json.dumps(PATIENT)), ("grpc.use_local_subchannel_pool", 1))
+        async with grpc.aio.insecure_channel(small.address, options=options) as channel:
+            stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+            served = await asyncio.gather(*(stub.ModelInfer(slow(), timeout=10) for _ in range(12)))
+            assert [answer.model_version for answer in served] == ["1"] * 12
         small.engine.drain()
-        code, _ = await fails(small, good())
+        code, _ = await fails(small, slow())
         assert code is Code.UNAVAILABLE

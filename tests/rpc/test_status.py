@@ -3,7 +3,7 @@ import logging
 import grpc
 import pytest
 
-from gateway.errors import Code, GatewayError, Internal, UnknownModel
+from gateway.errors import Code, GatewayError, Internal, ResourceExhausted, UnknownModel
 from gateway.rpc.method import Method
 from gateway.rpc.status import STATUS, status_of
 
@@ -20,12 +20,16 @@ def every_error(kind: type[GatewayError] = GatewayError) -> list[type[GatewayErr
 
 def test_every_error_of_the_tree_has_a_status() -> None:
     assert {error.code for error in every_error()} <= set(STATUS)
-    assert status_of(UnknownModel("m"), "/x") == (grpc.StatusCode.NOT_FOUND, str(UnknownModel("m")))
+    assert status_of(UnknownModel("m"), "/x") == (grpc.StatusCode.NOT_FOUND, str(UnknownModel("m")), ())
+    full = ResourceExhausted("full", retry_after_ms=70)
+    told = (("grpc-retry-pushback-ms", "70"),)
+    assert status_of(full, "/x") == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full", told)
+    assert status_of(ResourceExhausted("full"), "/x").metadata == ()
 
 
 def test_other_exceptions_are_internal_and_logged_with_their_stack(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        assert status_of(KeyError("secret"), "/x") == (grpc.StatusCode.INTERNAL, str(Internal()))
+        assert status_of(KeyError("secret"), "/x") == (grpc.StatusCode.INTERNAL, str(Internal()), ())
     assert caplog.records[0].exc_info
 
 

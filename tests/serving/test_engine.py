@@ -104,13 +104,19 @@ async def test_a_refused_call_holds_nothing_and_is_counted(
 
 async def test_admission_refuses_by_count_and_by_bytes_and_takes_again(stage: Stage) -> None:
     calls = [stage.begin("plain") for _ in range(8)]
-    with pytest.raises(ResourceExhausted, match="the limit is 8"):
+    with pytest.raises(ResourceExhausted, match="the limit is 8") as refused:
         stage.begin("plain")
+    assert 50 <= (refused.value.retry_after_ms or 0) < 250
     assert stage.admission.load == 1.0
     for call in calls:
         await stage.end(stage.submit(call, floats(1)))
-    with pytest.raises(ResourceExhausted, match="1001 bytes does not fit"):
+    with pytest.raises(ResourceExhausted, match="1001 bytes never fits") as refused:
         stage.begin("plain", size_bytes=1001)
+    assert refused.value.retry_after_ms == -1
+    half = stage.begin("plain", size_bytes=600)
+    with pytest.raises(ResourceExhausted, match="600 bytes does not fit: 600 of 1000"):
+        stage.begin("plain", size_bytes=600)
+    await stage.end(stage.submit(half, floats(1)))
     assert (await stage.infer("plain", floats(1))).error is None
 
 
