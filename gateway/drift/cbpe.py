@@ -53,7 +53,7 @@ class Estimate:
 
 
 def calibrate(scores: Floats, positive: Flags) -> Calibrator:
-    """The isotonic curve of the share of positives against the score.
+    """The isotonic curve of the share of positives against the score; scores are joined where there are very many.
 
     Raises: ValueError (fewer than 100 rows, only one class, or scores that are not finite).
     """
@@ -63,8 +63,9 @@ def calibrate(scores: Floats, positive: Flags) -> Calibrator:
         raise ValueError("scores are not finite, expected such rows to be left out before")
     if positive.all() or not positive.any():
         raise ValueError("all labels are the same, expected both classes")
-    found, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return _curve(found, counts.astype(np.float64), np.bincount(places, positive).astype(np.float64))
+    found, places = _joined(scores)
+    counts, positives = np.bincount(places), np.bincount(places, positive)
+    return _curve(found, counts.astype(np.float64), positives.astype(np.float64))
 
 
 def estimate(
@@ -116,18 +117,24 @@ def _curve(scores: Floats, counts: Floats, positives: Floats) -> Calibrator:
 
 
 def _cells(scores: Floats, predicted: Flags) -> tuple[Floats, Floats, Flags]:
-    """Rows joined where score and prediction are the same, or nearly so when there are very many scores: the cost of a
-    draw does not grow with the rows. Shapes: score, rows and prediction of each cell, by rising score."""
-    values, places = np.unique(scores, return_inverse=True)
-    if len(values) > _CELLS:
-        edges = np.quantile(scores, np.linspace(0, 1, _CELLS + 1)[1:-1])
-        groups = np.searchsorted(edges, scores, side="right")
-        sums, counts = np.bincount(groups, scores, _CELLS), np.bincount(groups, minlength=_CELLS)
-        used = counts > 0
-        values = sums[used] / counts[used]
-        places = (np.cumsum(used) - 1)[groups]
+    """Rows joined where score and prediction are the same. Shapes: score, rows and prediction of each cell, by rising
+    score."""
+    values, places = _joined(scores)
     keys, counts = np.unique(places * 2 + predicted, return_counts=True)
     return values[keys // 2], counts.astype(np.float64), keys % 2 == 1
+
+
+def _joined(scores: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The different scores in order and the place of each row's, neighbours taken together where there are very many:
+    the cost of a draw does not grow with the rows."""
+    values, places = np.unique(scores, return_inverse=True)
+    if len(values) <= _CELLS:
+        return values, np.asarray(places, np.int64)
+    edges = np.quantile(scores, np.linspace(0, 1, _CELLS + 1)[1:-1])
+    groups = np.searchsorted(edges, scores, side="right")
+    sums, counts = np.bincount(groups, scores, _CELLS), np.bincount(groups, minlength=_CELLS)
+    used = counts > 0
+    return sums[used] / counts[used], np.asarray((np.cumsum(used) - 1)[groups], np.int64)
 
 
 def _metrics(positives: Floats, negatives: Floats, scores: Floats, says: Flags) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ checked to be one query (or one condition) before it runs, so it can write nothi
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ _NO_PREDICTIONS = """SELECT NULL::TIMESTAMPTZ AS ts, '' AS request_id, 0::UBIGIN
 _NO_FEEDBACK = """SELECT '' AS model, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
     0::DOUBLE AS label_num, '' AS label_text, 0::DOUBLE AS reward, NULL::TIMESTAMPTZ AS label_ts,
     NULL::TIMESTAMPTZ AS received_ts, '' AS source WHERE false"""
+_NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
 # Label and reward are two facts: each holds from the last feedback that states it.
 _LABELS = """SELECT model, request_hash, row_index,
     arg_max(label_num, (label_ts, received_ts)) FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label_num,
@@ -170,15 +171,17 @@ class Lake:
             _plain(found["rows"]).astype(np.int64), _plain(found["weights"]), _plain(found["squares"]),
         )  # fmt: skip
 
-    def fetch(self, selection: Selection, expressions: dict[str, str]) -> dict[str, Array]:
+    def fetch(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
         """The selection's rows as arrays, in the order of the files; masked where there are nulls.
 
-        `expressions` are SQL by the name that the array gets; of the gateway's own making, never an operator's.
+        `expressions` are SQL by the name that the array gets; of the gateway's own making, never an operator's. Where
+        `share` is below 1, that share of the rows, always the same ones.
         """
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         if not self._files(selection):
             return {name: np.zeros(0) for name in expressions}
-        return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}").fetchnumpy())
+        drawn = f" WHERE hash(request_hash, row_index) < {int(share * 2**64)}::UBIGINT" if share < 1 else ""
+        return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{drawn}").fetchnumpy())
 
     def tally(self, selection: Selection, column: str) -> tuple[list[Any], npt.NDArray[np.float64]]:
         """The distinct values of a column, None included, and the rows (by weight) that have each."""
@@ -190,14 +193,10 @@ class Lake:
         ).fetchall()
         return [value for value, _ in found], np.array([weight for _, weight in found], np.float64)
 
-    def labelled(self, selection: Selection, expressions: dict[str, str]) -> dict[str, Array]:
+    def labelled(self, selection: Selection, expressions: Mapping[str, str]) -> dict[str, Array]:
         """The rows of the selection that have a label, with columns of `p` (the row) and `l` (its last label)."""
-        if not self._files(selection) or not feedback_files(self._directory, model=selection.model):
+        if not self._files(selection) or not self._join_labels(selection.model):
             return {name: np.zeros(0) for name in expressions}
-        if self._feedback_of != selection.model:
-            self._view_feedback(selection.model)
-            self._execute("CREATE OR REPLACE TEMP TABLE last_labels AS FROM labels")
-            self._feedback_of = selection.model
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         return dict(
             self._execute(
@@ -207,15 +206,24 @@ class Lake:
             ).fetchnumpy()
         )
 
-    def paired(self, primary: Selection, other: Selection, expressions: dict[str, str]) -> dict[str, Array]:
-        """The rows of the same request that both selections hold, with columns of `a` and `b`."""
+    def label_texts(self, model: str, limit: int) -> list[str]:
+        """The different texts that labels of the model have, at most so many, in order."""
+        if not self._join_labels(model):
+            return []
+        sql = f"SELECT DISTINCT label_text FROM last_labels WHERE label_text IS NOT NULL ORDER BY 1 LIMIT {limit}"
+        return [str(value) for (value,) in self._execute(sql).fetchall()]
+
+    def paired(self, primary: Selection, other: Selection, expressions: Mapping[str, str]) -> dict[str, Array]:
+        """The rows of the same request that both selections hold, with columns of `a`, `b` and `l`, the last label."""
         if not self._files(primary) or not self._files(other):
             return {name: np.zeros(0) for name in expressions}
+        labels = "last_labels" if self._join_labels(primary.model) else f"({_NO_LABELS})"
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         return dict(
             self._execute(
                 f"""SELECT {listed} FROM {self._source(primary)} AS a JOIN {self._source(other)} AS b
-                ON a.request_hash = b.request_hash AND a.row_index = b.row_index"""
+                ON a.request_hash = b.request_hash AND a.row_index = b.row_index
+                LEFT JOIN {labels} AS l ON a.request_hash = l.request_hash AND a.row_index = l.row_index"""
             ).fetchnumpy()
         )
 
@@ -260,6 +268,17 @@ class Lake:
         found = [self._execute(f"DESCRIBE SELECT * FROM {_read([file], union=False)}").fetchall() for file in ends]
         columns = [{name: kind for name, kind, *_ in rows} for rows in found]
         return {**columns[-1], **columns[0]}, columns[0] != columns[-1]
+
+    def _join_labels(self, model: str) -> bool:
+        """Whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
+        if self._feedback_of == model:
+            return True
+        if not feedback_files(self._directory, model=model):
+            return False
+        self._view_feedback(model)
+        self._execute("CREATE OR REPLACE TEMP TABLE last_labels AS FROM labels")
+        self._feedback_of = model
+        return True
 
     def _view(self, name: str, sql: str) -> None:
         self._execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")

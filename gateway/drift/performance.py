@@ -130,18 +130,21 @@ def classified(
     actual: Integers,
     *,
     probabilities: Floats | None = None,
+    scores: Floats | None = None,
     weights: Floats | None = None,
 ) -> Classified:
     """The cells of a classifier's labelled answers; classes are 0, 1, 2, ...
 
-    Shapes: `predicted`, `actual`, `weights` [rows]; `probabilities` [rows, classes].
+    `scores` rank rows by class 1 where there are no probabilities.
+    Shapes: `predicted`, `actual`, `scores`, `weights` [rows]; `probabilities` [rows, classes].
     Raises: ValueError.
     """
     _check_rows(len(predicted), actual, weights)
     if min(predicted.min(), actual.min()) < 0:
         raise ValueError("a class is below 0, expected 0, 1, 2, ...")
     classes = max(int(max(predicted.max(), actual.max())) + 1, 2)
-    scores = log_loss = brier = np.full(len(predicted), np.nan)
+    log_loss = brier = np.full(len(predicted), np.nan)
+    ranks = scores if scores is not None else log_loss
     if probabilities is not None:
         if probabilities.shape[0] != len(predicted) or probabilities.shape[1] < classes:
             raise ValueError(f"probabilities have shape {probabilities.shape}, expected [{len(predicted)}, {classes}]")
@@ -150,15 +153,15 @@ def classified(
         log_loss = -np.log(np.clip(told, _LEAST_CHANCE, 1.0))
         brier = (probabilities**2).sum(axis=1) - 2 * told + 1
         if classes == 2:  # by convention half of the sum over both classes
-            scores, brier = probabilities[:, 1], brier / 2
-    groups = _grouped(scores if classes == 2 else log_loss)
+            ranks, brier = probabilities[:, 1], brier / 2
+    groups = _grouped(ranks if classes == 2 else log_loss)
     keys, places = np.unique((groups * classes + predicted) * classes + actual, return_inverse=True)
     counts = np.bincount(places, weights, len(keys)).astype(np.float64)
     first = np.zeros(len(keys), np.int64)
     first[places] = np.arange(len(places))
     means = [_cell_means(values, places, weights, counts) for values in (log_loss, brier)]
     return Classified(
-        counts, predicted[first], actual[first], _group_means(scores, groups)[groups[first]], means[0], means[1],
+        counts, predicted[first], actual[first], _group_means(ranks, groups)[groups[first]], means[0], means[1],
         classes, len(predicted), _effective(len(predicted), weights),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from gateway.records.label import Label, request_hash
 from gateway.records.label_table import FEEDBACK, label_tables
 from gateway.records.log import PredictionLog
 from gateway.records.redaction import Redaction
+from gateway.records.retention import RetentionLimits
 from gateway.records.sampling import Sampling
 from gateway.records.segment import Segment
 from gateway.serving.tensor import Datatype, TensorSpec
@@ -66,8 +67,10 @@ def write_rows(
 
     with TemporaryDirectory() as wal:
         asyncio.run(go(Path(wal)))
-        # A clock of that time: to today's the rows could be old enough to be deleted.
-        Compactor(CompactorConfig(wal, str(lake_of(data_dir))), clock=lambda: float(ts_us[-1]) / 1e6).step()
+        # A clock of that time: by today's the rows could be old enough to be deleted.
+        kept = RetentionLimits(max_age_s=1e9)
+        clock = float(ts_us[-1]) / 1e6
+        Compactor(CompactorConfig(wal, str(lake_of(data_dir)), retention=kept), clock=lambda: clock).step()
     return ids
 
 

@@ -1,0 +1,133 @@
+"""What a window is compared with: a stored profile, another window of the log, or rows of a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.building import build_profile
+from gateway.drift.column import Column
+from gateway.drift.lake import Lake, Selection, quoted
+from gateway.drift.outcome import Labelled
+from gateway.drift.profile import FeatureProfile, Profile
+from gateway.drift.statistics import Counts, Floats
+from gateway.drift.survey import Progress, cut, survey
+from gateway.errors import FailedPrecondition
+
+BUILD_ROWS: Final = 200_000
+_LIST: Final = ("FLOAT[]", "DOUBLE[]")
+_EMBEDDING_ROWS: Final = 4000
+_EMBEDDING_WIDTH: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`sample` has rows of the reference by feature name, none where only a profile is there; `labelled` its labelled
+    rows, None where there are none; `description` says what it is, in words."""
+
+    profile: Profile
+    description: str
+    sample: Mapping[str, Column] = field(default_factory=dict)
+    labelled: Labelled | None = None
+
+
+def reference_window(
+    lake: Lake,
+    selection: Selection,
+    *,
+    rng: np.random.Generator,
+    created_at: float,
+    names: Mapping[str, str] | None = None,
+    progress: Progress = lambda rows: None,
+) -> Reference:
+    """A window of the log as the reference: bins and calibration from at most 200 000 of its rows, counts from all.
+
+    `names` says what features are called where that is not their column.
+    Raises: FailedPrecondition (no rows).
+    """
+    census = lake.census(selection)
+    if not census.total:
+        raise FailedPrecondition(
+            f"model {selection.model!r} has no logged rows in the reference window {selection.span}"
+        )
+    kinds = lake.columns(selection)
+    inputs, outputs = flat_columns(kinds)
+    share = min(BUILD_ROWS / census.total, 1.0)
+    found = lake.fetch(
+        selection, {"~ts": "epoch_us(ts)", **{name: quoted(name) for name in (*inputs, *outputs)}}, share=share
+    )
+    order = np.argsort(np.ma.getdata(found.pop("~ts")), kind="stable")
+    description = f"logged rows of {selection.span}"
+    profile = build_profile(
+        selection.model,
+        ", ".join(selection.versions),
+        {name: found[name][order] for name in inputs},
+        {name: found[name][order] for name in outputs},
+        created_at=created_at,
+        source=description,
+        names=names,
+        embeddings=_embeddings(lake, selection, kinds, census.total),
+    )
+    counted = survey(
+        lake, selection, profile.all_features, rng=rng, census=census, buckets=cut(selection.span), progress=progress
+    )
+    return Reference(recounted(profile, counted.counts, census.total), description, counted.sample)
+
+
+def flat_columns(kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The features and the outputs among the columns of the lake, those that are one value a row."""
+    single = [name for name, kind in kinds.items() if not kind.endswith(("]", ")"))]
+    inputs = [name for name in single if name.startswith("f.")]
+    outputs = [name for name in single if name.startswith("out.") and ".shape" not in name]
+    return inputs, [*outputs, *(name for name in ("pred_class", "pred_score") if name in kinds)]
+
+
+def fetch_vectors(lake: Lake, selection: Selection, column: str, rows: int, total: int) -> Floats:
+    """About so many rows of a column of lists that have the usual length and are finite. Shapes: [rows, d]."""
+    found = lake.fetch(selection, {"x": quoted(column)}, share=min(rows / max(total, 1), 1.0))["x"]
+    gone = np.ma.getmaskarray(found)
+    lists = [
+        np.asarray(value, np.float64) for value, absent in zip(np.ma.getdata(found), gone, strict=True) if not absent
+    ]
+    lengths = [len(value) for value in lists]
+    if not lengths or not 2 <= (usual := int(np.bincount(lengths).argmax())) <= _EMBEDDING_WIDTH:
+        return np.zeros((0, 0))
+    vectors = np.array([value for value in lists if len(value) == usual])
+    return np.asarray(vectors[np.isfinite(vectors).all(axis=1)], np.float64)
+
+
+def recounted(profile: Profile, counts: Mapping[str, Counts], rows: int) -> Profile:
+    """The profile with the counts of all rows in place of those of the rows that its bins were made from."""
+    return replace(
+        profile,
+        rows=rows,
+        features=tuple(_recounted(feature, counts) for feature in profile.features),
+        outputs=tuple(_recounted(feature, counts) for feature in profile.outputs),
+    )
+
+
+def _recounted(feature: FeatureProfile, counts: Mapping[str, Counts]) -> FeatureProfile:
+    if feature.name not in counts:
+        return feature
+    total = np.round(counts[feature.name].sum(axis=0)).astype(np.int64)
+    n = int(total.sum())
+    missing = int(feature.bins.special(total)["missing"])
+    # Those that the bins have not seen, because they were made from a part, are rare ones of the reference.
+    rare = max(feature.singletons, int(feature.bins.special(total).get("unseen", 0.0)))
+    return replace(feature, counts=tuple(total.tolist()), n=n, missing=missing, singletons=min(rare, n))
+
+
+def _embeddings(lake: Lake, selection: Selection, kinds: Mapping[str, str], total: int) -> dict[str, npt.NDArray[Any]]:
+    found = {
+        name: fetch_vectors(lake, selection, name, _EMBEDDING_ROWS, total)
+        for name, kind in kinds.items()
+        if kind in _LIST and name.startswith(("in.", "out."))
+    }
+    return {name: vectors for name, vectors in found.items() if len(vectors)}
+
+
+def feature_names(profiles: Sequence[Profile]) -> dict[str, str]:
+    """What stored profiles call the columns; a later one overrides an earlier one."""
+    return {feature.column: feature.name for profile in profiles for feature in profile.all_features}
