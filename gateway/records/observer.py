@@ -21,3 +21,21 @@ class Observer(Protocol):
 
     def tend(self, now_s: float, *, last: bool) -> None:
         """Called after each step: the time to publish and to save. `last`: no other step will come."""
+
+
+class Ledger(Protocol):
+    """Counts every segment exactly once, whatever the compactor is killed at.
+
+    Order: `prepare`, then the manifest names the segment, then `commit`. A segment that is done again is prepared
+           again; after a kill the manifest says which of those that were prepared are done. What a ledger raises, it has
+           to catch.
+    """
+
+    def prepare(self, segment: str, tables: Sequence[tuple[str, str, Any]]) -> None:
+        """Model, version and rows of each file of a segment. Durable when it returns, and counted nowhere yet."""
+
+    def commit(self, segment: str) -> None:
+        """The manifest names the segment: what was prepared counts."""
+
+    def tend(self, now_s: float, *, last: bool) -> None:
+        """As for an observer."""

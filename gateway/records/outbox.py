@@ -24,6 +24,7 @@ FOLDER = "_sinks"
 _CURSOR = "cursor.json"
 _NOTE = ".note"
 _ROWS = ".parquet"
+_STALE_S = 3600.0
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -109,6 +110,13 @@ class Outbox:
         for item in gone:
             self.remove(item)
         return gone
+
+    def sweep(self, *, now_s: float) -> None:
+        """Removes rows without a note, which a kill between the two left here."""
+        for path in self.folder.glob(f"*{_ROWS}"):
+            with suppress(OSError):
+                if not path.with_suffix(_NOTE).exists() and now_s - path.stat().st_ctime > _STALE_S:
+                    path.unlink()
 
     def cursor(self) -> tuple[str, int]:
         """The item at work and how many of its rows were delivered."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from gateway.errors import InvalidArgument
-from gateway.records.sinks.target import KAFKA_INSTALL, parse_targets
+from gateway.records.sinks.target import KAFKA_INSTALL, S3_INSTALL, parse_targets
 from gateway.routing.store_address import parse_address
 from gateway.runtime.options import (
     CONFIG_OPTION,
@@ -38,6 +38,7 @@ from gateway.telemetry.webhooks import secret_bytes
 _SOCKET_PATH_LIMIT: Final = 107
 # Not an option: an argument can be read by every user of the host.
 WEBHOOK_SECRET: Final = ENVIRONMENT_PREFIX + "WEBHOOK_SECRET"
+_CLIENTS: Final = {"kafka": ("confluent_kafka", KAFKA_INSTALL), "s3": ("botocore", S3_INSTALL)}
 _LONGEST_SOCKET_NAME: Final = "worker-255.sock.4194304"
 
 
@@ -342,8 +343,9 @@ def _check_sinks(config: Config) -> None:
             raise InvalidArgument(
                 f"sink {target.name} is the Redis of redis-url: a log there could evict the rules, give it its own"
             )
-        if target.kind == "kafka" and find_spec("confluent_kafka") is None:
-            raise InvalidArgument(f"sink {target.name} needs Kafka's client: {KAFKA_INSTALL}")
+        module, install = _CLIENTS.get(target.kind, ("", ""))
+        if module and find_spec(module) is None:
+            raise InvalidArgument(f"sink {target.name} needs a client that is not installed: {install}")
 
 
 def _trust_warnings(config: Config) -> tuple[str, ...]:

@@ -95,6 +95,18 @@ def test_a_damaged_note_or_cursor_is_no_obstacle(tmp_path: Path) -> None:
     assert (again.cursor(), [found.path for found in again.items()]) == (("", 0), ["f"])
 
 
+def test_rows_that_a_kill_left_without_a_note_are_swept_in_time(tmp_path: Path) -> None:
+    put(tmp_path, "f", at_s=1)
+    put(tmp_path, "g", at_s=1)
+    outbox = Outbox(tmp_path, "s")
+    lone, kept = (outbox.rows_of(item) for item in outbox.items())
+    lone.with_suffix(".note").unlink()
+    outbox.sweep(now_s=lone.stat().st_ctime + 3000)
+    assert lone.exists()
+    outbox.sweep(now_s=lone.stat().st_ctime + 3601)
+    assert (lone.exists(), kept.exists()) == (False, True)
+
+
 async def test_rows_are_read_from_any_place_with_ids_that_stay_the_same(tmp_path: Path) -> None:
     await fill(tmp_path, "s", rows=1201, labels=2)
     outbox = Outbox(tmp_path / "lake", "s")

@@ -3,6 +3,7 @@ and the real protocol, in this process; the sink does not know the difference)."
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
@@ -246,23 +247,32 @@ async def test_an_object_store_that_is_away_or_has_no_bucket_is_tried_again(tmp_
 
 
 @pytest.mark.usefixtures("s3_keys")
-async def test_an_upload_that_fails_half_way_leaves_no_object(tmp_path: Path) -> None:
-    server = s3_server()
-    try:
-        _, port = server.get_host_and_port()
-        store = store_at(port)
-        store.create_dir(BUCKET)
-        await fill(tmp_path, "s", rows=10)
-        outbox = Outbox(tmp_path / "lake", "s")
-        (item,) = outbox.items()
-        outbox.rows_of(item).unlink()
-        outbox.rows_of(item).mkdir()  # reading it fails after it was opened
+async def test_an_upload_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
+    await fill(tmp_path, "s", rows=10)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        cutting = threading.Thread(target=_cut_off, args=(listening, 2))
+        cutting.start()
         one = courier(tmp_path, s3_sink(port))
         one.step()
-        assert (one.report().errors, waits(tmp_path)) == (1, 1)
-        assert store.get_file_info(f"{BUCKET}/log/one/{item.path}").type == fs.FileType.NotFound
+        cutting.join()
+    assert (one.report().errors, one.report().rows["delivered"], waits(tmp_path)) == (1, 0, 1)
+    server = s3_server(port)
+    try:
+        store_at(port).create_dir(BUCKET)
+        one.step()
+        assert (one.report().error, one.report().rows["delivered"], waits(tmp_path)) == ("", 10, 0)
     finally:
         server.stop()
+    one.close()
+
+
+def _cut_off(listening: socket.socket, connections: int) -> None:
+    """Takes the beginning of a request and hangs up."""
+    for _ in range(connections):
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
 
 
 # ---- Kafka ----

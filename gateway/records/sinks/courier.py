@@ -38,6 +38,7 @@ class Courier:
     ) -> None:
         self.name = name
         self._outbox = Outbox(lake, name)
+        self._outbox.sweep(now_s=clock())
         self._keeping = keeping
         self._make = make
         self._clock = clock

@@ -15,6 +15,11 @@ from gateway.records.sinks.sink import SinkError
 from gateway.records.sinks.target import KAFKA_INSTALL, Target
 from gateway.records.stored_rows import StoredRow, stored_rows
 
+try:
+    import confluent_kafka
+except ImportError as error:
+    raise SinkError(f"a sink at Kafka needs its client: {KAFKA_INSTALL}") from error
+
 _PATIENCE_S = 30.0
 _DEFAULTS = {
     "enable.idempotence": "true",
@@ -27,16 +32,11 @@ _DEFAULTS = {
 
 
 class KafkaSink:
-    """Produces to the topic `target.place`. Raises: SinkError (no client is installed, or it refuses an option)."""
+    """Produces to the topic `target.place`. Raises: SinkError (the client refuses an option)."""
 
     def __init__(self, target: Target) -> None:
-        try:
-            import confluent_kafka
-        except ImportError as error:
-            raise SinkError(f"a sink at Kafka needs its client: {KAFKA_INSTALL}") from error
         self.counts: Counter[str] = Counter(refused=0)
         self._topic = target.place
-        self._kafka = confluent_kafka
         self._acknowledged = 0
         self._failure = ""
         self._producer: Any = None
@@ -69,7 +69,7 @@ class KafkaSink:
                 return
             except BufferError:  # the client's own queue is full: the brokers are slow
                 self._producer.poll(0.1)
-            except self._kafka.KafkaException as error:
+            except confluent_kafka.KafkaException as error:
                 self._settled(error.args[0], None)
                 return
             if self._failure or monotonic() >= deadline:
@@ -83,7 +83,7 @@ class KafkaSink:
 
     def _settled(self, error: Any, _: object) -> None:
         """What became of one message. One that no broker will ever take must not hold up those behind it."""
-        if error is not None and error.code() == self._kafka.KafkaError.MSG_SIZE_TOO_LARGE:
+        if error is not None and error.code() == confluent_kafka.KafkaError.MSG_SIZE_TOO_LARGE:
             self.counts["refused"] += 1
         elif error is not None:
             self._failure = error.str()

@@ -104,7 +104,7 @@ class Sinks:
 
     def _maker(self, target: Target) -> Callable[[], Sink]:
         def make() -> Sink:
-            # Each client is loaded only where it is used.
+            # Each client is loaded only where it is used; one that is not installed raises SinkError, in words.
             if target.kind == "s3":
                 from gateway.records.sinks.s3 import S3Sink
 

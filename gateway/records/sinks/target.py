@@ -22,6 +22,7 @@ Kind = Literal["s3", "redis", "kafka"]
 FORMS: Final = (
     "s3://bucket/prefix, redis://host:port?stream=name (rediss, unix) or kafka://host:port/topic; several: with commas"
 )
+S3_INSTALL: Final = "pip install 'model-serving-gateway[s3]'"
 KAFKA_INSTALL: Final = "pip install 'model-serving-gateway[kafka]'"
 _BETWEEN = re.compile(r",\s*(?=[a-z][a-z0-9+]*://)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
