@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_BATCH = 500
+_BATCH = 1000
 _ID = ("gateway", "worker", "boot", "wal_seq", "record", "row_index")
 
 

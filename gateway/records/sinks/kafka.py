@@ -23,7 +23,7 @@ except ImportError as error:
 _PATIENCE_S = 30.0
 _DEFAULTS = {
     "enable.idempotence": "true",
-    "linger.ms": "20",
+    "linger.ms": "5",
     "compression.type": "zstd",
     "message.timeout.ms": "20000",
     "queue.buffering.max.kbytes": "65536",
