@@ -30,15 +30,16 @@ _NO_PREDICTIONS = """SELECT NULL::TIMESTAMPTZ AS ts, '' AS request_id, 0::UBIGIN
     WHERE false"""
 _NO_FEEDBACK = """SELECT '' AS model, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
     0::DOUBLE AS label_num, '' AS label_text, 0::DOUBLE AS reward, NULL::TIMESTAMPTZ AS label_ts,
-    NULL::TIMESTAMPTZ AS received_ts, '' AS source WHERE false"""
+    NULL::TIMESTAMPTZ AS received_ts, '' AS source, 0::BIGINT AS record WHERE false"""
 _NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
-# Label and reward are two facts: each holds from the last feedback that states it.
-_LABELS = """SELECT model, request_hash, row_index,
-    arg_max(label_num, (label_ts, received_ts)) FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label_num,
-    arg_max(label_text, (label_ts, received_ts)) FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label_text,
-    arg_max(reward, (label_ts, received_ts)) FILTER (reward IS NOT NULL) AS reward,
+# Label and reward are two facts: each holds from the last feedback that states it, of a call's the last by its number.
+# A label is taken whole: `arg_max` of its parts would pass over those that are null.
+_LABELS = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SELECT model, request_hash, row_index,
+    arg_max({'label_num': label_num, 'label_text': label_text}, (label_ts, received_ts, record))
+        FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label,
+    arg_max(reward, (label_ts, received_ts, record)) FILTER (reward IS NOT NULL) AS reward,
     max(label_ts) AS label_ts, min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
-    FROM feedback GROUP BY model, request_hash, row_index"""
+    FROM feedback GROUP BY model, request_hash, row_index)"""
 
 
 @dataclass(frozen=True, slots=True)
