@@ -81,9 +81,9 @@ class FeatureProfile:
         """
         expected = self.bins.special(self.cell_counts)
         if "unseen" in expected:
-            expected["unseen"] = float(self.singletons)
-        if "out_of_range" in expected:
-            expected["out_of_range"] = 2.0 if self.n > self.missing else 0.0
+            expected["unseen"] = max(expected["unseen"], float(self.singletons))
+        if "out_of_range" in expected and self.n > self.missing:
+            expected["out_of_range"] = max(expected["out_of_range"], 2.0)
         return expected
 
     def calibrated(self, statistic: str, rows: float) -> Calibration | None:

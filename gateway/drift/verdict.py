@@ -5,6 +5,7 @@ A p-value alone says "different" of any large window; a distance alone says it o
 of bad weather. What one window says is `judge`d here; `confirm` takes the last windows together.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -15,7 +16,7 @@ from gateway.drift import statistics
 from gateway.drift.bins import NumericBins
 from gateway.drift.calibration import CHANCE, ROWS_PER_BIN, vanished
 from gateway.drift.profile import FeatureProfile
-from gateway.drift.significance import benjamini_hochberg, chi2_test, newcombe, share_test
+from gateway.drift.significance import benjamini_hochberg, chi2_test, share_test
 from gateway.drift.statistics import Counts
 
 
@@ -145,8 +146,8 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
     now = feature.bins.special(counts)
     for name, expected in feature.special().items():
         before, hits = expected / feature.n, now[name]
-        interval = newcombe(expected, feature.n, hits, n)
-        noise = (interval.high - interval.low) / (2 * 1.96)
+        pooled = (expected + hits) / (feature.n + n)
+        noise = math.sqrt(pooled * (1.0 - pooled) * (1.0 / feature.n + 1.0 / n))
         threshold = _threshold(feature, name, n, rule.share_warn, rule, noise)
         p = share_test(expected, feature.n, hits, n)
         gap = hits / n - before
@@ -191,8 +192,11 @@ def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
 def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...]) -> Verdict:
     if not evidence:
         return Verdict(feature.name, State.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0)
-    # Of equal states, the one that is furthest above its threshold.
-    worst = max(evidence, key=lambda one: (one.state, abs(one.value) / one.threshold))
+    # Of equal alarms one that names what it is, and then the one that is furthest above its threshold.
+    worst = max(
+        evidence,
+        key=lambda one: (one.state, one.state > State.OK and one.statistic != "psi", abs(one.value) / one.threshold),
+    )
     return Verdict(
         feature.name, worst.state, worst.statistic, worst.direction, worst.value, worst.threshold, n, worst.p,
         evidence=evidence,

@@ -38,7 +38,8 @@ _STALE_NEW_S = 60.0
 class CompactorConfig:
     """What the compactor is told; the supervisor writes it as one JSON object on one line.
 
-    `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere.
+    `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
+    `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`.
     Raises: ValueError, TypeError (naming field and value).
     """
 
@@ -49,9 +50,11 @@ class CompactorConfig:
     retention: RetentionLimits = field(default_factory=RetentionLimits)
     sinks: tuple[str, ...] = ()
     published_directory: str = ""
+    data_directory: str = ""
+    drift_window_s: int = 3600
 
     def __post_init__(self) -> None:
-        for name in ("interval_s", "retention_interval_s"):
+        for name in ("interval_s", "retention_interval_s", "drift_window_s"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"{name} is {value!r}, expected seconds above 0")
@@ -114,8 +117,10 @@ class Compactor:
 
     def tend(self, *, last: bool = False) -> None:
         """Lets the observers publish and save what they have seen."""
-        for watcher in (*self._observers, *self._ledgers):
-            watcher.tend(self._clock(), last=last)
+        for observer in self._observers:
+            observer.tend(self._clock(), last=last)
+        for ledger in self._ledgers:
+            ledger.tend(self._clock(), last=last)
 
     def step(self, progress: Callable[[], None] = lambda: None) -> int:
         """Compacts every segment that is sealed now, after adopting those of dead writers; how many there were.
@@ -175,7 +180,7 @@ class Compactor:
         self._show(content, tables, segment)
         self._record(segment, content, published, suspect=entry.suffix == SUSPECT)
         for ledger in self._ledgers:
-            ledger.commit(identity(segment))
+            ledger.commit(_identity(segment))
         yield "recorded"
         self._discard(entry)
         yield "discarded"
@@ -205,7 +210,7 @@ class Compactor:
         self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
 
     def _is_done(self, segment: Segment) -> bool:
-        return self._done is not None and identity(segment) in self._done
+        return self._done is not None and _identity(segment) in self._done
 
     def _tables(self, content: SegmentContent, segment: Segment) -> list[tuple[str, str, Any]]:
         """Folder, file name and rows of each file that the segment becomes. The names follow from the segment alone."""
@@ -234,7 +239,7 @@ class Compactor:
             for _, labels in content.labels:
                 observer.saw_labels(labels)
         for ledger in self._ledgers:
-            ledger.prepare(identity(segment), named)
+            ledger.prepare(_identity(segment), named)
 
     def _keep_damage(self, entry: Entry, content: SegmentContent) -> None:
         self.counts.torn_bytes += content.torn_bytes
@@ -253,7 +258,7 @@ class Compactor:
         rows = sum(file.rows for file in published) - labels
         self._manifest.append(
             {
-                "segment": identity(segment),
+                "segment": _identity(segment),
                 "records": records,
                 "rows": rows,
                 "labels": labels,
@@ -267,7 +272,7 @@ class Compactor:
             now_s=self._clock(),
         )
         assert self._done is not None
-        self._done.add(identity(segment))
+        self._done.add(_identity(segment))
         self.counts.segments += 1
         self.counts.records += records
         self.counts.rows += rows
@@ -279,7 +284,7 @@ class Compactor:
         else:
             entry.path.unlink(missing_ok=True)
             if self._done is not None and entry.segment is not None:
-                self._done.discard(identity(entry.segment))
+                self._done.discard(_identity(entry.segment))
 
     def _retain(self) -> None:
         now = self._clock()
@@ -313,8 +318,7 @@ class Compactor:
 _NOBODY = Segment("", "", "", 0)
 
 
-def identity(segment: Segment) -> str:
-    """What the manifest calls a segment."""
+def _identity(segment: Segment) -> str:
     return f"{segment.gateway}/{segment.stem}"
 
 
@@ -333,7 +337,7 @@ def _run(compactor: Compactor, config: CompactorConfig, *, reports: bool) -> Non
     compactor.tend(last=True)
 
 
-def main() -> int:
+def main(ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: ()) -> int:
     """Exit codes: 0 told to stop, 2 a configuration that does not make sense, 1 another compactor has the lake."""
     reports = has_listener()
     try:
@@ -352,7 +356,8 @@ def main() -> int:
         sys.stderr.write(f"compactor: another one works on {lake}\n")
         return 1
     published = Path(config.published_directory) if config.published_directory else None
-    _run(Compactor(config, observers=[Coverage(lake, published)]), config, reports=reports)
+    observers = [Coverage(lake, published)]
+    _run(Compactor(config, observers=observers, ledgers=ledgers(config)), config, reports=reports)
     return 0
 
 

@@ -27,8 +27,8 @@ class Ledger(Protocol):
     """Counts every segment exactly once, whatever the compactor is killed at.
 
     Order: `prepare`, then the manifest names the segment, then `commit`. A segment that is done again is prepared
-           again; after a kill the manifest says which of those that were prepared are done. What a ledger raises, it has
-           to catch.
+           again; after a kill the manifest says which of those that were prepared are done.
+    What a ledger raises, it has to catch.
     """
 
     def prepare(self, segment: str, tables: Sequence[tuple[str, str, Any]]) -> None:

@@ -103,6 +103,11 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    window: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     default_deadline_seconds: float
     max_in_flight: int
@@ -121,6 +126,7 @@ class Config:
     listen: Listen
     store: Store
     log: Log
+    drift: Drift
     events: Events
     limits: Limits
     tls: Tls
@@ -211,6 +217,7 @@ _SECTIONS: Final[dict[str, Any]] = {
     "listen": Listen,
     "store": Store,
     "log": Log,
+    "drift": Drift,
     "events": Events,
     "limits": Limits,
     "tls": Tls,

@@ -14,6 +14,7 @@ from gateway.records.sinks.target import parse_targets
 from gateway.routing.store_address import FORMS, parse_address
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
+DRIFT_WINDOWS_S: Final = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Rows waiting for disk."),
     Option("sink", "log", "sinks", sinks, "",
            "Where logged rows go beside Parquet (docs/log.md): s3://, redis:// or kafka:// URLs, with commas between."),
+    Option("drift-window", "drift", "window", one_of(*DRIFT_WINDOWS_S), "1h", "Drift is judged by windows so long."),
     Option("default-deadline-seconds", "limits", "default_deadline_seconds", number(0.001, 86400), 30.0,
            "Deadline of a call that brings none."),
     Option("max-in-flight", "limits", "max_in_flight", whole(1, 1_000_000), 4096, "Calls a worker holds at a time."),

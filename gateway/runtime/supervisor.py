@@ -31,6 +31,7 @@ from gateway.runtime.child import Settings
 from gateway.runtime.config import Config, from_json
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.logs import start_logging
+from gateway.runtime.options import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
@@ -57,6 +58,8 @@ def _for_compactor(settings: Settings) -> str:
             "log_directory": str(config.wal_dir),
             "lake_directory": str(config.lake_dir),
             "published_directory": str(config.published_dir),
+            "data_directory": str(config.process.data_dir),
+            "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
             "sinks": [target.name for target in parse_targets(config.log.sinks)],
         }
     )
@@ -80,7 +83,7 @@ class Programs:
 
     worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
     control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control"))
-    compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.compactor"))
+    compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.runtime.compaction"))
     sinks: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.sinks.process"))
     valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
 

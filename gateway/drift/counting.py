@@ -1,0 +1,188 @@
+"""Rows of the log, as they go to the lake, into tallies."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from re import compile as pattern
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.agreement import Agreement, Answers, compare
+from gateway.drift.column import Column
+from gateway.drift.profile import FeatureProfile
+from gateway.drift.windows import MINUTE_S, WEIGHT_ONE, Layout, Tally
+from gateway.records import arrow_columns
+
+_FEATURE_OF = pattern(r"(f\..+)_\d+")
+_MOST_WEIGHT = 1 << 30  # of a row that was kept with next to no probability
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Arm:
+    """Whose rows are counted together: an arm's answers of one version, or the copies that a mirror ran."""
+
+    version: str
+    arm: str
+    shadow: bool
+
+
+class Rows:
+    """Rows of one version in the order of their arm and minute, with the columns that were asked for.
+
+    Units: `weights` in 1024ths of a row.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.names = frozenset(table.column_names)
+        arms, minutes = self._required("arm"), self._numbers("ts") // (MINUTE_S * 1_000_000)
+        shadows, self._arms = self._numbers("is_shadow"), arms.texts or ("",)
+        keys = (minutes - minutes.min()) * (2 * len(self._arms)) + arms.values * 2 + shadows
+        self.order = None if _ascends(keys) else np.argsort(keys, kind="stable")
+        ordered = self._ordered(keys)
+        self._starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
+        self._ends = np.append(self._starts[1:], len(ordered))
+        self._minutes, self._codes = self._ordered(minutes), self._ordered(arms.values)
+        self.shadows = self._ordered(shadows) > 0
+        self.answered = self._ordered(self._numbers("status")) == 0
+        p = np.maximum(self._ordered(self._numbers("sample_p")).astype(np.float64), 1e-9)
+        self.weights = np.minimum(np.rint(WEIGHT_ONE / p), _MOST_WEIGHT)
+
+    def groups(self, version: str) -> Iterator[tuple[Arm, int, slice]]:
+        """Arm, minute (seconds since the epoch) and place of the rows that are counted together."""
+        for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
+            arm = Arm(version, self._arms[int(self._codes[start])], bool(self.shadows[start]))
+            yield arm, int(self._minutes[start]) * MINUTE_S, slice(start, end)
+
+    def column(self, name: str) -> Column | None:
+        """The column, its rows in order; None if there is none, or none of values."""
+        found = arrow_columns.column(self._table, name)
+        if found is None:
+            return None
+        column = Column(*found)
+        return column if self.order is None else column.rows(self.order)
+
+    def _required(self, name: str) -> Column:
+        found = arrow_columns.column(self._table, name)
+        if found is None:
+            raise ValueError(f"rows without a column {name!r}")
+        return Column(*found)
+
+    def _numbers(self, name: str) -> npt.NDArray[np.int64]:
+        return np.asarray(self._required(name).values)
+
+    def _ordered(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values if self.order is None else values[self.order]
+
+
+def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tally]:
+    """The tallies of these rows, by arm and minute.
+
+    Rows that ended in an error count as such and no more. Rows whose payload was withheld, and features that redaction
+    hides, count for nothing: they are not missing values, they were not logged.
+    """
+    columns = {feature.column: rows.column(feature.column) for feature in layout.features}
+    withheld = _withheld(columns, len(rows.answered))
+    chosen = rows.answered if withheld is None else rows.answered & ~withheld
+    complete = bool(chosen.all())
+    found: dict[tuple[Arm, int], Tally] = {}
+    for arm, minute_s, place in rows.groups(version):
+        tally = Tally.empty(layout)
+        failed = ~rows.answered[place]
+        picked = place if complete else np.flatnonzero(chosen[place]) + place.start
+        weights = rows.weights[picked]
+        exact = weights / WEIGHT_ONE
+        tally.sums[:3] = len(weights), weights.sum(), (exact * exact).sum()
+        tally.sums[3:] = rows.weights[place][failed].sum(), failed.sum()
+        plain = bool((weights == WEIGHT_ONE).all())
+        for index, (feature, cells) in enumerate(zip(layout.features, layout.places, strict=True)):
+            column = columns[feature.column]
+            if column is not None and not _is_hidden(feature.column, columns):
+                own = column.rows(picked)
+                tally.counts[cells] = _counted(feature, own, None if plain else weights)
+                tally.moments[index] = _moments(feature, own, None if plain else weights)
+        found[arm, minute_s] = tally
+    return found
+
+
+def answers(rows: Rows, *, shadow: bool) -> Answers | None:
+    """What a version answered, as its own answers or as copies, to be paired with another version's."""
+    hashes, places = rows.column("request_hash"), rows.column("row_index")
+    if hashes is None or places is None:
+        return None
+    chosen = np.flatnonzero(rows.answered & (rows.shadows == shadow))
+    classes, scores = rows.column("pred_class"), rows.column("pred_score")
+    return Answers(
+        hashes.values[chosen].astype(np.uint64),
+        places.values[chosen].astype(np.int64),
+        _filled(classes, -1.0, len(rows.answered))[chosen].astype(np.int64),
+        _filled(scores, np.nan, len(rows.answered))[chosen],
+    )
+
+
+def agreement(primaries: Rows, shadows: Rows) -> Agreement:
+    """How far the copies in the second agree with the answers in the first."""
+    ours, theirs = answers(primaries, shadow=False), answers(shadows, shadow=True)
+    return compare(ours, theirs) if ours is not None and theirs is not None else Agreement()
+
+
+def _counted(feature: FeatureProfile, column: Column, weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int64]:
+    if not feature.column.startswith("f.") and column.missing is not None:
+        # An output that the caller did not ask for is not missing.
+        present = ~column.missing
+        column, weights = column.rows(present), None if weights is None else weights[present]
+    counts = feature.bins.count(column, weights)
+    return np.asarray(counts * WEIGHT_ONE if weights is None else np.rint(counts), np.int64)
+
+
+def _moments(
+    feature: FeatureProfile, column: Column, weights: npt.NDArray[np.float64] | None
+) -> tuple[float, float, float]:
+    if column.texts is not None:
+        return 0.0, 0.0, 0.0
+    numbers = column.values.astype(np.float64)
+    numbers -= feature.mean if np.isfinite(feature.mean) else 0.0
+    whole = column.missing is None and weights is None and np.isfinite(numbers.sum())
+    if whole:
+        return (
+            float(len(numbers) * WEIGHT_ONE),
+            float(numbers.sum() * WEIGHT_ONE),
+            float(numbers @ numbers) * WEIGHT_ONE,
+        )
+    held = np.isfinite(numbers) if column.missing is None else np.isfinite(numbers) & ~column.missing
+    kept = numbers[held]
+    own = np.full(len(kept), float(WEIGHT_ONE)) if weights is None else weights[held]
+    return float(own.sum()), float(own @ kept), float(own @ (kept * kept))
+
+
+def _withheld(columns: Mapping[str, Column | None], rows: int) -> npt.NDArray[np.bool_] | None:
+    """The rows without a value in any input; None if there are none such."""
+    inputs = [column for name, column in columns.items() if column is not None and name.startswith("f.")]
+    if not inputs or any(column.missing is None for column in inputs):
+        return None
+    gone = np.ones(rows, np.bool_)
+    for column in inputs:
+        if column.missing is not None:
+            gone &= column.missing
+    return gone if gone.any() else None
+
+
+def _is_hidden(name: str, columns: Mapping[str, Column | None]) -> bool:
+    """Whether redaction blanks the feature out: it has no value in rows where others of its tensor have."""
+    column, tensor = columns[name], _FEATURE_OF.fullmatch(name)
+    if column is None or tensor is None or column.missing is None or not column.missing.all():
+        return False
+    others = [other for key, other in columns.items() if key != name and key.startswith(f"{tensor[1]}_")]
+    return any(other is not None and (other.missing is None or not other.missing.all()) for other in others)
+
+
+def _filled(column: Column | None, nothing: float, rows: int) -> npt.NDArray[np.float64]:
+    if column is None or column.texts is not None:
+        return np.full(rows, nothing)
+    values = column.values.astype(np.float64)
+    return values if column.missing is None else np.where(column.missing, nothing, values)
+
+
+def _ascends(keys: npt.NDArray[Any]) -> bool:
+    return bool((keys[1:] >= keys[:-1]).all())

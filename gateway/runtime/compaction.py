@@ -1,0 +1,37 @@
+"""The compactor's process: compaction, and drift in the same pass over the rows."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.drift.assessment import Schedule
+from gateway.drift.monitor import Monitor
+from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.tally_store import TallyStore
+from gateway.records import compactor
+from gateway.records.compactor import CompactorConfig
+from gateway.records.manifest import Manifest
+from gateway.records.observer import Ledger
+
+_DAYS = 2  # of the manifest; as far back as the compactor itself looks for segments that are done
+
+
+def ledgers(config: CompactorConfig) -> Sequence[Ledger]:
+    """What counts the compactor's segments: the drift monitor, where there is a data directory with profiles."""
+    if not config.data_directory:
+        return ()
+    lake = Path(config.lake_directory)
+    done = frozenset(str(entry.get("segment")) for entry in Manifest(lake).entries(days=_DAYS))
+    return (
+        Monitor(
+            ProfileFiles(Path(config.data_directory)),
+            TallyStore(lake / "_state" / "drift"),
+            Path(config.published_directory) if config.published_directory else None,
+            is_done=done.__contains__,
+            schedule=Schedule(config.drift_window_s),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(compactor.main(ledgers))
