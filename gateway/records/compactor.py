@@ -90,6 +90,10 @@ class CompactorCounts:
     error: str = ""
     quarantined: dict[str, int] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, object]:
+        """The counts as JSON can hold them; `asdict` would make keys of a Counter's items."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"quarantined": dict(self.quarantined)}
+
 
 class Compactor:
     """Turns what `log_directory` holds into files of `lake_directory`. One per lake at a time."""
@@ -333,7 +337,7 @@ def _run(compactor: Compactor, config: CompactorConfig, *, reports: bool) -> Non
         compactor.step(progress)
         compactor.tend()
 
-    StepProcess(step, lambda: {"compactor": asdict(compactor.counts)}, config.interval_s, reports=reports).run()
+    StepProcess(step, lambda: {"compactor": compactor.counts.to_json()}, config.interval_s, reports=reports).run()
     compactor.tend(last=True)
 
 

@@ -293,6 +293,15 @@ async def test_the_process_reports_and_leaves_every_row_in_parquet_when_its_inpu
     assert not [entry for entry in entries(tmp_path / "wal") if entry.suffix == SEALED]
 
 
+async def test_the_process_reports_what_it_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "wal" / "gw").mkdir(parents=True)
+    (tmp_path / "wal" / "gw" / "stray").write_text("alien")
+    process = await asyncio.to_thread(kill_loop.start_compactor, tmp_path / "wal", tmp_path / "lake")
+    reports = await asyncio.to_thread(kill_loop.stop_compactor, process)
+    assert isinstance(reports[-1]["compactor"], dict)
+    assert reports[-1]["compactor"]["quarantined"] == {"alien": 1}
+
+
 async def test_the_process_ends_in_order_on_sigterm_and_without_a_supervisor(tmp_path: Path) -> None:
     await _logged(tmp_path / "wal", 500)
     await asyncio.to_thread(_run_until_sigterm, tmp_path)
