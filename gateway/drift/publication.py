@@ -14,10 +14,10 @@ from gateway.drift.assessment import ArmAssessment, Comparison, Pairing, verdict
 from gateway.drift.cusum import Cusum
 from gateway.drift.verdict import State, Verdict
 from gateway.telemetry import names
+from gateway.telemetry.drift_states import REPORT_FILE
 from gateway.telemetry.names import MetricName
 from gateway.telemetry.published import Sample, publish
 
-REPORT_FILE: Final = "drift.json"
 PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one arm, the worst; the report has all
 MAX_ARMS: Final = 200

@@ -22,6 +22,7 @@ from gateway.runtime.herald import Herald
 from gateway.runtime.httpd import Answer, HttpServer, Request
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
+from gateway.telemetry.drift_states import DriftReport
 from gateway.telemetry.exposition import View, text
 from gateway.telemetry.published import published
 from gateway.telemetry.sums import Tree
@@ -40,6 +41,7 @@ class Control:
     def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
         self._run_dir = config.run_dir
         self._published_dir = config.published_dir
+        self._drift = DriftReport(config.published_dir)
         self._instance = instance
         self._clock = clock
         self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
@@ -73,7 +75,7 @@ class Control:
         await self.poll()
         self._keep()
         if self._herald is not None:
-            self._herald.observe(self._gauges(), self._children())
+            self._herald.observe(self._gauges(), self._children(), self._drift.read())
 
     async def poll(self) -> None:
         """The totals hold what the workers that answer have counted by now."""

@@ -16,6 +16,7 @@ from gateway.routing.change import Entry
 from gateway.routing.change_log import ChangeLog
 from gateway.runtime.config import Config
 from gateway.runtime.event_page import EventPage
+from gateway.telemetry.drift_states import States, observe_drift
 from gateway.telemetry.events import Event, EventLog, Observed, observe
 from gateway.telemetry.sums import Tree
 from gateway.telemetry.webhooks import OUTCOMES, Patience, Webhook, secret_bytes
@@ -56,7 +57,7 @@ class Herald:
         self._host = f"{self._environment}/{socket.gethostname()}"
         self.events = EventLog()
         self.page = EventPage(self.events)
-        self._observed, cursor = _restored(self._kept, instance, self._store)
+        self._observed, self._drift, cursor = _restored(self._kept, instance, self._store)
         self._changes = ChangeLog(store.redis_url, store.environment, cursor=cursor)
         self._told = ""
         self.webhook: Webhook | None = None
@@ -75,10 +76,11 @@ class Herald:
         finally:
             await self._changes.aclose()
 
-    def observe(self, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> None:
+    def observe(self, gauges: Mapping[int, Tree], children: Iterable[Tree], drift: Tree | None = None) -> None:
         """Tells what is different from the last time; what was told is kept on disk for a successor."""
         self._observed, happenings = observe(self._observed, gauges, children)
-        for one in happenings:
+        self._drift, drifted = observe_drift(self._drift, drift or {})
+        for one in (*happenings, *drifted):
             at_us = int(self._wall_s() * 1e6)
             self.events.add(Event(one.type, self._host, uuid.uuid4().hex, at_us, one.subject, one.data))
         self._keep()
@@ -114,6 +116,7 @@ class Herald:
                 "store": self._store,
                 "cursor": self._changes.cursor,
                 "observed": asdict(self._observed),
+                "drift": self._drift,
             }
         )
         if told == self._told:
@@ -127,15 +130,16 @@ class Herald:
             _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)
 
 
-def _restored(path: Path, instance: str, store: str) -> tuple[Observed, str]:
-    """What an earlier herald had told of this run, and its place in this store's log."""
+def _restored(path: Path, instance: str, store: str) -> tuple[Observed, States, str]:
+    """What an earlier herald told: the states of this run, those of drift of any run, its place in this store's log."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         cursor = str(kept["cursor"]) if kept["store"] == store else ""
         observed = Observed(**kept["observed"]) if kept["instance"] == instance else Observed()
-        return observed, cursor
+        drift = {str(name): str(state) for name, state in kept.get("drift", {}).items()}
+        return observed, drift, cursor
     except FileNotFoundError:
-        return Observed(), ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Observed(), {}, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("%s cannot be read, events begin now: %s", _KEPT_FILE, error)
-        return Observed(), ""
+        return Observed(), {}, ""

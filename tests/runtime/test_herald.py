@@ -125,6 +125,25 @@ async def test_events_are_shown_and_counted_on_the_port_for_operators(valkey: Va
     await herald._changes.aclose()
 
 
+async def test_a_state_of_drift_that_the_monitor_published_is_told_once(valkey: Valkey, tmp_path: Path) -> None:
+    config = configured(tmp_path, valkey)
+    config.published_dir.mkdir()
+    arm = {"model": "fraud", "version": "2", "arm": "canary", "state": "crit", "rows": 400, "features": []}
+    (config.published_dir / "drift.json").write_text(json.dumps({"window": "1h", "arms": [arm]}))
+    herald = herald_of(config)
+    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    control.attach(herald)
+    await control.step()
+    await control.step()
+    assert types(herald) == ["drift.state"]
+    after = herald_of(config, "run-2")  # another run of the gateway: what was told stays told
+    control.attach(after)
+    await control.step()
+    assert types(after) == []
+    for one in (herald, after):
+        await one._changes.aclose()
+
+
 def test_a_webhook_needs_a_secret_and_shows_neither_it_nor_its_path(tmp_path: Path) -> None:
     url = {"webhook-url": "https://hooks.example/T0/hidden"}
     with pytest.raises(InvalidArgument, match="needs a secret"):
