@@ -21,7 +21,7 @@ from gateway.runtime.options import CONFIG_OPTION, ENVIRONMENT_PREFIX, OPTIONS, 
 def serve(**given: Any) -> None:
     """Start the gateway and everything that belongs to it, and run until SIGTERM or Ctrl-C."""
     try:
-        config = load(given)
+        config = load({name: value for name, value in given.items() if value != []})
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
     # The supervisor replaces this process: it must not share one with gRPC, which this command line has loaded.
@@ -40,6 +40,8 @@ def _parameter(option: Option) -> inspect.Parameter:
     shown = f"{option.help} [default: {option.default}; env: {option.environment_name}]"
     if isinstance(option.default, bool):
         annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{option.name}", help=shown)]
+    elif option.repeated:
+        annotation = Annotated[list[str] | None, typer.Option(flag, help=shown)]
     else:
         annotation = Annotated[str | None, typer.Option(flag, help=shown)]
     name = option.name.replace("-", "_")

@@ -22,7 +22,7 @@ class Option:
     """One option: its name as on the command line, where its value goes, and how text becomes a value.
 
     `read` takes what was given (text from arguments and environment, any scalar from the file) and returns the value or
-    raises ValueError whose text says what is allowed.
+    raises ValueError whose text says what is allowed. One that is `repeated` is given a list where it is named twice.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Option:
     read: Callable[[object], object]
     default: object
     help: str
+    repeated: bool = False
 
     @property
     def environment_name(self) -> str:
@@ -216,7 +217,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("log-buffer-bytes", "log", "buffer_bytes", whole(1 << 20, 1 << 34), 64 << 20,
            "Rows waiting for disk."),
     Option("sink", "log", "sinks", sinks, "",
-           "Where logged rows go beside Parquet (docs/log.md): s3://, redis:// or kafka:// URLs, with commas between."),
+           "Where logged rows go beside Parquet (docs/log.md): s3://, redis:// or kafka:// URLs, with commas between.",
+           repeated=True),
     Option("drift-window", "drift", "window", one_of(*DRIFT_WINDOWS_S), "1h", "Drift is judged by windows so long."),
     Option("default-deadline-seconds", "limits", "default_deadline_seconds", number(0.001, 86400), 30.0,
            "Deadline of a call that brings none."),

@@ -212,3 +212,20 @@ def test_a_frame_gives_back_its_labels_and_random_bytes_are_none() -> None:
     assert decode_labels(encode_labels(labels, first_record=2**40)) == (2**40, labels)
     with pytest.raises(ValueError, match="MessagePack"):
         decode_labels(bytes([Kind.LABELS]) + bytes(8) + b"\xc1")
+
+
+def test_a_slow_sync_delays_only_who_waits_for_it(tmp_path: Path) -> None:
+    """fdatasync takes 300 ms: the loop turns on, and predictions and labels are written all the same."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed; it makes fdatasync slow")
+    probe = [strace, "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"]
+    probe += ["-e", "inject=fdatasync:delay_enter=300000"]
+    if subprocess.run([*probe, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("strace may not trace here")
+    command = [*probe, sys.executable, "-m", "tests.records.slow_sync", str(tmp_path)]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    late_ms, label_ms, written, dropped, accepted = map(float, found.stdout.split())
+    assert late_ms < 250
+    assert label_ms >= 300
+    assert (written, dropped, accepted) == (2000, 0, 5)

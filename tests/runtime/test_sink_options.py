@@ -1,5 +1,8 @@
 """Sinks as an operator configures them."""
 
+import subprocess
+import sys
+
 import pytest
 
 from gateway.errors import InvalidArgument
@@ -17,6 +20,7 @@ KAFKA = "kafka://one:9092,two:9092/rows?sasl.password=s3cret&keep_seconds=60"
         ({"sink": f"{S3}, {REDIS},{KAFKA}"}, {}, {}),
         ({}, {"GATEWAY_SINK": f"{S3},{REDIS},{KAFKA}"}, {}),
         ({}, {}, {"sink": [S3, REDIS, KAFKA]}),
+        ({"sink": [f"{S3},{REDIS}", KAFKA]}, {"GATEWAY_SINK": "s3://another"}, {}),
     ],
 )
 def test_several_sinks_are_one_option_and_reach_the_children(
@@ -55,7 +59,8 @@ def test_no_password_is_shown() -> None:
         ("redis://logs?stream=a&maxlen=0", "maxlen is '0': a whole number, 1 or more"),
         ("redis:///?stream=a", "redis needs a server"),
         ("unix://?stream=a", "redis needs a server"),
-        ("redis://logs?stream=a&colour=red", "redis has no option 'colour': stream, maxlen, db, name"),
+        ("redis://logs?stream=a&colour=red", "redis has no option 'colour': stream, maxlen, db, ssl_"),
+        ("redis://logs?stream=a&ssl_ca_certs=/ca.pem", "options that begin with ssl_ need TLS"),
         ("kafka://one:9092", "kafka needs a topic"),
         ("kafka://user@one:9092/t", "kafka needs servers"),
         ("kafka://one:9092/t?acks=1", "kafka has no option 'acks'"),
@@ -75,3 +80,23 @@ def test_the_redis_of_the_rules_is_no_sink(url: str) -> None:
     with pytest.raises(InvalidArgument, match="is the Redis of redis-url"):
         parse({"redis-url": url, "sink": "redis://rules:6379/5?stream=rows"}, {}, {})
     parse({"redis-url": url, "sink": "redis://rules:6380?stream=rows"}, {}, {})
+
+
+def test_tls_of_a_redis_sink_goes_to_its_client() -> None:
+    (target,) = parse_targets("rediss://logs:6380?stream=a&ssl_ca_certs=/etc/ca.pem&db=2")
+    assert target.address == "rediss://logs:6380?db=2&ssl_ca_certs=%2Fetc%2Fca.pem"
+
+
+@pytest.mark.parametrize(
+    ("module", "url", "install"),
+    [
+        ("botocore", "s3://bucket", "pip install 'model-serving-gateway[s3]'"),
+        ("confluent_kafka", "kafka://one:9092/t", "pip install 'model-serving-gateway[kafka]'"),
+    ],
+)
+def test_a_sink_whose_client_is_not_installed_says_how_to_install_it(module: str, url: str, install: str) -> None:
+    hidden = f"import sys; sys.modules[{module!r}] = None"
+    program = f"{hidden}\nfrom gateway.runtime.config import parse\nparse({{'sink': {url!r}}}, {{}}, {{}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"needs a client that is not installed: {install}" in done.stderr

@@ -1,8 +1,8 @@
 """Sinks as an operator names them: one URL each.
 
 s3://bucket[/prefix][?region=...&endpoint=http(s)://host:port]   published Parquet files, under their names in the lake
-redis://[user:password@]host[:port][/db]?stream=NAME[&maxlen=N]  rows as entries of a stream; rediss:// over TLS,
-                                                                 unix:///path?stream=NAME[&db=N]
+redis://[user:password@]host[:port][/db]?stream=NAME[&maxlen=N]  rows as entries of a stream; rediss:// over TLS (with
+                                                                 redis-py's ssl_ options), unix:///path?stream=NAME
 kafka://host:port[,host:port]/topic[?OPTION=VALUE]               rows as messages; OPTION as librdkafka calls it
 
 Each takes `name` (of its outbox and in metrics), `keep_seconds` and `keep_bytes` (how much waits while it is away).
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from gateway.records.sinks.keeping import Keeping
 
@@ -32,9 +32,10 @@ _STREAM = re.compile(r"[!-~]{1,255}")
 _SCHEMES: Final[Mapping[str, Kind]] = {
     "s3": "s3", "redis": "redis", "rediss": "redis", "unix": "redis", "kafka": "kafka"
 }  # fmt: skip
+_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
 _COMMON = ("name", "keep_seconds", "keep_bytes")
 _OWN: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "s3": ("region", "endpoint"), "redis": ("stream", "maxlen", "db"), "kafka": ()
+    "s3": ("region", "endpoint"), "redis": ("stream", "maxlen", "db", *_TLS), "kafka": ()
 }  # fmt: skip
 # A file that waits costs no space while the lake has it, so an object store may be away for as long as that keeps it.
 _KEEPING: Final[Mapping[Kind, Keeping]] = {
@@ -115,8 +116,11 @@ def _redis(url: str, query: dict[str, str]) -> tuple[str, str]:
     parts = urlsplit(url)
     if (parts.scheme != "unix" and not parts.hostname) or (parts.scheme == "unix" and not parts.path.strip("/")):
         raise ValueError("redis needs a server: redis://host:port?stream=name or unix:///path?stream=name")
-    database = f"?db={_whole(query, 'db', 0, low=0)}" if "db" in query else ""
-    return stream, f"{parts.scheme}://{parts.netloc}{parts.path}{database}"
+    if parts.scheme != "rediss" and any(option in query for option in _TLS):
+        raise ValueError("options that begin with ssl_ need TLS: rediss://host:port?stream=name")
+    _whole(query, "db", 0, low=0)
+    options = urlencode({option: query[option] for option in ("db", *_TLS) if option in query})
+    return stream, f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{options}" if options else "")
 
 
 def _kafka(url: str, query: dict[str, str]) -> tuple[str, str]:
