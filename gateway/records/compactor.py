@@ -20,8 +20,10 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.records import parquet
+from gateway.records.accounts import Accounts, CompactorCounts
 from gateway.records.child import StepProcess, first_line, has_listener
 from gateway.records.coverage import Coverage
+from gateway.records.label import FEEDBACK_SUFFIX
 from gateway.records.label_table import FEEDBACK, label_tables
 from gateway.records.manifest import Manifest
 from gateway.records.observer import Ledger, Observer
@@ -72,29 +74,6 @@ class CompactorConfig:
         return cls(**document, retention=retention, sinks=sinks)
 
 
-@dataclass(slots=True)
-class CompactorCounts:
-    """What was done since the start."""
-
-    segments: int = 0
-    records: int = 0
-    rows: int = 0
-    labels: int = 0
-    adopted: int = 0
-    torn_bytes: int = 0
-    expired_files: int = 0
-    lost_segments: int = 0  # deleted unread, because Parquet could not be written for too long
-    pending_segments: int = 0
-    pending_bytes: int = 0
-    failures: int = 0
-    error: str = ""
-    quarantined: dict[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, object]:
-        """The counts as JSON can hold them; `asdict` would make keys of a Counter's items."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"quarantined": dict(self.quarantined)}
-
-
 class Compactor:
     """Turns what `log_directory` holds into files of `lake_directory`. One per lake at a time."""
 
@@ -136,6 +115,8 @@ class Compactor:
         waiting = sorted(self._sealed(), key=lambda entry: entry.segment or _NOBODY)
         self.counts.pending_segments = len(waiting)
         self.counts.pending_bytes = sum(entry.size_bytes for entry in waiting)
+        self.counts.waiting_since_s = min((entry.modified_s for entry in waiting), default=0.0)
+        left: list[float] = []
         for entry in waiting:
             try:
                 for _ in self.compact(entry):
@@ -145,8 +126,10 @@ class Compactor:
                 self.counts.pending_segments -= 1
                 self.counts.pending_bytes -= entry.size_bytes
             except OSError as error:
+                left.append(entry.modified_s)
                 self.counts.failures += 1
                 self.counts.error = str(error)
+        self.counts.waiting_since_s = min(left, default=0.0)
         self._retain()
         return finished
 
@@ -313,7 +296,9 @@ class Compactor:
                 self._bound_wal(gateway, now)
 
     def _bound_wal(self, gateway: Path, now: float) -> None:
-        sealed = [file for file in plain_files(gateway) if file.path.suffix == SEALED]
+        # Labels were promised to be kept, and are few.
+        rows = (file for file in plain_files(gateway) if f"{FEEDBACK_SUFFIX}-" not in file.path.name)
+        sealed = [file for file in rows if file.path.suffix == SEALED]
         limit = self._config.retention.wal_max_bytes
         old = expired(sealed, now_s=now, max_age_s=float("inf"), max_bytes=limit)
         self.counts.lost_segments += remove(old, up_to=gateway)
@@ -330,15 +315,17 @@ def _folder(model: str, version: str) -> str:
     return f"model={quote(model, safe='')}/version={quote(version, safe='')}"
 
 
-def _run(compactor: Compactor, config: CompactorConfig, *, reports: bool) -> None:
+def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, reports: bool) -> None:
     """Compacts until told to end; the last step puts what the workers sealed on their way out into Parquet."""
 
     def step(progress: Callable[[], None]) -> None:
         compactor.step(progress)
         compactor.tend()
+        accounts.tend(time())
 
     StepProcess(step, lambda: {"compactor": compactor.counts.to_json()}, config.interval_s, reports=reports).run()
     compactor.tend(last=True)
+    accounts.tend(time(), last=True)
 
 
 def main(ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: ()) -> int:
@@ -361,7 +348,8 @@ def main(ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config:
         return 1
     published = Path(config.published_directory) if config.published_directory else None
     observers = [Coverage(lake, published)]
-    _run(Compactor(config, observers=observers, ledgers=ledgers(config)), config, reports=reports)
+    compactor = Compactor(config, observers=observers, ledgers=ledgers(config))
+    _run(compactor, Accounts(compactor.counts, published), config, reports=reports)
     return 0
 
 

@@ -16,11 +16,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from gateway.errors import ResourceExhausted, Unavailable
-from gateway.records.label import Label, encode_labels
+from gateway.records.label import FEEDBACK_SUFFIX, Label, encode_labels
 from gateway.records.segment import Segment, checked_part
 from gateway.records.wal import Chunk, Durability, SegmentLimits, WalWriter, reason
 
-_SUFFIX = ".feedback"  # of the worker's name in the names of segments
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -52,7 +51,9 @@ class FeedbackLog:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._limits = limits or FeedbackLimits()
-        run = Segment(checked_part("gateway", gateway), checked_part("worker", worker + _SUFFIX), UUID(boot).hex, 0)
+        run = Segment(
+            checked_part("gateway", gateway), checked_part("worker", worker + FEEDBACK_SUFFIX), UUID(boot).hex, 0
+        )
         self._wal = WalWriter(directory, run, self._limits.segment, clock)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="feedback")
         self._waiting: list[tuple[Sequence[Label], asyncio.Future[None]]] = []

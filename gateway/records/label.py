@@ -13,6 +13,7 @@ from xxhash import xxh3_64_intdigest
 from gateway.records.block import MAX_ID_BYTES
 from gateway.records.frame import Kind
 
+FEEDBACK_SUFFIX = ".feedback"  # of a worker's name in the names of segments with labels
 MAX_TEXT_BYTES = 1024
 MAX_SOURCE_BYTES = 64
 _HEAD = struct.Struct("<BQ")

@@ -82,6 +82,15 @@ LABEL_DELAY: Final = MetricName(
 LABELS_UNMATCHED: Final = MetricName(
     "label_unmatched", "counter", ("model",), "Labels of rows that are not among those logged in the last seven days."
 )
+COMPACTED: Final = MetricName("predlog_compacted", "counter", ("what",), "In Parquet: segments, rows, labels.")
+COMPACTOR_EVENTS: Final = MetricName(
+    "predlog_compactor_events", "counter", ("what",), "adopted, torn_bytes, expired_files, lost_segments, failures."
+)
+QUARANTINED: Final = MetricName("predlog_quarantined", "counter", ("reason",), "What could not be read, set aside.")
+OLDEST_SEALED: Final = MetricName(
+    "predlog_oldest_sealed_age_seconds", "gauge", (), "Age of the oldest segment that waits to become Parquet."
+)
+PENDING_BYTES: Final = MetricName("predlog_pending_bytes", "gauge", (), "Segments that wait to become Parquet.")
 SINK_LAG: Final = MetricName("predlog_sink_lag_rows", "gauge", ("sink",), "Rows that wait for a sink.")
 SINK_ERRORS: Final = MetricName("predlog_sink_errors", "counter", ("sink",), "Deliveries that failed.")
 SINK_ROWS: Final = MetricName(
@@ -181,6 +190,7 @@ DRIFT_FAILURES: Final = MetricName(
 
 # What other processes than workers publish (gateway.telemetry.published).
 PUBLISHED: Final = (
+    COMPACTED, COMPACTOR_EVENTS, QUARANTINED, OLDEST_SEALED, PENDING_BYTES,
     LABEL_COVERAGE, LABEL_DELAY, LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS, DRIFT_SCORE, DRIFT_STATE,
     DRIFT_ARM_STATE, DRIFT_WINDOW_ROWS, DRIFT_WINDOW_END, DRIFT_MISSING, DRIFT_UNSEEN, DRIFT_OUT_OF_RANGE,
     PREDICTION_MEAN, DRIFT_CUSUM, ARMS_SCORE, ARMS_STATE, SHADOW_AGREEMENT, SHADOW_AGREEMENT_STATE, SHADOW_PAIRS,
