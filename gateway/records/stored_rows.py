@@ -10,7 +10,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_BATCH = 1000
+_MOST_ROWS = 1000
+_BATCH_BYTES = 4 << 20  # before they are JSON, which is about three times as long
 _ID = ("gateway", "worker", "boot", "wal_seq", "record", "row_index")
 
 
@@ -36,9 +37,9 @@ def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
     Raises: OSError, Unreadable.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             left = start
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=_rows_at_a_time(file.metadata)):
                 if left >= batch.num_rows:
                     left -= batch.num_rows
                     continue
@@ -46,6 +47,13 @@ def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
                 left = 0
     except (pa.ArrowInvalid, KeyError) as error:
         raise Unreadable(str(error)) from error
+
+
+def _rows_at_a_time(metadata: Any) -> int:
+    """As many rows as make a batch of bounded size."""
+    rows = max(1, int(metadata.num_rows))
+    size = max(1, sum(int(metadata.row_group(index).total_byte_size) for index in range(metadata.num_row_groups)))
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * rows // size))
 
 
 def _rows(batch: pa.RecordBatch) -> list[StoredRow]:

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway.records.outbox import Outbox
 from gateway.records.parquet import Published
 from gateway.records.sinks.keeping import Keeping
 from gateway.records.stored_rows import Unreadable, stored_rows
+from gateway.serving.tensor import Datatype, TensorSpec
 from tests.records.outboxes import compact, fill
-from tests.records.traffic import append, lake_rows, open_log, open_stream
+from tests.records.traffic import NOW_US, append, lake_rows, open_log, open_stream
 
 
 def waiting(outbox: Outbox) -> list[str]:
@@ -120,6 +122,24 @@ async def test_rows_are_read_from_any_place_with_ids_that_stay_the_same(tmp_path
     assert (first.kind, first.model, first.request_id) == ("label", "flights", "0.0")
     assert first.id.endswith("/0")
     assert second.id.endswith("/1")
+
+
+async def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "wal")
+    wide = TensorSpec("x", Datatype.FP32, (-1, -1))
+    stream = log.stream("m", "1", "a", (wide,), (), "d")
+    rng = np.random.default_rng(1)
+    for number in range(600):
+        values = rng.random((1, 16_000), dtype="f4")
+        stream.append(NOW_US, f"r{number}", 0, "S", 1, 1, 1, 0, 0, 0, [values.shape], (values,), ())
+        if number % 100 == 0:
+            await log.flush()
+    await log.close()
+    compact(tmp_path, "s")
+    outbox = Outbox(tmp_path / "lake", "s")
+    batches = [len(rows) for item in outbox.items() for rows in stored_rows(outbox.rows_of(item))]
+    assert sum(batches) == 600
+    assert max(batches) < 100
 
 
 def test_what_is_no_parquet_file_says_so(tmp_path: Path) -> None:

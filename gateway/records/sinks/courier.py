@@ -7,6 +7,7 @@ memory at a time.
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gateway.records.sinks.keeping import Keeping
 from gateway.records.sinks.sink import Sink, SinkError
 from gateway.records.stored_rows import Unreadable
 
+_IDLE_S = 0.5
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 30.0
 _log = logging.getLogger(__name__)
@@ -57,8 +59,9 @@ class Courier:
             self._error, self._wait_s = "", 0.0
         except (SinkError, OSError) as error:
             self._fail(str(error))
-        self._waiting()
-        return self._wait_s or _FIRST_WAIT_S
+            with suppress(OSError):  # what is too old goes though nothing can be delivered
+                self._waiting()
+        return self._wait_s or _IDLE_S
 
     def report(self) -> Report:
         """As of the last step."""
