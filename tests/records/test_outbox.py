@@ -129,7 +129,7 @@ async def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
     wide = TensorSpec("x", Datatype.FP32, (-1, -1))
     stream = log.stream("m", "1", "a", (wide,), (), "d")
     rng = np.random.default_rng(1)
-    for number in range(600):
+    for number in range(200):
         values = rng.random((1, 16_000), dtype="f4")
         stream.append(NOW_US, f"r{number}", 0, "S", 1, 1, 1, 0, 0, 0, [values.shape], (values,), ())
         if number % 100 == 0:
@@ -138,7 +138,7 @@ async def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
     compact(tmp_path, "s")
     outbox = Outbox(tmp_path / "lake", "s")
     batches = [len(rows) for item in outbox.items() for rows in stored_rows(outbox.rows_of(item))]
-    assert sum(batches) == 600
+    assert sum(batches) == 200
     assert max(batches) < 100
 
 
