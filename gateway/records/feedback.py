@@ -5,7 +5,9 @@ While it writes and syncs, the calls that come wait together and share the next 
 """
 
 import asyncio
+import errno
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +28,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FeedbackLimits:
-    """Bounds of what waits for the disk, and when segments end. By default an acknowledged label survives the host."""
+    """Bounds of what waits for the disk, and when segments end. By default an acknowledged label survives the host.
+
+    Over `disk_off` of the disk in use labels are refused, so that whoever sends them cannot fill it; 1 turns that off.
+    """
 
     max_waiting: int = 100_000
+    disk_off: float = 0.98
     tend_interval_s: float = 1.0
     close_timeout_s: float = 10.0
     segment: SegmentLimits = field(default_factory=lambda: SegmentLimits(durability=Durability.ALWAYS))
@@ -54,6 +60,7 @@ class FeedbackLog:
         run = Segment(
             checked_part("gateway", gateway), checked_part("worker", worker + FEEDBACK_SUFFIX), UUID(boot).hex, 0
         )
+        self._directory = directory
         self._wal = WalWriter(directory, run, self._limits.segment, clock)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="feedback")
         self._waiting: list[tuple[Sequence[Label], asyncio.Future[None]]] = []
@@ -129,12 +136,22 @@ class FeedbackLog:
         for labels in calls:
             chunks.append(Chunk(0, None, encode_labels(labels, first_record=self._next_record)))
             self._next_record += len(labels)
+        if self._disk_use() > self._limits.disk_off:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
             self._wal.write(chunks)
             self._wal.tend(self.counts)
         except OSError as error:
             return error
         return None
+
+    def _disk_use(self) -> float:
+        """The share of the disk in use; 0 where it cannot be told."""
+        try:
+            status = os.statvfs(self._directory)
+        except OSError:
+            return 0.0
+        return 1.0 - status.f_bavail / status.f_blocks if status.f_blocks else 0.0
 
     def _tend(self) -> None:
         try:

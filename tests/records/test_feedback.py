@@ -85,6 +85,14 @@ async def test_a_disk_that_refuses_is_told_to_the_caller_and_the_next_call_tries
     assert dict(log.counts) == {"accepted": 1, "refused": 0, "unwritten": 1000}
 
 
+async def test_labels_cannot_fill_the_disk(tmp_path: Path) -> None:
+    log = open_labels(tmp_path, limits=FeedbackLimits(disk_off=0.0))
+    with pytest.raises(Unavailable, match="disk_full"):
+        await log.write([label("a")])
+    await log.close()
+    assert (list(entries(tmp_path)), log.counts["unwritten"]) == ([], 1)
+
+
 async def test_segments_end_by_themselves_so_that_few_labels_do_not_wait(tmp_path: Path) -> None:
     limits = FeedbackLimits(tend_interval_s=0.01, segment=SegmentLimits(max_age_s=0.05))
     log = open_labels(tmp_path, limits=limits)
