@@ -1,6 +1,7 @@
 """The process of the sinks: fed by the compactor, told to end, hanging servers and all."""
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -92,6 +93,22 @@ async def test_it_ends_in_time_though_a_server_hangs_and_goes_on_at_the_next_sta
     process = start(tmp_path, f"{valkey.url}?stream=rows&name=s")
     until(lambda: length(valkey) == 50)
     end(process)
+
+
+async def test_a_process_killed_at_any_moment_loses_nothing(tmp_path: Path, valkey: Valkey) -> None:
+    await fill(tmp_path, "s", segments=4, rows=2500)
+    rng = random.Random(5)
+    for _ in range(4):
+        process = start(tmp_path, f"{valkey.url}?stream=rows&name=s")
+        enough = length(valkey) + rng.randrange(1, 2500)
+        until(lambda enough=enough: length(valkey) >= enough)  # type: ignore[misc]
+        process.kill()
+        process.communicate()
+    end(start(tmp_path, f"{valkey.url}?stream=rows&name=s"))
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        ids = [fields["id"] for _, fields in client.xrange("rows")]  # type: ignore[union-attr, unused-ignore]
+    assert len(set(ids)) == 10_000
+    assert Outbox(tmp_path / "lake", "s").items() == []
 
 
 async def test_one_sink_that_is_away_does_not_delay_another(tmp_path: Path, valkey: Valkey) -> None:
