@@ -53,8 +53,9 @@ class Feed:
 
     `snapshot` is EMPTY until rules are known, is replaced as a whole and never awaits anything. `prepare(route)` loads
     and warms what the route names before it comes into force, and is cancelled when a newer revision of the model
-    arrives. `on_swap(snapshot)` follows each swap, `on_applied(seconds)` tells how long after its commit a route came
-    into force.
+    arrives. `at_once(route)` says that there is nothing to load, and has done all else that `prepare` would do: such a
+    route is in force before anything else happens. `on_swap(snapshot)` follows each swap, `on_applied(seconds)` tells
+    how long after its commit a route came into force.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Feed:
         prepare: Callable[[Route], Awaitable[None]],
         on_swap: Callable[[Snapshot], None],
         last_known_good_path: Path,
+        at_once: Callable[[Route], bool] = lambda _route: False,
         on_applied: Callable[[float], None] | None = None,
         boot_id: str = "",
         draw: Callable[[], float] = random.random,
@@ -80,7 +82,7 @@ class Feed:
         self._draw = draw
         self._id = worker_id
         self._boot_id = boot_id or uuid.uuid4().hex
-        self._preparations = Preparations(prepare, self._install, lambda: self._acknowledger.changed())
+        self._preparations = Preparations(prepare, self._install, lambda: self._acknowledger.changed(), at_once=at_once)
         self._acknowledger = Acknowledger(store_url, self._keys, worker_id=worker_id, status=self.status)
         self._path = last_known_good_path
         self._keeper = last_known_good.Keeper(last_known_good_path, lambda: self.snapshot)
@@ -221,8 +223,8 @@ class Feed:
         self._head = entry.revision
         self._cursor = entry_id
         if compiled is not None:
+            self._preparations.put_at_once(compiled)
             self._fingerprints[entry.model] = fingerprint(entry.model, entry.route_text)
-            self._preparations.put(compiled)
         else:
             self._fingerprints.pop(entry.model, None)
             self._remove(entry.model)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import random
 
 from gateway.errors import GatewayError
 from gateway.routing.snapshot import Route, Snapshot
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SIZE_LIMIT_BYTES = 256 * 1024 * 1024
-DEBOUNCE_S = 0.2
+DEBOUNCE_S = 0.4  # on average: the workers of a host must not all sync their files at once, nor with the next commit
 
 
 def save(path: Path, snapshot: Snapshot) -> None:
@@ -64,8 +65,9 @@ def load(path: Path) -> Snapshot | None:
 class Keeper:
     """Saves the newest snapshot a moment after it changed, off the loop. One writer per path."""
 
-    def __init__(self, path: Path, newest: Callable[[], Snapshot]) -> None:
+    def __init__(self, path: Path, newest: Callable[[], Snapshot], *, draw: Callable[[], float] = random) -> None:
         self._path = path
+        self._draw = draw
         self._newest = newest
         self._changed = asyncio.Event()
         self._saved: tuple[str, int, str] | None = None
@@ -74,10 +76,10 @@ class Keeper:
         self._changed.set()
 
     async def run(self) -> None:
-        """Saves for ever; changes within 200 ms are saved once."""
+        """Saves for ever; changes within 200 to 600 ms are saved once."""
         while True:
             await self._changed.wait()
-            await asyncio.sleep(DEBOUNCE_S)
+            await asyncio.sleep(DEBOUNCE_S * (0.5 + self._draw()))
             self._changed.clear()
             await self.save()
 

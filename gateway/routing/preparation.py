@@ -36,8 +36,11 @@ class Preparations:
         prepare: Callable[[Route], Awaitable[None]],
         install: Callable[[CompiledRoute], None],
         changed: Callable[[], None],
+        *,
+        at_once: Callable[[Route], bool],
     ) -> None:
         self._prepare = prepare
+        self._at_once = at_once
         self._install = install
         self._changed = changed
         self._waiting: dict[str, _Waiting] = {}
@@ -72,6 +75,21 @@ class Preparations:
         route = compiled.route
         self._supersede(route.model, _Waiting((route.revision,), compiled))
         self._open_lane(route.model)
+
+    def put_at_once(self, compiled: CompiledRoute) -> None:
+        """The same, but a route that needs no preparation is in force when this returns."""
+        if self._group is not None and self._needs_nothing(compiled.route):
+            self.drop(compiled.route.model)
+            self._install(compiled)
+        else:
+            self.put(compiled)
+
+    def _needs_nothing(self, route: Route) -> bool:
+        try:
+            return self._at_once(route)
+        except Exception:
+            # As below: not the worker's end. The preparation meets the same fault, and tells it.
+            return False
 
     def refuse(self, model: str, revision: int, error: str) -> None:
         """Reports a revision that cannot come into force, until a newer one of its model does."""

@@ -13,6 +13,9 @@ from gateway.routing.table import Table, rebalance
 ROUTE_FIELDS = ("model", "revision", "previous_revision", "committed_at_us", "document", "table")
 _LARGEST = 2**63 - 1
 _TEXT_LIMIT_BYTES = 4 << 20
+_KNOWN = 64
+_KNOWN_CHARACTERS = 64 << 10
+_known: dict[str, RouteDocument] = {}  # documents by their canonical texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,33 @@ class Route:
         return cls(
             model=section.required("model").text(),
             revision=section.required("revision").whole(0, _LARGEST),
-            document=parse(section.required("document").value),
+            document=_document(section.required("document").value),
             table=Table.from_value(section.required("table").value),
             committed_at_us=section.required("committed_at_us").whole(0, _LARGEST),
             previous_revision=section.required("previous_revision").whole(0, _LARGEST),
         )
+
+
+def remember(document: RouteDocument) -> None:
+    """A route with this document will be read without parsing it: half of what a change costs a worker that follows."""
+    _keep(document.to_json(), document)
+
+
+def _document(value: object) -> RouteDocument:
+    """The document of that value. Documents come back: by rollbacks and flips, and after they were announced."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    document = _known.get(text)
+    if document is None:
+        document = parse(value)
+        _keep(text, document)
+    return document
+
+
+def _keep(text: str, document: RouteDocument) -> None:
+    if len(text) <= _KNOWN_CHARACTERS:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[text] = document
 
 
 def propose(document: RouteDocument, active: Route | None) -> Route:

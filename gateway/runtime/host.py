@@ -4,10 +4,13 @@ Each worker answers the same operations to the others (`operations`), so any of 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
+from gateway.routing.document import SIZE_LIMIT_BYTES, RouteDocument, parse
+from gateway.routing.notation import read_json
+from gateway.routing.route import remember
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
@@ -55,13 +58,18 @@ class HostFleet:
             if not isinstance(answer, GatewayError)
         }
 
-    async def prepare(self, model: str, versions: Iterable[str], *, timeout_s: float = LOAD_LIMIT_S) -> None:
-        """Every worker of this host has loaded and warmed the versions, beside those that serve: a flip loads nothing.
+    async def prepare(self, document: RouteDocument, *, timeout_s: float = LOAD_LIMIT_S) -> None:
+        """Every worker of this host has loaded and warmed the versions, beside those that serve, and has read the
+        document: to follow it is to swap a reference.
 
         Raises: FailedPrecondition naming what is not ready and why. A worker that is not there, or does not answer in
                 time, is not waited for: it prepares the route itself before it swaps, and acknowledges after.
         """
-        payload: Payload = {"model": model, "versions": sorted(versions)}
+        payload: Payload = {
+            "model": document.model,
+            "versions": sorted(document.versions()),
+            "document": document.to_json(),
+        }
         answers = await self._peers.ask_all("prepare", payload, timeout_s=timeout_s)
         for answer in answers.values():
             if isinstance(answer, NotFound):
@@ -123,6 +131,7 @@ def operations(
         if not isinstance(versions, list):
             raise InvalidArgument(f"versions is {versions!r}, allowed: a list of texts")
         await catalog.require(model, {str(version) for version in versions} | in_force(model))
+        remember(parse(read_json(str(payload.get("document")), limit_bytes=SIZE_LIMIT_BYTES)))
         return {}
 
     async def states(payload: Payload) -> Payload:

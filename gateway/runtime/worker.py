@@ -129,6 +129,7 @@ class Worker:
             store.environment,
             self.id,
             prepare=self._prepare,
+            at_once=lambda route: self.catalog.require_available(route.model, self._needs(route)),
             on_swap=self._rules_swapped,
             on_applied=lambda seconds: self.counters.route_applied(int(seconds * 1e9)),
             last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
@@ -136,15 +137,18 @@ class Worker:
         )
 
     async def _prepare(self, route: Route) -> None:
-        """Loads what the route needs; what it names beside that, and what serves until now, stays if it is loaded.
+        await self.catalog.require(route.model, self._needs(route))
+
+    def _needs(self, route: Route) -> frozenset[str]:
+        """What the route cannot do without; what it names beside that, and what serves until now, if it is loaded.
 
         So a rollback loads nothing, and a kill switch does not wait for the version that it leaves.
         """
         document = route.document
         kill = document.kill_switch
-        needed = document.versions() if kill is None else {document.version_of(kill.arm)}
+        needed = document.versions() if kill is None else frozenset({document.version_of(kill.arm)})
         welcome = document.versions() | self._in_force(route.model)
-        await self.catalog.require(route.model, needed | self._loaded(route.model, welcome))
+        return needed | self._loaded(route.model, welcome)
 
     def _loaded(self, model: str, names: frozenset[str]) -> set[str]:
         states = {status.version: status.state for status in self.catalog.states(model)}
@@ -192,7 +196,7 @@ class Worker:
             patience_s = _LOADED_PATIENCE_S
         except FailedPrecondition:
             patience_s = LOAD_LIMIT_S
-        await self.fleet.prepare(document.model, document.versions(), timeout_s=patience_s)
+        await self.fleet.prepare(document, timeout_s=patience_s)
         check_versions(self.catalog, document)
 
     def _in_force(self, model: str) -> frozenset[str]:

@@ -110,14 +110,20 @@ class Catalog(Registry):
         Raises: UnknownModel, UnknownVersion, VersionNotReady (failed, or unloaded by hand), InvalidArgument; then the
                 call before still holds.
         """
-        check_model_name(model)
         names = frozenset(versions)
+        if self.require_available(model, names):
+            return
+        check_model_name(model)
         for name in names:
             check_version_name(name)
+        await self._as_operation(self._require_versions(model, names))
+
+    def require_available(self, model: str, names: frozenset[str]) -> bool:
+        """Whether all of the versions are AVAILABLE, and required from now on as by `require`."""
         if names <= self._available.get(model, {}).keys():
             self._required[model] = names
-            return
-        await self._as_operation(self._require_versions(model, names))
+            return True
+        return False
 
     # ---- the loop ----
 

@@ -59,6 +59,7 @@ def feed(
     name: str = "w0",
     *,
     prepare: Callable[[Route], Awaitable[None]] = ready,
+    at_once: Callable[[Route], bool] = lambda _route: False,
     on_applied: Callable[[float], None] | None = None,
     on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
 ) -> Feed:
@@ -67,6 +68,7 @@ def feed(
         "default",
         name,
         prepare=prepare,
+        at_once=at_once,
         on_swap=on_swap,
         last_known_good_path=directory / f"{name}.routes",
         on_applied=on_applied,

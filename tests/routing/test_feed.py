@@ -105,6 +105,30 @@ async def test_a_rollback_does_not_wait_for_the_load_that_it_undoes(valkey: Valk
         assert (share_of(follower.snapshot), follower.status().unapplied) == (10, {})
 
 
+async def test_a_route_that_needs_nothing_is_in_force_at_once_and_undoes_what_waits(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    prepared: list[int] = []
+
+    async def prepare(route: Route) -> None:
+        prepared.append(route.revision)
+        if "slow" in route.document.versions():
+            await asyncio.Event().wait()
+
+    follower = feed(
+        valkey.url, tmp_path, prepare=prepare, at_once=lambda route: "slow" not in route.document.versions()
+    )
+    async with store_of(valkey.url) as store, running(follower):
+        control = control_of(store, follower)
+        await control.apply(document(), change=BY, wait_s=DEADLINE_S)
+        slow = await control.apply(document(share=50, versions=("1", "slow")), change=BY)
+        await until(lambda: slow.change.revision in prepared)
+        result = await control.apply(document(share=20), change=BY, wait_s=DEADLINE_S)
+        assert result.change.applied.workers == ("w0",)
+        assert (share_of(follower.snapshot), follower.status().unapplied) == (20, {})
+        assert prepared == [1, slow.change.revision]  # the first one is read with the whole state
+
+
 async def test_what_cannot_be_prepared_is_said_and_tried_again_when_versions_change(
     valkey: Valkey, tmp_path: Path
 ) -> None:
@@ -130,11 +154,15 @@ async def test_what_cannot_be_prepared_is_said_and_tried_again_when_versions_cha
 
 
 async def test_a_preparation_that_breaks_does_not_take_the_worker_down(valkey: Valkey, tmp_path: Path) -> None:
-    async def prepare(route: Route) -> None:
+    def look(route: Route) -> bool:
         if route.revision == 2:
             raise ZeroDivisionError("a bug")
+        return False
 
-    follower = feed(valkey.url, tmp_path, prepare=prepare)
+    async def prepare(route: Route) -> None:
+        look(route)
+
+    follower = feed(valkey.url, tmp_path, prepare=prepare, at_once=look)
     async with store_of(valkey.url) as store, running(follower):
         control = control_of(store, follower)
         await control.apply(document(), change=BY, wait_s=DEADLINE_S)

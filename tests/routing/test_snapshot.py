@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document import parse
+from gateway.routing.route import remember
 from gateway.routing.snapshot import EMPTY, Route, Snapshot, compile_route, propose
 from gateway.routing.table import moved
 from tests.routing.documents import Plain, document, documents, snapshot
@@ -27,6 +28,21 @@ def test_a_route_survives_its_text(value: Plain) -> None:
     assert again == committed
     assert again.digest == committed.digest
     assert Route.from_json(committed.to_json().encode()).to_json() == committed.to_json()
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents)
+def test_a_document_that_was_announced_is_the_one_that_is_read(value: Plain) -> None:
+    announced = parse(value)
+    remember(announced)
+    committed = propose(announced, None)
+    assert Route.from_json(committed.to_json()).document is announced
+    # Whatever the order of its names, and with no trace of documents that were read between.
+    whole = json.loads(committed.to_json())
+    whole["document"] = dict(reversed(whole["document"].items()))
+    assert Route.from_json(json.dumps(whole)) == committed
+    whole["document"]["metadata"]["owner"] = "somebody else"
+    assert Route.from_json(json.dumps(whole)).document != announced
 
 
 def test_the_digest_covers_what_decides() -> None:

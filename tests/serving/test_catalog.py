@@ -168,7 +168,9 @@ async def test_require_keeps_what_the_policy_would_not_load(tmp_path: Path) -> N
             await shop.catalog.poll()
         assert shop.states() == {"m/1": State.AVAILABLE, "m/3": State.AVAILABLE}
 
-        await shop.catalog.require("m", ["3"])
+        assert not shop.catalog.require_available("m", frozenset({"1", "2"}))
+        assert not shop.catalog.require_available("other", frozenset({"1"}))
+        assert shop.catalog.require_available("m", frozenset({"3"}))  # at once, as `require` would
         assert shop.catalog.version("m", "1").state is State.AVAILABLE
         for _ in range(3):
             await shop.catalog.poll()
