@@ -21,7 +21,7 @@ from gateway.telemetry.published import Sample, publish
 PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one arm, the worst; the report has all
 MAX_ARMS: Final = 200
-_STATISTICS: Final = ("psi", "vanished")
+_STATISTICS: Final = ("psi", "l_infinity", "vanished")
 _SHARES: Final = {
     "missing": names.DRIFT_MISSING,
     "unseen": names.DRIFT_UNSEEN,
@@ -80,6 +80,7 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
         yield Sample(names.SHADOW_AGREEMENT_STATE, labels, int(pairing.agreement.state))
         yield Sample(names.SHADOW_PAIRS, labels, pairing.agreement.pairs)
     yield Sample(names.DRIFT_LOOKED, {}, health.at_s)
+    yield Sample(names.DRIFT_WINDOW, {}, window_s)
     yield Sample(names.DRIFT_PROFILES, {}, health.profiles)
     yield Sample(names.DRIFT_ROWS, {}, health.rows, "_total")
     for reason, count in sorted({"damaged": health.damaged, **health.failures}.items()):

@@ -9,15 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Final
 
 import numpy as np
 
 from gateway.drift import statistics
-from gateway.drift.bins import NumericBins
+from gateway.drift.bins import CategoryBins, NumericBins
 from gateway.drift.calibration import CHANCE, ROWS_PER_BIN, vanished
 from gateway.drift.profile import FeatureProfile
 from gateway.drift.significance import benjamini_hochberg, chi2_test, share_test
 from gateway.drift.statistics import Counts
+
+_WHOLE: Final = ("psi", "l_infinity")  # statistics of the whole distribution, which say that it changed and not how
 
 
 class State(IntEnum):
@@ -33,13 +36,16 @@ class State(IntEnum):
 class Rule:
     """The parameters, the same for every model and data set.
 
-    `psi_*` are on debiased PSI; `share_*` on the difference of a share (missing, infinite, out of range, unseen,
-    vanished). `alpha` bounds the false alarms of one window over all features; a window must be `deviations` above
-    the mean of the reference's windows; `confirmations` windows in a row must say the same.
+    `psi_*` are on debiased PSI; `category_*` on the largest difference of a single category's share; `share_*` on the
+    difference of a share that is rare (missing, infinite, out of range, unseen, vanished). `alpha` bounds the false
+    alarms of one window over all features; a window must be `deviations` above the mean of the reference's windows;
+    `confirmations` windows in a row must say the same.
     """
 
     psi_warn: float = 0.10
     psi_crit: float = 0.25
+    category_warn: float = 0.10
+    category_crit: float = 0.20
     share_warn: float = 0.01
     share_crit: float = 0.05
     alpha: float = CHANCE
@@ -143,6 +149,8 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
             State.OK,
         )
     ]
+    if isinstance(feature.bins, CategoryBins):
+        found.append(_largest_gap(feature, reference, current, n, found[0], rule))
     now = feature.bins.special(counts)
     for name, expected in feature.special().items():
         before, hits = expected / feature.n, now[name]
@@ -153,6 +161,20 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
         gap = hits / n - before
         found.append(Evidence(name, gap, threshold, "more" if gap > 0 else "less", p, State.OK))
     return n, [*found, _vanished(feature, counts, n, rule)]
+
+
+def _largest_gap(
+    feature: FeatureProfile, reference: Counts, current: Counts, n: float, distance: Evidence, rule: Rule
+) -> Evidence:
+    """How much a single category has gained or lost: PSI is small where large categories trade rows."""
+    pooled = statistics.shares(np.asarray(reference + current, np.float64))
+    noise = math.sqrt(float((pooled * (1.0 - pooled)).max()) * (1.0 / feature.n + 1.0 / n))
+    return replace(
+        distance,
+        statistic="l_infinity",
+        value=float(statistics.l_infinity(reference, current)),
+        threshold=_threshold(feature, "l_infinity", n, rule.category_warn, rule, noise),
+    )
 
 
 def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: Rule) -> Evidence:
@@ -181,8 +203,8 @@ def _threshold(feature: FeatureProfile, name: str, n: float, least: float, rule:
 
 
 def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
-    size = one.value if one.statistic in ("psi", "vanished") else abs(one.value)
-    crit = rule.psi_crit if one.statistic == "psi" else rule.share_crit
+    size = one.value if one.statistic == "psi" else abs(one.value)
+    crit = {"psi": rule.psi_crit, "l_infinity": rule.category_crit}.get(one.statistic, rule.share_crit)
     state = State.OK
     if adjusted_p < rule.alpha and size > one.threshold:
         state = State.CRIT if size >= crit else State.WARN
@@ -195,7 +217,11 @@ def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...]) ->
     # Of equal alarms one that names what it is, and then the one that is furthest above its threshold.
     worst = max(
         evidence,
-        key=lambda one: (one.state, one.state > State.OK and one.statistic != "psi", abs(one.value) / one.threshold),
+        key=lambda one: (
+            one.state,
+            one.state > State.OK and one.statistic not in _WHOLE,
+            abs(one.value) / one.threshold,
+        ),
     )
     return Verdict(
         feature.name, worst.state, worst.statistic, worst.direction, worst.value, worst.threshold, n, worst.p,

@@ -133,59 +133,58 @@ NV_OUTPUT_US: Final = MetricName("nv_inference_compute_output_duration_us", "unk
 
 _DRIFT: Final = (*_ARM, "kind", "feature")
 DRIFT_SCORE: Final = MetricName(
-    "gateway_drift_score", "gauge", (*_DRIFT, "stat", "window"), "Debiased PSI, or the share that vanished, by feature."
+    "drift_score", "gauge", (*_DRIFT, "stat", "window"), "Debiased PSI, largest gap of a category, share that vanished."
 )
 DRIFT_STATE: Final = MetricName(
-    "gateway_drift_state", "gauge", (*_DRIFT, "window"), "0: ok, 1: warn, 2: crit, -1: too few rows to tell."
+    "drift_state", "gauge", (*_DRIFT, "window"), "0: ok, 1: warn, 2: crit, -1: too few rows to tell."
 )
 DRIFT_ARM_STATE: Final = MetricName(
-    "gateway_drift_arm_state",
+    "drift_arm_state",
     "gauge",
     (*_ARM, "window"),
     "The worst state of a feature of the arm that could be judged.",
 )
-DRIFT_WINDOW_ROWS: Final = MetricName(
-    "gateway_drift_window_rows", "gauge", (*_ARM, "window"), "Rows of the newest window."
-)
+DRIFT_WINDOW_ROWS: Final = MetricName("drift_window_rows", "gauge", (*_ARM, "window"), "Rows of the newest window.")
 DRIFT_WINDOW_END: Final = MetricName(
-    "gateway_drift_window_end_seconds", "gauge", (*_ARM, "window"), "When the newest window ended, since the epoch."
+    "drift_window_end_seconds", "gauge", (*_ARM, "window"), "When the newest window ended, since the epoch."
 )
-DRIFT_MISSING: Final = MetricName("gateway_drift_missing_ratio", "gauge", _DRIFT, "Rows without a value, null or NaN.")
+DRIFT_MISSING: Final = MetricName("missing_ratio", "gauge", _DRIFT, "Rows without a value, null or NaN.")
 DRIFT_UNSEEN: Final = MetricName(
-    "gateway_drift_unseen_category_ratio", "gauge", _DRIFT, "Rows with a category that the reference does not know."
+    "unseen_category_ratio", "gauge", _DRIFT, "Rows with a category that the reference does not know."
 )
 DRIFT_OUT_OF_RANGE: Final = MetricName(
-    "gateway_drift_out_of_range_ratio", "gauge", _DRIFT, "Rows with a number outside of the reference's range."
+    "out_of_range_ratio", "gauge", _DRIFT, "Rows with a number outside of the reference's range."
 )
 PREDICTION_MEAN: Final = MetricName(
-    "gateway_prediction_mean", "gauge", (*_ARM, "feature"), "Mean of an output in the newest window."
+    "prediction_mean", "gauge", (*_ARM, "feature"), "Mean of an output in the newest window."
 )
 DRIFT_CUSUM: Final = MetricName(
-    "gateway_drift_cusum",
+    "drift_cusum",
     "gauge",
     (*_ARM, "signal", "side"),
     "Cumulative sum of score or error share; above 5: shifted.",
 )
 ARMS_SCORE: Final = MetricName(
-    "gateway_arms_score", "gauge", (*_ARM, "against", "feature"), "Debiased PSI of an output between two arms."
+    "arms_score", "gauge", (*_ARM, "against", "feature"), "Debiased PSI of an output between two arms."
 )
 ARMS_STATE: Final = MetricName(
-    "gateway_arms_state", "gauge", (*_ARM, "against", "feature"), "0: same, 1: warn, 2: crit, -1: too few rows to tell."
+    "arms_state", "gauge", (*_ARM, "against", "feature"), "0: same, 1: warn, 2: crit, -1: too few rows to tell."
 )
 SHADOW_AGREEMENT: Final = MetricName(
-    "gateway_shadow_agreement_ratio", "gauge", _ARM, "Share of a mirror's answers that agree with the served ones."
+    "shadow_agreement_ratio", "gauge", _ARM, "Share of a mirror's answers that agree with the served ones."
 )
 SHADOW_AGREEMENT_STATE: Final = MetricName(
-    "gateway_shadow_agreement_state", "gauge", _ARM, "0: ok, 1: below 0.99, 2: below 0.95, -1: too few pairs to tell."
+    "shadow_agreement_state", "gauge", _ARM, "0: ok, 1: below 0.99, 2: below 0.95, -1: too few pairs to tell."
 )
-SHADOW_PAIRS: Final = MetricName("gateway_shadow_pairs", "gauge", _ARM, "Pairs that the agreement is taken over.")
+SHADOW_PAIRS: Final = MetricName("shadow_pairs", "gauge", _ARM, "Pairs that the agreement is taken over.")
 DRIFT_LOOKED: Final = MetricName(
-    "gateway_drift_looked_seconds", "gauge", (), "When the drift monitor last looked, since the epoch."
+    "drift_looked_seconds", "gauge", (), "When the drift monitor last looked, since the epoch."
 )
-DRIFT_PROFILES: Final = MetricName("gateway_drift_profiles", "gauge", (), "Versions that have a reference profile.")
-DRIFT_ROWS: Final = MetricName("gateway_drift_rows", "counter", (), "Rows that were counted for drift since the start.")
+DRIFT_WINDOW: Final = MetricName("drift_window_seconds", "gauge", (), "Length of the windows that drift is judged by.")
+DRIFT_PROFILES: Final = MetricName("drift_profiles", "gauge", (), "Versions that have a reference profile.")
+DRIFT_ROWS: Final = MetricName("drift_rows", "counter", (), "Rows that were counted for drift since the start.")
 DRIFT_FAILURES: Final = MetricName(
-    "gateway_drift_failures", "counter", ("reason",), "What the drift monitor could not do, by reason."
+    "drift_failures", "counter", ("reason",), "What the drift monitor could not do, by reason."
 )
 
 # What other processes than workers publish (gateway.telemetry.published).
@@ -194,5 +193,5 @@ PUBLISHED: Final = (
     LABEL_COVERAGE, LABEL_DELAY, LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS, DRIFT_SCORE, DRIFT_STATE,
     DRIFT_ARM_STATE, DRIFT_WINDOW_ROWS, DRIFT_WINDOW_END, DRIFT_MISSING, DRIFT_UNSEEN, DRIFT_OUT_OF_RANGE,
     PREDICTION_MEAN, DRIFT_CUSUM, ARMS_SCORE, ARMS_STATE, SHADOW_AGREEMENT, SHADOW_AGREEMENT_STATE, SHADOW_PAIRS,
-    DRIFT_LOOKED, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES,
+    DRIFT_LOOKED, DRIFT_WINDOW, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES,
 )  # fmt: skip
