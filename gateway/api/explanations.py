@@ -51,10 +51,13 @@ class Explanations(ControlServicer):
 
     async def Explain(self, request: pb.ExplainRequest, context: object) -> pb.ExplainResponse:
         model = named(request.model)
-        if request.request_id:
+        if request.request_id or request.HasField("record"):
             others = [name for name in _ALONE if getattr(request, name)]
+            others += [name for name in ("bucket", "record") if request.HasField(name) and request.request_id]
             if others or request.HasField("bucket"):
-                raise InvalidArgument(f"request_id: a logged request is looked up by it alone, without {others}")
+                raise InvalidArgument(f"request_id or record: a logged request is told by it alone, without {others}")
+            if request.HasField("record"):
+                return await self._explain_record(model, request.record)
             check_request_id(request.request_id)
             return await self._explain_logged(model, request.request_id)
         route = await self._route(model, request.revision)
@@ -97,6 +100,14 @@ class Explanations(ControlServicer):
             raise NotFound(
                 f"model {model!r}: no record of request {request_id!r}; searched: {'; '.join(search.searched)}"
             )
+        answer = await self._explain_record(model, row_message(row))
+        answer.searched.extend(search.searched)
+        return answer
+
+    async def _explain_record(self, model: str, row: pb.LogRow) -> pb.ExplainResponse:
+        """Why the request of a record was answered as it was. Raises: InvalidArgument for another model's record."""
+        if row.model != model:
+            raise InvalidArgument(f"record: it is of model {row.model[:128]!r}, not of {model!r}")
         logged = Logged(row.version, row.arm, row.revision, row.reason, row.bucket)
         try:
             explained = replay(await self._route_then(model, logged), logged)
@@ -109,9 +120,8 @@ class Explanations(ControlServicer):
         if lost:
             answer.steps.add(stage="history", outcome="refused", detail=f"{lost}: this request cannot be replayed")
         answer.served.CopyFrom(_outcome(Decision(row.arm, row.version, row.revision, row.reason, row.bucket)))
-        answer.row.CopyFrom(row_message(row))
+        answer.row.CopyFrom(row)
         answer.agrees = logged.agrees(explained.decision)
-        answer.searched.extend(search.searched)
         return answer
 
     async def _route_then(self, model: str, logged: Logged) -> Route | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import DEFAULT_SERVER, Model, Output, Server
+from gateway.cli.lake_record import lake_record
+from gateway.cli.options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.plan import FLOW_COLUMNS, flow_rows, flows_value
 from gateway.pb import control_pb2, control_pb2_grpc
@@ -31,6 +33,7 @@ def explain(
     request_id: Annotated[
         str, typer.Option("--request-id", help="A request that was served: looked up in the log of the server's host.")
     ] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
     own_id: Annotated[str, typer.Option("--id", help="The id that a request would have.")] = "",
     version: Annotated[str, typer.Option("--version", help="The version that a request would ask for.")] = "",
     tenant: Annotated[str, typer.Option("--tenant", help="The tenant that a request would be of.")] = "",
@@ -47,7 +50,8 @@ def explain(
 ) -> None:
     """Print step by step why a request is answered as it is.
 
-    With --request-id: why it was, and whether the revision of then gives what was served; ends with 1 if not.
+    With --request-id: why it was, and whether the revision of then gives what was served; ends with 1 if not. A record
+    that is in Parquet already is read there, on the gateway's own host.
     """
     request = control_pb2.ExplainRequest(
         model=model,
@@ -65,11 +69,34 @@ def explain(
         revision=revision,
     )
     with control(server) as stub:
-        answer = stub.Explain(request, timeout=60)
+        answer = _ask(stub, request, data_dir)
     rows = [[step.stage, step.outcome, step.detail] for step in answer.steps]
     show(_explained(answer), output, columns=STEP_COLUMNS, rows=rows, note=_note(answer))
     if answer.HasField("served") and not answer.agrees:
         raise Failure(Exit.REFUSED, "what was served is not what the replay gives")
+
+
+def _ask(
+    stub: control_pb2_grpc.ControlStub, request: control_pb2.ExplainRequest, data_dir: Path
+) -> control_pb2.ExplainResponse:
+    """The explanation; of a record that is in no write-ahead log any more, from Parquet. Raises: RpcError, Failure."""
+    try:
+        answer: control_pb2.ExplainResponse = stub.Explain(request, timeout=60)
+    except grpc.RpcError as error:
+        if not request.request_id or not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+        searched = error.details() or ""
+    else:
+        return answer
+    try:
+        record = lake_record(data_dir, request.model, request.request_id)
+    except Failure as failure:
+        raise Failure(failure.exit_code, f"{searched}; {failure}") from None
+    if record is None:
+        raise Failure(Exit.REFUSED, f"{searched}; nor in the Parquet files of {data_dir}")
+    answer = stub.Explain(control_pb2.ExplainRequest(model=request.model, record=record), timeout=60)
+    answer.searched.append(f"the Parquet files of {data_dir}")
+    return answer
 
 
 def simulate(

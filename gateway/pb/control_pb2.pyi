@@ -388,7 +388,7 @@ class PromoteRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision", "method")
+    __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision", "method", "record")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -423,6 +423,7 @@ class ExplainRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     model: str
     request_id: str
     key: str
@@ -436,7 +437,8 @@ class ExplainRequest(_message.Message):
     identity: str
     revision: int
     method: str
-    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[str] = ..., key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., id: _Optional[str] = ..., requested_version: _Optional[str] = ..., bucket: _Optional[int] = ..., tenant: _Optional[str] = ..., identity: _Optional[str] = ..., revision: _Optional[int] = ..., method: _Optional[str] = ...) -> None: ...
+    record: LogRow
+    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[str] = ..., key: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., id: _Optional[str] = ..., requested_version: _Optional[str] = ..., bucket: _Optional[int] = ..., tenant: _Optional[str] = ..., identity: _Optional[str] = ..., revision: _Optional[int] = ..., method: _Optional[str] = ..., record: _Optional[_Union[LogRow, _Mapping]] = ...) -> None: ...
 
 class Parameter(_message.Message):
     __slots__ = ("text", "whole", "number", "flag")

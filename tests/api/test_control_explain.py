@@ -127,6 +127,19 @@ async def test_a_logged_request_gives_what_was_served_whatever_the_route_is_now(
     assert "Parquet" in answer.searched[1]
 
 
+async def test_a_record_that_the_caller_has_is_replayed_as_the_log_s_own_is(op: Operated) -> None:
+    await op.apply(ab(50, 50, key=KEYED))
+    await infer(op, "elsewhere", x_user_id="user-7")
+    own = await logged(op, "elsewhere")
+    await op.apply(ab(0, 100, key=KEYED))
+    answer = await op.stub.Explain(pb.ExplainRequest(model="affine", record=own.row))
+    assert answer.agrees
+    assert (answer.served, answer.decision, answer.steps) == (own.served, own.decision, own.steps)
+    assert list(answer.searched) == []
+    own.row.bucket = 999_999 - own.row.bucket
+    assert not (await op.stub.Explain(pb.ExplainRequest(model="affine", record=own.row))).agrees
+
+
 async def test_a_request_that_nobody_logged_says_where_was_looked(op: Operated) -> None:
     code, said = await refusal(op.stub.Explain(pb.ExplainRequest(model="affine", request_id="never")))
     assert code == "NOT_FOUND"
@@ -172,6 +185,9 @@ async def test_logged_requests_are_simulated(op: Operated) -> None:
     ("request_", "said"),
     [
         (pb.ExplainRequest(model="affine", request_id="x", key="k"), "by it alone, without ['key']"),
+        (pb.ExplainRequest(model="affine", record=pb.LogRow(), identity="k"), "by it alone, without ['identity']"),
+        (pb.ExplainRequest(model="affine", record=pb.LogRow(), request_id="x"), "by it alone, without ['record']"),
+        (pb.ExplainRequest(model="affine", record=pb.LogRow(model="other")), "it is of model 'other', not of 'affine'"),
         (pb.ExplainRequest(model="affine", bucket=1_000_000), "bucket is 1000000"),
         (pb.ExplainRequest(model="affine", parameters={"p": pb.Parameter()}), "parameters.p: no value"),
         (pb.ExplainRequest(model="affine", request_id="x" * 300), "300 characters"),

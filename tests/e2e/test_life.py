@@ -50,8 +50,27 @@ def test_every_prediction_is_logged_and_the_next_start_goes_on(living: Product, 
     living.start()
     again = _serve(living, demo, "second", 240)
     assert {revision for *_, revision in again} == {revision for *_, revision in served}  # the route was kept
+    _explains_from_parquet(living, served)
     living.stop()
     assert _logged(living) == served + again
+
+
+def _explains_from_parquet(product: Product, served: Served) -> None:
+    """What was served is explained though no write-ahead log holds it any more, whatever the route is by now."""
+    assert product.cli("weights", "digits", "a=70", "b=30").exit_code == 0
+    for request_id, version, arm, revision in list(served)[:6]:
+        asked = ("explain", "digits", "--request-id", request_id, "--data-dir", str(product.data), "-o", "json")
+        done = product.cli(*asked)
+        assert done.exit_code == 0, done.stderr
+        explained = json.loads(done.stdout)
+        assert explained["agrees"]
+        for outcome in (explained["served"], explained["decision"]):
+            assert (outcome["version"], outcome["arm"], outcome["revision"]) == (version, arm, revision)
+        assert "Parquet files of" in explained["searched"][-1]
+    never = product.cli("explain", "digits", "--request-id", "never", "--data-dir", str(product.data))
+    assert (never.exit_code, "nor in the Parquet files" in never.stderr) == (1, True)
+    elsewhere = product.cli("explain", "digits", "--request-id", "never", "--data-dir", "/nowhere")
+    assert (elsewhere.exit_code, "name the gateway's own with --data-dir" in elsewhere.stderr) == (1, True)
 
 
 def _until_followed(product: Product, demo: Demo, lines: "queue.Queue[str]") -> Served:

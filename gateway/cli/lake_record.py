@@ -1,0 +1,52 @@
+"""The record of a request in Parquet, where the compactor has moved it; read on the gateway's host."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.extra import analysis
+from gateway.errors import Code, GatewayError
+from gateway.pb import control_pb2
+
+
+def lake_record(data_dir: Path, model: str, request_id: str) -> control_pb2.LogRow | None:
+    """The newest record of that request that answered its caller, None where there is none.
+
+    Raises: Failure (no log there; what reads Parquet is not installed, or cannot).
+    """
+    directory = data_dir / "log" / "lake"
+    if not directory.is_dir():
+        raise Failure(Exit.REFUSED, f"no prediction log at {directory}: name the gateway's own with --data-dir")
+    with analysis():
+        from gateway.drift.lake import Lake, text
+    sql = (
+        f"SELECT *, epoch_us(ts) AS ts_us FROM predictions WHERE request_id = {text(request_id)} AND NOT is_shadow "
+        "ORDER BY ts DESC LIMIT 1"
+    )
+    try:
+        with Lake(directory) as lake:
+            answer = lake.query(sql, model=model)
+            found = next(answer.rows, None)
+    except GatewayError as error:
+        raise Failure(Exit.REFUSED, str(error)) from None
+    return _row(dict(zip(answer.columns, found, strict=True))) if found is not None else None
+
+
+def _row(cells: Mapping[str, Any]) -> control_pb2.LogRow:
+    return control_pb2.LogRow(
+        ts_us=cells["ts_us"],
+        model=cells["model"],
+        version=cells["version"],
+        arm=cells["arm"],
+        revision=cells["rule_rev"],
+        reason=cells["reason"],
+        request_id=cells["request_id"],
+        code=Code(cells["status"]).name,
+        queue_us=cells["queue_us"],
+        infer_us=cells["infer_us"],
+        total_us=cells["total_us"],
+        rows=cells["batch_size"],
+        worker=cells["worker"],
+        bucket=cells["bucket"],
+    )
