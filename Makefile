@@ -35,7 +35,7 @@ $(BIN)/python:
 # One stamp for what serving needs, one for the tools, so that `make run` does not wait for the tools.
 $(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo "installing the gateway into $(VENV) (a minute or two the first time)"
-	@$(INSTALL) --editable '.[demo]'
+	@$(INSTALL) --editable '.[demo,analysis]'
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/flights '$(FLIGHTS)'
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "flights.pth").write_text("$(abspath $(VENV))/flights\n")'
@@ -43,7 +43,7 @@ $(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@echo "installing test and development tools into $(VENV)"
-	@$(INSTALL) --editable '.[demo,load,dev]'
+	@$(INSTALL) --editable '.[demo,analysis,load,dev]'
 	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS)
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'

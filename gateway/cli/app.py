@@ -9,6 +9,7 @@ from gateway.cli import (
     amend,
     audit,
     draft,
+    drift,
     explain,
     feedback,
     log,
@@ -72,6 +73,7 @@ log.app.command(
 app.add_typer(log.app, name="log")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(profile.app, name="profile")
+app.add_typer(drift.app, name="drift")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 

@@ -114,6 +114,8 @@ class Lake:
         ):
             self._connection.execute(f"SET {setting}")
         self._feedback_of: str | None = None
+        self._listed: dict[str, list[LakeFile]] = {}
+        self._described: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> "Lake":
         return self
@@ -184,13 +186,16 @@ class Lake:
         drawn = f" WHERE hash(request_hash, row_index) < {int(share * 2**64)}::UBIGINT" if share < 1 else ""
         return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{drawn}").fetchnumpy())
 
-    def tally(self, selection: Selection, column: str) -> tuple[list[Any], npt.NDArray[np.float64]]:
-        """The distinct values of a column, None included, and the rows (by weight) that have each."""
+    def tally(
+        self, selection: Selection, column: str, *, beside: Sequence[str] = ()
+    ) -> tuple[list[Any], npt.NDArray[np.float64]]:
+        """The distinct values of a column, None included, and the rows (by weight) that have each; without `beside`."""
         if not self._files(selection):
             return [], np.zeros(0)
+        rest = f" WHERE {quoted(column)} NOT IN ({', '.join(text(value) for value in beside)})" if beside else ""
         found = self._execute(
             f"""SELECT {quoted(column)} AS value, sum(1 / sample_p::DOUBLE) AS weight
-            FROM {self._source(selection)} GROUP BY ALL ORDER BY value"""
+            FROM {self._source(selection)}{rest} GROUP BY ALL ORDER BY value"""
         ).fetchall()
         return [value for value, _ in found], np.array([weight for _, weight in found], np.float64)
 
@@ -229,9 +234,10 @@ class Lake:
         )
 
     def _files(self, selection: Selection) -> list[LakeFile]:
-        return prediction_files(
-            self._directory, model=selection.model, versions=selection.versions, span=selection.span
-        )
+        """The files that may hold rows of the selection, of those that were there when the model was first asked."""
+        if selection.model not in self._listed:
+            self._listed[selection.model] = prediction_files(self._directory, model=selection.model)
+        return [file for file in self._listed[selection.model] if file.may_hold(selection.versions, selection.span)]
 
     def _source(self, selection: Selection) -> str:
         """The selection's rows as a parenthesised query."""
@@ -266,9 +272,14 @@ class Lake:
     def _schema(self, group: Sequence[LakeFile]) -> tuple[dict[str, str], bool]:
         """The columns of files of one shape, and whether the oldest and the newest differ (another release wrote)."""
         ends = [group[0], group[-1]] if len(group) > 1 else [group[0]]
-        found = [self._execute(f"DESCRIBE SELECT * FROM {_read([file], union=False)}").fetchall() for file in ends]
-        columns = [{name: kind for name, kind, *_ in rows} for rows in found]
+        columns = [self._columns_of(file) for file in ends]
         return {**columns[-1], **columns[0]}, columns[0] != columns[-1]
+
+    def _columns_of(self, file: LakeFile) -> dict[str, str]:
+        if file.pattern not in self._described:
+            rows = self._execute(f"DESCRIBE SELECT * FROM {_read([file], union=False)}").fetchall()
+            self._described[file.pattern] = {name: kind for name, kind, *_ in rows}
+        return self._described[file.pattern]
 
     def _join_labels(self, model: str) -> bool:
         """Whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
@@ -286,7 +297,7 @@ class Lake:
 
     def _view_feedback(self, model: str | None) -> None:
         files = feedback_files(self._directory, model=model)
-        self._view("feedback", f"SELECT * FROM {_read(files, union=True)}" if files else _NO_FEEDBACK)
+        self._view("feedback", self._union(files) if files else _NO_FEEDBACK)
         self._view("labels", _LABELS)
 
     def _check_query(self, sql: str) -> None:

@@ -26,11 +26,15 @@ class LakeFile:
     end_us: int
     pattern: str
 
+    def may_hold(self, versions: Collection[str], span: Span) -> bool:
+        """Whether rows of these versions (any, where none is named) and of this time can be in it."""
+        return (
+            self.start_us < span.end_us and self.end_us > span.start_us and (not versions or self.version in versions)
+        )
 
-def prediction_files(
-    lake: Path, *, model: str | None = None, versions: Collection[str] = (), span: Span | None = None
-) -> list[LakeFile]:
-    """The files of predictions that may hold such rows, by model, version, shape and time."""
+
+def prediction_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
+    """The files of predictions, by model, version, shape and time."""
     folder = f"model={quote(model, safe='')}" if model is not None else "model=*"
     found = []
     for path in lake.glob(f"{folder}/version=*/date=*/hour=*/*.parquet"):
@@ -39,9 +43,6 @@ def prediction_files(
             continue
         version = unquote(match[2])
         start_us = _day_us(match[3]) + int(match[4]) * _HOUR_US
-        beside = span is not None and (start_us >= span.end_us or start_us + _HOUR_US <= span.start_us)
-        if beside or (versions and version not in versions):
-            continue
         shape = match[5].rpartition("-")[2]
         found.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, _pattern(path)))
     return sorted(found)

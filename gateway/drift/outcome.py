@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.cbpe import Estimate, calibrate, estimate, estimate_accuracy
+from gateway.drift.column import Column
 from gateway.drift.lake import Lake, Selection, quoted, text
 from gateway.drift.performance import Outcomes, classified, regressed
 from gateway.drift.statistics import Floats
@@ -139,6 +140,54 @@ def read_labelled(
         answers.rows(order), actual[order], _numbers(found["weight"])[order],
         _numbers(found["ts"])[order].astype(np.int64), _numbers(found["delay"])[order], names,
     )  # fmt: skip
+
+
+def labelled_columns(
+    label: Column, columns: Mapping[str, Column], outputs: Outputs, classes: Sequence[str] = ()
+) -> Labelled | None:
+    """Labelled rows that are columns already, by the names of the log; None where nothing was answered in them.
+
+    Raises: InvalidArgument (labels and answers that cannot be compared).
+    """
+    said = columns.get(outputs.said)
+    texts = {*(label.texts or ()), *((said.texts or ()) if said is not None else ())}
+    names = tuple(classes) or (tuple(sorted(texts)) if said is not None else ())
+    actual = _codes(label, names)
+    known = np.isfinite(actual)
+    if not known.any():
+        raise InvalidArgument(
+            "labels are texts and answers are class numbers: name the classes in order with --classes a,b,c"
+        )
+    nothing = np.full(len(label), np.nan)
+    found: dict[str, Array] = {
+        name: _codes(columns[name], ()) if name in columns else nothing for name in ("pred_class", "pred_score")
+    }
+    found |= {f"score:{index}": _codes(columns[name], ()) for index, name in enumerate(outputs.scores)}
+    if said is not None:
+        found["said"] = _codes(said, names)
+    answers, known = _answers(found, known, np.unique(actual[known]), classes=names)
+    order = np.flatnonzero(known)
+    if not len(order):
+        return None
+    return Labelled(
+        answers.rows(order),
+        actual[order],
+        np.ones(len(order)),
+        np.zeros(len(order), np.int64),
+        np.zeros(len(order)),
+        names,
+    )
+
+
+def _codes(column: Column, names: Sequence[str]) -> Floats:
+    """Numbers; of texts the place among the names, NaN where there is none."""
+    if column.texts is None:
+        values = column.values.astype(np.float64)
+    else:
+        places = {name: place for place, name in enumerate(names)}
+        of_text = np.array([float(places.get(text, np.nan)) for text in column.texts] or [np.nan])
+        values = of_text[column.values.astype(np.int64)]
+    return values if column.missing is None else np.where(column.missing, np.nan, values)
 
 
 def sampled_answers(found: Mapping[str, Array], like: Labelled) -> tuple[Answers, Array]:

@@ -13,7 +13,7 @@ from gateway.drift.figure import Point
 from gateway.drift.performance import MIN_LABELLED
 from gateway.drift.profile import Kind
 from gateway.drift.quality import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
-from gateway.drift.report import FeatureReport, PerformanceReport, Report
+from gateway.drift.report import FeatureReport, PerformanceReport, Report, severity
 from gateway.drift.span import moment_text
 from gateway.drift.vectors import AUC_CRIT, AUC_WARN, MMD_P
 from gateway.drift.verdict import Rule, State
@@ -22,7 +22,7 @@ _FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
 _ROWS: Final = 400  # features in the table; all of them are in the JSON
 _MAIN_METRICS: Final = ("auc", "accuracy", "f1", "rmse")
 _WORDS: Final = {
-    State.INSUFFICIENT: "too few rows",
+    State.INSUFFICIENT: "undecided",
     State.OK: "ok",
     State.WARN: "warning",
     State.CRIT: "critical",
@@ -89,7 +89,11 @@ def headlines(report: Report) -> list[tuple[State, str]]:
         thin = sum(feature.state is State.INSUFFICIENT for feature in group)
         if thin:
             found.append((State.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
-        if group and not thin and all(feature.state is State.OK for feature in group):
+        names = [feature.name for feature in group if feature.state is State.OK and unconfirmed(feature)]
+        if names:
+            line = f"Above the threshold in the newest stretches, but not in {Rule().confirmations} in a row: "
+            found.append((State.INSUFFICIENT, line + f"{_listed(names)}."))
+        if group and not thin and not names and all(feature.state is State.OK for feature in group):
             found.append((State.OK, f"No drift in any of {_counted(len(group), word)}."))
     for vector in report.vectors:
         if vector.state >= State.WARN and vector.separation is not None:
@@ -100,7 +104,7 @@ def headlines(report: Report) -> list[tuple[State, str]]:
     if report.comparison is not None and report.comparison.state >= State.WARN:
         a, b = report.comparison.a, report.comparison.b
         found.append((report.comparison.state, f"Version {b} differs from version {a}."))
-    return sorted(found, key=lambda item: -item[0])
+    return sorted(found, key=lambda item: severity(item[0]))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -150,8 +154,20 @@ def said(feature: FeatureReport) -> str:
     return "" if not name else {"psi": "PSI"}.get(name, name.replace("_", " "))
 
 
+def unconfirmed(feature: FeatureReport) -> int:
+    """How many stretches up to the newest one are above the threshold without being an alarm yet."""
+    amount = 0
+    for step in reversed(feature.trend):
+        if step.state < State.WARN or step.confirmed:
+            break
+        amount += 1
+    return amount
+
+
 def hint(feature: FeatureReport) -> str:
-    """Why a large PSI is no alarm, where that is so."""
+    """Why a large PSI, or a large one lately, is no alarm, where that is so."""
+    if feature.state is State.OK and (lately := unconfirmed(feature)):
+        return f"above the threshold in the newest {_counted(lately, 'stretch')}"
     for one in feature.verdict.evidence:
         if one.statistic == "psi" and one.state is State.OK and one.value >= Rule().psi_warn:
             if one.value <= one.threshold:
@@ -225,7 +241,7 @@ def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
 
 
 def _counted(amount: int, word: str) -> str:
-    return f"{amount} {word}" if amount == 1 else f"{amount} {word}s"
+    return f"{amount} {word}" if amount == 1 else f"{amount} {word}{'es' if word.endswith('ch') else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

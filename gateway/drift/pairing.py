@@ -21,6 +21,7 @@ from gateway.drift.significance import benjamini_hochberg, chi2_test
 from gateway.drift.statistics import Counts
 from gateway.drift.survey import Survey, survey
 from gateway.drift.verdict import Rule, State
+from gateway.errors import InvalidArgument
 
 Array = npt.NDArray[Any]
 _SMALLEST_GAP = 100  # rows of each version below which outputs are not compared
@@ -39,7 +40,7 @@ def compare_versions(
 ) -> ComparisonReport:
     """The section on A and B. `shares` are what the route meant each version to get, where the operator says it.
 
-    Raises: InvalidArgument (shares of other versions), ValueError.
+    Raises: InvalidArgument (shares of other versions).
     """
     notes: list[str] = []
     sides = [_side(lake, selection, version, notes) for version in versions]
@@ -115,7 +116,10 @@ def _split(
     first = "row_index = 0" + (f" AND ({selection.where}\n)" if selection.where.strip() else "")
     census = lake.census(replace(selection, versions=versions, where=first, shadow=False))
     counts = {version: int(census.rows[census.versions == version].sum()) for version in versions}
-    return split_test(counts, shares) if sum(counts.values()) else None
+    try:
+        return split_test(counts, shares) if sum(counts.values()) else None
+    except ValueError as error:
+        raise InvalidArgument(f"split: {error}") from None
 
 
 def _paired(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy.typing as npt
 from gateway.drift.building import build_profile
 from gateway.drift.column import Column
 from gateway.drift.lake import Lake, Selection, quoted
-from gateway.drift.outcome import Labelled
+from gateway.drift.outcome import Labelled, find_outputs, labelled_columns
 from gateway.drift.profile import FeatureProfile, Profile
+from gateway.drift.span import Span
 from gateway.drift.statistics import Counts, Floats
-from gateway.drift.survey import Progress, cut, survey
-from gateway.errors import FailedPrecondition
+from gateway.drift.survey import SAMPLE_ROWS, Progress, cut, survey
+from gateway.drift.training import read_file
+from gateway.errors import FailedPrecondition, InvalidArgument
 
 BUILD_ROWS: Final = 200_000
 _LIST: Final = ("FLOAT[]", "DOUBLE[]")
@@ -31,6 +34,15 @@ class Reference:
     description: str
     sample: Mapping[str, Column] = field(default_factory=dict)
     labelled: Labelled | None = None
+
+
+def reference_selection(lake: Lake, selection: Selection, span: Span) -> Selection:
+    """The rows of that span that a selection is compared with: those of its versions and arms, or, where these had none
+    (they are new), those of all."""
+    same = replace(selection, span=span)
+    if not (selection.versions or selection.arms) or lake.census(same).total:
+        return same
+    return replace(same, versions=(), arms=(), shadow=False)
 
 
 def reference_window(
@@ -59,7 +71,8 @@ def reference_window(
         selection, {"~ts": "epoch_us(ts)", **{name: quoted(name) for name in (*inputs, *outputs)}}, share=share
     )
     order = np.argsort(np.ma.getdata(found.pop("~ts")), kind="stable")
-    description = f"logged rows of {selection.span}"
+    whose = "" if selection.versions or selection.arms else " of all versions and arms"
+    description = f"logged rows of {selection.span}{whose}"
     profile = build_profile(
         selection.model,
         ", ".join(selection.versions),
@@ -74,6 +87,54 @@ def reference_window(
         lake, selection, profile.all_features, rng=rng, census=census, buckets=cut(selection.span), progress=progress
     )
     return Reference(recounted(profile, counted.counts, census.total), description, counted.sample)
+
+
+def reference_file(
+    path: Path,
+    kinds: Mapping[str, str],
+    *,
+    model: str,
+    created_at: float,
+    names: Mapping[str, str],
+    label: str = "label",
+    classes: Sequence[str] = (),
+) -> Reference:
+    """Rows of a .csv, .parquet or .npz file as the reference.
+
+    A column of the file is one of the log where it has its name (`kinds` are the columns of the log), with or without
+    the "f." of inputs, or the name that `names` gives it. `label` is the column of labels, if the file has it.
+    Raises: InvalidArgument (the file cannot be read, or has no column of the log's).
+    """
+    found = read_file(path)
+    inputs, outputs = flat_columns(kinds)
+    places = {column: _place(column, found, names) for column in (*inputs, *outputs)}
+    known = {column: found[place] for column, place in places.items() if place}
+    if not any(column in known for column in inputs):
+        wanted = ", ".join(names.get(column, column.removeprefix("f.")) for column in inputs[:8])
+        raise InvalidArgument(f"{str(path)!r} has the columns {', '.join(list(found)[:8])}, but none of {wanted}")
+    profile = build_profile(
+        model,
+        "",
+        {column: known[column] for column in inputs if column in known},
+        {column: known[column] for column in outputs if column in known},
+        created_at=created_at,
+        source=path.name,
+        names=names,
+    )
+    chosen = np.linspace(0, profile.rows - 1, min(SAMPLE_ROWS, profile.rows)).astype(np.int64)
+    sample = {feature.name: known[feature.column].rows(chosen) for feature in profile.all_features}
+    labelled = None
+    if label in found:
+        labelled = labelled_columns(
+            found[label], known, find_outputs({column: kinds[column] for column in known}), classes
+        )
+    return Reference(profile, f"the rows of {path.name}", sample, labelled)
+
+
+def _place(column: str, found: Mapping[str, Column], names: Mapping[str, str]) -> str:
+    """The file's column that is that one of the log, "" where it has none."""
+    candidates = (column, column.removeprefix("f."), names.get(column, ""))
+    return next((name for name in candidates if name in found), "")
 
 
 def flat_columns(kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:

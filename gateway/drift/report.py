@@ -159,6 +159,11 @@ class Report:
         return json.dumps({"format": FORMAT, **_value(self)}, ensure_ascii=False, allow_nan=False, indent=1)
 
 
+def severity(state: State) -> int:
+    """The order that states are shown in: what is not known comes before what is well."""
+    return (State.CRIT, State.WARN, State.INSUFFICIENT, State.OK).index(state)
+
+
 def _value(item: Any) -> Any:
     if isinstance(item, Span):
         return {"start": moment_text(item.start_us), "end": moment_text(item.end_us)}

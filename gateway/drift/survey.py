@@ -100,13 +100,10 @@ def survey(
         weights = np.ma.getdata(found["~weight"]) if census.sampled else None
         for feature in present:
             if feature.column in texts:
-                values, tallied = lake.tally(part, feature.column)
-                added = feature.bins.count(as_column(feature.name, np.array(values, object)), tallied)
-                counts[feature.name][bucket] += added.astype(counts[feature.name].dtype)
+                added = _count_texts(lake, part, feature, found[feature.column], weights)
             else:
-                counts[feature.name][bucket] += feature.bins.count(
-                    as_column(feature.name, found[feature.column]), weights
-                )
+                added = feature.bins.count(as_column(feature.name, found[feature.column]), weights)
+            counts[feature.name][bucket] += added.astype(counts[feature.name].dtype)
         chance = share if weights is None else share * weights
         drawn = np.flatnonzero(rng.random(len(found["~ts"])) < chance)
         kept.append({name: values[drawn] for name, values in found.items()})
@@ -149,6 +146,23 @@ def _coded(feature: FeatureProfile) -> str:
     column = quoted(feature.column)
     listed = ", ".join(text(name) for name in known)
     return f"CASE WHEN {column} IS NOT NULL THEN coalesce(list_position([{listed}]::VARCHAR[], {column}), 0) END"
+
+
+def _count_texts(
+    lake: Lake, part: Selection, feature: FeatureProfile, codes: Array, weights: npt.NDArray[np.float64] | None
+) -> Counts:
+    """The counts of a text feature from the codes of `_coded`; texts without a code are asked for by themselves."""
+    column = _sampled(feature, codes, coded=True)
+    known = feature.bins.categories if isinstance(feature.bins, CategoryBins) else ()
+    absent = column.missing if column.missing is not None else np.zeros(len(column), np.bool_)
+    other = (column.values == 0) & ~absent
+    counts = feature.bins.count(column.rows(~other), None if weights is None else weights[~other])
+    if other.any():
+        values, tallied = lake.tally(part, feature.column, beside=known)
+        present = [value is not None for value in values]
+        rest = as_column(feature.name, np.array(values, object)[present])
+        counts = counts + feature.bins.count(rest, tallied[present])
+    return counts
 
 
 def _sampled(feature: FeatureProfile, values: Array, *, coded: bool) -> Column:

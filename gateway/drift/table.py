@@ -10,7 +10,7 @@ from gateway.drift import statistics
 from gateway.drift.bins import NumericBins
 from gateway.drift.column import Column
 from gateway.drift.profile import FeatureProfile, Profile
-from gateway.drift.report import FeatureReport, Step
+from gateway.drift.report import FeatureReport, Step, severity
 from gateway.drift.significance import chi2_test, ks_p
 from gateway.drift.statistics import Counts, Floats
 from gateway.drift.survey import Survey
@@ -45,7 +45,7 @@ def feature_table(
 
 def _severity(report: FeatureReport) -> tuple[int, float, str]:
     verdict = report.verdict
-    return -report.state, -(abs(verdict.value) / verdict.threshold if verdict.threshold else 0.0), report.name
+    return severity(report.state), -(abs(verdict.value) / verdict.threshold if verdict.threshold else 0.0), report.name
 
 
 def _trend(

@@ -10,11 +10,12 @@ from gateway.cli.app import app
 
 COMMANDS = [
     ["serve"], ["models"], ["workers"], ["routes", "apply"], ["routes", "get"], ["routes", "list"],
-    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["log", "query"], ["version"], ["status"], ["plan"],
+    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["log", "query"],
+    ["feedback", "send"], ["version"], ["status"], ["plan"],
     ["routes", "diff"], ["routes", "show"], ["flip"], ["weights"], ["pin"], ["kill"], ["unkill"], ["promote"],
     ["explain"], ["simulate"], ["audit"], ["heal"], ["export"], ["import"],
     ["draft", "write"], ["draft", "list"], ["draft", "show"], ["draft", "approve"], ["draft", "reject"],
-    ["profile", "build"], ["profile", "list"], ["profile", "show"],
+    ["profile", "build"], ["profile", "list"], ["profile", "show"], ["drift", "report"],
 ]  # fmt: skip
 DOCUMENT = """
 apiVersion: gateway/v1
