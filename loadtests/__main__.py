@@ -1,4 +1,4 @@
-"""`python -m loadtests flips|sticky|canary`: a scenario by the numbers of budgets.py. Exit code 0: they held."""
+"""`python -m loadtests flips|sticky|canary|movement`: a scenario by the numbers of budgets.py. Exit 0: they held."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gateway.demo.__main__ import main as make_demo
-from loadtests import budgets
+from loadtests import budgets, movement
 from loadtests.options import add_options
 
 USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canary": ("CanaryCaller",)}
@@ -14,10 +14,11 @@ USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canar
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests", description="Load on a running gateway, all checked.")
-    parser.add_argument("scenario", choices=USERS)
+    parser.add_argument("scenario", choices=[*USERS, "movement"])
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of the gateway's gRPC port.")
     parser.add_argument("--seconds", type=int, default=budgets.FLIPS_SECONDS)
     parser.add_argument("--users", type=int, default=budgets.USERS)
+    parser.add_argument("--keys", type=int, default=budgets.MOVING_KEYS, help="Of the scenario movement.")
     parser.add_argument(
         "--repository", type=Path, default=Path("models"), help="Demo repository, if samples are missing."
     )
@@ -28,6 +29,8 @@ def main() -> int:
         [str(options.repository), "--samples", str(options.samples)]
     ):
         return 1
+    if options.scenario == "movement":
+        return movement.run(options)
     command = _command(options)
     sys.stdout.flush()
     os.execv(command[0], command)

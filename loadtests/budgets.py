@@ -13,6 +13,7 @@ SIGMAS: Final = 4.0  # how far a measured share may be from the weight
 CANARY_WEIGHT: Final = 0.2
 STICKY_WEIGHT: Final = 0.5
 STICKY_KEYS: Final = 400
+MOVING_KEYS: Final = 4000
 # A probability may differ by this from what the same model gave alone: rows that run together are added up in another
 # order. Samples whose versions differ by less than DISTINCT cannot tell who answered and are left out.
 TOLERANCE: Final = 1e-4

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loadtests import budgets
+from loadtests.movement import STEPS
 from tests.e2e.conftest import Demo
 from tests.e2e.product import Product, environment
 
@@ -57,6 +58,13 @@ def test_shares_are_right_under_load(product: Product, demo: Demo, scenario: str
     assert (code, verdict["failures"], verdict["found"]) == (0, 0, []), text
     assert verdict["requests"] > 200
     assert "NOT_FOUND" in product.cli("routes", "get", "digits").stderr  # the load test has tidied up
+
+
+def test_keys_move_no_more_than_the_weights_ask_and_come_back(product: Product, demo: Demo) -> None:
+    code, verdict, text = load(product, demo, "movement", "--keys", "500")
+    assert (code, verdict["failures"], verdict["found"]) == (0, 0, []), text
+    assert verdict["requests"] == 500 * len(STEPS)
+    assert "NOT_FOUND" in product.cli("routes", "get", "digits").stderr  # it has tidied up
 
 
 def test_a_gate_that_does_not_hold_fails_the_run(product: Product, demo: Demo) -> None:
