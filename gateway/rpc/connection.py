@@ -47,6 +47,8 @@ class Connection(asyncio.BufferedProtocol):
         "max_send_bytes",
         "paused",
         "peer",
+        "prompt",
+        "reading",
         "received_ns",
         "transport",
         "writers",
@@ -60,6 +62,8 @@ class Connection(asyncio.BufferedProtocol):
         self.half_open: set[int] = set()  # answered, but the client has not ended its side
         self.writers: dict[int, TaskCall] = {}  # waiting until their stream's queue is short
         self.flushing = False
+        self.reading = False
+        self.prompt = False  # a call was answered while its bytes were read
         self.paused = False
         self.answered = False  # something was sent for a call since the last ping
         self.backlogged = False  # large answers were queued
@@ -95,13 +99,23 @@ class Connection(asyncio.BufferedProtocol):
         self.received_ns = monotonic_ns()
         if self.lifetime.ended:
             return
+        self.reading = True
         try:
             self.h2.receive_data(self.host.buffer[:nbytes])
             self._handle(self.h2.events())
         except ngh2.NGH2Error as error:
+            self.reading = False
+            if self.prompt:
+                self.prompt = self.flushing = False
             self.lifetime.fail(error)
             return
-        self.schedule_if_wanted()
+        finally:
+            self.reading = False
+        if self.prompt:
+            self.prompt = False
+            self.flush()
+        else:
+            self.schedule_if_wanted()
 
     def eof_received(self) -> bool:
         return False
@@ -234,9 +248,12 @@ class Connection(asyncio.BufferedProtocol):
         self.schedule_if_wanted()
 
     def schedule(self) -> None:
-        """The next turn of the loop writes."""
+        """The end of this read writes, or the next turn of the loop."""
         self.flushing = True
-        self.host.loop.call_soon(self.flush)
+        if self.reading:
+            self.prompt = True
+        else:
+            self.host.loop.call_soon(self.flush)
 
     def schedule_if_wanted(self) -> None:
         if not self.flushing and self.h2.want_write:

@@ -31,6 +31,10 @@ MERGED_RUN_NS = 20_000_000
 SMOOTHING = 0.1
 # A run costs about 5 us beside its rows; joining inputs costs 100 us per MiB. Larger rows run one by one.
 MERGED_ROW_BYTES = 65_536
+# After so many runs of one call each, the next call runs at once instead of at the end of the loop's turn, until one
+# comes so soon after a run that it had company.
+LONELY_RUNS = 32
+COMPANY_NS = 30_000
 # Of long runs, one in so many tries what the measures speak against, because they may have changed.
 EXPLORED_RUNS = 64
 
@@ -85,6 +89,8 @@ class Batcher:
         self._queued = 0
         self._running = 0
         self._flush_handle: asyncio.Handle | None = None
+        self._lonely_runs = 0
+        self._flushed_ns = 0
 
     @property
     def queued(self) -> int:
@@ -112,7 +118,12 @@ class Batcher:
         if self._flush_handle is None and self._running < self._parallel:
             if self._delay_s and self._queued < self._max_rows:
                 self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
+            elif self._lonely_runs < LONELY_RUNS or not self._inline:
+                self._flush_handle = self._loop.call_soon(self._flush)
+            elif call.queued_ns - self._flushed_ns > COMPANY_NS:
+                self._flush()
             else:
+                self._lonely_runs = 0
                 self._flush_handle = self._loop.call_soon(self._flush)
         elif self._delay_s and self._queued == self._max_rows and self._flush_handle is not None:
             self._flush_handle.cancel()
@@ -132,7 +143,9 @@ class Batcher:
             if not self._inline:
                 self._run_on_thread(calls)
                 continue
+            self._lonely_runs = self._lonely_runs + 1 if len(calls) == 1 else 0
             self._run_here(calls)
+            self._flushed_ns = monotonic_ns()
             if self._queued and monotonic_ns() - started > INLINE_NS:  # others on the loop come first
                 self._flush_handle = self._loop.call_soon(self._flush)
                 return

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted
-from gateway.serving.batch import Batcher
+from gateway.serving.batch import COMPANY_NS, LONELY_RUNS, Batcher
 from gateway.serving.call import Array, Call
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session, Termination
@@ -298,3 +298,18 @@ async def test_a_configured_delay_waits_for_company_and_a_full_batch_does_not(be
     assert float((await bench.outputs(first))[0][0, 0]) == 2.0
     assert float((await bench.outputs(second))[0][0, 0]) == 4.0
     assert bench.session.runs == [2]
+
+
+async def test_a_call_that_is_always_alone_runs_at_once_until_it_has_company(benches: list[Bench]) -> None:
+    bench = Bench(models.affine())
+    benches.append(bench)
+    for value in range(LONELY_RUNS):
+        call = bench.put(row(value, 0, 0, 0))
+        assert not call.answered
+        assert (await bench.outputs(call))[0][0, 0] == value * 2
+    await asyncio.sleep(COMPANY_NS / 1e9)
+    assert bench.put(row(1, 0, 0, 0)).answered
+    several = [bench.put(row(value, 0, 0, 0)) for value in range(200)]
+    for value, call in enumerate(several):
+        assert (await bench.outputs(call))[0][0, 0] == value * 2
+    assert max(bench.session.runs) > 1
