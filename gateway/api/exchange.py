@@ -101,7 +101,7 @@ class Exchanges:
         self._overdue = Overdue(asyncio.get_running_loop(), self._expire)
         self._done: Callable[[Call], None] = self._settle
 
-    def infer(self, message: bytes, caller: Caller) -> None:
+    def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """The caller of a unary request is given the outcome exactly once, now or later."""
         found = self._templates.find(message)
         if found is not None:

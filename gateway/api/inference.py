@@ -53,7 +53,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     # ---- inference ----
 
     @by_callback
-    def ModelInfer(self, message: bytes, context: CallbackContext) -> None:
+    def ModelInfer(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._exchanges.infer(message, context)
 
     def ModelStreamInfer(

@@ -27,6 +27,7 @@ FORGET_AFTER = 4096  # misses
 MAX_LEARNED_BYTES = 4096  # of what is not raw data
 _MAX_FITTED = 16
 _MAX_ID_FIELD = 2 + 0x7F  # with a length of one byte; longer ids go the long way
+_LEAD_BYTES = MAX_LEARNED_BYTES + _MAX_ID_FIELD  # what is not raw data of a learned message, and an id
 _MODEL_TAG, _VERSION_TAG, _ID_TAG, _RAW_TAG = 0x0A, 0x12, 0x1A, 0x3A
 
 # The order of the raw tensors as inputs (None: as they come), shapes, rows, reply.
@@ -68,12 +69,15 @@ class Template:
         self.sizes = sizes
         self.remaining = len(tail) + sum(map(len, rest)) + sum(sizes)
 
-    def tensors(self, message: bytes, offset: int) -> Raw | None:
-        """The raw tensors of a message whose tail begins at `offset`, None if it is another message."""
-        if not message.startswith(self.tail, offset):
+    def tensors(self, message: bytes | memoryview, lead: bytes, offset: int) -> Raw | None:
+        """The raw tensors of a message whose tail begins at `offset`, None if it is another message.
+
+        `lead` is the message, or as much of its beginning as any template looks at.
+        """
+        if not lead.startswith(self.tail, offset):
             return None
         offset += len(self.tail)
-        if len(message) >= LARGE_BYTES:
+        if len(message) >= LARGE_BYTES or isinstance(message, memoryview):
             return self._views(message, offset)
         if not self.rest:
             return (message[offset:],)
@@ -86,11 +90,11 @@ class Template:
             tensors.append(message[offset : offset + size])
         return tensors
 
-    def _views(self, message: bytes, offset: int) -> Raw | None:
+    def _views(self, message: bytes | memoryview, offset: int) -> Raw | None:
         view = memoryview(message)
         tensors: list[memoryview] = []
         for head, size in zip((b"", *self.rest), self.sizes, strict=True):
-            if not message.startswith(head, offset):
+            if view[offset : offset + len(head)] != head:
                 return None
             offset += len(head)
             tensors.append(view[offset : offset + size])
@@ -117,37 +121,38 @@ class Templates:
         self._known: dict[bytes, Known] = {}
         self._misses = 0
 
-    def find(self, message: bytes) -> tuple[Query, str, Raw] | None:
+    def find(self, message: bytes | memoryview) -> tuple[Query, str, Raw] | None:
         """What a message says, its id and its raw tensors, if it was learned."""
         size = len(message)
-        known = self._known.get(message[: 2 + message[1]]) if size > 1 else None
+        lead = message if type(message) is bytes else bytes(message[:_LEAD_BYTES])
+        known = self._known.get(lead[: 2 + lead[1]]) if size > 1 else None
         if known is None:
             return None
         for template in known.templates:
             offset = len(template.head)
             rest = size - offset - template.remaining
             # What is neither head nor remaining is the id, with its tag and its length of one byte.
-            if rest < 0 or not message.startswith(template.head):
+            if rest < 0 or not lead.startswith(template.head):
                 continue
             request_id = ""
             if rest:
-                if message[offset] != _ID_TAG or message[offset + 1] != rest - 2 or rest > _MAX_ID_FIELD:
+                if lead[offset] != _ID_TAG or lead[offset + 1] != rest - 2 or rest > _MAX_ID_FIELD:
                     continue
                 try:
-                    request_id = message[offset + 2 : offset + rest].decode()
+                    request_id = lead[offset + 2 : offset + rest].decode()
                 except UnicodeDecodeError:
                     return None
                 if not request_id.isprintable():
                     return None
                 offset += rest
-            raw = template.tensors(message, offset)
+            raw = template.tensors(message, lead, offset)
             if raw is not None:
                 return template.query, request_id, raw
         return None
 
-    def learn(self, message: bytes, query: Query) -> None:
+    def learn(self, message: bytes | memoryview, query: Query) -> None:
         """The message, which was decoded, is found from now on, if its form allows it and there is room."""
-        key = message[: 2 + message[1]]
+        key = bytes(message[: 2 + message[1]])
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= MAX_MODELS:
@@ -160,7 +165,7 @@ class Templates:
                 self._known.clear()
             return
         known.attempts += 1
-        template = _template(message, query)
+        template = _template(bytes(message), query)
         if template is not None:
             known.templates.append(template)
 

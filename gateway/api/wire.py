@@ -32,7 +32,7 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def parse(message: bytes) -> tuple[pb.ModelInferRequest, Raw]:
+def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
     """The request and its raw tensors; those of a large message are views of it, which protobuf would copy twice.
 
     Raises: InvalidArgument (the bytes are not a ModelInferRequest).
@@ -42,13 +42,13 @@ def parse(message: bytes) -> tuple[pb.ModelInferRequest, Raw]:
     if len(message) >= LARGE_BYTES:
         rest = _without_raw(message, views)
     try:
-        request = pb.ModelInferRequest.FromString(message if rest is None else rest)
+        request = pb.ModelInferRequest.FromString(bytes(message) if rest is None else rest)
     except (DecodeError, ValueError):
         raise InvalidArgument(f"the request's {len(message)} bytes are not a ModelInferRequest") from None
     return request, request.raw_input_contents if rest is None else views
 
 
-def _without_raw(message: bytes, views: list[memoryview]) -> bytes | None:
+def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes | None:
     """The message without its raw tensors, which are put into `views`; None where protobuf has to look at it itself."""
     view = memoryview(message)
     kept: list[memoryview] = []
@@ -70,7 +70,7 @@ def _without_raw(message: bytes, views: list[memoryview]) -> bytes | None:
     return b"".join(kept)
 
 
-def read_varint(message: bytes, offset: int) -> tuple[int, int]:
+def read_varint(message: bytes | memoryview, offset: int) -> tuple[int, int]:
     """A number of at most five bytes and the offset behind it; the offset is -1 where there is none."""
     value = 0
     for place, byte in enumerate(message[offset : offset + 5]):

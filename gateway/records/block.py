@@ -48,6 +48,7 @@ DIGEST = np.dtype(
 MAX_ID_BYTES = 512
 MAX_TEXT_BYTES = 1024
 _SAMPLED = 16_384  # values that mean and deviation of a large tensor are taken over
+_RUN = 64
 MAX_TENSOR_BYTES = 65536  # of one instance; larger ones are logged as digest and statistics
 ENCODE_ERRORS = (TypeError, ValueError, AttributeError, BufferError, IndexError, OverflowError, struct.error)
 
@@ -288,7 +289,8 @@ def _digests(spec: TensorSpec, data: bytes | memoryview, instances: int) -> byte
 def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, float, int]:
     """Mean and standard deviation, least and largest of the values that are numbers, and how many are not.
 
-    Least, largest and the count are exact; mean and deviation are those of at most 16 384 values, evenly spaced.
+    Least, largest and the count are exact; mean and deviation are those of at most 16 384 values, in evenly spaced runs
+    of 64: single values would fetch every cache line of the tensor once more.
     """
     least, largest = (float(values.min()), float(values.max())) if values.size else (np.nan, np.nan)
     missing = 0
@@ -298,9 +300,17 @@ def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, f
         if not known.size:
             return np.nan, np.nan, np.nan, np.nan, missing
         values, least, largest = known, float(known.min()), float(known.max())
-    sample = values[:: -(-values.size // _SAMPLED)].astype("<f8")
+    sample = _sample(values).astype("<f8")
     with np.errstate(all="ignore"):  # infinities have no standard deviation; nan says so
         return float(sample.mean()), float(sample.std()), least, largest, missing
+
+
+def _sample(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    stride = values.size // (_SAMPLED // _RUN)
+    if stride <= _RUN:
+        return values
+    first = (stride - _RUN) // 2
+    return values[: values.size // stride * stride].reshape(-1, stride)[:, first : first + _RUN]
 
 
 def _elements(tensor: Buffer) -> list[bytes]:

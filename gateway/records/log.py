@@ -38,7 +38,7 @@ class LogLimits:
     max_record_bytes: int = 32 << 20
     fill: float = 0.8
     flush_interval_s: float = 0.05
-    flush_bytes: int = 1 << 20
+    flush_bytes: int = 8 << 20
     disk_metadata: float = 0.90
     disk_off: float = 0.95
     close_timeout_s: float = 10.0

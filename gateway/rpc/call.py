@@ -151,7 +151,8 @@ class Call:
 
     def make_assembler(self) -> Assembler:
         host = self.connection.host
-        self.assembler = Assembler(host.options.max_receive_bytes, host.budget, gzip=self.gzip)
+        views = self.method.by_callback
+        self.assembler = Assembler(host.options.max_receive_bytes, host.budget, gzip=self.gzip, views=views)
         return self.assembler
 
     # What handlers ask.

@@ -68,9 +68,10 @@ class CallbackContext(Protocol):
 
 
 def by_callback(function: _Function) -> _Function:
-    """The same function, marked: a unary method `(self, message: bytes, context: CallbackContext) -> None`.
+    """The same function, marked: a unary method `(self, message: bytes | memoryview, context: CallbackContext)`.
 
-    It is called synchronously on the event loop with the undecoded message. An exception that leaves it fails the call.
+    It is called synchronously on the event loop with the undecoded message; a large one may come as a view. An
+    exception that leaves it fails the call.
     """
     setattr(function, _MARK, True)
     return function

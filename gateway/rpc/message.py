@@ -4,6 +4,8 @@ import zlib
 from collections import deque
 from typing import Final
 
+import numpy as np
+
 from gateway.errors import GatewayError, Internal, ResourceExhausted
 
 PREFIX: Final = 5
@@ -69,6 +71,9 @@ def inflate(message: bytes, limit_bytes: int) -> bytes:
 class Assembler:
     """Turns a stream's DATA into messages, however they are cut.
 
+    With `views` a message of 64 KiB and more that is not compressed is put into memory of its own as it comes, and is
+    given as a view of that: its parts are still in the cache then, and nothing is copied a second time.
+
     Order: a message that is too large is refused when its prefix is there, before its body is kept.
     Units: `held_bytes` are taken from the budget for messages of 64 KiB and more, until `pop` or `release`.
     """
@@ -79,16 +84,20 @@ class Assembler:
         "_gzip",
         "_head",
         "_held",
+        "_large",
         "_limit_bytes",
         "_missing",
         "_parts",
         "_sizes",
+        "_views",
         "held_bytes",
         "messages",
     )
 
-    def __init__(self, limit_bytes: int, budget: ByteBudget, *, gzip: bool) -> None:
-        self.messages: deque[bytes] = deque()
+    def __init__(self, limit_bytes: int, budget: ByteBudget, *, gzip: bool, views: bool = False) -> None:
+        self.messages: deque[bytes | memoryview] = deque()
+        self._views = views
+        self._large: memoryview | None = None  # where the message that is not complete is put together
         self._sizes: deque[int] = deque()  # what each message holds of the budget
         self.held_bytes = 0
         self._limit_bytes = limit_bytes
@@ -112,7 +121,7 @@ class Assembler:
         """
         position, end = 0, len(data)
         if self._missing > end:  # the middle of a large message
-            self._parts.append(data)
+            self._keep(data)
             self._missing -= end
             return
         view = memoryview(data)
@@ -124,13 +133,13 @@ class Assembler:
                     self._open()
             else:
                 taken = min(self._missing, end - position)
-                self._parts.append(view[position : position + taken])
+                self._keep(view[position : position + taken])
                 self._missing -= taken
             position += taken
             if self._missing == 0:
                 self._close()
 
-    def pop(self) -> bytes:
+    def pop(self) -> bytes | memoryview:
         """The oldest complete message; what it held of the budget is free again."""
         size_bytes = self._sizes.popleft()
         self.held_bytes -= size_bytes
@@ -142,6 +151,7 @@ class Assembler:
         self._budget.give(self.held_bytes)
         self.held_bytes = 0
         self._parts = []
+        self._large = None
         self._sizes.clear()
         self.messages.clear()
 
@@ -159,12 +169,28 @@ class Assembler:
             self._budget.take(size_bytes)
             self._held = size_bytes
             self.held_bytes += size_bytes
+            if self._views and not self._flag:
+                self._large = np.empty(size_bytes, np.uint8).data  # unlike a bytearray, it is not cleared first
         self._head = b""
         self._missing = size_bytes
 
+    def _keep(self, part: bytes | memoryview) -> None:
+        large = self._large
+        if large is None:
+            self._parts.append(part)
+        else:
+            position = len(large) - self._missing
+            large[position : position + len(part)] = part
+
     def _close(self) -> None:
-        message = b"".join(self._parts)
-        self._parts = []
+        message: bytes | memoryview
+        if self._large is not None:
+            message, self._large = self._large.toreadonly(), None
+        else:
+            message = b"".join(self._parts)
+            self._parts = []
+            if self._flag:
+                message = inflate(message, self._limit_bytes)
         self._missing = -1
         self._sizes.append(self._held)
-        self.messages.append(inflate(message, self._limit_bytes) if self._flag else message)
+        self.messages.append(message)

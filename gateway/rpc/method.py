@@ -40,7 +40,7 @@ class Method:
         if self.by_callback and (self.request_streaming or self.response_streaming):
             raise TypeError(f"handler of {path} answers by callback, which only unary methods can")
 
-    def decode(self, message: bytes) -> object:
+    def decode(self, message: bytes | memoryview) -> object:
         """The request's message.
 
         Raises: InvalidArgument for bytes that are not one (also text that is not UTF-8, and nesting that is too deep).
@@ -48,7 +48,7 @@ class Method:
         if self.deserializer is None:
             return message
         try:
-            return self.deserializer(message)
+            return self.deserializer(message if isinstance(message, bytes) else bytes(message))
         except (DecodeError, ValueError) as error:
             raise InvalidArgument(f"request of {self.path}: {len(message)} bytes are not a message of it") from error
 

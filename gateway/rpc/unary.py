@@ -74,7 +74,7 @@ class CallbackCall(Call):
         else:
             self._dispatch(assembler.messages.popleft())
 
-    def _dispatch(self, message: bytes) -> None:
+    def _dispatch(self, message: bytes | memoryview) -> None:
         self.message_size = len(message)
         if 0 < self.deadline_ns <= self.connection.received_ns:
             self.refuse(DeadlineExceeded("deadline exceeded before the call began"))

@@ -59,33 +59,33 @@ class Behaviour:
         return request
 
     @by_callback
-    def echo_now(self, message: bytes, context: CallbackContext) -> None:
+    def echo_now(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.set_trailing_metadata(TRAILERS, (("x-size", str(context.message_size)),))
-        context.answer(message)
+        context.answer(bytes(message))
 
     @by_callback
-    def echo_later(self, message: bytes, context: CallbackContext) -> None:
-        asyncio.get_running_loop().call_soon(context.answer, message)
+    def echo_later(self, message: bytes | memoryview, context: CallbackContext) -> None:
+        asyncio.get_running_loop().call_soon(context.answer, bytes(message))
 
     @by_callback
-    def see(self, message: bytes, context: CallbackContext) -> None:
-        value = context.metadata_value(message.decode())
+    def see(self, message: bytes | memoryview, context: CallbackContext) -> None:
+        value = context.metadata_value(bytes(message).decode())
         remaining_s = context.time_remaining()
         context.answer(f"{value}|{context.deadline_ns > 0}|{remaining_s is not None}|{context.peer()}".encode())
 
     @by_callback
-    def hold(self, message: bytes, context: CallbackContext) -> None:
+    def hold(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self.held.append(context)
         context.on_cancel(lambda: self.note("hold cancelled"))
         self.note("hold")
 
     @by_callback
-    def refuse(self, message: bytes, context: CallbackContext) -> None:
+    def refuse(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.set_trailing_metadata((("x-why", "because"),))
         context.fail(Unavailable("snowman \u2603, percent %, line\nbreak"))
 
     @by_callback
-    def explode(self, message: bytes, context: CallbackContext) -> None:
+    def explode(self, message: bytes | memoryview, context: CallbackContext) -> None:
         if message == b"gateway":
             raise InvalidArgument("field 'x' is 3, at most 2")
         raise RuntimeError("secret")
