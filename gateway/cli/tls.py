@@ -1,8 +1,7 @@
 """TLS of a command's connection: options that every command with `--server` has."""
 
-import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import grpc
 import typer
 
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.signature import Command, extended, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +38,32 @@ class Tls:
 PLAIN: Final = Tls()
 chosen: ContextVar[Tls] = ContextVar("tls", default=PLAIN)
 
-_PARAMETERS: Final = {
-    "tls_ca": (Path | None, "--tls-ca", "PEM authorities that sign the server's certificate; else the system's."),
-    "tls_cert": (Path | None, "--tls-cert", "PEM certificate to show to the server."),
-    "tls_key": (Path | None, "--tls-key", "PEM key of that certificate."),
-    "tls_name": (str, "--tls-name", "The name in the server's certificate, where --server has another one."),
-}
+
+def _option(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
+    # Not GATEWAY_TLS_KEY, which is the server's own where both run on one host.
+    flag, variable = f"--{name.replace('_', '-')}", f"GATEWAY_CLI_{name.upper()}"
+    return option(name, Annotated[kind, typer.Option(flag, help=text, envvar=variable)], default)
 
 
-def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+_SHARED: Final = (
+    _option("tls_ca", Path | None, None, "PEM authorities that sign the server's certificate; else the system's."),
+    _option("tls_cert", Path | None, None, "PEM certificate to show to the server."),
+    _option("tls_key", Path | None, None, "PEM key of that certificate."),
+    _option("tls_name", str, "", "The name in the server's certificate, where --server has another one."),
+)
+
+
+def reaching(command: Command) -> Command:
     """The command with the options of TLS, if it has `--server`; they hold for every connection that it makes."""
-    signature = inspect.signature(command)
-    if "server" not in signature.parameters:
+    if "server" not in inspect.signature(command).parameters:
         return command
 
-    @functools.wraps(command)
-    def run(
-        *,
-        tls_ca: Path | None = None,
-        tls_cert: Path | None = None,
-        tls_key: Path | None = None,
-        tls_name: str = "",
-        **given: Any,
-    ) -> Any:
-        with _choice(Tls(tls_ca, tls_cert, tls_key, tls_name)):
-            return command(**given)
+    def run(own: Mapping[str, Any], common: Mapping[str, Any]) -> None:
+        tls = Tls(common["tls_ca"], common["tls_cert"], common["tls_key"], common["tls_name"])
+        with _choice(tls):
+            command(**own)
 
-    parameters = [*signature.parameters.values(), *(_parameter(name) for name in _PARAMETERS)]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return extended(command, _SHARED, run)
 
 
 @contextmanager
@@ -77,14 +73,6 @@ def _choice(tls: Tls) -> Iterator[None]:
         yield
     finally:
         chosen.reset(token)
-
-
-def _parameter(name: str) -> inspect.Parameter:
-    kind, flag, text = _PARAMETERS[name]
-    # Not GATEWAY_TLS_KEY, which is the server's own where both run on one host.
-    option = typer.Option(flag, help=text, envvar=f"GATEWAY_CLI_{name.upper()}")
-    default = "" if kind is str else None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _content(path: Path | None) -> bytes | None:
