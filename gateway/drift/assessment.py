@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from gateway.drift.agreement import Agreement
-from gateway.drift.counting import Arm
+from gateway.drift.counting import EVERY_ARM, Arm
 from gateway.drift.cusum import Cusum, accumulate, standardised_means, standardised_shares
 from gateway.drift.profile import FeatureProfile, Profile
+from gateway.drift.split import LEAST_REQUESTS, NOTHING, SplitVerdict, confirm_split, judge_split, narrow_counts
 from gateway.drift.tally_store import Book
 from gateway.drift.verdict import Rule, State, Verdict, confirm, judge, least_rows
 from gateway.drift.windows import Layout, Series, Window, means, window_counts
@@ -90,6 +91,15 @@ class Pairing:
     agreement: Agreement
 
 
+@dataclass(frozen=True, slots=True)
+class SplitAssessment:
+    """The split of a model in its newest window."""
+
+    model: str
+    end_s: int
+    verdict: SplitVerdict
+
+
 def assess_version(
     book: Book, profile: Profile, schedule: Schedule, rule: Rule, *, now_s: float
 ) -> list[ArmAssessment]:
@@ -148,6 +158,22 @@ def assess_pairs(book: Book, schedule: Schedule, *, now_s: float) -> list[Pairin
         if recent:
             found.append(Pairing(book.subject.model, arm, recent[-1].end_s, recent[-1].tally.agreed()))
     return found
+
+
+def assess_split(book: Book, schedule: Schedule, rule: Rule, *, now_s: float) -> list[SplitAssessment]:
+    """How evenly the requests of the model fell on the buckets of its split; nothing where there was no split."""
+    series = book.series.get(EVERY_ARM)
+    end_s = schedule.closed_s(now_s)
+    if series is None or series.last_s() <= end_s - _quiet_s(schedule):
+        return []
+    windows = series.windows(end_s, schedule.base_s, LEAST_REQUESTS, rule.confirmations)
+    judged = [
+        judge_split(
+            narrow_counts(counts["bucket"] if (counts := window_counts(book.layout, window.tally)) else NOTHING)
+        )
+        for window in windows
+    ]
+    return [SplitAssessment(book.subject.model, end_s, confirm_split(judged, rule.confirmations))] if judged else []
 
 
 def _assess_arm(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from re import compile as pattern
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ class Arm:
     version: str
     arm: str
     shadow: bool
+
+
+EVERY_ARM: Final = Arm("", "", False)
+SPLIT: Final = "SPLIT"  # the reason of a decision by the interval table
 
 
 class Rows:
@@ -83,7 +87,7 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
     hides, count for nothing: they are not missing values, they were not logged.
     """
     columns = {feature.column: rows.column(feature.column) for feature in layout.features}
-    withheld = _withheld(columns, len(rows.answered))
+    withheld, hidden = _withheld(columns, len(rows.answered)), _hidden(columns)
     chosen = rows.answered if withheld is None else rows.answered & ~withheld
     complete = bool(chosen.all())
     found: dict[tuple[Arm, int], Tally] = {}
@@ -98,12 +102,32 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
         plain = bool((weights == WEIGHT_ONE).all())
         for index, (feature, cells) in enumerate(zip(layout.features, layout.places, strict=True)):
             column = columns[feature.column]
-            if column is not None and not _is_hidden(feature.column, columns):
+            if column is not None and feature.column not in hidden:
                 own = column.rows(picked)
                 tally.counts[cells] = _counted(feature, own, None if plain else weights)
                 tally.moments[index] = _moments(feature, own, None if plain else weights)
         found[arm, minute_s] = tally
     return found
+
+
+def count_split(rows: Rows, layout: Layout) -> dict[tuple[Arm, int], Tally]:
+    """The buckets of the requests that a split decided, of all arms together, by minute; `layout` has the bucket alone.
+
+    A request counts once, however many rows it has and however it ended.
+    """
+    reasons, firsts, buckets = (rows.column(name) for name in ("reason", "row_index", "bucket"))
+    if reasons is None or firsts is None or buckets is None or SPLIT not in (reasons.texts or ()):
+        return {}
+    split = (reasons.values == (reasons.texts or ()).index(SPLIT)) & (firsts.values == 0) & ~rows.shadows
+    found: dict[tuple[Arm, int], Tally] = {}
+    for _, minute_s, place in rows.groups(""):
+        picked = np.flatnonzero(split[place]) + place.start
+        tally = found.setdefault((EVERY_ARM, minute_s), Tally.empty(layout))
+        weights = rows.weights[picked]
+        exact = weights / WEIGHT_ONE
+        tally.counts += np.rint(layout.features[0].bins.count(buckets.rows(picked), weights)).astype(np.int64)
+        tally.sums[:3] += len(picked), weights.sum(), (exact * exact).sum()
+    return {key: tally for key, tally in found.items() if tally.rows}
 
 
 def answers(rows: Rows, *, shadow: bool) -> Answers | None:
@@ -157,24 +181,27 @@ def _moments(
 
 
 def _withheld(columns: Mapping[str, Column | None], rows: int) -> npt.NDArray[np.bool_] | None:
-    """The rows without a value in any input; None if there are none such."""
-    inputs = [column for name, column in columns.items() if column is not None and name.startswith("f.")]
-    if not inputs or any(column.missing is None for column in inputs):
+    """The rows without any value, input or output; None if there are none such."""
+    held = [column for column in columns.values() if column is not None]
+    if not held or any(column.missing is None for column in held):
         return None
     gone = np.ones(rows, np.bool_)
-    for column in inputs:
+    for column in held:
         if column.missing is not None:
             gone &= column.missing
     return gone if gone.any() else None
 
 
-def _is_hidden(name: str, columns: Mapping[str, Column | None]) -> bool:
-    """Whether redaction blanks the feature out: it has no value in rows where others of its tensor have."""
-    column, tensor = columns[name], _FEATURE_OF.fullmatch(name)
-    if column is None or tensor is None or column.missing is None or not column.missing.all():
-        return False
-    others = [other for key, other in columns.items() if key != name and key.startswith(f"{tensor[1]}_")]
-    return any(other is not None and (other.missing is None or not other.missing.all()) for other in others)
+def _hidden(columns: Mapping[str, Column | None]) -> frozenset[str]:
+    """The inputs that redaction blanks out: those without a value where others of their tensor have one, and all where
+    none has one, for nobody can ask without inputs."""
+    inputs = {name: column for name, column in columns.items() if column is not None and name.startswith("f.")}
+    empty = {name for name, column in inputs.items() if column.missing is not None and column.missing.all()}
+    if empty == inputs.keys():
+        return frozenset(empty)
+    tensors = {name: match[1] for name in inputs if (match := _FEATURE_OF.fullmatch(name)) is not None}
+    seen = {tensor for name, tensor in tensors.items() if name not in empty}
+    return frozenset(name for name in empty if tensors.get(name) in seen)
 
 
 def _filled(column: Column | None, nothing: float, rows: int) -> npt.NDArray[np.float64]:

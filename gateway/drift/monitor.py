@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.drift.assessment import Schedule, assess_pairs, assess_version, compare_arms
-from gateway.drift.counting import Arm, Rows, agreement, count
+from gateway.drift.assessment import Schedule, assess_pairs, assess_split, assess_version, compare_arms
+from gateway.drift.counting import Arm, Rows, agreement, count, count_split
 from gateway.drift.profile import Profile
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.publication import Assessments, Health, publish_all
+from gateway.drift.split import bucket_feature
 from gateway.drift.tally_store import Book, Part, Subject, TallyStore
 from gateway.drift.verdict import Rule
 from gateway.drift.windows import DAY_S, Layout, Tally, agreement_vector
@@ -24,8 +25,9 @@ _SAVE_S: Final = 60.0
 _SILENT_S: Final = 60 * DAY_S
 _ARMS: Final = "arms"
 _PAIRS: Final = "pairs"
+_SPLIT: Final = "split"
 _NO_FEATURES: Final = Layout("pairs", ())
-_NOT_COUNTED: Final = (ValueError, TypeError, KeyError, IndexError, OverflowError, GatewayError)
+_NOT_COUNTED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, GatewayError)
 
 
 class Monitor:
@@ -112,7 +114,7 @@ class Monitor:
             self._store.close()
 
     def _is_watched(self, model: str, version: str, table: Any) -> bool:
-        if (model, version) in self._profiles or Subject(model, _ARMS) in self._layouts:
+        if (model, version) in self._profiles or Subject(model, _SPLIT) in self._layouts:
             return True
         # Mirrors are compared with those who serve even where no version has a profile.
         return "is_shadow" in table.column_names
@@ -131,6 +133,9 @@ class Monitor:
                         self.failures["count"] += 1
                     else:
                         _merge(found.setdefault(subject, (layout, {}))[1], counted)
+            split = self._layouts.get(Subject(model, _SPLIT))
+            if split is not None:
+                _merge(found.setdefault(Subject(model, _SPLIT), (split, {}))[1], count_split(rows, split))
             if rows.shadows.any():
                 paired = self._paired(version, rows, of_versions)
                 _merge(found.setdefault(Subject(model, _PAIRS), (_NO_FEATURES, {}))[1], paired)
@@ -190,6 +195,8 @@ class Monitor:
     def _assessed(self, subject: Subject, book: Book, now_s: float) -> list[Any]:
         if subject.name == _PAIRS:
             return list(assess_pairs(book, self._schedule, now_s=now_s))
+        if subject.name == _SPLIT:
+            return list(assess_split(book, self._schedule, self._rule, now_s=now_s))
         if subject.name == _ARMS:
             return list(compare_arms(book, self._schedule, self._rule, now_s=now_s))
         profile = self._profiles[subject.model, subject.name.removeprefix("version/")]
@@ -199,17 +206,16 @@ class Monitor:
         if self._published is None:
             return
         whole = Assessments(
-            versions=[
-                one for subject, found in self._found.items() if subject.name.startswith("version/") for one in found
-            ],
-            arms=[one for subject, found in self._found.items() if subject.name == _ARMS for one in found],
-            pairs=[one for subject, found in self._found.items() if subject.name == _PAIRS for one in found],
+            versions=self._all("version/"), arms=self._all(_ARMS), pairs=self._all(_PAIRS), splits=self._all(_SPLIT)
         )
         health = Health(now_s, self.rows, dict(self.failures), len(self._profiles), self._store.damaged)
         try:
             publish_all(self._published, whole, health, self._schedule.base_s)
-        except OSError:
+        except (OSError, ValueError):
             self.failures["disk"] += 1
+
+    def _all(self, begin: str) -> list[Any]:
+        return [one for subject, found in self._found.items() if subject.name.startswith(begin) for one in found]
 
     def _save(self, now_s: float) -> None:
         for book in self._books.values():
@@ -221,11 +227,14 @@ class Monitor:
 
 
 def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, Layout]:
-    """The bins of each version; for the arms of a model those of the outputs of its oldest profile that has outputs."""
+    """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
+    profile that has outputs."""
     found = {
         Subject(model, f"version/{version}"): Layout(str(profile.revision), profile.all_features)
         for (model, version), profile in profiles.items()
     }
+    for model in {model for model, _ in profiles}:
+        found[Subject(model, _SPLIT)] = Layout("split", (bucket_feature(),))
     oldest: dict[str, Profile] = {}
     for (model, _), profile in profiles.items():
         if profile.outputs and (model not in oldest or profile.created_at < oldest[model].created_at):

@@ -6,11 +6,11 @@ The labels are names of models, versions, arms and features: operators chose the
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.drift.assessment import ArmAssessment, Comparison, Pairing, verdict_value
+from gateway.drift.assessment import ArmAssessment, Comparison, Pairing, SplitAssessment, verdict_value
 from gateway.drift.cusum import Cusum
 from gateway.drift.verdict import State, Verdict
 from gateway.telemetry import names
@@ -36,6 +36,7 @@ class Assessments:
     versions: Sequence[ArmAssessment]
     arms: Sequence[Comparison]
     pairs: Sequence[Pairing]
+    splits: Sequence[SplitAssessment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,13 @@ class Health:
 def publish_all(folder: Path, found: Assessments, health: Health, window_s: int) -> None:
     """Both files hold the findings, whole.
 
-    Raises: OSError.
+    Raises: OSError, ValueError (a value that JSON has no form for).
     """
     publish(folder, PART, samples(found, health, window_s), now_s=health.at_s)
     staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
-    staged.write_text(json.dumps(report(found, health, window_s), ensure_ascii=False), encoding="utf-8")
+    staged.write_text(
+        json.dumps(report(found, health, window_s), ensure_ascii=False, allow_nan=False), encoding="utf-8"
+    )
     os.replace(staged, folder / REPORT_FILE)
 
 
@@ -79,6 +82,9 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
             yield Sample(names.SHADOW_AGREEMENT, labels, pairing.agreement.ratio)
         yield Sample(names.SHADOW_AGREEMENT_STATE, labels, int(pairing.agreement.state))
         yield Sample(names.SHADOW_PAIRS, labels, pairing.agreement.pairs)
+    for split in found.splits[:MAX_ARMS]:
+        yield Sample(names.SPLIT_STATE, {"model": split.model}, int(split.verdict.state))
+        yield Sample(names.SPLIT_MISMATCH, {"model": split.model}, split.verdict.mismatch)
     yield Sample(names.DRIFT_LOOKED, {}, health.at_s)
     yield Sample(names.DRIFT_WINDOW, {}, window_s)
     yield Sample(names.DRIFT_PROFILES, {}, health.profiles)
@@ -136,6 +142,10 @@ def report(found: Assessments, health: Health, window_s: int) -> dict[str, Any]:
                 "state": one.agreement.state.name.lower(),
             }
             for one in found.pairs
+        ],
+        "splits": [
+            {**asdict(one.verdict), "model": one.model, "end_s": one.end_s, "state": one.verdict.state.name.lower()}
+            for one in found.splits
         ],
     }
 

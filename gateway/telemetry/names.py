@@ -170,6 +170,15 @@ ARMS_SCORE: Final = MetricName(
 ARMS_STATE: Final = MetricName(
     "arms_state", "gauge", (*_ARM, "against", "feature"), "0: same, 1: warn, 2: crit, -1: too few rows to tell."
 )
+SPLIT_STATE: Final = MetricName(
+    "split_state", "gauge", ("model",), "0: buckets are hit evenly, 1: warn, 2: crit, -1: too few requests to tell."
+)
+SPLIT_MISMATCH: Final = MetricName(
+    "split_mismatch_ratio",
+    "gauge",
+    ("model",),
+    "Share of requests that would fall elsewhere if all buckets were hit alike.",
+)
 SHADOW_AGREEMENT: Final = MetricName(
     "shadow_agreement_ratio", "gauge", _ARM, "Share of a mirror's answers that agree with the served ones."
 )
@@ -189,9 +198,9 @@ DRIFT_FAILURES: Final = MetricName(
 
 # What other processes than workers publish (gateway.telemetry.published).
 PUBLISHED: Final = (
-    COMPACTED, COMPACTOR_EVENTS, QUARANTINED, OLDEST_SEALED, PENDING_BYTES,
-    LABEL_COVERAGE, LABEL_DELAY, LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS, DRIFT_SCORE, DRIFT_STATE,
-    DRIFT_ARM_STATE, DRIFT_WINDOW_ROWS, DRIFT_WINDOW_END, DRIFT_MISSING, DRIFT_UNSEEN, DRIFT_OUT_OF_RANGE,
-    PREDICTION_MEAN, DRIFT_CUSUM, ARMS_SCORE, ARMS_STATE, SHADOW_AGREEMENT, SHADOW_AGREEMENT_STATE, SHADOW_PAIRS,
-    DRIFT_LOOKED, DRIFT_WINDOW, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES,
+    COMPACTED, COMPACTOR_EVENTS, QUARANTINED, OLDEST_SEALED, PENDING_BYTES, LABEL_COVERAGE, LABEL_DELAY,
+    LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS, DRIFT_SCORE, DRIFT_STATE, DRIFT_ARM_STATE,
+    DRIFT_WINDOW_ROWS, DRIFT_WINDOW_END, DRIFT_MISSING, DRIFT_UNSEEN, DRIFT_OUT_OF_RANGE, PREDICTION_MEAN,
+    DRIFT_CUSUM, ARMS_SCORE, ARMS_STATE, SPLIT_STATE, SPLIT_MISMATCH, SHADOW_AGREEMENT, SHADOW_AGREEMENT_STATE,
+    SHADOW_PAIRS, DRIFT_LOOKED, DRIFT_WINDOW, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES,
 )  # fmt: skip
