@@ -56,8 +56,7 @@ def separate(
         held = folds == fold
         model = _fit(data[~held], is_current[~held], rng, penalty)
         scores[held] = model.score(data[held])
-        for index, feature in enumerate(features):
-            shuffled[held, index] = model.score_shuffled(data[held], feature.columns, rng)
+        shuffled[held] = model.scores_shuffled(data[held], features, rng)
     value = auc(scores, is_current)
     lost = {
         feature.name: max(value - auc(shuffled[:, index], is_current), 0.0) for index, feature in enumerate(features)
@@ -87,21 +86,25 @@ class _Model:
 
     def score(self, rows: Floats) -> Floats:
         standard = (rows - self.mean) / self.scale
-        return self._score(standard, standard @ self.directions)
+        waves = np.cos(standard @ self.directions + self.phases) * sqrt(2 / len(self.phases))
+        return np.asarray(standard @ self.linear + waves @ self.fourier + self.bias)
 
-    def score_shuffled(self, rows: Floats, columns: Sequence[int], rng: np.random.Generator) -> Floats:
-        """Scores when the values of some columns come from other rows; only what they touch is computed anew."""
-        chosen = list(columns)
+    def scores_shuffled(self, rows: Floats, features: Sequence[Feature], rng: np.random.Generator) -> Floats:
+        """Scores when the values of one feature come from other rows; only what they touch is computed anew.
+
+        Shapes: [rows, features].
+        """
         standard = (rows - self.mean) / self.scale
         projected = standard @ self.directions
-        moved = standard[rng.permutation(len(rows))][:, chosen]
-        projected += (moved - standard[:, chosen]) @ self.directions[chosen]
-        standard[:, chosen] = moved
-        return self._score(standard, projected)
-
-    def _score(self, standard: Floats, projected: Floats) -> Floats:
-        waves = np.cos(projected + self.phases) * sqrt(2 / len(self.phases))
-        return np.asarray(standard @ self.linear + waves @ self.fourier + self.bias)
+        linear = standard @ self.linear + self.bias
+        found = np.empty((len(rows), len(features)))
+        for index, feature in enumerate(features):
+            chosen = list(feature.columns)
+            own = standard[:, chosen]
+            moved = own[rng.permutation(len(rows))] - own
+            waves = np.cos(projected + moved @ self.directions[chosen] + self.phases) * sqrt(2 / len(self.phases))
+            found[:, index] = linear + moved @ self.linear[chosen] + waves @ self.fourier
+        return found
 
 
 def _fit(rows: Floats, is_current: npt.NDArray[np.bool_], rng: np.random.Generator, penalty: float) -> _Model:
