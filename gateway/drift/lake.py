@@ -300,12 +300,12 @@ class Lake:
         self._view("feedback", self._union(files) if files else _NO_FEEDBACK)
         self._view("labels", _LABELS)
 
-    def _check_query(self, sql: str) -> None:
-        with _told():
+    def _check_query(self, sql: str, prefix: str = "") -> None:
+        with _told(prefix):
             statements = self._connection.extract_statements(sql)
         kinds = [str(statement.type).rpartition(".")[2] for statement in statements]
         if kinds != ["SELECT"]:
-            raise InvalidArgument(f"the query is {' and '.join(kinds) or 'empty'}, allowed is one SELECT")
+            raise InvalidArgument(f"{prefix}the query is {' and '.join(kinds) or 'empty'}, allowed is one SELECT")
 
     def _condition(self, where: str) -> str:
         """The condition in parentheses.
@@ -316,8 +316,9 @@ class Lake:
             return "(true)"
         # A comment at its end must not swallow the parenthesis.
         wrapped = f"({where}\n)"
-        with _told(f"where {where!r}: "):
-            self._check_query(f"SELECT {wrapped}")
+        prefix = f"where {where!r}: "
+        self._check_query(f"SELECT {wrapped}", prefix)
+        with _told(prefix):
             [(serialised,)] = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {wrapped}"]).fetchall()
         document = json.loads(serialised)
         node = document["statements"][0]["node"] if len(document.get("statements", ())) == 1 else {}
