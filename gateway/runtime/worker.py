@@ -7,7 +7,6 @@ what answers calls goes before what it needs, and the log comes last and holds e
 import asyncio
 import gc
 import logging
-import math
 import re
 import socket
 from collections.abc import Awaitable, Mapping
@@ -45,7 +44,7 @@ from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
-from gateway.serving.quota import cpu_quota, threads_per_session
+from gateway.serving.quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.serving.repository import Repository
 from gateway.serving.token import Tokens, load_key
 from gateway.serving.version import State
@@ -82,7 +81,7 @@ class Worker:
             self.counters,
             self.log,
             Admission(max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes),
-            threads=max(1, math.ceil(cpu_quota() / config.process.workers)),
+            threads=runs_at_once(cpu_quota(), config.process.workers, self.threads),
         )
         self.catalog.attach(self.engine.attach, self.engine.detach)
         self.catalog.subscribe(lambda _: self._versions_changed())

@@ -4,6 +4,7 @@ Source: Linux Documentation/admin-guide/cgroup-v2.rst ("cpu.max"), cgroup-v1/cpu
 """
 
 import os
+from math import ceil, sqrt
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -17,8 +18,17 @@ def cpu_quota(*, cgroup_root: Path = _CGROUP, membership: Path = _SELF) -> float
 
 
 def threads_per_session(quota: float, workers: int) -> int:
-    """Intra-op threads for one session: an equal share of the quota for each worker, never less than one."""
-    return max(1, int(quota / max(1, workers)))
+    """Intra-op threads for one session: the root of a worker's share of the quota, never less than one.
+
+    The other root goes to runs at the same time: they use the cores better than one run on all of them (a convolution
+    of 5 ms took 1.05 of the CPU of a bare server, on two threads of its own 1.17), but a lone run is shorter on several.
+    """
+    return max(1, int(sqrt(quota / max(1, workers))))
+
+
+def runs_at_once(quota: float, workers: int, intra_threads: int) -> int:
+    """Long runs that a worker has at the same time, so that all their threads together fill its share of the quota."""
+    return max(1, ceil(quota / max(1, workers) / intra_threads))
 
 
 def _quotas(root: Path, membership: Path) -> list[float]:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.serving.quota import cpu_quota, threads_per_session
+from gateway.serving.quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.serving.session import RunFailed, Session, Termination, ort_version
 from gateway.serving.tensor import Datatype
 from tests import models
@@ -207,7 +207,14 @@ def test_without_cgroups_the_affinity_mask_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "workers", "threads"), [(8.0, 2, 4), (2.0, 2, 1), (0.5, 1, 1), (3.9, 1, 3), (4.0, 0, 4)]
+    ("quota", "workers", "threads", "runs"),
+    [(8.0, 2, 2, 2), (2.0, 2, 1, 1), (0.5, 1, 1, 1), (2.0, 1, 1, 2), (3.9, 1, 1, 4), (16.0, 1, 4, 4), (4.0, 0, 2, 2)],
 )
-def test_threads_are_an_equal_share_and_never_none(quota: float, workers: int, threads: int) -> None:
+def test_threads_and_runs_fill_a_workers_share(quota: float, workers: int, threads: int, runs: int) -> None:
     assert threads_per_session(quota, workers) == threads
+    assert runs_at_once(quota, workers, threads) == runs
+
+
+def test_threads_that_an_operator_asks_for_leave_fewer_runs_but_never_none() -> None:
+    assert runs_at_once(4.0, 1, 4) == 1
+    assert runs_at_once(2.0, 2, 8) == 1
