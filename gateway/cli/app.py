@@ -10,6 +10,7 @@ from gateway.cli import (
     audit,
     draft,
     drift,
+    drift_status,
     explain,
     feedback,
     log,
@@ -73,6 +74,7 @@ log.app.command(
 app.add_typer(log.app, name="log")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(profile.app, name="profile")
+drift.app.command(epilog="Example: gateway drift status flights")(drift_status.status)
 app.add_typer(drift.app, name="drift")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 

@@ -56,6 +56,9 @@ def build(
     given = [name for name, one in (("--from", from_file), ("--window", window), ("--replay", replay)) if one]
     if len(given) != 1:
         raise Failure(Exit.USAGE, f"give one of --from, --window and --replay, not {' and '.join(given) or 'none'}")
+    beside = {"--columns": columns, "--categories": categories, "--tensor": tensor} if window else {"--where": where}
+    if idle := [name for name, text in beside.items() if text]:
+        raise Failure(Exit.USAGE, f"{idle[0]} has no meaning with {given[0]}")
     try:
         if window:
             profile = _from_window(model, version, window, where, data_dir)

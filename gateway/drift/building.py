@@ -1,5 +1,6 @@
 """A reference profile from columns of values: training data, a window of the log, or a model's answers to them."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
@@ -36,12 +37,14 @@ def build_profile(
     `inputs` and `outputs` are by lake column, in the order of time where there is one; `names` says what features are
     called where that is not the column; the features in `categories` are taken as such whatever their values are.
     Shapes: as many values in each column; an embedding is [rows, d].
-    Raises: InvalidArgument (no rows, columns of different lengths, a category that is no column).
+    Raises: InvalidArgument (no rows, columns of different lengths, a name twice, a category that is no column).
     """
     called = names or {}
     columns = {name: as_column(name, values) for name, values in {**inputs, **outputs}.items()}
     rows = _rows(columns, embeddings or {})
-    chosen = {called.get(name, feature_name(name)) for name in columns}
+    chosen = Counter(called.get(name, feature_name(name)) for name in columns)
+    if double := [name for name, count in chosen.items() if count > 1]:
+        raise InvalidArgument(f"feature name {double[0]!r} is given twice, each feature and output needs its own")
     for name in categories:
         if name not in chosen:
             raise InvalidArgument(f"category {name!r} is no column, the columns are {', '.join(sorted(chosen))}")

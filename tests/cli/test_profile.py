@@ -48,6 +48,11 @@ def test_a_profile_from_a_file_is_stored_listed_and_shown(tmp_path: Path) -> Non
         (("build", "m", "--version", "1"), "give one of --from, --window and --replay, not none"),
         (("build", "m", "--version", "1", "--from", "a", "--window", "7d"), "not --from and --window"),
         (("build", "m", "--version", "1", "--from", "none.csv", "--tensor", "X"), "none.csv"),
+        (
+            ("build", "m", "--version", "1", "--window", "7d", "--columns", "a"),
+            "--columns has no meaning with --window",
+        ),
+        (("build", "m", "--version", "1", "--from", "a.csv", "--where", "1=1"), "--where has no meaning with --from"),
         (("show", "m", "--version", "1"), "has no reference profile; there are: none"),
     ],
 )

@@ -15,7 +15,7 @@ COMMANDS = [
     ["routes", "diff"], ["routes", "show"], ["flip"], ["weights"], ["pin"], ["kill"], ["unkill"], ["promote"],
     ["explain"], ["simulate"], ["audit"], ["heal"], ["export"], ["import"],
     ["draft", "write"], ["draft", "list"], ["draft", "show"], ["draft", "approve"], ["draft", "reject"],
-    ["profile", "build"], ["profile", "list"], ["profile", "show"], ["drift", "report"],
+    ["profile", "build"], ["profile", "list"], ["profile", "show"], ["drift", "report"], ["drift", "status"],
 ]  # fmt: skip
 DOCUMENT = """
 apiVersion: gateway/v1

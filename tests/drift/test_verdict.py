@@ -205,6 +205,14 @@ def test_kinds_follow_from_the_values() -> None:
     assert [feature.kind for feature in profile.features] == [Kind.CATEGORY, Kind.CATEGORY, Kind.NUMBER, Kind.TEXT]
 
 
+def test_two_features_of_one_name_are_refused() -> None:
+    columns = {"f.a": np.ones(3), "f.b": np.ones(3)}
+    with pytest.raises(InvalidArgument, match="'pred_score' is given twice"):
+        build_profile(
+            "m", "1", columns, {"pred_score": np.ones(3)}, created_at=0.0, source="", names={"f.a": "pred_score"}
+        )
+
+
 @pytest.mark.parametrize(
     ("columns", "categories", "message"),
     [

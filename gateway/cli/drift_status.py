@@ -1,0 +1,126 @@
+"""gateway drift status: what the monitor of this host says now."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from time import time
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.exits import Exit, Failure
+from gateway.cli.options import DEFAULT_DATA_DIR, DataDir, Output
+from gateway.cli.output import Format, Value, moment, show
+
+_FILE = Path("run") / "published" / "drift.json"
+_SILENT_S = 60.0  # the monitor looks every five seconds
+_ARM_COLUMNS = (
+    "MODEL",
+    "VERSION",
+    "ARM",
+    "STATE",
+    "ROWS",
+    "WINDOW ENDED",
+    "WORST",
+    "STATISTIC",
+    "VALUE",
+    "LIMIT",
+    "WINDOWS",
+)
+_FEATURE_COLUMNS = (
+    "VERSION",
+    "ARM",
+    "FEATURE",
+    "STATE",
+    "STATISTIC",
+    "DIRECTION",
+    "VALUE",
+    "LIMIT",
+    "ROWS",
+    "P",
+    "WINDOWS",
+)
+
+
+def status(
+    model: Annotated[str, typer.Argument(help="Only this model, each of its features.")] = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the newest window of each arm as the monitor of this host judges it, the worst feature first.
+
+    VALUE is held against LIMIT; WINDOWS is how many in a row are above it, and three make an alarm. Too few rows are
+    `insufficient`, which is not OK.
+    """
+    report = _report(data_dir / _FILE)
+    chosen = {key: _of_model(report, key, model) for key in ("arms", "comparisons", "mirrors", "splits")}
+    value: dict[str, Value] = {"at_s": report["at_s"], "window": report["window"], **chosen}
+    age_s = time() - float(report["at_s"])
+    note = f"windows of {report['window']}; the monitor looked {age_s:.0f} s ago"
+    if age_s > _SILENT_S:
+        note += ": IT IS SILENT, and silence is not OK"
+    notes = [*_others(chosen), note] if chosen["arms"] else [*_others(chosen), f"no window was judged yet; {note}"]
+    if model:
+        rows = [_feature_row(arm, feature) for arm in chosen["arms"] for feature in arm["features"]]
+        show(value, output, columns=_FEATURE_COLUMNS if rows else (), rows=rows, note="\n".join(notes))
+    else:
+        rows = [_arm_row(arm) for arm in chosen["arms"]]
+        show(value, output, columns=_ARM_COLUMNS if rows else (), rows=rows, note="\n".join(notes))
+
+
+def _report(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"at_s": float(found["at_s"]), **found}
+    except FileNotFoundError:
+        raise Failure(
+            Exit.REFUSED, f"{path} is not there: no gateway with this data directory has looked for drift yet"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(Exit.REFUSED, f"{path} cannot be read: {error}") from None
+
+
+def _of_model(report: Mapping[str, Any], key: str, model: str) -> list[Any]:
+    return [one for one in report.get(key, ()) if not model or one["model"] == model]
+
+
+def _arm_row(arm: Mapping[str, Any]) -> list[Value]:
+    worst = arm["features"][0] if arm["features"] else {}
+    judged = [worst.get("feature", ""), worst.get("statistic", ""), *_numbers(worst), worst.get("streak", "")]
+    head = [arm["model"], arm["version"], arm["arm"], arm["state"], arm["rows"], moment(int(arm["end_s"]) * 1_000_000)]
+    return [*head, *judged]
+
+
+def _feature_row(arm: Mapping[str, Any], feature: Mapping[str, Any]) -> list[Value]:
+    named = [
+        arm["version"],
+        arm["arm"],
+        feature["feature"],
+        feature["state"],
+        feature["statistic"],
+        feature["direction"],
+    ]
+    return [*named, *_numbers(feature), f"{feature['n']:.0f}", f"{feature['p']:.2g}", feature["streak"]]
+
+
+def _numbers(feature: Mapping[str, Any]) -> list[Value]:
+    return [f"{feature[key]:.3f}" if feature.get("statistic") else "" for key in ("value", "threshold")]
+
+
+def _others(chosen: Mapping[str, list[Any]]) -> list[str]:
+    """Arms, mirrors and splits in words, where there is something to say."""
+    found = []
+    for one in chosen["comparisons"]:
+        drifted = [output["feature"] for output in one["outputs"] if output["state"] in ("warn", "crit")]
+        if drifted:
+            other = one["against"]["arm"] or one["against"]["version"]
+            arm = one["arm"] or one["version"]
+            found.append(f"{one['model']}: arm {arm} answers otherwise than {other}: {', '.join(drifted)}")
+    for one in chosen["mirrors"]:
+        ratio = "no pairs" if one["agreement"] is None else f"{one['agreement']:.2%} of {one['pairs']} pairs agree"
+        found.append(f"{one['model']}: mirror {one['arm']} is {one['state']}: {ratio}")
+    for one in chosen["splits"]:
+        if one["state"] in ("warn", "crit"):
+            lost = f"{one['mismatch']:.1%} of the requests are missing somewhere"
+            found.append(f"{one['model']}: the split is {one['state']}: {lost}")
+    return found
