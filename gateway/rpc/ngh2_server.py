@@ -32,6 +32,8 @@ class Ngh2Server:
         self._identity: Identity | None = None
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
+        self._listening = asyncio.Lock()
+        self._stopping = False
         self._checks: list[asyncio.Task[None]] = []
         self._port = 0
 
@@ -73,11 +75,16 @@ class Ngh2Server:
         means that no session of the old one is resumed, whose client authority may be gone.
         """
         async for _ in identity.renewals(host.options.tls_look_s):
-            before, self._listener = self._listener, await self._listen(host, bound)
-            if before is not None:
-                before.close()
+            async with self._listening:
+                if self._stopping:
+                    return
+                before, self._listener = self._listener, await self._listen(host, bound)
+                if before is not None:
+                    await _retire(before, host.loop)
 
     async def stop(self, grace_s: float | None) -> None:
+        async with self._listening:
+            self._stopping = True  # no other listener follows
         host, listener = self._host, self._listener
         if host is None or listener is None:
             return
@@ -152,6 +159,19 @@ class Ngh2Server:
             now_ns = monotonic_ns()
             for connection in list(host.connections):
                 connection.lifetime.check(now_ns)
+
+
+async def _retire(listener: asyncio.Server, loop: asyncio.AbstractEventLoop) -> None:
+    """The listener is closed, and nobody whom it had accepted is lost.
+
+    asyncio gives a connection its transport one turn after it was accepted, and a server that is closed by then has
+    none for it. (uvloop does both at once.)
+    """
+    for listening in listener.sockets:
+        loop.remove_reader(listening.fileno())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    listener.close()
 
 
 def _report(checks: asyncio.Task[None]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 import trustme
+import uvloop
 
 from gateway.errors import InvalidArgument
 from gateway.rpc.identity import Identity, TlsFiles, check_dates, read
@@ -147,6 +148,49 @@ async def test_another_client_authority_lets_its_clients_in_and_no_others(transp
             while not await let_in(second):
                 pass
         assert not await let_in(first)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_nobody_is_turned_away_while_certificates_change(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    authority, at = trustme.CA(), place(tmp_path)
+    at.write(issued(authority))
+    serials: set[str] = set()
+
+    async def connect(server: Server) -> None:
+        for _ in range(60):
+            serials.add(await shown(server, authority))
+
+    async def renew() -> None:
+        while True:
+            at.write(issued(authority))
+            await asyncio.sleep(0.03)
+
+    async def run() -> None:
+        async with started("ngh2", at.files) as server:
+            renewing = asyncio.create_task(renew())
+            await asyncio.gather(*(connect(server) for _ in range(4)))
+            renewing.cancel()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
+    assert len(serials) > 2
+
+
+async def test_a_stop_in_the_middle_of_renewals_leaves_nobody_listening(tmp_path: Path) -> None:
+    authority, at = trustme.CA(), place(tmp_path)
+    at.write(issued(authority))
+    renewed = [issued(authority) for _ in range(20)]
+    for number in range(10):
+        server = make("ngh2", ServerOptions(reuse_port=False, tls=at.files, tls_look_s=0.001))
+        await server.start()
+        for one in renewed[number : number + 10]:
+            at.write(one)
+            await asyncio.sleep(0.001)
+        await asyncio.gather(server.stop(0), server.stop(0))
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", server.port)
 
 
 def test_files_that_are_written_one_by_one_are_no_trouble(tmp_path: Path) -> None:
