@@ -190,7 +190,7 @@ def masked_url(url: str) -> str:
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("model-repository", "models", "repository", path, "models", "Holds <model>/<version>/model.onnx."),
     Option("poll-seconds", "models", "poll_seconds", number(0, 3600), 2.0, "Look for versions this often; 0: never."),
-    Option("intra-op-threads", "models", "intra_op_threads", whole(0, 256), 0, "Threads of one run; 0: by CPUs and workers."),
+    Option("intra-op-threads", "models", "intra_op_threads", whole(0, 256), 0, "Threads of one run; 0: by CPUs."),
     Option("data-dir", "process", "data_dir", path, "data", "Holds the log, the store, the state."),
     Option("workers", "process", "workers", whole(0, 256), 0, "Worker processes; 0: one for each CPU."),
     Option("grace-seconds", "process", "grace_seconds", number(0, 3600), 10.0, "A stop waits this long for calls."),

@@ -21,7 +21,7 @@ def threads_per_session(quota: float, workers: int) -> int:
     """Intra-op threads for one session: the root of a worker's share of the quota, never less than one.
 
     The other root goes to runs at the same time: they use the cores better than one run on all of them (a convolution
-    of 5 ms took 1.05 of the CPU of a bare server, on two threads of its own 1.17), but a lone run is shorter on several.
+    of 5 ms took 1.05 of the CPU of a bare server, on two threads 1.17), but a lone run is shorter on several.
     """
     return max(1, int(sqrt(quota / max(1, workers))))
 
