@@ -23,6 +23,7 @@ from gateway.errors import InvalidArgument, Unavailable
 
 Array = npt.NDArray[Any]
 _MINUTE_US: Final = 60_000_000
+_CLAUSES: Final = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "qualify", "sample")
 # What `predictions` and `feedback` have where nothing was logged yet, so that SQL is right or wrong all the same.
 _NO_PREDICTIONS = """SELECT NULL::TIMESTAMPTZ AS ts, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
     '' AS model, '' AS version, '' AS arm, false AS is_shadow, '' AS primary_version, 0::BIGINT AS rule_rev,
@@ -322,8 +323,13 @@ class Lake:
             [(serialised,)] = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {wrapped}"]).fetchall()
         document = json.loads(serialised)
         node = document["statements"][0]["node"] if len(document.get("statements", ())) == 1 else {}
-        bare = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY" and not node["modifiers"]
-        if not bare or len(node["select_list"]) != 1 or node["select_list"][0].get("function_name") == "row":
+        bare = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
+        if (
+            not bare
+            or any(node.get(clause) for clause in _CLAUSES)
+            or len(node["select_list"]) != 1
+            or node["select_list"][0].get("function_name") == "row"
+        ):
             raise InvalidArgument(f'where {where!r} is no single condition, expected for example "f.age" > 30')
         return wrapped
 

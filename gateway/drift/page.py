@@ -13,7 +13,7 @@ from gateway.drift.figure import Point
 from gateway.drift.performance import MIN_LABELLED
 from gateway.drift.profile import Kind
 from gateway.drift.quality import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
-from gateway.drift.report import FeatureReport, PerformanceReport, Report, severity
+from gateway.drift.report import ComparisonReport, FeatureReport, PerformanceReport, Report, severity
 from gateway.drift.span import moment_text
 from gateway.drift.vectors import AUC_CRIT, AUC_WARN, MMD_P
 from gateway.drift.verdict import Rule, State
@@ -102,8 +102,7 @@ def headlines(report: Report) -> list[tuple[State, str]]:
                           f"{vector.separation.auc:.2f}, most of all by {first}."))  # fmt: skip
     found += _performance_lines(report.performance)
     if report.comparison is not None and report.comparison.state >= State.WARN:
-        a, b = report.comparison.a, report.comparison.b
-        found.append((report.comparison.state, f"Version {b} differs from version {a}."))
+        found.append((report.comparison.state, _differences(report.comparison)))
     return sorted(found, key=lambda item: severity(item[0]))
 
 
@@ -176,6 +175,22 @@ def hint(feature: FeatureReport) -> str:
                 )
             return f"PSI {number(one.value)} may be chance (p {number(one.p, 2)})"
     return ""
+
+
+def _differences(duel: ComparisonReport) -> str:
+    """What tells B from A, in a sentence."""
+    words = []
+    if duel.split is not None and duel.split.mismatch:
+        words.append("their shares of the requests are not what was meant")
+    if duel.agreement is not None and duel.agreement.state >= State.WARN:
+        words.append(f"they agree on {percent(duel.agreement.ratio)} of the same rows")
+    outputs = [gap.name for gap in duel.outputs if gap.state >= State.WARN]
+    if outputs:
+        words.append(f"outputs differ ({_listed(outputs)})")
+    worse = [_METRICS.get(change.name, change.name) for change in duel.changes if rate(change) >= State.WARN]
+    if worse:
+        words.append(f"{duel.b} is worse ({_listed(worse)})")
+    return f"Version {duel.b} against version {duel.a}: {'; '.join(words)}."
 
 
 def _performance_lines(performance: PerformanceReport | None) -> list[tuple[State, str]]:
