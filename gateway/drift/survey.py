@@ -3,7 +3,8 @@
 Memory does not grow with the rows: a slice of at most a million is read, counted and forgotten.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ _SLICE_VALUES: Final = 20_000_000
 _SLICE_ROWS: Final = 1_000_000
 _MOST_BUCKETS: Final = 62
 _WEIGHT: Final = "1 / sample_p::DOUBLE"
+_TENSOR: Final = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +45,7 @@ class Survey:
     counts: Mapping[str, Counts]
     sample: Mapping[str, Column]
     sample_us: npt.NDArray[np.int64]
+    weighted: bool = False  # some rows stand for more than themselves
 
     @property
     def worth(self) -> float:
@@ -81,7 +84,9 @@ def survey(
 ) -> Survey:
     """Counts and sample of the selection. A feature whose column the log does not have is left out.
 
-    `extra` are SQL expressions of numbers that are sampled too, by name.
+    As in the monitor, what was not logged is not missing: features that redaction hides, rows whose payload was
+    withheld, outputs that the caller did not ask for. `extra` are SQL expressions of numbers that are sampled too, by
+    name.
     """
     kinds = lake.columns(selection)
     present = [feature for feature in features if feature.column in kinds]
@@ -93,30 +98,41 @@ def survey(
     kind: type[np.float64] | type[np.int64] = np.float64 if census.sampled else np.int64
     counts: dict[str, Any] = {f.name: np.zeros((len(buckets), len(f.bins.cells)), kind) for f in present}
     kept: list[dict[str, Array]] = []
+    partly: set[str] = set()
     share = sample_rows / max(float(census.weights.sum()), 1.0)
     for bucket, stretch, rows in slices(census, buckets, len(expressions)):
         part = replace(selection, span=stretch)
         found = lake.fetch(part, expressions)
+        hidden, logged = _logged(found, {feature.column for feature in present})
+        if logged is not None:
+            found = {name: values[logged] for name, values in found.items()}
         weights = np.ma.getdata(found["~weight"]) if census.sampled else None
         for feature in present:
+            values, own = found[feature.column], weights
+            if feature.column in hidden:
+                partly.add(feature.name)
+                continue
+            if not feature.column.startswith("f.") and (absent := np.ma.getmaskarray(values)).any():
+                values, own = values[~absent], None if weights is None else weights[~absent]
             if feature.column in texts:
-                added = _count_texts(lake, part, feature, found[feature.column], weights)
+                added = _count_texts(lake, part, feature, values, own)
             else:
-                added = feature.bins.count(as_column(feature.name, found[feature.column]), weights)
+                added = feature.bins.count(as_column(feature.name, values), own)
             counts[feature.name][bucket] += added.astype(counts[feature.name].dtype)
         chance = share if weights is None else share * weights
         drawn = np.flatnonzero(rng.random(len(found["~ts"])) < chance)
         kept.append({name: values[drawn] for name, values in found.items()})
         progress(rows)
     sample = _joined(kept, expressions)
-    columns = {f.name: _sampled(f, sample[f.column], coded=f.column in texts) for f in present}
+    seen = [feature for feature in present if feature.name not in partly]
+    columns = {f.name: _sampled(f, sample[f.column], coded=f.column in texts) for f in seen}
     columns |= {name: as_column(name, sample[name]) for name in extra or {}}
     order = np.argsort(sample["~ts"], kind="stable")
     rows_of, worth = _by_bucket(census, buckets)
     return Survey(
         census.total, tuple(buckets), rows_of, worth, counts,
         {name: column.rows(order) for name, column in columns.items()},
-        np.asarray(np.ma.getdata(sample["~ts"]), np.int64)[order],
+        np.asarray(np.ma.getdata(sample["~ts"]), np.int64)[order], census.sampled,
     )  # fmt: skip
 
 
@@ -138,6 +154,22 @@ def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tupl
             held += int(rows[place])
         if held:
             yield index, Span(start, bucket.end_us), held
+
+
+def _logged(found: Mapping[str, Array], columns: Collection[str]) -> tuple[set[str], npt.NDArray[np.bool_] | None]:
+    """The inputs that redaction hides in these rows, and which rows have their payload, None for all.
+
+    Hidden are those without a value where others of their tensor have one, and all where none has one.
+    """
+    masks = {name: np.ma.getmaskarray(found[name]) for name in columns if isinstance(found[name], np.ma.MaskedArray)}
+    if not masks:
+        return set(), None
+    withheld = np.logical_and.reduce(list(masks.values())) if len(masks) == len(columns) else np.zeros(0, np.bool_)
+    inputs = [name for name in columns if name.startswith("f.")]
+    empty = {name for name in inputs if name in masks and masks[name].all()}
+    beside = {_TENSOR.sub("", name) for name in inputs if name not in empty}
+    hidden = empty if len(empty) == len(inputs) else {name for name in empty if _TENSOR.sub("", name) in beside}
+    return hidden, ~withheld if withheld.any() else None
 
 
 def _coded(feature: FeatureProfile) -> str:

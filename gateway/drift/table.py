@@ -29,9 +29,14 @@ def feature_table(
     """
     everything = profile.all_features
     totals = {feature.name: counts for feature in everything if (counts := window.total(feature.name)) is not None}
-    whole = judge(everything, totals, rule, rows=window.worth)
+    whole = judge(everything, totals, rule, rows=window.worth if window.weighted else None)
     stretches = [
-        judge(everything, {name: counts[bucket] for name, counts in window.counts.items()}, rule, rows=worth)
+        judge(
+            everything,
+            {name: counts[bucket] for name, counts in window.counts.items()},
+            rule,
+            rows=worth if window.weighted else None,
+        )
         for bucket, worth in enumerate(window.effective.tolist())
     ]
     outputs = {feature.name for feature in profile.outputs}
@@ -88,6 +93,8 @@ def _report(
     sample = window.sample.get(feature.name)
     exact = reference is not None and sample is not None and isinstance(feature.bins, NumericBins)
     note = "" if counts is not None else f"the window has no column {feature.column}"
+    if counts is not None and window.rows and not counts.sum():
+        note = "no value of it was logged: redaction hides it"
     if counts is not None and not feature.n:
         note = "the reference has no rows of it"
     known = counts if counts is not None else np.zeros(len(feature.bins.cells), np.int64)

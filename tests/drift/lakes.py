@@ -43,6 +43,7 @@ def write_rows(
     names: Sequence[str] | None = None,
     codes: Sequence[int] | None = None,
     sampling: Sampling | None = None,
+    redaction: Redaction | None = None,
 ) -> list[str]:
     """Logs and compacts one record per row; the ids of the requests. Shapes: [rows] or [rows, d] of each tensor."""
     ids = list(names) if names is not None else [f"{model}-{version}-{index}" for index in range(len(ts_us))]
@@ -50,7 +51,12 @@ def write_rows(
 
     async def go(directory: Path) -> None:
         log = PredictionLog(
-            directory, worker="w0", gateway="gw", boot=str(uuid.uuid4()), sampling=sampling, redaction=Redaction()
+            directory,
+            worker="w0",
+            gateway="gw",
+            boot=str(uuid.uuid4()),
+            sampling=sampling,
+            redaction=redaction,
         )
         stream = log.stream(model, version, arm, specs[0], specs[1], "sha256:aa", shadow_of)
         for index, moment in enumerate(ts_us.tolist()):

@@ -15,6 +15,7 @@ from gateway.drift.report import FeatureReport, Report
 from gateway.drift.span import Span
 from gateway.drift.verdict import State
 from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.records.redaction import Action, Redaction, Rule
 from gateway.records.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
@@ -305,6 +306,28 @@ def test_sampled_rows_count_for_those_that_were_not_logged(tmp_path: Path) -> No
     assert abs(by_name(report)["x"].statistics["psi"]) < 0.05
     assert report.state is State.OK
     assert "sampled" in " ".join(report.notes)
+
+
+def test_what_redaction_hides_is_not_missing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(4000, 3)).astype("<f4")
+    moments = START_US + np.arange(4000) * (DAY_US // 2000)
+    write_rows(tmp_path, moments[:2000], {"x": x[:2000]}, {"y": x[:2000, 0].copy()})
+    write_rows(
+        tmp_path, moments[2000:], {"x": x[2000:]}, {"y": x[2000:, 0].copy()}, names=[f"later-{i}" for i in range(2000)],
+        redaction=Redaction((Rule("homes", "x", Action.NULL, feature=1),)),
+    )  # fmt: skip
+    first, second = Span(START_US, START_US + DAY_US), Span(START_US + DAY_US, START_US + 2 * DAY_US)
+    with Lake(lake_of(tmp_path)) as lake:
+        made = from_window(lake, Selection("homes", first), first)
+        report = gather(Question(Selection("homes", second), 0, 0), lake, made)
+    assert report.state is State.OK
+    hidden = by_name(report)["x_1"]
+    assert hidden.state is State.INSUFFICIENT
+    assert "redaction" in hidden.note
+    [rows] = report.vectors
+    assert rows.separation is not None
+    assert {name for name, _ in rows.separation.attribution} == {"x_0", "x_2"}
 
 
 def test_too_few_rows_are_never_ok(data_dir: Path) -> None:
