@@ -15,6 +15,7 @@ _FOLDS = 5
 _FOURIER = 128
 _WIDTH_ROWS = 500
 _NEWTON_STEPS = 25
+_TOLERANCE = 1e-6  # of the loss; ranks are long settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,16 @@ def separate(
     data = np.concatenate([_checked(reference, "reference"), _checked(current, "current")]).astype(np.float64)
     is_current = np.arange(len(data)) >= len(reference)
     folds = _folds(is_current, rng)
+    space = _Space.drawn(data, rng)
+    design = space.design
     scores = np.empty(len(data))
     shuffled = np.empty((len(data), len(features)))
+    weights = np.zeros(design.shape[1])
     for fold in range(_FOLDS):
         held = folds == fold
-        model = _fit(data[~held], is_current[~held], rng, penalty)
-        scores[held] = model.score(data[held])
-        shuffled[held] = model.scores_shuffled(data[held], features, rng)
+        weights = logistic(design[~held], is_current[~held], penalty, start=weights)
+        scores[held] = design[held] @ weights
+        shuffled[held] = space.scores_shuffled(held, weights, features, rng)
     value = auc(scores, is_current)
     lost = {
         feature.name: max(value - auc(shuffled[:, index], is_current), 0.0) for index, feature in enumerate(features)
@@ -74,54 +78,60 @@ def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, f
     return max(value - error, 0.0), min(value + error, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    mean: Floats
-    scale: Floats
-    directions: Floats  # [columns, Fourier features]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Space:
+    """What the classifier sees of the rows; no label has a part in it, so all folds share it.
+
+    Shapes: `standard` [rows, columns]; `directions` [columns, Fourier features]; `phases` [Fourier features].
+    """
+
+    standard: Floats
+    directions: Floats
     phases: Floats
-    linear: Floats
-    fourier: Floats
-    bias: float
 
-    def score(self, rows: Floats) -> Floats:
-        standard = (rows - self.mean) / self.scale
-        waves = np.cos(standard @ self.directions + self.phases) * sqrt(2 / len(self.phases))
-        return np.asarray(standard @ self.linear + waves @ self.fourier + self.bias)
+    @classmethod
+    def drawn(cls, rows: Floats, rng: np.random.Generator) -> "_Space":
+        mean, scale = rows.mean(axis=0), rows.std(axis=0)
+        scale[scale < 1e-12 * np.maximum(np.abs(mean), 1.0)] = 1.0
+        standard = (rows - mean) / scale
+        some = standard[rng.permutation(len(standard))[:_WIDTH_ROWS]]
+        sigma = median_width(squared_distances(some, some)) or 1.0
+        directions = rng.normal(0.0, 1.0 / sigma, size=(rows.shape[1], _FOURIER))
+        return cls(standard, directions, rng.uniform(0.0, 2 * np.pi, _FOURIER))
 
-    def scores_shuffled(self, rows: Floats, features: Sequence[Feature], rng: np.random.Generator) -> Floats:
-        """Scores when the values of one feature come from other rows; only what they touch is computed anew.
+    @property
+    def design(self) -> Floats:
+        """Columns, Fourier features, and a constant."""
+        return np.column_stack(
+            [self.standard, self._waves(self.standard @ self.directions), np.ones(len(self.standard))]
+        )
 
-        Shapes: [rows, features].
+    def scores_shuffled(
+        self, held: npt.NDArray[np.bool_], weights: Floats, features: Sequence[Feature], rng: np.random.Generator
+    ) -> Floats:
+        """Scores of the held rows when the values of one feature come from others of them; only what they touch is
+        computed anew.
+
+        Shapes: [held rows, features].
         """
-        standard = (rows - self.mean) / self.scale
+        standard, columns = self.standard[held], self.standard.shape[1]
+        linear, fourier = weights[:columns], weights[columns:-1]
         projected = standard @ self.directions
-        linear = standard @ self.linear + self.bias
-        found = np.empty((len(rows), len(features)))
+        unmoved = standard @ linear + weights[-1]
+        found = np.empty((len(standard), len(features)))
         for index, feature in enumerate(features):
             chosen = list(feature.columns)
             own = standard[:, chosen]
-            moved = own[rng.permutation(len(rows))] - own
-            waves = np.cos(projected + moved @ self.directions[chosen] + self.phases) * sqrt(2 / len(self.phases))
-            found[:, index] = linear + moved @ self.linear[chosen] + waves @ self.fourier
+            moved = own[rng.permutation(len(own))] - own
+            waves = self._waves(projected + moved @ self.directions[chosen])
+            found[:, index] = unmoved + moved @ linear[chosen] + waves @ fourier
         return found
 
-
-def _fit(rows: Floats, is_current: npt.NDArray[np.bool_], rng: np.random.Generator, penalty: float) -> _Model:
-    mean, scale = rows.mean(axis=0), rows.std(axis=0)
-    scale[scale < 1e-12 * np.maximum(np.abs(mean), 1.0)] = 1.0
-    standard = (rows - mean) / scale
-    some = standard[rng.permutation(len(standard))[:_WIDTH_ROWS]]
-    sigma = median_width(squared_distances(some, some)) or 1.0
-    directions = rng.normal(0.0, 1.0 / sigma, size=(rows.shape[1], _FOURIER))
-    phases = rng.uniform(0.0, 2 * np.pi, _FOURIER)
-    waves = np.cos(standard @ directions + phases) * sqrt(2 / _FOURIER)
-    weights = logistic(np.column_stack([standard, waves, np.ones(len(rows))]), is_current, penalty)
-    split = rows.shape[1]
-    return _Model(mean, scale, directions, phases, weights[:split], weights[split:-1], float(weights[-1]))
+    def _waves(self, projected: Floats) -> Floats:
+        return np.asarray(np.cos(projected + self.phases) * sqrt(2 / _FOURIER), np.float64)
 
 
-def logistic(design: Floats, positive: npt.NDArray[np.bool_], penalty: float) -> Floats:
+def logistic(design: Floats, positive: npt.NDArray[np.bool_], penalty: float, *, start: Floats | None = None) -> Floats:
     """The weights of least log-loss + penalty/2 |w|², both classes weighing the same; the last column, a constant, is
     not penalised.
 
@@ -131,7 +141,7 @@ def logistic(design: Floats, positive: npt.NDArray[np.bool_], penalty: float) ->
     share = np.where(positive, 0.5 / max(target.mean(), 1e-12), 0.5 / max(1 - target.mean(), 1e-12))
     ridge = np.full(design.shape[1], penalty)
     ridge[-1] = 1e-6
-    weights = np.zeros(design.shape[1])
+    weights = np.zeros(design.shape[1]) if start is None else start
     loss = _loss(design, target, share, ridge, weights)
     for _ in range(_NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
@@ -141,7 +151,7 @@ def logistic(design: Floats, positive: npt.NDArray[np.bool_], penalty: float) ->
         size = 1.0
         while size > 1e-4 and (better := _loss(design, target, share, ridge, weights - size * step)) > loss:
             size /= 2
-        if size <= 1e-4 or loss - better < 1e-9 * max(abs(loss), 1.0):
+        if size <= 1e-4 or loss - better < _TOLERANCE * max(abs(loss), 1.0):
             return weights - size * step if size > 1e-4 else weights
         weights, loss = weights - size * step, better
     return weights

@@ -35,7 +35,7 @@ def test_the_optimiser_finds_what_scikit_learn_finds() -> None:
 
 
 def test_where_nothing_tells_rows_apart_no_warning_is_near() -> None:
-    for seed in range(5):
+    for seed in range(3):
         rng = np.random.default_rng(seed)
         found = separate(rng.normal(size=(800, 6)), rng.normal(size=(800, 6)), alone(list("abcdef")), rng=rng)
         # Held-out rows of the same kind score a little below a half: the folds lean away from each other.
