@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -161,11 +161,12 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
 
 
 class _Rows(NamedTuple):
-    """Inputs and outputs by their column in the log, and what features are called otherwise."""
+    """Inputs, outputs and embeddings by their column in the log, and what features are called otherwise."""
 
     inputs: "Mapping[str, Column]"
     outputs: "Mapping[str, Column]"
     names: Mapping[str, str]
+    embeddings: Mapping[str, Any]
 
 
 def _read(
@@ -173,17 +174,19 @@ def _read(
 ) -> _Rows:
     """The rows of a file as features of the model, which the server tells about unless it is ""."""
     from gateway.cli.replay import ask_contract, inference, replay
-    from gateway.drift.training import Tensor, match, output_columns, read_file
+    from gateway.drift.training import Matched, Tensor, match, output_columns, read_file, read_vectors
 
     found = read_file(path, columns)
     if not server:
         matched = match(found, [Tensor(tensor, "", (-1, len(found)) if len(found) > 1 else (-1,))])
-        return _Rows(matched.columns, {}, matched.names)
+        return _Rows(matched.columns, {}, matched.names, {})
     with inference(server) as stub:
         contract = ask_contract(stub, model, version)
-        matched = match(found, contract.inputs, contract.feature_names)
-        answers = replay(stub, model, version, contract, matched.columns) if replayed else {}
-    return _Rows(matched.columns, output_columns(answers), matched.names)
+        embeddings = read_vectors(path, contract.inputs)
+        alone = bool(embeddings) and not any(tensor.width for tensor in contract.inputs)
+        matched = Matched({}, {}) if alone else match(found, contract.inputs, contract.feature_names)
+        answers = replay(stub, model, version, contract, matched.columns, embeddings) if replayed else {}
+    return _Rows(matched.columns, output_columns(answers), matched.names, embeddings)
 
 
 def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], source: str) -> "Profile":
@@ -198,6 +201,7 @@ def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], sou
         source=source,
         categories=categories,
         names=rows.names,
+        embeddings=rows.embeddings,
     )
 
 
@@ -215,10 +219,20 @@ def _show_profile(profile: "Profile", output: Format) -> None:
         **_summary(profile),
         "features": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.features],
         "outputs": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.outputs],
+        "embeddings": [
+            {
+                "name": one.name,
+                "column": one.column,
+                "rows": one.rows,
+                "dimensions": len(one.centre),
+                "features": [_feature_value(feature, least_rows(feature, rule)) for feature in one.features],
+            }
+            for one in profile.embeddings
+        ],
     }
     rows = [
         [one.name, one.kind.value, _share(one), *_range(one), len(one.bins.labels), least_rows(one, rule)]
-        for one in profile.all_features
+        for one in profile.watched
     ]
     show(
         value,

@@ -61,13 +61,14 @@ def replay(
     version: str,
     contract: Contract,
     columns: Mapping[str, Column],
+    embeddings: Mapping[str, Array],
 ) -> dict[str, Array]:
     """The outputs of the version for these rows, by output, in the order of the rows.
 
     Raises: Failure (an input of the model is no column).
     """
-    rows = len(next(iter(columns.values())))
-    matrices = {tensor.name: _matrix(tensor, columns) for tensor in contract.inputs}
+    rows = [*(len(column) for column in columns.values()), *(len(vectors) for vectors in embeddings.values())][0]
+    matrices = {tensor.name: _matrix(tensor, columns, embeddings) for tensor in contract.inputs}
     size = min(contract.max_batch_size or _ROWS, _ROWS)
     answers: dict[str, list[Array]] = {}
     for start in range(0, rows, size):
@@ -83,8 +84,10 @@ def replay(
     return {name: np.concatenate(parts) for name, parts in answers.items()}
 
 
-def _matrix(tensor: Tensor, columns: Mapping[str, Column]) -> Array:
+def _matrix(tensor: Tensor, columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> Array:
     """The rows of an input, [rows, features]."""
+    if f"in.{tensor.name}" in embeddings:
+        return np.asarray(embeddings[f"in.{tensor.name}"].astype(BY_NAME[tensor.datatype].dtype))
     own = tensor.columns("f.")
     if not own or any(name not in columns for name in own):
         raise Failure(

@@ -105,7 +105,7 @@ def assess_version(
 ) -> list[ArmAssessment]:
     """The assessment of each arm of a version that had rows in its newest windows."""
     end_s = schedule.closed_s(now_s)
-    least = max((least_rows(feature, rule) for feature in profile.all_features), default=0)
+    least = max((least_rows(feature, rule) for feature in profile.watched), default=0)
     found = []
     for arm, series in sorted(book.series.items()):
         if series.last_s() <= end_s - _quiet_s(schedule):
@@ -186,14 +186,14 @@ def _assess_arm(
     rule: Rule,
 ) -> ArmAssessment:
     counts = [window_counts(book.layout, window.tally) for window in windows]
-    judged = [judge(profile.all_features, found, rule) for found in counts]
+    judged = [judge(profile.watched, found, rule) for found in counts]
     newest = windows[-1]
     shares = {
         feature.name: {
             name: hits / float(counts[-1][feature.name].sum())
             for name, hits in feature.bins.special(counts[-1][feature.name]).items()
         }
-        for feature in profile.all_features
+        for feature in profile.watched
         if feature.name in counts[-1]
     }
     history = list(series.history(newest.end_s, schedule.base_s))

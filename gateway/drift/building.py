@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy.typing as npt
 from gateway.drift.bins import Bins, build_categories, build_numeric
 from gateway.drift.calibration import calibrate
 from gateway.drift.column import Array, Column, as_column
-from gateway.drift.profile import EmbeddingProfile, FeatureProfile, Kind, Profile
+from gateway.drift.profile import EmbeddingProfile, FeatureProfile, Kind, Profile, rounded
 from gateway.errors import InvalidArgument
 
 FEW_DISTINCT: Final = 5  # numbers with no more different values than this are categories
 _COMPONENTS: Final = 16
 _SAMPLE: Final = 500
+_WATCHED: Final = 8  # components that are features of their own
 Columns = Mapping[str, npt.ArrayLike | Column]
 
 
@@ -98,31 +100,44 @@ def build_feature(
 
 
 def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
-    """Centre, principal components and some rows of an embedding, the rows evenly spaced over all.
+    """Centre, principal components and some rows of an embedding, evenly spaced over all; and the first components as
+    features.
 
+    The components are those of every other row and the features those of the rows between: on the rows that they were
+    made from, components are wider than on any others.
     Shapes: `vectors` [rows, d].
     Raises: InvalidArgument (another shape, or no row that is finite).
     """
     if vectors.ndim != 2:
         raise InvalidArgument(f"embedding {column!r} has shape {list(vectors.shape)}, expected [rows, d]")
-    whole = vectors.astype(np.float64)
-    whole = whole[np.isfinite(whole).all(axis=1)]
-    if not len(whole):
+    finite = vectors.astype(np.float64)
+    finite = finite[np.isfinite(finite).all(axis=1)]
+    if not len(finite):
         raise InvalidArgument(f"embedding {column!r} has no row of finite numbers")
-    centre = whole.mean(axis=0)
-    centred = whole - centre
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    fitted = finite[::2]
+    centre = fitted.mean(axis=0)
+    _, axes = np.linalg.eigh((fitted - centre).T @ (fitted - centre))
     components = axes[:, ::-1][:, :_COMPONENTS].T
-    chosen = np.linspace(0, len(whole) - 1, min(_SAMPLE, len(whole))).astype(np.int64)
-    sample = centred[chosen] @ components.T
-    return EmbeddingProfile(
+    chosen = np.linspace(0, len(finite) - 1, min(_SAMPLE, len(finite))).astype(np.int64)
+    sample = (finite[chosen] - centre) @ components.T
+    made = EmbeddingProfile(
         name=feature_name(column),
         column=column,
-        rows=len(whole),
-        centre=tuple(centre.tolist()),
-        components=tuple(tuple(row) for row in components.tolist()),
-        sample=tuple(tuple(row) for row in sample.tolist()),
+        rows=len(finite),
+        # In few digits, as they are stored: what is projected now and what is read back must fall into the same bins.
+        centre=tuple(rounded(value) for value in centre.tolist()),
+        components=tuple(tuple(rounded(value) for value in row) for row in components.tolist()),
+        sample=tuple(tuple(rounded(value) for value in row) for row in sample.tolist()),
     )
+    placed = made.project(finite[1::2] if len(finite) > 1 else finite)
+    numbers = [*range(min(_WATCHED, len(components))), len(components)]
+    features = [build_feature(embedded_name(made.name, n, len(components)), column, placed[:, n]) for n in numbers]
+    return replace(made, features=tuple(replace(one, kind=Kind.EMBEDDING) for one in features))
+
+
+def embedded_name(name: str, place: int, components: int) -> str:
+    """What a component of an embedding is called, counted from 1; the length beside them is called the rest."""
+    return f"{name}~{place + 1}" if place < components else f"{name}~rest"
 
 
 def feature_name(column: str) -> str:

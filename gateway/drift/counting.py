@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.agreement import Agreement, Answers, compare
+from gateway.drift.building import embedded_name
 from gateway.drift.column import Column
-from gateway.drift.profile import FeatureProfile
+from gateway.drift.profile import FeatureProfile, Kind
 from gateway.drift.windows import MINUTE_S, WEIGHT_ONE, Layout, Tally
 from gateway.records import arrow_columns
 
@@ -67,6 +68,11 @@ class Rows:
         column = Column(*found)
         return column if self.order is None else column.rows(self.order)
 
+    def vectors(self, name: str, width: int) -> npt.NDArray[np.float64] | None:
+        """The column of lists, its rows in order: [rows, width]; None if there is none."""
+        found = arrow_columns.vectors(self._table, name, width)
+        return found if found is None or self.order is None else found[self.order]
+
     def _required(self, name: str) -> Column:
         found = arrow_columns.column(self._table, name)
         if found is None:
@@ -86,7 +92,7 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
     Rows that ended in an error count as such and no more. Rows whose payload was withheld, and features that redaction
     hides, count for nothing: they are not missing values, they were not logged.
     """
-    columns = {feature.column: rows.column(feature.column) for feature in layout.features}
+    columns = _columns(rows, layout)
     withheld, hidden = _withheld(columns, len(rows.answered)), _hidden(columns)
     chosen = rows.answered if withheld is None else rows.answered & ~withheld
     complete = bool(chosen.all())
@@ -101,8 +107,8 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
         tally.sums[3:] = rows.weights[place][failed].sum(), failed.sum()
         plain = bool((weights == WEIGHT_ONE).all())
         for index, (feature, cells) in enumerate(zip(layout.features, layout.places, strict=True)):
-            column = columns[feature.column]
-            if column is not None and feature.column not in hidden:
+            column = columns[_key(feature)]
+            if column is not None and _key(feature) not in hidden:
                 own = column.rows(picked)
                 tally.counts[cells] = _counted(feature, own, None if plain else weights)
                 tally.moments[index] = _moments(feature, own, None if plain else weights)
@@ -151,8 +157,24 @@ def agreement(primaries: Rows, shadows: Rows) -> Agreement:
     return compare(ours, theirs) if ours is not None and theirs is not None else Agreement()
 
 
+def _columns(rows: Rows, layout: Layout) -> dict[str, Column | None]:
+    """The values of each feature. Those of an embedding are its vectors on the components."""
+    found = {_key(one): rows.column(one.column) for one in layout.features if one.kind is not Kind.EMBEDDING}
+    for embedding in layout.embeddings:
+        vectors = rows.vectors(embedding.column, len(embedding.centre))
+        placed = embedding.project(vectors) if vectors is not None else None
+        for place in range(len(embedding.components) + 1):
+            name = embedded_name(embedding.name, place, len(embedding.components))
+            found[name] = Column(placed[:, place], np.isnan(placed[:, place])) if placed is not None else None
+    return found
+
+
+def _key(feature: FeatureProfile) -> str:
+    return feature.name if feature.kind is Kind.EMBEDDING else feature.column
+
+
 def _counted(feature: FeatureProfile, column: Column, weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int64]:
-    if not feature.column.startswith("f.") and column.missing is not None:
+    if not feature.column.startswith(("f.", "in.")) and column.missing is not None:
         # An output that the caller did not ask for is not missing.
         present = ~column.missing
         column, weights = column.rows(present), None if weights is None else weights[present]
@@ -195,7 +217,7 @@ def _withheld(columns: Mapping[str, Column | None], rows: int) -> npt.NDArray[np
 def _hidden(columns: Mapping[str, Column | None]) -> frozenset[str]:
     """The inputs that redaction blanks out: those without a value where others of their tensor have one, and all where
     none has one, for nobody can ask without inputs."""
-    inputs = {name: column for name, column in columns.items() if column is not None and name.startswith("f.")}
+    inputs = {name: one for name, one in columns.items() if one is not None and name.startswith(("f.", "in."))}
     empty = {name for name, column in inputs.items() if column.missing is not None and column.missing.all()}
     if empty == inputs.keys():
         return frozenset(empty)

@@ -230,7 +230,7 @@ def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, Layou
     """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
     profile that has outputs."""
     found = {
-        Subject(model, f"version/{version}"): Layout(str(profile.revision), profile.all_features)
+        Subject(model, f"version/{version}"): Layout(str(profile.revision), profile.watched, profile.embeddings)
         for (model, version), profile in profiles.items()
     }
     for model in {model for model, _ in profiles}:

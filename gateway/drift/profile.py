@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.drift.bins import Bins, CategoryBins, NumericBins
-from gateway.drift.statistics import Counts
+from gateway.drift.statistics import Counts, Floats
 from gateway.errors import InvalidArgument
 
 FORMAT: Final = 1
@@ -102,6 +102,7 @@ class FeatureProfile:
 class EmbeddingProfile:
     """Rows of an embedding tensor, kept for comparisons of whole vectors.
 
+    `features` are the first components and the length of what lies beside them all, each watched like a number.
     Shapes: `centre` [d]; `components` [k][d], orthonormal rows; `sample` [rows][k], the rows on the components.
     """
 
@@ -111,6 +112,21 @@ class EmbeddingProfile:
     centre: tuple[float, ...]
     components: tuple[tuple[float, ...], ...]
     sample: tuple[tuple[float, ...], ...]
+    features: tuple[FeatureProfile, ...] = ()
+
+    def project(self, vectors: Floats) -> Floats:
+        """The vectors on the components, and last the length of what is beside them.
+
+        Shapes: [rows, d] to [rows, k + 1]; NaN where a vector is not finite.
+        """
+        components = np.array(self.components, np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            centred = vectors - np.array(self.centre, np.float64)
+            placed = centred @ components.T
+            rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (placed**2).sum(axis=1), 0.0))
+        found = np.column_stack([placed, rest])
+        found[~np.isfinite(found).all(axis=1)] = np.nan
+        return np.asarray(found, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +150,12 @@ class Profile:
     def all_features(self) -> tuple[FeatureProfile, ...]:
         """Inputs, then outputs."""
         return self.features + self.outputs
+
+    @property
+    def watched(self) -> tuple[FeatureProfile, ...]:
+        """Inputs, those made of embeddings, then outputs: what is counted while the version serves."""
+        made = tuple(feature for embedding in self.embeddings for feature in embedding.features)
+        return self.features + made + self.outputs
 
     def to_json(self) -> str:
         """The text that `from_json` reads back; NaN is written as null."""
@@ -259,6 +281,7 @@ def _embedding_json(embedding: EmbeddingProfile) -> dict[str, object]:
         "centre": _short(embedding.centre),
         "components": [_short(row) for row in embedding.components],
         "sample": [_short(row) for row in embedding.sample],
+        "features": [_feature_json(feature) for feature in embedding.features],
     }
 
 
@@ -270,11 +293,17 @@ def _embedding(item: Mapping[str, Any]) -> EmbeddingProfile:
         tuple(float(value) for value in item["centre"]),
         tuple(tuple(float(value) for value in row) for row in item["components"]),
         tuple(tuple(float(value) for value in row) for row in item["sample"]),
+        tuple(_feature(feature) for feature in item.get("features", ())),
     )
 
 
+def rounded(value: float) -> float:
+    """The value in as many digits as a profile stores of the parts of an embedding."""
+    return float(f"{value:.5g}")
+
+
 def _short(values: tuple[float, ...]) -> list[float]:
-    return [float(f"{value:.5g}") for value in values]
+    return [rounded(value) for value in values]
 
 
 def _number_json(value: float) -> float | None:

@@ -51,20 +51,18 @@ class Matched:
 def read_file(path: Path, names: Sequence[str] = ()) -> Columns:
     """The columns of a .csv, .parquet or .npz file, in its order, or those of `names` in theirs.
 
-    A matrix of an .npz file is one column for each of its own: those of X are X_0, X_1, ...
+    A matrix of an .npz file is one column for each of its own: those of X are X_0, X_1, ... One that is too wide for
+    that is left to `read_vectors`.
     Raises: InvalidArgument (the file cannot be read, or a column is not there).
     """
     if path.suffix not in (".csv", ".parquet", ".npz"):
         raise InvalidArgument(f"{str(path)!r} is no .csv, .parquet or .npz file")
     if path.suffix != ".npz":
         return {name: Column(*values) for name, values in arrow_columns.read(path, names).items()}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            loaded: dict[str, npt.NDArray[Any]] = dict(arrays)
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
     found: Columns = {}
-    for name, array in loaded.items():
+    for name, array in _arrays(path).items():
+        if array.ndim == 2 and array.shape[1] > MAX_FLAT:
+            continue
         if array.ndim == 2 and array.shape[1] > 1:
             found |= {f"{name}_{index}": as_column(name, array[:, index]) for index in range(array.shape[1])}
         else:
@@ -73,6 +71,25 @@ def read_file(path: Path, names: Sequence[str] = ()) -> Columns:
         if name not in found:
             raise InvalidArgument(f"{str(path)!r}: column {name!r} is not in it: {', '.join(found)}")
     return {name: found[name] for name in names} if names else found
+
+
+def read_vectors(path: Path, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """The embeddings among a model's inputs that an .npz file has as a matrix of the input's name, by their column in
+    the log: inputs [-1, d] that the log keeps as lists.
+
+    Raises: InvalidArgument (the file cannot be read, or a matrix has another width).
+    """
+    wanted = {one.name: one for one in inputs if len(one.shape) == 2 and one.shape[0] < 0 and not one.width}
+    if path.suffix != ".npz" or not wanted:
+        return {}
+    found = {}
+    for name, array in _arrays(path).items():
+        if name in wanted and array.ndim == 2:
+            width = wanted[name].shape[1]
+            if width >= 0 and array.shape[1] != width:
+                raise InvalidArgument(f"{str(path)!r}: {name!r} has {array.shape[1]} columns, the input has {width}")
+            found[f"in.{name}"] = array
+    return found
 
 
 def match(found: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str] = ()) -> Matched:
@@ -116,6 +133,14 @@ def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
             column = f"out.{name}" if matrix.shape[1] == 1 else f"out.{name}_{index}"
             found[column] = as_column(column, matrix[:, index])
     return {**found, **_prediction(flat)}
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
 
 
 def _prediction(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:

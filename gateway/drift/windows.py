@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.agreement import Agreement
-from gateway.drift.profile import FeatureProfile
+from gateway.drift.profile import EmbeddingProfile, FeatureProfile
 from gateway.drift.statistics import Counts, Floats, effective_rows
 
 WEIGHT_ONE: Final = 1024  # a row that stands for itself; sampled rows weigh more, in whole parts
@@ -28,10 +28,14 @@ _AGREEMENT: Final = tuple(one.name for one in fields(Agreement) if one.name != "
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the cells of each feature are in a vector of counts; `key` differs where the bins do."""
+    """Where the cells of each feature are in a vector of counts; `key` differs where the bins do.
+
+    `embeddings` are those that some of the features are made of.
+    """
 
     key: str
     features: tuple[FeatureProfile, ...]
+    embeddings: tuple[EmbeddingProfile, ...] = ()
     places: tuple[slice, ...] = field(init=False)
 
     def __post_init__(self) -> None:

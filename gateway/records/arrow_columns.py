@@ -53,9 +53,22 @@ def column(rows: pa.Table, name: str) -> Values | None:
     return Values(values.astype(np.uint8) if values.dtype.kind == "b" else values, missing, None)
 
 
-def all_null(rows: pa.Table, name: str) -> bool:
-    """Whether the column has no value at all."""
-    return bool(rows.column(name).null_count == rows.num_rows)
+def vectors(rows: pa.Table, name: str, width: int) -> npt.NDArray[np.float64] | None:
+    """The column of lists of numbers, NaN for those of another length; None if there is no such column.
+
+    Shapes: [rows, width].
+    """
+    if name not in rows.column_names or not pa.types.is_list(rows.schema.field(name).type):
+        return None
+    lists = pa.concat_arrays(rows.column(name).chunks) if rows.column(name).num_chunks else None
+    if lists is None or not (pa.types.is_floating(lists.type.value_type) or pa.types.is_integer(lists.type.value_type)):
+        return None
+    starts, ends = (np.asarray(lists.offsets)[part].astype(np.int64) for part in (slice(None, -1), slice(1, None)))
+    fitting = (ends - starts == width) & ~lists.is_null().to_numpy(zero_copy_only=False)
+    values = lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
+    found = np.full((len(lists), width), np.nan)
+    found[fitting] = values[starts[fitting][:, None] + np.arange(width)]
+    return found
 
 
 def read(path: Path, names: Collection[str] = ()) -> Mapping[str, Values]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.building import build_feature
+from gateway.drift.building import build_feature, build_profile
 from gateway.drift.counting import Arm, Rows, count
+from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.windows import WEIGHT_ONE, Layout, means
 from gateway.records.compactor import Compactor, CompactorConfig
 from gateway.records.redaction import Action, InputMode, Redaction, Rule
 from gateway.records.sampling import Sampling
+from gateway.serving.tensor import Datatype, TensorSpec
 from tests.drift.logged import BEGIN_S, HOUR_S, save_profile, watched
 from tests.records.traffic import LABEL, SCORES, X, open_log
 
@@ -116,6 +118,41 @@ async def test_batches_of_many_minutes_and_arms_in_any_order(tmp_path: Path) -> 
     (rows,) = seen(tmp_path)
     found = {(arm.arm, minute_s): tally.rows for (arm, minute_s), tally in count(rows, "1", LAYOUT).items()}
     assert found == expected
+
+
+async def test_an_embedding_is_watched_by_its_components(tmp_path: Path) -> None:
+    """Vectors of 600 numbers that live in three dimensions; at last one of those moves, and there is more noise."""
+    basis = RNG.normal(size=(3, 600))
+    reference = RNG.normal(size=(3000, 3)) @ basis + RNG.normal(size=(3000, 600)) * 0.01
+    scores = {"pred_score": RNG.uniform(size=3000)}
+    profile = build_profile("flights", "1", {}, scores, created_at=1.0, source="", embeddings={"in.e": reference})
+    ProfileFiles(tmp_path / "data").save(profile)
+    spec = TensorSpec("e", Datatype.FP32, (-1, 600))
+    for hour in range(6):
+        log = open_log(tmp_path / "wal")
+        stream = log.stream("flights", "1", "a", (spec,), (LABEL, SCORES), "d", "")
+        shift = np.array([0.0, 1.5, 0.0]) if hour > 2 else np.zeros(3)
+        vectors = (RNG.normal(size=(400, 3)) + shift) @ basis + RNG.normal(size=(400, 600)) * (
+            0.05 if hour > 2 else 0.01
+        )
+        three = np.zeros((400, 3), "<f4")
+        three[:, 0] = RNG.uniform(size=400)
+        outputs = (np.zeros(400, "<i8").tobytes(), three.tobytes())
+        at_us = (BEGIN_S + hour * HOUR_S) * 1_000_000
+        stream.append(
+            at_us, f"r{hour}", 0, "DEFAULT", 1, -1, 400, 1, 2, 3, None, (vectors.astype("<f4").tobytes(),), outputs
+        )
+        await log.close()
+        worker, _ = watched(tmp_path, hours=hour + 1)
+        worker.step()
+        worker.tend(last=True)
+        (arm,) = json.loads((tmp_path / "published" / "drift.json").read_text())["arms"]
+        alarms = {one["feature"] for one in arm["features"] if one["state"] in ("warn", "crit")}
+        if hour < 5:
+            assert alarms == set()
+    assert "in.e~rest" in alarms
+    assert alarms & {"in.e~1", "in.e~2", "in.e~3"}
+    assert "pred_score" not in alarms
 
 
 async def test_a_split_that_loses_an_arms_requests_is_an_alarm(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gateway.drift.building import build_profile
 from gateway.drift.profile import Profile
 from gateway.drift.profile_files import ProfileFiles
-from gateway.drift.training import Tensor, match, output_columns, read_file
+from gateway.drift.training import Tensor, match, output_columns, read_file, read_vectors
 from gateway.errors import InvalidArgument, NotFound
 
 X = Tensor("X", "FP32", (-1, 3))
@@ -99,6 +99,16 @@ def test_outputs_become_the_columns_of_the_log() -> None:
     assert found["pred_class"].values.tolist() == [1, 0]
     assert found["pred_score"].values.tolist() == pytest.approx([0.9, 0.8])
     assert output_columns({"p": scores})["pred_class"].values.tolist() == [1, 0]
+
+
+def test_an_input_that_is_too_wide_for_columns_is_an_embedding(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", e=np.ones((4, 700)), x=np.ones((4, 3)))
+    inputs = [Tensor("e", "FP32", (-1, 700)), Tensor("x", "FP32", (-1, 3))]
+    assert list(read_file(tmp_path / "a.npz")) == ["x_0", "x_1", "x_2"]
+    assert {name: found.shape for name, found in read_vectors(tmp_path / "a.npz", inputs).items()} == {"in.e": (4, 700)}
+    assert read_vectors(tmp_path / "a.npz", inputs[1:]) == {}
+    with pytest.raises(InvalidArgument, match="'e' has 700 columns, the input has 768"):
+        read_vectors(tmp_path / "a.npz", [Tensor("e", "FP32", (-1, 768))])
 
 
 def profile(version: str = "1") -> Profile:
