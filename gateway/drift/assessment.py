@@ -65,8 +65,7 @@ class ArmAssessment:
 
     @property
     def ranked(self) -> list[Verdict]:
-        """The verdicts by severity: state, then how far above the threshold, then name."""
-        return sorted(self.verdicts, key=lambda one: (-one.state, -_excess(one), one.feature))
+        return by_severity(self.verdicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +251,11 @@ def _quiet_s(schedule: Schedule) -> int:
 
 def _excess(verdict: Verdict) -> float:
     return abs(verdict.value) / verdict.threshold if verdict.threshold > 0 else 0.0
+
+
+def by_severity(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The worst first: by state, then by how far above the threshold, then by name."""
+    return sorted(verdicts, key=lambda one: (-one.state, -_excess(one), one.feature))
 
 
 def verdict_value(verdict: Verdict) -> dict[str, object]:

@@ -59,6 +59,7 @@ class Monitor:
         self._looked_at = self._saved_at = 0.0
         self.failures: Counter[str] = Counter()
         self.rows = 0
+        self._books: dict[Subject, Book] = {}
         self._read_profiles()
         self._books = store.recover(self._layout_of, is_done)
 
@@ -174,7 +175,7 @@ class Monitor:
             return
         self._profiles = found
         self._layouts = _layouts(found)
-        for subject in [subject for subject in getattr(self, "_books", {}) if self._layout_of(subject) is None]:
+        for subject in [subject for subject in self._books if self._layout_of(subject) is None]:
             del self._books[subject]
             self._store.forget(subject)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.drift.assessment import ArmAssessment, Comparison, Pairing, SplitAssessment, verdict_value
+from gateway.drift.assessment import ArmAssessment, Comparison, Pairing, SplitAssessment, by_severity, verdict_value
 from gateway.drift.cusum import Cusum
 from gateway.drift.verdict import State, Verdict
 from gateway.telemetry import names
@@ -19,7 +19,7 @@ from gateway.telemetry.names import MetricName
 from gateway.telemetry.published import Sample, publish
 
 PART: Final = "drift"
-MAX_FEATURES: Final = 50  # of one arm, the worst; the report has all
+MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
 MAX_ARMS: Final = 200
 _STATISTICS: Final = ("psi", "l_infinity", "vanished")
 _SHARES: Final = {
@@ -67,8 +67,9 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
     """The metrics."""
     window = window_text(window_s)
     worst = sorted(found.versions, key=lambda one: (-one.state, one.model, one.arm))
+    shown = _worst_features(found.versions)
     for arm in worst[:MAX_ARMS]:
-        yield from _arm(arm, window)
+        yield from _arm(arm, window, shown[arm.model])
     for comparison in found.arms[:MAX_ARMS]:
         labels = {"model": comparison.model, "version": comparison.arm.version, "arm": comparison.arm.arm}
         labels |= {"against": comparison.against.arm or comparison.against.version}
@@ -158,12 +159,26 @@ def window_text(window_s: int) -> str:
     return f"{window_s}s"
 
 
-def _arm(one: ArmAssessment, window: str) -> Iterator[Sample]:
+def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
+    """The features of each model that are metrics, the same for all its arms so that those can be compared."""
+    ranked: dict[str, list[Verdict]] = {}
+    for arm in arms:
+        ranked.setdefault(arm.model, []).extend(arm.verdicts)
+    found = {}
+    for model, verdicts in ranked.items():
+        names_by_rank = dict.fromkeys(one.feature for one in by_severity(verdicts))
+        found[model] = frozenset(list(names_by_rank)[:MAX_FEATURES])
+    return found
+
+
+def _arm(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sample]:
     arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
     yield Sample(names.DRIFT_ARM_STATE, {**arm, "window": window}, int(one.state))
     yield Sample(names.DRIFT_WINDOW_ROWS, {**arm, "window": window}, one.rows)
     yield Sample(names.DRIFT_WINDOW_END, {**arm, "window": window}, one.end_s)
-    for verdict in one.ranked[:MAX_FEATURES]:
+    for verdict in one.ranked:
+        if verdict.feature not in shown:
+            continue
         kind = "output" if verdict.feature in one.outputs else "input"
         labels = {**arm, "kind": kind, "feature": verdict.feature}
         yield Sample(names.DRIFT_STATE, {**labels, "window": window}, int(verdict.state))
