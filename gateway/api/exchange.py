@@ -140,7 +140,9 @@ class Exchanges:
         exchange.query = query
         exchange.raw = raw
         try:
-            own_deadline = self._shorten(exchange)
+            # As a rule the transport keeps the deadline, and it has not passed.
+            usual = exchange.deadline_ns > exchange.received_ns and not query.parameters
+            own_deadline = not usual and self._shorten(exchange)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             caller.fail(error)

@@ -9,7 +9,7 @@ import ngh2
 from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, WindowUpdated
 
 from gateway.rpc.admission import Rejection, admit
-from gateway.rpc.call import OPEN, Call
+from gateway.rpc.call import ANSWERED, GONE, OPEN, Call
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.lifetime import Lifetime
 from gateway.rpc.method import Method
@@ -156,7 +156,10 @@ class Connection(asyncio.BufferedProtocol):
                     slot = call.slot
                     if slot is not None:
                         del slot[call]
-                    call.closed()
+                    if call.state == ANSWERED and call.assembler is None and not call.held_bytes:
+                        call.state = GONE
+                    else:
+                        call.closed()
                 if self.half_open:
                     self.half_open.discard(event.stream_id)
             elif kind is TrailersReceived:

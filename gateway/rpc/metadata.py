@@ -7,6 +7,8 @@ from re import ASCII
 from re import compile as pattern
 from typing import Final, NamedTuple
 
+import ngh2
+
 from gateway.errors import InvalidArgument
 from gateway.rpc.handler import Metadata
 
@@ -21,13 +23,13 @@ class Pair(NamedTuple):
 
 
 _KEY = pattern(r"[0-9a-z_.\-]+", ASCII)
-_VALUE = pattern(r"[\x20-\x7e]*", ASCII)
 _RESERVED: Final = frozenset({b"te", b"content-type"})
 _UNRESERVED: Final = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
 _KEPT: Final = 4096
 
 # Encoded trailers of status OK by the identity of the pairs; the pairs are kept beside them so that no other tuple can
 # come to live at the same address.
+_names: dict[str, bytes] = {}  # of keys that were checked
 _kept: dict[int, tuple[Metadata, Fields]] = {}
 _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 
@@ -61,28 +63,41 @@ def encode(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
     """
     fields: list[tuple[bytes, bytes]] = []
     for key, value in metadata:
-        if not _KEY.fullmatch(key) or (key.startswith("grpc-") and key not in _UNRESERVED):
-            raise ValueError(f"metadata key {key!r} cannot be sent")
-        if key.endswith("-bin"):
+        name = _names.get(key) or _name_of(key)
+        if name[-4:] == b"-bin":
             raw = value.encode() if isinstance(value, str) else value
-            fields.append((key.encode(), b64encode(raw).rstrip(b"=")))
+            fields.append((name, b64encode(raw).rstrip(b"=")))
             continue
         text = value if isinstance(value, str) else value.decode("latin-1")
-        if not _VALUE.fullmatch(text):
+        if not (text.isascii() and text.isprintable()):
             raise ValueError(f"metadata {key!r} has characters that cannot be sent outside a -bin key")
-        fields.append((key.encode(), text.encode()))
+        fields.append((name, text.encode()))
     return tuple(fields)
 
 
+def _name_of(key: str) -> bytes:
+    if not _KEY.fullmatch(key) or (key.startswith("grpc-") and key not in _UNRESERVED):
+        raise ValueError(f"metadata key {key!r} cannot be sent")
+    if len(_names) >= _KEPT:
+        _names.clear()
+    name = _names[key] = key.encode()
+    return name
+
+
 def ok_trailers(metadata: Metadata, extra: Metadata) -> Fields:
-    """The trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object."""
+    """The trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object.
+
+    What differs with each call is never indexed: it would drive what repeats out of HPACK's table, which costs 2 us.
+    """
     entry = _kept.get(id(metadata))
     if entry is None or entry[0] is not metadata:
         if len(_kept) >= _KEPT:
             _kept.clear()
         entry = (metadata, _OK + encode(metadata))
         _kept[id(metadata)] = entry
-    return entry[1] + encode(extra) if extra else entry[1]
+    if not extra:
+        return entry[1]
+    return entry[1] + tuple([ngh2.NeverIndexedHeader(name, value) for name, value in encode(extra)])
 
 
 def percent_encoded(text: str) -> bytes:

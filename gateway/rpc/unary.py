@@ -31,7 +31,7 @@ class CallbackCall(Call):
     __slots__ = ("_callbacks", "_extra", "_trailing", "message_size")
 
     def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
-        super().__init__(connection, stream_id, method, headers)
+        Call.__init__(self, connection, stream_id, method, headers)
         self.message_size = 0
         self._trailing: Metadata = ()
         self._extra: Metadata = ()

@@ -201,7 +201,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("metrics-port", "listen", "metrics_port", whole(0, 65535), 8002, "Metrics, health; 0: any."),
     Option("transport", "listen", "transport", one_of("grpcio", "ngh2"), "ngh2", "The gRPC server."),
     Option("reflection", "listen", "reflection", switch, False, "Serve gRPC reflection."),
-    Option("feedback-token", "listen", "feedback_token", switch, False, "Answers carry a signed token for feedback."),
+    Option("feedback-token", "listen", "feedback_token", switch, True, "Answers carry a signed token for feedback."),
     Option("insecure", "listen", "insecure", switch, False, "Allow an address that other hosts can reach."),
     Option("tls-certificate", "tls", "certificate", maybe_path, None, "PEM chain that clients are shown; gRPC by TLS."),
     Option("tls-key", "tls", "key", maybe_path, None, "PEM key of that certificate, not encrypted."),

@@ -162,7 +162,7 @@ class Batcher:
             call = waiting.popleft()
             if call.answered:
                 continue
-            expiry = self._expiry(call)
+            expiry = self._expiry(call) if self._queue_limit_ns else call.deadline_ns
             if expiry and now > expiry:
                 self._queued -= 1
                 call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
@@ -181,8 +181,6 @@ class Batcher:
         return taken
 
     def _expiry(self, call: Call) -> int:
-        if not self._queue_limit_ns:
-            return call.deadline_ns
         queue_expiry = call.queued_ns + self._queue_limit_ns
         return min(queue_expiry, call.deadline_ns) if call.deadline_ns else queue_expiry
 

@@ -72,12 +72,11 @@ class Tokens:
         if kept is None:
             kept = self._remember(model, version, arm, revision)
         prefix, signing = kept
-        at_ms = self._clock() // 1_000_000
-        tail = at_ms.to_bytes(_TIME_BYTES, "big") + xxh3_64_digest(request_id.encode())
+        tail = (self._clock() // 1_000_000).to_bytes(_TIME_BYTES, "big") + xxh3_64_digest(request_id.encode())
         signature = signing.copy()
         signature.update(tail)
         # 26 bytes: 35 characters, and one of padding.
-        return prefix + b2a_base64(tail + signature.digest()).translate(_URLSAFE)[:-2].decode("ascii")
+        return prefix + b2a_base64(tail + signature.digest(), newline=False).translate(_URLSAFE)[:-1].decode("ascii")
 
     def verify(self, text: str) -> Token:
         """What the token says; it was made with this key.

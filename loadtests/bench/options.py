@@ -10,7 +10,7 @@ from loadtests.bench.models import MODELS
 
 Value = TypeVar("Value")
 
-FEATURES: Final = ("log", "route", "metrics")
+FEATURES: Final = ("log", "route", "metrics", "token")
 SYSTEMS: Final = ("gateway", "grpcio", "aio")
 
 _ABOUT: Final = """\
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     add("--systems", type=_list_of(_one_of(SYSTEMS)), metavar="A,B",
         help="of gateway, grpcio (the gateway on that transport), aio (a bare grpc.aio server)")  # fmt: skip
     add("--feature-off", type=_one_of(FEATURES), action="append", default=[], metavar="FEATURE",
-        help="pair the gateway with one without log, route or metrics; may be given several times")  # fmt: skip
+        help="pair the gateway with one without log, route, token or metrics; may be given several times")  # fmt: skip
     add("--arms", type=_one_of(("one", "both")), default="one",
         help="keys of one arm of the A/B route in each run, or of both at the same time (one)")  # fmt: skip
     add("--floor", default="", metavar="COMMAND", help="also start this server; {port} and {models} are filled in")
