@@ -61,6 +61,11 @@ def report(
     """
     if fail_on not in ("", "warn", "crit"):
         raise Failure(Exit.USAGE, f"--fail-on is {fail_on!r}, allowed are warn and crit")
+    for name, path in (("--out", out), ("--json", json_out)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise Failure(
+                Exit.USAGE, f"{name} is {str(path)!r}, but there is no folder {str(path.absolute().parent)!r}"
+            )
     now_us = -(-int(time()) // 60) * 60_000_000  # rows are counted by the minute
     try:
         with analysis():

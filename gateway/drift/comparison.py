@@ -99,3 +99,16 @@ def paired_loss(loss_a: Floats, loss_b: Floats, *, rng: np.random.Generator, dra
     drawn = rng.multinomial(len(gaps), sizes / len(gaps), size=draws) @ means / len(gaps)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return PairedLoss(float(gaps.mean()), float(low), float(high), len(gaps))
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """The rank correlation of two scores of the same rows, equal scores sharing a rank; NaN where one never varies."""
+    ranks = [_ranks(values) for values in (first, second)]
+    centred = [values - values.mean() for values in ranks]
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum()) / scale if scale > 0 else float("nan")
+
+
+def _ranks(values: Floats) -> Floats:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places], np.float64)

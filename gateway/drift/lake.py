@@ -184,7 +184,7 @@ class Lake:
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         if not self._files(selection):
             return {name: np.zeros(0) for name in expressions}
-        drawn = f" WHERE hash(request_hash, row_index) < {int(share * 2**64)}::UBIGINT" if share < 1 else ""
+        drawn = f" WHERE {_drawn(share)}" if share < 1 else ""
         return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{drawn}").fetchnumpy())
 
     def tally(
@@ -200,16 +200,18 @@ class Lake:
         ).fetchall()
         return [value for value, _ in found], np.array([weight for _, weight in found], np.float64)
 
-    def labelled(self, selection: Selection, expressions: Mapping[str, str]) -> dict[str, Array]:
-        """The rows of the selection that have a label, with columns of `p` (the row) and `l` (its last label)."""
+    def labelled(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
+        """The rows of the selection that have a label, with columns of `p` (the row) and `l` (its last label). Where
+        `share` is below 1, that share of them, always the same ones."""
         if not self._files(selection) or not self._join_labels(selection.model):
             return {name: np.zeros(0) for name in expressions}
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
+        drawn = f" AND {_drawn(share, 'p.')}" if share < 1 else ""
         return dict(
             self._execute(
                 f"""SELECT {listed} FROM {self._source(selection)} AS p JOIN last_labels AS l
                 ON p.request_hash = l.request_hash AND p.row_index = l.row_index
-                WHERE l.label_num IS NOT NULL OR l.label_text IS NOT NULL"""
+                WHERE (l.label_num IS NOT NULL OR l.label_text IS NOT NULL){drawn}"""
             ).fetchnumpy()
         )
 
@@ -351,6 +353,10 @@ def text(value: str) -> str:
 def _read(files: Sequence[LakeFile], *, union: bool) -> str:
     listed = ", ".join(text(file.pattern) for file in files)
     return f"read_parquet([{listed}], union_by_name = {str(union).lower()}, hive_partitioning = false)"
+
+
+def _drawn(share: float, prefix: str = "") -> str:
+    return f"hash({prefix}request_hash, {prefix}row_index) < {int(share * 2**64)}::UBIGINT"
 
 
 def _is_nested(kind: str) -> bool:

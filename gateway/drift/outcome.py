@@ -18,6 +18,7 @@ from gateway.errors import InvalidArgument
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
+MOST_LABELLED: Final = 2_000_000
 _MOST_CLASSES: Final = 200
 _SUM_TOLERANCE: Final = 0.02
 
@@ -67,7 +68,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """Rows with a label: what was answered and what came true. Units: `moments_us` since the epoch, `delays_s`."""
+    """Rows with a label: what was answered and what came true. Units: `moments_us` since the epoch, `delays_s`.
+
+    `total` is how many rows have a label, of which these may be a part, drawn evenly.
+    """
 
     answers: Answers
     actual: Floats
@@ -75,6 +79,7 @@ class Labelled:
     moments_us: Integers
     delays_s: Floats
     classes: tuple[str, ...] = ()
+    total: int = 0
 
     def __len__(self) -> int:
         return len(self.actual)
@@ -106,9 +111,10 @@ def find_outputs(kinds: Mapping[str, str]) -> Outputs:
 
 
 def read_labelled(
-    lake: Lake, selection: Selection, outputs: Outputs, *, classes: Sequence[str] = ()
+    lake: Lake, selection: Selection, outputs: Outputs, *, classes: Sequence[str] = (), most: int = MOST_LABELLED
 ) -> Labelled | None:
-    """The labelled rows of the selection, by time; None where there is none.
+    """The labelled rows of the selection, by time, or about `most` of them where there are more; None where there is
+    none.
 
     `classes` name the classes 0, 1, 2, ... where labels are texts and answers numbers.
     Raises: InvalidArgument (labels and answers that cannot be compared).
@@ -123,9 +129,10 @@ def read_labelled(
     }
     if outputs.said:
         expressions["said"] = coded.format(f"p.{quoted(outputs.said)}")
-    found = lake.labelled(selection, expressions)
-    if not len(found["label"]):
+    total = int(lake.labelled(selection, {"rows": "count(*)"})["rows"].sum())
+    if not total:
         return None
+    found = lake.labelled(selection, expressions, share=min(most / total, 1.0))
     actual = _numbers(found["label"])
     known = np.isfinite(actual)
     if not known.any():
@@ -138,7 +145,7 @@ def read_labelled(
     order = order[np.argsort(moments, kind="stable")]
     return Labelled(
         answers.rows(order), actual[order], _numbers(found["weight"])[order],
-        _numbers(found["ts"])[order].astype(np.int64), _numbers(found["delay"])[order], names,
+        _numbers(found["ts"])[order].astype(np.int64), _numbers(found["delay"])[order], names, total,
     )  # fmt: skip
 
 
@@ -176,6 +183,7 @@ def labelled_columns(
         np.zeros(len(order), np.int64),
         np.zeros(len(order)),
         names,
+        len(order),
     )
 
 

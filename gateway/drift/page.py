@@ -182,6 +182,8 @@ def _differences(duel: ComparisonReport) -> str:
     words = []
     if duel.split is not None and duel.split.mismatch:
         words.append("their shares of the requests are not what was meant")
+    if duel.buckets is not None and duel.buckets.state >= State.WARN:
+        words.append(f"{percent(duel.buckets.mismatch)} of the requests are not in the buckets where they should be")
     if duel.agreement is not None and duel.agreement.state >= State.WARN:
         words.append(f"they agree on {percent(duel.agreement.ratio)} of the same rows")
     outputs = [gap.name for gap in duel.outputs if gap.state >= State.WARN]

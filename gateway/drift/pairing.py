@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift import statistics
-from gateway.drift.agreement import Agreement, Answers, compare
-from gateway.drift.comparison import McNemar, PairedLoss, SplitTest, mcnemar, paired_loss, split_test
+from gateway.drift.agreement import Answers, compare
+from gateway.drift.comparison import McNemar, PairedLoss, SplitTest, mcnemar, paired_loss, spearman, split_test
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.outcome import Labelled, Outputs, Task, read_labelled
 from gateway.drift.performance import Change
@@ -18,7 +18,8 @@ from gateway.drift.profile import Profile
 from gateway.drift.quality import rate
 from gateway.drift.report import ComparisonReport, OutputGap
 from gateway.drift.significance import benjamini_hochberg, chi2_test
-from gateway.drift.statistics import Counts
+from gateway.drift.split import BUCKETS, NARROW, SplitVerdict, judge_split
+from gateway.drift.statistics import Counts, Floats
 from gateway.drift.survey import Survey, survey
 from gateway.drift.verdict import Rule, State
 from gateway.errors import InvalidArgument
@@ -52,18 +53,22 @@ def compare_versions(
     if first is not None and second is not None and first.answers.task is second.answers.task:
         changes = compare_metrics(first.outcomes(), second.outcomes(), rng=rng)
     split = _split(lake, selection, versions, shares) if shares else None
+    buckets = _buckets(lake, selection)
     if not split and not sides[1].shadow:
-        notes.append("whether the split is as meant was not tested: --split says what was meant")
-    agreement, test, loss = _paired(lake, selection, versions, first or second, rng)
+        notes.append("whether the shares are those that were meant was not tested: --split says what was meant")
+    joined = _paired(lake, selection, versions)
+    agreement = compare(*(_answers(joined, side) for side in ("a", "b"))) if joined else None
+    test, loss = _labelled_pairs(joined, first or second, rng) if joined else (None, None)
     state = max(
         [gap.state for gap in gaps]
         + [rate(change) for change in changes]
         + [agreement.state if agreement else State.INSUFFICIENT]
         + [State.CRIT if split and split.mismatch else State.INSUFFICIENT]
+        + [buckets.state if buckets else State.INSUFFICIENT]
     )
     return ComparisonReport(
         versions[0], versions[1], surveys[0].rows, surveys[1].rows, state, gaps, changes, split, agreement, test, loss,
-        tuple(notes),
+        _rank_correlation(joined), buckets, tuple(notes),
     )  # fmt: skip
 
 
@@ -122,33 +127,41 @@ def _split(
         raise InvalidArgument(f"split: {error}") from None
 
 
-def _paired(
-    lake: Lake, selection: Selection, versions: tuple[str, str], like: Labelled | None, rng: np.random.Generator
-) -> tuple[Agreement | None, McNemar | None, PairedLoss | None]:
-    """The rows that both ran, whichever of them answered."""
+def _buckets(lake: Lake, selection: Selection) -> SplitVerdict | None:
+    """Whether all requests of the model that a split decided fall evenly on its buckets; None where there were none."""
+    every = Selection(selection.model, selection.span, where="row_index = 0 AND reason = 'SPLIT' AND bucket >= 0")
+    if "bucket" not in lake.columns(every):
+        return None
+    width = BUCKETS // NARROW
+    found = lake.fetch(every, {"place": f"bucket // {width}"})["place"]
+    counts = np.bincount(np.ma.getdata(found).astype(np.int64), minlength=NARROW)
+    return judge_split(counts.astype(np.float64)) if len(found) else None
+
+
+def _paired(lake: Lake, selection: Selection, versions: tuple[str, str]) -> dict[str, Floats]:
+    """Classes, scores and labels of the rows that both ran, whichever of them answered; empty where there are none."""
     parts: list[dict[str, Array]] = []
-    expressions = {
-        "a_class": "a.pred_class", "b_class": "b.pred_class", "a_score": "a.pred_score", "b_score": "b.pred_score",
-        "label": "l.label_num",
-    }  # fmt: skip
-    for primary, shadow in ((0, 1), (1, 0)):
-        ours = replace(selection, versions=(versions[primary],), shadow=False)
-        theirs = replace(selection, versions=(versions[shadow],), shadow=True)
-        named = expressions
-        if primary == 1:
-            swap = str.maketrans("ab", "ba")
-            named = {
-                name: text if name == "label" else text[0].translate(swap) + text[1:]
-                for name, text in expressions.items()
-            }
-        found = lake.paired(ours, theirs, named)
-        if len(found["a_class"]):
+    for ours, theirs, a, b in ((0, 1, "a", "b"), (1, 0, "b", "a")):
+        primary = replace(selection, versions=(versions[ours],), shadow=False)
+        copies = replace(selection, versions=(versions[theirs],), shadow=True)
+        found = lake.paired(
+            primary,
+            copies,
+            {
+                f"{a}_class": "a.pred_class", f"{b}_class": "b.pred_class", f"{a}_score": "a.pred_score",
+                f"{b}_score": "b.pred_score", "label": "l.label_num",
+            },
+        )  # fmt: skip
+        if len(found["label"]):
             parts.append(found)
-    if not parts:
-        return None, None, None
-    joined = {name: np.concatenate([_numbers(part[name]) for part in parts]) for name in expressions}
-    sides = [_answers(joined, side) for side in ("a", "b")]
-    return (compare(sides[0], sides[1]), *_labelled_pairs(joined, like, rng))
+    return {name: np.concatenate([_numbers(part[name]) for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _rank_correlation(joined: Mapping[str, Floats]) -> float | None:
+    if not joined:
+        return None
+    known = np.isfinite(joined["a_score"]) & np.isfinite(joined["b_score"])
+    return spearman(joined["a_score"][known], joined["b_score"][known]) if known.any() else None
 
 
 def _labelled_pairs(

@@ -57,11 +57,14 @@ def judge_performance(
         except ValueError as error:
             notes.append(f"no estimate without labels: {error}")
     if reference is None:
-        notes.append("the reference has no labelled rows: metrics are not compared, and nothing is estimated")
+        notes.append(
+            "the reference has no labelled rows: metrics are not compared, and nothing is estimated; "
+            "--labelled names a window that has some"
+        )
     return PerformanceReport(
         task=str(known.answers.task),
         state=_state(labelled, changes, was, estimated),
-        labelled=len(labelled) if labelled is not None else 0,
+        labelled=labelled.total if labelled is not None else 0,
         rows=rows,
         delays_s=delay_quantiles(labelled.delays_s) if labelled is not None else {},
         metrics=metrics,

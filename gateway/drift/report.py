@@ -16,6 +16,7 @@ from gateway.drift.domain_classifier import Separation
 from gateway.drift.mmd import Mmd
 from gateway.drift.performance import Change, Metric
 from gateway.drift.span import Span, moment_text
+from gateway.drift.split import SplitVerdict
 from gateway.drift.verdict import State, Verdict
 
 FORMAT: Final = 1
@@ -114,7 +115,11 @@ class OutputGap:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonReport:
-    """Version B against version A."""
+    """Version B against version A.
+
+    `split` tests the shares that the operator says were meant, `buckets` whether the model's requests fall evenly on
+    the buckets of its split, whatever the shares; `rank_correlation` is Spearman's of the scores of the same rows.
+    """
 
     a: str
     b: str
@@ -127,6 +132,8 @@ class ComparisonReport:
     agreement: Agreement | None  # on the same rows
     mcnemar: McNemar | None
     loss: PairedLoss | None
+    rank_correlation: float | None
+    buckets: SplitVerdict | None
     notes: tuple[str, ...] = ()
 
 

@@ -21,13 +21,13 @@ from gateway.drift.statistics import Counts
 from gateway.drift.verdict import State
 
 BUCKETS: Final = 1_000_000
-_NARROW: Final = 200
+NARROW: Final = 200
 _WIDE: Final = 20
 LEAST_REQUESTS: Final = 2000
 WARN: Final = 0.02  # share of requests that are not where they should be
 CRIT: Final = 0.05
 ALPHA: Final = 0.001
-NOTHING: Final = np.zeros(_NARROW + 6)  # the cells of a window without requests
+NOTHING: Final = np.zeros(NARROW + 6)  # the cells of a window without requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SplitVerdict:
 
 def bucket_feature() -> FeatureProfile:
     """The bucket as a feature with even bins."""
-    width = BUCKETS // _NARROW
+    width = BUCKETS // NARROW
     bins = NumericBins(tuple(float(edge) for edge in range(width, BUCKETS, width)), (), 0.0, BUCKETS - 1.0)
     zeros, mean = (0,) * len(bins.cells), (BUCKETS - 1) / 2.0
     return FeatureProfile(
@@ -52,7 +52,7 @@ def bucket_feature() -> FeatureProfile:
 
 def narrow_counts(counts: Counts) -> npt.NDArray[np.float64]:
     """The requests in each narrow stretch, of the counts of the feature's cells. Shapes: [200]."""
-    return np.asarray(counts[1 : _NARROW + 1], np.float64)
+    return np.asarray(counts[1 : NARROW + 1], np.float64)
 
 
 def confirm_split(windows: Sequence[SplitVerdict], confirmations: int) -> SplitVerdict:
@@ -84,7 +84,7 @@ def judge_split(narrow: npt.NDArray[np.float64]) -> SplitVerdict:
     sums = wide.sum(axis=1)
     mismatch = float(np.abs(sums / requests - 1.0 / _WIDE).sum() / 2.0)
     # Even perfect hashing leaves the variance of counting.
-    noise = max(within, requests / _NARROW)
+    noise = max(within, requests / NARROW)
     p = chi2_tail((_WIDE - 1) * between / noise, _WIDE - 1)
     # What the noise alone moves, of which the mismatch is cleared.
     mismatch = max(mismatch - math.sqrt(_WIDE * per_wide * noise / (2.0 * math.pi)) * math.sqrt(_WIDE) / requests, 0.0)

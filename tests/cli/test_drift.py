@@ -106,7 +106,7 @@ def test_rows_of_a_file_are_a_reference(data_dir: Path, tmp_path: Path) -> None:
         (("--window", "2026-10-05", "--fail-on", "ever"), 2, "--fail-on"),
         (("--window", "2025-01-01", "--reference", "profile"), 1, "no logged rows"),
         (("--window", "2026-10-05", "--versions", "1,2", "--split", "1=1,3=1"), 2, "split"),
-        (("--window", "2026-10-05", "--out", "/no/such/folder/x.html"), 1, "No such file"),
+        (("--window", "2026-10-05", "--out", "/no/such/folder/x.html"), 2, "no folder '/no/such/folder'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_with_the_right_code(

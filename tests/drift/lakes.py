@@ -64,7 +64,8 @@ def write_rows(
             sent = [_row(values, index) for values in inputs.values()]
             shapes = [tensor.shape for tensor in sent]
             got = [] if code else [_row(values, index) for values in outputs.values()]
-            stream.append(moment, ids[index], code, "SPLIT", 3, index % 1_000_000, 1, 5, 7, 20, shapes, sent, got)
+            bucket = index * 618_033 % 1_000_000  # spread evenly
+            stream.append(moment, ids[index], code, "SPLIT", 3, bucket, 1, 5, 7, 20, shapes, sent, got)
             if index % 50_000 == 49_999:
                 await log.flush()
         await log.close()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gateway.drift.comparison import mcnemar, paired_loss, split_test
+from gateway.drift.comparison import mcnemar, paired_loss, spearman, split_test
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=6), st.data())
@@ -65,3 +65,13 @@ def test_paired_loss_is_the_mean_difference(rows: int, seed: int) -> None:
 def test_paired_loss_needs_rows() -> None:
     with pytest.raises(ValueError, match="at least one"):
         paired_loss(np.array([]), np.array([]), rng=np.random.default_rng(0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=60))
+def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    first, second = np.array(pairs, float).T
+    found = spearman(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(stats.spearmanr(first, second).statistic)

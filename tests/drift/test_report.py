@@ -167,6 +167,9 @@ def test_two_versions_are_compared_on_the_same_rows_and_on_their_own(data_dir: P
     assert duel.split is not None
     assert duel.split.mismatch  # 4 % of the window, not 20 %
     assert duel.split.observed == {"1": 4000, "2": 160}
+    assert duel.buckets is not None
+    assert (duel.buckets.state, duel.buckets.requests) == (State.OK, 4160)
+    assert duel.rank_correlation == pytest.approx(1.0)
     assert duel.state is State.CRIT
 
 
