@@ -21,6 +21,7 @@ from gateway.drift.windows import DAY_S, Layout, Tally, agreement_vector
 from gateway.errors import GatewayError
 
 _LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
+_PUBLISH_S: Final = 15.0  # where nothing is new: it says that somebody looks
 _SAVE_S: Final = 60.0
 _SILENT_S: Final = 60 * DAY_S
 _ARMS: Final = "arms"
@@ -56,7 +57,7 @@ class Monitor:
         self._pending: dict[str, list[Part]] = {}
         self._found: dict[Subject, Any] = {}
         self._closed_s = 0
-        self._looked_at = self._saved_at = 0.0
+        self._looked_at = self._published_at = self._saved_at = 0.0
         self.failures: Counter[str] = Counter()
         self.rows = 0
         self._books: dict[Subject, Book] = {}
@@ -106,8 +107,9 @@ class Monitor:
         if last or not 0 <= now_s - self._looked_at < _LOOK_S:
             self._looked_at = now_s
             self._read_profiles()
-            self._assess(now_s)
-            self._publish(now_s)
+            if self._assess(now_s) or last or not 0 <= now_s - self._published_at < _PUBLISH_S:
+                self._published_at = now_s
+                self._publish(now_s)
         if last or not 0 <= now_s - self._saved_at < _SAVE_S:
             self._saved_at = now_s
             self._save(now_s)
@@ -179,7 +181,9 @@ class Monitor:
             del self._books[subject]
             self._store.forget(subject)
 
-    def _assess(self, now_s: float) -> None:
+    def _assess(self, now_s: float) -> bool:
+        """Whether there was anything new to say."""
+        news = False
         closed_s = self._schedule.closed_s(now_s)
         for subject in [subject for subject in self._found if subject not in self._books]:
             del self._found[subject]
@@ -187,11 +191,13 @@ class Monitor:
             if closed_s == self._closed_s and book.oldest_s >= closed_s and subject in self._found:
                 continue
             book.oldest_s = float("inf")
+            news = True
             try:
                 self._found[subject] = self._assessed(subject, book, now_s)
             except _NOT_COUNTED:
                 self.failures["assess"] += 1
         self._closed_s = closed_s
+        return news
 
     def _assessed(self, subject: Subject, book: Book, now_s: float) -> list[Any]:
         if subject.name == _PAIRS:

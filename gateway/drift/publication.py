@@ -20,7 +20,8 @@ from gateway.telemetry.published import Sample, publish
 
 PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
-MAX_ARMS: Final = 200
+MAX_SAMPLES: Final = 30_000  # of features of all arms, the worst arms first: about 5 MB
+MAX_ARMS: Final = 1000  # with their state alone where there is no more room
 _STATISTICS: Final = ("psi", "l_infinity", "vanished")
 _SHARES: Final = {
     "missing": names.DRIFT_MISSING,
@@ -68,8 +69,13 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
     window = window_text(window_s)
     worst = sorted(found.versions, key=lambda one: (-one.state, one.model, one.arm))
     shown = _worst_features(found.versions)
+    room = MAX_SAMPLES
     for arm in worst[:MAX_ARMS]:
-        yield from _arm(arm, window, shown[arm.model])
+        yield from _whole(arm, window)
+        of_features = list(_features(arm, window, shown[arm.model])) if room > 0 else []
+        if len(of_features) <= room:
+            yield from of_features
+        room -= len(of_features)
     for comparison in found.arms[:MAX_ARMS]:
         labels = {"model": comparison.model, "version": comparison.arm.version, "arm": comparison.arm.arm}
         labels |= {"against": comparison.against.arm or comparison.against.version}
@@ -171,11 +177,18 @@ def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _arm(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sample]:
+def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
+    """The metrics of an arm as a whole."""
     arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
     yield Sample(names.DRIFT_ARM_STATE, {**arm, "window": window}, int(one.state))
     yield Sample(names.DRIFT_WINDOW_ROWS, {**arm, "window": window}, one.rows)
     yield Sample(names.DRIFT_WINDOW_END, {**arm, "window": window}, one.end_s)
+    yield from _cusum(names.DRIFT_CUSUM, arm, "score", one.score)
+    yield from _cusum(names.DRIFT_CUSUM, arm, "error", one.errors)
+
+
+def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sample]:
+    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
     for verdict in one.ranked:
         if verdict.feature not in shown:
             continue
@@ -190,8 +203,6 @@ def _arm(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sam
         yield from (Sample(metric, labels, shares[name]) for name, metric in _SHARES.items() if name in shares)
         if kind == "output" and verdict.feature in one.means:
             yield Sample(names.PREDICTION_MEAN, {**arm, "feature": verdict.feature}, one.means[verdict.feature])
-    yield from _cusum(names.DRIFT_CUSUM, arm, "score", one.score)
-    yield from _cusum(names.DRIFT_CUSUM, arm, "error", one.errors)
 
 
 def _cusum(metric: MetricName, arm: Mapping[str, str], signal: str, found: Cusum | None) -> Iterator[Sample]:
