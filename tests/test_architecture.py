@@ -41,7 +41,19 @@ ONLY = {
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},
 }
-PURE = ("decide", "decision", "document", "snapshot", "compiled", "table", "route", "match", "key", "strategy")
+PURE = (
+    "decide",
+    "decision",
+    "document",
+    "snapshot",
+    "compiled",
+    "table",
+    "route",
+    "match",
+    "key",
+    "strategy",
+    "log_policy",
+)
 # Statistics and the decision: values in, values out, and of the gateway only each other and the errors.
 PURE_DRIFT = (
     *("statistics", "significance", "column", "bins", "profile", "calibration", "verdict", "cusum", "agreement"),
@@ -178,6 +190,17 @@ def test_a_worker_never_loads_pyarrow() -> None:
 
 def test_the_control_process_loads_neither_models_nor_transports() -> None:
     assert not loaded("import gateway.runtime.control") & {"grpc", "onnxruntime", "numpy", "pyarrow"}
+
+
+@pytest.mark.parametrize(
+    "process", ["worker", "control", "supervisor"], ids=lambda process: f"gateway.runtime.{process}"
+)
+def test_no_serving_process_loads_what_reports_need(process: str) -> None:
+    assert not loaded(f"import gateway.runtime.{process}") & {"duckdb", "scipy", "jinja2"}
+
+
+def test_the_command_line_loads_analysis_only_where_it_is_asked_for() -> None:
+    assert not loaded("import gateway.cli.app") & {"duckdb", "scipy", "jinja2", "numpy", "pyarrow"}
 
 
 def test_loaders_know_nothing_of_the_gateway() -> None:

@@ -4,7 +4,6 @@ The only module that imports duckdb. A connection reads the lake and nothing els
 checked to be one query (or one condition) before it runs, so it can write nothing either.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,29 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.lake_files import LakeFile, by_schema, feedback_files, prediction_files
+from gateway.drift.lake_sql import (
+    LABELS,
+    NO_FEEDBACK,
+    NO_LABELS,
+    NO_PREDICTIONS,
+    drawn,
+    is_condition,
+    quoted,
+    read_files,
+    text,
+    union,
+)
 from gateway.drift.span import Span
 from gateway.errors import InvalidArgument, Unavailable
 
 Array = npt.NDArray[Any]
 _MINUTE_US: Final = 60_000_000
-_CLAUSES: Final = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "qualify", "sample")
-# What `predictions` and `feedback` have where nothing was logged yet, so that SQL is right or wrong all the same.
-_NO_PREDICTIONS = """SELECT NULL::TIMESTAMPTZ AS ts, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
-    '' AS model, '' AS version, '' AS arm, false AS is_shadow, '' AS primary_version, 0::BIGINT AS rule_rev,
-    '' AS reason, 0::SMALLINT AS status, 0 AS total_us, 1::FLOAT AS sample_p, 0 AS pred_class, 0::FLOAT AS pred_score
-    WHERE false"""
-_NO_FEEDBACK = """SELECT '' AS model, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
-    0::DOUBLE AS label_num, '' AS label_text, 0::DOUBLE AS reward, NULL::TIMESTAMPTZ AS label_ts,
-    NULL::TIMESTAMPTZ AS received_ts, '' AS source, 0::BIGINT AS record WHERE false"""
-_NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
-# Label and reward are two facts: each holds from the last feedback that states it, of a call's the last by its number.
-# A label is taken whole: `arg_max` of its parts would pass over those that are null.
-_LABELS = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SELECT model, request_hash, row_index,
-    arg_max({'label_num': label_num, 'label_text': label_text}, (label_ts, received_ts, record))
-        FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label,
-    arg_max(reward, (label_ts, received_ts, record)) FILTER (reward IS NOT NULL) AS reward,
-    max(label_ts) AS label_ts, min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
-    FROM feedback GROUP BY model, request_hash, row_index)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,7 @@ class Lake:
         """
         self._check_query(sql)
         files = prediction_files(self._directory, model=model or None)
-        self._view("predictions", self._union(files) if files else _NO_PREDICTIONS)
+        self._view("predictions", self._union(files) if files else NO_PREDICTIONS)
         self._view_feedback(model or None)
         with _told():
             cursor = self._connection.execute(sql)
@@ -184,8 +177,8 @@ class Lake:
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         if not self._files(selection):
             return {name: np.zeros(0) for name in expressions}
-        drawn = f" WHERE {_drawn(share)}" if share < 1 else ""
-        return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{drawn}").fetchnumpy())
+        part = f" WHERE {drawn(share)}" if share < 1 else ""
+        return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{part}").fetchnumpy())
 
     def tally(
         self, selection: Selection, column: str, *, beside: Sequence[str] = ()
@@ -206,12 +199,12 @@ class Lake:
         if not self._files(selection) or not self._join_labels(selection.model):
             return {name: np.zeros(0) for name in expressions}
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
-        drawn = f" AND {_drawn(share, 'p.')}" if share < 1 else ""
+        part = f" AND {drawn(share, 'p.')}" if share < 1 else ""
         return dict(
             self._execute(
                 f"""SELECT {listed} FROM {self._source(selection)} AS p JOIN last_labels AS l
                 ON p.request_hash = l.request_hash AND p.row_index = l.row_index
-                WHERE (l.label_num IS NOT NULL OR l.label_text IS NOT NULL){drawn}"""
+                WHERE (l.label_num IS NOT NULL OR l.label_text IS NOT NULL){part}"""
             ).fetchnumpy()
         )
 
@@ -226,7 +219,7 @@ class Lake:
         """The rows of the same request that both selections hold, with columns of `a`, `b` and `l`, the last label."""
         if not self._files(primary) or not self._files(other):
             return {name: np.zeros(0) for name in expressions}
-        labels = "last_labels" if self._join_labels(primary.model) else f"({_NO_LABELS})"
+        labels = "last_labels" if self._join_labels(primary.model) else f"({NO_LABELS})"
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
         return dict(
             self._execute(
@@ -259,18 +252,7 @@ class Lake:
     def _union(self, files: Sequence[LakeFile]) -> str:
         """A query of all rows of the files. A column that is a list here and a number there is text in all."""
         groups = by_schema(files)
-        schemas = [self._schema(group) for group in groups]
-        kinds: dict[str, set[str]] = {}
-        for schema, _ in schemas:
-            for name, kind in schema.items():
-                kinds.setdefault(name, set()).add(kind)
-        clashing = {name for name, found in kinds.items() if len(found) > 1 and any(_is_nested(kind) for kind in found)}
-        parts = []
-        for group, (schema, differ) in zip(groups, schemas, strict=True):
-            replaced = [f"{quoted(name)}::VARCHAR AS {quoted(name)}" for name in schema if name in clashing]
-            star = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
-            parts.append(f"SELECT {star} FROM {_read(group, union=differ)}")
-        return " UNION ALL BY NAME ".join(parts)
+        return union([(group, *self._schema(group)) for group in groups])
 
     def _schema(self, group: Sequence[LakeFile]) -> tuple[dict[str, str], bool]:
         """The columns of files of one shape, and whether the oldest and the newest differ (another release wrote)."""
@@ -280,7 +262,7 @@ class Lake:
 
     def _columns_of(self, file: LakeFile) -> dict[str, str]:
         if file.pattern not in self._described:
-            rows = self._execute(f"DESCRIBE SELECT * FROM {_read([file], union=False)}").fetchall()
+            rows = self._execute(f"DESCRIBE SELECT * FROM {read_files([file], union=False)}").fetchall()
             self._described[file.pattern] = {name: kind for name, kind, *_ in rows}
         return self._described[file.pattern]
 
@@ -300,8 +282,8 @@ class Lake:
 
     def _view_feedback(self, model: str | None) -> None:
         files = feedback_files(self._directory, model=model)
-        self._view("feedback", self._union(files) if files else _NO_FEEDBACK)
-        self._view("labels", _LABELS)
+        self._view("feedback", self._union(files) if files else NO_FEEDBACK)
+        self._view("labels", LABELS)
 
     def _check_query(self, sql: str, prefix: str = "") -> None:
         with _told(prefix):
@@ -323,44 +305,13 @@ class Lake:
         self._check_query(f"SELECT {wrapped}", prefix)
         with _told(prefix):
             [(serialised,)] = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {wrapped}"]).fetchall()
-        document = json.loads(serialised)
-        node = document["statements"][0]["node"] if len(document.get("statements", ())) == 1 else {}
-        bare = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
-        if (
-            not bare
-            or any(node.get(clause) for clause in _CLAUSES)
-            or len(node["select_list"]) != 1
-            or node["select_list"][0].get("function_name") == "row"
-        ):
+        if not is_condition(serialised):
             raise InvalidArgument(f'where {where!r} is no single condition, expected for example "f.age" > 30')
         return wrapped
 
     def _execute(self, sql: str) -> "duckdb.DuckDBPyConnection":
         with _told():
             return self._connection.execute(sql)
-
-
-def quoted(name: str) -> str:
-    """A column's name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _read(files: Sequence[LakeFile], *, union: bool) -> str:
-    listed = ", ".join(text(file.pattern) for file in files)
-    return f"read_parquet([{listed}], union_by_name = {str(union).lower()}, hive_partitioning = false)"
-
-
-def _drawn(share: float, prefix: str = "") -> str:
-    return f"hash({prefix}request_hash, {prefix}row_index) < {int(share * 2**64)}::UBIGINT"
-
-
-def _is_nested(kind: str) -> bool:
-    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
 def _plain(values: Array) -> Array:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from gateway.drift.cbpe import Estimate, calibrate, estimate, estimate_accuracy
 from gateway.drift.column import Column
-from gateway.drift.lake import Lake, Selection, quoted, text
+from gateway.drift.lake import Lake, Selection
+from gateway.drift.lake_sql import quoted, text
 from gateway.drift.performance import Outcomes, classified, regressed
 from gateway.drift.statistics import Floats
 from gateway.errors import InvalidArgument

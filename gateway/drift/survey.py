@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from gateway.drift.bins import CategoryBins
 from gateway.drift.column import Column, as_column
-from gateway.drift.lake import Census, Lake, Selection, quoted, text
+from gateway.drift.lake import Census, Lake, Selection
+from gateway.drift.lake_sql import quoted, text
 from gateway.drift.profile import FeatureProfile
 from gateway.drift.span import DAY_US, Span
 from gateway.drift.statistics import Counts, effective_rows
