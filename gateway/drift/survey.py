@@ -64,9 +64,8 @@ def cut(span: Span, every_us: int | None = None) -> tuple[Span, ...]:
     if every_us is None:
         lengths = (_MINUTE_US, 5 * _MINUTE_US, 60 * _MINUTE_US, DAY_US, 7 * DAY_US, 28 * DAY_US)
         fitting = [length for length in lengths if 3 * length <= span.length_us <= _MOST_BUCKETS * length]
-        every_us = max(
-            fitting, default=max(span.length_us // _MOST_BUCKETS, 1) if span.length_us > lengths[0] else span.length_us
-        )
+        several = [length for length in fitting if 7 * length <= span.length_us]
+        every_us = max(several) if several else min(fitting, default=span.length_us)
     starts = range(span.start_us, span.end_us, every_us)
     return tuple(Span(start, min(start + every_us, span.end_us)) for start in starts)
 

@@ -1,0 +1,58 @@
+"""Stretches and slices of a window: all of it, nothing twice, never too much at once."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.drift import survey
+from gateway.drift.lake import Census
+from gateway.drift.span import DAY_US, Span
+from gateway.drift.survey import cut, slices
+
+MINUTE_US = 60_000_000
+
+
+def census(minutes: list[int], rows: list[int]) -> Census:
+    every = np.array(rows, np.int64)
+    names = np.full(len(minutes), "1")
+    return Census(
+        names, names, np.array(minutes, np.int64) * MINUTE_US, every, every.astype(float), every.astype(float)
+    )
+
+
+@pytest.mark.parametrize(
+    ("length_us", "stretches"),
+    [(7 * DAY_US, 7), (DAY_US, 24), (30 * DAY_US, 30), (3_600_000_000, 12), (5 * MINUTE_US, 5), (MINUTE_US, 1),
+     (100 * DAY_US, 15)],
+)  # fmt: skip
+def test_a_window_is_cut_where_people_would(length_us: int, stretches: int) -> None:
+    found = cut(Span(0, length_us))
+    assert len(found) == stretches
+    assert (found[0].start_us, found[-1].end_us) == (0, length_us)
+
+
+@given(st.integers(1, 400 * DAY_US), st.none() | st.integers(DAY_US // 24, 40 * DAY_US))
+def test_stretches_are_the_window_and_nothing_else(length_us: int, every_us: int | None) -> None:
+    found = cut(Span(5, 5 + length_us), every_us)
+    assert found[0].start_us == 5
+    assert found[-1].end_us == 5 + length_us
+    assert all(one.end_us == other.start_us for one, other in pairwise(found))
+
+
+@given(st.dictionaries(st.integers(0, 179), st.integers(1, 500_000), min_size=1), st.integers(1, 60))
+def test_slices_hold_every_row_once_and_are_bounded(rows: dict[int, int], width: int) -> None:
+    buckets = cut(Span(0, 180 * MINUTE_US), 60 * MINUTE_US)
+    minutes = sorted(rows)
+    found = list(slices(census(minutes, [rows[minute] for minute in minutes]), buckets, width))
+    most = min(survey._SLICE_ROWS, survey._SLICE_VALUES // width)
+    for minute, amount in rows.items():
+        holding = [held for _, span, held in found if span.start_us <= minute * MINUTE_US < span.end_us]
+        assert len(holding) == 1
+        assert holding[0] <= max(most, amount)
+    assert sum(held for _, _, held in found) == sum(rows.values())
+    for bucket, span, _ in found:
+        assert buckets[bucket].start_us <= span.start_us
+        assert span.end_us <= buckets[bucket].end_us
