@@ -6,7 +6,7 @@ ENV PATH=/opt/gateway/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK
 # Dependencies first: they change less often than the code, and this layer is kept as long as they do not.
 COPY pyproject.toml README.md ./
 COPY gateway/__init__.py gateway/
-RUN mkdir loaders && touch loaders/__init__.py && pip install '.[analysis]' && pip uninstall -y model-serving-gateway
+RUN mkdir loaders && touch loaders/__init__.py && pip install '.[analysis,s3,kafka]' && pip uninstall -y model-serving-gateway
 COPY gateway gateway
 COPY loaders loaders
 RUN pip install --no-deps .
