@@ -188,18 +188,17 @@ def _moments(
     if column.texts is not None:
         return 0.0, 0.0, 0.0
     numbers = column.values.astype(np.float64)
-    numbers -= feature.mean if np.isfinite(feature.mean) else 0.0
-    whole = column.missing is None and weights is None and np.isfinite(numbers.sum())
-    if whole:
-        return (
-            float(len(numbers) * WEIGHT_ONE),
-            float(numbers.sum() * WEIGHT_ONE),
-            float(numbers @ numbers) * WEIGHT_ONE,
-        )
-    held = np.isfinite(numbers) if column.missing is None else np.isfinite(numbers) & ~column.missing
-    kept = numbers[held]
-    own = np.full(len(kept), float(WEIGHT_ONE)) if weights is None else weights[held]
-    return float(own.sum()), float(own @ kept), float(own @ (kept * kept))
+    # Sums, and no products of BLAS: its threads would wait for cores that workers have.
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers -= feature.mean if np.isfinite(feature.mean) else 0.0
+        total = float(numbers.sum())
+        if column.missing is None and weights is None and np.isfinite(total):
+            squares = float(np.square(numbers, out=numbers).sum())
+            return float(len(numbers) * WEIGHT_ONE), total * WEIGHT_ONE, squares * WEIGHT_ONE
+        held = np.isfinite(numbers) if column.missing is None else np.isfinite(numbers) & ~column.missing
+        kept = numbers[held]
+        own = np.full(len(kept), float(WEIGHT_ONE)) if weights is None else weights[held]
+        return float(own.sum()), float((own * kept).sum()), float((own * kept * kept).sum())
 
 
 def _withheld(columns: Mapping[str, Column | None], rows: int) -> npt.NDArray[np.bool_] | None:
