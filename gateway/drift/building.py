@@ -68,6 +68,7 @@ def build_profile(
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # squares of huge numbers have no deviation; NaN says so
 def build_feature(
     name: str, column: str, values: npt.ArrayLike | Column, *, as_category: bool = False
 ) -> FeatureProfile:

@@ -78,7 +78,8 @@ class Tally:
     def add(self, other: "Tally") -> None:
         """Takes in what the other one counted."""
         self.counts += other.counts
-        self.moments += other.moments
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers too large to have squares
+            self.moments += other.moments
         self.sums += other.sums
         self.agreement += other.agreement
 

@@ -5,11 +5,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gateway.drift.building import build_embedding, build_feature, build_profile
 from gateway.drift.calibration import calibrate
 from gateway.drift.column import as_column
-from gateway.drift.profile import FeatureProfile, Kind
+from gateway.drift.profile import FeatureProfile, Kind, Profile
 from gateway.drift.verdict import Evidence, Rule, State, Verdict, confirm, judge, least_rows
 from gateway.errors import InvalidArgument
 
@@ -197,6 +198,16 @@ def test_any_column_makes_a_profile_whose_own_rows_are_no_drift(rows: int, disti
     windows = {feature.name: feature.cell_counts for feature in profile.all_features}
     for verdict in judge(profile.all_features, windows, RULE):
         assert verdict.state in (State.OK, State.INSUFFICIENT)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, st.integers(1, 400), elements=st.floats(allow_nan=True, allow_infinity=True)))
+def test_no_number_is_too_large_or_too_odd_for_a_profile(values: npt.NDArray[np.float64]) -> None:
+    feature = build_feature("x", "f.x", values)
+    assert feature.cell_counts.sum() == len(values)
+    profile = build_profile("m", "1", {"f.x": values}, {}, created_at=0.0, source="test")
+    assert Profile.from_json(profile.to_json()).features[0].cell_counts.sum() == len(values)
+    judge([feature], {"x": feature.bins.count(values[::-1])}, RULE)
 
 
 def test_kinds_follow_from_the_values() -> None:
