@@ -88,8 +88,10 @@ class Lake:
     """
 
     def __init__(self, directory: Path, *, threads: int = 2, memory_mb: int = 900) -> None:
-        self._directory = directory.resolve()
         self._spill = TemporaryDirectory(prefix="gateway-query-")
+        # Under a name of our own: DuckDB takes brackets and stars in a path for a pattern.
+        self._directory = Path(self._spill.name, "lake")
+        self._directory.symlink_to(directory.resolve(), target_is_directory=True)
         self._connection = duckdb.connect(
             config={
                 "threads": threads,
@@ -100,7 +102,7 @@ class Lake:
         )
         for setting in (
             "TimeZone = 'UTC'",
-            f"temp_directory = {text(self._spill.name)}",
+            f"temp_directory = {text(f'{self._spill.name}/spilled')}",
             f"allowed_directories = [{text(str(self._directory))}]",
             "enable_progress_bar = false",
             "enable_external_access = false",
@@ -261,10 +263,10 @@ class Lake:
         return {**columns[-1], **columns[0]}, columns[0] != columns[-1]
 
     def _columns_of(self, file: LakeFile) -> dict[str, str]:
-        if file.pattern not in self._described:
+        if file.path not in self._described:
             rows = self._execute(f"DESCRIBE SELECT * FROM {read_files([file], union=False)}").fetchall()
-            self._described[file.pattern] = {name: kind for name, kind, *_ in rows}
-        return self._described[file.pattern]
+            self._described[file.path] = {name: kind for name, kind, *_ in rows}
+        return self._described[file.path]
 
     def _join_labels(self, model: str) -> bool:
         """Whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""

@@ -12,19 +12,18 @@ from gateway.drift.span import DAY_US, Span
 _HOUR_US = 3_600_000_000
 _PREDICTIONS = re.compile(r"model=([^/]+)/version=([^/]+)/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/([^/]+)\.parquet")
 _FEEDBACK = re.compile(r"feedback/model=([^/]+)/date=(\d{4}-\d\d-\d\d)/([^/]+)\.parquet")
-_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LakeFile:
-    """A file. `shape` tells the columns that its tensors became; `pattern` is its path, as a glob of just that path."""
+    """A file. `shape` tells the columns that its tensors became."""
 
     model: str
     version: str
     shape: str
     start_us: int
     end_us: int
-    pattern: str
+    path: str
 
     def may_hold(self, versions: Collection[str], span: Span) -> bool:
         """Whether rows of these versions (any, where none is named) and of this time can be in it."""
@@ -39,12 +38,13 @@ def prediction_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
     found = []
     for path in lake.glob(f"{folder}/version=*/date=*/hour=*/*.parquet"):
         match = _PREDICTIONS.fullmatch(path.relative_to(lake).as_posix())
-        if match is None:
+        day_us = _day_us(match[3]) if match is not None else None
+        if match is None or day_us is None:
             continue
         version = unquote(match[2])
-        start_us = _day_us(match[3]) + int(match[4]) * _HOUR_US
+        start_us = day_us + int(match[4]) * _HOUR_US
         shape = match[5].rpartition("-")[2]
-        found.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, _pattern(path)))
+        found.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, str(path)))
     return sorted(found)
 
 
@@ -54,9 +54,9 @@ def feedback_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
     found = []
     for path in lake.glob(f"feedback/{folder}/date=*/*.parquet"):
         match = _FEEDBACK.fullmatch(path.relative_to(lake).as_posix())
-        if match is not None:
-            day_us = _day_us(match[2])
-            found.append(LakeFile(unquote(match[1]), "", "", day_us, day_us + DAY_US, _pattern(path)))
+        day_us = _day_us(match[2]) if match is not None else None
+        if match is not None and day_us is not None:
+            found.append(LakeFile(unquote(match[1]), "", "", day_us, day_us + DAY_US, str(path)))
     return sorted(found)
 
 
@@ -68,9 +68,9 @@ def by_schema(files: Sequence[LakeFile]) -> list[list[LakeFile]]:
     return list(groups.values())
 
 
-def _day_us(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
-
-
-def _pattern(path: Path) -> str:
-    return _GLOB.sub(lambda found: f"[{found[0]}]", str(path))
+def _day_us(text: str) -> int | None:
+    """The beginning of a day, None where there is no such day."""
+    try:
+        return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
+    except ValueError:
+        return None

@@ -38,7 +38,7 @@ def text(value: str) -> str:
 
 def read_files(files: Sequence[LakeFile], *, union: bool) -> str:
     """The table that the files are; `union`: they need not have the same columns."""
-    listed = ", ".join(text(file.pattern) for file in files)
+    listed = ", ".join(text(file.path) for file in files)
     return f"read_parquet([{listed}], union_by_name = {str(union).lower()}, hive_partitioning = false)"
 
 

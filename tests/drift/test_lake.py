@@ -8,7 +8,7 @@ import pytest
 
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.span import Span
-from gateway.errors import InvalidArgument
+from gateway.errors import InvalidArgument, Unavailable
 from gateway.records.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
@@ -212,3 +212,49 @@ def test_a_query_larger_than_memory_goes_to_disk_or_is_refused_in_words(data_dir
             assert list(answer.rows) == [(1_500_000,)]
         except InvalidArgument as error:
             assert "memory" in str(error)  # noqa: PT017
+
+
+def test_a_column_that_is_a_list_in_one_model_and_a_number_in_another_is_text(tmp_path: Path) -> None:
+    moments = START_US + np.arange(2)
+    x = np.zeros((2, 1), "<f4")
+    write_rows(tmp_path, moments, {"x": x}, {"y": np.array([1.5, 2.5], "<f4")}, model="a")
+    write_rows(tmp_path, moments, {"x": x}, {"y": np.ones((2, 2, 2), "<f4")}, model="b")
+    write_rows(tmp_path, moments, {"x": x.astype("<f8")}, {"z": np.ones(2, "<i8")}, model="c")
+    with Lake(lake_of(tmp_path)) as lake:
+        rows = list(lake.query('SELECT model, "out.y", "f.x", "out.z" FROM predictions ORDER BY model, ts').rows)
+        alone = list(lake.query('SELECT "out.y" FROM predictions ORDER BY ts', model="a").rows)
+    assert [row[1] for row in rows] == ["1.5", "2.5", *["[1.0, 1.0, 1.0, 1.0]"] * 2, None, None]
+    assert [row[2] for row in rows] == [0.0] * 6
+    assert [row[3] for row in rows] == [None] * 4 + [1, 1]
+    assert alone == [(1.5,), (2.5,)]
+
+
+def test_files_that_went_away_are_no_crash(tmp_path: Path) -> None:
+    """Retention removes a file between the look at the folder and the read."""
+    moments = START_US + np.arange(4) * 3_600_000_000
+    write_rows(tmp_path, moments, {"x": np.zeros((4, 1), "<f4")}, {"y": np.zeros(4, "<f4")})
+    with Lake(lake_of(tmp_path)) as lake:
+        selection = Selection("homes", WEEK)
+        assert lake.census(selection).total == 4
+        sorted(lake_of(tmp_path).glob("model=*/*/*/*/*.parquet"))[1].unlink()
+        with pytest.raises(Unavailable, match="try again"):
+            lake.fetch(selection, {"x": '"f.x"'})
+
+
+def test_what_is_no_file_of_the_lake_is_passed_over(tmp_path: Path) -> None:
+    write_rows(tmp_path, START_US + np.arange(3), {"x": np.zeros((3, 1), "<f4")}, {"y": np.zeros(3, "<f4")})
+    folder = next(lake_of(tmp_path).glob("model=*/version=*"))
+    for name in ("notes.txt", "date=today/hour=00/a.parquet", "date=2026-02-31/hour=00/a.parquet", "stray.parquet"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not Parquet")
+    with Lake(lake_of(tmp_path)) as lake:
+        assert lake.census(Selection("homes", WEEK)).total == 3
+
+
+def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    odd = tmp_path / "it's [a] *star?"
+    write_rows(odd, START_US + np.arange(3), {"x": np.zeros((3, 1), "<f4")}, {"y": np.zeros(3, "<f4")})
+    with Lake(lake_of(odd)) as lake:
+        assert lake.census(Selection("homes", WEEK)).total == 3
+        assert list(lake.query("SELECT count(*) FROM predictions").rows) == [(3,)]
