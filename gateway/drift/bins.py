@@ -68,7 +68,7 @@ class NumericBins:
     def positions(self) -> Floats:
         """Where the bins of `fold` that hold numbers lie, for distances along the axis, in their order."""
         bounds = np.array([self.low, *self.edges, self.high])
-        return np.concatenate([(bounds[:-1] + bounds[1:]) / 2.0, np.array(self.points, np.float64)])
+        return np.concatenate([bounds[:-1] / 2.0 + bounds[1:] / 2.0, np.array(self.points, np.float64)])
 
     def count(self, values: npt.ArrayLike | Column, weights: Weights = None) -> Counts:
         """Rows in each cell, or the sums of their weights.

@@ -19,6 +19,7 @@ from gateway.drift.tally_store import Book, Part, Subject, TallyStore
 from gateway.drift.verdict import Rule
 from gateway.drift.windows import DAY_S, Layout, Tally, agreement_vector
 from gateway.errors import GatewayError
+from gateway.records.arrow_columns import any_true
 
 _LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
 _PUBLISH_S: Final = 15.0  # where nothing is new: it says that somebody looks
@@ -70,8 +71,10 @@ class Monitor:
         """Counts the rows of a segment that is about to be done: model, version and Arrow table of each file."""
         parts: list[Part] = []
         by_model: dict[str, list[tuple[str, Rows]]] = defaultdict(list)
+        mirrored = {model for model, _, table in tables if any_true(table, "is_shadow")}
         for model, version, table in tables:
-            if table.num_rows and self._is_watched(model, version, table):
+            # Mirrors are compared with those who serve even where no version has a profile.
+            if table.num_rows and (model in mirrored or Subject(model, _SPLIT) in self._layouts):
                 try:
                     by_model[model].append((version, Rows(table)))
                 except _NOT_COUNTED:
@@ -115,12 +118,6 @@ class Monitor:
             self._save(now_s)
         if last:
             self._store.close()
-
-    def _is_watched(self, model: str, version: str, table: Any) -> bool:
-        if (model, version) in self._profiles or Subject(model, _SPLIT) in self._layouts:
-            return True
-        # Mirrors are compared with those who serve even where no version has a profile.
-        return "is_shadow" in table.column_names
 
     def _tallied(
         self, model: str, of_versions: Sequence[tuple[str, Rows]]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv as pc_csv
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from gateway.errors import InvalidArgument
@@ -53,6 +54,11 @@ def column(rows: pa.Table, name: str) -> Values | None:
     return Values(values.astype(np.uint8) if values.dtype.kind == "b" else values, missing, None)
 
 
+def any_true(rows: pa.Table, name: str) -> bool:
+    """Whether a column of booleans has a true value; False where there is none."""
+    return name in rows.column_names and bool(pc.any(rows.column(name)).as_py())
+
+
 def vectors(rows: pa.Table, name: str, width: int) -> npt.NDArray[np.float64] | None:
     """The column of lists of numbers, NaN for those of another length; None if there is no such column.
 
@@ -83,7 +89,7 @@ def read(path: Path, names: Collection[str] = ()) -> Mapping[str, Values]:
                 known = file.schema_arrow.names
                 rows = file.read(columns=[name for name in known if not names or name in names])
         else:
-            rows = pc_csv.read_csv(path, convert_options=pc_csv.ConvertOptions(strings_can_be_null=True))
+            rows = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(strings_can_be_null=True))
     except (OSError, pa.ArrowException) as error:
         raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
     found: dict[str, Values] = {}
