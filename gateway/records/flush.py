@@ -10,6 +10,7 @@ from gateway.records.block import ENCODE_ERRORS, Record, RedactionFailed, encode
 from gateway.records.plain import PlainRecords, encode_plain
 from gateway.records.redaction import StreamRedaction
 from gateway.records.schema import StreamSchema
+from gateway.records.verdict import Taken, decided
 from gateway.records.wal import Chunk, WalWriter, reason
 
 _CHUNK_RECORDS = 4096
@@ -21,15 +22,16 @@ _DISK_CHECK_S = 1.0
 class Batch:
     """The records taken from each stream, and the log's counts when they were taken."""
 
-    streams: list[tuple[int, StreamSchema, list[Record], PlainRecords]]
+    streams: list[Taken]
     counts: Mapping[str, object]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch; every record of it is either written or dropped."""
+    """What became of a batch; every record of it was written, sampled out or dropped."""
 
     written: int = 0
+    sampled_out: int = 0
     written_bytes: int = 0
     withheld: int = 0
     suspects: int = 0
@@ -75,7 +77,9 @@ class Flusher:
         return outcome
 
     def _write(self, batch: Batch, outcome: Outcome) -> None:
-        total = sum(len(records) + len(plain) for _, _, records, plain in batch.streams)
+        streams = [decided(taken, self.redactions[taken.number]) for taken in batch.streams]
+        total = sum(map(len, streams))
+        outcome.sampled_out = sum(map(len, batch.streams)) - total
         use = self._used()
         if use > self._off_above:
             outcome.dropped["disk_watermark"] += total
@@ -84,11 +88,11 @@ class Flusher:
             self._wal.prepare()
             chunks: list[Chunk] = []
             payload = use <= self._metadata_above
-            for number, schema, records, plain in batch.streams:
-                for run in plain.runs(schema, _CHUNK_RECORDS):
-                    chunks += self._joined(number, schema, run, outcome, payload=payload)
-                for part in _parts(records):
-                    chunks += self._encoded(number, schema, part, outcome, payload=payload)
+            for taken in streams:
+                for run in taken.plain.runs(taken.schema, _CHUNK_RECORDS):
+                    chunks += self._joined(taken.number, taken.schema, run, outcome, payload=payload)
+                for part in _parts(taken.records):
+                    chunks += self._encoded(taken.number, taken.schema, part, outcome, payload=payload)
             if chunks:
                 outcome.written_bytes = self._wal.write(chunks)
         except OSError as error:

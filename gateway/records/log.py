@@ -89,6 +89,7 @@ class PredictionLog:
     ) -> None:
         self._limits = limits or LogLimits()
         self._sampling = sampling or Sampling()
+        self._samplings: Mapping[str, Sampling] = {}
         self._redaction = redaction or Redaction()
         self._draw = (randomness or random.Random()).getrandbits
         run = Segment(checked_part("gateway", gateway), checked_part("worker", worker), UUID(boot).hex, 0)
@@ -111,7 +112,7 @@ class PredictionLog:
         self._in_flight: asyncio.Future[Outcome] | None = None
         self._in_flight_bytes = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
-        self._written = self._written_bytes = self._withheld = self._suspects = 0
+        self._written = self._sampled_out = self._written_bytes = self._withheld = self._suspects = 0
         self._dropped: Counter[str] = Counter()
         self._error = ""
 
@@ -136,10 +137,21 @@ class PredictionLog:
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
             )  # fmt: skip
-            stream = RecordStream(len(self._streams), schema, redaction, self._buffer, self._sampling, self._draw)
+            stream = RecordStream(
+                len(self._streams), schema, redaction, self._buffer, self._sampling_of(model), self._draw
+            )
             self._flusher.redactions[stream.number] = redaction
             self._streams[key] = stream
         return self._streams[key]
+
+    def follow(self, samplings: Mapping[str, Sampling]) -> None:
+        """From now on records are kept as this says by model; of other models as it was said when the log was made."""
+        self._samplings = samplings
+        for stream in self._streams.values():
+            stream.follow(self._sampling_of(stream.schema.model))
+
+    def _sampling_of(self, model: str) -> Sampling:
+        return self._samplings.get(model, self._sampling)
 
     def counts(self) -> LogCounts:
         """The counts at this moment."""
@@ -150,7 +162,7 @@ class PredictionLog:
         return LogCounts(
             seen=sum(stream.seen for stream in streams),
             written=self._written,
-            sampled_out=sum(stream.sampled_out for stream in streams),
+            sampled_out=self._sampled_out + sum(stream.sampled_out for stream in streams),
             dropped=dict(dropped),
             buffered=self._buffer.records,
             buffered_bytes=self._buffer.size_bytes,
@@ -194,7 +206,7 @@ class PredictionLog:
     def _start(self, *, seal: bool) -> None:
         """Hands everything that waits to the thread."""
         self._due.clear()
-        taken = [(stream.number, stream.schema, *stream.take()) for stream in self._streams.values() if stream.waiting]
+        taken = [stream.take() for stream in self._streams.values() if stream.waiting]
         self._in_flight_bytes = self._buffer.size_bytes
         self._buffer.wake_at = self._in_flight_bytes + self._limits.flush_bytes
         batch = Batch(taken, self.counts().to_json())
@@ -209,12 +221,13 @@ class PredictionLog:
         self._in_flight = None
         outcome = done.result()
         self._written += outcome.written
+        self._sampled_out += outcome.sampled_out
         self._written_bytes += outcome.written_bytes
         self._withheld += outcome.withheld
         self._dropped.update(outcome.dropped)
         self._suspects = outcome.suspects
         self._error = outcome.error
-        self._buffer.records -= outcome.written + sum(outcome.dropped.values())
+        self._buffer.records -= outcome.written + outcome.sampled_out + sum(outcome.dropped.values())
         self._buffer.size_bytes -= self._in_flight_bytes
         self._buffer.wake_at = self._limits.flush_bytes
 

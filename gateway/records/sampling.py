@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import floor
 
 EVERY_HASH = 1 << 64
+LEAST_SCALE = 2.0**-16
+_FULL, _ROOMY = 0.8, 0.5  # of the buffer
+_DISK_STEP = 0.05
 
 
 class Kept(IntEnum):
@@ -12,37 +16,62 @@ class Kept(IntEnum):
 
     ALL = 0  # the rate is 1
     RATE = 1  # its request id fell below the rate
-    ERROR = 2  # errors are always kept
+    ERROR = 2  # errors are kept
     FIRST = 3  # among the first of its version on this worker
+    LOW_CONFIDENCE = 4  # a score of it is low, or no number
+    DISAGREEMENT = 5  # a mirror gave another answer
+    PRESSURE = 6  # as RATE, where the buffer or the disk was so full that the rate was lowered
+
+
+# While a record waits for the verdict on its score: in the log whatever the score is, for a reason above, or out unless
+# the score is low. Never written.
+UNDECIDED_IN = 0x80
+UNDECIDED_OUT = 0xFF
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Rates between 0 and 1: `rate` for all models, `by_model` and `by_arm` (model, arm) where they differ.
+    """Of one model: its rate between 0 and 1, those of arms that have their own, and what is kept beside them.
 
     A request with an id is kept or left out by the hash of the id alone, the same in every worker and on every host.
+    What a rule keeps has the probability 1, also where the hash would have kept it: it could not have been left out.
+    `keep_score_below` None: no score is low.
 
     Raises: ValueError (a rate outside [0, 1], or a negative count).
     """
 
     rate: float = 1.0
-    by_model: Mapping[str, float] = field(default_factory=dict)
-    by_arm: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    by_arm: Mapping[str, float] = field(default_factory=dict)
     keep_errors: bool = True
     keep_first: int = 0
+    keep_score_below: float | None = None
+    keep_disagreement: bool = False
 
     def __post_init__(self) -> None:
-        for name, rate in (("rate", self.rate), *self.by_model.items(), *self.by_arm.items()):
+        for name, rate in (("rate", self.rate), *self.by_arm.items()):
             if not 0.0 <= rate <= 1.0:
                 raise ValueError(f"sampling {name} is {rate}, allowed is 0 to 1")
         if self.keep_first < 0:
             raise ValueError(f"sampling keep_first is {self.keep_first}, allowed is 0 or more")
 
-    def rate_of(self, model: str, arm: str) -> float:
-        """The rate of one arm: its own, else its model's, else the common one."""
-        return self.by_arm.get((model, arm), self.by_model.get(model, self.rate))
+    def rate_of(self, arm: str) -> float:
+        """The rate of one arm: its own, else the model's."""
+        return self.by_arm.get(arm, self.rate)
 
 
 def threshold(rate: float) -> int:
     """Hashes of 64 bits below this are kept."""
     return min(int(rate * EVERY_HASH), EVERY_HASH)
+
+
+def relieved(scale: float, fill: float) -> float:
+    """The next factor of all rates, while a buffer that is `fill` full must not overflow: it halves over 80 % and
+    doubles back below 50 %."""
+    if fill > _FULL:
+        return max(scale / 2, LEAST_SCALE)
+    return min(scale * 2, 1.0) if fill < _ROOMY else scale
+
+
+def disk_scale(used: float, above: float) -> float:
+    """The factor of all rates on a disk of which so much is in use: 1/2 over `above`, 1/4 five points on, 1/8, ..."""
+    return 0.5 ** (1 + floor((used - above) / _DISK_STEP + 1e-9)) if used > above else 1.0

@@ -7,14 +7,16 @@ flush looks at in detail.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import inf
 
 from xxhash import xxh3_64_intdigest
 
 from gateway.records.block import ENCODE_ERRORS, MAX_ID_BYTES, MAX_TENSOR_BYTES, PACKED_ROW, Record, Shape
 from gateway.records.plain import PlainRecords
 from gateway.records.redaction import StreamRedaction
-from gateway.records.sampling import EVERY_HASH, Sampling, threshold
+from gateway.records.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
 from gateway.records.schema import StreamSchema, fixed_bytes, is_batched
+from gateway.records.verdict import Taken
 from gateway.serving.call import Array, Buffer
 from gateway.serving.tensor import Datatype, TensorSpec
 
@@ -26,7 +28,17 @@ _PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the head
 class Buffering:
     """What all streams of a log share on the hot path."""
 
-    __slots__ = ("closed", "max_bytes", "max_record_bytes", "max_records", "records", "size_bytes", "wake", "wake_at")
+    __slots__ = (
+        "closed",
+        "max_bytes",
+        "max_record_bytes",
+        "max_records",
+        "records",
+        "scale",
+        "size_bytes",
+        "wake",
+        "wake_at",
+    )
 
     def __init__(
         self, *, max_bytes: int, max_records: int, max_record_bytes: int, wake_at: int, wake: Callable[[], None]
@@ -39,6 +51,7 @@ class Buffering:
         self.wake_at = wake_at
         self.wake = wake
         self.closed = False
+        self.scale = 1.0  # of all rates; below 1 while the buffer or the disk is nearly full
 
 
 class RecordStream:
@@ -46,6 +59,7 @@ class RecordStream:
 
     __slots__ = (
         "_base",
+        "_below",
         "_buffer",
         "_draw",
         "_first",
@@ -53,13 +67,18 @@ class RecordStream:
         "_input_count",
         "_is_plain",
         "_keep_errors",
+        "_kept",
         "_output_bytes",
         "_output_count",
+        "_passed",
         "_plain",
         "_rate",
         "_row_bytes",
+        "_sampling",
         "_threshold",
+        "_undecided",
         "dropped",
+        "keeps_disagreement",
         "number",
         "records",
         "sampled_out",
@@ -85,10 +104,7 @@ class RecordStream:
         self._buffer = buffer
         self._draw = draw
         self._base: object = None
-        self._rate = sampling.rate_of(schema.model, schema.arm)
-        self._threshold = threshold(self._rate)
-        self._keep_errors = sampling.keep_errors
-        self._first = sampling.keep_first
+        self._undecided = False
         self._input_bytes = _row_bytes(schema.inputs)
         self._output_bytes = _row_bytes(schema.outputs)
         self._input_count = len(schema.inputs)
@@ -97,6 +113,25 @@ class RecordStream:
         self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
         self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
         self._plain = PlainRecords()
+        self.follow(sampling)
+
+    def follow(self, sampling: Sampling) -> None:
+        """From now on records are kept as this says, and as the buffer's scale does."""
+        self._sampling = sampling
+        self._rate = sampling.rate_of(self.schema.arm) * self._buffer.scale
+        self._threshold = threshold(self._rate)
+        self._keep_errors = sampling.keep_errors
+        self._first = sampling.keep_first
+        self._below = sampling.keep_score_below
+        self._kept: int = Kept.RATE if self._buffer.scale == 1 else Kept.PRESSURE
+        self._passed = 0  # why a record is undecided whose hash is not below the threshold; 0: it is left out
+        if self._below is not None:
+            self._kept, self._passed = UNDECIDED_IN | self._kept, UNDECIDED_OUT
+        self.keeps_disagreement = sampling.keep_disagreement and self._threshold != EVERY_HASH
+
+    def rescale(self) -> None:
+        """The buffer's scale has changed."""
+        self.follow(self._sampling)
 
     def append(
         self,
@@ -114,12 +149,14 @@ class RecordStream:
         inputs: Sequence[Buffer | None],
         outputs: Sequence[Buffer],
         wanted: tuple[int, ...] | None = None,
+        keep: int = 0,
     ) -> None:
         """Takes a record by reference; the tensors must not change afterwards. Neither blocks nor raises.
 
         Shapes: `inputs` and `outputs` follow the specs (inputs may be empty or hold None, outputs may be empty); where
                 `wanted` is set, `outputs[i]` is the output with index `wanted[i]`, and the others are not logged;
-                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension.
+                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension; `keep` is why the record is
+                kept whatever its hash is (a `Kept`), 0 where nothing is known of it.
         Units:  ts_us since the epoch.
         """
         self.seen += 1
@@ -128,11 +165,17 @@ class RecordStream:
             if self._threshold != EVERY_HASH:
                 if code and self._keep_errors:
                     kept = 2
-                elif self._first:
-                    self._first -= 1
+                elif self.seen <= self._first:
                     kept = 3
+                elif keep:
+                    kept = keep
                 elif (xxh3_64_intdigest(request_id.encode()) if request_id else self._draw(64)) < self._threshold:
-                    sample_p, kept = self._rate, 1
+                    sample_p, kept = self._rate, self._kept
+                    if self._passed:
+                        self._undecided = True
+                elif self._passed:
+                    sample_p, kept = self._rate, self._passed
+                    self._undecided = True
                 else:
                     self.sampled_out += 1
                     return
@@ -183,12 +226,18 @@ class RecordStream:
         except ENCODE_ERRORS:
             self.dropped["encode_error"] += 1
 
-    def take(self) -> tuple[list[Record], PlainRecords]:
+    def take(self) -> Taken:
         """The records so far; they are the caller's to write."""
-        taken, self.records = self.records, []
-        plain, self._plain = self._plain, PlainRecords()
+        taken = Taken(self.number, self.schema, self.records, self._plain, self._verdict_below())
+        self.records, self._plain = [], PlainRecords()
+        self._undecided = False
         self._base = None
-        return taken, plain
+        return taken
+
+    def _verdict_below(self) -> float | None:
+        if not self._undecided:
+            return None
+        return self._below if self._below is not None else -inf  # the rule has gone since
 
     @property
     def waiting(self) -> int:

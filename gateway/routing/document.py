@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.errors import InvalidArgument
 from gateway.routing.field import MODEL_NAME, Field, Section, check_shape, shown
 from gateway.routing.key import Key, parse_key
+from gateway.routing.log_policy import LogPolicy, parse_log_policy
 from gateway.routing.match import Match, parse_match
 from gateway.routing.mirror import Mirror, parse_mirrors
 from gateway.routing.quantity import instant_s, instant_text
@@ -36,7 +37,7 @@ DOCUMENT_FIELDS = ("apiVersion", "kind", "metadata", "spec")
 METADATA_FIELDS = ("model", "owner", "description", "labels")
 ARM_FIELDS = ("version", "label")
 RULE_FIELDS = ("name", "match", "arm", "until")
-SPEC_FIELDS = ("arms", "labels", "strategy", "key", "rules", "clientPin", "fallback", "mirrors", "killSwitch")
+SPEC_FIELDS = ("arms", "labels", "strategy", "key", "rules", "clientPin", "fallback", "mirrors", "log", "killSwitch")
 SIZE_LIMIT_BYTES = 1 << 20
 ARM_LIMIT = 32
 LABEL_LIMIT = 64
@@ -80,6 +81,7 @@ class RouteDocument:
     client_pin: ClientPin | None = None
     fallback: Fallback | None = None
     mirrors: tuple[Mirror, ...] = ()
+    log: LogPolicy | None = None
     kill_switch: KillSwitch | None = None
     labels: tuple[tuple[str, str], ...] = ()  # (label, version), sorted by label
     owner: str = ""
@@ -106,6 +108,7 @@ class RouteDocument:
             "key": self.key,
             "clientPin": self.client_pin,
             "fallback": self.fallback,
+            "log": self.log,
             "killSwitch": self.kill_switch,
         }
         spec |= {name: part.to_value() for name, part in parts.items() if part is not None}
@@ -153,6 +156,7 @@ def parse(document: object) -> RouteDocument:
     strategy = parse_strategy(spec.required("strategy"), arms)
     key, rules, pin = spec.field("key"), spec.field("rules"), spec.field("clientPin")
     fallback, mirrors, kill = spec.field("fallback"), spec.field("mirrors"), spec.field("killSwitch")
+    log = spec.field("log")
     parsed = RouteDocument(
         model=metadata.required("model").name(MODEL_NAME),
         arms=tuple(arms.values()),
@@ -162,6 +166,7 @@ def parse(document: object) -> RouteDocument:
         client_pin=parse_client_pin(pin) if pin is not None else None,
         fallback=parse_fallback(fallback, arms) if fallback is not None else None,
         mirrors=parse_mirrors(mirrors, arms) if mirrors is not None else (),
+        log=parse_log_policy(log, arms) if log is not None else None,
         kill_switch=parse_kill_switch(kill, arms) if kill is not None else None,
         labels=tuple(labels.items()),
         owner=_note(metadata, "owner", 128),

@@ -14,6 +14,7 @@ from gateway.routing.document import (
     RULE_LIMIT,
 )
 from gateway.routing.field import MODEL_NAME, SHORT_NAME
+from gateway.routing.log_policy import FIRST_LIMIT, SCORE_LIMIT
 from gateway.routing.match import OPERATORS
 from gateway.routing.mirror import LOGGED, MIRROR_LIMIT
 from gateway.routing.safeguard import CAUSES
@@ -114,6 +115,7 @@ def _spec() -> Schema:
             "clientPin": pin,
             "fallback": _fallback(),
             "mirrors": _list(_mirror(), MIRROR_LIMIT),
+            "log": _log(),
             "killSwitch": _object({"arm": _of("name"), "reason": _text(512)}, required=("arm", "reason")),
         },
         required=("arms", "strategy"),
@@ -196,6 +198,19 @@ def _mirror() -> Schema:
         },
         required=("arm", "percent"),
     )
+
+
+def _log() -> Schema:
+    keep = _object(
+        {
+            "errors": {"type": "boolean"},
+            "first": _whole(0, FIRST_LIMIT),
+            "scoreBelow": {"type": "number", "minimum": -SCORE_LIMIT, "maximum": SCORE_LIMIT},
+            "disagreement": {"type": "boolean"},
+        }
+    )
+    rates = _map(_of("percent"), ARM_LIMIT + 1, names=SHORT_NAME.pattern)
+    return _object({"rate": _of("percent"), "arms": rates, "keep": keep})
 
 
 def _match() -> Schema:

@@ -22,7 +22,7 @@ from gateway.api.health import Health
 from gateway.api.inference import InferenceService
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.records.feedback import FeedbackLog
-from gateway.records.log import LogLimits, PredictionLog
+from gateway.records.log import PredictionLog
 from gateway.records.sampling import Sampling
 from gateway.routing.acknowledger import Acknowledger
 from gateway.routing.control import Control
@@ -37,6 +37,7 @@ from gateway.rpc.server import Server
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
+from gateway.runtime.log_settings import prediction_log_limits, samplings
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
@@ -54,6 +55,8 @@ from loaders.store import ContentStore
 
 _NEVER_S: Final = 1e7
 _LOADED_PATIENCE_S: Final = 0.25
+_SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
+_LONGEST_GIVE_WAY_S: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -133,6 +136,7 @@ class Worker:
             on_applied=lambda seconds: self.counters.route_applied(int(seconds * 1e9)),
             last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
             boot_id=self.settings.boot,
+            give_way_s=_give_way_s(self.config.process.workers, cpu_quota()),
         )
 
     async def _prepare(self, route: Route) -> None:
@@ -154,6 +158,7 @@ class Worker:
         return {name for name in names if states.get(name) is State.AVAILABLE}
 
     def _rules_swapped(self, snapshot: Snapshot) -> None:
+        self.log.follow(samplings(snapshot, self.config.log.rate))
         self.health.changed()
 
     def _versions_changed(self) -> None:
@@ -319,9 +324,14 @@ def _prediction_log(settings: Settings) -> PredictionLog:
         worker=f"worker-{settings.slot}",
         gateway=_host_name(),
         boot=settings.boot,
-        limits=LogLimits(max_bytes=config.log.buffer_bytes),
+        limits=prediction_log_limits(config.log),
         sampling=Sampling(rate=config.log.rate),
     )
+
+
+def _give_way_s(workers: int, cpus: float) -> float:
+    """How long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
+    return min(_LONGEST_GIVE_WAY_S, _SWAP_S * max(0.0, workers / cpus - 1))
 
 
 def _worker_id(slot: int, boot: str) -> str:

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic_ns, time_ns
 from typing import Protocol
 
@@ -16,12 +17,13 @@ from gateway.errors import Cancelled, Code, GatewayError, Internal
 from gateway.records.log import PredictionLog
 from gateway.records.stream import RecordStream
 from gateway.routing.decide import decide
-from gateway.routing.decision import Attributes
+from gateway.routing.decision import Attributes, Decision
 from gateway.routing.snapshot import Snapshot
 from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
 from gateway.serving.call import Call
 from gateway.serving.catalog import Catalog
+from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import Attempt, Fallbacks
 from gateway.serving.shadow import Shadows
 from gateway.serving.version import Version
@@ -128,11 +130,8 @@ class Engine:
         A call of a route with a chain is answered by the first arm that can; `call.version` and `call.decision` say
         which when `call.done` runs.
         """
-        decision = call.decision
-        if decision is not None and decision.fallback_on:
-            attempt = call.done
-            if isinstance(attempt, Attempt):
-                attempt.submitted = True
+        if type(call.done) is Attempt:
+            call.done.submitted = True
         self._put(call)
 
     def cancel(self, call: Call, error: GatewayError | None = None) -> None:
@@ -160,6 +159,11 @@ class Engine:
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
         request_id = self.name(call)
+        if decision.mirrors and code is Code.OK:
+            self._mirrored(call, arm, decision, request_id, total_ns)
+            self._admission.give(call.size_bytes)
+            version.release()
+            return
         arm.stream.append(
             time_ns() // 1000 - total_ns // 1000,
             request_id,
@@ -176,12 +180,36 @@ class Engine:
             call.outputs,
             call.wanted,
         )
-        if decision.mirrors and code is Code.OK:
-            compiled = self._routing.snapshot.routes.get(call.model)
-            if compiled is not None:
-                self._shadows.offer(call, decision.mirrors, compiled, request_id=request_id)
         self._admission.give(call.size_bytes)
         version.release()
+
+    def _mirrored(self, call: Call, arm: Arm, decision: Decision, request_id: str, total_ns: int) -> None:
+        """Copies of the call are offered. It is recorded now, or after them where their answers may keep it."""
+        append = partial(
+            arm.stream.append,
+            time_ns() // 1000 - total_ns // 1000,
+            request_id,
+            0,
+            decision.reason,
+            decision.revision,
+            decision.bucket,
+            call.rows,
+            call.queue_ns // 1000,
+            call.infer_ns // 1000,
+            total_ns // 1000,
+            None if arm.fixed else call.shapes,
+            call.inputs,
+            call.outputs,
+            call.wanted,
+        )
+        deferral = Deferral(append) if arm.stream.keeps_disagreement else None
+        if deferral is None:
+            append()
+        compiled = self._routing.snapshot.routes.get(call.model)
+        if compiled is not None:
+            self._shadows.offer(call, decision.mirrors, compiled, request_id=request_id, deferral=deferral)
+        if deferral is not None:
+            deferral.release()
 
     def name(self, call: Call) -> str:
         """The id under which the call is recorded: its own, or one that was made for it."""

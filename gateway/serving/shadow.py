@@ -15,6 +15,7 @@ from time import monotonic_ns, time_ns
 from typing import cast
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError
+from gateway.records.sampling import Kept
 from gateway.routing.compiled import CompiledRoute
 from gateway.routing.decision import Decision
 from gateway.routing.mirror import Mirror, Tolerance
@@ -22,6 +23,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
 from gateway.serving.call import Buffer, Call, arrays_of, size_of
 from gateway.serving.comparison import Comparison, compare
+from gateway.serving.deferral import Deferral
 from gateway.serving.shadow_room import BUSY, MAX_BYTES, Room, Shop
 from gateway.serving.substitute import same_contract, takes
 from gateway.serving.version import State, Version
@@ -34,13 +36,25 @@ REASON = "SHADOW"
 class Shadow(Call):
     """The copy of an answered call. It keeps what the call was given and what it was answered."""
 
-    __slots__ = ("batcher", "bucket", "held_bytes", "primary", "revision", "served")
+    __slots__ = ("batcher", "bucket", "deferral", "held_bytes", "primary", "revision", "served")
 
-    def __init__(self, line: "Line", call: Call, primary: Version, decision: Decision, *, request_id: str) -> None:
+    def __init__(
+        self,
+        line: "Line",
+        call: Call,
+        primary: Version,
+        decision: Decision,
+        *,
+        request_id: str,
+        deferral: Deferral | None,
+    ) -> None:
         deadline_ns = monotonic_ns() + line.settings.deadline_ms * 1_000_000
         super().__init__(call.model, "", request_id, line.ended, deadline_ns=deadline_ns)
         self.inputs, self.shapes, self.rows, self.wanted = call.inputs, call.shapes, call.rows, call.wanted
         self.batcher: Batcher | None = None
+        self.deferral = deferral
+        if deferral is not None:
+            deferral.hold()
         self.primary = primary
         self.served: Sequence[Buffer] = call.outputs
         self.bucket, self.revision = decision.bucket, decision.revision
@@ -91,7 +105,7 @@ class Line:
     def count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def offer(self, call: Call, target: str, *, request_id: str) -> None:
+    def offer(self, call: Call, target: str, *, request_id: str, deferral: Deferral | None) -> None:
         """The call is copied, or the reason why not is counted. Nothing of it runs before this returns."""
         primary, decision = call.version, call.decision
         if primary is None or decision is None or primary.name == target:
@@ -100,7 +114,7 @@ class Line:
         if refusal:
             self.count(refusal)
             return
-        shadow = Shadow(self, call, primary, decision, request_id=request_id)
+        shadow = Shadow(self, call, primary, decision, request_id=request_id, deferral=deferral)
         self.room.held_bytes += shadow.held_bytes
         self.waiting.append(shadow)
         self._schedule()
@@ -204,8 +218,11 @@ class Line:
         else:
             outcome = "error"
         self.count(outcome)
-        if self.settings.logged == "all" or (self.settings.logged == "diffs" and outcome in ("differ", "error")):
-            self._log(shadow, version, Code.OK if error is None else error.code)
+        differs = outcome == "differ"
+        if self.settings.logged == "all" or (self.settings.logged == "diffs" and (differs or outcome == "error")):
+            self._log(shadow, version, Code.OK if error is None else error.code, differs=differs)
+        if shadow.deferral is not None:
+            shadow.deferral.release(differs=differs)
         version.release()
         if self.waiting:
             self._schedule()
@@ -223,9 +240,10 @@ class Line:
         self.largest = max(self.largest, found.max_difference)
         return "agree" if found.agrees else "differ"
 
-    def _log(self, shadow: Shadow, version: Version, code: Code) -> None:
+    def _log(self, shadow: Shadow, version: Version, code: Code, *, differs: bool) -> None:
         total_ns = monotonic_ns() - shadow.received_ns
-        self.room.shop.shadow_stream(version, self.arm, shadow.primary.name).append(
+        stream = self.room.shop.shadow_stream(version, self.arm, shadow.primary.name)
+        stream.append(
             time_ns() // 1000 - total_ns // 1000,
             shadow.request_id,
             code.value,
@@ -240,6 +258,7 @@ class Line:
             shadow.inputs,
             shadow.outputs,
             shadow.wanted,
+            Kept.DISAGREEMENT if differs and stream.keeps_disagreement else 0,
         )
 
     # ---- its end ----
@@ -266,6 +285,8 @@ class Line:
     def _drop(self, shadow: Shadow, outcome: str) -> None:
         self.room.held_bytes -= shadow.held_bytes
         self.count(outcome)
+        if shadow.deferral is not None:
+            shadow.deferral.release()
 
 
 class Shadows:
@@ -278,16 +299,22 @@ class Shadows:
         self._lines: dict[tuple[str, str], Line] = {}
 
     def offer(
-        self, call: Call, mirrors: Sequence[tuple[str, str]], compiled: CompiledRoute, *, request_id: str
+        self,
+        call: Call,
+        mirrors: Sequence[tuple[str, str]],
+        compiled: CompiledRoute,
+        *,
+        request_id: str,
+        deferral: Deferral | None = None,
     ) -> None:
-        """Copies of the call go to these mirrors, as far as there is room.
+        """Copies of the call go to these mirrors, as far as there is room; each holds `deferral` until it has ended.
 
         Order: after the call was answered.
         """
         for arm, version in mirrors:
             line = self._line(call.model, arm, compiled)
             if line is not None:
-                line.offer(call, version, request_id=request_id)
+                line.offer(call, version, request_id=request_id, deferral=deferral)
 
     def _line(self, model: str, arm: str, compiled: CompiledRoute) -> Line | None:
         """The mirror's line; None if the route has lost the mirror since the call was decided."""

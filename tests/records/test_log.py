@@ -128,7 +128,7 @@ async def test_sampling_is_by_request_id_and_its_probability_is_stored(tmp_path:
 
 
 async def test_requests_without_an_id_are_sampled_one_by_one_and_get_ids_of_their_own(tmp_path: Path) -> None:
-    log = open_log(tmp_path / "wal", sampling=Sampling(0.5, by_arm={("flights", "stable"): 0.5}))
+    log = open_log(tmp_path / "wal", sampling=Sampling(0.5, by_arm={"stable": 0.5}))
     stream = open_stream(log)
     for _ in range(1000):
         append(stream, "")

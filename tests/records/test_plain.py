@@ -52,7 +52,8 @@ def fill(stream: RecordStream, records: list[tuple[str, int, str, int]]) -> None
 def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: list[tuple[str, int, str, int]]) -> None:
     stream = stream_of()
     fill(stream, records)
-    general, plain = stream.take()
+    taken = stream.take()
+    general, plain = taken.records, taken.plain
     assert general == []
     assert len(plain) == len(records)
     joined = decode(memoryview(encode_plain(SCHEMA, 3, plain, first_record=5)), SCHEMA)
@@ -74,7 +75,7 @@ def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: li
 def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, int, str, int]], limit: int) -> None:
     stream = stream_of()
     fill(stream, records)
-    _, plain = stream.take()
+    plain = stream.take().plain
     runs = list(plain.runs(SCHEMA, limit))
     assert all(0 < len(run) <= limit for run in runs)
     found = [
@@ -86,7 +87,7 @@ def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, 
 def test_without_payload_the_rows_are_kept_and_no_tensor() -> None:
     stream = stream_of()
     fill(stream, [("r1", 2, "SPLIT", 1), ("r2", 1, "SPLIT", 2)])
-    _, plain = stream.take()
+    plain = stream.take().plain
     block = decode(memoryview(encode_plain(SCHEMA, 0, plain, first_record=0, payload=False)), SCHEMA)
     assert block.ids == ("r1", "r2")
     assert all(not len(column.values) and not column.modes.any() for column in (*block.inputs, *block.outputs))
@@ -95,7 +96,7 @@ def test_without_payload_the_rows_are_kept_and_no_tensor() -> None:
 def test_a_tensor_of_another_size_is_refused_whole_so_that_no_row_shifts() -> None:
     stream = stream_of()
     fill(stream, [("r1", 1, "SPLIT", 1)])
-    _, plain = stream.take()
+    plain = stream.take().plain
     plain.tensors[0] = b"short"
     with pytest.raises(ValueError, match="tensor 'x' has 5 bytes in 1 rows"):
         encode_plain(SCHEMA, 0, plain, first_record=0)
@@ -126,7 +127,8 @@ def _append(stream: RecordStream, **changes: Any) -> None:
 def test_what_is_special_is_looked_at_in_detail(changes: dict[str, Any]) -> None:
     stream = stream_of()
     _append(stream, **changes)
-    general, plain = stream.take()
+    taken = stream.take()
+    general, plain = taken.records, taken.plain
     assert (len(general), len(plain)) == (1, 0)
 
 
@@ -146,6 +148,7 @@ def test_streams_with_open_large_or_redacted_tensors_have_no_plain_records(
 ) -> None:
     stream = stream_of(schema, redaction)
     _append(stream)
-    general, plain = stream.take()
+    taken = stream.take()
+    general, plain = taken.records, taken.plain
     assert (len(general), len(plain)) == (1, 0)
     _append(stream_of())

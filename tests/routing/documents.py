@@ -180,6 +180,22 @@ _mirrors = st.lists(
     max_size=3,
     unique_by=lambda mirror: str(mirror["arm"]),
 ).map(lambda mirrors: [{k: v for k, v in mirror.items() if v != ""} for mirror in mirrors])
+_logs = st.fixed_dictionaries(
+    {},
+    optional={
+        "rate": st.sampled_from([0, 12.5, "0.0001%", "100%"]),
+        "arms": st.dictionaries(st.sampled_from(["a", "b", "holdout"]), st.sampled_from(["1%", 50])),
+        "keep": st.fixed_dictionaries(
+            {},
+            optional={
+                "errors": st.booleans(),
+                "first": st.integers(0, 1000),
+                "scoreBelow": st.sampled_from([0, 0.6, -1.5]),
+                "disagreement": st.booleans(),
+            },
+        ),
+    },
+)
 
 _specs: st.SearchStrategy[Plain] = st.fixed_dictionaries(
     {"strategy": strategies},
@@ -189,6 +205,7 @@ _specs: st.SearchStrategy[Plain] = st.fixed_dictionaries(
         "clientPin": _pins,
         "fallback": _fallbacks,
         "mirrors": _mirrors,
+        "log": _logs,
         "labels": st.just({"stable": "12", "next": "15"}),
     },
 )

@@ -9,8 +9,10 @@ import pytest
 import pytest_asyncio
 
 from gateway.errors import Code
+from gateway.records.sampling import Sampling
 from gateway.serving import shadow
 from tests import models
+from tests.records.traffic import balanced
 from tests.serving.stage import Stage, floats, indices, staged, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,7 +30,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
 
     for name in ("same", "bounded", "busy", "cpu", "gone", "bytes", "lease"):
         pair(name, models.affine(2.0), models.affine(2.0, 1e-9))
-    for name in ("shifted", "tolerant", "quiet", "everything"):
+    for name in ("shifted", "tolerant", "quiet", "everything", "kept"):
         pair(name, models.affine(2.0), models.affine(2.0, 0.25))
     pair("turned", models.affine(2.0), models.affine(-1.0))
     pair("failing", models.gather(100), models.gather(8))
@@ -126,6 +128,18 @@ async def test_the_log_gets_what_the_mirror_asks_for(stage: Stage, model: str, l
     rows = [row for row in await stage.rows() if row.model == model and row.reason == shadow.REASON][logged:]
     assert [(row.arm, row.version, row.code, row.request_id) for row in rows] == [("new", "2", 0, "r")] * expected
     assert all("2.25" in row.outputs_json for row in rows)
+
+
+async def test_an_answer_that_the_mirror_disagrees_with_is_kept_with_its_copy(stage: Stage) -> None:
+    stage.log.follow({"kept": Sampling(0.0, keep_disagreement=True)})
+    for count, limit in ((1, 0.3), (2, 0.2)):  # the copies are 0.25 off
+        mirrored(stage, "kept", log="diffs", compare={"y": {"abs": limit}})
+        await stage.infer("kept", floats(1))
+        await until_all(stage, "kept", count)
+    rows = [row for row in await stage.rows() if row.model == "kept"]
+    assert [(row.arm, row.reason == shadow.REASON) for row in rows] == [("old", False), ("new", True)]
+    assert balanced(stage.log.counts())
+    stage.log.follow({})
 
 
 async def test_an_error_of_the_shadow_is_counted_and_logged(stage: Stage) -> None:

@@ -1,0 +1,31 @@
+"""The settings of a worker's prediction log, as configuration and routes have them."""
+
+from collections.abc import Mapping
+
+from gateway.records.log import LogLimits
+from gateway.records.sampling import Sampling
+from gateway.routing.log_policy import LogPolicy
+from gateway.routing.snapshot import Snapshot
+from gateway.routing.table import BUCKETS
+from gateway.runtime.config import Log
+
+
+def prediction_log_limits(config: Log) -> LogLimits:
+    return LogLimits(max_bytes=config.buffer_bytes)
+
+
+def samplings(snapshot: Snapshot, rate: float) -> Mapping[str, Sampling]:
+    """How the records of each model are sampled whose route says something of it; `rate` where it gives none."""
+    policies = ((model, compiled.route.document.log) for model, compiled in snapshot.routes.items())
+    return {model: _sampling(policy, rate) for model, policy in policies if policy is not None}
+
+
+def _sampling(policy: LogPolicy, rate: float) -> Sampling:
+    return Sampling(
+        rate=rate if policy.rate is None else policy.rate / BUCKETS,
+        by_arm={arm: share / BUCKETS for arm, share in policy.arms},
+        keep_errors=policy.keep_errors,
+        keep_first=policy.keep_first,
+        keep_score_below=policy.keep_score_below,
+        keep_disagreement=policy.keep_disagreement,
+    )

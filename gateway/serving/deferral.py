@@ -1,0 +1,28 @@
+"""The record of an answered call whose copies still run: it is appended once, when they have been compared."""
+
+from collections.abc import Callable
+
+from gateway.records.sampling import Kept
+
+
+class Deferral:
+    """Held by the engine while it offers the copies, and by each copy that was taken.
+
+    Order: when the last of them lets go, `append` is called with why the record is kept: 0 unless one of them differed.
+    """
+
+    __slots__ = ("_append", "_differs", "_holders")
+
+    def __init__(self, append: Callable[[int], None]) -> None:
+        self._append = append
+        self._holders = 1
+        self._differs = False
+
+    def hold(self) -> None:
+        self._holders += 1
+
+    def release(self, *, differs: bool = False) -> None:
+        self._differs |= differs
+        self._holders -= 1
+        if not self._holders:
+            self._append(Kept.DISAGREEMENT if self._differs else 0)
