@@ -56,6 +56,9 @@ class Feed:
     arrives. `at_once(route)` says that there is nothing to load, and has done all else that `prepare` would do: such a
     route is in force before anything else happens. `on_swap(snapshot)` follows each swap, `on_applied(seconds)` tells
     how long after its commit a route came into force.
+
+    Units: `give_way_s` is for a host with more workers than CPUs, all of which wake at once: what can wait until the
+           others have swapped (the acknowledgement, the next wait) waits for so long.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Feed:
         last_known_good_path: Path,
         at_once: Callable[[Route], bool] = lambda _route: False,
         on_applied: Callable[[float], None] | None = None,
+        give_way_s: float = 0.0,
         boot_id: str = "",
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -83,7 +87,10 @@ class Feed:
         self._id = worker_id
         self._boot_id = boot_id or uuid.uuid4().hex
         self._preparations = Preparations(prepare, self._install, lambda: self._acknowledger.changed(), at_once=at_once)
-        self._acknowledger = Acknowledger(store_url, self._keys, worker_id=worker_id, status=self.status)
+        self._give_way_s = give_way_s
+        self._acknowledger = Acknowledger(
+            store_url, self._keys, worker_id=worker_id, status=self.status, give_way_s=give_way_s
+        )
         self._path = last_known_good_path
         self._keeper = last_known_good.Keeper(last_known_good_path, lambda: self.snapshot)
         self._epoch = ""
@@ -206,6 +213,8 @@ class Feed:
             if not self._take_entry(entry_id, fields):
                 await self._resync(beyond=entries[-1][0])
                 return
+        if self._give_way_s:
+            await asyncio.sleep(self._give_way_s)
 
     def _take_entry(self, entry_id: str, fields: list[bytes]) -> bool:
         """Takes the next change; False if only the whole state can tell what holds."""

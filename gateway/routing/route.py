@@ -70,9 +70,13 @@ class Route:
         )
 
 
-def remember(document: RouteDocument) -> None:
-    """A route with this document will be read without parsing it: half of what a change costs a worker that follows."""
-    _keep(document.to_json(), document)
+def announce(text: str) -> None:
+    """A route with the document of this canonical text will be read without parsing it.
+
+    That is half of what a change costs a worker that follows. Raises: InvalidArgument for what is no document.
+    """
+    if text not in _known:
+        _keep(text, parse(read_json(text, limit_bytes=_TEXT_LIMIT_BYTES)))
 
 
 def _document(value: object) -> RouteDocument:

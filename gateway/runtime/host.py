@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
-from gateway.routing.document import SIZE_LIMIT_BYTES, RouteDocument, parse
-from gateway.routing.notation import read_json
-from gateway.routing.route import remember
+from gateway.routing.document import RouteDocument
+from gateway.routing.route import announce
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
@@ -131,7 +130,7 @@ def operations(
         if not isinstance(versions, list):
             raise InvalidArgument(f"versions is {versions!r}, allowed: a list of texts")
         await catalog.require(model, {str(version) for version in versions} | in_force(model))
-        remember(parse(read_json(str(payload.get("document")), limit_bytes=SIZE_LIMIT_BYTES)))
+        announce(str(payload.get("document")))
         return {}
 
     async def states(payload: Payload) -> Payload:

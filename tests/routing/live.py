@@ -62,6 +62,7 @@ def feed(
     at_once: Callable[[Route], bool] = lambda _route: False,
     on_applied: Callable[[float], None] | None = None,
     on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
+    give_way_s: float = 0.0,
 ) -> Feed:
     return Feed(
         url,
@@ -72,6 +73,7 @@ def feed(
         on_swap=on_swap,
         last_known_good_path=directory / f"{name}.routes",
         on_applied=on_applied,
+        give_way_s=give_way_s,
     )
 
 

@@ -129,6 +129,21 @@ async def test_a_route_that_needs_nothing_is_in_force_at_once_and_undoes_what_wa
         assert prepared == [1, slow.change.revision]  # the first one is read with the whole state
 
 
+async def test_a_worker_that_gives_way_swaps_first_and_acknowledges_later(valkey: Valkey, tmp_path: Path) -> None:
+    follower = feed(valkey.url, tmp_path, at_once=lambda _route: True, give_way_s=0.5)
+    async with store_of(valkey.url) as store, running(follower):
+        while not await store.workers():
+            pass
+        control = control_of(store, follower)
+        first = await control.apply(document(), change=BY, wait_s=DEADLINE_S)
+        await control.apply(document(share=20), change=BY)
+        await until(lambda: share_of(follower.snapshot) == 20)
+        assert (await store.workers())[0].revision == first.change.revision
+        last = await control.apply(document(share=30), change=BY, wait_s=DEADLINE_S)
+        assert last.change.applied.workers == ("w0",)
+        assert share_of(follower.snapshot) == 30
+
+
 async def test_what_cannot_be_prepared_is_said_and_tried_again_when_versions_change(
     valkey: Valkey, tmp_path: Path
 ) -> None:

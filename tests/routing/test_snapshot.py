@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document import parse
-from gateway.routing.route import remember
+from gateway.routing.route import announce
 from gateway.routing.snapshot import EMPTY, Route, Snapshot, compile_route, propose
 from gateway.routing.table import moved
 from tests.routing.documents import Plain, document, documents, snapshot
@@ -34,9 +34,11 @@ def test_a_route_survives_its_text(value: Plain) -> None:
 @given(documents)
 def test_a_document_that_was_announced_is_the_one_that_is_read(value: Plain) -> None:
     announced = parse(value)
-    remember(announced)
+    announce(announced.to_json())
     committed = propose(announced, None)
-    assert Route.from_json(committed.to_json()).document is announced
+    read = Route.from_json(committed.to_json()).document
+    assert read == announced
+    assert Route.from_json(committed.to_json()).document is read
     # Whatever the order of its names, and with no trace of documents that were read between.
     whole = json.loads(committed.to_json())
     whole["document"] = dict(reversed(whole["document"].items()))
