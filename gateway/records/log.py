@@ -5,6 +5,7 @@ and `seen = written + sampled_out + dropped + buffered` holds at every moment.
 """
 
 import asyncio
+import logging
 import os
 import random
 from collections import Counter
@@ -23,6 +24,8 @@ from gateway.records.segment import Segment, checked_part
 from gateway.records.stream import Buffering, RecordStream
 from gateway.records.wal import SegmentLimits, WalWriter
 from gateway.serving.tensor import TensorSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class PredictionLog:
         key = (model, version, arm, digest, shadow_of)
         if key not in self._streams:
             redaction = self._redaction.of(model, inputs, outputs)
+            if idle := self._redaction.idle(model, inputs, outputs):
+                _log.warning("redaction names tensors that %s version %s does not have: %s", model, version, idle)
             schema = StreamSchema(
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,

@@ -3,45 +3,16 @@
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
 
+from gateway.records.redaction_rule import EVERY_MODEL, Action, InputMode, Rule
 from gateway.records.schema import StreamSchema, fixed_bytes, width
 from gateway.serving.tensor import Datatype, TensorSpec
 
 Array = npt.NDArray[np.generic]
-
-
-class Action(Enum):
-    """DROP leaves the tensor out, NULL blanks it (or one feature of it), HASH puts an HMAC in place of a text,
-    BUCKET puts the number of the interval between `edges` in place of a number."""
-
-    DROP = "drop"
-    NULL = "null"
-    HASH = "hash"
-    BUCKET = "bucket"
-
-
-class InputMode(Enum):
-    """Which inputs are logged at all."""
-
-    ALL = "all"
-    LISTED = "listed"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One action on one tensor of a model; `feature` is an index into its instance, None: all of it."""
-
-    model: str
-    tensor: str
-    action: Action
-    feature: int | None = None
-    edges: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +24,7 @@ class Redaction:
 
     rules: tuple[Rule, ...] = ()
     inputs: InputMode = InputMode.ALL
-    listed: frozenset[str] = frozenset()
+    listed: frozenset[tuple[str, str]] = frozenset()  # (model, input)
     key: bytes = field(default=b"", repr=False)
     key_id: str = ""
     revision: int = 0
@@ -74,14 +45,15 @@ class Redaction:
         A rule that cannot be carried out on the tensor it names (a hash of numbers, a feature of a tensor without fixed
         size) blanks the whole tensor: redaction fails closed.
         """
-        dropped = {rule.tensor for rule in self.rules if rule.model == model and rule.action is Action.DROP}
+        dropped = {rule.tensor for rule in self.rules if rule.concerns(model) and rule.action is Action.DROP}
         for spec in inputs:
-            if self.inputs is InputMode.NONE or (self.inputs is InputMode.LISTED and spec.name not in self.listed):
+            listed = not self.listed.isdisjoint({(model, spec.name), (EVERY_MODEL, spec.name)})
+            if self.inputs is InputMode.NONE or (self.inputs is InputMode.LISTED and not listed):
                 dropped.add(spec.name)
         changes: dict[str, tuple[Rule, ...]] = {}
         blank: set[str] = set()
         for spec in (*inputs, *outputs):
-            rules = tuple(rule for rule in self.rules if (rule.model, rule.tensor) == (model, spec.name))
+            rules = tuple(rule for rule in self.rules if rule.concerns(model) and rule.tensor == spec.name)
             rules = tuple(rule for rule in rules if rule.action is not Action.DROP)
             whole = any(rule.action is Action.NULL and rule.feature is None for rule in rules)
             if whole or any(not _fits(rule, spec) for rule in rules):
@@ -89,6 +61,13 @@ class Redaction:
             elif rules:
                 changes[spec.name] = rules
         return StreamRedaction(frozenset(dropped), frozenset(blank), changes, self.key, self.key_id, self.revision)
+
+    def idle(self, model: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
+        """The tensors that the model's own rules name and that it does not have: a misspelt name hides nothing."""
+        known = {spec.name for spec in (*inputs, *outputs)}
+        named = {rule.tensor for rule in self.rules if rule.model == model}
+        named |= {tensor for own, tensor in self.listed if own == model}
+        return sorted(named - known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ from gateway.runtime.options import (
     read_value,
 )
 from gateway.runtime.protection import Tls, check_protection, exposure
+from gateway.runtime.redaction_config import KEY_VARIABLE as REDACTION_KEY
+from gateway.runtime.redaction_config import SECTION as REDACTION
+from gateway.runtime.redaction_config import RedactionConfig, parse_redaction
 from gateway.serving.quota import cpu_quota
 from gateway.telemetry.webhooks import secret_bytes
 
@@ -130,6 +133,7 @@ class Config:
     events: Events
     limits: Limits
     tls: Tls
+    redaction: RedactionConfig = field(default_factory=RedactionConfig)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -208,6 +212,8 @@ class Config:
         shown["redis-url"] = masked_url(self.store.redis_url)
         shown["webhook-url"] = masked_webhook(self.events.webhook_url)
         shown["sink"] = masked_sinks(self.log.sinks)
+        if self.redaction.document:
+            shown[REDACTION] = self.redaction.dump()
         return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
 
 
@@ -237,7 +243,8 @@ def from_json(line: str | bytes) -> Config:
         if raw[section][name] is not None:
             raw[section][name] = Path(raw[section][name])
     sections = {name: section(**raw[name]) for name, section in _SECTIONS.items()}
-    return Config(**sections, warnings=tuple(raw.get("warnings", ())))
+    redaction = RedactionConfig(**raw[REDACTION])
+    return Config(**sections, redaction=redaction, warnings=tuple(raw.get("warnings", ())))
 
 
 def parse(
@@ -251,6 +258,8 @@ def parse(
     """
     given = {option.name: (option.default, "default") for option in OPTIONS}
     for key, value in file.items():
+        if key == REDACTION:
+            continue
         given[option_named(str(key), "file").name] = (value, f"file, {key}")
     for option in OPTIONS:
         if option.environment_name in environ:
@@ -266,7 +275,8 @@ def parse(
     values["events"]["webhook_secret"] = environ.get(WEBHOOK_SECRET, "")
     values["process"]["workers"] = values["process"]["workers"] or max(1, cpus)
     sections = {name: section(**values[name]) for name, section in _SECTIONS.items()}
-    config = Config(**sections, warnings=_environment_warnings(environ))
+    redaction = parse_redaction(file.get(REDACTION), environ.get(REDACTION_KEY, ""))
+    config = Config(**sections, redaction=redaction, warnings=_environment_warnings(environ))
     return _checked(config)
 
 
@@ -286,6 +296,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         models=replace(config.models, repository=config.models.repository.absolute()),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
+        redaction=config.redaction.proven(),
     )
 
 
@@ -376,6 +387,7 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
         ENVIRONMENT_PREFIX + "SERVER",
         *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),
         WEBHOOK_SECRET,
+        REDACTION_KEY,
     }
     warnings = []
     for name in sorted(environ):

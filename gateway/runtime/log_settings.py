@@ -3,15 +3,32 @@
 from collections.abc import Mapping
 
 from gateway.records.log import LogLimits
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import InputMode
 from gateway.records.sampling import Sampling
 from gateway.routing.log_policy import LogPolicy
 from gateway.routing.snapshot import Snapshot
 from gateway.routing.table import BUCKETS
 from gateway.runtime.config import Log
+from gateway.runtime.redaction_config import RedactionConfig
 
 
 def prediction_log_limits(config: Log) -> LogLimits:
     return LogLimits(max_bytes=config.buffer_bytes)
+
+
+def redaction_of(config: RedactionConfig) -> Redaction:
+    """The rules of the configuration, to be carried out."""
+    value = config.value()
+    listed = value.get("listed", {})
+    return Redaction(
+        rules=config.rules,
+        inputs=InputMode(value.get("inputs", "all")),
+        listed=frozenset((model, tensor) for model, tensors in listed.items() for tensor in tensors),
+        key=bytes.fromhex(config.key),
+        key_id=value.get("key-id", "1"),
+        revision=value.get("revision", 0),
+    )
 
 
 def samplings(snapshot: Snapshot, rate: float) -> Mapping[str, Sampling]:

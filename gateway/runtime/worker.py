@@ -37,7 +37,7 @@ from gateway.rpc.server import Server
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
-from gateway.runtime.log_settings import prediction_log_limits, samplings
+from gateway.runtime.log_settings import prediction_log_limits, redaction_of, samplings
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
@@ -326,6 +326,7 @@ def _prediction_log(settings: Settings) -> PredictionLog:
         boot=settings.boot,
         limits=prediction_log_limits(config.log),
         sampling=Sampling(rate=config.log.rate),
+        redaction=redaction_of(config.redaction),
     )
 
 

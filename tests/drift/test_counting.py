@@ -11,7 +11,8 @@ from gateway.drift.counting import Arm, Rows, count
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.windows import WEIGHT_ONE, Layout, means
 from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.redaction import Action, InputMode, Redaction, Rule
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import Action, InputMode, Rule
 from gateway.records.sampling import Sampling
 from gateway.serving.tensor import Datatype, TensorSpec
 from tests.drift.logged import BEGIN_S, HOUR_S, save_profile, watched

@@ -15,7 +15,8 @@ from gateway.drift.report import FeatureReport, Report
 from gateway.drift.span import Span
 from gateway.drift.verdict import State
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.records.redaction import Action, Redaction, Rule
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import Action, Rule
 from gateway.records.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
@@ -58,7 +59,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, moments[own] + 1, {"x": x[own], "town": towns[own]}, {"p": predict(x[own], -1.0)}, version="2",
         arm="canary", names=[f"canary-{i}" for i in own],
     )  # fmt: skip
-    write_labels(folder, more, truth[own].tolist(), moments[own].tolist())
+    write_labels(folder, more, truth[own].tolist(), moments[own].tolist(), rewards=[2.0 + i % 2 for i in own])
+    write_labels(folder, ids[:2000:10], [None] * 200, moments[:2000:10].tolist(), rewards=[1.0] * 200)
+    late = [ids[i] for i in shadowed]
+    write_labels(
+        folder, late, [None] * len(late), moments[shadowed].tolist(), rewards=[i % 2 for i in range(len(late))]
+    )
     return folder
 
 
@@ -170,6 +176,9 @@ def test_two_versions_are_compared_on_the_same_rows_and_on_their_own(data_dir: P
     assert duel.buckets is not None
     assert (duel.buckets.state, duel.buckets.requests) == (State.OK, 4160)
     assert duel.rank_correlation == pytest.approx(1.0)
+    assert duel.reward is not None
+    assert (duel.reward.mean_a, duel.reward.rows_a, duel.reward.rows_b) == (0.5, DAY_ROWS, 160)
+    assert 1 < duel.reward.low < duel.reward.high < 3
     assert duel.state is State.CRIT
 
 

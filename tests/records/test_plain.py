@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from gateway.records.block import encode
 from gateway.records.plain import encode_plain
 from gateway.records.reading import decode
-from gateway.records.redaction import Action, Redaction, Rule
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import Action, Rule
 from gateway.records.sampling import Sampling
 from gateway.records.schema import StreamSchema
 from gateway.records.stream import Buffering, RecordStream

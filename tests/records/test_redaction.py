@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.records.redaction import Action, InputMode, Redaction, Rule
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import Action, InputMode, Rule
 from gateway.records.tail import tail
 from gateway.serving.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, compactor, lake_rows, open_log
@@ -39,7 +40,7 @@ async def test_each_action_bears_on_the_bytes_before_they_reach_the_disk(tmp_pat
         Rule("people", "age", Action.BUCKET, 0, (18.0, 30.0, 65.0)),
         Rule("people", "age", Action.NULL, 1),
         Rule("people", "name", Action.HASH, 0),
-        Rule("people", "free", Action.DROP),
+        Rule("*", "free", Action.DROP),
         Rule("other", "score", Action.DROP),
     )
     row = await _row(tmp_path, Redaction(rules, key=b"k", key_id="k1", revision=4))
@@ -57,7 +58,7 @@ async def test_each_action_bears_on_the_bytes_before_they_reach_the_disk(tmp_pat
     ("mode", "expected"), [(InputMode.ALL, "age name free"), (InputMode.LISTED, "name"), (InputMode.NONE, "")]
 )
 async def test_the_mode_says_which_inputs_are_logged(tmp_path: Path, mode: InputMode, expected: str) -> None:
-    row = await _row(tmp_path, Redaction(inputs=mode, listed=frozenset({"name"})))
+    row = await _row(tmp_path, Redaction(inputs=mode, listed=frozenset({("people", "name")})))
     assert [name for name in ("age", "name", "free") if any(f".{name}" in key for key in row)] == expected.split()
 
 

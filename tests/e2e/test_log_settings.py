@@ -1,0 +1,94 @@
+"""What the log keeps and hides, as configuration and routes say it, by the product as its user has it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.tensor import Datatype
+from tests import models
+from tests.e2e.calls import stub
+from tests.e2e.conftest import connect
+from tests.e2e.product import Product, until
+
+SECRET, CITY = b"Ada Lovelace", b"Marylebone"
+KEY = b"correct horse battery staple"
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Iterator[Product]:
+    repository = tmp_path / "models"
+    models.write_version(
+        repository, "people", "1", models.identity(Datatype.BYTES, (-1, 2)), config="max_batch_size: 8"
+    )
+    key = tmp_path / "redaction.key"
+    key.write_bytes(KEY + b"\n")
+    config = tmp_path / "gateway.yaml"
+    rules = {"x": {"features": {0: "hash", 1: None}}, "y": "drop"}
+    section = {"revision": 7, "key-id": "2026-11", "key-file": str(key), "models": {"people": rules}}
+    config.write_text(yaml.safe_dump({"log-rate": 0.0, "redaction": section}))
+    made = Product(tmp_path, repository, "--config", str(config))
+    yield made.start()
+    made.kill()
+
+
+def ask(product: Product, name: str, count: int) -> None:
+    text = b"".join(len(word).to_bytes(4, "little") + word for word in (SECRET, CITY))
+    with connect(product) as channel:
+        for number in range(count):
+            message = pb.ModelInferRequest(model_name="people", id=f"{name}-{number}", raw_input_contents=[text])
+            tensor = message.inputs.add(name="x", datatype="BYTES", shape=[1, 2])
+            assert tensor.name == "x"
+            answer = stub(channel).ModelInfer(message, timeout=20)
+            assert SECRET in answer.raw_output_contents[0]  # the caller is told everything
+
+
+def log(product: Product, **policy: object) -> None:
+    spec = {"arms": {"one": {"version": "1"}}, "strategy": {"pinned": {"arm": "one"}}, "log": policy}
+    document = {"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": "people"}, "spec": spec}
+    path = product.directory / "route.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert product.cli("routes", "apply", "-f", str(path)).exit_code == 0
+
+
+def written(product: Product) -> float:
+    return product.metrics()['gateway_log_rows_total{outcome="written"}']
+
+
+def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(product: Product) -> None:
+    ask(product, "unrouted", 3)  # by --log-rate: none
+    log(product, rate="100%")
+    ask(product, "all", 5)
+    until(lambda: written(product) == 5, 20, "the rows of a rate of 100 %")
+    log(product, arms={"one": "0%"}, keep={"first": 0})
+    ask(product, "none", 4)
+    until(lambda: product.metrics()['gateway_log_rows_total{outcome="sampled_out"}'] == 7, 20, "what is left out")
+    assert written(product) == 5
+    disk = product.data / "log"
+    assert b"all-0" in b"".join(path.read_bytes() for path in disk.rglob("*.wal"))
+    assert not clear_text(product.data)
+    product.stop()
+
+    assert not clear_text(product.data)
+    for word in (KEY, KEY.hex().encode()):
+        assert word not in (product.directory / "stderr").read_bytes() + product.banner.encode()
+    tables = [pq.read_table(path, partitioning=None) for path in (disk / "lake").glob("model=*/**/*.parquet")]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert sorted(row["request_id"] for row in rows) == [f"all-{n}" for n in range(5)]
+    assert {row["redaction_rev"] for row in rows} == {7}
+    assert {row["f.x_0"][:13] for row in rows} == {"hmac:2026-11:"}
+    assert {row["f.x_1"] for row in rows} == {None}
+    assert "out.y" not in rows[0]
+
+
+def clear_text(folder: Path) -> list[str]:
+    """The files that hold what redaction hides, or the key."""
+    return [
+        os.fspath(path)
+        for path in folder.rglob("*")
+        if path.is_file() and any(word in path.read_bytes() for word in (SECRET, CITY, KEY))
+    ]
