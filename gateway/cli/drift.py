@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Annotated
@@ -82,6 +83,9 @@ def report(
         )
         with Lake(data_dir / "log" / "lake") as lake, _progress() as tell:
             against = _reference(lake, question, reference, labelled, label, data_dir, tell)
+            if reference.partition(":")[0] == "profile" and not versions:
+                only = replace(question.selection, versions=(against.profile.version,))  # whose profile it is
+                question = replace(question, selection=only)
             found = gather(question, lake, against, tell=tell)
         _write(found, out, json_out)
     except InvalidArgument as error:
@@ -100,8 +104,6 @@ def _reference(
 
     Raises: GatewayError.
     """
-    from dataclasses import replace
-
     from numpy.random import default_rng
 
     from gateway.drift.outcome import find_outputs, read_labelled

@@ -57,6 +57,30 @@ class PairedLoss:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class RewardGap:
+    """Mean rewards of A and B, and their difference (B less A) with its 95 % interval."""
+
+    mean_a: float
+    mean_b: float
+    low: float
+    high: float
+    rows_a: int
+    rows_b: int
+
+
+def reward_gap(a: tuple[int, float, float], b: tuple[int, float, float]) -> RewardGap | None:
+    """The difference of two means, each given as (rows, mean, standard deviation); None with fewer than two rows.
+
+    Source: Welch's standard error; for the hundreds of rewards that a decision needs, t is normal.
+    """
+    if min(a[0], b[0]) < 2:
+        return None
+    half = 1.959964 * float(np.sqrt(a[2] ** 2 / a[0] + b[2] ** 2 / b[0]))
+    gap = b[1] - a[1]
+    return RewardGap(a[1], b[1], gap - half, gap + half, a[0], b[0])
+
+
 def split_test(observed: Mapping[str, int], shares: Mapping[str, float]) -> SplitTest:
     """The χ² test of the counts of requests against the shares that the route meant.
 

@@ -153,6 +153,9 @@ def _report(
         notes.append(
             f"rows were sampled: each counts for those that it stands for, all as {window.worth:.0f} of equal weight"
         )
+    versions = _versions(census)
+    if len(versions) > 1:
+        notes.append(f"rows of versions {', '.join(versions)} are taken together; --versions names one")
     if not reference.sample:
         notes.append("a profile keeps no rows: whole rows are not compared, and Kolmogorov-Smirnov comes from bins")
     return Report(
@@ -166,7 +169,7 @@ def _report(
         reference_rows=reference.profile.rows,
         rows=census.total,
         worth=window.worth,
-        rows_by_version=_versions(census),
+        rows_by_version=versions,
         generated_us=question.generated_us,
         seed=question.seed,
         state=max(states, default=State.INSUFFICIENT),

@@ -210,6 +210,17 @@ class Lake:
             ).fetchnumpy()
         )
 
+    def rewards(self, selection: Selection) -> tuple[int, float, float]:
+        """How many rows of the selection have a reward, its mean and its standard deviation."""
+        if not self._files(selection) or not self._join_labels(selection.model):
+            return 0, float("nan"), float("nan")
+        rows = self._execute(
+            f"""SELECT count(l.reward), avg(l.reward), stddev_samp(l.reward) FROM {self._source(selection)} AS p
+            JOIN last_labels AS l ON p.request_hash = l.request_hash AND p.row_index = l.row_index"""
+        ).fetchall()
+        count, mean, sd = rows[0]
+        return int(count), float("nan") if mean is None else float(mean), float("nan") if sd is None else float(sd)
+
     def label_texts(self, model: str, limit: int) -> list[str]:
         """The different texts that labels of the model have, at most so many, in order."""
         if not self._join_labels(model):

@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from gateway.drift import statistics
 from gateway.drift.agreement import Answers, compare
-from gateway.drift.comparison import McNemar, PairedLoss, SplitTest, mcnemar, paired_loss, spearman, split_test
+from gateway.drift.comparison import (
+    McNemar,
+    PairedLoss,
+    SplitTest,
+    mcnemar,
+    paired_loss,
+    reward_gap,
+    spearman,
+    split_test,
+)
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.outcome import Labelled, Outputs, Task, read_labelled
 from gateway.drift.performance import Change
@@ -68,7 +77,7 @@ def compare_versions(
     )
     return ComparisonReport(
         versions[0], versions[1], surveys[0].rows, surveys[1].rows, state, gaps, changes, split, agreement, test, loss,
-        _rank_correlation(joined), buckets, tuple(notes),
+        _rank_correlation(joined), buckets, reward_gap(*(lake.rewards(side) for side in sides)), tuple(notes),
     )  # fmt: skip
 
 

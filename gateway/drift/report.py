@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.drift.agreement import Agreement
 from gateway.drift.cbpe import Estimate
-from gateway.drift.comparison import McNemar, PairedLoss, SplitTest
+from gateway.drift.comparison import McNemar, PairedLoss, RewardGap, SplitTest
 from gateway.drift.domain_classifier import Separation
 from gateway.drift.mmd import Mmd
 from gateway.drift.performance import Change, Metric
@@ -134,6 +134,7 @@ class ComparisonReport:
     loss: PairedLoss | None
     rank_correlation: float | None
     buckets: SplitVerdict | None
+    reward: RewardGap | None
     notes: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gateway.drift.comparison import mcnemar, paired_loss, spearman, split_test
+from gateway.drift.comparison import mcnemar, paired_loss, reward_gap, spearman, split_test
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=6), st.data())
@@ -75,3 +75,13 @@ def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
         assert np.isnan(found)
     else:
         assert found == pytest.approx(stats.spearmanr(first, second).statistic)
+
+
+def test_the_gap_of_rewards_is_welchs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1.0, 2.0, 900), rng.normal(1.5, 0.5, 300)
+    found = reward_gap((900, a.mean(), a.std(ddof=1)), (300, b.mean(), b.std(ddof=1)))
+    assert found is not None
+    oracle = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=2e-3)
+    assert reward_gap((1, 1.0, float("nan")), (300, 1.0, 1.0)) is None
