@@ -93,6 +93,8 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
     hides, count for nothing: they are not missing values, they were not logged.
     """
     columns = _columns(rows, layout)
+    if all(column is None for column in columns.values()):
+        return {}
     withheld, hidden = _withheld(columns, len(rows.answered)), _hidden(columns)
     chosen = rows.answered if withheld is None else rows.answered & ~withheld
     complete = bool(chosen.all())

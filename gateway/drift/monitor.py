@@ -124,34 +124,16 @@ class Monitor:
     ) -> list[tuple[Subject, Layout, Mapping[tuple[Arm, int], Tally]]]:
         found: dict[Subject, tuple[Layout, dict[tuple[Arm, int], Tally]]] = {}
         for version, rows in of_versions:
-            for subject in (Subject(model, f"version/{version}"), Subject(model, _ARMS)):
-                layout = self._layouts.get(subject)
-                if layout is not None and any(feature.column in rows.names for feature in layout.features):
+            for subject in (Subject(model, name) for name in (f"version/{version}", _ARMS, _SPLIT, _PAIRS)):
+                layout = self._layout_of(subject)
+                if layout is not None:
                     try:
-                        counted = count(rows, version, layout)
+                        counted = _counted(subject, version, rows, layout, of_versions)
                     except _NOT_COUNTED:
                         self.failures["count"] += 1
                     else:
                         _merge(found.setdefault(subject, (layout, {}))[1], counted)
-            split = self._layouts.get(Subject(model, _SPLIT))
-            if split is not None:
-                _merge(found.setdefault(Subject(model, _SPLIT), (split, {}))[1], count_split(rows, split))
-            if rows.shadows.any():
-                paired = self._paired(version, rows, of_versions)
-                _merge(found.setdefault(Subject(model, _PAIRS), (_NO_FEATURES, {}))[1], paired)
         return [(subject, layout, tallies) for subject, (layout, tallies) in found.items() if tallies]
-
-    def _paired(
-        self, version: str, shadows: Rows, of_versions: Sequence[tuple[str, Rows]]
-    ) -> dict[tuple[Arm, int], Tally]:
-        """The agreement of the copies with the answers of other versions in this segment, in the first minute."""
-        arm, minute_s = next((arm, minute) for arm, minute, _ in shadows.groups(version) if arm.shadow)
-        tally = Tally.empty(_NO_FEATURES)
-        for other, primaries in of_versions:
-            if other != version:
-                tally.agreement += agreement_vector(agreement(primaries, shadows))
-        tally.sums[0] = tally.agreement[0]  # its rows are the pairs
-        return {(arm, minute_s): tally} if tally.sums[0] else {}
 
     def _layout_of(self, subject: Subject) -> Layout | None:
         return _NO_FEATURES if subject.name == _PAIRS else self._layouts.get(subject)
@@ -174,9 +156,12 @@ class Monitor:
             return
         self._profiles = found
         self._layouts = _layouts(found)
-        for subject in [subject for subject in self._books if self._layout_of(subject) is None]:
-            del self._books[subject]
-            self._store.forget(subject)
+        for subject, book in list(self._books.items()):
+            layout = self._layout_of(subject)
+            if layout is None or layout.key != book.layout.key:  # what is in other bins cannot be compared
+                del self._books[subject]
+                self._found.pop(subject, None)
+                self._store.forget(subject)
 
     def _assess(self, now_s: float) -> bool:
         """Whether there was anything new to say."""
@@ -246,6 +231,25 @@ def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, Layou
     for model, profile in oldest.items():
         found[Subject(model, _ARMS)] = Layout(f"{profile.version}/{profile.revision}", profile.outputs)
     return found
+
+
+def _counted(
+    subject: Subject, version: str, rows: Rows, layout: Layout, of_versions: Sequence[tuple[str, Rows]]
+) -> dict[tuple[Arm, int], Tally]:
+    """What the rows of a version add to a subject."""
+    if subject.name == _PAIRS:
+        return _paired(version, rows, of_versions)
+    return count_split(rows, layout) if subject.name == _SPLIT else count(rows, version, layout)
+
+
+def _paired(version: str, shadows: Rows, of_versions: Sequence[tuple[str, Rows]]) -> dict[tuple[Arm, int], Tally]:
+    """The agreement of the copies with what was answered in the segment, in the minute of the first copy."""
+    copies = [(arm, minute_s) for arm, minute_s, _ in shadows.groups(version) if arm.shadow]
+    tally = Tally.empty(_NO_FEATURES)
+    for _, primaries in of_versions if copies else ():
+        tally.agreement += agreement_vector(agreement(primaries, shadows))
+    tally.sums[0] = tally.agreement[0]  # its rows are the pairs
+    return {copies[0]: tally} if tally.sums[0] else {}
 
 
 def _merge(into: dict[tuple[Arm, int], Tally], more: Mapping[tuple[Arm, int], Tally]) -> None:

@@ -159,6 +159,8 @@ async def test_without_a_profile_nothing_is_counted_and_with_one_the_next_rows_a
     assert monitor.rows == 300
     reference(tmp_path)  # revision 2 has other bins: what was counted in the old ones cannot be compared
     monitor.tend(after(20) + 20, last=False)
+    assert VERSION not in monitor._books
+    assert report(tmp_path)["arms"] == []
     await log_rows(tmp_path, [batch(2, 100)])
     worker.step()
     (series,) = monitor._books[VERSION].series.values()
