@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from gateway.drift.outcome import Answers, Labelled, Outputs, find_outputs, read
 from gateway.drift.pairing import compare_versions
 from gateway.drift.quality import judge_performance
 from gateway.drift.reference import Reference, fetch_vectors
-from gateway.drift.report import ComparisonReport, PerformanceReport, Report, VectorReport
+from gateway.drift.report import ComparisonReport, FeatureReport, PerformanceReport, Report, VectorReport
 from gateway.drift.statistics import Floats
 from gateway.drift.survey import Survey, cut, survey
 from gateway.drift.table import feature_table
@@ -143,9 +143,9 @@ def _performance(
 
 
 def _report(
-    question: Question, selection: Selection, census: Census, window: Survey, reference: Reference, features: Any,
-    vectors: tuple[VectorReport, ...], performance: PerformanceReport | None, comparison: ComparisonReport | None,
-    notes: list[str],
+    question: Question, selection: Selection, census: Census, window: Survey, reference: Reference,
+    features: tuple[FeatureReport, ...], vectors: tuple[VectorReport, ...], performance: PerformanceReport | None,
+    comparison: ComparisonReport | None, notes: list[str],
 ) -> Report:  # fmt: skip
     states = [feature.state for feature in features] + [vector.state for vector in vectors]
     states += [section.state for section in (performance, comparison) if section is not None]

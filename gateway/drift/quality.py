@@ -44,23 +44,23 @@ def judge_performance(
     now = labelled.outcomes() if labelled is not None else None
     if before is not None and now is not None and type(before) is not type(now):
         notes.append("labels of the reference and of the window are of different kinds: they are not compared")
-        before, reference = None, None
+        before = None
     changes = compare(before, now, rng=rng) if before is not None and now is not None else ()
     metrics = measure(now, rng=rng) if now is not None else ()
     was = measure(before, rng=rng) if before is not None else ()
     estimated: tuple[Estimate, ...] = ()
     estimated_steps: dict[int, tuple[Estimate, ...]] = {}
-    if reference is not None and answers is not None:
-        try:
-            estimated = estimate_performance(reference, answers[0], rng=rng)
-            estimated_steps = _estimated_steps(reference, answers, buckets, rng) if estimated else {}
-        except ValueError as error:
-            notes.append(f"no estimate without labels: {error}")
     if reference is None:
         notes.append(
             "the reference has no labelled rows: metrics are not compared, and nothing is estimated; "
             "--labelled names a window that has some"
         )
+    elif answers is not None:
+        try:
+            estimated = estimate_performance(reference, answers[0], rng=rng)
+            estimated_steps = _estimated_steps(reference, answers, buckets, rng) if estimated else {}
+        except ValueError as error:
+            notes.append(f"no estimate without labels: {error}")
     return PerformanceReport(
         task=str(known.answers.task),
         state=_state(labelled, changes, was, estimated),

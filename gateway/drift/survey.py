@@ -26,7 +26,6 @@ _MINUTE_US: Final = 60_000_000
 _SLICE_VALUES: Final = 20_000_000
 _SLICE_ROWS: Final = 1_000_000
 _MOST_BUCKETS: Final = 62
-_WEIGHT: Final = "1 / sample_p::DOUBLE"
 _TENSOR: Final = re.compile(r"_\d+$")
 
 
@@ -91,49 +90,54 @@ def survey(
     kinds = lake.columns(selection)
     present = [feature for feature in features if feature.column in kinds]
     texts = {feature.column for feature in present if kinds[feature.column] == "VARCHAR"}
-    expressions = {"~ts": "epoch_us(ts)"} | ({"~weight": _WEIGHT} if census.sampled else {})
-    for feature in present:
-        expressions[feature.column] = _coded(feature) if feature.column in texts else quoted(feature.column)
-    expressions |= extra or {}
+    expressions = _expressions(present, texts, weighted=census.sampled) | dict(extra or {})
     kind: type[np.float64] | type[np.int64] = np.float64 if census.sampled else np.int64
     counts: dict[str, Any] = {f.name: np.zeros((len(buckets), len(f.bins.cells)), kind) for f in present}
     kept: list[dict[str, Array]] = []
-    partly: set[str] = set()
+    hidden: set[str] = set()
     share = sample_rows / max(float(census.weights.sum()), 1.0)
     for bucket, stretch, rows in slices(census, buckets, len(expressions)):
         part = replace(selection, span=stretch)
-        found = lake.fetch(part, expressions)
-        hidden, logged = _logged(found, {feature.column for feature in present})
-        if logged is not None:
-            found = {name: values[logged] for name, values in found.items()}
-        weights = np.ma.getdata(found["~weight"]) if census.sampled else None
+        found, now_hidden = _logged(lake.fetch(part, expressions), {feature.column for feature in present})
+        hidden |= now_hidden
         for feature in present:
-            values, own = found[feature.column], weights
-            if feature.column in hidden:
-                partly.add(feature.name)
-                continue
-            if not feature.column.startswith("f.") and (absent := np.ma.getmaskarray(values)).any():
-                values, own = values[~absent], None if weights is None else weights[~absent]
-            if feature.column in texts:
-                added = _count_texts(lake, part, feature, values, own)
-            else:
-                added = feature.bins.count(as_column(feature.name, values), own)
-            counts[feature.name][bucket] += added.astype(counts[feature.name].dtype)
-        chance = share if weights is None else share * weights
+            if feature.column not in now_hidden:
+                added = _count(lake, part, feature, found, coded=feature.column in texts)
+                counts[feature.name][bucket] += added.astype(kind)
+        weights = found.get("~weight")
+        chance = share if weights is None else share * np.ma.getdata(weights)
         drawn = np.flatnonzero(rng.random(len(found["~ts"])) < chance)
         kept.append({name: values[drawn] for name, values in found.items()})
         progress(rows)
     sample = _joined(kept, expressions)
-    seen = [feature for feature in present if feature.name not in partly]
-    columns = {f.name: _sampled(f, sample[f.column], coded=f.column in texts) for f in seen}
-    columns |= {name: as_column(name, sample[name]) for name in extra or {}}
+    # What was hidden for a part of the time cannot be compared row by row.
+    columns = {
+        f.name: _sampled(f, sample[f.column], coded=f.column in texts) for f in present if f.column not in hidden
+    } | {name: as_column(name, sample[name]) for name in extra or {}}
     order = np.argsort(sample["~ts"], kind="stable")
+    moments = np.asarray(np.ma.getdata(sample["~ts"]), np.int64)[order]
+    kept_columns = {name: column.rows(order) for name, column in columns.items()}
     rows_of, worth = _by_bucket(census, buckets)
-    return Survey(
-        census.total, tuple(buckets), rows_of, worth, counts,
-        {name: column.rows(order) for name, column in columns.items()},
-        np.asarray(np.ma.getdata(sample["~ts"]), np.int64)[order], census.sampled,
-    )  # fmt: skip
+    return Survey(census.total, tuple(buckets), rows_of, worth, counts, kept_columns, moments, census.sampled)
+
+
+def _expressions(features: Sequence[FeatureProfile], texts: Collection[str], *, weighted: bool) -> dict[str, str]:
+    """SQL of what is read of each row, by name: its time, its weight where that is not 1, and its features."""
+    found = {"~ts": "epoch_us(ts)"} | ({"~weight": "1 / sample_p::DOUBLE"} if weighted else {})
+    for feature in features:
+        found[feature.column] = _coded(feature) if feature.column in texts else quoted(feature.column)
+    return found
+
+
+def _count(lake: Lake, part: Selection, feature: FeatureProfile, found: Mapping[str, Array], *, coded: bool) -> Counts:
+    """The counts of one feature in a slice."""
+    values = found[feature.column]
+    weights = np.ma.getdata(found["~weight"]) if "~weight" in found else None
+    if not feature.column.startswith("f.") and (absent := np.ma.getmaskarray(values)).any():
+        values, weights = values[~absent], None if weights is None else weights[~absent]
+    if coded:
+        return _count_texts(lake, part, feature, values, weights)
+    return feature.bins.count(as_column(feature.name, values), weights)
 
 
 def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tuple[int, Span, int]]:
@@ -156,20 +160,26 @@ def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tupl
             yield index, Span(start, bucket.end_us), held
 
 
-def _logged(found: Mapping[str, Array], columns: Collection[str]) -> tuple[set[str], npt.NDArray[np.bool_] | None]:
-    """The inputs that redaction hides in these rows, and which rows have their payload, None for all.
+def _logged(found: dict[str, Array], columns: Collection[str]) -> tuple[dict[str, Array], set[str]]:
+    """The rows that have their payload, and the inputs that redaction hides in them.
 
     Hidden are those without a value where others of their tensor have one, and all where none has one.
     """
-    masks = {name: np.ma.getmaskarray(found[name]) for name in columns if isinstance(found[name], np.ma.MaskedArray)}
-    if not masks:
-        return set(), None
-    withheld = np.logical_and.reduce(list(masks.values())) if len(masks) == len(columns) else np.zeros(0, np.bool_)
+    masks = _masks(found, columns)
+    if len(masks) == len(columns) and (withheld := np.logical_and.reduce(list(masks.values()))).any():
+        found = {name: values[~withheld] for name, values in found.items()}
+        masks = _masks(found, columns)
     inputs = [name for name in columns if name.startswith("f.")]
-    empty = {name for name in inputs if name in masks and masks[name].all()}
+    empty = {name for name in inputs if name in masks and len(masks[name]) and masks[name].all()}
+    if len(empty) == len(inputs):
+        return found, empty
     beside = {_TENSOR.sub("", name) for name in inputs if name not in empty}
-    hidden = empty if len(empty) == len(inputs) else {name for name in empty if _TENSOR.sub("", name) in beside}
-    return hidden, ~withheld if withheld.any() else None
+    return found, {name for name in empty if _TENSOR.sub("", name) in beside}
+
+
+def _masks(found: Mapping[str, Array], columns: Collection[str]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Where the columns that have nulls have them."""
+    return {name: np.ma.getmaskarray(found[name]) for name in columns if isinstance(found[name], np.ma.MaskedArray)}
 
 
 def _coded(feature: FeatureProfile) -> str:

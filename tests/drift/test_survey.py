@@ -1,6 +1,7 @@
 """Stretches and slices of a window: all of it, nothing twice, never too much at once."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.drift import survey
-from gateway.drift.lake import Census
+from gateway.drift.building import build_feature
+from gateway.drift.lake import Census, Lake, Selection
 from gateway.drift.span import DAY_US, Span
 from gateway.drift.survey import cut, slices
+from gateway.records.redaction import Redaction
+from gateway.records.redaction_rule import Action, Rule
+from tests.drift.lakes import START_US, lake_of, write_rows
 
 MINUTE_US = 60_000_000
 
@@ -56,3 +61,32 @@ def test_slices_hold_every_row_once_and_are_bounded(rows: dict[int, int], width:
     for bucket, span, _ in found:
         assert buckets[bucket].start_us <= span.start_us
         assert span.end_us <= buckets[bucket].end_us
+
+
+def test_rows_without_a_payload_are_not_counted_and_hide_nothing(tmp_path: Path) -> None:
+    """The disk was nearly full for a while: those rows were logged without their tensors."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)).astype("<f4")
+    moments = START_US + np.arange(300) * MINUTE_US
+    full = Redaction()
+    nothing = Redaction((Rule("homes", "x", Action.NULL), Rule("homes", "y", Action.NULL)))
+    for first, last, redaction in ((0, 100, full), (100, 200, nothing), (200, 300, full)):
+        part = slice(first, last)
+        write_rows(
+            tmp_path, moments[part], {"x": x[part]}, {"y": x[part, 0].copy()}, redaction=redaction,
+            names=[f"r{i}" for i in range(first, last)],
+        )  # fmt: skip
+    features = [build_feature(f"x_{index}", f"f.x_{index}", x[:, index]) for index in range(2)]
+    features.append(build_feature("out.y", "out.y", x[:, 0]))
+    with Lake(lake_of(tmp_path)) as lake:
+        selection = Selection("homes", Span(START_US, START_US + DAY_US))
+        found = survey.survey(
+            lake, selection, features, rng=rng, census=lake.census(selection), buckets=cut(selection.span)
+        )  # fmt: skip
+    assert found.rows == 300
+    for feature in features:
+        counts = found.total(feature.name)
+        assert counts is not None
+        assert counts.sum() == 200
+        assert feature.bins.special(counts)["missing"] == 0
+        assert len(found.sample[feature.name]) == 200
