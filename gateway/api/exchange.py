@@ -18,7 +18,7 @@ from gateway.api.parameters import NONE, Value, read_request, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.template import Query, Templates, decode_query
 from gateway.api.wire import Raw, parse
-from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal
+from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision import Decision
 from gateway.routing.source import METHODS
@@ -99,7 +99,8 @@ class Exchanges:
         self._templates = Templates()
         self._trailers: dict[tuple[str, str, int, str], Metadata] = {}
         self._overdue = Overdue(asyncio.get_running_loop(), self._expire)
-        self._done: Callable[[Call], None] = self._settle
+        self._room = engine.room
+        self._done: Callable[[Call], None] = self._settle if self._room is None else self._settle_with_room
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """The caller of a unary request is given the outcome exactly once, now or later."""
@@ -185,6 +186,19 @@ class Exchanges:
             return False
         exchange.deadline_ns = own_ns
         return True
+
+    def _settle_with_room(self, call: Call) -> None:
+        """As `_settle`, but an answer waits for room in the log."""
+        if self._room is not None and call.error is None and self._room.full:
+            self._room.hold(partial(self._resume, call))
+        else:
+            self._settle(call)
+
+    def _resume(self, call: Call, granted: bool) -> None:
+        if not granted and self._room is not None and self._room.refuses:
+            call.error = ResourceExhausted("the prediction log has no room for the record of this request")
+            call.outputs = ()
+        self._settle(call)
 
     def _settle(self, call: Call) -> None:
         exchange = cast(Exchange, call)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic_ns
 
 from gateway.records.block import ENCODE_ERRORS, Record, RedactionFailed, encode
 from gateway.records.plain import PlainRecords, encode_plain
@@ -33,10 +34,14 @@ class Outcome:
     written: int = 0
     sampled_out: int = 0
     written_bytes: int = 0
-    withheld: int = 0
+    withheld: Counter[str] = field(
+        default_factory=Counter
+    )  # written without their tensors, by reason; among the written
     suspects: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     error: str = ""
+    disk_use: float = 0.0
+    elapsed_ns: int = 0
 
 
 class Flusher:
@@ -63,7 +68,8 @@ class Flusher:
 
     def flush(self, batch: Batch, seal: bool) -> Outcome:
         """Writes the batch. A disk that refuses is an outcome, not an exception."""
-        outcome = Outcome()
+        started_ns = monotonic_ns()
+        outcome = Outcome(disk_use=self._used())
         if batch.streams:
             self._write(batch, outcome)
         try:
@@ -74,51 +80,52 @@ class Flusher:
         except OSError as error:
             outcome.error = str(error)
         outcome.suspects = self._wal.suspects
+        outcome.elapsed_ns = monotonic_ns() - started_ns
         return outcome
 
     def _write(self, batch: Batch, outcome: Outcome) -> None:
         streams = [decided(taken, self.redactions[taken.number]) for taken in batch.streams]
         total = sum(map(len, streams))
         outcome.sampled_out = sum(map(len, batch.streams)) - total
-        use = self._used()
-        if use > self._off_above:
+        if outcome.disk_use > self._off_above:
             outcome.dropped["disk_watermark"] += total
             return
         try:
             self._wal.prepare()
             chunks: list[Chunk] = []
-            payload = use <= self._metadata_above
+            withheld = "disk_watermark" if outcome.disk_use > self._metadata_above else ""
             for taken in streams:
                 for run in taken.plain.runs(taken.schema, _CHUNK_RECORDS):
-                    chunks += self._joined(taken.number, taken.schema, run, outcome, payload=payload)
+                    chunks += self._joined(taken.number, taken.schema, run, outcome, withheld=withheld)
                 for part in _parts(taken.records):
-                    chunks += self._encoded(taken.number, taken.schema, part, outcome, payload=payload)
+                    chunks += self._encoded(taken.number, taken.schema, part, outcome, withheld=withheld)
             if chunks:
                 outcome.written_bytes = self._wal.write(chunks)
         except OSError as error:
             outcome.dropped[reason(error)] += total - sum(outcome.dropped.values())
             outcome.error = str(error)
-            outcome.withheld = 0
+            outcome.withheld.clear()
             return
         outcome.written = total - sum(outcome.dropped.values())
 
     def _joined(
-        self, number: int, schema: StreamSchema, plain: PlainRecords, outcome: Outcome, *, payload: bool
+        self, number: int, schema: StreamSchema, plain: PlainRecords, outcome: Outcome, *, withheld: str
     ) -> Iterator[Chunk]:
         """The plain records as one chunk; where one of them is not what it should be, all are looked at in detail."""
         if not len(plain):
             return
         try:
-            body = encode_plain(schema, number, plain, first_record=self._next_record, payload=payload)
+            body = encode_plain(schema, number, plain, first_record=self._next_record, payload=not withheld)
         except ENCODE_ERRORS:
-            yield from self._encoded(number, schema, plain.records(schema), outcome, payload=payload)
+            yield from self._encoded(number, schema, plain.records(schema), outcome, withheld=withheld)
             return
         self._next_record += len(plain)
-        outcome.withheld += 0 if payload else len(plain)
+        if withheld:
+            outcome.withheld[withheld] += len(plain)
         yield Chunk(number, schema, body)
 
     def _encoded(
-        self, number: int, schema: StreamSchema, records: list[Record], outcome: Outcome, *, payload: bool
+        self, number: int, schema: StreamSchema, records: list[Record], outcome: Outcome, *, withheld: str
     ) -> Iterator[Chunk]:
         """The records as one chunk; where that fails, each by itself, so that one bad record costs only itself."""
         redaction = self.redactions[number]
@@ -129,31 +136,33 @@ class Flusher:
                 records,
                 first_record=self._next_record,
                 redaction=redaction,
-                payload=payload,
+                payload=not withheld,
                 new_id=self._new_id,
             )
-        except (RedactionFailed, *ENCODE_ERRORS):
+        except (RedactionFailed, *ENCODE_ERRORS) as error:
             if len(records) > 1:
                 for record in records:
-                    yield from self._encoded(number, schema, [record], outcome, payload=payload)
-            elif payload:  # the row is kept without its tensors
-                yield from self._encoded(number, schema, records, outcome, payload=False)
+                    yield from self._encoded(number, schema, [record], outcome, withheld=withheld)
+            elif not withheld:  # the row is kept without its tensors
+                why = "redact_error" if isinstance(error, RedactionFailed) else "encode_error"
+                yield from self._encoded(number, schema, records, outcome, withheld=why)
             else:
                 outcome.dropped["encode_error"] += 1
         else:
             self._next_record += len(records)
-            outcome.withheld += 0 if payload else len(records)
+            if withheld:
+                outcome.withheld[withheld] += len(records)
             yield Chunk(number, schema, body)
 
     def _used(self) -> float:
-        """The share of the disk in use, looked up once a second; 0 where it cannot be told."""
+        """The share of the disk in use, as `df` says it, looked up once a second; 0 where it cannot be told."""
         now = self._clock()
         if now - self._disk_checked_at >= _DISK_CHECK_S:
             self._disk_checked_at = now
             try:
                 status = os.statvfs(self._directory)
-                free = status.f_bavail / status.f_blocks if status.f_blocks else 1.0
-                self._disk_use = 1.0 - free
+                used = status.f_blocks - status.f_bfree
+                self._disk_use = used / (used + status.f_bavail) if used + status.f_bavail else 0.0
             except OSError:
                 self._disk_use = 0.0
         return self._disk_use

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from gateway.records.flush import Batch, Flusher, Outcome
 from gateway.records.redaction import Redaction
-from gateway.records.sampling import Sampling
+from gateway.records.room import LossPolicy, Room
+from gateway.records.sampling import Sampling, disk_scale, relieved
 from gateway.records.schema import StreamSchema
 from gateway.records.segment import Segment, checked_part
 from gateway.records.stream import Buffering, RecordStream
@@ -32,16 +33,20 @@ _log = logging.getLogger(__name__)
 class LogLimits:
     """Bounds of the buffer and rhythm of the writes.
 
-    A record is dropped while the buffer is over `fill` of its bytes or records. Over `disk_metadata` of the disk in use
-    records lose their tensors, over `disk_off` they are dropped; 1 turns either off.
+    While the buffer is over `fill` of its bytes or records, `policy` says what happens; beyond them nothing is taken.
+    Over `disk_sample` of the disk in use fewer records are kept (not where every one has to be: AUDIT), over
+    `disk_metadata` they lose their tensors, over `disk_off` they are dropped; 1 turns any of these off.
     """
 
     max_bytes: int = 64 << 20
     max_records: int = 200_000
     max_record_bytes: int = 32 << 20
     fill: float = 0.8
+    policy: LossPolicy = LossPolicy.DROP_NEWEST
+    block_s: float = 0.02
     flush_interval_s: float = 0.05
     flush_bytes: int = 8 << 20
+    disk_sample: float = 0.75
     disk_metadata: float = 0.90
     disk_off: float = 0.95
     close_timeout_s: float = 10.0
@@ -53,7 +58,7 @@ class LogCounts:
     """What became of the records since the worker started.
 
     seen = written + sampled_out + sum(dropped.values()) + buffered. `withheld` counts records that were written without
-    their tensors (redaction failed, or the disk is nearly full); they are among the written.
+    their tensors, by reason; they are among the written.
     """
 
     seen: int
@@ -63,12 +68,16 @@ class LogCounts:
     buffered: int
     buffered_bytes: int
     written_bytes: int
-    withheld: int
+    withheld: Mapping[str, int]
     suspect_segments: int
     error: str  # of the disk; empty while the last write succeeded
+    blocked_ns: int  # how long answers were held back for the log, together
+    flush_ns: int
+    flushes: int
 
     def to_json(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self.__slots__} | {"dropped": dict(self.dropped)}
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {"dropped": dict(self.dropped), "withheld": dict(self.withheld)}
 
 
 class PredictionLog:
@@ -104,18 +113,37 @@ class PredictionLog:
             draw=self._draw,
         )
         self._due = asyncio.Event()
+        over_bytes, over_records = (
+            int(limit * self._limits.fill) for limit in (self._limits.max_bytes, self._limits.max_records)
+        )
+        self._flush_bytes = min(self._limits.flush_bytes, over_bytes)
+        drops = self._limits.policy is LossPolicy.DROP_NEWEST
         self._buffer = Buffering(
-            max_bytes=int(self._limits.max_bytes * self._limits.fill),
-            max_records=int(self._limits.max_records * self._limits.fill),
+            max_bytes=over_bytes if drops else self._limits.max_bytes,
+            max_records=over_records if drops else self._limits.max_records,
             max_record_bytes=self._limits.max_record_bytes,
-            wake_at=self._limits.flush_bytes,
+            wake_at=self._flush_bytes,
             wake=self._due.set,
         )
+        self.room: Room | None = None  # where answers have to wait, when the policy says so
+        if self._limits.policy in (LossPolicy.BLOCK, LossPolicy.AUDIT):
+            self.room = Room(
+                self._buffer,
+                max_bytes=over_bytes,
+                max_records=over_records,
+                limit_s=self._limits.block_s,
+                refuses=self._limits.policy is LossPolicy.AUDIT,
+            )
+        self._relief = 1.0  # factor of the rates for the buffer, beside that for the disk
+        self._disk_use = 0.0
+        self._ticker: asyncio.TimerHandle | None = None
         self._streams: dict[tuple[str, ...], RecordStream] = {}
         self._in_flight: asyncio.Future[Outcome] | None = None
         self._in_flight_bytes = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
-        self._written = self._sampled_out = self._written_bytes = self._withheld = self._suspects = 0
+        self._written = self._sampled_out = self._written_bytes = self._suspects = 0
+        self._flush_ns = self._flushes = 0
+        self._withheld: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._error = ""
 
@@ -172,20 +200,50 @@ class PredictionLog:
             buffered=self._buffer.records,
             buffered_bytes=self._buffer.size_bytes,
             written_bytes=self._written_bytes,
-            withheld=self._withheld,
+            withheld=dict(self._withheld),
             suspect_segments=self._suspects,
             error=self._error,
+            blocked_ns=self.room.blocked_ns if self.room is not None else 0,
+            flush_ns=self._flush_ns,
+            flushes=self._flushes,
         )
 
     async def run(self) -> None:
         """Writes what was appended, every flush interval or as soon as enough of it waits, until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(self._limits.flush_interval_s):
-                    await self._due.wait()
-            except TimeoutError:
-                pass
-            await self.flush()
+        if self._limits.policy is LossPolicy.SAMPLE:
+            self._tick()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._limits.flush_interval_s):
+                        await self._due.wait()
+                except TimeoutError:
+                    pass
+                await self.flush()
+        finally:
+            if self._ticker is not None:
+                self._ticker.cancel()
+
+    def _tick(self) -> None:
+        """Looks at the buffer at the rhythm of the writes, also while a write hangs."""
+        limits, buffer = self._limits, self._buffer
+        fill = max(buffer.size_bytes / limits.max_bytes, buffer.records / limits.max_records)
+        self._relief = relieved(self._relief, fill)
+        self._rescale()
+        self._ticker = asyncio.get_running_loop().call_later(limits.flush_interval_s, self._tick)
+
+    def _rescale(self) -> None:
+        audits = self._limits.policy is LossPolicy.AUDIT
+        scale = self._relief * (1.0 if audits else disk_scale(self._disk_use, self._limits.disk_sample))
+        if scale != self._buffer.scale:
+            self._buffer.scale = scale
+            for stream in self._streams.values():
+                stream.rescale()
+
+    @property
+    def scale(self) -> float:
+        """The factor of all rates; below 1 while the buffer or the disk is nearly full."""
+        return self._buffer.scale
 
     async def flush(self) -> None:
         """Everything appended before this call was written, or counted as dropped."""
@@ -199,6 +257,8 @@ class PredictionLog:
         Order: when this returns, no thread of the log writes any more, unless the disk hangs.
         """
         self._buffer.closed = True
+        if self.room is not None:
+            self.room.close()
         try:
             async with asyncio.timeout(self._limits.close_timeout_s):
                 await self._finished()
@@ -213,7 +273,7 @@ class PredictionLog:
         self._due.clear()
         taken = [stream.take() for stream in self._streams.values() if stream.waiting]
         self._in_flight_bytes = self._buffer.size_bytes
-        self._buffer.wake_at = self._in_flight_bytes + self._limits.flush_bytes
+        self._buffer.wake_at = self._in_flight_bytes + self._flush_bytes
         batch = Batch(taken, self.counts().to_json())
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._executor, self._flusher.flush, batch, seal)
@@ -228,13 +288,20 @@ class PredictionLog:
         self._written += outcome.written
         self._sampled_out += outcome.sampled_out
         self._written_bytes += outcome.written_bytes
-        self._withheld += outcome.withheld
+        self._withheld.update(outcome.withheld)
+        self._flush_ns += outcome.elapsed_ns
+        self._flushes += 1
         self._dropped.update(outcome.dropped)
         self._suspects = outcome.suspects
         self._error = outcome.error
         self._buffer.records -= outcome.written + outcome.sampled_out + sum(outcome.dropped.values())
         self._buffer.size_bytes -= self._in_flight_bytes
-        self._buffer.wake_at = self._limits.flush_bytes
+        self._buffer.wake_at = self._flush_bytes
+        if outcome.disk_use != self._disk_use:
+            self._disk_use = outcome.disk_use
+            self._rescale()
+        if self.room is not None and (outcome.written or outcome.dropped):
+            self.room.written(lost=bool(outcome.dropped))
 
     async def _finished(self) -> None:
         """Waits for the batch in the thread. Cancelling the wait leaves the batch to end by itself."""

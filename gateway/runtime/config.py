@@ -102,6 +102,8 @@ class Events:
 class Log:
     rate: float
     buffer_bytes: int
+    policy: str
+    block_milliseconds: float
     sinks: str = field(default="", repr=False)  # their URLs, which may hold passwords
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gateway.records.log import LogLimits
 from gateway.records.redaction import Redaction
 from gateway.records.redaction_rule import InputMode
+from gateway.records.room import LossPolicy
 from gateway.records.sampling import Sampling
 from gateway.routing.log_policy import LogPolicy
 from gateway.routing.snapshot import Snapshot
@@ -14,7 +15,9 @@ from gateway.runtime.redaction_config import RedactionConfig
 
 
 def prediction_log_limits(config: Log) -> LogLimits:
-    return LogLimits(max_bytes=config.buffer_bytes)
+    return LogLimits(
+        max_bytes=config.buffer_bytes, policy=LossPolicy(config.policy), block_s=config.block_milliseconds / 1000
+    )
 
 
 def redaction_of(config: RedactionConfig) -> Redaction:

@@ -209,6 +209,8 @@ class Worker:
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums("log", self._log_counts)
+        self.counters.add_gauge("log_buffer_bytes", lambda: self.log.counts().buffered_bytes)
+        self.counters.add_gauge("log_scale", lambda: self.log.scale)
         self.counters.add_sums("labels", lambda: self.labels.counts)
         self.counters.add_gauge("revision", lambda: self.feed.status().revision)
         self.counters.add_gauge("stale_seconds", self.feed.stale_seconds)
@@ -238,6 +240,10 @@ class Worker:
             "written": counts.written,
             "sampled_out": counts.sampled_out,
             "dropped": dict(counts.dropped),
+            "withheld": dict(counts.withheld),
+            "blocked_ns": counts.blocked_ns,
+            "flush_ns": counts.flush_ns,
+            "flushes": counts.flushes,
         }
 
     # ---- its life ----

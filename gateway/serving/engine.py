@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.errors import Cancelled, Code, GatewayError, Internal
 from gateway.records.log import PredictionLog
+from gateway.records.room import Room
 from gateway.records.stream import RecordStream
 from gateway.routing.decide import decide
 from gateway.routing.decision import Attributes, Decision
@@ -223,6 +224,11 @@ class Engine:
     def drain(self) -> None:
         """No new call begins; those begun are answered."""
         self._admission.drain()
+
+    @property
+    def room(self) -> Room | None:
+        """Where answers have to wait for room in the log; None where they never do."""
+        return self._log.room
 
     @property
     def in_flight(self) -> int:

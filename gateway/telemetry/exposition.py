@@ -145,6 +145,13 @@ def _log(sums: Tree) -> Iterator[Metric]:
     rows = branch(sums, "log")
     yield _one(names.LOG_ROWS, ((key, rows[key]) for key in _ROW_OUTCOMES if key in rows))
     yield _one(names.LOG_DROPPED, branch(rows, "dropped").items())
+    yield _one(names.LOG_WITHHELD, branch(rows, "withheld").items())
+    blocked, flush = _metric(names.LOG_BLOCKED), _metric(names.LOG_FLUSH)
+    if "blocked_ns" in rows:
+        blocked.add_sample(f"{blocked.name}_total", {}, whole(rows, "blocked_ns") / 1e9)
+        flush.add_sample(f"{flush.name}_count", {}, whole(rows, "flushes"))
+        flush.add_sample(f"{flush.name}_sum", {}, whole(rows, "flush_ns") / 1e9)
+    yield from (blocked, flush)
 
 
 def _second_choices(sums: Tree) -> Iterator[Metric]:
@@ -201,6 +208,8 @@ def _workers(gauges: Mapping[int, Tree]) -> Iterator[Metric]:
         "age_seconds": _metric(names.ROUTE_AGE_SECONDS),
         "in_flight": _metric(names.IN_FLIGHT),
         "ready": _metric(names.WORKER_READY),
+        "log_buffer_bytes": _metric(names.LOG_BUFFER),
+        "log_scale": _metric(names.LOG_SCALE),
     }
     feed, states = _metric(names.FEED_STATE), _metric(names.VERSION_STATE)
     not_after, trouble = _metric(names.TLS_NOT_AFTER), _metric(names.TLS_TROUBLE)

@@ -9,7 +9,7 @@ Source: Triton, docs/user_guide/metrics.md.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["counter", "gauge", "histogram", "unknown", "info"]
+Kind = Literal["counter", "gauge", "histogram", "summary", "unknown", "info"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,17 @@ SHADOW_DIFFERENCE: Final = MetricName(
 
 LOG_ROWS: Final = MetricName("gateway_log_rows", "counter", ("outcome",), "Rows of the prediction log: seen, ...")
 LOG_DROPPED: Final = MetricName("gateway_log_dropped", "counter", ("reason",), "Rows that were lost, and why.")
+LOG_WITHHELD: Final = MetricName(
+    "gateway_log_withheld", "counter", ("reason",), "Rows that were written without their tensors, and why."
+)
+LOG_BLOCKED: Final = MetricName(
+    "gateway_log_blocked_seconds", "counter", (), "How long answers waited for room in the log, together."
+)
+LOG_BUFFER: Final = MetricName("predlog_buffer_bytes", "gauge", ("worker",), "What waits for the disk.")
+LOG_SCALE: Final = MetricName(
+    "predlog_sample_scale", "gauge", ("worker",), "Factor of all rates: below 1 while buffer or disk are nearly full."
+)
+LOG_FLUSH: Final = MetricName("predlog_flush_seconds", "summary", (), "Writes of the log, and their time.")
 LABELS: Final = MetricName(
     "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."
 )

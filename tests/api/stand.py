@@ -18,7 +18,7 @@ from gateway.pb.inference_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from gateway.records.log import PredictionLog
+from gateway.records.log import LogLimits, PredictionLog
 from gateway.routing.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.ngh2_server import Ngh2Server
@@ -90,6 +90,7 @@ async def standing(
     stream_limit: int = 64,
     transport: str = "ngh2",
     tokens: Tokens | None = None,
+    log_limits: LogLimits | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository; every model of it has been loaded, or has failed to."""
     async with AsyncExitStack() as stack:
@@ -98,7 +99,7 @@ async def standing(
         catalog = Catalog(Repository(repository, loader.fingerprint), pipeline, IntentStore(data / "state"))
         stack.push_async_callback(catalog.close)
         counters = Counters()
-        log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()))
+        log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)
         rules = Rules()
         admission = Admission(max_requests=max_requests, max_bytes=1 << 28)
         engine = Engine(catalog, rules, counters, log, admission, threads=2)
