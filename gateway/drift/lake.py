@@ -221,6 +221,12 @@ class Lake:
         count, mean, sd = rows[0]
         return int(count), float("nan") if mean is None else float(mean), float("nan") if sd is None else float(sd)
 
+    def label_count(self, model: str) -> int:
+        """How many rows of the model have feedback, whenever they were asked."""
+        if not self._join_labels(model):
+            return 0
+        return int(self._execute("SELECT count(*) FROM last_labels").fetchall()[0][0])
+
     def label_texts(self, model: str, limit: int) -> list[str]:
         """The different texts that labels of the model have, at most so many, in order."""
         if not self._join_labels(model):

@@ -115,7 +115,7 @@ def read_labelled(
     lake: Lake, selection: Selection, outputs: Outputs, *, classes: Sequence[str] = (), most: int = MOST_LABELLED
 ) -> Labelled | None:
     """The labelled rows of the selection, by time, or about `most` of them where there are more; None where there is
-    none.
+    none with an answer.
 
     `classes` name the classes 0, 1, 2, ... where labels are texts and answers numbers.
     Raises: InvalidArgument (labels and answers that cannot be compared).
@@ -130,10 +130,13 @@ def read_labelled(
     }
     if outputs.said:
         expressions["said"] = coded.format(f"p.{quoted(outputs.said)}")
-    total = int(lake.labelled(selection, {"rows": "count(*)"})["rows"].sum())
-    if not total:
+    total, share = None, 1.0
+    if lake.label_count(selection.model) > most:  # only then is it worth the second join
+        total = int(lake.labelled(selection, {"rows": "count(*)"})["rows"].sum())
+        share = min(most / max(total, 1), 1.0)
+    found = lake.labelled(selection, expressions, share=share)
+    if not len(found["label"]):
         return None
-    found = lake.labelled(selection, expressions, share=min(most / total, 1.0))
     actual = _numbers(found["label"])
     known = np.isfinite(actual)
     if not known.any():
@@ -142,11 +145,14 @@ def read_labelled(
         )
     answers, known = _answers(found, known, np.unique(actual[known]), classes=names)
     order = np.flatnonzero(known)
+    if not len(order):  # redaction keeps the answers out of the log
+        return None
     moments = _numbers(found["ts"])[order].astype(np.int64)
     order = order[np.argsort(moments, kind="stable")]
     return Labelled(
         answers.rows(order), actual[order], _numbers(found["weight"])[order],
-        _numbers(found["ts"])[order].astype(np.int64), _numbers(found["delay"])[order], names, total,
+        _numbers(found["ts"])[order].astype(np.int64), _numbers(found["delay"])[order], names,
+        len(found["label"]) if total is None else total,
     )  # fmt: skip
 
 

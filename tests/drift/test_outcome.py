@@ -116,6 +116,10 @@ def test_without_labels_there_is_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, {"p": CHANCES.astype("<f4")}, []) is None
 
 
+def test_labels_of_rows_whose_answer_was_not_logged_say_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, {"p": np.full(ROWS, np.nan, "<f4")}, TRUTH.tolist()) is None
+
+
 def test_answers_without_labels_are_read_like_those_with(tmp_path: Path) -> None:
     found = read(tmp_path, {"p": CHANCES.astype("<f4")}, TRUTH.tolist())
     assert found is not None
