@@ -103,7 +103,7 @@ def _gaps(profile: Profile, first: Survey, second: Survey) -> tuple[OutputGap, .
     found: list[tuple[str, float, float]] = []
     for output in profile.outputs:
         a, b = first.total(output.name), second.total(output.name)
-        if a is None or b is None or min(first.worth, second.worth) < _SMALLEST_GAP:
+        if a is None or b is None or min(first.worth, second.worth, a.sum(), b.sum()) < _SMALLEST_GAP:
             continue
         before, now = (_worth(output.bins.fold(counts), side.worth) for counts, side in ((a, first), (b, second)))
         found.append((output.name, float(statistics.debiased_psi(before, now)), chi2_test(before, now).p))

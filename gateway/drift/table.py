@@ -60,7 +60,9 @@ def _trend(
     counts = window.counts.get(feature.name)
     if counts is None:
         return []
-    values = statistics.debiased_psi(feature.folded, feature.bins.fold(counts))
+    filled = counts.sum(axis=1) > 0
+    values = np.full(len(filled), np.nan)
+    values[filled] = statistics.debiased_psi(feature.folded, feature.bins.fold(counts[filled]))
     steps = []
     for bucket, span in enumerate(window.buckets):
         confirmed = confirm(verdicts[max(bucket - _LOOK_BACK, 0) : bucket + 1], rule)
@@ -69,7 +71,7 @@ def _trend(
         step = Step(
             span,
             rows,
-            float(values[bucket]) if rows else float("nan"),
+            float(values[bucket]),
             missing,
             verdicts[bucket].state,
             confirmed.state >= State.WARN,

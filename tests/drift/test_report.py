@@ -10,6 +10,7 @@ import pytest
 from gateway.drift.gathering import Question, gather
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.outcome import find_outputs, read_labelled
+from gateway.drift.page import render
 from gateway.drift.reference import Reference, reference_file, reference_selection, reference_window
 from gateway.drift.report import FeatureReport, Report
 from gateway.drift.span import Span
@@ -340,6 +341,23 @@ def test_what_redaction_hides_is_not_missing(tmp_path: Path) -> None:
     [rows] = report.vectors
     assert rows.separation is not None
     assert {name for name, _ in rows.separation.attribution} == {"x_0", "x_2"}
+
+
+def test_hours_without_rows_and_features_that_never_vary_are_no_trouble(tmp_path: Path) -> None:
+    x = np.column_stack([np.full(1200, 4.0), np.random.default_rng(7).normal(size=1200)]).astype("<f4")
+    moments = START_US + np.arange(1200) * (DAY_US // 4800)  # six hours of the day
+    write_rows(tmp_path, moments, {"x": x}, {"c": np.zeros(1200, "<i8")})
+    day = Span(START_US, START_US + DAY_US)
+    with Lake(lake_of(tmp_path)) as lake:
+        made = from_window(lake, Selection("homes", day), day)
+        report = gather(Question(Selection("homes", day, versions=("1", "2")), 0, 0), lake, made)
+    assert report.state is State.OK
+    assert by_name(report)["x_0"].state is State.OK
+    assert np.isnan([step.value for step in by_name(report)["x_1"].trend]).sum() == 18
+    assert json.loads(report.to_json())["features"][0]["trend"][23]["value"] is None
+    assert report.comparison is not None
+    assert "version 2 has no rows" in " ".join(report.comparison.notes)
+    assert "no drift" in render(report).lower()
 
 
 def test_too_few_rows_are_never_ok(data_dir: Path) -> None:
