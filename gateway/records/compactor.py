@@ -26,6 +26,7 @@ from gateway.records.coverage import Coverage
 from gateway.records.label import FEEDBACK_SUFFIX
 from gateway.records.label_table import FEEDBACK, label_tables
 from gateway.records.manifest import Manifest
+from gateway.records.merging import Job, MergeLimits, Merger, pending_names
 from gateway.records.observer import Ledger, Observer
 from gateway.records.outbox import Outbox
 from gateway.records.quarantine import Quarantine
@@ -50,6 +51,7 @@ class CompactorConfig:
     interval_s: float = 1.0
     retention_interval_s: float = 60.0
     retention: RetentionLimits = field(default_factory=RetentionLimits)
+    merging: MergeLimits = field(default_factory=MergeLimits)
     sinks: tuple[str, ...] = ()
     published_directory: str = ""
     data_directory: str = ""
@@ -71,7 +73,8 @@ class CompactorConfig:
             raise ValueError(f"configuration is {document!r}, expected an object")
         retention = RetentionLimits(**document.pop("retention", {}))
         sinks = tuple(document.pop("sinks", ()))
-        return cls(**document, retention=retention, sinks=sinks)
+        merging = MergeLimits(**document.pop("merging", {}))
+        return cls(**document, retention=retention, merging=merging, sinks=sinks)
 
 
 class Compactor:
@@ -96,6 +99,8 @@ class Compactor:
         self._quarantine = Quarantine(self._log, clock)
         self._done: set[str] | None = None
         self._retained_at = 0.0
+        self._merger = Merger(self._lake, self._manifest, config.merging)
+        self._to_merge: list[Job] = []
         self.counts = CompactorCounts(quarantined=self._quarantine.counts)
 
     def tend(self, *, last: bool = False) -> None:
@@ -130,6 +135,7 @@ class Compactor:
                 self.counts.failures += 1
                 self.counts.error = str(error)
         self.counts.waiting_since_s = min(left, default=0.0)
+        self._merge(progress)
         self._retain()
         return finished
 
@@ -194,6 +200,7 @@ class Compactor:
         if self._done is not None:
             return
         shutil.rmtree(self._lake / "_tmp", ignore_errors=True)
+        self._merger.recover()
         self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
 
     def _is_done(self, segment: Segment) -> bool:
@@ -273,6 +280,18 @@ class Compactor:
             if self._done is not None and entry.segment is not None:
                 self._done.discard(_identity(entry.segment))
 
+    def _merge(self, progress: Callable[[], None]) -> None:
+        """One folder of small files, if one is due: segments come first."""
+        if not self._to_merge:
+            return
+        try:
+            for _ in self._merger.merge(self._to_merge.pop(0), now_s=self._clock()):
+                progress()
+            self.counts.merged_folders += 1
+        except OSError as error:
+            self.counts.failures += 1
+            self.counts.error = str(error)
+
     def _retain(self) -> None:
         now = self._clock()
         if 0 <= now - self._retained_at < self._config.retention_interval_s:
@@ -281,6 +300,7 @@ class Compactor:
         limits = self._config.retention
         old = expired(lake_files(self._lake), now_s=now, max_age_s=limits.max_age_s, max_bytes=limits.max_bytes)
         self.counts.expired_files += remove(old, up_to=self._lake)
+        self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
         failed = list(plain_files(self._quarantine.folder, moved=True))
         remove(
             expired(failed, now_s=now, max_age_s=limits.failed_max_age_s, max_bytes=limits.failed_max_bytes),

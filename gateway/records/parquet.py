@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -22,7 +23,7 @@ from gateway.records.schema import fixed_bytes, is_batched, is_flat, width
 from gateway.records.segment import Segment, sync_directory
 from gateway.serving.tensor import Datatype
 
-_ROW_GROUP = 131_072
+ROW_GROUP = 131_072
 _DICTIONARY = [
     "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "gateway",
     "worker", "boot",
@@ -104,6 +105,13 @@ def join(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries()
 
 
+def write_options(schema: pa.Schema) -> dict[str, Any]:
+    """How files of these columns are written: dictionaries only where values repeat."""
+    texts = [field.name for field in schema if field.type == pa.string() and field.name != "request_id"]
+    repeating = [name for name in (*_DICTIONARY, *texts) if name in schema.names]
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating}
+
+
 def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
     """Writes a file under a temporary name and moves it to its place, replacing what an interrupted run left there.
 
@@ -114,16 +122,8 @@ def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = lake / "_tmp" / name
     temporary.parent.mkdir(exist_ok=True)
-    texts = [field.name for field in rows.schema if field.type == pa.string() and field.name != "request_id"]
     with temporary.open("wb") as file:
-        pq.write_table(
-            rows,
-            file,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[name for name in (*_DICTIONARY, *texts) if name in rows.column_names],
-            row_group_size=_ROW_GROUP,
-        )
+        pq.write_table(rows, file, row_group_size=ROW_GROUP, **write_options(rows.schema))
         file.flush()
         os.fsync(file.fileno())
         size_bytes = file.tell()

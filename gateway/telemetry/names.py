@@ -95,7 +95,7 @@ LABELS_UNMATCHED: Final = MetricName(
 )
 COMPACTED: Final = MetricName("predlog_compacted", "counter", ("what",), "In Parquet: segments, rows, labels.")
 COMPACTOR_EVENTS: Final = MetricName(
-    "predlog_compactor_events", "counter", ("what",), "adopted, torn_bytes, expired_files, lost_segments, failures."
+    "predlog_compactor_events", "counter", ("what",), "adopted, torn_bytes, expired_files, ..."
 )
 QUARANTINED: Final = MetricName("predlog_quarantined", "counter", ("reason",), "What could not be read, set aside.")
 OLDEST_SEALED: Final = MetricName(

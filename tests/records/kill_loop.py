@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from gateway.records.compactor import CompactorConfig
+from gateway.records.merging import MergeLimits
 from tests.records.traffic import lake_ids
 
 
@@ -52,7 +53,8 @@ def run(folder: Path, *, rounds: int, seed: int) -> Result:
 
 def start_compactor(log: Path, lake: Path) -> "subprocess.Popen[str]":
     """A compactor as the supervisor starts it; its reports are on `stdout`, which stands for descriptor 3."""
-    config = CompactorConfig(str(log), str(lake), interval_s=0.02)
+    merging = MergeLimits(quiet_s=-1e10)  # also hours that are not over
+    config = CompactorConfig(str(log), str(lake), interval_s=0.02, retention_interval_s=0.05, merging=merging)
     process = subprocess.Popen(
         ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.compactor 3>&1 1>&2"],
         stdin=subprocess.PIPE,
