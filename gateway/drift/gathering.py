@@ -148,7 +148,7 @@ def _report(
     comparison: ComparisonReport | None, notes: list[str],
 ) -> Report:  # fmt: skip
     states = [feature.state for feature in features] + [vector.state for vector in vectors]
-    states += [section.state for section in (performance, comparison) if section is not None]
+    states += [performance.state] if performance is not None else []
     if census.sampled:
         notes.append(
             f"rows were sampled: each counts for those that it stands for, all as {window.worth:.0f} of equal weight"

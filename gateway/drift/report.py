@@ -140,7 +140,11 @@ class ComparisonReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report on a window of a model. `state` is the worst of all sections; `notes` say what was not looked at."""
+    """A report on a window of a model.
+
+    `state` is the worst of features, whole rows and performance; a version that differs from another, as a candidate is
+    meant to, is no drift. `notes` say what was not looked at.
+    """
 
     model: str
     versions: tuple[str, ...]
