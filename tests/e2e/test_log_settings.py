@@ -85,6 +85,34 @@ def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(produ
     assert "out.y" not in rows[0]
 
 
+def test_predictions_go_on_while_the_log_cannot_be_written_and_every_row_is_accounted_for(product: Product) -> None:
+    log(product, rate="100%")
+    ask(product, "before", 4)
+    until(lambda: written(product) == 4, 20, "rows before the trouble")
+    wal = product.data / "log" / "wal"
+    hidden = wal.with_name("hidden")
+    wal.rename(hidden)
+    wal.write_bytes(b"in the way")
+    ask(product, "during", 30)  # each is answered
+    until(lambda: accounted(product) == 34, 20, "an account of every row")
+    assert product.metrics()['gateway_log_dropped_total{reason="disk_error"}'] > 0
+    wal.unlink()
+    before = written(product)
+    ask(product, "after", 10)
+    until(lambda: accounted(product) == 44, 20, "an account of every row")
+    assert written(product) > before
+    assert product.metrics()["predlog_flush_seconds_count"] > 0
+    product.stop()
+
+
+def accounted(product: Product) -> float:
+    """Rows that were seen, if each of them was written, sampled out or dropped; else -1."""
+    found = product.metrics()
+    rows = {name: found[f'gateway_log_rows_total{{outcome="{name}"}}'] for name in ("seen", "written", "sampled_out")}
+    dropped = sum(value for name, value in found.items() if name.startswith("gateway_log_dropped_total"))
+    return rows["seen"] if rows["seen"] == rows["written"] + rows["sampled_out"] + dropped else -1
+
+
 def clear_text(folder: Path) -> list[str]:
     """The files that hold what redaction hides, or the key."""
     return [

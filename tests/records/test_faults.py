@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import os
 import resource
 import shutil
@@ -14,8 +15,10 @@ from tempfile import mkdtemp
 
 import pytest
 
+from gateway.records.compactor import Compactor, CompactorConfig
 from gateway.records.log import LogLimits
 from gateway.records.reading import read
+from gateway.records.retention import RetentionLimits
 from gateway.records.segment import OPEN, SEALED, SUSPECT, entries
 from tests.records import kill_loop
 from tests.records.traffic import append, balanced, compactor, lake_ids, open_log, open_stream
@@ -99,6 +102,13 @@ def small_disk() -> Iterator[Path]:
         folder.rmdir()
 
 
+def _remount(folder: Path, *, read_only: bool) -> None:
+    remount, ro = 32, 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", remount | (ro if read_only else 0), b"size=1m"):
+        pytest.skip(f"cannot mount it otherwise: {os.strerror(ctypes.get_errno())}")
+
+
 async def test_a_full_disk_costs_counted_rows_and_recovers_without_a_restart(small_disk: Path, tmp_path: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(700_000))
@@ -126,6 +136,56 @@ async def test_a_full_disk_costs_counted_rows_and_recovers_without_a_restart(sma
     ids = lake_ids(tmp_path / "lake")
     assert len(ids) == len(set(ids)) == counts.written
     assert "recovered" in ids
+
+
+async def test_a_disk_that_became_read_only_costs_counted_rows_until_it_is_writable_again(small_disk: Path) -> None:
+    log = open_log(small_disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
+    stream = open_stream(log)
+    append(stream, "before")
+    await log.flush()
+    await log.close()  # a file that is open for writing would hold the disk
+    log = open_log(small_disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
+    stream = open_stream(log)
+    _remount(small_disk, read_only=True)
+    append(stream, "lost")
+    await log.flush()
+    assert (log.counts().written, dict(log.counts().dropped)) == (0, {"disk_error": 1})
+    assert "Read-only" in log.counts().error
+    _remount(small_disk, read_only=False)
+    append(stream, "after")
+    await log.close()
+    assert (log.counts().written, log.counts().error) == (1, "")
+    assert balanced(log.counts())
+
+
+async def test_a_disk_that_fills_up_while_files_are_merged_costs_nothing(small_disk: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        log = open_log(tmp_path / "wal", worker=f"w{number}")
+        stream = open_stream(log)
+        for row in range(1500):
+            append(stream, f"{number}.{row}")
+        await log.close()
+    lake = small_disk / "lake"
+    moments = itertools.count(5e9, 100.0)
+    worker = Compactor(
+        CompactorConfig(str(tmp_path / "wal"), str(lake), retention=RetentionLimits(max_age_s=1e12)),
+        clock=lambda: next(moments),
+    )
+    worker.step()
+    assert len(lake_ids(lake)) == 6000
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(bytes(1 << 20))
+    worker.step()
+    assert (worker.counts.failures, worker.counts.merged_folders) == (1, 0)
+    assert "No space left" in worker.counts.error
+    assert len(lake_ids(lake)) == len(set(lake_ids(lake))) == 6000
+    ballast.unlink()
+    for _ in range(2):
+        worker.step()
+    assert worker.counts.merged_folders == 1
+    assert len(list(lake.glob("model=*/**/*.parquet"))) == 1
+    assert len(lake_ids(lake)) == len(set(lake_ids(lake))) == 6000
 
 
 def test_a_directory_without_permission_costs_counted_rows_until_it_is_given(tmp_path: Path) -> None:
