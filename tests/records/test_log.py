@@ -165,6 +165,9 @@ async def test_counts_balance_at_every_moment_of_a_stormy_run(tmp_path: Path) ->
     sent = 0
     task = asyncio.create_task(log.run())
     for turn in range(150):
+        if turn % 10 == 0:  # the rules change while records wait
+            below = rng.choice([None, 0.5, 0.9])
+            log.follow({"flights": Sampling(rng.choice([0.3, 1.0]), keep_score_below=below, keep_first=5)})
         for _ in range(rng.randrange(60)):
             append(stream, f"r{sent}", rows=rng.randrange(1, 4), code=rng.choice([0, 0, 13]))
             sent += 1
