@@ -4,6 +4,7 @@ The only module that imports duckdb. A connection reads the lake and nothing els
 checked to be one query (or one condition) before it runs, so it can write nothing either.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from gateway.drift.lake_sql import (
 )
 from gateway.drift.span import Span
 from gateway.errors import InvalidArgument, Unavailable
+from gateway.records.lake_lock import hold
 
 Array = npt.NDArray[Any]
 _MINUTE_US: Final = 60_000_000
@@ -88,6 +90,7 @@ class Lake:
     """
 
     def __init__(self, directory: Path, *, threads: int = 2, memory_mb: int = 900) -> None:
+        self._held = hold(directory)
         self._spill = TemporaryDirectory(prefix="gateway-query-")
         # Under a name of our own: DuckDB takes brackets and stars in a path for a pattern.
         self._directory = Path(self._spill.name, "lake")
@@ -121,6 +124,9 @@ class Lake:
     ) -> None:
         self._connection.close()
         self._spill.cleanup()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def query(self, sql: str, *, model: str = "") -> Answer:
         """The answer to one SELECT over the views `predictions`, `feedback` (as received) and `labels` (the last label

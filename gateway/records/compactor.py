@@ -132,8 +132,7 @@ class Compactor:
                 self.counts.pending_bytes -= entry.size_bytes
             except OSError as error:
                 left.append(entry.modified_s)
-                self.counts.failures += 1
-                self.counts.error = str(error)
+                self._failed(error)
         self.counts.waiting_since_s = min(left, default=0.0)
         self._merge(progress)
         self._retain()
@@ -289,8 +288,11 @@ class Compactor:
                 progress()
             self.counts.merged_folders += 1
         except OSError as error:
-            self.counts.failures += 1
-            self.counts.error = str(error)
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self.counts.failures += 1
+        self.counts.error = str(error)
 
     def _retain(self) -> None:
         now = self._clock()
@@ -300,7 +302,10 @@ class Compactor:
         limits = self._config.retention
         old = expired(lake_files(self._lake), now_s=now, max_age_s=limits.max_age_s, max_bytes=limits.max_bytes)
         self.counts.expired_files += remove(old, up_to=self._lake)
-        self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
+        try:
+            self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
+        except OSError as error:
+            self._failed(error)
         failed = list(plain_files(self._quarantine.folder, moved=True))
         remove(
             expired(failed, now_s=now, max_age_s=limits.failed_max_age_s, max_bytes=limits.failed_max_bytes),

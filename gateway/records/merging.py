@@ -3,20 +3,22 @@
     merged files, and links to those that stay, in _merge/folder/new -> plan -> manifest line
     -> the folder moves to _merge/folder/old -> new moves to its place -> old is deleted
 
-A reader that lists the lake sees every row once; between the two moves it does not see the hour. Killed before the plan
-is durable the work is thrown away, killed later it is carried on before anything else is written to the lake.
+A reader that lists the lake sees every row once; between the two moves it does not see the hour. While a reader holds
+the lake (`lake_lock`) nothing is replaced: the work is thrown away, and done again later. Killed before the plan is
+durable, it is thrown away too; killed later, it is carried on before anything else is written to the lake.
 """
 
 import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from gateway.records import parquet_merge
+from gateway.records.lake_lock import alone, prepare
 from gateway.records.manifest import Manifest
 from gateway.records.retention import StoredFile, lake_files
 from gateway.records.segment import Entry, sync_directory
@@ -84,17 +86,18 @@ class Merger:
         self._left: set[str] = set()  # folders with a file that cannot be read: not tried again
 
     def find(self, pending: Collection[str], *, now_s: float) -> list[Job]:
-        """What there is to do now."""
+        """What there is to do now. Raises: OSError."""
+        self.recover()
         found = jobs(lake_files(self._lake), self._lake, pending, now_s, self._limits)
         return [job for job in found if job.folder not in self._left]
 
-    def merge(self, job: Job, *, now_s: float) -> Iterator[str]:
+    def merge(self, job: Job, *, now_s: float) -> Generator[str, None, None]:
         """Carries out a job; yields the name of each part of the work when it is done.
 
         Raises: OSError (the disk; the folder is as it was, or as it is to be).
         """
+        self.recover()
         stage = self._lake / _STAGE / sha256(job.folder.encode()).hexdigest()[:16]
-        shutil.rmtree(stage, ignore_errors=True)
         folder, new = self._lake / job.folder, stage / "new"
         new.mkdir(parents=True)
         try:
@@ -123,6 +126,14 @@ class Merger:
                 os.link(self._lake / folder / name, stage / "new" / name)
         sync_directory(stage / "new")
         yield "linked"
+        with alone(self._lake) as free:
+            if free:
+                yield from self._carry_out(folder, stage, before, merged, now_s=now_s)
+        shutil.rmtree(stage)
+
+    def _carry_out(
+        self, folder: str, stage: Path, before: Sequence[str], merged: Mapping[str, Sequence[str]], *, now_s: float
+    ) -> Iterator[str]:
         temporary = stage / f"{_PLAN}.new"
         with temporary.open("w") as file:
             json.dump({"folder": folder, "before": before, "merged": merged}, file)
@@ -135,22 +146,29 @@ class Merger:
         yield "recorded"
         for _ in self._swap(folder, stage):
             yield "moved"
-        shutil.rmtree(stage)
 
     def _swap(self, folder: str, stage: Path) -> Iterator[None]:
         place = self._lake / folder
         if not (stage / "old").exists():
             place.rename(stage / "old")
             yield
-        (stage / "new").rename(place)
+        if place.is_dir():  # the second move failed, and late files came since
+            for path in sorted((stage / "new").iterdir()):
+                path.rename(place / path.name)
+            sync_directory(place)
+            (stage / "new").rmdir()
+        else:
+            (stage / "new").rename(place)
         sync_directory(place.parent)
         yield
 
     def recover(self) -> None:
-        """What a kill interrupted is undone, or carried on where it was planned.
+        """What a kill or a disk that refused interrupted is undone, or carried on where it was planned.
 
-        Order: before anything is written to the lake.
+        Order: before anything is written to the lake. Raises: OSError.
         """
+        if self._lake.is_dir():
+            prepare(self._lake)
         stages = self._lake / _STAGE
         for stage in sorted(stages.iterdir()) if stages.is_dir() else ():
             try:

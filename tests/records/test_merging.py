@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from gateway.drift.lake import Lake
 from gateway.records.compactor import Compactor, CompactorConfig
 from gateway.records.manifest import Manifest
 from gateway.records.merging import Job, MergeLimits, Merger, jobs, pending_names
@@ -101,6 +102,7 @@ async def test_killed_after_any_part_it_comes_to_the_same_end_and_readers_see_no
     seen = lake_ids(lake)
     between = PARTS[:parts] == [*PARTS[:-2], "moved"]
     assert sorted(seen) == (["next"] if between else expected())  # the hour is away between the two moves
+    work.close()  # a process that dies gives its locks back
     log = open_log(tmp_path / "wal", worker="new")  # a segment of the same hour came meanwhile
     append(open_stream(log), "new")
     await log.close()
@@ -109,6 +111,42 @@ async def test_killed_after_any_part_it_comes_to_the_same_end_and_readers_see_no
         worker.step()
     assert len(files(tmp_path)) == 2
     assert sorted(lake_ids(lake)) == sorted([*expected(), "new"])
+    assert not list((lake / "_merge").iterdir())
+
+
+async def test_a_reader_finds_what_it_has_listed_and_is_waited_for(tmp_path: Path) -> None:
+    worker = await filled(tmp_path)
+    lake = tmp_path / "lake"
+    before = files(tmp_path)
+    with Lake(lake) as reader:
+        assert reader.models() == ("flights",)
+        for _ in range(4):
+            worker.step()
+        assert files(tmp_path) == before
+        assert not list((lake / "_merge").iterdir())
+        (answer,) = reader.query("SELECT count(*) FROM predictions").rows
+    for _ in range(3):
+        worker.step()
+    assert len(files(tmp_path)) == 2
+    with Lake(lake) as reader:
+        assert list(reader.query("SELECT count(*) FROM predictions").rows) == [answer]
+
+
+async def test_a_second_move_that_failed_is_made_up_for_though_late_files_came(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    lake = tmp_path / "lake"
+    merger = Merger(lake, Manifest(lake), MergeLimits())
+    (job,) = merger.find((), now_s=LATER_S)
+    work = merger.merge(job, now_s=LATER_S)
+    for part in PARTS[:-1]:
+        assert next(work) == part
+    work.close()
+    late = lake / job.folder / "gw-late-0-0-0-aaaaaaaa.parquet"
+    late.parent.mkdir()
+    shutil.copy(lake / next(name for name in files(tmp_path)), late)
+    assert sorted(lake_ids(lake)) == ["next", "next"]
+    merger.find((), now_s=LATER_S)
+    assert sorted(lake_ids(lake)) == sorted([*expected(), "next"])
     assert not list((lake / "_merge").iterdir())
 
 
