@@ -46,7 +46,9 @@ class NumericBins:
         kind = np.float32 if self.precision == "f4" else np.float64
         low, *inner, high = (kind(value) for value in (self.low, *self.edges, self.high))
         # The lowest bin begins at `low`, the highest ends with `high`: the first value out of range is the next one.
-        ends = np.array([low, *inner, np.nextafter(high, kind(np.inf))], kind)
+        # Beyond the largest finite number that is infinity, which has a cell of its own.
+        with np.errstate(over="ignore"):
+            ends = np.array([low, *inner, np.nextafter(high, kind(np.inf))], kind)
         object.__setattr__(self, "_ends", ends)
         homes = np.searchsorted(ends, np.array(self.points, kind), side="right").tolist()
         object.__setattr__(self, "_homes", tuple(homes))

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -201,6 +201,8 @@ def test_any_column_makes_a_profile_whose_own_rows_are_no_drift(rows: int, disti
 
 
 @settings(max_examples=60, deadline=None)
+@example(np.array([1, 2, 3, 4, 0, np.finfo(np.float64).max]))
+@example(np.array([1, 2, 3, 4, 0, np.finfo(np.float32).max], np.float64))
 @given(arrays(np.float64, st.integers(1, 400), elements=st.floats(allow_nan=True, allow_infinity=True)))
 def test_no_number_is_too_large_or_too_odd_for_a_profile(values: npt.NDArray[np.float64]) -> None:
     feature = build_feature("x", "f.x", values)
