@@ -6,16 +6,25 @@ The product has no such switch: counts are what operators see a fault by.
 """
 
 import sys
+from collections import deque
+from collections.abc import Sequence
 
 from gateway.runtime.config import load
 from gateway.runtime.logs import start_logging
 from gateway.runtime.supervisor import Programs, supervise
 
 
-def given_options(arguments: list[str]) -> dict[str, object]:
-    """`--name value --name value` as a mapping."""
-    names, values = arguments[::2], arguments[1::2]
-    return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
+def given_options(arguments: Sequence[str]) -> dict[str, object]:
+    """`--name value` and the switches `--name` and `--no-name` as a mapping."""
+    given: dict[str, object] = {}
+    words = deque(arguments)
+    while words:
+        name = words.popleft().removeprefix("--")
+        if words and not words[0].startswith("--"):
+            given[name] = words.popleft()
+        else:
+            given[name.removeprefix("no-")] = not name.startswith("no-")
+    return given
 
 
 def main(arguments: list[str]) -> None:
