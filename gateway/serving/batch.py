@@ -257,8 +257,7 @@ class Batcher:
             self._alone(calls)
             return
         sliced_at = monotonic_ns()
-        whole = self._rows is not None and len(outputs) == len(self._names) and all(c.wanted is None for c in calls)
-        raw = self._rows.split(calls, outputs, rows) if self._rows is not None and whole else None
+        raw = self._rows.split(calls, outputs, rows) if self._rows is not None else None
         answers: Sequence[Sequence[Buffer]] = split(calls, outputs) if raw is None else raw
         output_ns = monotonic_ns() - sliced_at
         self._learn(max(rows, 1), run.cpu_ns, merged=len(calls) > 1)

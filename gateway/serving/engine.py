@@ -160,12 +160,7 @@ class Engine:
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
         request_id = self.name(call)
-        if decision.mirrors and code is Code.OK:
-            self._mirrored(call, arm, decision, request_id, total_ns)
-            self._admission.give(call.size_bytes)
-            version.release()
-            return
-        arm.stream.append(
+        record = (
             time_ns() // 1000 - total_ns // 1000,
             request_id,
             0 if code is Code.OK else code.value,
@@ -181,28 +176,15 @@ class Engine:
             call.outputs,
             call.wanted,
         )
+        if decision.mirrors and code is Code.OK:
+            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, *record))
+        else:
+            arm.stream.append(*record)
         self._admission.give(call.size_bytes)
         version.release()
 
-    def _mirrored(self, call: Call, arm: Arm, decision: Decision, request_id: str, total_ns: int) -> None:
+    def _mirror(self, call: Call, arm: Arm, decision: Decision, request_id: str, append: Callable[..., None]) -> None:
         """Copies of the call are offered. It is recorded now, or after them where their answers may keep it."""
-        append = partial(
-            arm.stream.append,
-            time_ns() // 1000 - total_ns // 1000,
-            request_id,
-            0,
-            decision.reason,
-            decision.revision,
-            decision.bucket,
-            call.rows,
-            call.queue_ns // 1000,
-            call.infer_ns // 1000,
-            total_ns // 1000,
-            None if arm.fixed else call.shapes,
-            call.inputs,
-            call.outputs,
-            call.wanted,
-        )
         deferral = Deferral(append) if arm.stream.keeps_disagreement else None
         if deferral is None:
             append()

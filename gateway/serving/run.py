@@ -75,7 +75,9 @@ class Rows:
         return cls(specs) if version.batches and specs and fixed else None
 
     def split(self, calls: Sequence[Call], outputs: Sequence[Array], rows: int) -> list[list[bytes]] | None:
-        """The raw outputs of each call, all of them; None where they are not what the specs say."""
+        """The raw outputs of each call; None where they are not what the specs say, or a call wants some only."""
+        if len(outputs) != len(self._sizes) or any(call.wanted is not None for call in calls):
+            return None
         for array, tail, dtype in zip(outputs, self._tails, self._dtypes, strict=True):
             if array.shape != (rows, *tail) or array.dtype != dtype:
                 return None
