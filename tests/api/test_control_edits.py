@@ -11,8 +11,9 @@ import pytest
 
 from gateway.pb import control_pb2 as pb
 from gateway.pb import inference_pb2
+from gateway.routing.document import RouteDocument
 from tests.api.operated import BY, WAIT, Operated
-from tests.api.routes import ab, blue_green, canary, pinned
+from tests.api.routes import ab, blue_green, canary, pinned, route
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -51,6 +52,19 @@ async def test_a_flip_is_in_force_when_the_call_returns(op: Operated) -> None:
     assert again.change.unchanged
     back = await op.stub.Rollback(pb.RollbackRequest(model="affine", change=BY))
     assert back.restored_revision
+    assert await served(op) == "2"
+
+
+async def test_a_label_moves_to_a_version_that_is_available_and_to_no_other(op: Operated) -> None:
+    def labelled(version: str) -> RouteDocument:
+        return route({"main": {"label": "stable"}}, {"pinned": {"arm": "main"}}, labels={"stable": version})
+
+    for version in ("1", "2"):
+        await op.apply(labelled(version))
+        assert await served(op) == version
+    request = pb.ApplyRequest(document_json=labelled("9").to_json(), change=BY, wait=WAIT)
+    code, said = await refusal(op.stub.Apply(request))
+    assert (code, "no version '9'" in said) == ("FAILED_PRECONDITION", True)
     assert await served(op) == "2"
 
 
