@@ -20,13 +20,20 @@ def listening(settings: Settings) -> socket.socket:
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     made.bind((listen.host, port))
+    made.listen(128)
+    made.setblocking(False)
     return made
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"here\n")
-    await writer.drain()
-    writer.close()
+def answer(listener: socket.socket) -> None:
+    """Everyone who has connected by now has the answer."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        with connection:
+            connection.sendall(b"here\n")
 
 
 async def serve(settings: Settings, line: Lifeline) -> None:
@@ -35,11 +42,14 @@ async def serve(settings: Settings, line: Lifeline) -> None:
         sys.exit(3)
     if (data_dir / f"{settings.role}.slow").exists():
         await asyncio.sleep(1.0)
-    server = await asyncio.start_server(answer, sock=listening(settings))
+    listener = listening(settings)
+    asyncio.get_running_loop().add_reader(listener, answer, listener)
     line.ready()
     await line.stopping.wait()
     line.draining()
-    server.close()
+    asyncio.get_running_loop().remove_reader(listener)
+    answer(listener)
+    listener.close()
     if (data_dir / f"{settings.role}.stubborn").exists():
         await asyncio.Event().wait()
 
