@@ -106,7 +106,8 @@ def _reference(
     """
     from numpy.random import default_rng
 
-    from gateway.drift.outcome import find_outputs, read_labelled
+    from gateway.drift.answers import find_outputs
+    from gateway.drift.outcome import read_labelled
     from gateway.drift.profile_files import ProfileFiles
     from gateway.drift.reference import (
         Reference,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
-from gateway.drift.statistics import Floats
+from gateway.drift.isotonic import rising
+from gateway.drift.statistics import Floats, effective_rows
 
 Flags = npt.NDArray[np.bool_]
 _CELLS = 1000
@@ -69,7 +69,13 @@ def calibrate(scores: Floats, positive: Flags) -> Calibrator:
 
 
 def estimate(
-    scores: Floats, predicted: Flags, calibrator: Calibrator, *, rng: np.random.Generator, draws: int = 200
+    scores: Floats,
+    predicted: Flags,
+    calibrator: Calibrator,
+    *,
+    rng: np.random.Generator,
+    draws: int = 200,
+    weights: Floats | None = None,
 ) -> tuple[Estimate, ...]:
     """Accuracy, F1 and AUC of predictions whose labels are not known.
 
@@ -81,13 +87,13 @@ def estimate(
         raise ValueError(
             f"{len(scores)} scores and {len(predicted)} predictions, expected as many, at least one, finite"
         )
-    cells, counts, says = _cells(scores, predicted)
+    cells, counts, says = _cells(scores, predicted, weights)
     expected = _metrics(counts * calibrator(cells), counts * (1 - calibrator(cells)), cells, says)
     simulated = np.empty((draws, 3))
-    total = int(counts.sum())
+    total = max(round(float(counts.sum())), 1)
     for draw in range(draws):
         chances = np.clip(calibrator.resampled(rng)(cells), 0.0, 1.0)
-        rows = rng.multinomial(total, counts / total)
+        rows = rng.multinomial(total, counts / counts.sum())
         positives = rng.binomial(rows, chances).astype(np.float64)
         simulated[draw] = _metrics(positives, rows - positives, cells, says)
     with np.errstate(invalid="ignore"):
@@ -100,28 +106,37 @@ def estimate(
 
 
 def estimate_accuracy(
-    confidences: Floats, calibrator: Calibrator, *, rng: np.random.Generator, draws: int = 200
+    confidences: Floats,
+    calibrator: Calibrator,
+    *,
+    rng: np.random.Generator,
+    draws: int = 200,
+    weights: Floats | None = None,
 ) -> Estimate:
     """Accuracy of a classifier of any number of classes, from the confidence in what it answered.
 
     `calibrator` was made of confidences and whether the answer was right. Raises: ValueError.
     """
     every = np.ones(len(confidences), np.bool_)
-    accuracy = estimate(confidences, every, calibrator, rng=rng, draws=draws)[0]
+    accuracy = estimate(confidences, every, calibrator, rng=rng, draws=draws, weights=weights)[0]
     return Estimate("accuracy", accuracy.value, accuracy.low, accuracy.high)
 
 
 def _curve(scores: Floats, counts: Floats, positives: Floats) -> Calibrator:
-    chances = isotonic_regression(positives / counts, weights=counts).x
-    return Calibrator(scores, np.asarray(chances, np.float64), counts, positives)
+    return Calibrator(scores, rising(positives / counts, counts), counts, positives)
 
 
-def _cells(scores: Floats, predicted: Flags) -> tuple[Floats, Floats, Flags]:
-    """Rows joined where score and prediction are the same. Shapes: score, rows and prediction of each cell, by rising
-    score."""
+def _cells(scores: Floats, predicted: Flags, weights: Floats | None) -> tuple[Floats, Floats, Flags]:
+    """Rows joined where score and prediction are the same: score, rows and prediction of each cell, by rising score.
+
+    Weighed rows count as the number of rows of equal weight that would tell as much.
+    """
     values, places = _joined(scores)
-    keys, counts = np.unique(places * 2 + predicted, return_counts=True)
-    return values[keys // 2], counts.astype(np.float64), keys % 2 == 1
+    keys, back = np.unique(places * 2 + predicted, return_inverse=True)
+    counts = np.bincount(back, weights).astype(np.float64)
+    if weights is not None:
+        counts *= effective_rows(float(weights.sum()), float((weights**2).sum())) / weights.sum()
+    return values[keys // 2], counts, keys % 2 == 1
 
 
 def _joined(scores: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:

@@ -6,9 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from gateway.drift.answers import Answers, Labelled, Outputs, find_outputs, sampled_answers
 from gateway.drift.column import Column
 from gateway.drift.lake import Census, Lake, Selection
-from gateway.drift.outcome import Answers, Labelled, Outputs, find_outputs, read_labelled, sampled_answers
+from gateway.drift.outcome import answer_sql, read_labelled
 from gateway.drift.pairing import compare_versions
 from gateway.drift.quality import judge_performance
 from gateway.drift.reference import Reference, fetch_vectors
@@ -62,7 +63,7 @@ def gather(
         tell("counting rows", done, census.total)
 
     window = survey(
-        lake, selection, profile.all_features, rng=rng, census=census, buckets=buckets, extra=outputs.expressions,
+        lake, selection, profile.all_features, rng=rng, census=census, buckets=buckets, extra=answer_sql(outputs),
         progress=count,
     )  # fmt: skip
     tell("comparing features", 0, 1)
@@ -127,7 +128,7 @@ def _performance(
     like = reference.labelled or labelled
     answers: tuple[Answers, Floats] | None = None
     if like is not None and len(window.sample_us):
-        named = {name: _numbers(window.sample[name]) for name in outputs.expressions}
+        named = {name: _numbers(window.sample[name]) for name in outputs.columns}
         given, known = sampled_answers(named, like)
         answers = given, window.sample_us[known].astype(np.float64)
     by_version: dict[str, Labelled] = {}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gateway.drift import statistics
 from gateway.drift.agreement import Answers, compare
+from gateway.drift.answers import Labelled, Outputs, Task
 from gateway.drift.comparison import (
     McNemar,
     PairedLoss,
@@ -20,11 +21,10 @@ from gateway.drift.comparison import (
     split_test,
 )
 from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import Labelled, Outputs, Task, read_labelled
-from gateway.drift.performance import Change
+from gateway.drift.outcome import read_labelled
+from gateway.drift.performance import Change, rate
 from gateway.drift.performance import compare as compare_metrics
 from gateway.drift.profile import Profile
-from gateway.drift.quality import rate
 from gateway.drift.report import ComparisonReport, OutputGap
 from gateway.drift.significance import benjamini_hochberg, chi2_test
 from gateway.drift.split import BUCKETS, NARROW, SplitVerdict, judge_split

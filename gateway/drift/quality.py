@@ -5,19 +5,25 @@ from typing import Final
 
 import numpy as np
 
+from gateway.drift.answers import Answers, Labelled, estimate_performance
 from gateway.drift.cbpe import Estimate
-from gateway.drift.outcome import Answers, Labelled, estimate_performance
-from gateway.drift.performance import MIN_LABELLED, Change, Metric, Outcomes, compare, delay_quantiles, measure
+from gateway.drift.performance import (
+    DROP_CRIT,
+    DROP_WARN,
+    MIN_LABELLED,
+    Change,
+    Metric,
+    Outcomes,
+    compare,
+    delay_quantiles,
+    measure,
+    rate,
+)
 from gateway.drift.report import MetricStep, PerformanceReport
 from gateway.drift.span import Span
 from gateway.drift.statistics import Floats
 from gateway.drift.verdict import State
 
-DROP_WARN: Final = 0.02  # of a share: accuracy, F1, AUC
-DROP_CRIT: Final = 0.05
-RISE_WARN: Final = 0.05  # of a loss, relative to what it was
-RISE_CRIT: Final = 0.25
-_SHARES: Final = ("accuracy", "f1", "auc")
 _LEAST_STEP: Final = 30  # labels of a stretch that a point is drawn for
 _LEAST_ESTIMATE: Final = 50
 
@@ -75,21 +81,6 @@ def judge_performance(
         trend=tuple(_trend(labelled, estimated_steps, buckets, rng)),
         notes=tuple(notes),
     )
-
-
-def rate(change: Change) -> State:
-    """How bad a change of a metric is: OK where chance may have made it, or where it is too small to matter."""
-    if not change.enough:
-        return State.INSUFFICIENT
-    if not change.worse:
-        return State.OK
-    size = abs(change.current - change.reference)
-    if change.name in _SHARES:
-        warn, crit = DROP_WARN, DROP_CRIT
-    else:
-        size /= max(abs(change.reference), 1e-12)
-        warn, crit = RISE_WARN, RISE_CRIT
-    return State.CRIT if size >= crit else State.WARN if size >= warn else State.OK
 
 
 def _state(

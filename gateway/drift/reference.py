@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from gateway.drift.answers import Labelled, find_outputs, labelled_columns
 from gateway.drift.building import build_profile
 from gateway.drift.column import Column
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.lake_sql import quoted
-from gateway.drift.outcome import Labelled, find_outputs, labelled_columns
 from gateway.drift.profile import FeatureProfile, Profile
 from gateway.drift.span import Span
 from gateway.drift.statistics import Counts, Floats

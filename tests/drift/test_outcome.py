@@ -5,16 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.drift.answers import Labelled, Outputs, Task, estimate_performance, find_outputs, sampled_answers
 from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import (
-    Labelled,
-    Outputs,
-    Task,
-    estimate_performance,
-    find_outputs,
-    read_labelled,
-    sampled_answers,
-)
+from gateway.drift.outcome import read_labelled
 from gateway.drift.performance import measure
 from gateway.drift.span import Span
 from gateway.errors import InvalidArgument

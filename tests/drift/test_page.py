@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.drift.answers import find_outputs
 from gateway.drift.gathering import Question, gather
 from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import find_outputs, read_labelled
+from gateway.drift.outcome import read_labelled
 from gateway.drift.page import delay, headlines, length, number, percent, render
 from gateway.drift.reference import reference_window
 from gateway.drift.report import Report

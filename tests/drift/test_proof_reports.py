@@ -11,9 +11,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from gateway.drift.answers import find_outputs
 from gateway.drift.gathering import Question, gather
 from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import find_outputs, read_labelled
+from gateway.drift.outcome import read_labelled
 from gateway.drift.page import render
 from gateway.drift.reference import reference_window
 from gateway.drift.report import Report
