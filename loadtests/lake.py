@@ -1,6 +1,6 @@
 """A large synthetic lake, written fast, to measure reports on: `python -m loadtests.lake DIR --rows 10000000`.
 
-Twenty features (sixteen numbers, two whole numbers, two texts), two scores, labels for a tenth of the rows; over the
+Twenty features (sixteen numbers, two whole numbers, two texts), two scores, labels for a share of the rows; over the
 last third of the time one number has moved and one text has changed. The files are those that the compactor writes.
 """
 
@@ -71,7 +71,9 @@ def rows_of(
     return pa.table(columns)
 
 
-def write_lake(lake: Path, rows: int, days: int, files_per_hour: int, seed: int = 0) -> Iterator[int]:
+def write_lake(
+    lake: Path, rows: int, days: int, files_per_hour: int, *, labelled: float = 0.1, seed: int = 0
+) -> Iterator[int]:
     """Writes the lake; yields the rows of each file as it is there."""
     rng = np.random.default_rng(seed)
     files = days * 24 * files_per_hour
@@ -84,12 +86,14 @@ def write_lake(lake: Path, rows: int, days: int, files_per_hour: int, seed: int 
         hour = str(np.datetime64(start_us // _HOUR_US, "h"))
         partition = f"model={MODEL}/version=1/date={hour[:10]}/hour={hour[11:]}"
         parquet.publish(table, lake, partition, f"gw-w0-{boot}-{index}-{index}-0a0a0a0a.parquet")
-        _write_labels(lake, table, start_us, index, rng)
+        _write_labels(lake, table, start_us, index, labelled, rng)
         yield last - first
 
 
-def _write_labels(lake: Path, table: pa.Table, start_us: int, index: int, rng: np.random.Generator) -> None:
-    chosen = np.flatnonzero(rng.random(table.num_rows) < 0.1)
+def _write_labels(
+    lake: Path, table: pa.Table, start_us: int, index: int, labelled: float, rng: np.random.Generator
+) -> None:
+    chosen = np.flatnonzero(rng.random(table.num_rows) < labelled)
     hashes = table.column("request_hash").to_numpy()[chosen]
     moments = pa.array(table.column("ts").cast(pa.int64()).to_numpy()[chosen] + 1).cast(pa.timestamp("us", "UTC"))
     received = pa.array(np.full(len(chosen), start_us + _HOUR_US)).cast(pa.timestamp("us", "UTC"))
@@ -118,9 +122,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--files-per-hour", type=int, default=1, help="60 is what a worker writes that is never full")
+    parser.add_argument("--labelled", type=float, default=0.1, help="share of the rows that get a label")
     given = parser.parse_args()
     began = time.monotonic()
-    written = sum(write_lake(given.data_dir / "log" / "lake", given.rows, given.days, given.files_per_hour))
+    lake = given.data_dir / "log" / "lake"
+    written = sum(write_lake(lake, given.rows, given.days, given.files_per_hour, labelled=given.labelled))
     print(f"{written} rows of model {MODEL!r} in {time.monotonic() - began:.1f} s")
 
 

@@ -4,7 +4,8 @@ The gamma function's tail is our own: SciPy takes a second to load and 80 MB, an
 """
 
 import math
-from typing import NamedTuple
+from statistics import NormalDist
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ _MIN_EXPECTED = 5.0  # cells below are merged: Cochran's rule
 _EXACT_BELOW = 25.0  # expected count up to which shares are compared exactly
 _TINY = 1e-300
 _ROUNDS = 10_000
+_NORMAL: Final = NormalDist()
 
 
 class ChiSquare(NamedTuple):
@@ -103,6 +105,11 @@ def normal_tail(z: float) -> float:
     return 0.5 * math.erfc(z / math.sqrt(2.0))
 
 
+def normal_quantile(share: float) -> float:
+    """The value that this share of a standard normal variable lies below. Raises: ValueError (not between 0 and 1)."""
+    return _NORMAL.inv_cdf(share)
+
+
 def ks_p(distance: float, n: int, m: int) -> float:
     """The p-value of a Kolmogorov-Smirnov distance between samples of n and m values.
 
@@ -122,11 +129,8 @@ def wilson(hits: float, rows: float, z: float = 1.959964) -> Interval:
     """Wilson's interval of a share; everything where there are no rows."""
     if rows <= 0:
         return Interval(0.0, 1.0)
-    share = hits / rows
-    scale = 1.0 + z * z / rows
-    middle = (share + z * z / (2.0 * rows)) / scale
-    half = z / scale * math.sqrt(max(share * (1.0 - share) / rows + z * z / (4.0 * rows * rows), 0.0))
-    return Interval(max(middle - half, 0.0) if hits > 0 else 0.0, min(middle + half, 1.0) if hits < rows else 1.0)
+    low, high = _wilson(np.array([hits], np.float64), rows, z)
+    return Interval(float(low[0]), float(high[0]))
 
 
 def newcombe(reference_hits: float, reference_rows: float, hits: float, rows: float, z: float = 1.959964) -> Interval:
@@ -136,11 +140,23 @@ def newcombe(reference_hits: float, reference_rows: float, hits: float, rows: fl
     """
     if reference_rows <= 0 or rows <= 0:
         return Interval(-1.0, 1.0)
-    before, now = wilson(reference_hits, reference_rows, z), wilson(hits, rows, z)
-    p, q = reference_hits / reference_rows, hits / rows
-    low = q - p - math.hypot(q - now.low, before.high - p)
-    high = q - p + math.hypot(now.high - q, p - before.low)
-    return Interval(max(low, -1.0), min(high, 1.0))
+    low, high = _newcombe(np.array([reference_hits]), reference_rows, np.array([hits]), rows, z)
+    return Interval(float(low[0]), float(high[0]))
+
+
+def least_difference(
+    reference_hits: npt.ArrayLike, reference_rows: float, hits: npt.ArrayLike, rows: float, z: float
+) -> Floats:
+    """How far apart two shares are at least: the end of Newcombe's interval that is nearer to 0, and 0 where the
+    interval holds it.
+
+    Shapes: hits of both sides alike; the result as they.
+    """
+    before, now = np.asarray(reference_hits, np.float64), np.asarray(hits, np.float64)
+    if reference_rows <= 0 or rows <= 0:
+        return np.zeros(now.shape)
+    low, high = _newcombe(before, reference_rows, now, rows, z)
+    return np.asarray(np.maximum(np.maximum(low, -high), 0.0), np.float64)
 
 
 def share_test(reference_hits: float, reference_rows: float, hits: float, rows: float) -> float:
@@ -173,6 +189,23 @@ def benjamini_hochberg(p_values: npt.ArrayLike) -> Floats:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
     return adjusted
+
+
+def _newcombe(before: Floats, reference_rows: float, now: Floats, rows: float, z: float) -> tuple[Floats, Floats]:
+    p, q = before / reference_rows, now / rows
+    p_low, p_high = _wilson(before, reference_rows, z)
+    q_low, q_high = _wilson(now, rows, z)
+    low, high = q - p - np.hypot(q - q_low, p_high - p), q - p + np.hypot(q_high - q, p - p_low)
+    return np.maximum(low, -1.0), np.minimum(high, 1.0)
+
+
+def _wilson(hits: Floats, rows: float, z: float) -> tuple[Floats, Floats]:
+    share = hits / rows
+    scale = 1.0 + z * z / rows
+    middle = (share + z * z / (2.0 * rows)) / scale
+    half = z / scale * np.sqrt(np.maximum(share * (1.0 - share) / rows + z * z / (4.0 * rows * rows), 0.0))
+    low, high = np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return np.where(hits > 0, low, 0.0), np.where(hits < rows, high, 1.0)
 
 
 def _hypergeometric_tail(hits: int, total: int, rows: int, others: int) -> float:

@@ -5,7 +5,6 @@ A p-value alone says "different" of any large window; a distance alone says it o
 of bad weather. What one window says is `judge`d here; `confirm` takes the last windows together.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -17,7 +16,14 @@ from gateway.drift import statistics
 from gateway.drift.bins import CategoryBins, NumericBins
 from gateway.drift.calibration import CHANCE, ROWS_PER_BIN, vanished
 from gateway.drift.profile import FeatureProfile
-from gateway.drift.significance import benjamini_hochberg, chi2_test, share_test
+from gateway.drift.significance import (
+    benjamini_hochberg,
+    chi2_test,
+    least_difference,
+    normal_quantile,
+    share_test,
+    wilson,
+)
 from gateway.drift.statistics import Counts
 
 _WHOLE: Final = ("psi", "l_infinity")  # statistics of the whole distribution, which say that it changed and not how
@@ -37,15 +43,16 @@ class Rule:
     """The parameters, the same for every model and data set.
 
     `psi_*` are on debiased PSI; `category_*` on the largest difference of a single category's share; `share_*` on the
-    difference of a share that is rare (missing, infinite, out of range, unseen, vanished). `alpha` bounds the false
-    alarms of one window over all features; a window must be `deviations` above the mean of the reference's windows;
-    `confirmations` windows in a row must say the same.
+    difference of a share that is rare (missing, infinite, out of range, unseen, vanished). Differences of shares are
+    held against them by the end of their interval of confidence 1 - `alpha` that is nearer to no change. `alpha` also
+    bounds the false alarms of one window over all features; a window must be `deviations` above the mean of the
+    reference's windows; `confirmations` windows in a row must say the same.
     """
 
     psi_warn: float = 0.10
     psi_crit: float = 0.25
-    category_warn: float = 0.10
-    category_crit: float = 0.20
+    category_warn: float = 0.05
+    category_crit: float = 0.10
     share_warn: float = 0.01
     share_crit: float = 0.05
     alpha: float = CHANCE
@@ -58,8 +65,9 @@ class Rule:
 class Evidence:
     """One statistic of one feature in one window.
 
-    `value` is the change; `threshold` what it had to exceed for a warning: the rule's or the calibration's, whichever
-    is larger. `p` is adjusted for all tests of the window. `direction` says which way, in words.
+    `value` is the change, of which `error` may be that of the samples (0 for PSI, which is debiased); `threshold` what
+    it had to exceed for a warning: the rule's and the error, or the calibration's, whichever is larger. `p` is adjusted
+    for all tests of the window. `direction` says which way, in words.
     """
 
     statistic: str
@@ -68,6 +76,7 @@ class Evidence:
     direction: str
     p: float
     state: State
+    error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,67 +148,72 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
         return n, []
     reference, current = feature.folded, feature.bins.fold(counts)
     distance = float(statistics.debiased_psi(reference, current))
-    found = [
-        Evidence(
-            "psi",
-            distance,
-            _threshold(feature, "psi", n, rule.psi_warn, rule, float(statistics.psi_null_sd(reference, current))),
-            _direction(feature, counts),
-            chi2_test(reference, current).p,
-            State.OK,
-        )
-    ]
+    noise = rule.deviations * float(statistics.psi_null_sd(reference, current))
+    limit = max(rule.psi_warn, noise, _own(feature, "psi", n, rule))
+    p = chi2_test(reference, current).p
+    found = [Evidence("psi", distance, limit, _direction(feature, counts), p, State.OK)]
     if isinstance(feature.bins, CategoryBins):
         found.append(_largest_gap(feature, reference, current, n, found[0], rule))
     now = feature.bins.special(counts)
     for name, expected in feature.special().items():
-        before, hits = expected / feature.n, now[name]
-        pooled = (expected + hits) / (feature.n + n)
-        noise = math.sqrt(pooled * (1.0 - pooled) * (1.0 / feature.n + 1.0 / n))
-        threshold = _threshold(feature, name, n, rule.share_warn, rule, noise)
-        p = share_test(expected, feature.n, hits, n)
-        gap = hits / n - before
-        found.append(Evidence(name, gap, threshold, "more" if gap > 0 else "less", p, State.OK))
+        gap = now[name] / n - expected / feature.n
+        least = float(least_difference(expected, feature.n, now[name], n, _z(rule)))
+        limit, error = _share_limit(feature, name, n, abs(gap), least, rule)
+        p = share_test(expected, feature.n, now[name], n)
+        found.append(Evidence(name, gap, limit, "more" if gap > 0 else "less", p, State.OK, error))
     return n, [*found, _vanished(feature, counts, n, rule)]
 
 
 def _largest_gap(
     feature: FeatureProfile, reference: Counts, current: Counts, n: float, distance: Evidence, rule: Rule
 ) -> Evidence:
-    """How much a single category has gained or lost: PSI is small where large categories trade rows."""
-    pooled = statistics.shares(np.asarray(reference + current, np.float64))
-    noise = math.sqrt(float((pooled * (1.0 - pooled)).max()) * (1.0 / feature.n + 1.0 / n))
-    return replace(
-        distance,
-        statistic="l_infinity",
-        value=float(statistics.l_infinity(reference, current)),
-        threshold=_threshold(feature, "l_infinity", n, rule.category_warn, rule, noise),
-    )
+    """How much a single category has gained or lost: PSI is small where large categories trade rows.
+
+    The error is that of the category of which most is left, with an interval so wide that those of all categories hold
+    at once: the largest of many differences is large by chance alone.
+    """
+    live = (reference > 0) | (current > 0)
+    m, z = float(reference.sum()), _z(rule, tests=int(live.sum()))
+    least = float(np.max(least_difference(reference[live], m, current[live], n, z), initial=0.0))
+    size = float(statistics.l_infinity(reference, current))
+    limit, error = _share_limit(feature, "l_infinity", n, size, least, rule, rule.category_warn)
+    return replace(distance, statistic="l_infinity", value=size, threshold=limit, error=error)
 
 
 def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: Rule) -> Evidence:
-    """The share of the reference whose categories or single values have not come at all."""
+    """The share of the reference whose categories or single values have not come at all.
+
+    That they do not come is what `p` is about; the error is that of their share in the reference.
+    """
     reference = feature.folded
     gone, chances = vanished(feature.bins, reference, feature.bins.fold(counts))
     shares = statistics.shares(reference)
     largest = sorted(np.flatnonzero(gone).tolist(), key=lambda place: -float(shares[place]))
-    return Evidence(
-        "vanished",
-        float(shares[gone].sum()),
-        _threshold(feature, "vanished", n, rule.share_warn, rule, 0.0),
-        ", ".join(feature.bins.labels[place] for place in largest[:3]),
-        float(chances[gone].min(initial=1.0)),
-        State.OK,
-    )
+    lost = float(reference[gone].sum())
+    least = wilson(lost, float(reference.sum()), _z(rule)).low
+    limit, error = _share_limit(feature, "vanished", n, float(shares[gone].sum()), least, rule)
+    direction = ", ".join(feature.bins.labels[place] for place in largest[:3])
+    p = float(chances[gone].min(initial=1.0))
+    return Evidence("vanished", float(shares[gone].sum()), limit, direction, p, State.OK, error)
 
 
-def _threshold(feature: FeatureProfile, name: str, n: float, least: float, rule: Rule, noise: float) -> float:
-    """The largest of the rule's threshold, chance alone, and the reference's own windows."""
-    limits = [least, rule.deviations * noise]
+def _share_limit(
+    feature: FeatureProfile, name: str, n: float, size: float, least: float, rule: Rule, warn: float | None = None
+) -> tuple[float, float]:
+    """What a difference of shares has to exceed, and how much of it may be the samples' error."""
+    error = max(size - least, 0.0)
+    return max((rule.share_warn if warn is None else warn) + error, _own(feature, name, n, rule)), error
+
+
+def _own(feature: FeatureProfile, name: str, n: float, rule: Rule) -> float:
+    """How large a statistic is between windows of the reference itself; 0 where nothing is known of that."""
     own = feature.calibrated(name, n)
-    if own is not None:
-        limits.append(own.mean + rule.deviations * own.sd)
-    return max(limits)
+    return 0.0 if own is None else own.mean + rule.deviations * own.sd
+
+
+def _z(rule: Rule, tests: int = 1) -> float:
+    """The standard deviations to each side of an interval of confidence 1 - alpha, or of several that hold at once."""
+    return normal_quantile(1.0 - rule.alpha / (2.0 * max(tests, 1)))
 
 
 def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
@@ -207,7 +221,7 @@ def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
     crit = {"psi": rule.psi_crit, "l_infinity": rule.category_crit}.get(one.statistic, rule.share_crit)
     state = State.OK
     if adjusted_p < rule.alpha and size > one.threshold:
-        state = State.CRIT if size >= crit else State.WARN
+        state = State.CRIT if size - one.error >= crit else State.WARN
     return replace(one, p=adjusted_p, state=state)
 
 

@@ -107,6 +107,30 @@ def false_alarms(profile: Profile, trials: int) -> str:
     return "\n".join(lines)
 
 
+def later_years(profile: Profile, trials: int) -> str:
+    """Percent of windows of a later year in which some of all features is an alarm / is one for three windows."""
+    sizes = SIZES[:-1]
+    lines = ["| year | " + " | ".join(f"n = {size:,}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    for year in (2016, 2017, 2018):
+        table = rows(census("analysis"), census("analysis")["year"] == year)
+        coded = {name: as_column(name, table[name]) for name in census_features()}
+        cells = []
+        for size in sizes:
+            rng = np.random.default_rng(size)
+            judged: list[tuple[Verdict, ...]] = []
+            for _ in range(trials):
+                chosen = rng.integers(0, len(table["AGEP"]), size)
+                counts = {one.name: one.bins.count(coded[one.name].rows(chosen)) for one in profile.features}
+                judged.append(judge(profile.features, counts, RULE))
+            confirmed = [
+                _alarms([confirm(of_feature, RULE) for of_feature in zip(*judged[last - 3 : last], strict=True)])
+                for last in range(3, trials + 1)
+            ]
+            cells.append(f"{100 * sum(map(_alarms, judged)) / trials:.1f} / {100 * sum(confirmed) / trials:.1f}")
+        lines.append(f"| {year} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def tables(trials: int) -> str:
     """All tables, as the page has them."""
     order = np.random.default_rng(0).permutation(len(census("reference")["AGEP"]))
@@ -124,6 +148,8 @@ def tables(trials: int) -> str:
     parts = [
         f"False alarms: windows of the same year, 18 features, {trials} windows of each size.",
         false_alarms(profile, trials),
+        f"Small real changes: windows of later years, 18 features, percent of {trials} windows / after confirmation.",
+        later_years(profile, trials),
         f"Power: percent of {trials} windows / of three windows in a row that are an alarm.",
         power_table("mean of age moves by so many standard deviations", age, ages, shifts, trials),
         power_table("share that moves between two categories", relation, relations, moves, trials),

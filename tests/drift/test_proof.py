@@ -93,3 +93,35 @@ def test_resampled_windows_without_change_give_at_most_one_alarm_in_a_hundred(
         verdicts = verdicts_of(census_profile, {name: column.rows(chosen) for name, column in coded.items()})
         alarms += any(verdict.state >= State.WARN for verdict in verdicts)
     assert alarms <= 2
+
+
+def test_ages_above_those_of_the_reference_are_a_real_change_and_a_small_one(census_profile: Profile) -> None:
+    """The census gives the oldest one age for all: 94 in 2015 and 2016, 95 in 2017 and 2018. So 0.75 % of the rows are
+    out of the reference's range, certainly and by less than the percentage point that warns."""
+    ages, years = census("analysis")["AGEP"], census("analysis")["year"]
+    assert census("reference")["AGEP"].max() == 94
+    for year, share in ((2016, 0.0), (2017, 0.0076), (2018, 0.0075)):
+        own = ages[years == year]
+        assert (own > 94).mean() == pytest.approx(share, abs=5e-5)
+        assert set(own[own > 94].tolist()) <= {95}
+        verdicts = verdicts_of(census_profile, rows(census("analysis"), years == year))
+        age = next(verdict for verdict in verdicts if verdict.feature == "AGEP")
+        outside = next(one for one in age.evidence if one.statistic == "out_of_range")
+        assert outside.state is State.OK
+        assert (outside.p < 1e-6) == (share > 0)
+
+
+@pytest.mark.parametrize("size", [200, 1000, 5000])
+def test_windows_of_a_year_with_small_real_changes_are_quiet(size: int, census_profile: Profile) -> None:
+    """Any of 18 features in any window of 2018, before confirmation; after it there is none."""
+    table = rows(census("analysis"), census("analysis")["year"] == 2018)
+    coded = {name: as_column(name, table[name]) for name in census_features()}
+    rng = np.random.default_rng(size)
+    judged: list[tuple[Verdict, ...]] = []
+    for _ in range(200):
+        chosen = rng.integers(0, len(table["AGEP"]), size)
+        judged.append(verdicts_of(census_profile, {name: column.rows(chosen) for name, column in coded.items()}))
+    assert sum(any(verdict.state >= State.WARN for verdict in window) for window in judged) <= 5
+    for last in range(RULE.confirmations, len(judged) + 1):
+        of_feature = zip(*judged[last - RULE.confirmations : last], strict=True)
+        assert all(confirm(windows, RULE).state <= State.OK for windows in of_feature)

@@ -61,6 +61,24 @@ def test_wilson_is_scipys(hits: int, rows: int) -> None:
     assert tuple(significance.wilson(hits, rows)) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
+@settings(deadline=None)
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 300), st.integers(1, 300), st.floats(0.5, 5.0))
+def test_the_least_difference_is_the_nearer_end_of_newcombes_interval(
+    before: int, m: int, now: int, n: int, z: float
+) -> None:
+    before, now = min(before, m), min(now, n)
+    low, high = significance.newcombe(before, m, now, n, z)
+    least = float(significance.least_difference([before], m, [now], n, z)[0])
+    assert least == pytest.approx(0.0 if low <= 0 <= high else min(abs(low), abs(high)))
+    assert 0.0 <= least <= abs(now / n - before / m) + 1e-12
+    assert significance.least_difference([before], 0, [now], n, z).tolist() == [0.0]
+
+
+@given(st.floats(1e-6, 1 - 1e-6))
+def test_the_normal_quantile_is_scipys(share: float) -> None:
+    assert significance.normal_quantile(share) == pytest.approx(stats.norm.ppf(share), rel=1e-9, abs=1e-12)
+
+
 def test_newcombe_is_the_published_example() -> None:
     """Newcombe 1998, table II (a): 56 of 70 against 48 of 80."""
     found = significance.newcombe(48, 80, 56, 70)

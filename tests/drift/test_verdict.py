@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from gateway.drift.bins import CategoryBins
 from gateway.drift.building import build_embedding, build_feature, build_profile
 from gateway.drift.calibration import calibrate
 from gateway.drift.column import as_column
@@ -94,10 +95,94 @@ def test_a_new_category_and_one_that_vanished() -> None:
 
 
 def test_categories_that_trade_rows_are_found_where_psi_is_small() -> None:
-    values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.38, 0.1, 0.52]).astype(object)
+    values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.41, 0.1, 0.49]).astype(object)
     verdict = verdict_of(CARRIERS, values)
     assert (verdict.state, verdict.statistic, verdict.direction) == (State.WARN, "l_infinity", "more DL")
     assert found(verdict, "psi").state is State.OK
+    values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.36, 0.1, 0.54]).astype(object)
+    assert verdict_of(CARRIERS, values).state is State.CRIT
+
+
+def test_what_is_held_against_the_threshold_is_what_the_samples_error_leaves() -> None:
+    """The same difference is an alarm in a large window and none in a small one, where it may be half as large."""
+    bins, shares = CARRIERS.bins, CARRIERS.folded / CARRIERS.n
+    place = {name: index for index, name in enumerate(bins.labels)}
+    states = []
+    for rows in (300, 600, 10_000):
+        now = shares.copy()
+        now[place["DL"]] += 0.08
+        now[place["AA"]] -= 0.08
+        counts = np.zeros(len(bins.cells))
+        counts[: len(now) - 1] = now[:-1] * rows
+        gap = found(judge([CARRIERS], {"carrier": counts}, RULE)[0], "l_infinity")
+        assert gap.value == pytest.approx(0.08)
+        assert gap.threshold >= RULE.category_warn + gap.error
+        states.append((gap.state, gap.error))
+    assert [state for state, _ in states] == [State.OK, State.OK, State.WARN]
+    assert states[0][1] > states[1][1] > states[2][1] > 0
+
+
+SYNTHETIC = [(2, 0.0), (10, 1.0), (40, 1.0)]  # categories, and how uneven their shares are
+
+
+def synthetic_windows(
+    categories: int, uneven: float, *, moved: float, lost: float, rows: int, windows: int
+) -> list[tuple[Verdict, ...]]:
+    """Windows of 18 features that are sampled anew, references of 20 000 rows too; of each feature a share has moved
+    from the most frequent category to one in the middle, and a share is missing."""
+    rng = np.random.default_rng(categories * 1000 + rows)
+    before = np.arange(1, categories + 1.0) ** -uneven
+    before /= before.sum()
+    now = before.copy()
+    now[0] -= moved
+    now[categories // 2] += moved
+    bins = CategoryBins(tuple(f"c{index}" for index in range(categories)))
+
+    def drawn(shares: npt.NDArray[np.float64], missing: float, size: int) -> npt.NDArray[np.int64]:
+        cells = np.concatenate([shares * (1 - missing), [0.0, 0.0, missing, 0.0]])
+        return np.asarray(rng.multinomial(size, cells / cells.sum()), np.int64)
+
+    verdicts = []
+    for _ in range(windows):
+        features = []
+        for index in range(18):
+            counts = drawn(before, 0.002, 20_000)
+            kind = Kind.CATEGORY
+            features.append(
+                FeatureProfile(f"x{index}", "", kind, bins, tuple(counts.tolist()), 20_000, int(counts[-2]), 0, 1, 0, 0)
+            )
+        verdicts.append(judge(features, {one.name: drawn(now, 0.002 + lost, rows) for one in features}, RULE))
+    return verdicts
+
+
+@pytest.mark.parametrize(("categories", "uneven"), SYNTHETIC)
+@pytest.mark.parametrize("rows", [200, 1000, 5000])
+def test_where_nothing_changed_one_window_in_a_hundred_alarms_at_most(
+    categories: int, uneven: float, rows: int
+) -> None:
+    """Any of 18 features, in one window, without calibration."""
+    windows = synthetic_windows(
+        categories, uneven, moved=0.0, lost=0.0, rows=max(rows, 10 * (categories + 1)), windows=200
+    )
+    assert sum(any(one.state >= State.WARN for one in verdicts) for verdicts in windows) <= 2
+
+
+@pytest.mark.parametrize(("categories", "uneven"), SYNTHETIC)
+@pytest.mark.parametrize("rows", [200, 1000, 5000])
+def test_a_change_just_as_large_as_the_threshold_alarms_in_one_window_of_a_hundred(
+    categories: int, uneven: float, rows: int
+) -> None:
+    """Each statistic of shares, in each feature: 900 windows of a feature that has changed, but not by more than is
+    allowed. With the estimate against the threshold it would be every second one."""
+    rows = max(rows, 10 * (categories + 1))
+    windows = synthetic_windows(categories, uneven, moved=RULE.category_warn, lost=0.0, rows=rows, windows=50)
+    gaps = [found(verdict, "l_infinity") for verdicts in windows for verdict in verdicts]
+    assert sum(gap.state >= State.WARN for gap in gaps) <= 0.01 * len(gaps)
+    windows = synthetic_windows(categories, uneven, moved=0.0, lost=RULE.share_warn, rows=rows, windows=50)
+    gaps = [found(verdict, "missing") for verdicts in windows for verdict in verdicts]
+    assert sum(gap.state >= State.WARN for gap in gaps) <= 0.02 * len(gaps)
+    if rows >= 5000:
+        assert sum(gap.p < RULE.alpha for gap in gaps) > 0.99 * len(gaps)
 
 
 def test_a_rare_category_that_does_not_come_in_a_small_window_has_not_vanished() -> None:
