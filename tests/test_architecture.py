@@ -57,7 +57,7 @@ PURE = (
 # Statistics and the decision: values in, values out, and of the gateway only each other and the errors.
 PURE_DRIFT = (
     *("statistics", "significance", "column", "bins", "profile", "calibration", "verdict", "cusum", "agreement"),
-    "building",
+    *("building", "answers", "baseline", "cbpe", "isotonic", "performance", "rating"),
 )
 IMPURE = {"asyncio", "grpc", "redis", "onnxruntime", "time", "random", "threading", "socket"}
 
@@ -197,6 +197,12 @@ def test_the_control_process_loads_neither_models_nor_transports() -> None:
 )
 def test_no_serving_process_loads_what_reports_need(process: str) -> None:
     assert not loaded(f"import gateway.runtime.{process}") & {"duckdb", "scipy", "jinja2"}
+
+
+def test_the_compactor_needs_no_extra_to_say_how_good_answers_were() -> None:
+    found = loaded("import gateway.runtime.compaction")
+    assert "pyarrow" in found
+    assert not found & {"duckdb", "scipy", "jinja2", "grpc", "onnxruntime"}
 
 
 def test_the_command_line_loads_analysis_only_where_it_is_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""gateway drift status: what the monitor of this host says now."""
+"""gateway drift status: what the monitors of this host say now, of drift and of performance."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.drift_performance import columns_of, notes_of, read_performance, rows_of
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.options import DEFAULT_DATA_DIR, DataDir, Output
 from gateway.cli.output import Format, Value, moment, show
@@ -51,10 +52,17 @@ def status(
 
     VALUE is held against LIMIT; WINDOWS is how many in a row are above it, and three make an alarm. Too few rows are
     `insufficient`, which is not OK.
+
+    Below that how good the answers were, as their LABELS have it, beside what is estimated from their scores alone. The
+    estimate does not see it when the same inputs come to mean other labels.
     """
     report = _report(data_dir / _FILE)
     chosen = {key: _of_model(report, key, model) for key in ("arms", "comparisons", "mirrors", "splits")}
-    value: dict[str, Value] = {"at_s": report["at_s"], "window": report["window"], **chosen}
+    arms = read_performance(data_dir, model)
+    performance: Value = [dict(arm) for arm in arms]
+    value: dict[str, Value] = {
+        "at_s": report["at_s"], "window": report["window"], **chosen, "performance": performance,
+    }  # fmt: skip
     age_s = time() - float(report["at_s"])
     note = f"windows of {report['window']}; the monitor looked {age_s:.0f} s ago"
     if age_s > _SILENT_S:
@@ -66,6 +74,8 @@ def status(
     else:
         rows = [_arm_row(arm) for arm in chosen["arms"]]
         show(value, output, columns=_ARM_COLUMNS if rows else (), rows=rows, note="\n".join(notes))
+    if output is Format.TABLE and arms:
+        show(None, output, columns=columns_of(model), rows=rows_of(arms, model), note="\n".join(notes_of(arms)))
 
 
 def _report(path: Path) -> Mapping[str, Any]:

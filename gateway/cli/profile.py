@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from gateway.cli.baseline import baseline_of_columns, with_logged_labels
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
 from gateway.cli.options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
@@ -15,6 +16,7 @@ from gateway.cli.output import Format, Value, moment, show
 from gateway.errors import GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
+    from gateway.drift.baseline import Baseline
     from gateway.drift.column import Column
     from gateway.drift.profile import FeatureProfile, Profile
 
@@ -43,6 +45,13 @@ def build(
         str, typer.Option("--tensor", help="The columns are the features of this input; no server is asked.")
     ] = "",
     where: Annotated[str, typer.Option("--where", help="With --window: an SQL condition on the rows.")] = "",
+    label: Annotated[
+        str, typer.Option("--label", help="The column of labels: with --replay, or beside columns of answers.")
+    ] = "",
+    labelled: Annotated[
+        str, typer.Option("--labelled", help="The window of the log whose labels say how good the version was.")
+    ] = "",
+    classes: Annotated[str, typer.Option("--classes", help="Names of classes 0, 1, ... where labels are texts.")] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
@@ -52,13 +61,19 @@ def build(
     From training data, from a window of the prediction log, or by sending rows through the version. Columns are matched
     with the model's features by name, or by their order if there are as many. A gateway that runs counts in the new
     profile's bins from its next minute on; --replay's requests are logged like any others, with ids profile-0 and on.
+
+    Labels (those that a --window has, or --label, or --labelled) say how good the version was: what performance is
+    compared with, and what estimates without labels rest on. Take rows that the version was not trained on.
     """
     given = [name for name, one in (("--from", from_file), ("--window", window), ("--replay", replay)) if one]
     if len(given) != 1:
         raise Failure(Exit.USAGE, f"give one of --from, --window and --replay, not {' and '.join(given) or 'none'}")
     beside = {"--columns": columns, "--categories": categories, "--tensor": tensor} if window else {"--where": where}
+    beside |= {"--label": label} if window else {}
     if idle := [name for name, text in beside.items() if text]:
         raise Failure(Exit.USAGE, f"{idle[0]} has no meaning with {given[0]}")
+    if label and labelled:
+        raise Failure(Exit.USAGE, "give one of --label and --labelled, not both")
     try:
         if window:
             profile = _from_window(model, version, window, where, data_dir)
@@ -66,8 +81,17 @@ def build(
             path = from_file or replay
             assert path is not None
             asked = "" if tensor and not replay else server
-            rows = _read(model, version, path, _list(columns), tensor, asked, replayed=bool(replay))
-            profile = _build(model, version, rows, _list(categories), f"{'replay of ' if replay else ''}{path.name}")
+            rows = _read(model, version, path, _list(columns), tensor, asked, label, replayed=bool(replay))
+            source = f"{'replay of ' if replay else ''}{path.name}"
+            profile = _build(model, version, rows, _list(categories), source)
+            if rows.label is not None:
+                found = baseline_of_columns(rows.label, rows.outputs, _list(classes), source)
+                profile = changed(profile, baseline=found)
+        if window or labelled:
+            named = labelled or window
+            profile = with_logged_labels(
+                profile, named, "" if labelled else where, _list(classes), data_dir, asked=bool(labelled)
+            )
         profile = _saved(profile, data_dir)
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
@@ -167,26 +191,49 @@ class _Rows(NamedTuple):
     outputs: "Mapping[str, Column]"
     names: Mapping[str, str]
     embeddings: Mapping[str, Any]
+    label: "Column | None" = None
 
 
 def _read(
-    model: str, version: str, path: Path, columns: Sequence[str], tensor: str, server: str, *, replayed: bool
-) -> _Rows:
-    """The rows of a file as features of the model, which the server tells about unless it is ""."""
+    model: str, version: str, path: Path, columns: Sequence[str], tensor: str, server: str, label: str, *,
+    replayed: bool,
+) -> _Rows:  # fmt: skip
+    """The rows of a file as features of the model, which the server tells about unless it is ""; with the column of
+    labels, and what the file says was answered, if a label is named."""
     from gateway.cli.replay import ask_contract, inference, replay
-    from gateway.drift.training import Matched, Tensor, match, output_columns, read_file, read_vectors
+    from gateway.drift.training import (
+        Matched,
+        Tensor,
+        answer_columns,
+        match,
+        output_columns,
+        read_file,
+        read_vectors,
+    )
 
     found = read_file(path, columns)
+    labels, answered = None, {}
+    if label:
+        labels = (read_file(path) if columns else found).get(label)
+        if labels is None:
+            raise InvalidArgument(f"{path.name} has no column {label!r}, it has {', '.join(found)}")
+        answered = {} if replayed else answer_columns(read_file(path) if columns else found)
+        if not answered and not replayed:
+            raise InvalidArgument(
+                f"--label {label!r} needs to know what was answered: columns pred_class, pred_score or out.* beside it "
+                "in the file, or --replay, which asks the version"
+            )
+        found = {name: column for name, column in found.items() if name != label and name not in answered}
     if not server:
         matched = match(found, [Tensor(tensor, "", (-1, len(found)) if len(found) > 1 else (-1,))])
-        return _Rows(matched.columns, {}, matched.names, {})
+        return _Rows(matched.columns, answered, matched.names, {}, labels)
     with inference(server) as stub:
         contract = ask_contract(stub, model, version)
         embeddings = read_vectors(path, contract.inputs)
         alone = bool(embeddings) and not any(tensor.width for tensor in contract.inputs)
         matched = Matched({}, {}) if alone else match(found, contract.inputs, contract.feature_names)
         answers = replay(stub, model, version, contract, matched.columns, embeddings) if replayed else {}
-    return _Rows(matched.columns, output_columns(answers), matched.names, embeddings)
+    return _Rows(matched.columns, output_columns(answers) or answered, matched.names, embeddings, labels)
 
 
 def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], source: str) -> "Profile":
@@ -229,6 +276,7 @@ def _show_profile(profile: "Profile", output: Format) -> None:
             }
             for one in profile.embeddings
         ],
+        "baseline": None if profile.baseline is None else _baseline_value(profile.baseline),
     }
     rows = [
         [one.name, one.kind.value, _share(one), *_range(one), len(one.bins.labels), least_rows(one, rule)]
@@ -240,8 +288,29 @@ def _show_profile(profile: "Profile", output: Format) -> None:
         columns=("FEATURE", "KIND", "MISSING", "MEAN", "MIN", "MAX", "BINS", "LEAST ROWS"),
         rows=rows,
         note=f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
-        f"{profile.source}; a window needs LEAST ROWS rows to be judged",
+        f"{profile.source}; a window needs LEAST ROWS rows to be judged\n{_performance(profile.baseline)}",
     )
+
+
+def _performance(baseline: "Baseline | None") -> str:
+    """The baseline in words."""
+    if baseline is None:
+        return "no labelled rows: performance has nothing to be compared with, and nothing is estimated without labels"
+    told = ", ".join(f"{one.name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in baseline.metrics)
+    note = f"; no estimates without labels: {baseline.note}" if baseline.note else ""
+    return f"{baseline.rows} labelled rows ({baseline.source}): {told}{note}"
+
+
+def _baseline_value(baseline: "Baseline") -> dict[str, Value]:
+    return {
+        "task": baseline.task.value,
+        "source": baseline.source,
+        "rows": baseline.rows,
+        "classes": list(baseline.classes),
+        "metrics": {one.name: {"value": one.value, "interval": [one.low, one.high]} for one in baseline.metrics},
+        "estimates": baseline.curve is not None,
+        "note": baseline.note,
+    }
 
 
 def _summary(profile: "Profile") -> dict[str, Value]:

@@ -108,6 +108,11 @@ def find_outputs(kinds: Mapping[str, str]) -> Outputs:
     return Outputs(tuple(scores), texts[0] if len(texts) == 1 else "")
 
 
+def sql_kind(column: Column) -> str:
+    """The SQL type that `find_outputs` knows such a column by, "" where it is none of an answer."""
+    return "VARCHAR" if column.texts is not None else "FLOAT" if column.values.dtype.kind == "f" else ""
+
+
 def labelled_columns(
     label: Column, columns: Mapping[str, Column], outputs: Outputs, classes: Sequence[str] = ()
 ) -> Labelled | None:

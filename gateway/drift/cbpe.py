@@ -29,6 +29,11 @@ class Calibrator:
     weights: Floats
     positives: Floats
 
+    @classmethod
+    def of(cls, scores: Floats, counts: Floats, positives: Floats) -> "Calibrator":
+        """The isotonic curve of so many rows, and positives among them, at each score."""
+        return cls(scores, rising(positives / counts, counts), counts, positives)
+
     def __call__(self, scores: Floats) -> Floats:
         return np.interp(scores, self.scores, self.chances)
 
@@ -38,7 +43,7 @@ class Calibrator:
         shares = self.positives / self.weights
         positives = rng.binomial(counts.astype(np.int64), shares).astype(np.float64)
         seen = counts > 0
-        return _curve(self.scores[seen], counts[seen], positives[seen])
+        return Calibrator.of(self.scores[seen], counts[seen], positives[seen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,8 @@ class Estimate:
     high: float
 
 
-def calibrate(scores: Floats, positive: Flags) -> Calibrator:
-    """The isotonic curve of the share of positives against the score; scores are joined where there are very many.
+def calibrate(scores: Floats, positive: Flags, *, most: int = _CELLS) -> Calibrator:
+    """The isotonic curve of the share of positives against the score; scores are joined where there are over `most`.
 
     Raises: ValueError (fewer than 100 rows, only one class, or scores that are not finite).
     """
@@ -63,9 +68,9 @@ def calibrate(scores: Floats, positive: Flags) -> Calibrator:
         raise ValueError("scores are not finite, expected such rows to be left out before")
     if positive.all() or not positive.any():
         raise ValueError("all labels are the same, expected both classes")
-    found, places = _joined(scores)
+    found, places = _joined(scores, most)
     counts, positives = np.bincount(places), np.bincount(places, positive)
-    return _curve(found, counts.astype(np.float64), positives.astype(np.float64))
+    return Calibrator.of(found, counts.astype(np.float64), positives.astype(np.float64))
 
 
 def estimate(
@@ -122,10 +127,6 @@ def estimate_accuracy(
     return Estimate("accuracy", accuracy.value, accuracy.low, accuracy.high)
 
 
-def _curve(scores: Floats, counts: Floats, positives: Floats) -> Calibrator:
-    return Calibrator(scores, rising(positives / counts, counts), counts, positives)
-
-
 def _cells(scores: Floats, predicted: Flags, weights: Floats | None) -> tuple[Floats, Floats, Flags]:
     """Rows joined where score and prediction are the same: score, rows and prediction of each cell, by rising score.
 
@@ -139,15 +140,15 @@ def _cells(scores: Floats, predicted: Flags, weights: Floats | None) -> tuple[Fl
     return values[keys // 2], counts, keys % 2 == 1
 
 
-def _joined(scores: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+def _joined(scores: Floats, most: int = _CELLS) -> tuple[Floats, npt.NDArray[np.int64]]:
     """The different scores in order and the place of each row's, neighbours taken together where there are very many:
     the cost of a draw does not grow with the rows."""
     values, places = np.unique(scores, return_inverse=True)
-    if len(values) <= _CELLS:
+    if len(values) <= most:
         return values, np.asarray(places, np.int64)
-    edges = np.quantile(scores, np.linspace(0, 1, _CELLS + 1)[1:-1])
+    edges = np.quantile(scores, np.linspace(0, 1, most + 1)[1:-1])
     groups = np.searchsorted(edges, scores, side="right")
-    sums, counts = np.bincount(groups, scores, _CELLS), np.bincount(groups, minlength=_CELLS)
+    sums, counts = np.bincount(groups, scores, most), np.bincount(groups, minlength=most)
     used = counts > 0
     return sums[used] / counts[used], np.asarray((np.cumsum(used) - 1)[groups], np.int64)
 

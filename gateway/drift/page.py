@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from gateway.drift import figure
 from gateway.drift.figure import Point
-from gateway.drift.performance import DROP_CRIT, DROP_WARN, MIN_LABELLED, RISE_CRIT, RISE_WARN, rate
+from gateway.drift.performance import MIN_LABELLED
 from gateway.drift.profile import Kind
+from gateway.drift.rating import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
 from gateway.drift.report import ComparisonReport, FeatureReport, PerformanceReport, Report, severity
 from gateway.drift.span import moment_text
 from gateway.drift.vectors import AUC_CRIT, AUC_WARN, MMD_P

@@ -22,9 +22,10 @@ from gateway.drift.comparison import (
 )
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.outcome import read_labelled
-from gateway.drift.performance import Change, rate
+from gateway.drift.performance import Change
 from gateway.drift.performance import compare as compare_metrics
 from gateway.drift.profile import Profile
+from gateway.drift.rating import rate
 from gateway.drift.report import ComparisonReport, OutputGap
 from gateway.drift.significance import benjamini_hochberg, chi2_test
 from gateway.drift.split import BUCKETS, NARROW, SplitVerdict, judge_split

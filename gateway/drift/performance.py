@@ -7,24 +7,17 @@ thousand rows and for ten million.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.statistics import Floats, effective_rows
-from gateway.drift.verdict import State
 
 Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 MIN_LABELLED = 200
 HIGHER_IS_BETTER = {"accuracy": True, "f1": True, "auc": True, "log_loss": False, "brier": False, "rmse": False,
                     "mae": False}  # fmt: skip
-DROP_WARN: Final = 0.02  # of a share: accuracy, F1, AUC
-DROP_CRIT: Final = 0.05
-RISE_WARN: Final = 0.05  # of a loss, relative to what it was
-RISE_CRIT: Final = 0.25
-_SHARES: Final = ("accuracy", "f1", "auc")
 _CELLS = 1000
 _DRAWS = 400
 _LEAST_CHANCE = 1e-15
@@ -39,6 +32,10 @@ class Metric:
     low: float
     high: float
     rows: int
+
+    @property
+    def defined(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,21 +223,6 @@ def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> Change
     worse = better is not None and (high < 0 if better else low > 0)
     enough = min(reference.rows, current.rows) >= MIN_LABELLED
     return Change(current.name, reference.value, current.value, low, high, worse and enough, enough)
-
-
-def rate(change: Change) -> State:
-    """How bad a change of a metric is: OK where chance may have made it, or where it is too small to matter."""
-    if not change.enough:
-        return State.INSUFFICIENT
-    if not change.worse:
-        return State.OK
-    size = abs(change.current - change.reference)
-    if change.name in _SHARES:
-        warn, crit = DROP_WARN, DROP_CRIT
-    else:
-        size /= max(abs(change.reference), 1e-12)
-        warn, crit = RISE_WARN, RISE_CRIT
-    return State.CRIT if size >= crit else State.WARN if size >= warn else State.OK
 
 
 def auc(scores: Floats, positive: Flags) -> float:

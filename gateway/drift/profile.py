@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gateway.drift.baseline import Baseline, baseline_json, read_baseline
 from gateway.drift.bins import Bins, CategoryBins, NumericBins
 from gateway.drift.statistics import Counts, Floats
 from gateway.errors import InvalidArgument
@@ -133,7 +134,8 @@ class EmbeddingProfile:
 class Profile:
     """The reference of one version.
 
-    Units: `created_at` in seconds since the epoch. `source` says in words where the rows came from.
+    Units: `created_at` in seconds since the epoch. `source` says in words where the rows came from; `baseline` is of
+    those that had a label, if there were any.
     """
 
     model: str
@@ -145,6 +147,7 @@ class Profile:
     features: tuple[FeatureProfile, ...]
     outputs: tuple[FeatureProfile, ...] = ()
     embeddings: tuple[EmbeddingProfile, ...] = ()
+    baseline: Baseline | None = None
 
     @property
     def all_features(self) -> tuple[FeatureProfile, ...]:
@@ -171,6 +174,7 @@ class Profile:
                 "features": [_feature_json(feature) for feature in self.features],
                 "outputs": [_feature_json(output) for output in self.outputs],
                 "embeddings": [_embedding_json(embedding) for embedding in self.embeddings],
+                "baseline": None if self.baseline is None else baseline_json(self.baseline),
             },
             ensure_ascii=False,
             allow_nan=False,
@@ -194,6 +198,7 @@ class Profile:
                 features=tuple(_feature(item) for item in document["features"]),
                 outputs=tuple(_feature(item) for item in document["outputs"]),
                 embeddings=tuple(_embedding(item) for item in document["embeddings"]),
+                baseline=None if document.get("baseline") is None else read_baseline(document["baseline"]),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidArgument(f"no reference profile: {type(error).__name__}: {error}") from None

@@ -8,8 +8,6 @@ import numpy as np
 from gateway.drift.answers import Answers, Labelled, estimate_performance
 from gateway.drift.cbpe import Estimate
 from gateway.drift.performance import (
-    DROP_CRIT,
-    DROP_WARN,
     MIN_LABELLED,
     Change,
     Metric,
@@ -17,8 +15,8 @@ from gateway.drift.performance import (
     compare,
     delay_quantiles,
     measure,
-    rate,
 )
+from gateway.drift.rating import DROP_CRIT, DROP_WARN, rate
 from gateway.drift.report import MetricStep, PerformanceReport
 from gateway.drift.span import Span
 from gateway.drift.statistics import Floats

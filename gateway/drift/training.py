@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from gateway.drift.answers import find_outputs, sql_kind
 from gateway.drift.bins import number_text
 from gateway.drift.column import Column, as_column
 from gateway.errors import InvalidArgument
@@ -15,6 +16,7 @@ from gateway.records import arrow_columns
 
 MAX_FLAT: Final = 512  # widest tensor that the log spreads into one column per feature
 Columns = dict[str, Column]
+_PREDICTION: Final = ("pred_class", "pred_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,19 @@ def match(found: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str]
     called = dict(zip((column for column, _ in places), feature_names or chosen, strict=True))
     columns = {column: _as_sent(found[name], tensor) for (column, tensor), name in zip(places, chosen, strict=True)}
     return Matched(columns, {column: name for column, name in called.items() if name != column.removeprefix("f.")})
+
+
+def answer_columns(found: Columns) -> Columns:
+    """Those columns of a file that are called as the log calls answers, with class and score where these tell them."""
+    given = {name: one for name, one in found.items() if name.startswith("out.") or name in _PREDICTION}
+    scores = find_outputs({name: sql_kind(one) for name, one in given.items()}).scores
+    flat: dict[str, npt.NDArray[Any]] = {
+        name: one.values[:, None] for name, one in given.items() if one.texts is None and one.values.dtype.kind in "iu"
+    }
+    flat = {name: values for name, values in flat.items() if name not in _PREDICTION}
+    if scores:
+        flat["scores"] = np.column_stack([given[name].values.astype(np.float64) for name in scores])
+    return {**_prediction(flat), **given}
 
 
 def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:

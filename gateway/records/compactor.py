@@ -353,7 +353,10 @@ def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, r
     accounts.tend(time(), last=True)
 
 
-def main(ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: ()) -> int:
+def main(
+    ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: (),
+    observers: Callable[[CompactorConfig], Sequence[Observer]] = lambda config: (),
+) -> int:
     """Exit codes: 0 told to stop, 2 a configuration that does not make sense, 1 another compactor has the lake."""
     reports = has_listener()
     try:
@@ -372,8 +375,8 @@ def main(ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config:
         sys.stderr.write(f"compactor: another one works on {lake}\n")
         return 1
     published = Path(config.published_directory) if config.published_directory else None
-    observers = [Coverage(lake, published)]
-    compactor = Compactor(config, observers=observers, ledgers=ledgers(config))
+    watching = [Coverage(lake, published), *observers(config)]
+    compactor = Compactor(config, observers=watching, ledgers=ledgers(config))
     _run(compactor, Accounts(compactor.counts, published), config, reports=reports)
     return 0
 

@@ -1,4 +1,4 @@
-"""The compactor's process: compaction, and drift in the same pass over the rows."""
+"""The compactor's process: compaction, and drift and performance in the same pass over the rows."""
 
 import sys
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from gateway.drift.assessment import Schedule
 from gateway.drift.monitor import Monitor
+from gateway.drift.performance_monitor import PerformanceMonitor
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.tally_store import TallyStore
 from gateway.records import compactor
 from gateway.records.compactor import CompactorConfig
 from gateway.records.manifest import Manifest
-from gateway.records.observer import Ledger
+from gateway.records.observer import Ledger, Observer
 
 _DAYS = 2  # of the manifest; as far back as the compactor itself looks for segments that are done
 
@@ -33,5 +34,18 @@ def ledgers(config: CompactorConfig) -> Sequence[Ledger]:
     )
 
 
+def observers(config: CompactorConfig) -> Sequence[Observer]:
+    """What looks at rows and labels: the monitor of performance, where there is a data directory with profiles."""
+    if not config.data_directory:
+        return ()
+    return (
+        PerformanceMonitor(
+            ProfileFiles(Path(config.data_directory)),
+            Path(config.lake_directory) / "_state" / "performance",
+            Path(config.published_directory) if config.published_directory else None,
+        ),
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(compactor.main(ledgers))
+    sys.exit(compactor.main(ledgers, observers))

@@ -207,11 +207,56 @@ DRIFT_FAILURES: Final = MetricName(
     "drift_failures", "counter", ("reason",), "What the drift monitor could not do, by reason."
 )
 
+_METRIC: Final = (*_ARM, "name")
+MODEL_METRIC: Final = MetricName(
+    "model_metric",
+    "gauge",
+    _METRIC,
+    "Accuracy, ... of the rows with a label, of the newest day that has 200 or longer.",
+)
+MODEL_METRIC_BOUND: Final = MetricName(
+    "model_metric_bound", "gauge", (*_METRIC, "bound"), "low and high: 95 % interval of model_metric."
+)
+MODEL_METRIC_CHANGE: Final = MetricName(
+    "model_metric_change", "gauge", _METRIC, "model_metric less what it was of the labelled rows of the profile."
+)
+MODEL_METRIC_STATE: Final = MetricName(
+    "model_metric_state", "gauge", _METRIC, "0: not worse than chance explains, 1: warn, 2: crit, -1: too few labels."
+)
+MODEL_LABELS: Final = MetricName("model_metric_labels", "gauge", _ARM, "Labels that model_metric rests on.")
+MODEL_LABELS_UNKNOWN: Final = MetricName(
+    "model_metric_unknown_labels", "gauge", _ARM, "Labels of that window that are no class of the model, left out."
+)
+MODEL_METRIC_END: Final = MetricName(
+    "model_metric_window_end_seconds", "gauge", _ARM, "Arrival of the newest row with a label, since the epoch."
+)
+MODEL_ESTIMATED: Final = MetricName(
+    "model_metric_estimated", "gauge", _METRIC, "What the metric probably is, labels or not. Blind to concept drift."
+)
+MODEL_ESTIMATED_BOUND: Final = MetricName(
+    "model_metric_estimated_bound", "gauge", (*_METRIC, "bound"), "low and high: 95 % band of model_metric_estimated."
+)
+MODEL_ESTIMATED_CHANGE: Final = MetricName(
+    "model_metric_estimated_change", "gauge", _METRIC, "model_metric_estimated less the metric of the profile's labels."
+)
+MODEL_ESTIMATED_STATE: Final = MetricName(
+    "model_metric_estimated_state", "gauge", _METRIC, "0: ok, 1: warn, 2: crit, -1: too few labels in the profile."
+)
+MODEL_ESTIMATED_ROWS: Final = MetricName(
+    "model_metric_estimated_rows", "gauge", _ARM, "Sampled rows of the newest day that the estimate rests on."
+)
+PERFORMANCE_LOOKED: Final = MetricName(
+    "model_metric_looked_seconds", "gauge", (), "When labelled performance was last looked at, since the epoch."
+)
+
 # What other processes than workers publish (gateway.telemetry.published).
 PUBLISHED: Final = (
     COMPACTED, COMPACTOR_EVENTS, QUARANTINED, OLDEST_SEALED, PENDING_BYTES, LABEL_COVERAGE, LABEL_DELAY,
     LABELS_UNMATCHED, SINK_LAG, SINK_ERRORS, SINK_ROWS, DRIFT_SCORE, DRIFT_STATE, DRIFT_ARM_STATE,
     DRIFT_WINDOW_ROWS, DRIFT_WINDOW_END, DRIFT_MISSING, DRIFT_UNSEEN, DRIFT_OUT_OF_RANGE, PREDICTION_MEAN,
     DRIFT_CUSUM, ARMS_SCORE, ARMS_STATE, SPLIT_STATE, SPLIT_MISMATCH, SHADOW_AGREEMENT, SHADOW_AGREEMENT_STATE,
-    SHADOW_PAIRS, DRIFT_LOOKED, DRIFT_WINDOW, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES,
+    SHADOW_PAIRS, DRIFT_LOOKED, DRIFT_WINDOW, DRIFT_PROFILES, DRIFT_ROWS, DRIFT_FAILURES, MODEL_METRIC,
+    MODEL_METRIC_BOUND, MODEL_METRIC_CHANGE, MODEL_METRIC_STATE, MODEL_LABELS, MODEL_LABELS_UNKNOWN,
+    MODEL_METRIC_END, MODEL_ESTIMATED, MODEL_ESTIMATED_BOUND, MODEL_ESTIMATED_CHANGE, MODEL_ESTIMATED_STATE,
+    MODEL_ESTIMATED_ROWS, PERFORMANCE_LOOKED,
 )  # fmt: skip

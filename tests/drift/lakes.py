@@ -47,7 +47,7 @@ def write_rows(
 ) -> list[str]:
     """Logs and compacts one record per row; the ids of the requests. Shapes: [rows] or [rows, d] of each tensor."""
     ids = list(names) if names is not None else [f"{model}-{version}-{index}" for index in range(len(ts_us))]
-    specs = [tuple(_spec(name, values) for name, values in tensors.items()) for tensors in (inputs, outputs)]
+    specs = [tuple(spec_of(name, values) for name, values in tensors.items()) for tensors in (inputs, outputs)]
 
     async def go(directory: Path) -> None:
         log = PredictionLog(
@@ -61,9 +61,9 @@ def write_rows(
         stream = log.stream(model, version, arm, specs[0], specs[1], "sha256:aa", shadow_of)
         for index, moment in enumerate(ts_us.tolist()):
             code = 0 if codes is None else codes[index]
-            sent = [_row(values, index) for values in inputs.values()]
+            sent = [tensor_of(values, index) for values in inputs.values()]
             shapes = [tensor.shape for tensor in sent]
-            got = [] if code else [_row(values, index) for values in outputs.values()]
+            got = [] if code else [tensor_of(values, index) for values in outputs.values()]
             bucket = index * 618_033 % 1_000_000  # spread evenly
             stream.append(moment, ids[index], code, "SPLIT", 3, bucket, 1, 5, 7, 20, shapes, sent, got)
             if index % 50_000 == 49_999:
@@ -106,14 +106,14 @@ def write_labels(
         parquet.publish(rows, lake_of(data_dir), f"{FEEDBACK}/{folder}", f"{uuid.uuid4()}.parquet")
 
 
-def _spec(name: str, values: Array) -> TensorSpec:
+def spec_of(name: str, values: Array) -> TensorSpec:
     kind = Datatype.BYTES if values.dtype.kind in "OU" else next(
         known for known in Datatype if known is not Datatype.BYTES and np.dtype(known.dtype) == values.dtype
     )  # fmt: skip
     return TensorSpec(name, kind, (-1, *values.shape[1:]))
 
 
-def _row(values: Array, index: int) -> Array:
+def tensor_of(values: Array, index: int) -> Array:
     row = values[index : index + 1]
     if values.dtype.kind not in "OU":
         return np.ascontiguousarray(row)
