@@ -11,9 +11,9 @@ import yaml
 
 from gateway.telemetry import names
 from gateway.telemetry.names import MetricName
+from tests.telemetry.firing import RULES
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "docs" / "alerts.yaml"
 METRICS = {one.name: one for one in vars(names).values() if isinstance(one, MetricName)}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
 DURATION = re.compile(r"(\d+(ms|[smhdwy]))+")
@@ -62,6 +62,7 @@ def test_the_file_has_the_form_of_a_rule_file() -> None:
     assert len(set(alerts)) == len(alerts)
     wanted = {"PredictionLogDropping", "LogCompactorStalled", "LogDiskWatermark", "DriftWarning", "DriftCritical"}
     wanted |= {"PredictionDrift", "ShadowDisagreement", "LabelsStale", "DriftMonitorSilent", "VersionFlipped"}
+    wanted |= {"AccuracyDrop", "EstimatedPerformanceDrop"}
     assert wanted <= set(alerts)
 
 
