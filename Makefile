@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# COMPILED=1: `make run` runs the package as `pip install .` builds it instead of the source tree.
+COMPILED ?=
+BUILT := build/compiled
 TESTS ?=
 MODELS := $(or $(GATEWAY_MODEL_REPOSITORY),models)
 
@@ -55,8 +58,8 @@ $(MODELS): | $(VENV)/.serves
 	@$(BIN)/python -m gateway.demo $(MODELS).making
 	@mv $(MODELS).making $(MODELS)
 
-run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS))
-	@exec $(BIN)/gateway serve $(ARGS)
+run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS)) $(if $(COMPILED),$(BUILT)/.made)
+	@$(if $(COMPILED),PYTHONPATH=$(abspath $(BUILT))) exec $(BIN)/gateway serve $(ARGS)
 
 test: $(VENV)/.develops
 	@$(BIN)/python -m pytest $(TESTS)
@@ -68,8 +71,15 @@ check: $(VENV)/.develops
 
 # AGAINST=host:port measures that server; BENCH_ARGS passes options through, --help among them.
 .PHONY: bench
-bench: $(VENV)/.develops
-	@$(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+bench: $(VENV)/.develops $(BUILT)/.made
+	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+
+# The package as `pip install .` builds it: what every request runs through is compiled where there is a C compiler.
+$(BUILT)/.made: $(shell find gateway loaders -name '*.py') setup.py pyproject.toml | $(VENV)/.serves
+	@echo "building the package into $(BUILT) (a minute)"
+	@rm -rf build
+	@$(INSTALL) --no-deps --target $(BUILT) .
+	@touch $@
 
 format: $(VENV)/.develops
 	$(BIN)/ruff format

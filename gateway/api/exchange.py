@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
@@ -20,11 +20,11 @@ from gateway.api.template import Query, Templates, decode_query
 from gateway.api.wire import Raw, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.decision import Decision
 from gateway.routing.source import METHODS
+from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.call import Call
 from gateway.serving.engine import Engine
-from gateway.serving.token import Tokens
+from gateway.serving.token import Stamp, Tokens
 from gateway.serving.version import Version
 
 logger = logging.getLogger(__name__)
@@ -51,14 +51,15 @@ class Caller(Protocol):
 
     def metadata_value(self, name: str) -> str | None: ...
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
-        """`trailing_metadata` repeats from call to call and is encoded once; `extra` is this call's own."""
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
+        """`trailing_metadata` repeats from call to call and is encoded once; `own` is this call's own."""
 
 
 class Exchange(Call):
     """A call as it stands at the edge; it is also what routing may read of the request."""
 
     __slots__ = ("caller", "query", "raw", "reply", "signature")
+    __deletable__: ClassVar = ["query", "raw"]  # mypyc asks for it
 
     caller: Caller
     query: Query
@@ -97,7 +98,7 @@ class Exchanges:
         self._default_ns = int(default_timeout_s * 1e9)
         self._signatures = Signatures()
         self._templates = Templates()
-        self._trailers: dict[tuple[str, str, int, str], Metadata] = {}
+        self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
         self._overdue = Overdue(asyncio.get_running_loop(), self._expire)
         self._room = engine.room
         self._done: Callable[[Call], None] = self._settle if self._room is None else self._settle_with_room
@@ -215,12 +216,10 @@ class Exchanges:
                 # The boundary again: the other calls of the batch must not suffer.
                 logger.exception("encoding the answer to request %r failed", exchange.request_id)
                 error = Internal(exchange.request_id)
-        trailers = self._trailers_of(exchange)
+        trailers, stamp = self._trailers_of(exchange)
         if trailers:
-            if self._tokens is None or error is not None:
-                caller.set_trailing_metadata(trailers)
-            else:
-                caller.set_trailing_metadata(trailers, ((TOKEN, self._token_of(exchange, self._tokens)),))
+            own = (TOKEN, stamp.mint(self._engine.name(exchange))) if stamp is not None and error is None else None
+            caller.set_trailing_metadata(trailers, own)
         if error is None:
             caller.answer(answer)
             code = Code.OK
@@ -230,22 +229,27 @@ class Exchanges:
         self._overdue.forget(exchange)
         self._engine.finish(exchange, code)
 
-    def _trailers_of(self, exchange: Exchange) -> Metadata:
+    def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:
+        """What is said of every answer of this kind, and what makes their tokens."""
         decision, version = exchange.decision, exchange.version
         if decision is None or version is None:
-            return ()
-        key = (decision.arm, version.name, decision.revision, decision.reason)
-        trailers = self._trailers.get(key)
-        if trailers is None:
+            return (), None
+        key = (version.model, version.name, decision.arm, decision.revision, decision.reason)
+        kept = self._trailers.get(key)
+        if kept is None:
             if len(self._trailers) >= _REMEMBERED_TRAILERS:
                 self._trailers.clear()
-            trailers = self._trailers[key] = (
+            trailers = (
                 ("x-gateway-version", version.name),
                 ("x-gateway-arm", decision.arm),
                 ("x-gateway-revision", str(decision.revision)),
                 ("x-gateway-reason", decision.reason),
             )
-        return trailers
+            stamp = None
+            if self._tokens is not None:
+                stamp = self._tokens.stamp(version.model, version.name, decision.arm, decision.revision)
+            kept = self._trailers[key] = trailers, stamp
+        return kept
 
     def _readdress(self, exchange: Exchange) -> None:
         """A call that another version answered than it was decoded for is encoded as that one's answer."""
@@ -253,12 +257,6 @@ class Exchanges:
         signature = exchange.signature = self._signatures.of(cast(Version, exchange.version))
         every = tuple(range(len(reply.specs)))
         exchange.reply = signature.reply(reply.wanted or every, reply.classes or (0,) * len(every), typed=reply.typed)
-
-    def _token_of(self, exchange: Exchange, tokens: Tokens) -> str:
-        decision = cast(Decision, exchange.decision)
-        version = cast(Version, exchange.version)
-        name = self._engine.name(exchange)
-        return tokens.mint(version.model, version.name, decision.arm, decision.revision, name)
 
     def _abandon(self, exchange: Exchange) -> None:
         deadline_ns = exchange.deadline_ns

@@ -21,6 +21,7 @@ from gateway.api.exchange import Exchanges, Metadata
 from gateway.api.wire import varint
 from gateway.errors import GatewayError
 from gateway.pb import inference_pb2 as pb
+from gateway.rpc.handler import OwnMetadatum
 
 MAX_IN_FLIGHT = 64
 _GRPC_ERRORS = "triton_grpc_error"
@@ -147,7 +148,7 @@ class Stream:
 class StreamCaller:
     """The caller of one exchange of a stream."""
 
-    __slots__ = ("_cancel", "_extra", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
+    __slots__ = ("_cancel", "_own", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
 
     def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
         self._stream = stream
@@ -155,14 +156,15 @@ class StreamCaller:
         self._request = pb.ModelInferResponse(model_name=request.model_name[:128], id=request.id[:256])
         self._cancel: Callable[[], None] | None = None
         self._trailers: Metadata = ()
-        self._extra: Metadata = ()
+        self._own: OwnMetadatum | None = None
         self.deadline_ns = stream.deadline_ns
         self.message_size = request.ByteSize()
 
     def answer(self, message: bytes) -> None:
         parameters = self._stream.describe(self._trailers)
-        if self._extra:
-            parameters += _parameters(pb.ModelInferResponse(), self._extra).SerializeToString()
+        if self._own is not None:
+            own = ((self._own[0], self._own[1].decode("ascii")),)
+            parameters += _parameters(pb.ModelInferResponse(), own).SerializeToString()
         # Serialized messages joined are those messages merged.
         size = varint(len(message) + len(parameters))
         self._stream.settle(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
@@ -178,9 +180,9 @@ class StreamCaller:
     def metadata_value(self, name: str) -> str | None:
         return self._stream.metadata_value(name)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
         self._trailers = trailing_metadata
-        self._extra = extra
+        self._own = own
 
     def cancel(self) -> None:
         """The exchange was told that nobody waits for it."""

@@ -31,7 +31,7 @@ def serve(**given: Any) -> None:
     os.dup2(reading, 0)
     os.close(reading)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "gateway.runtime.supervisor"])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gateway.runtime.supervisor"])
 
 
 def _parameter(option: Option) -> inspect.Parameter:

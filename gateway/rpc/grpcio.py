@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from gateway.errors import DeadlineExceeded, GatewayError
-from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, RpcHandler
+from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, OwnMetadatum, RpcHandler
 from gateway.rpc.identity import Identity, Material
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.method import Method, MethodTable
@@ -116,8 +116,10 @@ class _CallbackContext(_Context):
                 return value if isinstance(value, str) else value.decode("latin-1")
         return None
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
-        self._inner.set_trailing_metadata((*trailing_metadata, *extra))
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
+        # grpcio takes bytes only where the key ends with -bin.
+        more = ((own[0], own[1].decode("ascii")),) if own is not None else ()
+        self._inner.set_trailing_metadata((*trailing_metadata, *more))
 
 
 class GrpcioServer:

@@ -10,6 +10,7 @@ from gateway.errors import GatewayError
 
 Metadatum = tuple[str, str | bytes]  # the value is bytes where the name ends with -bin
 Metadata = tuple[Metadatum, ...]
+OwnMetadatum = tuple[str, bytes]  # of one call alone; the value is printable ASCII
 GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CancelCallback = Callable[[], None]
@@ -51,11 +52,11 @@ class CallbackContext(Protocol):
 
     def invocation_metadata(self) -> Metadata: ...
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
-        """Sets the metadata that follow the answer: `trailing_metadata`, then `extra`.
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
+        """Sets the metadata that follow the answer: `trailing_metadata`, then `own`.
 
         The encoded form of `trailing_metadata` is kept for as long as the same tuple comes again, so pass one that was
-        made beforehand; put what differs with each call into `extra`.
+        made beforehand; put what differs with each call into `own`.
         """
 
     def time_remaining(self) -> float | None: ...

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import ngh2
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.handler import Metadata
+from gateway.rpc.handler import Metadata, OwnMetadatum
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -26,6 +26,7 @@ _KEY = pattern(r"[0-9a-z_.\-]+", ASCII)
 _RESERVED: Final = frozenset({b"te", b"content-type"})
 _UNRESERVED: Final = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
 _KEPT: Final = 4096
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 # Encoded trailers of status OK by the identity of the pairs; the pairs are kept beside them so that no other tuple can
 # come to live at the same address.
@@ -84,10 +85,12 @@ def _name_of(key: str) -> bytes:
     return name
 
 
-def ok_trailers(metadata: Metadata, extra: Metadata) -> Fields:
+def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
     """The trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object.
 
     What differs with each call is never indexed: it would drive what repeats out of HPACK's table, which costs 2 us.
+
+    Raises: ValueError for a key or value that cannot be sent.
     """
     entry = _kept.get(id(metadata))
     if entry is None or entry[0] is not metadata:
@@ -95,9 +98,12 @@ def ok_trailers(metadata: Metadata, extra: Metadata) -> Fields:
             _kept.clear()
         entry = (metadata, _OK + encode(metadata))
         _kept[id(metadata)] = entry
-    if not extra:
+    if own is None:
         return entry[1]
-    return entry[1] + tuple([ngh2.NeverIndexedHeader(name, value) for name, value in encode(extra)])
+    key, value = own
+    if value.translate(None, _PRINTABLE):
+        raise ValueError(f"metadata {key!r} has characters that cannot be sent outside a -bin key")
+    return (*entry[1], ngh2.NeverIndexedHeader(_names.get(key) or _name_of(key), value))
 
 
 def percent_encoded(text: str) -> bytes:

@@ -7,7 +7,7 @@ import ngh2
 
 from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
 from gateway.rpc.call import ANSWERED, GONE, OPEN, RESPONSE, STREAM_SHARE_BYTES, Call
-from gateway.rpc.handler import CancelCallback, Metadata
+from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.message import PREFIX, BadMessage
 from gateway.rpc.metadata import Fields, ok_trailers
 from gateway.rpc.method import Method
@@ -28,13 +28,13 @@ _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 class CallbackCall(Call):
     """A `gateway.rpc.handler.CallbackContext` that is its own call."""
 
-    __slots__ = ("_callbacks", "_extra", "_trailing", "message_size")
+    __slots__ = ("_callbacks", "_own", "_trailing", "message_size")
 
     def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
         Call.__init__(self, connection, stream_id, method, headers)
         self.message_size = 0
         self._trailing: Metadata = ()
-        self._extra: Metadata = ()
+        self._own: OwnMetadatum | None = None
         self._callbacks: list[CancelCallback] | None = None
 
     def receive(self, data: bytes, end: bool) -> None:
@@ -94,7 +94,7 @@ class CallbackCall(Call):
             size = len(body)
             if size > connection.max_send_bytes:
                 raise ResourceExhausted(f"answer of {size} bytes, at most {connection.max_send_bytes} are sent")
-            trailers = ok_trailers(self._trailing, self._extra) if self._trailing or self._extra else _OK
+            trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
         except Exception as error:
             self._fail(error)
             return
@@ -124,7 +124,7 @@ class CallbackCall(Call):
             return
         self._callbacks = None
         try:
-            self.send_status(status, self._trailing + self._extra)
+            self.send_status(status, self._trailing if self._own is None else (*self._trailing, self._own))
         except ValueError as refused:  # metadata that cannot be sent
             self.send_status(status_of(refused, self.method.path), ())
 
@@ -145,6 +145,6 @@ class CallbackCall(Call):
             except Exception:
                 _log.exception("cancel callback of %s failed", self.method.path)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, extra: Metadata = ()) -> None:
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
         self._trailing = trailing_metadata
-        self._extra = extra
+        self._own = own

@@ -34,6 +34,7 @@ from gateway.routing.snapshot import Snapshot
 from gateway.routing.store_keys import StoreKeys
 from gateway.routing.worker_status import WorkerStatus
 from gateway.rpc.server import Server
+from gateway.runtime.build import is_compiled
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
@@ -275,7 +276,7 @@ class Worker:
             self.serving = True
             self.health.changed()
             line.ready()
-            _log.info("serving on port %d", self.server.port)
+            _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
             await line.stopping.wait()
             await self._drain(line)
             for loop in loops:

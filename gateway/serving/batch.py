@@ -84,7 +84,7 @@ class Batcher:
         self._alone_ns = 0.0
         self._merged_ns = 0.0
         self._long_runs = 0
-        self._inline = version.run_us * 1000 < INLINE_NS
+        self._on_loop = version.run_us * 1000 < INLINE_NS
         self._waiting: deque[Call] = deque()
         self._queued = 0
         self._running = 0
@@ -100,7 +100,7 @@ class Batcher:
     @property
     def inline(self) -> bool:
         """Whether runs happen on the loop."""
-        return self._inline
+        return self._on_loop
 
     def put(self, call: Call) -> None:
         """The call will be answered.
@@ -118,7 +118,7 @@ class Batcher:
         if self._flush_handle is None and self._running < self._parallel:
             if self._delay_s and self._queued < self._max_rows:
                 self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
-            elif self._lonely_runs < LONELY_RUNS or not self._inline:
+            elif self._lonely_runs < LONELY_RUNS or not self._on_loop:
                 self._flush_handle = self._loop.call_soon(self._flush)
             elif call.queued_ns - self._flushed_ns > COMPANY_NS:
                 self._flush()
@@ -140,7 +140,7 @@ class Batcher:
             calls = self._take()
             if not calls:
                 break
-            if not self._inline:
+            if not self._on_loop:
                 self._run_on_thread(calls)
                 continue
             self._lonely_runs = self._lonely_runs + 1 if len(calls) == 1 else 0
@@ -187,10 +187,10 @@ class Batcher:
     def _rows_of_next_run(self) -> int:
         if not self._merges:
             return 1
-        budget = INLINE_NS if self._inline else MERGED_RUN_NS
+        budget = INLINE_NS if self._on_loop else MERGED_RUN_NS
         limit = min(self._max_rows, max(1, int(budget / self._row_ns)))
         free = self._parallel - self._running
-        if self._inline:
+        if self._on_loop:
             return limit
         if free > 1:  # several threads are free: share what waits among them
             limit = min(limit, max(1, -(-self._queued // free)))
@@ -292,13 +292,13 @@ class Batcher:
         for call in calls:
             if call.answered:
                 continue
-            if self._inline:
+            if self._on_loop:
                 self._run_here([call])
             else:
                 self._run_on_thread([call])
 
     def _learn(self, rows: int, run_ns: int, *, merged: bool) -> None:
-        if not self._inline:
+        if not self._on_loop:
             row_ns = run_ns / rows
             if merged:
                 self._merged_ns += SMOOTHING * (row_ns - self._merged_ns) if self._merged_ns else row_ns
@@ -308,7 +308,7 @@ class Batcher:
         self._row_ns += SMOOTHING * (run_ns / rows - self._row_ns)
         self._version.run_us = self._row_ns / 1000
         # The gap between the two bounds keeps a version whose runs are near the bound from changing sides all the time.
-        if self._inline:
-            self._inline = self._batch_ns < 2 * INLINE_NS
+        if self._on_loop:
+            self._on_loop = self._batch_ns < 2 * INLINE_NS
         else:
-            self._inline = self._batch_ns < INLINE_NS / 2
+            self._on_loop = self._batch_ns < INLINE_NS / 2

@@ -76,6 +76,7 @@ async def _run(request: ProbeRequest) -> ProbeResult:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",
                 "-m",
                 "gateway.serving.probe",
                 stdin=asyncio.subprocess.PIPE,

@@ -30,7 +30,6 @@ VERSION = b"1."
 KEY_BYTES = 32
 SIGNATURE_BYTES = 12
 LIMIT = 1024  # characters; the longest that is ever made has fewer
-_REMEMBERED = 4096
 _TIME_BYTES = 6
 _SAID_BYTES = _TIME_BYTES + 8
 _REVISION = Struct(">Q")
@@ -53,30 +52,41 @@ class Token:
         return self.request_hash == xxh3_64_digest(request_id.encode())
 
 
+class Stamp:
+    """Makes the tokens of answers that differ only in their request and their time."""
+
+    __slots__ = ("_clock", "_prefix", "_signing")
+
+    def __init__(self, prefix: bytes, signing: blake2b, clock: Callable[[], int]) -> None:
+        self._prefix = prefix
+        self._signing = signing  # the signature so far
+        self._clock = clock
+
+    def mint(self, request_id: str) -> bytes:
+        """The token of an answer that was just given, in ASCII."""
+        tail = (self._clock() // 1_000_000).to_bytes(_TIME_BYTES, "big") + xxh3_64_digest(request_id.encode())
+        signature = self._signing.copy()
+        signature.update(tail)
+        # 26 bytes: 35 characters, and one of padding.
+        return self._prefix + b2a_base64(tail + signature.digest(), newline=False).translate(_URLSAFE)[:-1]
+
+
 class Tokens:
     """Makes and checks tokens with one key."""
 
-    __slots__ = ("_clock", "_key", "_prefixes")
+    __slots__ = ("_clock", "_key")
 
     def __init__(self, key: bytes, *, clock: Callable[[], int] = time_ns) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a token key has {KEY_BYTES} bytes, this one {len(key)}")
         self._key = key
         self._clock = clock
-        # The text of what repeats, and the signature so far.
-        self._prefixes: dict[tuple[str, str, str, int], tuple[str, blake2b]] = {}
 
-    def mint(self, model: str, version: str, arm: str, revision: int, request_id: str) -> str:
-        """The token of an answer that was just given."""
-        kept = self._prefixes.get((model, version, arm, revision))
-        if kept is None:
-            kept = self._remember(model, version, arm, revision)
-        prefix, signing = kept
-        tail = (self._clock() // 1_000_000).to_bytes(_TIME_BYTES, "big") + xxh3_64_digest(request_id.encode())
-        signature = signing.copy()
-        signature.update(tail)
-        # 26 bytes: 35 characters, and one of padding.
-        return prefix + b2a_base64(tail + signature.digest(), newline=False).translate(_URLSAFE)[:-1].decode("ascii")
+    def stamp(self, model: str, version: str, arm: str, revision: int) -> Stamp:
+        """What makes the tokens of that arm's answers; worth keeping."""
+        names = b"".join([bytes((len(name.encode()),)) + name.encode() for name in (model, version, arm)])
+        prefix = VERSION + urlsafe_b64encode(names + _REVISION.pack(revision)).rstrip(b"=") + b"."
+        return Stamp(prefix, self._signing(prefix), self._clock)
 
     def verify(self, text: str) -> Token:
         """What the token says; it was made with this key.
@@ -108,16 +118,6 @@ class Tokens:
         model, version, arm, revision = _split(_decoded(head[len(VERSION) :]))
         at_ms = int.from_bytes(said[:_TIME_BYTES], "big")
         return Token(model, version, arm, revision, at_ms, said[_TIME_BYTES:])
-
-    def _remember(self, model: str, version: str, arm: str, revision: int) -> tuple[str, blake2b]:
-        if len(self._prefixes) >= _REMEMBERED:
-            self._prefixes.clear()
-        names = b"".join(bytes((len(name.encode()),)) + name.encode() for name in (model, version, arm))
-        packed = urlsafe_b64encode(names + _REVISION.pack(revision)).rstrip(b"=")
-        prefix = VERSION + packed + b"."
-        kept = prefix.decode(), self._signing(prefix)
-        self._prefixes[model, version, arm, revision] = kept
-        return kept
 
     def _signing(self, data: bytes) -> blake2b:
         return blake2b(data, key=self._key, digest_size=SIGNATURE_BYTES)

@@ -56,7 +56,7 @@ MOVES: Mapping[tuple[State, Event], State] = {
 }
 
 
-class IllegalMove(RuntimeError):
+class IllegalMove(Exception):  # not RuntimeError: mypyc compiles children of Exception only
     """A version was asked to make a move that its state does not have: a fault of the caller."""
 
 

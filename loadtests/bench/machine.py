@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -66,5 +68,12 @@ def describe() -> dict[str, object]:
         "cores": cores(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "compiled": _says_compiled(),
         **{name: version(name) for name in ("grpcio", "onnxruntime", "ngh2", "uvloop")},
     }
+
+
+def _says_compiled() -> bool:
+    """Whether the gateway that is started is compiled; -P: this process may have found the source tree instead."""
+    asked = [sys.executable, "-P", "-c", "from gateway.runtime.build import is_compiled; print(is_compiled())"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == "True"

@@ -20,6 +20,7 @@ from loadtests.bench.probe import KEY_HEADER, WrongAnswer, probing
 from loadtests.bench.processes import all_processes, usage
 
 HOST: Final = "127.0.0.1"
+_ROOT: Final = Path(__file__).parents[2]
 ARMS: Final = {"a": "1", "b": "2"}
 _START_S: Final = 90.0
 _STOP_S: Final = 25.0
@@ -84,7 +85,7 @@ def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[
     data_dir.mkdir(parents=True, exist_ok=True)
     arguments = setup.arguments(cases[0].repository, data_dir, ports)
     if "metrics" in setup.off:
-        command = [sys.executable, "-m", "loadtests.bench.uncounted", *arguments]
+        command = [sys.executable, "-P", "-m", "loadtests.bench.uncounted", *arguments]
     else:
         command = [*gateway_command(), "serve", *arguments]
     address = f"{HOST}:{ports['grpc']}"
@@ -138,6 +139,8 @@ def against(address: str, pid: int, cases: Sequence[Case]) -> Iterator[Server]:
 def running(command: Sequence[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process, leading a session of its own; at the end nothing of that session is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    # The package may be one that was built apart, and is there by PYTHONPATH too; this one comes after it.
+    environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(_ROOT)])
     with output.open("wb") as file:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment,

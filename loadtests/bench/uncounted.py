@@ -30,7 +30,7 @@ def given_options(arguments: Sequence[str]) -> dict[str, object]:
 def main(arguments: list[str]) -> None:
     config = load(given_options(arguments), {})
     start_logging("supervisor", config.process.log_level)
-    supervise(config, programs=Programs(worker=(sys.executable, "-m", "loadtests.bench.uncounted_worker")))
+    supervise(config, programs=Programs(worker=(sys.executable, "-P", "-m", "loadtests.bench.uncounted_worker")))
 
 
 if __name__ == "__main__":

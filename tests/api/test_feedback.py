@@ -24,7 +24,7 @@ def named(**fields: Any) -> pb.FeedbackItem:
 
 
 def token(model: str = "affine", request_id: str = "r1") -> str:
-    return TOKENS.mint(model, "2", "stable", 7, request_id)
+    return TOKENS.stamp(model, "2", "stable", 7).mint(request_id).decode()
 
 
 def written(op: Operated) -> int:
@@ -106,7 +106,7 @@ async def test_a_label_time_far_ahead_is_refused_for_it_would_hold_against_every
     "forged",
     [
         lambda: token()[:-1] + ("A" if token()[-1] != "A" else "B"),
-        lambda: Tokens(b"\1" * KEY_BYTES).mint("affine", "2", "stable", 7, "r1"),
+        lambda: Tokens(b"\1" * KEY_BYTES).stamp("affine", "2", "stable", 7).mint("r1").decode(),
     ],
 )
 async def test_a_forged_token_is_refused_without_a_word_of_what_would_be_right(

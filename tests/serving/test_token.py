@@ -20,7 +20,7 @@ NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 @settings(max_examples=60, deadline=None)
 @given(NAMES, NAMES, st.one_of(NAMES, st.just("")), st.integers(0, 2**63), st.text(max_size=80))
 def test_a_token_says_what_it_was_made_for(model: str, version: str, arm: str, revision: int, request_id: str) -> None:
-    text = TOKENS.mint(model, version, arm, revision, request_id)
+    text = TOKENS.stamp(model, version, arm, revision).mint(request_id).decode()
     token = TOKENS.verify(text)
     assert (token.model, token.version, token.arm, token.revision) == (model, version, arm, revision)
     assert token.at_ms == AT_NS // 1_000_000
@@ -32,20 +32,20 @@ def test_a_token_says_what_it_was_made_for(model: str, version: str, arm: str, r
 
 
 def test_the_longest_names_make_a_token_within_the_limit() -> None:
-    text = TOKENS.mint("m" * 128, "v" * 64, "a" * 64, 2**63, "r" * 10_000)
+    text = TOKENS.stamp("m" * 128, "v" * 64, "a" * 64, 2**63).mint("r" * 10_000).decode()
     assert TOKENS.verify(text).model == "m" * 128
 
 
 def test_the_form_does_not_change() -> None:
     """Tokens live as long as feedback takes: a release must read those of the one before it."""
     text = "1.BWZyYXVkAjEyBnN0YWJsZQAAAAAAAABN.AaDEUGx7N4pcedegwp-QF7yWaRngvhs7rHo"
-    assert TOKENS.mint("fraud", "12", "stable", 77, "request-1") == text
+    assert TOKENS.stamp("fraud", "12", "stable", 77).mint("request-1").decode() == text
     assert TOKENS.verify(text) == Token(
         "fraud", "12", "stable", 77, AT_NS // 1_000_000, TOKENS.verify(text).request_hash
     )
 
 
-GOOD = TOKENS.mint("fraud", "12", "stable", 77, "request-1")
+GOOD = TOKENS.stamp("fraud", "12", "stable", 77).mint("request-1").decode()
 
 
 @settings(max_examples=200, deadline=None)

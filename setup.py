@@ -1,0 +1,109 @@
+"""Builds the package; what is not said here is in pyproject.toml.
+
+What every request runs through is compiled to C by mypyc, from the same source: a third less CPU a request. Where that
+cannot be done (no C compiler, no headers) the package is built without, and says so; it is the same but slower.
+GATEWAY_COMPILE=never|require decides otherwise. An editable install is never compiled: it would hide what is edited.
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+# What runs in every request. The rest is not worth the time of the compiler; classes that other code derives from, and
+# those of msgspec, cannot be compiled.
+MODULES = [
+    "gateway/api/decode.py",
+    "gateway/api/element.py",
+    "gateway/api/encode.py",
+    "gateway/api/exchange.py",
+    "gateway/api/overdue.py",
+    "gateway/api/signature.py",
+    "gateway/api/template.py",
+    "gateway/api/wire.py",
+    "gateway/records/plain.py",
+    "gateway/records/stream.py",
+    "gateway/routing/compiled.py",
+    "gateway/routing/decide.py",
+    "gateway/routing/key.py",
+    "gateway/routing/snapshot.py",
+    "gateway/routing/source.py",
+    "gateway/rpc/call.py",
+    "gateway/rpc/connection.py",
+    "gateway/rpc/deadline.py",
+    "gateway/rpc/host.py",
+    "gateway/rpc/lifetime.py",
+    "gateway/rpc/message.py",
+    "gateway/rpc/metadata.py",
+    "gateway/rpc/method.py",
+    "gateway/rpc/stream.py",
+    "gateway/rpc/unary.py",
+    "gateway/serving/admission.py",
+    "gateway/serving/batch.py",
+    "gateway/serving/call.py",
+    "gateway/serving/engine.py",
+    "gateway/serving/fallback.py",
+    "gateway/serving/run.py",
+    "gateway/serving/shadow.py",
+    "gateway/serving/token.py",
+    "gateway/serving/version.py",
+    "gateway/telemetry/counters.py",
+]
+WISH = os.environ.get("GATEWAY_COMPILE", "auto")
+COMMANDS = {"build", "build_ext", "bdist_wheel", "install"}
+
+
+class CompiledOrNot(build_ext):
+    """All modules are compiled or none: half of them would not fit together."""
+
+    def run(self):
+        try:
+            super().run()
+        except Exception as error:
+            if WISH == "require":
+                raise
+            give_up(f"the compiler failed: {error}")
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions.clear()
+
+
+def extensions():
+    """The extensions to build; none where they are not wanted or cannot be built."""
+    if WISH == "never" or not COMMANDS.intersection(sys.argv) or "editable_wheel" in sys.argv:
+        return []
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    missing = [
+        what
+        for what, there in (
+            (f"the C compiler {compiler}", shutil.which(compiler)),
+            ("Python.h", Path(sysconfig.get_path("include"), "Python.h").exists()),
+        )
+        if not there
+    ]
+    if missing:
+        if WISH == "require":
+            raise SystemExit(f"GATEWAY_COMPILE=require, but there is no {' and no '.join(missing)}")
+        give_up(f"there is no {' and no '.join(missing)}")
+        return []
+    try:
+        from mypyc.build import mypycify
+
+        # Types are checked by `make check`; here only mypyc's own needs count, and what is not installed is Any.
+        return mypycify(["--config-file=", "--ignore-missing-imports", *MODULES], opt_level="2")
+    except (ImportError, SystemExit) as error:  # it prints what it does not like, and exits
+        if WISH == "require":
+            raise
+        give_up(f"mypyc failed: {error}")
+        return []
+
+
+def give_up(reason):
+    sys.stderr.write(f"model-serving-gateway is built without compiled modules: {reason}\n")
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": CompiledOrNot})

@@ -1,0 +1,62 @@
+"""The product as `pip install` builds it where there is a C compiler: what every request runs through is compiled.
+
+The rooms whose modules are compiled run their tests once more, on a copy that is built in place.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("tests/api", "tests/rpc", "tests/serving", "tests/records", "tests/routing", "tests/telemetry")
+COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
+HEADER = Path(sysconfig.get_path("include"), "Python.h")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which(COMPILER) is None or not HEADER.exists(), reason=f"no {COMPILER} or no {HEADER}"),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source, compiled in place."""
+    tree = tmp_path_factory.mktemp("compiled")
+    for name in ("gateway", "loaders", "loadtests", "protos", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "Makefile", "constraints.txt"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tree)
+    shutil.copytree(ROOT / "docs", tree / "docs")
+    run(tree, "setup.py", "-q", "build_ext", "--inplace", GATEWAY_COMPILE="require")
+    return tree
+
+
+def run(tree: Path, *arguments: str, **environment: str) -> str:
+    """What a Python process in the tree printed; it has ended well."""
+    ended = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-20_000:]
+    return ended.stdout
+
+
+def test_the_copy_is_compiled(built: Path) -> None:
+    said = run(built, "-c", "import gateway.runtime.build as build; print(build.__file__, build.is_compiled())")
+    assert said.split() == [str(built / "gateway/runtime/build.py"), "True"]
+
+
+def test_the_compiled_modules_pass_the_tests_of_their_rooms(built: Path) -> None:
+    run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *ROOMS)
