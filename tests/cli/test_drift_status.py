@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
+from tests.drift.labelled import BEGIN_US, DAY_US, log_answers, send_labels, watch
 from tests.drift.logged import BEGIN_S, HOUR_S, log_rows, save_profile, watched
 
 RNG = np.random.default_rng(3)
+LABELLED_US = BEGIN_US + DAY_US
 
 
 def run(directory: Path, *words: str) -> Result:
@@ -64,3 +66,58 @@ def test_what_cannot_be_shown_is_said(content: str | None, message: str, tmp_pat
     shown = run(tmp_path)
     assert shown.exit_code == 1
     assert message in shown.output.replace("\n", " ")
+
+
+@pytest.fixture
+async def performing(data_dir: Path) -> Path:
+    """Beside that a model `homes` whose version 1 has enough labels, and whose version 2 has some."""
+    chances = RNG.random(400)
+    actual = (RNG.random(400) < chances).astype(float)
+    moments = BEGIN_US + np.arange(400) * 1_000_000
+    for version, rows in (("1", 400), ("2", 100)):
+        outputs = {"p": np.column_stack([1 - chances, chances])[:rows].astype("<f4")}
+        first = 1000 * int(version)
+        names = await log_answers(data_dir, moments[:rows], outputs, version=version, first=first)
+        await send_labels(data_dir, names, actual[:rows].tolist(), received_us=LABELLED_US)
+    _pin(data_dir)
+    worker, _ = watch(data_dir, LABELLED_US)
+    worker.step()
+    worker.tend(last=True)
+    return data_dir
+
+
+def _pin(directory: Path) -> None:
+    """A profile of version 1 of `homes` from a file with what was answered and what came true."""
+    chances = RNG.random(1000)
+    actual = (RNG.random(1000) < chances).astype(int)
+    lines = [f"{a:.3f},{1 - c:.5f},{c:.5f},{y}" for a, c, y in zip(RNG.random(1000), chances, actual, strict=True)]
+    path = directory / "holdout.csv"
+    path.write_text("\n".join(["x,out.p_0,out.p_1,true", *lines]))
+    words = ["profile", "build", "homes", "--version", "1", "--from", str(path), "--tensor", "x", "--label", "true"]
+    done = CliRunner().invoke(app, [*words, "--data-dir", str(directory)])
+    assert done.exit_code == 0, done.output
+    assert "1000 labelled rows (holdout.csv): accuracy 0.7" in done.output
+
+
+async def test_what_labels_say_is_shown_beside_the_estimate(performing: Path) -> None:
+    shown = run(performing, "homes")
+    lines = [line.split() for line in shown.stdout.splitlines() if line.startswith("1 ")]
+    assert [line[2] for line in lines] == ["accuracy", "f1", "log_loss", "brier", "auc"]
+    # version, arm, metric, real, ±, labels, reference, change, state, estimated, ±, rows, change, state, when
+    accuracy = lines[0]
+    assert accuracy[5] == accuracy[11] == "400"
+    assert (accuracy[8], accuracy[13]) == ("ok", "ok")
+    assert abs(float(accuracy[3]) - float(accuracy[9])) < 0.1
+    assert len(lines[3]) == 10  # nothing is estimated of the Brier score
+    assert "homes 2 (arm stable): no metrics: 100 labels, 200 are needed" in shown.stdout
+    assert "homes 2 (arm stable): no estimate: it has no profile" in shown.stdout
+    assert "cannot see concept drift" in shown.stdout
+    assert "homes" in run(performing).stdout
+    value = json.loads(run(performing, "homes", "-o", "json").stdout)["performance"]
+    assert {(one["version"], one["realised"]["rows"]) for one in value} == {("1", 400), ("2", 100)}
+    assert json.loads(run(performing, "flights", "-o", "json").stdout)["performance"] == []
+
+
+async def test_a_damaged_report_on_performance_hides_nothing_else(performing: Path) -> None:
+    (performing / "run" / "published" / "performance.json").write_text("{")
+    assert run(performing).exit_code == 0

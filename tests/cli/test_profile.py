@@ -53,6 +53,11 @@ def test_a_profile_from_a_file_is_stored_listed_and_shown(tmp_path: Path) -> Non
             "--columns has no meaning with --window",
         ),
         (("build", "m", "--version", "1", "--from", "a.csv", "--where", "1=1"), "--where has no meaning with --from"),
+        (("build", "m", "--version", "1", "--window", "7d", "--label", "y"), "--label has no meaning with --window"),
+        (
+            ("build", "m", "--version", "1", "--from", "a.csv", "--label", "y", "--labelled", "7d"),
+            "give one of --label and --labelled",
+        ),
         (("show", "m", "--version", "1"), "has no reference profile; there are: none"),
     ],
 )
@@ -66,3 +71,32 @@ def test_an_empty_list_says_where_it_looked(tmp_path: Path) -> None:
     code, text = run("list", directory=tmp_path)
     assert code == 0
     assert f"no profiles in {tmp_path}" in text.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("none", "has no column 'none', it has age, row, kind"), ("kind", "pred_class, pred_score or out.* beside it")],
+)
+def test_labels_need_a_column_and_answers_beside_it(label: str, message: str, tmp_path: Path) -> None:
+    path = training(tmp_path)
+    words = ("build", "m", "--version", "1", "--from", str(path), "--tensor", "X", "--label", label)
+    code, text = run(*words, directory=tmp_path)
+    assert code == 2
+    assert message in text.replace("\n", " ")
+
+
+def test_texts_as_labels_of_numbers_need_the_names_of_the_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    lines = [f"{x:.3f},{1 - p:.4f},{p:.4f},{'late' if p > 0.4 else 'early'}" for x, p in rng.random((300, 2))]
+    path = tmp_path / "holdout.csv"
+    path.write_text("\n".join(["x,out.p_0,out.p_1,y", *lines]))
+    words = ("build", "m", "--version", "1", "--from", str(path), "--tensor", "x", "--label", "y")
+    code, text = run(*words, directory=tmp_path)
+    assert (code, "--classes a,b,c" in text.replace("\n", " ")) == (2, True)
+    code, text = run(*words, "--classes", "early,late", "-o", "json", directory=tmp_path)
+    assert code == 0, text
+    baseline = json.loads(text)["baseline"]
+    assert baseline["classes"] == ["early", "late"]
+    assert baseline["metrics"]["auc"]["value"] == pytest.approx(1.0)
+    assert baseline["metrics"]["accuracy"]["value"] == pytest.approx(0.9, abs=0.05)
+    assert baseline["estimates"]

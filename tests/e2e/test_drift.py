@@ -14,13 +14,16 @@ from tests.e2e.conftest import Demo, connect
 from tests.e2e.product import Product, command, until
 
 MODEL = "flight_delay"
+BATCH = 64  # the largest that its configuration allows
 FEATURES = ("AIRLINE", "DISTANCE", "TAXI_OUT", "AIR_TIME", "WEEKDAY")
 
 
 def rows_of(demo: Demo, path: Path) -> Path:
-    """The samples as a table of training data, its columns in another order than the model's inputs."""
+    """The samples as a table of training data, its columns in another order than the model's inputs, and whether each
+    flight was late: some true class, what it is does not matter."""
     with np.load(demo.samples / f"{MODEL}.npz") as arrays:
         columns = {name: arrays[f"inputs/{name}"][:, 0].tolist() for name in reversed(FEATURES)}
+    columns["late"] = [int(value > 15) for value in columns["TAXI_OUT"]]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -43,7 +46,8 @@ def test_a_profile_of_replayed_rows_is_that_of_the_rows_in_the_log(
     product = start_product("drift", "--drift-window", "1m")
     data = ("--data-dir", str(product.data))
     path = rows_of(demo, tmp_path / "training.csv")
-    built = product.cli("profile", "build", MODEL, "--version", "1", "--replay", str(path), *data, "-o", "json")
+    words = ("profile", "build", MODEL, "--version", "1", "--replay", str(path), "--label", "late")
+    built = product.cli(*words, *data, "-o", "json")
     assert built.exit_code == 0, built.output
     replayed = ProfileFiles(product.data).load(MODEL, "1")
     assert [(one.name, one.kind.value) for one in replayed.features] == [
@@ -60,8 +64,11 @@ def test_a_profile_of_replayed_rows_is_that_of_the_rows_in_the_log(
     with connect(product) as channel:
         for number, sample in enumerate(samples * 2):
             infer(channel, MODEL, sample, version="1", request_id=f"d{number}")
+    labels = _labels_of_replayed(path, tmp_path / "labels.csv")
+    assert product.cli("feedback", "send", "-f", str(labels)).exit_code == 0
     product.stop()
     _knows_every_row(product, len(samples) * 2 + replayed.rows)
+    _knows_how_good_it_was(product, replayed)
 
     where = "request_id LIKE 'profile-%'"
     pinned = command("profile", "build", MODEL, "--version", "1", "--window", "1d", "--where", where, *data)
@@ -70,6 +77,37 @@ def test_a_profile_of_replayed_rows_is_that_of_the_rows_in_the_log(
     again = ProfileFiles(product.data).load(MODEL, "1")
     assert again.rows == replayed.rows == 256
     assert counted(again) == counted(replayed)
+
+
+def _labels_of_replayed(path: Path, target: Path) -> Path:
+    """The labels of the file, for the requests that its replay sent: batches that begin at these rows."""
+    with path.open(newline="") as file:
+        labels = [row["late"] for row in csv.DictReader(file)]
+    lines = [f"{MODEL},profile-{row - row % BATCH},{row % BATCH},{label}" for row, label in enumerate(labels)]
+    target.write_text("\n".join(["model,request_id,row_index,label", *lines]))
+    return target
+
+
+def _knows_how_good_it_was(product: Product, replayed: Profile) -> None:
+    """The labelled rows are those of the profile, so nothing has changed; what is estimated stands beside that."""
+    assert replayed.baseline is not None
+    assert replayed.baseline.rows == 256
+    shown = command("drift", "status", MODEL, "--data-dir", str(product.data), "-o", "json")
+    (arm,) = json.loads(shown.stdout)["performance"]
+    found = {one["name"]: one for one in arm["realised"]["metrics"]}
+    assert arm["realised"]["rows"] == 256
+    assert {"accuracy", "auc"} <= set(found)
+    for name, one in found.items():
+        known = replayed.baseline.metric(name)
+        assert known is not None
+        assert abs(one["value"] - known.value) < 1e-6
+    assert {one["name"]: one["state"] for one in arm["estimated"]["metrics"]}.keys() == {"accuracy", "f1", "auc"}
+    product.start()
+    metrics = product.metrics()
+    product.stop()
+    labels = f'{{arm="{arm["arm"]}",model="{MODEL}",name="accuracy",version="1"}}'
+    assert metrics["model_metric" + labels] == found["accuracy"]["value"]
+    assert metrics["model_metric_state" + labels] == 0
 
 
 def _knows_every_row(product: Product, total: int) -> None:
