@@ -57,7 +57,7 @@ PURE = (
 # Statistics and the decision: values in, values out, and of the gateway only each other and the errors.
 PURE_DRIFT = (
     *("statistics", "significance", "column", "bins", "profile", "calibration", "verdict", "cusum", "agreement"),
-    *("building", "answers", "baseline", "cbpe", "isotonic", "performance", "rating"),
+    *("building", "stretches", "mmd", "answers", "baseline", "cbpe", "isotonic", "performance", "rating"),
 )
 IMPURE = {"asyncio", "grpc", "redis", "onnxruntime", "time", "random", "threading", "socket"}
 

@@ -15,6 +15,7 @@ from gateway.drift.quality import judge_performance
 from gateway.drift.reference import Reference, fetch_vectors
 from gateway.drift.report import ComparisonReport, FeatureReport, PerformanceReport, Report, VectorReport
 from gateway.drift.statistics import Floats
+from gateway.drift.stretches import Rows
 from gateway.drift.survey import Survey, cut, survey
 from gateway.drift.table import feature_table
 from gateway.drift.vectors import compare_embedding, compare_rows, encode
@@ -106,14 +107,16 @@ def _vectors(
     tell("comparing whole rows", 0, 1)
     before, now, named = encode(reference.profile.features, reference.sample, window.sample)
     if len(named) > 1:
-        found.append(compare_rows("all features", before, now, named, rng=rng))
+        share = census.total / max(reference.profile.rows, 1)
+        rows = Rows.in_order(before, reference.sample_us), Rows.in_order(now, window.sample_us)
+        found.append(compare_rows("all features", *rows, named, share=share, rng=rng))
     kinds = lake.columns(selection)
     for embedding in reference.profile.embeddings:
         if embedding.column not in kinds:
             continue
-        vectors = fetch_vectors(lake, selection, embedding.column, _VECTOR_ROWS, census.total)
+        vectors, moments = fetch_vectors(lake, selection, embedding.column, _VECTOR_ROWS, census.total)
         if vectors.shape[1] == len(embedding.centre):
-            found.append(compare_embedding(embedding, vectors, rng=rng))
+            found.append(compare_embedding(embedding, vectors, moments, rows=census.total, rng=rng))
         else:
             note = f"its vectors have {vectors.shape[1]} numbers, those of the reference {len(embedding.centre)}"
             found.append(VectorReport(embedding.name, vectors.shape[1], State.INSUFFICIENT, None, None, note))

@@ -1,10 +1,17 @@
 """Maximum mean discrepancy of two samples: whether two sets of vectors come from one distribution."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from gateway.drift.statistics import Floats
+from gateway.drift.stretches import Rows
+
+_FEWEST_WINDOWS: Final = 8  # that a deviation can be taken from
+_MOST_WINDOWS: Final = 12
+_WINDOW_ROWS: Final = 500
+_LEAST_WINDOW_ROWS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +19,8 @@ class Mmd:
     """The outcome of a test.
 
     `squared` is the unbiased estimate of MMD² (around 0, also below, where nothing differs); `p` comes from
-    `permutations` exchanges of labels, so it is never below 1 / (permutations + 1); `sigma` is the kernel's width.
+    `permutations` exchanges of stretches of rows, so it is never below 1 / (permutations + 1); `sigma` is the kernel's
+    width.
     """
 
     squared: float
@@ -21,37 +29,72 @@ class Mmd:
     reference_rows: int
     current_rows: int
     permutations: int
+    reference_stretches: int
+    current_stretches: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWindows:
+    """MMD² of windows of the reference against the rest of it: how many, their mean and standard deviation."""
+
+    windows: int
+    mean: float
+    sd: float
 
 
 def mmd(
-    reference: Floats,
-    current: Floats,
-    *,
-    rng: np.random.Generator,
-    permutations: int = 200,
-    max_rows: int = 1000,
+    reference: Rows, current: Rows, *, rng: np.random.Generator, permutations: int = 999, max_rows: int = 1000
 ) -> Mmd:
     """The test with an RBF kernel of median width on at most `max_rows` rows of each sample, drawn by `rng`.
 
-    Shapes: [rows, dimensions] with at least two rows each; finite.
+    Stretches are exchanged and not rows, so that the rows of one may depend on each other.
+    Shapes: at least two rows each.
     Raises: ValueError.
     Source: Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012).
     """
-    left, right = _drawn(reference, max_rows, rng, "reference"), _drawn(current, max_rows, rng, "current")
-    if left.shape[1] != right.shape[1]:
-        raise ValueError(f"reference has {left.shape[1]} dimensions and current {right.shape[1]}, expected the same")
-    pooled = np.concatenate([left, right])
-    distances = squared_distances(pooled, pooled)
-    sigma = median_width(distances)
-    kernel = np.exp(-distances / (2 * sigma**2)) if sigma else np.ones_like(distances)
-    labels = np.zeros((len(pooled), permutations + 1))
-    labels[: len(left), 0] = 1.0
+    left, right = (
+        _checked(reference, "reference").drawn(max_rows, rng),
+        _checked(current, "current").drawn(max_rows, rng),
+    )
+    if left.values.shape[1] != right.values.shape[1]:
+        widths = left.values.shape[1], right.values.shape[1]
+        raise ValueError(f"reference has {widths[0]} dimensions and current {widths[1]}, expected the same")
+    kernel, sigma = _kernel(np.concatenate([left.values, right.values]))
+    starts = np.flatnonzero(np.diff(np.concatenate([left.stretches, left.count + right.stretches]), prepend=-1))
+    sums = np.add.reduceat(np.add.reduceat(kernel, starts, axis=0), starts, axis=1)
+    sizes = np.diff(starts, append=len(kernel)).astype(np.float64)
+    labels = np.zeros((len(sizes), permutations + 1))
+    labels[: left.count, 0] = 1.0
     for column in range(1, permutations + 1):
-        labels[rng.permutation(len(pooled))[: len(left)], column] = 1.0
-    values = _discrepancies(kernel, labels)
+        labels[rng.permutation(len(sizes))[: left.count], column] = 1.0
+    values = _discrepancies(sums, sizes, labels)
     # Equal sums in another order differ in the last bits; they must count as equal.
     extreme = int((values[1:] >= values[0] - 1e-12).sum())
-    return Mmd(float(values[0]), (1 + extreme) / (1 + permutations), sigma, len(left), len(right), permutations)
+    p = (1 + extreme) / (1 + permutations)
+    return Mmd(float(values[0]), p, sigma, len(left), len(right), permutations, left.count, right.count)
+
+
+def own_windows(reference: Floats, share: float, *, rng: np.random.Generator) -> OwnWindows | None:
+    """How far windows that hold this share of the reference are from the rest of it; None where it has not eight of
+    them, or too few rows.
+
+    What lasts as long as a window (a season, a storm, a campaign) is in there; no permutation knows of it.
+    Shapes: [rows, dimensions], in the order of time; finite.
+    """
+    rows = round(len(reference) * share)
+    if rows < _LEAST_WINDOW_ROWS or len(reference) < _FEWEST_WINDOWS * rows:
+        return None
+    starts = np.linspace(0, len(reference) - rows, min(len(reference) // rows, _MOST_WINDOWS)).astype(np.int64)
+    found = []
+    for start in starts.tolist():
+        inside = np.arange(start, start + rows)
+        outside = np.concatenate([np.arange(start), np.arange(start + rows, len(reference))])
+        parts = [rng.choice(part, min(len(part), _WINDOW_ROWS), replace=False) for part in (inside, outside)]
+        kernel, _ = _kernel(reference[np.concatenate(parts)].astype(np.float64))
+        labels = np.zeros((len(kernel), 1))
+        labels[: len(parts[0])] = 1.0
+        found.append(float(_discrepancies(kernel, np.ones(len(kernel)), labels)[0]))
+    return OwnWindows(len(found), float(np.mean(found)), float(np.std(found)))
 
 
 def squared_distances(left: Floats, right: Floats) -> Floats:
@@ -69,23 +112,32 @@ def median_width(distances: Floats) -> float:
     return middle or float(np.sqrt(above).mean())
 
 
-def _drawn(rows: Floats, limit: int, rng: np.random.Generator, name: str) -> Floats:
-    if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"{name} has shape {rows.shape}, expected [rows, dimensions] with at least two rows")
-    chosen = rows if len(rows) <= limit else rows[rng.choice(len(rows), limit, replace=False)]
-    if not np.isfinite(chosen).all():
+def _kernel(pooled: Floats) -> tuple[Floats, float]:
+    """The RBF kernel of median width, and that width."""
+    distances = squared_distances(pooled, pooled)
+    sigma = median_width(distances)
+    return (np.exp(-distances / (2 * sigma**2)) if sigma else np.ones_like(distances)), sigma
+
+
+def _checked(rows: Rows, name: str) -> Rows:
+    if rows.values.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"{name} has shape {rows.values.shape}, expected [rows, dimensions] with at least two rows")
+    if not np.isfinite(rows.values).all():
         raise ValueError(f"{name} has values that are not finite, expected them to be left out or filled in before")
-    return chosen.astype(np.float64)
+    return Rows(rows.values.astype(np.float64), rows.stretches)
 
 
-def _discrepancies(kernel: Floats, labels: Floats) -> Floats:
-    """Unbiased MMD² for each column of `labels`, which has 1 where a row belongs to the first sample."""
-    first = labels.sum(axis=0)
-    second = len(labels) - first
-    within = kernel @ labels
+def _discrepancies(sums: Floats, sizes: Floats, labels: Floats) -> Floats:
+    """Unbiased MMD² for each column of `labels`, which has 1 where a stretch belongs to the first sample.
+
+    Shapes: `sums` of the kernel over pairs of stretches, `sizes` the rows of each.
+    """
+    first = sizes @ labels
+    second = sizes.sum() - first
+    within = sums @ labels
     own = np.einsum("ij,ij->j", labels, within)
     cross = np.einsum("ij,ij->j", 1 - labels, within)
-    other = kernel.sum() - own - 2 * cross
+    other = sums.sum() - own - 2 * cross
     # The diagonal of an RBF kernel is 1: leaving it out makes the estimate unbiased.
     same = (own - first) / (first * (first - 1)) + (other - second) / (second * (second - 1))
     return np.asarray(same - 2 * cross / (first * second))

@@ -28,12 +28,14 @@ _EMBEDDING_WIDTH: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`sample` has rows of the reference by feature name, none where only a profile is there; `labelled` its labelled
-    rows, None where there are none; `description` says what it is, in words."""
+    """`sample` has rows of the reference by feature name, in the order of time, none where only a profile is there, and
+    `sample_us` their times, None where only the order is known; `labelled` its labelled rows, None where there are
+    none; `description` says what it is, in words."""
 
     profile: Profile
     description: str
     sample: Mapping[str, Column] = field(default_factory=dict)
+    sample_us: npt.NDArray[np.int64] | None = None
     labelled: Labelled | None = None
 
 
@@ -87,7 +89,7 @@ def reference_window(
     counted = survey(
         lake, selection, profile.all_features, rng=rng, census=census, buckets=cut(selection.span), progress=progress
     )
-    return Reference(recounted(profile, counted.counts, census.total), description, counted.sample)
+    return Reference(recounted(profile, counted.counts, census.total), description, counted.sample, counted.sample_us)
 
 
 def reference_file(
@@ -129,7 +131,7 @@ def reference_file(
         labelled = labelled_columns(
             found[label], known, find_outputs({column: kinds[column] for column in known}), classes
         )
-    return Reference(profile, f"the rows of {path.name}", sample, labelled)
+    return Reference(profile, f"the rows of {path.name}", sample, None, labelled)
 
 
 def _place(column: str, found: Mapping[str, Column], names: Mapping[str, str]) -> str:
@@ -146,18 +148,23 @@ def flat_columns(kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:
     return inputs, [*outputs, *(name for name in ("pred_class", "pred_score") if name in kinds)]
 
 
-def fetch_vectors(lake: Lake, selection: Selection, column: str, rows: int, total: int) -> Floats:
-    """About so many rows of a column of lists that have the usual length and are finite. Shapes: [rows, d]."""
-    found = lake.fetch(selection, {"x": quoted(column)}, share=min(rows / max(total, 1), 1.0))["x"]
-    gone = np.ma.getmaskarray(found)
-    lists = [
-        np.asarray(value, np.float64) for value, absent in zip(np.ma.getdata(found), gone, strict=True) if not absent
-    ]
-    lengths = [len(value) for value in lists]
-    if not lengths or not 2 <= (usual := int(np.bincount(lengths).argmax())) <= _EMBEDDING_WIDTH:
-        return np.zeros((0, 0))
-    vectors = np.array([value for value in lists if len(value) == usual])
-    return np.asarray(vectors[np.isfinite(vectors).all(axis=1)], np.float64)
+def fetch_vectors(
+    lake: Lake, selection: Selection, column: str, rows: int, total: int
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """About so many rows of a column of lists that have the usual length and are finite, in the order of time, and
+    their times. Shapes: [rows, d], [rows]."""
+    share = min(rows / max(total, 1), 1.0)
+    found = lake.fetch(selection, {"x": quoted(column), "ts": "epoch_us(ts)"}, share=share)
+    order = np.argsort(np.ma.getdata(found["ts"]), kind="stable")
+    moments, lists = np.ma.getdata(found["ts"])[order].astype(np.int64), np.ma.getdata(found["x"])[order]
+    gone = np.ma.getmaskarray(found["x"])[order]
+    lengths = np.array([0 if absent else len(value) for value, absent in zip(lists, gone, strict=True)], np.int64)
+    if not lengths.any() or not 2 <= (usual := int(np.bincount(lengths[lengths > 0]).argmax())) <= _EMBEDDING_WIDTH:
+        return np.zeros((0, 0)), moments[:0]
+    chosen = np.flatnonzero(lengths == usual)
+    vectors = np.array([np.asarray(lists[place], np.float64) for place in chosen.tolist()])
+    finite = np.isfinite(vectors).all(axis=1)
+    return np.asarray(vectors[finite], np.float64), moments[chosen[finite]]
 
 
 def recounted(profile: Profile, counts: Mapping[str, Counts], rows: int) -> Profile:
@@ -183,7 +190,7 @@ def _recounted(feature: FeatureProfile, counts: Mapping[str, Counts]) -> Feature
 
 def _embeddings(lake: Lake, selection: Selection, kinds: Mapping[str, str], total: int) -> dict[str, npt.NDArray[Any]]:
     found = {
-        name: fetch_vectors(lake, selection, name, _EMBEDDING_ROWS, total)
+        name: fetch_vectors(lake, selection, name, _EMBEDDING_ROWS, total)[0]
         for name, kind in kinds.items()
         if kind in _LIST and name.startswith(("in.", "out."))
     }

@@ -61,7 +61,8 @@ class FeatureReport:
 
 @dataclass(frozen=True, slots=True)
 class VectorReport:
-    """Whole rows, or an embedding, against those of the reference."""
+    """Whole rows, or an embedding, against those of the reference. `own_limit` is what MMD² has to exceed since the
+    reference's own windows are as far apart, None where there are not enough of them."""
 
     name: str
     dimensions: int
@@ -69,6 +70,8 @@ class VectorReport:
     mmd: Mmd | None
     separation: Separation | None
     note: str = ""
+    own_limit: float | None = None
+    own_windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,17 @@ import numpy.typing as npt
 from gateway.drift.bins import CategoryBins
 from gateway.drift.column import Column
 from gateway.drift.domain_classifier import Feature, separate
-from gateway.drift.mmd import mmd
+from gateway.drift.mmd import mmd, own_windows
 from gateway.drift.profile import EmbeddingProfile, FeatureProfile
 from gateway.drift.report import VectorReport
 from gateway.drift.statistics import Floats
+from gateway.drift.stretches import LEAST_STRETCHES, Integers, Rows
 from gateway.drift.verdict import State
 
 AUC_WARN: Final = 0.60
 AUC_CRIT: Final = 0.70
 MMD_P: Final = 0.01
+DEVIATIONS: Final = 3.0  # above the mean of the reference's own windows, as for single features
 LEAST_ROWS: Final = 100
 _MOST_ROWS: Final = 2000
 _MOST_CATEGORIES: Final = 12
@@ -26,37 +28,51 @@ _FURTHEST: Final = 8.0  # standard deviations; one wild value must not outweigh 
 
 def compare_rows(
     name: str,
-    reference: Floats,
-    current: Floats,
+    reference: Rows,
+    current: Rows,
     features: Sequence[Feature],
     *,
+    share: float = 1.0,
     rng: np.random.Generator,
 ) -> VectorReport:
-    """MMD and the domain classifier on at most 2000 rows of each side. Shapes: [rows, columns], finite."""
-    dimensions = reference.shape[1]
+    """MMD and the domain classifier on at most 2000 rows of each side, with the stretches of time that they come from.
+
+    `share` is how many rows the window has, of the reference's: the reference's own windows of that size are compared
+    too, where it has eight of them.
+    """
+    dimensions = reference.values.shape[1]
+    note = ""
     if min(len(reference), len(current)) < LEAST_ROWS:
         note = f"{len(reference)} and {len(current)} rows, {LEAST_ROWS} of each are needed"
+    elif min(reference.count, current.count) < LEAST_STRETCHES:
+        note = f"{reference.count} and {current.count} stretches of time, {LEAST_STRETCHES} of each are needed"
+    if note:
         return VectorReport(name, dimensions, State.INSUFFICIENT, None, None, note)
-    before, now = _some(reference, rng), _some(current, rng)
+    own = own_windows(reference.values, share, rng=rng)
+    before, now = reference.drawn(_MOST_ROWS, rng), current.drawn(_MOST_ROWS, rng)
     discrepancy = mmd(before, now, rng=rng)
     separation = separate(before, now, features, rng=rng)
+    limit = None if own is None else own.mean + DEVIATIONS * own.sd
     state = State.OK
-    # Both must say so: the one is a size, the other a chance.
-    if discrepancy.p <= MMD_P and separation.auc >= AUC_WARN:
+    # All must say so: how large, by what chance, and whether the reference does the same by itself.
+    if discrepancy.p <= MMD_P and separation.auc >= AUC_WARN and (limit is None or discrepancy.squared > limit):
         state = State.CRIT if separation.auc >= AUC_CRIT else State.WARN
-    return VectorReport(name, dimensions, state, discrepancy, separation)
+    return VectorReport(name, dimensions, state, discrepancy, separation, "", limit, 0 if own is None else own.windows)
 
 
-def compare_embedding(profile: EmbeddingProfile, vectors: Floats, *, rng: np.random.Generator) -> VectorReport:
+def compare_embedding(
+    profile: EmbeddingProfile, vectors: Floats, moments_us: Integers | None, *, rows: int, rng: np.random.Generator
+) -> VectorReport:
     """An embedding against the rows that its profile keeps, on the profile's principal components.
 
-    Shapes: `vectors` [rows, d], finite.
+    Shapes: `vectors` [some of the window's rows, d], finite, in the order of their `moments_us`.
     """
     components = np.array(profile.components, np.float64)
     projected = (vectors - np.array(profile.centre, np.float64)) @ components.T
     kept = np.array(profile.sample, np.float64)
     features = [Feature(f"component {index + 1}", (index,)) for index in range(len(components))]
-    return compare_rows(profile.name, kept, projected, features, rng=rng)
+    reference, current = Rows.in_order(kept), Rows.in_order(projected, moments_us)
+    return compare_rows(profile.name, reference, current, features, share=rows / max(profile.rows, 1), rng=rng)
 
 
 def encode(
@@ -106,7 +122,3 @@ def _indicators(bins: CategoryBins, column: Column, missing: npt.NDArray[np.bool
             places[column.values.astype(np.float32) == np.float32(name)] = place
     places = np.where(missing, len(known) + 1, places)
     return np.eye(len(known) + 2)[places]
-
-
-def _some(rows: Floats, rng: np.random.Generator) -> Floats:
-    return rows if len(rows) <= _MOST_ROWS else rows[rng.choice(len(rows), _MOST_ROWS, replace=False)]

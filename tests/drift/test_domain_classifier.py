@@ -7,12 +7,19 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from gateway.drift.domain_classifier import Feature, auc_interval, logistic, separate
+from gateway.drift.domain_classifier import Feature, Separation, auc_interval, logistic, separate
 from gateway.drift.performance import auc
+from gateway.drift.stretches import Rows
 
 
 def alone(names: list[str]) -> list[Feature]:
     return [Feature(name, (index,)) for index, name in enumerate(names)]
+
+
+def told_apart(
+    reference: np.ndarray, current: np.ndarray, features: list[Feature], *, rng: np.random.Generator
+) -> Separation:
+    return separate(Rows.independent(reference), Rows.independent(current), features, rng=rng)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=60))
@@ -37,7 +44,7 @@ def test_the_optimiser_finds_what_scikit_learn_finds() -> None:
 def test_where_nothing_tells_rows_apart_no_warning_is_near() -> None:
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        found = separate(rng.normal(size=(800, 6)), rng.normal(size=(800, 6)), alone(list("abcdef")), rng=rng)
+        found = told_apart(rng.normal(size=(800, 6)), rng.normal(size=(800, 6)), alone(list("abcdef")), rng=rng)
         # Held-out rows of the same kind score a little below a half: the folds lean away from each other.
         assert found.auc == pytest.approx(0.5, abs=0.05)
         assert found.attribution[0][1] < 0.03
@@ -47,7 +54,7 @@ def test_the_shifted_feature_is_named_first() -> None:
     rng = np.random.default_rng(3)
     reference, current = rng.normal(size=(1000, 5)), rng.normal(size=(1000, 5))
     current[:, 3] += 1.0
-    found = separate(reference, current, alone(list("abcde")), rng=rng)
+    found = told_apart(reference, current, alone(list("abcde")), rng=rng)
     assert found.auc == pytest.approx(0.76, abs=0.03)  # Phi(1 / sqrt(2)) = 0.76
     assert found.attribution[0][0] == "d"
     assert found.attribution[0][1] > 5 * found.attribution[1][1]
@@ -57,7 +64,7 @@ def test_a_change_of_spread_alone_is_found_by_the_fourier_features() -> None:
     rng = np.random.default_rng(4)
     reference, current = rng.normal(size=(1500, 3)), rng.normal(size=(1500, 3))
     current[:, 1] *= 2.5
-    found = separate(reference, current, alone(list("abc")), rng=rng)
+    found = told_apart(reference, current, alone(list("abc")), rng=rng)
     assert found.auc > 0.65
     assert found.attribution[0][0] == "b"
 
@@ -65,7 +72,7 @@ def test_a_change_of_spread_alone_is_found_by_the_fourier_features() -> None:
 def test_columns_that_belong_together_are_shuffled_together() -> None:
     rng = np.random.default_rng(5)
     shift = np.array([1.0, 1.0, 0.0])
-    found = separate(
+    found = told_apart(
         rng.normal(size=(600, 3)),
         rng.normal(size=(600, 3)) + shift,
         [Feature("pair", (0, 1)), Feature("still", (2,))],
@@ -77,20 +84,33 @@ def test_columns_that_belong_together_are_shuffled_together() -> None:
 def test_constant_columns_and_few_rows_are_no_trouble_and_a_seed_repeats() -> None:
     data = np.random.default_rng(6).normal(size=(24, 3))
     data[:, 2] = 1e9
-    found = [separate(data[:12], data[12:], alone(list("abc")), rng=np.random.default_rng(0)) for _ in range(2)]
+    found = [told_apart(data[:12], data[12:], alone(list("abc")), rng=np.random.default_rng(0)) for _ in range(2)]
     assert found[0] == found[1]
     assert 0.0 <= found[0].auc <= 1.0
 
 
-def test_the_interval_covers_the_truth() -> None:
+@pytest.mark.parametrize("alike", [1, 5])
+def test_the_interval_covers_the_truth_also_where_rows_of_a_stretch_are_alike(alike: int) -> None:
     rng = np.random.default_rng(8)
     covered = 0
+    positive = np.arange(100 * alike) < 40 * alike
+    stretches = np.concatenate([np.arange(40).repeat(alike), np.arange(60).repeat(alike)])
     for _ in range(300):
-        positive = np.arange(200) < 80
-        scores = rng.normal(size=200) + positive
-        low, high = auc_interval(auc(scores, positive), 80, 120)
+        scores = rng.normal(size=100).repeat(alike) + positive
+        low, high = auc_interval(scores, positive, stretches)
         covered += low <= 0.7602 <= high
-    assert covered >= 273  # of 300; 285 expected
+    assert covered >= 270  # of 300; 285 expected of many stretches
+
+
+def test_neighbours_that_were_learnt_do_not_tell_rows_apart() -> None:
+    """Rows in runs of nearly the same values: what was learnt of a run says which side its other rows are of."""
+    rng = np.random.default_rng(9)
+    runs = [(rng.normal(size=(20, 3)).repeat(50, axis=0) + 0.01 * rng.normal(size=(1000, 3))) for _ in range(2)]
+    by_row = told_apart(runs[0], runs[1], alone(list("abc")), rng=rng)
+    by_stretch = separate(Rows.in_order(runs[0]), Rows.in_order(runs[1]), alone(list("abc")), rng=rng)
+    assert by_row.auc > 0.8
+    assert by_stretch.auc < 0.7
+    assert by_stretch.high - by_stretch.low > 2 * (by_row.high - by_row.low)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +118,4 @@ def test_the_interval_covers_the_truth() -> None:
 )
 def test_refuses_what_it_cannot_learn_from(rows: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        separate(np.zeros((20, 2)), rows, [], rng=np.random.default_rng(0))
+        told_apart(np.zeros((20, 2)), rows, [], rng=np.random.default_rng(0))

@@ -1,11 +1,15 @@
 """Rows as numbers, for comparisons of whole rows."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.drift.building import build_embedding, build_feature
 from gateway.drift.column import Column, as_column
 from gateway.drift.domain_classifier import Feature
+from gateway.drift.stretches import Rows, cut_stretches
 from gateway.drift.vectors import compare_embedding, compare_rows, encode
 from gateway.drift.verdict import State
 
@@ -39,9 +43,57 @@ def test_a_feature_that_never_varies_has_no_part() -> None:
 
 
 def test_few_rows_are_not_compared() -> None:
-    found = compare_rows("x", np.zeros((99, 1)), np.zeros((500, 1)), [Feature("x", (0,))], rng=np.random.default_rng(0))
+    few, many = Rows.in_order(np.zeros((99, 1))), Rows.in_order(np.zeros((500, 1)))
+    found = compare_rows("x", few, many, [Feature("x", (0,))], rng=np.random.default_rng(0))
     assert found.state is State.INSUFFICIENT
     assert "100 of each" in found.note
+
+
+def test_rows_of_few_requests_are_not_compared_however_many_they_are() -> None:
+    values = np.random.default_rng(0).normal(size=(500, 1))
+    requests = Rows.in_order(values, np.arange(500) // 100)
+    found = compare_rows("x", Rows.in_order(values), requests, [Feature("x", (0,))], rng=np.random.default_rng(0))
+    assert found.state is State.INSUFFICIENT
+    assert "20 and 5 stretches of time, 8 of each" in found.note
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=300))
+def test_stretches_are_in_order_and_rows_of_one_moment_stay_together(found: list[int]) -> None:
+    moments = np.sort(np.array(found, np.int64))
+    stretches = cut_stretches(moments)
+    assert stretches[0] == 0
+    assert set(np.diff(stretches).tolist()) <= {0, 1}
+    assert stretches[-1] < 20
+    for moment in np.unique(moments):
+        assert len(set(stretches[moments == moment].tolist())) == 1
+    alone = cut_stretches(np.arange(len(moments)))
+    assert np.ptp(np.bincount(alone)) <= 1
+    assert Rows(moments[:, None].astype(float), stretches).count == stretches[-1] + 1
+
+
+def test_a_draw_keeps_order_and_stretches() -> None:
+    rows = Rows.in_order(np.arange(1000.0)[:, None])
+    drawn = rows.drawn(100, np.random.default_rng(0))
+    assert (np.diff(drawn.values[:, 0]) > 0).all()
+    assert drawn.count == 20
+    assert (drawn.stretches == drawn.values[:, 0] // 50).all()
+
+
+def test_a_season_that_the_reference_has_seen_is_no_shift_of_whole_rows() -> None:
+    """A hundred days, each with weather of its own; the window is one more day, and then one with another sensor."""
+    rng = np.random.default_rng(6)
+    days = rng.normal(size=(101, 3)).repeat(200, axis=0) + rng.normal(size=(20_200, 3))
+    reference, window = days[:-200], days[-200:].copy()
+    named = [Feature(name, (index,)) for index, name in enumerate("abc")]
+    one = len(window) / len(reference)
+
+    def state(now: npt.NDArray[np.float64], share: float) -> State:
+        return compare_rows("x", Rows.in_order(reference), Rows.in_order(now), named, share=share, rng=rng).state
+
+    assert state(window, 1.0) is State.CRIT
+    assert state(window, one) is State.OK
+    window[:, 1] += 6.0
+    assert state(window, one) is State.CRIT
 
 
 @pytest.mark.parametrize(("shift", "state"), [(0.0, State.OK), (3.0, State.CRIT)])
@@ -51,4 +103,5 @@ def test_an_embedding_is_compared_on_the_components_of_its_profile(shift: float,
     kept = build_embedding("in.text", rng.normal(size=(2000, 40)) * scale)
     vectors = rng.normal(size=(800, 40)) * scale
     vectors[:, 0] += shift
-    assert compare_embedding(kept, vectors, rng=rng).state is state
+    moments = np.arange(len(vectors))
+    assert compare_embedding(kept, vectors, moments, rows=800, rng=rng).state is state
