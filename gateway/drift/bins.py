@@ -21,6 +21,7 @@ from gateway.drift.statistics import Counts, Floats
 QUANTILES: Final = 20
 TOP: Final = 50
 POINT_MASS: Final = 0.05  # a single value with a larger share gets a cell of its own
+_MANY: Final = 4096  # values that are counted end by end
 _TAIL: Final = 500  # rarer categories that are remembered by checksum
 Precision = Literal["f4", "f8"]
 Weights = npt.NDArray[np.float64] | None
@@ -90,11 +91,20 @@ class NumericBins:
             found, chosen = found[present], None if weights is None else weights[present]
         with np.errstate(over="ignore", invalid="ignore"):
             numbers = found.astype(self._ends.dtype, copy=False)
-        places = np.searchsorted(self._ends, numbers, side="right")
-        spread = np.bincount(places, chosen, minlength=len(self._ends) + 1)
-        counts[: len(spread)] = spread
+        counts[: len(self._ends) + 1] = self._spread(numbers, chosen)
         self._take_out(counts, numbers, chosen)
         return counts if weights is None else np.maximum(counts, 0.0)  # a difference of sums may end just below 0
+
+    def _spread(self, numbers: Array, weights: Weights) -> Counts:
+        """Rows below the first end, between each two, and above the last, NaN among the last."""
+        if weights is None and len(numbers) >= _MANY:
+            # Comparing all values with each end takes a tenth of the time of looking each value up.
+            beyond = [np.count_nonzero(numbers >= end) for end in self._ends]
+            below, above = np.count_nonzero(numbers < self._ends[0]), beyond[-1]
+            inside = (np.array(beyond[:-1], np.int64) - beyond[1:]).tolist()
+            return np.array([below, *inside, len(numbers) - below - beyond[0] + above], np.int64)
+        places = np.searchsorted(self._ends, numbers, side="right")
+        return np.bincount(places, weights, minlength=len(self._ends) + 1)
 
     def _take_out(self, counts: Counts, numbers: Array, weights: Weights) -> None:
         """Moves point masses, NaN and infinities from the ranges that they were counted in to cells of their own."""

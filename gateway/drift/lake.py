@@ -20,9 +20,11 @@ import numpy.typing as npt
 from gateway.drift.lake_files import LakeFile, by_schema, feedback_files, prediction_files
 from gateway.drift.lake_sql import (
     LABELS,
+    LAST_LABELS,
     NO_FEEDBACK,
     NO_LABELS,
     NO_PREDICTIONS,
+    REPEATED,
     drawn,
     is_condition,
     quoted,
@@ -298,7 +300,8 @@ class Lake:
         if not feedback_files(self._directory, model=model):
             return False
         self._view_feedback(model)
-        self._execute("CREATE OR REPLACE TEMP TABLE last_labels AS FROM labels")
+        self._execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {REPEATED}")
+        self._execute(f"CREATE OR REPLACE TEMP TABLE last_labels AS {LAST_LABELS}")
         self._feedback_of = model
         return True
 

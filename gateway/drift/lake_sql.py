@@ -23,6 +23,12 @@ LABELS = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SE
     arg_max(reward, (label_ts, received_ts, record)) FILTER (reward IS NOT NULL) AS reward,
     max(label_ts) AS label_ts, min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
     FROM feedback GROUP BY model, request_hash, row_index)"""
+# The same of one model, as fast as it can be had: most rows have one label only, and the last of one needs no order.
+REPEATED = "SELECT request_hash, row_index FROM feedback GROUP BY ALL HAVING count(*) > 1"
+LAST_LABELS = """SELECT request_hash, row_index, label_num, label_text, reward, received_ts AS first_received_ts
+    FROM feedback ANTI JOIN repeated USING (request_hash, row_index) UNION ALL
+    SELECT request_hash, row_index, label_num, label_text, reward, first_received_ts
+    FROM labels SEMI JOIN repeated USING (request_hash, row_index)"""
 _CLAUSES: Final = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "qualify", "sample")
 
 

@@ -34,6 +34,16 @@ def test_counts_of_two_windows_add_up_to_the_count_of_both(reference: Floats, a:
     assert len(together) == len(bins.cells)
 
 
+@settings(max_examples=100, deadline=None)
+@given(vectors, vectors)
+def test_many_values_are_counted_as_few_are(reference: Floats, values: Floats) -> None:
+    bins = build_numeric(reference)
+    times = 5000 // len(values) + 1
+    assert (bins.count(np.tile(values, times)) == bins.count(values) * times).all()
+    weighed = bins.count(np.tile(values, times), np.ones(len(values) * times))
+    assert (weighed == bins.count(values) * times).all()
+
+
 @settings(max_examples=200, deadline=None)
 @given(vectors)
 def test_every_value_falls_where_its_cell_says(values: Floats) -> None:
