@@ -175,7 +175,8 @@ def _realised(table: _Table, baseline: Baseline | None, rng: np.random.Generator
     unknown = int((~usable[within]).sum())
     start_us, end_us = int(moments[within[0]]), int(moments[within[-1]])
     if len(places) < MIN_LABELLED:
-        return Side(len(places), start_us, end_us, note=_too_few(table, len(places), len(newest))), unknown
+        note = _too_few(table, answered=len(places), usable=int(usable.sum()), labelled=len(newest))
+        return Side(len(places), start_us, end_us, note=note), unknown
     if table.classes > 2 and table.task is Task.CLASSIFICATION and len(places) > _MOST_MEASURED:
         lowest = np.argsort(table.rows["key"][places], kind="stable")[:_MOST_MEASURED]
         places = places[np.sort(lowest)]
@@ -189,15 +190,19 @@ def _realised(table: _Table, baseline: Baseline | None, rng: np.random.Generator
     return Side(len(places), start_us, end_us, judged), unknown
 
 
-def _too_few(table: _Table, usable: int, labelled: int) -> str:
-    if labelled >= MIN_LABELLED and (table.rows["label_text"] != NO_TEXT).any() and not table.names:
+def _too_few(table: _Table, *, answered: int, usable: int, labelled: int) -> str:
+    if labelled < MIN_LABELLED or answered == labelled:
+        return f"{answered} labels, {_LABELS_NEEDED}"
+    if usable < MIN_LABELLED and (table.rows["label_text"] != NO_TEXT).any() and not table.names:
         return (
             "labels are texts and answers are class numbers: the profile has to name the classes "
             "(gateway profile build --classes a,b,c)"
         )
-    if labelled >= MIN_LABELLED and usable < labelled:
-        return f"{labelled} rows have a label, but only {usable} one that is a class of the model, {_LABELS_NEEDED}"
-    return f"{usable} labels, {_LABELS_NEEDED}"
+    if usable < MIN_LABELLED:
+        return (
+            f"{labelled} rows have a label, {usable} one that is a class of the model (or a number), {_LABELS_NEEDED}"
+        )
+    return f"{labelled} rows have a label, {answered} beside it an answer in the log that is a class or a number"
 
 
 def _estimated(table: _Table, baseline: Baseline | None, rng: np.random.Generator, *, has_profile: bool) -> Side:

@@ -81,11 +81,11 @@ class ArmSample:
         found = rows[below(rows["key"], self.level)]
         _, first = np.unique(found["key"], return_index=True)
         found = found[first]
-        found = found[~np.isin(found["key"], self.rows["key"])]
+        places, there = _places(self.rows["key"], found["key"])
+        found, places = found[~there], places[~there]
         if len(found):
             found["level"] = self.level
-            joined = np.concatenate([self.rows, found])
-            self.rows = joined[np.argsort(joined["key"])]
+            self.rows = np.insert(self.rows, places, found)
             self.changed = True
         while len(self.rows) > limit and self.level < 63:
             self.level += 1
@@ -95,13 +95,12 @@ class ArmSample:
 
     def label(self, labels: Rows) -> None:
         """Gives rows their labels. Shapes: [labels], as `last_labels` makes them."""
-        places = np.searchsorted(self.rows["key"], labels["key"])
-        there = np.flatnonzero(places < len(self.rows))
-        there = there[self.rows["key"][places[there]] == labels["key"][there]]
-        own, given = self.rows[places[there]], labels[there]
+        places, there = _places(self.rows["key"], labels["key"])
+        places, given = places[there], labels[there]
+        own = self.rows[places]
         same = given["label_us"] == own["label_us"]
         newer = (given["label_us"] > own["label_us"]) | (same & (given["received_us"] >= own["received_us"]))
-        chosen, given = places[there][newer], given[newer]
+        chosen, given = places[newer], given[newer]
         for name in LABEL.names or ():
             self.rows[name][chosen] = given[name]
         self.changed = self.changed or bool(len(chosen))
@@ -113,6 +112,15 @@ class ArmSample:
             self.rows, self.changed = self.rows[kept], True
         if self.level and len(self.rows) < limit // 4:
             self.level -= 1
+
+
+def _places(keys: Keys, wanted: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where each wanted key is among the keys, which ascend, or would be; and whether it is there."""
+    places = np.searchsorted(keys, wanted)
+    there = np.zeros(len(wanted), np.bool_)
+    inside = places < len(keys)
+    there[inside] = keys[places[inside]] == wanted[inside]
+    return places, there
 
 
 def last_labels(labels: Rows) -> Rows:

@@ -28,15 +28,19 @@ DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 
 
-def watch(directory: Path, now_us: int) -> tuple[Compactor, PerformanceMonitor]:
-    """A compactor and its monitor, as the process has them, at that time."""
-    config = CompactorConfig(
+def config_of(directory: Path) -> CompactorConfig:
+    return CompactorConfig(
         str(directory / "log" / "wal"),
         str(directory / "log" / "lake"),
         retention=RetentionLimits(max_age_s=1e9),
         published_directory=str(directory / "run" / "published"),
         data_directory=str(directory),
     )
+
+
+def watch(directory: Path, now_us: int) -> tuple[Compactor, PerformanceMonitor]:
+    """A compactor and its monitor, as the process has them, at that time."""
+    config = config_of(directory)
     (monitor,) = observers(config)
     assert isinstance(monitor, PerformanceMonitor)
     return Compactor(config, clock=lambda: now_us / 1e6, observers=[monitor]), monitor

@@ -1,8 +1,14 @@
 """Performance as labels come: from real logs of answers and labels, through the compactor, to metrics."""
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from time import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +30,7 @@ from tests.drift.labelled import (
     BEGIN_US,
     DAY_US,
     HOUR_US,
+    config_of,
     log_answers,
     look,
     metrics,
@@ -33,6 +40,8 @@ from tests.drift.labelled import (
     values,
     watch,
 )
+from tests.e2e.product import until
+from tests.telemetry.firing import firing
 
 Floats = npt.NDArray[np.float64]
 RNG = np.random.default_rng(5)
@@ -251,6 +260,7 @@ async def test_labels_that_are_no_class_are_counted_and_spoil_nothing(tmp_path: 
     assert values(arm, "realised")["auc"] == pytest.approx(roc_auc_score(labels[kept], chances[kept]), abs=2e-3)
     assert (arm["unknown_labels"], arm["realised"]["rows"]) == (5, 395)
     assert metrics(tmp_path, "model_metric_unknown_labels") == {"": 5}
+    assert firing("LabelsUnknown", tmp_path / "run" / "published") == []
 
 
 async def test_labels_that_are_texts_of_a_model_that_answers_numbers_need_the_names_of_the_classes(
@@ -263,6 +273,73 @@ async def test_labels_that_are_texts_of_a_model_that_answers_numbers_need_the_na
     arm = look(tmp_path, BEGIN_US + DAY_US)
     assert "--classes" in arm["realised"]["note"]
     assert arm["unknown_labels"] == 300
+    assert firing("LabelsUnknown", tmp_path / "run" / "published") == [
+        {"model": "homes", "version": "1", "arm": "stable"}
+    ]
+
+
+async def test_labels_of_rows_whose_answer_is_not_in_the_log_say_so(tmp_path: Path) -> None:
+    names = await log_answers(tmp_path, spread(300), {"p": np.full((300, 2), np.nan, "<f4")})
+    await send_labels(tmp_path, names, [1.0] * 300, received_us=BEGIN_US + DAY_US)
+    arm = look(tmp_path, BEGIN_US + DAY_US)
+    assert arm["realised"]["note"].startswith("300 rows have a label, 0 beside it an answer in the log")
+    assert (arm["realised"]["rows"], metrics(tmp_path, "model_metric")) == (0, {})
+
+
+async def test_classes_alone_have_accuracy_judged_and_f1_told(tmp_path: Path) -> None:
+    """Nothing says how many classes there are, so F1 may be of class 1 here and a mean there."""
+    chances, labels = draw(1000)
+    said = (chances >= 0.5).astype(np.int64)
+    outputs = {"out.c": Column(said), "pred_class": Column(said)}
+    profile = build_profile("homes", "1", {"f.x": chances}, outputs, created_at=1.0, source="test")
+    rows = labelled_columns(Column(labels), outputs, find_outputs({}))
+    assert rows is not None
+    made = build_baseline(rows, "test", rng=np.random.default_rng(0))
+    ProfileFiles(tmp_path).save(replace(profile, baseline=made))
+    names = await log_answers(tmp_path, spread(1000), {"c": said})
+    await send_labels(tmp_path, names, labels.tolist(), received_us=BEGIN_US + DAY_US)
+    arm = look(tmp_path, BEGIN_US + DAY_US)
+    assert states(arm, "realised") == {"accuracy": "ok", "f1": None}
+    assert arm["estimated"]["note"] == "answers carry no confidence"
+
+
+async def test_a_killed_process_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    """The real process, and labels that come while it is dead."""
+    now_us = int(time() * 1e6)
+    chances, labels = draw(400)
+    moments = now_us - HOUR_US + np.arange(400)
+    names = await log_answers(tmp_path, moments, {"p": pair(chances)})
+    await send_labels(tmp_path, names[:250], labels[:250].tolist(), received_us=now_us)
+    for rows in (250, 400):
+        found = await asyncio.to_thread(compact_until, tmp_path, rows)
+        real = accuracy_score(labels[:rows], chances[:rows] >= 0.5)
+        assert values(found, "realised")["accuracy"] == pytest.approx(real)
+        await send_labels(tmp_path, names[250:], labels[250:].tolist(), received_us=now_us)
+
+
+def compact_until(directory: Path, rows: int) -> dict[str, Any]:
+    """What the compactor's process tells of the only arm, killed as soon as that rests on so many labels."""
+    command = [sys.executable, "-m", "gateway.runtime.compaction"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(config_of(directory).to_json().encode() + b"\n")
+        process.stdin.flush()
+        found = until(lambda: told(directory, rows), 30.0, f"what {rows} labels say")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert found is not None
+    return found
+
+
+def told(directory: Path, rows: int) -> dict[str, Any] | None:
+    """What is published of the only arm, once it rests on so many labels."""
+    try:
+        arms = report(directory)["arms"]
+    except FileNotFoundError:
+        return None
+    return next((one for one in arms if one["realised"]["rows"] == rows), None)
 
 
 async def test_errors_count_for_nothing_and_mirrors_are_arms_of_their_own(tmp_path: Path) -> None:
@@ -316,10 +393,10 @@ async def test_work_and_memory_are_bounded_and_one_step_assesses_one_arm(tmp_pat
     sizes = {arm.arm: len(one.rows) for arm, one in sample.arms.items()}
     assert sizes["canary"] == 300
     assert 7000 < sizes["stable"] <= 20_000
-    worker.tend()
-    assert len(monitor._known) == 1
-    worker.tend()
-    assert len(monitor._known) == 2
+    now_s = (BEGIN_US + DAY_US) / 1e6
+    for later_s, assessed in ((0, 1), (1, 1), (2, 2), (16, 2)):
+        monitor.tend(now_s + later_s, last=False)
+        assert len(monitor._known) == assessed
     arms = {one["arm"]: one for one in report(tmp_path)["arms"]}
     real = accuracy_score(labels, chances >= 0.5)
     assert values(arms["stable"], "realised")["accuracy"] == pytest.approx(real, abs=0.015)

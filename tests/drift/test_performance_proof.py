@@ -121,3 +121,29 @@ async def test_california_the_estimate_sees_the_fall_before_the_labels_and_is_ne
     worker.tend(last=True)
     assert firing("PerformanceMonitorSilent", published(tmp_path), now_s=BEGIN_US / 1e6 + 30 * 86400 + 299) == []
     assert firing("PerformanceMonitorSilent", published(tmp_path), now_s=BEGIN_US / 1e6 + 30 * 86400 + 301) == [{}]
+
+
+async def test_a_profile_of_a_file_takes_its_labels_from_the_log(tmp_path: Path) -> None:
+    before, _ = california_housing()
+    outputs = {"p": np.column_stack([1 - before.scores, before.scores]).astype("<f4")[:500]}
+    moments = BEGIN_US + np.arange(500) * 1_000_000
+    names = await log_answers(tmp_path, moments, outputs)
+    path = tmp_path / "training.csv"
+    path.write_text("\n".join(["x", *(f"{row[0]:.4f}" for row in before.inputs[:1000])]))
+    words = ["profile", "build", MODEL, "--version", "1", "--from", str(path), "--tensor", "x", "--labelled"]
+
+    def build(window: str) -> Any:
+        return CliRunner().invoke(app, [*words, window, "--data-dir", str(tmp_path), "-o", "json"])
+
+    look(tmp_path, int(moments[-1]))
+    nothing = build("2026-10-01")
+    assert nothing.exit_code == 2
+    assert "no logged row of version '1'" in nothing.output.replace("\n", " ")
+    await send_labels(tmp_path, names, before.labels[:500].tolist(), received_us=int(moments[-1]))
+    look(tmp_path, int(moments[-1]))
+    found = json.loads(build("2026-10-01").stdout)["baseline"]
+    assert (found["rows"], found["estimates"]) == (500, True)
+    real = accuracy_score(before.labels[:500], before.scores[:500] > 0.5)  # of two that are equal it is the first
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(real)
+    arm = look(tmp_path, int(moments[-1]) + DAY_US // 2)
+    assert arm["baseline"] == "500 labelled rows: labels of logged rows of 2026-10-01 to 2026-10-02"
