@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.cbpe import Estimate, calibrate, estimate, estimate_accuracy
+from gateway.drift.cbpe import Calibrator, Estimate, calibrate, estimate, estimate_accuracy
 from gateway.drift.column import Column
 from gateway.drift.performance import Outcomes, classified, regressed
 from gateway.drift.statistics import Floats
@@ -169,21 +169,34 @@ def sampled_answers(found: Mapping[str, Array], like: Labelled) -> tuple[Answers
     return answers.rows(np.flatnonzero(known)), known
 
 
-def estimate_performance(reference: Labelled, answers: Answers, *, rng: np.random.Generator) -> tuple[Estimate, ...]:
-    """Metrics of answers without labels, calibrated on labelled reference rows; empty for a regression or where
-    answers carry no confidence.
+def reference_curve(reference: Labelled, answers: Answers) -> Calibrator | None:
+    """What answers like these are estimated with: the labelled reference rows, by score of class 1 or by confidence.
+    None for a regression, or where answers carry no confidence.
 
     Raises: ValueError (too few labelled rows, or of one class only).
     """
     known = reference.answers
     if known.task is Task.REGRESSION or not len(answers.predicted):
-        return ()
+        return None
     if known.ranks is not None and answers.ranks is not None:
-        curve = calibrate(known.ranks, reference.actual == 1)
-        return estimate(answers.ranks, answers.predicted == 1, curve, rng=rng)
+        return calibrate(known.ranks, reference.actual == 1)
     if known.confidence is None or answers.confidence is None:
+        return None
+    return calibrate(known.confidence, known.predicted == reference.actual)
+
+
+def estimate_performance(
+    reference: Labelled, answers: Answers, curve: Calibrator | None, *, rng: np.random.Generator
+) -> tuple[Estimate, ...]:
+    """Metrics of answers without labels; empty where there is no curve, or no answer.
+
+    `curve` is the `reference_curve` of these answers or of others of the same model.
+    """
+    if curve is None or not len(answers.predicted):
         return ()
-    curve = calibrate(known.confidence, known.predicted == reference.actual)
+    if reference.answers.ranks is not None and answers.ranks is not None:
+        return estimate(answers.ranks, answers.predicted == 1, curve, rng=rng)
+    assert answers.confidence is not None  # or there were no curve
     return (estimate_accuracy(answers.confidence, curve, rng=rng),)
 
 

@@ -17,18 +17,20 @@ NO_FEEDBACK = """SELECT '' AS model, '' AS request_id, 0::UBIGINT AS request_has
 NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
 # Label and reward are two facts: each holds from the last feedback that states it, of a call's the last by its number.
 # A label is taken whole: `arg_max` of its parts would pass over those that are null.
-LABELS = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SELECT model, request_hash, row_index,
+_LAST = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SELECT model, request_hash, row_index,
     arg_max({'label_num': label_num, 'label_text': label_text}, (label_ts, received_ts, record))
         FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label,
     arg_max(reward, (label_ts, received_ts, record)) FILTER (reward IS NOT NULL) AS reward,
     max(label_ts) AS label_ts, min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
-    FROM feedback GROUP BY model, request_hash, row_index)"""
+    FROM {feedback} GROUP BY model, request_hash, row_index)"""
+LABELS = _LAST.replace("{feedback}", "feedback")
 # The same of one model, as fast as it can be had: most rows have one label only, and the last of one needs no order.
 REPEATED = "SELECT request_hash, row_index FROM feedback GROUP BY ALL HAVING count(*) > 1"
-LAST_LABELS = """SELECT request_hash, row_index, label_num, label_text, reward, received_ts AS first_received_ts
-    FROM feedback ANTI JOIN repeated USING (request_hash, row_index) UNION ALL
+_JOINED = "feedback {} JOIN repeated USING (request_hash, row_index)"
+LAST_LABELS = f"""SELECT request_hash, row_index, label_num, label_text, reward, received_ts AS first_received_ts
+    FROM {_JOINED.format("ANTI")} UNION ALL
     SELECT request_hash, row_index, label_num, label_text, reward, first_received_ts
-    FROM labels SEMI JOIN repeated USING (request_hash, row_index)"""
+    FROM ({_LAST.replace("{feedback}", _JOINED.format("SEMI"))})"""
 _CLAUSES: Final = ("modifiers", "where_clause", "group_expressions", "group_sets", "having", "qualify", "sample")
 
 

@@ -5,8 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.drift.answers import Answers, Labelled, estimate_performance
-from gateway.drift.cbpe import Estimate
+from gateway.drift.answers import Answers, Labelled, estimate_performance, reference_curve
+from gateway.drift.cbpe import Calibrator, Estimate
 from gateway.drift.performance import (
     MIN_LABELLED,
     Change,
@@ -61,8 +61,9 @@ def judge_performance(
         )
     elif answers is not None:
         try:
-            estimated = estimate_performance(reference, answers[0], rng=rng)
-            estimated_steps = _estimated_steps(reference, answers, buckets, rng) if estimated else {}
+            curve = reference_curve(reference, answers[0])
+            estimated = estimate_performance(reference, answers[0], curve, rng=rng)
+            estimated_steps = _estimated_steps(reference, answers, curve, buckets, rng) if estimated else {}
         except ValueError as error:
             notes.append(f"no estimate without labels: {error}")
     return PerformanceReport(
@@ -99,14 +100,18 @@ def _state(
 
 
 def _estimated_steps(
-    reference: Labelled, answers: tuple[Answers, Floats], buckets: Sequence[Span], rng: np.random.Generator
+    reference: Labelled,
+    answers: tuple[Answers, Floats],
+    curve: Calibrator | None,
+    buckets: Sequence[Span],
+    rng: np.random.Generator,
 ) -> dict[int, tuple[Estimate, ...]]:
     found = {}
     given, moments = answers
     for index, bucket in enumerate(buckets):
         chosen = np.flatnonzero((moments >= bucket.start_us) & (moments < bucket.end_us))
         if len(chosen) >= _LEAST_ESTIMATE:
-            found[index] = estimate_performance(reference, given.rows(chosen), rng=rng)
+            found[index] = estimate_performance(reference, given.rows(chosen), curve, rng=rng)
     return found
 
 

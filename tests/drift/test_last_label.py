@@ -59,5 +59,13 @@ def test_the_last_label_and_the_last_reward_hold_each_for_itself(
         for row in {label.request_hash for label in labels}
     }
     with Lake(lake_dir) as lake:
-        found = list(lake.query("SELECT request_hash, label_num, label_text, reward FROM labels").rows)
+        wanted = "SELECT request_hash, label_num, label_text, reward FROM"
+        found = list(lake.query(f"{wanted} labels").rows)
+        assert lake.label_count("m") == len(expected)
+        joined = list(lake.query(f"{wanted} last_labels").rows)  # what reports join
+        received = dict(lake.query("SELECT request_hash, epoch_us(first_received_ts) FROM last_labels").rows)
     assert {row: tuple(rest) for row, *rest in found} == expected
+    assert {row: tuple(rest) for row, *rest in joined} == expected
+    assert received == {
+        row: min(label.received_us for label in labels if label.request_hash == row) for row in expected
+    }

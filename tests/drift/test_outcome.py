@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.answers import Labelled, Outputs, Task, estimate_performance, find_outputs, sampled_answers
+from gateway.drift.answers import (
+    Labelled,
+    Outputs,
+    Task,
+    estimate_performance,
+    find_outputs,
+    reference_curve,
+    sampled_answers,
+)
 from gateway.drift.lake import Lake, Selection
 from gateway.drift.outcome import read_labelled
 from gateway.drift.performance import measure
@@ -61,7 +69,10 @@ def test_scores_that_are_no_chances_give_ranks_only(tmp_path: Path) -> None:
     assert found is not None
     names = {metric.name for metric in measure(found.outcomes(), rng=np.random.default_rng(0))}
     assert names == {"accuracy", "f1", "auc"}
-    estimated = {one.name: one for one in estimate_performance(found, found.answers, rng=np.random.default_rng(0))}
+    curve = reference_curve(found, found.answers)
+    estimated = {
+        one.name: one for one in estimate_performance(found, found.answers, curve, rng=np.random.default_rng(0))
+    }
     assert estimated["accuracy"].value == pytest.approx(EXPECTED, abs=0.05)
 
 
@@ -69,7 +80,8 @@ def test_classes_without_scores_have_accuracy_and_no_estimate(tmp_path: Path) ->
     found = read(tmp_path, {"c": (CHANCES >= 0.5).astype("<i8")}, TRUTH.tolist())
     assert accuracy(found) == pytest.approx(EXPECTED, abs=0.01)
     assert found is not None
-    assert estimate_performance(found, found.answers, rng=np.random.default_rng(0)) == ()
+    assert reference_curve(found, found.answers) is None
+    assert estimate_performance(found, found.answers, None, rng=np.random.default_rng(0)) == ()
 
 
 def test_labels_that_are_texts_need_the_names_of_the_classes(tmp_path: Path) -> None:
