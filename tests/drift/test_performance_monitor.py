@@ -19,12 +19,8 @@ from gateway.drift.answers import find_outputs, labelled_columns, sql_kind
 from gateway.drift.baseline import build_baseline
 from gateway.drift.building import build_profile
 from gateway.drift.column import Column
-from gateway.drift.performance import Metric, classified, differ, measure
-from gateway.drift.performance_assessment import SIGMAS
 from gateway.drift.profile_files import ProfileFiles
-from gateway.drift.rating import rate
 from gateway.drift.training import answer_columns
-from gateway.drift.verdict import State
 from gateway.records.sampling import Sampling
 from tests.drift.labelled import (
     BEGIN_US,
@@ -202,26 +198,6 @@ async def test_a_fall_is_told_against_the_profile_and_noise_is_not(tmp_path: Pat
     # The chances are told as before, so without labels nothing is: that is what the estimate cannot see.
     assert set(states(fell, "estimated").values()) == {"ok"}
     assert values(fell, "estimated")["accuracy"] > values(fell, "realised")["accuracy"] + 0.1
-
-
-def measured(rows: int, rng: np.random.Generator) -> tuple[Metric, ...]:
-    chances, labels = draw(rows, rng=rng)
-    both = np.column_stack([1 - chances, chances])
-    made = classified((chances >= 0.5).astype(np.int64), labels.astype(np.int64), probabilities=both)
-    return measure(made, rng=rng)
-
-
-def test_over_many_null_windows_next_to_none_is_an_alarm() -> None:
-    """Each window has 250 labels and five metrics, all judged; at 95 % one in ten would be an alarm."""
-    rng = np.random.default_rng(2)
-    alarms = 0
-    for _ in range(6):
-        reference = measured(2000, rng)
-        for _ in range(15):
-            pairs = zip(reference, measured(250, rng), strict=True)
-            changes = [differ(old, new, margin=SIGMAS / 1.96) for old, new in pairs]
-            alarms += any(rate(change) >= State.WARN for change in changes)
-    assert alarms <= 1
 
 
 async def test_where_a_profile_has_no_labels_it_is_said_and_nothing_is_estimated(tmp_path: Path) -> None:
