@@ -10,6 +10,12 @@ from gateway.errors import ResourceExhausted, Unavailable
 RETRY_AFTER_MS: Final = (50, 250)
 
 
+def retry_after_ms(draw: float) -> int:
+    """When somebody who was refused for want of room may come again; `draw` is one of [0, 1)."""
+    soonest_ms, latest_ms = RETRY_AFTER_MS
+    return soonest_ms + int(draw * (latest_ms - soonest_ms))
+
+
 class Admission:
     """Permits by count and by bytes; what is over either is refused at once, before it is parsed.
 
@@ -41,8 +47,7 @@ class Admission:
     def _refusal(self, size_bytes: int) -> ResourceExhausted | Unavailable:
         if self._draining:
             return Unavailable("the server is stopping and takes no new inference requests")
-        soonest_ms, latest_ms = RETRY_AFTER_MS
-        after_ms = soonest_ms + int(self._draw() * (latest_ms - soonest_ms))
+        after_ms = retry_after_ms(self._draw())
         if self._requests >= self._max_requests:
             text = f"{self._requests} requests are in flight, the limit is {self._max_requests}"
         elif size_bytes > self._max_bytes:

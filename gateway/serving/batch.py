@@ -12,11 +12,13 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from random import random
 from time import monotonic_ns
 
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
+from gateway.serving.admission import retry_after_ms
 from gateway.serving.call import Buffer, Call
 from gateway.serving.run import Rows, Run, alike, common_wanted, split
 from gateway.serving.session import RunFailed, Termination
@@ -59,7 +61,15 @@ class Batch:
 class Batcher:
     """The queue of one version, and its runs."""
 
-    def __init__(self, version: Version, *, loop: asyncio.AbstractEventLoop, threads: Executor, parallel: int) -> None:
+    def __init__(
+        self,
+        version: Version,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        threads: Executor,
+        parallel: int,
+        draw: Callable[[], float] = random,
+    ) -> None:
         if version.session is None:
             raise ValueError(f"version {version.name} of {version.model} has no session")
         self._version = version
@@ -67,6 +77,7 @@ class Batcher:
         self._loop = loop
         self._threads = threads
         self._parallel = parallel
+        self._draw = draw
         self._names = [spec.name for spec in version.outputs]
         self._rows = Rows.of(version)
         self._merges = version.config.merges
@@ -110,7 +121,8 @@ class Batcher:
         if self._max_queue and self._queued >= self._max_queue:
             raise ResourceExhausted(
                 f"the queue of model {self._version.model!r} version {self._version.name!r} is full: "
-                f"max_queue_size is {self._max_queue}"
+                f"max_queue_size is {self._max_queue}",
+                retry_after_ms=retry_after_ms(self._draw()),
             )
         call.queued_ns = monotonic_ns()
         self._waiting.append(call)

@@ -88,7 +88,9 @@ class Engine:
 
     def attach(self, version: Version) -> None:
         """The version, which has just become able to run, has its queue."""
-        version.batcher = Batcher(version, loop=self._loop, threads=self._threads, parallel=self._parallel)
+        version.batcher = Batcher(
+            version, loop=self._loop, threads=self._threads, parallel=self._parallel, draw=self._draw
+        )
 
     def detach(self, version: Version) -> None:
         """Nothing of a version that has ended is kept."""

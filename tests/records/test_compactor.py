@@ -116,7 +116,7 @@ async def test_a_large_tensor_is_kept_as_digest_and_statistics(tmp_path: Path) -
     values = pixels[1].ravel().astype("f8")
     assert digest["nan"] == 1
     assert digest["mean"] == pytest.approx(np.nanmean(values), rel=1e-3)  # of evenly spaced runs, not of all values
-    assert digest["std"] == pytest.approx(np.nanstd(values), rel=2e-3)
+    assert digest["std"] == pytest.approx(np.nanstd(values), rel=5e-3)
     assert (digest["min"], digest["max"]) == (np.nanmin(values), np.nanmax(values))
     assert rows["small", 0]["in.image"] is None
     assert rows["small", 0]["in.image.shape"] == [3, 128, 128]

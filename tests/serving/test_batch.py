@@ -281,8 +281,10 @@ async def test_a_full_queue_refuses(benches: list[Bench]) -> None:
     bench = Bench(models.affine(), max_queue_size=2)
     benches.append(bench)
     calls = [bench.put(row(1, 2, 3, 4)) for _ in range(2)]
-    with pytest.raises(ResourceExhausted, match="max_queue_size is 2"):
+    with pytest.raises(ResourceExhausted, match="max_queue_size is 2") as refused:
         bench.put(row(1, 2, 3, 4))
+    assert refused.value.retry_after_ms is not None
+    assert 50 <= refused.value.retry_after_ms < 250
     for call in calls:
         await bench.outputs(call)
 
