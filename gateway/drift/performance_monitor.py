@@ -28,8 +28,7 @@ from gateway.records.label import Label
 
 MAX_MODELS: Final = 100  # those with the newest rows or labels
 MOST_ROWS: Final = 20_000  # of an arm; fewer where there are many arms:
-ALL_ROWS: Final = 400_000  # of all arms, at most 130 bytes each
-_LEAST_ROWS: Final = 1000
+ALL_ROWS: Final = 1_000_000  # of all arms, of 61 bytes and 4 for each score
 _MOST_RECENT: Final = 20_000  # labels of a model that wait for their rows
 _AGAIN_S: Final = 60.0  # between two looks at an arm that changes all the time
 _PACE_S: Final = 2.0  # between two looks at any arm
@@ -160,7 +159,7 @@ class PerformanceMonitor:
     def _limit(self) -> int:
         """Rows that an arm may have now."""
         arms = sum(len(sample.arms) for sample in self._models.values())
-        return min(MOST_ROWS, max(ALL_ROWS // max(arms, 1), _LEAST_ROWS))
+        return min(MOST_ROWS, ALL_ROWS // max(arms, 1))
 
     # ---- what is made of it ----
 
@@ -236,9 +235,10 @@ class PerformanceMonitor:
     # ---- what is kept ----
 
     def _forget(self, now_s: float) -> None:
-        for model, sample in list(self._models.items()):
+        limit = self._limit()
+        for model, sample in self._models.items():
             had = len(sample.arms)
-            sample.forget(int(now_s * 1e6), limit=self._limit())
+            sample.forget(int(now_s * 1e6), limit=limit)
             if had != len(sample.arms):
                 self._unsaved.add(model)
         there = {(model, arm) for model, sample in self._models.items() for arm in sample.arms}

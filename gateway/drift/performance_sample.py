@@ -87,10 +87,7 @@ class ArmSample:
             found["level"] = self.level
             self.rows = np.insert(self.rows, places, found)
             self.changed = True
-        while len(self.rows) > limit and self.level < 63:
-            self.level += 1
-            self.rows = self.rows[below(self.rows["key"], self.level)]
-            self.rows["level"] = np.maximum(self.rows["level"], self.level)
+        self._thin(limit)
         return found
 
     def label(self, labels: Rows) -> None:
@@ -106,12 +103,19 @@ class ArmSample:
         self.changed = self.changed or bool(len(chosen))
 
     def forget(self, before_us: int, limit: int) -> None:
-        """Lets go of rows that arrived before that."""
+        """Lets go of rows that arrived before that, and of those beyond the limit."""
         kept = self.rows["ts_us"] >= before_us
         if not kept.all():
             self.rows, self.changed = self.rows[kept], True
+        self._thin(limit)
         if self.level and len(self.rows) < limit // 4:
             self.level -= 1
+
+    def _thin(self, limit: int) -> None:
+        while len(self.rows) > limit and self.level < 63:
+            self.level += 1
+            self.rows = self.rows[below(self.rows["key"], self.level)]
+            self.rows["level"] = np.maximum(self.rows["level"], self.level)
 
 
 def _places(keys: Keys, wanted: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

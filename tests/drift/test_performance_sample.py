@@ -143,6 +143,15 @@ def test_a_busy_week_makes_room_for_a_quiet_one() -> None:
     assert np.exp2(sample.arms[ARM].rows["level"].astype(float)).sum() == pytest.approx(200, rel=0.7)
 
 
+def test_where_arms_become_many_each_gives_rows_up() -> None:
+    sample = ModelSample()
+    sample.add(ARM, rows_of(list(range(900))), limit=LIMIT)
+    sample.forget(NOW_US, limit=100)
+    found = sample.arms[ARM].rows
+    assert 25 < len(found) <= 100
+    assert np.exp2(found["level"].astype(float)).sum() == pytest.approx(900, rel=0.4)
+
+
 def test_a_mirror_gets_the_labels_of_those_who_served() -> None:
     sample, mirror = ModelSample(), Arm("2", "m", True)
     sample.add(ARM, rows_of([1, 2]), limit=LIMIT)
