@@ -3,13 +3,15 @@ FROM python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/gateway
 ENV PATH=/opt/gateway/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The hot path is compiled; the headers of Python are there.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 # Dependencies first: they change less often than the code, and this layer is kept as long as they do not.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py README.md ./
 COPY gateway/__init__.py gateway/
-RUN mkdir loaders && touch loaders/__init__.py && pip install '.[analysis,s3,kafka]' && pip uninstall -y model-serving-gateway
+RUN mkdir loaders && touch loaders/__init__.py && GATEWAY_COMPILE=never pip install '.[analysis,s3,kafka]' && pip uninstall -y model-serving-gateway
 COPY gateway gateway
 COPY loaders loaders
-RUN pip install --no-deps .
+RUN GATEWAY_COMPILE=require pip install --no-deps .
 
 FROM python:3.12-slim
 RUN groupadd --gid 10001 gateway \
