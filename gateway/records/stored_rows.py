@@ -1,9 +1,9 @@
 """Rows of a published Parquet file, one after the other, for those who want rows and not files."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _MOST_ROWS = 1000
+_MOST_READ = 8000  # at a time: opening a batch costs as much as a hundred rows
 _BATCH_BYTES = 4 << 20  # before they are JSON, which is about three times as long
-_ID = ("gateway", "worker", "boot", "wal_seq", "record", "row_index")
+_SEGMENT = ("gateway", "worker", "boot", "wal_seq")
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """One row. `id` is the same whenever the row is read: a reader drops what it has seen by it."""
 
     id: str
@@ -40,57 +41,100 @@ def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             left = start
             for batch in file.iter_batches(batch_size=_rows_at_a_time(file.metadata)):
-                if left >= batch.num_rows:
-                    left -= batch.num_rows
-                    continue
-                yield _rows(batch.slice(left))
-                left = 0
+                for first in range(min(left, batch.num_rows), batch.num_rows, _MOST_ROWS):
+                    yield _rows(batch.slice(first, _MOST_ROWS))
+                left = max(left - batch.num_rows, 0)
     except (pa.ArrowInvalid, KeyError) as error:
         raise Unreadable(str(error)) from error
+
+
+def json_rows(batch: pa.RecordBatch) -> list[bytes]:
+    """Each row as a JSON object of its columns that are not null, in their order.
+
+    A row is a template of the batch's columns, filled: values become JSON a column at a time, what all rows have in
+    common is in the template, and a row costs no dictionary.
+    """
+    template, columns = b"", []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.null_count == len(column):
+            continue
+        key = b"," + _encode(name) + b":"
+        pieces = _pieces(column)
+        if column.null_count:  # who has no value has no key
+            absent = column.is_null().to_pylist()
+            columns.append([b"" if gone else key + piece for gone, piece in zip(absent, pieces, strict=True)])
+            template += b"%b"
+        elif pieces[0] == pieces[-1] and pieces.count(pieces[0]) == len(pieces):
+            template += (key + pieces[0]).replace(b"%", b"%%")
+        else:
+            columns.append(pieces)
+            template += key.replace(b"%", b"%%") + b"%b"
+    filled = [template % values for values in zip(*columns, strict=True)] if columns else [template % ()] * len(batch)
+    return [b"{" + row[1:] + b"}" for row in filled]
 
 
 def _rows_at_a_time(metadata: Any) -> int:
     """As many rows as make a batch of bounded size."""
     rows = max(1, int(metadata.num_rows))
     size = max(1, sum(int(metadata.row_group(index).total_byte_size) for index in range(metadata.num_row_groups)))
-    return max(1, min(_MOST_ROWS, _BATCH_BYTES * rows // size))
+    return max(1, min(_MOST_READ, _BATCH_BYTES * rows // size))
 
 
 def _rows(batch: pa.RecordBatch) -> list[StoredRow]:
-    names = batch.schema.names
-    columns = [_values(column) for column in batch.columns]
-    by_name = dict(zip(names, columns, strict=True))
-    kind = "label" if "label_ts" in by_name else "prediction"
-    ids = zip(*(by_name[name] for name in _ID), strict=True)
-    models, requests = by_name["model"], by_name["request_id"]
-    encode = msgspec.json.Encoder().encode
-    found = []
-    for index, (values, (gateway, worker, boot, seq, record, row)) in enumerate(
-        zip(zip(*columns, strict=True), ids, strict=True)
-    ):
-        # A record of several rows has one number; a label has one for itself.
-        name = f"{gateway}/{worker}-{boot}-{seq}/{record}" + ("" if kind == "label" else f".{row}")
-        value = encode({key: item for key, item in zip(names, values, strict=True) if item is not None})
-        found.append(StoredRow(name, kind, models[index], requests[index] or "", value))
-    return found
+    kind = "label" if "label_ts" in batch.schema.names else "prediction"
+    requests = [request or "" for request in batch.column("request_id").to_pylist()]
+    models = _items(batch.column("model"))
+    return list(map(StoredRow, _ids(batch, kind), repeat(kind), models, requests, json_rows(batch)))
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """The column as JSON can say it. Numbers take the short way."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    elif pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    elif pa.types.is_fixed_size_binary(column.type):
-        return [None if value is None else UUID(bytes=value).hex for value in column.to_pylist()]
-    if pa.types.is_primitive(column.type) and not pa.types.is_boolean(column.type) and not column.null_count:
-        return list(column.to_numpy().tolist())
-    if pa.types.is_struct(column.type):
-        return [_digest(value) for value in column.to_pylist()]
-    return list(column.to_pylist())
+def _ids(batch: pa.RecordBatch, kind: str) -> list[str]:
+    """A record of several rows has one number; a label has one for itself."""
+    segments: dict[tuple[Any, ...], str] = {}
+    prefixes = []
+    for segment in zip(*(_items(batch.column(name)) for name in _SEGMENT), strict=True):
+        if segment not in segments:
+            gateway, worker, boot, seq = segment
+            segments[segment] = f"{gateway}/{worker}-{UUID(bytes=boot).hex}-{seq}/"
+        prefixes.append(segments[segment])
+    records, rows = _items(batch.column("record")), _items(batch.column("row_index"))
+    if kind == "label":
+        return [f"{prefix}{record}" for prefix, record in zip(prefixes, records, strict=True)]
+    return [f"{prefix}{record}.{row}" for prefix, record, row in zip(prefixes, records, rows, strict=True)]
 
 
-def _digest(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
+def _pieces(column: pa.Array) -> list[bytes]:
+    """The JSON of each value; of a null anything."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return _pieces(column.cast(pa.int64()))
+    if pa.types.is_fixed_size_binary(kind):
+        column = column.dictionary_encode()
+        known = [_encode(value.hex()) for value in column.dictionary.to_pylist()] or [b"null"]
+        return [known[place or 0] for place in _items(column.indices)]
+    if pa.types.is_dictionary(kind):
+        known = [_encode(_plain(value)) for value in column.dictionary.to_pylist()] or [b"null"]
+        return [known[place or 0] for place in _items(column.indices)]
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return _encode(_items(column))[1:-1].split(b",")
+    return [_encode(_plain(value)) for value in column.to_pylist()]
+
+
+def _items(column: pa.Array) -> list[Any]:
+    """The values as Python has them; a dictionary's are looked up, and numbers take the short way."""
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind):  # few are different
+        column = column.dictionary_encode()
+        kind = column.type
+    if pa.types.is_dictionary(kind) and not column.null_count:
+        known = column.dictionary.to_pylist()
+        return [known[place] for place in _items(column.indices)]
+    if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        return list(column.to_pylist())
+    return list(column.to_numpy(zero_copy_only=False).tolist())
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can say it: of a digest the bytes in hexadecimal."""
+    if isinstance(value, dict):
+        return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
+    return value

@@ -21,6 +21,7 @@ except ImportError as error:
     raise SinkError(f"a sink at Kafka needs its client: {KAFKA_INSTALL}") from error
 
 _PATIENCE_S = 30.0
+_POLL_ROWS = 100
 _DEFAULTS = {
     "enable.idempotence": "true",
     "linger.ms": "5",
@@ -51,8 +52,10 @@ class KafkaSink:
         for rows in stored_rows(path, start=start):
             self._acknowledged, self._failure = 0, ""
             deadline = monotonic() + _PATIENCE_S
-            for row in rows:
+            for number, row in enumerate(rows):
                 self._produce(row, deadline)
+                if number % _POLL_ROWS == 0:
+                    self._producer.poll(0)
             self._await(len(rows), deadline)
             done += len(rows)
             yield done
@@ -61,11 +64,10 @@ class KafkaSink:
         self._drop_waiting()
 
     def _produce(self, row: StoredRow, deadline: float) -> None:
-        headers = {"id": row.id, "kind": row.kind, "model": row.model}
+        headers = [("id", row.id), ("kind", row.kind), ("model", row.model)]
         while True:
             try:
                 self._producer.produce(self._topic, key=row.request_id or row.id, value=row.value, headers=headers)
-                self._producer.poll(0)
                 return
             except BufferError:  # the client's own queue is full: the brokers are slow
                 self._producer.poll(0.1)
