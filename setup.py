@@ -25,6 +25,7 @@ MODULES = [
     "gateway/api/signature.py",
     "gateway/api/template.py",
     "gateway/api/wire.py",
+    "gateway/records/condensation.py",
     "gateway/records/plain.py",
     "gateway/records/stream.py",
     "gateway/routing/compiled.py",

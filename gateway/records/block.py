@@ -10,16 +10,14 @@ columns  each input, then each output: layout, which records have it, and then
          TEXTS   per record a shape, per element a length, then the elements
 """
 
-import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from hashlib import sha256
 
 import numpy as np
-import numpy.typing as npt
-from xxhash import xxh3_128_digest
 
+from gateway.records.digest import MAX_TENSOR_BYTES, Digests, digest
 from gateway.records.frame import Kind
 from gateway.records.redaction import StreamRedaction
 from gateway.records.schema import StreamSchema, fixed_bytes, is_batched, is_flat
@@ -27,11 +25,12 @@ from gateway.serving.call import Buffer
 from gateway.serving.tensor import Datatype, TensorSpec
 
 Shape = tuple[int, ...]
+Logged = Buffer | Digests  # a tensor, or what is left of a large one
 # ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us, in_shapes, inputs, outputs,
 # sample_p, kept, size_bytes, wanted
 Record = tuple[
     int, str, int, str, int, int, int, int, int, int,
-    Sequence[Shape | None] | None, Sequence[Buffer | None], Sequence[Buffer], float, int, int,
+    Sequence[Shape | None] | None, Sequence[Logged | None], Sequence[Logged], float, int, int,
     tuple[int, ...] | None,
 ]  # fmt: skip
 HEAD = struct.Struct("<BBHIIQ")
@@ -43,14 +42,8 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 PACKED_ROW = struct.Struct("<qqiiqqqhHHBf")  # as ROW
-DIGEST = np.dtype(
-    [("xxh3_128", "V16"), ("mean", "<f8"), ("std", "<f8"), ("min", "<f8"), ("max", "<f8"), ("nan", "<u8")]
-)
 MAX_ID_BYTES = 512
 MAX_TEXT_BYTES = 1024
-_SAMPLED = 8_192  # values that mean and deviation of a large tensor are taken over
-_RUN = 64
-MAX_TENSOR_BYTES = 65536  # of one instance; larger ones are logged as digest and statistics
 ENCODE_ERRORS = (TypeError, ValueError, AttributeError, BufferError, IndexError, OverflowError, struct.error)
 
 
@@ -105,7 +98,7 @@ def encode(
         shapes = [None if r[10] is None else r[10][index] for r in records] if shaped else None
         parts += _column(spec, given, shapes, counts, redaction)
     for index, spec in enumerate(schema.outputs):
-        made: list[Buffer | None] = [own[index] if own else None for own in all_outputs]
+        made: list[Logged | None] = [own[index] if own else None for own in all_outputs]
         parts += _column(spec, made, None, counts, redaction)
     return b"".join(parts)
 
@@ -116,7 +109,7 @@ def reason_parts(reasons: Iterable[str]) -> list[bytes]:
     return [struct.pack("<H", len(texts)), *(part for text in texts for part in (struct.pack("<H", len(text)), text))]
 
 
-def _placed(record: Record, count: int) -> Sequence[Buffer | None]:
+def _placed(record: Record, count: int) -> Sequence[Logged | None]:
     """The outputs of a record in the order of the schema, None where one was not asked for.
 
     Raises: ValueError (more or fewer than there should be: which is which cannot be told).
@@ -128,7 +121,7 @@ def _placed(record: Record, count: int) -> Sequence[Buffer | None]:
         raise ValueError(f"record has {len(outputs)} outputs, the schema {count}, wanted were {wanted}")
     if wanted is None:
         return outputs
-    placed: list[Buffer | None] = [None] * count
+    placed: list[Logged | None] = [None] * count
     for index, output in zip(wanted, outputs, strict=True):
         placed[index] = output
     return placed
@@ -136,7 +129,7 @@ def _placed(record: Record, count: int) -> Sequence[Buffer | None]:
 
 def _column(
     spec: TensorSpec,
-    tensors: list[Buffer | None],
+    tensors: list[Logged | None],
     shapes: list[Shape | None] | None,
     rows: list[int],
     redaction: StreamRedaction,
@@ -155,7 +148,7 @@ def _column(
 
 def _dense(
     spec: TensorSpec,
-    tensors: list[Buffer | None],
+    tensors: list[Logged | None],
     shapes: list[Shape | None] | None,
     rows: list[int],
     redaction: StreamRedaction,
@@ -171,7 +164,7 @@ def _dense(
     present = [tensor is not None for tensor in tensors]
     if not all(present):
         expected = [length for length, held in zip(expected, present, strict=True) if held]
-    found = [tensor for tensor in tensors if tensor is not None]
+    found = [tensor for tensor in tensors if tensor is not None and not isinstance(tensor, Digests)]
     if [len(tensor) if isinstance(tensor, bytes) else tensor.nbytes for tensor in found] != expected:
         return None
     try:
@@ -184,13 +177,16 @@ def _dense(
 
 
 def _ragged(
-    spec: TensorSpec, tensors: list[Buffer | None], shapes: list[Shape], redaction: StreamRedaction
+    spec: TensorSpec, tensors: list[Logged | None], shapes: list[Shape], redaction: StreamRedaction
 ) -> list[bytes]:
     modes = bytearray(len(tensors))
     parts: list[bytes | memoryview] = []
     for index, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
         data: bytes | memoryview = b""
-        if tensor is not None:
+        if isinstance(tensor, Digests):
+            modes[index] = Mode.DIGEST
+            data = tensor.data
+        elif tensor is not None:
             modes[index] = Mode.VALUES
             data = _values(spec, tensor)
             _check_shape(spec, shape)
@@ -201,7 +197,7 @@ def _ragged(
             instances = shape[0] if is_batched(spec) and shape else 1
             if instances and len(data) > MAX_TENSOR_BYTES * instances:
                 modes[index] = Mode.DIGEST
-                data = _digests(spec, data, instances)
+                data = digest(spec, data, instances)
         parts.append(data)
     lengths = np.array([len(part) for part in parts], "<u4").tobytes()
     body = b"".join(parts)
@@ -211,12 +207,12 @@ def _ragged(
 
 
 def _texts(
-    spec: TensorSpec, tensors: list[Buffer | None], shapes: list[Shape], redaction: StreamRedaction
+    spec: TensorSpec, tensors: list[Logged | None], shapes: list[Shape], redaction: StreamRedaction
 ) -> list[bytes]:
     present = bytes([tensor is not None for tensor in tensors])
     elements: list[bytes] = []
     for tensor, shape in zip(tensors, shapes, strict=True):
-        if tensor is None:
+        if tensor is None or isinstance(tensor, Digests):
             continue
         own = _elements(tensor)
         _check_shape(spec, shape)
@@ -236,7 +232,7 @@ def _texts(
 
 
 def _all_shapes(
-    spec: TensorSpec, tensors: list[Buffer | None], shapes: list[Shape | None] | None, rows: list[int]
+    spec: TensorSpec, tensors: list[Logged | None], shapes: list[Shape | None] | None, rows: list[int]
 ) -> list[Shape]:
     found: list[Shape] = []
     for index, tensor in enumerate(tensors):
@@ -245,7 +241,7 @@ def _all_shapes(
             found.append(())
         elif shape is not None:
             found.append(tuple(shape))
-        elif isinstance(tensor, np.ndarray) and len(tensor.shape) == len(spec.shape):
+        elif isinstance(tensor, Digests) or (isinstance(tensor, np.ndarray) and len(tensor.shape) == len(spec.shape)):
             found.append(tensor.shape)
         else:
             found.append((rows[index], *spec.shape[1:]) if is_batched(spec) else spec.shape)
@@ -270,53 +266,6 @@ def _redacted(spec: TensorSpec, data: bytes | memoryview, redaction: StreamRedac
         return redaction.numbers(spec, np.frombuffer(data, spec.datatype.dtype)).tobytes()
     except ENCODE_ERRORS as error:
         raise RedactionFailed(spec.name) from error
-
-
-def _digests(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
-    """Hash and statistics of each instance. The hash tells equal tensors, it proves nothing: SHA-256 would take four
-    times as long as all the rest (docs/decisions/0005)."""
-    found = np.zeros(instances, DIGEST)
-    size = len(data) // instances
-    whole = memoryview(data)
-    for index in range(instances):
-        part = whole[index * size : (index + 1) * size]
-        values = np.frombuffer(part, spec.datatype.dtype)
-        if spec.datatype is Datatype.BF16:
-            values = (values.astype("<u4") << np.uint32(16)).view("<f4")
-        found[index] = (xxh3_128_digest(part), *_statistics(values))
-    return found.tobytes()
-
-
-def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, float, int]:
-    """Mean and standard deviation, least and largest of the values that are numbers, and how many are not.
-
-    Least, largest and the count are exact; mean and deviation are those of at most 8 192 values, in evenly spaced runs
-    of 64: single values would fetch every cache line of the tensor once more. It is as few calls as can be: whenever
-    numpy lets go of the interpreter's lock, the loop and this thread have to be woken in turns.
-    """
-    least, largest = np.nan, np.nan
-    if values.size:
-        least, largest = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
-    missing = 0
-    if np.isnan(least):
-        known = values[~np.isnan(values)]
-        missing = values.size - known.size
-        if not known.size:
-            return np.nan, np.nan, np.nan, np.nan, missing
-        values, least, largest = known, float(known.min()), float(known.max())
-    sample = _sample(values).astype("<f8").ravel()
-    with np.errstate(all="ignore"):  # infinities have no standard deviation; nan says so
-        mean = float(np.add.reduce(sample)) / sample.size
-        sample -= mean
-        return mean, math.sqrt(float(np.add.reduce(sample * sample)) / sample.size), least, largest, missing
-
-
-def _sample(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    stride = values.size // (_SAMPLED // _RUN)
-    if stride <= _RUN:
-        return values
-    first = (stride - _RUN) // 2
-    return values[: values.size // stride * stride].reshape(-1, stride)[:, first : first + _RUN]
 
 
 def _elements(tensor: Buffer) -> list[bytes]:

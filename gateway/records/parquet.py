@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gateway.records.block import MAX_TENSOR_BYTES, Mode
+from gateway.records.block import Mode
+from gateway.records.digest import MAX_TENSOR_BYTES
 from gateway.records.explode import Explosion, explode, positions
 from gateway.records.label import request_hash
 from gateway.records.reading import Array, Block, Column, readable

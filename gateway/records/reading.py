@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.block import DIGEST, HEAD, ROW, Layout, Mode
+from gateway.records.block import HEAD, ROW, Layout, Mode
+from gateway.records.digest import DIGEST
 from gateway.records.frame import Damage, Frame, Kind, scan
 from gateway.records.label import Label, decode_labels
 from gateway.records.schema import StreamSchema, fixed_bytes, is_batched, width

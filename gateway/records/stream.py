@@ -2,7 +2,8 @@
 
 Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
 kept column by column, so that a flush has nothing to do but to join. Every other record is kept as a tuple that the
-flush looks at in detail.
+flush looks at in detail. Of large inputs only the digest is kept, from the next turn of the loop on: a few dozen of
+them would fill the buffer, and the log's thread would fetch them into its cache and fight for the interpreter.
 """
 
 from collections import Counter
@@ -11,7 +12,9 @@ from math import inf
 
 from xxhash import xxh3_64_intdigest
 
-from gateway.records.block import ENCODE_ERRORS, MAX_ID_BYTES, MAX_TENSOR_BYTES, PACKED_ROW, Record, Shape
+from gateway.records.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW, Record, Shape
+from gateway.records.condensation import condensable, condensed
+from gateway.records.digest import MAX_TENSOR_BYTES
 from gateway.records.plain import PlainRecords
 from gateway.records.redaction import StreamRedaction
 from gateway.records.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
@@ -23,6 +26,7 @@ from gateway.serving.tensor import Datatype, TensorSpec
 _PACK_ROW = PACKED_ROW.pack
 _OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
 _PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
+_CONDENSED_BYTES = 4 << 20  # digested in one turn of the loop, about 80 us a MiB; the rest waits for the next
 
 
 class Buffering:
@@ -30,6 +34,7 @@ class Buffering:
 
     __slots__ = (
         "closed",
+        "later",
         "max_bytes",
         "max_record_bytes",
         "max_records",
@@ -41,7 +46,14 @@ class Buffering:
     )
 
     def __init__(
-        self, *, max_bytes: int, max_records: int, max_record_bytes: int, wake_at: int, wake: Callable[[], None]
+        self,
+        *,
+        max_bytes: int,
+        max_records: int,
+        max_record_bytes: int,
+        wake_at: int,
+        wake: Callable[[], None],
+        later: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.max_bytes = max_bytes
         self.max_records = max_records
@@ -50,6 +62,7 @@ class Buffering:
         self.size_bytes = 0
         self.wake_at = wake_at
         self.wake = wake
+        self.later = later  # runs a function in the next turn of the loop
         self.closed = False
         self.scale = 1.0  # of all rates; below 1 while the buffer or the disk is nearly full
 
@@ -61,7 +74,10 @@ class RecordStream:
         "_base",
         "_below",
         "_buffer",
+        "_condensed",
+        "_condenses",
         "_draw",
+        "_due",
         "_first",
         "_input_bytes",
         "_input_count",
@@ -113,6 +129,9 @@ class RecordStream:
         self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
         self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
         self._plain = PlainRecords()
+        self._condenses = condensable(schema.inputs, redaction)
+        self._condensed = 0  # records whose large inputs have gone
+        self._due = False
         self.follow(sampling)
 
     def follow(self, sampling: Sampling) -> None:
@@ -219,6 +238,9 @@ class RecordStream:
                     (ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
                      in_shapes, inputs, outputs, sample_p, kept, size, wanted)
                 )  # fmt: skip
+                if self._condenses and size > MAX_TENSOR_BYTES and not self._due and buffer.later is not None:
+                    self._due = True
+                    buffer.later(self._condense)
             buffer.records += 1
             buffer.size_bytes += size
             if buffer.size_bytes >= buffer.wake_at:
@@ -230,9 +252,26 @@ class RecordStream:
         """The records so far; they are the caller's to write."""
         taken = Taken(self.number, self.schema, self.records, self._plain, self._verdict_below())
         self.records, self._plain = [], PlainRecords()
+        self._condensed = 0
         self._undecided = False
         self._base = None
         return taken
+
+    def _condense(self) -> None:
+        """Of the large inputs of the records that wait, the digests are left."""
+        self._due = False
+        records, buffer = self.records, self._buffer
+        done = 0
+        while self._condensed < len(records):
+            if done >= _CONDENSED_BYTES:
+                self._due = True
+                if buffer.later is not None:
+                    buffer.later(self._condense)
+                return
+            records[self._condensed], freed = condensed(records[self._condensed], self._condenses)
+            buffer.size_bytes -= freed
+            done += freed
+            self._condensed += 1
 
     def _verdict_below(self) -> float | None:
         if not self._undecided:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.block import ENCODE_ERRORS, ROW, Record
+from gateway.records.block import ENCODE_ERRORS, ROW, Logged, Record
+from gateway.records.digest import Digests
 from gateway.records.plain import PlainRecords
 from gateway.records.reading import readable
 from gateway.records.redaction import StreamRedaction
@@ -103,7 +104,9 @@ def _decided_record(taken: Taken, record: Record, place: int | None) -> Record |
     return (*record[:14], kept & 0x7F, *record[15:])
 
 
-def _is_low(spec: TensorSpec, tensor: Buffer | None, rows: int, below: float | None) -> bool:
+def _is_low(spec: TensorSpec, tensor: Logged | None, rows: int, below: float | None) -> bool:
+    if isinstance(tensor, Digests):  # never of an output whose values are a score
+        return False
     try:
         return bool(_low(_scores(spec, tensor), np.array([rows]), below)[0])
     except ENCODE_ERRORS:
