@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import ngh2
 from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, WindowUpdated
@@ -22,9 +22,22 @@ if TYPE_CHECKING:
 
 _WRITE_BYTES = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 _QUEUED_BYTES = 256 * 1024  # in the socket's buffer before ngh2 is asked for no more
+_CALLED_BY_THE_LOOP: Final = (
+    *("connection_made", "get_buffer", "buffer_updated", "eof_received", "connection_lost"),
+    *("pause_writing", "resume_writing"),
+)
 
 
-class Connection(asyncio.BufferedProtocol):
+class Wire(asyncio.BufferedProtocol):
+    """What the event loop has of a connection: its methods. mypyc compiles classes without a foreign base better."""
+
+    def __init__(self, host: "Host") -> None:
+        connection = Connection(host)
+        for name in _CALLED_BY_THE_LOOP:
+            setattr(self, name, getattr(connection, name))
+
+
+class Connection:
     """Feeds what it reads to ngh2, what ngh2 says to the calls, and writes once in a turn of the loop.
 
     Order: calls hand their frames to `h2` and ask for `schedule`; all of them leave with the one write of the flush.

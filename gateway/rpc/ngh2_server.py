@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from time import monotonic_ns
 from typing import Final
 
-from gateway.rpc.connection import Connection
+from gateway.rpc.connection import Wire
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.host import Host
 from gateway.rpc.identity import Identity
@@ -61,7 +61,7 @@ class Ngh2Server:
     async def _listen(self, host: Host, bound: socket.socket) -> asyncio.Server:
         secure = self._identity.material.context if self._identity is not None else None
         return await host.loop.create_server(
-            lambda: Connection(host),
+            lambda: Wire(host),
             sock=bound.dup(),
             backlog=_BACKLOG,
             ssl=secure,
