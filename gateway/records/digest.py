@@ -1,6 +1,7 @@
 """What is logged of a large tensor: a hash and statistics of each instance."""
 
 import math
+import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ DIGEST = np.dtype(
 MAX_TENSOR_BYTES = 65536  # of one instance; larger ones are logged as digest and statistics
 _SAMPLED = 8_192  # values that mean and deviation of a large tensor are taken over
 _RUN = 64
+_SQUARABLE = 1e150  # squares of smaller values are finite
+_PACK = struct.Struct("<16s4dQ").pack  # as DIGEST
 
 
 class Digests(NamedTuple):
@@ -27,7 +30,7 @@ class Digests(NamedTuple):
 def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
     """Hash and statistics of each instance. The hash tells equal tensors, it proves nothing: SHA-256 would take four
     times as long as all the rest (docs/decisions/0005)."""
-    found = np.zeros(instances, DIGEST)
+    found: list[bytes] = []
     size = len(data) // instances
     whole = memoryview(data)
     for index in range(instances):
@@ -35,8 +38,8 @@ def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
         values = np.frombuffer(part, spec.datatype.dtype)
         if spec.datatype is Datatype.BF16:
             values = (values.astype("<u4") << np.uint32(16)).view("<f4")
-        found[index] = (xxh3_128_digest(part), *_statistics(values))
-    return found.tobytes()
+        found.append(_PACK(xxh3_128_digest(part), *_statistics(values)))
+    return b"".join(found)
 
 
 def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, float, int]:
@@ -57,10 +60,17 @@ def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, f
             return np.nan, np.nan, np.nan, np.nan, missing
         values, least, largest = known, float(known.min()), float(known.max())
     sample = _sample(values).astype("<f8").ravel()
+    if least > -_SQUARABLE and largest < _SQUARABLE:
+        return *_moments(sample), least, largest, missing
     with np.errstate(all="ignore"):  # infinities have no standard deviation; nan says so
-        mean = float(np.add.reduce(sample)) / sample.size
-        sample -= mean
-        return mean, math.sqrt(float(np.add.reduce(sample * sample)) / sample.size), least, largest, missing
+        return *_moments(sample), least, largest, missing
+
+
+def _moments(sample: npt.NDArray[np.float64]) -> tuple[float, float]:
+    mean = float(np.add.reduce(sample)) / sample.size
+    sample -= mean
+    sample *= sample
+    return mean, math.sqrt(float(np.add.reduce(sample)) / sample.size)
 
 
 def _sample(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

@@ -124,7 +124,6 @@ class PredictionLog:
             max_record_bytes=self._limits.max_record_bytes,
             wake_at=self._flush_bytes,
             wake=self._due.set,
-            later=lambda function: asyncio.get_running_loop().call_soon(function),
         )
         self.room: Room | None = None  # where answers have to wait, when the policy says so
         if self._limits.policy in (LossPolicy.BLOCK, LossPolicy.AUDIT):

@@ -2,8 +2,8 @@
 
 Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
 kept column by column, so that a flush has nothing to do but to join. Every other record is kept as a tuple that the
-flush looks at in detail. Of large inputs only the digest is kept, from the next turn of the loop on: a few dozen of
-them would fill the buffer, and the log's thread would fetch them into its cache and fight for the interpreter.
+flush looks at in detail. Of large inputs only the digest is kept, and it is made at once: they are in the cache now, a
+few dozen of them would fill the buffer, and the log's thread would fight for the interpreter.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from gateway.serving.tensor import Datatype, TensorSpec
 _PACK_ROW = PACKED_ROW.pack
 _OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
 _PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
-_CONDENSED_BYTES = 4 << 20  # digested in one turn of the loop, about 80 us a MiB; the rest waits for the next
+_CONDENSED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
 
 
 class Buffering:
@@ -34,7 +34,6 @@ class Buffering:
 
     __slots__ = (
         "closed",
-        "later",
         "max_bytes",
         "max_record_bytes",
         "max_records",
@@ -53,7 +52,6 @@ class Buffering:
         max_record_bytes: int,
         wake_at: int,
         wake: Callable[[], None],
-        later: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.max_bytes = max_bytes
         self.max_records = max_records
@@ -62,7 +60,6 @@ class Buffering:
         self.size_bytes = 0
         self.wake_at = wake_at
         self.wake = wake
-        self.later = later  # runs a function in the next turn of the loop
         self.closed = False
         self.scale = 1.0  # of all rates; below 1 while the buffer or the disk is nearly full
 
@@ -74,10 +71,8 @@ class RecordStream:
         "_base",
         "_below",
         "_buffer",
-        "_condensed",
         "_condenses",
         "_draw",
-        "_due",
         "_first",
         "_input_bytes",
         "_input_count",
@@ -130,8 +125,6 @@ class RecordStream:
         self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
         self._plain = PlainRecords()
         self._condenses = condensable(schema.inputs, redaction)
-        self._condensed = 0  # records whose large inputs have gone
-        self._due = False
         self.follow(sampling)
 
     def follow(self, sampling: Sampling) -> None:
@@ -231,16 +224,17 @@ class RecordStream:
                 plain.rows += rows
             else:
                 size = self._size(request_id, rows, in_shapes, inputs, outputs, wanted)
+                record: Record = (
+                    ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
+                    in_shapes, inputs, outputs, sample_p, kept, size, wanted,
+                )  # fmt: skip
+                if self._condenses and MAX_TENSOR_BYTES < size <= _CONDENSED_BYTES:
+                    record, freed = condensed(record, self._condenses)
+                    size -= freed
                 if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
                     self._refuse(size)
                     return
-                self.records.append(
-                    (ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
-                     in_shapes, inputs, outputs, sample_p, kept, size, wanted)
-                )  # fmt: skip
-                if self._condenses and size > MAX_TENSOR_BYTES and not self._due and buffer.later is not None:
-                    self._due = True
-                    buffer.later(self._condense)
+                self.records.append(record)
             buffer.records += 1
             buffer.size_bytes += size
             if buffer.size_bytes >= buffer.wake_at:
@@ -252,26 +246,9 @@ class RecordStream:
         """The records so far; they are the caller's to write."""
         taken = Taken(self.number, self.schema, self.records, self._plain, self._verdict_below())
         self.records, self._plain = [], PlainRecords()
-        self._condensed = 0
         self._undecided = False
         self._base = None
         return taken
-
-    def _condense(self) -> None:
-        """Of the large inputs of the records that wait, the digests are left."""
-        self._due = False
-        records, buffer = self.records, self._buffer
-        done = 0
-        while self._condensed < len(records):
-            if done >= _CONDENSED_BYTES:
-                self._due = True
-                if buffer.later is not None:
-                    buffer.later(self._condense)
-                return
-            records[self._condensed], freed = condensed(records[self._condensed], self._condenses)
-            buffer.size_bytes -= freed
-            done += freed
-            self._condensed += 1
 
     def _verdict_below(self) -> float | None:
         if not self._undecided:

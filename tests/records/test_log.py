@@ -84,7 +84,7 @@ async def test_a_record_over_the_limit_is_dropped_as_oversize(tmp_path: Path) ->
     log = open_log(tmp_path, limits=LogLimits(max_bytes=1 << 20, max_record_bytes=1 << 20))
     spec = TensorSpec("x", Datatype.UINT8, (-1, -1))
     stream = log.stream("m", "1", "a", (spec,), (), "d")
-    stream.append(NOW_US, "big", 0, "SPLIT", 1, 1, 1, 0, 0, 0, [(1, 2 << 20)], (bytes(2 << 20),), ())
+    stream.append(NOW_US, "big", 0, "SPLIT", 1, 1, 1, 0, 0, 0, [(1, 8 << 20)], (bytes(8 << 20),), ())
     assert dict(log.counts().dropped) == {"oversize": 1}
     await log.close()
 
