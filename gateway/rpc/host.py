@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
 _STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
 _HEADER_BYTES: Final = 64 * 1024
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 512 * 1024
 # Resets and oddities: a burst, then so many in a second. A client whose calls run into their deadlines resets streams
 # as well, so the rate is one that costs a few per cent of a core, not the lowest that works.
 _RESETS: Final = (1000, 200)
