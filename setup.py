@@ -33,6 +33,7 @@ MODULES = [
     "gateway/routing/key.py",
     "gateway/routing/snapshot.py",
     "gateway/routing/source.py",
+    "gateway/rpc/busy_poll.py",
     "gateway/rpc/call.py",
     "gateway/rpc/connection.py",
     "gateway/rpc/deadline.py",

@@ -112,6 +112,8 @@ class Connection:
         self.received_ns = monotonic_ns()
         if self.lifetime.ended:
             return
+        if not self.calls:
+            self.host.busy_poll.read(self.received_ns)
         self.reading = True
         try:
             self.h2.receive_data(self.host.buffer[:nbytes])
@@ -299,6 +301,8 @@ class Connection:
             return
         if events:
             self._handle(events)
+            if not self.calls:
+                self.host.busy_poll.wrote(monotonic_ns())
         if self.backlogged:
             self._measure_backlog()
         if self.writers:

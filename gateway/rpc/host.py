@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ngh2
 
+from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.call import STREAM_SHARE_BYTES
 from gateway.rpc.deadline import DeadlineWheel
 from gateway.rpc.message import ByteBudget
@@ -38,6 +39,7 @@ class Host:
         self.loop = loop
         self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
         self.wheel = DeadlineWheel(loop)
+        self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
         self.budget = ByteBudget(options.max_inflight_bytes)
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.connections: set[Connection] = set()

@@ -19,7 +19,8 @@ class ServerOptions:
            `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
            for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
            connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
-           looked at every `tls_look_s`; what is new in them is for connections that are made then.
+           looked at every `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see
+           `busy_poll`; grpcio has none.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +42,7 @@ class ServerOptions:
     default_deadline_s: float = 30.0
     default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB
+    busy_poll_us: int = 100
     tls: TlsFiles | None = None
     tls_look_s: float = 5.0
 

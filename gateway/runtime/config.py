@@ -72,6 +72,7 @@ class Listen:
     insecure: bool
     max_message_bytes: int
     max_connections: int
+    busy_poll_microseconds: int
 
     @property
     def reachable(self) -> bool:

@@ -208,6 +208,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("tls-client-ca", "tls", "client_ca", maybe_path, None, "PEM authorities of clients, who must show theirs."),
     Option("max-message-bytes", "listen", "max_message_bytes", whole(4096, 2**31 - 1), 64 << 20, "Largest message."),
     Option("max-connections", "listen", "max_connections", whole(1, 1_000_000), 8192, "Connections a worker holds."),
+    Option("busy-poll-microseconds", "listen", "busy_poll_microseconds", whole(0, 10_000), 100,
+           "Stay awake so long for the next call of a client that makes one at a time; 0: never."),
     Option("redis-url", "store", "redis_url", redis_url, "", "Redis >= 7 with the rules; empty: embedded."),
     Option("environment", "store", "environment", label, "default", "Name space of the rules inside Redis."),
     Option("webhook-url", "events", "webhook_url", webhook_url, "", "POST every event there, signed; empty: nowhere."),
