@@ -46,8 +46,8 @@ def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, f
     """Mean and standard deviation, least and largest of the values that are numbers, and how many are not.
 
     Least, largest and the count are exact; mean and deviation are those of at most 8 192 values, in evenly spaced runs
-    of 64: single values would fetch every cache line of the tensor once more. It is as few calls as can be: whenever
-    numpy lets go of the interpreter's lock, the loop and this thread have to be woken in turns.
+    of 64: single values would fetch every cache line of the tensor once more. It is as few calls as can be, for where
+    it runs on the log's thread, the loop and that thread are woken in turns for each of them.
     """
     least, largest = np.nan, np.nan
     if values.size:

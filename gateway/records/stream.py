@@ -45,13 +45,7 @@ class Buffering:
     )
 
     def __init__(
-        self,
-        *,
-        max_bytes: int,
-        max_records: int,
-        max_record_bytes: int,
-        wake_at: int,
-        wake: Callable[[], None],
+        self, *, max_bytes: int, max_records: int, max_record_bytes: int, wake_at: int, wake: Callable[[], None]
     ) -> None:
         self.max_bytes = max_bytes
         self.max_records = max_records
