@@ -10,9 +10,9 @@ import argparse
 from collections.abc import Callable
 from time import perf_counter_ns
 
-from gateway.routing.decide import decide
-from gateway.routing.document import parse
-from gateway.routing.snapshot import Snapshot, propose
+from gateway.routing.decision.decide import decide
+from gateway.routing.decision.snapshot import Snapshot, propose
+from gateway.routing.document.document import parse
 
 _RUNS = 40
 _USERS = 1024

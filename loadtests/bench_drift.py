@@ -19,13 +19,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from gateway.drift.building import build_profile
 from gateway.drift.profile_files import ProfileFiles
-from gateway.records import parquet
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.log import LogLimits, PredictionLog
+from gateway.drift.statistics.building import build_profile
+from gateway.records.lake import parquet
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.runtime.compaction import ledgers
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 ROUNDS = 3
 MODEL = "bench"

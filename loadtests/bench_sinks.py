@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 
 from confluent_kafka import Producer
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.outbox import Outbox
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.outbox import Outbox
+from gateway.records.lake.stored_rows import stored_rows
 from gateway.records.sinks.kafka import KafkaSink
 from gateway.records.sinks.redis_stream import RedisSink
 from gateway.records.sinks.sink import Sink
 from gateway.records.sinks.target import parse_targets
-from gateway.records.stored_rows import stored_rows
 from loadtests.bench_drift import Load, write
 
 ROUNDS = 3

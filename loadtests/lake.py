@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gateway.records import parquet
-from gateway.records.label_table import FEEDBACK
+from gateway.records.lake import parquet
+from gateway.records.lake.label_table import FEEDBACK
 
 MODEL = "synthetic"
 NUMBERS, WHOLE, TEXTS = 16, 2, 2

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 
 OPSET = 17
 IR_VERSION = 8

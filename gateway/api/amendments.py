@@ -7,11 +7,11 @@ from gateway.api.readiness import check_versions
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
-from gateway.routing.amendment import Amendment, flip, kill, pin, promote, unkill, weigh
-from gateway.routing.control import ApplyResult
-from gateway.routing.document import RouteDocument
-from gateway.routing.editor import Editor
-from gateway.routing.strategy import Pinned
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.strategy import Pinned
+from gateway.routing.store.amendment import Amendment, flip, kill, pin, promote, unkill, weigh
+from gateway.routing.store.editor import Editor
+from gateway.routing.store.route_control import ApplyResult
 from gateway.serving.catalog import Catalog
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from gateway.api.wire import Raw
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.call import Buffer
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 
 MAX_TENSORS = 256
 

@@ -4,8 +4,8 @@ from gateway.api.route_messages import apply_message, change_of, read_document, 
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
-from gateway.routing.draft import Draft
-from gateway.routing.review import Review
+from gateway.routing.store.review import Review
+from gateway.routing.store.route_draft import Draft
 
 
 class Drafting(ControlServicer):

@@ -10,7 +10,7 @@ from gateway.api.contents import TYPED_FIELDS
 from gateway.api.wire import Raw
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.call import Array
-from gateway.serving.tensor import BY_NAME, Datatype
+from gateway.tensor import BY_NAME, Datatype
 
 _LENGTH = Struct("<I")
 

@@ -15,7 +15,7 @@ from gateway.api.wire import varint
 from gateway.errors import ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.call import Array, Buffer, Call, arrays_of
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 
 _ID_TAG = b"\x1a"  # field 3, length-delimited
 _RAW_TAG = b"\x32"  # field 6, length-delimited

@@ -13,18 +13,18 @@ from typing import ClassVar, Protocol, cast
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
-from gateway.api.overdue import Overdue
+from gateway.api.feedback_token import Stamp, Tokens
 from gateway.api.parameters import NONE, Value, read_request, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
+from gateway.api.stale_calls import Overdue
 from gateway.api.template import Query, Templates, decode_query
 from gateway.api.wire import Raw, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.source import METHODS
+from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.call import Call
 from gateway.serving.engine import Engine
-from gateway.serving.token import Stamp, Tokens
 from gateway.serving.version import Version
 
 logger = logging.getLogger(__name__)

@@ -5,23 +5,23 @@ import random
 from pathlib import Path
 from time import time
 
+from gateway.api.described_request import Given, Parameter
 from gateway.api.naming import check_request_id
 from gateway.api.route_messages import flow_messages, named, read_document, row_message
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, UnknownRoute
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
-from gateway.records.lookup import Search, find, newest
-from gateway.routing.control import Control
-from gateway.routing.decision import Decision
-from gateway.routing.document import RouteDocument
-from gateway.routing.explain import Explanation, explain
-from gateway.routing.given import Given, Parameter
-from gateway.routing.replay import Logged, replay
-from gateway.routing.route import Route
-from gateway.routing.simulate import Simulation, hashing, simulate_buckets, simulate_keys
-from gateway.routing.snapshot import Snapshot
-from gateway.routing.source import METHODS
-from gateway.routing.table import BUCKETS
+from gateway.records.worker.lookup import Search, find, newest
+from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.explanation import Explanation, explain
+from gateway.routing.decision.record_replay import Logged, replay
+from gateway.routing.decision.route import Route
+from gateway.routing.decision.simulate import Simulation, hashing, simulate_buckets, simulate_keys
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.source import METHODS
+from gateway.routing.store.route_control import Control
 from gateway.serving.catalog import Catalog
 
 MAX_KEYS = 100_000

@@ -2,20 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable
 
-from gateway.api import metadata, repository, settings, statistics
+from gateway.api import model_metadata, repository_extension, settings, statistics_extension
 from gateway.api.exchange import Exchanges
 from gateway.api.extensions import server_metadata
+from gateway.api.feedback_token import Tokens
+from gateway.api.infer_stream import MAX_IN_FLIGHT, StreamContext, Streams
 from gateway.api.naming import shown
-from gateway.api.repository import Repository
-from gateway.api.statistics import Counts
-from gateway.api.stream import MAX_IN_FLIGHT, StreamContext, Streams
+from gateway.api.repository_extension import Repository
+from gateway.api.statistics_extension import Counts
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
 from gateway.rpc.handler import CallbackContext, by_callback
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
-from gateway.serving.token import Tokens
 
 _SHARED_MEMORY = "shared memory is not supported: send the data in the message"
 
@@ -73,37 +73,37 @@ class InferenceService(GRPCInferenceServiceServicer):
         return server_metadata()
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: object) -> pb.ModelReadyResponse:
-        return metadata.model_ready(self._catalog, request)
+        return model_metadata.model_ready(self._catalog, request)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: object) -> pb.ModelMetadataResponse:
-        return metadata.model_metadata(self._catalog, request)
+        return model_metadata.model_metadata(self._catalog, request)
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: object) -> pb.ModelConfigResponse:
-        return metadata.model_config(self._catalog, request)
+        return model_metadata.model_config(self._catalog, request)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: object) -> pb.ModelStatisticsResponse:
-        return await statistics.model_statistics(self._catalog, self._counts, request)
+        return await statistics_extension.model_statistics(self._catalog, self._counts, request)
 
     # ---- repository ----
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: object) -> pb.RepositoryIndexResponse:
-        return repository.index(self._catalog, request)
+        return repository_extension.index(self._catalog, request)
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: object
     ) -> pb.RepositoryModelLoadResponse:
-        return await repository.load(self._repository, request)
+        return await repository_extension.load(self._repository, request)
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: object
     ) -> pb.RepositoryModelUnloadResponse:
-        return await repository.unload(self._repository, request)
+        return await repository_extension.unload(self._repository, request)
 
     # ---- settings ----
 
     async def TraceSetting(self, request: pb.TraceSettingRequest, context: object) -> pb.TraceSettingResponse:
         if request.model_name:
-            metadata.find(self._catalog, request.model_name, "")
+            model_metadata.find(self._catalog, request.model_name, "")
         return settings.trace_settings(request)
 
     async def LogSettings(self, request: pb.LogSettingsRequest, context: object) -> pb.LogSettingsResponse:

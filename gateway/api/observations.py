@@ -17,11 +17,11 @@ from gateway.api.route_messages import (
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
-from gateway.routing.audit import audit
-from gateway.routing.change import Entry
-from gateway.routing.control import Control
-from gateway.routing.history import Revision, readable
-from gateway.routing.watch import Happening, Settled, StoreAway, WorkerSeen, watch
+from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.change import Entry
+from gateway.routing.store.history import Revision, readable
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.watch import Happening, Settled, StoreAway, WorkerSeen, watch
 
 MAX_WATCHERS = 8  # each holds one of the connections that this worker has to the store
 MAX_BACKLOG = 1000

@@ -8,11 +8,11 @@ from gateway.api.route_messages import flow_messages, named, read_document, revi
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlServicer
-from gateway.routing.control import Control
-from gateway.routing.difference import Difference
-from gateway.routing.document import RouteDocument
-from gateway.routing.flow import moved, reversioned
-from gateway.routing.plan import compare, plan
+from gateway.routing.decision.flow import moved, reversioned
+from gateway.routing.document.difference import Difference
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_plan import compare, plan
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
 

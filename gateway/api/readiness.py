@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.errors import FailedPrecondition
 from gateway.pb import control_pb2 as pb
-from gateway.routing.document import RouteDocument
+from gateway.routing.document.document import RouteDocument
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
 from gateway.serving.version import State

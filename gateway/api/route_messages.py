@@ -5,16 +5,16 @@ from typing import Literal, Protocol
 
 from gateway.errors import Code, InvalidArgument
 from gateway.pb import control_pb2 as pb
-from gateway.records.tail import Row
-from gateway.routing.change import Change, Entry, Replicas
-from gateway.routing.control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
-from gateway.routing.document import RouteDocument, parse
-from gateway.routing.flow import Flow
-from gateway.routing.history import Revision
-from gateway.routing.notation import read_json
-from gateway.routing.route import Route
-from gateway.routing.store_reply import Applied
-from gateway.routing.worker_status import WorkerStatus
+from gateway.records.worker.tail import Row
+from gateway.routing.decision.flow import Flow
+from gateway.routing.decision.route import Route
+from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.document.notation import read_json
+from gateway.routing.store.change import Change, Entry, Replicas
+from gateway.routing.store.history import Revision
+from gateway.routing.store.route_control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
+from gateway.routing.store.store_reply import Applied
+from gateway.routing.store.worker_status import WorkerStatus
 
 DOCUMENT_LIMIT_BYTES = 1 << 20
 

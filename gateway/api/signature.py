@@ -11,8 +11,8 @@ from typing import NamedTuple
 from gateway.api.naming import shown
 from gateway.errors import InvalidArgument
 from gateway.serving.model_config import ModelConfig
-from gateway.serving.tensor import Datatype, TensorSpec
 from gateway.serving.version import Version
+from gateway.tensor import Datatype, TensorSpec
 
 MAX_RANK = 16
 MAX_BYTES = 1 << 40  # far beyond any message; keeps a zero dimension from hiding an absurd one

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.change import (
+from gateway.cli.applied_change import (
     COLUMNS,
     DryRun,
     ExpectRevision,
@@ -19,8 +19,8 @@ from gateway.cli.change import (
 from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.cli.output import Format, Value, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2, control_pb2_grpc
 
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.change import change_by_me, complain, kept_by, replicas_value, wait_for
+from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
-from gateway.cli.options import DEFAULT_SERVER, Output, Server, Timeout
 from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server, Timeout
 from gateway.pb import control_pb2
 
 

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.errors import InvalidArgument
-from gateway.routing.notation import parse_yaml
+from gateway.routing.document.notation import parse_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 File = Annotated[

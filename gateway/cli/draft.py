@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.change import applied_value, change_by_me, complain, took, wait_for
+from gateway.cli.applied_change import applied_value, change_by_me, complain, took, wait_for
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Propose routes, and approve those of others.")

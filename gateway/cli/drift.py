@@ -13,15 +13,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.options import DEFAULT_DATA_DIR, DataDir, Model
 from gateway.cli.output import Format, say, show
+from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Model
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # loaded by the command that needs them
-    from gateway.drift.gathering import Question, Tell
-    from gateway.drift.lake import Lake, Selection
-    from gateway.drift.reference import Reference
-    from gateway.drift.report import Report
+    from gateway.drift.report.gathering import Question, Tell
+    from gateway.drift.report.lake_reader import Lake, Selection
+    from gateway.drift.report.reference import Reference
+    from gateway.drift.report.report import Report
 
 app = typer.Typer(no_args_is_help=True, help="Compare what is asked and answered with a reference.")
 _SHOWN = 20
@@ -70,9 +70,9 @@ def report(
     now_us = -(-int(time()) // 60) * 60_000_000  # rows are counted by the minute
     try:
         with analysis():
-            from gateway.drift.gathering import Question, gather
-            from gateway.drift.lake import Lake, Selection
-            from gateway.drift.span import parse_length_us, parse_span
+            from gateway.drift.report.gathering import Question, gather
+            from gateway.drift.report.lake_reader import Lake, Selection
+            from gateway.drift.report.span import parse_length_us, parse_span
         question = Question(
             Selection(model, parse_span(window, now_us=now_us), _names(versions), _names(arms), where),
             seed=seed,
@@ -106,17 +106,17 @@ def _reference(
     """
     from numpy.random import default_rng
 
-    from gateway.drift.answers import find_outputs
-    from gateway.drift.outcome import read_labelled
     from gateway.drift.profile_files import ProfileFiles
-    from gateway.drift.reference import (
+    from gateway.drift.report.outcome import read_labelled
+    from gateway.drift.report.reference import (
         Reference,
         feature_names,
         reference_file,
         reference_selection,
         reference_window,
     )
-    from gateway.drift.span import is_span, parse_span
+    from gateway.drift.report.span import is_span, parse_span
+    from gateway.drift.statistics.answers import find_outputs
 
     selection, now_us = question.selection, question.generated_us
     files = ProfileFiles(data_dir)
@@ -173,13 +173,13 @@ def _write(found: "Report", out: Path | None, json_out: Path | None) -> None:
         json_out.write_text(found.to_json(), encoding="utf-8")
     if out is not None:
         with analysis():
-            from gateway.drift.page import render
+            from gateway.drift.report.page import render
         out.write_text(render(found), encoding="utf-8")
 
 
 def _show(found: "Report", out: Path | None) -> None:
     with analysis():
-        from gateway.drift.page import headlines, number, said
+        from gateway.drift.report.page import headlines, number, said
     rows = [
         (
             feature.state.name, feature.name, said(feature), number(feature.verdict.value),

@@ -19,8 +19,8 @@ def lake_record(data_dir: Path, model: str, request_id: str) -> control_pb2.LogR
     if not directory.is_dir():
         raise Failure(Exit.REFUSED, f"no prediction log at {directory}: name the gateway's own with --data-dir")
     with analysis():
-        from gateway.drift.lake import Lake
-        from gateway.drift.lake_sql import text
+        from gateway.drift.report.lake_reader import Lake
+        from gateway.drift.report.lake_sql import text
     sql = (
         f"SELECT *, epoch_us(ts) AS ts_us FROM predictions WHERE request_id = {text(request_id)} AND NOT is_shadow "
         "ORDER BY ts DESC LIMIT 1"

@@ -9,8 +9,8 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.options import DEFAULT_SERVER, Output, Server
 from gateway.cli.output import Format, moment
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Read the prediction log.")

@@ -9,8 +9,8 @@ import typer
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import DEFAULT_SERVER, Model, Output, Server
 from gateway.cli.output import Format, Value, moment, say, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
 
 ABSENT = "-"

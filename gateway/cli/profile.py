@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from gateway.cli.baseline import baseline_of_columns, with_logged_labels
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.profile_labels import baseline_of_columns, with_logged_labels
+from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.errors import GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
-    from gateway.drift.baseline import Baseline
-    from gateway.drift.column import Column
-    from gateway.drift.profile import FeatureProfile, Profile
+    from gateway.drift.statistics.baseline import Baseline
+    from gateway.drift.statistics.column import Column
+    from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 
 app = typer.Typer(no_args_is_help=True, help="Build and read reference profiles, which drift is measured against.")
 Version = Annotated[str, typer.Option("--version", help="The version that the profile is of.")]
@@ -162,12 +162,12 @@ def show_profile(
 def _from_window(model: str, version: str, window: str, where: str, data_dir: Path) -> "Profile":
     """The profile of the version's rows in that window; features keep the names that an older profile gives them."""
     with analysis():
-        from gateway.drift.lake import Lake, Selection
-        from gateway.drift.reference import feature_names, reference_window
+        from gateway.drift.report.lake_reader import Lake, Selection
+        from gateway.drift.report.reference import feature_names, reference_window
     from numpy.random import default_rng
 
     from gateway.drift.profile_files import ProfileFiles
-    from gateway.drift.span import parse_span
+    from gateway.drift.report.span import parse_span
 
     span = parse_span(window, now_us=int(time() * 1e6))
     files = ProfileFiles(data_dir)
@@ -237,7 +237,7 @@ def _read(
 
 
 def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], source: str) -> "Profile":
-    from gateway.drift.building import build_profile
+    from gateway.drift.statistics.building import build_profile
 
     return build_profile(
         model,
@@ -259,7 +259,7 @@ def _saved(profile: "Profile", data_dir: Path) -> "Profile":
 
 
 def _show_profile(profile: "Profile", output: Format) -> None:
-    from gateway.drift.verdict import Rule, least_rows
+    from gateway.drift.statistics.verdict import Rule, least_rows
 
     rule = Rule()
     value: dict[str, Value] = {

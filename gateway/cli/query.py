@@ -14,8 +14,8 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.options import DEFAULT_DATA_DIR, DataDir
 from gateway.cli.output import Format, Value, say, show
+from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir
 from gateway.errors import GatewayError, InvalidArgument
 
 _TABLE_ROWS = 1000
@@ -43,7 +43,7 @@ def query(
     """
     text = sys.stdin.read() if sql == "-" else sql
     with analysis():
-        from gateway.drift.lake import Lake
+        from gateway.drift.report.lake_reader import Lake
     try:
         with Lake(data_dir / "log" / "lake") as lake:
             answer = lake.query(text, model=model)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from gateway.cli.client import connected
 from gateway.cli.exits import Exit, Failure
-from gateway.drift.column import Column
+from gateway.drift.statistics.column import Column
 from gateway.drift.training import Tensor
 from gateway.pb import inference_pb2, inference_pb2_grpc
-from gateway.serving.tensor import BY_NAME, Datatype
+from gateway.tensor import BY_NAME, Datatype
 
 _ROWS = 64  # in one request, where the model has no limit of its own
 _TIMEOUT_S = 60.0

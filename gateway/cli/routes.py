@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.applied_change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
 from gateway.cli.apply import apply
-from gateway.cli.change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
 from gateway.cli.client import control
-from gateway.cli.options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.plan import diff, show_revision
+from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Read and change the routes: which version of a model answers.")

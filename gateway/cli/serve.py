@@ -10,8 +10,8 @@ import typer
 import gateway
 from gateway.cli.client import control
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import Output
 from gateway.cli.output import Format, Value, show
+from gateway.cli.shared_options import Output
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2
 from gateway.runtime.config import load

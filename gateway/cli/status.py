@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from gateway.cli.client import control
-from gateway.cli.options import DEFAULT_SERVER, Output, Server
 from gateway.cli.output import Format, Value, console, line, moment, show, table
 from gateway.cli.routes import arms_text
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "COMMITTED")

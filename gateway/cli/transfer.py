@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 import yaml
 
+from gateway.cli.applied_change import DryRun
 from gateway.cli.apply import apply
-from gateway.cli.change import DryRun
 from gateway.cli.client import control
 from gateway.cli.documents import File
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.cli.output import Format, say
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 
 READABLE_BYTES = 1 << 20

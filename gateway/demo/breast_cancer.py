@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.demo.recipe import Held, Recipe, Trained
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 _MEASURES = 30
 _HELD_OUT = 190

@@ -4,7 +4,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from gateway.demo.recipe import Recipe, Trained
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 
 OPSET = 17
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.demo.recipe import DemoUnavailable, Held, Recipe, Trained
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 _FILES = ("flight_delays_reference.csv.gz", "flight_delays.csv.gz")
 _LATE_MINUTES = 15

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from gateway.demo.conversion import convert
 from gateway.demo.recipe import Arrays, Held, Recipe
 from gateway.serving.session import Session
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 
 MAX_BATCH_SIZE = 256
 _TYPES = {Datatype.FP32: "TYPE_FP32", Datatype.INT64: "TYPE_INT64", Datatype.BYTES: "TYPE_STRING"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.serving.tensor import TensorSpec
+from gateway.tensor import TensorSpec
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.parse import quote, unquote
 
-from gateway.drift.profile import Profile
+from gateway.drift.statistics.reference_profile import Profile
 from gateway.errors import InvalidArgument, NotFound
 
 FOLDER = "profiles"

@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.answers import find_outputs, sql_kind
-from gateway.drift.bins import number_text
-from gateway.drift.column import Column, as_column
+from gateway.drift import arrow_columns
+from gateway.drift.statistics.answers import find_outputs, sql_kind
+from gateway.drift.statistics.bins import number_text
+from gateway.drift.statistics.column import Column, as_column
 from gateway.errors import InvalidArgument
-from gateway.records import arrow_columns
 
 MAX_FLAT: Final = 512  # widest tensor that the log spreads into one column per feature
 Columns = dict[str, Column]

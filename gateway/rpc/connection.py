@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import ngh2
 from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, WindowUpdated
 
-from gateway.rpc.admission import Rejection, admit
-from gateway.rpc.call import ANSWERED, GONE, OPEN, Call
+from gateway.rpc.callback_call import CallbackCall
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.lifetime import Lifetime
 from gateway.rpc.method import Method
-from gateway.rpc.stream import TaskCall
-from gateway.rpc.tls import auth_context
-from gateway.rpc.unary import CallbackCall
+from gateway.rpc.peer_identity import auth_context
+from gateway.rpc.request_head import Rejection, admit
+from gateway.rpc.server_call import ANSWERED, GONE, OPEN, Call
+from gateway.rpc.task_call import TaskCall
 
 if TYPE_CHECKING:
-    from gateway.rpc.host import Host
+    from gateway.rpc.server_state import Host
 
 _WRITE_BYTES = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 _QUEUED_BYTES = 256 * 1024  # in the socket's buffer before ngh2 is asked for no more

@@ -15,7 +15,7 @@ from gateway.rpc.identity import Identity, Material
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import ServerOptions
-from gateway.rpc.status import Status, status_of
+from gateway.rpc.status_codes import Status, status_of
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import grpc
 
 from gateway.rpc.handler import EOF
 from gateway.rpc.method import Method
-from gateway.rpc.status import Status, status_of
+from gateway.rpc.status_codes import Status, status_of
 
 
 class Channel(Protocol):

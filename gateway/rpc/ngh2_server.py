@@ -9,10 +9,10 @@ from typing import Final
 
 from gateway.rpc.connection import Wire
 from gateway.rpc.handler import GenericHandler, RpcHandler
-from gateway.rpc.host import Host
 from gateway.rpc.identity import Identity
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
+from gateway.rpc.server_state import Host
 
 _log = logging.getLogger(__name__)
 

@@ -4,15 +4,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.drift.assessment import Schedule
-from gateway.drift.monitor import Monitor
-from gateway.drift.performance_monitor import PerformanceMonitor
+from gateway.drift.online.assessment import Schedule
+from gateway.drift.online.monitor import Monitor
+from gateway.drift.online.performance_monitor import PerformanceMonitor
+from gateway.drift.online.tally_store import TallyStore
 from gateway.drift.profile_files import ProfileFiles
-from gateway.drift.tally_store import TallyStore
-from gateway.records import compactor
-from gateway.records.compactor import CompactorConfig
-from gateway.records.manifest import Manifest
-from gateway.records.observer import Ledger, Observer
+from gateway.records.lake import compactor
+from gateway.records.lake.compactor import CompactorConfig
+from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.observer import Ledger, Observer
 
 _DAYS = 2  # of the manifest; as far back as the compactor itself looks for segments that are done
 

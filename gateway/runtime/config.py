@@ -17,7 +17,8 @@ import yaml
 
 from gateway.errors import InvalidArgument
 from gateway.records.sinks.target import KAFKA_INSTALL, S3_INSTALL, parse_targets
-from gateway.routing.store_address import parse_address
+from gateway.routing.store.store_address import parse_address
+from gateway.runtime.cpu_quota import cpu_quota
 from gateway.runtime.options import (
     CONFIG_OPTION,
     ENVIRONMENT_PREFIX,
@@ -33,7 +34,6 @@ from gateway.runtime.protection import Tls, check_protection, exposure
 from gateway.runtime.redaction_config import KEY_VARIABLE as REDACTION_KEY
 from gateway.runtime.redaction_config import SECTION as REDACTION
 from gateway.runtime.redaction_config import RedactionConfig, parse_redaction
-from gateway.serving.quota import cpu_quota
 from gateway.telemetry.webhooks import secret_bytes
 
 # A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from grpc_health.v1 import health_pb2_grpc
 
-from gateway.api.control import ControlService
+from gateway.api.control_service import ControlService
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
 from gateway.api.reflection import add_reflection

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from gateway.records.log import LogLimits
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import InputMode
-from gateway.records.room import LossPolicy
-from gateway.records.sampling import Sampling
-from gateway.routing.log_policy import LogPolicy
-from gateway.routing.snapshot import Snapshot
-from gateway.routing.table import BUCKETS
+from gateway.records.worker.back_pressure import LossPolicy
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import InputMode
+from gateway.records.worker.sampling import Sampling
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.log_policy import LogPolicy
 from gateway.runtime.config import Log
 from gateway.runtime.redaction_config import RedactionConfig
 

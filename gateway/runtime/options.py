@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from gateway.errors import InvalidArgument
 from gateway.records.sinks.target import parse_targets
-from gateway.routing.store_address import FORMS, parse_address
+from gateway.routing.store.store_address import FORMS, parse_address
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 DRIFT_WINDOWS_S: Final = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import InvalidArgument
-from gateway.records.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import Action, InputMode, Rule
 from gateway.runtime.options import ENVIRONMENT_PREFIX
 
 SECTION: Final = "redaction"

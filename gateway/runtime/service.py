@@ -9,7 +9,7 @@ from time import time
 
 from gateway.runtime.backoff import Timing
 from gateway.runtime.child import Settings
-from gateway.runtime.process import ChildProcess
+from gateway.runtime.child_process import ChildProcess
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from gateway.errors import GatewayError
 from gateway.records.sinks.target import parse_targets
-from gateway.routing.store_keys import StoreKeys
+from gateway.routing.store.store_keys import StoreKeys
 from gateway.runtime import valkey
 from gateway.runtime.backoff import Timing
 from gateway.runtime.banner import banner
@@ -48,7 +48,7 @@ def _module(name: str) -> tuple[str, ...]:
 
 def _tethered(name: str) -> tuple[str, ...]:
     """A module that knows nothing of supervisors, run so that it dies with this one."""
-    return (*_module("gateway.runtime.tethered"), str(os.getpid()), name)
+    return (*_module("gateway.runtime.orphan_guard"), str(os.getpid()), name)
 
 
 def _for_compactor(settings: Settings) -> str:
@@ -82,9 +82,9 @@ class Programs:
     """The commands of the children."""
 
     worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
-    control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control"))
+    control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control_process"))
     compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.runtime.compaction"))
-    sinks: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.sinks.process"))
+    sinks: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.sinks.sinks_process"))
     valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
 
 

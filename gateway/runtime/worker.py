@@ -16,26 +16,28 @@ from typing import Final
 
 import uvloop
 
-from gateway.api.control import ControlService, check_versions
-from gateway.api.feedback import Desk
+from gateway.api.control_service import ControlService, check_versions
+from gateway.api.feedback_intake import Desk
+from gateway.api.feedback_token import Tokens, load_key
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
 from gateway.errors import FailedPrecondition, GatewayError
-from gateway.records.feedback import FeedbackLog
-from gateway.records.log import PredictionLog
-from gateway.records.sampling import Sampling
-from gateway.routing.acknowledger import Acknowledger
-from gateway.routing.control import Control
-from gateway.routing.document import RouteDocument
-from gateway.routing.feed import Feed
-from gateway.routing.redis_store import RedisStore
-from gateway.routing.route import Route
-from gateway.routing.snapshot import Snapshot
-from gateway.routing.store_keys import StoreKeys
-from gateway.routing.worker_status import WorkerStatus
+from gateway.records.worker.feedback_log import FeedbackLog
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.sampling import Sampling
+from gateway.routing.decision.route import Route
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.acknowledger import Acknowledger
+from gateway.routing.store.feed import Feed
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.store_keys import StoreKeys
+from gateway.routing.store.worker_status import WorkerStatus
 from gateway.rpc.server import Server
 from gateway.runtime.build import is_compiled
 from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of, samplings
@@ -46,9 +48,7 @@ from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
-from gateway.serving.quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.serving.repository import Repository
-from gateway.serving.token import Tokens, load_key
 from gateway.serving.version import State
 from gateway.telemetry.counters import Counters
 from loaders.filesystem import FilesystemLoader

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from enum import Enum
 
-from gateway.routing.safeguard import Breaker
+from gateway.routing.document.safeguard import Breaker
 
 
 class State(Enum):

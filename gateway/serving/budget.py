@@ -1,6 +1,6 @@
 """How many requests of a route may leave their arm: a share of those of the last seconds."""
 
-from gateway.routing.table import BUCKETS
+from gateway.routing.document.bucket import BUCKETS
 
 SLOT_NS = 1_000_000_000
 SLOTS = 10

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import GatewayError
-from gateway.serving.tensor import TensorSpec
+from gateway.tensor import TensorSpec
 
 if TYPE_CHECKING:
-    from gateway.routing.decision import Decision
+    from gateway.routing.decision.decision import Decision
     from gateway.serving.batch import Batch
     from gateway.serving.engine import Arm
     from gateway.serving.version import Version

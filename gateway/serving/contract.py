@@ -10,7 +10,7 @@ from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"

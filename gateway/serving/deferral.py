@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.records.sampling import Kept
+from gateway.records.worker.sampling import Kept
 
 
 class Deferral:

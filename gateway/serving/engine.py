@@ -14,19 +14,20 @@ from time import monotonic_ns, time_ns
 from typing import Protocol
 
 from gateway.errors import Cancelled, Code, GatewayError, Internal
-from gateway.records.log import PredictionLog
-from gateway.records.room import Room
-from gateway.records.stream import RecordStream
-from gateway.routing.decide import decide
-from gateway.routing.decision import Attributes, Decision
-from gateway.routing.snapshot import Snapshot
+from gateway.records.worker.back_pressure import Room
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.record_stream import RecordStream
+from gateway.routing.decision.decide import decide
+from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
 from gateway.serving.call import Call
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import Attempt, Fallbacks
-from gateway.serving.shadow import Shadows
+from gateway.serving.mirroring import Shadows
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters, Series
 

@@ -24,10 +24,10 @@ from gateway.errors import (
     Unavailable,
     VersionNotReady,
 )
-from gateway.routing.decision import Decision
-from gateway.routing.safeguard import BREAKER_OPEN, Fallback
-from gateway.routing.snapshot import Snapshot
-from gateway.routing.strategy import HOLDOUT
+from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.safeguard import BREAKER_OPEN, Fallback
+from gateway.routing.document.strategy import HOLDOUT
 from gateway.serving.breaker import CircuitBreaker, State, Verdict
 from gateway.serving.budget import Budget
 from gateway.serving.call import Call

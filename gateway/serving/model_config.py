@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import InvalidArgument
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 # Rows that may run together where the configuration does not say. Triton's default is 4; a run of 256 rows of a small
 # model costs about as much as the fixed part of a few runs, and a batch never waits to fill up.

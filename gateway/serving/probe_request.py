@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import Policy
-from gateway.serving.tensor import BY_NAME, Datatype, TensorSpec
 from gateway.serving.verification import ModelFacts
+from gateway.tensor import BY_NAME, Datatype, TensorSpec
 from loaders.loader import FileEntry, LocalVersion
 
 # Part of every cache key: a result of an older form is never read.

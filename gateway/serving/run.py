@@ -7,8 +7,8 @@ import numpy as np
 
 from gateway.serving.call import Array, Buffer, Call
 from gateway.serving.session import Session, Termination
-from gateway.serving.tensor import TensorSpec
 from gateway.serving.version import Version
+from gateway.tensor import TensorSpec
 
 
 class Run:

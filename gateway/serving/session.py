@@ -12,7 +12,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from gateway.errors import FailedPrecondition, Internal, InvalidArgument
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 Array = npt.NDArray[np.generic]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from gateway.serving.tensor import TensorSpec
 from gateway.serving.version import Version
+from gateway.tensor import TensorSpec
 
 
 def same_contract(first: Version, second: Version) -> bool:

@@ -17,8 +17,8 @@ from onnx import AttributeProto, TensorProto
 
 from gateway.serving.model_policy import InvalidModel, Policy, shown
 from gateway.serving.model_walk import check_texts, messages
-from gateway.serving.tensor import Datatype, TensorSpec
 from gateway.serving.weights import Weights
+from gateway.tensor import Datatype, TensorSpec
 from loaders.errors import LoaderError
 from loaders.loader import LocalVersion
 

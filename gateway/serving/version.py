@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import GatewayError, Unavailable, UnknownVersion, VersionNotReady
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session
-from gateway.serving.tensor import TensorSpec
+from gateway.tensor import TensorSpec
 
 if TYPE_CHECKING:
     from gateway.serving.batch import Batcher

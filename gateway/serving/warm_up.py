@@ -22,7 +22,7 @@ from gateway.errors import GatewayError
 from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import InvalidModel, shown
 from gateway.serving.session import RunFailed, Session
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 Array = npt.NDArray[np.generic]
 Feed = Mapping[str, Array]

@@ -13,8 +13,8 @@ from gateway.errors import Code
 from gateway.telemetry import names
 from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS
 from gateway.telemetry.published import Samples
-from gateway.telemetry.statistics import VersionStatistics, statistics
 from gateway.telemetry.sums import Tree, branch, whole, wholes
+from gateway.telemetry.version_statistics import VersionStatistics, statistics
 
 # Triton's reasons of a failed request, by our codes; what is not here is OTHER.
 _FAILURE_REASONS: Mapping[Code, str] = {

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
-from gateway.rpc.status import STATUS
+from gateway.rpc.status_codes import STATUS
 from gateway.telemetry.sums import branch
 from tests.api.stand import Stand
 

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from onnx import helper
 
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests import models
 from tests.api.operated import Operated, operated
 from tests.api.stand import Stand, standing

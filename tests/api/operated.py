@@ -9,21 +9,21 @@ from uuid import uuid4
 
 import grpc.aio
 
-from gateway.api.control import ControlService, check_versions
-from gateway.api.feedback import Desk
+from gateway.api.control_service import ControlService, check_versions
+from gateway.api.feedback_intake import Desk
+from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
-from gateway.records.feedback import FeedbackLog
-from gateway.routing.control import Control
-from gateway.routing.document import RouteDocument
-from gateway.routing.feed import Feed
-from gateway.routing.redis_store import RedisStore
-from gateway.routing.route import Route
-from gateway.routing.snapshot import Snapshot
+from gateway.records.worker.feedback_log import FeedbackLog
+from gateway.routing.decision.route import Route
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.feed import Feed
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.route_control import Control
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
 from gateway.serving.registry import VersionStatus
-from gateway.serving.token import KEY_BYTES, Tokens
 from tests import models
 from tests.api.stand import Stand, standing
 from tests.valkey import Valkey

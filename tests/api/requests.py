@@ -9,7 +9,7 @@ import numpy.typing as npt
 from gateway.api.signature import Signature
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.model_config import ModelConfig
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 Shape = Sequence[int]
 

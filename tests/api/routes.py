@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.routing.document import RouteDocument, parse
+from gateway.routing.document.document import RouteDocument, parse
 
 ARMS = {"stable": {"version": "1"}, "canary": {"version": "2"}}
 STEPS = [{"weight": "1%"}, {"weight": "5%"}, {"weight": "25%"}]

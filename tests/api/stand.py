@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
+from gateway.api.feedback_token import Tokens
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
 from gateway.api.reflection import add_reflection
@@ -18,8 +19,8 @@ from gateway.pb.inference_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
 )
-from gateway.records.log import LogLimits, PredictionLog
-from gateway.routing.snapshot import Snapshot
+from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.routing.decision.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
@@ -30,7 +31,6 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import Repository
-from gateway.serving.token import Tokens
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from loaders.filesystem import FilesystemLoader

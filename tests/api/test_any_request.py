@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests.api.calls import is_well, plain
 from tests.api.stand import Stand
 

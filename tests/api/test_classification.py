@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.api.classification import classify
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 
 def test_the_highest_values_come_first_with_index_and_label() -> None:

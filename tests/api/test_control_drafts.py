@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 
 from gateway.pb import control_pb2 as pb
-from gateway.routing.document import RouteDocument
+from gateway.routing.document.document import RouteDocument
 from tests.api.operated import Operated
 from tests.api.routes import ab, blue_green, route
 

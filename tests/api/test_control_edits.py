@@ -11,7 +11,7 @@ import pytest
 
 from gateway.pb import control_pb2 as pb
 from gateway.pb import inference_pb2
-from gateway.routing.document import RouteDocument
+from gateway.routing.document.document import RouteDocument
 from tests.api.operated import BY, WAIT, Operated
 from tests.api.routes import ab, blue_green, canary, pinned, route
 

@@ -9,7 +9,7 @@ from gateway.api.decode import Decoded, decode, read_header
 from gateway.api.signature import Signature
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 from tests.api.requests import one, raw_request, rows_of_four, signature, typed_request
 
 FP32 = Datatype.FP32

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.api.element import first_element
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests.api.requests import raw_request, typed_request
 
 

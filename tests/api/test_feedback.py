@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.api.feedback import AHEAD_US, MAX_ITEMS
+from gateway.api.feedback_intake import AHEAD_US, MAX_ITEMS
+from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.pb import control_pb2 as pb
-from gateway.records.label import request_hash
-from gateway.records.reading import read
-from gateway.records.segment import entries
-from gateway.serving.token import KEY_BYTES, Tokens
+from gateway.records.worker.label import request_hash
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import entries
 from tests.api.operated import TOKENS, Operated
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.document import parse
-from gateway.routing.route import propose
-from gateway.serving.tensor import Datatype
+from gateway.routing.decision.route import propose
+from gateway.routing.document.document import parse
+from gateway.tensor import Datatype
 from tests.api.calls import good, is_well
 from tests.api.conftest import ECHOED, NUMBERS
 from tests.api.requests import floats

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.pb import inference_pb2 as pb
-from gateway.records.log import LogLimits
-from gateway.records.room import LossPolicy
+from gateway.records.worker.back_pressure import LossPolicy
+from gateway.records.worker.prediction_log import LogLimits
 from tests import models
 from tests.api.stand import Stand, standing
 from tests.records.traffic import balanced

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.document import parse
-from gateway.routing.route import propose
-from gateway.serving.token import KEY_BYTES, Tokens
+from gateway.routing.decision.route import propose
+from gateway.routing.document.document import parse
 from tests import models
 from tests.api.stand import Stand, standing
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.snapshot import propose
+from gateway.routing.decision.snapshot import propose
 from tests.api.conftest import fill_small
 from tests.api.routes import ab
 from tests.api.stand import Stand, standing

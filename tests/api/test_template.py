@@ -9,7 +9,7 @@ from gateway.api.decode import decode, read_header
 from gateway.api.template import FORGET_AFTER, MAX_MODELS, MAX_TEMPLATES, Query, Templates, decode_query
 from gateway.api.wire import LARGE_BYTES, parse
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 from tests.api.requests import raw_request, rows_of_four, signature
 
 CONTRACT = rows_of_four(1 << 20)

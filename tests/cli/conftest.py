@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
-from gateway.routing.document import RouteDocument
+from gateway.routing.document.document import RouteDocument
 from tests.api.operated import Operated, operated
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.notation import parse_yaml
+from gateway.routing.document.notation import parse_yaml
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("*.yaml"))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.feedback import moment_us
-from gateway.records.label import Label
-from gateway.records.reading import read
-from gateway.records.segment import entries
+from gateway.records.worker.label import Label
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import entries
 from tests.api.operated import TOKENS
 from tests.cli.conftest import Shell
 

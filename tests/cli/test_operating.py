@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from gateway.cli.change import change_value, took
+from gateway.cli.applied_change import change_value, took
 from gateway.pb import control_pb2
-from gateway.routing.document import parse
+from gateway.routing.document.document import parse
 from tests.api.routes import ab, blue_green, canary, pinned, route
 from tests.cli.conftest import Shell
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.notation import parse_yaml
+from gateway.routing.document.notation import parse_yaml
 from gateway.runtime.options import OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests import models
 from tests.api.stand import Stand, standing
 

@@ -12,8 +12,8 @@ from gateway.demo.__main__ import RECIPES, main
 from gateway.demo.publication import config
 from gateway.demo.recipe import DemoUnavailable
 from gateway.serving.session import Session
-from gateway.serving.tensor import Datatype
 from gateway.serving.verification import verify
+from gateway.tensor import Datatype
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 

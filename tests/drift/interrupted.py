@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from gateway.records.segment import entries
+from gateway.records.worker.segment import entries
 from tests.drift.logged import after, watched
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.performance_monitor import PerformanceMonitor
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.label import Label, request_hash
-from gateway.records.log import PredictionLog
-from gateway.records.retention import RetentionLimits
-from gateway.records.sampling import Sampling
+from gateway.drift.online.performance_monitor import PerformanceMonitor
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.label import Label, request_hash
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.sampling import Sampling
 from gateway.runtime.compaction import observers
 from gateway.telemetry.published import published
 from tests.drift.lakes import spec_of, tensor_of

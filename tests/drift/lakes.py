@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records import parquet
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.label import Label, request_hash
-from gateway.records.label_table import FEEDBACK, label_tables
-from gateway.records.log import PredictionLog
-from gateway.records.redaction import Redaction
-from gateway.records.retention import RetentionLimits
-from gateway.records.sampling import Sampling
-from gateway.records.segment import Segment
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.lake import parquet
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.label import Label, request_hash
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.sampling import Sampling
+from gateway.records.worker.segment import Segment
+from gateway.tensor import Datatype, TensorSpec
 
 Array = npt.NDArray[Any]
 DAY_US = 86_400_000_000

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.building import build_profile
-from gateway.drift.monitor import Monitor
-from gateway.drift.profile import Profile
+from gateway.drift.online.monitor import Monitor
 from gateway.drift.profile_files import ProfileFiles
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.stream import RecordStream
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.reference_profile import Profile
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.record_stream import RecordStream
 from gateway.runtime.compaction import ledgers
 from tests.records.traffic import LABEL, SCORES, X, open_log
 

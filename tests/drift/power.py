@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift import statistics
-from gateway.drift.column import as_column
-from gateway.drift.profile import FeatureProfile, Profile
-from gateway.drift.significance import chi2_test
-from gateway.drift.verdict import Rule, State, Verdict, confirm, judge
+from gateway.drift.statistics import distance as statistics
+from gateway.drift.statistics.column import as_column
+from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
+from gateway.drift.statistics.significance import chi2_test
+from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge
 from tests.drift.reference_data import census, rows
 from tests.drift.test_proof import census_features, profile_of
 

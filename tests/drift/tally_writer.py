@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.drift.counting import Arm
-from gateway.drift.tally_store import Book, Part, Subject, TallyStore
-from gateway.drift.windows import Layout, Tally
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
+from gateway.drift.online.windows import Layout, Tally
 
 SUBJECTS = (Subject("m", "version/1"), Subject("m", "version/2"))
 LAYOUT = Layout("1", ())

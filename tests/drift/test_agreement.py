@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift.agreement import Agreement, Answers, compare
-from gateway.drift.verdict import State
+from gateway.drift.statistics.agreement import Agreement, Answers, compare
+from gateway.drift.statistics.verdict import State
 
 answers = st.dictionaries(
     st.tuples(st.integers(0, 20), st.integers(0, 2)), st.tuples(st.integers(-1, 3), st.floats(0, 1)), max_size=40

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from gateway.drift.answers import Answers, Labelled, Task, find_outputs, labelled_columns, sql_kind
-from gateway.drift.baseline import Baseline, baseline_json, build_baseline, read_baseline
-from gateway.drift.building import build_profile
-from gateway.drift.column import as_column
-from gateway.drift.performance import Metric, compare, differ, measure, regressed
-from gateway.drift.profile import Profile
-from gateway.drift.rating import rate
+from gateway.drift.statistics.answers import Answers, Labelled, Task, find_outputs, labelled_columns, sql_kind
+from gateway.drift.statistics.baseline import Baseline, baseline_json, build_baseline, read_baseline
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.column import as_column
+from gateway.drift.statistics.performance import Metric, compare, differ, measure, regressed
+from gateway.drift.statistics.rating import rate
+from gateway.drift.statistics.reference_profile import Profile
+from gateway.drift.statistics.verdict import State
 from gateway.drift.training import answer_columns
-from gateway.drift.verdict import State
 from gateway.errors import InvalidArgument
 
 Floats = npt.NDArray[np.float64]

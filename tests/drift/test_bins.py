@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gateway.drift.bins import NumericBins, build_categories, build_numeric, number_text
-from gateway.drift.column import Column, as_column
-from gateway.drift.profile import Calibration, EmbeddingProfile, FeatureProfile, Kind, Profile
-from gateway.drift.statistics import debiased_psi
+from gateway.drift.statistics.bins import NumericBins, build_categories, build_numeric, number_text
+from gateway.drift.statistics.column import Column, as_column
+from gateway.drift.statistics.distance import debiased_psi
+from gateway.drift.statistics.reference_profile import Calibration, EmbeddingProfile, FeatureProfile, Kind, Profile
 from gateway.errors import InvalidArgument
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from gateway.drift.cbpe import Calibrator, calibrate, estimate, estimate_accuracy
+from gateway.drift.statistics.cbpe import Calibrator, calibrate, estimate, estimate_accuracy
 
 
 def flip(rng: np.random.Generator, chances: np.ndarray) -> np.ndarray:

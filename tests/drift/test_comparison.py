@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gateway.drift.comparison import mcnemar, paired_loss, reward_gap, spearman, split_test
+from gateway.drift.statistics.version_comparison import mcnemar, paired_loss, reward_gap, spearman, split_test
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=6), st.data())

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.building import build_feature, build_profile
-from gateway.drift.counting import Arm, Rows, count
+from gateway.drift.online.counting import Arm, Rows, count
+from gateway.drift.online.windows import WEIGHT_ONE, Layout, means
 from gateway.drift.profile_files import ProfileFiles
-from gateway.drift.windows import WEIGHT_ONE, Layout, means
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, InputMode, Rule
-from gateway.records.sampling import Sampling
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.drift.statistics.building import build_feature, build_profile
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.sampling import Sampling
+from gateway.tensor import Datatype, TensorSpec
 from tests.drift.logged import BEGIN_S, HOUR_S, save_profile, watched
 from tests.records.traffic import LABEL, SCORES, X, open_log
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift.cusum import Cusum, accumulate, standardised_means, standardised_shares
+from gateway.drift.statistics.cusum import Cusum, accumulate, standardised_means, standardised_shares
 
 NILE = (
     "1120 1160 963 1210 1160 1160 813 1230 1370 1140 995 935 1110 994 1020 960 1180 799 958 1140 1100 1210 1150 1250 "

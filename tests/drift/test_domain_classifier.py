@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from gateway.drift.domain_classifier import Feature, Separation, auc_interval, logistic, separate
-from gateway.drift.performance import auc
-from gateway.drift.stretches import Rows
+from gateway.drift.statistics.domain_classifier import Feature, Separation, auc_interval, logistic, separate
+from gateway.drift.statistics.performance import auc
+from gateway.drift.statistics.time_blocks import Rows
 
 
 def alone(names: list[str]) -> list[Feature]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.assessment import ArmAssessment, Schedule, assess_version
-from gateway.drift.building import build_profile
+from gateway.drift.online.assessment import ArmAssessment, Schedule, assess_version
+from gateway.drift.online.tally_store import Subject
 from gateway.drift.profile_files import ProfileFiles
-from gateway.drift.tally_store import Subject
-from gateway.drift.verdict import Rule, State
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.verdict import Rule, State
+from gateway.tensor import Datatype, TensorSpec
 from tests.drift.logged import watched
 from tests.drift.reference_data import FLIGHT_FEATURES, Table, days, flights, rows
 from tests.records.traffic import SCORES, open_log

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
-from gateway.drift.isotonic import rising
+from gateway.drift.statistics.isotonic import rising
 
 VALUES = st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 1000)), max_size=60)
 

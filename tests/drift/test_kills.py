@@ -11,8 +11,8 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from gateway.drift.tally_store import Subject
-from gateway.drift.windows import WEIGHT_ONE
+from gateway.drift.online.tally_store import Subject
+from gateway.drift.online.windows import WEIGHT_ONE
 from tests.drift.logged import config, save_profile, watched
 from tests.records.kill_loop import kill_after, read_until, stop_compactor
 from tests.records.traffic import lake_rows

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.lake import Lake, Selection
-from gateway.drift.span import Span
+from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.span import Span
 from gateway.errors import InvalidArgument, Unavailable
-from gateway.records.sampling import Sampling
+from gateway.records.worker.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
 ROWS = 600

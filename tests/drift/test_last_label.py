@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.lake import Lake
-from gateway.records import parquet
-from gateway.records.label import Label
-from gateway.records.label_table import FEEDBACK, label_tables
-from gateway.records.segment import Segment
+from gateway.drift.report.lake_reader import Lake
+from gateway.records.lake import parquet
+from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.worker.label import Label
+from gateway.records.worker.segment import Segment
 
 T_US = 1_800_000_000_000_000
 SEGMENT = Segment("gw", "w0.feedback", "ab" * 16, 0)

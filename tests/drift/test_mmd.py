@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from gateway.drift.mmd import Mmd, median_width, mmd, own_windows, squared_distances
-from gateway.drift.stretches import Rows
+from gateway.drift.statistics.mmd import Mmd, median_width, mmd, own_windows, squared_distances
+from gateway.drift.statistics.time_blocks import Rows
 
 
 def by_definition(left: np.ndarray, right: np.ndarray, sigma: float) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.drift.profile import Profile
-from gateway.drift.tally_store import Subject
-from gateway.drift.windows import WEIGHT_ONE
+from gateway.drift.online.tally_store import Subject
+from gateway.drift.online.windows import WEIGHT_ONE
+from gateway.drift.statistics.reference_profile import Profile
 from gateway.telemetry.published import published
 from tests.drift.logged import BEGIN_S, HOUR_S, after, log_rows, save_profile, watched
 from tests.records.traffic import LABEL, SCORES, X, open_log

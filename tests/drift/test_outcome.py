@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.answers import (
+from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.outcome import read_labelled
+from gateway.drift.report.span import Span
+from gateway.drift.statistics.answers import (
     Labelled,
     Outputs,
     Task,
@@ -14,10 +17,7 @@ from gateway.drift.answers import (
     reference_curve,
     sampled_answers,
 )
-from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import read_labelled
-from gateway.drift.performance import measure
-from gateway.drift.span import Span
+from gateway.drift.statistics.performance import measure
 from gateway.errors import InvalidArgument
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
-from gateway.drift.performance import Metric, classified, compare, delay_quantiles, measure, regressed
+from gateway.drift.statistics.performance import Metric, classified, compare, delay_quantiles, measure, regressed
 
 
 def by_name(found: tuple[Metric, ...]) -> dict[str, Metric]:

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
-from gateway.drift.answers import find_outputs, labelled_columns, sql_kind
-from gateway.drift.baseline import build_baseline
-from gateway.drift.building import build_profile
-from gateway.drift.column import Column
 from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.statistics.answers import find_outputs, labelled_columns, sql_kind
+from gateway.drift.statistics.baseline import build_baseline
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.column import Column
 from gateway.drift.training import answer_columns
-from gateway.records.sampling import Sampling
+from gateway.records.worker.sampling import Sampling
 from tests.drift.labelled import (
     BEGIN_US,
     DAY_US,

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.drift.answers import Answers, Labelled, Task
-from gateway.drift.baseline import Baseline, build_baseline
-from gateway.drift.counting import Arm
-from gateway.drift.performance_assessment import assess_arm
-from gateway.drift.performance_sample import NO_TEXT, Rows, row_type
-from gateway.drift.verdict import State
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.performance_assessment import assess_arm
+from gateway.drift.online.performance_sample import NO_TEXT, Rows, row_type
+from gateway.drift.statistics.answers import Answers, Labelled, Task
+from gateway.drift.statistics.baseline import Baseline, build_baseline
+from gateway.drift.statistics.verdict import State
 from tests.drift.reference_data import census, folder
 
 Floats = npt.NDArray[np.float64]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.counting import Arm
-from gateway.drift.performance_sample import (
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.performance_sample import (
     KEPT_US,
     LABEL,
     MAX_ARMS,

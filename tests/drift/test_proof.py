@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.drift.building import build_profile
-from gateway.drift.column import Column, as_column
-from gateway.drift.profile import Profile
-from gateway.drift.verdict import Rule, State, Verdict, confirm, judge
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.column import Column, as_column
+from gateway.drift.statistics.reference_profile import Profile
+from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge
 from tests.drift.reference_data import FLIGHT_FEATURES, Table, census, days, flights, rows
 
 RULE = Rule()

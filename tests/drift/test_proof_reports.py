@@ -11,15 +11,15 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gateway.drift.answers import find_outputs
-from gateway.drift.gathering import Question, gather
-from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import read_labelled
-from gateway.drift.page import render
-from gateway.drift.reference import reference_window
-from gateway.drift.report import Report
-from gateway.drift.span import Span
-from gateway.drift.verdict import State
+from gateway.drift.report.gathering import Question, gather
+from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.outcome import read_labelled
+from gateway.drift.report.page import render
+from gateway.drift.report.reference import reference_window
+from gateway.drift.report.report import Report
+from gateway.drift.report.span import Span
+from gateway.drift.statistics.answers import find_outputs
+from gateway.drift.statistics.verdict import State
 from tests.drift.lakes import START_US, lake_of, write_labels, write_rows
 from tests.drift.shifted_data import california_housing, seattle_weather
 

@@ -3,9 +3,9 @@
 import json
 from collections import Counter
 
-from gateway.drift.assessment import ArmAssessment
-from gateway.drift.counting import Arm
-from gateway.drift.publication import (
+from gateway.drift.online.assessment import ArmAssessment
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.drift_publication import (
     MAX_ARMS,
     MAX_FEATURES,
     MAX_SAMPLES,
@@ -15,7 +15,7 @@ from gateway.drift.publication import (
     samples,
     window_text,
 )
-from gateway.drift.verdict import Evidence, State, Verdict
+from gateway.drift.statistics.verdict import Evidence, State, Verdict
 
 HEALTH = Health(1.0, 5, {"disk": 2}, 1, 0)
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.answers import find_outputs
-from gateway.drift.gathering import Question, gather
-from gateway.drift.lake import Lake, Selection
-from gateway.drift.outcome import read_labelled
-from gateway.drift.page import render
-from gateway.drift.reference import Reference, reference_file, reference_selection, reference_window
-from gateway.drift.report import FeatureReport, Report
-from gateway.drift.span import Span
-from gateway.drift.verdict import State
+from gateway.drift.report.gathering import Question, gather
+from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.outcome import read_labelled
+from gateway.drift.report.page import render
+from gateway.drift.report.reference import Reference, reference_file, reference_selection, reference_window
+from gateway.drift.report.report import FeatureReport, Report
+from gateway.drift.report.span import Span
+from gateway.drift.statistics.answers import find_outputs
+from gateway.drift.statistics.verdict import State
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, Rule
-from gateway.records.sampling import Sampling
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
 DAY_ROWS, DAYS = 800, 10

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from gateway.drift import significance
+from gateway.drift.statistics import significance
 
 
 @settings(max_examples=300, deadline=None)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift.span import DAY_US, Span, is_span, moment_text, parse_span
+from gateway.drift.report.span import DAY_US, Span, is_span, moment_text, parse_span
 from gateway.errors import InvalidArgument
 
 NOV_1 = 1_793_491_200_000_000  # 2026-11-01

@@ -6,8 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.drift.split import BUCKETS, SplitVerdict, bucket_feature, confirm_split, judge_split, narrow_counts
-from gateway.drift.verdict import State
+from gateway.drift.statistics.split import (
+    BUCKETS,
+    SplitVerdict,
+    bucket_feature,
+    confirm_split,
+    judge_split,
+    narrow_counts,
+)
+from gateway.drift.statistics.verdict import State
 
 OK, WARN, CRIT, LITTLE = State.OK, State.WARN, State.CRIT, State.INSUFFICIENT
 

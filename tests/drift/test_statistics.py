@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from gateway.drift import statistics
-from gateway.drift.statistics import Counts, Floats
+from gateway.drift.statistics import distance as statistics
+from gateway.drift.statistics.distance import Counts, Floats
 
 counts = st.integers(2, 30).flatmap(
     lambda bins: st.tuples(

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift import survey
-from gateway.drift.building import build_feature
-from gateway.drift.lake import Census, Lake, Selection
-from gateway.drift.span import DAY_US, Span
-from gateway.drift.survey import cut, slices
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, Rule
+from gateway.drift.report import survey
+from gateway.drift.report.lake_reader import Census, Lake, Selection
+from gateway.drift.report.span import DAY_US, Span
+from gateway.drift.report.survey import cut, slices
+from gateway.drift.statistics.building import build_feature
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, Rule
 from tests.drift.lakes import START_US, lake_of, write_rows
 
 MINUTE_US = 60_000_000

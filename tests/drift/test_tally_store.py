@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.building import build_feature
-from gateway.drift.counting import Arm
-from gateway.drift.tally_store import Book, Part, Subject, TallyStore
-from gateway.drift.windows import DAY_S, HOUR_S, MINUTE_S, WEIGHT_ONE, Layout, Series, Tally, window_counts
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
+from gateway.drift.online.windows import DAY_S, HOUR_S, MINUTE_S, WEIGHT_ONE, Layout, Series, Tally, window_counts
+from gateway.drift.statistics.building import build_feature
 from tests.drift.tally_writer import ARM, LAYOUT, SUBJECTS, one_row, recovered, rows
 
 FEATURE = build_feature("x", "f.x", np.arange(1000.0))

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.drift.building import build_profile
-from gateway.drift.profile import Profile
 from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.training import Tensor, match, output_columns, read_file, read_vectors
 from gateway.errors import InvalidArgument, NotFound
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift.building import build_embedding, build_feature
-from gateway.drift.column import Column, as_column
-from gateway.drift.domain_classifier import Feature
-from gateway.drift.stretches import Rows, cut_stretches
-from gateway.drift.vectors import compare_embedding, compare_rows, encode
-from gateway.drift.verdict import State
+from gateway.drift.report.vectors import compare_embedding, compare_rows, encode
+from gateway.drift.statistics.building import build_embedding, build_feature
+from gateway.drift.statistics.column import Column, as_column
+from gateway.drift.statistics.domain_classifier import Feature
+from gateway.drift.statistics.time_blocks import Rows, cut_stretches
+from gateway.drift.statistics.verdict import State
 
 
 def test_numbers_are_deviations_categories_are_indicators_and_what_is_missing_shows() -> None:

@@ -7,12 +7,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gateway.drift.bins import CategoryBins
-from gateway.drift.building import build_embedding, build_feature, build_profile
-from gateway.drift.calibration import calibrate
-from gateway.drift.column import as_column
-from gateway.drift.profile import FeatureProfile, Kind, Profile
-from gateway.drift.verdict import Evidence, Rule, State, Verdict, confirm, judge, least_rows
+from gateway.drift.statistics.bins import CategoryBins
+from gateway.drift.statistics.building import build_embedding, build_feature, build_profile
+from gateway.drift.statistics.calibration import calibrate
+from gateway.drift.statistics.column import as_column
+from gateway.drift.statistics.reference_profile import FeatureProfile, Kind, Profile
+from gateway.drift.statistics.verdict import Evidence, Rule, State, Verdict, confirm, judge, least_rows
 from gateway.errors import InvalidArgument
 
 RULE = Rule()

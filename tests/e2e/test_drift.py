@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.drift.profile import Profile
 from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.statistics.reference_profile import Profile
 from tests.e2e.calls import infer
 from tests.e2e.conftest import Demo, connect
 from tests.e2e.product import Product, command, until

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.routing.store_script import library
+from gateway.routing.store.store_script import library
 from tests.e2e.product import Product, until
 from tests.routing.live import admin_of
 from tests.routing.test_store_security import published

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests import models
 from tests.e2e.calls import stub
 from tests.e2e.conftest import connect

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.segment import entries
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.segment import entries
 
 if __name__ == "__main__":
     log, lake, parts = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

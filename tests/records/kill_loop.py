@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from gateway.records.compactor import CompactorConfig
-from gateway.records.merging import MergeLimits
+from gateway.records.lake.compactor import CompactorConfig
+from gateway.records.lake.merging import MergeLimits
 from tests.records.traffic import lake_ids
 
 
@@ -56,7 +56,7 @@ def start_compactor(log: Path, lake: Path) -> "subprocess.Popen[str]":
     merging = MergeLimits(quiet_s=-1e10)  # also hours that are not over
     config = CompactorConfig(str(log), str(lake), interval_s=0.02, retention_interval_s=0.05, merging=merging)
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.compactor 3>&1 1>&2"],
+        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.lake.compactor 3>&1 1>&2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,8 +7,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from gateway.records.feedback import FeedbackLimits
-from gateway.records.wal import Durability, SegmentLimits
+from gateway.records.worker.feedback_log import FeedbackLimits
+from gateway.records.worker.wal import Durability, SegmentLimits
 from tests.records.labels import label, open_labels
 
 

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 
-from gateway.records.feedback import FeedbackLimits, FeedbackLog
-from gateway.records.label import Label, request_hash
+from gateway.records.worker.feedback_log import FeedbackLimits, FeedbackLog
+from gateway.records.worker.label import Label, request_hash
 from tests.records.traffic import NOW_US
 
 

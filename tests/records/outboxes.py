@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.records.compactor import Compactor, CompactorConfig
+from gateway.records.lake.compactor import Compactor, CompactorConfig
 from tests.records.labels import label, open_labels
 from tests.records.traffic import append, open_log, open_stream
 

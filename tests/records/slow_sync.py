@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from gateway.records.feedback import FeedbackLog
-from gateway.records.log import LogLimits
-from gateway.records.wal import Durability, SegmentLimits
+from gateway.records.worker.feedback_log import FeedbackLog
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.wal import Durability, SegmentLimits
 from tests.records.labels import label, open_labels
 from tests.records.traffic import append, open_log, open_stream
 

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from gateway.records.accounts import Accounts
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.retention import RetentionLimits
-from gateway.records.segment import SEALED, entries
+from gateway.records.lake.accounts import Accounts
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.segment import SEALED, entries
 from gateway.telemetry.published import published
 from tests.records.labels import label, lake_labels, open_labels
 from tests.records.traffic import append, lake_ids, open_log, open_stream

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.frame import Frame, Kind, scan
-from gateway.records.manifest import Manifest
-from gateway.records.retention import RetentionLimits, lake_files
-from gateway.records.segment import OPEN, SEALED, Segment, entries
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.retention import RetentionLimits, lake_files
+from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.segment import OPEN, SEALED, Segment, entries
+from gateway.tensor import Datatype, TensorSpec
 from tests.records import kill_loop
 from tests.records.traffic import NOW_US, append, compactor, lake_ids, lake_rows, open_log, open_stream
 
@@ -310,7 +310,7 @@ async def test_the_process_ends_in_order_on_sigterm_and_without_a_supervisor(tmp
 
 def _run_until_sigterm(folder: Path) -> None:
     config = CompactorConfig(str(folder / "wal"), str(folder / "lake"), interval_s=0.02)
-    command = [sys.executable, "-m", "gateway.records.compactor"]
+    command = [sys.executable, "-m", "gateway.records.lake.compactor"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdin is not None
     process.stdin.write(config.to_json() + "\n")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway.records.log import LogLimits, PredictionLog
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, Rule
-from gateway.records.stream import RecordStream
+from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.records.worker.record_stream import RecordStream
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, Rule
 from gateway.serving.call import Buffer
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, balanced, compactor, lake_rows, open_log
 
 IMAGE = TensorSpec("image", Datatype.FP32, (-1, 3, 128, 128))

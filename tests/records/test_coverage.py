@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.coverage import EARLY_US, MAX_ROWS, WINDOW_US, Coverage, ModelSample, row_keys
-from gateway.records.label import request_hash
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.coverage import EARLY_US, MAX_ROWS, WINDOW_US, Coverage, ModelSample, row_keys
+from gateway.records.worker.label import request_hash
 from gateway.telemetry.published import published
 from tests.records.labels import label, open_labels
 from tests.records.traffic import NOW_US, append, open_log, open_stream

@@ -15,11 +15,11 @@ from tempfile import mkdtemp
 
 import pytest
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.log import LogLimits
-from gateway.records.reading import read
-from gateway.records.retention import RetentionLimits
-from gateway.records.segment import OPEN, SEALED, SUSPECT, entries
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import OPEN, SEALED, SUSPECT, entries
 from tests.records import kill_loop
 from tests.records.traffic import append, balanced, compactor, lake_ids, open_log, open_stream
 
@@ -227,7 +227,7 @@ def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_ar
         pytest.skip("strace may not trace here")
     script = (
         "import asyncio, sys; from pathlib import Path\n"
-        "from gateway.records.log import LogLimits; from gateway.records.wal import *\n"
+        "from gateway.records.worker.prediction_log import LogLimits; from gateway.records.worker.wal import *\n"
         "from tests.records.traffic import *\n"
         "async def go():\n"
         "    log = open_log(Path(sys.argv[1]), limits=LogLimits(segment=SegmentLimits(durability=Durability.ALWAYS)))\n"

@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.errors import ResourceExhausted, Unavailable
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.feedback import FeedbackLimits
-from gateway.records.frame import Frame, Kind, scan
-from gateway.records.label import Label, decode_labels, encode_labels, request_hash
-from gateway.records.manifest import Manifest
-from gateway.records.reading import read
-from gateway.records.retention import RetentionLimits
-from gateway.records.segment import OPEN, SEALED, entries
-from gateway.records.wal import SegmentLimits
-from gateway.serving.token import KEY_BYTES, Tokens
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.feedback_log import FeedbackLimits
+from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.label import Label, decode_labels, encode_labels, request_hash
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import OPEN, SEALED, entries
+from gateway.records.worker.wal import SegmentLimits
 from tests.records import kill_loop
 from tests.records.labels import label, lake_labels, open_labels
 from tests.records.traffic import NOW_US, append, compactor, lake_rows, open_log, open_stream

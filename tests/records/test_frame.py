@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.records.frame import HEAD, Damage, Frame, frame, scan
+from gateway.records.worker.frame import HEAD, Damage, Frame, frame, scan
 
 SEED = 77
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.records.log import LogLimits, PredictionLog
-from gateway.records.reading import read
-from gateway.records.sampling import Sampling
-from gateway.records.segment import OPEN, SEALED, entries
-from gateway.records.wal import Durability, SegmentLimits, reason
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.records.worker.reading import read
+from gateway.records.worker.sampling import Sampling
+from gateway.records.worker.segment import OPEN, SEALED, entries
+from gateway.records.worker.wal import Durability, SegmentLimits, reason
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, append, balanced, compactor, lake_rows, open_log, open_stream
 
 

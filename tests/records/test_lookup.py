@@ -3,7 +3,7 @@
 from pathlib import Path
 from time import time_ns
 
-from gateway.records.lookup import find, newest
+from gateway.records.worker.lookup import find, newest
 from tests.records.traffic import NOW_US, append, open_log, open_stream
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.records.log import LogLimits
-from gateway.records.room import LossPolicy
-from gateway.records.sampling import LEAST_SCALE, disk_scale, relieved
+from gateway.records.worker.back_pressure import LossPolicy
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.sampling import LEAST_SCALE, disk_scale, relieved
 from tests.records.traffic import append, balanced, compactor, lake_rows, open_log, open_stream
 
 

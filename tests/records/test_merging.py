@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.drift.lake import Lake
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.manifest import Manifest
-from gateway.records.merging import Job, MergeLimits, Merger, jobs, pending_names
-from gateway.records.outbox import Outbox
-from gateway.records.retention import RetentionLimits, StoredFile
-from gateway.records.segment import entries
+from gateway.drift.report.lake_reader import Lake
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.merging import Job, MergeLimits, Merger, jobs, pending_names
+from gateway.records.lake.outbox import Outbox
+from gateway.records.lake.retention import RetentionLimits, StoredFile
+from gateway.records.worker.segment import entries
 from tests.records.traffic import NOW_US, append, lake_ids, lake_rows, open_log, open_stream
 
 LATER_S = NOW_US / 1e6 + 7200.0

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.records.outbox import Outbox
-from gateway.records.parquet import Published
-from gateway.records.sinks.keeping import Keeping
-from gateway.records.stored_rows import Unreadable, stored_rows
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.lake.keeping import Keeping
+from gateway.records.lake.outbox import Outbox
+from gateway.records.lake.parquet import Published
+from gateway.records.lake.stored_rows import Unreadable, stored_rows
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.outboxes import compact, fill
 from tests.records.traffic import NOW_US, append, lake_rows, open_log, open_stream
 

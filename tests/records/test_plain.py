@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.records.block import encode
-from gateway.records.plain import encode_plain
-from gateway.records.reading import decode
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, Rule
-from gateway.records.sampling import Sampling
-from gateway.records.schema import StreamSchema
-from gateway.records.stream import Buffering, RecordStream
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.block import encode
+from gateway.records.worker.fast_path import encode_plain
+from gateway.records.worker.reading import decode
+from gateway.records.worker.record_stream import Buffering, RecordStream
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.sampling import Sampling
+from gateway.records.worker.stream_schema import StreamSchema
+from gateway.tensor import Datatype, TensorSpec
 
 X = TensorSpec("x", Datatype.FP32, (-1, 4))
 K = TensorSpec("k", Datatype.INT16, (-1,))

@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.records.frame import Frame, Kind, scan
-from gateway.records.reading import read
-from gateway.records.schema import StreamSchema
-from gateway.records.segment import SEALED, Segment, entries
-from gateway.records.wal import Chunk, SegmentLimits, WalWriter
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import SEALED, Segment, entries
+from gateway.records.worker.stream_schema import StreamSchema
+from gateway.records.worker.wal import Chunk, SegmentLimits, WalWriter
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.labels import label, lake_labels, open_labels
 from tests.records.traffic import NOW_US, append, compactor, lake_ids, lake_rows, open_log, open_stream
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.records.redaction import Redaction
-from gateway.records.redaction_rule import Action, InputMode, Rule
-from gateway.records.tail import tail
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.tail import tail
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, compactor, lake_rows, open_log
 
 AGE = TensorSpec("age", Datatype.FP32, (-1, 3))

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.records.reading import Block, read
-from gateway.records.schema import is_batched, is_flat, width
-from gateway.records.segment import entries
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.reading import Block, read
+from gateway.records.worker.segment import entries
+from gateway.records.worker.stream_schema import is_batched, is_flat, width
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, balanced, compactor, lake_rows, open_log
 
 Array = npt.NDArray[np.generic]

@@ -17,10 +17,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from gateway.records.outbox import Outbox
+from gateway.records.lake.keeping import Keeping
+from gateway.records.lake.outbox import Outbox
 from gateway.records.sinks.courier import Courier
 from gateway.records.sinks.kafka import KafkaSink
-from gateway.records.sinks.keeping import Keeping
 from gateway.records.sinks.redis_stream import RedisSink
 from gateway.records.sinks.s3 import S3Sink
 from gateway.records.sinks.sink import Sink, SinkError

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from gateway.records.outbox import Outbox
-from gateway.records.sinks.process import SinksConfig
+from gateway.records.lake.outbox import Outbox
+from gateway.records.sinks.sinks_process import SinksConfig
 from gateway.telemetry.published import published
 from tests.records.outboxes import compact, fill
 from tests.records.traffic import append, lake_ids, open_log, open_stream
@@ -29,7 +29,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 def start(folder: Path, *urls: str) -> "subprocess.Popen[str]":
     config = SinksConfig(str(folder / "lake"), ",".join(urls), "{gw:default}:epoch", str(folder / "published"), 0.05)
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.sinks.process 3>&1 1>&2"],
+        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.sinks.sinks_process 3>&1 1>&2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

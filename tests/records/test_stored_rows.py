@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.records.stored_rows import json_rows
+from gateway.records.lake.stored_rows import json_rows
 
 NUMBERS = st.one_of(st.none(), st.floats(width=32), st.sampled_from([0.0, 1.5]))
 WORDS = st.one_of(st.none(), st.sampled_from(["", "AA", "100 %", "%b %s", 'a"b,c', "ü\n", "[1,2]"]))

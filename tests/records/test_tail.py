@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gateway.records.log import LogLimits
-from gateway.records.tail import Row, Tailer, tail
-from gateway.records.wal import SegmentLimits
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.tail import Row, Tailer, tail
+from gateway.records.worker.wal import SegmentLimits
+from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, append, compactor, open_log, open_stream
 
 
@@ -139,7 +139,7 @@ async def test_a_frame_still_being_written_waits_and_a_damaged_one_is_passed_ove
 
 
 def test_a_worker_never_loads_pyarrow() -> None:
-    modules = "gateway.records.log, gateway.records.tail, gateway.records.redaction"
+    modules = "gateway.records.worker.prediction_log, gateway.records.worker.tail, gateway.records.worker.redaction"
     script = f"import sys, {modules}; print(sorted(name for name in sys.modules if 'pyarrow' in name))"
     found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"

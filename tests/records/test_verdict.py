@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.records.redaction import Redaction
-from gateway.records.sampling import UNDECIDED_IN, Kept, Sampling
-from gateway.records.stream import Buffering, RecordStream
-from gateway.records.verdict import decided
+from gateway.records.worker.record_stream import Buffering, RecordStream
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.sampling import UNDECIDED_IN, Kept, Sampling
+from gateway.records.worker.score_filter import decided
 from tests.records.test_plain import SCHEMA
 from tests.records.traffic import NOW_US, X, balanced, compactor, lake_rows, open_log, open_stream
 

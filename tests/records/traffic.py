@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from gateway.records.compactor import Compactor, CompactorConfig
-from gateway.records.log import LogCounts, LogLimits, PredictionLog
-from gateway.records.redaction import Redaction
-from gateway.records.sampling import Sampling
-from gateway.records.stream import RecordStream
+from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.prediction_log import LogCounts, LogLimits, PredictionLog
+from gateway.records.worker.record_stream import RecordStream
+from gateway.records.worker.redaction import Redaction
+from gateway.records.worker.sampling import Sampling
 from gateway.serving.call import Buffer
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 X = TensorSpec("x", Datatype.FP32, (-1, 4))
 LABEL = TensorSpec("label", Datatype.INT64, (-1,))

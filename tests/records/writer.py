@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.records.log import LogLimits
-from gateway.records.wal import SegmentLimits
+from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.wal import SegmentLimits
 from tests.records.traffic import append, open_log, open_stream
 
 

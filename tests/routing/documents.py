@@ -9,13 +9,13 @@ import pytest
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
-from gateway.routing.decide import decide
-from gateway.routing.decision import Decision
-from gateway.routing.document import RouteDocument, parse
-from gateway.routing.quantity import percent_text
-from gateway.routing.snapshot import EMPTY, Snapshot, propose
-from gateway.routing.source import METHODS
-from gateway.routing.table import BUCKETS
+from gateway.routing.decision.decide import decide
+from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.snapshot import EMPTY, Snapshot, propose
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.document.quantity import percent_text
+from gateway.routing.document.source import METHODS
 
 Plain = dict[str, Any]
 AB: Plain = {"ab": {"control": "a", "weights": {"a": "50%", "b": "50%"}}}

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.routing.change import Change
-from gateway.routing.control import Control
-from gateway.routing.document import RouteDocument, parse
-from gateway.routing.feed import Feed
-from gateway.routing.redis_store import RedisStore
-from gateway.routing.snapshot import EMPTY, Route, Snapshot, propose
-from gateway.routing.store_link import Link
-from gateway.routing.worker_status import FeedState
+from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.store.change import Change
+from gateway.routing.store.feed import Feed
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.store_link import Link
+from gateway.routing.store.worker_status import FeedState
 
 DEADLINE_S = 10.0
 BY = Change(actor="tester", reason="test", source="cli")

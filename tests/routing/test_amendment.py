@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
-from gateway.routing.amendment import flip, kill, pin, promote, unkill, weigh
-from gateway.routing.document import RouteDocument
-from gateway.routing.flow import flows, moved, reversioned
-from gateway.routing.snapshot import propose
-from gateway.routing.strategy import BlueGreen, Canary
+from gateway.routing.decision.flow import flows, moved, reversioned
+from gateway.routing.decision.snapshot import propose
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.strategy import BlueGreen, Canary
+from gateway.routing.store.amendment import flip, kill, pin, promote, unkill, weigh
 from tests.api.routes import ARMS, ab, blue_green, canary, pinned, route
 
 

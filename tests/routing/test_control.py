@@ -17,12 +17,12 @@ from gateway.errors import (
     UnknownRoute,
     VersionNotReady,
 )
-from gateway.routing.change import Change, Entry
-from gateway.routing.control import Control
-from gateway.routing.document import RouteDocument
-from gateway.routing.history import step_before
-from gateway.routing.snapshot import EMPTY, Route, Snapshot, propose
-from gateway.routing.store_reply import committed_text
+from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.change import Change, Entry
+from gateway.routing.store.history import step_before
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.store_reply import committed_text
 from tests.routing.live import BY, DEADLINE_S, control_of, document, share_of, store_of, workers
 from tests.valkey import Valkey
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidArgument, PermissionDenied, UnknownVersion
-from gateway.routing.decide import decide
-from gateway.routing.decision import Decision
-from gateway.routing.field import Field
-from gateway.routing.match import Matcher, compile_matcher, parse_matcher
-from gateway.routing.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.decision.decide import decide
+from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.document.field import Field
+from gateway.routing.document.match import Matcher, compile_matcher, parse_matcher
 from tests.routing.documents import AB, Request, decided, document, snapshot
 
 KEYED = {"from": ["metadata:x-user"], "salt": "t"}

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
-from gateway.routing.document import RouteDocument, parse
-from gateway.routing.field import Field
-from gateway.routing.quantity import duration_ms, duration_text, instant_s, instant_text, percent, percent_text
-from gateway.routing.strategy import Ab, Canary
-from gateway.routing.table import BUCKETS
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.document.field import Field
+from gateway.routing.document.quantity import duration_ms, duration_text, instant_s, instant_text, percent, percent_text
+from gateway.routing.document.strategy import Ab, Canary
 from tests.routing.documents import Plain, ab, changed, document, documents, plain, refused, weights
 
 

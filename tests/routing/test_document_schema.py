@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from gateway.routing.document import parse
-from gateway.routing.notation import parse_yaml, read_yaml
-from gateway.routing.schema import schema
+from gateway.routing.document.document import parse
+from gateway.routing.document.notation import parse_yaml, read_yaml
+from gateway.routing.document.schema import schema
 from tests.routing.documents import Plain, changed, documents, plain
 
 SCHEMA: Any = schema()

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given, settings
 
 from gateway.errors import InvalidArgument
-from gateway.routing import notation
-from gateway.routing.document import parse
-from gateway.routing.notation import parse_json, parse_yaml, read_json, read_yaml
+from gateway.routing.document import notation
+from gateway.routing.document.document import parse
+from gateway.routing.document.notation import parse_json, parse_yaml, read_json, read_yaml
 from tests.routing.documents import Plain, documents, plain
 
 TEXT = """

@@ -3,11 +3,11 @@
 import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
-from gateway.routing.amendment import Amendment, kill, pin
-from gateway.routing.control import Control
-from gateway.routing.document import RouteDocument
-from gateway.routing.editor import Editor
-from gateway.routing.snapshot import EMPTY
+from gateway.routing.decision.snapshot import EMPTY
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.amendment import Amendment, kill, pin
+from gateway.routing.store.editor import Editor
+from gateway.routing.store.route_control import Control
 from tests.routing.live import BY, control_of, document, store_of
 from tests.valkey import Valkey
 

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.routing.decide import decide
-from gateway.routing.document import parse
-from gateway.routing.explain import explain
-from gateway.routing.snapshot import EMPTY, propose
+from gateway.routing.decision.decide import decide
+from gateway.routing.decision.explanation import explain
+from gateway.routing.decision.snapshot import EMPTY, propose
+from gateway.routing.document.document import parse
 from tests.routing.documents import Plain, Request, documents, requests, snapshot
 
 

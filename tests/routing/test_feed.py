@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import VersionNotReady
-from gateway.routing.snapshot import Route
-from gateway.routing.worker_status import FeedState
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
     DEADLINE_S,

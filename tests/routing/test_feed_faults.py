@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
-from gateway.routing.change import Change
-from gateway.routing.control import Control
-from gateway.routing.redis_store import VALUE_LIMIT_BYTES
-from gateway.routing.store_reply import StoreState, loss
-from gateway.routing.worker_status import FeedState
+from gateway.routing.store.change import Change
+from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.store_reply import StoreState, loss
+from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
     DEADLINE_S,

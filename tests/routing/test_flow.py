@@ -3,12 +3,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.routing.difference import differences
-from gateway.routing.flow import flows, moved, reversioned
-from gateway.routing.simulate import simulate_buckets, simulate_keys
-from gateway.routing.snapshot import propose
-from gateway.routing.table import BUCKETS
-from gateway.routing.table import moved as moved_buckets
+from gateway.routing.decision.flow import flows, moved, reversioned
+from gateway.routing.decision.interval_table import moved as moved_buckets
+from gateway.routing.decision.simulate import simulate_buckets, simulate_keys
+from gateway.routing.decision.snapshot import propose
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.difference import differences
 from tests.api.routes import ab, blue_green, canary, pinned
 
 SHARES = st.integers(0, 100)

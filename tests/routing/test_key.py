@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.routing.key import bucket_of, bucket_of_draw, bucket_of_draw_salted, seed_of
-from gateway.routing.table import BUCKETS
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.key import bucket_of, bucket_of_draw, bucket_of_draw_salted, seed_of
 
 VECTORS = json.loads(Path(__file__).with_name("golden_buckets.json").read_text("utf-8"))
 

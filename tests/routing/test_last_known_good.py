@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.routing.last_known_good import Keeper, load, save
-from gateway.routing.snapshot import Route, Snapshot
+from gateway.routing.decision.snapshot import Route, Snapshot
+from gateway.routing.store.last_known_good import Keeper, load, save
 from tests.routing.live import route, until
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.routing.document import RouteDocument
-from gateway.routing.replay import Logged, replay
-from gateway.routing.snapshot import Route, propose
+from gateway.routing.decision.record_replay import Logged, replay
+from gateway.routing.decision.snapshot import Route, propose
+from gateway.routing.document.document import RouteDocument
 from tests.api.routes import ab, blue_green, canary, pinned
 
 BETA = {"name": "beta", "match": {"id": {"exact": "1"}}, "arm": "b"}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from gateway.errors import InvalidArgument
-from gateway.routing.document import parse
-from gateway.routing.route import announce
-from gateway.routing.snapshot import EMPTY, Route, Snapshot, compile_route, propose
-from gateway.routing.table import moved
+from gateway.routing.decision.interval_table import moved
+from gateway.routing.decision.route import announce
+from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, compile_route, propose
+from gateway.routing.document.document import parse
 from tests.routing.documents import Plain, document, documents, snapshot
 
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from gateway.errors import InvalidArgument, StaleRevision
-from gateway.routing.change import Change, Proposal, StoreReplaced
-from gateway.routing.redis_store import HISTORY_LENGTH, RedisStore
-from gateway.routing.snapshot import Route
-from gateway.routing.store_keys import StoreKeys
-from gateway.routing.store_reply import committed_text, digest_of, fingerprint, revision_in
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.store.change import Change, Proposal, StoreReplaced
+from gateway.routing.store.redis_store import HISTORY_LENGTH, RedisStore
+from gateway.routing.store.store_keys import StoreKeys
+from gateway.routing.store.store_reply import committed_text, digest_of, fingerprint, revision_in
 from tests.routing.live import BY, document, route, store_of
 from tests.valkey import Valkey
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.routing.redis_store import RedisStore
-from gateway.routing.store_link import Link
-from gateway.routing.worker_status import FeedState
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.store_link import Link
+from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
     DEADLINE_S,

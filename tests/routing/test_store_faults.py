@@ -6,9 +6,9 @@ import time
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.routing.change import Proposal
-from gateway.routing.redis_store import VALUE_LIMIT_BYTES, RedisStore
-from gateway.routing.store_link import Word
+from gateway.routing.store.change import Proposal
+from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES, RedisStore
+from gateway.routing.store.store_link import Word
 from tests.routing.live import BY, admin_of, route, store_of
 from tests.valkey import Valkey
 

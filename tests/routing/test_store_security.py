@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import InvalidArgument, StoreUnavailable
-from gateway.routing import store_script
-from gateway.routing.audit import audit
-from gateway.routing.draft import Drafts
-from gateway.routing.store_address import Node, parse_address
-from gateway.routing.store_link import Link
-from gateway.routing.store_script import library
-from gateway.routing.watch import Settled, watch
-from gateway.routing.worker_status import FeedState
+from gateway.routing.store import store_script
+from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.route_draft import Drafts
+from gateway.routing.store.store_address import Node, parse_address
+from gateway.routing.store.store_link import Link
+from gateway.routing.store.store_script import library
+from gateway.routing.store.watch import Settled, watch
+from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
     DEADLINE_S,

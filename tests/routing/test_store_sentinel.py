@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
-from gateway.routing.audit import audit
-from gateway.routing.control import ApplyResult, Control
-from gateway.routing.feed import Feed
-from gateway.routing.store_link import Link
-from gateway.routing.worker_status import FeedState
+from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.feed import Feed
+from gateway.routing.store.route_control import ApplyResult, Control
+from gateway.routing.store.store_link import Link
+from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
     DEADLINE_S,

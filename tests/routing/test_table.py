@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
-from gateway.routing.table import BUCKETS, Interval, Table, moved, rebalance
+from gateway.routing.decision.interval_table import Interval, Table, moved, rebalance
+from gateway.routing.document.bucket import BUCKETS
 from tests.routing.documents import weights
 
 ARMS = ["a", "b", "c", "d"]

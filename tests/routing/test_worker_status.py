@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
-from gateway.routing.worker_status import MODELS_TOLD, Unapplied, WorkerStatus, parse_status
+from gateway.routing.store.worker_status import MODELS_TOLD, Unapplied, WorkerStatus, parse_status
 
 HEAD = 400
 

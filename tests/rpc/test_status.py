@@ -5,7 +5,7 @@ import pytest
 
 from gateway.errors import Code, GatewayError, Internal, ResourceExhausted, UnknownModel
 from gateway.rpc.method import Method
-from gateway.rpc.status import STATUS, status_of
+from gateway.rpc.status_codes import STATUS, status_of
 
 
 def test_every_code_has_its_number_and_none_is_unknown() -> None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code, InvalidArgument
 from gateway.runtime.config import Config, parse
-from gateway.runtime.control import Control
+from gateway.runtime.control_process import Control
 from gateway.runtime.httpd import Request
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state
 from gateway.runtime.peers import Payload, PeerServer, worker_socket

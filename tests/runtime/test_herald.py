@@ -10,8 +10,8 @@ import pytest
 
 from gateway.errors import InvalidArgument
 from gateway.runtime.config import Config, load, parse
-from gateway.runtime.control import Control
-from gateway.runtime.herald import Herald
+from gateway.runtime.control_process import Control
+from gateway.runtime.event_publisher import Herald
 from gateway.runtime.httpd import Request
 from gateway.runtime.instance import make_directories
 from gateway.telemetry.webhooks import Patience

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gateway.errors import InvalidArgument
-from gateway.records.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import Action, InputMode, Rule
 from gateway.runtime.config import from_json, load, parse
 from gateway.runtime.log_settings import redaction_of
 

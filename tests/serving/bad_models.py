@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests import models
 
 FLOATS = np.arange(4, dtype=np.float32)

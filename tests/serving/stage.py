@@ -10,11 +10,11 @@ from uuid import uuid4
 import numpy as np
 
 from gateway.errors import Code
-from gateway.records.log import PredictionLog
-from gateway.records.tail import Row, tail
-from gateway.routing.document import parse
-from gateway.routing.route import propose
-from gateway.routing.snapshot import Snapshot
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.tail import Row, tail
+from gateway.routing.decision.route import propose
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.document import parse
 from gateway.serving.admission import Admission
 from gateway.serving.call import Array, Call, arrays_of
 from gateway.serving.catalog import Catalog

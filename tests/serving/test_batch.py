@@ -18,8 +18,8 @@ from gateway.serving.batch import COMPANY_NS, LONELY_RUNS, Batcher
 from gateway.serving.call import Array, Call
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session, Termination
-from gateway.serving.tensor import Datatype
 from gateway.serving.version import Version
+from gateway.tensor import Datatype
 from tests import models
 from tests.serving.stage import given
 

@@ -10,8 +10,8 @@ import pytest
 from onnx import helper
 
 from gateway.serving.session import Session
-from gateway.serving.tensor import Datatype
 from gateway.serving.version import State
+from gateway.tensor import Datatype
 from tests import models
 from tests.serving.catalogs import opened
 

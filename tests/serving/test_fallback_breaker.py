@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.routing.safeguard import Breaker
-from gateway.routing.table import BUCKETS
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.safeguard import Breaker
 from gateway.serving.breaker import MOVES, CircuitBreaker, Event, IllegalMove, State, Verdict
 from gateway.serving.budget import SLOT_NS, SLOTS, Budget
 

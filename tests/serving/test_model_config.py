@@ -12,7 +12,7 @@ from gateway.pb import inference_pb2 as pb
 from gateway.serving.config_source import EMPTY, ConfigSource, parse_json, parse_text
 from gateway.serving.contract import complete, in_model_shapes, session_options, thread_count, version_policy, warmups
 from gateway.serving.model_config import ModelConfig, VersionPolicy, WarmupInput
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 FILES = {
     "labels.txt": b"cat\ndog\n",

@@ -21,8 +21,8 @@ from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_child import public_reason
 from gateway.serving.probe_request import ProbeResult, request_from_json, result_from_json, to_json
-from gateway.serving.tensor import Datatype, TensorSpec
 from gateway.serving.verification import ModelFacts
+from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
 from loaders.store import ContentStore

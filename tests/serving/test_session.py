@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.serving.quota import cpu_quota, runs_at_once, threads_per_session
+from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.serving.session import RunFailed, Session, Termination, ort_version
-from gateway.serving.tensor import Datatype
+from gateway.tensor import Datatype
 from tests import models
 
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.errors import Code
-from gateway.records.sampling import Sampling
-from gateway.serving import shadow
+from gateway.records.worker.sampling import Sampling
+from gateway.serving import mirroring as shadow
 from tests import models
 from tests.records.traffic import balanced
 from tests.serving.stage import Stage, floats, indices, staged, until

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.routing.mirror import Tolerance
-from gateway.serving.comparison import MAX_ELEMENTS, compare
-from gateway.serving.tensor import Datatype, TensorSpec
+from gateway.routing.document.mirror import Tolerance
+from gateway.serving.mirror_comparison import MAX_ELEMENTS, compare
+from gateway.tensor import Datatype, TensorSpec
 
 SCORES = TensorSpec("score", Datatype.FP32, (-1, 3))
 LABEL = TensorSpec("label", Datatype.INT64, (-1,))

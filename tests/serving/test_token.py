@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.api.feedback_token import KEY_BYTES, LIMIT, Token, Tokens, load_key
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.serving.token import KEY_BYTES, LIMIT, Token, Tokens, load_key
 
 KEY = bytes(range(KEY_BYTES))
 AT_NS = 1_790_000_000_123_456_789

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from gateway.errors import Code
 from gateway.serving.model_policy import InvalidModel, Policy
-from gateway.serving.tensor import Datatype, TensorSpec
 from gateway.serving.verification import verify
+from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
 from loaders.store import ContentStore

@@ -10,9 +10,9 @@ from gateway.errors import Code
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.exposition import View, text
 from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, Histogram
-from gateway.telemetry.statistics import statistics
 from gateway.telemetry.sums import add, add_all, branch, whole, wholes
 from gateway.telemetry.totals import Totals
+from gateway.telemetry.version_statistics import statistics
 
 Tree = dict[str, object]
 NAMES = st.sampled_from(["a", "b", "fraud"])

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.records.outbox import Item, Outbox
-from gateway.records.sinks.keeping import Keeping
+from gateway.records.lake.keeping import Keeping
+from gateway.records.lake.outbox import Item, Outbox
+from gateway.records.lake.stored_rows import Unreadable
 from gateway.records.sinks.sink import Sink, SinkError
-from gateway.records.stored_rows import Unreadable
 
 _IDLE_S = 0.5
 _FIRST_WAIT_S = 0.1

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gateway.records.outbox import Item
+from gateway.records.lake.outbox import Item
+from gateway.records.lake.stored_rows import StoredRow, stored_rows
 from gateway.records.sinks.sink import SinkError
 from gateway.records.sinks.target import KAFKA_INSTALL, Target
-from gateway.records.stored_rows import StoredRow, stored_rows
 
 try:
     import confluent_kafka

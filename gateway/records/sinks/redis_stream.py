@@ -14,10 +14,10 @@ from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gateway.records.outbox import Item
+from gateway.records.lake.outbox import Item
+from gateway.records.lake.stored_rows import StoredRow, stored_rows
 from gateway.records.sinks.sink import SinkError
 from gateway.records.sinks.target import Target
-from gateway.records.stored_rows import StoredRow, stored_rows
 
 MAXLEN = 1_000_000
 _TIMEOUT_S = 10.0

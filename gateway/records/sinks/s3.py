@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.records.outbox import Item
+from gateway.records.lake.outbox import Item
 from gateway.records.sinks.sink import SinkError
 from gateway.records.sinks.target import S3_INSTALL, Target
 

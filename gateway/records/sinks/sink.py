@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from gateway.records.outbox import Item
+from gateway.records.lake.outbox import Item
 
 
 class SinkError(Exception):

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Final, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from gateway.records.sinks.keeping import Keeping
+from gateway.records.lake.keeping import Keeping
 
 Kind = Literal["s3", "redis", "kafka"]
 

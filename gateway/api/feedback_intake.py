@@ -1,0 +1,148 @@
+"""What became true of predictions: labels and rewards by feedback token, or by model and request id."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from time import time_ns
+from urllib.parse import quote
+
+from gateway.api.feedback_token import Tokens
+from gateway.api.naming import check_model_name, check_request_id, shown
+from gateway.errors import GatewayError, InvalidArgument, NotFound
+from gateway.pb import control_pb2 as pb
+from gateway.pb.control_pb2_grpc import ControlServicer
+from gateway.records.worker.feedback_log import FeedbackLog
+from gateway.records.worker.label import MAX_SOURCE_BYTES, MAX_TEXT_BYTES, Label, request_hash
+from gateway.serving.catalog import Catalog
+
+MAX_ITEMS = 1000  # of one call; more would keep the loop from serving for too long
+AHEAD_US = 3_600_000_000  # a label time may lie so far in the future: clocks differ
+_SLICE = 50  # items that are read between two turns of the loop
+_ROWS = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where labels go, what tells feedback tokens, and the lake, which knows the models of the past."""
+
+    labels: FeedbackLog
+    tokens: Tokens
+    lake_dir: Path
+
+
+class Feedback(ControlServicer):
+    """SendFeedback as one worker serves it."""
+
+    _catalog: Catalog
+    _desk: Desk
+
+    async def SendFeedback(self, request: pb.SendFeedbackRequest, context: object) -> pb.SendFeedbackResponse:
+        received_us = time_ns() // 1000
+        try:
+            labels = await self._read(request, received_us)
+        except GatewayError:
+            self._desk.labels.counts["refused"] += len(request.items)
+            raise
+        await self._desk.labels.write(labels)
+        return pb.SendFeedbackResponse(accepted=len(labels), received_at_us=received_us)
+
+    async def _read(self, request: pb.SendFeedbackRequest, received_us: int) -> list[Label]:
+        if not 1 <= len(request.items) <= MAX_ITEMS:
+            raise InvalidArgument(f"items has {len(request.items)} elements, allowed: 1 to {MAX_ITEMS}")
+        labels: list[Label] = []
+        for index, item in enumerate(request.items):
+            try:
+                labels.append(read_item(item, self._desk.tokens, received_us, source=request.source))
+            except InvalidArgument as error:
+                raise InvalidArgument(f"items[{index}].{error}") from None
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        # Whom a token names has been served; a name that anybody may send must not become a folder of the lake.
+        named = {item.model: index for index, item in enumerate(request.items) if not item.token}
+        for model, index in named.items():
+            if not self._catalog.states(model) and not await asyncio.to_thread(self._is_logged, model):
+                raise NotFound(f"items[{index}].model: no model {model!r} is served or logged on this host")
+        return labels
+
+    def _is_logged(self, model: str) -> bool:
+        return (self._desk.lake_dir / f"model={quote(model, safe='')}").is_dir()
+
+
+def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = "") -> Label:
+    """The label that an item means; `source` is for an item that names none.
+
+    Raises: InvalidArgument, whose text begins with the field.
+    """
+    model, version, hashed, predicted_us = _request_of(item, tokens)
+    kind = item.WhichOneof("label")
+    if kind is None and not item.HasField("reward"):
+        raise InvalidArgument("label: neither number, text nor reward is given")
+    if item.row_index < 0:
+        raise InvalidArgument(f"row_index is {item.row_index}, allowed: 0 to {_ROWS - 1}")
+    return Label(
+        model=model,
+        request_hash=hashed,
+        row_index=item.row_index,
+        label_us=_label_time(item.label_time_us, received_us),
+        received_us=received_us,
+        request_id=item.request_id,
+        version=version,
+        predicted_us=predicted_us,
+        number=_finite("number", item.number) if kind == "number" else None,
+        text=_short("text", item.text, MAX_TEXT_BYTES) if kind == "text" else None,
+        reward=_finite("reward", item.reward) if item.HasField("reward") else None,
+        source=_short("source", item.source or source, MAX_SOURCE_BYTES) if item.source or source else "",
+    )
+
+
+def _request_of(item: pb.FeedbackItem, tokens: Tokens) -> tuple[str, str, int, int]:
+    """Model, version ("": not said), hash of the request's id, and when it was answered (0: not said)."""
+    if item.request_id:
+        _named("request_id", check_request_id, item.request_id)
+    if not item.token:
+        _named("model", check_model_name, item.model)
+        if not item.request_id:
+            raise InvalidArgument("request_id is empty: name the request by it or by its feedback token")
+        return item.model, "", request_hash(item.request_id), 0
+    try:
+        token = tokens.verify(item.token)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"token: {error}") from None
+    # What the token says is not told to somebody who could not say it.
+    if item.model and item.model != token.model:
+        raise InvalidArgument(f"model is {shown(item.model)}, the token is of another model")
+    if item.request_id and not token.is_of(item.request_id):
+        raise InvalidArgument(f"request_id is {shown(item.request_id)}, the token is of another request")
+    return token.model, token.version, int.from_bytes(token.request_hash, "big"), token.at_ms * 1000
+
+
+def _named(field: str, check: Callable[[str], None], value: str) -> None:
+    try:
+        check(value)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{field}: {error}") from None
+
+
+def _label_time(given_us: int, received_us: int) -> int:
+    """When the label became true: the receipt where it is not said."""
+    if not 0 <= given_us <= received_us + AHEAD_US:
+        raise InvalidArgument(
+            f"label_time_us is {given_us}, allowed: 1 to {received_us + AHEAD_US} (an hour from now), "
+            "microseconds since the epoch, or 0 for now"
+        )
+    return given_us or received_us
+
+
+def _finite(field: str, value: float) -> float:
+    if not isfinite(value):
+        raise InvalidArgument(f"{field} is {value}, allowed: a finite number")
+    return value
+
+
+def _short(field: str, value: str, limit: int) -> str:
+    size = len(value.encode())
+    if not 1 <= size <= limit:
+        raise InvalidArgument(f"{field} has {size} bytes, allowed: 1 to {limit}")
+    return value

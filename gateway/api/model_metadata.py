@@ -1,0 +1,69 @@
+"""What a client can read of a model: whether it is ready, its tensors, its configuration.
+
+Source: Open Inference Protocol v2, ModelReady and ModelMetadata; Triton's model configuration extension.
+"""
+
+from collections.abc import Iterable
+
+from gateway.api.naming import check_model_name, check_version
+from gateway.errors import Unavailable, VersionNotReady
+from gateway.pb import inference_pb2 as pb
+from gateway.serving.catalog import Catalog
+from gateway.serving.model_config import version_order
+from gateway.serving.version import State, Version
+from gateway.tensor import TensorSpec
+
+PLATFORM = "onnxruntime_onnx"
+_Tensor = pb.ModelMetadataResponse.TensorMetadata
+
+
+def find(catalog: Catalog, model: str, version: str) -> Version:
+    """The version, or the newest ready one where the request names none.
+
+    Raises: InvalidArgument (no such name can exist), NotFound, Unavailable, VersionNotReady.
+    """
+    check_model_name(model)
+    check_version(version)
+    return catalog.version(model, version) if version else catalog.newest(model)
+
+
+def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+    """Whether the model can serve; an unknown one is an error, as with Triton.
+
+    Raises: InvalidArgument, NotFound.
+    """
+    try:
+        find(catalog, request.name, request.version)
+    except (Unavailable, VersionNotReady):
+        return pb.ModelReadyResponse(ready=False)
+    return pb.ModelReadyResponse(ready=True)
+
+
+def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+    """The tensors of a version and the versions that can be asked for.
+
+    Shapes: with the batch dimension, as -1, where the version batches.
+    Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
+    """
+    version = find(catalog, request.name, request.version)
+    ready = [status.version for status in catalog.states(version.model) if status.state is State.AVAILABLE]
+    return pb.ModelMetadataResponse(
+        name=version.model,
+        versions=sorted(ready, key=version_order),
+        platform=PLATFORM,
+        inputs=_tensors(version.inputs),
+        outputs=_tensors(version.outputs),
+    )
+
+
+def model_config(catalog: Catalog, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+    """The configuration of a version, completed from the model.
+
+    Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
+    """
+    version = find(catalog, request.name, request.version)
+    return pb.ModelConfigResponse(config=pb.ModelConfig.FromString(version.config.message))
+
+
+def _tensors(specs: Iterable[TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:
+    return [_Tensor(name=spec.name, datatype=spec.datatype.wire_name, shape=spec.shape) for spec in specs]

@@ -1,0 +1,1 @@
+"""Drift and performance as the compactor sees the rows."""

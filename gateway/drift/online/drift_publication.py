@@ -1,0 +1,228 @@
+"""The monitor's findings as metrics of bounded number and as a report in JSON.
+
+The labels are names of models, versions, arms and features: operators chose them, no client does.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.drift.online.assessment import (
+    ArmAssessment,
+    Comparison,
+    Pairing,
+    SplitAssessment,
+    by_severity,
+    verdict_value,
+)
+from gateway.drift.statistics.cusum import Cusum
+from gateway.drift.statistics.verdict import State, Verdict
+from gateway.telemetry import names
+from gateway.telemetry.drift_states import REPORT_FILE
+from gateway.telemetry.names import MetricName
+from gateway.telemetry.published import Sample, publish
+
+PART: Final = "drift"
+MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
+MAX_SAMPLES: Final = 30_000  # of features of all arms, the worst arms first: about 5 MB
+MAX_ARMS: Final = 1000  # with their state alone where there is no more room
+_STATISTICS: Final = ("psi", "l_infinity", "vanished")
+_SHARES: Final = {
+    "missing": names.DRIFT_MISSING,
+    "unseen": names.DRIFT_UNSEEN,
+    "out_of_range": names.DRIFT_OUT_OF_RANGE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assessments:
+    """Everything that was found."""
+
+    versions: Sequence[ArmAssessment]
+    arms: Sequence[Comparison]
+    pairs: Sequence[Pairing]
+    splits: Sequence[SplitAssessment] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the monitor itself is."""
+
+    at_s: float
+    rows: int
+    failures: Mapping[str, int]
+    profiles: int
+    damaged: int
+
+
+def publish_all(folder: Path, found: Assessments, health: Health, window_s: int) -> None:
+    """Both files hold the findings, whole.
+
+    Raises: OSError, ValueError (a value that JSON has no form for).
+    """
+    publish(folder, PART, samples(found, health, window_s), now_s=health.at_s)
+    staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
+    staged.write_text(
+        json.dumps(report(found, health, window_s), ensure_ascii=False, allow_nan=False), encoding="utf-8"
+    )
+    os.replace(staged, folder / REPORT_FILE)
+
+
+def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sample]:
+    """The metrics."""
+    window = window_text(window_s)
+    worst = sorted(found.versions, key=lambda one: (-one.state, one.model, one.arm))
+    shown = _worst_features(found.versions)
+    room = MAX_SAMPLES
+    for arm in worst[:MAX_ARMS]:
+        yield from _whole(arm, window)
+        of_features = list(_features(arm, window, shown[arm.model])) if room > 0 else []
+        if len(of_features) <= room:
+            yield from of_features
+        room -= len(of_features)
+    for comparison in found.arms[:MAX_ARMS]:
+        labels = {"model": comparison.model, "version": comparison.arm.version, "arm": comparison.arm.arm}
+        labels |= {"against": comparison.against.arm or comparison.against.version}
+        for verdict in comparison.verdicts[:MAX_FEATURES]:
+            if verdict.state is not State.INSUFFICIENT:
+                yield Sample(names.ARMS_SCORE, {**labels, "feature": verdict.feature}, _psi(verdict))
+            yield Sample(names.ARMS_STATE, {**labels, "feature": verdict.feature}, int(verdict.state))
+    for pairing in found.pairs[:MAX_ARMS]:
+        labels = {"model": pairing.model, "version": pairing.arm.version, "arm": pairing.arm.arm}
+        if pairing.agreement.compared:
+            yield Sample(names.SHADOW_AGREEMENT, labels, pairing.agreement.ratio)
+        yield Sample(names.SHADOW_AGREEMENT_STATE, labels, int(pairing.agreement.state))
+        yield Sample(names.SHADOW_PAIRS, labels, pairing.agreement.pairs)
+    for split in found.splits[:MAX_ARMS]:
+        yield Sample(names.SPLIT_STATE, {"model": split.model}, int(split.verdict.state))
+        yield Sample(names.SPLIT_MISMATCH, {"model": split.model}, split.verdict.mismatch)
+    yield Sample(names.DRIFT_LOOKED, {}, health.at_s)
+    yield Sample(names.DRIFT_WINDOW, {}, window_s)
+    yield Sample(names.DRIFT_PROFILES, {}, health.profiles)
+    yield Sample(names.DRIFT_ROWS, {}, health.rows, "_total")
+    for reason, count in sorted({"damaged": health.damaged, **health.failures}.items()):
+        yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count, "_total")
+
+
+def report(found: Assessments, health: Health, window_s: int) -> dict[str, Any]:
+    """Every finding, for pages, events and programs."""
+    return {
+        "at_s": health.at_s,
+        "window": window_text(window_s),
+        "arms": [
+            {
+                "model": one.model,
+                "version": one.arm.version,
+                "arm": one.arm.arm,
+                "shadow": one.arm.shadow,
+                "profile_revision": one.revision,
+                "start_s": one.start_s,
+                "end_s": one.end_s,
+                "rows": one.rows,
+                "state": one.state.name.lower(),
+                "features": [
+                    {**verdict_value(verdict), "output": verdict.feature in one.outputs} for verdict in one.ranked
+                ],
+                "score_cusum": _cusum_value(one.score),
+                "error_cusum": _cusum_value(one.errors),
+            }
+            for one in found.versions
+        ],
+        "comparisons": [
+            {
+                "model": one.model,
+                "version": one.arm.version,
+                "arm": one.arm.arm,
+                "against": {"version": one.against.version, "arm": one.against.arm},
+                "end_s": one.end_s,
+                "rows": one.rows,
+                "outputs": [verdict_value(verdict) for verdict in one.verdicts],
+            }
+            for one in found.arms
+        ],
+        "mirrors": [
+            {
+                "model": one.model,
+                "version": one.arm.version,
+                "arm": one.arm.arm,
+                "end_s": one.end_s,
+                "pairs": one.agreement.pairs,
+                "agreement": one.agreement.ratio if one.agreement.compared else None,
+                "interval": list(one.agreement.interval),
+                "mean_difference": one.agreement.difference / one.agreement.scores if one.agreement.scores else None,
+                "state": one.agreement.state.name.lower(),
+            }
+            for one in found.pairs
+        ],
+        "splits": [
+            {**asdict(one.verdict), "model": one.model, "end_s": one.end_s, "state": one.verdict.state.name.lower()}
+            for one in found.splits
+        ],
+    }
+
+
+def window_text(window_s: int) -> str:
+    """The length of a window as people write it: 5m, 1h, 1d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if window_s % size == 0:
+            return f"{window_s // size}{unit}"
+    return f"{window_s}s"
+
+
+def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
+    """The features of each model that are metrics, the same for all its arms so that those can be compared."""
+    ranked: dict[str, list[Verdict]] = {}
+    for arm in arms:
+        ranked.setdefault(arm.model, []).extend(arm.verdicts)
+    found = {}
+    for model, verdicts in ranked.items():
+        names_by_rank = dict.fromkeys(one.feature for one in by_severity(verdicts))
+        found[model] = frozenset(list(names_by_rank)[:MAX_FEATURES])
+    return found
+
+
+def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
+    """The metrics of an arm as a whole."""
+    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
+    yield Sample(names.DRIFT_ARM_STATE, {**arm, "window": window}, int(one.state))
+    yield Sample(names.DRIFT_WINDOW_ROWS, {**arm, "window": window}, one.rows)
+    yield Sample(names.DRIFT_WINDOW_END, {**arm, "window": window}, one.end_s)
+    yield from _cusum(names.DRIFT_CUSUM, arm, "score", one.score)
+    yield from _cusum(names.DRIFT_CUSUM, arm, "error", one.errors)
+
+
+def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sample]:
+    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
+    for verdict in one.ranked:
+        if verdict.feature not in shown:
+            continue
+        kind = "output" if verdict.feature in one.outputs else "input"
+        labels = {**arm, "kind": kind, "feature": verdict.feature}
+        yield Sample(names.DRIFT_STATE, {**labels, "window": window}, int(verdict.state))
+        for evidence in verdict.evidence:
+            if evidence.statistic in _STATISTICS:
+                scored = {**labels, "stat": evidence.statistic, "window": window}
+                yield Sample(names.DRIFT_SCORE, scored, evidence.value)
+        shares = one.shares.get(verdict.feature, {})
+        yield from (Sample(metric, labels, shares[name]) for name, metric in _SHARES.items() if name in shares)
+        if kind == "output" and verdict.feature in one.means:
+            yield Sample(names.PREDICTION_MEAN, {**arm, "feature": verdict.feature}, one.means[verdict.feature])
+
+
+def _cusum(metric: MetricName, arm: Mapping[str, str], signal: str, found: Cusum | None) -> Iterator[Sample]:
+    if found is not None:
+        yield Sample(metric, {**arm, "signal": signal, "side": "higher"}, found.up)
+        yield Sample(metric, {**arm, "signal": signal, "side": "lower"}, found.down)
+
+
+def _cusum_value(found: Cusum | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {"higher": found.up, "lower": found.down, "alarm": found.alarm, "direction": found.direction}
+
+
+def _psi(verdict: Verdict) -> float:
+    return next((one.value for one in verdict.evidence if one.statistic == "psi"), 0.0)

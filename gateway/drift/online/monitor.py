@@ -1,0 +1,260 @@
+"""Drift as it happens: counts what the compactor puts into the lake, and says from time to time what it means.
+
+Everything that is decided is in pure modules; here it meets time and the disk. Whatever goes wrong here is counted and
+keeps no row from the lake.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.drift.arrow_columns import any_true
+from gateway.drift.online.assessment import Schedule, assess_pairs, assess_split, assess_version, compare_arms
+from gateway.drift.online.counting import Arm, Rows, agreement, count, count_split
+from gateway.drift.online.drift_publication import Assessments, Health, publish_all
+from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
+from gateway.drift.online.windows import DAY_S, Layout, Tally, agreement_vector
+from gateway.drift.profile_files import ProfileFiles
+from gateway.drift.statistics.reference_profile import Profile
+from gateway.drift.statistics.split import bucket_feature
+from gateway.drift.statistics.verdict import Rule
+from gateway.errors import GatewayError
+
+_LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
+_PUBLISH_S: Final = 15.0  # where nothing is new: it says that somebody looks
+_SAVE_S: Final = 60.0
+_SILENT_S: Final = 60 * DAY_S
+_ARMS: Final = "arms"
+_PAIRS: Final = "pairs"
+_SPLIT: Final = "split"
+_NO_FEATURES: Final = Layout("pairs", ())
+_NOT_COUNTED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, GatewayError)
+
+
+class Monitor:
+    """Counts each segment once, whatever it is killed at; see `tally_store` for how.
+
+    `is_done` says whether a segment was done before this process began. `published` is where metrics and the report go.
+    """
+
+    def __init__(
+        self,
+        profiles: ProfileFiles,
+        store: TallyStore,
+        published: Path | None,
+        *,
+        is_done: Callable[[str], bool],
+        schedule: Schedule | None = None,
+        rule: Rule | None = None,
+    ) -> None:
+        self._files = profiles
+        self._store = store
+        self._published = published
+        self._schedule = schedule or Schedule()
+        self._rule = rule or Rule()
+        self._profiles: dict[tuple[str, str], Profile] = {}
+        self._layouts: dict[Subject, Layout] = {}
+        self._pending: dict[str, list[Part]] = {}
+        self._found: dict[Subject, Any] = {}
+        self._closed_s = 0
+        self._looked_at = self._published_at = self._saved_at = 0.0
+        self.failures: Counter[str] = Counter()
+        self.rows = 0
+        self._books: dict[Subject, Book] = {}
+        self._read_profiles()
+        self._books = store.recover(self._layout_of, is_done)
+
+    # ---- a segment ----
+
+    def prepare(self, segment: str, tables: Sequence[tuple[str, str, Any]]) -> None:
+        """Counts the rows of a segment that is about to be done: model, version and Arrow table of each file."""
+        parts: list[Part] = []
+        by_model: dict[str, list[tuple[str, Rows]]] = defaultdict(list)
+        mirrored = {model for model, _, table in tables if any_true(table, "is_shadow")}
+        for model, version, table in tables:
+            # Mirrors are compared with those who serve even where no version has a profile.
+            if table.num_rows and (model in mirrored or Subject(model, _SPLIT) in self._layouts):
+                try:
+                    by_model[model].append((version, Rows(table)))
+                except _NOT_COUNTED:
+                    self.failures["count"] += 1
+        for model, of_versions in by_model.items():
+            for subject, layout, tallies in self._tallied(model, of_versions):
+                parts.append(Part(subject, layout, tallies))
+        self._pending[segment] = parts
+        if parts:
+            try:
+                self._store.prepare(segment, parts)
+            except OSError:
+                self.failures["disk"] += 1
+
+    def commit(self, segment: str) -> None:
+        """The segment is done: what was prepared counts."""
+        for part in self._pending.pop(segment, ()):
+            layout = self._layout_of(part.subject)
+            if layout is None or layout.key != part.layout.key:
+                continue  # the profile was replaced meanwhile
+            book = self._books.get(part.subject)
+            if book is None or book.layout.key != layout.key:
+                book = self._books[part.subject] = Book(part.subject, layout)
+            for (arm, minute_s), tally in part.tallies.items():
+                book.add(arm, minute_s, tally)
+                if part.subject.name.startswith("version/"):
+                    self.rows += tally.rows
+
+    # ---- from time to time ----
+
+    def tend(self, now_s: float, *, last: bool) -> None:
+        """Looks for new profiles, says what the counts mean, saves them."""
+        if last or not 0 <= now_s - self._looked_at < _LOOK_S:
+            self._looked_at = now_s
+            self._read_profiles()
+            if self._assess(now_s) or last or not 0 <= now_s - self._published_at < _PUBLISH_S:
+                self._published_at = now_s
+                self._publish(now_s)
+        if last or not 0 <= now_s - self._saved_at < _SAVE_S:
+            self._saved_at = now_s
+            self._save(now_s)
+        if last:
+            self._store.close()
+
+    def _tallied(
+        self, model: str, of_versions: Sequence[tuple[str, Rows]]
+    ) -> list[tuple[Subject, Layout, Mapping[tuple[Arm, int], Tally]]]:
+        found: dict[Subject, tuple[Layout, dict[tuple[Arm, int], Tally]]] = {}
+        for version, rows in of_versions:
+            for subject in (Subject(model, name) for name in (f"version/{version}", _ARMS, _SPLIT, _PAIRS)):
+                layout = self._layout_of(subject)
+                if layout is not None:
+                    try:
+                        counted = _counted(subject, version, rows, layout, of_versions)
+                    except _NOT_COUNTED:
+                        self.failures["count"] += 1
+                    else:
+                        _merge(found.setdefault(subject, (layout, {}))[1], counted)
+        return [(subject, layout, tallies) for subject, (layout, tallies) in found.items() if tallies]
+
+    def _layout_of(self, subject: Subject) -> Layout | None:
+        return _NO_FEATURES if subject.name == _PAIRS else self._layouts.get(subject)
+
+    def _read_profiles(self) -> None:
+        found: dict[tuple[str, str], Profile] = {}
+        for model, version in self._files.versions():
+            known = self._profiles.get((model, version))
+            newest = max(self._files.revisions(model, version), default=0)
+            if known is not None and known.revision == newest:
+                found[model, version] = known
+                continue
+            try:
+                found[model, version] = self._files.load(model, version)
+            except (GatewayError, OSError):
+                self.failures["profile"] += 1
+                if known is not None:
+                    found[model, version] = known
+        if found == self._profiles:
+            return
+        self._profiles = found
+        self._layouts = _layouts(found)
+        for subject, book in list(self._books.items()):
+            layout = self._layout_of(subject)
+            if layout is None or layout.key != book.layout.key:  # what is in other bins cannot be compared
+                del self._books[subject]
+                self._found.pop(subject, None)
+                self._store.forget(subject)
+
+    def _assess(self, now_s: float) -> bool:
+        """Whether there was anything new to say."""
+        news = False
+        closed_s = self._schedule.closed_s(now_s)
+        for subject in [subject for subject in self._found if subject not in self._books]:
+            del self._found[subject]
+        for subject, book in self._books.items():
+            if closed_s == self._closed_s and book.oldest_s >= closed_s and subject in self._found:
+                continue
+            book.oldest_s = float("inf")
+            news = True
+            try:
+                self._found[subject] = self._assessed(subject, book, now_s)
+            except _NOT_COUNTED:
+                self.failures["assess"] += 1
+        self._closed_s = closed_s
+        return news
+
+    def _assessed(self, subject: Subject, book: Book, now_s: float) -> list[Any]:
+        if subject.name == _PAIRS:
+            return list(assess_pairs(book, self._schedule, now_s=now_s))
+        if subject.name == _SPLIT:
+            return list(assess_split(book, self._schedule, self._rule, now_s=now_s))
+        if subject.name == _ARMS:
+            return list(compare_arms(book, self._schedule, self._rule, now_s=now_s))
+        profile = self._profiles[subject.model, subject.name.removeprefix("version/")]
+        return list(assess_version(book, profile, self._schedule, self._rule, now_s=now_s))
+
+    def _publish(self, now_s: float) -> None:
+        if self._published is None:
+            return
+        whole = Assessments(
+            versions=self._all("version/"), arms=self._all(_ARMS), pairs=self._all(_PAIRS), splits=self._all(_SPLIT)
+        )
+        health = Health(now_s, self.rows, dict(self.failures), len(self._profiles), self._store.damaged)
+        try:
+            publish_all(self._published, whole, health, self._schedule.base_s)
+        except (OSError, ValueError):
+            self.failures["disk"] += 1
+
+    def _all(self, begin: str) -> list[Any]:
+        return [one for subject, found in self._found.items() if subject.name.startswith(begin) for one in found]
+
+    def _save(self, now_s: float) -> None:
+        for book in self._books.values():
+            book.drop_silent(now_s - _SILENT_S)
+        try:
+            self._store.checkpoint(list(self._books.values()), self._pending)
+        except OSError:
+            self.failures["disk"] += 1
+
+
+def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, Layout]:
+    """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
+    profile that has outputs."""
+    found = {
+        Subject(model, f"version/{version}"): Layout(str(profile.revision), profile.watched, profile.embeddings)
+        for (model, version), profile in profiles.items()
+    }
+    for model in {model for model, _ in profiles}:
+        found[Subject(model, _SPLIT)] = Layout("split", (bucket_feature(),))
+    oldest: dict[str, Profile] = {}
+    for (model, _), profile in profiles.items():
+        if profile.outputs and (model not in oldest or profile.created_at < oldest[model].created_at):
+            oldest[model] = profile
+    for model, profile in oldest.items():
+        found[Subject(model, _ARMS)] = Layout(f"{profile.version}/{profile.revision}", profile.outputs)
+    return found
+
+
+def _counted(
+    subject: Subject, version: str, rows: Rows, layout: Layout, of_versions: Sequence[tuple[str, Rows]]
+) -> dict[tuple[Arm, int], Tally]:
+    """What the rows of a version add to a subject."""
+    if subject.name == _PAIRS:
+        return _paired(version, rows, of_versions)
+    return count_split(rows, layout) if subject.name == _SPLIT else count(rows, version, layout)
+
+
+def _paired(version: str, shadows: Rows, of_versions: Sequence[tuple[str, Rows]]) -> dict[tuple[Arm, int], Tally]:
+    """The agreement of the copies with what was answered in the segment, in the minute of the first copy."""
+    copies = [(arm, minute_s) for arm, minute_s, _ in shadows.groups(version) if arm.shadow]
+    tally = Tally.empty(_NO_FEATURES)
+    for _, primaries in of_versions if copies else ():
+        tally.agreement += agreement_vector(agreement(primaries, shadows))
+    tally.sums[0] = tally.agreement[0]  # its rows are the pairs
+    return {copies[0]: tally} if tally.sums[0] else {}
+
+
+def _merge(into: dict[tuple[Arm, int], Tally], more: Mapping[tuple[Arm, int], Tally]) -> None:
+    for key, tally in more.items():
+        if key in into:
+            into[key].add(tally)
+        else:
+            into[key] = tally

@@ -1,0 +1,279 @@
+"""Tallies on disk, each segment of the log in them exactly once.
+
+    journal: what a segment adds -> the segment is done, says the manifest -> in memory -> now and then all to files
+
+A segment's tallies are in the journal before the manifest names the segment, so after a kill the manifest decides: what
+it names is added, what it does not name will be counted again. A file of tallies says from which journal on it lacks
+segments; journals before that are deleted after every file is written.
+"""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.online.counting import Arm
+from gateway.drift.online.windows import Layout, Series, Tally, stacked, unstacked
+from gateway.records.worker.frame import Frame, frame, scan
+from gateway.records.worker.segment import sync_directory
+
+_SEED: Final = 0x64726966
+_JOURNAL: Final = "journal-"
+_SUFFIX: Final = ".tally"
+_DAMAGED: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, zlib.error)
+
+
+class Subject(NamedTuple):
+    """What a book is about: the drift of a version, "version/2"; the outputs of all arms, "arms"; pairs of answers of
+    mirrors and those who served, "pairs"."""
+
+    model: str
+    name: str
+
+
+@dataclass(slots=True)
+class Book:
+    """The tallies of one subject, in one layout; `generation` is the first journal that may hold more.
+
+    `oldest_s` is the oldest minute that was added to since somebody looked.
+    """
+
+    subject: Subject
+    layout: Layout
+    generation: int = 0
+    series: dict[Arm, Series] = field(default_factory=dict)
+    dirty: bool = False
+    oldest_s: float = float("inf")
+
+    def add(self, arm: Arm, minute_s: int, tally: Tally) -> None:
+        if arm not in self.series:
+            self.series[arm] = Series(self.layout)
+        self.series[arm].add(minute_s, tally)
+        self.dirty = True
+        self.oldest_s = min(self.oldest_s, minute_s)
+
+    def drop_silent(self, before_s: float) -> None:
+        """Forgets the arms that had no row since then."""
+        for arm in [arm for arm, series in self.series.items() if series.last_s() < before_s]:
+            del self.series[arm]
+            self.dirty = True
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a segment adds to one book."""
+
+    subject: Subject
+    layout: Layout
+    tallies: Mapping[tuple[Arm, int], Tally]
+
+
+class TallyStore:
+    """The files of one folder; used by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._generation = 0
+        self._journal: int | None = None
+        self.damaged = 0
+
+    def recover(
+        self, layout_of: Callable[[Subject], Layout | None], is_done: Callable[[str], bool]
+    ) -> dict[Subject, Book]:
+        """The books as they were when the last segment was done.
+
+        Those whose bins are no longer in use are left behind: `layout_of` says which are.
+        """
+        books = {book.subject: book for book in self._books(layout_of)}
+        entries: dict[str, tuple[int, Mapping[str, Any], list[npt.NDArray[Any]]]] = {}
+        for generation in self._journals():
+            for header, arrays in self._records(self._journal_path(generation)):
+                entries[str(header.get("segment"))] = (generation, header, arrays)
+            self._generation = max(self._generation, generation)
+        for segment, (generation, header, arrays) in entries.items():
+            if is_done(segment):
+                try:
+                    self._replay(books, generation, header, arrays, layout_of)
+                except _DAMAGED:
+                    self.damaged += 1
+        return books
+
+    def prepare(self, segment: str, parts: Sequence[Part]) -> None:
+        """Order: durable when this returns; the segment may be named in the manifest.
+
+        Raises: OSError.
+        """
+        if self._journal is None:
+            self._open()
+        assert self._journal is not None
+        os.write(self._journal, _entry(segment, parts))
+        os.fdatasync(self._journal)
+
+    def checkpoint(self, books: Sequence[Book], pending: Mapping[str, Sequence[Part]]) -> None:
+        """Writes the books that changed; `pending` are segments that were prepared and are not yet done.
+
+        Order: a kill at any moment leaves files and journals that `recover` makes the same books of.
+        Raises: OSError (what could not be written is written next time).
+        """
+        self._generation += 1
+        self._open()
+        for segment, parts in pending.items():
+            self.prepare(segment, parts)
+        for book in books:
+            if book.dirty:
+                self._write(book)
+        for generation in self._journals():
+            if generation < self._generation:
+                self._journal_path(generation).unlink(missing_ok=True)
+
+    def forget(self, subject: Subject) -> None:
+        """Deletes the file of a book that is no longer kept."""
+        self._path(subject).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+
+    def _open(self) -> None:
+        self.close()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._journal_path(self._generation)
+        self._journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        sync_directory(self._folder)
+
+    def _write(self, book: Book) -> None:
+        path = self._path(book.subject)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_suffix(".new")
+        with staged.open("wb") as file:
+            file.write(_book_bytes(book, self._generation))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(staged, path)
+        sync_directory(path.parent)
+        book.generation, book.dirty = self._generation, False
+
+    def _books(self, layout_of: Callable[[Subject], Layout | None]) -> Iterator[Book]:
+        for path in sorted(self._folder.glob(f"*/*{_SUFFIX}")):
+            for header, arrays in self._records(path):
+                try:
+                    subject = Subject(str(header["model"]), str(header["subject"]))
+                    layout = layout_of(subject)
+                    self._generation = max(self._generation, int(header["generation"]))
+                    if layout is None or layout.key != header["layout"]:
+                        path.unlink(missing_ok=True)
+                    else:
+                        yield _book(subject, layout, header, arrays)
+                except _DAMAGED:
+                    self.damaged += 1
+
+    def _replay(
+        self,
+        books: dict[Subject, Book],
+        generation: int,
+        header: Mapping[str, Any],
+        arrays: Sequence[npt.NDArray[Any]],
+        layout_of: Callable[[Subject], Layout | None],
+    ) -> None:
+        for index, part in enumerate(header["parts"]):
+            subject = Subject(str(part["model"]), str(part["subject"]))
+            layout = layout_of(subject)
+            if layout is None or layout.key != part["layout"]:
+                continue
+            book = books.setdefault(subject, Book(subject, layout))
+            if generation < book.generation:
+                continue
+            tallies = unstacked(arrays[4 * index : 4 * index + 4], layout)
+            for (version, arm, shadow, minute_s), tally in zip(part["keys"], tallies, strict=True):
+                book.add(Arm(str(version), str(arm), bool(shadow)), int(minute_s), tally)
+
+    def _records(self, path: Path) -> Iterator[tuple[Mapping[str, Any], list[npt.NDArray[Any]]]]:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return
+        for found in scan(data, seed=_SEED):
+            if isinstance(found, Frame):
+                try:
+                    yield _unpacked(found.body)
+                except _DAMAGED:
+                    self.damaged += 1
+            elif not found.torn:
+                self.damaged += 1
+
+    def _journals(self) -> list[int]:
+        stems = [path.stem.removeprefix(_JOURNAL) for path in self._folder.glob(f"{_JOURNAL}*.log")]
+        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
+    def _journal_path(self, generation: int) -> Path:
+        return self._folder / f"{_JOURNAL}{generation:012d}.log"
+
+    def _path(self, subject: Subject) -> Path:
+        # "=" keeps "." and ".." from being folders of the system's.
+        return self._folder / f"model={quote(subject.model, safe='')}" / f"{quote(subject.name, safe='')}{_SUFFIX}"
+
+
+def _entry(segment: str, parts: Sequence[Part]) -> bytes:
+    arrays: list[npt.NDArray[Any]] = []
+    described = []
+    for part in parts:
+        arrays += stacked(list(part.tallies.values()), part.layout)
+        keys = [[arm.version, arm.arm, arm.shadow, minute_s] for arm, minute_s in part.tallies]
+        described.append(
+            {"model": part.subject.model, "subject": part.subject.name, "layout": part.layout.key, "keys": keys}
+        )
+    return _packed({"segment": segment, "parts": described}, arrays)
+
+
+def _book_bytes(book: Book, generation: int) -> bytes:
+    described, tallies = [], []
+    for arm, series in book.series.items():
+        for length_s, buckets in series.buckets.items():
+            described.append([arm.version, arm.arm, arm.shadow, length_s, list(buckets)])
+            tallies += list(buckets.values())
+    header = {
+        "generation": generation,
+        "model": book.subject.model,
+        "subject": book.subject.name,
+        "layout": book.layout.key,
+        "series": described,
+    }
+    return _packed(header, stacked(tallies, book.layout))
+
+
+def _book(subject: Subject, layout: Layout, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]]) -> Book:
+    book = Book(subject, layout, int(header["generation"]))
+    tallies = iter(unstacked(arrays, layout))
+    for version, arm, shadow, length_s, starts in header["series"]:
+        series = book.series.setdefault(Arm(str(version), str(arm), bool(shadow)), Series(layout))
+        series.buckets[int(length_s)] = {int(start_s): next(tallies) for start_s in starts}
+    return book
+
+
+def _packed(header: Mapping[str, object], arrays: Sequence[npt.NDArray[Any]]) -> bytes:
+    shapes = [[array.dtype.str, list(array.shape)] for array in arrays]
+    head = json.dumps({**header, "~arrays": shapes}).encode()
+    body = b"".join([struct.pack("<I", len(head)), head, *(array.tobytes() for array in arrays)])
+    return frame(zlib.compress(body, 1), seed=_SEED)
+
+
+def _unpacked(body: memoryview) -> tuple[Mapping[str, Any], list[npt.NDArray[Any]]]:
+    data = zlib.decompress(body)
+    (size,) = struct.unpack_from("<I", data)
+    header = json.loads(data[4 : 4 + size])
+    arrays, position = [], 4 + size
+    for kind, shape in header.pop("~arrays"):
+        count = int(np.prod(shape, dtype=np.int64))
+        array = np.frombuffer(data, np.dtype(kind), count, position).reshape(shape)
+        position += array.nbytes
+        arrays.append(array)
+    return header, arrays

@@ -1,0 +1,1 @@
+"""Reports over past windows of the lake."""

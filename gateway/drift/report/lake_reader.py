@@ -1,0 +1,370 @@
+"""The prediction log's Parquet files, read by DuckDB: rows of a model as columns of arrays, and SQL for operators.
+
+The only module that imports duckdb. A connection reads the lake and nothing else; SQL that came from an operator is
+checked to be one query (or one condition) before it runs, so it can write nothing either.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.report.lake_files import LakeFile, by_schema, feedback_files, prediction_files
+from gateway.drift.report.lake_sql import (
+    LABELS,
+    LAST_LABELS,
+    NO_FEEDBACK,
+    NO_LABELS,
+    NO_PREDICTIONS,
+    REPEATED,
+    drawn,
+    is_condition,
+    quoted,
+    read_files,
+    text,
+    union,
+)
+from gateway.drift.report.span import Span
+from gateway.errors import InvalidArgument, Unavailable
+from gateway.records.lake.lake_lock import hold
+
+Array = npt.NDArray[Any]
+_MINUTE_US: Final = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
+    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran."""
+
+    model: str
+    span: Span
+    versions: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    where: str = ""
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Census:
+    """How many rows a selection has, by version, arm and minute.
+
+    Shapes: [groups] each; `weights` sums 1 / sample_p, `squares` their squares.
+    """
+
+    versions: Array
+    arms: Array
+    minutes_us: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+
+    @property
+    def total(self) -> int:
+        return int(self.rows.sum())
+
+    @property
+    def sampled(self) -> bool:
+        """Whether some rows stand for more than themselves."""
+        return bool((self.weights > self.rows * (1 + 1e-9)).any())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of an operator's query as they come."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[Any, ...]]
+
+
+class Lake:
+    """An open reader of `<data-dir>/log/lake`.
+
+    Units: `memory_mb` bounds DuckDB; what does not fit goes to a temporary folder.
+    """
+
+    def __init__(self, directory: Path, *, threads: int = 2, memory_mb: int = 900) -> None:
+        self._held = hold(directory)
+        self._spill = TemporaryDirectory(prefix="gateway-query-")
+        # Under a name of our own: DuckDB takes brackets and stars in a path for a pattern.
+        self._directory = Path(self._spill.name, "lake")
+        self._directory.symlink_to(directory.resolve(), target_is_directory=True)
+        self._connection = duckdb.connect(
+            config={
+                "threads": threads,
+                "memory_limit": f"{memory_mb}MB",
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        for setting in (
+            "TimeZone = 'UTC'",
+            f"temp_directory = {text(f'{self._spill.name}/spilled')}",
+            f"allowed_directories = [{text(str(self._directory))}]",
+            "enable_progress_bar = false",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"SET {setting}")
+        self._feedback_of: str | None = None
+        self._listed: dict[str, list[LakeFile]] = {}
+        self._described: dict[str, dict[str, str]] = {}
+
+    def __enter__(self) -> "Lake":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._spill.cleanup()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def query(self, sql: str, *, model: str = "") -> Answer:
+        """The answer to one SELECT over the views `predictions`, `feedback` (as received) and `labels` (the last label
+        of each row), of one model or of all.
+
+        Raises: InvalidArgument (not one query, or DuckDB refuses it), Unavailable (files went away while it read).
+        """
+        self._check_query(sql)
+        files = prediction_files(self._directory, model=model or None)
+        self._view("predictions", self._union(files) if files else NO_PREDICTIONS)
+        self._view_feedback(model or None)
+        with _told():
+            cursor = self._connection.execute(sql)
+        columns = tuple(column[0] for column in cursor.description or ())
+        return Answer(columns, _rows(cursor))
+
+    def columns(self, selection: Selection) -> dict[str, str]:
+        """The columns of the selection's files and their SQL types; empty where there is no file."""
+        files = self._files(selection)
+        if not files:
+            return {}
+        described = self._execute(f"DESCRIBE {self._union(files)}").fetchall()
+        return {name: kind for name, kind, *_ in described}
+
+    def models(self) -> tuple[str, ...]:
+        """The models that have rows in the lake."""
+        return tuple(sorted({file.model for file in prediction_files(self._directory)}))
+
+    def census(self, selection: Selection) -> Census:
+        """How many rows the selection has, without reading them.
+
+        Raises: InvalidArgument (the condition is none), Unavailable.
+        """
+        if not self._files(selection):
+            self._condition(selection.where)
+            empty = np.zeros(0)
+            return Census(
+                empty.astype(str), empty.astype(str), empty.astype(np.int64), empty.astype(np.int64), empty, empty
+            )
+        found = self._execute(
+            f"""SELECT version, arm, epoch_us(ts) // {_MINUTE_US} * {_MINUTE_US} AS minute_us, count(*) AS rows,
+            sum(1 / sample_p::DOUBLE) AS weights, sum((1 / sample_p::DOUBLE) ** 2) AS squares
+            FROM {self._source(selection)} GROUP BY ALL ORDER BY minute_us, version, arm"""
+        ).fetchnumpy()
+        return Census(
+            _plain(found["version"]), _plain(found["arm"]), _plain(found["minute_us"]).astype(np.int64),
+            _plain(found["rows"]).astype(np.int64), _plain(found["weights"]), _plain(found["squares"]),
+        )  # fmt: skip
+
+    def fetch(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
+        """The selection's rows as arrays, in the order of the files; masked where there are nulls.
+
+        `expressions` are SQL by the name that the array gets; of the gateway's own making, never an operator's. Where
+        `share` is below 1, that share of the rows, always the same ones.
+        """
+        listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
+        if not self._files(selection):
+            return {name: np.zeros(0) for name in expressions}
+        part = f" WHERE {drawn(share)}" if share < 1 else ""
+        return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{part}").fetchnumpy())
+
+    def tally(
+        self, selection: Selection, column: str, *, beside: Sequence[str] = ()
+    ) -> tuple[list[Any], npt.NDArray[np.float64]]:
+        """The distinct values of a column, None included, and the rows (by weight) that have each; without `beside`."""
+        if not self._files(selection):
+            return [], np.zeros(0)
+        rest = f" WHERE {quoted(column)} NOT IN ({', '.join(text(value) for value in beside)})" if beside else ""
+        found = self._execute(
+            f"""SELECT {quoted(column)} AS value, sum(1 / sample_p::DOUBLE) AS weight
+            FROM {self._source(selection)}{rest} GROUP BY ALL ORDER BY value"""
+        ).fetchall()
+        return [value for value, _ in found], np.array([weight for _, weight in found], np.float64)
+
+    def labelled(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
+        """The rows of the selection that have a label, with columns of `p` (the row) and `l` (its last label). Where
+        `share` is below 1, that share of them, always the same ones."""
+        if not self._files(selection) or not self._join_labels(selection.model):
+            return {name: np.zeros(0) for name in expressions}
+        listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
+        part = f" AND {drawn(share, 'p.')}" if share < 1 else ""
+        return dict(
+            self._execute(
+                f"""SELECT {listed} FROM {self._source(selection)} AS p JOIN last_labels AS l
+                ON p.request_hash = l.request_hash AND p.row_index = l.row_index
+                WHERE (l.label_num IS NOT NULL OR l.label_text IS NOT NULL){part}"""
+            ).fetchnumpy()
+        )
+
+    def rewards(self, selection: Selection) -> tuple[int, float, float]:
+        """How many rows of the selection have a reward, its mean and its standard deviation."""
+        if not self._files(selection) or not self._join_labels(selection.model):
+            return 0, float("nan"), float("nan")
+        rows = self._execute(
+            f"""SELECT count(l.reward), avg(l.reward), stddev_samp(l.reward) FROM {self._source(selection)} AS p
+            JOIN last_labels AS l ON p.request_hash = l.request_hash AND p.row_index = l.row_index"""
+        ).fetchall()
+        count, mean, sd = rows[0]
+        return int(count), float("nan") if mean is None else float(mean), float("nan") if sd is None else float(sd)
+
+    def label_count(self, model: str) -> int:
+        """How many rows of the model have feedback, whenever they were asked."""
+        if not self._join_labels(model):
+            return 0
+        return int(self._execute("SELECT count(*) FROM last_labels").fetchall()[0][0])
+
+    def label_texts(self, model: str, limit: int) -> list[str]:
+        """The different texts that labels of the model have, at most so many, in order."""
+        if not self._join_labels(model):
+            return []
+        sql = f"SELECT DISTINCT label_text FROM last_labels WHERE label_text IS NOT NULL ORDER BY 1 LIMIT {limit}"
+        return [str(value) for (value,) in self._execute(sql).fetchall()]
+
+    def paired(self, primary: Selection, other: Selection, expressions: Mapping[str, str]) -> dict[str, Array]:
+        """The rows of the same request that both selections hold, with columns of `a`, `b` and `l`, the last label."""
+        if not self._files(primary) or not self._files(other):
+            return {name: np.zeros(0) for name in expressions}
+        labels = "last_labels" if self._join_labels(primary.model) else f"({NO_LABELS})"
+        listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
+        return dict(
+            self._execute(
+                f"""SELECT {listed} FROM {self._source(primary)} AS a JOIN {self._source(other)} AS b
+                ON a.request_hash = b.request_hash AND a.row_index = b.row_index
+                LEFT JOIN {labels} AS l ON a.request_hash = l.request_hash AND a.row_index = l.row_index"""
+            ).fetchnumpy()
+        )
+
+    def _files(self, selection: Selection) -> list[LakeFile]:
+        """The files that may hold rows of the selection, of those that were there when the model was first asked."""
+        if selection.model not in self._listed:
+            self._listed[selection.model] = prediction_files(self._directory, model=selection.model)
+        return [file for file in self._listed[selection.model] if file.may_hold(selection.versions, selection.span)]
+
+    def _source(self, selection: Selection) -> str:
+        """The selection's rows as a parenthesised query."""
+        conditions = [
+            "status = 0",
+            "is_shadow" if selection.shadow else "NOT is_shadow",
+            f"ts >= make_timestamptz({selection.span.start_us})",
+            f"ts < make_timestamptz({selection.span.end_us})",
+        ]
+        if selection.arms:
+            conditions.append(f"arm IN ({', '.join(text(arm) for arm in selection.arms)})")
+        if selection.where:
+            conditions.append(self._condition(selection.where))
+        return f"(SELECT * FROM ({self._union(self._files(selection))}) WHERE {' AND '.join(conditions)})"
+
+    def _union(self, files: Sequence[LakeFile]) -> str:
+        """A query of all rows of the files. A column that is a list here and a number there is text in all."""
+        groups = by_schema(files)
+        return union([(group, *self._schema(group)) for group in groups])
+
+    def _schema(self, group: Sequence[LakeFile]) -> tuple[dict[str, str], bool]:
+        """The columns of files of one shape, and whether the oldest and the newest differ (another release wrote)."""
+        ends = [group[0], group[-1]] if len(group) > 1 else [group[0]]
+        columns = [self._columns_of(file) for file in ends]
+        return {**columns[-1], **columns[0]}, columns[0] != columns[-1]
+
+    def _columns_of(self, file: LakeFile) -> dict[str, str]:
+        if file.path not in self._described:
+            rows = self._execute(f"DESCRIBE SELECT * FROM {read_files([file], union=False)}").fetchall()
+            self._described[file.path] = {name: kind for name, kind, *_ in rows}
+        return self._described[file.path]
+
+    def _join_labels(self, model: str) -> bool:
+        """Whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
+        if self._feedback_of == model:
+            return True
+        if not feedback_files(self._directory, model=model):
+            return False
+        self._view_feedback(model)
+        self._execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {REPEATED}")
+        self._execute(f"CREATE OR REPLACE TEMP TABLE last_labels AS {LAST_LABELS}")
+        self._feedback_of = model
+        return True
+
+    def _view(self, name: str, sql: str) -> None:
+        self._execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
+
+    def _view_feedback(self, model: str | None) -> None:
+        files = feedback_files(self._directory, model=model)
+        self._view("feedback", self._union(files) if files else NO_FEEDBACK)
+        self._view("labels", LABELS)
+
+    def _check_query(self, sql: str, prefix: str = "") -> None:
+        with _told(prefix):
+            statements = self._connection.extract_statements(sql)
+        kinds = [str(statement.type).rpartition(".")[2] for statement in statements]
+        if kinds != ["SELECT"]:
+            raise InvalidArgument(f"{prefix}the query is {' and '.join(kinds) or 'empty'}, allowed is one SELECT")
+
+    def _condition(self, where: str) -> str:
+        """The condition in parentheses.
+
+        Raises: InvalidArgument (more or less than one expression).
+        """
+        if not where.strip():
+            return "(true)"
+        # A comment at its end must not swallow the parenthesis.
+        wrapped = f"({where}\n)"
+        prefix = f"where {where!r}: "
+        self._check_query(f"SELECT {wrapped}", prefix)
+        with _told(prefix):
+            [(serialised,)] = self._connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {wrapped}"]).fetchall()
+        if not is_condition(serialised):
+            raise InvalidArgument(f'where {where!r} is no single condition, expected for example "f.age" > 30')
+        return wrapped
+
+    def _execute(self, sql: str) -> "duckdb.DuckDBPyConnection":
+        with _told():
+            return self._connection.execute(sql)
+
+
+def _plain(values: Array) -> Array:
+    return np.ma.filled(values, "") if isinstance(values, np.ma.MaskedArray) else values
+
+
+def _rows(cursor: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
+    while True:
+        with _told():
+            rows = cursor.fetchmany(1000)
+        if not rows:
+            return
+        yield from rows
+
+
+@contextmanager
+def _told(prefix: str = "") -> Iterator[None]:
+    """DuckDB's refusals as errors of the gateway's."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        if "No files found" in str(error) or "No such file" in str(error):
+            raise Unavailable("files of the lake were merged or expired while they were read: try again") from None
+        raise InvalidArgument(f"{prefix}{error}") from None
+    except duckdb.OutOfMemoryException as error:
+        raise InvalidArgument(f"{prefix}the query needs more memory than it is given: {error}") from None
+    except duckdb.Error as error:
+        raise InvalidArgument(f"{prefix}{error}") from None

@@ -1,0 +1,266 @@
+"""A report as one HTML file, without script and without anything from elsewhere, for screen, dark, phone and paper."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from math import isfinite
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from gateway.drift.report import figure
+from gateway.drift.report.figure import Point
+from gateway.drift.report.report import ComparisonReport, FeatureReport, PerformanceReport, Report, severity
+from gateway.drift.report.span import moment_text
+from gateway.drift.report.vectors import AUC_CRIT, AUC_WARN, MMD_P
+from gateway.drift.statistics.performance import MIN_LABELLED
+from gateway.drift.statistics.rating import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
+from gateway.drift.statistics.reference_profile import Kind
+from gateway.drift.statistics.verdict import Rule, State
+
+_FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
+_ROWS: Final = 400  # features in the table; all of them are in the JSON
+_MAIN_METRICS: Final = ("auc", "accuracy", "f1", "rmse")
+_WORDS: Final = {
+    State.INSUFFICIENT: "undecided",
+    State.OK: "ok",
+    State.WARN: "warning",
+    State.CRIT: "critical",
+}
+_TITLES: Final = {
+    State.INSUFFICIENT: "Too few rows to tell",
+    State.OK: "No drift found",
+    State.WARN: "Drift: warning",
+    State.CRIT: "Drift: critical",
+}
+_METRICS: Final = {
+    "accuracy": "Accuracy", "f1": "F1", "auc": "AUC", "log_loss": "Log loss", "brier": "Brier score", "rmse": "RMSE",
+    "mae": "MAE", "bias": "Mean error",
+}  # fmt: skip
+_STATISTICS: Final = {
+    "psi": "PSI, debiased", "psi_raw": "PSI", "js_distance": "Jensen-Shannon distance", "hellinger": "Hellinger",
+    "tvd": "Total variation", "l_infinity": "Largest bin", "chi2_p": "χ² p", "ks": "Kolmogorov-Smirnov D",
+    "ks_p": "Kolmogorov-Smirnov p", "wasserstein": "Wasserstein / sd", "mean": "Mean", "reference_mean": "Mean before",
+    "sd": "Standard deviation", "reference_sd": "Standard deviation before", "mean_shift": "Mean shift / sd",
+    "sd_ratio": "sd ratio", "missing_share": "Missing", "reference_missing_share": "Missing before",
+    "infinite_share": "Infinite", "out_of_range_share": "Out of range", "unseen_share": "Unseen category",
+}  # fmt: skip
+
+
+def render(report: Report) -> str:
+    """The page of a report."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "number": number, "percent": percent, "moment": moment_text, "count": count, "length": length, "delay": delay,
+        "metric": lambda name: _METRICS.get(name, name), "statistic": statistic, "said": said, "hint": hint,
+    }  # fmt: skip
+    environment.globals |= {"State": State, "words": _WORDS, "rate": rate, "rule": Rule()}
+    template = environment.from_string(files("gateway.drift.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        title=_TITLES[report.state],
+        headlines=headlines(report),
+        rows=report.features[:_ROWS],
+        hidden=max(len(report.features) - _ROWS, 0),
+        drawn=[(feature, _histogram(feature), _trend(feature)) for feature in report.features[:_FIGURES]],
+        sparks={feature.name: figure.sparkline(feature.name, feature.trend) for feature in report.features[:_ROWS]},
+        attributions={
+            vector.name: figure.attribution(vector.name, vector.separation.attribution[:15])
+            for vector in report.vectors
+            if vector.separation is not None
+        },
+        metrics=_metric_figures(report.performance) if report.performance is not None else [],
+        limits={"auc_warn": AUC_WARN, "auc_crit": AUC_CRIT, "mmd_p": MMD_P, "drop_warn": DROP_WARN,
+                "drop_crit": DROP_CRIT, "rise_warn": RISE_WARN, "rise_crit": RISE_CRIT},
+    )  # fmt: skip
+
+
+def headlines(report: Report) -> list[tuple[State, str]]:
+    """The findings in sentences, the worst first."""
+    found: list[tuple[State, str]] = []
+    for outputs, word in ((False, "feature"), (True, "output")):
+        group = [feature for feature in report.features if feature.is_output is outputs]
+        for state in (State.CRIT, State.WARN):
+            names = [feature.name for feature in group if feature.state is state]
+            if names:
+                found.append(
+                    (state, f"{_counted(len(names), word)} of {len(group)} {_WORDS[state]}: {_listed(names)}.")
+                )
+        thin = sum(feature.state is State.INSUFFICIENT for feature in group)
+        if thin:
+            found.append((State.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
+        names = [feature.name for feature in group if feature.state is State.OK and unconfirmed(feature)]
+        if names:
+            line = f"Above the threshold in the newest stretches, but not in {Rule().confirmations} in a row: "
+            found.append((State.INSUFFICIENT, line + f"{_listed(names)}."))
+        if group and not thin and not names and all(feature.state is State.OK for feature in group):
+            found.append((State.OK, f"No drift in any of {_counted(len(group), word)}."))
+    for vector in report.vectors:
+        if vector.state >= State.WARN and vector.separation is not None:
+            first = vector.separation.attribution[0][0]
+            found.append((vector.state, f"A classifier tells window from reference by {vector.name} with AUC "
+                          f"{vector.separation.auc:.2f}, most of all by {first}."))  # fmt: skip
+    found += _performance_lines(report.performance)
+    if report.comparison is not None and report.comparison.state >= State.WARN:
+        found.append((report.comparison.state, _differences(report.comparison)))
+    return sorted(found, key=lambda item: severity(item[0]))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people."""
+    if value is None or not isfinite(value):
+        return "–"
+    if value and (abs(value) < 10**-digits or abs(value) >= 1e6):
+        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+
+
+def percent(value: float | None) -> str:
+    """A share for people."""
+    return "–" if value is None or not isfinite(value) else f"{value * 100:.3g} %"
+
+
+def count(value: float) -> str:
+    """A whole number with thin spaces between the thousands."""
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def length(us: int) -> str:
+    """A length of time in words."""
+    for unit, name in ((86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute")):
+        if us >= unit:
+            amount = us / unit
+            return f"{amount:.3g} {name}s" if amount != 1 else f"1 {name}"
+    return f"{us / 1e6:g} seconds"
+
+
+def delay(seconds: float) -> str:
+    """A delay in the unit that suits it."""
+    for unit, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if abs(seconds) >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+def statistic(name: str) -> str:
+    """What a statistic is called on the page."""
+    return _STATISTICS.get(name, name.replace("_", " "))
+
+
+def said(feature: FeatureReport) -> str:
+    """The statistic that decided over a feature, in words."""
+    name = feature.verdict.statistic
+    return "" if not name else {"psi": "PSI"}.get(name, name.replace("_", " "))
+
+
+def unconfirmed(feature: FeatureReport) -> int:
+    """How many stretches up to the newest one are above the threshold without being an alarm yet."""
+    amount = 0
+    for step in reversed(feature.trend):
+        if step.state < State.WARN or step.confirmed:
+            break
+        amount += 1
+    return amount
+
+
+def hint(feature: FeatureReport) -> str:
+    """Why a large PSI, or a large one lately, is no alarm, where that is so."""
+    if feature.state is State.OK and (lately := unconfirmed(feature)):
+        return f"above the threshold in the newest {_counted(lately, 'stretch')}"
+    for one in feature.verdict.evidence:
+        if one.statistic == "psi" and one.state is State.OK and one.value >= Rule().psi_warn:
+            if one.value <= one.threshold:
+                return (
+                    f"PSI {number(one.value)} is within what the reference's own windows do ({number(one.threshold)})"
+                )
+            return f"PSI {number(one.value)} may be chance (p {number(one.p, 2)})"
+    return ""
+
+
+def _differences(duel: ComparisonReport) -> str:
+    """What tells B from A, in a sentence."""
+    words = []
+    if duel.split is not None and duel.split.mismatch:
+        words.append("their shares of the requests are not what was meant")
+    if duel.buckets is not None and duel.buckets.state >= State.WARN:
+        words.append(f"{percent(duel.buckets.mismatch)} of the requests are not in the buckets where they should be")
+    if duel.agreement is not None and duel.agreement.state >= State.WARN:
+        words.append(f"they agree on {percent(duel.agreement.ratio)} of the same rows")
+    outputs = [gap.name for gap in duel.outputs if gap.state >= State.WARN]
+    if outputs:
+        words.append(f"outputs differ ({_listed(outputs)})")
+    worse = [_METRICS.get(change.name, change.name) for change in duel.changes if rate(change) >= State.WARN]
+    if worse:
+        words.append(f"{duel.b} is worse ({_listed(worse)})")
+    return f"Version {duel.b} against version {duel.a}: {'; '.join(words)}."
+
+
+def _performance_lines(performance: PerformanceReport | None) -> list[tuple[State, str]]:
+    if performance is None:
+        return []
+    found = []
+    moved = [(rate(change), change) for change in performance.changes if rate(change) >= State.WARN]
+    if moved:
+        words = [f"{_METRICS.get(c.name, c.name)} {number(c.reference)} → {number(c.current)}" for _, c in moved]
+        line = f"With the labels of {count(performance.labelled)} rows: {', '.join(words)}."
+        found.append((max(state for state, _ in moved), line))
+    elif performance.changes and performance.labelled >= MIN_LABELLED:
+        found.append((State.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
+    before = {metric.name: metric for metric in performance.reference}
+    fallen = [
+        (State.CRIT if before[one.name].value - one.value >= DROP_CRIT else State.WARN, one)
+        for one in performance.estimated
+        if one.name in before and one.high < before[one.name].low and before[one.name].value - one.value >= DROP_WARN
+    ]
+    if fallen:
+        words = [f"{_METRICS[e.name]} {number(before[e.name].value)} → {number(e.value)}" for _, e in fallen]
+        found.append((max(state for state, _ in fallen), f"Estimated without labels: {', '.join(words)}."))
+    return found
+
+
+def _histogram(feature: FeatureReport) -> Markup:
+    if feature.note or not sum(feature.shares):
+        return Markup("")
+    if feature.kind in (Kind.NUMBER.value, Kind.INTEGER.value):
+        return figure.histogram(feature.name, feature.labels, feature.reference_shares, feature.shares)
+    return figure.categories(feature.name, feature.labels, feature.reference_shares, feature.shares)
+
+
+def _trend(feature: FeatureReport) -> Markup:
+    known = [step for step in feature.trend if isfinite(step.value)]
+    if len(known) < 2:
+        return Markup("")
+    rule = Rule()
+    return figure.psi_trend(feature.name, feature.trend, rule.psi_warn, rule.psi_crit)
+
+
+def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
+    """The main metrics over the stretches, where there are two points or more."""
+    found = []
+    before = {metric.name: metric.value for metric in performance.reference}
+    for name in _MAIN_METRICS:
+        nothing = float("nan")
+        realised = [
+            next((Point(step.span, m.value, m.low, m.high) for m in step.realised if m.name == name),
+                 Point(step.span, nothing, nothing, nothing))
+            for step in performance.trend
+        ]  # fmt: skip
+        estimated = [
+            next((Point(step.span, m.value, m.low, m.high) for m in step.estimated if m.name == name),
+                 Point(step.span, nothing, nothing, nothing))
+            for step in performance.trend
+        ]  # fmt: skip
+        points = sum(isfinite(point.value) for point in (*realised, *estimated))
+        if points >= 2:
+            title = _METRICS[name]
+            found.append((name, figure.metric_trend(title, realised, estimated, before.get(name, float("nan")))))
+    return found
+
+
+def _counted(amount: int, word: str) -> str:
+    return f"{amount} {word}" if amount == 1 else f"{amount} {word}{'es' if word.endswith('ch') else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= 40 else name[:39] + "…" for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,1 @@
+"""Statistics and the decision rule: values in, values out. Pure."""

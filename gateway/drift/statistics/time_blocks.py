@@ -1,0 +1,67 @@
+"""Stretches of time whose rows stay together: rows that follow each other are alike, and so are those of one request.
+
+A test that exchanges single rows takes each for a witness of its own. Twenty stretches of each side are few enough to
+be nearly independent where rows depend on their neighbours, and enough to say "one chance in a hundred".
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.drift.statistics.distance import Floats
+
+Integers = npt.NDArray[np.int64]
+STRETCHES: Final = 20
+LEAST_STRETCHES: Final = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Whole rows in the order of time. Shapes: `values` [rows, columns], finite; `stretches` [rows], rising from 0 by
+    at most 1: rows of one stretch depend on each other, those of two do not."""
+
+    values: Floats
+    stretches: Integers
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def count(self) -> int:
+        """How many stretches there are."""
+        return int(self.stretches[-1]) + 1 if len(self.stretches) else 0
+
+    @classmethod
+    def independent(cls, values: Floats) -> "Rows":
+        """Rows that do not depend on each other: each is a stretch of its own."""
+        return cls(values, np.arange(len(values)))
+
+    @classmethod
+    def in_order(cls, values: Floats, moments: npt.NDArray[np.int64] | None = None) -> "Rows":
+        """Rows in twenty stretches of about equal numbers of rows, and fewer where many rows are of one moment.
+
+        Shapes: `moments` [rows] in rising order; None where only the order is known.
+        """
+        return cls(values, cut_stretches(np.arange(len(values)) if moments is None else moments))
+
+    def drawn(self, most: int, rng: np.random.Generator) -> "Rows":
+        """At most so many of the rows, in their order: one of each of as many slices of equal length."""
+        if len(self) <= most:
+            return self
+        chosen = ((np.arange(most) + rng.random(most)) * (len(self) / most)).astype(np.int64)
+        _, renumbered = np.unique(self.stretches[chosen], return_inverse=True)
+        return Rows(self.values[chosen], np.asarray(renumbered, np.int64))
+
+
+def cut_stretches(moments: npt.NDArray[np.int64], most: int = STRETCHES) -> Integers:
+    """The stretch of each row: `most` of about equal numbers of rows, none of which ends within a moment.
+
+    Shapes: `moments` [rows] in rising order.
+    """
+    if not len(moments):
+        return np.zeros(0, np.int64)
+    first_of_moment = np.searchsorted(moments, moments, side="left")
+    _, found = np.unique(first_of_moment * most // len(moments), return_inverse=True)
+    return np.asarray(found, np.int64)

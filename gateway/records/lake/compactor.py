@@ -1,0 +1,385 @@
+"""The compactor: sealed segments of the prediction log become Parquet files, one step after the other.
+
+    read -> tables -> Parquet in _tmp -> fsync -> rename -> manifest line -> unlink the segment
+
+Whatever step it is killed at, doing the segment again gives the same files under the same names, and the segment is
+only deleted when files and manifest line are durable: no row is lost, none is there twice.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+from urllib.parse import quote
+
+from gateway.records.lake import parquet
+from gateway.records.lake.accounts import Accounts, CompactorCounts
+from gateway.records.lake.coverage import Coverage
+from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.merging import Job, MergeLimits, Merger, pending_names
+from gateway.records.lake.observer import Ledger, Observer
+from gateway.records.lake.outbox import Outbox
+from gateway.records.lake.quarantine import Quarantine
+from gateway.records.lake.retention import RetentionLimits, expired, lake_files, plain_files, remove
+from gateway.records.step_process import StepProcess, first_line, has_listener
+from gateway.records.worker.label import FEEDBACK_SUFFIX
+from gateway.records.worker.reading import DECODE_ERRORS, SegmentContent, read
+from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, Entry, Segment, adopt, entries
+
+_STALE_NEW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompactorConfig:
+    """What the compactor is told; the supervisor writes it as one JSON object on one line.
+
+    `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
+    `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`.
+    Raises: ValueError, TypeError (naming field and value).
+    """
+
+    log_directory: str
+    lake_directory: str
+    interval_s: float = 1.0
+    retention_interval_s: float = 60.0
+    retention: RetentionLimits = field(default_factory=RetentionLimits)
+    merging: MergeLimits = field(default_factory=MergeLimits)
+    sinks: tuple[str, ...] = ()
+    published_directory: str = ""
+    data_directory: str = ""
+    drift_window_s: int = 3600
+
+    def __post_init__(self) -> None:
+        for name in ("interval_s", "retention_interval_s", "drift_window_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{name} is {value!r}, expected seconds above 0")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "CompactorConfig":
+        document = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError(f"configuration is {document!r}, expected an object")
+        retention = RetentionLimits(**document.pop("retention", {}))
+        sinks = tuple(document.pop("sinks", ()))
+        merging = MergeLimits(**document.pop("merging", {}))
+        return cls(**document, retention=retention, merging=merging, sinks=sinks)
+
+
+class Compactor:
+    """Turns what `log_directory` holds into files of `lake_directory`. One per lake at a time."""
+
+    def __init__(
+        self,
+        config: CompactorConfig,
+        *,
+        clock: Callable[[], float] = time,
+        observers: Sequence[Observer] = (),
+        ledgers: Sequence[Ledger] = (),
+    ) -> None:
+        self._config = config
+        self._observers = tuple(observers)
+        self._ledgers = tuple(ledgers)
+        self._log = Path(config.log_directory)
+        self._lake = Path(config.lake_directory)
+        self._clock = clock
+        self._outboxes = [Outbox(self._lake, name) for name in config.sinks]
+        self._manifest = Manifest(self._lake)
+        self._quarantine = Quarantine(self._log, clock)
+        self._done: set[str] | None = None
+        self._retained_at = 0.0
+        self._merger = Merger(self._lake, self._manifest, config.merging)
+        self._to_merge: list[Job] = []
+        self.counts = CompactorCounts(quarantined=self._quarantine.counts)
+
+    def tend(self, *, last: bool = False) -> None:
+        """Lets the observers publish and save what they have seen."""
+        for observer in self._observers:
+            observer.tend(self._clock(), last=last)
+        for ledger in self._ledgers:
+            ledger.tend(self._clock(), last=last)
+
+    def step(self, progress: Callable[[], None] = lambda: None) -> int:
+        """Compacts every segment that is sealed now, after adopting those of dead writers; how many there were.
+
+        A disk that refuses is counted, and the segment is tried again in the next step. `progress` is called between
+        the parts of the work.
+        """
+        finished = 0
+        waiting = sorted(self._sealed(), key=lambda entry: entry.segment or _NOBODY)
+        self.counts.pending_segments = len(waiting)
+        self.counts.pending_bytes = sum(entry.size_bytes for entry in waiting)
+        self.counts.waiting_since_s = min((entry.modified_s for entry in waiting), default=0.0)
+        left: list[float] = []
+        for entry in waiting:
+            try:
+                for _ in self.compact(entry):
+                    progress()
+                finished += 1
+                self.counts.error = ""
+                self.counts.pending_segments -= 1
+                self.counts.pending_bytes -= entry.size_bytes
+            except OSError as error:
+                left.append(entry.modified_s)
+                self._failed(error)
+        self.counts.waiting_since_s = min(left, default=0.0)
+        self._merge(progress)
+        self._retain()
+        return finished
+
+    def compact(self, entry: Entry) -> Iterator[str]:
+        """Compacts one segment; yields the name of each part of the work when it is done.
+
+        Raises: OSError (the disk; nothing is lost, do it again).
+        """
+        segment = entry.segment
+        assert segment is not None
+        self._prepare()
+        if self._is_done(segment):
+            self._discard(entry)
+            yield "discarded"
+            return
+        content = read(entry.path.read_bytes(), segment)
+        yield "read"
+        if content.header is None and not content.blocks and not content.labels:
+            self._quarantine.move(entry.path, "empty" if entry.size_bytes == 0 else "unreadable")
+            yield "quarantined"
+            return
+        try:
+            tables = self._tables(content, segment)
+        except DECODE_ERRORS as error:
+            self._quarantine.move(entry.path, f"content: {type(error).__name__}: {error}")
+            yield "quarantined"
+            return
+        published = []
+        for folder, name, rows in tables:
+            published.append(parquet.publish(rows, self._lake, folder, name))
+            for outbox in self._outboxes:
+                outbox.put(published[-1], now_s=self._clock())
+            yield "published"
+        self._keep_damage(entry, content)
+        self._show(content, tables, segment)
+        self._record(segment, content, published, suspect=entry.suffix == SUSPECT)
+        for ledger in self._ledgers:
+            ledger.commit(_identity(segment))
+        yield "recorded"
+        self._discard(entry)
+        yield "discarded"
+
+    def _sealed(self) -> Iterator[Entry]:
+        """The segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
+        self._prepare()
+        for entry in entries(self._log):
+            segment = entry.segment
+            if segment is None:
+                self._quarantine.move(entry.path, "alien")
+            elif entry.suffix in (SEALED, SUSPECT):
+                yield entry
+            elif entry.suffix == OPEN:
+                if adopt(self._log, segment):
+                    self.counts.adopted += 1
+                    sealed = segment.path(self._log, SEALED)
+                    yield Entry(sealed, segment, SEALED, entry.size_bytes, entry.modified_s)
+            elif entry.suffix == NEW and self._clock() - entry.modified_s > _STALE_NEW_S:
+                adopt(self._log, segment, NEW)
+
+    def _prepare(self) -> None:
+        """Once: forgets half-written files, and reads which segments are done."""
+        if self._done is not None:
+            return
+        shutil.rmtree(self._lake / "_tmp", ignore_errors=True)
+        self._merger.recover()
+        self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
+
+    def _is_done(self, segment: Segment) -> bool:
+        return self._done is not None and _identity(segment) in self._done
+
+    def _tables(self, content: SegmentContent, segment: Segment) -> list[tuple[str, str, Any]]:
+        """Folder, file name and rows of each file that the segment becomes. The names follow from the segment alone."""
+        groups = defaultdict(list)
+        for block in content.blocks:
+            schema = block.schema
+            groups[schema.model, schema.version, schema.shape_hash].append(parquet.table(block, segment))
+        base = f"{segment.gateway}-{segment.worker}-{segment.boot}-{segment.seq}-{segment.seq}"
+        found = [
+            (f"{_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", part)
+            for (model, version, shape), made in groups.items()
+            for partition, part in parquet.split_by_hour(parquet.join(made))
+        ]
+        labels = label_tables(content.labels, segment)
+        return found + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
+
+    def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]], segment: Segment) -> None:
+        named = [
+            (rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
+            for folder, _, rows in tables
+            if not folder.startswith(f"{FEEDBACK}/")
+        ]
+        for observer in self._observers:
+            for model, version, rows in named:
+                observer.saw_rows(model, version, rows)
+            for _, labels in content.labels:
+                observer.saw_labels(labels)
+        for ledger in self._ledgers:
+            ledger.prepare(_identity(segment), named)
+
+    def _keep_damage(self, entry: Entry, content: SegmentContent) -> None:
+        self.counts.torn_bytes += content.torn_bytes
+        if not content.damages:
+            return
+        data = entry.path.read_bytes()
+        for damage, reason in content.damages:
+            name = f"{entry.path.parent.name}__{entry.path.stem}.{damage.offset}.frame"
+            self._quarantine.keep(name, data[damage.offset : damage.offset + damage.length], reason)
+
+    def _record(
+        self, segment: Segment, content: SegmentContent, published: list[parquet.Published], *, suspect: bool
+    ) -> None:
+        records = sum(len(block.table) for block in content.blocks)
+        labels = sum(len(labels) for _, labels in content.labels)
+        rows = sum(file.rows for file in published) - labels
+        self._manifest.append(
+            {
+                "segment": _identity(segment),
+                "records": records,
+                "rows": rows,
+                "labels": labels,
+                "files": [asdict(file) for file in published],
+                "damaged": [[damage.offset, damage.length, reason] for damage, reason in content.damages],
+                "torn_bytes": content.torn_bytes,
+                "suspect": suspect,
+                "counts": content.seal,
+                "at_s": self._clock(),
+            },
+            now_s=self._clock(),
+        )
+        assert self._done is not None
+        self._done.add(_identity(segment))
+        self.counts.segments += 1
+        self.counts.records += records
+        self.counts.rows += rows
+        self.counts.labels += labels
+
+    def _discard(self, entry: Entry) -> None:
+        if entry.suffix == SUSPECT:
+            self._quarantine.move(entry.path, "suspect")
+        else:
+            entry.path.unlink(missing_ok=True)
+            if self._done is not None and entry.segment is not None:
+                self._done.discard(_identity(entry.segment))
+
+    def _merge(self, progress: Callable[[], None]) -> None:
+        """One folder of small files, if one is due: segments come first."""
+        if not self._to_merge:
+            return
+        try:
+            for _ in self._merger.merge(self._to_merge.pop(0), now_s=self._clock()):
+                progress()
+            self.counts.merged_folders += 1
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self.counts.failures += 1
+        self.counts.error = str(error)
+
+    def _retain(self) -> None:
+        now = self._clock()
+        if 0 <= now - self._retained_at < self._config.retention_interval_s:
+            return
+        self._retained_at = now
+        limits = self._config.retention
+        old = expired(lake_files(self._lake), now_s=now, max_age_s=limits.max_age_s, max_bytes=limits.max_bytes)
+        self.counts.expired_files += remove(old, up_to=self._lake)
+        try:
+            self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
+        except OSError as error:
+            self._failed(error)
+        failed = list(plain_files(self._quarantine.folder, moved=True))
+        remove(
+            expired(failed, now_s=now, max_age_s=limits.failed_max_age_s, max_bytes=limits.failed_max_bytes),
+            up_to=self._quarantine.folder,
+        )
+        manifests = list(plain_files(self._lake / "_manifest"))
+        old = expired(manifests, now_s=now, max_age_s=limits.max_age_s + 86400.0, max_bytes=limits.max_bytes)
+        remove(old, up_to=self._lake / "_manifest")
+        for abandoned in Outbox.others(self._lake, self._config.sinks):
+            abandoned.expire(now_s=now)
+        for gateway in self._log.iterdir() if self._log.is_dir() else ():
+            if gateway != self._quarantine.folder:
+                self._bound_wal(gateway, now)
+
+    def _bound_wal(self, gateway: Path, now: float) -> None:
+        # Labels were promised to be kept, and are few.
+        rows = (file for file in plain_files(gateway) if f"{FEEDBACK_SUFFIX}-" not in file.path.name)
+        sealed = [file for file in rows if file.path.suffix == SEALED]
+        limit = self._config.retention.wal_max_bytes
+        old = expired(sealed, now_s=now, max_age_s=float("inf"), max_bytes=limit)
+        self.counts.lost_segments += remove(old, up_to=gateway)
+
+
+_NOBODY = Segment("", "", "", 0)
+
+
+def _identity(segment: Segment) -> str:
+    return f"{segment.gateway}/{segment.stem}"
+
+
+def _folder(model: str, version: str) -> str:
+    return f"model={quote(model, safe='')}/version={quote(version, safe='')}"
+
+
+def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, reports: bool) -> None:
+    """Compacts until told to end; the last step puts what the workers sealed on their way out into Parquet."""
+
+    def step(progress: Callable[[], None]) -> None:
+        compactor.step(progress)
+        compactor.tend()
+        accounts.tend(time())
+
+    StepProcess(step, lambda: {"compactor": compactor.counts.to_json()}, config.interval_s, reports=reports).run()
+    compactor.tend(last=True)
+    accounts.tend(time(), last=True)
+
+
+def main(
+    ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: (),
+    observers: Callable[[CompactorConfig], Sequence[Observer]] = lambda config: (),
+) -> int:
+    """Exit codes: 0 told to stop, 2 a configuration that does not make sense, 1 another compactor has the lake."""
+    reports = has_listener()
+    try:
+        config = CompactorConfig.from_json(first_line())
+    except (ValueError, TypeError) as error:
+        sys.stderr.write(f"compactor: configuration: {error}\n")
+        return 2
+    os.nice(10)
+    parquet.limit_threads()
+    lake = Path(config.lake_directory)
+    lake.mkdir(parents=True, exist_ok=True)
+    lock = os.open(lake / "_lock", os.O_RDWR | os.O_CREAT, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.stderr.write(f"compactor: another one works on {lake}\n")
+        return 1
+    published = Path(config.published_directory) if config.published_directory else None
+    watching = [Coverage(lake, published), *observers(config)]
+    compactor = Compactor(config, observers=watching, ledgers=ledgers(config))
+    _run(compactor, Accounts(compactor.counts, published), config, reports=reports)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The manifest of the lake: one JSON line per compacted segment, with its files, its counts and a checksum."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import gmtime, strftime
+from zlib import crc32
+
+from gateway.records.worker.segment import sync_directory
+
+
+class Manifest:
+    """Lines by day, in `<lake>/_manifest/YYYY-MM-DD.jsonl`; only ever appended to."""
+
+    def __init__(self, lake: Path) -> None:
+        self._folder = lake / "_manifest"
+        self.damaged_lines = 0
+
+    def append(self, entry: Mapping[str, object], *, now_s: float) -> None:
+        """Order: the line is durable when this returns.
+
+        Raises: OSError.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / strftime("%Y-%m-%d.jsonl", gmtime(now_s))
+        fresh = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
+        try:
+            size = os.fstat(descriptor).st_size
+            # A line that a kill cut short must not swallow this one.
+            newline = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
+            os.write(descriptor, newline + _line(entry))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if fresh:
+            sync_directory(self._folder)
+
+    def entries(self, *, days: int | None = None) -> Iterator[dict[str, object]]:
+        """The entries of the newest `days` files (None: all), oldest first; damaged lines are counted and left out."""
+        files = sorted(self._folder.glob("*.jsonl")) if self._folder.is_dir() else []
+        for path in files if days is None else files[-days:]:
+            for line in path.read_bytes().splitlines():
+                entry = _checked(line)
+                if entry is not None:
+                    yield entry
+                elif line.strip():
+                    self.damaged_lines += 1
+
+
+def _line(entry: Mapping[str, object]) -> bytes:
+    body = json.dumps(entry, sort_keys=True)
+    return f'{body[:-1]}, "~crc32": {crc32(body.encode())}}}\n'.encode()
+
+
+def _checked(line: bytes) -> dict[str, object] | None:
+    try:
+        entry = dict(json.loads(line))
+        checksum = entry.pop("~crc32")
+    except (ValueError, TypeError, KeyError):
+        return None
+    return entry if checksum == crc32(json.dumps(entry, sort_keys=True).encode()) else None

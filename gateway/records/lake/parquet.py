@@ -1,0 +1,370 @@
+"""Blocks to Arrow to Parquet files. Imports pyarrow, which a worker never loads."""
+
+import base64
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gateway.records.lake.explode import Explosion, explode, positions
+from gateway.records.worker.block import Mode
+from gateway.records.worker.digest import MAX_TENSOR_BYTES
+from gateway.records.worker.label import request_hash
+from gateway.records.worker.reading import Array, Block, Column, readable
+from gateway.records.worker.sampling import Kept
+from gateway.records.worker.segment import Segment, sync_directory
+from gateway.records.worker.stream_schema import fixed_bytes, is_batched, is_flat, width
+from gateway.tensor import Datatype
+
+ROW_GROUP = 131_072
+_DICTIONARY = [
+    "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "gateway",
+    "worker", "boot",
+]  # fmt: skip
+_HOUR_US = 3_600_000_000
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_KEPT = pa.array([kept.name.lower() for kept in Kept])
+_TYPES = {
+    Datatype.BOOL: pa.bool_(), Datatype.UINT8: pa.uint8(), Datatype.UINT16: pa.uint16(), Datatype.UINT32: pa.uint32(),
+    Datatype.UINT64: pa.uint64(), Datatype.INT8: pa.int8(), Datatype.INT16: pa.int16(), Datatype.INT32: pa.int32(),
+    Datatype.INT64: pa.int64(), Datatype.FP32: pa.float32(), Datatype.FP64: pa.float64(), Datatype.BYTES: pa.string(),
+    # Readers are at home with float32; both are exact in it.
+    Datatype.FP16: pa.float32(), Datatype.BF16: pa.float32(),
+}  # fmt: skip
+Columns = dict[str, pa.Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A Parquet file in its final place."""
+
+    path: str  # below the lake
+    rows: int
+    size_bytes: int
+
+
+def limit_threads() -> None:
+    """Keeps Arrow to one thread: the compactor lives beside workers that need the cores."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def table(block: Block, segment: Segment) -> pa.Table:
+    """One row per instance.
+
+    Shapes: metadata, then f.* or in.* of the inputs, out.* of the outputs, and the prediction; the same columns for
+            every block of a schema.
+    """
+    exploded = explode(block)
+    columns = _metadata(block, segment, exploded)
+    taken = {*columns, "pred_class", "pred_score"}
+    for prefix, flat_prefix, found in (("in.", "f.", block.inputs), ("out.", "out.", block.outputs)):
+        for column in found:
+            if column.spec.name in block.schema.dropped:
+                continue
+            if is_flat(column.spec):
+                hidden = block.schema.hidden.get(column.spec.name, ())
+                features = _flat(column, exploded, flat_prefix + column.spec.name, hidden)
+            else:
+                features = _nested(column, exploded, prefix + column.spec.name)
+            for name, values in features.items():
+                columns[_unique(name, taken)] = values
+    columns |= _prediction(block, exploded)
+    return pa.table(columns)
+
+
+def split_by_hour(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each hour (UTC), with the partition they belong to: "date=YYYY-MM-DD/hour=HH"."""
+    hours = rows.column("ts").cast(pa.int64()).to_numpy() // _HOUR_US
+    for hour in np.unique(hours).tolist():
+        text = str(np.datetime64(hour, "h"))
+        chosen = rows if (hours == hour).all() else rows.filter(pa.array(hours == hour))
+        yield f"date={text[:-3]}/hour={text[-2:]}", chosen
+
+
+def answered(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows that somebody got an answer from, as what labels name them by: request hash, row index, arrival.
+
+    Units: arrival in microseconds since the epoch.
+    """
+    real = pc.and_(pc.equal(rows.column("status"), 0), pc.invert(rows.column("is_shadow")))
+    chosen = rows.select(["request_hash", "row_index", "ts"]).filter(real)
+    hashes, indices, moments = (chosen.column(name) for name in chosen.column_names)
+    return hashes.to_numpy(), indices.cast(pa.int64()).to_numpy(), moments.cast(pa.int64()).to_numpy()
+
+
+def join(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of the rows of all, in order."""
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def write_options(schema: pa.Schema) -> dict[str, Any]:
+    """How files of these columns are written: dictionaries only where values repeat."""
+    texts = [field.name for field in schema if field.type == pa.string() and field.name != "request_id"]
+    repeating = [name for name in (*_DICTIONARY, *texts) if name in schema.names]
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating}
+
+
+def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
+    """Writes a file under a temporary name and moves it to its place, replacing what an interrupted run left there.
+
+    Order: when this returns, the file is complete and durable under its name.
+    Raises: OSError.
+    """
+    folder = lake / partition
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = lake / "_tmp" / name
+    temporary.parent.mkdir(exist_ok=True)
+    with temporary.open("wb") as file:
+        pq.write_table(rows, file, row_group_size=ROW_GROUP, **write_options(rows.schema))
+        file.flush()
+        os.fsync(file.fileno())
+        size_bytes = file.tell()
+    os.rename(temporary, folder / name)
+    sync_directory(folder)
+    return Published(f"{partition}/{name}", rows.num_rows, size_bytes)
+
+
+def _metadata(block: Block, segment: Segment, exploded: Explosion) -> Columns:
+    schema, records, total = block.schema, block.table[exploded.records], exploded.total
+    numbers = block.first_record + exploded.records
+    return {
+        "ts": pa.array(_plain(records["ts_us"])).cast(pa.timestamp("us", "UTC")),
+        "request_id": pa.array(block.ids, pa.string()).take(pa.array(exploded.records)),
+        "request_hash": pa.array(_hashes(block.ids)[exploded.records]),
+        "row_index": pa.array(exploded.row_index.astype("<i4")),
+        "batch_size": pa.array(exploded.sizes[exploded.records].astype("<i4")),
+        "model": _constant(schema.model, total),
+        "version": _constant(schema.version, total),
+        "version_digest": _constant(schema.digest, total),
+        "arm": _constant(schema.arm, total),
+        "is_shadow": pa.array(np.full(total, bool(schema.shadow_of))),
+        "primary_version": _constant(schema.shadow_of or schema.version, total),
+        "rule_rev": pa.array(_plain(records["revision"])),
+        "reason": pa.DictionaryArray.from_arrays(
+            pa.array(records["reason"].astype("<i4")), pa.array(block.reasons, pa.string())
+        ),
+        "bucket": pa.array(_plain(records["bucket"])),
+        "status": pa.array(_plain(records["code"])),
+        "queue_us": pa.array(_plain(records["queue_us"])),
+        "infer_us": pa.array(_plain(records["infer_us"])),
+        "total_us": pa.array(_plain(records["total_us"])),
+        "sample_p": pa.array(_plain(records["sample_p"])),
+        "sample_reason": pa.DictionaryArray.from_arrays(pa.array(records["kept"].astype("<i4")), _KEPT),
+        "redaction_rev": pa.array(np.full(total, schema.redaction_revision, "<i4")),
+        "gateway": _constant(segment.gateway, total),
+        "worker": _constant(segment.worker, total),
+        "boot": pa.array([UUID(segment.boot).bytes], pa.binary(16)).take(pa.array(np.zeros(total, "<i4"))),
+        "wal_seq": pa.array(np.full(total, segment.seq, "<i8")),
+        "record": pa.array(numbers.astype("<i8")),
+    }
+
+
+def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    return np.fromiter(map(request_hash, ids), np.uint64, len(ids))
+
+
+def _flat(column: Column, exploded: Explosion, name: str, hidden: tuple[int, ...]) -> Columns:
+    features = width(column.spec)
+    names = [name] if features == 1 else [f"{name}_{index}" for index in range(features)]
+    complete = bool((column.leads == exploded.sizes).all())
+    rows = None if complete else positions(exploded, column.leads)
+    arrow_type = _TYPES[column.spec.datatype]
+    if column.text is not None:
+        made = _flat_texts(column, exploded.total, rows, features)
+    else:
+        values = np.asarray(column.values).reshape(-1, features)
+        absent = None
+        if rows is not None:
+            spread = np.zeros((exploded.total, features), values.dtype)
+            spread[rows] = values
+            absent = np.ones(exploded.total, bool)
+            absent[rows] = False
+            values = spread
+        made = [_array(column, values[:, index], absent) for index in range(features)]
+    return {
+        label: pa.nulls(exploded.total, arrow_type) if index in hidden else made[index]
+        for index, label in enumerate(names)
+    }
+
+
+def _flat_texts(column: Column, total: int, rows: npt.NDArray[np.int64] | None, features: int) -> list[pa.Array]:
+    texts = _texts(column)
+    found = []
+    for index in range(features):
+        if rows is None:
+            found.append(texts if features == 1 else texts.take(pa.array(np.arange(total) * features + index)))
+            continue
+        places = np.zeros(total, np.int64)
+        places[rows] = np.arange(len(rows)) * features + index
+        absent = np.ones(total, bool)
+        absent[rows] = False
+        found.append(texts.take(pa.array(places, mask=absent)))
+    return found
+
+
+def _nested(column: Column, exploded: Explosion, name: str) -> Columns:
+    """A tensor that is one list per row: its instance where every row has one, else all of it on the record's first."""
+    per_row = (column.leads == exploded.sizes) & is_batched(column.spec)
+    sizes = np.diff(column.starts)
+    at_records = exploded.records
+    first = exploded.row_index == 0
+    has = (column.modes[at_records] == Mode.VALUES) & (per_row[at_records] | first)
+    lengths = np.where(has, np.where(per_row, sizes // exploded.sizes, sizes)[at_records], 0)
+    offsets = np.zeros(exploded.total + 1, "<i4")
+    np.cumsum(lengths, out=offsets[1:])
+    elements = _texts(column) if column.text is not None else _array(column, np.asarray(column.values), None)
+    made: Columns = {name: _lists(offsets, elements, ~has)}
+    present = (column.modes[at_records] != Mode.ABSENT) & (per_row[at_records] | first)
+    made[f"{name}.shape"] = _shapes(column, exploded, per_row, present)
+    if column.text is None and not 0 < fixed_bytes(column.spec) <= MAX_TENSOR_BYTES:
+        made[f"{name}.digest"] = _digests(column, exploded, per_row)
+    return made
+
+
+def _shapes(
+    column: Column, exploded: Explosion, per_row: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]
+) -> pa.Array:
+    shapes = [column.shape(index)[1:] if per_row[index] else column.shape(index) for index in range(len(per_row))]
+    ranks = np.where(present, np.array([len(shape) for shape in shapes], np.int64)[exploded.records], 0)
+    offsets = np.zeros(exploded.total + 1, "<i4")
+    np.cumsum(ranks, out=offsets[1:])
+    sizes = [size for row in np.flatnonzero(present).tolist() for size in shapes[exploded.records[row]]]
+    return _lists(offsets, pa.array(np.minimum(np.array(sizes, np.int64), 2**31 - 1).astype("<i4")), ~present)
+
+
+def _digests(column: Column, exploded: Explosion, per_row: npt.NDArray[np.bool_]) -> pa.Array:
+    held = column.modes == Mode.DIGEST
+    counts = np.where(held, column.leads, 0)
+    starts = np.cumsum(counts) - counts
+    rows = held[exploded.records] & (per_row[exploded.records] | (exploded.row_index == 0))
+    places = (starts[exploded.records] + np.where(per_row[exploded.records], exploded.row_index, 0))[rows]
+    digests = column.digests
+    fields = ("mean", "std", "min", "max")
+    index = np.zeros(exploded.total, np.int64)
+    index[rows] = np.arange(len(places))
+    chosen = digests[places] if digests is not None else np.zeros(0, [(name, "<f8") for name in fields])
+    if digests is None or not len(chosen):
+        return pa.nulls(exploded.total, _DIGEST)
+    sums = pa.array([item.tobytes() for item in chosen["xxh3_128"]], pa.binary(16))
+    numbers = [pa.array(_plain(chosen[name])) for name in fields]
+    made = pa.StructArray.from_arrays([sums, *numbers, pa.array(chosen["nan"].astype("<i8"))], fields=list(_DIGEST))
+    return made.take(pa.array(index, mask=~rows))
+
+
+_DIGEST = pa.struct(
+    [("xxh3_128", pa.binary(16))]
+    + [(name, pa.float64()) for name in ("mean", "std", "min", "max")]
+    + [("nan", pa.int64())]
+)
+
+
+def _prediction(block: Block, exploded: Explosion) -> Columns:
+    """The class and score that most classifiers and regressors mean: a whole-number output, or the place of the largest
+    of several scores; the largest score, or the only one. Null where the outputs say neither."""
+    found: Columns = {
+        "pred_class": pa.nulls(exploded.total, pa.int32()),
+        "pred_score": pa.nulls(exploded.total, pa.float32()),
+    }
+    decided: set[str] = set()
+    for column in block.outputs:
+        withheld = column.spec.name in block.schema.hidden or column.spec.name in block.schema.dropped
+        if not is_flat(column.spec) or column.text is not None or withheld:
+            continue
+        values = np.asarray(readable(column.spec, column.values)).reshape(-1, width(column.spec))
+        rows = positions(exploded, column.leads)
+        if values.dtype.kind in "iu" and values.shape[1] == 1:
+            _decide(found, decided, "pred_class", values[:, 0].astype("<i8"), rows)
+        elif values.dtype.kind == "f":
+            if values.shape[1] > 1:
+                _decide(found, decided, "pred_score", values.max(axis=1), rows)
+                if not any(_is_class(other) for other in block.outputs):
+                    _decide(found, decided, "pred_class", values.argmax(axis=1), rows)
+            else:
+                _decide(found, decided, "pred_score", values[:, 0], rows)
+    return found
+
+
+def _is_class(column: Column) -> bool:
+    kind = np.dtype(column.spec.datatype.dtype).kind
+    return (
+        is_flat(column.spec) and width(column.spec) == 1 and kind in "iu" and column.spec.datatype is not Datatype.BF16
+    )
+
+
+def _decide(found: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.int64]) -> None:
+    if name in decided:
+        return
+    decided.add(name)
+    total = len(found[name])
+    absent = np.ones(total, bool)
+    absent[rows] = False
+    if name == "pred_class":
+        numbers = np.asarray(values, np.int64)
+        absent[rows] |= (numbers < -(2**31)) | (numbers >= 2**31)
+        spread: Array = np.zeros(total, np.int64)
+        spread[rows] = numbers
+        found[name] = pa.array(np.where(absent, 0, spread).astype("<i4"), mask=absent)
+    else:
+        spread = np.zeros(total, "<f4")
+        with np.errstate(over="ignore"):
+            spread[rows] = values.astype("<f4")
+        found[name] = pa.array(spread, mask=absent)
+
+
+def _texts(column: Column) -> pa.Array:
+    """The elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
+    assert column.text is not None
+    offsets = np.zeros(len(column.values) + 1, "<i4")
+    np.cumsum(column.values, out=offsets[1:])
+    raw = pa.Array.from_buffers(
+        pa.binary(), len(column.values), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(bytes(column.text))]
+    )
+    try:
+        return pc.cast(raw, pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([_as_text(value) for value in raw.to_pylist()], pa.string())
+
+
+def _as_text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
+
+
+def _array(column: Column, values: Array, absent: npt.NDArray[np.bool_] | None) -> pa.Array:
+    plain = _plain(readable(column.spec, values))
+    if plain.dtype == np.float16:
+        plain = plain.astype("<f4")
+    return pa.array(plain, _TYPES[column.spec.datatype], mask=absent)
+
+
+def _lists(offsets: npt.NDArray[np.int32], elements: pa.Array, absent: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), elements, mask=pa.array(absent))
+
+
+def _plain(values: Array) -> Array:
+    """A contiguous, aligned copy; fields of a frame are neither."""
+    return np.array(values, copy=True, order="C")
+
+
+def _constant(value: str, total: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(total, "<i4")), pa.array([value], pa.string())).cast(_TEXT)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, with a number where another tensor's column has it already (readers ignore case); marks it taken."""
+    candidate, number = name, 2
+    while candidate.lower() in taken:
+        candidate, number = f"{name}~{number}", number + 1
+    taken.add(candidate.lower())
+    return candidate

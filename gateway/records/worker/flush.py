@@ -1,0 +1,196 @@
+"""One flush: redact, encode, write. Runs on the log's thread; what it did comes back as a value."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic_ns
+
+from gateway.records.worker.block import ENCODE_ERRORS, Record, RedactionFailed, encode
+from gateway.records.worker.fast_path import PlainRecords, encode_plain
+from gateway.records.worker.redaction import StreamRedaction
+from gateway.records.worker.score_filter import Taken, decided
+from gateway.records.worker.stream_schema import StreamSchema
+from gateway.records.worker.wal import Chunk, WalWriter, reason
+
+_CHUNK_RECORDS = 4096
+_CHUNK_BYTES = 4 << 20
+_DISK_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records taken from each stream, and the log's counts when they were taken."""
+
+    streams: list[Taken]
+    counts: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch; every record of it was written, sampled out or dropped."""
+
+    written: int = 0
+    sampled_out: int = 0
+    written_bytes: int = 0
+    withheld: Counter[str] = field(
+        default_factory=Counter
+    )  # written without their tensors, by reason; among the written
+    suspects: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+    disk_use: float = 0.0
+    elapsed_ns: int = 0
+
+
+class Flusher:
+    """Writes batches to the write-ahead log, one at a time."""
+
+    def __init__(
+        self,
+        wal: WalWriter,
+        directory: Path,
+        *,
+        disk: tuple[float, float],
+        clock: Callable[[], float],
+        draw: Callable[[int], int],
+    ) -> None:
+        self.redactions: dict[int, StreamRedaction] = {}
+        self._wal = wal
+        self._directory = directory
+        self._metadata_above, self._off_above = disk
+        self._clock = clock
+        self._draw = draw
+        self._next_record = 0
+        self._disk_use = 0.0
+        self._disk_checked_at = clock() - _DISK_CHECK_S
+
+    def flush(self, batch: Batch, seal: bool) -> Outcome:
+        """Writes the batch. A disk that refuses is an outcome, not an exception."""
+        started_ns = monotonic_ns()
+        outcome = Outcome(disk_use=self._used())
+        if batch.streams:
+            self._write(batch, outcome)
+        try:
+            if seal:
+                self._wal.seal(batch.counts)
+            else:
+                self._wal.tend(batch.counts)
+        except OSError as error:
+            outcome.error = str(error)
+        outcome.suspects = self._wal.suspects
+        outcome.elapsed_ns = monotonic_ns() - started_ns
+        return outcome
+
+    def _write(self, batch: Batch, outcome: Outcome) -> None:
+        streams = [decided(taken, self.redactions[taken.number]) for taken in batch.streams]
+        total = sum(map(len, streams))
+        outcome.sampled_out = sum(map(len, batch.streams)) - total
+        if outcome.disk_use > self._off_above:
+            outcome.dropped["disk_watermark"] += total
+            return
+        try:
+            self._wal.prepare()
+            chunks: list[Chunk] = []
+            withheld = "disk_watermark" if outcome.disk_use > self._metadata_above else ""
+            for taken in streams:
+                for run in taken.plain.runs(taken.schema, _CHUNK_RECORDS):
+                    chunks += self._joined(taken.number, taken.schema, run, outcome, withheld=withheld)
+                for part in _parts(taken.records):
+                    chunks += self._encoded(taken.number, taken.schema, part, outcome, withheld=withheld)
+            if chunks:
+                outcome.written_bytes = self._wal.write(chunks)
+        except OSError as error:
+            outcome.dropped[reason(error)] += total - sum(outcome.dropped.values())
+            outcome.error = str(error)
+            outcome.withheld.clear()
+            return
+        outcome.written = total - sum(outcome.dropped.values())
+
+    def _joined(
+        self, number: int, schema: StreamSchema, plain: PlainRecords, outcome: Outcome, *, withheld: str
+    ) -> Iterator[Chunk]:
+        """The plain records as one chunk; where one of them is not what it should be, all are looked at in detail."""
+        if not len(plain):
+            return
+        try:
+            body = encode_plain(schema, number, plain, first_record=self._next_record, payload=not withheld)
+        except ENCODE_ERRORS:
+            yield from self._encoded(number, schema, plain.records(schema), outcome, withheld=withheld)
+            return
+        self._next_record += len(plain)
+        if withheld:
+            outcome.withheld[withheld] += len(plain)
+        yield Chunk(number, schema, body)
+
+    def _encoded(
+        self, number: int, schema: StreamSchema, records: list[Record], outcome: Outcome, *, withheld: str
+    ) -> Iterator[Chunk]:
+        """The records as one chunk; where that fails, each by itself, so that one bad record costs only itself."""
+        redaction = self.redactions[number]
+        try:
+            body = encode(
+                schema,
+                number,
+                records,
+                first_record=self._next_record,
+                redaction=redaction,
+                payload=not withheld,
+                new_id=self._new_id,
+            )
+        except (RedactionFailed, *ENCODE_ERRORS) as error:
+            if len(records) > 1:
+                for record in records:
+                    yield from self._encoded(number, schema, [record], outcome, withheld=withheld)
+            elif not withheld:  # the row is kept without its tensors
+                why = "redact_error" if isinstance(error, RedactionFailed) else "encode_error"
+                yield from self._encoded(number, schema, records, outcome, withheld=why)
+            else:
+                outcome.dropped["encode_error"] += 1
+        else:
+            self._next_record += len(records)
+            if withheld:
+                outcome.withheld[withheld] += len(records)
+            yield Chunk(number, schema, body)
+
+    def _used(self) -> float:
+        """The share of the disk in use, as `df` says it, looked up once a second; 0 where it cannot be told."""
+        now = self._clock()
+        if now - self._disk_checked_at >= _DISK_CHECK_S:
+            self._disk_checked_at = now
+            try:
+                status = os.statvfs(self._directory)
+                used = status.f_blocks - status.f_bfree
+                self._disk_use = used / (used + status.f_bavail) if used + status.f_bavail else 0.0
+            except OSError:
+                self._disk_use = 0.0
+        return self._disk_use
+
+    def _new_id(self, ts_us: int) -> str:
+        """A UUID (version 7) for a record whose caller gave no id.
+
+        Source: RFC 9562, section 5.7.
+        """
+        value = (ts_us // 1000 & (1 << 48) - 1) << 80 | 7 << 76 | self._draw(12) << 64 | 2 << 62 | self._draw(62)
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _parts(records: list[Record]) -> Iterator[list[Record]]:
+    """The records in runs that make blocks of bounded size."""
+    if not records:
+        return
+    if len(records) <= _CHUNK_RECORDS and sum(record[15] for record in records) <= _CHUNK_BYTES:
+        yield records
+        return
+    run: list[Record] = []
+    size = 0
+    for record in records:
+        if run and (len(run) >= _CHUNK_RECORDS or size + record[15] > _CHUNK_BYTES):
+            yield run
+            run, size = [], 0
+        run.append(record)
+        size += record[15]
+    if run:
+        yield run

@@ -1,0 +1,319 @@
+"""The records of one model, version and arm, as requests append them: references, and no work that can wait.
+
+Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
+kept column by column, so that a flush has nothing to do but to join. Every other record is kept as a tuple that the
+flush looks at in detail. Of large inputs only the digest is kept, and it is made at once: they are in the cache now, a
+few dozen of them would fill the buffer, and the log's thread would fight for the interpreter.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import inf
+
+from xxhash import xxh3_64_intdigest
+
+from gateway.records.worker.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW, Record, Shape
+from gateway.records.worker.digest import MAX_TENSOR_BYTES
+from gateway.records.worker.fast_path import PlainRecords
+from gateway.records.worker.large_inputs import condensable, condensed
+from gateway.records.worker.redaction import StreamRedaction
+from gateway.records.worker.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
+from gateway.records.worker.score_filter import Taken
+from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
+from gateway.serving.call import Array, Buffer
+from gateway.tensor import Datatype, TensorSpec
+
+_PACK_ROW = PACKED_ROW.pack
+_OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
+_PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
+_CONDENSED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
+
+
+class Buffering:
+    """What all streams of a log share on the hot path."""
+
+    __slots__ = (
+        "closed",
+        "max_bytes",
+        "max_record_bytes",
+        "max_records",
+        "records",
+        "scale",
+        "size_bytes",
+        "wake",
+        "wake_at",
+    )
+
+    def __init__(
+        self, *, max_bytes: int, max_records: int, max_record_bytes: int, wake_at: int, wake: Callable[[], None]
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.max_records = max_records
+        self.max_record_bytes = max_record_bytes
+        self.records = 0  # including those being written
+        self.size_bytes = 0
+        self.wake_at = wake_at
+        self.wake = wake
+        self.closed = False
+        self.scale = 1.0  # of all rates; below 1 while the buffer or the disk is nearly full
+
+
+class RecordStream:
+    """Takes the records of one model, version and arm. Belongs to the loop."""
+
+    __slots__ = (
+        "_base",
+        "_below",
+        "_buffer",
+        "_condenses",
+        "_draw",
+        "_first",
+        "_input_bytes",
+        "_input_count",
+        "_is_plain",
+        "_keep_errors",
+        "_kept",
+        "_output_bytes",
+        "_output_count",
+        "_passed",
+        "_plain",
+        "_rate",
+        "_row_bytes",
+        "_sampling",
+        "_threshold",
+        "_undecided",
+        "dropped",
+        "keeps_disagreement",
+        "number",
+        "records",
+        "sampled_out",
+        "schema",
+        "seen",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        schema: StreamSchema,
+        redaction: StreamRedaction,
+        buffer: Buffering,
+        sampling: Sampling,
+        draw: Callable[[int], int],
+    ) -> None:
+        self.number = number
+        self.schema = schema
+        self.records: list[Record] = []
+        self.seen = 0
+        self.sampled_out = 0
+        self.dropped: Counter[str] = Counter()
+        self._buffer = buffer
+        self._draw = draw
+        self._base: object = None
+        self._undecided = False
+        self._input_bytes = _row_bytes(schema.inputs)
+        self._output_bytes = _row_bytes(schema.outputs)
+        self._input_count = len(schema.inputs)
+        self._output_count = len(schema.outputs)
+        self._row_bytes = self._input_bytes + self._output_bytes
+        self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
+        self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
+        self._plain = PlainRecords()
+        self._condenses = condensable(schema.inputs, redaction)
+        self.follow(sampling)
+
+    def follow(self, sampling: Sampling) -> None:
+        """From now on records are kept as this says, and as the buffer's scale does."""
+        self._sampling = sampling
+        self._rate = sampling.rate_of(self.schema.arm) * self._buffer.scale
+        self._threshold = threshold(self._rate)
+        self._keep_errors = sampling.keep_errors
+        self._first = sampling.keep_first
+        self._below = sampling.keep_score_below
+        self._kept: int = Kept.RATE if self._buffer.scale == 1 else Kept.PRESSURE
+        self._passed = 0  # why a record is undecided whose hash is not below the threshold; 0: it is left out
+        if self._below is not None:
+            self._kept, self._passed = UNDECIDED_IN | self._kept, UNDECIDED_OUT
+        self.keeps_disagreement = sampling.keep_disagreement and self._threshold != EVERY_HASH
+
+    def rescale(self) -> None:
+        """The buffer's scale has changed."""
+        self.follow(self._sampling)
+
+    def append(
+        self,
+        ts_us: int,
+        request_id: str,
+        code: int,
+        reason: str,
+        revision: int,
+        bucket: int,
+        rows: int,
+        queue_us: int,
+        infer_us: int,
+        total_us: int,
+        in_shapes: Sequence[Shape | None] | None,
+        inputs: Sequence[Buffer | None],
+        outputs: Sequence[Buffer],
+        wanted: tuple[int, ...] | None = None,
+        keep: int = 0,
+    ) -> None:
+        """Takes a record by reference; the tensors must not change afterwards. Neither blocks nor raises.
+
+        Shapes: `inputs` and `outputs` follow the specs (inputs may be empty or hold None, outputs may be empty); where
+                `wanted` is set, `outputs[i]` is the output with index `wanted[i]`, and the others are not logged;
+                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension; `keep` is why the record is
+                kept whatever its hash is (a `Kept`), 0 where nothing is known of it.
+        Units:  ts_us since the epoch.
+        """
+        self.seen += 1
+        sample_p, kept = 1.0, 0
+        try:
+            if self._threshold != EVERY_HASH:
+                if code and self._keep_errors:
+                    kept = 2
+                elif self.seen <= self._first:
+                    kept = 3
+                elif keep:
+                    kept = keep
+                elif (xxh3_64_intdigest(request_id.encode()) if request_id else self._draw(64)) < self._threshold:
+                    sample_p, kept = self._rate, self._kept
+                    if self._passed:
+                        self._undecided = True
+                elif self._passed:
+                    sample_p, kept = self._rate, self._passed
+                    self._undecided = True
+                else:
+                    self.sampled_out += 1
+                    return
+            buffer = self._buffer
+            name = request_id.encode()
+            length = len(name)
+            if (
+                self._is_plain
+                and not code
+                and in_shapes is None
+                and wanted is None
+                and 0 < length <= MAX_ID_BYTES
+                and len(outputs) == self._output_count
+                and len(inputs) == self._input_count
+                and type(outputs[0]) is bytes
+            ):
+                size = self._row_bytes * rows + length + _PLAIN_BYTES
+                if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
+                    self._refuse(size)
+                    return
+                plain = self._plain
+                reasons = plain.reasons
+                place = reasons.get(reason)
+                if place is None:
+                    place = reasons[reason] = len(reasons)
+                plain.table.append(
+                    _PACK_ROW(
+                        ts_us, revision, bucket, rows, queue_us, infer_us, total_us, 0, place, length, kept, sample_p
+                    )
+                )
+                plain.ids.append(name)
+                plain.tensors += inputs
+                plain.tensors += outputs
+                plain.rows += rows
+            else:
+                size = self._size(request_id, rows, in_shapes, inputs, outputs, wanted)
+                record: Record = (
+                    ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
+                    in_shapes, inputs, outputs, sample_p, kept, size, wanted,
+                )  # fmt: skip
+                if self._condenses and MAX_TENSOR_BYTES < size <= _CONDENSED_BYTES:
+                    record, freed = condensed(record, self._condenses)
+                    size -= freed
+                if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
+                    self._refuse(size)
+                    return
+                self.records.append(record)
+            buffer.records += 1
+            buffer.size_bytes += size
+            if buffer.size_bytes >= buffer.wake_at:
+                buffer.wake()
+        except ENCODE_ERRORS:
+            self.dropped["encode_error"] += 1
+
+    def take(self) -> Taken:
+        """The records so far; they are the caller's to write."""
+        taken = Taken(self.number, self.schema, self.records, self._plain, self._verdict_below())
+        self.records, self._plain = [], PlainRecords()
+        self._undecided = False
+        self._base = None
+        return taken
+
+    def _verdict_below(self) -> float | None:
+        if not self._undecided:
+            return None
+        return self._below if self._below is not None else -inf  # the rule has gone since
+
+    @property
+    def waiting(self) -> int:
+        """Records appended and not taken."""
+        return len(self.records) + len(self._plain)
+
+    def _size(
+        self,
+        request_id: str,
+        rows: int,
+        in_shapes: Sequence[Shape | None] | None,
+        inputs: Sequence[Buffer | None],
+        outputs: Sequence[Buffer],
+        wanted: tuple[int, ...] | None,
+    ) -> int:
+        size = _OVERHEAD_BYTES + len(request_id)
+        size += self._input_bytes * rows if self._input_bytes and in_shapes is None else _size(inputs)
+        if outputs:
+            # A view keeps the whole result of its batch; the records of one batch come one after the other.
+            base = getattr(outputs[0], "base", None)
+            if base is None:
+                size += _size(outputs) if wanted else self._output_bytes * rows or _size(outputs)
+            elif base is not self._base:
+                self._base = base
+                size += _retained(outputs)
+        return size
+
+    def _refuse(self, size: int) -> None:
+        self._base = None
+        if self._buffer.closed:
+            self.dropped["closed"] += 1
+        elif size > self._buffer.max_record_bytes:
+            self.dropped["oversize"] += 1
+        else:
+            self.dropped["buffer"] += 1
+
+
+def _is_plain(spec: TensorSpec) -> bool:
+    return spec.datatype is not Datatype.BYTES and 0 < fixed_bytes(spec) <= MAX_TENSOR_BYTES
+
+
+def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
+    """Bytes of a row over all specs, or 0 if they depend on the request."""
+    sizes = [fixed_bytes(spec) if is_batched(spec) else 0 for spec in specs]
+    return sum(sizes) if all(sizes) else 0
+
+
+def _size(tensors: Sequence[Buffer | None]) -> int:
+    size = 0
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if isinstance(tensor, bytes):
+            size += len(tensor)
+        elif isinstance(tensor, memoryview) or tensor.dtype != object:
+            size += tensor.nbytes
+        else:
+            size += sum(len(element) + 60 for element in tensor.ravel().tolist())
+    return size
+
+
+def _retained(outputs: Sequence[Buffer]) -> int:
+    size = 0
+    for output in outputs:
+        base = getattr(output, "base", None)
+        held: Array | None = output if not isinstance(output, bytes | memoryview) else None
+        known = base is not None and held is not None and held.dtype != object
+        size += getattr(base, "nbytes", 0) if known else _size((output,))
+    return size

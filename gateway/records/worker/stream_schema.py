@@ -1,0 +1,107 @@
+"""What the rows of one stream look like: model, version, arm and the tensors of the version's contract."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import prod
+
+from gateway.tensor import BY_NAME, Datatype, TensorSpec
+
+MAX_FLAT = 512  # widest [batch, d] tensor that becomes one column per feature
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSchema:
+    """The schema of a stream; written into every segment that holds rows of it.
+
+    `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out. In a
+    stream of copies that a mirror ran, `shadow_of` is the version that answered the callers; it is "" in every other.
+    """
+
+    model: str
+    version: str
+    arm: str
+    digest: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dropped: frozenset[str] = frozenset()
+    hidden: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    redaction_revision: int = 0
+    shadow_of: str = ""
+
+    @property
+    def shape_hash(self) -> str:
+        """Eight hex digits that differ where the columns of two streams differ."""
+        text = json.dumps([_spec_json(spec) for spec in (*self.inputs, *self.outputs)] + [sorted(self.dropped)])
+        return sha256(f"{self.digest}{len(self.inputs)}{text}".encode()).hexdigest()[:8]
+
+    def to_json(self) -> bytes:
+        return json.dumps(
+            {
+                "model": self.model,
+                "version": self.version,
+                "arm": self.arm,
+                "digest": self.digest,
+                "inputs": [_spec_json(spec) for spec in self.inputs],
+                "outputs": [_spec_json(spec) for spec in self.outputs],
+                "dropped": sorted(self.dropped),
+                "hidden": {name: list(indices) for name, indices in self.hidden.items()},
+                "redaction_revision": self.redaction_revision,
+                "shadow_of": self.shadow_of,
+            },
+            separators=(",", ":"),
+        ).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes | memoryview) -> "StreamSchema":
+        """The schema a writer wrote.
+
+        Raises: ValueError, KeyError, TypeError (the text is not a schema).
+        """
+        document = json.loads(bytes(text))
+        return cls(
+            model=str(document["model"]),
+            version=str(document["version"]),
+            arm=str(document["arm"]),
+            digest=str(document["digest"]),
+            inputs=tuple(_spec(item) for item in document["inputs"]),
+            outputs=tuple(_spec(item) for item in document["outputs"]),
+            dropped=frozenset(document["dropped"]),
+            hidden={name: tuple(indices) for name, indices in document["hidden"].items()},
+            redaction_revision=int(document["redaction_revision"]),
+            shadow_of=str(document.get("shadow_of", "")),
+        )
+
+
+def is_batched(spec: TensorSpec) -> bool:
+    """Whether the first dimension counts instances."""
+    return bool(spec.shape) and spec.shape[0] < 0
+
+
+def fixed_bytes(spec: TensorSpec) -> int:
+    """Bytes of one instance (of the whole tensor where it is not batched), or 0 if they are not fixed."""
+    tail = spec.shape[1:] if is_batched(spec) else spec.shape
+    return 0 if any(size < 0 for size in tail) else prod(tail) * spec.datatype.size
+
+
+def is_flat(spec: TensorSpec) -> bool:
+    """Whether each feature gets a column of its own: [batch], or [batch, d] with a small fixed d."""
+    return is_batched(spec) and (len(spec.shape) == 1 or (len(spec.shape) == 2 and 0 < spec.shape[1] <= MAX_FLAT))
+
+
+def width(spec: TensorSpec) -> int:
+    """Elements of one instance of a tensor whose size is fixed."""
+    return prod(spec.shape[1:] if is_batched(spec) else spec.shape)
+
+
+def _spec_json(spec: TensorSpec) -> list[object]:
+    return [spec.name, spec.datatype.wire_name, list(spec.shape)]
+
+
+def _spec(item: object) -> TensorSpec:
+    if not isinstance(item, list) or len(item) != 3:
+        raise ValueError(f"tensor spec is {item!r}, expected [name, datatype, shape]")
+    name, datatype, shape = item
+    known: Datatype = BY_NAME[datatype]
+    return TensorSpec(str(name), known, tuple(int(size) for size in shape))

@@ -1,0 +1,1 @@
+"""Which version answers: the interval table, the snapshot and the decision. Pure."""

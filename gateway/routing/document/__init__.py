@@ -1,0 +1,1 @@
+"""Routing documents: text to checked, immutable values. Pure."""

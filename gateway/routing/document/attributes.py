@@ -1,0 +1,20 @@
+"""What routing may look at in a request."""
+
+from typing import Protocol
+
+
+class Attributes(Protocol):
+    """What rules and key sources read of a request; every method is cheap and answers None for what is absent."""
+
+    def metadata(self, name: str) -> str | None: ...
+
+    def parameter(self, name: str) -> str | int | float | bool | None: ...
+
+    def input_value(self, name: str) -> str | None:
+        """The first element of the named input tensor as text, if it is a scalar or has one element per row."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def requested_version(self) -> str: ...

@@ -1,0 +1,245 @@
+"""The JSON Schema of a routing document, for editors and other people's tools.
+
+It says what can be said without computing; `document.parse` alone decides (sums of weights, names of arms, unique
+versions). Whatever `parse` takes, the schema takes too.
+"""
+
+from collections.abc import Sequence
+
+from gateway.routing.document.document import (
+    API_VERSION,
+    ARM_LIMIT,
+    KIND,
+    LABEL_LIMIT,
+    RULE_LIMIT,
+)
+from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
+from gateway.routing.document.log_policy import FIRST_LIMIT, SCORE_LIMIT
+from gateway.routing.document.match import OPERATORS
+from gateway.routing.document.mirror import LOGGED, MIRROR_LIMIT
+from gateway.routing.document.safeguard import CAUSES
+from gateway.routing.document.strategy import STRATEGIES
+
+Schema = dict[str, object]
+
+
+def schema() -> Schema:
+    """A JSON Schema (draft 2020-12) of the document."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Route",
+        **_object(
+            {
+                "apiVersion": {"const": API_VERSION},
+                "kind": {"const": KIND},
+                "metadata": _metadata(),
+                "spec": _spec(),
+            },
+            required=("apiVersion", "kind", "metadata", "spec"),
+        ),
+        "$defs": {
+            "name": _pattern(SHORT_NAME.pattern),
+            "version": {"anyOf": [_pattern(SHORT_NAME.pattern), {"type": "integer", "minimum": 0}]},
+            "percent": {
+                "anyOf": [
+                    {"type": "number", "minimum": 0, "maximum": 100},
+                    _pattern(r"[0-9]{1,3}(\.[0-9]{1,16})?%"),
+                ]
+            },
+            "duration": _pattern("[0-9]{1,9}(ms|s|m|h|d)"),
+            "match": _match(),
+            "matcher": _matcher(),
+        },
+    }
+
+
+def _object(properties: Schema, required: Sequence[str] = (), **more: object) -> Schema:
+    value: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return value | ({"required": list(required)} if required else {}) | more
+
+
+def _map(of: Schema, limit: int, *, names: str = "", least: int = 0) -> Schema:
+    value: Schema = {"type": "object", "additionalProperties": of, "maxProperties": limit}
+    return value | ({"propertyNames": _pattern(names)} if names else {}) | ({"minProperties": least} if least else {})
+
+
+def _list(of: Schema, limit: int, *, least: int = 0) -> Schema:
+    return {"type": "array", "items": of, "maxItems": limit} | ({"minItems": least} if least else {})
+
+
+def _pattern(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def _text(limit: int, *, least: int = 1) -> Schema:
+    return {"type": "string", "minLength": least, "maxLength": limit}
+
+
+def _whole(least: int, most: int) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most}
+
+
+def _of(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _metadata() -> Schema:
+    labels = _map(_text(256, least=0), LABEL_LIMIT, names=SHORT_NAME.pattern)
+    return _object(
+        {
+            "model": _pattern(MODEL_NAME.pattern),
+            "owner": _text(128, least=0),
+            "description": _text(1024, least=0),
+            "labels": labels,
+        },
+        required=("model",),
+    )
+
+
+def _spec() -> Schema:
+    arm = _object({"version": _of("version"), "label": _of("name")}, minProperties=1, maxProperties=1)
+    rule = _object(
+        {"name": _of("name"), "match": _of("match"), "arm": _of("name"), "until": _text(25)},
+        required=("name", "match", "arm"),
+    )
+    sources = _list(_pattern("metadata:.+|input:.+|parameter:.+|id"), 8, least=1)
+    missing: Schema = {"enum": ["control", "random", "reject"]}
+    pin = _object({"metadata": _text(128), "allow": _of("match"), "deny": {"type": "boolean"}})
+    return _object(
+        {
+            "arms": _map(arm, ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
+            "labels": _map(_of("version"), LABEL_LIMIT, names=SHORT_NAME.pattern),
+            "strategy": _strategy(),
+            "key": _object({"from": sources, "onMissing": missing, "salt": _text(256)}, required=("from",)),
+            "rules": _list(rule, RULE_LIMIT),
+            "clientPin": pin,
+            "fallback": _fallback(),
+            "mirrors": _list(_mirror(), MIRROR_LIMIT),
+            "log": _log(),
+            "killSwitch": _object({"arm": _of("name"), "reason": _text(512)}, required=("arm", "reason")),
+        },
+        required=("arms", "strategy"),
+    )
+
+
+def _strategy() -> Schema:
+    ab = _object(
+        {
+            "control": _of("name"),
+            "weights": _map(_of("percent"), ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
+            "holdout": _of("percent"),
+            **_carried("metrics", "guardrails", "srm"),
+            "maxDuration": _of("duration"),
+        },
+        required=("control", "weights"),
+    )
+    step = _object(
+        {"weight": _of("percent"), "hold": _of("duration"), **_carried("minEvents", "approval")}, required=("weight",)
+    )
+    canary = _object(
+        {
+            "stable": _of("name"),
+            "canary": _of("name"),
+            "weight": _of("percent"),
+            "step": _whole(0, 99),
+            "steps": _list(step, 100, least=1),
+            **_carried("analysis", "afterPromote"),
+        },
+        anyOf=[{"required": ["weight"]}, {"required": ["steps"]}],
+    )
+    blue_green = _object(
+        {
+            "active": _of("name"),
+            "preview": _of("name"),
+            "previewMatch": _of("match"),
+            **_carried("requireReady", "prePromotion", "promote", "postPromotion"),
+            "keepWarm": _of("duration"),
+        },
+        required=("active",),
+    )
+    pinned = _object({"arm": _of("name")}, required=("arm",))
+    kinds = dict(zip(STRATEGIES, (ab, canary, blue_green, pinned), strict=True))
+    return _object(dict(kinds), minProperties=1, maxProperties=1)
+
+
+def _carried(*names: str) -> Schema:
+    """Fields of which only the name is known here."""
+    return dict.fromkeys(names, True)
+
+
+def _fallback() -> Schema:
+    breaker = _object({"consecutive": _whole(1, 10_000), "window": _of("duration"), "open": _of("duration")})
+    return _object(
+        {
+            "order": _list(_of("name"), ARM_LIMIT, least=1),
+            "on": _list({"enum": list(CAUSES)}, len(CAUSES), least=1),
+            "budget": _of("percent"),
+            "breaker": breaker,
+        },
+        required=("order",),
+    )
+
+
+def _mirror() -> Schema:
+    size: Schema = {"type": "number", "minimum": 0}
+    tolerance = _object({"abs": size, "rel": size}, minProperties=1)
+    return _object(
+        {
+            "arm": _of("name"),
+            "percent": _of("percent"),
+            "salt": _text(256),
+            "maxInflight": _whole(1, 10_000),
+            "queue": _whole(0, 100_000),
+            "deadline": _of("duration"),
+            "onFull": {"const": "drop"},
+            "shedAboveCpu": {"type": "number", "minimum": 0, "maximum": 1},
+            "compare": _map({"anyOf": [{"const": "exact"}, tolerance]}, 64),
+            "log": {"enum": list(LOGGED)},
+        },
+        required=("arm", "percent"),
+    )
+
+
+def _log() -> Schema:
+    keep = _object(
+        {
+            "errors": {"type": "boolean"},
+            "first": _whole(0, FIRST_LIMIT),
+            "scoreBelow": {"type": "number", "minimum": -SCORE_LIMIT, "maximum": SCORE_LIMIT},
+            "disagreement": {"type": "boolean"},
+        }
+    )
+    rates = _map(_of("percent"), ARM_LIMIT + 1, names=SHORT_NAME.pattern)
+    return _object({"rate": _of("percent"), "arms": rates, "keep": keep})
+
+
+def _match() -> Schema:
+    matcher = _of("matcher")
+    named = _map(matcher, 64)
+    return _object(
+        {
+            "metadata": named,
+            "parameters": named,
+            "method": matcher,
+            "tenant": matcher,
+            "identity": matcher,
+            "id": matcher,
+        },
+        minProperties=1,
+    )
+
+
+def _matcher() -> Schema:
+    scalar: Schema = {"type": ["string", "integer", "boolean"]}
+    number: Schema = {"type": "number"}
+    operands: Schema = {
+        "exact": scalar,
+        "prefix": _text(1024),
+        "suffix": _text(1024),
+        "in": _list(scalar, 1000, least=1),
+        "present": {"type": "boolean"},
+        "range": _object({"min": number, "max": number}, minProperties=1),
+        "regex": _text(1024),
+        "not": _of("matcher"),
+    }
+    return _object({name: operands[name] for name in OPERATORS}, minProperties=1, maxProperties=1)

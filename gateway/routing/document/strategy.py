@@ -1,0 +1,264 @@
+"""The four strategies of a route: A/B, canary, blue-green, pinned. All of them come down to weights of one table."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.errors import InvalidArgument
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.field import Field, Section
+from gateway.routing.document.match import Match, parse_match
+from gateway.routing.document.quantity import duration_ms, percent, percent_text
+
+HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control arm's version
+PREVIEW = "preview"  # the rule that blue-green's previewMatch becomes
+STRATEGIES = ("ab", "canary", "blueGreen", "pinned")
+AB_PLAN = ("metrics", "guardrails", "srm", "maxDuration")
+STEP_PLAN = ("hold", "minEvents", "approval")
+CANARY_PLAN = ("analysis", "afterPromote")
+BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
+AB_FIELDS = ("control", "weights", "holdout", *AB_PLAN)
+STEP_FIELDS = ("weight", *STEP_PLAN)
+CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
+BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
+_STEP_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Fields of the document that are kept for whoever carries out the rollout, as canonical JSON; deciding a request
+    does not read them. `names` are the paths that were given."""
+
+    text: str = "{}"
+    names: tuple[str, ...] = ()
+
+    def to_value(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.text)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Ab:
+    """A test between arms. Units: `weights` and `holdout` in buckets; the weights are of what is not held out."""
+
+    control: str
+    weights: tuple[tuple[str, int], ...]  # sorted by arm
+    holdout: int = 0
+    plan: Plan = Plan()
+
+    def to_value(self) -> dict[str, object]:
+        value = self.plan.to_value()
+        value |= {"control": self.control, "weights": {arm: percent_text(weight) for arm, weight in self.weights}}
+        if self.holdout:
+            value["holdout"] = percent_text(self.holdout)
+        return value
+
+    def table_weights(self) -> dict[str, int]:
+        """Weights of the table: the holdout as it is, the arms scaled to the rest, rounded by largest remainder."""
+        rest = BUCKETS - self.holdout
+        weights = {arm: weight * rest // BUCKETS for arm, weight in self.weights}
+        by_remainder = sorted(self.weights, key=lambda entry: (-(entry[1] * rest % BUCKETS), entry[0]))
+        for arm, _ in by_remainder[: rest - sum(weights.values())]:
+            weights[arm] += 1
+        return weights | ({HOLDOUT: self.holdout} if self.holdout else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    weight: int
+    plan: Plan = Plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A growing share for one arm. Units: weights in buckets; `weight` is None where the steps say it."""
+
+    stable: str
+    canary: str
+    steps: tuple[Step, ...] = ()
+    step: int = 0
+    weight: int | None = None
+    plan: Plan = Plan()
+
+    @property
+    def active_weight(self) -> int:
+        """The canary's share at present: the given weight, else that of the current step."""
+        return self.weight if self.weight is not None else self.steps[self.step].weight
+
+    def to_value(self) -> dict[str, object]:
+        value = self.plan.to_value()
+        value |= {"stable": self.stable, "canary": self.canary}
+        if self.steps:
+            value["steps"] = [step.plan.to_value() | {"weight": percent_text(step.weight)} for step in self.steps]
+        if self.step:
+            value["step"] = self.step
+        if self.weight is not None:
+            value["weight"] = percent_text(self.weight)
+        return value
+
+    def table_weights(self) -> dict[str, int]:
+        return {self.stable: BUCKETS - self.active_weight, self.canary: self.active_weight}
+
+
+@dataclass(frozen=True, slots=True)
+class BlueGreen:
+    """All traffic on one arm; requests that fit `preview_match` see the other."""
+
+    active: str
+    preview: str = ""
+    preview_match: Match | None = None
+    plan: Plan = Plan()
+
+    def to_value(self) -> dict[str, object]:
+        value = self.plan.to_value() | {"active": self.active}
+        if self.preview:
+            value["preview"] = self.preview
+        if self.preview_match is not None:
+            value["previewMatch"] = self.preview_match.to_value()
+        return value
+
+    def table_weights(self) -> dict[str, int]:
+        return {self.active: BUCKETS}
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """All traffic on one arm."""
+
+    arm: str
+
+    def to_value(self) -> dict[str, object]:
+        return {"arm": self.arm}
+
+    def table_weights(self) -> dict[str, int]:
+        return {self.arm: BUCKETS}
+
+
+Strategy = Ab | Canary | BlueGreen | Pinned
+
+
+def strategy_name(strategy: Strategy) -> str:
+    """Its field in the document."""
+    return {Ab: "ab", Canary: "canary", BlueGreen: "blueGreen", Pinned: "pinned"}[type(strategy)]
+
+
+def control_arm(strategy: Strategy) -> str:
+    """The arm that answers where a split cannot: the control, the stable, the active or the pinned one."""
+    match strategy:
+        case Ab(control=arm) | Canary(stable=arm) | BlueGreen(active=arm) | Pinned(arm=arm):
+            return arm
+    raise TypeError(f"not a strategy: {strategy!r}")
+
+
+def carried_fields(strategy: Strategy) -> tuple[str, ...]:
+    """Paths of what is kept for whoever carries out the rollout."""
+    match strategy:
+        case Canary(steps=steps, plan=plan):
+            return plan.names + tuple(name for step in steps for name in step.plan.names)
+        case Ab(plan=plan) | BlueGreen(plan=plan):
+            return plan.names
+    return ()
+
+
+def splits(strategy: Strategy) -> bool:
+    """Whether requests are told apart by their bucket."""
+    return isinstance(strategy, Ab | Canary)
+
+
+def parse_strategy(field: Field, arms: Mapping[str, object]) -> Strategy:
+    """The one strategy of the document. Raises: InvalidArgument, also where it names an arm that is not in `arms`."""
+    section = field.section(*STRATEGIES)
+    if len(section.values) != 1:
+        given = ", ".join(section.values) or "none"
+        raise field.fail(f"exactly one of {', '.join(STRATEGIES)} is needed, given: {given}")
+    [name] = section.values
+    value = section.required(name)
+    match name:
+        case "ab":
+            return _ab(value, arms)
+        case "canary":
+            return _canary(value, arms)
+        case "blueGreen":
+            return _blue_green(value, arms)
+    return Pinned(arm_of(value.section("arm").required("arm"), arms))
+
+
+def arm_of(field: Field, arms: Mapping[str, object]) -> str:
+    """The name of an arm of the route."""
+    if not isinstance(field.value, str) or field.value not in arms:
+        raise field.refuse(f"an arm of this route ({', '.join(sorted(arms))})")
+    return field.value
+
+
+def _ab(field: Field, arms: Mapping[str, object]) -> Ab:
+    section = field.section(*AB_FIELDS)
+    given = section.required("weights")
+    weights: list[tuple[str, int]] = []
+    for name, weight in given.entries(len(arms) + 1, what="weights"):
+        weights.append((arm_of(Field(name, weight.path), arms), percent(weight)))
+    total = sum(weight for _, weight in weights)
+    if total != BUCKETS:
+        shown = percent_text(total).removesuffix("%")
+        raise given.fail(f"weights sum to {shown} %, they must sum to exactly 100 %")
+    control = section.required("control")
+    if arm_of(control, arms) not in dict(weights):
+        raise control.refuse("an arm with a weight (0% will do)")
+    holdout = section.field("holdout")
+    held = percent(holdout) if holdout is not None else 0
+    if holdout is not None and held == BUCKETS:
+        raise holdout.fail("a holdout of 100 % leaves nothing to test")
+    return Ab(arm_of(control, arms), tuple(weights), held, _plan(section, AB_PLAN))
+
+
+def _canary(field: Field, arms: Mapping[str, object]) -> Canary:
+    section = field.section(*CANARY_FIELDS)
+    stable, canary = (
+        arm_of(section.field(role) or Field(role, section.at(role)), arms) for role in ("stable", "canary")
+    )
+    if stable == canary:
+        raise field.fail(f"the stable and the canary arm are both {stable!r}")
+    given = section.field("steps")
+    steps = tuple(_step(item) for item in given.items(_STEP_LIMIT, what="steps")) if given is not None else ()
+    if given is not None and not steps:
+        raise given.fail("no step; leave the field out or give at least one")
+    share = section.field("weight")
+    at = section.field("step")
+    if share is None and not steps:
+        raise field.fail("either weight or steps is needed")
+    if at is not None and not steps:
+        raise at.fail("there are no steps")
+    step = at.whole(0, len(steps) - 1) if at is not None else 0
+    weight = percent(share) if share is not None else None
+    return Canary(stable, canary, steps, step, weight, _plan(section, CANARY_PLAN))
+
+
+def _step(field: Field) -> Step:
+    section = field.section(*STEP_FIELDS)
+    return Step(percent(section.required("weight")), _plan(section, STEP_PLAN))
+
+
+def _blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:
+    section = field.section(*BLUE_GREEN_FIELDS)
+    active = arm_of(section.required("active"), arms)
+    shown, match = section.field("preview"), section.field("previewMatch")
+    if match is not None and shown is None:
+        raise match.fail("there is no preview arm to match for")
+    preview = arm_of(shown, arms) if shown is not None else ""
+    if shown is not None and preview == active:
+        raise shown.fail(f"the active and the preview arm are both {active!r}")
+    return BlueGreen(
+        active, preview, parse_match(match) if match is not None else None, _plan(section, BLUE_GREEN_PLAN)
+    )
+
+
+def _plan(section: Section, names: tuple[str, ...]) -> Plan:
+    """The plan's fields, their durations checked; nothing else about them is known here."""
+    given = {name: section.values[name] for name in names if name in section}
+    for name in ("hold", "maxDuration", "keepWarm"):
+        if name in given:
+            duration_ms(section.required(name))
+    try:
+        text = json.dumps(given, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{section.path}: not plain data: {error}") from None
+    return Plan(text, tuple(section.at(name) for name in given)) if given else Plan()

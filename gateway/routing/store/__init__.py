@@ -1,0 +1,1 @@
+"""The rules in Redis: commits, history, the feed that each worker follows."""

@@ -1,0 +1,149 @@
+"""A change of a route: who asks for it and why, what was committed, and how the log and the history hold it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.routing.decision.snapshot import Route
+
+Operation = Literal["apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "approve"]
+# What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
+Settlement = Literal["restore", "accept"]
+
+TEXT_LIMIT = 1024
+KEY_LIMIT = 128
+
+
+class StoreReplaced(FailedPrecondition):
+    """The store is not the one that was read: it was emptied, replaced or restored meanwhile."""
+
+    def __init__(self, epoch: str) -> None:
+        super().__init__(f"the routing store was replaced: its epoch is now {epoch or 'none'!r}")
+        self.epoch = epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes what and why; every commit carries one into the history.
+
+    Raises: InvalidArgument for a text that is too long.
+    """
+
+    actor: str = ""
+    reason: str = ""
+    source: str = ""
+    idempotency_key: str = ""
+
+    def __post_init__(self) -> None:
+        limits = {"actor": 256, "reason": TEXT_LIMIT, "source": 64, "idempotency_key": KEY_LIMIT}
+        for field, limit in limits.items():
+            size = len(getattr(self, field).encode("utf-8", "surrogatepass"))
+            if size > limit:
+                raise InvalidArgument(f"change.{field}: {size} bytes, at most {limit} are allowed")
+        if not self.idempotency_key.isprintable():
+            raise InvalidArgument("change.idempotency_key: only printable characters are allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a commit shall do if the store is still as the caller saw it.
+
+    `route` is None for a deletion; its revision, previous revision and time are the store's to give.
+    `expected_revision` is the model's active revision (0: it has none), or None to commit whatever it is.
+    """
+
+    model: str
+    operation: Operation
+    route: Route | None
+    expected_revision: int | None
+    epoch: str
+    change: Change
+    restored_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many replicas the store's server had at a commit, and how many of them confirmed it within 100 ms.
+
+    A commit that no replica has is lost if the server is lost now.
+    """
+
+    known: int = 0
+    confirmed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit's outcome; `repeated` if the idempotency key had been used for it before.
+
+    Units: `committed_at_us` since the Unix epoch, by the store's clock.
+    """
+
+    model: str
+    operation: Operation
+    revision: int
+    previous_revision: int
+    epoch: str
+    committed_at_us: int
+    restored_revision: int = 0
+    repeated: bool = False
+    replicas: Replicas = Replicas()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change as the log and the history hold it. `route_text` is "" for a deletion."""
+
+    revision: int
+    model: str
+    operation: Operation | Settlement
+    route_text: str
+    previous_revision: int
+    digest: str
+    actor: str
+    reason: str
+    source: str
+    committed_at_us: int
+    restored_revision: int
+
+    @property
+    def origin(self) -> int:
+        """The revision whose document this one made active: its own, or the one that a rollback restored."""
+        return self.restored_revision or self.revision
+
+
+def operation(word: str) -> Operation:
+    """Raises: ValueError for a word that is no operation."""
+    if word not in get_args(Operation):
+        raise ValueError(f"operation {word!r}")
+    return cast(Operation, word)
+
+
+def parse_entry(entry_id: str, fields: Sequence[bytes]) -> Entry:
+    """The entry that a stream holds under `entry_id`.
+
+    Raises: InvalidArgument for whatever a commit would not have written.
+    """
+    try:
+        texts = [field.decode() for field in fields]
+        values: Mapping[str, str] = dict(zip(texts[::2], texts[1::2], strict=True))
+        revision, sequence = entry_id.split("-")
+        word = values["op"]
+        if word not in (*get_args(Operation), *get_args(Settlement)) or sequence != "0":
+            raise ValueError(f"operation {word!r}")
+        return Entry(
+            revision=int(revision),
+            model=values["model"],
+            operation=cast(Operation | Settlement, word),
+            route_text=values["route"],
+            previous_revision=int(values["prev"]),
+            digest=values["digest"],
+            actor=values["actor"],
+            reason=values["reason"],
+            source=values["source"],
+            committed_at_us=int(values["at"]),
+            restored_revision=int(values["restored"]),
+        )
+    except (ValueError, KeyError) as error:
+        raise InvalidArgument(f"log entry {entry_id}: not a committed change ({error})") from error

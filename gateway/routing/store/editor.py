@@ -1,0 +1,52 @@
+"""Edits of the active document: read, amend, commit the whole if nobody changed it meanwhile."""
+
+from gateway.errors import StaleRevision, Unavailable
+from gateway.routing.store.amendment import Amendment
+from gateway.routing.store.change import Change
+from gateway.routing.store.route_control import ATTEMPTS, ApplyResult, Control
+
+
+class Editor:
+    """Carries out amendments over the operations of one environment."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def amend(
+        self,
+        model: str,
+        amendment: Amendment,
+        *,
+        change: Change,
+        expected_revision: int | None = None,
+        wait_s: float | None = None,
+        dry_run: bool = False,
+        check: bool = True,
+    ) -> ApplyResult:
+        """The committed amendment of the model's active document, applied like any other document.
+
+        Without an expected revision an amendment that lost a race is made again, of the newer document. `check` False
+        commits even if a version of the document is not ready: whoever stops an incident is not to be stopped by it.
+        Raises: UnknownRoute; StaleRevision; what the amendment raises; what `Control.apply` raises.
+        """
+        first = await self._control.repeat(model, amendment.operation, change, wait_s=wait_s)
+        if first is not None:
+            return first
+        for _ in range(ATTEMPTS):
+            active = await self._control.get(model)
+            if expected_revision is not None and expected_revision != active.revision:
+                raise StaleRevision(model, expected_revision, active.revision)
+            try:
+                return await self._control.apply(
+                    amendment.edit(active.document),
+                    change=change,
+                    expected_revision=active.revision,
+                    wait_s=wait_s,
+                    dry_run=dry_run,
+                    operation=amendment.operation,
+                    check=check,
+                )
+            except StaleRevision:
+                if expected_revision is not None:
+                    raise
+        raise Unavailable(f"the route of model {model!r} changed {ATTEMPTS} times while it was edited: try again")

@@ -1,0 +1,67 @@
+"""A model's past changes, and which of them a rollback goes back to.
+
+Rolling back goes one step further into the past each time, like undo in an editor, and never forth again:
+
+- An apply, an edit or a delete is a step. A rollback is not: it makes the document of an earlier step active again, as
+  a new revision that remembers whose document that is (`restored_revision`).
+- The target is the step before the one whose document is active. After 1: A, 2: B, 3: C a rollback commits revision 4
+  with B, the next one revision 5 with A, and the one after that says that there is nothing left.
+- kubectl and Argo go to and fro between the two newest instead. Somebody who presses twice in an incident would get the
+  bad version back; here forth is a revision asked for by its number.
+
+A rolled back route brings its old table with it, so the same users return to the same arms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.store.change import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One change of the history. `route` is None for a deletion."""
+
+    entry: Entry
+    route: Route | None
+
+
+def step_before(entries: Sequence[Entry]) -> Entry | None:
+    """The change that a rollback makes active again, or None: see the module's rules.
+
+    Shapes: `entries` newest first, the newest being in force.
+    """
+    by_revision = {entry.revision: entry for entry in entries}
+    step = by_revision.get(entries[0].origin)
+    active = _document(entries[0])
+    while step is not None:
+        before = by_revision.get(step.previous_revision)
+        step = by_revision.get(before.origin) if before is not None else None
+        if step is not None and step.route_text and _document(step) != active:
+            return step
+    return None
+
+
+def readable(route_text: str | None) -> Route | None:
+    """The route that the store holds as this text, or None where it is none."""
+    try:
+        return Route.from_json(route_text) if route_text else None
+    except InvalidArgument:
+        return None
+
+
+def route_of(entry: Entry) -> Route:
+    """The route that a change made. Raises: FailedPrecondition if it made none."""
+    if not entry.route_text:
+        raise FailedPrecondition(f"revision {entry.revision} deleted the route of model {entry.model!r}")
+    try:
+        return Route.from_json(entry.route_text)
+    except InvalidArgument as error:
+        raise FailedPrecondition(f"revision {entry.revision} of model {entry.model!r} is damaged: {error}") from error
+
+
+def _document(entry: Entry) -> str:
+    route = readable(entry.route_text)
+    return "" if route is None else route.document.to_json()

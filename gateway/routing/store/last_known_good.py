@@ -1,0 +1,123 @@
+"""The snapshot on disk from which a worker starts while the store is away."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import random
+
+from gateway.errors import GatewayError
+from gateway.routing.decision.snapshot import Route, Snapshot
+from gateway.routing.store.store_reply import committed_text
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+SIZE_LIMIT_BYTES = 256 * 1024 * 1024
+DEBOUNCE_S = 0.4  # on average: the workers of a host must not all sync their files at once, nor with the next commit
+
+
+def save(path: Path, snapshot: Snapshot) -> None:
+    """Replaces the file as a whole: whoever reads it at any moment, or after a crash, finds the old or the new one.
+
+    Raises: OSError.
+    """
+    routes = [committed_text(compiled.route) for compiled in snapshot.routes.values()]
+    head = json.dumps({"format": FORMAT, "epoch": snapshot.epoch, "revision": snapshot.revision})
+    body = "\n".join([head, *routes]).encode("utf-8", "surrogatepass")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb", opener=_private) as file:
+            file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load(path: Path) -> Snapshot | None:
+    """The snapshot that was saved, or None where there is none. A damaged file is set aside as `<name>.corrupt`."""
+    try:
+        snapshot = _read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("last known good routes cannot be read", extra={"path": str(path), "error": str(error)})
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError, GatewayError) as error:
+        log.warning("last known good routes are damaged", extra={"path": str(path), "error": str(error)})
+        _set_aside(path)
+        return None
+    return snapshot
+
+
+class Keeper:
+    """Saves the newest snapshot a moment after it changed, off the loop. One writer per path."""
+
+    def __init__(self, path: Path, newest: Callable[[], Snapshot], *, draw: Callable[[], float] = random) -> None:
+        self._path = path
+        self._draw = draw
+        self._newest = newest
+        self._changed = asyncio.Event()
+        self._saved: tuple[str, int, str] | None = None
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Saves for ever; changes within 200 to 600 ms are saved once."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(DEBOUNCE_S * (0.5 + self._draw()))
+            self._changed.clear()
+            await self.save()
+
+    async def save(self) -> None:
+        """Saves now if there is something new. A disk that does not take it costs a warning, not the worker."""
+        snapshot = self._newest()
+        mark = (snapshot.epoch, snapshot.revision, snapshot.digest)
+        if not snapshot.epoch or mark == self._saved:
+            return
+        try:
+            await asyncio.to_thread(save, self._path, snapshot)
+            self._saved = mark
+        except OSError as error:
+            log.warning("last known good routes were not saved", extra={"path": str(self._path), "error": str(error)})
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _set_aside(path: Path) -> None:
+    try:
+        os.replace(path, path.with_name(f"{path.name}.corrupt"))
+    except OSError as error:
+        log.warning("a damaged file could not be set aside", extra={"path": str(path), "error": str(error)})
+
+
+def _read(path: Path) -> Snapshot:
+    # Non-blocking, so that a FIFO in its place does not hold up the start.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_size > SIZE_LIMIT_BYTES:
+            raise ValueError(f"larger than {SIZE_LIMIT_BYTES} bytes")
+        digest, _, body = file.read(SIZE_LIMIT_BYTES).partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ValueError("the checksum is wrong")
+    head_text, *routes = body.decode().split("\n")
+    head = json.loads(head_text)
+    if head["format"] != FORMAT:
+        raise ValueError(f"format {head['format']!r}")
+    return Snapshot.of(str(head["epoch"]), int(head["revision"]), map(Route.from_json, routes))

@@ -1,0 +1,90 @@
+"""What a document would do, and how two revisions differ, before anybody is touched."""
+
+from dataclasses import dataclass
+
+from gateway.errors import UnknownRoute
+from gateway.routing.decision.flow import Flow, flows
+from gateway.routing.decision.snapshot import Route, propose
+from gateway.routing.document.difference import Difference, differences
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.history import Revision
+from gateway.routing.store.route_control import Control
+from gateway.routing.store.worker_status import FeedState, WorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a commit of `route` would change of revision `base_revision` (0: the model has no route).
+
+    `laggards` are live workers that would not follow at once, each with why.
+    """
+
+    route: Route
+    base_revision: int
+    unchanged: bool
+    differences: tuple[Difference, ...]
+    flows: tuple[Flow, ...]
+    laggards: tuple[str, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two revisions of a model; no flows if one of them deleted the route."""
+
+    before: Revision
+    after: Revision
+    differences: tuple[Difference, ...]
+    flows: tuple[Flow, ...]
+
+
+async def plan(control: Control, document: RouteDocument) -> Plan:
+    """What applying the document would come to. Nothing is committed or loaded.
+
+    Raises: StoreUnavailable (who follows cannot be told then).
+    """
+    try:
+        active: Route | None = await control.get(document.model)
+    except UnknownRoute:
+        active = None
+    workers, revision = await control.workers()
+    same = active is not None and active.document == document
+    route = active if active is not None and same else propose(document, active)
+    return Plan(
+        route,
+        active.revision if active is not None else 0,
+        same,
+        differences(active.document if active is not None else None, document),
+        flows(active, route),
+        tuple(why for worker in workers if (why := _lag(worker, revision))),
+        len(workers),
+    )
+
+
+async def compare(control: Control, model: str, before: int, after: int = 0) -> Comparison:
+    """How revision `after` (0: the newest) differs from `before`.
+
+    Raises: NotFound (no such revision of this model); UnknownRoute.
+    """
+    old = await control.revision(model, before)
+    new = await control.revision(model, after) if after else (await control.history(model, 1))[0]
+    moves = flows(old.route, new.route) if old.route is not None and new.route is not None else ()
+    return Comparison(
+        old,
+        new,
+        differences(
+            old.route.document if old.route is not None else None, new.route.document if new.route is not None else None
+        ),
+        moves,
+    )
+
+
+def _lag(worker: WorkerStatus, revision: int) -> str:
+    """Why the worker would not follow at once; "" if it would."""
+    if worker.state != FeedState.LIVE.value:
+        return f"{worker.id}: {worker.state}" + (f" ({worker.all_errors()})" if worker.all_errors() else "")
+    if worker.revision < revision:
+        return f"{worker.id}: at revision {worker.revision} of {revision}" + (
+            f" ({worker.all_errors()})" if worker.all_errors() else ""
+        )
+    return ""

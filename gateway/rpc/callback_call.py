@@ -1,0 +1,150 @@
+"""A unary call that is answered by callback: the hot path, without a Task."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import ngh2
+
+from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
+from gateway.rpc.message import PREFIX, BadMessage
+from gateway.rpc.metadata import Fields, ok_trailers
+from gateway.rpc.method import Method
+from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, STREAM_SHARE_BYTES, Call
+from gateway.rpc.status_codes import status_of
+
+if TYPE_CHECKING:
+    from gateway.rpc.connection import Connection
+
+_log = logging.getLogger(__name__)
+
+_OK: Fields = ((b"grpc-status", b"0"),)
+_LARGE = 64 * 1024
+# At once, of a message that comes in many frames: half of every stream's share of the connection's window, so that
+# messages which arrive side by side never wait for each other.
+_ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
+
+
+class CallbackCall(Call):
+    """A `gateway.rpc.handler.CallbackContext` that is its own call."""
+
+    __slots__ = ("_callbacks", "_own", "_trailing", "message_size")
+
+    def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
+        Call.__init__(self, connection, stream_id, method, headers)
+        self.message_size = 0
+        self._trailing: Metadata = ()
+        self._own: OwnMetadatum | None = None
+        self._callbacks: list[CancelCallback] | None = None
+
+    def receive(self, data: bytes, end: bool) -> None:
+        # The flag and the length are one number: it is the length where the flag is 0 and the message is whole.
+        size = len(data) - PREFIX
+        connection = self.connection
+        if (
+            end
+            and self.assembler is None
+            and int.from_bytes(data[:PREFIX], "big") == size
+            and size <= connection.max_receive_bytes
+        ):
+            connection.h2.acknowledge_received_data(len(data), self.stream_id)
+            self.request_ended = True
+            self._dispatch(data[PREFIX:])
+            return
+        self.held_bytes += len(data)
+        assembler = self.assembler or self.make_assembler()
+        try:
+            assembler.feed(data)
+            if len(assembler.messages) > 1:
+                raise BadMessage("a unary call has more than one message")
+        except GatewayError as error:
+            self.request_ended = end
+            self.refuse(error)
+            return
+        if end or self.held_bytes >= _ACKNOWLEDGED_BYTES:
+            self.acknowledge()
+        if end:
+            self.half_close()
+
+    def half_close(self) -> None:
+        self.request_ended = True
+        assembler = self.assembler
+        if assembler is None or assembler.partial or not assembler.messages:
+            self.refuse(BadMessage("a unary call ended without a whole message"))
+        else:
+            self._dispatch(assembler.messages.popleft())
+
+    def _dispatch(self, message: bytes | memoryview) -> None:
+        self.message_size = len(message)
+        if 0 < self.deadline_ns <= self.connection.received_ns:
+            self.refuse(DeadlineExceeded("deadline exceeded before the call began"))
+            return
+        try:
+            self.method.call(message, self)
+        except Exception as error:
+            self._fail(error)
+
+    def answer(self, message: object) -> None:
+        if self.state != OPEN:
+            return
+        self._callbacks = None
+        connection = self.connection
+        try:
+            body = message if type(message) is bytes else self.method.encode(message)
+            size = len(body)
+            if size > connection.max_send_bytes:
+                raise ResourceExhausted(f"answer of {size} bytes, at most {connection.max_send_bytes} are sent")
+            trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
+        except Exception as error:
+            self._fail(error)
+            return
+        self.state = ANSWERED
+        h2, stream_id = connection.h2, self.stream_id
+        try:
+            h2.send_response(stream_id, RESPONSE)
+            if size < _LARGE:
+                h2.send_data(stream_id, size.to_bytes(PREFIX, "big") + body)
+            else:
+                h2.send_data(stream_id, size.to_bytes(PREFIX, "big"))
+                h2.send_data(stream_id, body)
+                connection.backlogged = True
+            h2.send_trailers(stream_id, trailers)
+        except ngh2.NGH2Error:
+            self.state = GONE  # the stream ended in the same read as this call's data
+        connection.answered = True
+        if not connection.flushing:
+            connection.schedule()
+
+    def fail(self, error: GatewayError) -> None:
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        status = status_of(error, self.method.path)
+        if self.state != OPEN:
+            return
+        self._callbacks = None
+        try:
+            self.send_status(status, self._trailing if self._own is None else (*self._trailing, self._own))
+        except ValueError as refused:  # metadata that cannot be sent
+            self.send_status(status_of(refused, self.method.path), ())
+
+    def on_cancel(self, callback: CancelCallback) -> None:
+        if self.state == GONE:
+            callback()
+        elif self.state == OPEN:
+            if self._callbacks is None:
+                self._callbacks = [callback]
+            else:
+                self._callbacks.append(callback)
+
+    def abandon(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                _log.exception("cancel callback of %s failed", self.method.path)
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
+        self._trailing = trailing_metadata
+        self._own = own

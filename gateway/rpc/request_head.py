@@ -1,0 +1,68 @@
+"""What becomes of a request that is not of the most common form, before anything of its body is read."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import grpc
+
+from gateway.errors import InvalidArgument
+from gateway.rpc.metadata import Fields, decode, percent_encoded
+from gateway.rpc.method import Method
+from gateway.rpc.server_call import RESPONSE
+from gateway.rpc.status_codes import number_of
+
+if TYPE_CHECKING:
+    from gateway.rpc.server_state import Host
+
+_ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,gzip"),)
+
+
+class Rejection(NamedTuple):
+    """The header fields of the whole response."""
+
+    fields: Fields
+
+
+class Admitted(NamedTuple):
+    """The method of a request, and whether its messages may be compressed."""
+
+    method: Method
+    gzip: bool
+
+
+def admit(host: "Host", fields: dict[bytes, bytes], headers: Fields, *, congested: bool) -> Admitted | Rejection:
+    """The method that serves a request, or the answer that refuses it.
+
+    Order: HTTP's own errors first, as statuses of HTTP; then gRPC's as trailers.
+    """
+    if fields.get(b":method") != b"POST":
+        return Rejection(((b":status", b"405"), (b"allow", b"POST")))
+    content_type = fields.get(b"content-type", b"")
+    if content_type[:16] != b"application/grpc" or content_type[16:17] not in (b"", b"+", b";"):
+        return Rejection(((b":status", b"415"),))
+    try:
+        method = _find(host, fields, headers)
+    except InvalidArgument as error:
+        return _refuse(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    if method is None:
+        return _refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    encoding = fields.get(b"grpc-encoding", b"identity")
+    if encoding not in (b"identity", b"gzip"):
+        text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity or gzip"
+        return _refuse(grpc.StatusCode.UNIMPLEMENTED, text, _ACCEPTED)
+    size_bytes = sum(len(name) + len(value) for name, value in headers)
+    if size_bytes > host.options.max_metadata_bytes:
+        text = f"metadata of {size_bytes} bytes, at most {host.options.max_metadata_bytes} are accepted"
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    if congested:
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "earlier answers on this connection are not read")
+    return Admitted(method, encoding == b"gzip")
+
+
+def _find(host: "Host", fields: dict[bytes, bytes], headers: Fields) -> Method | None:
+    path = fields.get(b":path", b"")
+    return host.paths.get(path) or host.methods.find(path.decode("latin-1"), decode(headers))
+
+
+def _refuse(code: grpc.StatusCode, text: str, extra: Fields = ()) -> Rejection:
+    status: Fields = ((b"grpc-status", b"%d" % number_of(code)), (b"grpc-message", percent_encoded(text)))
+    return Rejection(RESPONSE + status + extra)

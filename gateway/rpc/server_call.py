@@ -1,0 +1,193 @@
+"""What every call of the ngh2 transport has: its stream, its metadata, its deadline, its end."""
+
+from collections.abc import Iterable, Mapping
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import ngh2
+
+from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
+from gateway.rpc.deadline import Slot
+from gateway.rpc.handler import Metadata
+from gateway.rpc.message import Assembler
+from gateway.rpc.metadata import Fields, Pair, decode, encode, percent_encoded
+from gateway.rpc.method import Method
+from gateway.rpc.peer_identity import identity_key
+from gateway.rpc.status_codes import Status, number_of, status_of
+
+if TYPE_CHECKING:
+    from gateway.rpc.connection import Connection
+
+# The states of a call. OPEN: it has no status yet. ANSWERED: its status is on its way. GONE: nobody waits for one.
+OPEN: Final = 0
+ANSWERED: Final = 1
+GONE: Final = 2
+
+RESPONSE: Final[Fields] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
+_CANCEL: Final = 8
+
+
+class Call:
+    """One stream of a connection. The connection feeds it, a subclass runs its handler.
+
+    Units: `deadline_ns` on the monotonic clock, 0: none.
+    """
+
+    __slots__ = (
+        "assembler",
+        "connection",
+        "deadline_ns",
+        "fields",
+        "gzip",
+        "headers",
+        "held_bytes",
+        "method",
+        "request_ended",
+        "response_begun",
+        "slot",
+        "state",
+        "stream_id",
+    )
+
+    def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+        self.method = method
+        self.headers = headers
+        self.fields: dict[bytes, bytes] = {}
+        self.deadline_ns = 0
+        self.gzip = False
+        self.held_bytes = 0  # received, and the client does not know yet that it may send as many more
+        self.slot: Slot | None = None
+        self.assembler: Assembler | None = None
+        self.request_ended = False
+        self.response_begun = False
+        self.state = OPEN
+
+    # What the connection and the deadline wheel tell a call.
+
+    def receive(self, data: bytes, end: bool) -> None:
+        """The client sent data, and with `end` all of them."""
+        raise NotImplementedError
+
+    def half_close(self) -> None:
+        """The client sends no more data."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """The handler learns that nobody waits for its answer."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """The deadline has passed: an open call fails, an answer that the client does not read is dropped."""
+        if self.state == OPEN:
+            self.refuse(DeadlineExceeded("deadline exceeded"))
+            self._drop_queue()
+        elif self.state == ANSWERED:
+            self.connection.reset(self.stream_id, _CANCEL)
+
+    def shut(self) -> None:
+        """The server cannot wait for this call any longer."""
+        if self.state == OPEN:
+            self.refuse(Unavailable("the server is shutting down"))
+            self._drop_queue()
+
+    def _drop_queue(self) -> None:
+        """A status behind messages that the client does not read would never reach it; a reset does."""
+        if self.connection.queued_bytes(self.stream_id):
+            self.connection.reset(self.stream_id, _CANCEL)
+
+    def closed(self) -> None:
+        """The stream is over: whether well or by a reset, nothing can be sent on it any more."""
+        if self.state == OPEN:
+            self.state = GONE
+            self.abandon()
+        self.state = GONE
+        self.acknowledge()  # the connection's window counts them still
+        if self.assembler is not None:
+            self.assembler.release()
+
+    def acknowledge(self) -> None:
+        """The client may send as many bytes as were held."""
+        if self.held_bytes:
+            self.connection.acknowledge(self.held_bytes, self.stream_id)
+            self.held_bytes = 0
+
+    # How a call ends.
+
+    def refuse(self, error: GatewayError) -> None:
+        """Ends an open call with an error that did not come from its handler, which is stopped."""
+        self.send_status(status_of(error, self.method.path), ())
+        self.abandon()
+
+    def send_status(self, status: Status, metadata: Metadata) -> None:
+        """Sends the status: as trailers where a response has begun, else as the whole response."""
+        fields: Fields = (
+            (b"grpc-status", b"%d" % number_of(status.code)),
+            (b"grpc-message", percent_encoded(status.details)),
+            *encode((*metadata, *status.metadata)),
+        )
+        self.state = ANSWERED
+        connection = self.connection
+        try:
+            if self.response_begun:
+                connection.h2.send_trailers(self.stream_id, fields)
+            else:
+                connection.h2.send_response(self.stream_id, RESPONSE + fields, end_stream=True)
+        except ngh2.NGH2Error:
+            self.state = GONE  # the stream ended in the same read as this call's last data
+        self.answered()
+
+    def answered(self) -> None:
+        """The status is handed over: what is left is to send it, and to stop a client that still sends."""
+        connection = self.connection
+        connection.answered = True
+        if not self.request_ended:
+            connection.half_open.add(self.stream_id)
+        if not connection.flushing:
+            connection.schedule()
+
+    def make_assembler(self) -> Assembler:
+        host = self.connection.host
+        views = self.method.by_callback
+        self.assembler = Assembler(host.options.max_receive_bytes, host.budget, gzip=self.gzip, views=views)
+        return self.assembler
+
+    # What handlers ask.
+
+    def metadata_value(self, name: str) -> str | None:
+        key = name.encode()
+        value = self.fields.get(key)
+        if value is None:
+            return None
+        if len(self.fields) != len(self.headers):  # some name comes twice; a dict keeps its last value
+            value = next(value for name, value in self.headers if name == key)
+        return value.decode("latin-1")
+
+    def invocation_metadata(self) -> tuple[Pair, ...]:
+        return decode(self.headers)
+
+    def time_remaining(self) -> float | None:
+        return max(0.0, (self.deadline_ns - monotonic_ns()) / 1e9) if self.deadline_ns else None
+
+    def peer(self) -> str:
+        return self.connection.peer
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return self.connection.auth_context
+
+    def peer_identity_key(self) -> str | None:
+        return identity_key(self.connection.auth_context)
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        key = identity_key(self.connection.auth_context)
+        return None if key is None else self.connection.auth_context[key]
+
+    @property
+    def accepts_gzip(self) -> bool:
+        return b"gzip" in self.fields.get(b"grpc-accept-encoding", b"")
+
+
+OK: Final = grpc.StatusCode.OK

@@ -1,0 +1,88 @@
+"""What the connections of one ngh2 server share."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import ngh2
+
+from gateway.rpc.busy_poll import BusyPoll
+from gateway.rpc.deadline import DeadlineWheel
+from gateway.rpc.message import ByteBudget
+from gateway.rpc.method import Method, MethodTable
+from gateway.rpc.server import ServerOptions
+from gateway.rpc.server_call import STREAM_SHARE_BYTES
+
+if TYPE_CHECKING:
+    from gateway.rpc.connection import Connection
+
+_WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
+_STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+_HEADER_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 512 * 1024
+# Resets and oddities: a burst, then so many in a second. A client whose calls run into their deadlines resets streams
+# as well, so the rate is one that costs a few per cent of a core, not the lowest that works.
+_RESETS: Final = (1000, 200)
+_GLITCHES: Final = (1000, 100)
+
+
+class Host:
+    """The limits, the methods, and everything that is counted over all connections.
+
+    One buffer serves all reads: asyncio and uvloop fill it and call the protocol without anything in between, and ngh2
+    copies what it keeps. An idle connection so holds no buffer of its own.
+    """
+
+    def __init__(self, options: ServerOptions, methods: MethodTable, loop: asyncio.AbstractEventLoop) -> None:
+        self.options = options
+        self.methods = methods
+        self.loop = loop
+        self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
+        self.wheel = DeadlineWheel(loop)
+        self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
+        self.budget = ByteBudget(options.max_inflight_bytes)
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.accepted = self.refused = self.broken = 0  # connections since the start
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.window_bytes = max(_WINDOW_BYTES, STREAM_SHARE_BYTES * options.max_concurrent_streams)
+        self.default_deadline_ns = int(options.default_deadline_s * 1e9)
+        self.default_task_deadline_ns = int(options.default_task_deadline_s * 1e9)
+        self.configuration = ngh2.Configuration(
+            auto_window_update=False,
+            stream_reset_rate_limit=_RESETS,
+            glitch_rate_limit=_GLITCHES,
+            max_outbound_ack=500,
+            # Beyond this the whole connection ends; from `max_metadata_bytes` to here only the call does.
+            max_inbound_header_list_size=max(_HEADER_BYTES, 2 * options.max_metadata_bytes),
+            max_inbound_header_count=256,
+        )
+        self.settings = {
+            ngh2.Setting.MAX_CONCURRENT_STREAMS: options.max_concurrent_streams,
+            ngh2.Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
+            ngh2.Setting.MAX_HEADER_LIST_SIZE: options.max_metadata_bytes,
+        }
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task of a handler, which `drain_tasks` waits for."""
+        task = self.loop.create_task(coroutine, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def add(self, connection: "Connection") -> bool:
+        """Whether there is room for the connection; it is counted then."""
+        if len(self.connections) >= self.options.max_connections:
+            self.refused += 1
+            return False
+        self.accepted += 1
+        self.connections.add(connection)
+        self.empty.clear()
+        return True
+
+    def remove(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self.empty.set()

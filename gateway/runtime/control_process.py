@@ -1,0 +1,193 @@
+"""The control process: sums what the workers count, and answers operators on the metrics port.
+
+It holds nothing that serving needs; when it dies the supervisor starts it again, and it goes on from its own file.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import gateway
+from gateway.errors import GatewayError, InvalidArgument
+from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.config import Config
+from gateway.runtime.event_publisher import Herald
+from gateway.runtime.httpd import Answer, HttpServer, Request
+from gateway.runtime.instance import STATE_FILE
+from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
+from gateway.telemetry.drift_states import DriftReport
+from gateway.telemetry.exposition import View, text
+from gateway.telemetry.published import published
+from gateway.telemetry.sums import Tree
+from gateway.telemetry.totals import Totals
+
+POLL_SECONDS: Final = 1.0
+_ANSWER_LIMIT_S: Final = 1.0
+_FRESH_S: Final = 5.0  # a worker that was not heard for so long has no gauges
+_KEPT_FILE: Final = "totals.json"
+_log = logging.getLogger(__name__)
+
+
+class Control:
+    """Counts of the host's workers, polled; and what is made of them."""
+
+    def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
+        self._run_dir = config.run_dir
+        self._published_dir = config.published_dir
+        self._drift = DriftReport(config.published_dir)
+        self._instance = instance
+        self._clock = clock
+        self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
+        self._totals = Totals()
+        self._herald: Herald | None = None
+        self._polling = asyncio.Lock()
+
+    def attach(self, herald: Herald) -> None:
+        """From now on the herald is told every state that is polled."""
+        self._herald = herald
+
+    def restore(self) -> None:
+        """Goes on from the totals of an earlier control process of this run of the gateway."""
+        try:
+            kept = json.loads(self._kept.read_text(encoding="utf-8"))
+            if isinstance(kept, dict) and kept.get("instance") == self._instance:
+                self._totals.restore(str(kept.get("totals")), self._clock())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            _log.warning("%s cannot be read, counts start from zero: %s", _KEPT_FILE, error)
+
+    async def run(self) -> None:
+        """Polls until it is cancelled."""
+        while True:
+            await self.step()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def step(self) -> None:
+        """One poll; its totals are kept on disk for a successor."""
+        await self.poll()
+        self._keep()
+        if self._herald is not None:
+            self._herald.observe(self._gauges(), self._children(), self._drift.read())
+
+    async def poll(self) -> None:
+        """The totals hold what the workers that answer have counted by now."""
+        async with self._polling:
+            answers = await self._peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
+            for slot, answer in answers.items():
+                if not isinstance(answer, GatewayError):
+                    self._take(slot, answer)
+            self._totals.fold(self._clock())
+
+    async def counters(self, _: Payload) -> Payload:
+        """The sums over all workers, dead ones included, as of now."""
+        await self.poll()
+        return self._totals.sums()
+
+    async def farewell(self, payload: Payload) -> Payload:
+        """A worker that ends tells its last counts, which no poll would find."""
+        slot = payload.get("slot")
+        if not isinstance(slot, int):
+            raise InvalidArgument(f"slot is {slot!r}, allowed: a whole number")
+        self._take(slot, payload)
+        return {}
+
+    async def state(self, _: Payload) -> Payload:
+        """The supervisor's state file, whole."""
+        return self._state()
+
+    async def metrics(self, request: Request) -> Answer:
+        await self.poll()
+        body, content_type = text(self._view(), request.headers.get("accept", ""))
+        return Answer(body, content_type)
+
+    async def live(self, _: Request) -> Answer:
+        return Answer(b"ok\n")
+
+    async def ready(self, _: Request) -> Answer:
+        """200 while a worker serves; which ones do is in the body."""
+        workers = [child for child in self._children() if child.get("role") == "worker"]
+        serving = any(worker.get("state") == "READY" for worker in workers)
+        body = json.dumps({"ready": serving, "workers": workers}, indent=1).encode() + b"\n"
+        status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(body, "application/json", status)
+
+    @property
+    def _kept(self) -> Path:
+        return self._run_dir / _KEPT_FILE
+
+    def _take(self, slot: int, answer: Payload) -> None:
+        boot, snapshot = answer.get("boot"), answer.get("counters")
+        if isinstance(boot, str) and isinstance(snapshot, dict):
+            self._totals.heard(slot, boot, snapshot, self._clock())
+
+    def _view(self) -> View:
+        events = self._herald.counts() if self._herald is not None else {}
+        own = published(self._published_dir)
+        return View(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
+
+    def _gauges(self) -> Mapping[int, Tree]:
+        return self._totals.gauges(self._clock(), _FRESH_S)
+
+    def _children(self) -> tuple[Tree, ...]:
+        children = self._state().get("children")
+        return tuple(children) if isinstance(children, list) else ()
+
+    def _state(self) -> dict[str, object]:
+        try:
+            found = json.loads((self._run_dir / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _keep(self) -> None:
+        staged = self._kept.with_name(_KEPT_FILE + ".next")
+        try:
+            staged.write_text(json.dumps({"instance": self._instance, "totals": self._totals.to_json()}))
+            staged.replace(self._kept)
+        except OSError as error:
+            _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)
+
+
+async def serve(settings: Settings, line: Lifeline) -> None:
+    """Runs the control process until it is told to stop."""
+    config = settings.config
+    control = Control(config, settings.instance, asyncio.get_running_loop().time)
+    control.restore()
+    herald = Herald(config, settings.instance, wall_s=time.time, draw=random.random)
+    control.attach(herald)
+    operations = {"counters": control.counters, "farewell": control.farewell, "state": control.state}
+    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
+    pages["/events"] = herald.page.answer
+    http = HttpServer(config.listen.host, config.listen.metrics_port, pages)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
+        await http.start()
+        stack.push_async_callback(http.close)
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(control.run()), group.create_task(herald.run())]
+            line.ready()
+            await line.stopping.wait()
+            line.draining()
+            for loop in loops:
+                loop.cancel()
+
+
+async def run(settings: Settings) -> None:
+    async with lifeline() as line:
+        await serve(settings, line)
+
+
+def main() -> None:
+    asyncio.run(run(read_settings()))
+
+
+if __name__ == "__main__":
+    main()

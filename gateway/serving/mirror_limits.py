@@ -1,0 +1,77 @@
+"""The room that shadows share in a worker: bytes, a thread of low priority, and how busy the worker is."""
+
+import asyncio
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, process_time
+from typing import Protocol
+
+from gateway.records.worker.record_stream import RecordStream
+from gateway.serving.admission import Admission
+from gateway.serving.call import Call
+from gateway.serving.cpu_share import CpuShare
+from gateway.serving.version import Version
+
+SAMPLE_S = 1.0
+# Above this share of the admission's limits no copy is taken.
+BUSY = 0.8
+# Requests and answers that all copies of a worker keep alive.
+MAX_BYTES = 64 << 20
+NICENESS = 10
+
+
+class Shop(Protocol):
+    """What shadows need of the engine."""
+
+    def find(self, model: str, name: str) -> Version: ...
+
+    def shadow_batch(self, version: Version, arm: str, call: Call) -> None:
+        """The runs of the call count as the arm's."""
+
+    def shadow_stream(self, version: Version, arm: str, primary: str) -> RecordStream: ...
+
+
+class Room:
+    """What all mirrors of a worker share: their bytes, their thread, and how busy the worker is."""
+
+    __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "loop", "shop", "threads")
+
+    def __init__(self, shop: Shop, admission: Admission, loop: asyncio.AbstractEventLoop, *, cpus: float) -> None:
+        self.shop = shop
+        self.admission = admission
+        self.loop = loop
+        self.cpu = CpuShare(cpus)
+        self.held_bytes = 0
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=_be_nice)
+        self._asked = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def cpu_share(self) -> float:
+        """The worker's share of its CPUs in use, at most about a second old."""
+        self._asked = True
+        if self._timer is None:
+            self._sample()
+        return self.cpu.value
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _sample(self) -> None:
+        """Samples go on while somebody asks."""
+        if not self._asked:
+            self._timer = None
+            self.cpu.restart()
+            return
+        self._asked = False
+        self.cpu.sample(process_time(), monotonic())
+        self._timer = self.loop.call_later(SAMPLE_S, self._sample)
+
+
+def _be_nice() -> None:
+    """On Linux a priority belongs to a thread; elsewhere it would be the process's, so it is left as it is."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
