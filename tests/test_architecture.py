@@ -48,7 +48,7 @@ ONLY = {
 PURE = ("gateway.routing.document", "gateway.routing.decision", "gateway.drift.statistics")
 IMPURE = {
     *("asyncio", "grpc", "redis", "onnxruntime", "time", "random", "threading", "socket", "os", "pathlib"),
-    *("pyarrow", "scipy", "duckdb"),
+    *("pyarrow", "duckdb"),
 }
 
 
