@@ -1,4 +1,4 @@
-"""Datatypes of the Open Inference Protocol and the tensor specs of a version's contract."""
+"""Datatypes of the Open Inference Protocol, tensors, and the tensor specs of a version's contract."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,6 +6,11 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+# A tensor on its way in: the raw little-endian bytes as the client sent them (of exactly the right length), or an array
+# where the bytes are not the array (BYTES, typed contents).
+Buffer = bytes | memoryview | Array
 
 
 class Datatype(Enum):

@@ -18,7 +18,7 @@ ROOMS = {
     "telemetry": {"errors"},
     "routing": {"errors"},
     "serving": {"errors", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
-    "records": {"errors", "tensor", "serving", "telemetry"},
+    "records": {"errors", "tensor", "telemetry"},
     "rpc": {"errors"},
     "api": {"errors", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},

@@ -7,8 +7,7 @@ from math import prod
 
 import numpy as np
 
-from gateway.serving.call import Array
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
 
 def classify(array: Array, spec: TensorSpec, count: int, *, batches: bool) -> Array:

@@ -11,8 +11,7 @@ import numpy as np
 from gateway.api.naming import shown
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Array
-from gateway.tensor import Datatype
+from gateway.tensor import Array, Datatype
 
 # An element of BYTES costs 4 bytes on the wire and about 50 here: their number needs a bound of its own.
 MAX_ELEMENTS = 1 << 20

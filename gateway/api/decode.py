@@ -12,8 +12,7 @@ from gateway.api.signature import Fit, InputPlan, Reply, Signature, unexpected_i
 from gateway.api.wire import Raw
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Buffer
-from gateway.tensor import Datatype
+from gateway.tensor import Buffer, Datatype
 
 MAX_TENSORS = 256
 

@@ -9,8 +9,7 @@ import numpy as np
 from gateway.api.contents import TYPED_FIELDS
 from gateway.api.wire import Raw
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Array
-from gateway.tensor import BY_NAME, Datatype
+from gateway.tensor import BY_NAME, Array, Datatype
 
 _LENGTH = Struct("<I")
 

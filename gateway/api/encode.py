@@ -14,8 +14,8 @@ from gateway.api.signature import Reply, Signature, Skeleton, SkeletonKey
 from gateway.api.wire import varint
 from gateway.errors import ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Array, Buffer, Call, arrays_of
-from gateway.tensor import Datatype
+from gateway.serving.call import Call, arrays_of
+from gateway.tensor import Array, Buffer, Datatype
 
 _ID_TAG = b"\x1a"  # field 3, length-delimited
 _RAW_TAG = b"\x32"  # field 6, length-delimited

@@ -19,7 +19,7 @@ from gateway.api.parameters import NONE, Value
 from gateway.api.signature import Reply, Signature
 from gateway.api.wire import LARGE_BYTES, Raw, read_varint
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Buffer
+from gateway.tensor import Buffer
 
 MAX_TEMPLATES = 8  # of one model, and attempts to make one
 MAX_MODELS = 1024

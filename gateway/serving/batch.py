@@ -19,10 +19,11 @@ from time import monotonic_ns
 
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.serving.admission import retry_after_ms
-from gateway.serving.call import Buffer, Call
+from gateway.serving.call import Call
 from gateway.serving.run import Rows, Run, alike, common_wanted, split
 from gateway.serving.session import RunFailed, Termination
 from gateway.serving.version import Version
+from gateway.tensor import Buffer
 
 logger = logging.getLogger(__name__)
 

@@ -5,21 +5,15 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from gateway.errors import GatewayError
-from gateway.tensor import TensorSpec
+from gateway.tensor import Array, Buffer, TensorSpec
 
 if TYPE_CHECKING:
     from gateway.routing.decision.decision import Decision
     from gateway.serving.batch import Batch
     from gateway.serving.engine import Arm
     from gateway.serving.version import Version
-
-Array = npt.NDArray[np.generic]
-# A tensor on its way in: the raw little-endian bytes as the client sent them (of exactly the right length), or an array
-# where the bytes are not the array (BYTES, typed contents).
-Buffer = bytes | memoryview | Array
 
 
 class Call:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.routing.document.mirror import Tolerance
-from gateway.serving.call import Array
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
 MAX_ELEMENTS = 16_384  # of one output: about 30 us
 MAX_TEXTS = 2_048

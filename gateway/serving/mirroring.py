@@ -21,12 +21,13 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.document.mirror import Mirror, Tolerance
 from gateway.serving.admission import Admission
 from gateway.serving.batch import Batcher
-from gateway.serving.call import Buffer, Call, arrays_of, size_of
+from gateway.serving.call import Call, arrays_of, size_of
 from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
 from gateway.serving.mirror_limits import BUSY, MAX_BYTES, Room, Shop
 from gateway.serving.substitute import same_contract, takes
 from gateway.serving.version import State, Version
+from gateway.tensor import Buffer
 
 # Copies that arrive within this time run together, after the calls that came with them.
 PAUSE_S = 0.002

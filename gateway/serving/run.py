@@ -5,10 +5,10 @@ from time import monotonic_ns, thread_time_ns
 
 import numpy as np
 
-from gateway.serving.call import Array, Buffer, Call
+from gateway.serving.call import Call
 from gateway.serving.session import Session, Termination
 from gateway.serving.version import Version
-from gateway.tensor import TensorSpec
+from gateway.tensor import Array, Buffer, TensorSpec
 
 
 class Run:

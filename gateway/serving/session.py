@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from gateway.errors import FailedPrecondition, Internal, InvalidArgument
-from gateway.tensor import Datatype, TensorSpec
-
-Array = npt.NDArray[np.generic]
+from gateway.tensor import Array, Datatype, TensorSpec
 
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,

@@ -22,9 +22,8 @@ from gateway.errors import GatewayError
 from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import InvalidModel, shown
 from gateway.serving.session import RunFailed, Session
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
-Array = npt.NDArray[np.generic]
 Feed = Mapping[str, Array]
 
 _KINDS = ("random", "ones", "zeros")

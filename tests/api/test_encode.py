@@ -10,8 +10,8 @@ from gateway.api.encode import encode
 from gateway.api.signature import Reply, Signature
 from gateway.errors import ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Array, Call
-from gateway.tensor import Datatype, TensorSpec
+from gateway.serving.call import Call
+from gateway.tensor import Array, Datatype, TensorSpec
 from tests.api.requests import rows_of_four, signature
 
 LIMIT = 1 << 26

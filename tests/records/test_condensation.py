@@ -10,8 +10,7 @@ from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.records.worker.record_stream import RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, Rule
-from gateway.serving.call import Buffer
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Buffer, Datatype, TensorSpec
 from tests.records.traffic import NOW_US, balanced, compactor, lake_rows, open_log
 
 IMAGE = TensorSpec("image", Datatype.FP32, (-1, 3, 128, 128))

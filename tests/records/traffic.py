@@ -13,8 +13,7 @@ from gateway.records.worker.prediction_log import LogCounts, LogLimits, Predicti
 from gateway.records.worker.record_stream import RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import Sampling
-from gateway.serving.call import Buffer
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Buffer, Datatype, TensorSpec
 
 X = TensorSpec("x", Datatype.FP32, (-1, 4))
 LABEL = TensorSpec("label", Datatype.INT64, (-1,))

@@ -16,12 +16,13 @@ from gateway.routing.decision.route import propose
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.document import parse
 from gateway.serving.admission import Admission
-from gateway.serving.call import Array, Call, arrays_of
+from gateway.serving.call import Call, arrays_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
+from gateway.tensor import Array
 from tests.serving.catalogs import opened
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted
 from gateway.serving.batch import COMPANY_NS, LONELY_RUNS, Batcher
-from gateway.serving.call import Array, Call
+from gateway.serving.call import Call
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session, Termination
 from gateway.serving.version import Version
-from gateway.tensor import Datatype
+from gateway.tensor import Array, Datatype
 from tests import models
 from tests.serving.stage import given
 

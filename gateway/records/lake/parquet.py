@@ -18,11 +18,11 @@ from gateway.records.lake.explode import Explosion, explode, positions
 from gateway.records.worker.block import Mode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
 from gateway.records.worker.label import request_hash
-from gateway.records.worker.reading import Array, Block, Column, readable
+from gateway.records.worker.reading import Block, Column, readable
 from gateway.records.worker.sampling import Kept
 from gateway.records.worker.segment import Segment, sync_directory
 from gateway.records.worker.stream_schema import fixed_bytes, is_batched, is_flat, width
-from gateway.tensor import Datatype
+from gateway.tensor import Array, Datatype
 
 ROW_GROUP = 131_072
 _DICTIONARY = [

@@ -21,8 +21,7 @@ from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests, digest
 from gateway.records.worker.frame import Kind
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, is_flat
-from gateway.serving.call import Buffer
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Buffer, Datatype, TensorSpec
 
 Shape = tuple[int, ...]
 Logged = Buffer | Digests  # a tensor, or what is left of a large one

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from gateway.records.worker.block import HEAD, PACKED_ROW, Layout, Record, reason_parts
 from gateway.records.worker.frame import Kind
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes
-from gateway.serving.call import Buffer
+from gateway.tensor import Buffer
 
 
 class PlainRecords:

@@ -14,9 +14,8 @@ from gateway.records.worker.frame import Damage, Frame, Kind, scan
 from gateway.records.worker.label import Label, decode_labels
 from gateway.records.worker.segment import Segment
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, width
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
-Array = npt.NDArray[np.generic]
 DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, struct.error, OverflowError)
 
 

@@ -20,8 +20,7 @@ from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
 from gateway.records.worker.score_filter import Taken
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
-from gateway.serving.call import Array, Buffer
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import Array, Buffer, Datatype, TensorSpec
 
 _PACK_ROW = PACKED_ROW.pack
 _OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id

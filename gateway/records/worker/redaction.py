@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
-import numpy.typing as npt
 
 from gateway.records.worker.redaction_rule import EVERY_MODEL, Action, InputMode, Rule
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, width
-from gateway.tensor import Datatype, TensorSpec
-
-Array = npt.NDArray[np.generic]
+from gateway.tensor import Array, Datatype, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from gateway.records.worker.reading import readable
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import UNDECIDED_IN, UNDECIDED_OUT, Kept
 from gateway.records.worker.stream_schema import StreamSchema, is_flat, width
-from gateway.serving.call import Buffer
-from gateway.tensor import TensorSpec
+from gateway.tensor import Buffer, TensorSpec
 
 Floats = npt.NDArray[np.float64]
 
