@@ -10,7 +10,7 @@ from gateway.errors import Unavailable, VersionNotReady
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
 from gateway.serving.model_config import version_order
-from gateway.serving.version import State, Version
+from gateway.serving.version import Version, VersionState
 from gateway.tensor import TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
@@ -46,7 +46,7 @@ def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.Mod
     Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
     """
     version = find(catalog, request.name, request.version)
-    ready = [status.version for status in catalog.states(version.model) if status.state is State.AVAILABLE]
+    ready = [status.version for status in catalog.states(version.model) if status.state is VersionState.AVAILABLE]
     return pb.ModelMetadataResponse(
         name=version.model,
         versions=sorted(ready, key=version_order),

@@ -7,7 +7,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.routing.document.document import RouteDocument
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 
 UNKNOWN = "UNKNOWN"
 
@@ -25,7 +25,7 @@ def unready(
             found.append(pb.ModelVersionState(model=document.model, version=name, state=UNKNOWN, reason=reason))
             continue
         message = version_message(catalog, status, elsewhere)
-        if status.state is not State.AVAILABLE or message.workers:
+        if status.state is not VersionState.AVAILABLE or message.workers:
             found.append(message)
     return found
 
@@ -48,7 +48,7 @@ def version_message(
         digest=status.digest,
         in_flight=status.in_flight + sum(other.in_flight for other in others.values()),
         max_batch_size=status.max_batch_size,
-        newest_ready=status.state is State.AVAILABLE and catalog.newest(status.model).name == status.version,
+        newest_ready=status.state is VersionState.AVAILABLE and catalog.newest(status.model).name == status.version,
         workers={worker: other.state.value for worker, other in others.items() if other.state is not status.state},
     )
 
@@ -66,7 +66,7 @@ def check_versions(catalog: Catalog, document: RouteDocument) -> None:
             raise FailedPrecondition(
                 f"model {document.model!r} has no version {name!r}; its versions are {sorted(known) or 'none'}"
             )
-        if status.state is not State.AVAILABLE:
+        if status.state is not VersionState.AVAILABLE:
             reason = f": {status.reason}" if status.reason else ""
             raise FailedPrecondition(f"model {document.model!r} version {name!r} is {status.state.value}{reason}")
         version = catalog.version(document.model, name)

@@ -11,19 +11,19 @@ from gateway.api.naming import check_model_name, shown
 from gateway.errors import InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 
 _Parameters = Mapping[str, pb.ModelRepositoryParameter]
 _Index = pb.RepositoryIndexResponse.ModelIndex
 MAX_CONFIG_BYTES = 1 << 20
 _FILE = "file:"
-_STATES: Mapping[State, tuple[str, str]] = {
-    State.START: ("LOADING", ""),
-    State.LOADING: ("LOADING", ""),
-    State.AVAILABLE: ("READY", ""),
-    State.UNLOADING: ("UNLOADING", ""),
-    State.END: ("UNAVAILABLE", "unloaded"),
-    State.FAILED: ("UNAVAILABLE", ""),
+_STATES: Mapping[VersionState, tuple[str, str]] = {
+    VersionState.START: ("LOADING", ""),
+    VersionState.LOADING: ("LOADING", ""),
+    VersionState.AVAILABLE: ("READY", ""),
+    VersionState.UNLOADING: ("UNLOADING", ""),
+    VersionState.END: ("UNAVAILABLE", "unloaded"),
+    VersionState.FAILED: ("UNAVAILABLE", ""),
 }
 
 
@@ -54,7 +54,7 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     for status in catalog.states():
         state, reason = _STATES[status.state]
         seen.add(status.model)
-        if not request.ready or status.state is State.AVAILABLE:
+        if not request.ready or status.state is VersionState.AVAILABLE:
             entries.append(
                 _Index(name=status.model, version=status.version, state=state, reason=status.reason or reason)
             )

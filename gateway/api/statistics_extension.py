@@ -10,7 +10,7 @@ from gateway.api.naming import check_model_name, check_version
 from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, add_all, branch, whole, wholes
 
 _OK = str(Code.OK.value)
@@ -82,7 +82,9 @@ def statistics_of(model: str, version: str, arms: Tree) -> pb.ModelStatistics:
 
 
 def _ready(catalog: Catalog, model: str | None) -> list[tuple[str, str]]:
-    return [(status.model, status.version) for status in catalog.states(model) if status.state is State.AVAILABLE]
+    return [
+        (status.model, status.version) for status in catalog.states(model) if status.state is VersionState.AVAILABLE
+    ]
 
 
 def _duration(count: int, ns: int) -> pb.StatisticDuration:

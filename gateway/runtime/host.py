@@ -13,7 +13,7 @@ from gateway.routing.document.document import RouteDocument
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, add_all, branch
 
 LOAD_LIMIT_S: Final = 600.0
@@ -169,7 +169,7 @@ def _statuses(versions: object) -> list[VersionStatus]:
     """What `version_states` made, read back from a worker of the same release."""
     if not isinstance(versions, list):
         return []
-    return [VersionStatus(**{**version, "state": State[version["state"]]}) for version in versions]
+    return [VersionStatus(**{**version, "state": VersionState[version["state"]]}) for version in versions]
 
 
 def _model(payload: Payload) -> str:

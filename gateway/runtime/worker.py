@@ -49,7 +49,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import Repository
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from gateway.telemetry.counters import Counters
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
@@ -156,7 +156,7 @@ class Worker:
 
     def _loaded(self, model: str, names: frozenset[str]) -> set[str]:
         states = {status.version: status.state for status in self.catalog.states(model)}
-        return {name for name in names if states.get(name) is State.AVAILABLE}
+        return {name for name in names if states.get(name) is VersionState.AVAILABLE}
 
     def _rules_swapped(self, snapshot: Snapshot) -> None:
         self.log.follow(samplings(snapshot, self.config.log.rate))

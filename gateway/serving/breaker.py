@@ -21,14 +21,14 @@ from enum import Enum
 from gateway.routing.document.safeguard import Breaker
 
 
-class State(Enum):
+class BreakerState(Enum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
     PROBING = "probing"
 
 
-class Event(Enum):
+class BreakerEvent(Enum):
     TRIP = "trip"
     ELAPSE = "elapse"
     PROBE = "probe"
@@ -37,7 +37,7 @@ class Event(Enum):
     ABANDON = "abandon"
 
 
-class Verdict(Enum):
+class Admittance(Enum):
     """Whether a call may go to the arm; a PROBE must report its outcome as one."""
 
     PASS = "pass"
@@ -45,17 +45,17 @@ class Verdict(Enum):
     REFUSE = "refuse"
 
 
-MOVES: Mapping[tuple[State, Event], State] = {
-    (State.CLOSED, Event.TRIP): State.OPEN,
-    (State.OPEN, Event.ELAPSE): State.HALF_OPEN,
-    (State.HALF_OPEN, Event.PROBE): State.PROBING,
-    (State.PROBING, Event.PASS): State.CLOSED,
-    (State.PROBING, Event.FAIL): State.OPEN,
-    (State.PROBING, Event.ABANDON): State.HALF_OPEN,
+MOVES: Mapping[tuple[BreakerState, BreakerEvent], BreakerState] = {
+    (BreakerState.CLOSED, BreakerEvent.TRIP): BreakerState.OPEN,
+    (BreakerState.OPEN, BreakerEvent.ELAPSE): BreakerState.HALF_OPEN,
+    (BreakerState.HALF_OPEN, BreakerEvent.PROBE): BreakerState.PROBING,
+    (BreakerState.PROBING, BreakerEvent.PASS): BreakerState.CLOSED,
+    (BreakerState.PROBING, BreakerEvent.FAIL): BreakerState.OPEN,
+    (BreakerState.PROBING, BreakerEvent.ABANDON): BreakerState.HALF_OPEN,
 }
 
 
-class IllegalMove(RuntimeError):
+class IllegalBreakerMove(RuntimeError):
     """A breaker was asked to make a move that its state does not have: a fault of the caller."""
 
 
@@ -70,38 +70,38 @@ class CircuitBreaker:
     __slots__ = ("_failures", "_opened_ns", "_state")
 
     def __init__(self) -> None:
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._failures: deque[int] = deque()  # when, newest last; at most as many as trip the breaker
         self._opened_ns = 0
 
-    def admit(self, settings: Breaker, now_ns: int) -> Verdict:
+    def admit(self, settings: Breaker, now_ns: int) -> Admittance:
         """Whether the arm may have a call now. A PROBE has to end with `succeeded`, `failed` or `abandoned`."""
-        if self._state is State.CLOSED:
-            return Verdict.PASS
-        if self.state(settings, now_ns) is not State.HALF_OPEN:
-            return Verdict.REFUSE
-        if self._state is State.OPEN:
-            self._move(Event.ELAPSE)
-        self._move(Event.PROBE)
-        return Verdict.PROBE
+        if self._state is BreakerState.CLOSED:
+            return Admittance.PASS
+        if self.state(settings, now_ns) is not BreakerState.HALF_OPEN:
+            return Admittance.REFUSE
+        if self._state is BreakerState.OPEN:
+            self._move(BreakerEvent.ELAPSE)
+        self._move(BreakerEvent.PROBE)
+        return Admittance.PROBE
 
     def succeeded(self, *, probe: bool) -> bool:
         """Whether this closed the breaker: a call that it let pass was answered well."""
         if not probe:
-            if self._failures and self._state is State.CLOSED:
+            if self._failures and self._state is BreakerState.CLOSED:
                 self._failures.clear()
             return False
-        self._move(Event.PASS)
+        self._move(BreakerEvent.PASS)
         self._failures.clear()
         return True
 
     def failed(self, settings: Breaker, now_ns: int, *, probe: bool) -> bool:
         """Whether this opened the breaker: a call that it let pass failed by the arm's fault."""
         if probe:
-            self._move(Event.FAIL)
+            self._move(BreakerEvent.FAIL)
             self._opened_ns = now_ns
             return True
-        if self._state is not State.CLOSED:
+        if self._state is not BreakerState.CLOSED:
             return False
         failures = self._failures
         failures.append(now_ns)
@@ -109,7 +109,7 @@ class CircuitBreaker:
             failures.popleft()
         if len(failures) < settings.consecutive or now_ns - failures[0] > settings.window_ms * 1_000_000:
             return False
-        self._move(Event.TRIP)
+        self._move(BreakerEvent.TRIP)
         self._opened_ns = now_ns
         failures.clear()
         return True
@@ -117,16 +117,16 @@ class CircuitBreaker:
     def abandoned(self, *, probe: bool) -> None:
         """A call that it let pass ended without saying anything of the arm."""
         if probe:
-            self._move(Event.ABANDON)
+            self._move(BreakerEvent.ABANDON)
 
-    def state(self, settings: Breaker, now_ns: int) -> State:
+    def state(self, settings: Breaker, now_ns: int) -> BreakerState:
         """The state at that time; an open breaker whose time is over is half open."""
-        if self._state is State.OPEN and now_ns - self._opened_ns >= settings.open_ms * 1_000_000:
-            return State.HALF_OPEN
+        if self._state is BreakerState.OPEN and now_ns - self._opened_ns >= settings.open_ms * 1_000_000:
+            return BreakerState.HALF_OPEN
         return self._state
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: BreakerEvent) -> None:
         target = MOVES.get((self._state, event))
         if target is None:
-            raise IllegalMove(f"circuit breaker: {event.value} while {self._state.value}")
+            raise IllegalBreakerMove(f"circuit breaker: {event.value} while {self._state.value}")
         self._state = target

@@ -20,7 +20,7 @@ from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.registry import OnVersion, Registry, VersionStatus
 from gateway.serving.repository import Action, Key, Repository, Step, plan, wanted
 from gateway.serving.session import Session
-from gateway.serving.version import State, Version
+from gateway.serving.version import Version, VersionState
 from gateway.serving.view import EMPTY_VIEW, View, read_view
 
 __all__ = ["Catalog", "VersionStatus"]
@@ -282,7 +282,7 @@ class Catalog(Registry):
         candidates = []
         for key, fingerprint in wishes.items():
             held = self._held.get(key)
-            if held is not None and held.serving == fingerprint and held.version.state is State.UNLOADING:
+            if held is not None and held.serving == fingerprint and held.version.state is VersionState.UNLOADING:
                 self._revive(key)
             elif fingerprint and (held is None or held.serving != fingerprint):
                 candidates.append(view.candidate(key, fingerprint))
@@ -331,9 +331,9 @@ class Catalog(Registry):
 
     def _begin_required(self, view: View, key: Key, fingerprint: str) -> None:
         held = self._held.get(key)
-        if held is not None and held.version.state is State.AVAILABLE:
+        if held is not None and held.version.state is VersionState.AVAILABLE:
             return
-        if held is not None and held.version.state is State.UNLOADING and fingerprint in ("", held.serving):
+        if held is not None and held.version.state is VersionState.UNLOADING and fingerprint in ("", held.serving):
             self._revive(key)
         elif not fingerprint:
             raise UnknownVersion(*key) if key[0] in view.folders else UnknownModel(key[0])

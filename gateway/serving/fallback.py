@@ -28,7 +28,7 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.safeguard import BREAKER_OPEN, Fallback
 from gateway.routing.document.strategy import HOLDOUT
-from gateway.serving.breaker import CircuitBreaker, State, Verdict
+from gateway.serving.breaker import Admittance, BreakerState, CircuitBreaker
 from gateway.serving.budget import Budget
 from gateway.serving.call import Call
 from gateway.serving.substitute import same_contract, takes
@@ -113,11 +113,11 @@ class Attempt:
         if settings is None:
             return True
         breaker = self.guard.breaker(arm, version)
-        verdict = breaker.admit(settings, now_ns)
-        if verdict is Verdict.REFUSE:
+        admittance = breaker.admit(settings, now_ns)
+        if admittance is Admittance.REFUSE:
             return False
         self.breaker = breaker
-        self.probe = verdict is Verdict.PROBE
+        self.probe = admittance is Admittance.PROBE
         return True
 
     def _tell_breaker(self, call: Call, cause: str) -> None:
@@ -256,8 +256,8 @@ def _absence(error: GatewayError, settings: Fallback) -> str:
     return "UNAVAILABLE" if isinstance(error, Unavailable) and "UNAVAILABLE" in settings.causes else ""
 
 
-def _shown(state: State) -> str:
-    return str((State.HALF_OPEN if state is State.PROBING else state).value)
+def _shown(state: BreakerState) -> str:
+    return str((BreakerState.HALF_OPEN if state is BreakerState.PROBING else state).value)
 
 
 def _note(call: Call, what: str, why: str) -> None:

@@ -26,7 +26,7 @@ from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
 from gateway.serving.mirror_limits import BUSY, MAX_BYTES, Room, Shop
 from gateway.serving.substitute import same_contract, takes
-from gateway.serving.version import State, Version
+from gateway.serving.version import Version, VersionState
 from gateway.tensor import Buffer
 
 # Copies that arrive within this time run together, after the calls that came with them.
@@ -160,7 +160,7 @@ class Line:
         while self.waiting and now_ns >= self.waiting[0].deadline_ns:
             self._drop(self.waiting.popleft(), "dropped_deadline")
         version, batcher = self.version, self._batcher
-        if version is None or batcher is None or version.state is not State.AVAILABLE:
+        if version is None or batcher is None or version.state is not VersionState.AVAILABLE:
             self._drop_waiting("dropped_not_loaded")
             return
         if version.batcher is not None and version.batcher.queued:

@@ -13,7 +13,7 @@ from gateway.serving.lifecycle import Loaded
 from gateway.serving.model_config import check_model_name, check_version_name, version_order
 from gateway.serving.repository import Key, Presence
 from gateway.serving.session import Session
-from gateway.serving.version import Event, State, Version
+from gateway.serving.version import Version, VersionEvent, VersionState
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class VersionStatus:
 
     model: str
     version: str
-    state: State
+    state: VersionState
     reason: str
     digest: str
     in_flight: int
@@ -115,11 +115,11 @@ class Registry:
         """A version that is LOADING; it is shown unless another one serves under its name."""
         version = Version(*key)
         version.on_idle = self._drained
-        version.move(Event.LOAD)
+        version.move(VersionEvent.LOAD)
         held = self._held.get(key)
         if held is None:
             held = self._held[key] = Held(version)
-        elif held.version.state not in (State.AVAILABLE, State.UNLOADING):
+        elif held.version.state not in (VersionState.AVAILABLE, VersionState.UNLOADING):
             held.version = version
         held.loading = True
         self._notify(version)
@@ -132,7 +132,7 @@ class Registry:
         version.equip(loaded.session, loaded.config, digest=loaded.digest, run_us=loaded.run_us)
         if self._on_available is not None:
             self._on_available(version)
-        version.move(Event.READY)
+        version.move(VersionEvent.READY)
         replaced, held.version = held.version, version
         held.serving, held.failed, held.loading = fingerprint, "", False
         self._expose(version)
@@ -140,12 +140,12 @@ class Registry:
         for warning in loaded.config.warnings:
             logger.warning("version has a warning: model=%s version=%s: %s", version.model, version.name, warning)
         self._notify(version)
-        if replaced is not version and replaced.state is State.AVAILABLE:
+        if replaced is not version and replaced.state is VersionState.AVAILABLE:
             self._drain(replaced, "replaced by newer files")
 
     def _fail(self, version: Version, reason: str, fingerprint: str) -> None:
         """`fingerprint` is that of the files that shall not be tried again; "" if they may be."""
-        version.move(Event.FAIL, reason)
+        version.move(VersionEvent.FAIL, reason)
         held = self._held.get((version.model, version.name))
         if held is not None:
             held.loading, held.failed = False, fingerprint
@@ -156,7 +156,7 @@ class Registry:
 
     def _drop(self, version: Version, reason: str) -> None:
         """Ends a version that never served."""
-        version.move(Event.DROP, reason)
+        version.move(VersionEvent.DROP, reason)
         held = self._held.get((version.model, version.name))
         if held is not None:
             held.loading = False
@@ -165,31 +165,31 @@ class Registry:
     def _retire(self, key: Key, reason: str) -> None:
         """Nobody finds the version any more; it ends when its last lease does."""
         version = self._held[key].version
-        if version.state is State.AVAILABLE:
+        if version.state is VersionState.AVAILABLE:
             self._hide(version)
             self._drain(version, reason)
-        elif version.state in (State.START, State.FAILED):
+        elif version.state in (VersionState.START, VersionState.FAILED):
             self._drop(version, reason)
-        elif version.state is State.END:
+        elif version.state is VersionState.END:
             version.reason = reason
 
     def _revive(self, key: Key) -> None:
         version = self._held[key].version
-        version.move(Event.REVIVE)
+        version.move(VersionEvent.REVIVE)
         self._expose(version)
         self._notify(version)
 
     def _forget(self, key: Key) -> None:
         held = self._held.pop(key)
-        if held.version.state is State.FAILED:
-            held.version.move(Event.DROP)
+        if held.version.state is VersionState.FAILED:
+            held.version.move(VersionEvent.DROP)
             self._notify(held.version)
 
     def _note_unloaded(self, key: Key) -> None:
         """Shows a version that is there and, by somebody's wish, not loaded."""
         if key not in self._held:
             version = Version(*key)
-            version.move(Event.DROP, "unloaded")
+            version.move(VersionEvent.DROP, "unloaded")
             self._held[key] = Held(version)
 
     # ---- inside ----
@@ -213,13 +213,13 @@ class Registry:
             self._newest.pop(model, None)
 
     def _drain(self, version: Version, reason: str) -> None:
-        version.move(Event.RETIRE, reason)
+        version.move(VersionEvent.RETIRE, reason)
         self._notify(version)
         if version.leases == 0:
             self._drained(version)
 
     def _drained(self, version: Version) -> None:
-        version.move(Event.DRAINED, version.reason)
+        version.move(VersionEvent.DRAINED, version.reason)
         held = self._held.get((version.model, version.name))
         if held is not None and held.version is version:
             held.serving = ""
@@ -255,7 +255,7 @@ class Registry:
         if not self._knows(model):
             return UnknownModel(model)
         versions = [held.version for held in self._of_model(model)]
-        for states in ((State.START, State.LOADING, State.UNLOADING), (State.FAILED,)):
+        for states in ((VersionState.START, VersionState.LOADING, VersionState.UNLOADING), (VersionState.FAILED,)):
             matching = [version for version in versions if version.state in states]
             if matching:
                 return max(matching, key=lambda version: version_order(version.name)).refusal()

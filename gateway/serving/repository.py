@@ -21,7 +21,7 @@ from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
 from gateway.serving.contract import MODEL_FILENAME, version_policy
 from gateway.serving.model_config import VersionPolicy, check_model_name, is_version_name, version_order
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from loaders.errors import LoaderError
 
 logger = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Action:
 class Presence:
     """A version as the catalog holds it: the fingerprints of what serves and of what failed last."""
 
-    state: State
+    state: VersionState
     serving: str = ""
     failed: str = ""
     loading: bool = False
@@ -282,16 +282,16 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Ac
         if step is not None:
             actions.append(Action(step, *key))
     wished = {model for model, _ in wishes}
-    served = {key[0] for key in wishes if key in present and present[key].state is State.AVAILABLE}
+    served = {key[0] for key in wishes if key in present and present[key].state is VersionState.AVAILABLE}
     for key in sorted(present.keys() - wishes.keys()):
         held = present[key]
         if held.loading:
             continue
-        if held.state is State.AVAILABLE:
+        if held.state is VersionState.AVAILABLE:
             if key[0] in wished and key[0] not in served:
                 continue
             actions.append(Action(Step.RETIRE, *key))
-        elif held.state in (State.FAILED, State.END):
+        elif held.state in (VersionState.FAILED, VersionState.END):
             actions.append(Action(Step.FORGET, *key))
     return tuple(actions)
 
@@ -301,10 +301,10 @@ def _step_for(fingerprint: str, held: Presence | None) -> Step | None:
         return Step.LOAD if fingerprint else None
     if held.loading:
         return None
-    if held.state is State.UNLOADING and fingerprint in ("", held.serving):
+    if held.state is VersionState.UNLOADING and fingerprint in ("", held.serving):
         return Step.REVIVE
     if not fingerprint or fingerprint == held.failed:
         return None
-    if held.state is State.AVAILABLE and fingerprint == held.serving:
+    if held.state is VersionState.AVAILABLE and fingerprint == held.serving:
         return None
     return Step.LOAD

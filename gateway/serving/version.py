@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 THREAD_HOP_US = 100.0
 
 
-class State(Enum):
+class VersionState(Enum):
     START = "START"
     LOADING = "LOADING"
     AVAILABLE = "AVAILABLE"
@@ -33,7 +33,7 @@ class State(Enum):
     FAILED = "FAILED"
 
 
-class Event(Enum):
+class VersionEvent(Enum):
     LOAD = "load"
     READY = "ready"
     FAIL = "fail"
@@ -43,20 +43,20 @@ class Event(Enum):
     DRAINED = "drained"
 
 
-MOVES: Mapping[tuple[State, Event], State] = {
-    (State.START, Event.LOAD): State.LOADING,
-    (State.START, Event.DROP): State.END,
-    (State.LOADING, Event.READY): State.AVAILABLE,
-    (State.LOADING, Event.FAIL): State.FAILED,
-    (State.LOADING, Event.DROP): State.END,
-    (State.AVAILABLE, Event.RETIRE): State.UNLOADING,
-    (State.UNLOADING, Event.REVIVE): State.AVAILABLE,
-    (State.UNLOADING, Event.DRAINED): State.END,
-    (State.FAILED, Event.DROP): State.END,
+MOVES: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
+    (VersionState.START, VersionEvent.LOAD): VersionState.LOADING,
+    (VersionState.START, VersionEvent.DROP): VersionState.END,
+    (VersionState.LOADING, VersionEvent.READY): VersionState.AVAILABLE,
+    (VersionState.LOADING, VersionEvent.FAIL): VersionState.FAILED,
+    (VersionState.LOADING, VersionEvent.DROP): VersionState.END,
+    (VersionState.AVAILABLE, VersionEvent.RETIRE): VersionState.UNLOADING,
+    (VersionState.UNLOADING, VersionEvent.REVIVE): VersionState.AVAILABLE,
+    (VersionState.UNLOADING, VersionEvent.DRAINED): VersionState.END,
+    (VersionState.FAILED, VersionEvent.DROP): VersionState.END,
 }
 
 
-class IllegalMove(Exception):  # not RuntimeError: mypyc compiles children of Exception only
+class IllegalVersionMove(Exception):  # not RuntimeError: mypyc compiles children of Exception only
     """A version was asked to make a move that its state does not have: a fault of the caller."""
 
 
@@ -94,7 +94,7 @@ class Version:
         self.model = model
         self.name = name
         self.digest = ""
-        self.state = State.START
+        self.state = VersionState.START
         self.reason = ""
         self.leases = 0
         self.session: Session | None = None
@@ -127,14 +127,16 @@ class Version:
         """Whether a run on the loop is cheaper than handing it to a thread."""
         return 0.0 < self.run_us < THREAD_HOP_US
 
-    def move(self, event: Event, reason: str = "") -> None:
+    def move(self, event: VersionEvent, reason: str = "") -> None:
         """Makes one move of the life cycle; `reason` says why, for a person.
 
-        Raises: IllegalMove.
+        Raises: IllegalVersionMove.
         """
         target = MOVES.get((self.state, event))
         if target is None:
-            raise IllegalMove(f"model {self.model!r} version {self.name!r}: {event.value} while {self.state.value}")
+            raise IllegalVersionMove(
+                f"model {self.model!r} version {self.name!r}: {event.value} while {self.state.value}"
+            )
         self.state = target
         self.reason = reason
 
@@ -145,16 +147,16 @@ class Version:
     def release(self) -> None:
         """Ends a lease; the last one of a retired version lets it go."""
         self.leases -= 1
-        if self.leases == 0 and self.state is State.UNLOADING and self.on_idle is not None:
+        if self.leases == 0 and self.state is VersionState.UNLOADING and self.on_idle is not None:
             self.on_idle(self)
 
     def refusal(self) -> GatewayError:
         """Why this version cannot serve now."""
-        if self.state is State.FAILED:
+        if self.state is VersionState.FAILED:
             return VersionNotReady(self.model, self.name, self.reason)
-        if self.state is State.END:
+        if self.state is VersionState.END:
             return UnknownVersion(self.model, self.name)
-        doing = "unloading" if self.state is State.UNLOADING else "loading"
+        doing = "unloading" if self.state is VersionState.UNLOADING else "loading"
         return Unavailable(
             f"Request for unknown model: {self.model!r} version {self.name!r} is not at ready state: {doing}"
         )

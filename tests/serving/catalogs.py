@@ -11,7 +11,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import Repository
-from gateway.serving.version import State, Version
+from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
@@ -22,11 +22,11 @@ class Shop:
 
     root: Path
     catalog: Catalog
-    changes: list[tuple[str, str, State]] = field(default_factory=list)
+    changes: list[tuple[str, str, VersionState]] = field(default_factory=list)
     available: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
-    def states(self, model: str | None = None) -> dict[str, State]:
+    def states(self, model: str | None = None) -> dict[str, VersionState]:
         return {f"{status.model}/{status.version}": status.state for status in self.catalog.states(model)}
 
     def reason(self, model: str, version: str) -> str:
@@ -57,7 +57,7 @@ async def opened(directory: Path) -> AsyncIterator[Shop]:
 
     def note_available(version: Version) -> None:
         assert version.session is not None
-        assert version.state is State.LOADING
+        assert version.state is VersionState.LOADING
         shop.available.append(f"{version.model}/{version.name}")
 
     def note_ended(version: Version) -> None:

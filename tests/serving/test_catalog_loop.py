@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from gateway.serving.session import Session
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from gateway.tensor import Datatype
 from tests import models
 from tests.serving.catalogs import opened
@@ -71,7 +71,7 @@ async def test_the_loop_runs_on_while_100_mb_are_loaded(tmp_path: Path) -> None:
     async with opened(tmp_path) as shop:
         models.write_version(shop.root, "m", "1", content)
         ticks, elapsed_s = await watched(shop.catalog.poll())
-        assert shop.states() == {"m/1": State.AVAILABLE}
+        assert shop.states() == {"m/1": VersionState.AVAILABLE}
         assert ticks.count > 50
         # A share and not a time: on a machine that is busy otherwise, everything takes longer alike.
         assert ticks.longest_s < elapsed_s / 3

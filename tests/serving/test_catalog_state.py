@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Unavailable, UnknownVersion, VersionNotReady
 from gateway.serving.intents import Intents, IntentStore
-from gateway.serving.version import MOVES, Event, IllegalMove, State, Version
+from gateway.serving.version import MOVES, IllegalVersionMove, Version, VersionEvent, VersionState
 
 
 def test_changes_are_kept_and_taken_back(tmp_path: Path) -> None:
@@ -46,18 +46,18 @@ def test_a_directory_that_cannot_be_written_is_unavailable(tmp_path: Path) -> No
         IntentStore(tmp_path / "state").change(lambda intents: intents.with_unload("a"))
 
 
-PATHS: dict[State, list[Event]] = {
-    State.START: [],
-    State.LOADING: [Event.LOAD],
-    State.AVAILABLE: [Event.LOAD, Event.READY],
-    State.UNLOADING: [Event.LOAD, Event.READY, Event.RETIRE],
-    State.END: [Event.DROP],
-    State.FAILED: [Event.LOAD, Event.FAIL],
+PATHS: dict[VersionState, list[VersionEvent]] = {
+    VersionState.START: [],
+    VersionState.LOADING: [VersionEvent.LOAD],
+    VersionState.AVAILABLE: [VersionEvent.LOAD, VersionEvent.READY],
+    VersionState.UNLOADING: [VersionEvent.LOAD, VersionEvent.READY, VersionEvent.RETIRE],
+    VersionState.END: [VersionEvent.DROP],
+    VersionState.FAILED: [VersionEvent.LOAD, VersionEvent.FAIL],
 }
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_every_move_is_in_the_table_or_an_error(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(VersionState, VersionEvent)))
+def test_every_move_is_in_the_table_or_an_error(state: VersionState, event: VersionEvent) -> None:
     version = Version("m", "1")
     for step in PATHS[state]:
         version.move(step)
@@ -66,7 +66,7 @@ def test_every_move_is_in_the_table_or_an_error(state: State, event: Event) -> N
         version.move(event, "why")
         assert (version.state, version.reason) == (MOVES[state, event], "why")
     else:
-        with pytest.raises(IllegalMove):
+        with pytest.raises(IllegalVersionMove):
             version.move(event)
         assert version.state is state
 
@@ -75,14 +75,14 @@ def test_the_last_lease_of_a_retired_version_lets_it_go() -> None:
     let_go: list[Version] = []
     version = Version("m", "1")
     version.on_idle = let_go.append
-    for step in PATHS[State.AVAILABLE]:
+    for step in PATHS[VersionState.AVAILABLE]:
         version.move(step)
     version.lease()
     version.release()
     assert not let_go
     version.lease()
     version.lease()
-    version.move(Event.RETIRE)
+    version.move(VersionEvent.RETIRE)
     version.release()
     assert not let_go
     version.release()
@@ -92,13 +92,13 @@ def test_the_last_lease_of_a_retired_version_lets_it_go() -> None:
 @pytest.mark.parametrize(
     ("state", "error", "text"),
     [
-        (State.LOADING, Unavailable, "not at ready state: loading"),
-        (State.UNLOADING, Unavailable, "not at ready state: unloading"),
-        (State.END, UnknownVersion, "is not found"),
-        (State.FAILED, VersionNotReady, "is not ready"),
+        (VersionState.LOADING, Unavailable, "not at ready state: loading"),
+        (VersionState.UNLOADING, Unavailable, "not at ready state: unloading"),
+        (VersionState.END, UnknownVersion, "is not found"),
+        (VersionState.FAILED, VersionNotReady, "is not ready"),
     ],
 )
-def test_refusals_say_what_holds(state: State, error: type[Exception], text: str) -> None:
+def test_refusals_say_what_holds(state: VersionState, error: type[Exception], text: str) -> None:
     version = Version("m", "1")
     for step in PATHS[state]:
         version.move(step)

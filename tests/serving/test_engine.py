@@ -21,7 +21,7 @@ from gateway.errors import (
     UnknownVersion,
 )
 from gateway.serving.call import Call
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from tests import models
 from tests.serving.stage import Request, Stage, floats, given, indices, staged, until
 
@@ -174,7 +174,7 @@ async def test_the_lease_keeps_a_version_that_is_unloaded(stage: Stage) -> None:
     await stage.end(stage.submit(call, floats(4)))
     np.testing.assert_array_equal(given(call)[0], floats(8))
     states.append(version.state)
-    assert states == [State.UNLOADING, State.END]
+    assert states == [VersionState.UNLOADING, VersionState.END]
     with pytest.raises(GatewayError):
         stage.begin("dying", version="1")
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.safeguard import Breaker
-from gateway.serving.breaker import MOVES, CircuitBreaker, Event, IllegalMove, State, Verdict
+from gateway.serving.breaker import MOVES, Admittance, BreakerEvent, BreakerState, CircuitBreaker, IllegalBreakerMove
 from gateway.serving.budget import SLOT_NS, SLOTS, Budget
 
 MS = 1_000_000
@@ -24,7 +24,7 @@ def tripped(at_ms: int = 0) -> CircuitBreaker:
 def test_it_opens_at_the_last_of_so_many_failures_in_a_row() -> None:
     breaker = CircuitBreaker()
     assert [breaker.failed(SETTINGS, at * MS, probe=False) for at in (0, 400, 900)] == [False, False, True]
-    assert breaker.admit(SETTINGS, 900 * MS) is Verdict.REFUSE
+    assert breaker.admit(SETTINGS, 900 * MS) is Admittance.REFUSE
 
 
 def test_a_success_between_failures_starts_the_count_again() -> None:
@@ -34,7 +34,7 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
             assert not breaker.failed(SETTINGS, 0, probe=False)
         else:
             assert not breaker.succeeded(probe=False)
-    assert breaker.admit(SETTINGS, 0) is Verdict.PASS
+    assert breaker.admit(SETTINGS, 0) is Admittance.PASS
 
 
 def test_failures_that_are_far_apart_do_not_open_it() -> None:
@@ -46,21 +46,25 @@ def test_failures_that_are_far_apart_do_not_open_it() -> None:
 
 def test_after_its_time_one_call_is_let_through_and_decides() -> None:
     breaker = tripped()
-    assert breaker.admit(SETTINGS, 499 * MS) is Verdict.REFUSE
-    assert breaker.state(SETTINGS, 500 * MS) is State.HALF_OPEN
-    assert [breaker.admit(SETTINGS, 500 * MS) for _ in range(3)] == [Verdict.PROBE, Verdict.REFUSE, Verdict.REFUSE]
+    assert breaker.admit(SETTINGS, 499 * MS) is Admittance.REFUSE
+    assert breaker.state(SETTINGS, 500 * MS) is BreakerState.HALF_OPEN
+    assert [breaker.admit(SETTINGS, 500 * MS) for _ in range(3)] == [
+        Admittance.PROBE,
+        Admittance.REFUSE,
+        Admittance.REFUSE,
+    ]
     assert breaker.failed(SETTINGS, 600 * MS, probe=True)
-    assert breaker.admit(SETTINGS, 1099 * MS) is Verdict.REFUSE
-    assert breaker.admit(SETTINGS, 1100 * MS) is Verdict.PROBE
+    assert breaker.admit(SETTINGS, 1099 * MS) is Admittance.REFUSE
+    assert breaker.admit(SETTINGS, 1100 * MS) is Admittance.PROBE
     assert breaker.succeeded(probe=True)
-    assert [breaker.admit(SETTINGS, 1100 * MS) for _ in range(2)] == [Verdict.PASS, Verdict.PASS]
+    assert [breaker.admit(SETTINGS, 1100 * MS) for _ in range(2)] == [Admittance.PASS, Admittance.PASS]
 
 
 def test_a_probe_that_says_nothing_gives_its_place_to_the_next_call() -> None:
     breaker = tripped()
-    assert breaker.admit(SETTINGS, 500 * MS) is Verdict.PROBE
+    assert breaker.admit(SETTINGS, 500 * MS) is Admittance.PROBE
     breaker.abandoned(probe=True)
-    assert breaker.admit(SETTINGS, 500 * MS) is Verdict.PROBE
+    assert breaker.admit(SETTINGS, 500 * MS) is Admittance.PROBE
 
 
 def test_late_outcomes_of_calls_from_before_change_nothing() -> None:
@@ -68,26 +72,26 @@ def test_late_outcomes_of_calls_from_before_change_nothing() -> None:
     breaker.succeeded(probe=False)
     breaker.abandoned(probe=False)
     assert not breaker.failed(SETTINGS, 400 * MS, probe=False)
-    assert breaker.admit(SETTINGS, 500 * MS) is Verdict.PROBE  # the late failure did not put it off
+    assert breaker.admit(SETTINGS, 500 * MS) is Admittance.PROBE  # the late failure did not put it off
     breaker.succeeded(probe=False)
-    assert breaker.state(SETTINGS, 500 * MS) is State.PROBING
+    assert breaker.state(SETTINGS, 500 * MS) is BreakerState.PROBING
 
 
 def test_changed_settings_hold_at_once() -> None:
     breaker = tripped()
-    assert breaker.admit(Breaker(consecutive=3, window_ms=1000, open_ms=10), 10 * MS) is Verdict.PROBE
+    assert breaker.admit(Breaker(consecutive=3, window_ms=1000, open_ms=10), 10 * MS) is Admittance.PROBE
     fresh = CircuitBreaker()
     assert not fresh.failed(SETTINGS, 0, probe=False)
     assert fresh.failed(Breaker(consecutive=2, window_ms=1000, open_ms=10), 0, probe=False)
 
 
 def test_every_state_is_reached_and_left() -> None:
-    assert {state for state, _ in MOVES} == set(State) == set(MOVES.values())
-    assert {event for _, event in MOVES} == set(Event)
+    assert {state for state, _ in MOVES} == set(BreakerState) == set(MOVES.values())
+    assert {event for _, event in MOVES} == set(BreakerEvent)
 
 
 def test_an_outcome_without_a_probe_is_a_fault() -> None:
-    with pytest.raises(IllegalMove):
+    with pytest.raises(IllegalBreakerMove):
         CircuitBreaker().succeeded(probe=True)
 
 
@@ -109,20 +113,22 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def call(self) -> None:
         before = self.breaker.state(SETTINGS, self.now_ns)
-        verdict = self.breaker.admit(SETTINGS, self.now_ns)
-        expected = {State.CLOSED: Verdict.PASS, State.HALF_OPEN: Verdict.PROBE}.get(before, Verdict.REFUSE)
-        assert verdict is expected
-        if verdict is Verdict.REFUSE and self.opened_ns is not None and True not in self.running:
+        admittance = self.breaker.admit(SETTINGS, self.now_ns)
+        expected = {BreakerState.CLOSED: Admittance.PASS, BreakerState.HALF_OPEN: Admittance.PROBE}.get(
+            before, Admittance.REFUSE
+        )
+        assert admittance is expected
+        if admittance is Admittance.REFUSE and self.opened_ns is not None and True not in self.running:
             assert self.now_ns - self.opened_ns < SETTINGS.open_ms * MS
-        if verdict is not Verdict.REFUSE:
-            self.running.append(verdict is Verdict.PROBE)
+        if admittance is not Admittance.REFUSE:
+            self.running.append(admittance is Admittance.PROBE)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), how=st.sampled_from(["succeeded", "failed", "abandoned"]))
     def end(self, data: st.DataObject, how: str) -> None:
         probe = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         before = self.breaker.state(SETTINGS, self.now_ns)
-        counts = before is State.CLOSED
+        counts = before is BreakerState.CLOSED
         if how == "failed":
             self.in_a_row += counts
             if self.breaker.failed(SETTINGS, self.now_ns, probe=probe):
@@ -133,13 +139,13 @@ class AnyHistory(RuleBasedStateMachine):
             assert self.breaker.succeeded(probe=probe) == probe
         else:
             self.breaker.abandoned(probe=probe)
-        if not probe and before is not State.CLOSED:
+        if not probe and before is not BreakerState.CLOSED:
             assert self.breaker.state(SETTINGS, self.now_ns) is before
 
     @invariant()
     def there_is_at_most_one_probe(self) -> None:
         assert self.running.count(True) <= 1
-        assert (True in self.running) == (self.breaker.state(SETTINGS, self.now_ns) is State.PROBING)
+        assert (True in self.running) == (self.breaker.state(SETTINGS, self.now_ns) is BreakerState.PROBING)
 
 
 TestAnyHistory = AnyHistory.TestCase

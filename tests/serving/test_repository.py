@@ -22,7 +22,7 @@ from gateway.serving.repository import (
     read_below,
     wanted,
 )
-from gateway.serving.version import State
+from gateway.serving.version import VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 from tests import models
@@ -152,7 +152,12 @@ def test_policies_select_by_number(policy: VersionPolicy, selected: set[str]) ->
 
 
 A, B = ("m", "1"), ("m", "2")
-AVAILABLE, FAILED, UNLOADING, END = State.AVAILABLE, State.FAILED, State.UNLOADING, State.END
+AVAILABLE, FAILED, UNLOADING, END = (
+    VersionState.AVAILABLE,
+    VersionState.FAILED,
+    VersionState.UNLOADING,
+    VersionState.END,
+)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +172,8 @@ AVAILABLE, FAILED, UNLOADING, END = State.AVAILABLE, State.FAILED, State.UNLOADI
         ({A: "g"}, {A: Presence(AVAILABLE, serving="f", failed="g")}, []),
         ({A: "f"}, {A: Presence(FAILED, failed="f")}, []),
         ({A: "g"}, {A: Presence(FAILED, failed="f")}, [(Step.LOAD, A)]),
-        ({A: "f"}, {A: Presence(State.LOADING, loading=True)}, []),
-        ({}, {A: Presence(State.LOADING, loading=True)}, []),
+        ({A: "f"}, {A: Presence(VersionState.LOADING, loading=True)}, []),
+        ({}, {A: Presence(VersionState.LOADING, loading=True)}, []),
         ({A: "f"}, {A: Presence(UNLOADING, serving="f")}, [(Step.REVIVE, A)]),
         ({A: "g"}, {A: Presence(UNLOADING, serving="f")}, [(Step.LOAD, A)]),
         ({A: "f"}, {A: Presence(END)}, [(Step.LOAD, A)]),
