@@ -1,12 +1,15 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
-# make test    every test;  make check  style and types;  make bench  speed;  make protos  generated code;  make clean
+# make test    every test;  make check  style and types;  make bench  speed;  make wheel  a wheel for this platform
+# make protos  generated code;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# COMPILED=1: `make run` runs the package as `pip install .` builds it instead of the source tree.
-COMPILED ?=
+# `make run` runs the package as `pip install .` builds it: compiled where there is a C compiler. COMPILED=0 runs the source
+# tree as it is.
+COMPILED ?= 1
+IS_COMPILED := $(filter-out 0 no never,$(COMPILED))
 BUILT := build/compiled
 TESTS ?=
 MODELS := $(or $(GATEWAY_MODEL_REPOSITORY),models)
@@ -22,10 +25,10 @@ FLIGHTS := popmon==1.4.12
 ANSWERS := nannyml==0.13.1 vega-datasets==0.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format protos clean
+.PHONY: help run test check format protos wheel clean
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -58,8 +61,8 @@ $(MODELS): | $(VENV)/.serves
 	@$(BIN)/python -m gateway.demo $(MODELS).making
 	@mv $(MODELS).making $(MODELS)
 
-run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS)) $(if $(COMPILED),$(BUILT)/.made)
-	@$(if $(COMPILED),PYTHONPATH=$(abspath $(BUILT))) exec $(BIN)/gateway serve $(ARGS)
+run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS)) $(if $(IS_COMPILED),$(BUILT)/.made)
+	@$(if $(IS_COMPILED),PYTHONPATH=$(abspath $(BUILT))) exec $(BIN)/gateway serve $(ARGS)
 
 test: $(VENV)/.develops
 	@$(BIN)/python -m pytest $(TESTS)
@@ -76,10 +79,15 @@ bench: $(VENV)/.develops $(BUILT)/.made
 
 # The package as `pip install .` builds it: what every request runs through is compiled where there is a C compiler.
 $(BUILT)/.made: $(shell find gateway loaders -name '*.py') setup.py pyproject.toml | $(VENV)/.serves
-	@echo "building the package into $(BUILT) (a minute)"
+	@echo "compiling the gateway into $(BUILT), where there is a C compiler (a minute, once; COMPILED=0 skips it)"
 	@rm -rf build
 	@$(INSTALL) --no-deps --target $(BUILT) .
 	@touch $@
+
+# Compiled where there is a C compiler; GATEWAY_COMPILE=require makes its absence an error.
+wheel: | $(BIN)/python
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 format: $(VENV)/.develops
 	$(BIN)/ruff format

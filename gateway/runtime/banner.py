@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import gateway
+from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
 from gateway.runtime.options import BY_NAME, masked_url
 
@@ -18,8 +19,9 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     command = _command()
     server = "" if grpc_address == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {grpc_address}"
     workers = config.process.workers
+    build = "compiled" if is_compiled() else "not compiled: more CPU per request"
     return f"""
-gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"}
+gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"} ({build})
   inference, control   {"grpcs" if config.tls.files else "grpc"}://{grpc_address}
   metrics, health      http://{metrics_address}/metrics
   models               {config.models.repository}
