@@ -1,4 +1,4 @@
-"""The record of an answered call whose copies still run: it is appended once, when they have been compared."""
+"""The record of an answered call that mirrors still run: it is appended once, when they have been compared."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from gateway.records.worker.sampling import Kept
 
 
 class Deferral:
-    """Held by the engine while it offers the copies, and by each copy that was taken.
+    """Holds a record back while the engine offers the call to mirrors, and while each mirror that took it runs.
 
-    Order: when the last of them lets go, `append` is called with why the record is kept: 0 unless one of them differed.
+    Order: `append` is called when the last of them lets go, with why the record is kept: 0 unless an answer differed.
     """
 
     __slots__ = ("_append", "_differs", "_holders")

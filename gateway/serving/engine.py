@@ -27,7 +27,7 @@ from gateway.serving.call import Call
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import Attempt, Fallbacks
-from gateway.serving.mirroring import Shadows
+from gateway.serving.mirroring import Mirrors
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters, Series
 
@@ -78,14 +78,14 @@ class Engine:
         self._draw = draw
         self._arms: dict[tuple[Version, str], Arm] = {}
         self._fallbacks = Fallbacks(catalog.version)
-        self._shadows = Shadows(self, admission, self._loop, cpus=threads)
+        self._mirrors = Mirrors(self, admission, self._loop, cpus=threads)
         # Requests without an id get one that no other worker or run of this worker gives.
         self._id_prefix = os.urandom(6).hex()
         self._unnamed = 0
         counters.add_sums("fallbacks", self._fallbacks.counts)
-        counters.add_sums("shadows", self._shadows.counts)
+        counters.add_sums("shadows", self._mirrors.counts)
         counters.add_gauge("breakers", lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
-        counters.add_gauge("shadow_differences", self._shadows.differences)
+        counters.add_gauge("shadow_differences", self._mirrors.differences)
 
     def attach(self, version: Version) -> None:
         """The version, which has just become able to run, has its queue."""
@@ -97,7 +97,7 @@ class Engine:
         """Nothing of a version that has ended is kept."""
         for key in [key for key in self._arms if key[0] is version]:
             del self._arms[key]
-        self._shadows.forget(version)
+        self._mirrors.forget(version)
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
         """The version that serves the call, leased to it; `call.decision` says why.
@@ -187,13 +187,13 @@ class Engine:
         version.release()
 
     def _mirror(self, call: Call, arm: Arm, decision: Decision, request_id: str, append: Callable[..., None]) -> None:
-        """Copies of the call are offered. It is recorded now, or after them where their answers may keep it."""
+        """Offers the call to mirrors. It is recorded now, or after them where their answers may keep it."""
         deferral = Deferral(append) if arm.stream.keeps_disagreement else None
         if deferral is None:
             append()
         compiled = self._routing.snapshot.routes.get(call.model)
         if compiled is not None:
-            self._shadows.offer(call, decision.mirrors, compiled, request_id=request_id, deferral=deferral)
+            self._mirrors.offer(call, decision.mirrors, compiled, request_id=request_id, deferral=deferral)
         if deferral is not None:
             deferral.release()
 
@@ -221,25 +221,25 @@ class Engine:
         return self._admission.requests
 
     def close(self) -> None:
-        """The threads have ended, and no copy of a call waits any more.
+        """Ends the threads and the mirrored calls that wait.
 
         Order: after the last call was finished.
         """
-        self._shadows.close()
+        self._mirrors.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    # ---- what fallbacks and shadows need ----
+    # ---- what fallbacks and mirrors need ----
 
     def find(self, model: str, name: str) -> Version:
         """The version, which is AVAILABLE. Raises: GatewayError."""
         return self._catalog.version(model, name)
 
-    def shadow_batch(self, version: Version, arm: str, call: Call) -> None:
+    def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """The runs of the call count as the arm's."""
         call.arm = self._arms.get((version, arm)) or self._arm(version, arm)
 
-    def shadow_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
-        """The log of copies that the arm ran of calls that `primary` answered."""
+    def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
+        """Returns the log of calls that the arm mirrored and `primary` answered."""
         return self._log.stream(
             version.model, version.name, arm, version.inputs, version.outputs, version.digest, shadow_of=primary
         )

@@ -1,4 +1,4 @@
-"""How far the answer of a shadow is from that of the version that served.
+"""How far a mirrored answer is from the one that was served.
 
 Only the first elements of large outputs are looked at: the comparison happens on the loop, beside requests.
 """
@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The verdict, and what it rests on.
+    """Whether the outputs agree, and what that rests on.
 
     Units:  `rows` are those whose highest score was compared (of the first floating-point output of two dimensions),
             `same_rows` those where both have it in the same place; `max_difference` is the largest absolute difference
@@ -37,10 +37,10 @@ class Comparison:
 def compare(
     specs: Sequence[TensorSpec],
     served: Sequence[Array],
-    shadow: Sequence[Array],
+    mirrored: Sequence[Array],
     tolerances: Mapping[str, Tolerance],
 ) -> Comparison:
-    """The outputs of a shadow against those served, in the order of `specs`.
+    """Compares mirrored outputs with those served, in the order of `specs`.
 
     They agree if every output that `tolerances` names is within its tolerance. Without tolerances they agree if the
     highest score of every row is in the same place; where no output has scores, if all outputs are equal. Outputs of
@@ -50,7 +50,7 @@ def compare(
     rows = same_rows = 0
     largest = 0.0
     exact = True
-    for spec, theirs, mine in zip(specs, served, shadow, strict=True):
+    for spec, theirs, mine in zip(specs, served, mirrored, strict=True):
         tolerance = tolerances.get(spec.name)
         if theirs.shape != mine.shape:
             agrees = exact = False
@@ -79,16 +79,16 @@ def _numbers(array: Array, datatype: Datatype) -> Numbers:
     return cast(Numbers, flat if datatype in (Datatype.FP32, Datatype.FP64) else flat.astype(np.float64))
 
 
-def _distance(served: Numbers, shadow: Numbers, tolerance: Tolerance | None) -> tuple[bool, bool, float]:
+def _distance(served: Numbers, mirrored: Numbers, tolerance: Tolerance | None) -> tuple[bool, bool, float]:
     """Whether all are equal, whether all are within the tolerance, and the largest difference."""
-    same = served == shadow
+    same = served == mirrored
     if same.all():
         return True, True, 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(served - shadow)
+        difference = np.abs(served - mirrored)
         # What is not finite is as good as far away, unless both are the same.
         finite = np.isfinite(difference)
-        same |= np.isnan(served) & np.isnan(shadow)
+        same |= np.isnan(served) & np.isnan(mirrored)
         close = same
         if tolerance is not None and not tolerance.exact:
             limit = tolerance.absolute + tolerance.relative * np.abs(served)
@@ -97,14 +97,14 @@ def _distance(served: Numbers, shadow: Numbers, tolerance: Tolerance | None) -> 
     return bool(same.all()), bool(close.all()), largest
 
 
-def _same_highest(served: Numbers, shadow: Numbers, width: int) -> tuple[int, int]:
+def _same_highest(served: Numbers, mirrored: Numbers, width: int) -> tuple[int, int]:
     """Rows that were looked at, and those with the highest score in the same place."""
     rows = len(served) // width if width else 0
     if not rows:
         return 0, 0
-    first, second = (numbers[: rows * width].reshape(rows, width) for numbers in (served, shadow))
+    first, second = (numbers[: rows * width].reshape(rows, width) for numbers in (served, mirrored))
     return rows, int(np.count_nonzero(first.argmax(axis=1) == second.argmax(axis=1)))
 
 
-def _same_texts(served: Array, shadow: Array) -> bool:
-    return bool(served.reshape(-1)[:MAX_TEXTS].tolist() == shadow.reshape(-1)[:MAX_TEXTS].tolist())
+def _same_texts(served: Array, mirrored: Array) -> bool:
+    return bool(served.reshape(-1)[:MAX_TEXTS].tolist() == mirrored.reshape(-1)[:MAX_TEXTS].tolist())

@@ -1,4 +1,4 @@
-"""The room that shadows share in a worker: bytes, a thread of low priority, and how busy the worker is."""
+"""The resources that mirrors share in a worker: bytes, a thread of low priority, and how busy the worker is."""
 
 import asyncio
 import os
@@ -15,41 +15,41 @@ from gateway.serving.cpu_share import CpuShare
 from gateway.serving.version import Version
 
 SAMPLE_S = 1.0
-# Above this share of the admission's limits no copy is taken.
+# Above this share of the admission's limits no call is mirrored.
 BUSY = 0.8
-# Requests and answers that all copies of a worker keep alive.
+# Requests and answers that all mirrored calls of a worker keep alive.
 MAX_BYTES = 64 << 20
 NICENESS = 10
 
 
-class Shop(Protocol):
-    """What shadows need of the engine."""
+class MirrorHost(Protocol):
+    """What mirrors need of the engine."""
 
     def find(self, model: str, name: str) -> Version: ...
 
-    def shadow_batch(self, version: Version, arm: str, call: Call) -> None:
+    def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """The runs of the call count as the arm's."""
 
-    def shadow_stream(self, version: Version, arm: str, primary: str) -> RecordStream: ...
+    def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream: ...
 
 
-class Room:
+class MirrorResources:
     """What all mirrors of a worker share: their bytes, their thread, and how busy the worker is."""
 
-    __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "loop", "shop", "threads")
+    __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "host", "loop", "threads")
 
-    def __init__(self, shop: Shop, admission: Admission, loop: asyncio.AbstractEventLoop, *, cpus: float) -> None:
-        self.shop = shop
+    def __init__(self, host: MirrorHost, admission: Admission, loop: asyncio.AbstractEventLoop, *, cpus: float) -> None:
+        self.host = host
         self.admission = admission
         self.loop = loop
         self.cpu = CpuShare(cpus)
         self.held_bytes = 0
-        self.threads = ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=_be_nice)
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix="mirror", initializer=_be_nice)
         self._asked = False
         self._timer: asyncio.TimerHandle | None = None
 
     def cpu_share(self) -> float:
-        """The worker's share of its CPUs in use, at most about a second old."""
+        """Returns the worker's share of its CPUs in use, at most about a second old."""
         self._asked = True
         if self._timer is None:
             self._sample()
@@ -61,7 +61,7 @@ class Room:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _sample(self) -> None:
-        """Samples go on while somebody asks."""
+        """Samples the share, as long as somebody asks for it."""
         if not self._asked:
             self._timer = None
             self.cpu.restart()

@@ -1,4 +1,4 @@
-"""How far a shadow's answer is from the one served: against plain arithmetic, and at the edges of numbers."""
+"""How far a mirrored answer is from the one served: against plain arithmetic, and at the edges of numbers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +26,16 @@ def within(absolute: float = 0.0, relative: float = 0.0) -> dict[str, Tolerance]
 
 def test_equal_answers_agree() -> None:
     answer = [scores((1, 2, 3), (3, 2, 1)), np.array([2, 0]), np.array([[b"a"], [b"b"]], object)]
-    found = compare((SCORES, LABEL, TEXT), answer, [array.copy() for array in answer], EXACT)
-    assert (found.agrees, found.rows, found.same_rows, found.max_difference) == (True, 2, 2, 0.0)
+    comparison = compare((SCORES, LABEL, TEXT), answer, [array.copy() for array in answer], EXACT)
+    assert (comparison.agrees, comparison.rows, comparison.same_rows, comparison.max_difference) == (True, 2, 2, 0.0)
 
 
 def test_without_tolerances_the_highest_scores_decide() -> None:
     served = scores((1, 2, 3), (3, 2, 1))
     near, other = scores((1, 2, 2.5), (3, 2, 1)), scores((1, 4, 3), (3, 2, 1))
     assert compare((SCORES,), [served], [near], {}).agrees
-    found = compare((SCORES,), [served], [other], {})
-    assert (found.agrees, found.rows, found.same_rows, found.max_difference) == (False, 2, 1, 2.0)
+    comparison = compare((SCORES,), [served], [other], {})
+    assert (comparison.agrees, comparison.rows, comparison.same_rows, comparison.max_difference) == (False, 2, 1, 2.0)
 
 
 def test_without_tolerances_and_scores_everything_has_to_be_equal() -> None:
@@ -47,8 +47,8 @@ def test_without_tolerances_and_scores_everything_has_to_be_equal() -> None:
 def test_only_outputs_with_a_tolerance_decide_where_there_is_one() -> None:
     answers = [scores((1, 2, 3)), np.array([2])], [scores((3, 2, 1)), np.array([2])]
     label_only = {"label": Tolerance("label")}
-    found = compare((SCORES, LABEL), *answers, label_only)
-    assert (found.agrees, found.same_rows) == (True, 0)
+    comparison = compare((SCORES, LABEL), *answers, label_only)
+    assert (comparison.agrees, comparison.same_rows) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_only_outputs_with_a_tolerance_decide_where_there_is_one() -> None:
     ],
 )
 def test_tolerances_at_the_edges(served: float, shadow: float, agrees: bool) -> None:
-    found = compare((SCORES,), [scores((served, 0, 0))], [scores((shadow, 0, 0))], within(0.5))
-    assert found.agrees == agrees
-    assert np.isfinite(found.max_difference)
+    comparison = compare((SCORES,), [scores((served, 0, 0))], [scores((shadow, 0, 0))], within(0.5))
+    assert comparison.agrees == agrees
+    assert np.isfinite(comparison.max_difference)
 
 
 def test_a_relative_tolerance_is_measured_by_what_was_served() -> None:
@@ -75,15 +75,15 @@ def test_a_relative_tolerance_is_measured_by_what_was_served() -> None:
 
 
 def test_other_shapes_never_agree() -> None:
-    found = compare((SCORES,), [scores((1, 2, 3))], [scores((1, 2, 3), (1, 2, 3))], {})
-    assert (found.agrees, found.rows) == (False, 0)
+    comparison = compare((SCORES,), [scores((1, 2, 3))], [scores((1, 2, 3), (1, 2, 3))], {})
+    assert (comparison.agrees, comparison.rows) == (False, 0)
 
 
 def test_bf16_is_compared_as_numbers() -> None:
     spec = TensorSpec("score", Datatype.BF16, (-1, 2))
     one, two = (np.array([[value, 0]], np.float32).view(np.uint32) >> 16 for value in (1.0, 2.0))
-    found = compare((spec,), [one.astype(np.uint16)], [two.astype(np.uint16)], within(0.5))
-    assert (found.agrees, found.max_difference) == (False, 1.0)
+    comparison = compare((spec,), [one.astype(np.uint16)], [two.astype(np.uint16)], within(0.5))
+    assert (comparison.agrees, comparison.max_difference) == (False, 1.0)
 
 
 def test_only_the_beginning_of_a_large_output_is_looked_at() -> None:
@@ -91,8 +91,8 @@ def test_only_the_beginning_of_a_large_output_is_looked_at() -> None:
     served = np.zeros((100, 1000), np.float32)
     shadow = served.copy()
     shadow[MAX_ELEMENTS // 1000 + 1 :] = 5
-    found = compare((spec,), [served], [shadow], EXACT)
-    assert (found.agrees, found.rows, found.max_difference) == (True, MAX_ELEMENTS // 1000, 0.0)
+    comparison = compare((spec,), [served], [shadow], EXACT)
+    assert (comparison.agrees, comparison.rows, comparison.max_difference) == (True, MAX_ELEMENTS // 1000, 0.0)
     shadow[0, 0] = 5
     assert not compare((spec,), [served], [shadow], EXACT).agrees
 
@@ -108,7 +108,7 @@ def test_it_agrees_with_arithmetic(
 ) -> None:
     other = data.draw(st.lists(st.tuples(numbers, numbers, numbers), min_size=len(rows), max_size=len(rows)))
     served, shadow = scores(*rows), scores(*other)
-    found = compare((SCORES,), [served], [shadow], within(absolute, relative))
-    assert found.max_difference == float(np.abs(served - shadow).max())
-    assert found.same_rows == int((served.argmax(1) == shadow.argmax(1)).sum())
-    assert found.agrees == bool((np.abs(served - shadow) <= absolute + relative * np.abs(served)).all())
+    comparison = compare((SCORES,), [served], [shadow], within(absolute, relative))
+    assert comparison.max_difference == float(np.abs(served - shadow).max())
+    assert comparison.same_rows == int((served.argmax(1) == shadow.argmax(1)).sum())
+    assert comparison.agrees == bool((np.abs(served - shadow) <= absolute + relative * np.abs(served)).all())
