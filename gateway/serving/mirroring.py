@@ -310,7 +310,7 @@ class Mirrors:
         request_id: str,
         deferral: Deferral | None = None,
     ) -> None:
-        """Offers the call to these mirrors, as far as resources allow; each that takes it holds `deferral` until it ends.
+        """Offers the call to these mirrors, as far as resources allow; each that takes it holds `deferral`.
 
         Order: after the call was answered.
         """
