@@ -6,7 +6,6 @@ from typing import TypeAlias
 from gateway.api.readiness import check_versions
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Pinned
 from gateway.routing.store.amendment import Amendment, flip, kill, pin, promote, unkill, weigh
@@ -21,24 +20,25 @@ Request: TypeAlias = (
 )
 
 
-class Amendments(ControlServicer):
-    """The edits as one worker serves them."""
+class Amendments:
+    """Serves Flip, SetWeights, Pin, Kill, Unkill and Promote."""
 
-    _editor: Editor
-    _catalog: Catalog
+    def __init__(self, editor: Editor, catalog: Catalog) -> None:
+        self._editor = editor
+        self._catalog = catalog
 
-    async def Flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
+    async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("flip", lambda document: flip(document, request.arm))
         return apply_message(await self._amend(request, amendment))
 
-    async def SetWeights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
+    async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
         weights = dict(request.weights)
         return apply_message(await self._amend(request, Amendment("weights", lambda d: weigh(d, weights))))
 
-    async def Pin(self, request: pb.PinRequest, context: object) -> pb.ApplyResponse:
+    async def pin(self, request: pb.PinRequest, context: object) -> pb.ApplyResponse:
         return apply_message(await self._amend(request, Amendment("pin", lambda d: pin(d, request.arm))))
 
-    async def Kill(self, request: pb.KillRequest, context: object) -> pb.ApplyResponse:
+    async def kill(self, request: pb.KillRequest, context: object) -> pb.ApplyResponse:
         """Only the arm that is to serve must be ready: the others may be what is wrong."""
 
         def edit(document: RouteDocument) -> RouteDocument:
@@ -50,12 +50,12 @@ class Amendments(ControlServicer):
         self._break_glass("kill", request, result)
         return apply_message(result)
 
-    async def Unkill(self, request: pb.UnkillRequest, context: object) -> pb.ApplyResponse:
+    async def unkill(self, request: pb.UnkillRequest, context: object) -> pb.ApplyResponse:
         result = await self._amend(request, Amendment("unkill", unkill))
         self._break_glass("unkill", request, result)
         return apply_message(result)
 
-    async def Promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
+    async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("promote", lambda document: promote(document, full=request.full))
         return apply_message(await self._amend(request, amendment))
 

@@ -1,50 +1,36 @@
-"""The operators' service: every method translates, asks routing, catalog or log, and translates back."""
+"""The operators' service: a table of its methods, each served by the part that knows about it."""
 
-import asyncio
-import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
-import gateway
+from gateway.api.active_routes import ActiveRoutes
 from gateway.api.amendments import Amendments
-from gateway.api.drafts import Drafting
+from gateway.api.drafts import DraftReviews
 from gateway.api.drain import Drain
 from gateway.api.explanations import Explanations
-from gateway.api.feedback_intake import Desk, Feedback
+from gateway.api.feedback_intake import FeedbackIntake
+from gateway.api.inventory import Inventory
+from gateway.api.log_tails import LogTails
 from gateway.api.observations import Observations
 from gateway.api.plans import Fleet, Plans
-from gateway.api.readiness import check_versions, version_message
-from gateway.api.route_messages import (
-    apply_message,
-    change_message,
-    change_of,
-    expected_revision,
-    named,
-    read_document,
-    revision_message,
-    route_message,
-    row_message,
-    wait_or_default,
-    wait_seconds,
-    worker_message,
-)
-from gateway.errors import InvalidArgument, Unavailable
-from gateway.pb import control_pb2 as pb
-from gateway.records.worker.tail import tail
+from gateway.api.readiness import check_versions
+from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
 from gateway.routing.store.route_control import Control
 from gateway.serving.catalog import Catalog
-from gateway.serving.session import ort_version
 
-__all__ = ["ControlService", "Fleet", "check_versions"]
+__all__ = ["ControlService", "Fleet", "check_handlers", "check_versions"]
 
-MAX_TAILS = 16
-MAX_BACKLOG = 10_000
+Handler: TypeAlias = Callable[[Any, object], Awaitable[object] | AsyncIterator[object]]
 
 
-class ControlService(Amendments, Plans, Explanations, Observations, Drafting, Feedback):
-    """`gateway.v1.Control` as one worker serves it: what is here, and what its parts serve."""
+class ControlService:
+    """`gateway.v1.Control` as one worker serves it; each method of the proto is an attribute of that name.
+
+    Raises: TypeError (the table and the proto differ), so that a worker with a gap does not start.
+    """
 
     def __init__(
         self,
@@ -52,112 +38,69 @@ class ControlService(Amendments, Plans, Explanations, Observations, Drafting, Fe
         catalog: Catalog,
         fleet: Fleet,
         *,
-        desk: Desk,
+        feedback: FeedbackIntake,
         log_dir: Path,
         worker: str,
         transport: str,
     ) -> None:
-        self._control = control
-        self._editor = Editor(control)
-        self._review = Review(control)
-        self._catalog = catalog
-        self._fleet = fleet
-        self._desk = desk
-        self._log_dir = log_dir
-        self._worker = worker
-        self._transport = transport
-        self._tails = 0
-        self._watchers = 0
         self._drain = Drain()
-        self._searching = asyncio.Lock()
+        routes = ActiveRoutes(control)
+        amendments = Amendments(Editor(control), catalog)
+        plans = Plans(control, catalog, fleet)
+        explanations = Explanations(control, catalog, log_dir)
+        drafts = DraftReviews(Review(control))
+        observations = Observations(control, self._drain)
+        inventory = Inventory(control, catalog, fleet, worker=worker, transport=transport)
+        tails = LogTails(log_dir, self._drain)
+        self.handlers: Mapping[str, Handler] = {
+            "Apply": routes.apply,
+            "GetRoute": routes.get,
+            "ListRoutes": routes.list,
+            "DeleteRoute": routes.delete,
+            "History": routes.history,
+            "Rollback": routes.rollback,
+            "Flip": amendments.flip,
+            "SetWeights": amendments.set_weights,
+            "Pin": amendments.pin,
+            "Kill": amendments.kill,
+            "Unkill": amendments.unkill,
+            "Promote": amendments.promote,
+            "Plan": plans.plan,
+            "Diff": plans.diff,
+            "ShowRevision": plans.show_revision,
+            "Explain": explanations.explain,
+            "Simulate": explanations.simulate,
+            "Draft": drafts.write,
+            "GetDraft": drafts.get,
+            "ListDrafts": drafts.list,
+            "Approve": drafts.approve,
+            "Reject": drafts.reject,
+            "Watch": observations.watch,
+            "Audit": observations.audit,
+            "Heal": observations.heal,
+            "Models": inventory.models,
+            "Workers": inventory.workers,
+            "ServerVersion": inventory.server_version,
+            "TailLog": tails.tail,
+            "SendFeedback": feedback.send,
+        }
+        check_handlers(self.handlers)
+        for name, handler in self.handlers.items():
+            setattr(self, name, handler)  # where grpc's registration looks for it
 
     def drain(self) -> None:
         """Streams that would go on for ever end now: their callers go on with another worker."""
         self._drain.begin()
 
-    # ---- routes ----
 
-    async def Apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
-        document = read_document(request.document_json)
-        result = await self._control.apply(
-            document,
-            change=change_of(request.change),
-            expected_revision=expected_revision(request),
-            wait_s=wait_seconds(request.wait),
-            dry_run=request.dry_run,
-        )
-        return apply_message(result)
+def check_handlers(handlers: Iterable[str]) -> None:
+    """Every method of the proto has a handler, and every handler a method.
 
-    async def GetRoute(self, request: pb.GetRouteRequest, context: object) -> pb.Route:
-        return route_message(await self._control.get(named(request.model), request.revision))
-
-    async def ListRoutes(self, request: pb.ListRoutesRequest, context: object) -> pb.ListRoutesResponse:
-        listed = await self._control.list()
-        return pb.ListRoutesResponse(
-            routes=[route_message(route) for route in listed.routes],
-            epoch=listed.epoch,
-            revision=listed.revision,
-            stale=listed.stale,
-        )
-
-    async def DeleteRoute(self, request: pb.DeleteRouteRequest, context: object) -> pb.ChangeResponse:
-        result = await self._control.delete(
-            named(request.model),
-            change=change_of(request.change),
-            expected_revision=expected_revision(request),
-            wait_s=wait_seconds(request.wait),
-        )
-        return change_message(result)
-
-    async def History(self, request: pb.HistoryRequest, context: object) -> pb.HistoryResponse:
-        revisions = await self._control.history(named(request.model), request.limit)
-        return pb.HistoryResponse(entries=[revision_message(revision) for revision in revisions])
-
-    async def Rollback(self, request: pb.RollbackRequest, context: object) -> pb.ChangeResponse:
-        result = await self._control.rollback(
-            named(request.model),
-            change=change_of(request.change),
-            to_revision=request.to_revision,
-            wait_s=wait_or_default(request),
-        )
-        return change_message(result)
-
-    async def Workers(self, request: pb.WorkersRequest, context: object) -> pb.WorkersResponse:
-        workers, revision = await self._control.workers()
-        return pb.WorkersResponse(
-            revision=revision,
-            workers=[worker_message(worker) for worker in workers],
-        )
-
-    # ---- models ----
-
-    async def Models(self, request: pb.ModelsRequest, context: object) -> pb.ModelsResponse:
-        own = self._catalog.states(request.model or None)
-        elsewhere = await self._fleet.versions(request.model)
-        return pb.ModelsResponse(versions=[version_message(self._catalog, status, elsewhere) for status in own])
-
-    # ---- log ----
-
-    async def TailLog(self, request: pb.TailLogRequest, context: object) -> AsyncIterator[pb.LogRow]:
-        if not 0 <= request.backlog <= MAX_BACKLOG:
-            raise InvalidArgument(f"backlog is {request.backlog}, allowed: 0 to {MAX_BACKLOG}")
-        if self._tails >= MAX_TAILS:
-            raise Unavailable(f"{self._tails} readers follow the log of this worker, the limit is {MAX_TAILS}")
-        self._tails += 1
-        try:
-            rows = tail(self._log_dir, model=request.model or None, backlog=request.backlog, follow=request.follow)
-            async for row in self._drain.through(rows):
-                yield row_message(row)
-        finally:
-            self._tails -= 1
-
-    # ---- server ----
-
-    async def ServerVersion(self, request: pb.ServerVersionRequest, context: object) -> pb.ServerVersionResponse:
-        return pb.ServerVersionResponse(
-            version=gateway.__version__,
-            worker=self._worker,
-            python=platform.python_version(),
-            onnxruntime=ort_version(),
-            transport=self._transport,
-        )
+    Raises: TypeError naming what is missing.
+    """
+    service = control_pb2.DESCRIPTOR.services_by_name["Control"]
+    given, wanted = set(handlers), set(service.methods_by_name)
+    if unserved := sorted(wanted - given):
+        raise TypeError(f"{service.full_name} has methods without a handler: {', '.join(unserved)}")
+    if unknown := sorted(given - wanted):
+        raise TypeError(f"{service.full_name} has no method {', '.join(unknown)}")

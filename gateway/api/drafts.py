@@ -3,17 +3,17 @@
 from gateway.api.route_messages import apply_message, change_of, read_document, wait_or_default
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.routing.store.review import Review
 from gateway.routing.store.route_draft import Draft
 
 
-class Drafting(ControlServicer):
-    """Draft, GetDraft, ListDrafts, Approve and Reject as one worker serves them."""
+class DraftReviews:
+    """Serves Draft, GetDraft, ListDrafts, Approve and Reject."""
 
-    _review: Review
+    def __init__(self, review: Review) -> None:
+        self._review = review
 
-    async def Draft(self, request: pb.DraftRequest, context: object) -> pb.DraftState:
+    async def write(self, request: pb.DraftRequest, context: object) -> pb.DraftState:
         document = read_document(request.document_json)
         draft = await self._review.propose(
             document,
@@ -24,20 +24,20 @@ class Drafting(ControlServicer):
         )
         return _state(draft)
 
-    async def GetDraft(self, request: pb.GetDraftRequest, context: object) -> pb.DraftState:
+    async def get(self, request: pb.GetDraftRequest, context: object) -> pb.DraftState:
         return _state(await self._review.drafts.get(request.id))
 
-    async def ListDrafts(self, request: pb.ListDraftsRequest, context: object) -> pb.ListDraftsResponse:
-        found = await self._review.drafts.list()
-        return pb.ListDraftsResponse(drafts=[_state(draft) for draft in found])
+    async def list(self, request: pb.ListDraftsRequest, context: object) -> pb.ListDraftsResponse:
+        drafts = await self._review.drafts.list()
+        return pb.ListDraftsResponse(drafts=[_state(draft) for draft in drafts])
 
-    async def Approve(self, request: pb.ApproveRequest, context: object) -> pb.ApproveResponse:
+    async def approve(self, request: pb.ApproveRequest, context: object) -> pb.ApproveResponse:
         draft, applied = await self._review.approve(
             request.id, change_of(request.change), edit=_edit(request.edit), wait_s=wait_or_default(request)
         )
         return pb.ApproveResponse(draft=_state(draft), applied=apply_message(applied) if applied is not None else None)
 
-    async def Reject(self, request: pb.RejectRequest, context: object) -> pb.DraftState:
+    async def reject(self, request: pb.RejectRequest, context: object) -> pb.DraftState:
         return _state(await self._review.reject(request.id, change_of(request.change)))
 
 

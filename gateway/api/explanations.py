@@ -10,7 +10,6 @@ from gateway.api.naming import check_request_id
 from gateway.api.route_messages import flow_messages, named, read_document, row_message
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, UnknownRoute
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.records.worker.lookup import Search, find, newest
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.explanation import Explanation, explain
@@ -41,15 +40,16 @@ _ALONE = (
 )
 
 
-class Explanations(ControlServicer):
-    """Explain and Simulate as one worker serves them."""
+class Explanations:
+    """Serves Explain and Simulate."""
 
-    _control: Control
-    _catalog: Catalog
-    _log_dir: Path
-    _searching: asyncio.Lock  # one search of the log at a time: each holds a segment in memory
+    def __init__(self, control: Control, catalog: Catalog, log_dir: Path) -> None:
+        self._control = control
+        self._catalog = catalog
+        self._log_dir = log_dir
+        self._searching = asyncio.Lock()  # one search of the log at a time: each holds a segment in memory
 
-    async def Explain(self, request: pb.ExplainRequest, context: object) -> pb.ExplainResponse:
+    async def explain(self, request: pb.ExplainRequest, context: object) -> pb.ExplainResponse:
         model = named(request.model)
         if request.request_id or request.HasField("record"):
             others = [name for name in _ALONE if getattr(request, name)]
@@ -75,7 +75,7 @@ class Explanations(ControlServicer):
             answer.steps.add(stage="version", outcome="taken", detail=f"{newest_ready} is the newest ready one here")
         return answer
 
-    async def Simulate(self, request: pb.SimulateRequest, context: object) -> pb.SimulateResponse:
+    async def simulate(self, request: pb.SimulateRequest, context: object) -> pb.SimulateResponse:
         draft = read_document(request.document_json)
         if bool(request.keys) == bool(request.logged):
             raise InvalidArgument("keys or logged: exactly one of them is needed")
@@ -85,12 +85,12 @@ class Explanations(ControlServicer):
             raise InvalidArgument(f"logged is {request.logged}, allowed: 1 to {MAX_LOGGED}")
         active = await self._route(draft.model, 0)
         if request.keys:
-            found = await asyncio.to_thread(simulate_keys, active, draft, list(request.keys))
-            return _simulated(draft, found, ())
+            simulation = await asyncio.to_thread(simulate_keys, active, draft, list(request.keys))
+            return _simulated(draft, simulation, ())
         async with self._searching:
             search = await asyncio.to_thread(newest, self._log_dir, draft.model, request.logged)
-        found = await self._simulate_logged(active, draft, search)
-        return _simulated(draft, found, search.searched)
+        simulation = await self._simulate_logged(active, draft, search)
+        return _simulated(draft, simulation, search.searched)
 
     async def _explain_logged(self, model: str, request_id: str) -> pb.ExplainResponse:
         async with self._searching:
@@ -220,14 +220,14 @@ def _outcome(decision: Decision) -> pb.Outcome:
     )
 
 
-def _simulated(draft: RouteDocument, found: Simulation, searched: tuple[str, ...]) -> pb.SimulateResponse:
+def _simulated(draft: RouteDocument, simulation: Simulation, searched: tuple[str, ...]) -> pb.SimulateResponse:
     return pb.SimulateResponse(
         model=draft.model,
-        base_revision=found.base_revision,
-        counted=found.counted,
-        moved=found.moved,
-        other_version=found.other_version,
-        flows=flow_messages(found.flows),
-        left_out=found.left_out,
+        base_revision=simulation.base_revision,
+        counted=simulation.counted,
+        moved=simulation.moved,
+        other_version=simulation.other_version,
+        flows=flow_messages(simulation.flows),
+        left_out=simulation.left_out,
         searched=searched,
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from time import time_ns
@@ -12,7 +11,6 @@ from gateway.api.feedback_token import Tokens
 from gateway.api.naming import check_model_name, check_request_id, shown
 from gateway.errors import GatewayError, InvalidArgument, NotFound
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.label import MAX_SOURCE_BYTES, MAX_TEXT_BYTES, Label, request_hash
 from gateway.serving.catalog import Catalog
@@ -23,29 +21,23 @@ _SLICE = 50  # items that are read between two turns of the loop
 _ROWS = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Where labels go, what tells feedback tokens, and the lake, which knows the models of the past."""
+class FeedbackIntake:
+    """Serves SendFeedback. `lake_dir` is the log in Parquet, which knows the models of the past."""
 
-    labels: FeedbackLog
-    tokens: Tokens
-    lake_dir: Path
+    def __init__(self, catalog: Catalog, labels: FeedbackLog, tokens: Tokens, lake_dir: Path) -> None:
+        self._catalog = catalog
+        self._labels = labels
+        self._tokens = tokens
+        self._lake_dir = lake_dir
 
-
-class Feedback(ControlServicer):
-    """SendFeedback as one worker serves it."""
-
-    _catalog: Catalog
-    _desk: Desk
-
-    async def SendFeedback(self, request: pb.SendFeedbackRequest, context: object) -> pb.SendFeedbackResponse:
+    async def send(self, request: pb.SendFeedbackRequest, context: object) -> pb.SendFeedbackResponse:
         received_us = time_ns() // 1000
         try:
             labels = await self._read(request, received_us)
         except GatewayError:
-            self._desk.labels.counts["refused"] += len(request.items)
+            self._labels.counts["refused"] += len(request.items)
             raise
-        await self._desk.labels.write(labels)
+        await self._labels.write(labels)
         return pb.SendFeedbackResponse(accepted=len(labels), received_at_us=received_us)
 
     async def _read(self, request: pb.SendFeedbackRequest, received_us: int) -> list[Label]:
@@ -54,7 +46,7 @@ class Feedback(ControlServicer):
         labels: list[Label] = []
         for index, item in enumerate(request.items):
             try:
-                labels.append(read_item(item, self._desk.tokens, received_us, source=request.source))
+                labels.append(read_item(item, self._tokens, received_us, source=request.source))
             except InvalidArgument as error:
                 raise InvalidArgument(f"items[{index}].{error}") from None
             if index % _SLICE == _SLICE - 1:
@@ -67,7 +59,7 @@ class Feedback(ControlServicer):
         return labels
 
     def _is_logged(self, model: str) -> bool:
-        return (self._desk.lake_dir / f"model={quote(model, safe='')}").is_dir()
+        return (self._lake_dir / f"model={quote(model, safe='')}").is_dir()
 
 
 def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = "") -> Label:

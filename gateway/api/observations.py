@@ -16,7 +16,6 @@ from gateway.api.route_messages import (
 )
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.routing.store.audit_trail import audit
 from gateway.routing.store.change import Entry
 from gateway.routing.store.history import Revision, readable
@@ -29,14 +28,15 @@ MAX_BACKLOG = 1000
 logger = logging.getLogger(__name__)
 
 
-class Observations(ControlServicer):
-    """Watch, Audit and Heal as one worker serves them."""
+class Observations:
+    """Serves Watch, Audit and Heal."""
 
-    _control: Control
-    _drain: Drain
-    _watchers: int
+    def __init__(self, control: Control, drain: Drain) -> None:
+        self._control = control
+        self._drain = drain
+        self._watchers = 0
 
-    async def Watch(self, request: pb.WatchRequest, context: object) -> AsyncIterator[pb.Event]:
+    async def watch(self, request: pb.WatchRequest, context: object) -> AsyncIterator[pb.Event]:
         if not 0 <= request.backlog <= MAX_BACKLOG:
             raise InvalidArgument(f"backlog is {request.backlog}, allowed: 0 to {MAX_BACKLOG}")
         if request.after_revision < 0:
@@ -53,11 +53,11 @@ class Observations(ControlServicer):
         finally:
             self._watchers -= 1
 
-    async def Audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
+    async def audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
         entries = await audit(self._control.store, limit=request.limit, model=request.model, actor=request.actor)
         return pb.HistoryResponse(entries=[entry_message(entry) for entry in entries])
 
-    async def Heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
+    async def heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
         change = change_of(request.change)
         wait_s = wait_or_default(request) or 0.0
         healed = await self._control.heal(change=change, accept_store=request.accept_store, wait_s=wait_s)

@@ -7,7 +7,6 @@ from gateway.api.readiness import check_versions, unready
 from gateway.api.route_messages import flow_messages, named, read_document, revision_message, route_message
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import control_pb2 as pb
-from gateway.pb.control_pb2_grpc import ControlServicer
 from gateway.routing.decision.flow import moved, reversioned
 from gateway.routing.document.difference import Difference
 from gateway.routing.document.document import RouteDocument
@@ -24,14 +23,15 @@ class Fleet(Protocol):
         """What each worker that answered says of the model's versions (of all models, if ""), by worker id."""
 
 
-class Plans(ControlServicer):
-    """Plan, Diff and ShowRevision as one worker serves them."""
+class Plans:
+    """Serves Plan, Diff and ShowRevision."""
 
-    _control: Control
-    _catalog: Catalog
-    _fleet: Fleet
+    def __init__(self, control: Control, catalog: Catalog, fleet: Fleet) -> None:
+        self._control = control
+        self._catalog = catalog
+        self._fleet = fleet
 
-    async def Plan(self, request: pb.PlanRequest, context: object) -> pb.PlanResponse:
+    async def plan(self, request: pb.PlanRequest, context: object) -> pb.PlanResponse:
         document = read_document(request.document_json)
         planned = await plan(self._control, document)
         elsewhere = await self._fleet.versions(document.model)
@@ -50,26 +50,26 @@ class Plans(ControlServicer):
             carried=document.carried(),
         )
 
-    async def ShowRevision(self, request: pb.ShowRevisionRequest, context: object) -> pb.ShowRevisionResponse:
+    async def show_revision(self, request: pb.ShowRevisionRequest, context: object) -> pb.ShowRevisionResponse:
         if request.revision <= 0:
             raise InvalidArgument(f"revision is {request.revision}, it must be greater than 0")
         revision = await self._control.revision(named(request.model), request.revision)
         route = route_message(revision.route) if revision.route is not None else None
         return pb.ShowRevisionResponse(entry=revision_message(revision), route=route)
 
-    async def Diff(self, request: pb.DiffRequest, context: object) -> pb.DiffResponse:
+    async def diff(self, request: pb.DiffRequest, context: object) -> pb.DiffResponse:
         if request.from_revision <= 0:
             raise InvalidArgument(f"from_revision is {request.from_revision}, it must be greater than 0")
         if request.to_revision < 0:
             raise InvalidArgument(f"to_revision is {request.to_revision}, it must not be negative")
-        found = await compare(self._control, named(request.model), request.from_revision, request.to_revision)
+        comparison = await compare(self._control, named(request.model), request.from_revision, request.to_revision)
         return pb.DiffResponse(
-            from_revision=found.before.entry.revision,
-            to_revision=found.after.entry.revision,
-            differences=_difference_messages(found.differences),
-            flows=flow_messages(found.flows),
-            moved_buckets=moved(found.flows),
-            version_buckets=reversioned(found.flows),
+            from_revision=comparison.before.entry.revision,
+            to_revision=comparison.after.entry.revision,
+            differences=_difference_messages(comparison.differences),
+            flows=flow_messages(comparison.flows),
+            moved_buckets=moved(comparison.flows),
+            version_buckets=reversioned(comparison.flows),
         )
 
     def _obstacles(self, document: RouteDocument) -> list[str]:
@@ -80,5 +80,5 @@ class Plans(ControlServicer):
         return []
 
 
-def _difference_messages(found: Iterable[Difference]) -> list[pb.Difference]:
-    return [pb.Difference(path=one.path, before_json=one.before, after_json=one.after) for one in found]
+def _difference_messages(differences: Iterable[Difference]) -> list[pb.Difference]:
+    return [pb.Difference(path=one.path, before_json=one.before, after_json=one.after) for one in differences]

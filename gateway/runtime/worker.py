@@ -17,7 +17,7 @@ from typing import Final
 import uvloop
 
 from gateway.api.control_service import ControlService, check_versions
-from gateway.api.feedback_intake import Desk
+from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
 from gateway.api.health import Health
 from gateway.api.inference import InferenceService
@@ -184,7 +184,7 @@ class Worker:
             Control(self.store, lambda: self.feed.snapshot, self._check),
             self.catalog,
             self.fleet,
-            desk=Desk(self.labels, tokens, config.lake_dir),
+            feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
             log_dir=config.wal_dir,
             worker=self.id,
             transport=config.listen.transport,

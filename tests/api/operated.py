@@ -10,7 +10,7 @@ from uuid import uuid4
 import grpc.aio
 
 from gateway.api.control_service import ControlService, check_versions
-from gateway.api.feedback_intake import Desk
+from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
@@ -51,6 +51,7 @@ class Operated:
     server: str
     stub: ControlStub
     service: ControlService
+    labels: FeedbackLog
     log_dir: Path
 
     async def clear(self) -> None:
@@ -112,7 +113,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
             control,
             stand.catalog,
             Alone(),
-            desk=Desk(labels, TOKENS, directory / "lake"),
+            feedback=FeedbackIntake(stand.catalog, labels, TOKENS, directory / "lake"),
             log_dir=directory / "wal",
             worker="w0",
             transport="grpcio",
@@ -124,7 +125,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
         address = f"127.0.0.1:{server.port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         stub = ControlStub(channel)  # type: ignore[no-untyped-call]
-        yield Operated(stand, feed, store, valkey, address, stub, service, directory / "wal")
+        yield Operated(stand, feed, store, valkey, address, stub, service, labels, directory / "wal")
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

@@ -141,6 +141,6 @@ async def test_the_batch_has_a_limit_and_something_in_it(op: Operated) -> None:
 
 
 async def test_refused_labels_are_counted(op: Operated) -> None:
-    before = op.service._desk.labels.counts["refused"]
+    before = op.labels.counts["refused"]
     await refusal(op, GOOD, pb.FeedbackItem())
-    assert op.service._desk.labels.counts["refused"] == before + 2
+    assert op.labels.counts["refused"] == before + 2

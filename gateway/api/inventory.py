@@ -1,0 +1,44 @@
+"""What there is: model versions, workers, the server itself."""
+
+import platform
+
+import gateway
+from gateway.api.plans import Fleet
+from gateway.api.readiness import version_message
+from gateway.api.route_messages import worker_message
+from gateway.pb import control_pb2 as pb
+from gateway.routing.store.route_control import Control
+from gateway.serving.catalog import Catalog
+from gateway.serving.session import ort_version
+
+
+class Inventory:
+    """Serves Models, Workers and ServerVersion."""
+
+    def __init__(self, control: Control, catalog: Catalog, fleet: Fleet, *, worker: str, transport: str) -> None:
+        self._control = control
+        self._catalog = catalog
+        self._fleet = fleet
+        self._worker = worker
+        self._transport = transport
+
+    async def models(self, request: pb.ModelsRequest, context: object) -> pb.ModelsResponse:
+        own = self._catalog.states(request.model or None)
+        elsewhere = await self._fleet.versions(request.model)
+        return pb.ModelsResponse(versions=[version_message(self._catalog, status, elsewhere) for status in own])
+
+    async def workers(self, request: pb.WorkersRequest, context: object) -> pb.WorkersResponse:
+        workers, revision = await self._control.workers()
+        return pb.WorkersResponse(
+            revision=revision,
+            workers=[worker_message(worker) for worker in workers],
+        )
+
+    async def server_version(self, request: pb.ServerVersionRequest, context: object) -> pb.ServerVersionResponse:
+        return pb.ServerVersionResponse(
+            version=gateway.__version__,
+            worker=self._worker,
+            python=platform.python_version(),
+            onnxruntime=ort_version(),
+            transport=self._transport,
+        )
