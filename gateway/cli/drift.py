@@ -40,7 +40,7 @@ def report(
     versions: Annotated[str, typer.Option("--versions", help="Only these; of two, B against A is added: a,b.")] = "",
     arms: Annotated[str, typer.Option("--arms", help="Only the rows of these arms.")] = "",
     where: Annotated[str, typer.Option("--where", help='An SQL condition on the rows, for example "f.age" > 30.')] = "",
-    every: Annotated[str, typer.Option("--every", help="Length of the stretches of the trend, for example 6h.")] = "",
+    every: Annotated[str, typer.Option("--every", help="Length of the time blocks of the trend, for example 6h.")] = "",
     labelled: Annotated[
         str, typer.Option("--labelled", help="The window whose labels performance is compared with.")
     ] = "",

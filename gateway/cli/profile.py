@@ -259,9 +259,9 @@ def _saved(profile: "Profile", data_dir: Path) -> "Profile":
 
 
 def _show_profile(profile: "Profile", output: Format) -> None:
-    from gateway.drift.statistics.verdict import Rule, least_rows
+    from gateway.drift.statistics.verdict import DriftRule, least_rows
 
-    rule = Rule()
+    rule = DriftRule()
     value: dict[str, Value] = {
         **_summary(profile),
         "features": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.features],

@@ -18,13 +18,13 @@ from gateway.drift.statistics import distance as statistics
 from gateway.drift.statistics.column import as_column
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.statistics.significance import chi2_test
-from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge
 from tests.drift.reference_data import census, rows
 from tests.drift.test_proof import census_features, profile_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "drift.md"
 BEGIN, END = "<!-- power: begin -->", "<!-- power: end -->"
-RULE = Rule()
+RULE = DriftRule()
 SIZES = (200, 500, 1000, 5000, 20_000)
 Change = Callable[[npt.NDArray[np.float64], np.random.Generator], npt.NDArray[np.float64]]
 
@@ -58,8 +58,8 @@ def found(
         for _ in range(RULE.confirmations):
             window = change(rng.choice(values, size), rng)
             three += judge([feature], {feature.name: feature.bins.count(window)}, RULE)
-        single += three[0].state >= State.WARN
-        confirmed += confirm(three, RULE).state >= State.WARN
+        single += three[0].state >= DriftState.WARN
+        confirmed += confirm(three, RULE).state >= DriftState.WARN
     return round(100 * single / trials), round(100 * confirmed / trials)
 
 
@@ -159,7 +159,7 @@ def tables(trials: int) -> str:
 
 
 def _alarms(verdicts: Sequence[Verdict]) -> bool:
-    return any(verdict.state >= State.WARN for verdict in verdicts)
+    return any(verdict.state >= DriftState.WARN for verdict in verdicts)
 
 
 def main() -> None:

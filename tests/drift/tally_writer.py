@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
-from gateway.drift.online.windows import Layout, Tally
+from gateway.drift.online.windows import CellLayout, Tally
 
 SUBJECTS = (Subject("m", "version/1"), Subject("m", "version/2"))
-LAYOUT = Layout("1", ())
-ARM = Arm("1", "a", False)
+LAYOUT = CellLayout("1", ())
+ARM = LoggedArm("1", "a", False)
 
 
 def recovered(directory: Path) -> tuple[TallyStore, dict[Subject, Book], list[str]]:

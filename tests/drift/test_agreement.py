@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.drift.statistics.agreement import Agreement, Answers, compare
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.agreement import Agreement, KeyedAnswers, compare
+from gateway.drift.statistics.verdict import DriftState
 
 answers = st.dictionaries(
     st.tuples(st.integers(0, 20), st.integers(0, 2)), st.tuples(st.integers(-1, 3), st.floats(0, 1)), max_size=40
 )
 
 
-def of(rows: dict[tuple[int, int], tuple[int, float]]) -> Answers:
+def of(rows: dict[tuple[int, int], tuple[int, float]]) -> KeyedAnswers:
     keys, values = list(rows), list(rows.values())
-    return Answers(
+    return KeyedAnswers(
         np.array([key[0] for key in keys], np.uint64),
         np.array([key[1] for key in keys], np.int64),
         np.array([value[0] for value in values], np.int64),
@@ -50,7 +50,7 @@ def test_counts_of_two_windows_add_up() -> None:
 )
 def test_the_upper_end_of_the_interval_decides(same: int, pairs: int, state: int) -> None:
     found = Agreement(pairs, pairs, same, pairs, 0)
-    assert found.state == State(state)
+    assert found.state == DriftState(state)
     assert found.interval.low < found.ratio <= found.interval.high
 
 
@@ -58,7 +58,7 @@ def test_without_classes_scores_decide() -> None:
     rng = np.random.default_rng(0)
     scores = rng.uniform(size=1000)
     keys, places, none = np.arange(1000, dtype=np.uint64), np.zeros(1000, np.int64), np.full(1000, -1)
-    first = Answers(keys, places, none, scores)
-    assert compare(first, Answers(keys, places, none, scores + 1e-5)).state is State.OK
-    assert compare(first, Answers(keys, places, none, scores + 0.01)).state is State.CRIT
+    first = KeyedAnswers(keys, places, none, scores)
+    assert compare(first, KeyedAnswers(keys, places, none, scores + 1e-5)).state is DriftState.OK
+    assert compare(first, KeyedAnswers(keys, places, none, scores + 0.01)).state is DriftState.CRIT
     assert math.isnan(Agreement().ratio)

@@ -18,7 +18,7 @@ from gateway.drift.statistics.column import as_column
 from gateway.drift.statistics.performance import Metric, compare, differ, measure, regressed
 from gateway.drift.statistics.rating import rate
 from gateway.drift.statistics.reference_profile import Profile
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 from gateway.drift.training import answer_columns
 from gateway.errors import InvalidArgument
 
@@ -145,12 +145,12 @@ def test_only_what_is_worse_beyond_both_intervals_is_an_alarm(
     worse = old - new if name == "accuracy" else new - old
     sure = worse > 1.5 * float(np.hypot(half_old, half_new)) + 1e-9
     if not sure or worse <= 0:
-        assert worse > 0 or state is State.OK
-    if state >= State.WARN:
+        assert worse > 0 or state is DriftState.OK
+    if state >= DriftState.WARN:
         assert worse > 1.5 * float(np.hypot(half_old, half_new)) - 1e-9
     if sure and worse > 0.05 and name == "accuracy":
-        assert state is State.CRIT
-    assert rate(differ(reference, replace(current, rows=199))) is State.INSUFFICIENT
+        assert state is DriftState.CRIT
+    assert rate(differ(reference, replace(current, rows=199))) is DriftState.INSUFFICIENT
 
 
 def test_answers_in_a_file_have_their_class_and_score() -> None:

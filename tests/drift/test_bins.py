@@ -12,7 +12,13 @@ from hypothesis.extra.numpy import arrays
 from gateway.drift.statistics.bins import NumericBins, build_categories, build_numeric, number_text
 from gateway.drift.statistics.column import Column, as_column
 from gateway.drift.statistics.distance import debiased_psi
-from gateway.drift.statistics.reference_profile import Calibration, EmbeddingProfile, FeatureProfile, Kind, Profile
+from gateway.drift.statistics.reference_profile import (
+    Calibration,
+    EmbeddingProfile,
+    FeatureKind,
+    FeatureProfile,
+    Profile,
+)
 from gateway.errors import InvalidArgument
 
 Floats = npt.NDArray[np.float64]
@@ -166,8 +172,8 @@ def test_what_is_no_column_is_refused(values: npt.NDArray[np.generic]) -> None:
         as_column("age", values)
 
 
-def _feature(name: str, values: npt.NDArray[np.generic], kind: Kind) -> FeatureProfile:
-    bins = build_numeric(values) if kind is Kind.NUMBER else build_categories(values)
+def _feature(name: str, values: npt.NDArray[np.generic], kind: FeatureKind) -> FeatureProfile:
+    bins = build_numeric(values) if kind is FeatureKind.NUMBER else build_categories(values)
     counts = tuple(int(count) for count in bins.count(values))
     calibration = (Calibration("psi", 200, 50, 0.01, 0.02, 0.05), Calibration("psi", 800, 12, 0.002, 0.004, 0.01))
     return FeatureProfile(
@@ -178,7 +184,7 @@ def _feature(name: str, values: npt.NDArray[np.generic], kind: Kind) -> FeatureP
 @settings(max_examples=30, deadline=None)
 @given(vectors, words)
 def test_a_profile_is_its_json(values: Floats, texts: list[str]) -> None:
-    features = (_feature("x", values, Kind.NUMBER), _feature("ü", np.array(texts, object), Kind.TEXT))
+    features = (_feature("x", values, FeatureKind.NUMBER), _feature("ü", np.array(texts, object), FeatureKind.TEXT))
     embedding = EmbeddingProfile("e", "in.e", 2, (0.5, 0.25), ((1.0, 0.0),), ((0.125,), (3.0,)))
     profile = Profile("m", "1", 4, 1.5, "test", len(values), features, features[:1], (embedding,))
     again = Profile.from_json(profile.to_json())
@@ -188,7 +194,7 @@ def test_a_profile_is_its_json(values: Floats, texts: list[str]) -> None:
 
 
 def test_the_calibration_of_the_largest_size_that_is_not_larger() -> None:
-    feature = _feature("x", np.arange(10.0), Kind.NUMBER)
+    feature = _feature("x", np.arange(10.0), FeatureKind.NUMBER)
     sizes = [feature.calibrated("psi", rows) for rows in (10, 200, 799, 800, 1e9)]
     assert [one.rows for one in sizes if one is not None] == [200, 200, 200, 800, 800]
     assert feature.calibrated("missing", 100) is None
@@ -201,7 +207,9 @@ def test_what_is_no_profile_is_refused(text: str) -> None:
 
 
 def test_counts_that_do_not_fit_the_bins_are_refused() -> None:
-    document = json.loads(Profile("m", "1", 1, 0.0, "", 10, (_feature("x", np.arange(10.0), Kind.NUMBER),)).to_json())
+    document = json.loads(
+        Profile("m", "1", 1, 0.0, "", 10, (_feature("x", np.arange(10.0), FeatureKind.NUMBER),)).to_json()
+    )
     document["features"][0]["counts"].append(1)
     with pytest.raises(InvalidArgument, match="'x' has"):
         Profile.from_json(json.dumps(document))

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift.online.counting import Arm, Rows, count
-from gateway.drift.online.windows import WEIGHT_ONE, Layout, means
+from gateway.drift.online.counting import LoggedArm, VersionRows, count
+from gateway.drift.online.windows import WEIGHT_ONE, CellLayout, means
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.building import build_feature, build_profile
 from gateway.records.lake.compactor import Compactor, CompactorConfig
@@ -20,17 +20,17 @@ from tests.records.traffic import LABEL, SCORES, X, open_log
 
 RNG = np.random.default_rng(5)
 INPUTS = [build_feature(f"x_{index}", f"f.x_{index}", RNG.normal(size=5000)) for index in range(4)]
-LAYOUT = Layout("1", (*INPUTS, build_feature("pred_score", "pred_score", RNG.uniform(size=5000))))
+LAYOUT = CellLayout("1", (*INPUTS, build_feature("pred_score", "pred_score", RNG.uniform(size=5000))))
 
 
 class Seen:
     """Keeps the tables that the compactor shows."""
 
     def __init__(self) -> None:
-        self.rows: list[Rows] = []
+        self.rows: list[VersionRows] = []
 
     def prepare(self, segment: str, tables: object) -> None:
-        self.rows += [Rows(table) for _, _, table in tables]  # type: ignore[attr-defined]
+        self.rows += [VersionRows(table) for _, _, table in tables]  # type: ignore[attr-defined]
 
     def commit(self, segment: str) -> None:
         pass
@@ -39,7 +39,7 @@ class Seen:
         pass
 
 
-def seen(directory: Path) -> list[Rows]:
+def seen(directory: Path) -> list[VersionRows]:
     ledger = Seen()
     Compactor(CompactorConfig(str(directory / "wal"), str(directory / "lake")), ledgers=[ledger]).step()
     return ledger.rows
@@ -55,7 +55,7 @@ async def test_a_sampled_row_stands_for_as_many_as_were_left_out(tmp_path: Path)
     await log.close()
     (rows,) = seen(tmp_path)
     ((key, tally),) = count(rows, "1", LAYOUT).items()
-    assert key == (Arm("1", "a", False), BEGIN_S)
+    assert key == (LoggedArm("1", "a", False), BEGIN_S)
     assert 900 < tally.rows < 1100
     assert tally.sums[1] == tally.rows * 4 * WEIGHT_ONE
     assert tally.counts[LAYOUT.places[0]].sum() == tally.rows * 4 * WEIGHT_ONE

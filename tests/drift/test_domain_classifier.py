@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from gateway.drift.statistics.domain_classifier import Feature, Separation, auc_interval, logistic, separate
 from gateway.drift.statistics.performance import auc
-from gateway.drift.statistics.time_blocks import Rows
+from gateway.drift.statistics.time_blocks import BlockedRows
 
 
 def alone(names: list[str]) -> list[Feature]:
@@ -19,7 +19,7 @@ def alone(names: list[str]) -> list[Feature]:
 def told_apart(
     reference: np.ndarray, current: np.ndarray, features: list[Feature], *, rng: np.random.Generator
 ) -> Separation:
-    return separate(Rows.independent(reference), Rows.independent(current), features, rng=rng)
+    return separate(BlockedRows.independent(reference), BlockedRows.independent(current), features, rng=rng)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=60))
@@ -90,16 +90,16 @@ def test_constant_columns_and_few_rows_are_no_trouble_and_a_seed_repeats() -> No
 
 
 @pytest.mark.parametrize("alike", [1, 5])
-def test_the_interval_covers_the_truth_also_where_rows_of_a_stretch_are_alike(alike: int) -> None:
+def test_the_interval_covers_the_truth_also_where_rows_of_a_block_are_alike(alike: int) -> None:
     rng = np.random.default_rng(8)
     covered = 0
     positive = np.arange(100 * alike) < 40 * alike
-    stretches = np.concatenate([np.arange(40).repeat(alike), np.arange(60).repeat(alike)])
+    blocks = np.concatenate([np.arange(40).repeat(alike), np.arange(60).repeat(alike)])
     for _ in range(300):
         scores = rng.normal(size=100).repeat(alike) + positive
-        low, high = auc_interval(scores, positive, stretches)
+        low, high = auc_interval(scores, positive, blocks)
         covered += low <= 0.7602 <= high
-    assert covered >= 270  # of 300; 285 expected of many stretches
+    assert covered >= 270  # of 300; 285 expected of many blocks
 
 
 def test_neighbours_that_were_learnt_do_not_tell_rows_apart() -> None:
@@ -107,10 +107,10 @@ def test_neighbours_that_were_learnt_do_not_tell_rows_apart() -> None:
     rng = np.random.default_rng(9)
     runs = [(rng.normal(size=(20, 3)).repeat(50, axis=0) + 0.01 * rng.normal(size=(1000, 3))) for _ in range(2)]
     by_row = told_apart(runs[0], runs[1], alone(list("abc")), rng=rng)
-    by_stretch = separate(Rows.in_order(runs[0]), Rows.in_order(runs[1]), alone(list("abc")), rng=rng)
+    by_block = separate(BlockedRows.in_order(runs[0]), BlockedRows.in_order(runs[1]), alone(list("abc")), rng=rng)
     assert by_row.auc > 0.8
-    assert by_stretch.auc < 0.7
-    assert by_stretch.high - by_stretch.low > 2 * (by_row.high - by_row.low)
+    assert by_block.auc < 0.7
+    assert by_block.high - by_block.low > 2 * (by_row.high - by_row.low)
 
 
 @pytest.mark.parametrize(

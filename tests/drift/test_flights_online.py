@@ -13,7 +13,7 @@ from gateway.drift.online.assessment import ArmAssessment, Schedule, assess_vers
 from gateway.drift.online.tally_store import Subject
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.building import build_profile
-from gateway.drift.statistics.verdict import Rule, State
+from gateway.drift.statistics.verdict import DriftRule, DriftState
 from gateway.tensor import Datatype, TensorSpec
 from tests.drift.logged import watched
 from tests.drift.reference_data import FLIGHT_FEATURES, Table, days, flights, rows
@@ -64,13 +64,13 @@ async def test_the_monitor_finds_the_airline_on_the_third_of_july_and_nothing_el
     def assessed(day: str) -> ArmAssessment:
         """As the monitor sees it in the night after that day."""
         schedule = Schedule(DAY_S)
-        (found,) = assess_version(book, profile, schedule, Rule(), now_s=midnight_s(day) + DAY_S + 200)
+        (found,) = assess_version(book, profile, schedule, DriftRule(), now_s=midnight_s(day) + DAY_S + 200)
         return found
 
     every = [day for day, _ in days(flights(), "2015-02-04", "2016-01-01")]
     looked = [day for day in every if "2015-06-24" <= day <= "2015-07-10"] + every[::12]
     for day in sorted(set(looked)):
-        alarms = {one.feature: one for one in assessed(day).verdicts if one.state >= State.WARN}
+        alarms = {one.feature: one for one in assessed(day).verdicts if one.state >= DriftState.WARN}
         assert set(alarms) == ({"AIRLINE"} if day >= "2015-07-03" else set()), day
     first = next(one for one in assessed("2015-07-03").verdicts if one.feature == "AIRLINE")
-    assert (first.state, first.statistic, first.direction, first.streak) == (State.CRIT, "vanished", "US", 3)
+    assert (first.state, first.statistic, first.direction, first.streak) == (DriftState.CRIT, "vanished", "US", 3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from gateway.drift.statistics.mmd import Mmd, median_width, mmd, own_windows, squared_distances
-from gateway.drift.statistics.time_blocks import Rows
+from gateway.drift.statistics.time_blocks import BlockedRows
 
 
 def by_definition(left: np.ndarray, right: np.ndarray, sigma: float) -> float:
@@ -21,11 +21,11 @@ def by_definition(left: np.ndarray, right: np.ndarray, sigma: float) -> float:
 
 
 def of_rows(left: np.ndarray, right: np.ndarray, *, rng: np.random.Generator, **options: int) -> Mmd:
-    return mmd(Rows.independent(left), Rows.independent(right), rng=rng, **options)
+    return mmd(BlockedRows.independent(left), BlockedRows.independent(right), rng=rng, **options)
 
 
 def in_order(left: np.ndarray, right: np.ndarray, *, rng: np.random.Generator) -> Mmd:
-    return mmd(Rows.in_order(left), Rows.in_order(right), rng=rng, permutations=199, max_rows=400)
+    return mmd(BlockedRows.in_order(left), BlockedRows.in_order(right), rng=rng, permutations=199, max_rows=400)
 
 
 def autoregressive(rows: int, memory: float, rng: np.random.Generator) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_equals_the_double_sum(m: int, n: int, dimensions: int, seed: int) -> No
     rng = np.random.default_rng(seed)
     left, right = rng.normal(size=(m, dimensions)), rng.normal(1.0, 2.0, size=(n, dimensions))
     found = of_rows(left, right, rng=rng, permutations=5)
-    cut = mmd(Rows.in_order(left), Rows.in_order(right), rng=rng, permutations=5)
+    cut = mmd(BlockedRows.in_order(left), BlockedRows.in_order(right), rng=rng, permutations=5)
     assert cut.squared == pytest.approx(found.squared, abs=1e-12)
     assert found.squared == pytest.approx(by_definition(left, right, found.sigma), abs=1e-9)
     assert found.sigma == pytest.approx(median_width(squared_distances(*[np.concatenate([left, right])] * 2)))
@@ -101,19 +101,19 @@ def test_refuses_what_it_cannot_compare(reference: np.ndarray, current: np.ndarr
         of_rows(reference, current, rng=np.random.default_rng(0))
 
 
-def test_rows_that_remember_each_other_are_no_shift_when_stretches_are_exchanged() -> None:
+def test_rows_that_remember_each_other_are_no_shift_when_blocks_are_exchanged() -> None:
     """Reference and window of one process whose rows follow each other (each remembers the last 20 or so)."""
     rng = np.random.default_rng(17)
-    by_row = by_stretch = 0
+    by_row = by_block = 0
     for _ in range(60):
         series = autoregressive(4000, 0.9, rng)
         by_row += of_rows(series[:2000], series[2000:], rng=rng, permutations=199, max_rows=400).p <= 0.01
-        by_stretch += in_order(series[:2000], series[2000:], rng=rng).p <= 0.01
+        by_block += in_order(series[:2000], series[2000:], rng=rng).p <= 0.01
     assert by_row >= 15  # the error that is avoided
-    assert by_stretch <= 3  # Binomial(60, 0.01): above 3 with probability 3e-3
+    assert by_block <= 3  # Binomial(60, 0.01): above 3 with probability 3e-3
 
 
-def test_exchanging_stretches_finds_a_shift_of_independent_rows() -> None:
+def test_exchanging_blocks_finds_a_shift_of_independent_rows() -> None:
     rng = np.random.default_rng(19)
     found = sum(
         in_order(rng.normal(size=(2000, 4)), rng.normal([0.4, 0, 0, 0], size=(2000, 4)), rng=rng).p <= 0.01
@@ -123,7 +123,7 @@ def test_exchanging_stretches_finds_a_shift_of_independent_rows() -> None:
 
 
 def test_what_lasts_as_long_as_a_window_is_told_by_the_references_own_windows() -> None:
-    """The process remembers 500 rows and a window has 1000: no exchange of stretches within it shows that."""
+    """The process remembers 500 rows and a window has 1000: no exchange of blocks within it shows that."""
     rng = np.random.default_rng(23)
     alarms = beyond = 0
     for _ in range(20):

@@ -20,7 +20,7 @@ from gateway.drift.report.reference import reference_window
 from gateway.drift.report.report import Report
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.answers import find_outputs
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
 VOID = {"meta", "rect", "circle", "line", "polygon", "path", "link", "br"}
@@ -193,7 +193,7 @@ def test_colours_are_told_apart_from_what_is_behind_them(html: str, scheme: int)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", re.findall(r":root \{(.*?)\}", html, re.S)[scheme]))
     for text, backs in (("ink", ("back", "card")), ("soft", ("back", "card")), ("window", ("back", "card"))):
         assert all(contrast(colours[text], colours[back]) >= 4.5 for back in backs), text
-    for state in State:
+    for state in DriftState:
         name = state.name.lower()
         assert contrast(colours[name], colours[f"{name}-back"]) >= 4.5, name
     assert contrast(colours["ink"], colours["warn-back"]) >= 4.5
@@ -204,7 +204,8 @@ def test_colours_are_told_apart_from_what_is_behind_them(html: str, scheme: int)
 def test_headlines_begin_with_the_worst(report: Report) -> None:
     states = [state for state, _ in headlines(report)]
     assert states == sorted(
-        states, key=lambda state: (State.CRIT, State.WARN, State.INSUFFICIENT, State.OK).index(state)
+        states,
+        key=lambda state: (DriftState.CRIT, DriftState.WARN, DriftState.INSUFFICIENT, DriftState.OK).index(state),
     )
     assert "x_0" in headlines(report)[0][1]
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.performance_assessment import assess_arm
-from gateway.drift.online.performance_sample import NO_TEXT, Rows, row_type
+from gateway.drift.online.performance_sample import NO_TEXT, SampleRows, row_type
 from gateway.drift.statistics.answers import Answers, Labelled, Task
 from gateway.drift.statistics.baseline import Baseline, build_baseline
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 from tests.drift.reference_data import census, folder
 
 Floats = npt.NDArray[np.float64]
@@ -43,12 +43,12 @@ def baseline() -> Baseline:
     return build_baseline(found, "2015", rng=np.random.default_rng(0))
 
 
-def rows_of(scores: Floats, labels: Floats) -> Rows:
+def rows_of(scores: Floats, labels: Floats) -> SampleRows:
     found: Any = np.zeros(len(scores), row_type(1))
     found["key"], found["ts_us"], found["p"] = np.arange(len(scores)), np.arange(len(scores)), 1.0
     found["pred_class"], found["pred_score"], found["scores"][:, 0] = np.nan, scores, scores
     found["said"], found["label"], found["label_text"], found["label_us"] = NO_TEXT, labels, NO_TEXT, 1
-    rows: Rows = found
+    rows: SampleRows = found
     return rows
 
 
@@ -62,13 +62,13 @@ def alarms(size: int, windows: int, *, turned: float) -> tuple[int, int]:
         part = slice(number * size, (number + 1) * size)
         given = np.where(rng.random(size) < turned, 1 - labels[part], labels[part])
         arm = assess_arm(
-            "m", Arm("1", "a", False), rows_of(scores[part], given), (), baseline(), has_profile=True,
+            "m", LoggedArm("1", "a", False), rows_of(scores[part], given), (), baseline(), has_profile=True,
             rng=np.random.default_rng(0),
         )  # fmt: skip
         for place, (side, metrics) in enumerate(((arm.realised, 5), (arm.estimated, 3))):
             states = [one.state for one in side.judged if one.state is not None]
             assert len(states) == metrics
-            found[place] += max(states) >= State.WARN
+            found[place] += max(states) >= DriftState.WARN
     return found[0], found[1]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.performance_sample import (
     KEPT_US,
     LABEL,
@@ -17,20 +17,20 @@ from gateway.drift.online.performance_sample import (
     NO_TEXT,
     OTHER_TEXT,
     RECENT_US,
-    ModelSample,
-    Rows,
+    PerformanceSample,
+    SampleRows,
     pack,
     row_keys,
     row_type,
     unpack,
 )
 
-ARM = Arm("1", "a", False)
+ARM = LoggedArm("1", "a", False)
 NOW_US = 10**15
 LIMIT = 1000
 
 
-def rows_of(hashes: list[int], *, ts_us: int = NOW_US, width: int = 1) -> Rows:
+def rows_of(hashes: list[int], *, ts_us: int = NOW_US, width: int = 1) -> SampleRows:
     found = np.zeros(len(hashes), row_type(width))
     found["key"] = keys_of(hashes)
     found["ts_us"], found["p"] = ts_us, 1.0
@@ -42,7 +42,7 @@ def keys_of(hashes: list[int]) -> Any:
     return row_keys(np.array(hashes, np.uint64), np.zeros(len(hashes), np.int64))
 
 
-def labels_of(given: list[tuple[int, float, int, int]]) -> Rows:
+def labels_of(given: list[tuple[int, float, int, int]]) -> SampleRows:
     """Labels as (request, label, time of the label, receipt)."""
     found = np.zeros(len(given), LABEL)
     found["key"] = keys_of([one[0] for one in given])
@@ -66,7 +66,7 @@ EVENTS = st.lists(
 @given(EVENTS, st.booleans())
 def test_each_row_has_the_label_that_holds_however_rows_and_labels_come(events: list[Any], twice: bool) -> None:
     """Twice: a segment that is done again after a kill is seen again."""
-    sample, seen, truth = ModelSample(), set(), dict[int, tuple[int, int, float]]()
+    sample, seen, truth = PerformanceSample(), set(), dict[int, tuple[int, int, float]]()
     clock = 0
     for kind, items in events:
         if kind == "rows":
@@ -93,7 +93,7 @@ def test_each_row_has_the_label_that_holds_however_rows_and_labels_come(events: 
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95))
 def test_of_many_rows_an_even_sample_is_kept_that_knows_the_share(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
-    sample, hashes = ModelSample(), rng.integers(0, 2**63, 20_000).tolist()
+    sample, hashes = PerformanceSample(), rng.integers(0, 2**63, 20_000).tolist()
     for start in range(0, len(hashes), 1000):
         sample.add(ARM, rows_of(hashes[start : start + 1000]), limit=LIMIT)
         assert len(sample.arms[ARM].rows) <= LIMIT
@@ -111,7 +111,7 @@ def test_a_log_that_keeps_requests_by_their_hash_is_drawn_from_evenly() -> None:
     """Sampling at 1 % leaves requests whose hash is small; those that a rule keeps have any."""
     rng = np.random.default_rng(0)
     small, any_ = (rng.integers(0, bound, 5000, np.uint64).tolist() for bound in (2**64 // 100, 2**64 - 1))
-    sample = ModelSample()
+    sample = PerformanceSample()
     sample.add(ARM, rows_of(small), limit=LIMIT)
     sample.add(ARM, rows_of(any_), limit=LIMIT)
     kept = np.isin(sample.arms[ARM].rows["key"], keys_of(small))
@@ -119,7 +119,7 @@ def test_a_log_that_keeps_requests_by_their_hash_is_drawn_from_evenly() -> None:
 
 
 def test_rows_leave_after_a_week_and_labels_wait_an_hour() -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     sample.add(ARM, rows_of([1]), limit=LIMIT)
     sample.label(labels_of([(2, 1.0, 1, NOW_US)]), limit=LIMIT)
     sample.forget(NOW_US + RECENT_US, limit=LIMIT)
@@ -131,7 +131,7 @@ def test_rows_leave_after_a_week_and_labels_wait_an_hour() -> None:
 
 
 def test_a_busy_week_makes_room_for_a_quiet_one() -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     sample.add(ARM, rows_of(list(range(10_000))), limit=LIMIT)
     busy = sample.arms[ARM].level
     later_us = NOW_US + KEPT_US + 1
@@ -144,7 +144,7 @@ def test_a_busy_week_makes_room_for_a_quiet_one() -> None:
 
 
 def test_where_arms_become_many_each_gives_rows_up() -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     sample.add(ARM, rows_of(list(range(900))), limit=LIMIT)
     sample.forget(NOW_US, limit=100)
     found = sample.arms[ARM].rows
@@ -153,7 +153,7 @@ def test_where_arms_become_many_each_gives_rows_up() -> None:
 
 
 def test_a_mirror_gets_the_labels_of_those_who_served() -> None:
-    sample, mirror = ModelSample(), Arm("2", "m", True)
+    sample, mirror = PerformanceSample(), LoggedArm("2", "m", True)
     sample.add(ARM, rows_of([1, 2]), limit=LIMIT)
     sample.add(mirror, rows_of([1, 2]), limit=LIMIT)
     sample.label(labels_of([(1, 3.0, 1, 1)]), limit=LIMIT)
@@ -161,16 +161,19 @@ def test_a_mirror_gets_the_labels_of_those_who_served() -> None:
 
 
 def test_arms_are_bounded_and_another_width_begins_anew() -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     for number in range(MAX_ARMS + 5):
-        sample.add(Arm("1", f"a{number}", False), rows_of([number]), limit=LIMIT)
+        sample.add(LoggedArm("1", f"a{number}", False), rows_of([number]), limit=LIMIT)
     assert [arm.arm for arm in sample.arms] == [f"a{number}" for number in range(5, MAX_ARMS + 5)]
-    sample.add(Arm("1", "a7", False), rows_of([100], width=3), limit=LIMIT)
-    assert (sample.arms[Arm("1", "a7", False)].width, len(sample.arms[Arm("1", "a7", False)].rows)) == (3, 1)
+    sample.add(LoggedArm("1", "a7", False), rows_of([100], width=3), limit=LIMIT)
+    assert (sample.arms[LoggedArm("1", "a7", False)].width, len(sample.arms[LoggedArm("1", "a7", False)].rows)) == (
+        3,
+        1,
+    )
 
 
 def test_texts_are_bounded_and_those_that_no_row_has_give_way() -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     assert sample.text_codes(["rain", "sun", "rain"]).tolist() == [0, 1, 0]
     rows = rows_of([1, 2])
     rows["said"] = [1, 0]
@@ -186,7 +189,7 @@ def test_texts_are_bounded_and_those_that_no_row_has_give_way() -> None:
 
 @given(EVENTS, st.lists(st.text(max_size=5), max_size=4))
 def test_what_is_packed_is_read_back(events: list[Any], texts: list[str]) -> None:
-    sample = ModelSample()
+    sample = PerformanceSample()
     sample.text_codes(texts)
     for kind, items in events:
         if kind == "rows":
@@ -200,7 +203,7 @@ def test_what_is_packed_is_read_back(events: list[Any], texts: list[str]) -> Non
     }
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", pack("m", ModelSample())[:-4]])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", pack("m", PerformanceSample())[:-4]])
 def test_what_is_damaged_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"data|type|Object|truncated"):
         unpack(data)

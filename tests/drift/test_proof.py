@@ -7,10 +7,10 @@ import pytest
 from gateway.drift.statistics.building import build_profile
 from gateway.drift.statistics.column import Column, as_column
 from gateway.drift.statistics.reference_profile import Profile
-from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge
 from tests.drift.reference_data import FLIGHT_FEATURES, Table, census, days, flights, rows
 
-RULE = Rule()
+RULE = DriftRule()
 
 
 def profile_of(table: Table, names: tuple[str, ...]) -> Profile:
@@ -37,15 +37,15 @@ def flight_states() -> dict[str, dict[str, Verdict]]:
 def test_the_airline_that_vanished_is_found_in_three_days_and_nothing_else_is() -> None:
     """US Airways flew last on 2015-06-30. Storms, holidays and the summer are in the other features, and no alarm."""
     states = flight_states()
-    alarms = {day: verdict for day, verdict in states["AIRLINE"].items() if verdict.state >= State.WARN}
+    alarms = {day: verdict for day, verdict in states["AIRLINE"].items() if verdict.state >= DriftState.WARN}
     assert min(alarms) == "2015-07-03"
-    assert alarms["2015-07-03"].state is State.CRIT
+    assert alarms["2015-07-03"].state is DriftState.CRIT
     gone = next(one for one in alarms["2015-07-03"].evidence if one.statistic == "vanished")
     assert gone.direction == "US"
     assert gone.value == pytest.approx(0.07, abs=0.01)
     assert set(alarms) == {day for day in states["AIRLINE"] if day >= "2015-07-03"}
     for name in set(FLIGHT_FEATURES) - {"AIRLINE"}:
-        assert not [day for day, verdict in states[name].items() if verdict.state >= State.WARN], name
+        assert not [day for day, verdict in states[name].items() if verdict.state >= DriftState.WARN], name
 
 
 def test_months_of_flights_have_the_same_answer() -> None:
@@ -53,7 +53,7 @@ def test_months_of_flights_have_the_same_answer() -> None:
     profile = profile_of(rows(flights(), dates < "2015-02-01"), FLIGHT_FEATURES)
     for month in range(2, 13):
         table = rows(flights(), np.char.startswith(dates, f"2015-{month:02}"))
-        alarms = {one.feature for one in verdicts_of(profile, table) if one.state >= State.WARN}
+        alarms = {one.feature for one in verdicts_of(profile, table) if one.state >= DriftState.WARN}
         assert alarms == ({"AIRLINE"} if month >= 7 else set())
 
 
@@ -74,7 +74,7 @@ def test_no_year_of_the_census_is_an_alarm_though_chance_alone_explains_none(
 ) -> None:
     table = rows(census("analysis"), census("analysis")["year"] == year)
     verdicts = verdicts_of(census_profile, table)
-    assert [verdict.feature for verdict in verdicts if verdict.state is not State.OK] == []
+    assert [verdict.feature for verdict in verdicts if verdict.state is not DriftState.OK] == []
     assert max(one.value for verdict in verdicts for one in verdict.evidence if one.statistic == "psi") < 0.02
     if year == 2018:
         assert sum(one.p < 0.01 for verdict in verdicts for one in verdict.evidence) >= 5
@@ -91,7 +91,7 @@ def test_resampled_windows_without_change_give_at_most_one_alarm_in_a_hundred(
     for _ in range(200):
         chosen: npt.NDArray[np.int64] = rng.integers(0, len(coded["AGEP"]), size)
         verdicts = verdicts_of(census_profile, {name: column.rows(chosen) for name, column in coded.items()})
-        alarms += any(verdict.state >= State.WARN for verdict in verdicts)
+        alarms += any(verdict.state >= DriftState.WARN for verdict in verdicts)
     assert alarms <= 2
 
 
@@ -107,7 +107,7 @@ def test_ages_above_those_of_the_reference_are_a_real_change_and_a_small_one(cen
         verdicts = verdicts_of(census_profile, rows(census("analysis"), years == year))
         age = next(verdict for verdict in verdicts if verdict.feature == "AGEP")
         outside = next(one for one in age.evidence if one.statistic == "out_of_range")
-        assert outside.state is State.OK
+        assert outside.state is DriftState.OK
         assert (outside.p < 1e-6) == (share > 0)
 
 
@@ -121,7 +121,7 @@ def test_windows_of_a_year_with_small_real_changes_are_quiet(size: int, census_p
     for _ in range(200):
         chosen = rng.integers(0, len(table["AGEP"]), size)
         judged.append(verdicts_of(census_profile, {name: column.rows(chosen) for name, column in coded.items()}))
-    assert sum(any(verdict.state >= State.WARN for verdict in window) for window in judged) <= 5
+    assert sum(any(verdict.state >= DriftState.WARN for verdict in window) for window in judged) <= 5
     for last in range(RULE.confirmations, len(judged) + 1):
         of_feature = zip(*judged[last - RULE.confirmations : last], strict=True)
-        assert all(confirm(windows, RULE).state <= State.OK for windows in of_feature)
+        assert all(confirm(windows, RULE).state <= DriftState.OK for windows in of_feature)

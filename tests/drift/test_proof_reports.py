@@ -19,7 +19,7 @@ from gateway.drift.report.reference import reference_window
 from gateway.drift.report.report import Report
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.answers import find_outputs
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 from tests.drift.lakes import START_US, lake_of, write_labels, write_rows
 from tests.drift.shifted_data import california_housing, seattle_weather
 
@@ -60,13 +60,13 @@ def test_california_the_shift_of_region_is_found(housing: tuple[Report, np.ndarr
     """Houses of the window lie elsewhere: Latitude (x_6) and Longitude (x_7). The reference goes from region to region
     itself, so its own windows are far apart, and only what lies outside its range is beyond that."""
     report, _, _ = housing
-    assert report.state is State.CRIT
+    assert report.state is DriftState.CRIT
     features = {feature.name: feature for feature in report.features}
-    assert features["x_6"].state is State.CRIT
-    assert [name for name, one in features.items() if one.state >= State.WARN] == ["x_6"]
+    assert features["x_6"].state is DriftState.CRIT
+    assert [name for name, one in features.items() if one.state >= DriftState.WARN] == ["x_6"]
     assert min(features[name].statistics["psi"] for name in ("x_6", "x_7")) > 2
     [rows] = report.vectors
-    assert rows.state is State.CRIT
+    assert rows.state is DriftState.CRIT
     assert rows.separation is not None
     assert rows.separation.attribution[0][0] == "x_7"
 
@@ -96,7 +96,7 @@ def test_california_the_fall_is_told_with_labels_and_by_the_estimate(
     assert {change.name: change.worse for change in report.performance.changes}["auc"]
     estimated = {one.name: one for one in report.performance.estimated}
     assert estimated["auc"].high < before["auc"]
-    assert report.performance.state is State.CRIT
+    assert report.performance.state is DriftState.CRIT
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_seattle_concept_drift_is_found_with_labels(weather: tuple[Path, dict[st
     accuracy = {change.name: change for change in report.performance.changes}["accuracy"]
     assert accuracy.current < accuracy.reference - 0.2
     assert accuracy.worse
-    assert report.performance.state is State.CRIT
+    assert report.performance.state is DriftState.CRIT
 
 
 @pytest.mark.parametrize("year", ["2013", "2014", "2015"])
@@ -145,11 +145,11 @@ def test_seattle_concept_drift_is_not_claimed_without_labels(weather: tuple[Path
     [accuracy] = report.performance.estimated
     [before] = [metric for metric in report.performance.reference if metric.name == "accuracy"]
     assert accuracy.low < before.value < accuracy.high  # and so it is wrong: the page says that it can be
-    assert report.performance.state is State.OK
-    assert not [feature.name for feature in report.features if feature.state is State.CRIT]
-    assert [vector.state for vector in report.vectors] == [State.OK]
+    assert report.performance.state is DriftState.OK
+    assert not [feature.name for feature in report.features if feature.state is DriftState.CRIT]
+    assert [vector.state for vector in report.vectors] == [DriftState.OK]
     if year == "2014":
-        assert report.state is State.OK
+        assert report.state is DriftState.OK
     page = render(report)
     assert "What the estimate cannot see" in page
     assert "concept drift" in page

@@ -4,33 +4,33 @@ import json
 from collections import Counter
 
 from gateway.drift.online.assessment import ArmAssessment
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.drift_publication import (
     MAX_ARMS,
     MAX_FEATURES,
     MAX_SAMPLES,
     Assessments,
-    Health,
+    MonitorHealth,
     report,
     samples,
     window_text,
 )
-from gateway.drift.statistics.verdict import Evidence, State, Verdict
+from gateway.drift.statistics.verdict import DriftState, Evidence, Verdict
 
-HEALTH = Health(1.0, 5, {"disk": 2}, 1, 0)
+HEALTH = MonitorHealth(1.0, 5, {"disk": 2}, 1, 0)
 
 
 def arm(number: int, features: int) -> ArmAssessment:
     """An arm whose last features are the worst, a little worse in arms of higher numbers."""
     verdicts = []
     for index in range(features):
-        state = State.CRIT if index >= features - 10 else State.OK
+        state = DriftState.CRIT if index >= features - 10 else DriftState.OK
         value = index + number / 1000
         evidence = (Evidence("psi", value, 0.1, "higher", 0.0, state),)
         verdicts.append(Verdict(f"x_{index}", state, "psi", "higher", value, 0.1, 500.0, 0.0, 3, evidence))
     shares = {f"x_{index}": {"missing": 0.0, "out_of_range": 0.0} for index in range(features)}
     return ArmAssessment(
-        "m", Arm("1", f"a{number}", False), 1, 0, 3600, 500, tuple(verdicts), frozenset(), shares, {}, None, None
+        "m", LoggedArm("1", f"a{number}", False), 1, 0, 3600, 500, tuple(verdicts), frozenset(), shares, {}, None, None
     )
 
 

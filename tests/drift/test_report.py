@@ -15,7 +15,7 @@ from gateway.drift.report.reference import Reference, reference_file, reference_
 from gateway.drift.report.report import FeatureReport, Report
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.answers import find_outputs
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, Rule
@@ -93,18 +93,18 @@ def report(data_dir: Path) -> Report:
 
 def test_what_has_moved_is_found_and_what_has_not_is_left_alone(report: Report) -> None:
     found = by_name(report)
-    assert report.state is State.CRIT
+    assert report.state is DriftState.CRIT
     assert (report.rows, report.reference_rows) == (4000, 4000)
-    assert found["x_1"].state is State.CRIT
+    assert found["x_1"].state is DriftState.CRIT
     assert (found["x_1"].verdict.statistic, found["x_1"].verdict.direction) == ("psi", "higher")
-    assert found["x_2"].state is State.CRIT
+    assert found["x_2"].state is DriftState.CRIT
     assert found["x_2"].verdict.statistic == "missing"
-    assert found["town"].state is State.CRIT
+    assert found["town"].state is DriftState.CRIT
     assert [feature.name for feature in report.features[:3]] == sorted(
         ["x_1", "x_2", "town"], key=lambda name: [f.name for f in report.features].index(name)
     )
     quiet = {"x_0", "x_3", "out.p_0", "out.p_1", "pred_class", "pred_score"}
-    assert {name for name, feature in found.items() if feature.state is State.OK} == quiet
+    assert {name for name, feature in found.items() if feature.state is DriftState.OK} == quiet
 
 
 def test_every_statistic_of_a_feature_is_near_what_it_is_by_theory(report: Report) -> None:
@@ -130,7 +130,7 @@ def test_the_trend_says_when_it_began(report: Report) -> None:
 
 def test_whole_rows_are_told_apart_by_what_moved(report: Report) -> None:
     [rows] = report.vectors
-    assert rows.state >= State.WARN
+    assert rows.state >= DriftState.WARN
     assert rows.mmd is not None
     assert rows.mmd.p <= 0.01
     assert rows.separation is not None
@@ -140,7 +140,7 @@ def test_whole_rows_are_told_apart_by_what_moved(report: Report) -> None:
 def test_performance_falls_when_labels_become_noise_and_the_estimate_does_not_see_it(report: Report) -> None:
     quality = report.performance
     assert quality is not None
-    assert quality.state is State.CRIT
+    assert quality.state is DriftState.CRIT
     assert quality.labelled / quality.rows == pytest.approx(0.7, abs=0.03)
     assert quality.delays_s["p50"] == pytest.approx(3600, abs=1)
     accuracies = [next(m.value for m in step.realised if m.name == "accuracy") for step in quality.trend]
@@ -155,7 +155,7 @@ def test_a_condition_and_an_arm_narrow_the_report(data_dir: Path) -> None:
     selection = Selection("homes", WINDOW, versions=("1",), where="\"f.town\" = 'north'")
     report = ask(data_dir, selection, against=selection)
     assert report.rows == pytest.approx(1600, abs=120)
-    assert by_name(report)["town"].state is State.OK
+    assert by_name(report)["town"].state is DriftState.OK
     canary = Selection("homes", WINDOW, arms=("canary",))
     report = ask(data_dir, canary, against=canary)
     assert report.rows_by_version == {"2": 160}
@@ -176,12 +176,12 @@ def test_two_versions_are_compared_on_the_same_rows_and_on_their_own(data_dir: P
     assert duel.split.mismatch  # 4 % of the window, not 20 %
     assert duel.split.observed == {"1": 4000, "2": 160}
     assert duel.buckets is not None
-    assert (duel.buckets.state, duel.buckets.requests) == (State.OK, 4160)
+    assert (duel.buckets.state, duel.buckets.requests) == (DriftState.OK, 4160)
     assert duel.rank_correlation == pytest.approx(1.0)
     assert duel.reward is not None
     assert (duel.reward.mean_a, duel.reward.rows_a, duel.reward.rows_b) == (0.5, DAY_ROWS, 160)
     assert 1 < duel.reward.low < duel.reward.high < 3
-    assert duel.state is State.CRIT
+    assert duel.state is DriftState.CRIT
 
 
 def test_a_version_that_answers_the_opposite_is_worse(data_dir: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_profile_as_reference_has_no_rows_and_says_so(data_dir: Path) -> None:
         selection = Selection("homes", WINDOW, versions=("1",))
         profile = from_window(lake, selection).profile
         report = gather(Question(selection, 0, WINDOW.end_us), lake, Reference(profile, "a profile"))
-    assert by_name(report)["x_1"].state is State.CRIT
+    assert by_name(report)["x_1"].state is DriftState.CRIT
     assert by_name(report)["x_1"].statistics["ks"] == pytest.approx(0.31, abs=0.05)  # from bins
     assert report.vectors == ()
     assert "keeps no rows" in " ".join(report.notes)
@@ -249,11 +249,11 @@ def test_a_file_as_reference(data_dir: Path, tmp_path: Path) -> None:
         (tmp_path / "other.csv").write_text("a,b\n1,2\n")
         with pytest.raises(InvalidArgument, match="none of x_0"):
             reference_file(tmp_path / "other.csv", kinds, model="homes", created_at=0.0, names={})
-    assert by_name(report)["x_1"].state is State.CRIT
-    assert by_name(report)["x_0"].state is State.OK
-    assert by_name(report)["town"].state is State.CRIT  # the file knows two towns
+    assert by_name(report)["x_1"].state is DriftState.CRIT
+    assert by_name(report)["x_0"].state is DriftState.OK
+    assert by_name(report)["town"].state is DriftState.CRIT  # the file knows two towns
     assert report.performance is not None
-    assert report.performance.state is State.CRIT
+    assert report.performance.state is DriftState.CRIT
     assert {one.name for one in report.performance.estimated} == {"accuracy", "f1", "auc"}
 
 
@@ -270,10 +270,10 @@ def test_an_embedding_is_compared_as_a_whole(tmp_path: Path) -> None:
         same = gather(Question(Selection("homes", first), 0, 0), lake, made)
         moved = gather(Question(Selection("homes", second), 0, 0), lake, made)
     assert [vector.name for vector in moved.vectors] == ["in.text"]
-    assert moved.vectors[0].state is State.CRIT
+    assert moved.vectors[0].state is DriftState.CRIT
     assert moved.vectors[0].separation is not None
     assert moved.vectors[0].separation.attribution[0][0] == "component 1"
-    assert same.vectors[0].state is State.OK
+    assert same.vectors[0].state is DriftState.OK
     assert moved.performance is None
     assert "labels" in " ".join(moved.notes)
 
@@ -293,9 +293,9 @@ def test_a_regression_is_judged_by_its_errors(tmp_path: Path) -> None:
     assert report.performance.task == "regression"
     rmse = {change.name: change for change in report.performance.changes}["rmse"]
     assert (rmse.reference, rmse.current) == pytest.approx((0.5, 1.5), rel=0.1)
-    assert report.performance.state is State.CRIT
+    assert report.performance.state is DriftState.CRIT
     assert report.performance.estimated == ()
-    assert by_name(report)["x"].state is State.OK
+    assert by_name(report)["x"].state is DriftState.OK
 
 
 def test_sampled_rows_count_for_those_that_were_not_logged(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_sampled_rows_count_for_those_that_were_not_logged(tmp_path: Path) -> No
     assert report.rows < 4000
     assert report.worth < report.rows
     assert abs(by_name(report)["x"].statistics["psi"]) < 0.05
-    assert report.state is State.OK
+    assert report.state is DriftState.OK
     assert "sampled" in " ".join(report.notes)
 
 
@@ -335,9 +335,9 @@ def test_what_redaction_hides_is_not_missing(tmp_path: Path) -> None:
     with Lake(lake_of(tmp_path)) as lake:
         made = from_window(lake, Selection("homes", first), first)
         report = gather(Question(Selection("homes", second), 0, 0), lake, made)
-    assert report.state is State.OK
+    assert report.state is DriftState.OK
     hidden = by_name(report)["x_1"]
-    assert hidden.state is State.INSUFFICIENT
+    assert hidden.state is DriftState.INSUFFICIENT
     assert "redaction" in hidden.note
     [rows] = report.vectors
     assert rows.separation is not None
@@ -352,8 +352,8 @@ def test_hours_without_rows_and_features_that_never_vary_are_no_trouble(tmp_path
     with Lake(lake_of(tmp_path)) as lake:
         made = from_window(lake, Selection("homes", day), day)
         report = gather(Question(Selection("homes", day, versions=("1", "2")), 0, 0), lake, made)
-    assert report.state is State.OK
-    assert by_name(report)["x_0"].state is State.OK
+    assert report.state is DriftState.OK
+    assert by_name(report)["x_0"].state is DriftState.OK
     assert np.isnan([step.value for step in by_name(report)["x_1"].trend]).sum() == 18
     assert json.loads(report.to_json())["features"][0]["trend"][23]["value"] is None
     assert report.comparison is not None
@@ -364,9 +364,9 @@ def test_hours_without_rows_and_features_that_never_vary_are_no_trouble(tmp_path
 def test_too_few_rows_are_never_ok(data_dir: Path) -> None:
     hour = Span(WINDOW.start_us, WINDOW.start_us + DAY_US // 24)
     report = ask(data_dir, Selection("homes", hour, versions=("1",)))
-    assert by_name(report)["x_0"].state is State.INSUFFICIENT
-    assert {feature.state for feature in report.features} <= {State.INSUFFICIENT, State.OK}
-    assert by_name(report)["x_1"].state is State.INSUFFICIENT
+    assert by_name(report)["x_0"].state is DriftState.INSUFFICIENT
+    assert {feature.state for feature in report.features} <= {DriftState.INSUFFICIENT, DriftState.OK}
+    assert by_name(report)["x_1"].state is DriftState.INSUFFICIENT
 
 
 def test_nothing_to_report_on_is_said(data_dir: Path) -> None:
@@ -376,5 +376,5 @@ def test_nothing_to_report_on_is_said(data_dir: Path) -> None:
             gather(Question(Selection("nobody", WINDOW), 0, 0), lake, made)
         with pytest.raises(FailedPrecondition, match="reference window"):
             from_window(lake, Selection("homes", WINDOW), Span(0, 60_000_000))
-        with pytest.raises(InvalidArgument, match="stretches"):
+        with pytest.raises(InvalidArgument, match="blocks"):
             gather(Question(Selection("homes", WINDOW), 0, 0, every_us=60_000_000), lake, made)

@@ -14,16 +14,18 @@ from gateway.drift.statistics.split import (
     judge_split,
     narrow_counts,
 )
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 
-OK, WARN, CRIT, LITTLE = State.OK, State.WARN, State.CRIT, State.INSUFFICIENT
+OK, WARN, CRIT, LITTLE = DriftState.OK, DriftState.WARN, DriftState.CRIT, DriftState.INSUFFICIENT
 
 
 def narrow(buckets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return narrow_counts(bucket_feature().bins.count(buckets))
 
 
-def judged(requests: int, *, keys: int = 0, lost: float = 0.0, arm: float = 0.1, windows: int = 100) -> list[State]:
+def judged(
+    requests: int, *, keys: int = 0, lost: float = 0.0, arm: float = 0.1, windows: int = 100
+) -> list[DriftState]:
     """States of windows: uniform buckets, or those of so many keys; a share of an arm's requests is lost."""
     rng = np.random.default_rng(requests)
     found = []
@@ -65,5 +67,5 @@ def test_few_requests_say_nothing() -> None:
         ([LITTLE, CRIT, CRIT], OK), ([CRIT, CRIT, LITTLE], LITTLE),
     ],
 )  # fmt: skip
-def test_an_alarm_needs_three_windows(states: Sequence[State], expected: State) -> None:
+def test_an_alarm_needs_three_windows(states: Sequence[DriftState], expected: DriftState) -> None:
     assert confirm_split([SplitVerdict(state, 0.1, 0.0, 9000) for state in states], 3).state is expected

@@ -1,4 +1,4 @@
-"""Stretches and slices of a window: all of it, nothing twice, never too much at once."""
+"""Time blocks and slices of a window: all of it, nothing twice, never too much at once."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -29,18 +29,18 @@ def census(minutes: list[int], rows: list[int]) -> Census:
 
 
 @pytest.mark.parametrize(
-    ("length_us", "stretches"),
+    ("length_us", "blocks"),
     [(7 * DAY_US, 7), (DAY_US, 24), (30 * DAY_US, 30), (3_600_000_000, 12), (5 * MINUTE_US, 5), (MINUTE_US, 1),
      (100 * DAY_US, 15)],
 )  # fmt: skip
-def test_a_window_is_cut_where_people_would(length_us: int, stretches: int) -> None:
+def test_a_window_is_cut_where_people_would(length_us: int, blocks: int) -> None:
     found = cut(Span(0, length_us))
-    assert len(found) == stretches
+    assert len(found) == blocks
     assert (found[0].start_us, found[-1].end_us) == (0, length_us)
 
 
 @given(st.integers(1, 400 * DAY_US), st.none() | st.integers(DAY_US // 24, 40 * DAY_US))
-def test_stretches_are_the_window_and_nothing_else(length_us: int, every_us: int | None) -> None:
+def test_blocks_are_the_window_and_nothing_else(length_us: int, every_us: int | None) -> None:
     found = cut(Span(5, 5 + length_us), every_us)
     assert found[0].start_us == 5
     assert found[-1].end_us == 5 + length_us

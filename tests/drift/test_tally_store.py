@@ -11,14 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
-from gateway.drift.online.windows import DAY_S, HOUR_S, MINUTE_S, WEIGHT_ONE, Layout, Series, Tally, window_counts
+from gateway.drift.online.windows import (
+    DAY_S,
+    HOUR_S,
+    MINUTE_S,
+    WEIGHT_ONE,
+    CellLayout,
+    Tally,
+    TallySeries,
+    window_counts,
+)
 from gateway.drift.statistics.building import build_feature
 from tests.drift.tally_writer import ARM, LAYOUT, SUBJECTS, one_row, recovered, rows
 
 FEATURE = build_feature("x", "f.x", np.arange(1000.0))
-WIDE = Layout("7", (FEATURE,))
+WIDE = CellLayout("7", (FEATURE,))
 VERSION = Subject("a/b", "version/..")
 
 
@@ -101,7 +110,7 @@ def test_tallies_in_other_bins_are_left_behind(tmp_path: Path) -> None:
     store.close()
     same = TallyStore(tmp_path).recover(lambda _: WIDE, lambda _: True)
     assert same[VERSION].series[ARM].sum(0, HOUR_S).rows == 3
-    assert TallyStore(tmp_path).recover(lambda _: Layout("8", (FEATURE,)), lambda _: True) == {}
+    assert TallyStore(tmp_path).recover(lambda _: CellLayout("8", (FEATURE,)), lambda _: True) == {}
     assert TallyStore(tmp_path).recover(lambda _: None, lambda _: True) == {}
 
 
@@ -115,7 +124,7 @@ def test_what_no_manifest_names_is_not_counted(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3 * 1440), st.lists(st.floats(-10, 2000), max_size=5)), max_size=30))
 def test_hours_and_days_are_the_sums_of_their_minutes(batches: list[tuple[int, list[float]]]) -> None:
-    series = Series(WIDE)
+    series = TallySeries(WIDE)
     for minute, values in batches:
         series.add(minute * MINUTE_S, tally(values))
     for length_s in (HOUR_S, DAY_S):
@@ -128,7 +137,7 @@ def test_hours_and_days_are_the_sums_of_their_minutes(batches: list[tuple[int, l
 
 
 def test_windows_grow_until_they_have_their_rows() -> None:
-    series = Series(WIDE)
+    series = TallySeries(WIDE)
     for hour in range(10):
         series.add(hour * HOUR_S, tally([1.0] * 30))
     series.add(10 * HOUR_S, tally([1.0] * 200))
@@ -139,14 +148,14 @@ def test_windows_grow_until_they_have_their_rows() -> None:
 
 
 def test_a_window_of_a_week_without_rows_ends_the_search() -> None:
-    series = Series(WIDE)
+    series = TallySeries(WIDE)
     series.add(0, tally([1.0] * 150))
     windows = series.windows(100 * HOUR_S, HOUR_S, 100, 3)
     assert [window.tally.rows for window in windows] == [150, 0]
 
 
 def test_only_so_many_buckets_are_kept() -> None:
-    series = Series(WIDE)
+    series = TallySeries(WIDE)
     for minute in range(1000):
         series.add(minute * MINUTE_S, tally([1.0]))
     assert len(series.buckets[MINUTE_S]) == 240
@@ -163,4 +172,6 @@ def test_weighed_rows_are_worth_fewer() -> None:
 
 
 def test_arms_are_told_apart() -> None:
-    assert sorted([Arm("2", "b", False), Arm("1", "b", True), Arm("1", "b", False)])[0] == Arm("1", "b", False)
+    assert sorted([LoggedArm("2", "b", False), LoggedArm("1", "b", True), LoggedArm("1", "b", False)])[0] == LoggedArm(
+        "1", "b", False
+    )

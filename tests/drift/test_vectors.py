@@ -10,8 +10,8 @@ from gateway.drift.report.vectors import compare_embedding, compare_rows, encode
 from gateway.drift.statistics.building import build_embedding, build_feature
 from gateway.drift.statistics.column import Column, as_column
 from gateway.drift.statistics.domain_classifier import Feature
-from gateway.drift.statistics.time_blocks import Rows, cut_stretches
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.time_blocks import BlockedRows, cut_blocks
+from gateway.drift.statistics.verdict import DriftState
 
 
 def test_numbers_are_deviations_categories_are_indicators_and_what_is_missing_shows() -> None:
@@ -43,40 +43,42 @@ def test_a_feature_that_never_varies_has_no_part() -> None:
 
 
 def test_few_rows_are_not_compared() -> None:
-    few, many = Rows.in_order(np.zeros((99, 1))), Rows.in_order(np.zeros((500, 1)))
+    few, many = BlockedRows.in_order(np.zeros((99, 1))), BlockedRows.in_order(np.zeros((500, 1)))
     found = compare_rows("x", few, many, [Feature("x", (0,))], rng=np.random.default_rng(0))
-    assert found.state is State.INSUFFICIENT
+    assert found.state is DriftState.INSUFFICIENT
     assert "100 of each" in found.note
 
 
 def test_rows_of_few_requests_are_not_compared_however_many_they_are() -> None:
     values = np.random.default_rng(0).normal(size=(500, 1))
-    requests = Rows.in_order(values, np.arange(500) // 100)
-    found = compare_rows("x", Rows.in_order(values), requests, [Feature("x", (0,))], rng=np.random.default_rng(0))
-    assert found.state is State.INSUFFICIENT
-    assert "20 and 5 stretches of time, 8 of each" in found.note
+    requests = BlockedRows.in_order(values, np.arange(500) // 100)
+    found = compare_rows(
+        "x", BlockedRows.in_order(values), requests, [Feature("x", (0,))], rng=np.random.default_rng(0)
+    )
+    assert found.state is DriftState.INSUFFICIENT
+    assert "20 and 5 time blocks, 8 of each" in found.note
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300))
-def test_stretches_are_in_order_and_rows_of_one_moment_stay_together(found: list[int]) -> None:
+def test_blocks_are_in_order_and_rows_of_one_moment_stay_together(found: list[int]) -> None:
     moments = np.sort(np.array(found, np.int64))
-    stretches = cut_stretches(moments)
-    assert stretches[0] == 0
-    assert set(np.diff(stretches).tolist()) <= {0, 1}
-    assert stretches[-1] < 20
+    blocks = cut_blocks(moments)
+    assert blocks[0] == 0
+    assert set(np.diff(blocks).tolist()) <= {0, 1}
+    assert blocks[-1] < 20
     for moment in np.unique(moments):
-        assert len(set(stretches[moments == moment].tolist())) == 1
-    alone = cut_stretches(np.arange(len(moments)))
+        assert len(set(blocks[moments == moment].tolist())) == 1
+    alone = cut_blocks(np.arange(len(moments)))
     assert np.ptp(np.bincount(alone)) <= 1
-    assert Rows(moments[:, None].astype(float), stretches).count == stretches[-1] + 1
+    assert BlockedRows(moments[:, None].astype(float), blocks).count == blocks[-1] + 1
 
 
-def test_a_draw_keeps_order_and_stretches() -> None:
-    rows = Rows.in_order(np.arange(1000.0)[:, None])
+def test_a_draw_keeps_order_and_blocks() -> None:
+    rows = BlockedRows.in_order(np.arange(1000.0)[:, None])
     drawn = rows.drawn(100, np.random.default_rng(0))
     assert (np.diff(drawn.values[:, 0]) > 0).all()
     assert drawn.count == 20
-    assert (drawn.stretches == drawn.values[:, 0] // 50).all()
+    assert (drawn.blocks == drawn.values[:, 0] // 50).all()
 
 
 def test_a_season_that_the_reference_has_seen_is_no_shift_of_whole_rows() -> None:
@@ -87,17 +89,19 @@ def test_a_season_that_the_reference_has_seen_is_no_shift_of_whole_rows() -> Non
     named = [Feature(name, (index,)) for index, name in enumerate("abc")]
     one = len(window) / len(reference)
 
-    def state(now: npt.NDArray[np.float64], share: float) -> State:
-        return compare_rows("x", Rows.in_order(reference), Rows.in_order(now), named, share=share, rng=rng).state
+    def state(now: npt.NDArray[np.float64], share: float) -> DriftState:
+        return compare_rows(
+            "x", BlockedRows.in_order(reference), BlockedRows.in_order(now), named, share=share, rng=rng
+        ).state
 
-    assert state(window, 1.0) is State.CRIT
-    assert state(window, one) is State.OK
+    assert state(window, 1.0) is DriftState.CRIT
+    assert state(window, one) is DriftState.OK
     window[:, 1] += 6.0
-    assert state(window, one) is State.CRIT
+    assert state(window, one) is DriftState.CRIT
 
 
-@pytest.mark.parametrize(("shift", "state"), [(0.0, State.OK), (3.0, State.CRIT)])
-def test_an_embedding_is_compared_on_the_components_of_its_profile(shift: float, state: State) -> None:
+@pytest.mark.parametrize(("shift", "state"), [(0.0, DriftState.OK), (3.0, DriftState.CRIT)])
+def test_an_embedding_is_compared_on_the_components_of_its_profile(shift: float, state: DriftState) -> None:
     rng = np.random.default_rng(1)
     scale = np.linspace(2, 0.1, 40)
     kept = build_embedding("in.text", rng.normal(size=(2000, 40)) * scale)

@@ -11,18 +11,18 @@ from gateway.drift.statistics.bins import CategoryBins
 from gateway.drift.statistics.building import build_embedding, build_feature, build_profile
 from gateway.drift.statistics.calibration import calibrate
 from gateway.drift.statistics.column import as_column
-from gateway.drift.statistics.reference_profile import FeatureProfile, Kind, Profile
-from gateway.drift.statistics.verdict import Evidence, Rule, State, Verdict, confirm, judge, least_rows
+from gateway.drift.statistics.reference_profile import FeatureKind, FeatureProfile, Profile
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Evidence, Verdict, confirm, judge, least_rows
 from gateway.errors import InvalidArgument
 
-RULE = Rule()
+RULE = DriftRule()
 RNG = np.random.default_rng(7)
 NORMAL = build_feature("x", "f.x", RNG.normal(size=20_000))
 AIRLINES = RNG.choice(["AA", "US", "DL"], size=20_000, p=[0.5, 0.1, 0.4]).astype(object)
 CARRIERS = build_feature("carrier", "f.carrier", AIRLINES)
 
 
-def verdict_of(feature: FeatureProfile, values: npt.ArrayLike, rule: Rule = RULE) -> Verdict:
+def verdict_of(feature: FeatureProfile, values: npt.ArrayLike, rule: DriftRule = RULE) -> Verdict:
     return judge([feature], {feature.name: feature.bins.count(values)}, rule)[0]
 
 
@@ -32,64 +32,64 @@ def found(verdict: Verdict, statistic: str) -> Evidence:
 
 def test_the_same_distribution_is_ok() -> None:
     verdict = verdict_of(NORMAL, RNG.normal(size=2000))
-    assert verdict.state is State.OK
+    assert verdict.state is DriftState.OK
     assert abs(found(verdict, "psi").value) < 0.05
 
 
 def test_a_shift_is_found_with_its_direction_and_the_threshold_it_is_held_against() -> None:
     verdict = verdict_of(NORMAL, RNG.normal(0.4, size=2000))
-    assert verdict.state is State.WARN
+    assert verdict.state is DriftState.WARN
     assert (verdict.statistic, verdict.direction, verdict.threshold) == ("psi", "higher", 0.1)
     assert 0.1 < verdict.value < 0.25
     assert verdict.n == 2000
     assert verdict.p < 1e-6
-    assert verdict_of(NORMAL, RNG.normal(-0.8, size=2000)).state is State.CRIT
+    assert verdict_of(NORMAL, RNG.normal(-0.8, size=2000)).state is DriftState.CRIT
     assert verdict_of(NORMAL, RNG.normal(-0.8, size=2000)).direction == "lower"
 
 
 def test_a_small_change_is_no_drift_however_certain_it_is() -> None:
     verdict = verdict_of(NORMAL, RNG.normal(0.05, size=400_000))
-    assert verdict.state is State.OK
+    assert verdict.state is DriftState.OK
     assert found(verdict, "psi").p < 1e-6
 
 
 @pytest.mark.parametrize("rows", [0, 50, 199])
 def test_too_few_rows_are_never_ok(rows: int) -> None:
     assert least_rows(NORMAL, RULE) == 200
-    assert verdict_of(NORMAL, np.full(rows, 9.0)).state is State.INSUFFICIENT
+    assert verdict_of(NORMAL, np.full(rows, 9.0)).state is DriftState.INSUFFICIENT
 
 
 def test_a_feature_that_was_not_logged_is_not_ok() -> None:
     (verdict,) = judge([NORMAL], {}, RULE)
-    assert verdict.state is State.INSUFFICIENT
+    assert verdict.state is DriftState.INSUFFICIENT
 
 
 def test_missing_values_are_told_whether_null_or_nan() -> None:
     values = np.ma.masked_array(RNG.normal(size=2000), mask=np.arange(2000) < 40)
     values.data[40:60] = np.nan
     verdict = verdict_of(NORMAL, values)
-    assert verdict.state is State.WARN
+    assert verdict.state is DriftState.WARN
     assert (verdict.statistic, verdict.direction) == ("missing", "more")
     assert verdict.value == pytest.approx(0.03)
     values.data[40:200] = np.nan
-    assert verdict_of(NORMAL, values).state is State.CRIT
+    assert verdict_of(NORMAL, values).state is DriftState.CRIT
 
 
 def test_infinities_and_values_out_of_range_are_told() -> None:
     values = RNG.normal(size=2000)
     values[:50] = np.inf
-    assert found(verdict_of(NORMAL, values), "infinite").state is State.WARN
+    assert found(verdict_of(NORMAL, values), "infinite").state is DriftState.WARN
     values[:150] = 40.0
-    assert found(verdict_of(NORMAL, values), "out_of_range").state is State.CRIT
+    assert found(verdict_of(NORMAL, values), "out_of_range").state is DriftState.CRIT
     assert found(verdict_of(NORMAL, values), "out_of_range").value == pytest.approx(0.075, abs=0.002)
 
 
 def test_a_new_category_and_one_that_vanished() -> None:
     values = RNG.choice(["AA", "US", "DL", "XX"], size=2000, p=[0.5, 0.07, 0.4, 0.03]).astype(object)
     verdict = verdict_of(CARRIERS, values)
-    assert found(verdict, "unseen").state is State.WARN
+    assert found(verdict, "unseen").state is DriftState.WARN
     gone = verdict_of(CARRIERS, RNG.choice(["AA", "DL"], size=2000, p=[0.6, 0.4]).astype(object))
-    assert gone.state is State.CRIT
+    assert gone.state is DriftState.CRIT
     assert found(gone, "vanished").direction == "US"
     assert found(gone, "vanished").value == pytest.approx(0.1, abs=0.01)
 
@@ -97,10 +97,10 @@ def test_a_new_category_and_one_that_vanished() -> None:
 def test_categories_that_trade_rows_are_found_where_psi_is_small() -> None:
     values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.41, 0.1, 0.49]).astype(object)
     verdict = verdict_of(CARRIERS, values)
-    assert (verdict.state, verdict.statistic, verdict.direction) == (State.WARN, "l_infinity", "more DL")
-    assert found(verdict, "psi").state is State.OK
+    assert (verdict.state, verdict.statistic, verdict.direction) == (DriftState.WARN, "l_infinity", "more DL")
+    assert found(verdict, "psi").state is DriftState.OK
     values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.36, 0.1, 0.54]).astype(object)
-    assert verdict_of(CARRIERS, values).state is State.CRIT
+    assert verdict_of(CARRIERS, values).state is DriftState.CRIT
 
 
 def test_what_is_held_against_the_threshold_is_what_the_samples_error_leaves() -> None:
@@ -118,7 +118,7 @@ def test_what_is_held_against_the_threshold_is_what_the_samples_error_leaves() -
         assert gap.value == pytest.approx(0.08)
         assert gap.threshold >= RULE.category_warn + gap.error
         states.append((gap.state, gap.error))
-    assert [state for state, _ in states] == [State.OK, State.OK, State.WARN]
+    assert [state for state, _ in states] == [DriftState.OK, DriftState.OK, DriftState.WARN]
     assert states[0][1] > states[1][1] > states[2][1] > 0
 
 
@@ -147,7 +147,7 @@ def synthetic_windows(
         features = []
         for index in range(18):
             counts = drawn(before, 0.002, 20_000)
-            kind = Kind.CATEGORY
+            kind = FeatureKind.CATEGORY
             features.append(
                 FeatureProfile(f"x{index}", "", kind, bins, tuple(counts.tolist()), 20_000, int(counts[-2]), 0, 1, 0, 0)
             )
@@ -164,7 +164,7 @@ def test_where_nothing_changed_one_window_in_a_hundred_alarms_at_most(
     windows = synthetic_windows(
         categories, uneven, moved=0.0, lost=0.0, rows=max(rows, 10 * (categories + 1)), windows=200
     )
-    assert sum(any(one.state >= State.WARN for one in verdicts) for verdicts in windows) <= 2
+    assert sum(any(one.state >= DriftState.WARN for one in verdicts) for verdicts in windows) <= 2
 
 
 @pytest.mark.parametrize(("categories", "uneven"), SYNTHETIC)
@@ -177,10 +177,10 @@ def test_a_change_just_as_large_as_the_threshold_alarms_in_one_window_of_a_hundr
     rows = max(rows, 10 * (categories + 1))
     windows = synthetic_windows(categories, uneven, moved=RULE.category_warn, lost=0.0, rows=rows, windows=50)
     gaps = [found(verdict, "l_infinity") for verdicts in windows for verdict in verdicts]
-    assert sum(gap.state >= State.WARN for gap in gaps) <= 0.01 * len(gaps)
+    assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.01 * len(gaps)
     windows = synthetic_windows(categories, uneven, moved=0.0, lost=RULE.share_warn, rows=rows, windows=50)
     gaps = [found(verdict, "missing") for verdicts in windows for verdict in verdicts]
-    assert sum(gap.state >= State.WARN for gap in gaps) <= 0.02 * len(gaps)
+    assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.02 * len(gaps)
     if rows >= 5000:
         assert sum(gap.p < RULE.alpha for gap in gaps) > 0.99 * len(gaps)
 
@@ -195,14 +195,14 @@ def test_many_features_do_not_make_an_alarm_by_their_number() -> None:
     """Fifty features without change, a hundred windows: at most 1 % of the windows have an alarm."""
     bins, expected = NORMAL.bins, NORMAL.cell_counts
     features = [
-        FeatureProfile(f"x{i}", "", Kind.NUMBER, bins, NORMAL.counts, NORMAL.n, 0, 0, 1, 0, 0) for i in range(50)
+        FeatureProfile(f"x{i}", "", FeatureKind.NUMBER, bins, NORMAL.counts, NORMAL.n, 0, 0, 1, 0, 0) for i in range(50)
     ]
     shares = expected / expected.sum()
     windows = np.random.default_rng(3).multinomial(250, shares, size=(100, 50))
     alarms = 0
     for window in windows:
         verdicts = judge(features, {f.name: counts for f, counts in zip(features, window, strict=True)}, RULE)
-        alarms += any(verdict.state >= State.WARN for verdict in verdicts)
+        alarms += any(verdict.state >= DriftState.WARN for verdict in verdicts)
     assert alarms <= 1
 
 
@@ -213,17 +213,17 @@ def test_a_reference_whose_own_windows_differ_raises_the_threshold() -> None:
     ordered, shuffled = build_feature("t", "f.t", season), build_feature("t", "f.t", rng.permutation(season))
     window = season[4000:4400]
     assert verdict_of(ordered, window).threshold > 1.0
-    assert verdict_of(ordered, window).state is State.OK
+    assert verdict_of(ordered, window).state is DriftState.OK
     assert verdict_of(shuffled, window).threshold < 0.2
-    assert verdict_of(shuffled, window).state >= State.WARN
+    assert verdict_of(shuffled, window).state >= DriftState.WARN
 
 
 def test_a_reference_that_is_too_small_is_calibrated_by_theory_alone() -> None:
     feature = build_feature("x", "f.x", RNG.normal(size=400))
     assert feature.calibration == ()
-    assert verdict_of(feature, RNG.normal(size=250)).state is State.OK
+    assert verdict_of(feature, RNG.normal(size=250)).state is DriftState.OK
     assert found(verdict_of(feature, RNG.normal(size=250)), "psi").threshold > 0.1
-    assert verdict_of(feature, RNG.normal(2.0, size=250)).state is State.CRIT
+    assert verdict_of(feature, RNG.normal(2.0, size=250)).state is DriftState.CRIT
 
 
 def test_calibration_of_independent_rows_is_that_of_theory() -> None:
@@ -239,15 +239,15 @@ def test_sampled_rows_count_as_many_as_they_are_worth() -> None:
     """A window sampled at 1 % that shows 30 rows shows nothing, though it stands for 3 000."""
     weighted = NORMAL.bins.count(RNG.normal(3.0, size=30), np.full(30, 100.0))
     (verdict,) = judge([NORMAL], {"x": weighted}, RULE, rows=30.0)
-    assert verdict.state is State.INSUFFICIENT
+    assert verdict.state is DriftState.INSUFFICIENT
     assert verdict.n == pytest.approx(30)
 
 
-def _window(state: State) -> Verdict:
+def _window(state: DriftState) -> Verdict:
     return Verdict("x", state, "psi", "higher", 0.3, 0.1, 500, 0.0)
 
 
-I, O, W, C = State.INSUFFICIENT, State.OK, State.WARN, State.CRIT  # noqa: E741
+I, O, W, C = DriftState.INSUFFICIENT, DriftState.OK, DriftState.WARN, DriftState.CRIT  # noqa: E741
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ I, O, W, C = State.INSUFFICIENT, State.OK, State.WARN, State.CRIT  # noqa: E741
         ([C, C, C, I], I, 0),
     ],
 )
-def test_an_alarm_needs_as_many_windows_in_a_row(states: list[State], expected: State, streak: int) -> None:
+def test_an_alarm_needs_as_many_windows_in_a_row(states: list[DriftState], expected: DriftState, streak: int) -> None:
     verdict = confirm([_window(state) for state in states], RULE)
     assert (verdict.state, verdict.streak) == (expected, streak)
 
@@ -282,7 +282,7 @@ def test_any_column_makes_a_profile_whose_own_rows_are_no_drift(rows: int, disti
     profile = build_profile("m", "1", columns, {"pred_score": columns["f.n"]}, created_at=0.0, source="test")
     windows = {feature.name: feature.cell_counts for feature in profile.all_features}
     for verdict in judge(profile.all_features, windows, RULE):
-        assert verdict.state in (State.OK, State.INSUFFICIENT)
+        assert verdict.state in (DriftState.OK, DriftState.INSUFFICIENT)
 
 
 @settings(max_examples=60, deadline=None)
@@ -300,7 +300,12 @@ def test_no_number_is_too_large_or_too_odd_for_a_profile(values: npt.NDArray[np.
 def test_kinds_follow_from_the_values() -> None:
     columns = {"a": np.arange(100), "b": np.arange(100) % 5, "c": np.arange(100) / 7, "d": np.array(["x", "y"] * 50)}
     profile = build_profile("m", "1", columns, {}, created_at=0.0, source="test", categories={"a"})
-    assert [feature.kind for feature in profile.features] == [Kind.CATEGORY, Kind.CATEGORY, Kind.NUMBER, Kind.TEXT]
+    assert [feature.kind for feature in profile.features] == [
+        FeatureKind.CATEGORY,
+        FeatureKind.CATEGORY,
+        FeatureKind.NUMBER,
+        FeatureKind.TEXT,
+    ]
 
 
 def test_two_features_of_one_name_are_refused() -> None:

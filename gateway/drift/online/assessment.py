@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from gateway.drift.online.counting import EVERY_ARM, Arm
+from gateway.drift.online.counting import EVERY_ARM, LoggedArm
 from gateway.drift.online.tally_store import Book
-from gateway.drift.online.windows import Layout, Series, Window, means, window_counts
+from gateway.drift.online.windows import CellLayout, TallySeries, Window, means, window_counts
 from gateway.drift.statistics.agreement import Agreement
 from gateway.drift.statistics.cusum import Cusum, accumulate, standardised_means, standardised_shares
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
@@ -19,7 +19,7 @@ from gateway.drift.statistics.split import (
     judge_split,
     narrow_counts,
 )
-from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge, least_rows
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge, least_rows
 
 _EXTRA: Final = 3  # windows that are looked at beyond those that confirm, for the ones that could not be judged
 SCORE: Final = "pred_score"
@@ -51,7 +51,7 @@ class ArmAssessment:
     """
 
     model: str
-    arm: Arm
+    arm: LoggedArm
     revision: int
     start_s: int
     end_s: int
@@ -64,11 +64,11 @@ class ArmAssessment:
     errors: Cusum | None
 
     @property
-    def state(self) -> State:
+    def state(self) -> DriftState:
         """The worst state of a feature; OK only where every feature that was logged could be judged."""
-        worst = max((verdict.state for verdict in self.verdicts), default=State.INSUFFICIENT)
-        unsure = any(verdict.state is State.INSUFFICIENT and verdict.n > 0 for verdict in self.verdicts)
-        return State.INSUFFICIENT if worst is State.OK and unsure else worst
+        worst = max((verdict.state for verdict in self.verdicts), default=DriftState.INSUFFICIENT)
+        unsure = any(verdict.state is DriftState.INSUFFICIENT and verdict.n > 0 for verdict in self.verdicts)
+        return DriftState.INSUFFICIENT if worst is DriftState.OK and unsure else worst
 
     @property
     def ranked(self) -> list[Verdict]:
@@ -76,12 +76,12 @@ class ArmAssessment:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ArmComparison:
     """The outputs of one arm against those of the arm with the most rows, in the same window."""
 
     model: str
-    arm: Arm
-    against: Arm
+    arm: LoggedArm
+    against: LoggedArm
     end_s: int
     rows: int
     verdicts: tuple[Verdict, ...]
@@ -92,7 +92,7 @@ class Pairing:
     """How far a mirror agreed with those who served, in its newest window."""
 
     model: str
-    arm: Arm
+    arm: LoggedArm
     end_s: int
     agreement: Agreement
 
@@ -107,7 +107,7 @@ class SplitAssessment:
 
 
 def assess_version(
-    book: Book, profile: Profile, schedule: Schedule, rule: Rule, *, now_s: float
+    book: Book, profile: Profile, schedule: Schedule, rule: DriftRule, *, now_s: float
 ) -> list[ArmAssessment]:
     """The assessment of each arm of a version that had rows in its newest windows."""
     end_s = schedule.closed_s(now_s)
@@ -122,7 +122,7 @@ def assess_version(
     return found
 
 
-def compare_arms(book: Book, schedule: Schedule, rule: Rule, *, now_s: float) -> list[Comparison]:
+def compare_arms(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[ArmComparison]:
     """Each arm against the one with the most rows, mirrors left out: their outputs are in the same bins."""
     end_s = schedule.closed_s(now_s)
     least = max((least_rows(feature, rule) for feature in book.layout.features), default=0)
@@ -147,7 +147,7 @@ def compare_arms(book: Book, schedule: Schedule, rule: Rule, *, now_s: float) ->
                 for window in own
             ]
             verdicts = tuple(confirm(of_feature, rule) for of_feature in zip(*judged, strict=True))
-            found.append(Comparison(book.subject.model, arm, against, own[-1].end_s, own[-1].tally.rows, verdicts))
+            found.append(ArmComparison(book.subject.model, arm, against, own[-1].end_s, own[-1].tally.rows, verdicts))
     return found
 
 
@@ -166,7 +166,7 @@ def assess_pairs(book: Book, schedule: Schedule, *, now_s: float) -> list[Pairin
     return found
 
 
-def assess_split(book: Book, schedule: Schedule, rule: Rule, *, now_s: float) -> list[SplitAssessment]:
+def assess_split(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[SplitAssessment]:
     """How evenly the requests of the model fell on the buckets of its split; nothing where there was no split."""
     series = book.series.get(EVERY_ARM)
     end_s = schedule.closed_s(now_s)
@@ -184,12 +184,12 @@ def assess_split(book: Book, schedule: Schedule, rule: Rule, *, now_s: float) ->
 
 def _assess_arm(
     book: Book,
-    arm: Arm,
-    series: Series,
+    arm: LoggedArm,
+    series: TallySeries,
     windows: Sequence[Window],
     profile: Profile,
     schedule: Schedule,
-    rule: Rule,
+    rule: DriftRule,
 ) -> ArmAssessment:
     counts = [window_counts(book.layout, window.tally) for window in windows]
     judged = [judge(profile.watched, found, rule) for found in counts]
@@ -219,7 +219,7 @@ def _assess_arm(
     )
 
 
-def _score(layout: Layout, profile: Profile, history: Sequence[Window]) -> Cusum | None:
+def _score(layout: CellLayout, profile: Profile, history: Sequence[Window]) -> Cusum | None:
     feature = next((output for output in profile.outputs if output.name == SCORE), None)
     if feature is None or not history or not math.isfinite(feature.mean):
         return None
@@ -239,7 +239,7 @@ def _errors(history: Sequence[Window]) -> Cusum | None:
     return accumulate(scores) if scores else None
 
 
-def _as_reference(layout: Layout, series: Series, window: Window) -> list[FeatureProfile]:
+def _as_reference(layout: CellLayout, series: TallySeries, window: Window) -> list[FeatureProfile]:
     """The other arm's outputs of the same time, as what this arm's are held against."""
     counts = window_counts(layout, series.sum(window.start_s, window.end_s))
     found = []

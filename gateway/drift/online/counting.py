@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift import arrow_columns
-from gateway.drift.online.windows import MINUTE_S, WEIGHT_ONE, Layout, Tally
-from gateway.drift.statistics.agreement import Agreement, Answers, compare
+from gateway.drift.online.windows import MINUTE_S, WEIGHT_ONE, CellLayout, Tally
+from gateway.drift.statistics.agreement import Agreement, KeyedAnswers, compare
 from gateway.drift.statistics.building import embedded_name
 from gateway.drift.statistics.column import Column
-from gateway.drift.statistics.reference_profile import FeatureProfile, Kind
+from gateway.drift.statistics.reference_profile import FeatureKind, FeatureProfile
 
 _FEATURE_OF = pattern(r"(f\..+)_\d+")
 _MOST_WEIGHT = 1 << 30  # of a row that was kept with next to no probability
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Arm:
+class LoggedArm:
     """Whose rows are counted together: an arm's answers of one version, or the copies that a mirror ran."""
 
     version: str
@@ -28,11 +28,11 @@ class Arm:
     shadow: bool
 
 
-EVERY_ARM: Final = Arm("", "", False)
+EVERY_ARM: Final = LoggedArm("", "", False)
 SPLIT: Final = "SPLIT"  # the reason of a decision by the interval table
 
 
-class Rows:
+class VersionRows:
     """Rows of one version in the order of their arm and minute, with the columns that were asked for.
 
     Units: `weights` in 1024ths of a row.
@@ -54,10 +54,10 @@ class Rows:
         p = np.maximum(self._ordered(self._numbers("sample_p")).astype(np.float64), 1e-9)
         self.weights = np.minimum(np.rint(WEIGHT_ONE / p), _MOST_WEIGHT)
 
-    def groups(self, version: str) -> Iterator[tuple[Arm, int, slice]]:
+    def groups(self, version: str) -> Iterator[tuple[LoggedArm, int, slice]]:
         """Arm, minute (seconds since the epoch) and place of the rows that are counted together."""
         for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
-            arm = Arm(version, self._arms[int(self._codes[start])], bool(self.shadows[start]))
+            arm = LoggedArm(version, self._arms[int(self._codes[start])], bool(self.shadows[start]))
             yield arm, int(self._minutes[start]) * MINUTE_S, slice(start, end)
 
     def column(self, name: str) -> Column | None:
@@ -86,7 +86,7 @@ class Rows:
         return values if self.order is None else values[self.order]
 
 
-def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tally]:
+def count(rows: VersionRows, version: str, layout: CellLayout) -> dict[tuple[LoggedArm, int], Tally]:
     """The tallies of these rows, by arm and minute.
 
     Rows that ended in an error count as such and no more. Rows whose payload was withheld, and features that redaction
@@ -98,7 +98,7 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
     withheld, hidden = _withheld(columns, len(rows.answered)), _hidden(columns)
     chosen = rows.answered if withheld is None else rows.answered & ~withheld
     complete = bool(chosen.all())
-    found: dict[tuple[Arm, int], Tally] = {}
+    found: dict[tuple[LoggedArm, int], Tally] = {}
     for arm, minute_s, place in rows.groups(version):
         tally = Tally.empty(layout)
         failed = ~rows.answered[place]
@@ -118,7 +118,7 @@ def count(rows: Rows, version: str, layout: Layout) -> dict[tuple[Arm, int], Tal
     return found
 
 
-def count_split(rows: Rows, layout: Layout) -> dict[tuple[Arm, int], Tally]:
+def count_split(rows: VersionRows, layout: CellLayout) -> dict[tuple[LoggedArm, int], Tally]:
     """The buckets of the requests that a split decided, of all arms together, by minute; `layout` has the bucket alone.
 
     A request counts once, however many rows it has and however it ended.
@@ -127,7 +127,7 @@ def count_split(rows: Rows, layout: Layout) -> dict[tuple[Arm, int], Tally]:
     if reasons is None or firsts is None or buckets is None or SPLIT not in (reasons.texts or ()):
         return {}
     split = (reasons.values == (reasons.texts or ()).index(SPLIT)) & (firsts.values == 0) & ~rows.shadows
-    found: dict[tuple[Arm, int], Tally] = {}
+    found: dict[tuple[LoggedArm, int], Tally] = {}
     for _, minute_s, place in rows.groups(""):
         picked = np.flatnonzero(split[place]) + place.start
         tally = found.setdefault((EVERY_ARM, minute_s), Tally.empty(layout))
@@ -138,14 +138,14 @@ def count_split(rows: Rows, layout: Layout) -> dict[tuple[Arm, int], Tally]:
     return {key: tally for key, tally in found.items() if tally.rows}
 
 
-def answers(rows: Rows, *, shadow: bool) -> Answers | None:
+def answers(rows: VersionRows, *, shadow: bool) -> KeyedAnswers | None:
     """What a version answered, as its own answers or as copies, to be paired with another version's."""
     hashes, places = rows.column("request_hash"), rows.column("row_index")
     if hashes is None or places is None:
         return None
     chosen = np.flatnonzero(rows.answered & (rows.shadows == shadow))
     classes, scores = rows.column("pred_class"), rows.column("pred_score")
-    return Answers(
+    return KeyedAnswers(
         hashes.values[chosen].astype(np.uint64),
         places.values[chosen].astype(np.int64),
         _filled(classes, -1.0, len(rows.answered))[chosen].astype(np.int64),
@@ -153,15 +153,15 @@ def answers(rows: Rows, *, shadow: bool) -> Answers | None:
     )
 
 
-def agreement(primaries: Rows, shadows: Rows) -> Agreement:
+def agreement(primaries: VersionRows, shadows: VersionRows) -> Agreement:
     """How far the copies in the second agree with the answers in the first."""
     ours, theirs = answers(primaries, shadow=False), answers(shadows, shadow=True)
     return compare(ours, theirs) if ours is not None and theirs is not None else Agreement()
 
 
-def _columns(rows: Rows, layout: Layout) -> dict[str, Column | None]:
+def _columns(rows: VersionRows, layout: CellLayout) -> dict[str, Column | None]:
     """The values of each feature. Those of an embedding are its vectors on the components."""
-    found = {_key(one): rows.column(one.column) for one in layout.features if one.kind is not Kind.EMBEDDING}
+    found = {_key(one): rows.column(one.column) for one in layout.features if one.kind is not FeatureKind.EMBEDDING}
     for embedding in layout.embeddings:
         vectors = rows.vectors(embedding.column, len(embedding.centre))
         placed = embedding.project(vectors) if vectors is not None else None
@@ -172,7 +172,7 @@ def _columns(rows: Rows, layout: Layout) -> dict[str, Column | None]:
 
 
 def _key(feature: FeatureProfile) -> str:
-    return feature.name if feature.kind is Kind.EMBEDDING else feature.column
+    return feature.name if feature.kind is FeatureKind.EMBEDDING else feature.column
 
 
 def _counted(feature: FeatureProfile, column: Column, weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.int64]:

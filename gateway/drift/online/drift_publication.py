@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from gateway.drift.online.assessment import (
     ArmAssessment,
-    Comparison,
+    ArmComparison,
     Pairing,
     SplitAssessment,
     by_severity,
     verdict_value,
 )
 from gateway.drift.statistics.cusum import Cusum
-from gateway.drift.statistics.verdict import State, Verdict
+from gateway.drift.statistics.verdict import DriftState, Verdict
 from gateway.telemetry import names
 from gateway.telemetry.drift_states import REPORT_FILE
 from gateway.telemetry.names import MetricName
@@ -42,13 +42,13 @@ class Assessments:
     """Everything that was found."""
 
     versions: Sequence[ArmAssessment]
-    arms: Sequence[Comparison]
+    arms: Sequence[ArmComparison]
     pairs: Sequence[Pairing]
     splits: Sequence[SplitAssessment] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class MonitorHealth:
     """How the monitor itself is."""
 
     at_s: float
@@ -58,7 +58,7 @@ class Health:
     damaged: int
 
 
-def publish_all(folder: Path, found: Assessments, health: Health, window_s: int) -> None:
+def publish_all(folder: Path, found: Assessments, health: MonitorHealth, window_s: int) -> None:
     """Both files hold the findings, whole.
 
     Raises: OSError, ValueError (a value that JSON has no form for).
@@ -71,7 +71,7 @@ def publish_all(folder: Path, found: Assessments, health: Health, window_s: int)
     os.replace(staged, folder / REPORT_FILE)
 
 
-def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sample]:
+def samples(found: Assessments, health: MonitorHealth, window_s: int) -> Iterator[Sample]:
     """The metrics."""
     window = window_text(window_s)
     worst = sorted(found.versions, key=lambda one: (-one.state, one.model, one.arm))
@@ -87,7 +87,7 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
         labels = {"model": comparison.model, "version": comparison.arm.version, "arm": comparison.arm.arm}
         labels |= {"against": comparison.against.arm or comparison.against.version}
         for verdict in comparison.verdicts[:MAX_FEATURES]:
-            if verdict.state is not State.INSUFFICIENT:
+            if verdict.state is not DriftState.INSUFFICIENT:
                 yield Sample(names.ARMS_SCORE, {**labels, "feature": verdict.feature}, _psi(verdict))
             yield Sample(names.ARMS_STATE, {**labels, "feature": verdict.feature}, int(verdict.state))
     for pairing in found.pairs[:MAX_ARMS]:
@@ -107,7 +107,7 @@ def samples(found: Assessments, health: Health, window_s: int) -> Iterator[Sampl
         yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count, "_total")
 
 
-def report(found: Assessments, health: Health, window_s: int) -> dict[str, Any]:
+def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str, Any]:
     """Every finding, for pages, events and programs."""
     return {
         "at_s": health.at_s,

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from gateway.drift.arrow_columns import any_true
 from gateway.drift.online.assessment import Schedule, assess_pairs, assess_split, assess_version, compare_arms
-from gateway.drift.online.counting import Arm, Rows, agreement, count, count_split
-from gateway.drift.online.drift_publication import Assessments, Health, publish_all
+from gateway.drift.online.counting import LoggedArm, VersionRows, agreement, count, count_split
+from gateway.drift.online.drift_publication import Assessments, MonitorHealth, publish_all
 from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
-from gateway.drift.online.windows import DAY_S, Layout, Tally, agreement_vector
+from gateway.drift.online.windows import DAY_S, CellLayout, Tally, agreement_vector
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.statistics.split import bucket_feature
-from gateway.drift.statistics.verdict import Rule
+from gateway.drift.statistics.verdict import DriftRule
 from gateway.errors import GatewayError
 
 _LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
@@ -28,7 +28,7 @@ _SILENT_S: Final = 60 * DAY_S
 _ARMS: Final = "arms"
 _PAIRS: Final = "pairs"
 _SPLIT: Final = "split"
-_NO_FEATURES: Final = Layout("pairs", ())
+_NO_FEATURES: Final = CellLayout("pairs", ())
 _NOT_COUNTED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, GatewayError)
 
 
@@ -46,15 +46,15 @@ class Monitor:
         *,
         is_done: Callable[[str], bool],
         schedule: Schedule | None = None,
-        rule: Rule | None = None,
+        rule: DriftRule | None = None,
     ) -> None:
         self._files = profiles
         self._store = store
         self._published = published
         self._schedule = schedule or Schedule()
-        self._rule = rule or Rule()
+        self._rule = rule or DriftRule()
         self._profiles: dict[tuple[str, str], Profile] = {}
-        self._layouts: dict[Subject, Layout] = {}
+        self._layouts: dict[Subject, CellLayout] = {}
         self._pending: dict[str, list[Part]] = {}
         self._found: dict[Subject, Any] = {}
         self._closed_s = 0
@@ -70,13 +70,13 @@ class Monitor:
     def prepare(self, segment: str, tables: Sequence[tuple[str, str, Any]]) -> None:
         """Counts the rows of a segment that is about to be done: model, version and Arrow table of each file."""
         parts: list[Part] = []
-        by_model: dict[str, list[tuple[str, Rows]]] = defaultdict(list)
+        by_model: dict[str, list[tuple[str, VersionRows]]] = defaultdict(list)
         mirrored = {model for model, _, table in tables if any_true(table, "is_shadow")}
         for model, version, table in tables:
             # Mirrors are compared with those who serve even where no version has a profile.
             if table.num_rows and (model in mirrored or Subject(model, _SPLIT) in self._layouts):
                 try:
-                    by_model[model].append((version, Rows(table)))
+                    by_model[model].append((version, VersionRows(table)))
                 except _NOT_COUNTED:
                     self.failures["count"] += 1
         for model, of_versions in by_model.items():
@@ -120,9 +120,9 @@ class Monitor:
             self._store.close()
 
     def _tallied(
-        self, model: str, of_versions: Sequence[tuple[str, Rows]]
-    ) -> list[tuple[Subject, Layout, Mapping[tuple[Arm, int], Tally]]]:
-        found: dict[Subject, tuple[Layout, dict[tuple[Arm, int], Tally]]] = {}
+        self, model: str, of_versions: Sequence[tuple[str, VersionRows]]
+    ) -> list[tuple[Subject, CellLayout, Mapping[tuple[LoggedArm, int], Tally]]]:
+        found: dict[Subject, tuple[CellLayout, dict[tuple[LoggedArm, int], Tally]]] = {}
         for version, rows in of_versions:
             for subject in (Subject(model, name) for name in (f"version/{version}", _ARMS, _SPLIT, _PAIRS)):
                 layout = self._layout_of(subject)
@@ -135,7 +135,7 @@ class Monitor:
                         _merge(found.setdefault(subject, (layout, {}))[1], counted)
         return [(subject, layout, tallies) for subject, (layout, tallies) in found.items() if tallies]
 
-    def _layout_of(self, subject: Subject) -> Layout | None:
+    def _layout_of(self, subject: Subject) -> CellLayout | None:
         return _NO_FEATURES if subject.name == _PAIRS else self._layouts.get(subject)
 
     def _read_profiles(self) -> None:
@@ -197,7 +197,7 @@ class Monitor:
         whole = Assessments(
             versions=self._all("version/"), arms=self._all(_ARMS), pairs=self._all(_PAIRS), splits=self._all(_SPLIT)
         )
-        health = Health(now_s, self.rows, dict(self.failures), len(self._profiles), self._store.damaged)
+        health = MonitorHealth(now_s, self.rows, dict(self.failures), len(self._profiles), self._store.damaged)
         try:
             publish_all(self._published, whole, health, self._schedule.base_s)
         except (OSError, ValueError):
@@ -215,34 +215,40 @@ class Monitor:
             self.failures["disk"] += 1
 
 
-def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, Layout]:
+def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, CellLayout]:
     """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
     profile that has outputs."""
     found = {
-        Subject(model, f"version/{version}"): Layout(str(profile.revision), profile.watched, profile.embeddings)
+        Subject(model, f"version/{version}"): CellLayout(str(profile.revision), profile.watched, profile.embeddings)
         for (model, version), profile in profiles.items()
     }
     for model in {model for model, _ in profiles}:
-        found[Subject(model, _SPLIT)] = Layout("split", (bucket_feature(),))
+        found[Subject(model, _SPLIT)] = CellLayout("split", (bucket_feature(),))
     oldest: dict[str, Profile] = {}
     for (model, _), profile in profiles.items():
         if profile.outputs and (model not in oldest or profile.created_at < oldest[model].created_at):
             oldest[model] = profile
     for model, profile in oldest.items():
-        found[Subject(model, _ARMS)] = Layout(f"{profile.version}/{profile.revision}", profile.outputs)
+        found[Subject(model, _ARMS)] = CellLayout(f"{profile.version}/{profile.revision}", profile.outputs)
     return found
 
 
 def _counted(
-    subject: Subject, version: str, rows: Rows, layout: Layout, of_versions: Sequence[tuple[str, Rows]]
-) -> dict[tuple[Arm, int], Tally]:
+    subject: Subject,
+    version: str,
+    rows: VersionRows,
+    layout: CellLayout,
+    of_versions: Sequence[tuple[str, VersionRows]],
+) -> dict[tuple[LoggedArm, int], Tally]:
     """What the rows of a version add to a subject."""
     if subject.name == _PAIRS:
         return _paired(version, rows, of_versions)
     return count_split(rows, layout) if subject.name == _SPLIT else count(rows, version, layout)
 
 
-def _paired(version: str, shadows: Rows, of_versions: Sequence[tuple[str, Rows]]) -> dict[tuple[Arm, int], Tally]:
+def _paired(
+    version: str, shadows: VersionRows, of_versions: Sequence[tuple[str, VersionRows]]
+) -> dict[tuple[LoggedArm, int], Tally]:
     """The agreement of the copies with what was answered in the segment, in the minute of the first copy."""
     copies = [(arm, minute_s) for arm, minute_s, _ in shadows.groups(version) if arm.shadow]
     tally = Tally.empty(_NO_FEATURES)
@@ -252,7 +258,7 @@ def _paired(version: str, shadows: Rows, of_versions: Sequence[tuple[str, Rows]]
     return {copies[0]: tally} if tally.sums[0] else {}
 
 
-def _merge(into: dict[tuple[Arm, int], Tally], more: Mapping[tuple[Arm, int], Tally]) -> None:
+def _merge(into: dict[tuple[LoggedArm, int], Tally], more: Mapping[tuple[LoggedArm, int], Tally]) -> None:
     for key, tally in more.items():
         if key in into:
             into[key].add(tally)

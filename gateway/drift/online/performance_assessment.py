@@ -7,14 +7,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.online.counting import Arm
-from gateway.drift.online.performance_sample import MAX_SCORES, NO_LABEL_US, NO_TEXT, Rows
+from gateway.drift.online.counting import LoggedArm
+from gateway.drift.online.performance_sample import MAX_SCORES, NO_LABEL_US, NO_TEXT, SampleRows
 from gateway.drift.statistics.answers import Answers, Labelled, Task, read_answers
 from gateway.drift.statistics.baseline import Baseline
 from gateway.drift.statistics.distance import Floats
-from gateway.drift.statistics.performance import HIGHER_IS_BETTER, MIN_LABELLED, Change, Metric, differ, measure
+from gateway.drift.statistics.performance import HIGHER_IS_BETTER, MIN_LABELLED, Metric, MetricChange, differ, measure
 from gateway.drift.statistics.rating import rate
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 
 WINDOW_US: Final = 86_400_000_000
 # Beyond how many standard errors a change is no chance. Windows slide and are looked at all the time, metrics are
@@ -33,8 +33,8 @@ class Judged:
     """A metric and how it differs from the baseline's, None where that has none; `state` None: it is not judged."""
 
     metric: Metric
-    change: Change | None
-    state: State | None
+    change: MetricChange | None
+    state: DriftState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ArmPerformance:
     """
 
     model: str
-    arm: Arm
+    arm: LoggedArm
     task: str
     realised: Side
     estimated: Side
@@ -69,7 +69,7 @@ class ArmPerformance:
 class _Table:
     """Rows as `read_answers` takes them. Shapes: [rows] each; `labels` NaN where there is none or it is unknown."""
 
-    rows: Rows
+    rows: SampleRows
     found: Mapping[str, npt.NDArray[Any]]
     labels: Floats
     has_label: npt.NDArray[np.bool_]
@@ -81,8 +81,8 @@ class _Table:
 
 def assess_arm(
     model: str,
-    arm: Arm,
-    rows: Rows,
+    arm: LoggedArm,
+    rows: SampleRows,
     texts: Sequence[str],
     baseline: Baseline | None,
     *,
@@ -98,7 +98,7 @@ def assess_arm(
     return ArmPerformance(model, arm, table.task.value, realised, estimated, unknown, told)
 
 
-def _table(rows: Rows, texts: Sequence[str], baseline: Baseline | None) -> _Table:
+def _table(rows: SampleRows, texts: Sequence[str], baseline: Baseline | None) -> _Table:
     width = rows.dtype["scores"].shape[0]
     has_label = rows["label_us"] != NO_LABEL_US
     said = rows["said"] != NO_TEXT

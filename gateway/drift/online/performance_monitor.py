@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.performance_assessment import ArmPerformance, assess_arm
 from gateway.drift.online.performance_publication import publish_performance
 from gateway.drift.online.performance_rows import answer_rows, label_rows, read_outputs, required
-from gateway.drift.online.performance_sample import ModelSample, below, pack, row_keys, unpack
+from gateway.drift.online.performance_sample import PerformanceSample, below, pack, row_keys, unpack
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.answers import Outputs
 from gateway.drift.statistics.baseline import Baseline
@@ -68,13 +68,13 @@ class PerformanceMonitor:
         self._seed = seed
         self._baselines: dict[tuple[str, str], tuple[int, Baseline | None]] = {}
         self._outputs: dict[tuple[str, str, tuple[str, ...]], Outputs] = {}
-        self._known: dict[tuple[str, Arm], _Known] = {}
+        self._known: dict[tuple[str, LoggedArm], _Known] = {}
         self._unsaved: set[str] = set()
         self._revisions: dict[tuple[str, str], int] = {}
         self._labels: list[Label] = []
         self._begun_s = self._profiles_at = self._assessed_at = self._published_at = self._saved_at = 0.0
         self.failures: Counter[str] = Counter()
-        self._models: dict[str, ModelSample] = {}
+        self._models: dict[str, PerformanceSample] = {}
         self._restore()
 
     # ---- what the compactor shows ----
@@ -131,7 +131,7 @@ class PerformanceMonitor:
         sample = self._of(model)
         for code, name in enumerate(arms.texts or ("",)):
             for shadow in (False, True):
-                arm = Arm(version, name, shadow)
+                arm = LoggedArm(version, name, shadow)
                 level = sample.arms[arm].level if arm in sample.arms else 0
                 chosen = np.flatnonzero((arms.values == code) & (shadows == shadow) & served & below(keys, level))
                 if len(chosen):
@@ -147,9 +147,9 @@ class PerformanceMonitor:
             known = self._outputs[model, version, columns] = read_outputs(table)
         return known
 
-    def _of(self, model: str) -> ModelSample:
+    def _of(self, model: str) -> PerformanceSample:
         """The sample of that model, which is from here on the newest; the oldest gives way beyond the bound."""
-        sample = self._models.pop(model, None) or ModelSample()
+        sample = self._models.pop(model, None) or PerformanceSample()
         self._models[model] = sample
         self._unsaved.add(model)
         if len(self._models) > MAX_MODELS:
@@ -163,7 +163,7 @@ class PerformanceMonitor:
 
     # ---- what is made of it ----
 
-    def _waiting(self, now_s: float, *, at_once: bool) -> list[tuple[float, str, Arm]]:
+    def _waiting(self, now_s: float, *, at_once: bool) -> list[tuple[float, str, LoggedArm]]:
         """When each arm was assessed that is to be again, the longest ago first; 0 for never."""
         again_s = 0.0 if at_once else _AGAIN_S
         found = []
@@ -177,7 +177,7 @@ class PerformanceMonitor:
                     found.append((known.at_s, model, arm))
         return sorted(found)
 
-    def _assess(self, model: str, arm: Arm, now_s: float) -> None:
+    def _assess(self, model: str, arm: LoggedArm, now_s: float) -> None:
         sample = self._models[model]
         one = sample.arms[arm]
         one.changed = False

@@ -12,8 +12,8 @@ from gateway.drift.online.performance_sample import (
     MAX_SCORES,
     NO_LABEL_US,
     NO_TEXT,
-    ModelSample,
-    Rows,
+    PerformanceSample,
+    SampleRows,
     row_keys,
     row_type,
 )
@@ -33,7 +33,7 @@ def read_outputs(table: Any) -> Outputs:
     return found if len(found.scores) <= MAX_SCORES else Outputs((), found.said)
 
 
-def label_rows(sample: ModelSample, labels: Sequence[Label]) -> Rows:
+def label_rows(sample: PerformanceSample, labels: Sequence[Label]) -> SampleRows:
     """Labels of one model as the sample takes them."""
     found = np.empty(len(labels), LABEL)
     hashes = np.array([label.request_hash for label in labels], np.uint64)
@@ -47,7 +47,7 @@ def label_rows(sample: ModelSample, labels: Sequence[Label]) -> Rows:
     return found
 
 
-def answer_rows(sample: ModelSample, table: Any, outputs: Outputs, keys: Any, chosen: Any) -> Rows:
+def answer_rows(sample: PerformanceSample, table: Any, outputs: Outputs, keys: Any, chosen: Any) -> SampleRows:
     """The chosen rows of a table as the sample takes them, without a label."""
     found = np.zeros(len(chosen), row_type(len(outputs.scores)))
     found["key"] = keys[chosen]
@@ -63,7 +63,7 @@ def answer_rows(sample: ModelSample, table: Any, outputs: Outputs, keys: Any, ch
     return found
 
 
-def _said(sample: ModelSample, table: Any, name: str, chosen: Any) -> Any:
+def _said(sample: PerformanceSample, table: Any, name: str, chosen: Any) -> Any:
     column = arrow_columns.column(table, name) if name else None
     if column is None or column[2] is None:
         return np.full(len(chosen), NO_TEXT)

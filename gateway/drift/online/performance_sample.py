@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.online.counting import Arm
+from gateway.drift.online.counting import LoggedArm
 
-Rows = npt.NDArray[np.void]
+SampleRows = npt.NDArray[np.void]
 Keys = npt.NDArray[np.uint64]
 KEPT_US: Final = 7 * 86_400_000_000
 RECENT_US: Final = 3_600_000_000  # a label may come to the lake before its row; for so long it waits
@@ -63,7 +63,7 @@ def below(keys: Keys, level: int) -> npt.NDArray[np.bool_]:
 class ArmSample:
     """The sample of one arm, by key. `changed`: since somebody last looked."""
 
-    rows: Rows
+    rows: SampleRows
     level: int = 0
     changed: bool = True
 
@@ -76,7 +76,7 @@ class ArmSample:
     def width(self) -> int:
         return int(self.rows.dtype["scores"].shape[0])
 
-    def add(self, rows: Rows, limit: int) -> Rows:
+    def add(self, rows: SampleRows, limit: int) -> SampleRows:
         """Takes rows that are not there yet, and thins the sample to its limit; the keys that were taken."""
         found = rows[below(rows["key"], self.level)]
         _, first = np.unique(found["key"], return_index=True)
@@ -90,7 +90,7 @@ class ArmSample:
         self._thin(limit)
         return found
 
-    def label(self, labels: Rows) -> None:
+    def label(self, labels: SampleRows) -> None:
         """Gives rows their labels. Shapes: [labels], as `last_labels` makes them."""
         places, there = _places(self.rows["key"], labels["key"])
         places, given = places[there], labels[there]
@@ -127,7 +127,7 @@ def _places(keys: Keys, wanted: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return places, there
 
 
-def last_labels(labels: Rows) -> Rows:
+def last_labels(labels: SampleRows) -> SampleRows:
     """Of each key the label that holds, by key. Order: `labels` in the order of their receipt."""
     order = np.lexsort((labels["received_us"], labels["label_us"], labels["key"]))
     ordered = labels[order]
@@ -136,14 +136,14 @@ def last_labels(labels: Rows) -> Rows:
 
 
 @dataclass(slots=True, eq=False)
-class ModelSample:
+class PerformanceSample:
     """The samples of a model's arms, and the labels of the last hour for rows that are still on their way."""
 
-    arms: dict[Arm, ArmSample] = field(default_factory=dict)
+    arms: dict[LoggedArm, ArmSample] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
-    recent: Rows = field(default_factory=lambda: np.empty(0, LABEL))
+    recent: SampleRows = field(default_factory=lambda: np.empty(0, LABEL))
 
-    def add(self, arm: Arm, rows: Rows, *, limit: int) -> None:
+    def add(self, arm: LoggedArm, rows: SampleRows, *, limit: int) -> None:
         """Rows of an arm, of type `row_type`. Those of another width than before begin a new sample."""
         sample = self.arms.pop(arm, None)
         if sample is None or sample.rows.dtype != rows.dtype:
@@ -155,7 +155,7 @@ class ModelSample:
         if len(found) and len(self.recent):
             sample.label(self.recent[np.isin(self.recent["key"], found["key"])])
 
-    def label(self, labels: Rows, *, limit: int) -> None:
+    def label(self, labels: SampleRows, *, limit: int) -> None:
         """Labels in the order of their receipt."""
         loosest = min((sample.level for sample in self.arms.values()), default=0)
         found = last_labels(labels[below(labels["key"], loosest)])
@@ -221,7 +221,7 @@ class _Saved(msgspec.Struct):
     format: int = 1
 
 
-def pack(model: str, sample: ModelSample) -> bytes:
+def pack(model: str, sample: PerformanceSample) -> bytes:
     """What `unpack` reads back."""
     arms = [
         _SavedArm(arm.version, arm.arm, arm.shadow, one.level, one.width, one.rows.tobytes())
@@ -230,7 +230,7 @@ def pack(model: str, sample: ModelSample) -> bytes:
     return msgspec.msgpack.encode(_Saved(model, list(sample.texts), sample.recent.tobytes(), arms))
 
 
-def unpack(data: bytes) -> tuple[str, ModelSample]:
+def unpack(data: bytes) -> tuple[str, PerformanceSample]:
     """Raises: ValueError (not written by `pack`, or by another release)."""
     saved = msgspec.msgpack.decode(data, type=_Saved)
     if saved.format != 1:
@@ -240,9 +240,9 @@ def unpack(data: bytes) -> tuple[str, ModelSample]:
         rows = np.frombuffer(one.rows, row_type(one.width)).copy()
         if (rows["key"][1:] <= rows["key"][:-1]).any() or not 0 <= one.level < 64:
             raise ValueError(f"the sample of arm {one.arm!r} is not in order")
-        arms[Arm(one.version, one.arm, one.shadow)] = ArmSample(rows, one.level)
+        arms[LoggedArm(one.version, one.arm, one.shadow)] = ArmSample(rows, one.level)
     texts = {text: code for code, text in enumerate(saved.texts)}
-    return saved.model, ModelSample(arms, texts, np.frombuffer(saved.recent, LABEL).copy())
+    return saved.model, PerformanceSample(arms, texts, np.frombuffer(saved.recent, LABEL).copy())
 
 
 def _fields(kind: np.dtype[np.void]) -> list[Any]:

@@ -20,8 +20,8 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.online.counting import Arm
-from gateway.drift.online.windows import Layout, Series, Tally, stacked, unstacked
+from gateway.drift.online.counting import LoggedArm
+from gateway.drift.online.windows import CellLayout, Tally, TallySeries, stacked, unstacked
 from gateway.records.worker.frame import Frame, frame, scan
 from gateway.records.worker.segment import sync_directory
 
@@ -47,15 +47,15 @@ class Book:
     """
 
     subject: Subject
-    layout: Layout
+    layout: CellLayout
     generation: int = 0
-    series: dict[Arm, Series] = field(default_factory=dict)
+    series: dict[LoggedArm, TallySeries] = field(default_factory=dict)
     dirty: bool = False
     oldest_s: float = float("inf")
 
-    def add(self, arm: Arm, minute_s: int, tally: Tally) -> None:
+    def add(self, arm: LoggedArm, minute_s: int, tally: Tally) -> None:
         if arm not in self.series:
-            self.series[arm] = Series(self.layout)
+            self.series[arm] = TallySeries(self.layout)
         self.series[arm].add(minute_s, tally)
         self.dirty = True
         self.oldest_s = min(self.oldest_s, minute_s)
@@ -72,8 +72,8 @@ class Part:
     """What a segment adds to one book."""
 
     subject: Subject
-    layout: Layout
-    tallies: Mapping[tuple[Arm, int], Tally]
+    layout: CellLayout
+    tallies: Mapping[tuple[LoggedArm, int], Tally]
 
 
 class TallyStore:
@@ -86,7 +86,7 @@ class TallyStore:
         self.damaged = 0
 
     def recover(
-        self, layout_of: Callable[[Subject], Layout | None], is_done: Callable[[str], bool]
+        self, layout_of: Callable[[Subject], CellLayout | None], is_done: Callable[[str], bool]
     ) -> dict[Subject, Book]:
         """The books as they were when the last segment was done.
 
@@ -162,7 +162,7 @@ class TallyStore:
         sync_directory(path.parent)
         book.generation, book.dirty = self._generation, False
 
-    def _books(self, layout_of: Callable[[Subject], Layout | None]) -> Iterator[Book]:
+    def _books(self, layout_of: Callable[[Subject], CellLayout | None]) -> Iterator[Book]:
         for path in sorted(self._folder.glob(f"*/*{_SUFFIX}")):
             for header, arrays in self._records(path):
                 try:
@@ -182,7 +182,7 @@ class TallyStore:
         generation: int,
         header: Mapping[str, Any],
         arrays: Sequence[npt.NDArray[Any]],
-        layout_of: Callable[[Subject], Layout | None],
+        layout_of: Callable[[Subject], CellLayout | None],
     ) -> None:
         for index, part in enumerate(header["parts"]):
             subject = Subject(str(part["model"]), str(part["subject"]))
@@ -194,7 +194,7 @@ class TallyStore:
                 continue
             tallies = unstacked(arrays[4 * index : 4 * index + 4], layout)
             for (version, arm, shadow, minute_s), tally in zip(part["keys"], tallies, strict=True):
-                book.add(Arm(str(version), str(arm), bool(shadow)), int(minute_s), tally)
+                book.add(LoggedArm(str(version), str(arm), bool(shadow)), int(minute_s), tally)
 
     def _records(self, path: Path) -> Iterator[tuple[Mapping[str, Any], list[npt.NDArray[Any]]]]:
         try:
@@ -250,11 +250,11 @@ def _book_bytes(book: Book, generation: int) -> bytes:
     return _packed(header, stacked(tallies, book.layout))
 
 
-def _book(subject: Subject, layout: Layout, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]]) -> Book:
+def _book(subject: Subject, layout: CellLayout, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]]) -> Book:
     book = Book(subject, layout, int(header["generation"]))
     tallies = iter(unstacked(arrays, layout))
     for version, arm, shadow, length_s, starts in header["series"]:
-        series = book.series.setdefault(Arm(str(version), str(arm), bool(shadow)), Series(layout))
+        series = book.series.setdefault(LoggedArm(str(version), str(arm), bool(shadow)), TallySeries(layout))
         series.buckets[int(length_s)] = {int(start_s): next(tallies) for start_s in starts}
     return book
 

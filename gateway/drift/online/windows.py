@@ -27,7 +27,7 @@ _AGREEMENT: Final = tuple(one.name for one in fields(Agreement) if one.name != "
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CellLayout:
     """Where the cells of each feature are in a vector of counts; `key` differs where the bins do.
 
     `embeddings` are those that some of the features are made of.
@@ -53,7 +53,7 @@ class Layout:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """What was counted in some stretch of time.
+    """What was counted in some span of time.
 
     Shapes: `counts` [cells]; `moments` [features, 3]: weight of the finite numbers, and the sums of their distances
             from the reference's mean and of the squares of those; `sums` [5]: rows, their weight, its squares, weight
@@ -67,7 +67,7 @@ class Tally:
     agreement: Floats
 
     @classmethod
-    def empty(cls, layout: Layout) -> "Tally":
+    def empty(cls, layout: CellLayout) -> "Tally":
         return cls(
             np.zeros(layout.cells, np.int64),
             np.zeros((len(layout.features), 3)),
@@ -113,7 +113,7 @@ def agreement_vector(agreement: Agreement) -> Floats:
     return np.array([getattr(agreement, name) for name in _AGREEMENT], np.float64)
 
 
-def window_counts(layout: Layout, tally: Tally) -> dict[str, Counts]:
+def window_counts(layout: CellLayout, tally: Tally) -> dict[str, Counts]:
     """The counts of each feature's cells, as rows of equal weight. Features that were not logged are not there."""
     scale = 1.0 / WEIGHT_ONE
     total, worth = float(tally.sums[1]), effective_rows(tally.sums[1] / WEIGHT_ONE, tally.sums[2])
@@ -127,7 +127,7 @@ def window_counts(layout: Layout, tally: Tally) -> dict[str, Counts]:
     return found
 
 
-def means(layout: Layout, tally: Tally) -> dict[str, float]:
+def means(layout: CellLayout, tally: Tally) -> dict[str, float]:
     """The mean of each feature that had finite numbers."""
     found = {}
     for feature, (weight, total, _) in zip(layout.features, tally.moments.tolist(), strict=True):
@@ -138,17 +138,17 @@ def means(layout: Layout, tally: Tally) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of whole base windows and what was counted in it. Units: seconds since the epoch."""
+    """A span of whole base windows and what was counted in it. Units: seconds since the epoch."""
 
     start_s: int
     end_s: int
     tally: Tally
 
 
-class Series:
+class TallySeries:
     """The buckets of one arm."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: CellLayout) -> None:
         self._layout = layout
         self.buckets: dict[int, dict[int, Tally]] = {MINUTE_S: {}, HOUR_S: {}, DAY_S: {}}
 
@@ -223,7 +223,7 @@ def resolution_s(base_s: int) -> int:
     return next(size for size in (DAY_S, HOUR_S, MINUTE_S) if base_s % size == 0)
 
 
-def stacked(tallies: Sequence[Tally], layout: Layout) -> list[npt.NDArray[Any]]:
+def stacked(tallies: Sequence[Tally], layout: CellLayout) -> list[npt.NDArray[Any]]:
     """The parts of many tallies, each as one array; `unstacked` is its inverse."""
     empty = Tally.empty(layout)
     return [
@@ -234,7 +234,7 @@ def stacked(tallies: Sequence[Tally], layout: Layout) -> list[npt.NDArray[Any]]:
     ]
 
 
-def unstacked(parts: Sequence[npt.NDArray[Any]], layout: Layout) -> list[Tally]:
+def unstacked(parts: Sequence[npt.NDArray[Any]], layout: CellLayout) -> list[Tally]:
     """The tallies that `stacked` put together.
 
     Raises: ValueError (another layout's).

@@ -1,4 +1,4 @@
-"""Features by severity: each judged over the whole window and over its stretches, with every statistic printed."""
+"""Features by severity: each judged over the whole window and over its time blocks, with every statistic printed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.drift.report.report import FeatureReport, Step, severity
+from gateway.drift.report.report import FeatureReport, TrendStep, severity
 from gateway.drift.report.survey import Survey
 from gateway.drift.statistics import distance as statistics
 from gateway.drift.statistics.bins import NumericBins
@@ -14,23 +14,23 @@ from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Counts, Floats
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.statistics.significance import chi2_test, ks_p
-from gateway.drift.statistics.verdict import Rule, State, Verdict, confirm, judge
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge
 
-_LOOK_BACK: Final = 8  # stretches that a confirmation can depend on, insufficient ones among them
+_LOOK_BACK: Final = 8  # blocks that a confirmation can depend on, insufficient ones among them
 
 
 def feature_table(
-    profile: Profile, window: Survey, rule: Rule, *, reference: Mapping[str, Column] | None = None
+    profile: Profile, window: Survey, rule: DriftRule, *, reference: Mapping[str, Column] | None = None
 ) -> tuple[FeatureReport, ...]:
     """A report of each feature and output, the worst first.
 
-    A feature is as its whole window is, or as the worst of its confirmed stretches if that is worse. `reference` holds
+    A feature is as its whole window is, or as the worst of its confirmed blocks if that is worse. `reference` holds
     sampled rows of the reference where there are some: Kolmogorov-Smirnov and Wasserstein are then taken from rows.
     """
     everything = profile.all_features
     totals = {feature.name: counts for feature in everything if (counts := window.total(feature.name)) is not None}
     whole = judge(everything, totals, rule, rows=window.worth if window.weighted else None)
-    stretches = [
+    blocks = [
         judge(
             everything,
             {name: counts[bucket] for name, counts in window.counts.items()},
@@ -42,7 +42,7 @@ def feature_table(
     outputs = {feature.name for feature in profile.outputs}
     found = []
     for index, (feature, verdict) in enumerate(zip(everything, whole, strict=True)):
-        steps = _trend(feature, window, [stretch[index] for stretch in stretches], rule)
+        steps = _trend(feature, window, [block[index] for block in blocks], rule)
         report = _report(feature, window, verdict, steps, (reference or {}).get(feature.name))
         found.append(replace(report, is_output=feature.name in outputs))
     return tuple(sorted(found, key=_severity))
@@ -54,9 +54,9 @@ def _severity(report: FeatureReport) -> tuple[int, float, str]:
 
 
 def _trend(
-    feature: FeatureProfile, window: Survey, verdicts: Sequence[Verdict], rule: Rule
-) -> list[tuple[Step, Verdict]]:
-    """The stretches with their own verdicts as confirmed by those before."""
+    feature: FeatureProfile, window: Survey, verdicts: Sequence[Verdict], rule: DriftRule
+) -> list[tuple[TrendStep, Verdict]]:
+    """The time blocks with their own verdicts as confirmed by those before."""
     counts = window.counts.get(feature.name)
     if counts is None:
         return []
@@ -68,13 +68,13 @@ def _trend(
         confirmed = confirm(verdicts[max(bucket - _LOOK_BACK, 0) : bucket + 1], rule)
         rows = int(window.bucket_rows[bucket])
         missing = feature.bins.special(counts[bucket])["missing"] / max(float(counts[bucket].sum()), 1.0)
-        step = Step(
+        step = TrendStep(
             span,
             rows,
             float(values[bucket]),
             missing,
             verdicts[bucket].state,
-            confirmed.state >= State.WARN,
+            confirmed.state >= DriftState.WARN,
         )
         steps.append((step, confirmed))
     return steps
@@ -84,12 +84,12 @@ def _report(
     feature: FeatureProfile,
     window: Survey,
     verdict: Verdict,
-    steps: Sequence[tuple[Step, Verdict]],
+    steps: Sequence[tuple[TrendStep, Verdict]],
     reference: Column | None,
 ) -> FeatureReport:
     counts = window.total(feature.name)
     worst = max((confirmed for _, confirmed in steps), key=lambda one: one.state, default=verdict)
-    if worst.state >= State.WARN and worst.state > verdict.state:
+    if worst.state >= DriftState.WARN and worst.state > verdict.state:
         verdict = worst
     alarms = [step.span.start_us for step, _ in steps if step.confirmed]
     sample = window.sample.get(feature.name)

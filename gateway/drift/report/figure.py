@@ -8,19 +8,19 @@ from typing import Final
 
 from markupsafe import Markup
 
-from gateway.drift.report.report import Step
+from gateway.drift.report.report import TrendStep
 from gateway.drift.report.span import Span
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 
 _WIDTH: Final = 520.0
 _CATEGORIES: Final = 12
 _LABEL: Final = 22  # letters of a category that are shown
 _TIP: Final = 80
 _SHAPES: Final = {
-    State.INSUFFICIENT: "insufficient",
-    State.OK: "ok",
-    State.WARN: "warn",
-    State.CRIT: "crit",
+    DriftState.INSUFFICIENT: "insufficient",
+    DriftState.OK: "ok",
+    DriftState.WARN: "warn",
+    DriftState.CRIT: "crit",
 }
 
 
@@ -92,8 +92,8 @@ def categories(name: str, labels: Sequence[str], reference: Sequence[float], cur
     return _svg(_WIDTH, 8 + max(len(rows), 1) * line, label, parts)
 
 
-def psi_trend(name: str, steps: Sequence[Step], warn: float, crit: float) -> Markup:
-    """Debiased PSI over the stretches of the window, with the thresholds of the rule; hollow: too few rows to judge."""
+def psi_trend(name: str, steps: Sequence[TrendStep], warn: float, crit: float) -> Markup:
+    """Debiased PSI over the time blocks of the window, with the thresholds; hollow: too few rows to judge."""
     known = [step.value for step in steps if isfinite(step.value)]
     top = max([*known, crit * 1.15])
     height, base, left = 150.0, 118.0, 40.0
@@ -112,10 +112,10 @@ def psi_trend(name: str, steps: Sequence[Step], warn: float, crit: float) -> Mar
             tip = f"{_when(step.span)}: {step.value:.3f}, {step.rows} rows, {word}{_SHAPES[step.state]}"
             parts.append(axis.dot(step.span, step.value, _SHAPES[step.state], tip))
     parts += axis.times(base + 18)
-    return _svg(_WIDTH, height, f"PSI of {name} over {len(steps)} stretches of the window, largest {top:.2f}", parts)
+    return _svg(_WIDTH, height, f"PSI of {name} over {len(steps)} time blocks of the window, largest {top:.2f}", parts)
 
 
-def sparkline(name: str, steps: Sequence[Step]) -> Markup:
+def sparkline(name: str, steps: Sequence[TrendStep]) -> Markup:
     """The trend as a line without axes, for a table."""
     known = [step.value for step in steps if isfinite(step.value)]
     if len(known) < 2:
@@ -126,7 +126,7 @@ def sparkline(name: str, steps: Sequence[Step]) -> Markup:
 
 
 def metric_trend(name: str, realised: Sequence[Point], estimated: Sequence[Point], reference: float) -> Markup:
-    """A metric over the stretches: realised with its interval, estimated with its band, and the reference's value."""
+    """A metric over the blocks: realised with its interval, estimated with its band, and the reference's value."""
     values = [reference] if isfinite(reference) else []
     for point in (*realised, *estimated):
         values += [value for value in (point.low, point.high, point.value) if isfinite(value)]
@@ -150,7 +150,7 @@ def metric_trend(name: str, realised: Sequence[Point], estimated: Sequence[Point
                 parts.append(axis.whisker(point))
             parts.append(axis.dot(point.span, point.value, word, tip))
     parts += axis.times(base + 18)
-    return _svg(_WIDTH, height, f"{name} over the stretches of the window, realised and estimated", parts)
+    return _svg(_WIDTH, height, f"{name} over the time blocks of the window, realised and estimated", parts)
 
 
 def attribution(name: str, parts: Sequence[tuple[str, float]]) -> Markup:

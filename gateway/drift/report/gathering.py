@@ -18,8 +18,8 @@ from gateway.drift.report.vectors import compare_embedding, compare_rows, encode
 from gateway.drift.statistics.answers import Answers, Labelled, Outputs, find_outputs, sampled_answers
 from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Floats
-from gateway.drift.statistics.time_blocks import Rows
-from gateway.drift.statistics.verdict import Rule, State
+from gateway.drift.statistics.time_blocks import BlockedRows
+from gateway.drift.statistics.verdict import DriftRule, DriftState
 from gateway.errors import FailedPrecondition, InvalidArgument
 
 Tell = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -32,7 +32,7 @@ _MOST_VERSIONS: Final = 6
 class Question:
     """What a report is asked. Of two `selection.versions` the second is compared with the first; `split` are the shares
     that the route meant them to get. `classes` name classes in order where labels are texts. Units: `every_us` is the
-    length of the stretches of the trend, None for one that suits."""
+    length of the time blocks of the trend, None for one that suits."""
 
     selection: Selection
     seed: int
@@ -54,7 +54,9 @@ def gather(
     selection, census = _found(question, lake, notes)
     buckets = cut(selection.span, question.every_us)
     if len(buckets) > _MOST_BUCKETS:
-        raise InvalidArgument(f"the trend has {len(buckets)} stretches, allowed are {_MOST_BUCKETS}: make them longer")
+        raise InvalidArgument(
+            f"the trend has {len(buckets)} time blocks, allowed are {_MOST_BUCKETS}: make them longer"
+        )
     profile, outputs = reference.profile, find_outputs(lake.columns(selection))
     done = 0
 
@@ -68,7 +70,7 @@ def gather(
         progress=count,
     )  # fmt: skip
     tell("comparing features", 0, 1)
-    features = feature_table(profile, window, Rule(), reference=reference.sample)
+    features = feature_table(profile, window, DriftRule(), reference=reference.sample)
     vectors = _vectors(lake, selection, reference, window, census, rng, tell)
     tell("joining labels", 0, 1)
     performance = _performance(lake, question, selection, outputs, reference, window, census, rng)
@@ -108,7 +110,7 @@ def _vectors(
     before, now, named = encode(reference.profile.features, reference.sample, window.sample)
     if len(named) > 1:
         share = census.total / max(reference.profile.rows, 1)
-        rows = Rows.in_order(before, reference.sample_us), Rows.in_order(now, window.sample_us)
+        rows = BlockedRows.in_order(before, reference.sample_us), BlockedRows.in_order(now, window.sample_us)
         found.append(compare_rows("all features", *rows, named, share=share, rng=rng))
     kinds = lake.columns(selection)
     for embedding in reference.profile.embeddings:
@@ -119,7 +121,7 @@ def _vectors(
             found.append(compare_embedding(embedding, vectors, moments, rows=census.total, rng=rng))
         else:
             note = f"its vectors have {vectors.shape[1]} numbers, those of the reference {len(embedding.centre)}"
-            found.append(VectorReport(embedding.name, vectors.shape[1], State.INSUFFICIENT, None, None, note))
+            found.append(VectorReport(embedding.name, vectors.shape[1], DriftState.INSUFFICIENT, None, None, note))
     return tuple(found)
 
 
@@ -176,7 +178,7 @@ def _report(
         rows_by_version=versions,
         generated_us=question.generated_us,
         seed=question.seed,
-        state=max(states, default=State.INSUFFICIENT),
+        state=max(states, default=DriftState.INSUFFICIENT),
         features=features,
         vectors=vectors,
         performance=performance,

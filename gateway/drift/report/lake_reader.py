@@ -78,7 +78,7 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """The rows of an operator's query as they come."""
 
     columns: tuple[str, ...]
@@ -130,7 +130,7 @@ class Lake:
             os.close(self._held)
             self._held = None
 
-    def query(self, sql: str, *, model: str = "") -> Answer:
+    def query(self, sql: str, *, model: str = "") -> QueryResult:
         """The answer to one SELECT over the views `predictions`, `feedback` (as received) and `labels` (the last label
         of each row), of one model or of all.
 
@@ -143,7 +143,7 @@ class Lake:
         with _told():
             cursor = self._connection.execute(sql)
         columns = tuple(column[0] for column in cursor.description or ())
-        return Answer(columns, _rows(cursor))
+        return QueryResult(columns, _rows(cursor))
 
     def columns(self, selection: Selection) -> dict[str, str]:
         """The columns of the selection's files and their SQL types; empty where there is no file."""

@@ -15,23 +15,23 @@ from gateway.drift.report.span import moment_text
 from gateway.drift.report.vectors import AUC_CRIT, AUC_WARN, MMD_P
 from gateway.drift.statistics.performance import MIN_LABELLED
 from gateway.drift.statistics.rating import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
-from gateway.drift.statistics.reference_profile import Kind
-from gateway.drift.statistics.verdict import Rule, State
+from gateway.drift.statistics.reference_profile import FeatureKind
+from gateway.drift.statistics.verdict import DriftRule, DriftState
 
 _FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
 _ROWS: Final = 400  # features in the table; all of them are in the JSON
 _MAIN_METRICS: Final = ("auc", "accuracy", "f1", "rmse")
 _WORDS: Final = {
-    State.INSUFFICIENT: "undecided",
-    State.OK: "ok",
-    State.WARN: "warning",
-    State.CRIT: "critical",
+    DriftState.INSUFFICIENT: "undecided",
+    DriftState.OK: "ok",
+    DriftState.WARN: "warning",
+    DriftState.CRIT: "critical",
 }
 _TITLES: Final = {
-    State.INSUFFICIENT: "Too few rows to tell",
-    State.OK: "No drift found",
-    State.WARN: "Drift: warning",
-    State.CRIT: "Drift: critical",
+    DriftState.INSUFFICIENT: "Too few rows to tell",
+    DriftState.OK: "No drift found",
+    DriftState.WARN: "Drift: warning",
+    DriftState.CRIT: "Drift: critical",
 }
 _METRICS: Final = {
     "accuracy": "Accuracy", "f1": "F1", "auc": "AUC", "log_loss": "Log loss", "brier": "Brier score", "rmse": "RMSE",
@@ -54,7 +54,7 @@ def render(report: Report) -> str:
         "number": number, "percent": percent, "moment": moment_text, "count": count, "length": length, "delay": delay,
         "metric": lambda name: _METRICS.get(name, name), "statistic": statistic, "said": said, "hint": hint,
     }  # fmt: skip
-    environment.globals |= {"State": State, "words": _WORDS, "rate": rate, "rule": Rule()}
+    environment.globals |= {"State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule()}
     template = environment.from_string(files("gateway.drift.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         report=report,
@@ -75,33 +75,33 @@ def render(report: Report) -> str:
     )  # fmt: skip
 
 
-def headlines(report: Report) -> list[tuple[State, str]]:
+def headlines(report: Report) -> list[tuple[DriftState, str]]:
     """The findings in sentences, the worst first."""
-    found: list[tuple[State, str]] = []
+    found: list[tuple[DriftState, str]] = []
     for outputs, word in ((False, "feature"), (True, "output")):
         group = [feature for feature in report.features if feature.is_output is outputs]
-        for state in (State.CRIT, State.WARN):
+        for state in (DriftState.CRIT, DriftState.WARN):
             names = [feature.name for feature in group if feature.state is state]
             if names:
                 found.append(
                     (state, f"{_counted(len(names), word)} of {len(group)} {_WORDS[state]}: {_listed(names)}.")
                 )
-        thin = sum(feature.state is State.INSUFFICIENT for feature in group)
+        thin = sum(feature.state is DriftState.INSUFFICIENT for feature in group)
         if thin:
-            found.append((State.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
-        names = [feature.name for feature in group if feature.state is State.OK and unconfirmed(feature)]
+            found.append((DriftState.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
+        names = [feature.name for feature in group if feature.state is DriftState.OK and unconfirmed(feature)]
         if names:
-            line = f"Above the threshold in the newest stretches, but not in {Rule().confirmations} in a row: "
-            found.append((State.INSUFFICIENT, line + f"{_listed(names)}."))
-        if group and not thin and not names and all(feature.state is State.OK for feature in group):
-            found.append((State.OK, f"No drift in any of {_counted(len(group), word)}."))
+            line = f"Above the threshold in the newest time blocks, but not in {DriftRule().confirmations} in a row: "
+            found.append((DriftState.INSUFFICIENT, line + f"{_listed(names)}."))
+        if group and not thin and not names and all(feature.state is DriftState.OK for feature in group):
+            found.append((DriftState.OK, f"No drift in any of {_counted(len(group), word)}."))
     for vector in report.vectors:
-        if vector.state >= State.WARN and vector.separation is not None:
+        if vector.state >= DriftState.WARN and vector.separation is not None:
             first = vector.separation.attribution[0][0]
             found.append((vector.state, f"A classifier tells window from reference by {vector.name} with AUC "
                           f"{vector.separation.auc:.2f}, most of all by {first}."))  # fmt: skip
     found += _performance_lines(report.performance)
-    if report.comparison is not None and report.comparison.state >= State.WARN:
+    if report.comparison is not None and report.comparison.state >= DriftState.WARN:
         found.append((report.comparison.state, _differences(report.comparison)))
     return sorted(found, key=lambda item: severity(item[0]))
 
@@ -154,10 +154,10 @@ def said(feature: FeatureReport) -> str:
 
 
 def unconfirmed(feature: FeatureReport) -> int:
-    """How many stretches up to the newest one are above the threshold without being an alarm yet."""
+    """How many blocks up to the newest one are above the threshold without being an alarm yet."""
     amount = 0
     for step in reversed(feature.trend):
-        if step.state < State.WARN or step.confirmed:
+        if step.state < DriftState.WARN or step.confirmed:
             break
         amount += 1
     return amount
@@ -165,10 +165,10 @@ def unconfirmed(feature: FeatureReport) -> int:
 
 def hint(feature: FeatureReport) -> str:
     """Why a large PSI, or a large one lately, is no alarm, where that is so."""
-    if feature.state is State.OK and (lately := unconfirmed(feature)):
-        return f"above the threshold in the newest {_counted(lately, 'stretch')}"
+    if feature.state is DriftState.OK and (lately := unconfirmed(feature)):
+        return f"above the threshold in the newest {_counted(lately, 'time block')}"
     for one in feature.verdict.evidence:
-        if one.statistic == "psi" and one.state is State.OK and one.value >= Rule().psi_warn:
+        if one.statistic == "psi" and one.state is DriftState.OK and one.value >= DriftRule().psi_warn:
             if one.value <= one.threshold:
                 return (
                     f"PSI {number(one.value)} is within what the reference's own windows do ({number(one.threshold)})"
@@ -182,33 +182,33 @@ def _differences(duel: ComparisonReport) -> str:
     words = []
     if duel.split is not None and duel.split.mismatch:
         words.append("their shares of the requests are not what was meant")
-    if duel.buckets is not None and duel.buckets.state >= State.WARN:
+    if duel.buckets is not None and duel.buckets.state >= DriftState.WARN:
         words.append(f"{percent(duel.buckets.mismatch)} of the requests are not in the buckets where they should be")
-    if duel.agreement is not None and duel.agreement.state >= State.WARN:
+    if duel.agreement is not None and duel.agreement.state >= DriftState.WARN:
         words.append(f"they agree on {percent(duel.agreement.ratio)} of the same rows")
-    outputs = [gap.name for gap in duel.outputs if gap.state >= State.WARN]
+    outputs = [gap.name for gap in duel.outputs if gap.state >= DriftState.WARN]
     if outputs:
         words.append(f"outputs differ ({_listed(outputs)})")
-    worse = [_METRICS.get(change.name, change.name) for change in duel.changes if rate(change) >= State.WARN]
+    worse = [_METRICS.get(change.name, change.name) for change in duel.changes if rate(change) >= DriftState.WARN]
     if worse:
         words.append(f"{duel.b} is worse ({_listed(worse)})")
     return f"Version {duel.b} against version {duel.a}: {'; '.join(words)}."
 
 
-def _performance_lines(performance: PerformanceReport | None) -> list[tuple[State, str]]:
+def _performance_lines(performance: PerformanceReport | None) -> list[tuple[DriftState, str]]:
     if performance is None:
         return []
     found = []
-    moved = [(rate(change), change) for change in performance.changes if rate(change) >= State.WARN]
+    moved = [(rate(change), change) for change in performance.changes if rate(change) >= DriftState.WARN]
     if moved:
         words = [f"{_METRICS.get(c.name, c.name)} {number(c.reference)} → {number(c.current)}" for _, c in moved]
         line = f"With the labels of {count(performance.labelled)} rows: {', '.join(words)}."
         found.append((max(state for state, _ in moved), line))
     elif performance.changes and performance.labelled >= MIN_LABELLED:
-        found.append((State.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
+        found.append((DriftState.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
     before = {metric.name: metric for metric in performance.reference}
     fallen = [
-        (State.CRIT if before[one.name].value - one.value >= DROP_CRIT else State.WARN, one)
+        (DriftState.CRIT if before[one.name].value - one.value >= DROP_CRIT else DriftState.WARN, one)
         for one in performance.estimated
         if one.name in before and one.high < before[one.name].low and before[one.name].value - one.value >= DROP_WARN
     ]
@@ -221,7 +221,7 @@ def _performance_lines(performance: PerformanceReport | None) -> list[tuple[Stat
 def _histogram(feature: FeatureReport) -> Markup:
     if feature.note or not sum(feature.shares):
         return Markup("")
-    if feature.kind in (Kind.NUMBER.value, Kind.INTEGER.value):
+    if feature.kind in (FeatureKind.NUMBER.value, FeatureKind.INTEGER.value):
         return figure.histogram(feature.name, feature.labels, feature.reference_shares, feature.shares)
     return figure.categories(feature.name, feature.labels, feature.reference_shares, feature.shares)
 
@@ -230,12 +230,12 @@ def _trend(feature: FeatureReport) -> Markup:
     known = [step for step in feature.trend if isfinite(step.value)]
     if len(known) < 2:
         return Markup("")
-    rule = Rule()
+    rule = DriftRule()
     return figure.psi_trend(feature.name, feature.trend, rule.psi_warn, rule.psi_crit)
 
 
 def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
-    """The main metrics over the stretches, where there are two points or more."""
+    """The main metrics over the time blocks, where there are two points or more."""
     found = []
     before = {metric.name: metric.value for metric in performance.reference}
     for name in _MAIN_METRICS:
@@ -258,7 +258,7 @@ def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
 
 
 def _counted(amount: int, word: str) -> str:
-    return f"{amount} {word}" if amount == 1 else f"{amount} {word}{'es' if word.endswith('ch') else 's'}"
+    return f"{amount} {word}" if amount == 1 else f"{amount} {word}s"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,16 +12,16 @@ from gateway.drift.report.outcome import read_labelled
 from gateway.drift.report.report import ComparisonReport, OutputGap
 from gateway.drift.report.survey import Survey, survey
 from gateway.drift.statistics import distance as statistics
-from gateway.drift.statistics.agreement import Answers, compare
+from gateway.drift.statistics.agreement import KeyedAnswers, compare
 from gateway.drift.statistics.answers import Labelled, Outputs, Task
 from gateway.drift.statistics.distance import Counts, Floats
-from gateway.drift.statistics.performance import Change
+from gateway.drift.statistics.performance import MetricChange
 from gateway.drift.statistics.performance import compare as compare_metrics
 from gateway.drift.statistics.rating import rate
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.statistics.significance import benjamini_hochberg, chi2_test
 from gateway.drift.statistics.split import BUCKETS, NARROW, SplitVerdict, judge_split
-from gateway.drift.statistics.verdict import Rule, State
+from gateway.drift.statistics.verdict import DriftRule, DriftState
 from gateway.drift.statistics.version_comparison import (
     McNemar,
     PairedLoss,
@@ -59,7 +59,7 @@ def compare_versions(
     gaps = _gaps(profile, surveys[0], surveys[1])
     found = [read_labelled(lake, side, outputs, classes=classes) for side in sides]
     first, second = found
-    changes: tuple[Change, ...] = ()
+    changes: tuple[MetricChange, ...] = ()
     if first is not None and second is not None and first.answers.task is second.answers.task:
         changes = compare_metrics(first.outcomes(), second.outcomes(), rng=rng)
     split = _split(lake, selection, versions, shares) if shares else None
@@ -72,9 +72,9 @@ def compare_versions(
     state = max(
         [gap.state for gap in gaps]
         + [rate(change) for change in changes]
-        + [agreement.state if agreement else State.INSUFFICIENT]
-        + [State.CRIT if split and split.mismatch else State.INSUFFICIENT]
-        + [buckets.state if buckets else State.INSUFFICIENT]
+        + [agreement.state if agreement else DriftState.INSUFFICIENT]
+        + [DriftState.CRIT if split and split.mismatch else DriftState.INSUFFICIENT]
+        + [buckets.state if buckets else DriftState.INSUFFICIENT]
     )
     return ComparisonReport(
         versions[0], versions[1], surveys[0].rows, surveys[1].rows, state, gaps, changes, split, agreement, test, loss,
@@ -100,7 +100,7 @@ def _outputs_of(lake: Lake, side: Selection, profile: Profile, rng: np.random.Ge
 
 
 def _gaps(profile: Profile, first: Survey, second: Survey) -> tuple[OutputGap, ...]:
-    rule = Rule()
+    rule = DriftRule()
     found: list[tuple[str, float, float]] = []
     for output in profile.outputs:
         a, b = first.total(output.name), second.total(output.name)
@@ -113,7 +113,11 @@ def _gaps(profile: Profile, first: Survey, second: Survey) -> tuple[OutputGap, .
     for (name, psi, _), p in zip(found, adjusted, strict=True):
         sure = p < rule.alpha
         state = (
-            State.CRIT if sure and psi >= rule.psi_crit else State.WARN if sure and psi >= rule.psi_warn else State.OK
+            DriftState.CRIT
+            if sure and psi >= rule.psi_crit
+            else DriftState.WARN
+            if sure and psi >= rule.psi_warn
+            else DriftState.OK
         )
         gaps.append(OutputGap(name, psi, p, state))
     return tuple(sorted(gaps, key=lambda gap: -gap.psi))
@@ -190,10 +194,10 @@ def _labelled_pairs(
     return mcnemar(right[0], right[1]), None
 
 
-def _answers(joined: Mapping[str, Array], side: str) -> Answers:
+def _answers(joined: Mapping[str, Array], side: str) -> KeyedAnswers:
     classes = joined[f"{side}_class"]
     rows = np.arange(len(classes), dtype=np.uint64)
-    return Answers(
+    return KeyedAnswers(
         rows,
         np.zeros(len(rows), np.int64),
         np.where(np.isfinite(classes), classes, -1).astype(np.int64),

@@ -12,17 +12,17 @@ from gateway.drift.statistics.cbpe import Calibrator, Estimate
 from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.performance import (
     MIN_LABELLED,
-    Change,
     Metric,
+    MetricChange,
     Outcomes,
     compare,
     delay_quantiles,
     measure,
 )
 from gateway.drift.statistics.rating import DROP_CRIT, DROP_WARN, rate
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.verdict import DriftState
 
-_LEAST_STEP: Final = 30  # labels of a stretch that a point is drawn for
+_LEAST_STEP: Final = 30  # labels of a block that a point is drawn for
 _LEAST_ESTIMATE: Final = 50
 
 
@@ -83,20 +83,22 @@ def judge_performance(
 
 
 def _state(
-    labelled: Labelled | None, changes: Sequence[Change], was: Sequence[Metric], estimated: Sequence[Estimate]
-) -> State:
+    labelled: Labelled | None, changes: Sequence[MetricChange], was: Sequence[Metric], estimated: Sequence[Estimate]
+) -> DriftState:
     found = [rate(change) for change in changes]
     before = {metric.name: metric for metric in was}
     for one in estimated:
         known = before.get(one.name)
         if known is not None and one.high < known.low:
             gap = known.value - one.value
-            found.append(State.CRIT if gap >= DROP_CRIT else State.WARN if gap >= DROP_WARN else State.OK)
+            found.append(
+                DriftState.CRIT if gap >= DROP_CRIT else DriftState.WARN if gap >= DROP_WARN else DriftState.OK
+            )
         elif known is not None:
-            found.append(State.OK)
+            found.append(DriftState.OK)
     if labelled is not None and len(labelled) < MIN_LABELLED and not estimated:
-        return State.INSUFFICIENT
-    return max(found, default=State.INSUFFICIENT)
+        return DriftState.INSUFFICIENT
+    return max(found, default=DriftState.INSUFFICIENT)
 
 
 def _estimated_steps(

@@ -14,23 +14,23 @@ from gateway.drift.statistics.agreement import Agreement
 from gateway.drift.statistics.cbpe import Estimate
 from gateway.drift.statistics.domain_classifier import Separation
 from gateway.drift.statistics.mmd import Mmd
-from gateway.drift.statistics.performance import Change, Metric
+from gateway.drift.statistics.performance import Metric, MetricChange
 from gateway.drift.statistics.split import SplitVerdict
-from gateway.drift.statistics.verdict import State, Verdict
+from gateway.drift.statistics.verdict import DriftState, Verdict
 from gateway.drift.statistics.version_comparison import McNemar, PairedLoss, RewardGap, SplitTest
 
 FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One stretch of the window for one feature. `confirmed`: enough stretches in a row said so by then."""
+class TrendStep:
+    """One time block of the window for one feature. `confirmed`: enough blocks in a row said so by then."""
 
     span: Span
     rows: int
     value: float  # debiased PSI
     missing: float
-    state: State
+    state: DriftState
     confirmed: bool
 
 
@@ -46,14 +46,14 @@ class FeatureReport:
     column: str
     kind: str
     is_output: bool
-    state: State
+    state: DriftState
     verdict: Verdict
     statistics: Mapping[str, float]
     reference_rows: float
     labels: tuple[str, ...]
     reference_shares: tuple[float, ...]
     shares: tuple[float, ...]
-    trend: tuple[Step, ...]
+    trend: tuple[TrendStep, ...]
     since_us: int | None = None
     exact: bool = False  # KS and Wasserstein from rows, not from bins
     note: str = ""
@@ -66,7 +66,7 @@ class VectorReport:
 
     name: str
     dimensions: int
-    state: State
+    state: DriftState
     mmd: Mmd | None
     separation: Separation | None
     note: str = ""
@@ -76,7 +76,7 @@ class VectorReport:
 
 @dataclass(frozen=True, slots=True)
 class MetricStep:
-    """Metrics of one stretch: realised where there are labels, estimated where answers carry a confidence."""
+    """Metrics of one time block: realised where there are labels, estimated where answers carry a confidence."""
 
     span: Span
     rows: int
@@ -93,13 +93,13 @@ class PerformanceReport:
     """
 
     task: str
-    state: State
+    state: DriftState
     labelled: int
     rows: int
     delays_s: Mapping[str, float]
     metrics: tuple[Metric, ...]
     reference: tuple[Metric, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[MetricChange, ...]
     by_version: Mapping[str, tuple[Metric, ...]]
     estimated: tuple[Estimate, ...]
     trend: tuple[MetricStep, ...]
@@ -113,7 +113,7 @@ class OutputGap:
     name: str
     psi: float
     p: float
-    state: State
+    state: DriftState
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,9 @@ class ComparisonReport:
     b: str
     rows_a: int
     rows_b: int
-    state: State
+    state: DriftState
     outputs: tuple[OutputGap, ...]
-    changes: tuple[Change, ...]  # of the metrics, B less A, each on its own rows
+    changes: tuple[MetricChange, ...]  # of the metrics, B less A, each on its own rows
     split: SplitTest | None
     agreement: Agreement | None  # on the same rows
     mcnemar: McNemar | None
@@ -162,7 +162,7 @@ class Report:
     rows_by_version: Mapping[str, int]
     generated_us: int
     seed: int
-    state: State
+    state: DriftState
     features: tuple[FeatureReport, ...]
     vectors: tuple[VectorReport, ...]
     performance: PerformanceReport | None
@@ -174,9 +174,9 @@ class Report:
         return json.dumps({"format": FORMAT, **_value(self)}, ensure_ascii=False, allow_nan=False, indent=1)
 
 
-def severity(state: State) -> int:
+def severity(state: DriftState) -> int:
     """The order that states are shown in: what is not known comes before what is well."""
-    return (State.CRIT, State.WARN, State.INSUFFICIENT, State.OK).index(state)
+    return (DriftState.CRIT, DriftState.WARN, DriftState.INSUFFICIENT, DriftState.OK).index(state)
 
 
 def _value(item: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A window of the log counted on the bins of a profile, stretch by stretch, with some of its rows kept as they are.
+"""A window of the log counted on the bins of a profile, block by block, with some of its rows kept as they are.
 
 Memory does not grow with the rows: a slice of at most a million is read, counted and forgotten.
 """
@@ -59,7 +59,7 @@ class Survey:
 
 
 def cut(span: Span, every_us: int | None = None) -> tuple[Span, ...]:
-    """The span in stretches of that length, or of one that suits: days where it has several, else hours or minutes."""
+    """The span in blocks of that length, or of one that suits: days where it has several, else hours or minutes."""
     if every_us is None:
         lengths = (_MINUTE_US, 5 * _MINUTE_US, 60 * _MINUTE_US, DAY_US, 7 * DAY_US, 28 * DAY_US)
         fitting = [length for length in lengths if 3 * length <= span.length_us <= _MOST_BUCKETS * length]
@@ -96,8 +96,8 @@ def survey(
     kept: list[dict[str, Array]] = []
     hidden: set[str] = set()
     share = sample_rows / max(float(census.weights.sum()), 1.0)
-    for bucket, stretch, rows in slices(census, buckets, len(expressions)):
-        part = replace(selection, span=stretch)
+    for bucket, block, rows in slices(census, buckets, len(expressions)):
+        part = replace(selection, span=block)
         found, now_hidden = _logged(lake.fetch(part, expressions), {feature.column for feature in present})
         hidden |= now_hidden
         for feature in present:
@@ -141,7 +141,7 @@ def _count(lake: Lake, part: Selection, feature: FeatureProfile, found: Mapping[
 
 
 def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tuple[int, Span, int]]:
-    """Stretches of time with a bounded number of rows, none across the end of a bucket: bucket, stretch, rows."""
+    """Time blocks with a bounded number of rows, none across the end of a bucket: bucket, block, rows."""
     most = max(min(_SLICE_ROWS, _SLICE_VALUES // max(width, 1)), 1)
     minutes, places = np.unique(census.minutes_us, return_inverse=True)
     rows = np.bincount(places, census.rows, len(minutes)).astype(np.int64)

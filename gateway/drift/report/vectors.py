@@ -13,8 +13,8 @@ from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.domain_classifier import Feature, separate
 from gateway.drift.statistics.mmd import mmd, own_windows
 from gateway.drift.statistics.reference_profile import EmbeddingProfile, FeatureProfile
-from gateway.drift.statistics.time_blocks import LEAST_STRETCHES, Integers, Rows
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.time_blocks import LEAST_BLOCKS, BlockedRows, Integers
+from gateway.drift.statistics.verdict import DriftState
 
 AUC_WARN: Final = 0.60
 AUC_CRIT: Final = 0.70
@@ -28,14 +28,14 @@ _FURTHEST: Final = 8.0  # standard deviations; one wild value must not outweigh 
 
 def compare_rows(
     name: str,
-    reference: Rows,
-    current: Rows,
+    reference: BlockedRows,
+    current: BlockedRows,
     features: Sequence[Feature],
     *,
     share: float = 1.0,
     rng: np.random.Generator,
 ) -> VectorReport:
-    """MMD and the domain classifier on at most 2000 rows of each side, with the stretches of time that they come from.
+    """MMD and the domain classifier on at most 2000 rows of each side, with the time blocks that they come from.
 
     `share` is how many rows the window has, of the reference's: the reference's own windows of that size are compared
     too, where it has eight of them.
@@ -44,19 +44,19 @@ def compare_rows(
     note = ""
     if min(len(reference), len(current)) < LEAST_ROWS:
         note = f"{len(reference)} and {len(current)} rows, {LEAST_ROWS} of each are needed"
-    elif min(reference.count, current.count) < LEAST_STRETCHES:
-        note = f"{reference.count} and {current.count} stretches of time, {LEAST_STRETCHES} of each are needed"
+    elif min(reference.count, current.count) < LEAST_BLOCKS:
+        note = f"{reference.count} and {current.count} time blocks, {LEAST_BLOCKS} of each are needed"
     if note:
-        return VectorReport(name, dimensions, State.INSUFFICIENT, None, None, note)
+        return VectorReport(name, dimensions, DriftState.INSUFFICIENT, None, None, note)
     own = own_windows(reference.values, share, rng=rng)
     before, now = reference.drawn(_MOST_ROWS, rng), current.drawn(_MOST_ROWS, rng)
     discrepancy = mmd(before, now, rng=rng)
     separation = separate(before, now, features, rng=rng)
     limit = None if own is None else own.mean + DEVIATIONS * own.sd
-    state = State.OK
+    state = DriftState.OK
     # All must say so: how large, by what chance, and whether the reference does the same by itself.
     if discrepancy.p <= MMD_P and separation.auc >= AUC_WARN and (limit is None or discrepancy.squared > limit):
-        state = State.CRIT if separation.auc >= AUC_CRIT else State.WARN
+        state = DriftState.CRIT if separation.auc >= AUC_CRIT else DriftState.WARN
     return VectorReport(name, dimensions, state, discrepancy, separation, "", limit, 0 if own is None else own.windows)
 
 
@@ -71,7 +71,7 @@ def compare_embedding(
     projected = (vectors - np.array(profile.centre, np.float64)) @ components.T
     kept = np.array(profile.sample, np.float64)
     features = [Feature(f"component {index + 1}", (index,)) for index in range(len(components))]
-    reference, current = Rows.in_order(kept), Rows.in_order(projected, moments_us)
+    reference, current = BlockedRows.in_order(kept), BlockedRows.in_order(projected, moments_us)
     return compare_rows(profile.name, reference, current, features, share=rows / max(profile.rows, 1), rng=rng)
 
 

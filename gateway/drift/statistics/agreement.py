@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.statistics.significance import Interval, wilson
-from gateway.drift.statistics.verdict import State
+from gateway.drift.statistics.significance import ConfidenceInterval, wilson
+from gateway.drift.statistics.verdict import DriftState
 
 WARN_BELOW: Final = 0.99
 CRIT_BELOW: Final = 0.95
@@ -17,7 +17,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class KeyedAnswers:
     """What a version answered to single rows.
 
     Shapes: [rows] each. `requests` and `places` (which row of the request) name a row; `classes` is -1 and `scores` NaN
@@ -70,22 +70,22 @@ class Agreement:
         return agreed / self.compared if self.compared else float("nan")
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """Wilson's 95 % interval of the ratio."""
         agreed = self.same if self.classes else self.scores - self.apart
         return wilson(agreed, self.compared)
 
     @property
-    def state(self) -> State:
+    def state(self) -> DriftState:
         """WARN or CRIT where even the upper end of the interval is below the threshold."""
         if self.compared < LEAST_PAIRS:
-            return State.INSUFFICIENT
+            return DriftState.INSUFFICIENT
         if self.interval.high < CRIT_BELOW:
-            return State.CRIT
-        return State.WARN if self.interval.high < WARN_BELOW else State.OK
+            return DriftState.CRIT
+        return DriftState.WARN if self.interval.high < WARN_BELOW else DriftState.OK
 
 
-def compare(primary: Answers, shadow: Answers, *, tolerance: float = TOLERANCE) -> Agreement:
+def compare(primary: KeyedAnswers, shadow: KeyedAnswers, *, tolerance: float = TOLERANCE) -> Agreement:
     """The agreement over the rows that both have. Where a row is there more than once, its last answer counts."""
     ours, theirs = _paired(primary, shadow)
     named = (primary.classes[ours] >= 0) & (shadow.classes[theirs] >= 0)
@@ -103,7 +103,7 @@ def compare(primary: Answers, shadow: Answers, *, tolerance: float = TOLERANCE) 
     )
 
 
-def _paired(primary: Answers, shadow: Answers) -> tuple[Integers, Integers]:
+def _paired(primary: KeyedAnswers, shadow: KeyedAnswers) -> tuple[Integers, Integers]:
     """Indices of the rows with the same name on both sides."""
     keys = []
     for answers in (primary, shadow):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gateway.drift.statistics.bins import Bins, build_categories, build_numeric
 from gateway.drift.statistics.calibration import calibrate
 from gateway.drift.statistics.column import Array, Column, as_column
-from gateway.drift.statistics.reference_profile import EmbeddingProfile, FeatureProfile, Kind, Profile, rounded
+from gateway.drift.statistics.reference_profile import EmbeddingProfile, FeatureKind, FeatureProfile, Profile, rounded
 from gateway.errors import InvalidArgument
 
 FEW_DISTINCT: Final = 5  # numbers with no more different values than this are categories
@@ -78,7 +78,7 @@ def build_feature(
     """
     found = as_column(name, values)
     kind = _kind(found, as_category)
-    bins: Bins = build_numeric(found) if kind in (Kind.NUMBER, Kind.INTEGER) else build_categories(found)
+    bins: Bins = build_numeric(found) if kind in (FeatureKind.NUMBER, FeatureKind.INTEGER) else build_categories(found)
     counts = bins.count(found)
     numbers = found.numbers()
     finite = numbers[np.isfinite(numbers)]
@@ -95,7 +95,7 @@ def build_feature(
         sd=float(finite.std()) if len(finite) else nothing,
         min=float(finite.min()) if len(finite) else nothing,
         max=float(finite.max()) if len(finite) else nothing,
-        singletons=_singletons(found) if kind in (Kind.CATEGORY, Kind.TEXT) else 0,
+        singletons=_singletons(found) if kind in (FeatureKind.CATEGORY, FeatureKind.TEXT) else 0,
         calibration=calibrate(bins, found),
     )
 
@@ -133,7 +133,7 @@ def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
     placed = made.project(finite[1::2] if len(finite) > 1 else finite)
     numbers = [*range(min(_WATCHED, len(components))), len(components)]
     features = [build_feature(embedded_name(made.name, n, len(components)), column, placed[:, n]) for n in numbers]
-    return replace(made, features=tuple(replace(one, kind=Kind.EMBEDDING) for one in features))
+    return replace(made, features=tuple(replace(one, kind=FeatureKind.EMBEDDING) for one in features))
 
 
 def embedded_name(name: str, place: int, components: int) -> str:
@@ -168,16 +168,16 @@ def _rows(columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> int
     return rows
 
 
-def _kind(column: Column, as_category: bool) -> Kind:
+def _kind(column: Column, as_category: bool) -> FeatureKind:
     if column.texts is not None:
-        return Kind.TEXT
+        return FeatureKind.TEXT
     if as_category:
-        return Kind.CATEGORY
+        return FeatureKind.CATEGORY
     numbers = column.numbers()
     finite = numbers[np.isfinite(numbers)]
     if len(finite) and len(np.unique(finite)) <= FEW_DISTINCT:
-        return Kind.CATEGORY
-    return Kind.INTEGER if column.values.dtype.kind in "iu" else Kind.NUMBER
+        return FeatureKind.CATEGORY
+    return FeatureKind.INTEGER if column.values.dtype.kind in "iu" else FeatureKind.NUMBER
 
 
 def _singletons(column: Column) -> int:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.mmd import median_width, squared_distances
 from gateway.drift.statistics.performance import auc
-from gateway.drift.statistics.time_blocks import Integers, Rows
+from gateway.drift.statistics.time_blocks import BlockedRows, Integers
 
 _FOLDS = 5
 _FOURIER = 128
@@ -41,12 +41,17 @@ class Separation:
 
 
 def separate(
-    reference: Rows, current: Rows, features: Sequence[Feature], *, rng: np.random.Generator, penalty: float = 1.0
+    reference: BlockedRows,
+    current: BlockedRows,
+    features: Sequence[Feature],
+    *,
+    rng: np.random.Generator,
+    penalty: float = 1.0,
 ) -> Separation:
-    """Logistic regression on standardised columns and random Fourier features, judged on stretches that it did not see:
+    """Logistic regression on standardised columns and random Fourier features, judged on blocks that it did not see:
     a row whose neighbours it has learnt is told by them.
 
-    Shapes: the same columns in both, at least ten rows and five stretches each.
+    Shapes: the same columns in both, at least ten rows and five blocks each.
     Raises: ValueError.
     Source: Rahimi and Recht, Random Features for Large-Scale Kernel Machines, NIPS 2007.
     """
@@ -69,25 +74,25 @@ def separate(
     lost = {
         feature.name: max(value - auc(shuffled[:, index], is_current), 0.0) for index, feature in enumerate(features)
     }
-    low, high = auc_interval(scores, is_current, np.concatenate([reference.stretches, current.stretches]))
+    low, high = auc_interval(scores, is_current, np.concatenate([reference.blocks, current.blocks]))
     ordered = tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))
     return Separation(value, low, high, ordered, len(reference), len(current))
 
 
-def auc_interval(scores: Floats, positive: npt.NDArray[np.bool_], stretches: Integers) -> tuple[float, float]:
-    """A 95 % interval of the AUC of scores whose errors are alike within a stretch.
+def auc_interval(scores: Floats, positive: npt.NDArray[np.bool_], blocks: Integers) -> tuple[float, float]:
+    """A 95 % interval of the AUC of scores whose errors are alike within a block.
 
-    Shapes: [rows] each; `stretches` from 0 on, counted for each side by itself.
+    Shapes: [rows] each; `blocks` from 0 on, counted for each side by itself.
     Source: Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 53 (1997).
     """
     value, variance = auc(scores, positive), 0.0
     for side in (positive, ~positive):
         own, others = scores[side], np.sort(scores[~side])
         below = (np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")) / (2.0 * len(others))
-        # How much a row's share of the others below it is off the mean, summed by stretch.
+        # How much a row's share of the others below it is off the mean, summed by block.
         off = below - below.mean()
-        sums = np.bincount(stretches[side], off)
-        groups = int((np.bincount(stretches[side]) > 0).sum())
+        sums = np.bincount(blocks[side], off)
+        groups = int((np.bincount(blocks[side]) > 0).sum())
         variance += float((sums**2).sum()) * groups / (max(groups - 1, 1) * len(own) ** 2)
     error = 1.96 * sqrt(variance)
     return max(value - error, 0.0), min(value + error, 1.0)
@@ -177,18 +182,18 @@ def _loss(design: Floats, target: Floats, share: Floats, ridge: Floats, weights:
     return float((share * (np.logaddexp(0.0, margin) - target * margin)).sum() + (ridge * weights**2).sum() / 2)
 
 
-def _folds(rows: Rows, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Which fold each row is held out in: stretches are dealt out evenly."""
-    of_stretch = np.empty(rows.count, np.int64)
-    of_stretch[rng.permutation(rows.count)] = np.arange(rows.count) % _FOLDS
-    return of_stretch[rows.stretches]
+def _folds(rows: BlockedRows, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Which fold each row is held out in: blocks are dealt out evenly."""
+    of_block = np.empty(rows.count, np.int64)
+    of_block[rng.permutation(rows.count)] = np.arange(rows.count) % _FOLDS
+    return of_block[rows.blocks]
 
 
-def _check(rows: Rows, name: str) -> None:
+def _check(rows: BlockedRows, name: str) -> None:
     if rows.values.ndim != 2 or len(rows) < 2 * _FOLDS:
         shape = rows.values.shape
         raise ValueError(f"{name} has shape {shape}, expected [rows, columns] with at least {2 * _FOLDS} rows")
     if rows.count < _FOLDS:
-        raise ValueError(f"{name} has {rows.count} stretches of time, expected {_FOLDS} or more")
+        raise ValueError(f"{name} has {rows.count} time blocks, expected {_FOLDS} or more")
     if not np.isfinite(rows.values).all():
         raise ValueError(f"{name} has values that are not finite, expected them to be left out or filled in before")

@@ -10,7 +10,7 @@ def rising(values: Floats, weights: Floats) -> Floats:
 
     Shapes: [n] each; weights above 0.
     Source: pooling of adjacent violators (Ayer and others, 1955). Any order of pooling ends at the same curve, so here
-            every falling stretch is pooled at once.
+            every falling run is pooled at once.
     """
     means, sizes = np.asarray(values, np.float64), np.asarray(weights, np.float64)
     lengths = np.ones(len(means), np.int64)

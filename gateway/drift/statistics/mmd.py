@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from gateway.drift.statistics.distance import Floats
-from gateway.drift.statistics.time_blocks import Rows
+from gateway.drift.statistics.time_blocks import BlockedRows
 
 _FEWEST_WINDOWS: Final = 8  # that a deviation can be taken from
 _MOST_WINDOWS: Final = 12
@@ -19,7 +19,7 @@ class Mmd:
     """The outcome of a test.
 
     `squared` is the unbiased estimate of MMD² (around 0, also below, where nothing differs); `p` comes from
-    `permutations` exchanges of stretches of rows, so it is never below 1 / (permutations + 1); `sigma` is the kernel's
+    `permutations` exchanges of blocks of rows, so it is never below 1 / (permutations + 1); `sigma` is the kernel's
     width.
     """
 
@@ -29,8 +29,8 @@ class Mmd:
     reference_rows: int
     current_rows: int
     permutations: int
-    reference_stretches: int
-    current_stretches: int
+    reference_blocks: int
+    current_blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,16 @@ class OwnWindows:
 
 
 def mmd(
-    reference: Rows, current: Rows, *, rng: np.random.Generator, permutations: int = 999, max_rows: int = 1000
+    reference: BlockedRows,
+    current: BlockedRows,
+    *,
+    rng: np.random.Generator,
+    permutations: int = 999,
+    max_rows: int = 1000,
 ) -> Mmd:
     """The test with an RBF kernel of median width on at most `max_rows` rows of each sample, drawn by `rng`.
 
-    Stretches are exchanged and not rows, so that the rows of one may depend on each other.
+    Blocks are exchanged and not rows, so that the rows of one may depend on each other.
     Shapes: at least two rows each.
     Raises: ValueError.
     Source: Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012).
@@ -60,7 +65,7 @@ def mmd(
         widths = left.values.shape[1], right.values.shape[1]
         raise ValueError(f"reference has {widths[0]} dimensions and current {widths[1]}, expected the same")
     kernel, sigma = _kernel(np.concatenate([left.values, right.values]))
-    starts = np.flatnonzero(np.diff(np.concatenate([left.stretches, left.count + right.stretches]), prepend=-1))
+    starts = np.flatnonzero(np.diff(np.concatenate([left.blocks, left.count + right.blocks]), prepend=-1))
     sums = np.add.reduceat(np.add.reduceat(kernel, starts, axis=0), starts, axis=1)
     sizes = np.diff(starts, append=len(kernel)).astype(np.float64)
     labels = np.zeros((len(sizes), permutations + 1))
@@ -119,18 +124,18 @@ def _kernel(pooled: Floats) -> tuple[Floats, float]:
     return (np.exp(-distances / (2 * sigma**2)) if sigma else np.ones_like(distances)), sigma
 
 
-def _checked(rows: Rows, name: str) -> Rows:
+def _checked(rows: BlockedRows, name: str) -> BlockedRows:
     if rows.values.ndim != 2 or len(rows) < 2:
         raise ValueError(f"{name} has shape {rows.values.shape}, expected [rows, dimensions] with at least two rows")
     if not np.isfinite(rows.values).all():
         raise ValueError(f"{name} has values that are not finite, expected them to be left out or filled in before")
-    return Rows(rows.values.astype(np.float64), rows.stretches)
+    return BlockedRows(rows.values.astype(np.float64), rows.blocks)
 
 
 def _discrepancies(sums: Floats, sizes: Floats, labels: Floats) -> Floats:
-    """Unbiased MMD² for each column of `labels`, which has 1 where a stretch belongs to the first sample.
+    """Unbiased MMD² for each column of `labels`, which has 1 where a block belongs to the first sample.
 
-    Shapes: `sums` of the kernel over pairs of stretches, `sizes` the rows of each.
+    Shapes: `sums` of the kernel over pairs of blocks, `sizes` the rows of each.
     """
     first = sizes @ labels
     second = sizes.sum() - first

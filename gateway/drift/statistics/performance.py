@@ -39,7 +39,7 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MetricChange:
     """A metric of two sets of rows: their difference (`current` less `reference`) with its 95 % interval.
 
     `worse` says that the interval lies on the bad side of zero and both sets have 200 labels or more.
@@ -193,7 +193,7 @@ def measure(outcomes: Outcomes, *, rng: np.random.Generator) -> tuple[Metric, ..
     return tuple(found)
 
 
-def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator) -> tuple[Change, ...]:
+def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator) -> tuple[MetricChange, ...]:
     """How the metrics that both sets define differ, by independent bootstraps of the two."""
     before, now = reference.metrics(reference.counts), current.metrics(current.counts)
     drawn_before, drawn_now = reference.metrics(_draws(reference, rng)), current.metrics(_draws(current, rng))
@@ -205,11 +205,11 @@ def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator)
         low, high = _interval(drawn_now[name] - drawn_before[name])
         better = HIGHER_IS_BETTER.get(name)
         worse = better is not None and (high < 0 if better else low > 0)
-        found.append(Change(name, float(before[name]), float(now[name]), low, high, worse and enough, enough))
+        found.append(MetricChange(name, float(before[name]), float(now[name]), low, high, worse and enough, enough))
     return tuple(found)
 
 
-def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> Change:
+def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> MetricChange:
     """How a metric differs from that of independent rows, of which only its interval is known.
 
     `margin` widens the interval: 1 leaves it at 95 %. NaN where one of the two is not defined.
@@ -222,7 +222,7 @@ def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> Change
     better = HIGHER_IS_BETTER.get(current.name)
     worse = better is not None and (high < 0 if better else low > 0)
     enough = min(reference.rows, current.rows) >= MIN_LABELLED
-    return Change(current.name, reference.value, current.value, low, high, worse and enough, enough)
+    return MetricChange(current.name, reference.value, current.value, low, high, worse and enough, enough)
 
 
 def auc(scores: Floats, positive: Flags) -> float:

@@ -20,7 +20,7 @@ from gateway.errors import InvalidArgument
 FORMAT: Final = 1
 
 
-class Kind(StrEnum):
+class FeatureKind(StrEnum):
     """What the values of a feature are."""
 
     NUMBER = "num"
@@ -53,7 +53,7 @@ class FeatureProfile:
 
     name: str
     column: str
-    kind: Kind
+    kind: FeatureKind
     bins: Bins
     counts: tuple[int, ...]
     n: int
@@ -242,7 +242,7 @@ def _feature(item: Mapping[str, Any]) -> FeatureProfile:
     return FeatureProfile(
         name=str(item["name"]),
         column=str(item["column"]),
-        kind=Kind(item["kind"]),
+        kind=FeatureKind(item["kind"]),
         bins=bins,
         counts=counts,
         n=int(item["n"]),

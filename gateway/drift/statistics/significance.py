@@ -27,7 +27,7 @@ class ChiSquare(NamedTuple):
     p: float
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A confidence interval."""
 
     low: float
@@ -125,23 +125,25 @@ def ks_p(distance: float, n: int, m: int) -> float:
     return min(max(2.0 * total, 0.0), 1.0)
 
 
-def wilson(hits: float, rows: float, z: float = 1.959964) -> Interval:
+def wilson(hits: float, rows: float, z: float = 1.959964) -> ConfidenceInterval:
     """Wilson's interval of a share; everything where there are no rows."""
     if rows <= 0:
-        return Interval(0.0, 1.0)
+        return ConfidenceInterval(0.0, 1.0)
     low, high = _wilson(np.array([hits], np.float64), rows, z)
-    return Interval(float(low[0]), float(high[0]))
+    return ConfidenceInterval(float(low[0]), float(high[0]))
 
 
-def newcombe(reference_hits: float, reference_rows: float, hits: float, rows: float, z: float = 1.959964) -> Interval:
+def newcombe(
+    reference_hits: float, reference_rows: float, hits: float, rows: float, z: float = 1.959964
+) -> ConfidenceInterval:
     """Newcombe's interval of the difference of two shares, current less reference.
 
     Source: Newcombe, "Interval estimation for the difference between independent proportions" (1998), method 10.
     """
     if reference_rows <= 0 or rows <= 0:
-        return Interval(-1.0, 1.0)
+        return ConfidenceInterval(-1.0, 1.0)
     low, high = _newcombe(np.array([reference_hits]), reference_rows, np.array([hits]), rows, z)
-    return Interval(float(low[0]), float(high[0]))
+    return ConfidenceInterval(float(low[0]), float(high[0]))
 
 
 def least_difference(

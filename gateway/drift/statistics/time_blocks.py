@@ -1,6 +1,6 @@
-"""Stretches of time whose rows stay together: rows that follow each other are alike, and so are those of one request.
+"""Time blocks whose rows stay together: rows that follow each other are alike, and so are those of one request.
 
-A test that exchanges single rows takes each for a witness of its own. Twenty stretches of each side are few enough to
+A test that exchanges single rows takes each for a witness of its own. Twenty blocks of each side are few enough to
 be nearly independent where rows depend on their neighbours, and enough to say "one chance in a hundred".
 """
 
@@ -13,50 +13,50 @@ import numpy.typing as npt
 from gateway.drift.statistics.distance import Floats
 
 Integers = npt.NDArray[np.int64]
-STRETCHES: Final = 20
-LEAST_STRETCHES: Final = 8
+BLOCKS: Final = 20
+LEAST_BLOCKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """Whole rows in the order of time. Shapes: `values` [rows, columns], finite; `stretches` [rows], rising from 0 by
-    at most 1: rows of one stretch depend on each other, those of two do not."""
+class BlockedRows:
+    """Whole rows in the order of time. Shapes: `values` [rows, columns], finite; `blocks` [rows], rising from 0 by
+    at most 1: rows of one block depend on each other, those of two do not."""
 
     values: Floats
-    stretches: Integers
+    blocks: Integers
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
     def count(self) -> int:
-        """How many stretches there are."""
-        return int(self.stretches[-1]) + 1 if len(self.stretches) else 0
+        """How many blocks there are."""
+        return int(self.blocks[-1]) + 1 if len(self.blocks) else 0
 
     @classmethod
-    def independent(cls, values: Floats) -> "Rows":
-        """Rows that do not depend on each other: each is a stretch of its own."""
+    def independent(cls, values: Floats) -> "BlockedRows":
+        """Rows that do not depend on each other: each is a block of its own."""
         return cls(values, np.arange(len(values)))
 
     @classmethod
-    def in_order(cls, values: Floats, moments: npt.NDArray[np.int64] | None = None) -> "Rows":
-        """Rows in twenty stretches of about equal numbers of rows, and fewer where many rows are of one moment.
+    def in_order(cls, values: Floats, moments: npt.NDArray[np.int64] | None = None) -> "BlockedRows":
+        """Rows in twenty blocks of about equal numbers of rows, and fewer where many rows are of one moment.
 
         Shapes: `moments` [rows] in rising order; None where only the order is known.
         """
-        return cls(values, cut_stretches(np.arange(len(values)) if moments is None else moments))
+        return cls(values, cut_blocks(np.arange(len(values)) if moments is None else moments))
 
-    def drawn(self, most: int, rng: np.random.Generator) -> "Rows":
+    def drawn(self, most: int, rng: np.random.Generator) -> "BlockedRows":
         """At most so many of the rows, in their order: one of each of as many slices of equal length."""
         if len(self) <= most:
             return self
         chosen = ((np.arange(most) + rng.random(most)) * (len(self) / most)).astype(np.int64)
-        _, renumbered = np.unique(self.stretches[chosen], return_inverse=True)
-        return Rows(self.values[chosen], np.asarray(renumbered, np.int64))
+        _, renumbered = np.unique(self.blocks[chosen], return_inverse=True)
+        return BlockedRows(self.values[chosen], np.asarray(renumbered, np.int64))
 
 
-def cut_stretches(moments: npt.NDArray[np.int64], most: int = STRETCHES) -> Integers:
-    """The stretch of each row: `most` of about equal numbers of rows, none of which ends within a moment.
+def cut_blocks(moments: npt.NDArray[np.int64], most: int = BLOCKS) -> Integers:
+    """The block of each row: `most` of about equal numbers of rows, none of which ends within a moment.
 
     Shapes: `moments` [rows] in rising order.
     """

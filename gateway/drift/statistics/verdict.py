@@ -29,7 +29,7 @@ from gateway.drift.statistics.significance import (
 _WHOLE: Final = ("psi", "l_infinity")  # statistics of the whole distribution, which say that it changed and not how
 
 
-class State(IntEnum):
+class DriftState(IntEnum):
     """How a feature is, the worse the higher; too few rows to tell is never OK."""
 
     INSUFFICIENT = -1
@@ -39,7 +39,7 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class DriftRule:
     """The parameters, the same for every model and data set.
 
     `psi_*` are on debiased PSI; `category_*` on the largest difference of a single category's share; `share_*` on the
@@ -75,7 +75,7 @@ class Evidence:
     threshold: float
     direction: str
     p: float
-    state: State
+    state: DriftState
     error: float = 0.0
 
 
@@ -87,7 +87,7 @@ class Verdict:
     """
 
     feature: str
-    state: State
+    state: DriftState
     statistic: str
     direction: str
     value: float
@@ -99,7 +99,7 @@ class Verdict:
 
 
 def judge(
-    features: Sequence[FeatureProfile], windows: Mapping[str, Counts], rule: Rule, *, rows: float | None = None
+    features: Sequence[FeatureProfile], windows: Mapping[str, Counts], rule: DriftRule, *, rows: float | None = None
 ) -> tuple[Verdict, ...]:
     """What one window says of each feature, without confirmation by others.
 
@@ -114,34 +114,34 @@ def judge(
     )
 
 
-def confirm(windows: Sequence[Verdict], rule: Rule) -> Verdict:
+def confirm(windows: Sequence[Verdict], rule: DriftRule) -> Verdict:
     """The verdict of the newest window, its alarm held back until as many windows in a row as the rule asks for agree.
 
     Order: oldest first, at least one, all of one feature. Windows that could not be judged are passed over; an alarm
     that too few windows have been judged for is INSUFFICIENT.
     """
     newest = windows[-1]
-    if newest.state <= State.OK:
+    if newest.state <= DriftState.OK:
         return newest
-    judged = [window for window in windows if window.state is not State.INSUFFICIENT]
+    judged = [window for window in windows if window.state is not DriftState.INSUFFICIENT]
     streak = 0
     for window in reversed(judged):
-        if window.state < State.WARN:
+        if window.state < DriftState.WARN:
             break
         streak += 1
     if streak >= rule.confirmations:
         least = min(window.state for window in judged[-rule.confirmations :])
         return replace(newest, state=least, streak=streak)
-    state = State.OK if len(judged) >= rule.confirmations else State.INSUFFICIENT
+    state = DriftState.OK if len(judged) >= rule.confirmations else DriftState.INSUFFICIENT
     return replace(newest, state=state, streak=streak)
 
 
-def least_rows(feature: FeatureProfile, rule: Rule) -> int:
+def least_rows(feature: FeatureProfile, rule: DriftRule) -> int:
     """The rows that a window needs to be judged: so many for each bin that the reference fills."""
     return rule.rows_per_bin * max(int((feature.folded > 0).sum()), 2)
 
 
-def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[float, list[Evidence]]:
+def _look(feature: FeatureProfile, counts: Counts | None, rule: DriftRule) -> tuple[float, list[Evidence]]:
     """The rows of the window and each statistic with its raw p-value; no state has been decided."""
     n = float(counts.sum()) if counts is not None else 0.0
     if counts is None or n < least_rows(feature, rule) or feature.n <= 0:
@@ -151,7 +151,7 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
     noise = rule.deviations * float(statistics.psi_null_sd(reference, current))
     limit = max(rule.psi_warn, noise, _own(feature, "psi", n, rule))
     p = chi2_test(reference, current).p
-    found = [Evidence("psi", distance, limit, _direction(feature, counts), p, State.OK)]
+    found = [Evidence("psi", distance, limit, _direction(feature, counts), p, DriftState.OK)]
     if isinstance(feature.bins, CategoryBins):
         found.append(_largest_gap(feature, reference, current, n, found[0], rule))
     now = feature.bins.special(counts)
@@ -160,12 +160,12 @@ def _look(feature: FeatureProfile, counts: Counts | None, rule: Rule) -> tuple[f
         least = float(least_difference(expected, feature.n, now[name], n, _z(rule)))
         limit, error = _share_limit(feature, name, n, abs(gap), least, rule)
         p = share_test(expected, feature.n, now[name], n)
-        found.append(Evidence(name, gap, limit, "more" if gap > 0 else "less", p, State.OK, error))
+        found.append(Evidence(name, gap, limit, "more" if gap > 0 else "less", p, DriftState.OK, error))
     return n, [*found, _vanished(feature, counts, n, rule)]
 
 
 def _largest_gap(
-    feature: FeatureProfile, reference: Counts, current: Counts, n: float, distance: Evidence, rule: Rule
+    feature: FeatureProfile, reference: Counts, current: Counts, n: float, distance: Evidence, rule: DriftRule
 ) -> Evidence:
     """How much a single category has gained or lost: PSI is small where large categories trade rows.
 
@@ -180,7 +180,7 @@ def _largest_gap(
     return replace(distance, statistic="l_infinity", value=size, threshold=limit, error=error)
 
 
-def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: Rule) -> Evidence:
+def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: DriftRule) -> Evidence:
     """The share of the reference whose categories or single values have not come at all.
 
     That they do not come is what `p` is about; the error is that of their share in the reference.
@@ -194,46 +194,46 @@ def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: Rule) -> 
     limit, error = _share_limit(feature, "vanished", n, float(shares[gone].sum()), least, rule)
     direction = ", ".join(feature.bins.labels[place] for place in largest[:3])
     p = float(chances[gone].min(initial=1.0))
-    return Evidence("vanished", float(shares[gone].sum()), limit, direction, p, State.OK, error)
+    return Evidence("vanished", float(shares[gone].sum()), limit, direction, p, DriftState.OK, error)
 
 
 def _share_limit(
-    feature: FeatureProfile, name: str, n: float, size: float, least: float, rule: Rule, warn: float | None = None
+    feature: FeatureProfile, name: str, n: float, size: float, least: float, rule: DriftRule, warn: float | None = None
 ) -> tuple[float, float]:
     """What a difference of shares has to exceed, and how much of it may be the samples' error."""
     error = max(size - least, 0.0)
     return max((rule.share_warn if warn is None else warn) + error, _own(feature, name, n, rule)), error
 
 
-def _own(feature: FeatureProfile, name: str, n: float, rule: Rule) -> float:
+def _own(feature: FeatureProfile, name: str, n: float, rule: DriftRule) -> float:
     """How large a statistic is between windows of the reference itself; 0 where nothing is known of that."""
     own = feature.calibrated(name, n)
     return 0.0 if own is None else own.mean + rule.deviations * own.sd
 
 
-def _z(rule: Rule, tests: int = 1) -> float:
+def _z(rule: DriftRule, tests: int = 1) -> float:
     """The standard deviations to each side of an interval of confidence 1 - alpha, or of several that hold at once."""
     return normal_quantile(1.0 - rule.alpha / (2.0 * max(tests, 1)))
 
 
-def _decided(one: Evidence, adjusted_p: float, rule: Rule) -> Evidence:
+def _decided(one: Evidence, adjusted_p: float, rule: DriftRule) -> Evidence:
     size = one.value if one.statistic == "psi" else abs(one.value)
     crit = {"psi": rule.psi_crit, "l_infinity": rule.category_crit}.get(one.statistic, rule.share_crit)
-    state = State.OK
+    state = DriftState.OK
     if adjusted_p < rule.alpha and size > one.threshold:
-        state = State.CRIT if size - one.error >= crit else State.WARN
+        state = DriftState.CRIT if size - one.error >= crit else DriftState.WARN
     return replace(one, p=adjusted_p, state=state)
 
 
 def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...]) -> Verdict:
     if not evidence:
-        return Verdict(feature.name, State.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0)
+        return Verdict(feature.name, DriftState.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0)
     # Of equal alarms one that names what it is, and then the one that is furthest above its threshold.
     worst = max(
         evidence,
         key=lambda one: (
             one.state,
-            one.state > State.OK and one.statistic not in _WHOLE,
+            one.state > DriftState.OK and one.statistic not in _WHOLE,
             abs(one.value) / one.threshold,
         ),
     )
