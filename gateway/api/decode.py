@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gateway.api.contents import check_bool, from_typed, split_bytes
 from gateway.api.naming import check_model_name, check_request_id, check_version, shown
 from gateway.api.parameters import check_tensor, class_count
-from gateway.api.signature import Fit, InputPlan, Reply, Signature, unexpected_input
+from gateway.api.signature import FittedShape, InputPlan, Reply, Signature, unexpected_input
 from gateway.api.wire import Raw
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
@@ -82,7 +82,7 @@ def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Dec
     return inputs, shapes, rows, signature.raw_reply if sent_raw else signature.typed_reply
 
 
-def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> Fit:
+def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> FittedShape:
     """The tensor's shape, its datatype and parameters checked as well."""
     if len(tensor.parameters):
         check_tensor(tensor.name, tensor.parameters, "input")
@@ -96,7 +96,7 @@ def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> Fit:
 
 
 def _data(
-    tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan, fit: Fit, data: bytes | memoryview | None
+    tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan, fit: FittedShape, data: bytes | memoryview | None
 ) -> Buffer:
     """The tensor's data, out of its raw entry if there is one, else out of its contents."""
     name = plan.spec.name
@@ -113,7 +113,7 @@ def _data(
             f"input byte size mismatch for input {name!r} for model {plan.model!r}. "
             f"Expected {fit.size_bytes}, got {len(data)}"
         )
-    if not plan.plain:
+    if not plan.takes_any_bytes:
         check_bool(name, bytes(data))
     return data
 
@@ -147,7 +147,7 @@ def _reply(
     return signature.reply(tuple(wanted), tuple(classes), typed=typed)
 
 
-def _rows(fit: Fit, rows: int, plan: InputPlan) -> InvalidArgument:
+def _rows(fit: FittedShape, rows: int, plan: InputPlan) -> InvalidArgument:
     return InvalidArgument(
         f"input {plan.spec.name!r} batch size does not match other inputs for {plan.model!r}: "
         f"{fit.rows} rows, {rows} in the inputs before it"

@@ -10,7 +10,7 @@ Parameter = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class DescribedRequest:
     """Attributes of a request that need not exist. What is not given is absent."""
 
     metadata_values: Mapping[str, str] = field(default_factory=dict)  # names in lower case
@@ -31,7 +31,7 @@ class Given:
     def input_value(self, name: str) -> str | None:
         return self.inputs.get(name)
 
-    def with_key(self, document: RouteDocument, key: str) -> "Given | None":
+    def with_key(self, document: RouteDocument, key: str) -> "DescribedRequest | None":
         """The same with the key where the route looks first; None if the route reads no key."""
         if document.key is None:
             return None

@@ -16,7 +16,7 @@ from gateway.api.encode import encode
 from gateway.api.feedback_token import Stamp, Tokens
 from gateway.api.parameters import NONE, Value, read_request, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
-from gateway.api.stale_calls import Overdue
+from gateway.api.stale_calls import StaleCalls
 from gateway.api.template import Query, Templates, decode_query
 from gateway.api.wire import Raw, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
@@ -99,15 +99,15 @@ class Exchanges:
         self._signatures = Signatures()
         self._templates = Templates()
         self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
-        self._overdue = Overdue(asyncio.get_running_loop(), self._expire)
+        self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
         self._room = engine.room
-        self._done: Callable[[Call], None] = self._settle if self._room is None else self._settle_with_room
+        self._done: Callable[[Call], None] = self._complete if self._room is None else self._complete_with_back_pressure
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """The caller of a unary request is given the outcome exactly once, now or later."""
-        found = self._templates.find(message)
-        if found is not None:
-            self._begin(*found, caller)
+        learned = self._templates.find(message)
+        if learned is not None:
+            self._begin(*learned, caller)
             return
         try:
             request, raw = parse(message)
@@ -163,7 +163,7 @@ class Exchanges:
             return False
         del exchange.query, exchange.raw
         if own_deadline:
-            self._overdue.watch(exchange)
+            self._stale_calls.watch(exchange)
         caller.on_cancel(partial(self._abandon, exchange))
         self._engine.submit(exchange)
         return True
@@ -188,20 +188,20 @@ class Exchanges:
         exchange.deadline_ns = own_ns
         return True
 
-    def _settle_with_room(self, call: Call) -> None:
-        """As `_settle`, but an answer waits for room in the log."""
+    def _complete_with_back_pressure(self, call: Call) -> None:
+        """As `_complete`, but an answer waits for room in the log."""
         if self._room is not None and call.error is None and self._room.full:
             self._room.hold(partial(self._resume, call))
         else:
-            self._settle(call)
+            self._complete(call)
 
     def _resume(self, call: Call, granted: bool) -> None:
         if not granted and self._room is not None and self._room.refuses:
             call.error = ResourceExhausted("the prediction log has no room for the record of this request")
             call.outputs = ()
-        self._settle(call)
+        self._complete(call)
 
-    def _settle(self, call: Call) -> None:
+    def _complete(self, call: Call) -> None:
         exchange = cast(Exchange, call)
         caller = exchange.caller
         error = exchange.error
@@ -226,7 +226,7 @@ class Exchanges:
         else:
             caller.fail(error)
             code = error.code
-        self._overdue.forget(exchange)
+        self._stale_calls.forget(exchange)
         self._engine.finish(exchange, code)
 
     def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from time import time
 
-from gateway.api.described_request import Given, Parameter
+from gateway.api.described_request import DescribedRequest, Parameter
 from gateway.api.naming import check_request_id
 from gateway.api.route_messages import flow_messages, named, read_document, row_message
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, UnknownRoute
@@ -177,7 +177,7 @@ def _draw(request: pb.ExplainRequest) -> float:
     return (request.bucket + 0.5) / BUCKETS
 
 
-def _given(request: pb.ExplainRequest) -> Given:
+def _given(request: pb.ExplainRequest) -> DescribedRequest:
     parameters: dict[str, Parameter] = {}
     for name, parameter in request.parameters.items():
         which = parameter.WhichOneof("value")
@@ -186,7 +186,7 @@ def _given(request: pb.ExplainRequest) -> Given:
         parameters[name] = getattr(parameter, which)
     if request.method not in ("", *METHODS):
         raise InvalidArgument(f"method is {request.method[:64]!r}, allowed: {', '.join(METHODS)}")
-    return Given(
+    return DescribedRequest(
         {name.lower(): value for name, value in request.metadata.items()},
         parameters,
         dict(request.inputs),

@@ -19,7 +19,7 @@ MAX_WATCHERS = 1024
 _Response = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Answers from what is true now; watchers are told of changes.
 
     Order: changes of versions are heard of from the catalog; who changes what `ready` answers by other means calls

@@ -89,7 +89,7 @@ class Stream:
         remaining_s = context.time_remaining()
         self.deadline_ns = 0 if remaining_s is None else monotonic_ns() + int(remaining_s * 1e9)
         self.describe = describe
-        self._room = asyncio.Semaphore(limit)
+        self._slots = asyncio.Semaphore(limit)
         self._answers: deque[bytes | GatewayError] = deque()
         self._arrived = asyncio.Event()
         self._open: set[StreamCaller] = set()
@@ -99,7 +99,7 @@ class Stream:
         """Every request of the stream was opened."""
         try:
             async for request in requests:
-                await self._room.acquire()
+                await self._slots.acquire()
                 caller = StreamCaller(self, request)
                 self._open.add(caller)
                 self._exchanges.open(request, caller)
@@ -118,7 +118,7 @@ class Stream:
             self._arrived.clear()
             await self._arrived.wait()
         answer = self._answers.popleft()
-        self._room.release()
+        self._slots.release()
         if isinstance(answer, GatewayError):
             raise answer
         return answer
@@ -127,7 +127,7 @@ class Stream:
         """The first value of a metadata field of the stream."""
         return self._metadata.get(name)
 
-    def settle(self, caller: "StreamCaller", answer: bytes) -> None:
+    def answer(self, caller: "StreamCaller", answer: bytes) -> None:
         """The answer to one request goes out next."""
         self._open.discard(caller)
         self._answers.append(answer)
@@ -167,7 +167,7 @@ class StreamCaller:
             parameters += _parameters(pb.ModelInferResponse(), own).SerializeToString()
         # Serialized messages joined are those messages merged.
         size = varint(len(message) + len(parameters))
-        self._stream.settle(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
+        self._stream.answer(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
 
     def fail(self, error: GatewayError) -> None:
         response = _with_parameters(self._request, (*self._trailers, (_CODE, error.code.name)))

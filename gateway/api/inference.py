@@ -8,7 +8,7 @@ from gateway.api.extensions import server_metadata
 from gateway.api.feedback_token import Tokens
 from gateway.api.infer_stream import MAX_IN_FLIGHT, StreamContext, Streams
 from gateway.api.naming import shown
-from gateway.api.repository_extension import Repository
+from gateway.api.repository_extension import ModelControl
 from gateway.api.statistics_extension import Counts
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
@@ -33,7 +33,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         engine: Engine,
         catalog: Catalog,
         *,
-        repository: Repository,
+        repository: ModelControl,
         counts: Counts,
         max_answer_bytes: int,
         default_timeout_s: float = 30.0,

@@ -17,17 +17,17 @@ def unready(
 ) -> list[pb.ModelVersionState]:
     """The versions that the document names and that are not AVAILABLE in every worker of this host."""
     known = {status.version: status for status in catalog.states(document.model)}
-    found: list[pb.ModelVersionState] = []
+    versions: list[pb.ModelVersionState] = []
     for name in sorted(document.versions()):
         status = known.get(name)
         if status is None:
             reason = "the model repository has no such version"
-            found.append(pb.ModelVersionState(model=document.model, version=name, state=UNKNOWN, reason=reason))
+            versions.append(pb.ModelVersionState(model=document.model, version=name, state=UNKNOWN, reason=reason))
             continue
         message = version_message(catalog, status, elsewhere)
         if status.state is not VersionState.AVAILABLE or message.workers:
-            found.append(message)
-    return found
+            versions.append(message)
+    return versions
 
 
 def version_message(

@@ -26,24 +26,24 @@ class Pools:
         self._pools = (pool.Default(), descriptor_pool.Default())
 
     def FindFileByName(self, name: str) -> Any:
-        return self._first(lambda found: found.FindFileByName(name))
+        return self._first(lambda pool: pool.FindFileByName(name))
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:
-        return self._first(lambda found: found.FindFileContainingSymbol(symbol))
+        return self._first(lambda pool: pool.FindFileContainingSymbol(symbol))
 
     def FindMessageTypeByName(self, name: str) -> Any:
-        return self._first(lambda found: found.FindMessageTypeByName(name))
+        return self._first(lambda pool: pool.FindMessageTypeByName(name))
 
     def FindExtensionByNumber(self, message: Any, number: int) -> Any:
-        return self._first(lambda found: found.FindExtensionByNumber(message, number))
+        return self._first(lambda pool: pool.FindExtensionByNumber(message, number))
 
     def FindAllExtensions(self, message: Any) -> list[Any]:
         return list(message.file.pool.FindAllExtensions(message))
 
     def _first(self, find: Callable[[Any], Any]) -> Any:
-        for found in self._pools:
+        for descriptors in self._pools:
             try:
-                return find(found)
+                return find(descriptors)
             except KeyError:
                 continue
         raise KeyError("no such descriptor")

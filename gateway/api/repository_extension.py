@@ -27,7 +27,7 @@ _STATES: Mapping[VersionState, tuple[str, str]] = {
 }
 
 
-class Repository(Protocol):
+class ModelControl(Protocol):
     """Loads and unloads in every worker of the host."""
 
     async def load(self, model: str, config: str | None) -> None:
@@ -63,7 +63,7 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     return pb.RepositoryIndexResponse(models=entries)
 
 
-async def load(repository: Repository, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+async def load(repository: ModelControl, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
     """The model is loaded, again if it was, in every worker.
 
     Raises: InvalidArgument, Unimplemented (files in the request), and what loading raises.
@@ -74,7 +74,9 @@ async def load(repository: Repository, request: pb.RepositoryModelLoadRequest) -
     return pb.RepositoryModelLoadResponse()
 
 
-async def unload(repository: Repository, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+async def unload(
+    repository: ModelControl, request: pb.RepositoryModelUnloadRequest
+) -> pb.RepositoryModelUnloadResponse:
     """The model is unloaded from every worker. No model depends on another, so `unload_dependents` changes nothing.
 
     Raises: InvalidArgument, and what unloading raises.

@@ -21,7 +21,7 @@ _REMEMBERED_REPLIES = 256
 _REMEMBERED_VERSIONS = 1024
 
 
-class Fit(NamedTuple):
+class FittedShape(NamedTuple):
     """A shape that fits an input. Units: `size_bytes` of its raw data, -1 where that depends on the elements."""
 
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class Reply:
 class InputPlan:
     """One input of a version: its place and the shapes that fit."""
 
-    __slots__ = ("datatype", "fits", "index", "max_rows", "model", "plain", "spec", "wire_name")
+    __slots__ = ("datatype", "fits", "index", "max_rows", "model", "spec", "takes_any_bytes", "wire_name")
 
     def __init__(self, index: int, spec: TensorSpec, *, model: str, max_rows: int) -> None:
         self.index = index
@@ -76,10 +76,10 @@ class InputPlan:
         self.max_rows = max_rows  # 0: the version does not batch
         self.datatype = spec.datatype
         self.wire_name = spec.datatype.wire_name
-        self.plain = spec.datatype not in (Datatype.BOOL, Datatype.BYTES)  # any bytes of the right length are valid
-        self.fits: dict[tuple[int, ...], Fit] = {}
+        self.takes_any_bytes = spec.datatype not in (Datatype.BOOL, Datatype.BYTES)  # of the right length
+        self.fits: dict[tuple[int, ...], FittedShape] = {}
 
-    def fit(self, shape: tuple[int, ...]) -> Fit:
+    def fit(self, shape: tuple[int, ...]) -> FittedShape:
         """The shape, checked.
 
         Raises: InvalidArgument.
@@ -101,7 +101,7 @@ class InputPlan:
                 f"got {rows} for input {self.spec.name!r}"
             )
         size_bytes = prod(shape) * self.datatype.size if self.datatype is not Datatype.BYTES else -1
-        fit = Fit(shape, rows, size_bytes)
+        fit = FittedShape(shape, rows, size_bytes)
         if len(self.fits) >= _REMEMBERED_SHAPES:
             self.fits.clear()
         self.fits[shape] = fit

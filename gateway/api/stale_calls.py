@@ -9,7 +9,7 @@ from gateway.serving.call import Call
 SWEEP_S = 0.1
 
 
-class Overdue:
+class StaleCalls:
     """Calls with a deadline of their own; each that misses it is handed to `expire`, at most one sweep late.
 
     One timer for all of them, and none while there are none: a timer for each would cost more than the sweep.

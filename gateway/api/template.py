@@ -102,7 +102,7 @@ class Template:
         return tensors
 
 
-class Known:
+class ModelTemplates:
     """The templates of one model, and how many attempts it took."""
 
     __slots__ = ("attempts", "templates")
@@ -118,7 +118,7 @@ class Templates:
     __slots__ = ("_known", "_misses")
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Known] = {}
+        self._known: dict[bytes, ModelTemplates] = {}
         self._misses = 0
 
     def find(self, message: bytes | memoryview) -> tuple[Query, str, Raw] | None:
@@ -157,7 +157,7 @@ class Templates:
         if known is None:
             if len(self._known) >= MAX_MODELS:
                 self._known.clear()
-            known = self._known[key] = Known()
+            known = self._known[key] = ModelTemplates()
         elif known.attempts >= MAX_TEMPLATES:
             self._misses += 1
             if self._misses >= FORGET_AFTER:
@@ -183,7 +183,7 @@ def decode_query(query: Query, raw: Raw, signature: Signature) -> Decoded:
         inputs: list[Buffer | None] = list(raw) if order is None else [None if p < 0 else raw[p] for p in order]
         return inputs, shapes, rows, reply
     decoded = decode(query.request, raw, signature)
-    if known is not None and all(plan.plain for plan in signature.plans.values()):
+    if known is not None and all(plan.takes_any_bytes for plan in signature.plans.values()):
         if len(known) >= _MAX_FITTED:
             known.clear()
         places = {tensor.name: place for place, tensor in enumerate(query.request.inputs)}

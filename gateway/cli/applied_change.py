@@ -40,7 +40,7 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
     }
 
 
-def verdict(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
+def outcome_text(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
     """What became of it, in a word or two."""
     if change.unchanged:
         return "unchanged"
@@ -80,7 +80,7 @@ def applied_value(answer: control_pb2.ApplyResponse) -> dict[str, Value]:
 def applied_row(answer: control_pb2.ApplyResponse, *, dry_run: bool) -> list[Value]:
     """The same for people, under COLUMNS."""
     change, moved = answer.change, f"{answer.moved_buckets / 10_000:g} %"
-    return [change.model, change.revision or "", verdict(change, dry_run), moved, took(change)]
+    return [change.model, change.revision or "", outcome_text(change, dry_run), moved, took(change)]
 
 
 def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, dry_run: bool) -> None:

@@ -35,27 +35,27 @@ def read_documents(path: Path) -> list[Document]:
 
     Raises: Failure (a file cannot be read or holds what is no route; two documents of one model; none at all).
     """
-    found: list[Document] = []
+    documents: list[Document] = []
     for file in _files(path):
         try:
             parsed = parse_yaml(_text(file))
         except InvalidArgument as error:
             raise Failure(Exit.USAGE, f"{file}: {error}") from None
-        found += [Document(document.model, document.to_json(), str(file)) for document in parsed]
+        documents += [Document(document.model, document.to_json(), str(file)) for document in parsed]
     origins: dict[str, str] = {}
-    for one in found:
+    for one in documents:
         if one.model in origins:
             raise Failure(Exit.USAGE, f"{one.origin}: model {one.model!r} has a document in {origins[one.model]} too")
         origins[one.model] = one.origin
-    return found
+    return documents
 
 
 def read_document(path: Path) -> Document:
     """The only document of the file. Raises: Failure."""
-    found = read_documents(path)
-    if len(found) != 1:
-        raise Failure(Exit.USAGE, f"{path}: {len(found)} documents, exactly one is wanted")
-    return found[0]
+    documents = read_documents(path)
+    if len(documents) != 1:
+        raise Failure(Exit.USAGE, f"{path}: {len(documents)} documents, exactly one is wanted")
+    return documents[0]
 
 
 def _files(path: Path) -> Sequence[Path]:

@@ -86,15 +86,15 @@ def report(
             if reference.partition(":")[0] == "profile" and not versions:
                 only = replace(question.selection, versions=(against.profile.version,))  # whose profile it is
                 question = replace(question, selection=only)
-            found = gather(question, lake, against, tell=tell)
-        _write(found, out, json_out)
+            made = gather(question, lake, against, tell=tell)
+        _write(made, out, json_out)
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
     except (GatewayError, OSError) as error:
         raise Failure(Exit.REFUSED, str(error)) from None
-    _show(found, out)
-    if fail_on and found.state.name.lower() in ("crit", fail_on):
-        raise Failure(Exit.REFUSED, f"the report on {model} is {found.state.name}")
+    _show(made, out)
+    if fail_on and made.state.name.lower() in ("crit", fail_on):
+        raise Failure(Exit.REFUSED, f"the report on {model} is {made.state.name}")
 
 
 def _reference(
@@ -120,7 +120,7 @@ def _reference(
 
     selection, now_us = question.selection, question.generated_us
     files = ProfileFiles(data_dir)
-    names = feature_names([files.load(*found) for found in files.versions(selection.model)])
+    names = feature_names([files.load(*key) for key in files.versions(selection.model)])
     tell("reading the reference", 0, 1)
     if text == "profile" or text.startswith("profile:"):
         version = _profiled_version(lake, selection, files.versions(selection.model))
@@ -168,16 +168,16 @@ def _profiled_version(lake: "Lake", selection: "Selection", known: list[tuple[st
     return max(rows, key=lambda version: (rows[version], version))
 
 
-def _write(found: "Report", out: Path | None, json_out: Path | None) -> None:
+def _write(report: "Report", out: Path | None, json_out: Path | None) -> None:
     if json_out is not None:
-        json_out.write_text(found.to_json(), encoding="utf-8")
+        json_out.write_text(report.to_json(), encoding="utf-8")
     if out is not None:
         with analysis():
             from gateway.drift.report.page import render
-        out.write_text(render(found), encoding="utf-8")
+        out.write_text(render(report), encoding="utf-8")
 
 
-def _show(found: "Report", out: Path | None) -> None:
+def _show(report: "Report", out: Path | None) -> None:
     with analysis():
         from gateway.drift.report.page import headlines, number, said
     rows = [
@@ -185,13 +185,13 @@ def _show(found: "Report", out: Path | None) -> None:
             feature.state.name, feature.name, said(feature), number(feature.verdict.value),
             number(feature.verdict.threshold), feature.verdict.direction, f"{feature.verdict.n:.0f}",
         )
-        for feature in found.features[:_SHOWN]
+        for feature in report.features[:_SHOWN]
     ]  # fmt: skip
     columns = ("STATE", "FEATURE", "DECIDED BY", "VALUE", "THRESHOLD", "DIRECTION", "N")
-    lines = [f"{state.name}: {line}" for state, line in headlines(found)]
+    lines = [f"{state.name}: {line}" for state, line in headlines(report)]
     show(None, Format.TABLE, columns=columns, rows=rows, note="\n".join(["", *lines]))
-    if len(found.features) > _SHOWN:
-        say(f"{len(found.features) - _SHOWN} more features; --out and --json have all of them")
+    if len(report.features) > _SHOWN:
+        say(f"{len(report.features) - _SHOWN} more features; --out and --json have all of them")
     if out is None:
         say("--out report.html writes the page with figures, whole rows and performance")
 
@@ -215,13 +215,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _shares(text: str) -> Mapping[str, float]:
-    found = {}
+    shares = {}
     for part in text.split(","):
         version, equals, share = part.partition("=")
         try:
-            found[version.strip()] = float(share.strip().removesuffix("%"))
+            shares[version.strip()] = float(share.strip().removesuffix("%"))
         except ValueError:
             equals = ""
         if not equals:
             raise InvalidArgument(f"--split is {text!r}, expected shares of versions such as 1=90,2=10")
-    return found
+    return shares

@@ -18,8 +18,8 @@ _NOTHING: Mapping[str, Any] = {}
 def read_performance(data_dir: Path, model: str) -> list[Mapping[str, Any]]:
     """The arms of a model, or of all; none where nothing was published or it cannot be read."""
     try:
-        found = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))["arms"]
-        return [arm for arm in found if not model or arm["model"] == model]
+        published = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))["arms"]
+        return [arm for arm in published if not model or arm["model"] == model]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -31,32 +31,32 @@ def columns_of(model: str) -> Sequence[str]:
 
 def rows_of(arms: Sequence[Mapping[str, Any]], model: str) -> list[list[Value]]:
     """A row for each metric of each arm."""
-    found: list[list[Value]] = []
+    rows: list[list[Value]] = []
     for arm in arms:
         head: list[Value] = [arm["version"], arm["arm"]] if model else [arm["model"], arm["version"], arm["arm"]]
         sides = [{one["name"]: one for one in arm[side]["metrics"]} for side in ("realised", "estimated")]
         ended = moment(int(arm["realised"]["end_s"]) * 1_000_000)
         for name in dict.fromkeys([*sides[0], *sides[1]]) or ["-"]:
             real, estimated = (side.get(name, _NOTHING) for side in sides)
-            found.append([
+            rows.append([
                 *head, name, _value(real), arm["realised"]["rows"], _number(real.get("reference"), ""), *_change(real),
                 _value(estimated), arm["estimated"]["rows"] if estimated else "", *_change(estimated), ended,
             ])  # fmt: skip
-    return found
+    return rows
 
 
 def notes_of(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """Why there is no metric or no estimate, and labels that mean nothing."""
-    found = ["REAL and ESTIMATED with the half of their 95 % intervals; the estimate cannot see concept drift"]
+    notes = ["REAL and ESTIMATED with the half of their 95 % intervals; the estimate cannot see concept drift"]
     for arm in arms:
         name = f"{arm['model']} {arm['version']} (arm {arm['arm']})"
         if arm["realised"]["note"]:
-            found.append(f"{name}: no metrics: {arm['realised']['note']}")
+            notes.append(f"{name}: no metrics: {arm['realised']['note']}")
         if arm["estimated"]["note"]:
-            found.append(f"{name}: no estimate: {arm['estimated']['note']}")
+            notes.append(f"{name}: no estimate: {arm['estimated']['note']}")
         if arm["unknown_labels"]:
-            found.append(f"{name}: {arm['unknown_labels']} labels are no class of the model, or no number")
-    return found
+            notes.append(f"{name}: {arm['unknown_labels']} labels are no class of the model, or no number")
+    return notes
 
 
 def _value(one: Mapping[str, Any]) -> str:

@@ -80,8 +80,8 @@ def status(
 
 def _report(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"at_s": float(found["at_s"]), **found}
+        published = json.loads(path.read_text(encoding="utf-8"))
+        return {"at_s": float(published["at_s"]), **published}
     except FileNotFoundError:
         raise Failure(
             Exit.REFUSED, f"{path} is not there: no gateway with this data directory has looked for drift yet"
@@ -119,18 +119,18 @@ def _numbers(feature: Mapping[str, Any]) -> list[Value]:
 
 def _others(chosen: Mapping[str, list[Any]]) -> list[str]:
     """Arms, mirrors and splits in words, where there is something to say."""
-    found = []
+    notes = []
     for one in chosen["comparisons"]:
         drifted = [output["feature"] for output in one["outputs"] if output["state"] in ("warn", "crit")]
         if drifted:
             other = one["against"]["arm"] or one["against"]["version"]
             arm = one["arm"] or one["version"]
-            found.append(f"{one['model']}: arm {arm} answers otherwise than {other}: {', '.join(drifted)}")
+            notes.append(f"{one['model']}: arm {arm} answers otherwise than {other}: {', '.join(drifted)}")
     for one in chosen["mirrors"]:
         ratio = "no pairs" if one["agreement"] is None else f"{one['agreement']:.2%} of {one['pairs']} pairs agree"
-        found.append(f"{one['model']}: mirror {one['arm']} is {one['state']}: {ratio}")
+        notes.append(f"{one['model']}: mirror {one['arm']} is {one['state']}: {ratio}")
     for one in chosen["splits"]:
         if one["state"] in ("warn", "crit"):
             lost = f"{one['mismatch']:.1%} of the requests are missing somewhere"
-            found.append(f"{one['model']}: the split is {one['state']}: {lost}")
-    return found
+            notes.append(f"{one['model']}: the split is {one['state']}: {lost}")
+    return notes

@@ -28,10 +28,10 @@ def lake_record(data_dir: Path, model: str, request_id: str) -> control_pb2.LogR
     try:
         with Lake(directory) as lake:
             answer = lake.query(sql, model=model)
-            found = next(answer.rows, None)
+            cells = next(answer.rows, None)
     except GatewayError as error:
         raise Failure(Exit.REFUSED, str(error)) from None
-    return _row(dict(zip(answer.columns, found, strict=True))) if found is not None else None
+    return _row(dict(zip(answer.columns, cells, strict=True))) if cells is not None else None
 
 
 def _row(cells: Mapping[str, Any]) -> control_pb2.LogRow:

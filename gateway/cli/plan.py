@@ -26,7 +26,7 @@ def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TA
         answer = stub.Plan(control_pb2.PlanRequest(document_json=document.text), timeout=30)
     show(_plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
     if output is Format.TABLE:
-        show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_verdict(answer))
+        show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_summary(answer))
     if answer.obstacles:
         raise Failure(Exit.REFUSED, f"apply would be refused as things are: {'; '.join(answer.obstacles)}")
     if answer.laggards:
@@ -136,7 +136,7 @@ def _plan_value(answer: control_pb2.PlanResponse) -> Value:
     }
 
 
-def _verdict(answer: control_pb2.PlanResponse) -> str:
+def _summary(answer: control_pb2.PlanResponse) -> str:
     base = f"revision {answer.base_revision}" if answer.base_revision else "no route"
     if answer.unchanged:
         return f"{answer.model}: the same as {base}, nothing would be committed"
@@ -155,14 +155,17 @@ def _moved(answer: control_pb2.PlanResponse | control_pb2.DiffResponse) -> str:
     )
 
 
-def _differences_value(found: Iterable[control_pb2.Difference]) -> list[Value]:
-    return [{"path": one.path, "before": _plain(one.before_json), "after": _plain(one.after_json)} for one in found]
+def _differences_value(differences: Iterable[control_pb2.Difference]) -> list[Value]:
+    return [
+        {"path": one.path, "before": _json_value(one.before_json), "after": _json_value(one.after_json)}
+        for one in differences
+    ]
 
 
-def _plain(text: str) -> Value:
+def _json_value(text: str) -> Value:
     value: Value = json.loads(text) if text else None
     return value
 
 
-def _rows(found: Iterable[control_pb2.Difference]) -> Sequence[Sequence[Value]]:
-    return [[one.path, one.before_json or ABSENT, one.after_json or ABSENT] for one in found]
+def _rows(differences: Iterable[control_pb2.Difference]) -> Sequence[Sequence[Value]]:
+    return [[one.path, one.before_json or ABSENT, one.after_json or ABSENT] for one in differences]

@@ -85,8 +85,8 @@ def build(
             source = f"{'replay of ' if replay else ''}{path.name}"
             profile = _build(model, version, rows, _list(categories), source)
             if rows.label is not None:
-                found = baseline_of_columns(rows.label, rows.outputs, _list(classes), source)
-                profile = changed(profile, baseline=found)
+                baseline = baseline_of_columns(rows.label, rows.outputs, _list(classes), source)
+                profile = changed(profile, baseline=baseline)
         if window or labelled:
             named = labelled or window
             profile = with_logged_labels(
@@ -111,14 +111,14 @@ def list_profiles(
 
     files = ProfileFiles(data_dir)
     try:
-        found = [
+        profiles = [
             files.load(name, version, revision)
             for name, version in files.versions(model)
             for revision in files.revisions(name, version)
         ]
     except GatewayError as error:
         raise Failure(Exit.REFUSED, str(error)) from None
-    value: list[Value] = [_summary(profile) for profile in found]
+    value: list[Value] = [_summary(profile) for profile in profiles]
     rows: list[list[Value]] = [
         [
             p.model,
@@ -130,7 +130,7 @@ def list_profiles(
             len(p.outputs),
             p.source,
         ]
-        for p in found
+        for p in profiles
     ]
     show(
         value,
@@ -174,13 +174,13 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
     older = [files.load(model, version)] if files.revisions(model, version) else []
     with Lake(data_dir / "log" / "lake") as lake:
         selection = Selection(model, span, versions=(version,), where=where)
-        found = reference_window(
+        profile = reference_window(
             lake, selection, rng=default_rng(0), created_at=time(), names=feature_names(older)
         ).profile
     # A column without any value was withheld by redaction: there is nothing to hold a window against.
-    features = tuple(one for one in found.features if one.missing < one.n)
+    features = tuple(one for one in profile.features if one.missing < one.n)
     return changed(
-        found, version=version, features=features, source=found.source + (f" where {where}" if where else "")
+        profile, version=version, features=features, source=profile.source + (f" where {where}" if where else "")
     )
 
 
@@ -211,27 +211,27 @@ def _read(
         read_vectors,
     )
 
-    found = read_file(path, columns)
+    columns_read = read_file(path, columns)
     labels, answered = None, {}
     if label:
-        labels = (read_file(path) if columns else found).get(label)
+        labels = (read_file(path) if columns else columns_read).get(label)
         if labels is None:
-            raise InvalidArgument(f"{path.name} has no column {label!r}, it has {', '.join(found)}")
-        answered = {} if replayed else answer_columns(read_file(path) if columns else found)
+            raise InvalidArgument(f"{path.name} has no column {label!r}, it has {', '.join(columns_read)}")
+        answered = {} if replayed else answer_columns(read_file(path) if columns else columns_read)
         if not answered and not replayed:
             raise InvalidArgument(
                 f"--label {label!r} needs to know what was answered: columns pred_class, pred_score or out.* beside it "
                 "in the file, or --replay, which asks the version"
             )
-        found = {name: column for name, column in found.items() if name != label and name not in answered}
+        columns_read = {name: column for name, column in columns_read.items() if name != label and name not in answered}
     if not server:
-        matched = match(found, [Tensor(tensor, "", (-1, len(found)) if len(found) > 1 else (-1,))])
+        matched = match(columns_read, [Tensor(tensor, "", (-1, len(columns_read)) if len(columns_read) > 1 else (-1,))])
         return _Rows(matched.columns, answered, matched.names, {}, labels)
     with inference(server) as stub:
         contract = ask_contract(stub, model, version)
         embeddings = read_vectors(path, contract.inputs)
         alone = bool(embeddings) and not any(tensor.width for tensor in contract.inputs)
-        matched = Matched({}, {}) if alone else match(found, contract.inputs, contract.feature_names)
+        matched = Matched({}, {}) if alone else match(columns_read, contract.inputs, contract.feature_names)
         answers = replay(stub, model, version, contract, matched.columns, embeddings) if replayed else {}
     return _Rows(matched.columns, output_columns(answers) or answered, matched.names, embeddings, labels)
 
@@ -351,8 +351,8 @@ def _share(feature: "FeatureProfile") -> str:
 
 
 def _range(feature: "FeatureProfile") -> list[str]:
-    found = (feature.mean, feature.min, feature.max)
-    return ["" if _number(value) is None else f"{value:.6g}" for value in found]
+    numbers = (feature.mean, feature.min, feature.max)
+    return ["" if _number(value) is None else f"{value:.6g}" for value in numbers]
 
 
 def _number(value: float) -> float | None:

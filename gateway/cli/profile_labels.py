@@ -30,8 +30,8 @@ def baseline_of_columns(
     from gateway.drift.statistics.answers import find_outputs, labelled_columns, sql_kind
     from gateway.drift.statistics.baseline import build_baseline
 
-    found = find_outputs({name: sql_kind(column) for name, column in outputs.items()})
-    labelled = labelled_columns(label, outputs, found, classes)
+    answers = find_outputs({name: sql_kind(column) for name, column in outputs.items()})
+    labelled = labelled_columns(label, outputs, answers, classes)
     if labelled is None:
         raise InvalidArgument("no row has an answer beside its label")
     return build_baseline(labelled, source, rng=default_rng(0))

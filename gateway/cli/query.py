@@ -21,7 +21,7 @@ from gateway.errors import GatewayError, InvalidArgument
 _TABLE_ROWS = 1000
 
 
-class Rows(StrEnum):
+class QueryFormat(StrEnum):
     """The forms that the answer to a query can have."""
 
     TABLE = "table"
@@ -34,7 +34,9 @@ def query(
     sql: Annotated[str, typer.Argument(help="One SELECT of DuckDB's SQL; - reads it from standard input.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     model: Annotated[str, typer.Option("--model", help="Only this model's rows, which is faster.")] = "",
-    output: Annotated[Rows, typer.Option("-o", "--output", help="table for people, or for programs.")] = Rows.TABLE,
+    output: Annotated[
+        QueryFormat, typer.Option("-o", "--output", help="table for people, or for programs.")
+    ] = QueryFormat.TABLE,
 ) -> None:
     """Ask the prediction log in SQL: the views are predictions, feedback and labels (the last label of each row).
 
@@ -54,15 +56,15 @@ def query(
         raise Failure(Exit.REFUSED, str(error)) from None
 
 
-def _write_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Rows) -> None:
-    if form is Rows.CSV:
+def _write_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: QueryFormat) -> None:
+    if form is QueryFormat.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_shown(value) for value in row] for row in rows)
-    elif form is Rows.JSONL:
+    elif form is QueryFormat.JSONL:
         for row in rows:
             sys.stdout.write(json.dumps(_object(columns, row), ensure_ascii=False) + "\n")
-    elif form is Rows.JSON:
+    elif form is QueryFormat.JSON:
         before = "[\n"
         for row in rows:
             sys.stdout.write(before + json.dumps(_object(columns, row), ensure_ascii=False))
@@ -78,10 +80,10 @@ def _write_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Row
 
 
 def _object(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Value]:
-    return {column: _plain(value) for column, value in zip(columns, row, strict=True)}
+    return {column: _json_value(value) for column, value in zip(columns, row, strict=True)}
 
 
-def _plain(value: Any) -> Value:
+def _json_value(value: Any) -> Value:
     """A value of DuckDB's as JSON has it."""
     if isinstance(value, float):
         return value if isfinite(value) else None
@@ -92,14 +94,14 @@ def _plain(value: Any) -> Value:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     return str(value)  # a decimal, an interval, a UUID
 
 
 def _shown(value: Any) -> str | int | float | None:
-    plain = _plain(value)
-    if plain is None or (isinstance(plain, str | int | float) and not isinstance(plain, bool)):
-        return plain
-    return json.dumps(plain, ensure_ascii=False)
+    cell = _json_value(value)
+    if cell is None or (isinstance(cell, str | int | float) and not isinstance(cell, bool)):
+        return cell
+    return json.dumps(cell, ensure_ascii=False)

@@ -116,18 +116,18 @@ def _outputs(answer: inference_pb2.ModelInferResponse) -> Iterator[tuple[str, Ar
     for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
         datatype = BY_NAME[output.datatype]
         if datatype is Datatype.BYTES:
-            found: Array = np.array(_texts(raw), object)
+            values: Array = np.array(_texts(raw), object)
         elif datatype is Datatype.BF16:
-            found = (np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)).view("<f4")
+            values = (np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)).view("<f4")
         else:
-            found = np.frombuffer(raw, datatype.dtype)
-        yield output.name, found.reshape(tuple(output.shape))
+            values = np.frombuffer(raw, datatype.dtype)
+        yield output.name, values.reshape(tuple(output.shape))
 
 
 def _texts(raw: bytes) -> Sequence[str]:
-    found, position = [], 0
+    texts, position = [], 0
     while position < len(raw):
         size = int.from_bytes(raw[position : position + 4], "little")
         position += 4 + size
-        found.append(raw[position - size : position].decode(errors="replace"))
-    return found
+        texts.append(raw[position - size : position].decode(errors="replace"))
+    return texts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from grpc_health.v1 import health_pb2_grpc
 
 from gateway.api.control_service import ControlService
-from gateway.api.health import Health
+from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.reflection import add_reflection
 from gateway.pb import control_pb2_grpc, inference_pb2_grpc
@@ -21,7 +21,7 @@ class Servicers:
 
     inference: InferenceService
     control: ControlService
-    health: Health
+    health: HealthService
 
 
 def make_server(config: Config, servicers: Servicers) -> Server:

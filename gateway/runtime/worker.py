@@ -19,7 +19,7 @@ import uvloop
 from gateway.api.control_service import ControlService, check_versions
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
-from gateway.api.health import Health
+from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.records.worker.feedback_log import FeedbackLog
@@ -92,7 +92,7 @@ class Worker:
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
-        self.health = Health(self.catalog, ready=self.is_ready)
+        self.health = HealthService(self.catalog, ready=self.is_ready)
         self.server = self._server()
         self._publish_gauges()
 

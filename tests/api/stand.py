@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from gateway.api.feedback_token import Tokens
-from gateway.api.health import Health
+from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.reflection import add_reflection
 from gateway.pb.inference_pb2_grpc import (
@@ -73,7 +73,7 @@ class Stand:
     rules: Rules
     counters: Counters
     log: PredictionLog
-    health: Health
+    health: HealthService
     repository: Path
     address: str
     channel: grpc.aio.Channel
@@ -110,7 +110,7 @@ async def standing(
         host = OneWorker(catalog, counters)
         options = ServerOptions(reuse_port=False)
         server: Server = GrpcioServer(options) if transport == "grpcio" else Ngh2Server(options)
-        health = Health(catalog, max_watchers=4)
+        health = HealthService(catalog, max_watchers=4)
         service = InferenceService(
             engine,
             catalog,
