@@ -101,7 +101,6 @@ class Exchanges:
         self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
         self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
         self._room = engine.room
-        self._done: Callable[[Call], None] = self._complete if self._room is None else self._complete_with_back_pressure
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """The caller of a unary request is given the outcome exactly once, now or later."""
@@ -134,7 +133,7 @@ class Exchanges:
             query.model,
             query.version,
             request_id,
-            self._done,
+            self,
             deadline_ns=caller.deadline_ns,
             size_bytes=caller.message_size,
         )
@@ -188,8 +187,14 @@ class Exchanges:
         exchange.deadline_ns = own_ns
         return True
 
-    def _complete_with_back_pressure(self, call: Call) -> None:
-        """As `_complete`, but an answer waits for room in the log."""
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
+        """Gives the caller the outcome; an answer waits for room in the log first, where it has to."""
         if self._room is not None and call.error is None and self._room.full:
             self._room.hold(partial(self._resume, call))
         else:

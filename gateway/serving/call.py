@@ -1,27 +1,41 @@
 """A call: one inference request from its admission to its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from gateway.errors import GatewayError
+from gateway.routing.decision.decision import Decision
+from gateway.serving.batch import Batch
+from gateway.serving.served_arm import ServedArm
+from gateway.serving.version import Version
 from gateway.tensor import Array, Buffer, TensorSpec
 
-if TYPE_CHECKING:
-    from gateway.routing.decision.decision import Decision
-    from gateway.serving.batch import Batch
-    from gateway.serving.engine import Arm
-    from gateway.serving.version import Version
+
+class Receiver(Protocol):
+    """Who is told what becomes of a call, on the event loop.
+
+    Order: `submitted` at most once, then `answered`; `withdrawn` between them if nobody waits for the answer any more.
+    """
+
+    def submitted(self, call: "Call") -> None:
+        """The call has its inputs and is about to be queued."""
+
+    def answered(self, call: "Call") -> None:
+        """The call has its outcome: `outputs` or `error` is set."""
+
+    def withdrawn(self, call: "Call") -> None:
+        """The next outcome is the last one, whatever it is."""
 
 
 class Call:
-    """What one request carries through the engine. It belongs to one request; nobody else answers it.
+    """Carries one request through the engine; nobody else answers it.
 
-    An edge creates it, the engine fills in the rest. Once submitted, `done(call)` runs exactly once, on the event loop,
-    with either `outputs` or `error` set; a call that is cancelled is answered too (with Cancelled), so that its lease
-    and permit end.
+    An edge creates it, the engine fills in the rest. Once submitted, its receiver's `answered` runs exactly once, with
+    either `outputs` or `error` set; a call that is cancelled is answered too (with Cancelled), so that its lease and
+    permit end.
 
     Shapes: `inputs[i]` and `shapes[i]` follow the version's input specs (None for an optional input left out);
             `outputs[i]` follows `wanted` where that is set, else the version's output specs; it is raw bytes where its
@@ -36,7 +50,6 @@ class Call:
         "batch",
         "deadline_ns",
         "decision",
-        "done",
         "error",
         "given_id",
         "infer_ns",
@@ -46,6 +59,7 @@ class Call:
         "queue_ns",
         "queued_ns",
         "received_ns",
+        "receiver",
         "request_id",
         "requested_version",
         "rows",
@@ -60,7 +74,7 @@ class Call:
         model: str,
         requested_version: str,
         request_id: str,
-        done: "Callable[[Call], None]",
+        receiver: Receiver,
         *,
         deadline_ns: int = 0,
         size_bytes: int = 0,
@@ -68,14 +82,14 @@ class Call:
         self.model = model
         self.requested_version = requested_version
         self.request_id = request_id
-        self.done = done
+        self.receiver = receiver
         self.deadline_ns = deadline_ns
         self.size_bytes = size_bytes
         self.given_id = ""  # the id that it is recorded under, where it came without one
         self.received_ns = monotonic_ns()
         self.answered = False
         self.batch: Batch | None = None  # the run it is part of at this moment
-        self.arm: Arm | None = None
+        self.arm: ServedArm | None = None
         self.decision: Decision | None = None
         self.version: Version | None = None
         self.inputs: Sequence[Buffer | None] = ()
@@ -89,21 +103,21 @@ class Call:
         self.infer_ns = 0
 
     def answer(self, outputs: Sequence[Buffer]) -> None:
-        """`done` has run with these outputs, unless the call was answered before."""
+        """Gives the receiver these outputs, unless the call was answered before."""
         if not self.answered:
             self.answered = True
             self.outputs = outputs
-            self.done(self)
+            self.receiver.answered(self)
 
     def fail(self, error: GatewayError) -> None:
-        """`done` has run with this error, unless the call was answered before."""
+        """Gives the receiver this error, unless the call was answered before."""
         if not self.answered:
             self.answered = True
             self.error = error
-            self.done(self)
+            self.receiver.answered(self)
 
     def renew(self) -> None:
-        """The call may be answered once more: another version is asked.
+        """Lets the call be answered once more: another version is asked.
 
         Order: it was answered with an error, and is in no queue and no run.
         """
@@ -115,7 +129,7 @@ class Call:
 
 
 def arrays_of(outputs: Sequence[Buffer], specs: Sequence[TensorSpec], rows: int) -> Sequence[Array]:
-    """The outputs of a call as arrays, in the order of `specs`; those that were raw bytes can only be read."""
+    """Returns the outputs of a call as arrays, in the order of `specs`; those that were raw bytes can only be read."""
     return [
         np.frombuffer(output, spec.datatype.dtype).reshape(rows, *spec.shape[1:])
         if isinstance(output, bytes | memoryview)
@@ -125,5 +139,5 @@ def arrays_of(outputs: Sequence[Buffer], specs: Sequence[TensorSpec], rows: int)
 
 
 def size_of(tensor: Buffer) -> int:
-    """Bytes of a tensor; of the references to its elements where it holds Python's bytes."""
+    """Returns the bytes of a tensor; of the references to its elements where it holds Python's bytes."""
     return len(tensor) if isinstance(tensor, bytes) else tensor.nbytes

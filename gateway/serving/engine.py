@@ -22,28 +22,15 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
-from gateway.serving.batch import Batcher
+from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
-from gateway.serving.fallback import Attempt, Fallbacks
+from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import Mirrors
+from gateway.serving.served_arm import ServedArm
 from gateway.serving.version import Version
-from gateway.telemetry.counters import Counters, Series
-
-
-class Arm:
-    """What one arm of one version counts and logs with.
-
-    `fixed`: the shapes of a call's inputs follow from its rows, so a record need not keep them.
-    """
-
-    __slots__ = ("fixed", "series", "stream")
-
-    def __init__(self, version: Version, series: Series, stream: RecordStream) -> None:
-        self.fixed = version.batches and not any(-1 in spec.shape[1:] or spec.optional for spec in version.inputs)
-        self.series = series
-        self.stream = stream
+from gateway.telemetry.counters import Counters
 
 
 class Routing(Protocol):
@@ -76,7 +63,8 @@ class Engine:
         self._parallel = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
-        self._arms: dict[tuple[Version, str], Arm] = {}
+        self._batchers: dict[Version, Batcher] = {}
+        self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._fallbacks = Fallbacks(catalog.version)
         self._mirrors = Mirrors(self, admission, self._loop, cpus=threads)
         # Requests without an id get one that no other worker or run of this worker gives.
@@ -88,15 +76,16 @@ class Engine:
         counters.add_gauge("shadow_differences", self._mirrors.differences)
 
     def attach(self, version: Version) -> None:
-        """The version, which has just become able to run, has its queue."""
-        version.batcher = Batcher(
+        """Gives a version that has just become able to run its queue."""
+        self._batchers[version] = Batcher(
             version, loop=self._loop, threads=self._threads, parallel=self._parallel, draw=self._draw
         )
 
     def detach(self, version: Version) -> None:
-        """Nothing of a version that has ended is kept."""
+        """Keeps nothing of a version that has ended."""
         for key in [key for key in self._arms if key[0] is version]:
             del self._arms[key]
+        self._batchers.pop(version, None)
         self._mirrors.forget(version)
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
@@ -129,27 +118,27 @@ class Engine:
         return version
 
     def submit(self, call: Call) -> None:
-        """The call is answered exactly once by `call.done`, at once if its queue is full.
+        """Queues the call, whose receiver is given the outcome exactly once, at once if the queue is full.
 
         A call of a route with a chain is answered by the first arm that can; `call.version` and `call.decision` say
-        which when `call.done` runs.
+        which when the receiver has the outcome.
         """
-        if type(call.done) is Attempt:
-            call.done.submitted = True
+        call.receiver.submitted(call)
         self._put(call)
 
     def cancel(self, call: Call, error: GatewayError | None = None) -> None:
         """The call is answered with `error` (Cancelled if none) now; its run is stopped if nobody else waits for it."""
         if call.answered:
             return
-        if isinstance(call.done, Attempt):
-            call.done.withdraw()
+        call.receiver.withdrawn(call)
         batch = call.batch
         call.fail(error or Cancelled("the request was cancelled"))
         if batch is not None:
             batch.abandon()
-        elif call.queued_ns and call.version is not None and call.version.batcher is not None:
-            call.version.batcher.forget(call)
+        elif call.queued_ns and call.version is not None:
+            batcher = self._batchers.get(call.version)
+            if batcher is not None:
+                batcher.forget(call)
         call.inputs = ()
 
     def finish(self, call: Call, code: Code) -> None:
@@ -186,7 +175,9 @@ class Engine:
         self._admission.give(call.size_bytes)
         version.release()
 
-    def _mirror(self, call: Call, arm: Arm, decision: Decision, request_id: str, append: Callable[..., None]) -> None:
+    def _mirror(
+        self, call: Call, arm: ServedArm, decision: Decision, request_id: str, append: Callable[..., None]
+    ) -> None:
         """Offers the call to mirrors. It is recorded now, or after them where their answers may keep it."""
         deferral = Deferral(append) if arm.stream.keeps_disagreement else None
         if deferral is None:
@@ -234,6 +225,11 @@ class Engine:
         """The version, which is AVAILABLE. Raises: GatewayError."""
         return self._catalog.version(model, name)
 
+    def queued(self, version: Version) -> int:
+        """Returns how many calls wait for a run of the version."""
+        batcher = self._batchers.get(version)
+        return batcher.queued if batcher is not None else 0
+
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """The runs of the call count as the arm's."""
         call.arm = self._arms.get((version, arm)) or self._arm(version, arm)
@@ -246,15 +242,16 @@ class Engine:
 
     def _put(self, call: Call) -> None:
         version = call.version
-        if version is None or version.batcher is None:
+        batcher = self._batchers.get(version) if version is not None else None
+        if batcher is None:
             call.fail(Internal(call.request_id))
             return
         try:
-            version.batcher.put(call)
+            batcher.put(call)
         except GatewayError as error:
             call.fail(error)
 
-    def _hand_on(self, attempt: Attempt, call: Call, cause: str) -> bool:
+    def _hand_on(self, receiver: ChainReceiver, call: Call, cause: str) -> bool:
         """Whether the call, which its arm failed, is on its way through the next one.
 
         Order: the failure counts with the arm that failed; the next version is leased before the lease on the one
@@ -264,7 +261,7 @@ class Engine:
         if decision is None or failed is None or arm is None or error is None:
             return False
         now_ns = monotonic_ns()
-        retry = self._fallbacks.next(attempt, call, decision.fallbacks, now_ns)
+        retry = self._fallbacks.next(receiver, call, decision.fallbacks, now_ns)
         if retry is None:
             return False
         arm.series.observe(error.code, 0, 0, now_ns - call.received_ns)
@@ -278,8 +275,8 @@ class Engine:
         self._put(call)
         return True
 
-    def _arm(self, version: Version, arm: str) -> Arm:
-        made = Arm(
+    def _arm(self, version: Version, arm: str) -> ServedArm:
+        made = ServedArm(
             version,
             self._counters.series(version.model, version.name, arm),
             self._log.stream(version.model, version.name, arm, version.inputs, version.outputs, version.digest),

@@ -30,7 +30,7 @@ from gateway.routing.document.safeguard import BREAKER_OPEN, Fallback
 from gateway.routing.document.strategy import HOLDOUT
 from gateway.serving.breaker import Admittance, BreakerState, CircuitBreaker
 from gateway.serving.budget import Budget
-from gateway.serving.call import Call
+from gateway.serving.call import Call, Receiver
 from gateway.serving.substitute import same_contract, takes
 from gateway.serving.version import Version
 
@@ -40,7 +40,7 @@ FALLBACK = "FALLBACK:"
 Chain = tuple[tuple[str, str], ...]
 Find = Callable[[str, str], Version]  # by model and version; raises GatewayError
 # Whether a call that failed by that cause is on its way through its next arm.
-HandOn = Callable[["Attempt", Call, str], bool]
+HandOn = Callable[["ChainReceiver", Call, str], bool]
 
 
 class Retry(NamedTuple):
@@ -68,42 +68,47 @@ class Guard:
         return kept[1]
 
 
-class Attempt:
-    """Stands between a call of a route with a chain and its edge: it is the call's `done`, and calls the edge's.
+class ChainReceiver:
+    """The receiver of a call of a route with a chain; it tells the edge's receiver the outcome of the last arm.
 
     The call belongs to one arm at a time; `breaker` is that arm's, None where the route has none.
     """
 
-    __slots__ = ("breaker", "charged", "done", "guard", "hand_on", "probe", "settings", "submitted")
+    __slots__ = ("breaker", "charged", "edge", "guard", "hand_on", "probe", "settings", "waited_for")
 
     def __init__(
         self,
         settings: Fallback,
         guard: Guard,
-        done: Callable[[Call], None],
-        hand_on: "HandOn",
+        edge: Receiver,
+        hand_on: HandOn,
     ) -> None:
         self.settings = settings
         self.guard = guard
-        self.done = done
+        self.edge = edge
         self.hand_on = hand_on
         self.breaker: CircuitBreaker | None = None
         self.probe = False
         self.charged = False
-        self.submitted = False
+        self.waited_for = False  # whether an outcome says something of the arm, and another arm may follow
 
-    def __call__(self, call: Call) -> None:
-        """The outcome was counted with the arm's breaker; the call is on its next arm, or its edge has it."""
+    def submitted(self, call: Call) -> None:
+        self.waited_for = True
+        self.edge.submitted(call)
+
+    def answered(self, call: Call) -> None:
+        """Counts the outcome with the arm's breaker; the call goes to its next arm, or back to its edge."""
         error = call.error
-        cause = "" if error is None or not self.submitted else cause_of(error, call, monotonic_ns())
+        cause = "" if error is None or not self.waited_for else cause_of(error, call, monotonic_ns())
         self._tell_breaker(call, cause)
         if cause and cause in self.settings.causes and self.hand_on(self, call, cause):
             return
-        self.done(call)
+        self.edge.answered(call)
 
-    def withdraw(self) -> None:
+    def withdrawn(self, call: Call) -> None:
         """Nobody waits for another arm's answer: what comes next is the outcome, and says nothing of the arm."""
-        self.submitted = False
+        self.waited_for = False
+        self.edge.withdrawn(call)
 
     def admitted(self, arm: str, version: str, now_ns: int) -> bool:
         """Whether the arm's breaker lets the call pass; if so, the call is that arm's from now on."""
@@ -128,7 +133,7 @@ class Attempt:
         if cause:
             if breaker.failed(settings, monotonic_ns(), probe=probe):
                 _note(call, "opened", cause)
-        elif call.error is not None or not self.submitted:
+        elif call.error is not None or not self.waited_for:
             breaker.abandoned(probe=probe)
         elif breaker.succeeded(probe=probe):
             _note(call, "closed", "the probe was answered")
@@ -145,7 +150,7 @@ class Fallbacks:
         self._counts: dict[str, dict[str, dict[str, int]]] = {}
 
     def begin(self, call: Call, decision: Decision, snapshot: Snapshot, hand_on: HandOn) -> Version:
-        """The version that serves a call whose decision has a chain; `call.decision` and `call.done` are set.
+        """The version that serves a call whose decision has a chain; `call.decision` and `call.receiver` are set.
 
         Raises: GatewayError, if neither the decided version nor any of the chain can; nothing is held then.
         """
@@ -157,29 +162,29 @@ class Fallbacks:
             guard = self._guards[call.model] = Guard()
         now_ns = monotonic_ns()
         guard.budget.request(now_ns)
-        attempt = Attempt(settings, guard, call.done, hand_on)
+        receiver = ChainReceiver(settings, guard, call.receiver, hand_on)
         arm = decision.arm
         try:
             decided = self._find(call.model, decision.version)
         except (NotFound, Unavailable, VersionNotReady) as error:
             cause = _absence(error, settings)
-            retry = self.next(attempt, call, decision.fallbacks, now_ns) if cause else None
+            retry = self.next(receiver, call, decision.fallbacks, now_ns) if cause else None
             if retry is None:
                 raise
         else:
             cause = BREAKER_OPEN
             itself = Retry(arm, decided, decision.fallbacks)
-            if attempt.admitted(arm, decision.version, now_ns):
+            if receiver.admitted(arm, decision.version, now_ns):
                 retry = itself
             else:
-                retry = self.next(attempt, call, decision.fallbacks, now_ns) or itself
-        call.done = attempt
+                retry = self.next(receiver, call, decision.fallbacks, now_ns) or itself
+        call.receiver = receiver
         call.decision = decision
         if retry.arm != arm:
             self.left(call, retry, cause)
         return retry.version
 
-    def next(self, attempt: Attempt, call: Call, chain: Chain, now_ns: int) -> Retry | None:
+    def next(self, receiver: ChainReceiver, call: Call, chain: Chain, now_ns: int) -> Retry | None:
         """The first arm of the chain that takes the call, charged to the budget; None if there is none."""
         for place, (arm, name) in enumerate(chain, 1):
             try:
@@ -188,12 +193,12 @@ class Fallbacks:
                 continue
             if call.version is not None and not (same_contract(call.version, version) and takes(version, call.rows)):
                 continue
-            if not (attempt.charged or attempt.guard.budget.allows(attempt.settings.budget, now_ns)):
+            if not (receiver.charged or receiver.guard.budget.allows(receiver.settings.budget, now_ns)):
                 return None
-            if attempt.admitted(arm, name, now_ns):
-                if not attempt.charged:
-                    attempt.charged = True
-                    attempt.guard.budget.charge(now_ns)
+            if receiver.admitted(arm, name, now_ns):
+                if not receiver.charged:
+                    receiver.charged = True
+                    receiver.guard.budget.charge(now_ns)
                 return Retry(arm, version, chain[place:])
         return None
 

@@ -27,6 +27,8 @@ class MirrorHost(Protocol):
 
     def find(self, model: str, name: str) -> Version: ...
 
+    def queued(self, version: Version) -> int: ...
+
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """The runs of the call count as the arm's."""
 

@@ -20,7 +20,7 @@ from gateway.routing.decision.compiled import CompiledRoute
 from gateway.routing.decision.decision import Decision
 from gateway.routing.document.mirror import Mirror, Tolerance
 from gateway.serving.admission import Admission
-from gateway.serving.batch import Batcher
+from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call, arrays_of, size_of
 from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
@@ -50,7 +50,7 @@ class MirroredCall(Call):
         deferral: Deferral | None,
     ) -> None:
         deadline_ns = monotonic_ns() + queue.settings.deadline_ms * 1_000_000
-        super().__init__(call.model, "", request_id, queue.ended, deadline_ns=deadline_ns)
+        super().__init__(call.model, "", request_id, queue, deadline_ns=deadline_ns)
         self.inputs, self.shapes, self.rows, self.wanted = call.inputs, call.shapes, call.rows, call.wanted
         self.batcher: Batcher | None = None
         self.deferral = deferral
@@ -163,7 +163,7 @@ class MirrorQueue:
         if version is None or batcher is None or version.state is not VersionState.AVAILABLE:
             self._drop_waiting("dropped_not_loaded")
             return
-        if version.batcher is not None and version.batcher.queued:
+        if self.resources.host.queued(version):
             self._schedule()
             return
         while self.waiting and len(self.running) < self.settings.max_inflight:
@@ -206,7 +206,13 @@ class MirrorQueue:
         elif mirrored.batcher is not None:
             mirrored.batcher.forget(mirrored)
 
-    def ended(self, call: Call) -> None:
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
         """Compares, counts and logs a mirrored call that has its outcome."""
         mirrored, version = cast(MirroredCall, call), cast(Version, call.version)
         del self.running[mirrored]

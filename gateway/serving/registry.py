@@ -226,7 +226,7 @@ class Registry:
         if self._on_ended is not None:
             self._on_ended(version)
         sessions = [version.session]
-        version.session = version.batcher = None
+        version.session = None
         self._release(sessions)
         logger.info("version ended: model=%s version=%s reason=%s", version.model, version.name, version.reason)
         self._notify(version)

@@ -57,8 +57,8 @@ class Run:
         return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
 
 
-class Rows:
-    """The outputs of a version whose specs fix everything but the number of rows: an answer is a slice of bytes."""
+class RowBytes:
+    """Slices the outputs of a version whose specs fix everything but the number of rows: an answer is bytes."""
 
     __slots__ = ("_dtypes", "_sizes", "_tails")
 
@@ -68,7 +68,7 @@ class Rows:
         self._sizes = [spec.row_bytes() for spec in specs]
 
     @classmethod
-    def of(cls, version: Version) -> "Rows | None":
+    def of(cls, version: Version) -> "RowBytes | None":
         """None where the version's outputs are not of that kind."""
         specs = version.outputs
         fixed = all(spec.shape[:1] == (-1,) and spec.row_bytes() > 0 for spec in specs)

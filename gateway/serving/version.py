@@ -10,18 +10,11 @@ AVAILABLE is entered after it is true, UNLOADING before: who finds a version AVA
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError, Unavailable, UnknownVersion, VersionNotReady
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session
 from gateway.tensor import TensorSpec
-
-if TYPE_CHECKING:
-    from gateway.serving.batch import Batcher
-
-# A run shorter than this is cheaper inline than the two thread switches of handing it over.
-THREAD_HOP_US = 100.0
 
 
 class VersionState(Enum):
@@ -64,12 +57,10 @@ class Version:
     """A version of a model as the loop sees it. Only the loop reads and writes it.
 
     `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
-    run of one row, `inline` whether that is shorter than handing the run to a thread; the engine keeps both up to
-    date. `merges` is whether requests of several clients may share a run. `batcher` belongs to the engine.
+    run of one row, which the engine keeps up to date. `merges` is whether requests of several clients may share a run.
     """
 
     __slots__ = (
-        "batcher",
         "batches",
         "config",
         "digest",
@@ -98,7 +89,6 @@ class Version:
         self.reason = ""
         self.leases = 0
         self.session: Session | None = None
-        self.batcher: Batcher | None = None
         self.on_idle: Callable[[Version], None] | None = None
         self.run_us = 0.0
         self.config = ModelConfig(name=model)
@@ -121,11 +111,6 @@ class Version:
         self.digest = digest
         self.run_us = run_us
         self._describe(config)
-
-    @property
-    def inline(self) -> bool:
-        """Whether a run on the loop is cheaper than handing it to a thread."""
-        return 0.0 < self.run_us < THREAD_HOP_US
 
     def move(self, event: VersionEvent, reason: str = "") -> None:
         """Makes one move of the life cycle; `reason` says why, for a person.

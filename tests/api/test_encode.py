@@ -13,12 +13,13 @@ from gateway.pb import inference_pb2 as pb
 from gateway.serving.call import Call
 from gateway.tensor import Array, Datatype, TensorSpec
 from tests.api.requests import rows_of_four, signature
+from tests.serving.stage import Nobody
 
 LIMIT = 1 << 26
 
 
 def answered(*outputs: Array, request_id: str = "") -> Call:
-    call = Call("m", "", request_id, lambda _: None)
+    call = Call("m", "", request_id, Nobody())
     call.outputs = outputs
     return call
 

@@ -51,6 +51,19 @@ class Request:
         return None
 
 
+class Nobody:
+    """The receiver of a call whose outcome no test looks at."""
+
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+
 @dataclass
 class Stage:
     """What a test may touch."""
@@ -81,7 +94,7 @@ class Stage:
         deadline_ns: int = 0, size_bytes: int = 10,
     ) -> Call:  # fmt: skip
         """A begun call; it is finished by itself once it is answered."""
-        call = Call(model, version, request_id, self._done, deadline_ns=deadline_ns, size_bytes=size_bytes)
+        call = Call(model, version, request_id, self, deadline_ns=deadline_ns, size_bytes=size_bytes)
         self.engine.begin(call, Request(headers or {}, version, request_id))
         self._ends[call] = asyncio.get_running_loop().create_future()
         return call
@@ -104,7 +117,13 @@ class Stage:
         """The call, answered and finished."""
         return await self.end(self.submit(self.begin(model, headers=headers), *inputs))
 
-    def _done(self, call: Call) -> None:
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
         self.engine.finish(call, Code.OK if call.error is None else call.error.code)
         self.finished.append(call)
         self._ends[call].set_result(call)

@@ -23,7 +23,7 @@ from gateway.errors import (
 from gateway.serving.call import Call
 from gateway.serving.version import VersionState
 from tests import models
-from tests.serving.stage import Request, Stage, floats, given, indices, staged, until
+from tests.serving.stage import Nobody, Request, Stage, floats, given, indices, staged, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL = "max_batch_size: 8\nversion_policy { all {} }"
@@ -192,7 +192,7 @@ async def test_requests_without_an_id_are_recorded_under_different_ones(stage: S
 
 async def test_finish_is_for_calls_that_were_begun(stage: Stage) -> None:
     with pytest.raises(ValueError, match="not begun"):
-        stage.engine.finish(Call("plain", "", "", lambda call: None), Code.OK)
+        stage.engine.finish(Call("plain", "", "", Nobody()), Code.OK)
 
 
 async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_p
         calls = [stage.submit(stage.begin("m"), floats(value)) for value in (1, 2)]
         stage.engine.drain()
         with pytest.raises(Unavailable):
-            stage.engine.begin(Call("m", "", "", lambda call: None), Request({}, "", ""))
+            stage.engine.begin(Call("m", "", "", Nobody()), Request({}, "", ""))
         ended = await asyncio.gather(*map(stage.end, calls))
         assert [float(given(call)[0][0, 0]) for call in ended] == [2.0, 4.0]
         assert stage.idle()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted
-from gateway.serving.batch import COMPANY_NS, LONELY_RUNS, Batcher
+from gateway.serving.batcher import COMPANY_NS, LONELY_RUNS, Batcher
 from gateway.serving.call import Call
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.session import Session, Termination
@@ -65,12 +65,12 @@ class Bench:
         self.version.equip(self.session, replace(settings, **config), digest="d", run_us=run_us)
         self.threads = ThreadPoolExecutor(2)
         self.batcher = Batcher(self.version, loop=asyncio.get_running_loop(), threads=self.threads, parallel=1)
-        self.answered: list[Call] = []
+        self.outcomes: list[Call] = []
         self._futures: dict[Call, asyncio.Future[Call]] = {}
 
     def call(self, *inputs: Array, wanted: tuple[int, ...] | None = None, deadline_ns: int = 0) -> Call:
         future = asyncio.get_running_loop().create_future()
-        call = Call("m", "", f"r{len(self._futures)}", self._done, deadline_ns=deadline_ns)
+        call = Call("m", "", f"r{len(self._futures)}", self, deadline_ns=deadline_ns)
         self._futures[call] = future
         call.version = self.version
         call.inputs = [array if array.dtype == object else array.tobytes() for array in inputs]
@@ -84,8 +84,14 @@ class Bench:
         self.batcher.put(call)
         return call
 
-    def _done(self, call: Call) -> None:
-        self.answered.append(call)
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
+        self.outcomes.append(call)
         self._futures[call].set_result(call)
 
     async def outputs(self, call: Call) -> Sequence[Array]:
@@ -176,7 +182,7 @@ async def test_expired_and_answered_calls_leave_before_the_run(benches: list[Ben
     assert isinstance(await bench.error(gone), Cancelled)
     assert bench.session.runs == [1]
     assert bench.batcher.queued == 0
-    assert len(bench.answered) == 3
+    assert len(bench.outcomes) == 3
 
 
 async def test_long_runs_leave_the_loop_free(benches: list[Bench]) -> None:

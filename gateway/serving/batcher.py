@@ -1,0 +1,305 @@
+"""Micro-batching: what waits for one version runs together.
+
+1. A call joins the queue of its version. Nothing waits on a timer unless the version's configuration asks for a delay:
+   the first call of a loop turn schedules one flush at the end of that turn, so that what arrived together runs
+   together, and what arrives while the version is busy runs when it is free.
+2. A short run (measured, kept up to date) happens on the loop itself: handing it to a thread would cost more than the
+   run. A long one happens on a thread, so that the loop never stalls.
+3. Each call owns its answer. Answered calls (cancelled) and expired ones leave before the run; a batch that fails is
+   run again call by call, so that one call's fault stays its own.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from random import random
+from time import monotonic_ns
+
+from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
+from gateway.serving.admission import retry_after_ms
+from gateway.serving.batch import Batch
+from gateway.serving.call import Call
+from gateway.serving.run import RowBytes, Run, alike, common_wanted, split
+from gateway.serving.session import RunFailed
+from gateway.serving.version import Version
+from gateway.tensor import Buffer
+
+logger = logging.getLogger(__name__)
+
+# A thread hop costs about 100 us of two threads' time; up to this a run on the loop delays others less than it saves.
+INLINE_NS = 1_000_000
+# Merging beyond this only adds latency: the fixed cost of a run is long paid.
+MERGED_RUN_NS = 20_000_000
+SMOOTHING = 0.1
+# A run costs about 5 us beside its rows; joining inputs costs 100 us per MiB. Larger rows run one by one.
+MERGED_ROW_BYTES = 65_536
+# After so many runs of one call each, the next call runs at once instead of at the end of the loop's turn, until one
+# comes so soon after a run that it had company.
+LONELY_RUNS = 32
+COMPANY_NS = 30_000
+# Of long runs, one in so many tries what the measures speak against, because they may have changed.
+EXPLORED_RUNS = 64
+
+
+class Batcher:
+    """The queue of one version, and its runs."""
+
+    def __init__(
+        self,
+        version: Version,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        threads: Executor,
+        parallel: int,
+        draw: Callable[[], float] = random,
+    ) -> None:
+        if version.session is None:
+            raise ValueError(f"version {version.name} of {version.model} has no session")
+        self._version = version
+        self._session = version.session
+        self._loop = loop
+        self._threads = threads
+        self._parallel = parallel
+        self._draw = draw
+        self._names = [spec.name for spec in version.outputs]
+        self._row_bytes = RowBytes.of(version)
+        self._merges = version.config.merges
+        self._fixed = all(-1 not in spec.shape[1:] and not spec.optional for spec in version.inputs)
+        self._max_rows = version.max_batch_size if version.batches else 1
+        if sum(spec.row_bytes() for spec in version.inputs) > MERGED_ROW_BYTES:
+            self._max_rows = 1
+        self._max_queue = version.config.max_queue_size
+        self._delay_s = version.config.max_queue_delay_us / 1e6
+        self._queue_limit_ns = 0 if version.config.delays_expired else version.config.default_timeout_us * 1000
+        self._row_ns = max(1.0, version.run_us * 1000)
+        self._batch_ns = self._row_ns
+        # What a row costs in a run of its own, and in a merged one: 0 until measured. A convolution is dearer merged,
+        # because its data leave the cache; a layer whose weights are read once for all rows is cheaper.
+        self._alone_ns = 0.0
+        self._merged_ns = 0.0
+        self._long_runs = 0
+        self._on_loop = version.run_us * 1000 < INLINE_NS
+        self._waiting: deque[Call] = deque()
+        self._queued = 0
+        self._running = 0
+        self._flush_handle: asyncio.Handle | None = None
+        self._lonely_runs = 0
+        self._flushed_ns = 0
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a run."""
+        return self._queued
+
+    def put(self, call: Call) -> None:
+        """The call will be answered.
+
+        Raises: ResourceExhausted (the configured queue size is reached).
+        """
+        if self._max_queue and self._queued >= self._max_queue:
+            raise ResourceExhausted(
+                f"the queue of model {self._version.model!r} version {self._version.name!r} is full: "
+                f"max_queue_size is {self._max_queue}",
+                retry_after_ms=retry_after_ms(self._draw()),
+            )
+        call.queued_ns = monotonic_ns()
+        self._waiting.append(call)
+        self._queued += 1
+        if self._flush_handle is None and self._running < self._parallel:
+            if self._delay_s and self._queued < self._max_rows:
+                self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
+            elif self._lonely_runs < LONELY_RUNS or not self._on_loop:
+                self._flush_handle = self._loop.call_soon(self._flush)
+            elif call.queued_ns - self._flushed_ns > COMPANY_NS:
+                self._flush()
+            else:
+                self._lonely_runs = 0
+                self._flush_handle = self._loop.call_soon(self._flush)
+        elif self._delay_s and self._queued == self._max_rows and self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def forget(self, call: Call) -> None:
+        """An answered call no longer counts as waiting."""
+        self._queued -= 1
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        started = monotonic_ns()
+        while self._queued and self._running < self._parallel:
+            calls = self._take()
+            if not calls:
+                break
+            if not self._on_loop:
+                self._run_on_thread(calls)
+                continue
+            self._lonely_runs = self._lonely_runs + 1 if len(calls) == 1 else 0
+            self._run_here(calls)
+            self._flushed_ns = monotonic_ns()
+            if self._queued and monotonic_ns() - started > INLINE_NS:  # others on the loop come first
+                self._flush_handle = self._loop.call_soon(self._flush)
+                return
+
+    def _take(self) -> list[Call]:
+        """The calls of the next run; those that nobody waits for any more, or whose time is over, have left."""
+        now = monotonic_ns()
+        limit = self._rows_of_next_run()
+        taken: list[Call] = []
+        rest: list[Call] = []
+        rows = 0
+        waiting = self._waiting
+        while waiting:
+            call = waiting.popleft()
+            if call.answered:
+                continue
+            expiry = self._expiry(call) if self._queue_limit_ns else call.deadline_ns
+            if expiry and now > expiry:
+                self._queued -= 1
+                call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
+                continue
+            if taken and (rows + call.rows > limit or not self._merges):
+                waiting.appendleft(call)
+                break
+            if taken and not self._fixed and not alike(taken[0], call):
+                rest.append(call)
+                continue
+            self._queued -= 1
+            call.queue_ns = now - call.queued_ns
+            taken.append(call)
+            rows += call.rows
+        waiting.extendleft(reversed(rest))
+        return taken
+
+    def _expiry(self, call: Call) -> int:
+        queue_expiry = call.queued_ns + self._queue_limit_ns
+        return min(queue_expiry, call.deadline_ns) if call.deadline_ns else queue_expiry
+
+    def _rows_of_next_run(self) -> int:
+        if not self._merges:
+            return 1
+        budget = INLINE_NS if self._on_loop else MERGED_RUN_NS
+        limit = min(self._max_rows, max(1, int(budget / self._row_ns)))
+        free = self._parallel - self._running
+        if self._on_loop:
+            return limit
+        if free > 1:  # several threads are free: share what waits among them
+            limit = min(limit, max(1, -(-self._queued // free)))
+        self._long_runs += 1
+        alone = 0.0 < self._alone_ns < self._merged_ns
+        exploring = self._long_runs % EXPLORED_RUNS == 0 or (self._merged_ns > 0.0 and not self._alone_ns)
+        return 1 if alone != exploring else limit
+
+    # ---- runs ----
+
+    def _run_here(self, calls: list[Call]) -> None:
+        run = Run(self._version, self._session, calls, self._names_of(calls))
+        try:
+            run.execute(None)
+        except GatewayError as error:
+            self._failed(calls, error)
+            return
+        except BaseException:
+            for call in calls:  # a defect of ours is told to the loop, but nobody waits for ever because of it
+                call.fail(Internal(call.request_id))
+            raise
+        self._succeeded(calls, run)
+
+    def _run_on_thread(self, calls: list[Call]) -> None:
+        batch = Batch(len(calls))
+        for call in calls:
+            call.batch = batch
+        self._running += 1
+        self._version.lease()
+        run = Run(self._version, self._session, calls, self._names_of(calls))
+
+        def ended(future: Future[None]) -> None:  # on the thread
+            self._loop.call_soon_threadsafe(self._thread_done, calls, batch, run, future)
+
+        self._threads.submit(run.execute, batch.termination).add_done_callback(ended)
+
+    def _thread_done(self, calls: list[Call], batch: Batch, run: Run, future: Future[None]) -> None:
+        self._running -= 1
+        for call in calls:
+            call.batch = None
+        error = future.exception()
+        if error is None:
+            self._succeeded(calls, run)
+        elif batch.live:
+            self._failed(calls, error)
+        self._version.release()
+        if self._queued and self._flush_handle is None:
+            self._flush()
+
+    def _names_of(self, calls: Sequence[Call]) -> list[str]:
+        wanted = common_wanted(calls)
+        return self._names if wanted is None else [self._names[index] for index in wanted]
+
+    def _succeeded(self, calls: list[Call], run: Run) -> None:
+        rows, outputs = run.rows, run.outputs
+        if len(calls) > 1 and any(not array.shape or array.shape[0] != rows for array in outputs):
+            logger.warning(
+                "model %s version %s does not answer one row per row of input: it is not batched any more",
+                self._version.model,
+                self._version.name,
+            )
+            self._merges = False
+            self._alone(calls)
+            return
+        sliced_at = monotonic_ns()
+        raw = self._row_bytes.split(calls, outputs, rows) if self._row_bytes is not None else None
+        answers: Sequence[Sequence[Buffer]] = split(calls, outputs) if raw is None else raw
+        output_ns = monotonic_ns() - sliced_at
+        self._learn(max(rows, 1), run.cpu_ns, merged=len(calls) > 1)
+        arm = calls[0].arm
+        if arm is not None:
+            items = rows if self._version.batches else 1
+            arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
+        for call, own in zip(calls, answers, strict=True):
+            call.infer_ns = run.infer_ns
+            call.answer(own)
+
+    def _failed(self, calls: list[Call], error: BaseException) -> None:
+        if len(calls) > 1:
+            self._alone(calls)
+            return
+        call = calls[0]
+        if isinstance(error, GatewayError) and not isinstance(error, RunFailed):
+            call.fail(error)
+            return
+        logger.error(
+            "model %s version %s failed on request %r: %s",
+            self._version.model,
+            self._version.name,
+            call.request_id,
+            error.reason if isinstance(error, RunFailed) else error,
+            exc_info=None if isinstance(error, RunFailed) else error,
+        )
+        call.fail(Internal(call.request_id))
+
+    def _alone(self, calls: list[Call]) -> None:
+        """Each call runs by itself, in order, before what waits."""
+        for call in calls:
+            if call.answered:
+                continue
+            if self._on_loop:
+                self._run_here([call])
+            else:
+                self._run_on_thread([call])
+
+    def _learn(self, rows: int, run_ns: int, *, merged: bool) -> None:
+        if not self._on_loop:
+            row_ns = run_ns / rows
+            if merged:
+                self._merged_ns += SMOOTHING * (row_ns - self._merged_ns) if self._merged_ns else row_ns
+            else:
+                self._alone_ns += SMOOTHING * (row_ns - self._alone_ns) if self._alone_ns else row_ns
+        self._batch_ns += SMOOTHING * (run_ns - self._batch_ns)
+        self._row_ns += SMOOTHING * (run_ns / rows - self._row_ns)
+        self._version.run_us = self._row_ns / 1000
+        # The gap between the two bounds keeps a version whose runs are near the bound from changing sides all the time.
+        if self._on_loop:
+            self._on_loop = self._batch_ns < 2 * INLINE_NS
+        else:
+            self._on_loop = self._batch_ns < INLINE_NS / 2
