@@ -48,6 +48,7 @@ MODULES = [
     "gateway/serving/batch.py",
     "gateway/serving/batcher.py",
     "gateway/serving/call.py",
+    "gateway/serving/call_record.py",
     "gateway/serving/engine.py",
     "gateway/serving/fallback.py",
     "gateway/serving/run.py",

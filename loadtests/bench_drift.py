@@ -24,6 +24,7 @@ from gateway.drift.statistics.building import build_profile
 from gateway.records.lake import parquet
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.records.worker.record import Record
 from gateway.runtime.compaction import ledgers
 from gateway.tensor import Datatype, TensorSpec
 
@@ -59,7 +60,9 @@ async def write(directory: Path, load: Load) -> None:
         score = rng.uniform(size=(load.batch, 1))
         outputs = np.hstack([score, 1 - score]).astype("<f4").tobytes()
         moment_us = begin_us + number * load.batch * 50  # 20 000 rows a second
-        stream.append(moment_us, f"r{number}", 0, "SPLIT", 1, 1, load.batch, 1, 2, 3, None, (inputs,), (outputs,))
+        stream.append(
+            Record(moment_us, f"r{number}", 0, "SPLIT", 1, 1, load.batch, 1, 2, 3, None, (inputs,), (outputs,))
+        )
         if number * load.batch % 1000 == 0:  # as many as come in the 50 ms between two flushes
             await log.flush()
     await log.close()

@@ -24,6 +24,7 @@ from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
+from gateway.serving.call_record import record_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import ChainReceiver, Fallbacks
@@ -152,26 +153,20 @@ class Engine:
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
         request_id = self.name(call)
-        record = (
-            time_ns() // 1000 - total_ns // 1000,
+        record = record_of(
+            call,
             request_id,
-            0 if code is Code.OK else code.value,
-            decision.reason,
-            decision.revision,
-            decision.bucket,
-            call.rows,
-            call.queue_ns // 1000,
-            call.infer_ns // 1000,
-            total_ns // 1000,
-            None if arm.fixed else call.shapes,
-            call.inputs,
-            call.outputs,
-            call.wanted,
+            code,
+            reason=decision.reason,
+            revision=decision.revision,
+            bucket=decision.bucket,
+            shapes=None if arm.fixed else call.shapes,
+            total_ns=total_ns,
         )
         if decision.mirrors and code is Code.OK:
-            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, *record))
+            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, record))
         else:
-            arm.stream.append(*record)
+            arm.stream.append(record)
         self._admission.give(call.size_bytes)
         version.release()
 

@@ -11,7 +11,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import cast
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError
@@ -22,6 +22,7 @@ from gateway.routing.document.mirror import Mirror, Tolerance
 from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call, arrays_of, size_of
+from gateway.serving.call_record import record_of
 from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
 from gateway.serving.mirror_resources import BUSY, MAX_BYTES, MirrorHost, MirrorResources
@@ -252,23 +253,17 @@ class MirrorQueue:
     def _log(self, mirrored: MirroredCall, version: Version, code: Code, *, differs: bool) -> None:
         total_ns = monotonic_ns() - mirrored.received_ns
         stream = self.resources.host.mirror_stream(version, self.arm, mirrored.primary.name)
-        stream.append(
-            time_ns() // 1000 - total_ns // 1000,
+        record = record_of(
+            mirrored,
             mirrored.request_id,
-            code.value,
-            REASON,
-            mirrored.revision,
-            mirrored.bucket,
-            mirrored.rows,
-            mirrored.queue_ns // 1000,
-            mirrored.infer_ns // 1000,
-            total_ns // 1000,
-            mirrored.shapes,
-            mirrored.inputs,
-            mirrored.outputs,
-            mirrored.wanted,
-            Kept.DISAGREEMENT if differs and stream.keeps_disagreement else 0,
+            code,
+            reason=REASON,
+            revision=mirrored.revision,
+            bucket=mirrored.bucket,
+            shapes=mirrored.shapes,
+            total_ns=total_ns,
         )
+        stream.append(record, Kept.DISAGREEMENT if differs and stream.keeps_disagreement else 0)
 
     # ---- its end ----
 

@@ -15,6 +15,7 @@ from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.retention import RetentionLimits
 from gateway.records.worker.label import Label, request_hash
 from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.record import Record
 from gateway.records.worker.sampling import Sampling
 from gateway.runtime.compaction import observers
 from gateway.telemetry.published import published
@@ -99,7 +100,7 @@ async def log_answers(
         sent = [tensor_of(x, index)]
         got = [] if code else [tensor_of(array, index) for array in outputs.values()]
         shapes = [tensor.shape for tensor in sent]
-        stream.append(moment, names[index], code, "SPLIT", 3, 42, 1, 1, 2, 3, shapes, sent, got)
+        stream.append(Record(moment, names[index], code, "SPLIT", 3, 42, 1, 1, 2, 3, shapes, sent, got))
         if index % 20_000 == 19_999:
             await log.flush()
     await log.close()

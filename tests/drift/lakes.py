@@ -16,6 +16,7 @@ from gateway.records.lake.label_table import FEEDBACK, label_tables
 from gateway.records.lake.retention import RetentionLimits
 from gateway.records.worker.label import Label, request_hash
 from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import Sampling
 from gateway.records.worker.segment import Segment
@@ -65,7 +66,7 @@ def write_rows(
             shapes = [tensor.shape for tensor in sent]
             got = [] if code else [tensor_of(values, index) for values in outputs.values()]
             bucket = index * 618_033 % 1_000_000  # spread evenly
-            stream.append(moment, ids[index], code, "SPLIT", 3, bucket, 1, 5, 7, 20, shapes, sent, got)
+            stream.append(Record(moment, ids[index], code, "SPLIT", 3, bucket, 1, 5, 7, 20, shapes, sent, got))
             if index % 50_000 == 49_999:
                 await log.flush()
         await log.close()

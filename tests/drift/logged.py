@@ -12,6 +12,7 @@ from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.building import build_profile
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.runtime.compaction import ledgers
 from tests.records.traffic import LABEL, SCORES, X, open_log
@@ -72,5 +73,5 @@ async def log_rows(
         outputs = () if code else (named.tobytes(), three.tobytes())
         identity = f"{prefix}{number}"
         inputs = (x.astype("<f4").tobytes(),)
-        stream.append(at_s * 1_000_000, identity, code, "SPLIT", 7, 42, rows, 1, 2, 3, None, inputs, outputs)
+        stream.append(Record(at_s * 1_000_000, identity, code, "SPLIT", 7, 42, rows, 1, 2, 3, None, inputs, outputs))
     await log.close()

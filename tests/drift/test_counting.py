@@ -11,6 +11,7 @@ from gateway.drift.online.windows import WEIGHT_ONE, CellLayout, means
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.building import build_feature, build_profile
 from gateway.records.lake.compactor import Compactor, CompactorConfig
+from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, InputMode, Rule
 from gateway.records.worker.sampling import Sampling
@@ -51,7 +52,7 @@ async def test_a_sampled_row_stands_for_as_many_as_were_left_out(tmp_path: Path)
     outputs = (np.zeros(1, "<i8").tobytes(), np.zeros((1, 3), "<f4").tobytes())
     for number in range(4000):
         x = (RNG.normal(size=(1, 4)).astype("<f4").tobytes(),)
-        stream.append(BEGIN_S * 1_000_000, f"r{number}", 0, "SPLIT", 1, 1, 1, 1, 2, 3, None, x, outputs)
+        stream.append(Record(BEGIN_S * 1_000_000, f"r{number}", 0, "SPLIT", 1, 1, 1, 1, 2, 3, None, x, outputs))
     await log.close()
     (rows,) = seen(tmp_path)
     ((key, tally),) = count(rows, "1", LAYOUT).items()
@@ -70,7 +71,7 @@ async def test_what_redaction_hides_was_not_logged_and_is_not_missing(tmp_path: 
         stream = log.stream("flights", "1", "a", (X,), (LABEL, SCORES), "d", "")
         outputs = (np.zeros(9, "<i8").tobytes(), np.full((9, 3), 0.25, "<f4").tobytes())
         x = (RNG.normal(size=(9, 4)).astype("<f4").tobytes(),)
-        stream.append(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, x, outputs)
+        stream.append(Record(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, x, outputs))
         await log.close()
         (rows,) = seen(tmp_path / name)
         (tally,) = count(rows, "1", LAYOUT).values()
@@ -82,7 +83,7 @@ async def test_what_redaction_hides_was_not_logged_and_is_not_missing(tmp_path: 
 async def test_a_row_whose_payload_was_withheld_is_no_row(tmp_path: Path) -> None:
     log = open_log(tmp_path / "wal")
     stream = log.stream("flights", "1", "a", (X,), (LABEL, SCORES), "d", "")
-    stream.append(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, (None,), ())
+    stream.append(Record(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, (None,), ()))
     await log.close()
     (rows,) = seen(tmp_path)
     (tally,) = count(rows, "1", LAYOUT).values()
@@ -95,7 +96,7 @@ async def test_an_output_that_nobody_asked_for_is_not_missing(tmp_path: Path) ->
     stream = log.stream("flights", "1", "a", (X,), (LABEL, SCORES), "d", "")
     x = (RNG.normal(size=(9, 4)).astype("<f4").tobytes(),)
     label = (np.zeros(9, "<i8").tobytes(),)
-    stream.append(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, x, label, (0,))
+    stream.append(Record(BEGIN_S * 1_000_000, "r", 0, "SPLIT", 1, 1, 9, 1, 2, 3, None, x, label, (0,)))
     await log.close()
     (rows,) = seen(tmp_path)
     (tally,) = count(rows, "1", LAYOUT).values()
@@ -112,7 +113,7 @@ async def test_batches_of_many_minutes_and_arms_in_any_order(tmp_path: Path) -> 
         outputs = (np.zeros(size, "<i8").tobytes(), np.zeros((size, 3), "<f4").tobytes())
         x = (np.full((size, 4), number, "<f4").tobytes(),)
         moment_us = (BEGIN_S + 60 * minute) * 1_000_000
-        stream.append(moment_us, f"r{number}", 0, "SPLIT", 1, 1, size, 1, 2, 3, None, x, outputs)
+        stream.append(Record(moment_us, f"r{number}", 0, "SPLIT", 1, 1, size, 1, 2, 3, None, x, outputs))
         key = (arm, BEGIN_S + 60 * minute)
         expected[key] = expected.get(key, 0) + size
     await log.close()
@@ -141,7 +142,9 @@ async def test_an_embedding_is_watched_by_its_components(tmp_path: Path) -> None
         outputs = (np.zeros(400, "<i8").tobytes(), three.tobytes())
         at_us = (BEGIN_S + hour * HOUR_S) * 1_000_000
         stream.append(
-            at_us, f"r{hour}", 0, "DEFAULT", 1, -1, 400, 1, 2, 3, None, (vectors.astype("<f4").tobytes(),), outputs
+            Record(
+                at_us, f"r{hour}", 0, "DEFAULT", 1, -1, 400, 1, 2, 3, None, (vectors.astype("<f4").tobytes(),), outputs
+            )
         )
         await log.close()
         worker, _ = watched(tmp_path, hours=hour + 1)
@@ -170,8 +173,8 @@ async def test_a_split_that_loses_an_arms_requests_is_an_alarm(tmp_path: Path) -
                 arm = "b" if bucket < 100_000 else "a"
                 if arm == "a" or RNG.uniform() > lost:
                     stream = log.stream("flights", "1", arm, (X,), (LABEL, SCORES), "d", "")
-                    stream.append(at_us, "", 0, "SPLIT", 1, bucket, 1, 1, 2, 3, None, (None,), ())
-            stream.append(at_us, "", 0, "PIN", 1, 5, 1, 1, 2, 3, None, (None,), ())
+                    stream.append(Record(at_us, "", 0, "SPLIT", 1, bucket, 1, 1, 2, 3, None, (None,), ()))
+            stream.append(Record(at_us, "", 0, "PIN", 1, 5, 1, 1, 2, 3, None, (None,), ()))
         await log.close()
         worker, _ = watched(directory, hours=3)
         worker.step()

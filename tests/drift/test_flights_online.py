@@ -14,6 +14,7 @@ from gateway.drift.online.tally_store import Subject
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.building import build_profile
 from gateway.drift.statistics.verdict import DriftRule, DriftState
+from gateway.records.worker.record import Record
 from gateway.tensor import Datatype, TensorSpec
 from tests.drift.logged import watched
 from tests.drift.reference_data import FLIGHT_FEATURES, Table, days, flights, rows
@@ -45,7 +46,9 @@ async def log_year(directory: Path) -> None:
         count = len(table["DATE"])
         scores = np.tile(np.array([0.2, 0.7, 0.1], "<f4"), (count, 1)).tobytes()
         moment_us = (midnight_s(day) + 12 * 3600) * 1_000_000
-        stream.append(moment_us, day, 0, "DEFAULT", 1, -1, count, 1, 2, 3, None, tuple(tensors(table)), (scores,))
+        stream.append(
+            Record(moment_us, day, 0, "DEFAULT", 1, -1, count, 1, 2, 3, None, tuple(tensors(table)), (scores,))
+        )
     await log.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from gateway.drift.online.tally_store import Subject
 from gateway.drift.online.windows import WEIGHT_ONE
 from gateway.drift.statistics.reference_profile import Profile
+from gateway.records.worker.record import Record
 from gateway.telemetry.published import published
 from tests.drift.logged import BEGIN_S, HOUR_S, after, log_rows, save_profile, watched
 from tests.records.traffic import LABEL, SCORES, X, open_log
@@ -193,7 +194,7 @@ async def test_mirrors_are_compared_with_those_who_served(tmp_path: Path) -> Non
             label = np.array([0 if number < right else 1], "<i8")
             outputs = (label.tobytes(), np.array([0.1, 0.7, 0.2], "<f4").tobytes())
             inputs = (x.tobytes(),)
-            stream.append(at_s * 1_000_000, f"r{number}", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, inputs, outputs)
+            stream.append(Record(at_s * 1_000_000, f"r{number}", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, inputs, outputs))
     await log.close()
     (mirror,) = compact(tmp_path, 1)["mirrors"]
     assert (mirror["version"], mirror["arm"], mirror["pairs"]) == ("2", "mirror", 1000)

@@ -17,6 +17,7 @@ from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.retention import RetentionLimits, lake_files
 from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.record import Record
 from gateway.records.worker.segment import OPEN, SEALED, Segment, entries
 from gateway.tensor import Datatype, TensorSpec
 from tests.records import kill_loop
@@ -107,7 +108,7 @@ async def test_a_large_tensor_is_kept_as_digest_and_statistics(tmp_path: Path) -
     pixels[1, 0, 0, 0] = np.nan
     small, large = np.ones((2, 3)), np.full((2, 10_000), 2.5)
     for name, other in (("small", small), ("large", large)):
-        stream.append(NOW_US, name, 0, "S", 1, 1, 2, 0, 0, 0, [pixels.shape, other.shape], (pixels, other), ())
+        stream.append(Record(NOW_US, name, 0, "S", 1, 1, 2, 0, 0, 0, [pixels.shape, other.shape], (pixels, other), ()))
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     rows = {(row["request_id"], row["row_index"]): row for row in lake_rows(tmp_path / "lake")}
@@ -130,7 +131,7 @@ async def test_a_shape_that_claims_a_billion_empty_instances_is_one_row(tmp_path
     log = open_log(tmp_path / "wal")
     spec = TensorSpec("x", Datatype.FP32, (-1, -1))
     stream = log.stream("m", "1", "a", (spec,), (), "d")
-    stream.append(NOW_US, "trick", 0, "S", 1, 1, 10**9, 0, 0, 0, [(10**9, 0)], (b"",), ())
+    stream.append(Record(NOW_US, "trick", 0, "S", 1, 1, 10**9, 0, 0, 0, [(10**9, 0)], (b"",), ()))
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     (row,) = lake_rows(tmp_path / "lake")

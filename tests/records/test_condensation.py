@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, Rule
@@ -31,7 +32,7 @@ def opened(log: PredictionLog, specs: tuple[TensorSpec, ...] = SPECS) -> RecordS
 def append(
     stream: RecordStream, name: str, inputs: Sequence[Buffer | None], shapes: Sequence[tuple[int, ...] | None] | None
 ) -> None:
-    stream.append(NOW_US, name, 0, "S", 1, 1, 2, 0, 0, 0, shapes, inputs, ())
+    stream.append(Record(NOW_US, name, 0, "S", 1, 1, 2, 0, 0, 0, shapes, inputs, ()))
 
 
 def append_all(stream: RecordStream) -> None:
@@ -95,7 +96,7 @@ async def test_the_largest_are_left_to_the_flush(tmp_path: Path) -> None:
     stream = opened(log, (TensorSpec("x", Datatype.FP32, (-1, 1024, 256)),))
     for name, instances in (("small", 2), ("large", 6)):
         values = np.repeat(np.arange(instances, dtype="<f4"), MIB // 4)
-        stream.append(NOW_US, name, 0, "S", 1, 1, instances, 0, 0, 0, None, (values.tobytes(),), ())
+        stream.append(Record(NOW_US, name, 0, "S", 1, 1, instances, 0, 0, 0, None, (values.tobytes(),), ()))
     assert 6 * MIB < log.counts().buffered_bytes < 6 * MIB + 10_000
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.records.worker.reading import read
+from gateway.records.worker.record import Record
 from gateway.records.worker.sampling import Sampling
 from gateway.records.worker.segment import OPEN, SEALED, entries
 from gateway.records.worker.wal import Durability, SegmentLimits, reason
@@ -74,7 +75,9 @@ async def test_a_view_counts_as_the_batch_it_keeps_alive(tmp_path: Path) -> None
     stream = log.stream("m", "1", "a", (spec,), (spec,), "d")
     batch = np.zeros((64, 1024), "<f4")
     for row in range(2):
-        stream.append(NOW_US, f"r{row}", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(4096),), (batch[row : row + 1],))
+        stream.append(
+            Record(NOW_US, f"r{row}", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(4096),), (batch[row : row + 1],))
+        )
     held = log.counts().buffered_bytes
     assert batch.nbytes + 2 * 4096 <= held < batch.nbytes + 2 * 4096 + 2000
     await log.close()
@@ -84,7 +87,7 @@ async def test_a_record_over_the_limit_is_dropped_as_oversize(tmp_path: Path) ->
     log = open_log(tmp_path, limits=LogLimits(max_bytes=1 << 20, max_record_bytes=1 << 20))
     spec = TensorSpec("x", Datatype.UINT8, (-1, -1))
     stream = log.stream("m", "1", "a", (spec,), (), "d")
-    stream.append(NOW_US, "big", 0, "SPLIT", 1, 1, 1, 0, 0, 0, [(1, 8 << 20)], (bytes(8 << 20),), ())
+    stream.append(Record(NOW_US, "big", 0, "SPLIT", 1, 1, 1, 0, 0, 0, [(1, 8 << 20)], (bytes(8 << 20),), ()))
     assert dict(log.counts().dropped) == {"oversize": 1}
     await log.close()
 
@@ -92,10 +95,11 @@ async def test_a_record_over_the_limit_is_dropped_as_oversize(tmp_path: Path) ->
 async def test_append_never_raises_whatever_it_is_given(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     stream: Any = open_stream(log)
-    stream.append(NOW_US, "nothing", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, None, None)
-    stream.append(NOW_US, "\ud800", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(16),), ())
-    stream.append(NOW_US, "short", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (b"123",), ())
-    stream.append(NOW_US, "huge", 0, "SPLIT", 1 << 70, 1, 1, 0, 0, 0, None, (bytes(16),), ())
+    nothing: Any = None
+    stream.append(Record(NOW_US, "nothing", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, nothing, nothing))
+    stream.append(Record(NOW_US, "\ud800", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(16),), ()))
+    stream.append(Record(NOW_US, "short", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (b"123",), ()))
+    stream.append(Record(NOW_US, "huge", 0, "SPLIT", 1 << 70, 1, 1, 0, 0, 0, None, (bytes(16),), ()))
     append(stream, "good")
     await log.close()
     counts = log.counts()
@@ -263,7 +267,7 @@ async def test_nothing_of_a_flushed_batch_is_kept_alive(tmp_path: Path) -> None:
 
     batch = np.zeros((8, 3), "<f4").view(Batch)
     alive = weakref.ref(batch)
-    stream.append(NOW_US, "a", 0, "S", 1, 1, 1, 0, 0, 0, None, (bytes(16),), (np.zeros(1, "<i8"), batch[0:1]))
+    stream.append(Record(NOW_US, "a", 0, "S", 1, 1, 1, 0, 0, 0, None, (bytes(16),), (np.zeros(1, "<i8"), batch[0:1])))
     del batch
     await log.flush()
     gc.collect()
@@ -297,7 +301,7 @@ async def test_outputs_asked_for_in_another_order_go_to_their_own_columns(tmp_pa
     stream = log.stream("m", "1", "arm", (), specs, "d")
     a, b, c = (np.full((1, 1), value, "<f4") for value in (1, 2, 3))
     for name, outputs, wanted in (("all", (a, b, c), None), ("some", (c, a), (2, 0)), ("unclear", (c, a), None)):
-        stream.append(NOW_US, name, 0, "S", 1, 1, 1, 0, 0, 0, None, (), outputs, wanted)
+        stream.append(Record(NOW_US, name, 0, "S", 1, 1, 1, 0, 0, 0, None, (), outputs, wanted))
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     rows = {row["request_id"]: [row[f"out.{name}"] for name in "abc"] for row in lake_rows(tmp_path / "lake")}

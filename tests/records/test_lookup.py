@@ -4,6 +4,7 @@ from pathlib import Path
 from time import time_ns
 
 from gateway.records.worker.lookup import find, newest
+from gateway.records.worker.record import Record
 from tests.records.traffic import NOW_US, append, open_log, open_stream
 
 
@@ -32,7 +33,9 @@ async def test_the_newest_records_of_a_model_over_all_workers(tmp_path: Path) ->
     logs = [open_log(tmp_path, worker=f"w{index}") for index in range(2)]
     begun_us = time_ns() // 1000 - 40
     for number in range(40):
-        open_stream(logs[number % 2]).append(begun_us + number, "r", 0, "SPLIT", number, 42, 1, 1, 1, 1, None, (), ())
+        open_stream(logs[number % 2]).append(
+            Record(begun_us + number, "r", 0, "SPLIT", number, 42, 1, 1, 1, 1, None, (), ())
+        )
         append(open_stream(logs[number % 2], model="digits"), f"d{number}", ts_us=NOW_US + number)
     for log in logs:
         await log.flush()

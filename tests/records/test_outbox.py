@@ -14,6 +14,7 @@ from gateway.records.lake.keeping import Keeping
 from gateway.records.lake.outbox import Outbox
 from gateway.records.lake.parquet import Published
 from gateway.records.lake.stored_rows import Unreadable, stored_rows
+from gateway.records.worker.record import Record
 from gateway.tensor import Datatype, TensorSpec
 from tests.records.outboxes import compact, fill
 from tests.records.traffic import NOW_US, append, lake_rows, open_log, open_stream
@@ -131,7 +132,7 @@ async def test_large_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for number in range(200):
         values = rng.random((1, 16_000), dtype="f4")
-        stream.append(NOW_US, f"r{number}", 0, "S", 1, 1, 1, 0, 0, 0, [values.shape], (values,), ())
+        stream.append(Record(NOW_US, f"r{number}", 0, "S", 1, 1, 1, 0, 0, 0, [values.shape], (values,), ()))
         if number % 100 == 0:
             await log.flush()
     await log.close()

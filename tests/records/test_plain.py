@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.records.worker.block import encode
 from gateway.records.worker.fast_path import encode_plain
 from gateway.records.worker.reading import decode
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, Rule
@@ -46,7 +47,7 @@ def fill(stream: RecordStream, records: list[tuple[str, int, str, int]]) -> None
         draw = np.random.default_rng(seed)
         x, k = draw.random((rows, 4)).astype("<f4").tobytes(), draw.integers(0, 9, rows).astype("<i2").tobytes()
         scores = draw.random((rows, 3)).tobytes()
-        stream.append(seed, name, 0, reason, 7, 42, rows, 1, 2, 3, None, (x, k), (scores,))
+        stream.append(Record(seed, name, 0, reason, 7, 42, rows, 1, 2, 3, None, (x, k), (scores,)))
 
 
 @given(rows_of_records)
@@ -109,7 +110,7 @@ def _append(stream: RecordStream, **changes: Any) -> None:
         "queue_us": 1, "infer_us": 1, "total_us": 1, "in_shapes": None,
         "inputs": (bytes(16), bytes(2)), "outputs": (bytes(24),), "wanted": None,
     }  # fmt: skip
-    stream.append(**(given | changes))
+    stream.append(Record(**(given | changes)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.records.worker.frame import Frame, Kind, scan
 from gateway.records.worker.reading import read
+from gateway.records.worker.record import Record
 from gateway.records.worker.segment import SEALED, Segment, entries
 from gateway.records.worker.stream_schema import StreamSchema
 from gateway.records.worker.wal import Chunk, SegmentLimits, WalWriter
@@ -42,7 +43,7 @@ async def test_a_version_whose_tensors_are_others_has_files_of_its_own(tmp_path:
     append(open_stream(log), "a")
     wide = TensorSpec("x", Datatype.FP64, (-1, 2))
     other = log.stream("flights", "1", "stable", (wide,), (), "sha256:bb")
-    other.append(NOW_US, "b", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(16),), ())
+    other.append(Record(NOW_US, "b", 0, "SPLIT", 1, 1, 1, 0, 0, 0, None, (bytes(16),), ()))
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 2

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import Action, InputMode, Rule
 from gateway.records.worker.tail import tail
@@ -26,7 +27,7 @@ async def _row(folder: Path, redaction: Redaction) -> dict[str, Any]:
     name = np.array([[SECRET, b"London"]], object)
     free = np.array([[1.5, 2.5]], "<f4")
     shapes = [(1, 3), (1, 2), (1, 2)]
-    stream.append(NOW_US, "r", 0, "S", 1, 1, 1, 0, 0, 0, shapes, (age, name, free), (np.array([[0.5]], "<f4"),))
+    stream.append(Record(NOW_US, "r", 0, "S", 1, 1, 1, 0, 0, 0, shapes, (age, name, free), (np.array([[0.5]], "<f4"),)))
     await log.close()
     (path,) = (folder / "wal" / "gw").iterdir()
     raw = path.read_bytes()
@@ -83,8 +84,8 @@ async def test_a_value_that_a_rule_fails_on_costs_the_tensors_and_keeps_the_row(
     stream: Any = log.stream("people", "1", "a", (NAME,), (SCORE,), "d")
     broken = np.array([[SECRET, None]], object)
     broken[0, 1] = ("x",)  # no text: there is nothing to hash
-    stream.append(NOW_US, "broken", 0, "S", 1, 1, 1, 0, 0, 0, None, (broken,), (np.array([[0.5]], "<f4"),))
-    stream.append(NOW_US + 1, "good", 0, "S", 1, 1, 1, 0, 0, 0, None, (np.array([[SECRET, b""]], object),), ())
+    stream.append(Record(NOW_US, "broken", 0, "S", 1, 1, 1, 0, 0, 0, None, (broken,), (np.array([[0.5]], "<f4"),)))
+    stream.append(Record(NOW_US + 1, "good", 0, "S", 1, 1, 1, 0, 0, 0, None, (np.array([[SECRET, b""]], object),), ()))
     await log.close()
     assert (log.counts().written, dict(log.counts().withheld)) == (2, {"encode_error": 1})
     rows = [row async for row in tail(tmp_path, backlog=5, follow=False)]

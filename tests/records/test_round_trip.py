@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.records.worker.reading import Block, read
+from gateway.records.worker.record import Record
 from gateway.records.worker.segment import entries
 from gateway.records.worker.stream_schema import is_batched, is_flat, width
 from gateway.tensor import Datatype, TensorSpec
@@ -74,7 +75,9 @@ def _write(directory: Path, stream: Stream, *, raw: bool) -> None:
         for index, (rows, given_in, given_out) in enumerate(records):
             sent = [_sent(tensor, raw=raw) for tensor in given_in]
             shapes = [None if tensor is None else tensor.shape for tensor in given_in]
-            target.append(NOW_US + index, f"r{index}", 0, "DEFAULT", 1, -1, rows, 1, 2, 3, shapes, sent, given_out)
+            target.append(
+                Record(NOW_US + index, f"r{index}", 0, "DEFAULT", 1, -1, rows, 1, 2, 3, shapes, sent, given_out)
+            )
         await log.close()
         counts = log.counts()
         assert (counts.written, counts.withheld, dict(counts.dropped)) == (len(records), {}, {}), counts

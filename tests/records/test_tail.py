@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.record import Record
 from gateway.records.worker.tail import Row, Tailer, tail
 from gateway.records.worker.wal import SegmentLimits
 from gateway.tensor import Datatype, TensorSpec
@@ -100,7 +101,7 @@ async def test_tensors_are_cut_to_a_readable_length_and_say_so(tmp_path: Path) -
     stream = log.stream("m", "1", "a", (wide, text), (TensorSpec("y", Datatype.FP32, (-1, 1)),), "d")
     long = np.array([["word" * 100]], object)
     nan = np.array([[np.nan]], "<f4")
-    stream.append(NOW_US, "r", 3, "SPLIT", 9, 1, 1, 4, 5, 6, None, (np.arange(100, dtype="<f4"), long), (nan,))
+    stream.append(Record(NOW_US, "r", 3, "SPLIT", 9, 1, 1, 4, 5, 6, None, (np.arange(100, dtype="<f4"), long), (nan,)))
     await log.close()
     (row,) = [row async for row in tail(tmp_path, backlog=1, follow=False)]
     inputs = json.loads(row.inputs_json)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import UNDECIDED_IN, Kept, Sampling
@@ -25,9 +26,9 @@ def send(stream: RecordStream, name: str, *scores: float) -> None:
     table = np.full((rows, 3), 0.1, "<f4")
     table[:, 1] = scores
     label = np.ones(rows, "<i8").tobytes()
-    stream.append(
+    stream.append(Record(
         NOW_US, name, 0, "SPLIT", 7, 42, rows, 1, 2, 3, None, (bytes(16 * rows),), (label, table.tobytes())
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 async def test_low_scores_are_kept_with_probability_one_and_sums_stay_right(tmp_path: Path) -> None:
@@ -99,21 +100,21 @@ def test_the_plain_lane_decides_what_looking_in_detail_decides(records: list[tup
         draw = np.random.default_rng(seed)
         x, k = draw.random((rows, 4)).astype("<f4").tobytes(), draw.integers(0, 9, rows).astype("<i2").tobytes()
         scores = (draw.random((rows, 3)) * 0.7).tobytes()
-        stream.append(seed, f"r{number}", 0, "SPLIT", 7, 42, rows, 1, 2, 3, None, (x, k), (scores,))
+        stream.append(Record(seed, f"r{number}", 0, "SPLIT", 7, 42, rows, 1, 2, 3, None, (x, k), (scores,)))
     if broken:  # one tensor of another size: its record has no score, the others keep theirs
-        stream.append(1, "broken", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (b"123",))
+        stream.append(Record(1, "broken", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (b"123",)))
     taken = stream.take()
     assert taken.below == 0.5
     joined = decided(taken, REDACTION)
     detail = decided(type(taken)(0, SCHEMA, taken.plain.records(SCHEMA), type(taken.plain)(), taken.below), REDACTION)
     assert joined.plain.records(SCHEMA) == detail.records
-    assert {record[14] for record in detail.records} <= {Kept.RATE, Kept.LOW_CONFIDENCE}
-    assert joined.plain.rows == sum(record[6] for record in detail.records)
+    assert {record.kept for record in detail.records} <= {Kept.RATE, Kept.LOW_CONFIDENCE}
+    assert joined.plain.rows == sum(record.rows for record in detail.records)
 
 
 def test_nothing_is_looked_at_without_a_rule() -> None:
     stream = stream_of(Sampling(0.5))
-    stream.append(1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),))
+    stream.append(Record(1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),)))
     taken = stream.take()
     assert taken.below is None
     assert decided(taken, REDACTION) is taken
@@ -123,9 +124,9 @@ def test_nothing_is_looked_at_without_a_rule() -> None:
 def test_what_a_caller_knows_is_stored_only_where_something_is_left_out(rate: float) -> None:
     stream: Any = stream_of(Sampling(rate, keep_disagreement=True))
     assert stream.keeps_disagreement is (rate == 0.0)
-    stream.append(
-        1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),), None, Kept.DISAGREEMENT
+    stream.append(Record(
+        1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),), None), Kept.DISAGREEMENT
     )  # fmt: skip
     (record,) = stream.take().plain.records(SCHEMA)
-    assert record[13:15] == (1.0, Kept.DISAGREEMENT if rate == 0.0 else Kept.ALL)
+    assert (record.sample_p, record.kept) == (1.0, Kept.DISAGREEMENT if rate == 0.0 else Kept.ALL)
     assert max(Kept) < UNDECIDED_IN

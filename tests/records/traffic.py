@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.worker.prediction_log import LogCounts, LogLimits, PredictionLog
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import Sampling
@@ -51,7 +52,7 @@ def append(stream: RecordStream, request_id: str, *, rows: int = 1, code: int = 
     x = (np.arange(rows * 4, dtype="<f4") + seed).tobytes()
     label, scores = np.full(rows, seed, "<i8"), np.tile(np.array([0.1, 0.7, 0.2], "<f4"), (rows, 1))
     outputs: Sequence[Buffer] = () if code else (label.tobytes(), scores.tobytes())
-    stream.append(ts_us, request_id, code, "SPLIT", 7, 42, rows, 11, 22, 33, None, (x,), outputs)
+    stream.append(Record(ts_us, request_id, code, "SPLIT", 7, 42, rows, 11, 22, 33, None, (x,), outputs))
 
 
 def balanced(counts: LogCounts) -> bool:

@@ -19,19 +19,11 @@ import numpy as np
 
 from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests, digest
 from gateway.records.worker.frame import Kind
+from gateway.records.worker.record import Logged, Record, Shape
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, is_flat
 from gateway.tensor import Buffer, Datatype, TensorSpec
 
-Shape = tuple[int, ...]
-Logged = Buffer | Digests  # a tensor, or what is left of a large one
-# ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us, in_shapes, inputs, outputs,
-# sample_p, kept, size_bytes, wanted
-Record = tuple[
-    int, str, int, str, int, int, int, int, int, int,
-    Sequence[Shape | None] | None, Sequence[Logged | None], Sequence[Logged], float, int, int,
-    tuple[int, ...] | None,
-]  # fmt: skip
 HEAD = struct.Struct("<BBHIIQ")
 ROW = np.dtype(
     [
@@ -79,27 +71,33 @@ def encode(
     Raises: ENCODE_ERRORS (a record does not fit the schema), RedactionFailed.
     """
     pack = PACKED_ROW.pack
-    reasons = {reason: index for index, reason in enumerate({record[3] for record in records})}
-    ids = [(record[1] or new_id(record[0])).encode(errors="replace")[:MAX_ID_BYTES] for record in records]
+    reasons = {reason: index for index, reason in enumerate({record.reason for record in records})}
+    ids = [(record.request_id or new_id(record.ts_us)).encode(errors="replace")[:MAX_ID_BYTES] for record in records]
     rows = [
-        pack(ts, revision, bucket, count, queue, infer, total, code, reasons[why], len(name), kept, sample_p)
-        for (ts, _, code, why, revision, bucket, count, queue, infer, total, _, _, _, sample_p, kept, _, _), name in (
-            zip(records, ids, strict=True)
-        )
+        pack(*_fields(record), reasons[record.reason], len(name), record.kept, record.sample_p)
+        for record, name in zip(records, ids, strict=True)
     ]
     parts = [HEAD.pack(Kind.ROWS, 0, 0, stream, len(records), first_record), *rows, *reason_parts(reasons), *ids]
-    counts = [record[6] for record in records]
-    shaped = any(record[10] is not None for record in records)
-    all_inputs = [record[11] if payload else () for record in records]
+    counts = [record.rows for record in records]
+    shaped = any(record.in_shapes is not None for record in records)
+    all_inputs = [record.inputs if payload else () for record in records]
     all_outputs = [_placed(record, len(schema.outputs)) if payload else () for record in records]
     for index, spec in enumerate(schema.inputs):
         given = [own[index] if own else None for own in all_inputs]
-        shapes = [None if r[10] is None else r[10][index] for r in records] if shaped else None
+        shapes = [_own_shape(record, index) for record in records] if shaped else None
         parts += _column(spec, given, shapes, counts, redaction)
     for index, spec in enumerate(schema.outputs):
         made: list[Logged | None] = [own[index] if own else None for own in all_outputs]
         parts += _column(spec, made, None, counts, redaction)
     return b"".join(parts)
+
+
+def _fields(record: Record) -> tuple[int, ...]:
+    """The numbers of a record that begin its row."""
+    return (
+        record.ts_us, record.revision, record.bucket, record.rows, record.queue_us, record.infer_us, record.total_us,
+        record.code,
+    )  # fmt: skip
 
 
 def reason_parts(reasons: Iterable[str]) -> list[bytes]:
@@ -113,7 +111,7 @@ def _placed(record: Record, count: int) -> Sequence[Logged | None]:
 
     Raises: ValueError (more or fewer than there should be: which is which cannot be told).
     """
-    outputs, wanted = record[12], record[16]
+    outputs, wanted = record.outputs, record.wanted
     if not outputs:
         return ()
     if len(outputs) != (count if wanted is None else len(wanted)):
@@ -124,6 +122,10 @@ def _placed(record: Record, count: int) -> Sequence[Logged | None]:
     for index, output in zip(wanted, outputs, strict=True):
         placed[index] = output
     return placed
+
+
+def _own_shape(record: Record, index: int) -> Shape | None:
+    return None if record.in_shapes is None else record.in_shapes[index]
 
 
 def _column(

@@ -3,10 +3,10 @@
 import struct
 from collections.abc import Iterator
 
-from gateway.records.worker.block import HEAD, PACKED_ROW, Layout, Record, reason_parts
+from gateway.records.worker.block import HEAD, PACKED_ROW, Layout, reason_parts
 from gateway.records.worker.frame import Kind
+from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes
-from gateway.tensor import Buffer
 
 
 class PlainRecords:
@@ -21,7 +21,7 @@ class PlainRecords:
     def __init__(self) -> None:
         self.table: list[bytes] = []
         self.ids: list[bytes] = []
-        self.tensors: list[Buffer | None] = []
+        self.tensors: list[Logged | None] = []
         self.reasons: dict[str, int] = {}
         self.rows = 0
 
@@ -53,8 +53,10 @@ class PlainRecords:
             own = self.tensors[place * width : (place + 1) * width]
             outputs = [tensor for tensor in own[split:] if tensor is not None]
             found.append(
-                (ts, name.decode(), code, reasons[why], revision, bucket, rows, queue, infer, total,
-                 None, own[:split], outputs, sample_p, kept, 0, None)
+                Record(
+                    ts, name.decode(), code, reasons[why], revision, bucket, rows, queue, infer, total,
+                    None, own[:split], outputs, None, sample_p, kept,
+                )
             )  # fmt: skip
         return found
 

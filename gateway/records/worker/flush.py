@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic_ns
 
-from gateway.records.worker.block import ENCODE_ERRORS, Record, RedactionFailed, encode
+from gateway.records.worker.block import ENCODE_ERRORS, RedactionFailed, encode
 from gateway.records.worker.fast_path import PlainRecords, encode_plain
+from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.score_filter import Taken, decided
 from gateway.records.worker.stream_schema import StreamSchema
@@ -181,16 +182,16 @@ def _parts(records: list[Record]) -> Iterator[list[Record]]:
     """The records in runs that make blocks of bounded size."""
     if not records:
         return
-    if len(records) <= _CHUNK_RECORDS and sum(record[15] for record in records) <= _CHUNK_BYTES:
+    if len(records) <= _CHUNK_RECORDS and sum(record.size_bytes for record in records) <= _CHUNK_BYTES:
         yield records
         return
     run: list[Record] = []
     size = 0
     for record in records:
-        if run and (len(run) >= _CHUNK_RECORDS or size + record[15] > _CHUNK_BYTES):
+        if run and (len(run) >= _CHUNK_RECORDS or size + record.size_bytes > _CHUNK_BYTES):
             yield run
             run, size = [], 0
         run.append(record)
-        size += record[15]
+        size += record.size_bytes
     if run:
         yield run

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from math import prod
 
-from gateway.records.worker.block import Logged, Record
 from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests, digest
+from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.stream_schema import fixed_bytes, is_batched, is_flat
 from gateway.tensor import Datatype, TensorSpec
 
 
-def condensable(specs: Sequence[TensorSpec], redaction: StreamRedaction) -> list[tuple[int, TensorSpec]]:
+def digestible(specs: Sequence[TensorSpec], redaction: StreamRedaction) -> list[tuple[int, TensorSpec]]:
     """The inputs that may be large, by their index: not those that are small whatever is sent, texts, and those that
     redaction touches, of which the digest is made of what it leaves."""
     return [
@@ -24,12 +24,12 @@ def condensable(specs: Sequence[TensorSpec], redaction: StreamRedaction) -> list
     ]
 
 
-def condensed(record: Record, inputs: Sequence[tuple[int, TensorSpec]]) -> tuple[Record, int]:
-    """The record with digests in the place of large inputs of raw bytes, and how many bytes of them that frees.
+def digest_large(record: Record, inputs: Sequence[tuple[int, TensorSpec]]) -> int:
+    """Puts digests in the place of the record's large inputs of raw bytes; how many bytes that frees.
 
     What is not as its spec and shape say stays as it is: the flush will see it.
     """
-    rows, shapes, tensors, size = record[6], record[10], record[11], record[15]
+    rows, shapes, tensors = record.rows, record.in_shapes, record.inputs
     left: list[Logged | None] = []
     freed = 0
     for index, spec in inputs:
@@ -44,6 +44,7 @@ def condensed(record: Record, inputs: Sequence[tuple[int, TensorSpec]]) -> tuple
         left = left or list(tensors)
         left[index] = made = Digests(digest(spec, tensor, instances), tuple(shape))
         freed += total - len(made.data)
-    if not freed:
-        return record, 0
-    return (*record[:11], left, *record[12:15], size - freed, record[16]), freed
+    if freed:
+        record.inputs = left
+        record.size_bytes -= freed
+    return freed

@@ -1,7 +1,7 @@
 """The records of one model, version and arm, as requests append them: references, and no work that can wait.
 
 Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
-kept column by column, so that a flush has nothing to do but to join. Every other record is kept as a tuple that the
+kept column by column, so that a flush has nothing to do but to join. Every other record is kept as it is, and the
 flush looks at in detail. Of large inputs only the digest is kept, and it is made at once: they are in the cache now, a
 few dozen of them would fill the buffer, and the log's thread would fight for the interpreter.
 """
@@ -12,20 +12,22 @@ from math import inf
 
 from xxhash import xxh3_64_intdigest
 
-from gateway.records.worker.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW, Record, Shape
-from gateway.records.worker.digest import MAX_TENSOR_BYTES
+from gateway.records.worker.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW
+from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests
 from gateway.records.worker.fast_path import PlainRecords
-from gateway.records.worker.large_inputs import condensable, condensed
+from gateway.records.worker.large_inputs import digest_large, digestible
+from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
 from gateway.records.worker.score_filter import Taken
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
-from gateway.tensor import Array, Buffer, Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
 _PACK_ROW = PACKED_ROW.pack
-_OVERHEAD_BYTES = 400  # of a record beside its tensors: the tuple, its integers, its id
+_ERROR, _FIRST = int(Kept.ERROR), int(Kept.FIRST)
+_OVERHEAD_BYTES = 400  # of a record beside its tensors: the object, its integers, its id
 _PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
-_CONDENSED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
+_DIGESTED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
 
 
 class Buffering:
@@ -64,7 +66,7 @@ class RecordStream:
         "_base",
         "_below",
         "_buffer",
-        "_condenses",
+        "_digestible",
         "_draw",
         "_first",
         "_input_bytes",
@@ -117,7 +119,7 @@ class RecordStream:
         self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
         self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
         self._plain = PlainRecords()
-        self._condenses = condensable(schema.inputs, redaction)
+        self._digestible = digestible(schema.inputs, redaction)
         self.follow(sampling)
 
     def follow(self, sampling: Sampling) -> None:
@@ -138,40 +140,20 @@ class RecordStream:
         """The buffer's scale has changed."""
         self.follow(self._sampling)
 
-    def append(
-        self,
-        ts_us: int,
-        request_id: str,
-        code: int,
-        reason: str,
-        revision: int,
-        bucket: int,
-        rows: int,
-        queue_us: int,
-        infer_us: int,
-        total_us: int,
-        in_shapes: Sequence[Shape | None] | None,
-        inputs: Sequence[Buffer | None],
-        outputs: Sequence[Buffer],
-        wanted: tuple[int, ...] | None = None,
-        keep: int = 0,
-    ) -> None:
-        """Takes a record by reference; the tensors must not change afterwards. Neither blocks nor raises.
+    def append(self, record: Record, keep: int = 0) -> None:
+        """Takes a record; the record is the stream's from here on. Neither blocks nor raises.
 
-        Shapes: `inputs` and `outputs` follow the specs (inputs may be empty or hold None, outputs may be empty); where
-                `wanted` is set, `outputs[i]` is the output with index `wanted[i]`, and the others are not logged;
-                `in_shapes` None: the specs' shapes, with `rows` for the batch dimension; `keep` is why the record is
-                kept whatever its hash is (a `Kept`), 0 where nothing is known of it.
-        Units:  ts_us since the epoch.
+        `keep` is why the record is kept whatever its hash is (a `Kept`), 0 where nothing is known of it.
         """
         self.seen += 1
         sample_p, kept = 1.0, 0
         try:
+            request_id, code, rows = record.request_id, record.code, record.rows
             if self._threshold != EVERY_HASH:
                 if code and self._keep_errors:
-                    kept = 2
+                    kept = _ERROR
                 elif self.seen <= self._first:
-                    kept = 3
+                    kept = _FIRST
                 elif keep:
                     kept = keep
                 elif (xxh3_64_intdigest(request_id.encode()) if request_id else self._draw(64)) < self._threshold:
@@ -184,14 +166,15 @@ class RecordStream:
                 else:
                     self.sampled_out += 1
                     return
+            inputs, outputs = record.inputs, record.outputs
             buffer = self._buffer
             name = request_id.encode()
             length = len(name)
             if (
                 self._is_plain
                 and not code
-                and in_shapes is None
-                and wanted is None
+                and record.in_shapes is None
+                and record.wanted is None
                 and 0 < length <= MAX_ID_BYTES
                 and len(outputs) == self._output_count
                 and len(inputs) == self._input_count
@@ -203,27 +186,23 @@ class RecordStream:
                     return
                 plain = self._plain
                 reasons = plain.reasons
-                place = reasons.get(reason)
+                place = reasons.get(record.reason)
                 if place is None:
-                    place = reasons[reason] = len(reasons)
-                plain.table.append(
-                    _PACK_ROW(
-                        ts_us, revision, bucket, rows, queue_us, infer_us, total_us, 0, place, length, kept, sample_p
-                    )
-                )
+                    place = reasons[record.reason] = len(reasons)
+                row = _PACK_ROW(
+                    record.ts_us, record.revision, record.bucket, rows, record.queue_us, record.infer_us,
+                    record.total_us, 0, place, length, kept, sample_p,
+                )  # fmt: skip
+                plain.table.append(row)
                 plain.ids.append(name)
                 plain.tensors += inputs
                 plain.tensors += outputs
                 plain.rows += rows
             else:
-                size = self._size(request_id, rows, in_shapes, inputs, outputs, wanted)
-                record: Record = (
-                    ts_us, request_id, code, reason, revision, bucket, rows, queue_us, infer_us, total_us,
-                    in_shapes, inputs, outputs, sample_p, kept, size, wanted,
-                )  # fmt: skip
-                if self._condenses and MAX_TENSOR_BYTES < size <= _CONDENSED_BYTES:
-                    record, freed = condensed(record, self._condenses)
-                    size -= freed
+                size = self._size(record)
+                record.sample_p, record.kept, record.size_bytes = sample_p, kept, size
+                if self._digestible and MAX_TENSOR_BYTES < size <= _DIGESTED_BYTES:
+                    size -= digest_large(record, self._digestible)
                 if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
                     self._refuse(size)
                     return
@@ -253,22 +232,16 @@ class RecordStream:
         """Records appended and not taken."""
         return len(self.records) + len(self._plain)
 
-    def _size(
-        self,
-        request_id: str,
-        rows: int,
-        in_shapes: Sequence[Shape | None] | None,
-        inputs: Sequence[Buffer | None],
-        outputs: Sequence[Buffer],
-        wanted: tuple[int, ...] | None,
-    ) -> int:
-        size = _OVERHEAD_BYTES + len(request_id)
-        size += self._input_bytes * rows if self._input_bytes and in_shapes is None else _size(inputs)
+    def _size(self, record: Record) -> int:
+        rows, outputs = record.rows, record.outputs
+        size = _OVERHEAD_BYTES + len(record.request_id)
+        by_rows = self._input_bytes and record.in_shapes is None
+        size += self._input_bytes * rows if by_rows else _size(record.inputs)
         if outputs:
             # A view keeps the whole result of its batch; the records of one batch come one after the other.
             base = getattr(outputs[0], "base", None)
             if base is None:
-                size += _size(outputs) if wanted else self._output_bytes * rows or _size(outputs)
+                size += _size(outputs) if record.wanted else self._output_bytes * rows or _size(outputs)
             elif base is not self._base:
                 self._base = base
                 size += _retained(outputs)
@@ -294,13 +267,15 @@ def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
     return sum(sizes) if all(sizes) else 0
 
 
-def _size(tensors: Sequence[Buffer | None]) -> int:
+def _size(tensors: Sequence[Logged | None]) -> int:
     size = 0
     for tensor in tensors:
         if tensor is None:
             continue
         if isinstance(tensor, bytes):
             size += len(tensor)
+        elif isinstance(tensor, Digests):
+            size += len(tensor.data)
         elif isinstance(tensor, memoryview) or tensor.dtype != object:
             size += tensor.nbytes
         else:
@@ -308,11 +283,11 @@ def _size(tensors: Sequence[Buffer | None]) -> int:
     return size
 
 
-def _retained(outputs: Sequence[Buffer]) -> int:
+def _retained(outputs: Sequence[Logged]) -> int:
     size = 0
     for output in outputs:
         base = getattr(output, "base", None)
-        held: Array | None = output if not isinstance(output, bytes | memoryview) else None
+        held: Array | None = output if not isinstance(output, bytes | memoryview | Digests) else None
         known = base is not None and held is not None and held.dtype != object
         size += getattr(base, "nbytes", 0) if known else _size((output,))
     return size

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.worker.block import ENCODE_ERRORS, ROW, Logged, Record
+from gateway.records.worker.block import ENCODE_ERRORS, ROW
 from gateway.records.worker.digest import Digests
 from gateway.records.worker.fast_path import PlainRecords
 from gateway.records.worker.reading import readable
+from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import UNDECIDED_IN, UNDECIDED_OUT, Kept
 from gateway.records.worker.stream_schema import StreamSchema, is_flat, width
@@ -90,17 +91,19 @@ def _decided_plain(taken: Taken, place: int | None) -> PlainRecords:
 
 
 def _decided_record(taken: Taken, record: Record, place: int | None) -> Record | None:
-    kept = record[14]
+    kept = record.kept
     if kept < UNDECIDED_IN:
         return record
     if place is not None:
-        outputs, wanted = record[12], record[16]
+        outputs, wanted = record.outputs, record.wanted
         at = place if wanted is None else wanted.index(place) if place in wanted else len(outputs)
-        if at < len(outputs) and _is_low(taken.schema.outputs[place], outputs[at], record[6], taken.below):
-            return (*record[:13], 1.0, Kept.LOW_CONFIDENCE, *record[15:])
+        if at < len(outputs) and _is_low(taken.schema.outputs[place], outputs[at], record.rows, taken.below):
+            record.sample_p, record.kept = 1.0, Kept.LOW_CONFIDENCE
+            return record
     if kept == UNDECIDED_OUT:
         return None
-    return (*record[:14], kept & 0x7F, *record[15:])
+    record.kept = kept & 0x7F
+    return record
 
 
 def _is_low(spec: TensorSpec, tensor: Logged | None, rows: int, below: float | None) -> bool:

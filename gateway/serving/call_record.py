@@ -1,0 +1,41 @@
+"""The record of a call, for the prediction log. It is made here and nowhere else, for answers and for their copies."""
+
+from collections.abc import Sequence
+from time import time_ns
+
+from gateway.errors import Code
+from gateway.records.worker.record import Record
+from gateway.serving.call import Call
+
+
+def record_of(
+    call: Call,
+    request_id: str,
+    code: Code,
+    *,
+    reason: str,
+    revision: int,
+    bucket: int,
+    shapes: Sequence[tuple[int, ...] | None] | None,
+    total_ns: int,
+) -> Record:
+    """The record of a call that ended now, `total_ns` after it was received; it shares the call's tensors.
+
+    Shapes: `shapes` are those of the inputs, None where they follow from the rows.
+    """
+    return Record(
+        ts_us=time_ns() // 1000 - total_ns // 1000,
+        request_id=request_id,
+        code=0 if code is Code.OK else code.value,
+        reason=reason,
+        revision=revision,
+        bucket=bucket,
+        rows=call.rows,
+        queue_us=call.queue_ns // 1000,
+        infer_us=call.infer_ns // 1000,
+        total_us=total_ns // 1000,
+        in_shapes=shapes,
+        inputs=call.inputs,
+        outputs=call.outputs,
+        wanted=call.wanted,
+    )
