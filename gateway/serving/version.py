@@ -64,7 +64,6 @@ class Version:
         "batches",
         "config",
         "digest",
-        "input_index",
         "inputs",
         "labels",
         "leases",
@@ -73,7 +72,6 @@ class Version:
         "model",
         "name",
         "on_idle",
-        "output_index",
         "outputs",
         "reason",
         "run_us",
@@ -98,8 +96,6 @@ class Version:
         self.config = config
         self.inputs: tuple[TensorSpec, ...] = config.inputs
         self.outputs: tuple[TensorSpec, ...] = config.outputs
-        self.input_index: Mapping[str, int] = {spec.name: index for index, spec in enumerate(config.inputs)}
-        self.output_index: Mapping[str, int] = {spec.name: index for index, spec in enumerate(config.outputs)}
         self.labels: Mapping[str, tuple[str, ...]] = {spec.name: spec.labels for spec in config.outputs if spec.labels}
         self.max_batch_size = config.max_batch_size
         self.batches = config.max_batch_size > 0

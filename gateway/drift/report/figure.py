@@ -185,7 +185,7 @@ class _Axis:
     ) -> None:
         self._start = min((span.start_us for span in spans), default=0)
         self._length = max(max((span.end_us for span in spans), default=1) - self._start, 1)
-        self._left, self._base, self._top, self._low, self._width = left, base, top, low, width
+        self._left, self._base, self._low, self._width = left, base, low, width
         self._scale = (base - top) / ((high - low) or 1.0)
 
     def x(self, span: Span) -> float:

@@ -1,7 +1,7 @@
 """A reference profile from columns of values: training data, a window of the log, or a model's answers to them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -144,16 +144,6 @@ def embedded_name(name: str, place: int, components: int) -> str:
 def feature_name(column: str) -> str:
     """What a feature is called by default: its column in the lake, without the "f." of inputs."""
     return column.removeprefix("f.")
-
-
-def named_columns(columns: Sequence[str], feature_names: Sequence[str], width: int) -> dict[str, str]:
-    """Lake columns of the names that a model's configuration gives its features, in the order of its flat inputs.
-
-    Raises: InvalidArgument (another number of names than features).
-    """
-    if len(feature_names) != width or len(columns) != width:
-        raise InvalidArgument(f"feature_names has {len(feature_names)} names, the inputs have {width} features")
-    return dict(zip(columns, feature_names, strict=True))
 
 
 def _rows(columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> int:
