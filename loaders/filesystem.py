@@ -11,7 +11,7 @@ from loaders import manifest, tree, uri
 from loaders.errors import DigestMismatch, SourceTooLarge, SourceUnreadable, UnsafeSource
 from loaders.loader import FileEntry, LocalVersion
 from loaders.store import ContentStore, hashed
-from loaders.tree import Found, Limits
+from loaders.tree import SourceFile, TreeLimits
 
 _CHUNK = 8 << 20
 # What copy_file_range says where two file systems, or the kernel, cannot copy without us.
@@ -21,10 +21,10 @@ _NO_KERNEL_COPY = frozenset((EXDEV, EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EP
 class FilesystemLoader:
     """The loader of paths and file:// URIs below one repository directory."""
 
-    def __init__(self, root: str | Path, store: ContentStore, *, limits: Limits | None = None) -> None:
+    def __init__(self, root: str | Path, store: ContentStore, *, limits: TreeLimits | None = None) -> None:
         self._root = os.path.abspath(root)
         self._store = store
-        self._limits = limits or Limits()
+        self._limits = limits or TreeLimits()
 
     def fetch(self, uri: str, *, digest: str | None = None) -> LocalVersion:
         """A verified copy of the version directory. With `digest`: of exactly that content.
@@ -72,9 +72,9 @@ class FilesystemLoader:
         return local
 
     def _fill(self, staging: Path, directory: int) -> tuple[FileEntry, ...]:
-        found = tree.walk(directory, self._limits)
-        listing = next((file for file in found if file.name == manifest.FILENAME), None)
-        content = [file for file in found if file is not listing]
+        walked = tree.walk(directory, self._limits)
+        listing = next((file for file in walked if file.name == manifest.FILENAME), None)
+        content = [file for file in walked if file is not listing]
         if not content:
             raise UnsafeSource("the version directory holds no files")
         files = tuple(self._copy(file, directory, staging) for file in content)
@@ -82,14 +82,14 @@ class FilesystemLoader:
             manifest.compare(manifest.parse(self._read(listing, directory)), files)
         return files
 
-    def _copy(self, file: Found, directory: int, staging: Path) -> FileEntry:
+    def _copy(self, file: SourceFile, directory: int, staging: Path) -> FileEntry:
         target = staging / file.name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tree.opened_file(directory, file, self._limits) as source, target.open("xb", buffering=0) as copy:
             _copy_bytes(source, copy.fileno(), file)
         return hashed(staging, file.name)
 
-    def _read(self, file: Found, directory: int) -> str:
+    def _read(self, file: SourceFile, directory: int) -> str:
         if file.size > manifest.MAX_BYTES:
             raise SourceTooLarge(f"{file.name} has {file.size} bytes; at most {manifest.MAX_BYTES}")
         with tree.opened_file(directory, file, self._limits) as source:
@@ -100,7 +100,7 @@ class FilesystemLoader:
             raise UnsafeSource(f"{file.name} is not ASCII text") from None
 
 
-def _copy_bytes(source: int, target: int, file: Found) -> None:
+def _copy_bytes(source: int, target: int, file: SourceFile) -> None:
     """Copies `file.size` bytes: by the kernel where it can (it shares the blocks then), else through memory."""
     left = file.size
     while left > 0:

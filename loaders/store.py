@@ -14,9 +14,9 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from hashlib import file_digest
 from pathlib import Path
 from tempfile import mkdtemp
@@ -34,6 +34,7 @@ class ContentStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._collecting = directory / "locks" / "collecting"
         try:
             for name in ("seen", "staging", "locks"):
                 (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,15 +48,16 @@ class ContentStore:
         Order:  a copy that was handed out is not collected for a while (see `collect`).
         """
         path = self._path(digest)
-        if not path.is_dir():
-            return None
-        try:
-            with _writing():
-                files = _verified(path, digest)
-                os.utime(path)
-        except (DigestMismatch, UnsafeSource):
-            self._set_aside(path)
-            return None
+        with self._reading():
+            if not path.is_dir():
+                return None
+            try:
+                with _writing():
+                    files = _verified(path, digest)
+                    os.utime(path)
+            except (DigestMismatch, UnsafeSource):
+                self._set_aside(path)
+                return None
         return LocalVersion(path, digest, files)
 
     def put(self, fill: Callable[[Path], tuple[FileEntry, ...]]) -> LocalVersion:
@@ -100,24 +102,56 @@ class ContentStore:
         finally:
             os.close(descriptor)
 
-    def collect(self, keep: Iterable[str], *, now_s: float, min_age_s: float = 3600.0) -> tuple[str, ...]:
-        """The digests removed: those not in `keep` and neither made nor handed out in the last `min_age_s`.
+    def keep(self, digests: Iterable[str]) -> None:
+        """Marks copies as in use, so that no process of the host collects them for a while."""
+        for digest in digests:
+            with _writing(), suppress(FileNotFoundError):
+                os.utime(self._path(digest))
 
-        Other processes may be about to load a copy that they do not name in `keep` yet: `min_age_s` is their time to.
+    def collect(self, *, now_s: float, unused_s: float) -> tuple[str, ...]:
+        """Removes the copies that no process has made, handed out or kept for `unused_s`, and returns their digests.
+
+        Every process that holds a copy calls `keep` more often than that. Removal excludes `get` (one lock, shared
+        by readers), so that no copy goes away between being found and being marked. Where a copy is being read just
+        now nothing is removed: the next call does it.
+
+        Units:  `now_s` seconds since the epoch.
+        Raises: StoreUnwritable.
         """
-        kept = frozenset(keep)
+        with _writing():
+            descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            return self._remove_unused(now_s - unused_s)
+        except BlockingIOError:
+            return ()
+        finally:
+            os.close(descriptor)
+
+    def _remove_unused(self, before_s: float) -> tuple[str, ...]:
         removed = []
         for path in self._directory.iterdir():
-            if _DIGEST.match(path.name) and path.name not in kept and _is_old(path, now_s - min_age_s):
+            if _DIGEST.match(path.name) and _is_old(path, before_s):
                 self._set_aside(path)
                 removed.append(path.name)
         for path in (self._directory / "staging").iterdir():
-            if _is_old(path, now_s - min_age_s):
+            if _is_old(path, before_s):
                 shutil.rmtree(path, ignore_errors=True)
         for path in (self._directory / "seen").iterdir():
             if self.seen(path.name) in removed:
                 path.unlink(missing_ok=True)
         return tuple(sorted(removed))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Nothing is collected meanwhile."""
+        with _writing():
+            descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(descriptor, LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.match(digest):

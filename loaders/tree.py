@@ -30,7 +30,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TreeLimits:
     """What a version may consist of. Units: bytes of all files together; `max_depth` in directories."""
 
     max_files: int = 4096
@@ -40,7 +40,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceFile:
     """A file as the walk saw it; `stamp` changes when somebody writes to it or replaces it."""
 
     name: str
@@ -65,25 +65,25 @@ def opened_directory(root: str, names: tuple[str, ...]) -> Iterator[int]:
         os.close(current)
 
 
-def walk(directory: int, limits: Limits) -> list[Found]:
+def walk(directory: int, limits: TreeLimits) -> list[SourceFile]:
     """All files below `directory`, sorted by name; entries whose name begins with a dot are passed over.
 
     Raises: UnsafeSource, SourceTooLarge, SourceUnreadable.
     """
-    found: list[Found] = []
+    files: list[SourceFile] = []
     total = 0
     for name, status in _entries(directory, "", limits.max_depth):
         _check_kind(name, status, limits)
         total += status.st_size
-        found.append(Found(name, status.st_size, _stamp(status)))
-        if len(found) > limits.max_files:
+        files.append(SourceFile(name, status.st_size, _stamp(status)))
+        if len(files) > limits.max_files:
             raise SourceTooLarge(f"the version has more than {limits.max_files} files")
         if total > limits.max_bytes:
             raise SourceTooLarge(f"the version has more than {limits.max_bytes} bytes")
-    return sorted(found, key=lambda file: file.name)
+    return sorted(files, key=lambda file: file.name)
 
 
-def stamps(directory: int, limits: Limits) -> list[tuple[str, tuple[int, ...]]]:
+def stamps(directory: int, limits: TreeLimits) -> list[tuple[str, tuple[int, ...]]]:
     """Name and stamp of everything below `directory`, whatever it is: what `walk` refuses is not refused here."""
     seen: list[tuple[str, tuple[int, ...]]] = []
     for name, status in _entries(directory, "", limits.max_depth, checked=False):
@@ -94,7 +94,7 @@ def stamps(directory: int, limits: Limits) -> list[tuple[str, tuple[int, ...]]]:
 
 
 @contextmanager
-def opened_file(directory: int, file: Found, limits: Limits) -> Iterator[int]:
+def opened_file(directory: int, file: SourceFile, limits: TreeLimits) -> Iterator[int]:
     """The descriptor of a file, which is still the one that `walk` found when it is opened and after it was read.
 
     Raises: SourceChanged, UnsafeSource, SourceUnreadable.
@@ -165,7 +165,7 @@ def _is_link(name: str, parent: int | None) -> bool:
         return False
 
 
-def _check_kind(name: str, status: os.stat_result, limits: Limits) -> None:
+def _check_kind(name: str, status: os.stat_result, limits: TreeLimits) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
         raise UnsafeSource(f"{name!r} is {kind}: refused, only regular files are served")
@@ -176,7 +176,7 @@ def _check_kind(name: str, status: os.stat_result, limits: Limits) -> None:
         )
 
 
-def _check_unchanged(file: Found, status: os.stat_result) -> None:
+def _check_unchanged(file: SourceFile, status: os.stat_result) -> None:
     if _stamp(status) != file.stamp:
         raise SourceChanged(f"{file.name!r} was changed while it was copied")
 

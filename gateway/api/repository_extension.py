@@ -63,20 +63,18 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     return pb.RepositoryIndexResponse(models=entries)
 
 
-async def load(repository: ModelControl, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+async def load(control: ModelControl, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
     """The model is loaded, again if it was, in every worker.
 
     Raises: InvalidArgument, Unimplemented (files in the request), and what loading raises.
     """
     _check_repository(request.repository_name)
     check_model_name(request.model_name)
-    await repository.load(request.model_name, _config(request.parameters))
+    await control.load(request.model_name, _config(request.parameters))
     return pb.RepositoryModelLoadResponse()
 
 
-async def unload(
-    repository: ModelControl, request: pb.RepositoryModelUnloadRequest
-) -> pb.RepositoryModelUnloadResponse:
+async def unload(control: ModelControl, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
     """The model is unloaded from every worker. No model depends on another, so `unload_dependents` changes nothing.
 
     Raises: InvalidArgument, and what unloading raises.
@@ -87,7 +85,7 @@ async def unload(
         if name != "unload_dependents":
             raise _unexpected(name, "unload_dependents")
         _check_kind(name, parameter, "bool_param")
-    await repository.unload(request.model_name)
+    await control.unload(request.model_name)
     return pb.RepositoryModelUnloadResponse()
 
 

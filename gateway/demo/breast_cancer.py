@@ -6,14 +6,14 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from gateway.demo.recipe import Held, Recipe, Trained
+from gateway.demo.recipe import HeldOutRows, Recipe, Trained
 from gateway.tensor import Datatype, TensorSpec
 
 _MEASURES = 30
 _HELD_OUT = 190
 
 
-def _prepare() -> tuple[Held, Mapping[str, Callable[[], Trained]]]:
+def _prepare() -> tuple[HeldOutRows, Mapping[str, Callable[[], Trained]]]:
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
@@ -21,7 +21,7 @@ def _prepare() -> tuple[Held, Mapping[str, Callable[[], Trained]]]:
     held, rest = order[:_HELD_OUT], order[_HELD_OUT:]
     measures = data.data.astype(np.float32)
     return (
-        Held({"measures": measures[held]}, data.target[held].astype(np.int64)),
+        HeldOutRows({"measures": measures[held]}, data.target[held].astype(np.int64)),
         {"1": partial(_train, measures[rest], data.target[rest])},
     )
 

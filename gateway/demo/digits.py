@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from gateway.demo.recipe import Held, Recipe, Trained
+from gateway.demo.recipe import HeldOutRows, Recipe, Trained
 from gateway.tensor import Datatype, TensorSpec
 
 _SIDE = 8
@@ -16,7 +16,7 @@ _FEW = 80
 _MIDDLE = [row * _SIDE + column for row in range(2, 6) for column in range(2, 6)]
 
 
-def _prepare() -> tuple[Held, Mapping[str, Callable[[], Trained]]]:
+def _prepare() -> tuple[HeldOutRows, Mapping[str, Callable[[], Trained]]]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -25,7 +25,7 @@ def _prepare() -> tuple[Held, Mapping[str, Callable[[], Trained]]]:
     images = data.data.astype(np.float32)
     known = (images[rest], data.target[rest])
     return (
-        Held({"image": images[held]}, data.target[held].astype(np.int64)),
+        HeldOutRows({"image": images[held]}, data.target[held].astype(np.int64)),
         {"1": partial(_weak, *known), "2": partial(_good, *known)},
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gateway.demo.recipe import DemoUnavailable, Held, Recipe, Trained
+from gateway.demo.recipe import DemoUnavailable, HeldOutRows, Recipe, Trained
 from gateway.tensor import Datatype, TensorSpec
 
 _FILES = ("flight_delays_reference.csv.gz", "flight_delays.csv.gz")
@@ -24,13 +24,13 @@ _COLUMNS = ("AIRLINE", *_NUMBERS, "WEEKDAY")
 Table = npt.NDArray[np.object_]
 
 
-def _prepare() -> tuple[Held, Mapping[str, Callable[[], Trained]]]:
+def _prepare() -> tuple[HeldOutRows, Mapping[str, Callable[[], Trained]]]:
     rows = [row for row in _flights() if row["DATE"] < _HELD_OUT_UNTIL]
     table = _table(rows)
     late = np.array([float(row["DEPARTURE_DELAY"]) >= _LATE_MINUTES for row in rows], np.int64)
     held = np.array([row["DATE"] >= _HELD_OUT_FROM for row in rows])
     known = (table[~held], late[~held])
-    return Held(_inputs(table[held]), late[held]), {"1": partial(_weak, *known), "2": partial(_better, *known)}
+    return HeldOutRows(_inputs(table[held]), late[held]), {"1": partial(_weak, *known), "2": partial(_better, *known)}
 
 
 def _flights() -> Iterator[dict[str, str]]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.demo.conversion import convert
-from gateway.demo.recipe import Arrays, Held, Recipe
+from gateway.demo.recipe import Arrays, HeldOutRows, Recipe
 from gateway.serving.session import Session
 from gateway.tensor import Datatype
 
@@ -107,7 +107,7 @@ def _tensor(side: str, name: str, datatype: str, dims: tuple[int, ...], more: st
     return f'{side} [\n  {{\n    name: "{name}"\n    data_type: {datatype}\n    dims: [ {sizes} ]{more}\n  }}\n]\n'
 
 
-def _answers(model: bytes, held: Held) -> Arrays:
+def _answers(model: bytes, held: HeldOutRows) -> Arrays:
     session = Session(model, intra_threads=1)
     feeds = {
         name: array.astype(object) if array.dtype.kind == "S" else np.ascontiguousarray(array)
@@ -117,7 +117,7 @@ def _answers(model: bytes, held: Held) -> Arrays:
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
-def _quality(held: Held, probabilities: npt.NDArray[np.generic]) -> Quality:
+def _quality(held: HeldOutRows, probabilities: npt.NDArray[np.generic]) -> Quality:
     from sklearn.metrics import roc_auc_score
 
     scores = probabilities.astype(np.float64)
@@ -148,7 +148,7 @@ def _move(staging: Path, folder: Path) -> None:
             os.rename(entry, folder / entry.name)
 
 
-def _write_samples(path: Path, held: Held, answers: Mapping[str, Arrays]) -> None:
+def _write_samples(path: Path, held: HeldOutRows, answers: Mapping[str, Arrays]) -> None:
     """Writes held-out rows with the true class and with what each version answers to them."""
     arrays: dict[str, Any] = {f"inputs/{name}": array[:_SAMPLES] for name, array in held.inputs.items()}
     for version, outputs in answers.items():

@@ -16,7 +16,7 @@ class DemoUnavailable(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldOutRows:
     """Rows that no version was trained on.
 
     Shapes: `inputs[name]` [rows, ...] as the model takes them, `truth` [rows].
@@ -50,4 +50,4 @@ class Recipe:
     inputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...]
     versions: tuple[str, ...]
-    prepare: Callable[[], tuple[Held, Mapping[str, Callable[[], Trained]]]]
+    prepare: Callable[[], tuple[HeldOutRows, Mapping[str, Callable[[], Trained]]]]

@@ -48,7 +48,7 @@ from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
-from gateway.serving.repository import Repository
+from gateway.serving.repository import ModelRepository
 from gateway.serving.version import VersionState
 from gateway.telemetry.counters import Counters
 from loaders.filesystem import FilesystemLoader
@@ -120,10 +120,11 @@ class Worker:
 
     def _catalog(self) -> Catalog:
         config = self.config
-        loader = FilesystemLoader(config.models.repository, ContentStore(config.content_dir))
+        store = ContentStore(config.content_dir)
+        loader = FilesystemLoader(config.models.repository, store)
         pipeline = Pipeline(loader, Prober(config.state_dir / "probes"), intra_threads=self.threads)
-        repository = Repository(config.models.repository, loader.fingerprint)
-        return Catalog(repository, pipeline, IntentStore(config.state_dir))
+        repository = ModelRepository(config.models.repository, loader.fingerprint)
+        return Catalog(repository, pipeline, IntentStore(config.state_dir), store=store)
 
     def _feed(self) -> Feed:
         store = self.config.store
@@ -263,6 +264,7 @@ class Worker:
                 group.create_task(self._bury(self.settings.predecessor), name="bury")
             await self.catalog.poll()
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
+            loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
             await self.feed.settled()

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import time
 from typing import Any, TypeVar
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
@@ -18,19 +19,24 @@ from gateway.serving.intents import Intents, IntentStore
 from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
 from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.registry import OnVersion, Registry, VersionStatus
-from gateway.serving.repository import Action, Key, Repository, Step, plan, wanted
+from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, wanted
 from gateway.serving.session import Session
 from gateway.serving.version import Version, VersionState
-from gateway.serving.view import EMPTY_VIEW, View, read_view
+from gateway.serving.view import EMPTY_VIEW, RepositoryView, read_view
+from loaders.errors import LoaderError
+from loaders.store import ContentStore
 
 __all__ = ["Catalog", "VersionStatus"]
+
+UNUSED_COPY_S = 86_400.0
+UPKEEP_S = 3_600.0  # far more often than a copy may stay unused
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoadAttempt:
     """How loading one version ended; nothing is published yet."""
 
     version: Version
@@ -44,10 +50,11 @@ class Catalog(Registry):
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ModelRepository,
         pipeline: Pipeline,
         intents: IntentStore,
         *,
+        store: ContentStore | None = None,
         on_available: OnVersion | None = None,
         on_ended: OnVersion | None = None,
     ) -> None:
@@ -56,6 +63,7 @@ class Catalog(Registry):
         self._repository = repository
         self._pipeline = pipeline
         self._intents = intents
+        self._store = store
         self._view = EMPTY_VIEW
         self._required: dict[str, frozenset[str]] = {}
         self._loads: dict[Key, asyncio.Task[None]] = {}
@@ -141,6 +149,33 @@ class Catalog(Registry):
             await asyncio.wait((self._fault,), timeout=poll_seconds)
         self._fault.result()
 
+    async def run_upkeep(self) -> None:
+        """Keeps the content store free of copies that nobody uses, for ever."""
+        while True:
+            await self.keep_copies(time())
+            await asyncio.sleep(UPKEEP_S)
+
+    async def keep_copies(self, now_s: float) -> tuple[str, ...]:
+        """Keeps the copies that versions of this worker run from; removes, and returns, those that no worker has used
+        for a day."""
+        store = self._store
+        if store is None:
+            return ()
+        digests = {entry.version.digest for entry in self._held.values() if entry.version.session is not None}
+
+        def keep_and_collect() -> tuple[str, ...]:
+            store.keep(digests)
+            return store.collect(now_s=now_s, unused_s=UNUSED_COPY_S)
+
+        try:
+            removed = await self._on(self._desk, keep_and_collect)
+        except LoaderError as error:
+            logger.warning("the content store cannot be cleaned up: %s", error)
+            return ()
+        if removed:
+            logger.info("unused copies removed from the content store: copies=%d", len(removed))
+        return removed
+
     async def close(self) -> None:
         """Nothing is being loaded any more; what was loaded is let go without waiting for leases."""
         tasks = [*self._loads.values(), *self._operations]
@@ -166,37 +201,37 @@ class Catalog(Registry):
             self._first = set(begun)
         return begun
 
-    def _act(self, view: View) -> list[Key]:
+    def _act(self, view: RepositoryView) -> list[Key]:
         wishes = self._wishes(view)
         actions = [action for action in plan(wishes, self._presences()) if not self._is_locked(action.model)]
-        doubted = frozenset((action.model, action.version) for action in actions if action.step in _ENDING)
+        doubted = frozenset((action.model, action.version) for action in actions if action.change in _ENDING)
         for action in actions:
             key = (action.model, action.version)
-            if action.step is Step.REVIVE:
+            if action.change is CatalogChange.REVIVE:
                 self._revive(key)
-            elif action.step in _ENDING and (key in self._doubted or action.model in view.intents.unloaded):
+            elif action.change in _ENDING and (key in self._doubted or action.model in view.intents.unloaded):
                 self._end(action, view)
         self._doubted = doubted
         for model in view.intents.unloaded & view.folders.keys():
             for version in view.folders[model].versions:
                 self._note_unloaded((model, version))
-        loads = [(action.model, action.version) for action in actions if action.step is Step.LOAD]
+        loads = [(action.model, action.version) for action in actions if action.change is CatalogChange.LOAD]
         for key in loads:
             self._start_load(key, view.candidate(key, wishes[key]))
         return loads
 
-    def _end(self, action: Action, view: View) -> None:
+    def _end(self, action: PlannedChange, view: RepositoryView) -> None:
         key = (action.model, action.version)
         folder = view.folders.get(action.model)
         is_there = folder is not None and action.version in folder.versions
-        if action.step is Step.RETIRE:
+        if action.change is CatalogChange.RETIRE:
             self._retire(key, _why_ended(action.model, view, is_there))
         elif not (is_there and action.model in view.intents.unloaded):
             self._forget(key)
         else:
             self._retire(key, "unloaded")
 
-    def _wishes(self, view: View) -> dict[Key, str]:
+    def _wishes(self, view: RepositoryView) -> dict[Key, str]:
         return wanted(view.folders, self._required, view.intents.unloaded, view.overrides)
 
     # ---- loading ----
@@ -225,14 +260,14 @@ class Catalog(Registry):
             if self._first is not None:
                 self._first.discard(key)
 
-    async def _attempt(self, candidate: Candidate) -> Attempt:
+    async def _attempt(self, candidate: Candidate) -> LoadAttempt:
         """Loads on a thread; a failure is noted, a success is not published."""
         version = self._begin((candidate.model, candidate.version))
         try:
             loaded = await self._pipeline.load(candidate)
         except GatewayError as error:
             self._fail(version, reason_of(error), "" if error.retryable else candidate.fingerprint)
-            return Attempt(version, candidate.fingerprint, error=error)
+            return LoadAttempt(version, candidate.fingerprint, error=error)
         except asyncio.CancelledError:
             self._drop(version, "the load was cancelled")
             raise
@@ -240,8 +275,8 @@ class Catalog(Registry):
             logger.exception("load failed: model=%s version=%s", candidate.model, candidate.version)
             fault = FailedPrecondition("internal error while loading, see the log")
             self._fail(version, str(fault), candidate.fingerprint)
-            return Attempt(version, candidate.fingerprint, error=fault)
-        return Attempt(version, candidate.fingerprint, loaded)
+            return LoadAttempt(version, candidate.fingerprint, error=fault)
+        return LoadAttempt(version, candidate.fingerprint, loaded)
 
     async def _settle(self, keys: Iterable[Key]) -> None:
         """The loads of these versions that were under way have ended."""
@@ -267,7 +302,7 @@ class Catalog(Registry):
             try:
                 _raise_first_failure(model, attempts)
                 changed = self._intents_with(lambda intents: intents.with_load(model, text))
-                self._view = View(view.folders, await changed, view.overrides)
+                self._view = RepositoryView(view.folders, await changed, view.overrides)
             except GatewayError as error:
                 self._abandon(attempts, f"dropped, because the load failed: {error}")
                 raise
@@ -277,7 +312,7 @@ class Catalog(Registry):
             for key in [key for key in self._held if key[0] == model and key not in wishes]:
                 self._retire(key, "not selected by the version policy")
 
-    async def _attempt_all(self, view: View, wishes: Mapping[Key, str]) -> list[Attempt]:
+    async def _attempt_all(self, view: RepositoryView, wishes: Mapping[Key, str]) -> list[LoadAttempt]:
         """Attempts at every wished version that does not serve with just these files and this configuration."""
         candidates = []
         for key, fingerprint in wishes.items():
@@ -290,7 +325,7 @@ class Catalog(Registry):
             tasks = [group.create_task(self._attempt(candidate)) for candidate in candidates]
         return [task.result() for task in tasks]
 
-    def _abandon(self, attempts: list[Attempt], reason: str) -> None:
+    def _abandon(self, attempts: list[LoadAttempt], reason: str) -> None:
         sessions: list[Session | None] = []
         for attempt in attempts:
             if attempt.loaded is not None:
@@ -301,7 +336,7 @@ class Catalog(Registry):
 
     async def _unload_model(self, model: str) -> None:
         intents = await self._intents_with(lambda intents: intents.with_unload(model))
-        self._view = View(self._view.folders, intents, self._view.overrides)
+        self._view = RepositoryView(self._view.folders, intents, self._view.overrides)
         for key in [key for key in self._held if key[0] == model]:
             self._retire(key, "unloaded")
 
@@ -329,7 +364,7 @@ class Catalog(Registry):
                 if not kept:
                     del self._required[model]
 
-    def _begin_required(self, view: View, key: Key, fingerprint: str) -> None:
+    def _begin_required(self, view: RepositoryView, key: Key, fingerprint: str) -> None:
         held = self._held.get(key)
         if held is not None and held.version.state is VersionState.AVAILABLE:
             return
@@ -342,15 +377,15 @@ class Catalog(Registry):
 
     # ---- inside ----
 
-    async def _look(self) -> View:
+    async def _look(self) -> RepositoryView:
         return await self._look_with(lambda intents: intents)
 
     async def _look_with(
         self, change: Callable[[Intents], Intents], model: str = "", override: ConfigSource | None = None
-    ) -> View:
+    ) -> RepositoryView:
         """What is on disk, as it would be after a change of the intents that is not made yet."""
 
-        def read() -> View:
+        def read() -> RepositoryView:
             return read_view(self._repository, change(self._intents.read()), model=model, override=override)
 
         return await self._on(self._desk, read)
@@ -381,17 +416,17 @@ class Catalog(Registry):
         return asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-_ENDING = (Step.RETIRE, Step.FORGET)
+_ENDING = (CatalogChange.RETIRE, CatalogChange.FORGET)
 
 
-def _raise_first_failure(model: str, attempts: Iterable[Attempt]) -> None:
+def _raise_first_failure(model: str, attempts: Iterable[LoadAttempt]) -> None:
     for attempt in attempts:
         if attempt.error is not None:
             kind = Unavailable if attempt.error.retryable else FailedPrecondition
             raise kind(f"failed to load {model!r}: version {attempt.version.name}: {attempt.version.reason}")
 
 
-def _why_ended(model: str, view: View, is_there: bool) -> str:
+def _why_ended(model: str, view: RepositoryView, is_there: bool) -> str:
     if model in view.intents.unloaded:
         return "unloaded"
     return "not selected by the version policy" if is_there else "removed from the repository"

@@ -271,12 +271,12 @@ def _check_nesting(text: str) -> None:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in unique:
             raise ValueError(f"duplicate key {name!r}")
-        found[name] = value
-    return found
+        unique[name] = value
+    return unique
 
 
 def _refuse_constant(name: str) -> object:

@@ -33,7 +33,7 @@ class VersionStatus:
     max_batch_size: int
 
 
-class Held:
+class VersionEntry:
     """What is known of one version: the object that is shown and served, and the fingerprints of what was tried."""
 
     __slots__ = ("failed", "loading", "serving", "version")
@@ -55,7 +55,7 @@ class Registry:
         self._releaser = releaser
         self._on_available = on_available
         self._on_ended = on_ended
-        self._held: dict[Key, Held] = {}
+        self._held: dict[Key, VersionEntry] = {}
         self._available: dict[str, dict[str, Version]] = {}
         self._newest: dict[str, Version] = {}
         self._subscribers: list[OnVersion] = []
@@ -108,7 +108,7 @@ class Registry:
     def _presences(self) -> Mapping[Key, Presence]:
         return {key: held.presence() for key, held in self._held.items()}
 
-    def _of_model(self, model: str) -> Iterator[Held]:
+    def _of_model(self, model: str) -> Iterator[VersionEntry]:
         return iter([held for key, held in self._held.items() if key[0] == model])
 
     def _begin(self, key: Key) -> Version:
@@ -118,7 +118,7 @@ class Registry:
         version.move(VersionEvent.LOAD)
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = Held(version)
+            held = self._held[key] = VersionEntry(version)
         elif held.version.state not in (VersionState.AVAILABLE, VersionState.UNLOADING):
             held.version = version
         held.loading = True
@@ -190,7 +190,7 @@ class Registry:
         if key not in self._held:
             version = Version(*key)
             version.move(VersionEvent.DROP, "unloaded")
-            self._held[key] = Held(version)
+            self._held[key] = VersionEntry(version)
 
     # ---- inside ----
 

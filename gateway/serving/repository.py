@@ -4,7 +4,7 @@
     <repository>/<model>/labels.txt, warmup/    what the configuration names
     <repository>/<model>/<version>/model.onnx
 
-`Repository.scan` looks, `wanted` and `plan` decide (pure), the catalog acts.
+`ModelRepository.scan` looks, `wanted` and `plan` decide (pure), the catalog acts.
 """
 
 import logging
@@ -58,7 +58,7 @@ class ModelFolder:
         return read_below(self.path, name)
 
 
-class Repository:
+class ModelRepository:
     """Looks at a repository directory. Every method blocks: call it on a thread."""
 
     def __init__(self, root: Path, fingerprint: Fingerprint) -> None:
@@ -78,14 +78,14 @@ class Repository:
             entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
         except OSError as error:
             raise FailedPrecondition(f"the model repository cannot be listed: {error.strerror}") from error
-        found = {}
+        folders = {}
         for entry in entries:
             if self._passes(entry, "model"):
                 folder = self._look(entry.name)
                 if folder is not None and folder.versions:
-                    found[entry.name] = folder
-        self._known = found
-        return found
+                    folders[entry.name] = folder
+        self._known = folders
+        return folders
 
     def look(self, model: str) -> ModelFolder | None:
         """One model, or None if it is not there."""
@@ -205,7 +205,7 @@ def _stamp(path: Path) -> str:
 # ---- what to do about it ----
 
 
-class Step(Enum):
+class CatalogChange(Enum):
     LOAD = "load"
     REVIVE = "revive"
     RETIRE = "retire"
@@ -213,8 +213,8 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    step: Step
+class PlannedChange:
+    change: CatalogChange
     model: str
     version: str
 
@@ -264,7 +264,7 @@ def override_stamp(folder: ModelFolder, override: ConfigSource) -> str:
     return f"{folder.stamp}+{sha256(text).hexdigest()}"
 
 
-def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Action, ...]:
+def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[PlannedChange, ...]:
     """What brings the catalog from what is present to what is wished.
 
     1. A version is loaded if it is new, or its fingerprint is neither the one that serves nor the one that failed.
@@ -278,9 +278,9 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Ac
     """
     actions = []
     for key in sorted(wishes, key=lambda key: (key[0], version_order(key[1])), reverse=True):
-        step = _step_for(wishes[key], present.get(key))
-        if step is not None:
-            actions.append(Action(step, *key))
+        change = _change_for(wishes[key], present.get(key))
+        if change is not None:
+            actions.append(PlannedChange(change, *key))
     wished = {model for model, _ in wishes}
     served = {key[0] for key in wishes if key in present and present[key].state is VersionState.AVAILABLE}
     for key in sorted(present.keys() - wishes.keys()):
@@ -290,21 +290,21 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Ac
         if held.state is VersionState.AVAILABLE:
             if key[0] in wished and key[0] not in served:
                 continue
-            actions.append(Action(Step.RETIRE, *key))
+            actions.append(PlannedChange(CatalogChange.RETIRE, *key))
         elif held.state in (VersionState.FAILED, VersionState.END):
-            actions.append(Action(Step.FORGET, *key))
+            actions.append(PlannedChange(CatalogChange.FORGET, *key))
     return tuple(actions)
 
 
-def _step_for(fingerprint: str, held: Presence | None) -> Step | None:
+def _change_for(fingerprint: str, held: Presence | None) -> CatalogChange | None:
     if held is None:
-        return Step.LOAD if fingerprint else None
+        return CatalogChange.LOAD if fingerprint else None
     if held.loading:
         return None
     if held.state is VersionState.UNLOADING and fingerprint in ("", held.serving):
-        return Step.REVIVE
+        return CatalogChange.REVIVE
     if not fingerprint or fingerprint == held.failed:
         return None
     if held.state is VersionState.AVAILABLE and fingerprint == held.serving:
         return None
-    return Step.LOAD
+    return CatalogChange.LOAD

@@ -8,13 +8,13 @@ from gateway.errors import GatewayError
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents
 from gateway.serving.lifecycle import Candidate
-from gateway.serving.repository import Key, ModelFolder, Repository
+from gateway.serving.repository import Key, ModelFolder, ModelRepository
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class RepositoryView:
     """What lay on disk at one moment; `overrides` are the configurations that stand in for config.pbtxt."""
 
     folders: Mapping[str, ModelFolder]
@@ -27,12 +27,12 @@ class View:
         return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint)
 
 
-EMPTY_VIEW = View({}, Intents(), {})
+EMPTY_VIEW = RepositoryView({}, Intents(), {})
 
 
 def read_view(
-    repository: Repository, intents: Intents, *, model: str = "", override: ConfigSource | None = None
-) -> View:
+    repository: ModelRepository, intents: Intents, *, model: str = "", override: ConfigSource | None = None
+) -> RepositoryView:
     """The view of now, with these intents; `override` is that of `model` and parsed already.
 
     Raises: FailedPrecondition, if the repository cannot be listed.
@@ -40,7 +40,7 @@ def read_view(
     overrides = dict(_parsed(intents.overrides))
     if override is not None:
         overrides[model] = override
-    return View(repository.scan(), intents, overrides)
+    return RepositoryView(repository.scan(), intents, overrides)
 
 
 def _parsed(overrides: Mapping[str, str]) -> Iterator[tuple[str, ConfigSource]]:

@@ -30,7 +30,7 @@ from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
-from gateway.serving.repository import Repository
+from gateway.serving.repository import ModelRepository
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from loaders.filesystem import FilesystemLoader
@@ -96,7 +96,7 @@ async def standing(
     async with AsyncExitStack() as stack:
         loader = FilesystemLoader(repository, ContentStore(data / "content"))
         pipeline = Pipeline(loader, Prober(probes, concurrency=2), intra_threads=1)
-        catalog = Catalog(Repository(repository, loader.fingerprint), pipeline, IntentStore(data / "state"))
+        catalog = Catalog(ModelRepository(repository, loader.fingerprint), pipeline, IntentStore(data / "state"))
         stack.push_async_callback(catalog.close)
         counters = Counters()
         log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)

@@ -1,5 +1,6 @@
 """From a version directory to a verified copy; table D rows 70, 71, 80 and faults F18, F19."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -23,7 +24,7 @@ from loaders.errors import (
 )
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
-from loaders.tree import Limits, opened_directory, opened_file, walk
+from loaders.tree import TreeLimits, opened_directory, opened_file, walk
 
 CANARY = b"canary: outside the repository"
 
@@ -206,7 +207,7 @@ def test_refuses(
 
 def test_hard_links_can_be_allowed(repository: Path, store: ContentStore) -> None:
     os.link(repository / "m/1/model.onnx", repository / "m/1/again.onnx")
-    local = FilesystemLoader(repository, store, limits=Limits(allow_hard_links=True)).fetch(f"{repository}/m/1")
+    local = FilesystemLoader(repository, store, limits=TreeLimits(allow_hard_links=True)).fetch(f"{repository}/m/1")
     assert len(local.files) == 2
 
 
@@ -218,12 +219,12 @@ def test_root_may_be_a_link(repository: Path, store: ContentStore, tmp_path: Pat
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        (Limits(max_files=2), "more than 2 files"),
-        (Limits(max_bytes=13), "more than 13 bytes"),
-        (Limits(max_depth=1), "too deep"),
+        (TreeLimits(max_files=2), "more than 2 files"),
+        (TreeLimits(max_bytes=13), "more than 13 bytes"),
+        (TreeLimits(max_depth=1), "too deep"),
     ],
 )
-def test_limits(limits: Limits, text: str, repository: Path, store: ContentStore) -> None:
+def test_limits(limits: TreeLimits, text: str, repository: Path, store: ContentStore) -> None:
     (repository / "m/1/d").mkdir()
     for name in ("a", "b", "d/c"):
         (repository / "m/1" / name).write_bytes(b"x")
@@ -279,17 +280,17 @@ def test_fingerprint_follows_every_change(loader: FilesystemLoader, repository: 
 def test_file_swapped_between_walk_and_open_is_noticed(repository: Path, tmp_path: Path) -> None:
     model = repository / "m/1/model.onnx"
     with opened_directory(str(repository), ("m", "1")) as directory:
-        (found,) = walk(directory, Limits())
+        (file,) = walk(directory, TreeLimits())
         model.unlink()
         model.symlink_to(tmp_path / "outside/secret")
-        with pytest.raises(UnsafeSource), opened_file(directory, found, Limits()):
+        with pytest.raises(UnsafeSource), opened_file(directory, file, TreeLimits()):
             pass
         model.unlink()
         model.write_bytes(b"model bytes")
-        with pytest.raises(SourceChanged), opened_file(directory, found, Limits()):
+        with pytest.raises(SourceChanged), opened_file(directory, file, TreeLimits()):
             pass
-        (found,) = walk(directory, Limits())
-        with pytest.raises(SourceChanged), opened_file(directory, found, Limits()):
+        (file,) = walk(directory, TreeLimits())
+        with pytest.raises(SourceChanged), opened_file(directory, file, TreeLimits()):
             model.write_bytes(b"longer than before")
 
 
@@ -317,11 +318,31 @@ def test_collect_keeps_what_is_used_or_young(loader: FilesystemLoader, repositor
     (repository / "m/2/model.onnx").write_bytes(b"second")
     first, second = loader.fetch(f"{repository}/m/1"), loader.fetch(f"{repository}/m/2")
     now_s = time.time()
-    assert store.collect({first.digest}, now_s=now_s) == ()
-    assert store.collect({first.digest}, now_s=now_s + 7200) == (second.digest,)
+    for copy in (first, second):
+        os.utime(copy.path, (now_s - 7200, now_s - 7200))
+    assert store.collect(now_s=now_s, unused_s=9000) == ()
+    store.keep([first.digest, "f" * 64])  # one that is not there is no fault
+    assert store.collect(now_s=now_s, unused_s=3600) == (second.digest,)
     assert store.get(second.digest) is None
     assert store.get(first.digest) == first
     assert loader.fetch(f"{repository}/m/2") == second  # copied again
+
+
+def test_what_is_read_by_another_process_is_not_collected(
+    loader: FilesystemLoader, repository: Path, store: ContentStore, tmp_path: Path
+) -> None:
+    copy = loader.fetch(f"{repository}/m/1")
+    now_s = time.time()
+    os.utime(copy.path, (0, 0))
+    reader = os.open(tmp_path / "data/store/locks/collecting", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(reader, fcntl.LOCK_SH)  # as `get` does in another process
+        assert store.collect(now_s=now_s, unused_s=3600) == ()
+        assert store.get(copy.digest) == copy
+    finally:
+        os.close(reader)
+    os.utime(copy.path, (0, 0))
+    assert store.collect(now_s=now_s, unused_s=3600) == (copy.digest,)
 
 
 def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
-from gateway.serving.repository import Repository
+from gateway.serving.repository import ModelRepository
 from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
 
 @dataclass
-class Shop:
+class OpenCatalog:
     """A catalog and what it told its listeners."""
 
     root: Path
@@ -46,26 +46,27 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[Shop]:
+async def opened(directory: Path) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
     root.mkdir(exist_ok=True)
-    loader = FilesystemLoader(root, ContentStore(data / "store"))
+    store = ContentStore(data / "store")
+    loader = FilesystemLoader(root, store)
     pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1)
-    catalog = Catalog(Repository(root, loader.fingerprint), pipeline, IntentStore(data / "state"))
-    shop = Shop(root, catalog)
+    catalog = Catalog(ModelRepository(root, loader.fingerprint), pipeline, IntentStore(data / "state"), store=store)
+    live = OpenCatalog(root, catalog)
 
     def note_available(version: Version) -> None:
         assert version.session is not None
         assert version.state is VersionState.LOADING
-        shop.available.append(f"{version.model}/{version.name}")
+        live.available.append(f"{version.model}/{version.name}")
 
     def note_ended(version: Version) -> None:
-        shop.ended.append(f"{version.model}/{version.name}")
+        live.ended.append(f"{version.model}/{version.name}")
 
     catalog.attach(note_available, note_ended)
-    catalog.subscribe(lambda version: shop.changes.append((version.model, version.name, version.state)))
+    catalog.subscribe(lambda version: live.changes.append((version.model, version.name, version.state)))
     try:
-        yield shop
+        yield live
     finally:
         await catalog.close()

@@ -68,10 +68,10 @@ async def test_the_loop_runs_on_while_100_mb_are_loaded(tmp_path: Path) -> None:
     # Making the session takes 0.4 s or more; if that held the interpreter, the loop would not come round meanwhile.
     ticks, _ = await watched(asyncio.to_thread(Session, content, intra_threads=1))
     assert ticks.count > 20
-    async with opened(tmp_path) as shop:
-        models.write_version(shop.root, "m", "1", content)
-        ticks, elapsed_s = await watched(shop.catalog.poll())
-        assert shop.states() == {"m/1": VersionState.AVAILABLE}
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "m", "1", content)
+        ticks, elapsed_s = await watched(live.catalog.poll())
+        assert live.states() == {"m/1": VersionState.AVAILABLE}
         assert ticks.count > 50
         # A share and not a time: on a machine that is busy otherwise, everything takes longer alike.
         assert ticks.longest_s < elapsed_s / 3

@@ -52,7 +52,7 @@ def state(pid: int) -> str:
 
 def children() -> list[int]:
     """The ids of the probes that this process started and that have not ended."""
-    found = []
+    probes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -60,8 +60,8 @@ def children() -> list[int]:
         except OSError:
             continue
         if parent == os.getpid() and b"gateway.serving.probe" in command:
-            found.append(int(folder.name))
-    return found
+            probes.append(int(folder.name))
+    return probes
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
@@ -138,10 +138,10 @@ def _compressed(inputs: tuple[int, ...], output: tuple[int, ...]) -> bytes:
 
 async def test_model_that_does_not_batch(fetch: Fetch) -> None:
     local = fetch(_compressed((-1, 4), (-1,)))
-    found = await Prober().probe(ProbeRequest(local))
-    assert found.ok
-    assert not found.batches
-    assert "first dimension must be 2" in found.warnings[0]
+    result = await Prober().probe(ProbeRequest(local))
+    assert result.ok
+    assert not result.batches
+    assert "first dimension must be 2" in result.warnings[0]
     required = await Prober().probe(ProbeRequest(local, max_batch_size=8))
     assert not required.ok
     assert "first dimension must be 2" in required.reason

@@ -12,12 +12,12 @@ from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import EMPTY, parse_json
 from gateway.serving.model_config import VersionPolicy
 from gateway.serving.repository import (
-    Action,
+    CatalogChange,
     Key,
     ModelFolder,
+    ModelRepository,
+    PlannedChange,
     Presence,
-    Repository,
-    Step,
     plan,
     read_below,
     wanted,
@@ -35,12 +35,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def repository(root: Path, tmp_path: Path) -> Repository:
-    return Repository(root, FilesystemLoader(root, ContentStore(tmp_path / "store")).fingerprint)
+def repository(root: Path, tmp_path: Path) -> ModelRepository:
+    return ModelRepository(root, FilesystemLoader(root, ContentStore(tmp_path / "store")).fingerprint)
 
 
 def test_scan_finds_versions_and_passes_over_the_rest(
-    root: Path, repository: Repository, caplog: pytest.LogCaptureFixture
+    root: Path, repository: ModelRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = models.affine()
     for version in ("1", "20", "v2.beta", "01", "0", "1e3", ".hidden", "bad name"):
@@ -63,7 +63,7 @@ def test_scan_finds_versions_and_passes_over_the_rest(
     assert any("bad name" in text for text in warned)
 
 
-def test_fingerprints_change_with_files_and_stamps_with_what_lies_beside(root: Path, repository: Repository) -> None:
+def test_fingerprints_change_with_files_and_stamps_with_others(root: Path, repository: ModelRepository) -> None:
     models.write_version(root, "m", "1", models.affine(1.0))
     models.write_version(root, "m", "2", models.affine(1.0))
     before = repository.scan()["m"]
@@ -77,7 +77,7 @@ def test_fingerprints_change_with_files_and_stamps_with_what_lies_beside(root: P
     assert repository.scan()["m"].stamp != before.stamp
 
 
-def test_the_configured_file_name_makes_a_label_a_version(root: Path, repository: Repository) -> None:
+def test_the_configured_file_name_makes_a_label_a_version(root: Path, repository: ModelRepository) -> None:
     (root / "m" / "blue").mkdir(parents=True)
     (root / "m" / "blue" / "net.onnx").write_bytes(models.affine())
     assert repository.scan() == {}
@@ -85,7 +85,7 @@ def test_the_configured_file_name_makes_a_label_a_version(root: Path, repository
     assert sorted(repository.scan()["m"].versions) == ["blue"]
 
 
-def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repository: Repository) -> None:
+def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repository: ModelRepository) -> None:
     models.write_version(root, "m", "1", models.affine(), config="max_batch_size: x")
     models.write_version(root, "n", "1", models.affine(), config="max_batch_size: 3")
     models.write_version(root, "o", "1", models.affine())
@@ -98,7 +98,7 @@ def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repositor
 
 def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="cannot be listed"):
-        Repository(tmp_path / "nowhere", str).scan()
+        ModelRepository(tmp_path / "nowhere", str).scan()
 
 
 def test_side_files_are_read_from_below_only(tmp_path: Path) -> None:
@@ -161,50 +161,54 @@ AVAILABLE, FAILED, UNLOADING, END = (
 
 
 @pytest.mark.parametrize(
-    ("wishes", "present", "steps"),
+    ("wishes", "present", "changes"),
     [
-        ({A: "f"}, {}, [(Step.LOAD, A)]),
-        ({A: "f", B: "g"}, {}, [(Step.LOAD, B), (Step.LOAD, A)]),  # newest first
+        ({A: "f"}, {}, [(CatalogChange.LOAD, A)]),
+        ({A: "f", B: "g"}, {}, [(CatalogChange.LOAD, B), (CatalogChange.LOAD, A)]),  # newest first
         ({A: ""}, {}, []),
         ({A: "f"}, {A: Presence(AVAILABLE, serving="f")}, []),
         ({A: ""}, {A: Presence(AVAILABLE, serving="f")}, []),
-        ({A: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(Step.LOAD, A)]),
+        ({A: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(CatalogChange.LOAD, A)]),
         ({A: "g"}, {A: Presence(AVAILABLE, serving="f", failed="g")}, []),
         ({A: "f"}, {A: Presence(FAILED, failed="f")}, []),
-        ({A: "g"}, {A: Presence(FAILED, failed="f")}, [(Step.LOAD, A)]),
+        ({A: "g"}, {A: Presence(FAILED, failed="f")}, [(CatalogChange.LOAD, A)]),
         ({A: "f"}, {A: Presence(VersionState.LOADING, loading=True)}, []),
         ({}, {A: Presence(VersionState.LOADING, loading=True)}, []),
-        ({A: "f"}, {A: Presence(UNLOADING, serving="f")}, [(Step.REVIVE, A)]),
-        ({A: "g"}, {A: Presence(UNLOADING, serving="f")}, [(Step.LOAD, A)]),
-        ({A: "f"}, {A: Presence(END)}, [(Step.LOAD, A)]),
-        ({}, {A: Presence(AVAILABLE, serving="f")}, [(Step.RETIRE, A)]),
+        ({A: "f"}, {A: Presence(UNLOADING, serving="f")}, [(CatalogChange.REVIVE, A)]),
+        ({A: "g"}, {A: Presence(UNLOADING, serving="f")}, [(CatalogChange.LOAD, A)]),
+        ({A: "f"}, {A: Presence(END)}, [(CatalogChange.LOAD, A)]),
+        ({}, {A: Presence(AVAILABLE, serving="f")}, [(CatalogChange.RETIRE, A)]),
         ({}, {A: Presence(UNLOADING, serving="f")}, []),
-        ({}, {A: Presence(FAILED, failed="f")}, [(Step.FORGET, A)]),
-        ({}, {A: Presence(END)}, [(Step.FORGET, A)]),
+        ({}, {A: Presence(FAILED, failed="f")}, [(CatalogChange.FORGET, A)]),
+        ({}, {A: Presence(END)}, [(CatalogChange.FORGET, A)]),
         # The old version serves until the new one does.
         ({B: "g"}, {A: Presence(AVAILABLE, serving="f"), B: Presence(FAILED, failed="g")}, []),
-        ({B: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(Step.LOAD, B)]),
+        ({B: "g"}, {A: Presence(AVAILABLE, serving="f")}, [(CatalogChange.LOAD, B)]),
         (
             {B: "g"},
             {A: Presence(AVAILABLE, serving="f"), B: Presence(AVAILABLE, serving="g")},
-            [(Step.RETIRE, A)],
+            [(CatalogChange.RETIRE, A)],
         ),
     ],
 )
-def test_plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence], steps: list[tuple[Step, Key]]) -> None:
-    assert plan(wishes, present) == tuple(Action(step, *key) for step, key in steps)
+def test_plan(
+    wishes: Mapping[Key, str], present: Mapping[Key, Presence], changes: list[tuple[CatalogChange, Key]]
+) -> None:
+    assert plan(wishes, present) == tuple(PlannedChange(change, *key) for change, key in changes)
 
 
-def carried_out(present: Mapping[Key, Presence], action: Action, wishes: Mapping[Key, str], works: bool) -> Presence:
+def carried_out(
+    present: Mapping[Key, Presence], action: PlannedChange, wishes: Mapping[Key, str], works: bool
+) -> Presence:
     key = (action.model, action.version)
-    if action.step is Step.LOAD:
+    if action.change is CatalogChange.LOAD:
         if works:
             return Presence(AVAILABLE, serving=wishes[key])
         before = present.get(key)
         if before is not None and before.state is AVAILABLE:
             return Presence(AVAILABLE, before.serving, failed=wishes[key])
         return Presence(FAILED, failed=wishes[key])
-    if action.step is Step.REVIVE:
+    if action.change is CatalogChange.REVIVE:
         return Presence(AVAILABLE, serving=present[key].serving)
     return Presence(END)
 
@@ -229,7 +233,7 @@ def test_plans_settle_and_never_take_the_last_serving_version_of_a_wanted_model(
         for action in actions:
             key = (action.model, action.version)
             present[key] = carried_out(present, action, wishes, key not in broken)
-            if action.step is Step.FORGET:
+            if action.change is CatalogChange.FORGET:
                 del present[key]
         served = {key[0] for key, held in present.items() if held.state is AVAILABLE}
         assert served >= served_before & {model for model, _ in wishes}
