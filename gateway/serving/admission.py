@@ -6,12 +6,12 @@ from typing import Final
 
 from gateway.errors import ResourceExhausted, Unavailable
 
-# When those who were refused may come again: spread, for a client adds no chance of its own to what it is told.
+# When refused callers may try again: spread, because clients add no jitter of their own to what they are told.
 RETRY_AFTER_MS: Final = (50, 250)
 
 
 def retry_after_ms(draw: float) -> int:
-    """When somebody who was refused for want of room may come again; `draw` is one of [0, 1)."""
+    """Returns after what time a refused caller may try again; `draw` is one of [0, 1)."""
     soonest_ms, latest_ms = RETRY_AFTER_MS
     return soonest_ms + int(draw * (latest_ms - soonest_ms))
 
@@ -34,7 +34,7 @@ class Admission:
         self.refused = 0
 
     def take(self, size_bytes: int) -> None:
-        """A permit is held; give it back with the same size.
+        """Takes a permit; it is given back with the same size.
 
         Raises: ResourceExhausted (a limit is reached), Unavailable (the worker is draining).
         """
@@ -58,12 +58,12 @@ class Admission:
         return ResourceExhausted(text, retry_after_ms=after_ms)
 
     def give(self, size_bytes: int) -> None:
-        """The permit of one `take` is free again."""
+        """Gives back the permit of one `take`."""
         self._requests -= 1
         self._bytes -= size_bytes
 
     def drain(self) -> None:
-        """No further permit is handed out."""
+        """Hands out no further permit."""
         self._draining = True
 
     @property
@@ -78,7 +78,7 @@ class Admission:
 
     @property
     def load(self) -> float:
-        """The share of its limits that is in use, of the one that is nearer; 1 while it drains."""
+        """Returns the share in use of the limit that is nearer; 1 while it drains."""
         if self._draining:
             return 1.0
         return max(self._requests / self._max_requests, self._bytes / self._max_bytes)

@@ -90,11 +90,11 @@ class Batcher:
 
     @property
     def queued(self) -> int:
-        """Calls that wait for a run."""
+        """Returns how many calls wait for a run."""
         return self._queued
 
     def put(self, call: Call) -> None:
-        """The call will be answered.
+        """Queues the call, which will be answered.
 
         Raises: ResourceExhausted (the configured queue size is reached).
         """
@@ -122,7 +122,7 @@ class Batcher:
             self._flush_handle = self._loop.call_soon(self._flush)
 
     def forget(self, call: Call) -> None:
-        """An answered call no longer counts as waiting."""
+        """Stops counting an answered call as waiting."""
         self._queued -= 1
 
     def _flush(self) -> None:
@@ -143,7 +143,7 @@ class Batcher:
                 return
 
     def _take(self) -> list[Call]:
-        """The calls of the next run; those that nobody waits for any more, or whose time is over, have left."""
+        """Returns the calls of the next run; drops those that were answered, and fails those whose time is over."""
         now = monotonic_ns()
         limit = self._rows_of_next_run()
         taken: list[Call] = []
@@ -279,7 +279,7 @@ class Batcher:
         call.fail(Internal(call.request_id))
 
     def _alone(self, calls: list[Call]) -> None:
-        """Each call runs by itself, in order, before what waits."""
+        """Runs each call by itself, in order, before those that wait."""
         for call in calls:
             if call.answered:
                 continue

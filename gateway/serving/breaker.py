@@ -75,7 +75,7 @@ class CircuitBreaker:
         self._opened_ns = 0
 
     def admit(self, settings: Breaker, now_ns: int) -> Admittance:
-        """Whether the arm may have a call now. A PROBE has to end with `succeeded`, `failed` or `abandoned`."""
+        """Returns whether the arm may have a call now. A PROBE has to end with `succeeded`, `failed` or `abandoned`."""
         if self._state is BreakerState.CLOSED:
             return Admittance.PASS
         if self.state(settings, now_ns) is not BreakerState.HALF_OPEN:
@@ -86,7 +86,7 @@ class CircuitBreaker:
         return Admittance.PROBE
 
     def succeeded(self, *, probe: bool) -> bool:
-        """Whether this closed the breaker: a call that it let pass was answered well."""
+        """Counts the success of a call that passed; returns whether it closed the breaker."""
         if not probe:
             if self._failures and self._state is BreakerState.CLOSED:
                 self._failures.clear()
@@ -96,7 +96,7 @@ class CircuitBreaker:
         return True
 
     def failed(self, settings: Breaker, now_ns: int, *, probe: bool) -> bool:
-        """Whether this opened the breaker: a call that it let pass failed by the arm's fault."""
+        """Counts a failure by the arm's fault; returns whether it opened the breaker."""
         if probe:
             self._move(BreakerEvent.FAIL)
             self._opened_ns = now_ns
@@ -115,12 +115,12 @@ class CircuitBreaker:
         return True
 
     def abandoned(self, *, probe: bool) -> None:
-        """A call that it let pass ended without saying anything of the arm."""
+        """Notes that a call that passed ended without saying anything of the arm."""
         if probe:
             self._move(BreakerEvent.ABANDON)
 
     def state(self, settings: Breaker, now_ns: int) -> BreakerState:
-        """The state at that time; an open breaker whose time is over is half open."""
+        """Returns the state at that time; an open breaker whose time is over is half open."""
         if self._state is BreakerState.OPEN and now_ns - self._opened_ns >= settings.open_ms * 1_000_000:
             return BreakerState.HALF_OPEN
         return self._state

@@ -23,24 +23,24 @@ class Budget:
         self._fallen_slots = [0] * SLOTS
 
     def request(self, now_ns: int) -> None:
-        """The route has got a request."""
+        """Counts one request of the route."""
         self._advance(now_ns)
         self._requests += 1
         self._requests_slots[self._slot % SLOTS] += 1
 
     def allows(self, share: int, now_ns: int) -> bool:
-        """Whether one more of the requests that were counted may fall back."""
+        """Returns whether one more of the counted requests may fall back."""
         self._advance(now_ns)
         return share > 0 and (not self._fallen or (self._fallen + 1) * BUCKETS <= self._requests * share)
 
     def charge(self, now_ns: int) -> None:
-        """One of the requests has fallen back."""
+        """Counts one request that fell back."""
         self._advance(now_ns)
         self._fallen += 1
         self._fallen_slots[self._slot % SLOTS] += 1
 
     def _advance(self, now_ns: int) -> None:
-        """What is older than the window is forgotten."""
+        """Drops the counts that are older than the window."""
         slot = now_ns // SLOT_NS
         passed = slot - self._slot
         if passed <= 0:

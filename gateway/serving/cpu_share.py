@@ -15,13 +15,13 @@ class CpuShare:
         self.value = 0.0
 
     def sample(self, cpu_s: float, now_s: float) -> float:
-        """The share since the sample before, which is the value from now on."""
+        """Takes a sample; returns the share since the one before, which is the value from now on."""
         if self._now_s >= 0 and now_s > self._now_s:
             self.value = (cpu_s - self._cpu_s) / ((now_s - self._now_s) * self._cpus)
         self._cpu_s, self._now_s = cpu_s, now_s
         return self.value
 
     def restart(self) -> None:
-        """What was sampled is too old to say anything."""
+        """Forgets the samples, which are too old to say anything."""
         self._cpu_s = self._now_s = -1.0
         self.value = 0.0

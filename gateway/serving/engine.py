@@ -35,7 +35,7 @@ from gateway.telemetry.counters import Counters
 
 
 class Routing(Protocol):
-    """Where the engine reads the rules of the moment."""
+    """The source of the rules in force."""
 
     @property
     def snapshot(self) -> Snapshot: ...
@@ -90,7 +90,7 @@ class Engine:
         self._mirrors.forget(version)
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
-        """The version that serves the call, leased to it; `call.decision` says why.
+        """Leases the version that serves the call and returns it; `call.decision` says why.
 
         Raises: GatewayError (admission, routing, no such version); then nothing is held.
         """
@@ -128,7 +128,7 @@ class Engine:
         self._put(call)
 
     def cancel(self, call: Call, error: GatewayError | None = None) -> None:
-        """The call is answered with `error` (Cancelled if none) now; its run is stopped if nobody else waits for it."""
+        """Answers the call with `error` (Cancelled if none) now; stops its run if no other call waits for it."""
         if call.answered:
             return
         call.receiver.withdrawn(call)
@@ -143,7 +143,7 @@ class Engine:
         call.inputs = ()
 
     def finish(self, call: Call, code: Code) -> None:
-        """The lease and the permit of a begun call have ended; it is counted and recorded.
+        """Counts and records a begun call, and ends its lease and its permit.
 
         Order: exactly once for each successful `begin`, after the answer was given to the transport.
         """
@@ -184,7 +184,7 @@ class Engine:
             deferral.release()
 
     def name(self, call: Call) -> str:
-        """The id under which the call is recorded: its own, or one that was made for it."""
+        """Returns the id under which the call is recorded: its own, or one made for it."""
         if call.request_id:
             return call.request_id
         if not call.given_id:
@@ -193,17 +193,17 @@ class Engine:
         return call.given_id
 
     def drain(self) -> None:
-        """No new call begins; those begun are answered."""
+        """Lets no new call begin; those begun are answered."""
         self._admission.drain()
 
     @property
     def room(self) -> Room | None:
-        """Where answers have to wait for room in the log; None where they never do."""
+        """Returns where answers wait for space in the log; None where they never do."""
         return self._log.room
 
     @property
     def in_flight(self) -> int:
-        """Calls begun and not finished."""
+        """Returns how many calls are begun and not finished."""
         return self._admission.requests
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class Engine:
     # ---- what fallbacks and mirrors need ----
 
     def find(self, model: str, name: str) -> Version:
-        """The version, which is AVAILABLE. Raises: GatewayError."""
+        """Returns the version, which is AVAILABLE. Raises: GatewayError."""
         return self._catalog.version(model, name)
 
     def queued(self, version: Version) -> int:
@@ -226,7 +226,7 @@ class Engine:
         return batcher.queued if batcher is not None else 0
 
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
-        """The runs of the call count as the arm's."""
+        """Counts the runs of the call with this arm."""
         call.arm = self._arms.get((version, arm)) or self._arm(version, arm)
 
     def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
@@ -247,7 +247,7 @@ class Engine:
             call.fail(error)
 
     def _hand_on(self, receiver: ChainReceiver, call: Call, cause: str) -> bool:
-        """Whether the call, which its arm failed, is on its way through the next one.
+        """Queues a call that its arm failed with the next arm of its chain; returns whether there was one.
 
         Order: the failure counts with the arm that failed; the next version is leased before the lease on the one
         before it ends.

@@ -61,7 +61,7 @@ class Guard:
         self.breakers: dict[str, tuple[str, CircuitBreaker]] = {}  # by arm, with the version that it is about
 
     def breaker(self, arm: str, version: str) -> CircuitBreaker:
-        """The arm's breaker; another version under the arm's name begins anew."""
+        """Returns the arm's breaker; another version under the same name gets a new one."""
         kept = self.breakers.get(arm)
         if kept is None or kept[0] != version:
             kept = self.breakers[arm] = (version, CircuitBreaker())
@@ -111,7 +111,7 @@ class ChainReceiver:
         self.edge.withdrawn(call)
 
     def admitted(self, arm: str, version: str, now_ns: int) -> bool:
-        """Whether the arm's breaker lets the call pass; if so, the call is that arm's from now on."""
+        """Returns whether the arm's breaker lets the call pass; from then on its outcome is that arm's."""
         self.probe = False
         self.breaker = None
         settings = self.settings.breaker
@@ -140,7 +140,7 @@ class ChainReceiver:
 
 
 class Fallbacks:
-    """The budgets and breakers of a worker, and what they came to. It lives on the loop."""
+    """The budgets and breakers of a worker, and the counts of fallbacks. Used on the loop only."""
 
     __slots__ = ("_counts", "_find", "_guards")
 
@@ -150,7 +150,7 @@ class Fallbacks:
         self._counts: dict[str, dict[str, dict[str, int]]] = {}
 
     def begin(self, call: Call, decision: Decision, snapshot: Snapshot, hand_on: HandOn) -> Version:
-        """The version that serves a call whose decision has a chain; `call.decision` and `call.receiver` are set.
+        """Returns the version that serves a call whose decision has a chain; sets the call's decision and receiver.
 
         Raises: GatewayError, if neither the decided version nor any of the chain can; nothing is held then.
         """
@@ -185,7 +185,7 @@ class Fallbacks:
         return retry.version
 
     def next(self, receiver: ChainReceiver, call: Call, chain: Chain, now_ns: int) -> Retry | None:
-        """The first arm of the chain that takes the call, charged to the budget; None if there is none."""
+        """Returns the first arm of the chain that takes the call, charged to the budget; None if there is none."""
         for place, (arm, name) in enumerate(chain, 1):
             try:
                 version = self._find(call.model, name)
@@ -203,7 +203,7 @@ class Fallbacks:
         return None
 
     def left(self, call: Call, retry: Retry, cause: str) -> None:
-        """The call has left its arm for another: its decision says so, and it is counted."""
+        """Notes in the call's decision, and counts, that it left its arm for another."""
         decision = call.decision
         if decision is None:
             raise ValueError("a call without a decision has no arm to leave")
@@ -217,11 +217,11 @@ class Fallbacks:
         )  # fmt: skip
 
     def counts(self) -> dict[str, object]:
-        """Calls that left an arm, by model, arm and cause."""
+        """Returns the calls that left an arm, by model, arm and cause."""
         return {model: {arm: dict(whys) for arm, whys in arms.items()} for model, arms in self._counts.items()}
 
     def states(self, snapshot: Snapshot, now_ns: int) -> list[dict[str, str]]:
-        """The state of every breaker of the active routes; those of arms that are gone are forgotten."""
+        """Returns the state of every breaker of the active routes, and forgets those of arms that are gone."""
         shown: list[dict[str, str]] = []
         for model in list(self._guards):
             compiled = snapshot.routes.get(model)
@@ -241,7 +241,7 @@ class Fallbacks:
 
 
 def cause_of(error: GatewayError, call: Call, now_ns: int) -> str:
-    """Why a version could not answer, in the words of a route; "" if that is not its fault.
+    """Returns why a version could not answer, in the words of a route; "" if that is not its fault.
 
     What the client sent, its leaving and its own deadline are never the version's fault.
     """
@@ -255,7 +255,7 @@ def cause_of(error: GatewayError, call: Call, now_ns: int) -> str:
 
 
 def _absence(error: GatewayError, settings: Fallback) -> str:
-    """The cause that lets a call leave a version that is not there; "" if none does."""
+    """Returns the cause that lets a call leave a version that is not there; "" if none does."""
     if "NOT_LOADED" in settings.causes:
         return "NOT_LOADED"
     return "UNAVAILABLE" if isinstance(error, Unavailable) and "UNAVAILABLE" in settings.causes else ""

@@ -30,7 +30,7 @@ class MirrorHost(Protocol):
     def queued(self, version: Version) -> int: ...
 
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
-        """The runs of the call count as the arm's."""
+        """Counts the runs of the call with this arm."""
 
     def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream: ...
 
@@ -74,6 +74,6 @@ class MirrorResources:
 
 
 def _be_nice() -> None:
-    """On Linux a priority belongs to a thread; elsewhere it would be the process's, so it is left as it is."""
+    """Lowers the thread's priority on Linux; elsewhere it would be the whole process's, and stays."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -12,7 +12,7 @@ from gateway.tensor import Array, Buffer, TensorSpec
 
 
 class Run:
-    """One run of a version over the rows of several calls, and what it took. Made on the loop, executed anywhere."""
+    """One run of a version over the rows of several calls, and its times. Made on the loop, executed on any thread."""
 
     __slots__ = ("_calls", "_config", "_names", "_session", "cpu_ns", "infer_ns", "input_ns", "outputs", "rows")
 
@@ -28,7 +28,7 @@ class Run:
         self.cpu_ns = 0
 
     def execute(self, termination: Termination | None) -> None:
-        """`outputs` and the times are there.
+        """Runs the session and sets `outputs` and the times.
 
         Raises: GatewayError (RunFailed, or InvalidArgument for text that the model cannot take).
         """
@@ -69,13 +69,13 @@ class RowBytes:
 
     @classmethod
     def of(cls, version: Version) -> "RowBytes | None":
-        """None where the version's outputs are not of that kind."""
+        """Returns None where the version's outputs have other free sizes."""
         specs = version.outputs
         fixed = all(spec.shape[:1] == (-1,) and spec.row_bytes() > 0 for spec in specs)
         return cls(specs) if version.batches and specs and fixed else None
 
     def split(self, calls: Sequence[Call], outputs: Sequence[Array], rows: int) -> list[list[bytes]] | None:
-        """The raw outputs of each call; None where they are not what the specs say, or a call wants some only."""
+        """Returns the raw outputs of each call; None if they do not match the specs, or if a call wants only some."""
         if len(outputs) != len(self._sizes) or any(call.wanted is not None for call in calls):
             return None
         for array, tail, dtype in zip(outputs, self._tails, self._dtypes, strict=True):
@@ -102,7 +102,7 @@ class RowBytes:
 
 
 def split(calls: Sequence[Call], outputs: Sequence[Array]) -> Sequence[Sequence[Buffer]]:
-    """The outputs of each call: its rows, and of the outputs those that it asked for."""
+    """Returns the outputs of each call: its rows of the outputs that it asked for."""
     everything = common_wanted(calls) is None
     answers: list[Sequence[Array]] = []
     start = 0
@@ -117,7 +117,7 @@ def split(calls: Sequence[Call], outputs: Sequence[Array]) -> Sequence[Sequence[
 
 
 def common_wanted(calls: Sequence[Call]) -> tuple[int, ...] | None:
-    """The outputs that every call asks for in the same order; None where the run has to give all of them."""
+    """Returns the outputs that all calls ask for in the same order; None where the run has to give every output."""
     wanted = calls[0].wanted
     return wanted if all(call.wanted == wanted for call in calls) else None
 
@@ -131,7 +131,7 @@ def alike(first: Call, other: Call) -> bool:
 
 
 def assemble(specs: Sequence[TensorSpec], calls: Sequence[Call]) -> dict[str, Array]:
-    """The input arrays of one run, the rows of `calls` one after the other.
+    """Returns the input arrays of one run: the rows of `calls` one after the other.
 
     Raw bytes are joined once and viewed as an array; nothing else is copied.
     """

@@ -78,7 +78,7 @@ class Termination:
         self.options.log_severity_level = _QUIET
 
     def stop(self) -> None:
-        """Every run with this handle ends at its next node with RunFailed."""
+        """Ends every run with this handle at its next node, with RunFailed."""
         self.options.terminate = True
 
     @property
@@ -138,7 +138,7 @@ class Session:
     def reshape(
         self, inputs: Mapping[str, tuple[int, ...]], outputs: Mapping[str, tuple[int, ...]], *, batches: bool
     ) -> None:
-        """From now on `run` gives the named inputs to the model in these shapes, and answers the outputs in these.
+        """Makes `run` give the named inputs to the model in these shapes, and answer the outputs in these.
 
         Shapes: without the batch dimension where `batches`.
         """
@@ -151,7 +151,7 @@ class Session:
         feeds: Mapping[str, Array],
         terminate: Termination | None = None,
     ) -> list[Array]:
-        """The named outputs in the order asked for, or all of them in the model's order.
+        """Returns the named outputs in the order asked for, or all of them in the model's order.
 
         Shapes: BF16 arrays are uint16 bit patterns, BYTES arrays are object arrays of bytes, in both directions.
         Raises: InvalidArgument (BYTES that are not UTF-8, which is all that the runtime's strings can hold);

@@ -7,7 +7,7 @@ from gateway.tensor import TensorSpec
 
 
 def same_contract(first: Version, second: Version) -> bool:
-    """Whether both versions take the same inputs and give the same outputs, in the same order.
+    """Returns whether both versions take the same inputs and give the same outputs, in the same order.
 
     Labels of classes and the number of rows that they take at most may differ.
     """
@@ -19,7 +19,7 @@ def same_contract(first: Version, second: Version) -> bool:
 
 
 def takes(version: Version, rows: int) -> bool:
-    """Whether a request of so many rows fits into a run of the version."""
+    """Returns whether a request of so many rows fits into a run of the version."""
     return not version.batches or rows <= version.max_batch_size
 
 

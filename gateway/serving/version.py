@@ -132,7 +132,7 @@ class Version:
             self.on_idle(self)
 
     def refusal(self) -> GatewayError:
-        """Why this version cannot serve now."""
+        """Returns the error of a request that finds this version not able to serve."""
         if self.state is VersionState.FAILED:
             return VersionNotReady(self.model, self.name, self.reason)
         if self.state is VersionState.END:

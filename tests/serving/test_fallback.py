@@ -56,9 +56,9 @@ def said(call: Call) -> tuple[str, str, str]:
 
 
 def breakers(stage: Stage, model: str) -> dict[str, str]:
-    found = stage.gauge("breakers")
-    assert isinstance(found, list)
-    return {one["arm"]: one["state"] for one in found if one["model"] == model}
+    breakers = stage.gauge("breakers")
+    assert isinstance(breakers, list)
+    return {one["arm"]: one["state"] for one in breakers if one["model"] == model}
 
 
 async def test_a_version_that_is_not_there_is_replaced_by_the_next_that_is(stage: Stage) -> None:
