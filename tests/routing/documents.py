@@ -14,7 +14,11 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import EMPTY, Snapshot, propose
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.document.field import Field
+from gateway.routing.document.key import ON_MISSING
+from gateway.routing.document.operator import OPERATORS, parse_matcher
 from gateway.routing.document.quantity import percent_text
+from gateway.routing.document.safeguard import CAUSES
 from gateway.routing.document.source import METHODS
 
 Plain = dict[str, Any]
@@ -93,16 +97,48 @@ _TEXTS = st.sampled_from(["", "x", "acme", "acme-1", "beta-7", "7", "-3.5", "1e3
 _NAMES = st.sampled_from(["x-a", "x-b", "x-c"])
 _PATTERNS = st.sampled_from(["acme.*", "[a-z]+-[0-9]", "(?i)BETA-\\d+", ".*", "\\Qacme-1", "user-(?P<n>1|2)", "é"])
 _arm = st.sampled_from(["a", "b", "c"])
-_plain_matchers = st.one_of(
-    st.builds(lambda text: {"exact": text}, _TEXTS),
-    st.builds(lambda text: {"prefix": text}, _TEXTS.filter(bool)),
-    st.builds(lambda text: {"suffix": text}, _TEXTS.filter(bool)),
-    st.builds(lambda texts: {"in": texts}, st.lists(_TEXTS, min_size=1, max_size=4)),
-    st.builds(lambda flag: {"present": flag}, st.booleans()),
-    st.builds(lambda low, size: {"range": {"min": low, "max": low + size}}, st.integers(-9, 9), st.integers(0, 2000)),
-    st.builds(lambda pattern: {"regex": pattern}, _PATTERNS),
-)
-matchers = st.recursive(_plain_matchers, lambda inner: st.builds(lambda one: {"not": one}, inner), max_leaves=3)
+
+
+@st.composite
+def operands(draw: st.DrawFn, rule: Any, depth: int = 2) -> Any:
+    """Plain data that fits the JSON Schema of an operand."""
+    if "$ref" in rule:
+        return draw(_matchers(depth - 1))
+    match draw(st.sampled_from([rule["type"]] if isinstance(rule["type"], str) else rule["type"])):
+        case "string":
+            return draw(st.one_of(_TEXTS, _PATTERNS).filter(lambda text: len(text) >= rule.get("minLength", 0)))
+        case "integer":
+            return draw(st.integers(-9, 2000))
+        case "number":
+            return draw(st.one_of(st.integers(-9, 2000), st.just(2.5)))
+        case "boolean":
+            return draw(st.booleans())
+        case "array":
+            return draw(st.lists(operands(rule["items"], depth), min_size=rule.get("minItems", 0), max_size=4))
+    properties = rule["properties"]
+    names = draw(st.lists(st.sampled_from(list(properties)), min_size=rule.get("minProperties", 0), unique=True))
+    drawn = {name: draw(operands(properties[name], depth)) for name in properties if name in names}
+    if all(isinstance(value, int | float) for value in drawn.values()):  # bounds: the lower one first
+        return dict(zip(drawn, sorted(drawn.values()), strict=True))
+    return drawn
+
+
+@st.composite
+def _matchers(draw: st.DrawFn, depth: int) -> Plain:
+    """A test by any operator that the table has when it is drawn."""
+    name = draw(st.sampled_from(sorted(OPERATORS))) if depth > 0 else "present"
+    return {name: draw(operands(OPERATORS[name].schema, depth))}
+
+
+def parses(matcher: Plain) -> bool:
+    try:
+        parse_matcher(Field(matcher, "matcher"))
+    except InvalidArgument:
+        return False
+    return True
+
+
+matchers = _matchers(3).filter(parses)
 _method_matchers = st.one_of(
     st.builds(lambda name: {"exact": name}, st.sampled_from(METHODS)),
     st.builds(lambda name: {"not": {"in": [name]}}, st.sampled_from(METHODS)),
@@ -158,7 +194,7 @@ _keys = st.fixed_dictionaries(
             unique=True,
         )
     },
-    optional={"onMissing": st.sampled_from(["control", "random", "reject"]), "salt": st.sampled_from(["s", "t é"])},
+    optional={"onMissing": st.sampled_from(ON_MISSING), "salt": st.sampled_from(["s", "t é"])},
 )
 _rules = st.lists(
     st.fixed_dictionaries(
@@ -173,7 +209,11 @@ _pins = st.one_of(
 )
 _fallbacks = st.fixed_dictionaries(
     {"order": st.lists(_arm, min_size=1, unique=True)},
-    optional={"on": st.just(["INTERNAL"]), "budget": st.just("10%"), "breaker": st.just({"consecutive": 3})},
+    optional={
+        "on": st.lists(st.sampled_from(CAUSES), min_size=1, unique=True),
+        "budget": st.just("10%"),
+        "breaker": st.just({"consecutive": 3}),
+    },
 )
 _mirrors = st.lists(
     st.fixed_dictionaries({"arm": _arm, "percent": st.sampled_from([0, 12.5, 60, 100])}, optional={"salt": _TEXTS}),

@@ -10,10 +10,11 @@ from gateway.routing.decision.route import Route
 from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.document import RouteDocument, Rule
 from gateway.routing.document.key import seed_of
-from gateway.routing.document.match import Match, Matcher, Predicate, compile_match
+from gateway.routing.document.match import Match, Predicate, compile_match
 from gateway.routing.document.mirror import Mirror
+from gateway.routing.document.operator import Matcher
 from gateway.routing.document.source import Reader, Source, reader
-from gateway.routing.document.strategy import HOLDOUT, PREVIEW, BlueGreen, control_arm, splits
+from gateway.routing.document.strategy import HOLDOUT, PREVIEW, BlueGreen
 
 _NEVER = float("inf")
 
@@ -108,7 +109,7 @@ def compile_route(route: Route) -> CompiledRoute:
     """The route, ready for `decide`."""
     document = route.document
     pin = document.client_pin
-    control = control_arm(document.strategy)
+    control = document.strategy.control_arm
     key = document.key
     return CompiledRoute(
         route=route,
@@ -119,7 +120,7 @@ def compile_route(route: Route) -> CompiledRoute:
         pin_allowed=compile_match(pin.allow) if pin is not None and pin.allow is not None else None,
         pin_denied=pin.deny if pin is not None else False,
         rules=_rules(route),
-        splits=splits(document.strategy),
+        splits=document.strategy.splits,
         key_readers=tuple(reader(source) for source in key.sources) if key is not None else (),
         seed=seed_of(salt_of(document)),
         default=decision_of(route, control, "DEFAULT"),
@@ -153,7 +154,7 @@ def ordered_rules(document: RouteDocument) -> tuple[Rule, ...]:
 
 def outcome_of(document: RouteDocument, arm: str) -> Outcome:
     """What deciding for an arm of the table comes to."""
-    serving = control_arm(document.strategy) if arm == HOLDOUT else arm
+    serving = document.strategy.control_arm if arm == HOLDOUT else arm
     fallback = document.fallback
     if fallback is None:
         return Outcome(arm, document.version_of(arm), (), frozenset())

@@ -25,10 +25,9 @@ from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.document import Rule
 from gateway.routing.document.field import shown
 from gateway.routing.document.key import bucket_of, bucket_of_draw, bucket_of_draw_salted, seed_of
-from gateway.routing.document.match import Match, compile_matcher
+from gateway.routing.document.match import Match
 from gateway.routing.document.quantity import instant_text, percent_text
 from gateway.routing.document.source import reader
-from gateway.routing.document.strategy import control_arm, splits, strategy_name
 
 Result = Literal["taken", "passed", "refused", "noted"]
 
@@ -77,7 +76,7 @@ class _Walk:
         self.attributes = attributes
         self.draw = draw
         self.now_s = now_s
-        kind = strategy_name(self.document.strategy)
+        kind = self.document.strategy.name
         self.steps = [Step("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:
@@ -148,7 +147,7 @@ class _Walk:
         """The first condition that does not hold, with what the request has; "" where all hold."""
         for condition in match.conditions:
             value = reader(condition.source)(self.attributes)
-            if not compile_matcher(condition.matcher)(value):
+            if not condition.matcher.compile()(value):
                 return f"{condition} does not hold for {shown(value) if value is not None else 'an absent value'}"
         return ""
 
@@ -164,8 +163,8 @@ class _Walk:
         return None
 
     def split(self, key: str | None, no_key: Callable[[], GatewayError]) -> Decision:
-        control = decision_of(self.route, control_arm(self.document.strategy), "DEFAULT")
-        if not splits(self.document.strategy):
+        control = decision_of(self.route, self.document.strategy.control_arm, "DEFAULT")
+        if not self.document.strategy.splits:
             self.note("table", "taken", f"all requests: arm {control.arm}")
             return control
         wanted = self.document.key

@@ -8,7 +8,8 @@ thus cost two look-ups, not twenty tests.
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.routing.document.match import Condition, Match, Matcher, Test, any_pattern, compile_matcher
+from gateway.routing.document.match import Condition, Match
+from gateway.routing.document.operator import Matcher, Test
 from gateway.routing.document.source import Reader, Source, reader
 
 Bits = int
@@ -28,19 +29,22 @@ class Gate(NamedTuple):
 def gate_condition(match: Match) -> Condition | None:
     """The condition that tells most about a request, None where every one may hold without a value."""
     needing = [condition for condition in match.conditions if condition.matcher.needs_value()]
-    exact = [condition for condition in needing if condition.matcher.operator in ("exact", "in")]
+    exact = [condition for condition in needing if condition.matcher.values() is not None]
     return next(iter(exact or needing), None)
 
 
 def build_gate(source: Source, entries: Sequence[tuple[Bits, Matcher]]) -> Gate:
     """The gate of these matchers, each with the bit of its rule."""
-    inexact = [(bit, matcher) for bit, matcher in entries if matcher.operator not in ("exact", "in")]
-    resolve = _resolver(inexact)
     known: dict[str, Bits] = {}
+    inexact: list[tuple[Bits, Matcher]] = []
     for bit, matcher in entries:
-        if matcher.operator in ("exact", "in"):
-            for text in matcher.texts:
+        texts = matcher.values()
+        if texts is None:
+            inexact.append((bit, matcher))
+        else:
+            for text in texts:
                 known[text] = known.get(text, 0) | bit
+    resolve = _resolver(inexact)
     for text in known:
         known[text] |= resolve(text)
     return Gate(source, reader(source), known, _remembering(resolve) if inexact else None)
@@ -48,16 +52,16 @@ def build_gate(source: Source, entries: Sequence[tuple[Bits, Matcher]]) -> Gate:
 
 def _resolver(entries: Sequence[tuple[Bits, Matcher]]) -> Callable[[str], Bits]:
     """The bits of the matchers that hold for a value; each kind that is rarely met is asked about as a whole first."""
-    prefixes = tuple(matcher.texts[0] for _, matcher in entries if matcher.operator == "prefix")
-    suffixes = tuple(matcher.texts[0] for _, matcher in entries if matcher.operator == "suffix")
-    patterns = tuple(matcher.texts[0] for _, matcher in entries if matcher.operator == "regex")
+    kinds: dict[type[Matcher], list[tuple[Bits, Matcher]]] = {}
+    for bit, matcher in entries:
+        kinds.setdefault(type(matcher), []).append((bit, matcher))
     groups: list[tuple[Callable[[str], bool] | None, tuple[tuple[Bits, Test], ...]]] = [
-        (lambda value: value.startswith(prefixes), _tests(entries, "prefix")),
-        (lambda value: value.endswith(suffixes), _tests(entries, "suffix")),
-        (any_pattern(patterns), _tests(entries, "regex")),
-        (None, _tests(entries, "range", "present", "not")),
+        (
+            kind.any_of([matcher for _, matcher in members]),
+            tuple((bit, matcher.compile()) for bit, matcher in members),
+        )
+        for kind, members in kinds.items()
     ]
-    groups = [(may_hold, tests) for may_hold, tests in groups if tests]
 
     def resolve(value: str) -> Bits:
         bits = 0
@@ -69,10 +73,6 @@ def _resolver(entries: Sequence[tuple[Bits, Matcher]]) -> Callable[[str], Bits]:
         return bits
 
     return resolve
-
-
-def _tests(entries: Sequence[tuple[Bits, Matcher]], *operators: str) -> tuple[tuple[Bits, Test], ...]:
-    return tuple((bit, compile_matcher(matcher)) for bit, matcher in entries if matcher.operator in operators)
 
 
 def _remembering(resolve: Callable[[str], Bits]) -> Callable[[str], Bits]:

@@ -13,7 +13,6 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.explanation import Explanation, Result, Step
 from gateway.routing.decision.route import Route
 from gateway.routing.document.quantity import percent_text
-from gateway.routing.document.strategy import control_arm, strategy_name
 
 RULE, FALLBACK = "RULE:", "FALLBACK:"
 
@@ -58,7 +57,7 @@ class _Replay:
         self.route = route
         self.document = route.document
         self.logged = logged
-        kind = strategy_name(self.document.strategy)
+        kind = self.document.strategy.name
         self.steps = [Step("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:
@@ -101,7 +100,7 @@ class _Replay:
     def split(self, reason: str) -> Decision:
         bucket = self.logged.bucket
         if bucket < 0:
-            arm = control_arm(self.document.strategy)
+            arm = self.document.strategy.control_arm
             self.note("table", "taken", f"no bucket was needed: arm {arm}")
             return decision_of(self.route, arm, "DEFAULT")
         arm = self.route.table.arm_of(bucket)
@@ -125,4 +124,4 @@ class _Replay:
             return
         for rule in ordered_rules(self.document):
             yield decision_of(self.route, rule.arm, f"{RULE}{rule.name}")
-        yield decision_of(self.route, control_arm(self.document.strategy), "DEFAULT")
+        yield decision_of(self.route, self.document.strategy.control_arm, "DEFAULT")

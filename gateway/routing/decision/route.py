@@ -1,11 +1,11 @@
 """A committed route: the document, its table, and where it stands in the history."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 from gateway.errors import InvalidArgument
 from gateway.routing.decision.interval_table import Table, rebalance
+from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.field import Field
 from gateway.routing.document.notation import read_json
@@ -43,15 +43,18 @@ class Route:
     @property
     def digest(self) -> str:
         """SHA-256 over model, revision, document and table, in hexadecimal: the same on every worker."""
-        table = json.dumps(self.table.to_value(), separators=(",", ":"))
+        table = canonical_json(self.table.to_value())
         content = f'["{self.model}",{self.revision},{self.document.to_json()},{table}]'
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def to_value(self) -> dict[str, object]:
+        """The route as plain data, by the names in `ROUTE_FIELDS`."""
+        value: dict[str, object] = {name: getattr(self, name) for name in ROUTE_FIELDS}
+        return value | {"document": self.document.to_value(), "table": self.table.to_value()}
+
     def to_json(self) -> str:
         """The canonical text: sorted names, no spaces; `from_json` of it is this route again."""
-        value = {name: getattr(self, name) for name in ROUTE_FIELDS if name not in ("document", "table")}
-        value |= {"document": self.document.to_value(), "table": self.table.to_value()}
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return canonical_json(self.to_value())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Route":
@@ -81,7 +84,7 @@ def announce(text: str) -> None:
 
 def _document(value: object) -> RouteDocument:
     """The document of that value. Documents come back: by rollbacks and flips, and after they were announced."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = canonical_json(value)
     document = _known.get(text)
     if document is None:
         document = parse(value)

@@ -1,9 +1,9 @@
 """Where two documents differ, as paths with what stood there and what stands there now."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.field import shown_name
 
@@ -77,4 +77,4 @@ def _named(value: object) -> Mapping[str, object] | None:
 
 
 def _text(value: object) -> str:
-    return "" if value is _ABSENT else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return "" if value is _ABSENT else canonical_json(value)

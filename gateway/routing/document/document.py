@@ -1,10 +1,10 @@
 """The routing document of one model, as a checked and immutable value."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import InvalidArgument
+from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.field import MODEL_NAME, Field, Section, check_shape, shown
 from gateway.routing.document.key import Key, parse_key
 from gateway.routing.document.log_policy import LogPolicy, parse_log_policy
@@ -25,10 +25,7 @@ from gateway.routing.document.strategy import (
     BlueGreen,
     Strategy,
     arm_of,
-    carried_fields,
-    control_arm,
     parse_strategy,
-    strategy_name,
 )
 
 API_VERSION = "gateway/v1"
@@ -96,7 +93,7 @@ class RouteDocument:
             metadata["labels"] = dict(self.tags)
         spec: dict[str, object] = {
             "arms": {a.name: {"label": a.label} if a.label else {"version": a.version} for a in self.arms},
-            "strategy": {strategy_name(self.strategy): self.strategy.to_value()},
+            "strategy": {self.strategy.name: self.strategy.to_value()},
         }
         if self.labels:
             spec["labels"] = dict(self.labels)
@@ -116,7 +113,7 @@ class RouteDocument:
 
     def to_json(self) -> str:
         """The canonical text: sorted names, no spaces; `parse` of it is this document again."""
-        return json.dumps(self.to_value(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return canonical_json(self.to_value())
 
     def versions(self) -> frozenset[str]:
         """Every version that a decision by this document can name."""
@@ -124,7 +121,7 @@ class RouteDocument:
 
     def version_of(self, arm: str) -> str:
         """The version of an arm of the table. Raises: InvalidArgument where the document has no such arm."""
-        name = control_arm(self.strategy) if arm == HOLDOUT else arm
+        name = self.strategy.control_arm if arm == HOLDOUT else arm
         for candidate in self.arms:
             if candidate.name == name:
                 return candidate.version
@@ -136,7 +133,7 @@ class RouteDocument:
 
     def carried(self) -> tuple[str, ...]:
         """Paths of fields that are kept for whoever carries out the rollout; no decision depends on them."""
-        return carried_fields(self.strategy)
+        return self.strategy.carried
 
 
 def parse(document: object) -> RouteDocument:

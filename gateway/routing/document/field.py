@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 
 from gateway.errors import InvalidArgument
@@ -176,8 +177,10 @@ def check_shape(document: object) -> None:
                 stack.append(iter(value.values()))
             elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
                 stack.append(iter(value))
-            else:
+            elif value is None or isinstance(value, str | int | float | date):  # a date may be an `until`
                 continue
+            else:
+                raise InvalidArgument(f"document: {shown(value)} is not plain data")
             if len(stack) > DEPTH_LIMIT + 1:
                 raise InvalidArgument(f"document: nested deeper than {DEPTH_LIMIT} levels")
             break

@@ -9,17 +9,19 @@ All of it is unsigned 64-bit integer arithmetic: the same in every language that
 
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from xxhash import xxh3_64_intdigest
 
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.field import Field
-from gateway.routing.document.source import Source, parse_source
+from gateway.routing.document.source import KEY_SOURCES, Source, parse_source
 
 OnMissing = Literal["control", "random", "reject"]
 KEY_FIELDS = ("from", "onMissing", "salt")
 SALT_LIMIT = 256
+SOURCE_LIMIT = 8
+ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,16 @@ class Key:
 
 def parse_key(field: Field) -> Key:
     section = field.section(*KEY_FIELDS)
-    items = section.required("from").items(8, what="key sources")
+    items = section.required("from").items(SOURCE_LIMIT, what="key sources")
     sources = tuple(parse_source(item) for item in items)
     if not sources:
-        raise section.required("from").fail("no key source; give metadata:NAME, input:TENSOR, parameter:NAME or id")
+        raise section.required("from").fail(f"no key source; give one of {KEY_SOURCES}")
     for index, source in enumerate(sources):
         if source in sources[:index]:
             raise items[index].fail(f"{source} is named twice")
-    on_missing: OnMissing = "control"
-    if (missing := section.field("onMissing")) is not None:
-        match missing.choice("control", "random", "reject"):
-            case "random":
-                on_missing = "random"
-            case "reject":
-                on_missing = "reject"
+    missing = section.field("onMissing")
+    given = missing.choice(*ON_MISSING) if missing is not None else "control"
+    on_missing = next(word for word in ON_MISSING if word == given)
     salt = section.field("salt")
     return Key(sources, on_missing, salt.text(limit=SALT_LIMIT) if salt is not None else "")
 

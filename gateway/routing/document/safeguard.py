@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.field import Field
@@ -14,8 +15,9 @@ KILL_FIELDS = ("arm", "reason")
 PIN_FIELDS = ("metadata", "allow", "deny")
 FALLBACK_FIELDS = ("order", "on", "budget", "breaker")
 BREAKER_FIELDS = ("consecutive", "window", "open")
-CAUSES = ("NOT_LOADED", "UNAVAILABLE", "INTERNAL", "DEADLINE", "RESOURCE_EXHAUSTED")
-DEFAULT_CAUSES = ("NOT_LOADED", "UNAVAILABLE")
+Cause = Literal["NOT_LOADED", "UNAVAILABLE", "INTERNAL", "DEADLINE", "RESOURCE_EXHAUSTED"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+DEFAULT_CAUSES: tuple[Cause, ...] = ("NOT_LOADED", "UNAVAILABLE")
 BREAKER_OPEN = "BREAKER"  # the cause that a breaker adds by being there
 
 

@@ -14,13 +14,26 @@ from gateway.routing.document.document import (
     RULE_LIMIT,
 )
 from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
+from gateway.routing.document.key import ON_MISSING, SALT_LIMIT, SOURCE_LIMIT
 from gateway.routing.document.log_policy import FIRST_LIMIT, SCORE_LIMIT
-from gateway.routing.document.match import OPERATORS
+from gateway.routing.document.match import CONDITION_LIMIT
 from gateway.routing.document.mirror import LOGGED, MIRROR_LIMIT
+from gateway.routing.document.operator import Schema, matcher_schema
 from gateway.routing.document.safeguard import CAUSES
-from gateway.routing.document.strategy import STRATEGIES
-
-Schema = dict[str, object]
+from gateway.routing.document.source import KEY_PATTERN, MATCH_FIELDS, SOURCES
+from gateway.routing.document.strategy import (
+    AB_PLAN,
+    BLUE_GREEN_PLAN,
+    CANARY_PLAN,
+    PLAN_DURATIONS,
+    STEP_LIMIT,
+    STEP_PLAN,
+    STRATEGIES,
+    Ab,
+    BlueGreen,
+    Canary,
+    Pinned,
+)
 
 
 def schema() -> Schema:
@@ -48,7 +61,7 @@ def schema() -> Schema:
             },
             "duration": _pattern("[0-9]{1,9}(ms|s|m|h|d)"),
             "match": _match(),
-            "matcher": _matcher(),
+            "matcher": matcher_schema(),
         },
     }
 
@@ -102,15 +115,15 @@ def _spec() -> Schema:
         {"name": _of("name"), "match": _of("match"), "arm": _of("name"), "until": _text(25)},
         required=("name", "match", "arm"),
     )
-    sources = _list(_pattern("metadata:.+|input:.+|parameter:.+|id"), 8, least=1)
-    missing: Schema = {"enum": ["control", "random", "reject"]}
+    sources = _list(_pattern(KEY_PATTERN), SOURCE_LIMIT, least=1)
+    missing: Schema = {"enum": list(ON_MISSING)}
     pin = _object({"metadata": _text(128), "allow": _of("match"), "deny": {"type": "boolean"}})
     return _object(
         {
             "arms": _map(arm, ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
             "labels": _map(_of("version"), LABEL_LIMIT, names=SHORT_NAME.pattern),
             "strategy": _strategy(),
-            "key": _object({"from": sources, "onMissing": missing, "salt": _text(256)}, required=("from",)),
+            "key": _object({"from": sources, "onMissing": missing, "salt": _text(SALT_LIMIT)}, required=("from",)),
             "rules": _list(rule, RULE_LIMIT),
             "clientPin": pin,
             "fallback": _fallback(),
@@ -128,22 +141,19 @@ def _strategy() -> Schema:
             "control": _of("name"),
             "weights": _map(_of("percent"), ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
             "holdout": _of("percent"),
-            **_carried("metrics", "guardrails", "srm"),
-            "maxDuration": _of("duration"),
+            **_carried(AB_PLAN),
         },
         required=("control", "weights"),
     )
-    step = _object(
-        {"weight": _of("percent"), "hold": _of("duration"), **_carried("minEvents", "approval")}, required=("weight",)
-    )
+    step = _object({"weight": _of("percent"), **_carried(STEP_PLAN)}, required=("weight",))
     canary = _object(
         {
             "stable": _of("name"),
             "canary": _of("name"),
             "weight": _of("percent"),
-            "step": _whole(0, 99),
-            "steps": _list(step, 100, least=1),
-            **_carried("analysis", "afterPromote"),
+            "step": _whole(0, STEP_LIMIT - 1),
+            "steps": _list(step, STEP_LIMIT, least=1),
+            **_carried(CANARY_PLAN),
         },
         anyOf=[{"required": ["weight"]}, {"required": ["steps"]}],
     )
@@ -152,19 +162,18 @@ def _strategy() -> Schema:
             "active": _of("name"),
             "preview": _of("name"),
             "previewMatch": _of("match"),
-            **_carried("requireReady", "prePromotion", "promote", "postPromotion"),
-            "keepWarm": _of("duration"),
+            **_carried(BLUE_GREEN_PLAN),
         },
         required=("active",),
     )
     pinned = _object({"arm": _of("name")}, required=("arm",))
-    kinds = dict(zip(STRATEGIES, (ab, canary, blue_green, pinned), strict=True))
-    return _object(dict(kinds), minProperties=1, maxProperties=1)
+    kinds: Schema = {Ab.name: ab, Canary.name: canary, BlueGreen.name: blue_green, Pinned.name: pinned}
+    return _object({name: kinds[name] for name in STRATEGIES}, minProperties=1, maxProperties=1)
 
 
-def _carried(*names: str) -> Schema:
-    """Fields of which only the name is known here."""
-    return dict.fromkeys(names, True)
+def _carried(names: Sequence[str]) -> Schema:
+    """Fields of which only the name is known here, durations aside."""
+    return {name: _of("duration") if name in PLAN_DURATIONS else True for name in names}
 
 
 def _fallback() -> Schema:
@@ -187,7 +196,7 @@ def _mirror() -> Schema:
         {
             "arm": _of("name"),
             "percent": _of("percent"),
-            "salt": _text(256),
+            "salt": _text(SALT_LIMIT),
             "maxInflight": _whole(1, 10_000),
             "queue": _whole(0, 100_000),
             "deadline": _of("duration"),
@@ -215,31 +224,7 @@ def _log() -> Schema:
 
 def _match() -> Schema:
     matcher = _of("matcher")
-    named = _map(matcher, 64)
+    named = _map(matcher, CONDITION_LIMIT)
     return _object(
-        {
-            "metadata": named,
-            "parameters": named,
-            "method": matcher,
-            "tenant": matcher,
-            "identity": matcher,
-            "id": matcher,
-        },
-        minProperties=1,
+        {name: named if SOURCES[kind].named else matcher for name, kind in MATCH_FIELDS.items()}, minProperties=1
     )
-
-
-def _matcher() -> Schema:
-    scalar: Schema = {"type": ["string", "integer", "boolean"]}
-    number: Schema = {"type": "number"}
-    operands: Schema = {
-        "exact": scalar,
-        "prefix": _text(1024),
-        "suffix": _text(1024),
-        "in": _list(scalar, 1000, least=1),
-        "present": {"type": "boolean"},
-        "range": _object({"min": number, "max": number}, minProperties=1),
-        "regex": _text(1024),
-        "not": _of("matcher"),
-    }
-    return _object({name: operands[name] for name in OPERATORS}, minProperties=1, maxProperties=1)

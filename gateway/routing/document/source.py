@@ -14,6 +14,65 @@ Reader = Callable[[Attributes], "str | None"]
 _METADATA_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
+@dataclass(frozen=True)
+class SourceKind:
+    """How a kind of source is read, and who may look there.
+
+    `match_field` is its field in a match, "" where no rule looks. `placeholder` stands for the name in texts, "" where
+    the kind has only one source; `keys` tells whether a routing key may come from it.
+    """
+
+    read: Callable[[str], Reader]
+    match_field: str = ""
+    placeholder: str = ""
+    keys: bool = False
+
+    @property
+    def named(self) -> bool:
+        return self.placeholder != ""
+
+
+def _metadata_reader(name: str) -> Reader:
+    return lambda attributes: attributes.metadata(name)
+
+
+def _parameter_reader(name: str) -> Reader:
+    return lambda attributes: parameter_text(attributes.parameter(name))
+
+
+def _input_reader(name: str) -> Reader:
+    return lambda attributes: attributes.input_value(name)
+
+
+def _id_reader(_name: str) -> Reader:
+    return lambda attributes: attributes.request_id or None
+
+
+def _optional_reader(attribute: str) -> Callable[[str], Reader]:
+    """An edge that authenticates nobody has no such attribute: what is not known matches nothing."""
+
+    def read(attributes: Attributes) -> str | None:
+        value = getattr(attributes, attribute, None)
+        return value if isinstance(value, str) and value else None
+
+    return lambda _name: read
+
+
+SOURCES: dict[Kind, SourceKind] = {
+    "metadata": SourceKind(_metadata_reader, "metadata", "NAME", keys=True),
+    "input": SourceKind(_input_reader, "", "TENSOR", keys=True),
+    "parameter": SourceKind(_parameter_reader, "parameters", "NAME", keys=True),
+    "id": SourceKind(_id_reader, "id", keys=True),
+    "method": SourceKind(_optional_reader("method"), "method"),
+    "tenant": SourceKind(_optional_reader("tenant"), "tenant"),
+    "identity": SourceKind(_optional_reader("identity"), "identity"),
+}
+MATCH_FIELDS: dict[str, Kind] = {kind.match_field: name for name, kind in SOURCES.items() if kind.match_field}
+_KEYS: dict[str, Kind] = {str(name): name for name, kind in SOURCES.items() if kind.keys}
+KEY_SOURCES = ", ".join(f"{name}:{SOURCES[kind].placeholder}".removesuffix(":") for name, kind in _KEYS.items())
+KEY_PATTERN = "|".join(f"{name}:.+" if SOURCES[kind].named else name for name, kind in _KEYS.items())
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
     """One thing to read of a request; `name` is "" where the kind has only one."""
@@ -36,32 +95,16 @@ def metadata_name(field: Field) -> str:
 def parse_source(field: Field) -> Source:
     """The source that a key names: metadata:NAME, input:TENSOR, parameter:NAME or id."""
     text = field.text(limit=256)
-    kind, colon, name = text.partition(":")
-    if text == "id":
-        return Source("id")
-    if colon and name:
-        match kind:
-            case "metadata":
-                return Source("metadata", metadata_name(Field(name, field.path)))
-            case "input" | "parameter":
-                return Source(kind, name)
-    raise field.refuse("metadata:NAME, input:TENSOR, parameter:NAME or id")
+    word, colon, name = text.partition(":")
+    kind = _KEYS.get(word)
+    if kind is None or bool(name) is not SOURCES[kind].named or bool(colon) is not SOURCES[kind].named:
+        raise field.refuse(KEY_SOURCES)
+    return Source(kind, metadata_name(Field(name, field.path)) if kind == "metadata" else name)
 
 
 def reader(source: Source) -> Reader:
     """A function from a request's attributes to the source's text, None where the request lacks it."""
-    name = source.name
-    match source.kind:
-        case "metadata":
-            return lambda attributes: attributes.metadata(name)
-        case "parameter":
-            return lambda attributes: parameter_text(attributes.parameter(name))
-        case "input":
-            return lambda attributes: attributes.input_value(name)
-        case "id":
-            return lambda attributes: attributes.request_id or None
-        case "method" | "tenant" | "identity":
-            return _optional_reader(source.kind)
+    return SOURCES[source.kind].read(source.name)
 
 
 def parameter_text(value: str | int | float | bool | None) -> str | None:
@@ -71,12 +114,3 @@ def parameter_text(value: str | int | float | bool | None) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)
-
-
-def _optional_reader(kind: str) -> Reader:
-    def read(attributes: Attributes) -> str | None:
-        # An edge that authenticates nobody has no such attributes: what is not known matches nothing.
-        value = getattr(attributes, kind, None)
-        return value if isinstance(value, str) and value else None
-
-    return read

@@ -1,31 +1,34 @@
 """The four strategies of a route: A/B, canary, blue-green, pinned. All of them come down to weights of one table."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from gateway.errors import InvalidArgument
+import msgspec
+
 from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.field import Field, Section
 from gateway.routing.document.match import Match, parse_match
 from gateway.routing.document.quantity import duration_ms, percent, percent_text
 
 HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control arm's version
 PREVIEW = "preview"  # the rule that blue-green's previewMatch becomes
-STRATEGIES = ("ab", "canary", "blueGreen", "pinned")
 AB_PLAN = ("metrics", "guardrails", "srm", "maxDuration")
 STEP_PLAN = ("hold", "minEvents", "approval")
 CANARY_PLAN = ("analysis", "afterPromote")
 BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
+PLAN_DURATIONS = frozenset({"hold", "maxDuration", "keepWarm"})  # the fields of plans whose form is checked
 AB_FIELDS = ("control", "weights", "holdout", *AB_PLAN)
 STEP_FIELDS = ("weight", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
 BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
-_STEP_LIMIT = 100
+PINNED_FIELDS = ("arm",)
+STEP_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CarriedFields:
     """Fields of the document that are kept for whoever carries out the rollout, as canonical JSON; deciding a request
     does not read them. `names` are the paths that were given."""
 
@@ -33,18 +36,29 @@ class Plan:
     names: tuple[str, ...] = ()
 
     def to_value(self) -> dict[str, object]:
-        value: dict[str, object] = json.loads(self.text)
-        return value
+        return msgspec.json.decode(self.text, type=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)
 class Ab:
     """A test between arms. Units: `weights` and `holdout` in buckets; the weights are of what is not held out."""
 
+    name: ClassVar[str] = "ab"
+    splits: ClassVar[bool] = True
     control: str
     weights: tuple[tuple[str, int], ...]  # sorted by arm
     holdout: int = 0
-    plan: Plan = Plan()
+    plan: CarriedFields = CarriedFields()
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that answers where a split cannot."""
+        return self.control
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Paths of what is kept for whoever carries out the rollout."""
+        return self.plan.names
 
     def to_value(self) -> dict[str, object]:
         value = self.plan.to_value()
@@ -64,21 +78,35 @@ class Ab:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CanaryStep:
+    """One step of a ramp. Units: `weight` in buckets."""
+
     weight: int
-    plan: Plan = Plan()
+    plan: CarriedFields = CarriedFields()
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
     """A growing share for one arm. Units: weights in buckets; `weight` is None where the steps say it."""
 
+    name: ClassVar[str] = "canary"
+    splits: ClassVar[bool] = True
     stable: str
     canary: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[CanaryStep, ...] = ()
     step: int = 0
     weight: int | None = None
-    plan: Plan = Plan()
+    plan: CarriedFields = CarriedFields()
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that answers where a split cannot."""
+        return self.stable
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Paths of what is kept for whoever carries out the rollout."""
+        return self.plan.names + tuple(name for step in self.steps for name in step.plan.names)
 
     @property
     def active_weight(self) -> int:
@@ -104,10 +132,22 @@ class Canary:
 class BlueGreen:
     """All traffic on one arm; requests that fit `preview_match` see the other."""
 
+    name: ClassVar[str] = "blueGreen"
+    splits: ClassVar[bool] = False
     active: str
     preview: str = ""
     preview_match: Match | None = None
-    plan: Plan = Plan()
+    plan: CarriedFields = CarriedFields()
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that answers where a split cannot."""
+        return self.active
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Paths of what is kept for whoever carries out the rollout."""
+        return self.plan.names
 
     def to_value(self) -> dict[str, object]:
         value = self.plan.to_value() | {"active": self.active}
@@ -125,7 +165,19 @@ class BlueGreen:
 class Pinned:
     """All traffic on one arm."""
 
+    name: ClassVar[str] = "pinned"
+    splits: ClassVar[bool] = False
     arm: str
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that answers where a split cannot."""
+        return self.arm
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Paths of what is kept for whoever carries out the rollout."""
+        return ()
 
     def to_value(self) -> dict[str, object]:
         return {"arm": self.arm}
@@ -137,34 +189,6 @@ class Pinned:
 Strategy = Ab | Canary | BlueGreen | Pinned
 
 
-def strategy_name(strategy: Strategy) -> str:
-    """Its field in the document."""
-    return {Ab: "ab", Canary: "canary", BlueGreen: "blueGreen", Pinned: "pinned"}[type(strategy)]
-
-
-def control_arm(strategy: Strategy) -> str:
-    """The arm that answers where a split cannot: the control, the stable, the active or the pinned one."""
-    match strategy:
-        case Ab(control=arm) | Canary(stable=arm) | BlueGreen(active=arm) | Pinned(arm=arm):
-            return arm
-    raise TypeError(f"not a strategy: {strategy!r}")
-
-
-def carried_fields(strategy: Strategy) -> tuple[str, ...]:
-    """Paths of what is kept for whoever carries out the rollout."""
-    match strategy:
-        case Canary(steps=steps, plan=plan):
-            return plan.names + tuple(name for step in steps for name in step.plan.names)
-        case Ab(plan=plan) | BlueGreen(plan=plan):
-            return plan.names
-    return ()
-
-
-def splits(strategy: Strategy) -> bool:
-    """Whether requests are told apart by their bucket."""
-    return isinstance(strategy, Ab | Canary)
-
-
 def parse_strategy(field: Field, arms: Mapping[str, object]) -> Strategy:
     """The one strategy of the document. Raises: InvalidArgument, also where it names an arm that is not in `arms`."""
     section = field.section(*STRATEGIES)
@@ -172,15 +196,7 @@ def parse_strategy(field: Field, arms: Mapping[str, object]) -> Strategy:
         given = ", ".join(section.values) or "none"
         raise field.fail(f"exactly one of {', '.join(STRATEGIES)} is needed, given: {given}")
     [name] = section.values
-    value = section.required(name)
-    match name:
-        case "ab":
-            return _ab(value, arms)
-        case "canary":
-            return _canary(value, arms)
-        case "blueGreen":
-            return _blue_green(value, arms)
-    return Pinned(arm_of(value.section("arm").required("arm"), arms))
+    return STRATEGIES[name](section.required(name), arms)
 
 
 def arm_of(field: Field, arms: Mapping[str, object]) -> str:
@@ -190,7 +206,7 @@ def arm_of(field: Field, arms: Mapping[str, object]) -> str:
     return field.value
 
 
-def _ab(field: Field, arms: Mapping[str, object]) -> Ab:
+def _parse_ab(field: Field, arms: Mapping[str, object]) -> Ab:
     section = field.section(*AB_FIELDS)
     given = section.required("weights")
     weights: list[tuple[str, int]] = []
@@ -210,7 +226,7 @@ def _ab(field: Field, arms: Mapping[str, object]) -> Ab:
     return Ab(arm_of(control, arms), tuple(weights), held, _plan(section, AB_PLAN))
 
 
-def _canary(field: Field, arms: Mapping[str, object]) -> Canary:
+def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:
     section = field.section(*CANARY_FIELDS)
     stable, canary = (
         arm_of(section.field(role) or Field(role, section.at(role)), arms) for role in ("stable", "canary")
@@ -218,7 +234,7 @@ def _canary(field: Field, arms: Mapping[str, object]) -> Canary:
     if stable == canary:
         raise field.fail(f"the stable and the canary arm are both {stable!r}")
     given = section.field("steps")
-    steps = tuple(_step(item) for item in given.items(_STEP_LIMIT, what="steps")) if given is not None else ()
+    steps = tuple(_step(item) for item in given.items(STEP_LIMIT, what="steps")) if given is not None else ()
     if given is not None and not steps:
         raise given.fail("no step; leave the field out or give at least one")
     share = section.field("weight")
@@ -232,12 +248,12 @@ def _canary(field: Field, arms: Mapping[str, object]) -> Canary:
     return Canary(stable, canary, steps, step, weight, _plan(section, CANARY_PLAN))
 
 
-def _step(field: Field) -> Step:
+def _step(field: Field) -> CanaryStep:
     section = field.section(*STEP_FIELDS)
-    return Step(percent(section.required("weight")), _plan(section, STEP_PLAN))
+    return CanaryStep(percent(section.required("weight")), _plan(section, STEP_PLAN))
 
 
-def _blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:
+def _parse_blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:
     section = field.section(*BLUE_GREEN_FIELDS)
     active = arm_of(section.required("active"), arms)
     shown, match = section.field("preview"), section.field("previewMatch")
@@ -251,14 +267,22 @@ def _blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:
     )
 
 
-def _plan(section: Section, names: tuple[str, ...]) -> Plan:
+def _parse_pinned(field: Field, arms: Mapping[str, object]) -> Pinned:
+    return Pinned(arm_of(field.section(*PINNED_FIELDS).required("arm"), arms))
+
+
+# Every strategy by its field in the document, with what reads it.
+STRATEGIES: dict[str, Callable[[Field, Mapping[str, object]], Strategy]] = {
+    Ab.name: _parse_ab,
+    Canary.name: _parse_canary,
+    BlueGreen.name: _parse_blue_green,
+    Pinned.name: _parse_pinned,
+}
+
+
+def _plan(section: Section, names: tuple[str, ...]) -> CarriedFields:
     """The plan's fields, their durations checked; nothing else about them is known here."""
     given = {name: section.values[name] for name in names if name in section}
-    for name in ("hold", "maxDuration", "keepWarm"):
-        if name in given:
-            duration_ms(section.required(name))
-    try:
-        text = json.dumps(given, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"{section.path}: not plain data: {error}") from None
-    return Plan(text, tuple(section.at(name) for name in given)) if given else Plan()
+    for name in given.keys() & PLAN_DURATIONS:
+        duration_ms(section.required(name))
+    return CarriedFields(canonical_json(given), tuple(map(section.at, given))) if given else CarriedFields()

@@ -18,7 +18,7 @@ from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.field import shown
 from gateway.routing.document.quantity import percent_text
-from gateway.routing.document.strategy import Ab, BlueGreen, Canary, Pinned, control_arm, strategy_name
+from gateway.routing.document.strategy import Ab, BlueGreen, Canary, Pinned
 from gateway.routing.store.change import Operation
 
 Value = dict[str, Any]
@@ -83,7 +83,7 @@ def kill(document: RouteDocument, reason: str, arm: str = "") -> RouteDocument:
     """The document with its kill switch on: everybody gets `arm`, or the control, stable, active or pinned one."""
     if not reason.strip():
         raise InvalidArgument("change.reason: empty; a kill switch needs a reason")
-    target = arm or control_arm(document.strategy)
+    target = arm or document.strategy.control_arm
     _known(document, target)
     value: Value = document.to_value()
     value["spec"]["killSwitch"] = {"arm": target, "reason": reason}
@@ -159,10 +159,10 @@ def _with_strategy(document: RouteDocument, fields: Mapping[str, object], *, who
     if whole:
         value["spec"]["strategy"] = dict(fields)
     else:
-        own = value["spec"]["strategy"][strategy_name(document.strategy)]
+        own = value["spec"]["strategy"][document.strategy.name]
         own |= fields
         value["spec"]["strategy"] = {
-            strategy_name(document.strategy): {name: field for name, field in own.items() if field is not None}
+            document.strategy.name: {name: field for name, field in own.items() if field is not None}
         }
     return parse(value)
 
@@ -178,6 +178,6 @@ def _unfit(document: RouteDocument, verb: str, wanted: str) -> FailedPreconditio
     instead = "pin" if isinstance(strategy, Pinned | Ab) else "weights, promote or pin"
     instead = "flip or pin" if isinstance(strategy, BlueGreen) else instead
     return FailedPrecondition(
-        f"model {document.model!r}: its strategy is {strategy_name(strategy)}, {verb} needs {wanted}; "
+        f"model {document.model!r}: its strategy is {strategy.name}, {verb} needs {wanted}; "
         f"{instead} would do, or apply another document"
     )

@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from random import random
+
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.routing.decision.snapshot import Route, Snapshot
@@ -20,13 +21,21 @@ SIZE_LIMIT_BYTES = 256 * 1024 * 1024
 DEBOUNCE_S = 0.4  # on average: the workers of a host must not all sync their files at once, nor with the next commit
 
 
+class _Head(msgspec.Struct):
+    """The first line of the file, before its routes."""
+
+    format: int
+    epoch: str
+    revision: int
+
+
 def save(path: Path, snapshot: Snapshot) -> None:
     """Replaces the file as a whole: whoever reads it at any moment, or after a crash, finds the old or the new one.
 
     Raises: OSError.
     """
     routes = [committed_text(compiled.route) for compiled in snapshot.routes.values()]
-    head = json.dumps({"format": FORMAT, "epoch": snapshot.epoch, "revision": snapshot.revision})
+    head = msgspec.json.encode(_Head(FORMAT, snapshot.epoch, snapshot.revision)).decode()
     body = "\n".join([head, *routes]).encode("utf-8", "surrogatepass")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -117,7 +126,7 @@ def _read(path: Path) -> Snapshot:
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("the checksum is wrong")
     head_text, *routes = body.decode().split("\n")
-    head = json.loads(head_text)
-    if head["format"] != FORMAT:
-        raise ValueError(f"format {head['format']!r}")
-    return Snapshot.of(str(head["epoch"]), int(head["revision"]), map(Route.from_json, routes))
+    head = msgspec.json.decode(head_text, type=_Head)
+    if head.format != FORMAT:
+        raise ValueError(f"format {head.format!r}")
+    return Snapshot.of(head.epoch, head.revision, map(Route.from_json, routes))

@@ -4,11 +4,12 @@ A draft has an author, who alone may edit it, and approvals, which are of one ed
 Nobody approves a draft of his own. A draft is forgotten a week after the last thing that happened to it.
 """
 
-import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, StoreUnavailable
 from gateway.routing.document.document import RouteDocument
@@ -143,7 +144,7 @@ def _draft(values: Mapping[str, str]) -> Draft:
             author=values["author"],
             reason=values["reason"],
             needed=int(values["needed"]),
-            approvals=tuple(str(name) for name in json.loads(values["approvals"])),
+            approvals=msgspec.json.decode(values["approvals"], type=tuple[str, ...]),
             state=values["state"],
             edited_at_us=int(values["at"]),
             decided_by=values.get("decided_by", ""),

@@ -1,7 +1,6 @@
 """What the routing store answers, as values: replies of the protocol in, typed values or StoreUnavailable out."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import TypeAlias
 
 from gateway.errors import StoreUnavailable
 from gateway.routing.decision.snapshot import Route
+from gateway.routing.document.canonical import canonical_json
 
 Reply: TypeAlias = "bytes | int | list[Reply] | None"
 
@@ -150,9 +150,8 @@ def route_body(route: Route | None) -> str:
     """The route's JSON without its brace and without what only the store knows; "" for none."""
     if route is None:
         return ""
-    fields = json.loads(route.to_json())
-    own = {name: value for name, value in fields.items() if name not in _STORE_FIELDS}
-    return json.dumps(own, separators=(",", ":"), ensure_ascii=False)[1:]
+    own = {name: value for name, value in route.to_value().items() if name not in _STORE_FIELDS}
+    return canonical_json(own)[1:]
 
 
 def committed_text(route: Route) -> str:

@@ -1,9 +1,10 @@
 """What a worker says of itself: which revision it follows, what it has not applied and why."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+
+import msgspec
 
 from gateway.errors import InvalidArgument
 
@@ -87,7 +88,7 @@ class WorkerStatus:
             "head": str(self.head),
             "revision": str(self.revision),
             "untold": str(left_out[-1][1].revisions[-1] if left_out else 0),
-            "unapplied": json.dumps(unapplied, separators=(",", ":")),
+            "unapplied": msgspec.json.encode(unapplied).decode(),
             "digest": self.digest,
             "error": self.error[:ERROR_LIMIT],
             "pid": str(self.pid),
@@ -107,10 +108,8 @@ def parse_status(fields: Sequence[bytes]) -> WorkerStatus:
     try:
         texts = [text.decode() for text in fields]
         values = dict(zip(texts[::2], texts[1::2], strict=True))
-        unapplied = {
-            str(model): Unapplied(tuple(int(revision) for revision in revisions), str(error))
-            for model, (revisions, error) in json.loads(values["unapplied"]).items()
-        }
+        told = msgspec.json.decode(values["unapplied"], type=dict[str, tuple[tuple[int, ...], str]])
+        unapplied = {model: Unapplied(revisions, error) for model, (revisions, error) in told.items()}
         return WorkerStatus(
             id=values["id"],
             state=values["state"],
