@@ -13,7 +13,7 @@
 import logging
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gateway.errors import (
     DeadlineExceeded,
@@ -26,7 +26,7 @@ from gateway.errors import (
 )
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
-from gateway.routing.document.safeguard import BREAKER_OPEN, Fallback
+from gateway.routing.document.safeguard import BREAKER_OPEN, Cause, Fallback
 from gateway.routing.document.strategy import HOLDOUT
 from gateway.serving.breaker import Admittance, BreakerState, CircuitBreaker
 from gateway.serving.budget import Budget
@@ -167,7 +167,7 @@ class Fallbacks:
         try:
             decided = self._find(call.model, decision.version)
         except (NotFound, Unavailable, VersionNotReady) as error:
-            cause = _absence(error, settings)
+            cause: str = _absence(error, settings)
             retry = self.next(receiver, call, decision.fallbacks, now_ns) if cause else None
             if retry is None:
                 raise
@@ -240,7 +240,7 @@ class Fallbacks:
         return shown
 
 
-def cause_of(error: GatewayError, call: Call, now_ns: int) -> str:
+def cause_of(error: GatewayError, call: Call, now_ns: int) -> Cause | Literal[""]:
     """Returns why a version could not answer, in the words of a route; "" if that is not its fault.
 
     What the client sent, its leaving and its own deadline are never the version's fault.
@@ -254,7 +254,7 @@ def cause_of(error: GatewayError, call: Call, now_ns: int) -> str:
     return "INTERNAL" if isinstance(error, Internal) else ""
 
 
-def _absence(error: GatewayError, settings: Fallback) -> str:
+def _absence(error: GatewayError, settings: Fallback) -> Cause | Literal[""]:
     """Returns the cause that lets a call leave a version that is not there; "" if none does."""
     if "NOT_LOADED" in settings.causes:
         return "NOT_LOADED"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
+from typing import TypeVar
 
 from gateway.errors import InvalidArgument
 
@@ -14,6 +15,7 @@ SHORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # versions, arms, r
 DEPTH_LIMIT = 32
 NODE_LIMIT = 100_000
 TEXT_LIMIT = 1024
+Word = TypeVar("Word", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,12 @@ class Field:
             raise self.refuse(f'a version: write it as text, "{self.value}"')
         return self.name()
 
-    def choice(self, *allowed: str) -> str:
-        if not isinstance(self.value, str) or self.value not in allowed:
-            raise self.refuse(f"one of {', '.join(allowed)}")
-        return self.value
+    def choice(self, *allowed: Word) -> Word:
+        """The one of these words that the value is."""
+        for word in allowed:
+            if isinstance(self.value, str) and self.value == word:
+                return word
+        raise self.refuse(f"one of {', '.join(allowed)}")
 
     def flag(self) -> bool:
         if not isinstance(self.value, bool):

@@ -52,8 +52,7 @@ def parse_key(field: Field) -> Key:
         if source in sources[:index]:
             raise items[index].fail(f"{source} is named twice")
     missing = section.field("onMissing")
-    given = missing.choice(*ON_MISSING) if missing is not None else "control"
-    on_missing = next(word for word in ON_MISSING if word == given)
+    on_missing: OnMissing = missing.choice(*ON_MISSING) if missing is not None else "control"
     salt = section.field("salt")
     return Key(sources, on_missing, salt.text(limit=SALT_LIMIT) if salt is not None else "")
 
