@@ -25,7 +25,7 @@ from gateway.cli import (
 )
 from gateway.cli.exits import Failure
 from gateway.cli.output import say
-from gateway.cli.tls import reaching
+from gateway.cli.tls import ServerCommand
 
 
 class Commands(TyperGroup):
@@ -79,17 +79,16 @@ app.add_typer(drift.app, name="drift")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 
-def _reach_by_tls(commands: typer.Typer) -> None:
+def _speak_tls(commands: typer.Typer) -> None:
     """Every command that talks to a server can do so by TLS: said here once, so that none is left out."""
     for command in commands.registered_commands:
-        if command.callback is not None:
-            command.callback = reaching(command.callback)
+        command.cls = ServerCommand
     for group in commands.registered_groups:
         if group.typer_instance is not None:
-            _reach_by_tls(group.typer_instance)
+            _speak_tls(group.typer_instance)
 
 
-_reach_by_tls(app)
+_speak_tls(app)
 
 
 def main() -> None:

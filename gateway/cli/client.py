@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import grpc
 
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.tls import PLAIN, Tls, chosen
+from gateway.cli.tls import PLAIN, ClientTls, chosen
 from gateway.pb import control_pb2_grpc
 
 CONNECT_S = 5.0
@@ -43,7 +43,7 @@ def connected(server: str) -> Iterator[grpc.Channel]:
             raise _failure(error) from None
 
 
-def _hint(tls: Tls) -> str:
+def _hint(tls: ClientTls) -> str:
     if tls == PLAIN:
         return "start one with `gateway serve`, or name it with --server; one that speaks TLS needs --tls-ca"
     return "is it a gateway, does it speak TLS, is its certificate for that name and signed by what --tls-ca names?"

@@ -1,8 +1,8 @@
 """gateway draft ...: routes that one person proposes and others approve."""
 
-import json
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gateway.cli.applied_change import applied_value, change_by_me, complain, took, wait_for
@@ -110,7 +110,7 @@ def _value(draft: control_pb2.DraftState) -> dict[str, Value]:
         "decided_by": draft.decided_by,
         "decision_reason": draft.decision_reason,
         "revision": draft.revision,
-        "document": json.loads(draft.document_json),
+        "document": msgspec.json.decode(draft.document_json),
     }
 
 

@@ -1,9 +1,10 @@
 """Performance as `gateway drift status` shows it: what labels say beside what is estimated without them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gateway.cli.output import Value, moment
 
@@ -18,7 +19,7 @@ _NOTHING: Mapping[str, Any] = {}
 def read_performance(data_dir: Path, model: str) -> list[Mapping[str, Any]]:
     """The arms of a model, or of all; none where nothing was published or it cannot be read."""
     try:
-        published = json.loads((data_dir / _FILE).read_text(encoding="utf-8"))["arms"]
+        published = msgspec.json.decode((data_dir / _FILE).read_text(encoding="utf-8"))["arms"]
         return [arm for arm in published if not model or arm["model"] == model]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -1,11 +1,11 @@
 """gateway drift status: what the monitors of this host say now, of drift and of performance."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from time import time
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.cli.drift_performance import columns_of, notes_of, read_performance, rows_of
@@ -80,7 +80,7 @@ def status(
 
 def _report(path: Path) -> Mapping[str, Any]:
     try:
-        published = json.loads(path.read_text(encoding="utf-8"))
+        published = msgspec.json.decode(path.read_text(encoding="utf-8"))
         return {"at_s": float(published["at_s"]), **published}
     except FileNotFoundError:
         raise Failure(

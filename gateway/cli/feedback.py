@@ -1,7 +1,6 @@
 """gateway feedback: what became true of predictions."""
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import grpc
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -155,7 +155,7 @@ def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = msgspec.json.decode(line)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
         if not isinstance(fields, dict):

@@ -1,15 +1,15 @@
 """gateway log: the prediction log."""
 
-import json
 import sys
 from typing import Annotated
 
 import grpc
+import msgspec
 import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.output import Format, moment
+from gateway.cli.output import Format, moment, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 
@@ -54,12 +54,12 @@ def _line(row: control_pb2.LogRow, form: Format) -> str:
         "infer_us": row.infer_us,
         "total_us": row.total_us,
         "rows": row.rows,
-        "inputs": json.loads(row.inputs_json or "null"),
-        "outputs": json.loads(row.outputs_json or "null"),
+        "inputs": msgspec.json.decode(row.inputs_json or "null"),
+        "outputs": msgspec.json.decode(row.outputs_json or "null"),
         "worker": row.worker,
     }
     if form is Format.JSON:
-        return json.dumps(value, ensure_ascii=False)
+        return to_json(value)
     if form is Format.YAML:
         return "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
     served = f"{row.model}/{row.version}" + (f" arm {row.arm}" if row.arm else "")

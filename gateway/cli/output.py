@@ -1,11 +1,11 @@
 """What a command prints: a table for people, YAML or JSON for machines."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 
+import msgspec
 import yaml
 from rich import box
 from rich.console import Console
@@ -28,7 +28,7 @@ def show(
 ) -> None:
     """`value` is printed for machines, or `rows` under `columns` and then `note` for people."""
     if form is Format.JSON:
-        _write(json.dumps(value, indent=2, ensure_ascii=False))
+        _write(to_json(value, indent=2))
     elif form is Format.YAML:
         _write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
     else:
@@ -36,6 +36,11 @@ def show(
             _table(columns, rows)
         if note:
             _write(note)
+
+
+def to_json(value: Value, *, indent: int = 0) -> str:
+    """The value as JSON, on one line unless `indent` says otherwise; what is no finite number is null."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
 
 
 def say(text: str) -> None:
@@ -77,7 +82,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Table:
 
 def line(value: Value, form: Format) -> None:
     """`value` is one line of JSON, or one document of a YAML stream, written at once."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = to_json(value)
     if form is Format.YAML:
         text = "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
     sys.stdout.write(text + "\n")

@@ -1,9 +1,9 @@
 """gateway plan, gateway routes diff and gateway routes show: what would change, what changed, what was."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gateway.cli.client import control
@@ -79,7 +79,7 @@ def show_revision(
         "source": entry.source,
         "reason": entry.reason,
         "committed_at": moment(entry.committed_at_us),
-        "document": json.loads(entry.document_json) if entry.document_json else None,
+        "document": msgspec.json.decode(entry.document_json) if entry.document_json else None,
         "table": [[part.start, part.end, part.arm] for part in answer.route.table],
     }
     rows = [[name, text] for name, text in value.items() if name not in ("document", "table")]
@@ -163,7 +163,7 @@ def _differences_value(differences: Iterable[control_pb2.Difference]) -> list[Va
 
 
 def _json_value(text: str) -> Value:
-    value: Value = json.loads(text) if text else None
+    value: Value = msgspec.json.decode(text) if text else None
     return value
 
 

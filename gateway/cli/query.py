@@ -1,7 +1,6 @@
 """gateway log query: the prediction log in SQL."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -14,7 +13,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.output import Format, Value, say, show
+from gateway.cli.output import Format, Value, say, show, to_json
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir
 from gateway.errors import GatewayError, InvalidArgument
 
@@ -63,11 +62,11 @@ def _write_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Que
         writer.writerows([_shown(value) for value in row] for row in rows)
     elif form is QueryFormat.JSONL:
         for row in rows:
-            sys.stdout.write(json.dumps(_object(columns, row), ensure_ascii=False) + "\n")
+            sys.stdout.write(to_json(_object(columns, row)) + "\n")
     elif form is QueryFormat.JSON:
         before = "[\n"
         for row in rows:
-            sys.stdout.write(before + json.dumps(_object(columns, row), ensure_ascii=False))
+            sys.stdout.write(before + to_json(_object(columns, row)))
             before = ",\n"
         sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
     else:
@@ -104,4 +103,4 @@ def _shown(value: Any) -> str | int | float | None:
     cell = _json_value(value)
     if cell is None or (isinstance(cell, str | int | float) and not isinstance(cell, bool)):
         return cell
-    return json.dumps(cell, ensure_ascii=False)
+    return to_json(cell)

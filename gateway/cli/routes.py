@@ -1,8 +1,8 @@
 """gateway routes ... and gateway rollback: reading and changing what answers."""
 
-import json
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gateway.cli.applied_change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
@@ -30,7 +30,7 @@ def get(
     with control(server) as stub:
         route = stub.GetRoute(control_pb2.GetRouteRequest(model=model, revision=revision), timeout=10)
     show(
-        json.loads(route.document_json),
+        msgspec.json.decode(route.document_json),
         output,
         columns=("ARM", "VERSION", "SHARE"),
         rows=shares(route),
@@ -48,7 +48,7 @@ def list_routes(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) 
         "epoch": answer.epoch,
         "revision": answer.revision,
         "stale": answer.stale,
-        "routes": [{"revision": r.revision, "document": json.loads(r.document_json)} for r in routes],
+        "routes": [{"revision": r.revision, "document": msgspec.json.decode(r.document_json)} for r in routes],
     }
     note = "" if routes else "no routes: every model serves its newest ready version"
     if answer.stale:
@@ -76,7 +76,7 @@ def history(
             "source": e.source,
             "reason": e.reason,
             "committed_at": moment(e.committed_at_us),
-            "document": json.loads(e.document_json) if e.document_json else None,
+            "document": msgspec.json.decode(e.document_json) if e.document_json else None,
         }
         for e in answer.entries
     ]
@@ -137,7 +137,7 @@ def shares(route: control_pb2.Route) -> list[list[Value]]:
     width: dict[str, int] = {}
     for interval in route.table:
         width[interval.arm] = width.get(interval.arm, 0) + interval.end - interval.start
-    spec = json.loads(route.document_json)["spec"]
+    spec = msgspec.json.decode(route.document_json)["spec"]
     labels = spec.get("labels", {})
     return [
         [arm, named.get("version") or labels[named["label"]], f"{width.get(arm, 0) / 10_000:g} %"]
@@ -148,5 +148,5 @@ def shares(route: control_pb2.Route) -> list[list[Value]]:
 def arms_text(route: control_pb2.Route) -> str:
     """The same in one line, with the kill switch where it is on."""
     arms = ", ".join(f"{arm}={share} (version {version})" for arm, version, share in shares(route))
-    switch = json.loads(route.document_json)["spec"].get("killSwitch")
+    switch = msgspec.json.decode(route.document_json)["spec"].get("killSwitch")
     return f"KILLED to {switch['arm']} ({switch['reason']}); {arms}" if switch else arms

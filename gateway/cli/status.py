@@ -1,12 +1,12 @@
 """gateway status: routes, shares and workers on one page, once or as they change."""
 
-import json
 from collections import deque
 from collections.abc import Iterator
 from time import monotonic, sleep
 from typing import Annotated
 
 import grpc
+import msgspec
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -151,7 +151,7 @@ class _Page:
                     "revision": r.revision,
                     "shares": _shares(r),
                     "committed_at": moment(r.committed_at_us),
-                    "document": json.loads(r.document_json),
+                    "document": msgspec.json.decode(r.document_json),
                 }
                 for r in self._listed.routes
             ],
@@ -168,7 +168,7 @@ def _shares(route: control_pb2.Route) -> dict[str, Value]:
 
 
 def _strategy(route: control_pb2.Route) -> str:
-    return str(next(iter(json.loads(route.document_json)["spec"]["strategy"])))
+    return str(next(iter(msgspec.json.decode(route.document_json)["spec"]["strategy"])))
 
 
 def _worker_value(worker: control_pb2.Worker) -> Value:
@@ -200,7 +200,7 @@ def _event_value(event: control_pb2.Event) -> Value:
                 "actor": entry.actor,
                 "source": entry.source,
                 "reason": entry.reason,
-                "document": json.loads(entry.document_json) if entry.document_json else None,
+                "document": msgspec.json.decode(entry.document_json) if entry.document_json else None,
             }
         case "worker":
             value |= {"worker": _worker_value(event.worker.worker), "gone": event.worker.gone}

@@ -1,8 +1,6 @@
 """TLS of a command's connection: options that every command with `--server` has."""
 
-import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +8,13 @@ from typing import Annotated, Any, Final
 
 import grpc
 import typer
+from typer.core import TyperCommand
 
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.signature import Command, extended, option
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class ClientTls:
     """What a client trusts, and shows; plain text if nothing is given."""
 
     ca: Path | None = None
@@ -26,7 +24,7 @@ class Tls:
 
     def channel(self, server: str) -> grpc.Channel:
         """A channel to `server`. Raises: Failure for a file that cannot be read, and half a pair."""
-        if self == Tls():
+        if self == ClientTls():
             return grpc.insecure_channel(server)
         if (self.certificate is None) != (self.key is None):
             raise Failure(Exit.USAGE, "--tls-cert and --tls-key need each other")
@@ -35,44 +33,56 @@ class Tls:
         return grpc.secure_channel(server, credentials, options=named)
 
 
-PLAIN: Final = Tls()
-chosen: ContextVar[Tls] = ContextVar("tls", default=PLAIN)
+PLAIN: Final = ClientTls()
+chosen: ContextVar[ClientTls] = ContextVar("tls", default=PLAIN)
+_options = typer.Typer(add_completion=False)
 
 
-def _option(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
-    # Not GATEWAY_TLS_KEY, which is the server's own where both run on one host.
-    flag, variable = f"--{name.replace('_', '-')}", f"GATEWAY_CLI_{name.upper()}"
-    return option(name, Annotated[kind, typer.Option(flag, help=text, envvar=variable)], default)
+# The variables are not GATEWAY_TLS_KEY and so on, which are the server's own where both run on one host.
+@_options.command()
+def choose(
+    context: typer.Context,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GATEWAY_CLI_TLS_CA", help="PEM authorities that sign the server's certificate; else the system's."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="GATEWAY_CLI_TLS_CERT", help="PEM certificate to show to the server.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="GATEWAY_CLI_TLS_KEY", help="PEM key of that certificate.")
+    ] = None,
+    tls_name: Annotated[
+        str,
+        typer.Option(
+            envvar="GATEWAY_CLI_TLS_NAME",
+            help="The name in the server's certificate, where --server has another one.",
+        ),
+    ] = "",
+) -> None:
+    """Makes every connection of the command use this TLS, until the command ends."""
+    token = chosen.set(ClientTls(tls_ca, tls_cert, tls_key, tls_name))
+    context.call_on_close(lambda: chosen.reset(token))
 
 
-_SHARED: Final = (
-    _option("tls_ca", Path | None, None, "PEM authorities that sign the server's certificate; else the system's."),
-    _option("tls_cert", Path | None, None, "PEM certificate to show to the server."),
-    _option("tls_key", Path | None, None, "PEM key of that certificate."),
-    _option("tls_name", str, "", "The name in the server's certificate, where --server has another one."),
-)
+_CHOOSE: Final = typer.main.get_command(_options)
 
 
-def reaching(command: Command) -> Command:
-    """The command with the options of TLS, if it has `--server`; they hold for every connection that it makes."""
-    if "server" not in inspect.signature(command).parameters:
-        return command
+class ServerCommand(TyperCommand):
+    """A command that has the options of `choose` beside its own if it has `--server`."""
 
-    def run(own: Mapping[str, Any], common: Mapping[str, Any]) -> None:
-        tls = Tls(common["tls_ca"], common["tls_cert"], common["tls_key"], common["tls_name"])
-        with _choice(tls):
-            command(**own)
+    def __init__(self, name: str | None, *, params: Sequence[Any], **settings: Any) -> None:
+        has_server = any(parameter.name == "server" for parameter in params)
+        self._tls = _CHOOSE.params if has_server else []
+        super().__init__(name, params=[*params, *self._tls], **settings)
 
-    return extended(command, _SHARED, run)
-
-
-@contextmanager
-def _choice(tls: Tls) -> Iterator[None]:
-    token = chosen.set(tls)
-    try:
-        yield
-    finally:
-        chosen.reset(token)
+    def invoke(self, ctx: Any) -> Any:
+        given = {str(option.name): ctx.params.pop(option.name) for option in self._tls}
+        if given and _CHOOSE.callback is not None:
+            _CHOOSE.callback(**given)
+        return super().invoke(ctx)
 
 
 def _content(path: Path | None) -> bytes | None:

@@ -1,12 +1,12 @@
 """gateway export and gateway import: all routes as documents, out of one gateway and into another."""
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 import yaml
 
@@ -15,7 +15,7 @@ from gateway.cli.apply import apply
 from gateway.cli.client import control
 from gateway.cli.documents import File
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, say
+from gateway.cli.output import Format, say, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 
@@ -85,12 +85,12 @@ def import_routes(
 
 
 def _text(routes: Sequence[control_pb2.Route], form: Format) -> str:
-    documents = [json.loads(route.document_json) for route in routes]
+    documents = [msgspec.json.decode(route.document_json) for route in routes]
     if form is Format.JSON and len(documents) == 1:
-        return json.dumps(documents[0], indent=2, ensure_ascii=False) + "\n"
+        return to_json(documents[0], indent=2) + "\n"
     if form is Format.JSON:
         # YAML's separators between JSON documents: what is read back is a stream of YAML.
-        return "".join(f"---\n{json.dumps(document, ensure_ascii=False)}\n" for document in documents)
+        return "".join(f"---\n{to_json(document)}\n" for document in documents)
     return "".join(f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}" for document in documents)
 
 
