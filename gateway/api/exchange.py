@@ -100,7 +100,7 @@ class Exchanges:
         self._templates = Templates()
         self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
         self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
-        self._room = engine.room
+        self._back_pressure = engine.back_pressure
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """The caller of a unary request is given the outcome exactly once, now or later."""
@@ -195,13 +195,13 @@ class Exchanges:
 
     def answered(self, call: Call) -> None:
         """Gives the caller the outcome; an answer waits for room in the log first, where it has to."""
-        if self._room is not None and call.error is None and self._room.full:
-            self._room.hold(partial(self._resume, call))
+        if self._back_pressure is not None and call.error is None and self._back_pressure.full:
+            self._back_pressure.hold(partial(self._resume, call))
         else:
             self._complete(call)
 
     def _resume(self, call: Call, granted: bool) -> None:
-        if not granted and self._room is not None and self._room.refuses:
+        if not granted and self._back_pressure is not None and self._back_pressure.refuses:
             call.error = ResourceExhausted("the prediction log has no room for the record of this request")
             call.outputs = ()
         self._complete(call)

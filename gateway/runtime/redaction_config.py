@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import InvalidArgument
-from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
 from gateway.runtime.options import ENVIRONMENT_PREFIX
 
 SECTION: Final = "redaction"
@@ -33,7 +33,7 @@ class RedactionConfig:
         return f"RedactionConfig({self.document!r})"
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[RedactionRule, ...]:
         models = self.value().get("models", {})
         return tuple(rule for model, tensors in models.items() for rule in _model_rules(model, tensors))
 
@@ -61,7 +61,7 @@ class RedactionConfig:
                 found = self.with_key(Path(path).read_bytes(), f"redaction.key-file {path!r}")
             except OSError as error:
                 raise InvalidArgument(f"redaction.key-file {path!r} cannot be read: {error.strerror}") from None
-        if not found.key and any(rule.action is Action.HASH for rule in self.rules):
+        if not found.key and any(rule.action is RedactionAction.HASH for rule in self.rules):
             raise InvalidArgument(f"redaction: hash needs a key in the file key-file or in {KEY_VARIABLE}")
         return found
 
@@ -148,7 +148,7 @@ def _rising(edges: object) -> bool:
     return list(edges) == sorted(set(edges))
 
 
-def _model_rules(model: str, tensors: Mapping[str, Any]) -> list[Rule]:
+def _model_rules(model: str, tensors: Mapping[str, Any]) -> list[RedactionRule]:
     rules = []
     for tensor, action in tensors.items():
         if isinstance(action, Mapping) and "features" in action:
@@ -158,10 +158,12 @@ def _model_rules(model: str, tensors: Mapping[str, Any]) -> list[Rule]:
     return rules
 
 
-def _rule(model: str, tensor: str, action: Any, feature: int | None) -> Rule:
+def _rule(model: str, tensor: str, action: Any, feature: int | None) -> RedactionRule:
     if isinstance(action, Mapping):
-        return Rule(model, tensor, Action.BUCKET, feature, tuple(float(edge) for edge in action["bucket"]))
-    return Rule(model, tensor, Action.NULL if action is None else Action(action), feature)
+        return RedactionRule(
+            model, tensor, RedactionAction.BUCKET, feature, tuple(float(edge) for edge in action["bucket"])
+        )
+    return RedactionRule(model, tensor, RedactionAction.NULL if action is None else RedactionAction(action), feature)
 
 
 def _mapping(value: object, path: str, what: str) -> dict[str, Any]:

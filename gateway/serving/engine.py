@@ -14,7 +14,7 @@ from time import monotonic_ns, time_ns
 from typing import Protocol
 
 from gateway.errors import Cancelled, Code, GatewayError, Internal
-from gateway.records.worker.back_pressure import Room
+from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record_stream import RecordStream
 from gateway.routing.decision.decide import decide
@@ -197,9 +197,9 @@ class Engine:
         self._admission.drain()
 
     @property
-    def room(self) -> Room | None:
-        """Returns where answers wait for space in the log; None where they never do."""
-        return self._log.room
+    def back_pressure(self) -> BackPressure | None:
+        """Returns what holds answers back while the log is full; None where no answer ever waits."""
+        return self._log.back_pressure
 
     @property
     def in_flight(self) -> int:

@@ -13,7 +13,7 @@ from gateway.drift.statistics.building import build_feature, build_profile
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
 from gateway.records.worker.sampling import Sampling
 from gateway.tensor import Datatype, TensorSpec
 from tests.drift.logged import BEGIN_S, HOUR_S, save_profile, watched
@@ -65,7 +65,7 @@ async def test_a_sampled_row_stands_for_as_many_as_were_left_out(tmp_path: Path)
 
 async def test_what_redaction_hides_was_not_logged_and_is_not_missing(tmp_path: Path) -> None:
     """One feature of a tensor, or all of it: its siblings and the outputs are counted."""
-    one = Redaction(rules=(Rule("flights", "x", Action.NULL, feature=1),))
+    one = Redaction(rules=(RedactionRule("flights", "x", RedactionAction.NULL, feature=1),))
     for name, redaction, counted in (("one", one, [9, 0, 9, 9]), ("all", Redaction(inputs=InputMode.NONE), [0] * 4)):
         log = open_log(tmp_path / name / "wal", redaction=redaction)
         stream = log.stream("flights", "1", "a", (X,), (LABEL, SCORES), "d", "")

@@ -18,7 +18,7 @@ from gateway.drift.statistics.answers import find_outputs
 from gateway.drift.statistics.verdict import DriftState
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.redaction_rule import RedactionAction, RedactionRule
 from gateway.records.worker.sampling import Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
@@ -329,7 +329,7 @@ def test_what_redaction_hides_is_not_missing(tmp_path: Path) -> None:
     write_rows(tmp_path, moments[:2000], {"x": x[:2000]}, {"y": x[:2000, 0].copy()})
     write_rows(
         tmp_path, moments[2000:], {"x": x[2000:]}, {"y": x[2000:, 0].copy()}, names=[f"later-{i}" for i in range(2000)],
-        redaction=Redaction((Rule("homes", "x", Action.NULL, feature=1),)),
+        redaction=Redaction((RedactionRule("homes", "x", RedactionAction.NULL, feature=1),)),
     )  # fmt: skip
     first, second = Span(START_US, START_US + DAY_US), Span(START_US + DAY_US, START_US + 2 * DAY_US)
     with Lake(lake_of(tmp_path)) as lake:

@@ -14,7 +14,7 @@ from gateway.drift.report.span import DAY_US, Span
 from gateway.drift.report.survey import cut, slices
 from gateway.drift.statistics.building import build_feature
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.redaction_rule import RedactionAction, RedactionRule
 from tests.drift.lakes import START_US, lake_of, write_rows
 
 MINUTE_US = 60_000_000
@@ -69,7 +69,9 @@ def test_rows_without_a_payload_are_not_counted_and_hide_nothing(tmp_path: Path)
     x = rng.normal(size=(300, 2)).astype("<f4")
     moments = START_US + np.arange(300) * MINUTE_US
     full = Redaction()
-    nothing = Redaction((Rule("homes", "x", Action.NULL), Rule("homes", "y", Action.NULL)))
+    nothing = Redaction(
+        (RedactionRule("homes", "x", RedactionAction.NULL), RedactionRule("homes", "y", RedactionAction.NULL))
+    )
     for first, last, redaction in ((0, 100, full), (100, 200, nothing), (200, 300, full)):
         part = slice(first, last)
         write_rows(

@@ -16,7 +16,7 @@ import pytest
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.retention import RetentionLimits, lake_files
-from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.frame import Frame, FrameKind, scan
 from gateway.records.worker.record import Record
 from gateway.records.worker.segment import OPEN, SEALED, Segment, entries
 from gateway.tensor import Datatype, TensorSpec
@@ -143,7 +143,7 @@ async def test_a_flipped_byte_costs_one_frame_which_is_kept_and_named(tmp_path: 
     (entry,) = entries(tmp_path / "wal")
     assert entry.segment is not None
     raw = bytearray(entry.path.read_bytes())
-    blocks = [f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == Kind.ROWS]
+    blocks = [f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == FrameKind.ROWS]
     raw[blocks[4].offset + 200] ^= 0x10
     entry.path.write_bytes(raw)
     worker = compactor(tmp_path / "wal", tmp_path / "lake")
@@ -166,7 +166,7 @@ async def test_a_damaged_schema_costs_nothing_because_the_seal_repeats_it(tmp_pa
     assert entry.segment is not None
     raw = bytearray(entry.path.read_bytes())
     schema = next(
-        f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == Kind.SCHEMA
+        f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == FrameKind.SCHEMA
     )
     raw[schema.offset + 30] ^= 1
     entry.path.write_bytes(raw)

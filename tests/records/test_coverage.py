@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.records.lake.compactor import Compactor, CompactorConfig
-from gateway.records.lake.coverage import EARLY_US, MAX_ROWS, WINDOW_US, Coverage, ModelSample, row_keys
+from gateway.records.lake.coverage import EARLY_US, MAX_ROWS, WINDOW_US, Coverage, CoverageSample, row_keys
 from gateway.records.worker.label import request_hash
 from gateway.telemetry.published import published
 from tests.records.labels import label, open_labels
@@ -50,7 +50,7 @@ async def test_of_a_lake_it_says_which_share_of_each_version_has_labels_and_afte
 
 
 def test_a_label_that_comes_to_the_lake_before_its_row_is_matched() -> None:
-    sample = ModelSample()
+    sample = CoverageSample()
     (key,) = keys(1).tolist()
     sample.label(key, NOW_US + 5 * SECOND_US)
     sample.forget(NOW_US + EARLY_US)
@@ -59,7 +59,7 @@ def test_a_label_that_comes_to_the_lake_before_its_row_is_matched() -> None:
 
 
 def test_what_is_seen_again_counts_once() -> None:
-    sample = ModelSample()
+    sample = CoverageSample()
     for _ in range(3):
         sample.add("1", keys(100), np.full(100, NOW_US))
         for key in keys(30).tolist():
@@ -70,7 +70,7 @@ def test_what_is_seen_again_counts_once() -> None:
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_of_many_rows_a_bounded_sample_says_nearly_the_same(share: float) -> None:
     count, labelled = 200_000, int(200_000 * share)
-    sample, all_keys = ModelSample(), keys(200_000)
+    sample, all_keys = CoverageSample(), keys(200_000)
     for begin in range(0, count, 1000):
         part = all_keys[begin : begin + 1000]
         sample.add("1", part, np.full(len(part), NOW_US))
@@ -84,7 +84,7 @@ def test_of_many_rows_a_bounded_sample_says_nearly_the_same(share: float) -> Non
 
 
 def test_a_quiet_time_after_a_busy_one_is_weighed_as_it_should_be() -> None:
-    sample = ModelSample()
+    sample = CoverageSample()
     half_us = WINDOW_US // 2
     sample.add("1", keys(100_000), np.full(100_000, NOW_US))
     sample.add("1", keys(10_000, salt="half"), np.full(10_000, NOW_US + half_us))
@@ -102,7 +102,7 @@ def test_a_quiet_time_after_a_busy_one_is_weighed_as_it_should_be() -> None:
 
 
 def test_labels_of_rows_that_are_only_not_sampled_are_no_strangers() -> None:
-    sample = ModelSample()
+    sample = CoverageSample()
     all_keys = keys(50_000)
     sample.add("1", all_keys, np.full(50_000, NOW_US))
     for key in all_keys.tolist():

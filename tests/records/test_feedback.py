@@ -20,7 +20,7 @@ from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.retention import RetentionLimits
 from gateway.records.worker.feedback_log import FeedbackLimits
-from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.frame import Frame, FrameKind, scan
 from gateway.records.worker.label import Label, decode_labels, encode_labels, request_hash
 from gateway.records.worker.reading import read
 from gateway.records.worker.segment import OPEN, SEALED, entries
@@ -196,7 +196,9 @@ async def test_a_flipped_byte_costs_the_labels_of_one_call(tmp_path: Path) -> No
     (entry,) = entries(tmp_path / "wal")
     assert entry.segment is not None
     raw = bytearray(entry.path.read_bytes())
-    frames = [f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == Kind.LABELS]
+    frames = [
+        f for f in scan(bytes(raw), seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == FrameKind.LABELS
+    ]
     raw[frames[2].offset + 40] ^= 1
     entry.path.write_bytes(raw)
     worker = compactor(tmp_path / "wal", tmp_path / "lake")
@@ -219,7 +221,7 @@ def test_a_frame_gives_back_its_labels_and_random_bytes_are_none() -> None:
     labels = [label("a"), Label("m", 0, 2**31 - 1, 1, 2, text="ä", reward=-1.5)]
     assert decode_labels(encode_labels(labels, first_record=2**40)) == (2**40, labels)
     with pytest.raises(ValueError, match="MessagePack"):
-        decode_labels(bytes([Kind.LABELS]) + bytes(8) + b"\xc1")
+        decode_labels(bytes([FrameKind.LABELS]) + bytes(8) + b"\xc1")
 
 
 def test_a_slow_sync_delays_only_who_waits_for_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.frame import Frame, FrameKind, scan
 from gateway.records.worker.reading import read
 from gateway.records.worker.record import Record
 from gateway.records.worker.segment import SEALED, Segment, entries
@@ -60,7 +60,7 @@ async def test_rows_that_do_not_fit_the_schema_beside_them_are_put_aside_and_cou
     (entry,) = entries(tmp_path / "source")
     assert entry.segment is not None
     frames = [f for f in scan(entry.path.read_bytes(), seed=entry.segment.seed) if isinstance(f, Frame)]
-    rows = next(bytes(frame.body) for frame in frames if frame.kind == Kind.ROWS)
+    rows = next(bytes(frame.body) for frame in frames if frame.kind == FrameKind.ROWS)
     narrow = StreamSchema("flights", "1", "stable", "d", (TensorSpec("x", Datatype.FP32, (-1, 3)),), ())
     writer = WalWriter(tmp_path / "wal", Segment("gw", "w0", uuid4().hex, 0), SegmentLimits(), lambda: 0.0)
     writer.write([Chunk(0, narrow, rows)])
@@ -86,7 +86,7 @@ async def test_after_a_power_loss_everything_before_the_lost_pages_is_there(tmp_
     assert entry.segment is not None
     raw = entry.path.read_bytes()
     kept = len(raw) // 2 // PAGE * PAGE
-    whole = [f for f in scan(raw[:kept], seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == Kind.ROWS]
+    whole = [f for f in scan(raw[:kept], seed=entry.segment.seed) if isinstance(f, Frame) and f.kind == FrameKind.ROWS]
     entry.path.write_bytes(raw[:kept] + (bytes(len(raw) - kept) if zeroed else b""))
     worker = compactor(tmp_path / "wal", tmp_path / "lake")
     worker.step()

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
 from gateway.records.worker.tail import tail
 from gateway.tensor import Datatype, TensorSpec
 from tests.records.traffic import NOW_US, compactor, lake_rows, open_log
@@ -38,11 +38,11 @@ async def _row(folder: Path, redaction: Redaction) -> dict[str, Any]:
 
 async def test_each_action_bears_on_the_bytes_before_they_reach_the_disk(tmp_path: Path) -> None:
     rules = (
-        Rule("people", "age", Action.BUCKET, 0, (18.0, 30.0, 65.0)),
-        Rule("people", "age", Action.NULL, 1),
-        Rule("people", "name", Action.HASH, 0),
-        Rule("*", "free", Action.DROP),
-        Rule("other", "score", Action.DROP),
+        RedactionRule("people", "age", RedactionAction.BUCKET, 0, (18.0, 30.0, 65.0)),
+        RedactionRule("people", "age", RedactionAction.NULL, 1),
+        RedactionRule("people", "name", RedactionAction.HASH, 0),
+        RedactionRule("*", "free", RedactionAction.DROP),
+        RedactionRule("other", "score", RedactionAction.DROP),
     )
     row = await _row(tmp_path, Redaction(rules, key=b"k", key_id="k1", revision=4))
     digest = hmac.new(b"k", SECRET, sha256).hexdigest()[:32]
@@ -66,12 +66,12 @@ async def test_the_mode_says_which_inputs_are_logged(tmp_path: Path, mode: Input
 @pytest.mark.parametrize(
     "rule",
     [
-        Rule("people", "age", Action.HASH, 0),
-        Rule("people", "free", Action.NULL, 0),
-        Rule("people", "age", Action.NULL, 9),
+        RedactionRule("people", "age", RedactionAction.HASH, 0),
+        RedactionRule("people", "free", RedactionAction.NULL, 0),
+        RedactionRule("people", "age", RedactionAction.NULL, 9),
     ],
 )
-async def test_a_rule_that_cannot_be_carried_out_blanks_the_whole_tensor(tmp_path: Path, rule: Rule) -> None:
+async def test_a_rule_that_cannot_be_carried_out_blanks_the_whole_tensor(tmp_path: Path, rule: RedactionRule) -> None:
     row = await _row(tmp_path, Redaction((rule,), key=b"k"))
     values = [row[key] for key in row if f".{rule.tensor}" in key]
     assert values
@@ -80,7 +80,7 @@ async def test_a_rule_that_cannot_be_carried_out_blanks_the_whole_tensor(tmp_pat
 
 
 async def test_a_value_that_a_rule_fails_on_costs_the_tensors_and_keeps_the_row(tmp_path: Path) -> None:
-    log = open_log(tmp_path, redaction=Redaction((Rule("people", "name", Action.HASH),), key=b"k"))
+    log = open_log(tmp_path, redaction=Redaction((RedactionRule("people", "name", RedactionAction.HASH),), key=b"k"))
     stream: Any = log.stream("people", "1", "a", (NAME,), (SCORE,), "d")
     broken = np.array([[SECRET, None]], object)
     broken[0, 1] = ("x",)  # no text: there is nothing to hash
@@ -97,7 +97,7 @@ async def test_a_value_that_a_rule_fails_on_costs_the_tensors_and_keeps_the_row(
 
 def test_rules_that_make_no_sense_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'name' of model 'people': hash needs a key"):
-        Redaction((Rule("people", "name", Action.HASH),))
+        Redaction((RedactionRule("people", "name", RedactionAction.HASH),))
     with pytest.raises(ValueError, match=r"bucket edges are \(2\.0, 1\.0\)"):
-        Redaction((Rule("people", "age", Action.BUCKET, 0, (2.0, 1.0)),))
+        Redaction((RedactionRule("people", "age", RedactionAction.BUCKET, 0, (2.0, 1.0)),))
     assert "secret" not in repr(Redaction(key=b"secret"))

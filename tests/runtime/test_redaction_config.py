@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gateway.errors import InvalidArgument
-from gateway.records.worker.redaction_rule import Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
 from gateway.runtime.config import from_json, load, parse
 from gateway.runtime.log_settings import redaction_of
 
@@ -29,11 +29,11 @@ def test_rules_come_to_the_log_and_survive_the_way_to_another_process() -> None:
     for own in (config, from_json(config.to_json())):
         redaction = redaction_of(own.redaction)
         assert set(redaction.rules) == {
-            Rule("people", "name", Action.HASH),
-            Rule("people", "free", Action.NULL),
-            Rule("people", "age", Action.BUCKET, 0, (18.0, 30.0)),
-            Rule("people", "age", Action.NULL, 3),
-            Rule("*", "email", Action.DROP),
+            RedactionRule("people", "name", RedactionAction.HASH),
+            RedactionRule("people", "free", RedactionAction.NULL),
+            RedactionRule("people", "age", RedactionAction.BUCKET, 0, (18.0, 30.0)),
+            RedactionRule("people", "age", RedactionAction.NULL, 3),
+            RedactionRule("*", "email", RedactionAction.DROP),
         }
         assert (redaction.key, redaction.key_id, redaction.revision) == (KEY.encode(), "k1", 3)
         assert redaction.inputs is InputMode.LISTED

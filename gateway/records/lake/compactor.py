@@ -28,11 +28,11 @@ from gateway.records.lake.merging import Job, MergeLimits, Merger, pending_names
 from gateway.records.lake.observer import Ledger, Observer
 from gateway.records.lake.outbox import Outbox
 from gateway.records.lake.quarantine import Quarantine
-from gateway.records.lake.retention import RetentionLimits, expired, lake_files, plain_files, remove
+from gateway.records.lake.retention import RetentionLimits, expired, lake_files, regular_files, remove
 from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.records.worker.label import FEEDBACK_SUFFIX
 from gateway.records.worker.reading import DECODE_ERRORS, SegmentContent, read
-from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, Entry, Segment, adopt, entries
+from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry, Segment, adopt, entries
 
 _STALE_NEW_S = 60.0
 
@@ -138,7 +138,7 @@ class Compactor:
         self._retain()
         return finished
 
-    def compact(self, entry: Entry) -> Iterator[str]:
+    def compact(self, entry: LogEntry) -> Iterator[str]:
         """Compacts one segment; yields the name of each part of the work when it is done.
 
         Raises: OSError (the disk; nothing is lost, do it again).
@@ -177,7 +177,7 @@ class Compactor:
         self._discard(entry)
         yield "discarded"
 
-    def _sealed(self) -> Iterator[Entry]:
+    def _sealed(self) -> Iterator[LogEntry]:
         """The segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
         self._prepare()
         for entry in entries(self._log):
@@ -190,7 +190,7 @@ class Compactor:
                 if adopt(self._log, segment):
                     self.counts.adopted += 1
                     sealed = segment.path(self._log, SEALED)
-                    yield Entry(sealed, segment, SEALED, entry.size_bytes, entry.modified_s)
+                    yield LogEntry(sealed, segment, SEALED, entry.size_bytes, entry.modified_s)
             elif entry.suffix == NEW and self._clock() - entry.modified_s > _STALE_NEW_S:
                 adopt(self._log, segment, NEW)
 
@@ -234,7 +234,7 @@ class Compactor:
         for ledger in self._ledgers:
             ledger.prepare(_identity(segment), named)
 
-    def _keep_damage(self, entry: Entry, content: SegmentContent) -> None:
+    def _keep_damage(self, entry: LogEntry, content: SegmentContent) -> None:
         self.counts.torn_bytes += content.torn_bytes
         if not content.damages:
             return
@@ -271,7 +271,7 @@ class Compactor:
         self.counts.rows += rows
         self.counts.labels += labels
 
-    def _discard(self, entry: Entry) -> None:
+    def _discard(self, entry: LogEntry) -> None:
         if entry.suffix == SUSPECT:
             self._quarantine.move(entry.path, "suspect")
         else:
@@ -306,12 +306,12 @@ class Compactor:
             self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
         except OSError as error:
             self._failed(error)
-        failed = list(plain_files(self._quarantine.folder, moved=True))
+        failed = list(regular_files(self._quarantine.folder, moved=True))
         remove(
             expired(failed, now_s=now, max_age_s=limits.failed_max_age_s, max_bytes=limits.failed_max_bytes),
             up_to=self._quarantine.folder,
         )
-        manifests = list(plain_files(self._lake / "_manifest"))
+        manifests = list(regular_files(self._lake / "_manifest"))
         old = expired(manifests, now_s=now, max_age_s=limits.max_age_s + 86400.0, max_bytes=limits.max_bytes)
         remove(old, up_to=self._lake / "_manifest")
         for abandoned in Outbox.others(self._lake, self._config.sinks):
@@ -322,7 +322,7 @@ class Compactor:
 
     def _bound_wal(self, gateway: Path, now: float) -> None:
         # Labels were promised to be kept, and are few.
-        rows = (file for file in plain_files(gateway) if f"{FEEDBACK_SUFFIX}-" not in file.path.name)
+        rows = (file for file in regular_files(gateway) if f"{FEEDBACK_SUFFIX}-" not in file.path.name)
         sealed = [file for file in rows if file.path.suffix == SEALED]
         limit = self._config.retention.wal_max_bytes
         old = expired(sealed, now_s=now, max_age_s=float("inf"), max_bytes=limit)

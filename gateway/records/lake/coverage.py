@@ -46,7 +46,7 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     labelled: bool = False
 
 
-class ModelSample(msgspec.Struct):
+class CoverageSample(msgspec.Struct):
     """The sample of one model, and what was counted with it."""
 
     level: int = 0
@@ -166,9 +166,9 @@ class Coverage:
             yield from histogram(names.LABEL_DELAY, {"model": model}, DELAY_BOUNDS_S, sample.delays, sample.delay_sum_s)
             yield Sample(names.LABELS_UNMATCHED, {"model": model}, sample.unmatched, "_total")
 
-    def _of(self, model: str) -> ModelSample:
+    def _of(self, model: str) -> CoverageSample:
         """The sample of that model, which is from here on the newest of all; the oldest gives way beyond the bound."""
-        sample = self._models.pop(model, None) or ModelSample()
+        sample = self._models.pop(model, None) or CoverageSample()
         self._models[model] = sample
         if len(self._models) > MAX_MODELS:
             del self._models[next(iter(self._models))]
@@ -181,9 +181,9 @@ class Coverage:
             staged.write_bytes(msgspec.msgpack.encode(self._models))
             os.replace(staged, self._file)
 
-    def _restored(self) -> dict[str, ModelSample]:
+    def _restored(self) -> dict[str, CoverageSample]:
         try:
-            return msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, ModelSample])
+            return msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, CoverageSample])
         except (OSError, ValueError):
             return {}
 

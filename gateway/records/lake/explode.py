@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.worker.block import Mode
-from gateway.records.worker.reading import Block, Column
+from gateway.records.worker.block import ColumnMode
+from gateway.records.worker.reading import Block, TensorColumn
 from gateway.records.worker.stream_schema import is_flat
 
 Integers = npt.NDArray[np.int64]
@@ -52,10 +52,10 @@ def explode(block: Block) -> Explosion:
     return Explosion(sizes, firsts, records, np.arange(len(records), dtype=np.int64) - firsts[records])
 
 
-def instances(column: Column) -> Integers:
+def instances(column: TensorColumn) -> Integers:
     """Instances per record, 0 where absent. A tensor without elements counts as one whatever its shape says: shapes are
     the client's, and [10**9, 0] must not become 10**9 rows."""
-    empty = (column.modes == Mode.VALUES) & (np.diff(column.starts) == 0)
+    empty = (column.modes == ColumnMode.VALUES) & (np.diff(column.starts) == 0)
     return np.where(empty, 1, column.leads)
 
 

@@ -21,7 +21,7 @@ from gateway.records.lake import parquet_merge
 from gateway.records.lake.lake_lock import alone, prepare
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.retention import StoredFile, lake_files
-from gateway.records.worker.segment import Entry, sync_directory
+from gateway.records.worker.segment import LogEntry, sync_directory
 
 _STAGE = "_merge"
 _PLAN = "plan.json"
@@ -70,7 +70,7 @@ def jobs(
     return found
 
 
-def pending_names(entries: Iterable[Entry]) -> set[str]:
+def pending_names(entries: Iterable[LogEntry]) -> set[str]:
     """The beginnings of the names of files that segments which still exist may be written to."""
     segments = (entry.segment for entry in entries if entry.segment is not None)
     return {f"{one.gateway}-{one.worker}-{one.boot}-{one.seq}-{one.seq}" for one in segments}

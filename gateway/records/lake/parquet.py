@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.records.lake.explode import Explosion, explode, positions
-from gateway.records.worker.block import Mode
+from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
 from gateway.records.worker.label import request_hash
-from gateway.records.worker.reading import Block, Column, readable
+from gateway.records.worker.reading import Block, TensorColumn, readable
 from gateway.records.worker.sampling import Kept
 from gateway.records.worker.segment import Segment, sync_directory
 from gateway.records.worker.stream_schema import fixed_bytes, is_batched, is_flat, width
@@ -172,7 +172,7 @@ def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
     return np.fromiter(map(request_hash, ids), np.uint64, len(ids))
 
 
-def _flat(column: Column, exploded: Explosion, name: str, hidden: tuple[int, ...]) -> Columns:
+def _flat(column: TensorColumn, exploded: Explosion, name: str, hidden: tuple[int, ...]) -> Columns:
     features = width(column.spec)
     names = [name] if features == 1 else [f"{name}_{index}" for index in range(features)]
     complete = bool((column.leads == exploded.sizes).all())
@@ -196,7 +196,7 @@ def _flat(column: Column, exploded: Explosion, name: str, hidden: tuple[int, ...
     }
 
 
-def _flat_texts(column: Column, total: int, rows: npt.NDArray[np.int64] | None, features: int) -> list[pa.Array]:
+def _flat_texts(column: TensorColumn, total: int, rows: npt.NDArray[np.int64] | None, features: int) -> list[pa.Array]:
     texts = _texts(column)
     found = []
     for index in range(features):
@@ -211,19 +211,19 @@ def _flat_texts(column: Column, total: int, rows: npt.NDArray[np.int64] | None, 
     return found
 
 
-def _nested(column: Column, exploded: Explosion, name: str) -> Columns:
+def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
     """A tensor that is one list per row: its instance where every row has one, else all of it on the record's first."""
     per_row = (column.leads == exploded.sizes) & is_batched(column.spec)
     sizes = np.diff(column.starts)
     at_records = exploded.records
     first = exploded.row_index == 0
-    has = (column.modes[at_records] == Mode.VALUES) & (per_row[at_records] | first)
+    has = (column.modes[at_records] == ColumnMode.VALUES) & (per_row[at_records] | first)
     lengths = np.where(has, np.where(per_row, sizes // exploded.sizes, sizes)[at_records], 0)
     offsets = np.zeros(exploded.total + 1, "<i4")
     np.cumsum(lengths, out=offsets[1:])
     elements = _texts(column) if column.text is not None else _array(column, np.asarray(column.values), None)
     made: Columns = {name: _lists(offsets, elements, ~has)}
-    present = (column.modes[at_records] != Mode.ABSENT) & (per_row[at_records] | first)
+    present = (column.modes[at_records] != ColumnMode.ABSENT) & (per_row[at_records] | first)
     made[f"{name}.shape"] = _shapes(column, exploded, per_row, present)
     if column.text is None and not 0 < fixed_bytes(column.spec) <= MAX_TENSOR_BYTES:
         made[f"{name}.digest"] = _digests(column, exploded, per_row)
@@ -231,7 +231,7 @@ def _nested(column: Column, exploded: Explosion, name: str) -> Columns:
 
 
 def _shapes(
-    column: Column, exploded: Explosion, per_row: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]
+    column: TensorColumn, exploded: Explosion, per_row: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_]
 ) -> pa.Array:
     shapes = [column.shape(index)[1:] if per_row[index] else column.shape(index) for index in range(len(per_row))]
     ranks = np.where(present, np.array([len(shape) for shape in shapes], np.int64)[exploded.records], 0)
@@ -241,8 +241,8 @@ def _shapes(
     return _lists(offsets, pa.array(np.minimum(np.array(sizes, np.int64), 2**31 - 1).astype("<i4")), ~present)
 
 
-def _digests(column: Column, exploded: Explosion, per_row: npt.NDArray[np.bool_]) -> pa.Array:
-    held = column.modes == Mode.DIGEST
+def _digests(column: TensorColumn, exploded: Explosion, per_row: npt.NDArray[np.bool_]) -> pa.Array:
+    held = column.modes == ColumnMode.DIGEST
     counts = np.where(held, column.leads, 0)
     starts = np.cumsum(counts) - counts
     rows = held[exploded.records] & (per_row[exploded.records] | (exploded.row_index == 0))
@@ -293,7 +293,7 @@ def _prediction(block: Block, exploded: Explosion) -> Columns:
     return found
 
 
-def _is_class(column: Column) -> bool:
+def _is_class(column: TensorColumn) -> bool:
     kind = np.dtype(column.spec.datatype.dtype).kind
     return (
         is_flat(column.spec) and width(column.spec) == 1 and kind in "iu" and column.spec.datatype is not Datatype.BF16
@@ -320,7 +320,7 @@ def _decide(found: Columns, decided: set[str], name: str, values: Array, rows: n
         found[name] = pa.array(spread, mask=absent)
 
 
-def _texts(column: Column) -> pa.Array:
+def _texts(column: TensorColumn) -> pa.Array:
     """The elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
     assert column.text is not None
     offsets = np.zeros(len(column.values) + 1, "<i4")
@@ -341,7 +341,7 @@ def _as_text(value: bytes) -> str:
         return "base64:" + base64.b64encode(value).decode()
 
 
-def _array(column: Column, values: Array, absent: npt.NDArray[np.bool_] | None) -> pa.Array:
+def _array(column: TensorColumn, values: Array, absent: npt.NDArray[np.bool_] | None) -> pa.Array:
     plain = _plain(readable(column.spec, values))
     if plain.dtype == np.float16:
         plain = plain.astype("<f4")

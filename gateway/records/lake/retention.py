@@ -66,7 +66,7 @@ def lake_files(lake: Path) -> Iterator[StoredFile]:
             continue
 
 
-def plain_files(folder: Path, *, moved: bool = False) -> Iterator[StoredFile]:
+def regular_files(folder: Path, *, moved: bool = False) -> Iterator[StoredFile]:
     """The regular files directly in a folder, by when they were last written, or by when they were moved there."""
     try:
         found = sorted(folder.iterdir())

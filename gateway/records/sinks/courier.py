@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SinkReport:
     """How a sink stands. `rows` by outcome: delivered, expired, refused, evicted."""
 
     lag_rows: int
@@ -63,7 +63,7 @@ class Courier:
                 self._waiting()
         return self._wait_s or _IDLE_S
 
-    def report(self) -> Report:
+    def report(self) -> SinkReport:
         """As of the last step."""
         of_sink: Counter[str] = self._sink.counts if self._sink is not None else Counter()
         refused = of_sink["refused"]
@@ -73,7 +73,7 @@ class Courier:
             "refused": refused,
             "evicted": of_sink["evicted"],
         }
-        return Report(self._lag_rows, self._errors, rows, self._error)
+        return SinkReport(self._lag_rows, self._errors, rows, self._error)
 
     def close(self) -> None:
         if self._sink is not None:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from gateway.records.lake.keeping import Keeping
 
-Kind = Literal["s3", "redis", "kafka"]
+SinkKind = Literal["s3", "redis", "kafka"]
 
 FORMS: Final = (
     "s3://bucket/prefix, redis://host:port?stream=name (rediss, unix) or kafka://host:port/topic; several: with commas"
@@ -29,16 +29,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _STREAM = re.compile(r"[!-~]{1,255}")
-_SCHEMES: Final[Mapping[str, Kind]] = {
+_SCHEMES: Final[Mapping[str, SinkKind]] = {
     "s3": "s3", "redis": "redis", "rediss": "redis", "unix": "redis", "kafka": "kafka"
 }  # fmt: skip
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
 _COMMON = ("name", "keep_seconds", "keep_bytes")
-_OWN: Final[Mapping[Kind, tuple[str, ...]]] = {
+_OWN: Final[Mapping[SinkKind, tuple[str, ...]]] = {
     "s3": ("region", "endpoint"), "redis": ("stream", "maxlen", "db", *_TLS), "kafka": ()
 }  # fmt: skip
 # A file that waits costs no space while the lake has it, so an object store may be away for as long as that keeps it.
-_KEEPING: Final[Mapping[Kind, Keeping]] = {
+_KEEPING: Final[Mapping[SinkKind, Keeping]] = {
     "s3": Keeping(30 * 86400.0, 64 << 30), "redis": Keeping(), "kafka": Keeping()
 }  # fmt: skip
 
@@ -47,7 +47,7 @@ _KEEPING: Final[Mapping[Kind, Keeping]] = {
 class Target:
     """One sink. `place` is bucket and prefix, stream, or topic; `address` what its client connects to."""
 
-    kind: Kind
+    kind: SinkKind
     name: str
     place: str
     address: str = field(repr=False)

@@ -20,7 +20,7 @@ class LossPolicy(Enum):
     AUDIT = "audit"
 
 
-class Room:
+class BackPressure:
     """Holds answers back, at most `limit_s` each, while the buffer is over these bounds. Belongs to the loop.
 
     With `refuses` an answer that found no room must not be given, and there is none after a write that lost records,

@@ -18,7 +18,7 @@ from hashlib import sha256
 import numpy as np
 
 from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests, digest
-from gateway.records.worker.frame import Kind
+from gateway.records.worker.frame import FrameKind
 from gateway.records.worker.record import Logged, Record, Shape
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, is_flat
@@ -38,13 +38,13 @@ MAX_TEXT_BYTES = 1024
 ENCODE_ERRORS = (TypeError, ValueError, AttributeError, BufferError, IndexError, OverflowError, struct.error)
 
 
-class Layout(IntEnum):
+class ColumnLayout(IntEnum):
     DENSE = 1
     RAGGED = 2
     TEXTS = 3
 
 
-class Mode(IntEnum):
+class ColumnMode(IntEnum):
     """What a record has of a tensor."""
 
     ABSENT = 0
@@ -77,7 +77,7 @@ def encode(
         pack(*_fields(record), reasons[record.reason], len(name), record.kept, record.sample_p)
         for record, name in zip(records, ids, strict=True)
     ]
-    parts = [HEAD.pack(Kind.ROWS, 0, 0, stream, len(records), first_record), *rows, *reason_parts(reasons), *ids]
+    parts = [HEAD.pack(FrameKind.ROWS, 0, 0, stream, len(records), first_record), *rows, *reason_parts(reasons), *ids]
     counts = [record.rows for record in records]
     shaped = any(record.in_shapes is not None for record in records)
     all_inputs = [record.inputs if payload else () for record in records]
@@ -174,7 +174,7 @@ def _dense(
         data = b"".join([_values(spec, tensor) for tensor in found])
     if spec.name in redaction.changes:
         data = _redacted(spec, data, redaction)
-    return [struct.pack("<B", Layout.DENSE), bytes(present), struct.pack("<Q", len(data)), data]
+    return [struct.pack("<B", ColumnLayout.DENSE), bytes(present), struct.pack("<Q", len(data)), data]
 
 
 def _ragged(
@@ -185,10 +185,10 @@ def _ragged(
     for index, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
         data: bytes | memoryview = b""
         if isinstance(tensor, Digests):
-            modes[index] = Mode.DIGEST
+            modes[index] = ColumnMode.DIGEST
             data = tensor.data
         elif tensor is not None:
-            modes[index] = Mode.VALUES
+            modes[index] = ColumnMode.VALUES
             data = _values(spec, tensor)
             _check_shape(spec, shape)
             if len(data) != spec.datatype.size * int(np.prod(shape, dtype=np.int64)):
@@ -197,13 +197,14 @@ def _ragged(
                 data = _redacted(spec, data, redaction)
             instances = shape[0] if is_batched(spec) and shape else 1
             if instances and len(data) > MAX_TENSOR_BYTES * instances:
-                modes[index] = Mode.DIGEST
+                modes[index] = ColumnMode.DIGEST
                 data = digest(spec, data, instances)
         parts.append(data)
     lengths = np.array([len(part) for part in parts], "<u4").tobytes()
     body = b"".join(parts)
     return [
-        struct.pack("<B", Layout.RAGGED), bytes(modes), lengths, _dimensions(shapes), struct.pack("<Q", len(body)), body
+        struct.pack("<B", ColumnLayout.RAGGED), bytes(modes), lengths, _dimensions(shapes),
+        struct.pack("<Q", len(body)), body,
     ]  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def _texts(
     lengths = np.array([len(element) for element in elements], "<u4").tobytes()
     body = b"".join(elements)
     head = struct.pack("<QQ", len(elements), len(body))
-    return [struct.pack("<B", Layout.TEXTS), present, _dimensions(shapes), head, lengths, body]
+    return [struct.pack("<B", ColumnLayout.TEXTS), present, _dimensions(shapes), head, lengths, body]
 
 
 def _all_shapes(

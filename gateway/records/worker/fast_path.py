@@ -1,19 +1,19 @@
-"""Records without anything special: kept column by column from the moment they are appended."""
+"""The fast path of the log: ordinary records, kept column by column from the moment they are appended."""
 
 import struct
 from collections.abc import Iterator
 
-from gateway.records.worker.block import HEAD, PACKED_ROW, Layout, reason_parts
-from gateway.records.worker.frame import Kind
+from gateway.records.worker.block import HEAD, PACKED_ROW, ColumnLayout, reason_parts
+from gateway.records.worker.frame import FrameKind
 from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes
 
 
-class PlainRecords:
-    """Records without anything special, column by column, so that encoding them is joining them.
+class FastPathRecords:
+    """Ordinary records, column by column: encoding them is joining them.
 
-    Each succeeded, gave all inputs and was given all outputs, and all of them are buffers whose sizes follow from the
-    schema and the rows. `tensors` holds the inputs and outputs of one record after the other.
+    Each request succeeded, with all inputs and all outputs, and each tensor is a buffer whose size follows from schema
+    and rows. `tensors` holds the inputs and outputs of one record after the other.
     """
 
     __slots__ = ("ids", "reasons", "rows", "table", "tensors")
@@ -28,14 +28,14 @@ class PlainRecords:
     def __len__(self) -> int:
         return len(self.table)
 
-    def runs(self, schema: StreamSchema, limit: int) -> "Iterator[PlainRecords]":
-        """The records in runs of at most `limit`."""
+    def runs(self, schema: StreamSchema, limit: int) -> "Iterator[FastPathRecords]":
+        """Yields the records in runs of at most `limit`."""
         if len(self) <= limit:
             yield self
             return
         width = len(schema.inputs) + len(schema.outputs)
         for start in range(0, len(self), limit):
-            run = PlainRecords()
+            run = FastPathRecords()
             run.table = self.table[start : start + limit]
             run.ids = self.ids[start : start + limit]
             run.tensors = self.tensors[start * width : (start + limit) * width]
@@ -44,7 +44,7 @@ class PlainRecords:
             yield run
 
     def records(self, schema: StreamSchema) -> list[Record]:
-        """The same records one by one, in the form that is looked at in detail."""
+        """Returns the same records one by one, for encoding in detail."""
         split, width = len(schema.inputs), len(schema.inputs) + len(schema.outputs)
         reasons = list(self.reasons)
         found: list[Record] = []
@@ -61,19 +61,24 @@ class PlainRecords:
         return found
 
 
-def encode_plain(
-    schema: StreamSchema, stream: int, plain: PlainRecords, *, first_record: int, payload: bool = True
+def encode_fast_path(
+    schema: StreamSchema, stream: int, fast_path: FastPathRecords, *, first_record: int, payload: bool = True
 ) -> bytes:
-    """The body of a ROWS frame, the same that `encode` would make.
+    """Returns the body of a ROWS frame, the same that `encode` would make.
 
     Raises: ENCODE_ERRORS (a tensor is no buffer of contiguous memory, or not of the size that schema and rows give).
     """
-    head = HEAD.pack(Kind.ROWS, 0, 0, stream, len(plain), first_record)
-    parts = [head, *plain.table, *reason_parts(plain.reasons), *plain.ids]
+    head = HEAD.pack(FrameKind.ROWS, 0, 0, stream, len(fast_path), first_record)
+    parts = [head, *fast_path.table, *reason_parts(fast_path.reasons), *fast_path.ids]
     specs = (*schema.inputs, *schema.outputs)
     for index, spec in enumerate(specs):
-        data = b"".join(plain.tensors[index :: len(specs)]) if payload else b""  # type: ignore[arg-type]  # buffers
-        if payload and len(data) != fixed_bytes(spec) * plain.rows:
-            raise ValueError(f"tensor {spec.name!r} has {len(data)} bytes in {plain.rows} rows")
-        parts += (struct.pack("<B", Layout.DENSE), bytes([payload]) * len(plain), struct.pack("<Q", len(data)), data)
+        data = b"".join(fast_path.tensors[index :: len(specs)]) if payload else b""  # type: ignore[arg-type]  # buffers
+        if payload and len(data) != fixed_bytes(spec) * fast_path.rows:
+            raise ValueError(f"tensor {spec.name!r} has {len(data)} bytes in {fast_path.rows} rows")
+        parts += (
+            struct.pack("<B", ColumnLayout.DENSE),
+            bytes([payload]) * len(fast_path),
+            struct.pack("<Q", len(data)),
+            data,
+        )
     return b"".join(parts)

@@ -8,10 +8,10 @@ from pathlib import Path
 from time import monotonic_ns
 
 from gateway.records.worker.block import ENCODE_ERRORS, RedactionFailed, encode
-from gateway.records.worker.fast_path import PlainRecords, encode_plain
+from gateway.records.worker.fast_path import FastPathRecords, encode_fast_path
 from gateway.records.worker.record import Record
 from gateway.records.worker.redaction import StreamRedaction
-from gateway.records.worker.score_filter import Taken, decided
+from gateway.records.worker.score_filter import StreamRecords, filter_by_score
 from gateway.records.worker.stream_schema import StreamSchema
 from gateway.records.worker.wal import Chunk, WalWriter, reason
 
@@ -21,15 +21,15 @@ _DISK_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FlushBatch:
     """The records taken from each stream, and the log's counts when they were taken."""
 
-    streams: list[Taken]
+    streams: list[StreamRecords]
     counts: Mapping[str, object]
 
 
 @dataclass(slots=True)
-class Outcome:
+class FlushOutcome:
     """What became of a batch; every record of it was written, sampled out or dropped."""
 
     written: int = 0
@@ -67,10 +67,10 @@ class Flusher:
         self._disk_use = 0.0
         self._disk_checked_at = clock() - _DISK_CHECK_S
 
-    def flush(self, batch: Batch, seal: bool) -> Outcome:
+    def flush(self, batch: FlushBatch, seal: bool) -> FlushOutcome:
         """Writes the batch. A disk that refuses is an outcome, not an exception."""
         started_ns = monotonic_ns()
-        outcome = Outcome(disk_use=self._used())
+        outcome = FlushOutcome(disk_use=self._used())
         if batch.streams:
             self._write(batch, outcome)
         try:
@@ -84,8 +84,8 @@ class Flusher:
         outcome.elapsed_ns = monotonic_ns() - started_ns
         return outcome
 
-    def _write(self, batch: Batch, outcome: Outcome) -> None:
-        streams = [decided(taken, self.redactions[taken.number]) for taken in batch.streams]
+    def _write(self, batch: FlushBatch, outcome: FlushOutcome) -> None:
+        streams = [filter_by_score(taken, self.redactions[taken.number]) for taken in batch.streams]
         total = sum(map(len, streams))
         outcome.sampled_out = sum(map(len, batch.streams)) - total
         if outcome.disk_use > self._off_above:
@@ -96,7 +96,7 @@ class Flusher:
             chunks: list[Chunk] = []
             withheld = "disk_watermark" if outcome.disk_use > self._metadata_above else ""
             for taken in streams:
-                for run in taken.plain.runs(taken.schema, _CHUNK_RECORDS):
+                for run in taken.fast_path.runs(taken.schema, _CHUNK_RECORDS):
                     chunks += self._joined(taken.number, taken.schema, run, outcome, withheld=withheld)
                 for part in _parts(taken.records):
                     chunks += self._encoded(taken.number, taken.schema, part, outcome, withheld=withheld)
@@ -110,23 +110,23 @@ class Flusher:
         outcome.written = total - sum(outcome.dropped.values())
 
     def _joined(
-        self, number: int, schema: StreamSchema, plain: PlainRecords, outcome: Outcome, *, withheld: str
+        self, number: int, schema: StreamSchema, fast_path: FastPathRecords, outcome: FlushOutcome, *, withheld: str
     ) -> Iterator[Chunk]:
-        """The plain records as one chunk; where one of them is not what it should be, all are looked at in detail."""
-        if not len(plain):
+        """Yields the fast-path records as one chunk; if one is not as it should be, all are encoded in detail."""
+        if not len(fast_path):
             return
         try:
-            body = encode_plain(schema, number, plain, first_record=self._next_record, payload=not withheld)
+            body = encode_fast_path(schema, number, fast_path, first_record=self._next_record, payload=not withheld)
         except ENCODE_ERRORS:
-            yield from self._encoded(number, schema, plain.records(schema), outcome, withheld=withheld)
+            yield from self._encoded(number, schema, fast_path.records(schema), outcome, withheld=withheld)
             return
-        self._next_record += len(plain)
+        self._next_record += len(fast_path)
         if withheld:
-            outcome.withheld[withheld] += len(plain)
+            outcome.withheld[withheld] += len(fast_path)
         yield Chunk(number, schema, body)
 
     def _encoded(
-        self, number: int, schema: StreamSchema, records: list[Record], outcome: Outcome, *, withheld: str
+        self, number: int, schema: StreamSchema, records: list[Record], outcome: FlushOutcome, *, withheld: str
     ) -> Iterator[Chunk]:
         """The records as one chunk; where that fails, each by itself, so that one bad record costs only itself."""
         redaction = self.redactions[number]

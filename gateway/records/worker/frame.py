@@ -15,7 +15,7 @@ HEAD = struct.Struct("<4sII")
 MAX_BODY_BYTES = 1 << 28
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """The first byte of a body."""
 
     FILE = 1  # who writes; the first frame of a segment

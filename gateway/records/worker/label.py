@@ -11,7 +11,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from gateway.records.worker.block import MAX_ID_BYTES
-from gateway.records.worker.frame import Kind
+from gateway.records.worker.frame import FrameKind
 
 FEEDBACK_SUFFIX = ".feedback"  # of a worker's name in the names of segments with labels
 MAX_TEXT_BYTES = 1024
@@ -48,7 +48,7 @@ def request_hash(request_id: str) -> int:
 
 def encode_labels(labels: Sequence[Label], *, first_record: int) -> bytes:
     """The body of a LABELS frame: all of a call's labels, so that a kill leaves all of them or none."""
-    return _HEAD.pack(Kind.LABELS, first_record) + msgspec.msgpack.encode(list(labels))
+    return _HEAD.pack(FrameKind.LABELS, first_record) + msgspec.msgpack.encode(list(labels))
 
 
 def decode_labels(body: bytes | memoryview) -> tuple[int, list[Label]]:

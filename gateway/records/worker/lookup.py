@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.records.worker.block import HEAD, ROW
-from gateway.records.worker.frame import Frame, Kind, scan
+from gateway.records.worker.frame import Frame, FrameKind, scan
 from gateway.records.worker.reading import DECODE_ERRORS, decode, parse_schema, peek_rows
-from gateway.records.worker.segment import NEW, Entry, Segment, entries
+from gateway.records.worker.segment import NEW, LogEntry, Segment, entries
 from gateway.records.worker.stream_schema import StreamSchema
 from gateway.records.worker.tail import Row, row_of
 
@@ -71,10 +71,10 @@ def _frames(data: bytes, segment: Segment, model: str) -> list[tuple[StreamSchem
         if not isinstance(frame, Frame):
             continue
         try:
-            if frame.kind == Kind.SCHEMA:
+            if frame.kind == FrameKind.SCHEMA:
                 stream, schema = parse_schema(frame.body)
                 schemas[stream] = schema
-            elif frame.kind == Kind.ROWS:
+            elif frame.kind == FrameKind.ROWS:
                 frames.append((peek_rows(frame.body)[0], frame))
         except DECODE_ERRORS:
             continue
@@ -126,7 +126,7 @@ class _Looked:
         return tuple(said)
 
 
-def _content(entry: Entry) -> bytes | None:
+def _content(entry: LogEntry) -> bytes | None:
     try:
         descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # compacted or renamed meanwhile

@@ -16,8 +16,8 @@ from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
-from gateway.records.worker.back_pressure import LossPolicy, Room
-from gateway.records.worker.flush import Batch, Flusher, Outcome
+from gateway.records.worker.back_pressure import BackPressure, LossPolicy
+from gateway.records.worker.flush import FlushBatch, Flusher, FlushOutcome
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import Sampling, disk_scale, relieved
@@ -76,8 +76,8 @@ class LogCounts:
     flushes: int
 
     def to_json(self) -> dict[str, object]:
-        plain = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {"dropped": dict(self.dropped), "withheld": dict(self.withheld)}
+        counts = {name: getattr(self, name) for name in self.__slots__}
+        return counts | {"dropped": dict(self.dropped), "withheld": dict(self.withheld)}
 
 
 class PredictionLog:
@@ -125,9 +125,9 @@ class PredictionLog:
             wake_at=self._flush_bytes,
             wake=self._due.set,
         )
-        self.room: Room | None = None  # where answers have to wait, when the policy says so
+        self.back_pressure: BackPressure | None = None  # holds answers back, where the policy says so
         if self._limits.policy in (LossPolicy.BLOCK, LossPolicy.AUDIT):
-            self.room = Room(
+            self.back_pressure = BackPressure(
                 self._buffer,
                 max_bytes=over_bytes,
                 max_records=over_records,
@@ -138,7 +138,7 @@ class PredictionLog:
         self._disk_use = 0.0
         self._ticker: asyncio.TimerHandle | None = None
         self._streams: dict[tuple[str, ...], RecordStream] = {}
-        self._in_flight: asyncio.Future[Outcome] | None = None
+        self._in_flight: asyncio.Future[FlushOutcome] | None = None
         self._in_flight_bytes = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
         self._written = self._sampled_out = self._written_bytes = self._suspects = 0
@@ -203,7 +203,7 @@ class PredictionLog:
             withheld=dict(self._withheld),
             suspect_segments=self._suspects,
             error=self._error,
-            blocked_ns=self.room.blocked_ns if self.room is not None else 0,
+            blocked_ns=self.back_pressure.blocked_ns if self.back_pressure is not None else 0,
             flush_ns=self._flush_ns,
             flushes=self._flushes,
         )
@@ -257,8 +257,8 @@ class PredictionLog:
         Order: when this returns, no thread of the log writes any more, unless the disk hangs.
         """
         self._buffer.closed = True
-        if self.room is not None:
-            self.room.close()
+        if self.back_pressure is not None:
+            self.back_pressure.close()
         try:
             async with asyncio.timeout(self._limits.close_timeout_s):
                 await self._finished()
@@ -274,12 +274,12 @@ class PredictionLog:
         taken = [stream.take() for stream in self._streams.values() if stream.waiting]
         self._in_flight_bytes = self._buffer.size_bytes
         self._buffer.wake_at = self._in_flight_bytes + self._flush_bytes
-        batch = Batch(taken, self.counts().to_json())
+        batch = FlushBatch(taken, self.counts().to_json())
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._executor, self._flusher.flush, batch, seal)
         self._in_flight.add_done_callback(self._settle)
 
-    def _settle(self, done: "asyncio.Future[Outcome]") -> None:
+    def _settle(self, done: "asyncio.Future[FlushOutcome]") -> None:
         """Books what became of a batch; runs on the loop."""
         if self._in_flight is not done or done.cancelled() or done.exception() is not None:
             return
@@ -300,8 +300,8 @@ class PredictionLog:
         if outcome.disk_use != self._disk_use:
             self._disk_use = outcome.disk_use
             self._rescale()
-        if self.room is not None and (outcome.written or outcome.dropped):
-            self.room.written(lost=bool(outcome.dropped))
+        if self.back_pressure is not None and (outcome.written or outcome.dropped):
+            self.back_pressure.written(lost=bool(outcome.dropped))
 
     async def _finished(self) -> None:
         """Waits for the batch in the thread. Cancelling the wait leaves the batch to end by itself."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gateway.records.worker.block import HEAD, ROW, Layout, Mode
+from gateway.records.worker.block import HEAD, ROW, ColumnLayout, ColumnMode
 from gateway.records.worker.digest import DIGEST
-from gateway.records.worker.frame import Damage, Frame, Kind, scan
+from gateway.records.worker.frame import Damage, Frame, FrameKind, scan
 from gateway.records.worker.label import Label, decode_labels
 from gateway.records.worker.segment import Segment
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, width
@@ -20,7 +20,7 @@ DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, struct.error, Over
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TensorColumn:
     """One tensor of a block.
 
     Shapes: `modes` [records]; `leads` [records] first dimension (1 where not batched, 0 where absent); `values` the
@@ -68,8 +68,8 @@ class Block:
     table: npt.NDArray[np.void]
     reasons: tuple[str, ...]
     ids: tuple[str, ...]
-    inputs: tuple[Column, ...]
-    outputs: tuple[Column, ...]
+    inputs: tuple[TensorColumn, ...]
+    outputs: tuple[TensorColumn, ...]
 
 
 @dataclass(slots=True)
@@ -101,14 +101,14 @@ def read(data: bytes, segment: Segment) -> SegmentContent:
     # A schema is written before its first rows and again at the seal: either copy will do.
     schemas: dict[int, StreamSchema] = {}
     for frame in frames:
-        if frame.kind == Kind.SCHEMA:
+        if frame.kind == FrameKind.SCHEMA:
             try:
                 stream, schema = parse_schema(frame.body)
                 schemas.setdefault(stream, schema)
             except DECODE_ERRORS:
                 content.damages.append((_damage(frame), "schema"))
     for frame in frames:
-        if frame.kind == Kind.SCHEMA:
+        if frame.kind == FrameKind.SCHEMA:
             continue
         try:
             _take(frame, schemas, content)
@@ -159,14 +159,14 @@ def readable(spec: TensorSpec, values: Array) -> Array:
 
 
 def _take(frame: Frame, schemas: dict[int, StreamSchema], content: SegmentContent) -> None:
-    if frame.kind == Kind.ROWS:
+    if frame.kind == FrameKind.ROWS:
         stream, _ = peek_rows(frame.body)
         content.blocks.append(decode(frame.body, schemas[stream]))
-    elif frame.kind == Kind.LABELS:
+    elif frame.kind == FrameKind.LABELS:
         content.labels.append(decode_labels(frame.body))
-    elif frame.kind == Kind.FILE:
+    elif frame.kind == FrameKind.FILE:
         content.header = dict(json.loads(bytes(frame.body[1:])))
-    elif frame.kind == Kind.SEAL:
+    elif frame.kind == FrameKind.SEAL:
         content.seal = dict(json.loads(bytes(frame.body[1:])))
     else:
         raise ValueError(f"frame of unknown kind {frame.kind}")
@@ -199,30 +199,30 @@ class _Reader:
         return np.frombuffer(self.take(size * count), dtype, count)
 
 
-def _column(reader: _Reader, spec: TensorSpec, rows: npt.NDArray[np.int64]) -> Column:
+def _column(reader: _Reader, spec: TensorSpec, rows: npt.NDArray[np.int64]) -> TensorColumn:
     layout, count = reader.number("<B"), len(rows)
     modes = reader.array("u1", count).view(np.uint8)
-    if layout == Layout.DENSE:
+    if layout == ColumnLayout.DENSE:
         leads = np.where(modes > 0, rows if is_batched(spec) else 1, 0).astype(np.int64)
         data = reader.take(reader.number("<Q"))
         starts = _starts(leads * width(spec))
         if len(data) != int(leads.sum()) * fixed_bytes(spec):
             raise ValueError(f"tensor {spec.name!r} has {len(data)} bytes")
-        return Column(spec, modes, leads, np.frombuffer(data, spec.datatype.dtype), starts, None)
-    if layout == Layout.RAGGED:
+        return TensorColumn(spec, modes, leads, np.frombuffer(data, spec.datatype.dtype), starts, None)
+    if layout == ColumnLayout.RAGGED:
         return _ragged(reader, spec, modes)
-    if layout == Layout.TEXTS:
+    if layout == ColumnLayout.TEXTS:
         dims = _dims(reader, count)
         elements, size = reader.number("<Q"), reader.number("<Q")
         lengths = reader.array("<u4", elements)
         sizes = np.array([int(np.prod(shape, dtype=np.int64)) for shape in dims], np.int64) * (modes > 0)
         if int(sizes.sum()) != elements or int(lengths.astype(np.int64).sum()) != size:
             raise ValueError(f"tensor {spec.name!r} has {elements} elements of {size} bytes")
-        return Column(spec, modes, _leads(spec, modes, dims), lengths, _starts(sizes), dims, reader.take(size))
+        return TensorColumn(spec, modes, _leads(spec, modes, dims), lengths, _starts(sizes), dims, reader.take(size))
     raise ValueError(f"column of unknown layout {layout}")
 
 
-def _ragged(reader: _Reader, spec: TensorSpec, modes: npt.NDArray[np.uint8]) -> Column:
+def _ragged(reader: _Reader, spec: TensorSpec, modes: npt.NDArray[np.uint8]) -> TensorColumn:
     lengths = reader.array("<u4", len(modes)).astype(np.int64)
     dims = _dims(reader, len(modes))
     body = reader.take(reader.number("<Q"))
@@ -230,13 +230,13 @@ def _ragged(reader: _Reader, spec: TensorSpec, modes: npt.NDArray[np.uint8]) -> 
         raise ValueError(f"tensor {spec.name!r} has {len(body)} bytes, its records {int(lengths.sum())}")
     values, digests, position = [], [], 0
     for mode, length in zip(modes.tolist(), lengths.tolist(), strict=True):
-        if mode == Mode.DIGEST:
+        if mode == ColumnMode.DIGEST:
             digests.append(body[position : position + length])
-        elif mode == Mode.VALUES:
+        elif mode == ColumnMode.VALUES:
             values.append(body[position : position + length])
         position += length
-    sizes = np.where(modes == Mode.VALUES, lengths // spec.datatype.size, 0)
-    return Column(
+    sizes = np.where(modes == ColumnMode.VALUES, lengths // spec.datatype.size, 0)
+    return TensorColumn(
         spec,
         modes,
         _leads(spec, modes, dims),

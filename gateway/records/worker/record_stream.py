@@ -1,9 +1,9 @@
 """The records of one model, version and arm, as requests append them: references, and no work that can wait.
 
-Most records are plain: the request succeeded, all its tensors are raw bytes of a size that the schema gives. They are
-kept column by column, so that a flush has nothing to do but to join. Every other record is kept as it is, and the
-flush looks at in detail. Of large inputs only the digest is kept, and it is made at once: they are in the cache now, a
-few dozen of them would fill the buffer, and the log's thread would fight for the interpreter.
+Most records take the fast path: the request succeeded, and all its tensors are raw bytes of a size that the schema
+gives. They are kept column by column, so that a flush only joins them. Every other record is kept as it is, and the
+flush encodes it in detail. Of a large input only the digest is kept. It is made at once: the input is in the cache now,
+a few dozen inputs would fill the buffer, and on the log's thread the digest would compete for the interpreter.
 """
 
 from collections import Counter
@@ -14,19 +14,19 @@ from xxhash import xxh3_64_intdigest
 
 from gateway.records.worker.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW
 from gateway.records.worker.digest import MAX_TENSOR_BYTES, Digests
-from gateway.records.worker.fast_path import PlainRecords
+from gateway.records.worker.fast_path import FastPathRecords
 from gateway.records.worker.large_inputs import digest_large, digestible
 from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
-from gateway.records.worker.score_filter import Taken
+from gateway.records.worker.score_filter import StreamRecords
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
 from gateway.tensor import Array, Datatype, TensorSpec
 
 _PACK_ROW = PACKED_ROW.pack
 _ERROR, _FIRST = int(Kept.ERROR), int(Kept.FIRST)
 _OVERHEAD_BYTES = 400  # of a record beside its tensors: the object, its integers, its id
-_PLAIN_BYTES = 260  # of a plain record beside its values: its row, and the heads of its bytes
+_FAST_PATH_BYTES = 260  # of a fast-path record beside its values: its row, and the heads of its bytes
 _DIGESTED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
 
 
@@ -68,16 +68,16 @@ class RecordStream:
         "_buffer",
         "_digestible",
         "_draw",
+        "_fast_path",
         "_first",
+        "_has_fast_path",
         "_input_bytes",
         "_input_count",
-        "_is_plain",
         "_keep_errors",
         "_kept",
         "_output_bytes",
         "_output_count",
         "_passed",
-        "_plain",
         "_rate",
         "_row_bytes",
         "_sampling",
@@ -116,9 +116,9 @@ class RecordStream:
         self._input_count = len(schema.inputs)
         self._output_count = len(schema.outputs)
         self._row_bytes = self._input_bytes + self._output_bytes
-        self._is_plain = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
-        self._is_plain &= all(_is_plain(spec) for spec in (*schema.inputs, *schema.outputs))
-        self._plain = PlainRecords()
+        self._has_fast_path = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
+        self._has_fast_path &= all(_has_fast_path(spec) for spec in (*schema.inputs, *schema.outputs))
+        self._fast_path = FastPathRecords()
         self._digestible = digestible(schema.inputs, redaction)
         self.follow(sampling)
 
@@ -171,7 +171,7 @@ class RecordStream:
             name = request_id.encode()
             length = len(name)
             if (
-                self._is_plain
+                self._has_fast_path
                 and not code
                 and record.in_shapes is None
                 and record.wanted is None
@@ -180,12 +180,12 @@ class RecordStream:
                 and len(inputs) == self._input_count
                 and type(outputs[0]) is bytes
             ):
-                size = self._row_bytes * rows + length + _PLAIN_BYTES
+                size = self._row_bytes * rows + length + _FAST_PATH_BYTES
                 if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
                     self._refuse(size)
                     return
-                plain = self._plain
-                reasons = plain.reasons
+                fast_path = self._fast_path
+                reasons = fast_path.reasons
                 place = reasons.get(record.reason)
                 if place is None:
                     place = reasons[record.reason] = len(reasons)
@@ -193,11 +193,11 @@ class RecordStream:
                     record.ts_us, record.revision, record.bucket, rows, record.queue_us, record.infer_us,
                     record.total_us, 0, place, length, kept, sample_p,
                 )  # fmt: skip
-                plain.table.append(row)
-                plain.ids.append(name)
-                plain.tensors += inputs
-                plain.tensors += outputs
-                plain.rows += rows
+                fast_path.table.append(row)
+                fast_path.ids.append(name)
+                fast_path.tensors += inputs
+                fast_path.tensors += outputs
+                fast_path.rows += rows
             else:
                 size = self._size(record)
                 record.sample_p, record.kept, record.size_bytes = sample_p, kept, size
@@ -214,15 +214,15 @@ class RecordStream:
         except ENCODE_ERRORS:
             self.dropped["encode_error"] += 1
 
-    def take(self) -> Taken:
+    def take(self) -> StreamRecords:
         """The records so far; they are the caller's to write."""
-        taken = Taken(self.number, self.schema, self.records, self._plain, self._verdict_below())
-        self.records, self._plain = [], PlainRecords()
+        taken = StreamRecords(self.number, self.schema, self.records, self._fast_path, self._score_bound())
+        self.records, self._fast_path = [], FastPathRecords()
         self._undecided = False
         self._base = None
         return taken
 
-    def _verdict_below(self) -> float | None:
+    def _score_bound(self) -> float | None:
         if not self._undecided:
             return None
         return self._below if self._below is not None else -inf  # the rule has gone since
@@ -230,7 +230,7 @@ class RecordStream:
     @property
     def waiting(self) -> int:
         """Records appended and not taken."""
-        return len(self.records) + len(self._plain)
+        return len(self.records) + len(self._fast_path)
 
     def _size(self, record: Record) -> int:
         rows, outputs = record.rows, record.outputs
@@ -257,7 +257,7 @@ class RecordStream:
             self.dropped["buffer"] += 1
 
 
-def _is_plain(spec: TensorSpec) -> bool:
+def _has_fast_path(spec: TensorSpec) -> bool:
     return spec.datatype is not Datatype.BYTES and 0 < fixed_bytes(spec) <= MAX_TENSOR_BYTES
 
 

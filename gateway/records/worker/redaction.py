@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from gateway.records.worker.redaction_rule import EVERY_MODEL, Action, InputMode, Rule
+from gateway.records.worker.redaction_rule import EVERY_MODEL, InputMode, RedactionAction, RedactionRule
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, width
 from gateway.tensor import Array, Datatype, TensorSpec
 
@@ -19,7 +19,7 @@ class Redaction:
     Raises: ValueError (HASH without a key, BUCKET without edges, or edges out of order).
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[RedactionRule, ...] = ()
     inputs: InputMode = InputMode.ALL
     listed: frozenset[tuple[str, str]] = frozenset()  # (model, input)
     key: bytes = field(default=b"", repr=False)
@@ -29,11 +29,13 @@ class Redaction:
     def __post_init__(self) -> None:
         for rule in self.rules:
             where = f"redaction of tensor {rule.tensor!r} of model {rule.model!r}"
-            if rule.action is Action.HASH and not self.key:
+            if rule.action is RedactionAction.HASH and not self.key:
                 raise ValueError(f"{where}: hash needs a key")
-            if rule.action is Action.BUCKET and (not rule.edges or list(rule.edges) != sorted(set(rule.edges))):
+            if rule.action is RedactionAction.BUCKET and (
+                not rule.edges or list(rule.edges) != sorted(set(rule.edges))
+            ):
                 raise ValueError(f"{where}: bucket edges are {rule.edges}, expected rising numbers")
-            if rule.action is Action.DROP and rule.feature is not None:
+            if rule.action is RedactionAction.DROP and rule.feature is not None:
                 raise ValueError(f"{where}: drop takes the whole tensor; use null for feature {rule.feature}")
 
     def of(self, model: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> "StreamRedaction":
@@ -42,17 +44,17 @@ class Redaction:
         A rule that cannot be carried out on the tensor it names (a hash of numbers, a feature of a tensor without fixed
         size) blanks the whole tensor: redaction fails closed.
         """
-        dropped = {rule.tensor for rule in self.rules if rule.concerns(model) and rule.action is Action.DROP}
+        dropped = {rule.tensor for rule in self.rules if rule.concerns(model) and rule.action is RedactionAction.DROP}
         for spec in inputs:
             listed = not self.listed.isdisjoint({(model, spec.name), (EVERY_MODEL, spec.name)})
             if self.inputs is InputMode.NONE or (self.inputs is InputMode.LISTED and not listed):
                 dropped.add(spec.name)
-        changes: dict[str, tuple[Rule, ...]] = {}
+        changes: dict[str, tuple[RedactionRule, ...]] = {}
         blank: set[str] = set()
         for spec in (*inputs, *outputs):
             rules = tuple(rule for rule in self.rules if rule.concerns(model) and rule.tensor == spec.name)
-            rules = tuple(rule for rule in rules if rule.action is not Action.DROP)
-            whole = any(rule.action is Action.NULL and rule.feature is None for rule in rules)
+            rules = tuple(rule for rule in rules if rule.action is not RedactionAction.DROP)
+            whole = any(rule.action is RedactionAction.NULL and rule.feature is None for rule in rules)
             if whole or any(not _fits(rule, spec) for rule in rules):
                 blank.add(spec.name)
             elif rules:
@@ -73,7 +75,7 @@ class StreamRedaction:
 
     dropped: frozenset[str]
     blank: frozenset[str]
-    changes: Mapping[str, tuple[Rule, ...]]
+    changes: Mapping[str, tuple[RedactionRule, ...]]
     key: bytes = field(repr=False)
     key_id: str
     revision: int
@@ -103,7 +105,7 @@ class StreamRedaction:
         table = changed.reshape(-1, max(width(spec), 1)) if fixed_bytes(spec) else changed.reshape(-1, 1)
         for rule in self.changes[spec.name]:
             columns = slice(None) if rule.feature is None else slice(rule.feature, rule.feature + 1)
-            if rule.action is Action.NULL:
+            if rule.action is RedactionAction.NULL:
                 table[:, columns] = 0
             else:
                 table[:, columns] = np.searchsorted(np.array(rule.edges), table[:, columns], side="right")
@@ -116,22 +118,22 @@ class StreamRedaction:
         changed = list(elements)
         for rule in self.changes[spec.name]:
             for index in range(rule.feature or 0, len(changed), 1 if rule.feature is None else size):
-                changed[index] = b"" if rule.action is Action.NULL else self._hashed(changed[index])
+                changed[index] = b"" if rule.action is RedactionAction.NULL else self._hashed(changed[index])
         return changed
 
     def _hashed(self, value: bytes) -> bytes:
         return f"hmac:{self.key_id}:{hmac.new(self.key, value, sha256).hexdigest()[:32]}".encode()
 
 
-def _blanks(rule: Rule) -> bool:
-    return rule.action is Action.NULL
+def _blanks(rule: RedactionRule) -> bool:
+    return rule.action is RedactionAction.NULL
 
 
-def _fits(rule: Rule, spec: TensorSpec) -> bool:
+def _fits(rule: RedactionRule, spec: TensorSpec) -> bool:
     text = spec.datatype is Datatype.BYTES
-    if rule.action is Action.HASH and not text:
+    if rule.action is RedactionAction.HASH and not text:
         return False
-    if rule.action is Action.BUCKET and (text or spec.datatype in (Datatype.BF16, Datatype.BOOL)):
+    if rule.action is RedactionAction.BUCKET and (text or spec.datatype in (Datatype.BF16, Datatype.BOOL)):
         return False
     if rule.feature is None:
         return True

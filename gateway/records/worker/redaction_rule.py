@@ -6,7 +6,7 @@ from enum import Enum
 EVERY_MODEL = "*"
 
 
-class Action(Enum):
+class RedactionAction(Enum):
     """DROP leaves the tensor out, NULL blanks it (or one feature of it), HASH puts an HMAC in place of a text,
     BUCKET puts the number of the interval between `edges` in place of a number."""
 
@@ -25,12 +25,12 @@ class InputMode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RedactionRule:
     """One action on one tensor of a model, "*": of every model; `feature` is an index into its instance, None: all."""
 
     model: str
     tensor: str
-    action: Action
+    action: RedactionAction
     feature: int | None = None
     edges: tuple[float, ...] = ()
 

@@ -23,8 +23,8 @@ class Kept(IntEnum):
     PRESSURE = 6  # as RATE, where the buffer or the disk was so full that the rate was lowered
 
 
-# While a record waits for the verdict on its score: in the log whatever the score is, for a reason above, or out unless
-# the score is low. Never written.
+# Of a record whose score is not known yet: IN is kept whatever the score is, for a reason above; OUT is kept only if
+# the score is low. Neither is ever written.
 UNDECIDED_IN = 0x80
 UNDECIDED_OUT = 0xFF
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from gateway.records.worker.block import ENCODE_ERRORS, ROW
 from gateway.records.worker.digest import Digests
-from gateway.records.worker.fast_path import PlainRecords
+from gateway.records.worker.fast_path import FastPathRecords
 from gateway.records.worker.reading import readable
 from gateway.records.worker.record import Logged, Record
 from gateway.records.worker.redaction import StreamRedaction
@@ -20,20 +20,20 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StreamRecords:
     """The records of one stream that are to be written; with `below` some of them only if their score is lower."""
 
     number: int
     schema: StreamSchema
     records: list[Record]
-    plain: PlainRecords
+    fast_path: FastPathRecords
     below: float | None = None
 
     def __len__(self) -> int:
-        return len(self.records) + len(self.plain)
+        return len(self.records) + len(self.fast_path)
 
 
-def decided(taken: Taken, redaction: StreamRedaction) -> Taken:
+def filter_by_score(taken: StreamRecords, redaction: StreamRedaction) -> StreamRecords:
     """The records that stay, each with the reason and the probability that hold for it.
 
     A record of which a row has a low score, or none that is a number, is kept with probability 1. The score is that of
@@ -42,9 +42,9 @@ def decided(taken: Taken, redaction: StreamRedaction) -> Taken:
     if taken.below is None:
         return taken
     place = score_output(taken.schema, redaction)
-    plain = _decided_plain(taken, place)
-    records = [kept for record in taken.records if (kept := _decided_record(taken, record, place)) is not None]
-    return Taken(taken.number, taken.schema, records, plain)
+    fast_path = _filtered_fast_path(taken, place)
+    records = [kept for record in taken.records if (kept := _filtered_record(taken, record, place)) is not None]
+    return StreamRecords(taken.number, taken.schema, records, fast_path)
 
 
 def score_output(schema: StreamSchema, redaction: StreamRedaction) -> int | None:
@@ -56,17 +56,17 @@ def score_output(schema: StreamSchema, redaction: StreamRedaction) -> int | None
     return None
 
 
-def _decided_plain(taken: Taken, place: int | None) -> PlainRecords:
-    plain = taken.plain
-    table = np.frombuffer(bytearray(b"".join(plain.table)), ROW)
+def _filtered_fast_path(taken: StreamRecords, place: int | None) -> FastPathRecords:
+    fast_path = taken.fast_path
+    table = np.frombuffer(bytearray(b"".join(fast_path.table)), ROW)
     undecided = table["kept"] >= UNDECIDED_IN
     if not undecided.any():
-        return plain
+        return fast_path
     low = np.zeros(len(table), bool)
     inputs, width_of_record = len(taken.schema.inputs), len(taken.schema.inputs) + len(taken.schema.outputs)
     if place is not None:
         spec = taken.schema.outputs[place]
-        tensors = plain.tensors[inputs + place :: width_of_record]
+        tensors = fast_path.tensors[inputs + place :: width_of_record]
         try:
             low = _low(_scores(spec, b"".join(tensors)), table["rows"], taken.below)  # type: ignore[arg-type]
         except ENCODE_ERRORS:  # one of them is not what it should be: each by itself
@@ -80,17 +80,17 @@ def _decided_plain(taken: Taken, place: int | None) -> PlainRecords:
     kept = np.where(undecided, np.where(low, Kept.LOW_CONFIDENCE, table["kept"] & 0x7F), table["kept"])
     table["sample_p"][undecided & low] = 1.0
     table["kept"] = kept
-    left = PlainRecords()
-    left.reasons = plain.reasons
+    left = FastPathRecords()
+    left.reasons = fast_path.reasons
     left.rows = int(table["rows"][stays].sum())
     for index in np.flatnonzero(stays).tolist():
         left.table.append(table[index].tobytes())
-        left.ids.append(plain.ids[index])
-        left.tensors += plain.tensors[index * width_of_record : (index + 1) * width_of_record]
+        left.ids.append(fast_path.ids[index])
+        left.tensors += fast_path.tensors[index * width_of_record : (index + 1) * width_of_record]
     return left
 
 
-def _decided_record(taken: Taken, record: Record, place: int | None) -> Record | None:
+def _filtered_record(taken: StreamRecords, record: Record, place: int | None) -> Record | None:
     kept = record.kept
     if kept < UNDECIDED_IN:
         return record

@@ -42,7 +42,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """A directory entry under the log directory; `segment` is None where it is not ours."""
 
     path: Path
@@ -62,7 +62,7 @@ def checked_part(name: str, value: str) -> str:
     return value
 
 
-def entries(directory: Path) -> Iterator[Entry]:
+def entries(directory: Path) -> Iterator[LogEntry]:
     """Everything below the log directory that a writer may have put there, and everything that does not belong.
 
     Links, pipes and folders are reported as alien without being opened.
@@ -132,10 +132,10 @@ def _scan(directory: Path) -> list["os.DirEntry[str]"]:
         return []
 
 
-def _entry(item: "os.DirEntry[str]", segment: Segment | None, suffix: str) -> Iterator[Entry]:
+def _entry(item: "os.DirEntry[str]", segment: Segment | None, suffix: str) -> Iterator[LogEntry]:
     try:
         status = item.stat(follow_symlinks=False)
     except OSError:
         return
     size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    yield Entry(Path(item.path), segment, suffix, size_bytes, status.st_mtime)
+    yield LogEntry(Path(item.path), segment, suffix, size_bytes, status.st_mtime)

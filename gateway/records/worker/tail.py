@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.records.worker.block import Mode
-from gateway.records.worker.frame import HEAD, MAGIC, MAX_BODY_BYTES, Frame, Kind, scan
-from gateway.records.worker.reading import DECODE_ERRORS, Block, Column, decode, parse_schema, peek_rows
+from gateway.records.worker.block import ColumnMode
+from gateway.records.worker.frame import HEAD, MAGIC, MAX_BODY_BYTES, Frame, FrameKind, scan
+from gateway.records.worker.reading import DECODE_ERRORS, Block, TensorColumn, decode, parse_schema, peek_rows
 from gateway.records.worker.segment import NEW, Segment, entries
 from gateway.records.worker.stream_schema import StreamSchema
 
@@ -179,11 +179,11 @@ class _Cursor:
         rows: deque[tuple[int, int, int]] = deque()
         held = 0
         for offset, length, head in self._heads():
-            if head and head[0] == Kind.SCHEMA:
+            if head and head[0] == FrameKind.SCHEMA:
                 self._learn(offset, length)
-            elif head and head[0] == Kind.SEAL:
+            elif head and head[0] == FrameKind.SEAL:
                 self._sealed = True
-            elif head and head[0] == Kind.ROWS and count > 0:
+            elif head and head[0] == FrameKind.ROWS and count > 0:
                 stream, records = peek_rows(head)
                 if model is None or (stream in self._schemas and self._schemas[stream].model == model):
                     rows.append((offset, length, records))
@@ -225,12 +225,12 @@ class _Cursor:
 
     def _block(self, frame: Frame, model: str | None) -> Iterator[Block]:
         try:
-            if frame.kind == Kind.SCHEMA:
+            if frame.kind == FrameKind.SCHEMA:
                 stream, schema = parse_schema(frame.body)
                 self._schemas[stream] = schema
-            elif frame.kind == Kind.SEAL:
+            elif frame.kind == FrameKind.SEAL:
                 self._sealed = True
-            elif frame.kind == Kind.ROWS:
+            elif frame.kind == FrameKind.ROWS:
                 schema = self._schemas[peek_rows(frame.body)[0]]
                 if model is None or schema.model == model:
                     yield decode(frame.body, schema)
@@ -268,14 +268,14 @@ def row_of(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> R
     )
 
 
-def _json(columns: Sequence[Column], index: int) -> str:
+def _json(columns: Sequence[TensorColumn], index: int) -> str:
     return json.dumps({column.spec.name: _shown(column, index) for column in columns if column.modes[index]})
 
 
-def _shown(column: Column, index: int) -> object:
+def _shown(column: TensorColumn, index: int) -> object:
     """A short tensor as its elements, a long one as shape and first elements, a large one as its shape."""
     shape = list(column.shape(index))
-    if column.modes[index] == Mode.DIGEST:
+    if column.modes[index] == ColumnMode.DIGEST:
         return {"shape": shape, "digest": True}
     elements = [_rounded(value) for value in column.elements(index, _SHOWN_ELEMENTS)]
     total = int(column.starts[index + 1] - column.starts[index])

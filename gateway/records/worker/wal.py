@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from gateway.records.worker.frame import Kind, frame
+from gateway.records.worker.frame import FrameKind, frame
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, Segment, is_same_file, sync_directory
 from gateway.records.worker.stream_schema import StreamSchema
 
@@ -132,7 +132,7 @@ class WalWriter:
             return
         try:
             closing = [self._schema_frame(current, number, schema) for number, schema in current.schemas.items()]
-            seal = bytes([Kind.SEAL]) + json.dumps(counts).encode()
+            seal = bytes([FrameKind.SEAL]) + json.dumps(counts).encode()
             with suppress(OSError):  # a seal that does not fit is not missed: every row is checked by itself
                 _append(current, b"".join([*closing, frame(seal, seed=current.segment.seed)]))
             if self._limits.durability is not Durability.NEVER:
@@ -171,7 +171,7 @@ class WalWriter:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             header = {"format": 1, "gateway": segment.gateway, "worker": segment.worker}
             header |= {"boot": segment.boot, "seq": segment.seq}
-            _append(current, frame(bytes([Kind.FILE]) + json.dumps(header).encode(), seed=segment.seed))
+            _append(current, frame(bytes([FrameKind.FILE]) + json.dumps(header).encode(), seed=segment.seed))
             os.rename(path, current.path)
         except OSError:
             with suppress(OSError):
@@ -211,7 +211,9 @@ class WalWriter:
         self._synced_at = self._clock()
 
     def _schema_frame(self, current: _OpenSegment, number: int, schema: StreamSchema) -> bytes:
-        return frame(bytes([Kind.SCHEMA]) + struct.pack("<I", number) + schema.to_json(), seed=current.segment.seed)
+        return frame(
+            bytes([FrameKind.SCHEMA]) + struct.pack("<I", number) + schema.to_json(), seed=current.segment.seed
+        )
 
 
 def reason(error: OSError) -> str:

@@ -10,7 +10,7 @@ from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.redaction_rule import RedactionAction, RedactionRule
 from gateway.tensor import Buffer, Datatype, TensorSpec
 from tests.records.traffic import NOW_US, balanced, compactor, lake_rows, open_log
 
@@ -72,7 +72,12 @@ async def test_what_is_logged_is_what_a_flush_makes_of_arrays(tmp_path: Path) ->
 
 
 async def test_the_digest_is_of_what_redaction_leaves(tmp_path: Path) -> None:
-    redaction = Redaction((Rule("m", "image", Action.BUCKET, edges=(0.0,)), Rule("m", "half", Action.DROP)))
+    redaction = Redaction(
+        (
+            RedactionRule("m", "image", RedactionAction.BUCKET, edges=(0.0,)),
+            RedactionRule("m", "half", RedactionAction.DROP),
+        )
+    )
     rows = await rows_of(tmp_path, redaction=redaction)
     for row in (0, 1):
         assert rows["bytes", row] == rows["views", row] == rows["arrays", row]

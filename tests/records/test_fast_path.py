@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.records.worker.block import encode
-from gateway.records.worker.fast_path import encode_plain
+from gateway.records.worker.fast_path import encode_fast_path
 from gateway.records.worker.reading import decode
 from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
-from gateway.records.worker.redaction_rule import Action, Rule
+from gateway.records.worker.redaction_rule import RedactionAction, RedactionRule
 from gateway.records.worker.sampling import Sampling
 from gateway.records.worker.stream_schema import StreamSchema
 from gateway.tensor import Datatype, TensorSpec
@@ -55,13 +55,13 @@ def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: li
     stream = stream_of()
     fill(stream, records)
     taken = stream.take()
-    general, plain = taken.records, taken.plain
+    general, fast_path = taken.records, taken.fast_path
     assert general == []
-    assert len(plain) == len(records)
-    joined = decode(memoryview(encode_plain(SCHEMA, 3, plain, first_record=5)), SCHEMA)
+    assert len(fast_path) == len(records)
+    joined = decode(memoryview(encode_fast_path(SCHEMA, 3, fast_path, first_record=5)), SCHEMA)
     redaction = Redaction().of("m", SCHEMA.inputs, SCHEMA.outputs)
     one_by_one = encode(
-        SCHEMA, 3, plain.records(SCHEMA), first_record=5, redaction=redaction, new_id=lambda _: "unused"
+        SCHEMA, 3, fast_path.records(SCHEMA), first_record=5, redaction=redaction, new_id=lambda _: "unused"
     )
     other = decode(memoryview(one_by_one), SCHEMA)
     assert [joined.reasons[i] for i in joined.table["reason"]] == [other.reasons[i] for i in other.table["reason"]]
@@ -77,11 +77,13 @@ def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: li
 def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, int, str, int]], limit: int) -> None:
     stream = stream_of()
     fill(stream, records)
-    plain = stream.take().plain
-    runs = list(plain.runs(SCHEMA, limit))
+    fast_path = stream.take().fast_path
+    runs = list(fast_path.runs(SCHEMA, limit))
     assert all(0 < len(run) <= limit for run in runs)
     found = [
-        name for run in runs for name in decode(memoryview(encode_plain(SCHEMA, 0, run, first_record=0)), SCHEMA).ids
+        name
+        for run in runs
+        for name in decode(memoryview(encode_fast_path(SCHEMA, 0, run, first_record=0)), SCHEMA).ids
     ]
     assert found == [name for name, *_ in records]
 
@@ -89,8 +91,8 @@ def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, 
 def test_without_payload_the_rows_are_kept_and_no_tensor() -> None:
     stream = stream_of()
     fill(stream, [("r1", 2, "SPLIT", 1), ("r2", 1, "SPLIT", 2)])
-    plain = stream.take().plain
-    block = decode(memoryview(encode_plain(SCHEMA, 0, plain, first_record=0, payload=False)), SCHEMA)
+    fast_path = stream.take().fast_path
+    block = decode(memoryview(encode_fast_path(SCHEMA, 0, fast_path, first_record=0, payload=False)), SCHEMA)
     assert block.ids == ("r1", "r2")
     assert all(not len(column.values) and not column.modes.any() for column in (*block.inputs, *block.outputs))
 
@@ -98,10 +100,10 @@ def test_without_payload_the_rows_are_kept_and_no_tensor() -> None:
 def test_a_tensor_of_another_size_is_refused_whole_so_that_no_row_shifts() -> None:
     stream = stream_of()
     fill(stream, [("r1", 1, "SPLIT", 1)])
-    plain = stream.take().plain
-    plain.tensors[0] = b"short"
+    fast_path = stream.take().fast_path
+    fast_path.tensors[0] = b"short"
     with pytest.raises(ValueError, match="tensor 'x' has 5 bytes in 1 rows"):
-        encode_plain(SCHEMA, 0, plain, first_record=0)
+        encode_fast_path(SCHEMA, 0, fast_path, first_record=0)
 
 
 def _append(stream: RecordStream, **changes: Any) -> None:
@@ -130,8 +132,8 @@ def test_what_is_special_is_looked_at_in_detail(changes: dict[str, Any]) -> None
     stream = stream_of()
     _append(stream, **changes)
     taken = stream.take()
-    general, plain = taken.records, taken.plain
-    assert (len(general), len(plain)) == (1, 0)
+    general, fast_path = taken.records, taken.fast_path
+    assert (len(general), len(fast_path)) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -140,17 +142,17 @@ def test_what_is_special_is_looked_at_in_detail(changes: dict[str, Any]) -> None
         (replace(SCHEMA, inputs=(TensorSpec("x", Datatype.FP32, (-1, -1)), K)), Redaction()),
         (replace(SCHEMA, inputs=(TensorSpec("x", Datatype.BYTES, (-1, 1)), K)), Redaction()),
         (replace(SCHEMA, inputs=(TensorSpec("x", Datatype.FP32, (-1, 20_000)), K)), Redaction()),
-        (SCHEMA, Redaction((Rule("m", "x", Action.DROP),))),
-        (SCHEMA, Redaction((Rule("m", "scores", Action.NULL, feature=1),))),
+        (SCHEMA, Redaction((RedactionRule("m", "x", RedactionAction.DROP),))),
+        (SCHEMA, Redaction((RedactionRule("m", "scores", RedactionAction.NULL, feature=1),))),
     ],
     ids=["open size", "text", "large", "dropped", "changed"],
 )
-def test_streams_with_open_large_or_redacted_tensors_have_no_plain_records(
+def test_streams_with_open_large_or_redacted_tensors_have_no_fast_path(
     schema: StreamSchema, redaction: Redaction
 ) -> None:
     stream = stream_of(schema, redaction)
     _append(stream)
     taken = stream.take()
-    general, plain = taken.records, taken.plain
-    assert (len(general), len(plain)) == (1, 0)
+    general, fast_path = taken.records, taken.fast_path
+    assert (len(general), len(fast_path)) == (1, 0)
     _append(stream_of())

@@ -12,8 +12,8 @@ from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import UNDECIDED_IN, Kept, Sampling
-from gateway.records.worker.score_filter import decided
-from tests.records.test_plain import SCHEMA
+from gateway.records.worker.score_filter import filter_by_score
+from tests.records.test_fast_path import SCHEMA
 from tests.records.traffic import NOW_US, X, balanced, compactor, lake_rows, open_log, open_stream
 
 REDACTION = Redaction().of(SCHEMA.model, SCHEMA.inputs, SCHEMA.outputs)
@@ -94,7 +94,7 @@ def stream_of(sampling: Sampling) -> RecordStream:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20), st.booleans())
-def test_the_plain_lane_decides_what_looking_in_detail_decides(records: list[tuple[int, int]], broken: bool) -> None:
+def test_the_fast_path_decides_what_looking_in_detail_decides(records: list[tuple[int, int]], broken: bool) -> None:
     stream = stream_of(Sampling(0.5, keep_score_below=0.5))
     for number, (rows, seed) in enumerate(records):
         draw = np.random.default_rng(seed)
@@ -105,11 +105,13 @@ def test_the_plain_lane_decides_what_looking_in_detail_decides(records: list[tup
         stream.append(Record(1, "broken", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (b"123",)))
     taken = stream.take()
     assert taken.below == 0.5
-    joined = decided(taken, REDACTION)
-    detail = decided(type(taken)(0, SCHEMA, taken.plain.records(SCHEMA), type(taken.plain)(), taken.below), REDACTION)
-    assert joined.plain.records(SCHEMA) == detail.records
+    joined = filter_by_score(taken, REDACTION)
+    detail = filter_by_score(
+        type(taken)(0, SCHEMA, taken.fast_path.records(SCHEMA), type(taken.fast_path)(), taken.below), REDACTION
+    )
+    assert joined.fast_path.records(SCHEMA) == detail.records
     assert {record.kept for record in detail.records} <= {Kept.RATE, Kept.LOW_CONFIDENCE}
-    assert joined.plain.rows == sum(record.rows for record in detail.records)
+    assert joined.fast_path.rows == sum(record.rows for record in detail.records)
 
 
 def test_nothing_is_looked_at_without_a_rule() -> None:
@@ -117,7 +119,7 @@ def test_nothing_is_looked_at_without_a_rule() -> None:
     stream.append(Record(1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),)))
     taken = stream.take()
     assert taken.below is None
-    assert decided(taken, REDACTION) is taken
+    assert filter_by_score(taken, REDACTION) is taken
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
@@ -127,6 +129,6 @@ def test_what_a_caller_knows_is_stored_only_where_something_is_left_out(rate: fl
     stream.append(Record(
         1, "r", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, (bytes(16), bytes(2)), (bytes(24),), None), Kept.DISAGREEMENT
     )  # fmt: skip
-    (record,) = stream.take().plain.records(SCHEMA)
+    (record,) = stream.take().fast_path.records(SCHEMA)
     assert (record.sample_p, record.kept) == (1.0, Kept.DISAGREEMENT if rate == 0.0 else Kept.ALL)
     assert max(Kept) < UNDECIDED_IN
