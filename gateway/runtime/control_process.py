@@ -23,7 +23,7 @@ from gateway.runtime.httpd import Answer, HttpServer, Request
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.telemetry.drift_states import DriftReport
-from gateway.telemetry.exposition import View, text
+from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.published import published
 from gateway.telemetry.sums import Tree
 from gateway.telemetry.totals import Totals
@@ -105,7 +105,7 @@ class Control:
 
     async def metrics(self, request: Request) -> Answer:
         await self.poll()
-        body, content_type = text(self._view(), request.headers.get("accept", ""))
+        body, content_type = text(self._host_metrics(), request.headers.get("accept", ""))
         return Answer(body, content_type)
 
     async def live(self, _: Request) -> Answer:
@@ -128,10 +128,10 @@ class Control:
         if isinstance(boot, str) and isinstance(snapshot, dict):
             self._totals.heard(slot, boot, snapshot, self._clock())
 
-    def _view(self) -> View:
+    def _host_metrics(self) -> HostMetrics:
         events = self._herald.counts() if self._herald is not None else {}
         own = published(self._published_dir)
-        return View(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
+        return HostMetrics(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
 
     def _gauges(self) -> Mapping[int, Tree]:
         return self._totals.gauges(self._clock(), _FRESH_S)

@@ -51,6 +51,7 @@ from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import VersionState
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
@@ -210,20 +211,20 @@ class Worker:
         return compiled.route.document.versions() if compiled is not None else frozenset()
 
     def _publish_gauges(self) -> None:
-        self.counters.add_sums("log", self._log_counts)
-        self.counters.add_gauge("log_buffer_bytes", lambda: self.log.counts().buffered_bytes)
-        self.counters.add_gauge("log_scale", lambda: self.log.scale)
-        self.counters.add_sums("labels", lambda: self.labels.counts)
-        self.counters.add_gauge("revision", lambda: self.feed.status().revision)
-        self.counters.add_gauge("stale_seconds", self.feed.stale_seconds)
-        self.counters.add_gauge("age_seconds", self._rules_age_seconds)
-        self.counters.add_gauge("feed_state", lambda: self.feed.state.value)
-        self.counters.add_gauge("rules_error", lambda: self.feed.error)
-        self.counters.add_gauge("refused", self._refused)
-        self.counters.add_gauge("versions", lambda: version_states(self.catalog))
-        self.counters.add_gauge("in_flight", lambda: self.engine.in_flight)
-        self.counters.add_gauge("ready", lambda: int(self.is_ready()))
-        self.counters.add_gauge("tls", lambda: self.server.identity.status() if self.server.identity else {})
+        self.counters.add_sums(Sum.LOG, self._log_counts)
+        self.counters.add_gauge(Gauge.LOG_BUFFER_BYTES, lambda: self.log.counts().buffered_bytes)
+        self.counters.add_gauge(Gauge.LOG_SCALE, lambda: self.log.scale)
+        self.counters.add_sums(Sum.LABELS, lambda: self.labels.counts)
+        self.counters.add_gauge(Gauge.REVISION, lambda: self.feed.status().revision)
+        self.counters.add_gauge(Gauge.STALE_SECONDS, self.feed.stale_seconds)
+        self.counters.add_gauge(Gauge.AGE_SECONDS, self._rules_age_seconds)
+        self.counters.add_gauge(Gauge.FEED_STATE, lambda: self.feed.state.value)
+        self.counters.add_gauge(Gauge.RULES_ERROR, lambda: self.feed.error)
+        self.counters.add_gauge(Gauge.REFUSED, self._refused)
+        self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
+        self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
+        self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
+        self.counters.add_gauge(Gauge.TLS, lambda: self.server.identity.status() if self.server.identity else {})
 
     def _refused(self) -> Mapping[str, str]:
         """Why a newer route is not in force, by model."""

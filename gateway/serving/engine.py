@@ -32,6 +32,7 @@ from gateway.serving.mirroring import Mirrors
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.keys import Gauge, Sum
 
 
 class Routing(Protocol):
@@ -71,10 +72,10 @@ class Engine:
         # Requests without an id get one that no other worker or run of this worker gives.
         self._id_prefix = os.urandom(6).hex()
         self._unnamed = 0
-        counters.add_sums("fallbacks", self._fallbacks.counts)
-        counters.add_sums("shadows", self._mirrors.counts)
-        counters.add_gauge("breakers", lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
-        counters.add_gauge("shadow_differences", self._mirrors.differences)
+        counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
+        counters.add_sums(Sum.SHADOWS, self._mirrors.counts)
+        counters.add_gauge(Gauge.BREAKERS, lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
+        counters.add_gauge(Gauge.SHADOW_DIFFERENCES, self._mirrors.differences)
 
     def attach(self, version: Version) -> None:
         """Gives a version that has just become able to run its queue."""

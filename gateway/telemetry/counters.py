@@ -13,6 +13,7 @@ from mypy_extensions import mypyc_attr
 
 from gateway.errors import Code
 from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS, Histogram
+from gateway.telemetry.keys import Gauge, Sum
 
 # Batch sizes are bounded by the model's own limit; where a model takes any first dimension, what is beyond this many
 # different sizes is counted with the next power of two.
@@ -115,8 +116,8 @@ class Counters:
         self._series: dict[str, dict[str, dict[str, Series]]] = {}
         self._refused: dict[Code, int] = {}
         self._apply = Histogram(APPLY_BOUNDS_NS)
-        self._sums: dict[str, Callable[[], Mapping[str, object]]] = {}
-        self._gauges: dict[str, Callable[[], object]] = {}
+        self._sums: dict[Sum, Callable[[], Mapping[str, object]]] = {}
+        self._gauges: dict[Gauge, Callable[[], object]] = {}
 
     def series(self, model: str, version: str, arm: str) -> Series:
         """The counts of that arm; the names must be of a loaded version and a committed route."""
@@ -134,27 +135,27 @@ class Counters:
         """A committed route serves in this worker, that long after its commit."""
         self._apply.observe(max(0, latency_ns))
 
-    def add_sums(self, name: str, read: Callable[[], Mapping[str, object]]) -> None:
-        """What `read` answers (a tree of integers that only grow) is part of each snapshot's sums, under `name`."""
-        self._sums[name] = read
+    def add_sums(self, key: Sum, read: Callable[[], Mapping[str, object]]) -> None:
+        """What `read` answers (a tree of integers that only grow) is part of each snapshot's sums, under `key`."""
+        self._sums[key] = read
 
-    def add_gauge(self, name: str, read: Callable[[], object]) -> None:
-        """What `read` answers (anything JSON can hold) is part of each snapshot's gauges, under `name`."""
-        self._gauges[name] = read
+    def add_gauge(self, key: Gauge, read: Callable[[], object]) -> None:
+        """What `read` answers (anything JSON can hold) is part of each snapshot's gauges, under `key`."""
+        self._gauges[key] = read
 
     def snapshot(self) -> dict[str, object]:
         """Everything counted so far, of values that JSON can hold."""
         sums: dict[str, object] = {
-            "series": {
+            Sum.SERIES: {
                 model: {
                     version: {arm: series.snapshot() for arm, series in arms.items()}
                     for version, arms in versions.items()
                 }
                 for model, versions in self._series.items()
             },
-            "refused": {str(code.value): count for code, count in self._refused.items()},
-            "route_apply": self._apply.snapshot(),
+            Sum.REFUSED: {str(code.value): count for code, count in self._refused.items()},
+            Sum.ROUTE_APPLY: self._apply.snapshot(),
         }
-        for name, read in self._sums.items():
-            sums[name] = dict(read())
-        return {"sums": sums, "gauges": {name: read() for name, read in self._gauges.items()}}
+        for key, read in self._sums.items():
+            sums[key] = dict(read())
+        return {"sums": sums, "gauges": {key: read() for key, read in self._gauges.items()}}

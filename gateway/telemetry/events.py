@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from gateway.telemetry.sums import Tree, branch
+from gateway.telemetry.keys import Gauge
+from gateway.telemetry.sums import Tree, branch, listed
 
 KEPT: Final = 1000
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -160,8 +161,8 @@ def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, 
 
 def _rule_happenings(before: Observed, after: Observed, gauges: Mapping[int, Tree]) -> Iterable[Happening]:
     if after.rules != before.rules and (after.rules, before.rules) != ("live", ""):
-        slots = [slot for slot, values in gauges.items() if str(values.get("feed_state")).lower() == after.rules]
-        told = {str(gauges[slot].get("rules_error") or "") for slot in slots} - {""}
+        slots = [slot for slot, values in gauges.items() if str(values.get(Gauge.FEED_STATE)).lower() == after.rules]
+        told = {str(gauges[slot].get(Gauge.RULES_ERROR) or "") for slot in slots} - {""}
         yield Happening(f"rules.{after.rules}", "", {"workers": slots, "reason": "; ".join(sorted(told))})
     for model, reason in sorted(after.refused.items()):
         if before.refused.get(model) != reason:
@@ -169,7 +170,7 @@ def _rule_happenings(before: Observed, after: Observed, gauges: Mapping[int, Tre
 
 
 def _rules(before: str, gauges: Mapping[int, Tree]) -> str:
-    states = {str(values.get("feed_state")) for values in gauges.values()}
+    states = {str(values.get(Gauge.FEED_STATE)) for values in gauges.values()}
     for worse in ("AHEAD", "STALE"):
         if worse in states:
             return worse.lower()
@@ -183,7 +184,7 @@ def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[di
     states: dict[str, set[str]] = {}
     reasons: dict[str, str] = {}
     for values in gauges.values():
-        for version in _listed(values, "versions"):
+        for version in listed(values, Gauge.VERSIONS):
             name = f"{version.get('model')}/{version.get('version')}"
             states.setdefault(name, set()).add(str(version.get("state")))
             if version.get("state") == "FAILED":
@@ -202,7 +203,7 @@ def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[di
 def _refused(gauges: Mapping[int, Tree]) -> dict[str, str]:
     refused: dict[str, str] = {}
     for values in gauges.values():
-        told = values.get("refused")
+        told = values.get(Gauge.REFUSED)
         for model, reason in told.items() if isinstance(told, Mapping) else ():
             refused.setdefault(str(model), str(reason))
     return refused
@@ -213,21 +214,16 @@ def _breakers(gauges: Mapping[int, Tree]) -> dict[str, str]:
     return {
         f"{breaker.get('model')}/{breaker.get('arm')}": "open"
         for values in gauges.values()
-        for breaker in _listed(values, "breakers")
+        for breaker in listed(values, Gauge.BREAKERS)
         if breaker.get("state") == "open"
     }
 
 
 def _certificate(before: str, gauges: Mapping[int, Tree]) -> str:
     """The one that every worker shows, else as before."""
-    shown = {str(branch(values, "tls").get("certificate") or "") for values in gauges.values()}
+    shown = {str(branch(values, Gauge.TLS).get("certificate") or "") for values in gauges.values()}
     return shown.pop() if len(shown) == 1 else before
 
 
 def _tls_trouble(gauges: Mapping[int, Tree]) -> str:
-    return max((str(branch(values, "tls").get("trouble") or "") for values in gauges.values()), default="")
-
-
-def _listed(values: Tree, key: str) -> list[Tree]:
-    found = values.get(key)
-    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+    return max((str(branch(values, Gauge.TLS).get("trouble") or "") for values in gauges.values()), default="")

@@ -4,70 +4,57 @@ A file holds one JSON object: the time it was written, and by the name of a metr
 (`_total`, `_bucket` or nothing), the labels, the value.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from typing import Final
 
-from gateway.telemetry.names import MetricName
+import msgspec
 
-SUFFIX = ".metrics.json"
-_LIMIT_BYTES = 8 << 20
+from gateway.telemetry.sample import Sample
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample of a metric."""
-
-    metric: MetricName
-    labels: Mapping[str, str]
-    value: float
-    suffix: str = ""
-
-
+SUFFIX: Final = ".metrics.json"
+_LIMIT_BYTES: Final = 8 << 20
 Samples = Mapping[str, list[tuple[str, dict[str, str], float]]]
+
+
+class _File(msgspec.Struct):
+    at_s: float
+    samples: dict[str, list[tuple[str, dict[str, str], float]]]
+
+
+_decoder: Final = msgspec.json.Decoder(_File)
 
 
 def publish(folder: Path, part: str, samples: Iterable[Sample], *, now_s: float) -> None:
     """The file of that part of the gateway holds these samples, whole, or those it held before.
 
+    A value that is not finite says nothing and is left out.
+
     Raises: OSError.
     """
-    found: dict[str, list[object]] = {}
+    by_metric: dict[str, list[tuple[str, dict[str, str], float]]] = {}
     for sample in samples:
-        found.setdefault(sample.metric.name, []).append([sample.suffix, dict(sample.labels), sample.value])
+        if isfinite(sample.value):
+            named = by_metric.setdefault(sample.metric.name, [])
+            named.append((sample.suffix, dict(sample.labels), float(sample.value)))
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / f"{part}.{os.getpid()}.new"
-    staged.write_text(json.dumps({"at_s": now_s, "samples": found}))
+    staged.write_bytes(msgspec.json.encode(_File(now_s, by_metric)))
     os.replace(staged, folder / f"{part}{SUFFIX}")
 
 
 def published(folder: Path) -> Samples:
     """The samples of all parts by metric. A file that cannot be read says nothing."""
-    found: dict[str, list[tuple[str, dict[str, str], float]]] = {}
+    by_metric: dict[str, list[tuple[str, dict[str, str], float]]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             if path.stat().st_size > _LIMIT_BYTES:
                 continue
-            for name, samples in dict(json.loads(path.read_text())["samples"]).items():
-                read = [
-                    (str(suffix), {str(key): str(label) for key, label in labels.items()}, float(value))
-                    for suffix, labels, value in samples
-                ]
-                found.setdefault(name, []).extend(read)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            file = _decoder.decode(path.read_bytes())
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue
-    return found
-
-
-def histogram(
-    metric: MetricName, labels: Mapping[str, str], bounds: Iterable[float], counts: Iterable[int], total: float
-) -> list[Sample]:
-    """The samples of a histogram. Shapes: one more count than bounds, not yet added up; `total` is the values' sum."""
-    samples, added = [], 0
-    for bound, count in zip([*bounds, float("inf")], counts, strict=True):
-        added += count
-        text = "+Inf" if bound == float("inf") else f"{bound:g}"
-        samples.append(Sample(metric, {**labels, "le": text}, added, "_bucket"))
-    return [*samples, Sample(metric, labels, added, "_count"), Sample(metric, labels, total, "_sum")]
+        for name, samples in file.samples.items():
+            by_metric.setdefault(name, []).extend(samples)
+    return by_metric

@@ -48,6 +48,12 @@ def wholes(tree: Tree, *path: str) -> list[int]:
     return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
 
+def listed(tree: Tree, key: str) -> list[Tree]:
+    """The dicts of the list under that key, none where there is no list."""
+    items = tree.get(key)
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+
+
 def _added(key: str, left: object, right: object) -> object:
     if isinstance(left, int) and isinstance(right, int):
         return max(left, right) if key.startswith(LATEST_PREFIX) else left + right

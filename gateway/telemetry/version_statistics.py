@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.errors import Code
+from gateway.telemetry.keys import Sum
 from gateway.telemetry.sums import Tree, branch, whole, wholes
 
 
@@ -95,7 +96,7 @@ def of_version(model: str, version: str, arms: Tree) -> VersionStatistics:
 
 
 def _versions(sums: Tree) -> Iterator[tuple[str, str, Tree]]:
-    models = branch(sums, "series")
+    models = branch(sums, Sum.SERIES)
     for model in sorted(models):
         versions = branch(models, model)
         for version in sorted(versions):

@@ -128,11 +128,11 @@ async def test_missing_values_are_told_and_a_metric(tmp_path: Path) -> None:
     worst = arm["features"][0]
     assert (worst["feature"], worst["statistic"], worst["state"]) == ("x_2", "missing", "crit")
     metrics = published(tmp_path / "published")
-    missing = {labels["feature"]: value for _, labels, value in metrics["missing_ratio"]}
+    missing = {labels["feature"]: value for _, labels, value in metrics["gateway_missing_ratio"]}
     assert missing["x_2"] == pytest.approx(0.1)
-    states = {labels["feature"]: value for _, labels, value in metrics["drift_state"]}
+    states = {labels["feature"]: value for _, labels, value in metrics["gateway_drift_state"]}
     assert states["x_2"] == 2
-    assert [value for _, _, value in metrics["drift_arm_state"]] == [2]
+    assert [value for _, _, value in metrics["gateway_drift_arm_state"]] == [2]
 
 
 async def test_few_rows_make_longer_windows_and_too_few_say_nothing(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_mirrors_are_compared_with_those_who_served(tmp_path: Path) -> Non
     assert mirror["agreement"] == pytest.approx(0.97)
     assert mirror["state"] == "warn"
     metrics = published(tmp_path / "published")
-    ((_, labels, value),) = metrics["shadow_agreement_ratio"]
+    ((_, labels, value),) = metrics["gateway_shadow_agreement_ratio"]
     assert labels == {"model": "flights", "version": "2", "arm": "mirror"}
     assert value == pytest.approx(0.97)
 
@@ -252,5 +252,7 @@ async def test_a_damaged_profile_is_told_and_the_older_one_stays(tmp_path: Path)
     worker.step()
     monitor.tend(after(20), last=False)
     assert monitor.rows == 100
-    failures = {labels["reason"]: value for _, labels, value in published(tmp_path / "published")["drift_failures"]}
+    failures = {
+        labels["reason"]: value for _, labels, value in published(tmp_path / "published")["gateway_drift_failures"]
+    }
     assert failures["profile"] >= 1

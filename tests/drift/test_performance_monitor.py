@@ -86,15 +86,15 @@ async def test_metrics_are_those_of_the_rows_that_have_a_label(tmp_path: Path) -
         "brier": brier_score_loss(truth, told),
     }
     assert values(arm, "realised") == pytest.approx(expected, abs=2e-3)
-    assert metrics(tmp_path, "model_metric") == pytest.approx(expected, abs=2e-3)
-    assert metrics(tmp_path, "model_metric_labels") == {"": 500}
-    assert metrics(tmp_path, "model_metric_window_end_seconds") == {"": moments[499] / 1e6}
-    bounds = metrics(tmp_path, "model_metric_bound")
+    assert metrics(tmp_path, "gateway_model_metric") == pytest.approx(expected, abs=2e-3)
+    assert metrics(tmp_path, "gateway_model_metric_labels") == {"": 500}
+    assert metrics(tmp_path, "gateway_model_metric_window_end_seconds") == {"": moments[499] / 1e6}
+    bounds = metrics(tmp_path, "gateway_model_metric_bound")
     assert all(bounds[f"{name}/low"] < value < bounds[f"{name}/high"] for name, value in expected.items())
     assert (arm["task"], arm["estimated"]["note"]) == ("classification", "it has no profile")
-    assert metrics(tmp_path, "model_metric_change") == {}
-    assert metrics(tmp_path, "model_metric_state") == {}
-    assert metrics(tmp_path, "model_metric_estimated") == {}
+    assert metrics(tmp_path, "gateway_model_metric_change") == {}
+    assert metrics(tmp_path, "gateway_model_metric_state") == {}
+    assert metrics(tmp_path, "gateway_model_metric_estimated") == {}
 
 
 async def test_a_regression_has_the_size_of_its_errors(tmp_path: Path) -> None:
@@ -115,7 +115,10 @@ async def test_too_few_labels_say_how_many_there_are_and_no_more(tmp_path: Path)
     await send_labels(tmp_path, names[:199], labels[:199].tolist(), received_us=BEGIN_US + DAY_US)
     arm = look(tmp_path, BEGIN_US + DAY_US)
     assert arm["realised"]["note"] == "199 labels, 200 are needed"
-    assert (metrics(tmp_path, "model_metric"), metrics(tmp_path, "model_metric_labels")) == ({}, {"": 199})
+    assert (metrics(tmp_path, "gateway_model_metric"), metrics(tmp_path, "gateway_model_metric_labels")) == (
+        {},
+        {"": 199},
+    )
     await send_labels(tmp_path, names[199:200], [1.0], received_us=BEGIN_US + DAY_US)
     assert "accuracy" in values(look(tmp_path, BEGIN_US + DAY_US + HOUR_US), "realised")
 
@@ -193,8 +196,8 @@ async def test_a_fall_is_told_against_the_profile_and_noise_is_not(tmp_path: Pat
     same, fell = look(tmp_path / "a", BEGIN_US + DAY_US), look(tmp_path / "b", BEGIN_US + DAY_US)
     assert set(states(same, "realised").values()) == {"ok"}
     assert states(fell, "realised")["accuracy"] == "crit"
-    assert metrics(tmp_path / "b", "model_metric_state")["accuracy"] == 2
-    assert metrics(tmp_path / "b", "model_metric_change")["accuracy"] < -0.1
+    assert metrics(tmp_path / "b", "gateway_model_metric_state")["accuracy"] == 2
+    assert metrics(tmp_path / "b", "gateway_model_metric_change")["accuracy"] < -0.1
     # The chances are told as before, so without labels nothing is: that is what the estimate cannot see.
     assert set(states(fell, "estimated").values()) == {"ok"}
     assert values(fell, "estimated")["accuracy"] > values(fell, "realised")["accuracy"] + 0.1
@@ -207,11 +210,11 @@ async def test_where_a_profile_has_no_labels_it_is_said_and_nothing_is_estimated
     arm = look(tmp_path, BEGIN_US + DAY_US)
     assert arm["estimated"]["note"] == "its profile has no labelled rows"
     assert arm["realised"]["note"] == "no row of the last seven days has a label, 200 are needed"
-    assert metrics(tmp_path, "model_metric_estimated") == {}
+    assert metrics(tmp_path, "gateway_model_metric_estimated") == {}
     save_profile(tmp_path, *draw(1000))  # the next revision has some
     arm = look(tmp_path, BEGIN_US + DAY_US)
     assert states(arm, "estimated") == {"accuracy": "ok", "f1": "ok", "auc": "ok"}
-    assert metrics(tmp_path, "model_metric_estimated_rows") == {"": 400}
+    assert metrics(tmp_path, "gateway_model_metric_estimated_rows") == {"": 400}
 
 
 async def test_answers_and_labels_that_are_texts_are_classes(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ async def test_labels_that_are_no_class_are_counted_and_spoil_nothing(tmp_path: 
     kept = np.setdiff1d(np.arange(400), [10, 20, 30, 40, 50])
     assert values(arm, "realised")["auc"] == pytest.approx(roc_auc_score(labels[kept], chances[kept]), abs=2e-3)
     assert (arm["unknown_labels"], arm["realised"]["rows"]) == (5, 395)
-    assert metrics(tmp_path, "model_metric_unknown_labels") == {"": 5}
+    assert metrics(tmp_path, "gateway_model_metric_unknown_labels") == {"": 5}
     assert firing("LabelsUnknown", tmp_path / "run" / "published") == []
 
 
@@ -259,7 +262,7 @@ async def test_labels_of_rows_whose_answer_is_not_in_the_log_say_so(tmp_path: Pa
     await send_labels(tmp_path, names, [1.0] * 300, received_us=BEGIN_US + DAY_US)
     arm = look(tmp_path, BEGIN_US + DAY_US)
     assert arm["realised"]["note"].startswith("300 rows have a label, 0 beside it an answer in the log")
-    assert (arm["realised"]["rows"], metrics(tmp_path, "model_metric")) == (0, {})
+    assert (arm["realised"]["rows"], metrics(tmp_path, "gateway_model_metric")) == (0, {})
 
 
 async def test_classes_alone_have_accuracy_judged_and_f1_told(tmp_path: Path) -> None:
@@ -390,7 +393,7 @@ async def test_a_disk_that_refuses_and_damaged_state_cost_no_row_in_the_lake(tmp
     worker.tend(last=True)
     assert (worker.counts.rows, worker.counts.labels) == (300, 300)
     assert monitor.failures == {"performance_disk": 1}
-    assert "accuracy" in metrics(tmp_path, "model_metric")
+    assert "accuracy" in metrics(tmp_path, "gateway_model_metric")
     (state / "performance").unlink()
     (state / "performance").mkdir()
     (state / "performance" / "model=homes.sample").write_bytes(b"\xc1 no sample")
@@ -398,7 +401,7 @@ async def test_a_disk_that_refuses_and_damaged_state_cost_no_row_in_the_lake(tmp
     worker.tend(last=True)
     assert monitor.failures == {"performance_damaged": 1}
     published = json.loads((tmp_path / "run" / "published" / "performance.metrics.json").read_text())["samples"]
-    assert published["drift_failures"] == [["_total", {"reason": "performance_damaged"}, 1]]
+    assert published["gateway_drift_failures"] == [["_total", {"reason": "performance_damaged"}, 1]]
 
 
 async def test_a_damaged_profile_leaves_the_one_before_in_force(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def test_california_the_estimate_sees_the_fall_before_the_labels_and_is_ne
 
     moments = BEGIN_US + np.arange(len(before.labels)) * 10_000_000
     await pin_profile(tmp_path, moments, before.labels, pairs(before.scores), before.inputs.astype("<f4"))
-    assert metrics(tmp_path, "model_metric")["auc"] == pytest.approx(0.908, abs=2e-3)
+    assert metrics(tmp_path, "gateway_model_metric")["auc"] == pytest.approx(0.908, abs=2e-3)
     found = []
     for number, chosen in enumerate(np.array_split(np.arange(len(now.labels)), 5)):
         start = BEGIN_US + (3 + 2 * number) * DAY_US

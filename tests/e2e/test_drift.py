@@ -57,7 +57,7 @@ def test_a_profile_of_replayed_rows_is_that_of_the_rows_in_the_log(
     assert names == {"out.label", "out.probabilities_0", "out.probabilities_1", "pred_class", "pred_score"}
 
     def watched() -> bool:
-        return product.metrics().get("drift_profiles") == 1.0
+        return product.metrics().get("gateway_drift_profiles") == 1.0
 
     until(watched, 30.0, "the monitor's look at the new profile")
     samples = demo.rows(MODEL)
@@ -106,15 +106,15 @@ def _knows_how_good_it_was(product: Product, replayed: Profile) -> None:
     metrics = product.metrics()
     product.stop()
     labels = f'{{arm="{arm["arm"]}",model="{MODEL}",name="accuracy",version="1"}}'
-    assert metrics["model_metric" + labels] == found["accuracy"]["value"]
-    assert metrics["model_metric_state" + labels] == 0
+    assert metrics["gateway_model_metric" + labels] == found["accuracy"]["value"]
+    assert metrics["gateway_model_metric_state" + labels] == 0
 
 
 def _knows_every_row(product: Product, total: int) -> None:
     """What was logged after the profile was there was counted; what was logged before may have been."""
     published = json.loads((product.data / "run" / "published" / "drift.metrics.json").read_text())["samples"]
-    ((_, _, rows),) = published["drift_rows"]
+    ((_, _, rows),) = published["gateway_drift_rows"]
     assert total - 256 <= rows <= total
-    assert all(value == 0 for _, _, value in published["drift_failures"])
+    assert all(value == 0 for _, _, value in published["gateway_drift_failures"])
     state = product.data / "log" / "lake" / "_state" / "drift"
     assert (state / f"model={MODEL}" / "version%2F1.tally").is_file()

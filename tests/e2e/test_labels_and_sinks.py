@@ -92,10 +92,10 @@ def test_half_the_answers_get_labels_and_all_reach_the_lake_the_stream_and_the_o
 
     product.start()
     metrics = product.metrics()
-    (coverage,) = [value for name, value in metrics.items() if name.startswith("label_coverage_ratio{")]
+    (coverage,) = [value for name, value in metrics.items() if name.startswith("gateway_label_coverage_ratio{")]
     assert coverage == 0.5
-    assert metrics['label_delay_seconds_count{model="digits"}'] == 10
-    lags = [value for name, value in metrics.items() if name.startswith("predlog_sink_lag_rows{")]
+    assert metrics['gateway_label_delay_seconds_count{model="digits"}'] == 10
+    lags = [value for name, value in metrics.items() if name.startswith("gateway_log_sink_lag_rows{")]
     assert lags == [0, 0]
     product.stop()
 

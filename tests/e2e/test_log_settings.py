@@ -101,7 +101,7 @@ def test_predictions_go_on_while_the_log_cannot_be_written_and_every_row_is_acco
     ask(product, "after", 10)
     until(lambda: accounted(product) == 44, 20, "an account of every row")
     assert written(product) > before
-    assert product.metrics()["predlog_flush_seconds_count"] > 0
+    assert product.metrics()["gateway_log_flush_seconds_count"] > 0
     product.stop()
 
 

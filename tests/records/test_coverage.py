@@ -39,13 +39,13 @@ async def test_of_a_lake_it_says_which_share_of_each_version_has_labels_and_afte
     compactor.step()
     compactor.tend(last=True)
     found = published(tmp_path / "published")
-    assert {own["version"]: share for _, own, share in found["label_coverage_ratio"]} == {"1": 1.0, "2": 0.05}
-    delays = {suffix + own.get("le", ""): value for suffix, own, value in found["label_delay_seconds"]}
+    assert {own["version"]: share for _, own, share in found["gateway_label_coverage_ratio"]} == {"1": 1.0, "2": 0.05}
+    delays = {suffix + own.get("le", ""): value for suffix, own, value in found["gateway_label_delay_seconds"]}
     assert (delays["_bucket10"], delays["_bucket60"], delays["_count"], delays["_sum"]) == (0, 21, 21, 630)
     again = Coverage(tmp_path / "lake", None)
     assert list(again.samples()) == list(coverage.samples())
     again.tend(later / 1e6 + EARLY_US / 1e6 + 1, last=True)
-    unmatched = [sample.value for sample in again.samples() if sample.metric.name == "label_unmatched"]
+    unmatched = [sample.value for sample in again.samples() if sample.metric.name == "gateway_label_unmatched"]
     assert unmatched == [2]
 
 

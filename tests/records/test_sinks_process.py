@@ -66,8 +66,8 @@ async def test_rows_flow_while_it_runs_and_what_comes_last_is_delivered_when_it_
     process = start(tmp_path, f"{valkey.url}?stream=rows&name=s")
     await fill(tmp_path, "s", segments=2, rows=100)
     until(lambda: length(valkey) == 200)
-    until(lambda: _sample(tmp_path, "predlog_sink_rows", outcome="delivered") == 200)
-    assert _sample(tmp_path, "predlog_sink_lag_rows") == 0
+    until(lambda: _sample(tmp_path, "gateway_log_sink_rows", outcome="delivered") == 200)
+    assert _sample(tmp_path, "gateway_log_sink_lag_rows") == 0
     log = open_log(tmp_path / "wal")
     append(open_stream(log), "last")
     await log.close()
@@ -119,8 +119,8 @@ async def test_one_sink_that_is_away_does_not_delay_another(tmp_path: Path, valk
         other.write_bytes(path.read_bytes())
     process = start(tmp_path, f"{valkey.url}?stream=rows&name=s", "redis://127.0.0.1:1?stream=rows&name=away")
     until(lambda: length(valkey) == 50)
-    until(lambda: _sample(tmp_path, "predlog_sink_errors", sink="away") > 1)
-    assert _sample(tmp_path, "predlog_sink_lag_rows", sink="away") == 50
+    until(lambda: _sample(tmp_path, "gateway_log_sink_errors", sink="away") > 1)
+    assert _sample(tmp_path, "gateway_log_sink_lag_rows", sink="away") == 50
     errors = end(process)
     assert "sink away: " in errors
 

@@ -16,6 +16,7 @@ from gateway.runtime.httpd import Request
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state
 from gateway.runtime.peers import Payload, PeerServer, worker_socket
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.keys import Gauge
 from gateway.telemetry.sums import whole
 
 SCRAPE = Request("GET", "/metrics", {})
@@ -41,7 +42,7 @@ def counted(calls: int) -> Counters:
     counters = Counters()
     for _ in range(calls):
         counters.series("m", "1", "a").observe(Code.OK, 1, 2, 3)
-    counters.add_gauge("ready", lambda: 1)
+    counters.add_gauge(Gauge.READY, lambda: 1)
     return counters
 
 

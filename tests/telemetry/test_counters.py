@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code
 from gateway.telemetry.counters import Counters
-from gateway.telemetry.exposition import View, text
+from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, Histogram
+from gateway.telemetry.keys import Gauge, Sum
 from gateway.telemetry.sums import add, add_all, branch, whole, wholes
 from gateway.telemetry.totals import Totals
 from gateway.telemetry.version_statistics import statistics
@@ -86,11 +87,11 @@ def served() -> Counters:
     green.batch(1, 70_000)
     counters.refused(Code.NOT_FOUND)
     counters.route_applied(2_000_000)
-    counters.add_sums("log", lambda: {"seen": 6, "written": 4, "sampled_out": 1, "dropped": {"buffer": 1}})
-    counters.add_gauge("revision", lambda: 7)
-    counters.add_gauge("stale_seconds", lambda: 1.5)
-    counters.add_gauge("feed_state", lambda: "LIVE")
-    counters.add_gauge("versions", lambda: [{"model": "fraud", "version": "12", "state": "AVAILABLE"}])
+    counters.add_sums(Sum.LOG, lambda: {"seen": 6, "written": 4, "sampled_out": 1, "dropped": {"buffer": 1}})
+    counters.add_gauge(Gauge.REVISION, lambda: 7)
+    counters.add_gauge(Gauge.STALE_SECONDS, lambda: 1.5)
+    counters.add_gauge(Gauge.FEED_STATE, lambda: "LIVE")
+    counters.add_gauge(Gauge.VERSIONS, lambda: [{"model": "fraud", "version": "12", "state": "AVAILABLE"}])
     return counters
 
 
@@ -108,10 +109,10 @@ def test_statistics_are_tritons() -> None:
     assert statistics(branch(served().snapshot(), "sums"), "other") == []
 
 
-def view(counters: Counters) -> View:
+def view(counters: Counters) -> HostMetrics:
     snapshot = counters.snapshot()
     processes: tuple[Tree, ...] = ({"role": "worker", "slot": 0, "state": "READY", "restarts": 2},)
-    return View(branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, processes, "1.2.3")
+    return HostMetrics(branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, processes, "1.2.3")
 
 
 def sample_reader(body: bytes) -> Callable[..., float]:
@@ -161,9 +162,9 @@ def test_the_exposition_says_what_was_counted() -> None:
 
 
 def test_nothing_counted_is_an_exposition_too() -> None:
-    body, _ = text(View({}, {}, (), "1"))
+    body, _ = text(HostMetrics({}, {}, (), "1"))
     assert b"gateway_build_info" in body
-    assert b"openmetrics" in text(View({}, {}, (), "1"), "application/openmetrics-text")[1].encode()
+    assert b"openmetrics" in text(HostMetrics({}, {}, (), "1"), "application/openmetrics-text")[1].encode()
 
 
 def test_sizes_beyond_the_bound_are_counted_with_the_next_power_of_two() -> None:

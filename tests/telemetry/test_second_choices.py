@@ -2,12 +2,12 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.exposition import View, text
+from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.sums import add
 
 
 def exposed(sums: dict[str, object], gauges: dict[int, dict[str, object]]) -> dict[str, float]:
-    exposition, _ = text(View(sums, gauges, (), "1.0"))
+    exposition, _ = text(HostMetrics(sums, gauges, (), "1.0"))
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in text_string_to_metric_families(exposition.decode())

@@ -23,7 +23,8 @@ from gateway.drift.statistics.verdict import DriftState, Verdict
 from gateway.telemetry import names
 from gateway.telemetry.drift_states import REPORT_FILE
 from gateway.telemetry.names import MetricName
-from gateway.telemetry.published import Sample, publish
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample
 
 PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
@@ -102,9 +103,9 @@ def samples(found: Assessments, health: MonitorHealth, window_s: int) -> Iterato
     yield Sample(names.DRIFT_LOOKED, {}, health.at_s)
     yield Sample(names.DRIFT_WINDOW, {}, window_s)
     yield Sample(names.DRIFT_PROFILES, {}, health.profiles)
-    yield Sample(names.DRIFT_ROWS, {}, health.rows, "_total")
+    yield Sample(names.DRIFT_ROWS, {}, health.rows)
     for reason, count in sorted({"damaged": health.damaged, **health.failures}.items()):
-        yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count, "_total")
+        yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count)
 
 
 def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from gateway.drift.online.performance_assessment import ArmPerformance, Judged, Side
 from gateway.telemetry import names
 from gateway.telemetry.names import MetricName
-from gateway.telemetry.published import Sample, publish
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample
 
 PART: Final = "performance"
 REPORT_FILE: Final = "performance.json"
@@ -66,7 +67,7 @@ def samples(found: Sequence[ArmPerformance], failures: Mapping[str, int], now_s:
             yield from _side(_ESTIMATED, arm, one.estimated)
     yield Sample(names.PERFORMANCE_LOOKED, {}, now_s)
     for reason, count in sorted(failures.items()):
-        yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count, "_total")
+        yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count)
 
 
 def report(found: Sequence[ArmPerformance], now_s: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.telemetry import names
-from gateway.telemetry.published import Sample, publish
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample
 
 _PUBLISH_S = 2.0
 _PART = "compactor"
@@ -42,11 +43,11 @@ class CompactorCounts:
     def samples(self, now_s: float) -> Iterator[Sample]:
         """The counts as metrics."""
         for stage in ("segments", "rows", "labels"):
-            yield Sample(names.COMPACTED, {"what": stage}, getattr(self, stage), "_total")
+            yield Sample(names.COMPACTED, {"what": stage}, getattr(self, stage))
         for event in ("adopted", "torn_bytes", "expired_files", "merged_folders", "lost_segments", "failures"):
-            yield Sample(names.COMPACTOR_EVENTS, {"what": event}, getattr(self, event), "_total")
+            yield Sample(names.COMPACTOR_EVENTS, {"what": event}, getattr(self, event))
         for reason, count in self.quarantined.items():
-            yield Sample(names.QUARANTINED, {"reason": reason}, count, "_total")
+            yield Sample(names.QUARANTINED, {"reason": reason}, count)
         age_s = max(0.0, now_s - self.waiting_since_s) if self.waiting_since_s else 0.0
         yield Sample(names.OLDEST_SEALED, {}, age_s)
         yield Sample(names.PENDING_BYTES, {}, self.pending_bytes)

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from gateway.records.lake import parquet
 from gateway.records.worker.label import Label
 from gateway.telemetry import names
-from gateway.telemetry.published import Sample, histogram, publish
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample, histogram
 
 DELAY_BOUNDS_S = (1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 2592000.0)
 WINDOW_US = 7 * 86_400_000_000
@@ -164,7 +165,7 @@ class Coverage:
             for version, share in sample.coverage().items():
                 yield Sample(names.LABEL_COVERAGE, {"model": model, "version": version}, share)
             yield from histogram(names.LABEL_DELAY, {"model": model}, DELAY_BOUNDS_S, sample.delays, sample.delay_sum_s)
-            yield Sample(names.LABELS_UNMATCHED, {"model": model}, sample.unmatched, "_total")
+            yield Sample(names.LABELS_UNMATCHED, {"model": model}, sample.unmatched)
 
     def _of(self, model: str) -> CoverageSample:
         """The sample of that model, which is from here on the newest of all; the oldest gives way beyond the bound."""

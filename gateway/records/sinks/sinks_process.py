@@ -18,7 +18,8 @@ from gateway.records.sinks.sink import Sink
 from gateway.records.sinks.target import Target, parse_targets
 from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.telemetry import names
-from gateway.telemetry.published import Sample, publish
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample
 
 _LAST_S = 3.0  # for what waits when the gateway stops; the rest waits for its next start
 _PART = "sinks"
@@ -125,9 +126,9 @@ def samples(couriers: Sequence[Courier]) -> Iterator[Sample]:
     for courier in couriers:
         report = courier.report()
         yield Sample(names.SINK_LAG, {"sink": courier.name}, report.lag_rows)
-        yield Sample(names.SINK_ERRORS, {"sink": courier.name}, report.errors, "_total")
+        yield Sample(names.SINK_ERRORS, {"sink": courier.name}, report.errors)
         for outcome, rows in report.rows.items():
-            yield Sample(names.SINK_ROWS, {"sink": courier.name, "outcome": outcome}, rows, "_total")
+            yield Sample(names.SINK_ROWS, {"sink": courier.name, "outcome": outcome}, rows)
 
 
 def main() -> int:

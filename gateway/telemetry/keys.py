@@ -1,0 +1,34 @@
+"""The keys under which workers tell their counts and states; who tells and who reads use the same names."""
+
+from enum import StrEnum
+
+
+class Sum(StrEnum):
+    """The parts of a worker's counts that add up over workers and their lives."""
+
+    SERIES = "series"
+    REFUSED = "refused"
+    ROUTE_APPLY = "route_apply"
+    LOG = "log"
+    LABELS = "labels"
+    FALLBACKS = "fallbacks"
+    SHADOWS = "shadows"
+
+
+class Gauge(StrEnum):
+    """What a worker says of itself now, for metrics and events."""
+
+    REVISION = "revision"
+    STALE_SECONDS = "stale_seconds"
+    AGE_SECONDS = "age_seconds"
+    FEED_STATE = "feed_state"
+    RULES_ERROR = "rules_error"
+    REFUSED = "refused"
+    VERSIONS = "versions"
+    IN_FLIGHT = "in_flight"
+    READY = "ready"
+    TLS = "tls"
+    LOG_BUFFER_BYTES = "log_buffer_bytes"
+    LOG_SCALE = "log_scale"
+    BREAKERS = "breakers"
+    SHADOW_DIFFERENCES = "shadow_differences"

@@ -1,0 +1,50 @@
+"""One sample of a metric, checked against the table of metrics when it is made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.telemetry.names import MetricName
+
+_ENDINGS: Final[Mapping[str, str]] = {"counter": "_total", "info": "_info"}
+_PARTS: Final[Mapping[str, frozenset[str]]] = {
+    "histogram": frozenset({"_bucket", "_count", "_sum"}),
+    "summary": frozenset({"_count", "_sum"}),
+}
+_WHOLE: Final = frozenset({""})
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A value under labels. `part` says which series of a histogram or summary it belongs to, "" elsewhere."""
+
+    metric: MetricName
+    labels: Mapping[str, str]
+    value: float
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for labels or a part that the metric does not have."""
+        metric, part = self.metric, self.part
+        if part not in _PARTS.get(metric.kind, _WHOLE):
+            raise ValueError(f"{metric.name} is a {metric.kind}: it has no samples called {part!r}")
+        wanted = {*metric.labels, "le"} if part == "_bucket" else set(metric.labels)
+        if self.labels.keys() != wanted:
+            raise ValueError(f"{metric.name}{part} has the labels {sorted(self.labels)}, allowed: {sorted(wanted)}")
+
+    @property
+    def suffix(self) -> str:
+        """What follows the metric's name in the name of this sample."""
+        return self.part or _ENDINGS.get(self.metric.kind, "")
+
+
+def histogram(
+    metric: MetricName, labels: Mapping[str, str], bounds: Iterable[float], counts: Iterable[int], total: float
+) -> list[Sample]:
+    """The samples of a histogram. Shapes: one more count than bounds, not yet added up; `total` is the values' sum."""
+    samples, added = [], 0
+    for bound, count in zip([*bounds, float("inf")], counts, strict=True):
+        added += count
+        text = "+Inf" if bound == float("inf") else f"{bound:g}"
+        samples.append(Sample(metric, {**labels, "le": text}, added, "_bucket"))
+    return [*samples, Sample(metric, labels, added, "_count"), Sample(metric, labels, total, "_sum")]
