@@ -14,31 +14,41 @@ Buffer = bytes | memoryview | Array
 
 
 class Datatype(Enum):
-    """A datatype by its protocol name, with its numpy dtype (always little-endian) and its size in bytes.
+    """A datatype by its protocol name, with its numpy dtype (always little-endian) and the name that ONNX gives it.
 
+    The one table of datatypes: the names in configurations and in ONNX Runtime are derived from it.
     BYTES has no fixed size (`size` is 0; arrays hold Python bytes). numpy has no BF16: arrays of it hold the raw
     16-bit patterns as uint16.
     """
 
-    BOOL = ("BOOL", "?")
-    UINT8 = ("UINT8", "u1")
-    UINT16 = ("UINT16", "<u2")
-    UINT32 = ("UINT32", "<u4")
-    UINT64 = ("UINT64", "<u8")
-    INT8 = ("INT8", "i1")
-    INT16 = ("INT16", "<i2")
-    INT32 = ("INT32", "<i4")
-    INT64 = ("INT64", "<i8")
-    FP16 = ("FP16", "<f2")
-    FP32 = ("FP32", "<f4")
-    FP64 = ("FP64", "<f8")
-    BF16 = ("BF16", "<u2")
-    BYTES = ("BYTES", "O")
+    BOOL = ("BOOL", "?", "BOOL")
+    UINT8 = ("UINT8", "u1", "UINT8")
+    UINT16 = ("UINT16", "<u2", "UINT16")
+    UINT32 = ("UINT32", "<u4", "UINT32")
+    UINT64 = ("UINT64", "<u8", "UINT64")
+    INT8 = ("INT8", "i1", "INT8")
+    INT16 = ("INT16", "<i2", "INT16")
+    INT32 = ("INT32", "<i4", "INT32")
+    INT64 = ("INT64", "<i8", "INT64")
+    FP16 = ("FP16", "<f2", "FLOAT16")
+    FP32 = ("FP32", "<f4", "FLOAT")
+    FP64 = ("FP64", "<f8", "DOUBLE")
+    BF16 = ("BF16", "<u2", "BFLOAT16")
+    BYTES = ("BYTES", "O", "STRING")
 
-    def __init__(self, wire_name: str, dtype: str) -> None:
+    def __new__(cls, wire_name: str, dtype: str, onnx_name: str) -> "Datatype":
+        member = object.__new__(cls)
+        member._value_ = wire_name  # so Datatype("FP32") finds it, and JSON carries the name
+        return member
+
+    def __init__(self, wire_name: str, dtype: str, onnx_name: str) -> None:
         self.wire_name = wire_name
         self.dtype: npt.DTypeLike = np.dtype(dtype)
         self.size = 0 if dtype == "O" else np.dtype(dtype).itemsize
+        self.onnx_name = onnx_name  # of onnx.TensorProto.DataType
+        self.runtime_name = f"tensor({onnx_name.lower()})"  # in ONNX Runtime
+        self.config_name = f"TYPE_{'STRING' if dtype == 'O' else wire_name}"  # in config.pbtxt
+        self.is_float = wire_name.startswith(("FP", "BF"))
 
 
 BY_NAME = {datatype.wire_name: datatype for datatype in Datatype}

@@ -16,22 +16,7 @@ from gateway.tensor import Datatype
 OPSET = 17
 IR_VERSION = 8
 
-ELEMENT_TYPES: Mapping[Datatype, int] = {
-    Datatype.BOOL: TensorProto.BOOL,
-    Datatype.UINT8: TensorProto.UINT8,
-    Datatype.UINT16: TensorProto.UINT16,
-    Datatype.UINT32: TensorProto.UINT32,
-    Datatype.UINT64: TensorProto.UINT64,
-    Datatype.INT8: TensorProto.INT8,
-    Datatype.INT16: TensorProto.INT16,
-    Datatype.INT32: TensorProto.INT32,
-    Datatype.INT64: TensorProto.INT64,
-    Datatype.FP16: TensorProto.FLOAT16,
-    Datatype.FP32: TensorProto.FLOAT,
-    Datatype.FP64: TensorProto.DOUBLE,
-    Datatype.BF16: TensorProto.BFLOAT16,
-    Datatype.BYTES: TensorProto.STRING,
-}
+ELEMENT_TYPES: Mapping[Datatype, int] = {kind: TensorProto.DataType.Value(kind.onnx_name) for kind in Datatype}
 
 Dims = Sequence[int | str | None]
 

@@ -24,8 +24,8 @@ from gateway.serving.session import Session
 from gateway.tensor import Datatype
 
 MAX_BATCH_SIZE = 256
-_TYPES = {Datatype.FP32: "TYPE_FP32", Datatype.INT64: "TYPE_INT64", Datatype.BYTES: "TYPE_STRING"}
 _SAMPLES = 256
+_LABELLED = '\n    label_filename: "labels.txt"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,15 @@ def config(recipe: Recipe) -> str:
     """The config.pbtxt of a model."""
     blocks = [
         f'name: "{recipe.model}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {MAX_BATCH_SIZE}\n',
-        *(_tensor("input", spec.name, _TYPES[spec.datatype], spec.shape[1:]) for spec in recipe.inputs),
-        _tensor("output", "label", "TYPE_INT64", (1,)),
-        _tensor("output", "probabilities", "TYPE_FP32", (len(recipe.labels),), '\n    label_filename: "labels.txt"'),
+        *(_tensor("input", spec.name, spec.datatype.config_name, spec.shape[1:]) for spec in recipe.inputs),
+        _tensor("output", "label", Datatype.INT64.config_name, (1,)),
+        _tensor(
+            "output",
+            "probabilities",
+            Datatype.FP32.config_name,
+            (len(recipe.labels),),
+            '\n    label_filename: "labels.txt"',
+        ),
         "version_policy { all { } }\ndynamic_batching { }\n",
     ]
     return "".join(blocks)

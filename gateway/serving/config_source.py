@@ -7,7 +7,7 @@ it finds it named in a warning instead of wondering.
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,26 +20,24 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NAMED = 50  # unknown fields that a warning names
 
-# Known to the protocol, read by other clients, and without effect here.
-_WITHOUT_EFFECT = frozenset(
+# The fields that decide something here, a message with all that it holds where it is named alone. Every other field of
+# the protocol that an author sets is named in a warning: a field that a later protocol adds is so, too.
+ACTED_ON = frozenset(
     {
-        "metric_tags",
-        "cc_model_filenames",
-        "response_cache",
-        "runtime",
-        "model_transaction_policy",
-        "instance_group.gpus",
-        "instance_group.profile",
-        "input.is_shape_tensor",
-        "input.allow_ragged_batch",
-        "input.is_non_linear_format_io",
-        "output.is_shape_tensor",
-        "output.is_non_linear_format_io",
-        "dynamic_batching.preferred_batch_size",
-        "dynamic_batching.preserve_ordering",
-        "dynamic_batching.priority_levels",
-        "dynamic_batching.default_priority_level",
-        "dynamic_batching.priority_queue_policy",
+        "name",
+        "platform",
+        "backend",
+        "max_batch_size",
+        "default_model_filename",
+        "version_policy",
+        *(f"input.{field}" for field in ("name", "data_type", "format", "dims", "reshape", "optional")),
+        *(f"output.{field}" for field in ("name", "data_type", "dims", "reshape", "label_filename")),
+        *(f"instance_group.{field}" for field in ("name", "count", "kind")),  # answered by warnings of their own
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.default_queue_policy",
+        "optimization.graph.level",
+        "parameters",
+        "model_warmup",
     }
 )
 _TOKEN = re.compile(
@@ -112,7 +110,7 @@ def _judged(message: inference_pb2.ModelConfig, paths: frozenset[str], origin: s
     unknown = [ascii(path[1:81])[1:-1] for path in sorted(paths) if path.startswith("?")]
     if len(unknown) > MAX_NAMED:
         unknown[MAX_NAMED:] = [f"and {len(unknown) - MAX_NAMED} more"]
-    idle = sorted(paths & _WITHOUT_EFFECT)
+    idle = without_effect(path for path in paths if not path.startswith("?"))
     warnings = []
     if unknown:
         warnings.append(f"{origin}: unknown fields, not acted on: {', '.join(unknown)}")
@@ -123,6 +121,18 @@ def _judged(message: inference_pb2.ModelConfig, paths: frozenset[str], origin: s
     if any(group.kind == inference_pb2.ModelInstanceGroup.KIND_GPU for group in message.instance_group):
         warnings.append(f"{origin}: instance_group.kind: KIND_GPU runs on the CPU here")
     return ConfigSource(message, frozenset(path for path in paths if not path.startswith("?")), tuple(warnings))
+
+
+def without_effect(paths: Iterable[str]) -> list[str]:
+    """The paths of known fields that nothing here acts on; of a message that is idle as a whole, its own path only."""
+    idle: set[str] = set()
+    for path in sorted(paths):
+        parts = path.split(".")
+        above = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+        leads = any(entry.startswith(f"{path}.") for entry in ACTED_ON)
+        if not leads and not above & ACTED_ON and not above & idle:
+            idle.add(path)
+    return sorted(idle)
 
 
 # ---- text format: the names of fields here; the values are the business of protobuf's own parser ----
@@ -258,7 +268,7 @@ def _known_value(value: Any, message: MessageType, paths: set[str], path: str) -
     inner = message.fields_by_name["value"].message_type
     if inner is None:
         return value
-    return {key: _known_value(entry, inner, paths, path) for key, entry in value.items()}
+    return {key: _known_value(entry, inner, paths, f"{path}.value") for key, entry in value.items()}
 
 
 def _check_nesting(text: str) -> None:

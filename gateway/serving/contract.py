@@ -41,10 +41,7 @@ MAX_WARMUP_ELEMENTS = 1 << 26
 ReadFile = Callable[[str], bytes]
 Tensor = inference_pb2.ModelInput | inference_pb2.ModelOutput
 
-_TYPES: Mapping[int, Datatype] = {
-    inference_pb2.DataType.Value("TYPE_STRING" if kind is Datatype.BYTES else f"TYPE_{kind.wire_name}"): kind
-    for kind in Datatype
-}
+_TYPES: Mapping[int, Datatype] = {inference_pb2.DataType.Value(kind.config_name): kind for kind in Datatype}
 _NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TYPES.items()}
 
 

@@ -6,7 +6,6 @@
 All workers of a host share the files: each change is a read, a change and an atomic replacement under one lock.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +15,13 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-Kind = TypeVar("Kind", list[object], dict[str, object])
+Kind = TypeVar("Kind", list[str], dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,7 @@ class IntentStore:
 
     def read(self) -> Intents:
         """What is on disk; a file that is damaged counts as empty, and is named in the log."""
-        unloaded = self._load("unloaded.json", list)
-        overrides = self._load("overrides.json", dict)
-        return Intents(
-            frozenset(name for name in unloaded if isinstance(name, str)),
-            {name: text for name, text in overrides.items() if isinstance(text, str)},
-        )
+        return Intents(frozenset(self._load("unloaded.json", list[str])), self._load("overrides.json", dict[str, str]))
 
     def change(self, change: Callable[[Intents], Intents]) -> Intents:
         """The intents after `change`, which are on disk when this returns.
@@ -66,9 +62,9 @@ class IntentStore:
                 before = self.read()
                 after = change(before)
                 if after.overrides != before.overrides:
-                    self._write("overrides.json", json.dumps(dict(sorted(after.overrides.items())), indent=1))
+                    self._write("overrides.json", dict(sorted(after.overrides.items())))
                 if after.unloaded != before.unloaded:
-                    self._write("unloaded.json", json.dumps(sorted(after.unloaded), indent=1))
+                    self._write("unloaded.json", sorted(after.unloaded))
         except OSError as error:
             raise Unavailable(f"the change cannot be kept in the data directory: {error.strerror}") from error
         return after
@@ -86,22 +82,18 @@ class IntentStore:
     def _load(self, name: str, kind: type[Kind]) -> Kind:
         path = self._directory / name
         try:
-            content = json.loads(path.read_bytes())
+            return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
-            return kind()
+            pass
         except (OSError, ValueError, RecursionError) as error:
             logger.warning("state file cannot be read: file=%s error=%s", name, error)
-            return kind()
-        if not isinstance(content, kind):
-            logger.warning("state file is not what was written: file=%s", name)
-            return kind()
-        return content
+        return kind()
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, content: list[str] | dict[str, str]) -> None:
         staging = self._directory / f"{name}.{os.getpid()}"
         try:
-            with open(staging, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(staging, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(staging, self._directory / name)

@@ -8,7 +8,6 @@ blocking their loops.
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -22,10 +21,10 @@ from time import time
 from typing import IO
 
 from gateway.serving.probe_child import main, public_reason
-from gateway.serving.probe_request import ProbeRequest, ProbeResult, request_from_json, result_from_json, to_json
+from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import ort_version
 
-__all__ = ["ProbeRequest", "ProbeResult", "Prober", "request_from_json"]
+__all__ = ["ProbeRequest", "ProbeResult", "Prober"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ async def _talk(process: asyncio.subprocess.Process, request: ProbeRequest, prog
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(f"{to_json(request)}\n".encode())
+        process.stdin.write(to_json(request) + b"\n")
         await process.stdin.drain()
         process.stdin.close()
     except ConnectionError:
@@ -126,10 +125,10 @@ async def _talk(process: asyncio.subprocess.Process, request: ProbeRequest, prog
     async for line in process.stdout:
         if not line.endswith(b"\n"):
             break  # it died in the middle of it
-        answer = json.loads(line)
-        if "result" in answer:
-            return result_from_json(json.dumps(answer["result"]))
-        progress.stage = answer["stage"]
+        message = from_json(line, ProbeMessage)
+        if message.result is not None:
+            return message.result
+        progress.stage = message.stage
     return None
 
 
@@ -172,8 +171,8 @@ def _read(path: Path, asked_at: float) -> ProbeResult | None:
     """The cached result, if it holds: a lasting one for ever, another only for who was waiting while it came about."""
     try:
         finished_at = path.stat().st_mtime
-        result = result_from_json(path.read_text("utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+        result = from_json(path.read_bytes(), ProbeResult)
+    except (OSError, ValueError):
         return None
     return result if result.lasting or finished_at >= asked_at else None
 
@@ -181,7 +180,7 @@ def _read(path: Path, asked_at: float) -> ProbeResult | None:
 def _write(path: Path, result: ProbeResult) -> None:
     staging = path.with_suffix(f".{os.getpid()}")
     try:
-        staging.write_text(to_json(result), "utf-8")
+        staging.write_bytes(to_json(result))
         os.replace(staging, path)
     except OSError as error:
         logger.warning("probe result not kept: error=%s", error.strerror)

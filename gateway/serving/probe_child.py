@@ -1,12 +1,11 @@
 """The process that may die of a model, so that no worker does: verifies, loads and warms up one version.
 
-Reads one line of JSON (a ProbeRequest) from standard input and writes lines of JSON to what was its standard output:
-`{"stage": ...}` before each stage, `{"result": ...}` at the end. The limits are set before the first byte of the
+Reads one line of JSON (a ProbeRequest) from standard input and writes lines of JSON (ProbeMessage) to what was its
+standard output: one before each stage, and the result at the end. The limits are set before the first byte of the
 model is read. Whatever else is printed, by native code too, goes to standard error.
 """
 
 import ctypes
-import json
 import os
 import re
 import resource
@@ -16,10 +15,10 @@ from contextlib import suppress
 from dataclasses import replace
 from math import ceil
 from time import perf_counter_ns
-from typing import TextIO
+from typing import IO
 
 from gateway.errors import GatewayError
-from gateway.serving.probe_request import ProbeRequest, ProbeResult, request_from_json, to_json
+from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import Session
 from gateway.serving.verification import verify
 from gateway.serving.warm_up import OutOfMemory, WarmUp
@@ -40,11 +39,11 @@ _PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: c
 
 def main() -> None:
     """Answers the request on standard input."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+    with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         _die_with_parent()
         os.nice(_NICENESS)
-        request = request_from_json(sys.stdin.readline())
+        request = from_json(sys.stdin.buffer.readline(), ProbeRequest)
         baseline_rss = _memory("VmHWM")
         _set_limits(request)
         try:
@@ -59,7 +58,7 @@ def main() -> None:
         except GatewayError as error:
             result = _refused(request, str(error), lasting=True)
         result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=_memory("VmHWM"))
-        _say(answers, "result", json.loads(to_json(result)))
+        _say(answers, ProbeMessage(result=result))
 
 
 def public_reason(text: str, directory: str) -> str:
@@ -70,10 +69,10 @@ def public_reason(text: str, directory: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
-def _probe(request: ProbeRequest, answers: TextIO) -> ProbeResult:
-    _say(answers, "stage", VERIFYING)
+def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
+    _say(answers, ProbeMessage(stage=VERIFYING))
     facts = verify(request.local, filename=request.filename, policy=request.policy)
-    _say(answers, "stage", LOADING)
+    _say(answers, ProbeMessage(stage=LOADING))
     begin = perf_counter_ns()
     session = Session(
         request.local.model_file(request.filename),
@@ -82,7 +81,7 @@ def _probe(request: ProbeRequest, answers: TextIO) -> ProbeResult:
         options=request.options,
     )
     load_ms = (perf_counter_ns() - begin) / 1e6
-    _say(answers, "stage", WARMING)
+    _say(answers, ProbeMessage(stage=WARMING))
     findings = WarmUp(
         session, request.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
     ).run()
@@ -106,8 +105,8 @@ def _refused(request: ProbeRequest, reason: str, *, lasting: bool) -> ProbeResul
     return ProbeResult(ok=False, reason=public_reason(reason, str(request.local.path)), lasting=lasting)
 
 
-def _say(answers: TextIO, key: str, value: object) -> None:
-    answers.write(json.dumps({key: value}) + "\n")
+def _say(answers: IO[bytes], message: ProbeMessage) -> None:
+    answers.write(to_json(message) + b"\n")
     answers.flush()
 
 

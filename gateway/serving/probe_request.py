@@ -1,21 +1,21 @@
 """What is asked of a probe and what it answers, as values and as JSON."""
 
-import json
-from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar
 
-from gateway.serving.model_config import Warmup, WarmupInput
+import msgspec
+
+from gateway.serving.model_config import Warmup
 from gateway.serving.model_policy import Policy
 from gateway.serving.verification import ModelFacts
-from gateway.tensor import BY_NAME, Datatype, TensorSpec
-from loaders.loader import FileEntry, LocalVersion
+from gateway.tensor import TensorSpec
+from loaders.loader import LocalVersion
 
 # Part of every cache key: a result of an older form is never read.
-FORM = 1
+FORM = 2
 _SPARE_BYTES = 2 << 30
 _COPIES = 4  # of the weights, that a load may hold at once: the file, its parsed form, the session's, prepacked ones
 
@@ -50,8 +50,9 @@ class ProbeRequest:
 
     def key(self, runtime: str) -> str:
         """The name of the result in a cache: same content, same parameters, same runtime version."""
-        document = to_json(replace(self, local=replace(self.local, path=Path())))
-        return sha256(f"{FORM} {runtime} {document}".encode()).hexdigest()
+        content = replace(self, local=replace(self.local, path=Path()))
+        document = msgspec.json.encode(content, enc_hook=_encoded, order="deterministic")
+        return sha256(f"{FORM} {runtime} ".encode() + document).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,81 +85,36 @@ class ProbeResult:
     peak_rss_bytes: int = 0
 
 
-def to_json(value: ProbeRequest | ProbeResult) -> str:
-    """One line of JSON; the same value gives the same line."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+class ProbeMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a probe's process: the stage that begins, or the result."""
+
+    stage: str = ""
+    result: ProbeResult | None = None
 
 
-def request_from_json(text: str) -> ProbeRequest:
-    """The request that `to_json` wrote."""
-    raw = json.loads(text)
-    local = raw.pop("local")
-    files = tuple(FileEntry(**entry) for entry in local["files"])
-    return ProbeRequest(
-        **{
-            **raw,
-            "local": LocalVersion(Path(local["path"]), local["digest"], files),
-            "warmups": tuple(_warmup(entry) for entry in raw["warmups"]),
-            "policy": Policy(**raw["policy"]),
-        }
-    )
+Message = TypeVar("Message", ProbeRequest, ProbeResult, ProbeMessage)
 
 
-def result_from_json(text: str) -> ProbeResult:
-    """The result that `to_json` wrote.
+def to_json(value: ProbeRequest | ProbeResult | ProbeMessage) -> bytes:
+    """JSON in one line."""
+    return msgspec.json.encode(value, enc_hook=_encoded)
 
-    Raises: ValueError, KeyError, TypeError, if the text is something else.
+
+def from_json(text: bytes, kind: type[Message]) -> Message:
+    """The value that `to_json` wrote.
+
+    Raises: msgspec.ValidationError or msgspec.DecodeError, both ValueError, where the text is something else.
     """
-    raw = json.loads(text)
-    specs = {name: _specs(raw[name]) for name in ("inputs", "outputs", "overridable", "answers")}
-    run_us = {int(size): float(run_us) for size, run_us in raw["run_us"].items()}
-    facts = None if raw["facts"] is None else _facts(raw["facts"])
-    return ProbeResult(**{**raw, **specs, "run_us": run_us, "facts": facts, "warnings": tuple(raw["warnings"])})
+    return msgspec.json.decode(text, type=kind, dec_hook=_decoded)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Datatype):
-        return value.wire_name
+def _encoded(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(cast(Any, value))}
-    return value
+    raise NotImplementedError(f"no JSON for {type(value).__name__}")
 
 
-def _specs(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            entry["name"],
-            BY_NAME[entry["datatype"]],
-            tuple(entry["shape"]),
-            optional=entry["optional"],
-            labels=tuple(entry["labels"]),
-        )
-        for entry in raw
-    )
-
-
-def _facts(raw: dict[str, Any]) -> ModelFacts:
-    return ModelFacts(
-        **{
-            **raw,
-            "inputs": _specs(raw["inputs"]),
-            "outputs": _specs(raw["outputs"]),
-            "external_files": tuple(raw["external_files"]),
-        }
-    )
-
-
-def _warmup(raw: dict[str, Any]) -> Warmup:
-    inputs = {
-        name: WarmupInput(BY_NAME[entry["datatype"]], tuple(entry["dims"]), entry["source"], b64decode(entry["data"]))
-        for name, entry in raw["inputs"].items()
-    }
-    return Warmup(raw["name"], raw["batch_size"], inputs, raw["count"])
+def _decoded(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"no {kind.__name__} in JSON")

@@ -13,22 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from gateway.errors import FailedPrecondition, Internal, InvalidArgument
 from gateway.tensor import Array, Datatype, TensorSpec
 
-_DATATYPES = {
-    "tensor(bool)": Datatype.BOOL,
-    "tensor(uint8)": Datatype.UINT8,
-    "tensor(uint16)": Datatype.UINT16,
-    "tensor(uint32)": Datatype.UINT32,
-    "tensor(uint64)": Datatype.UINT64,
-    "tensor(int8)": Datatype.INT8,
-    "tensor(int16)": Datatype.INT16,
-    "tensor(int32)": Datatype.INT32,
-    "tensor(int64)": Datatype.INT64,
-    "tensor(float16)": Datatype.FP16,
-    "tensor(float)": Datatype.FP32,
-    "tensor(double)": Datatype.FP64,
-    "tensor(bfloat16)": Datatype.BF16,
-    "tensor(string)": Datatype.BYTES,
-}
+_DATATYPES = {kind.runtime_name: kind for kind in Datatype}
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _SOURCE_PATH = re.compile(r"/onnxruntime_src/(?:[\w.-]+/)*")
 _QUIET = 4  # fatal only: every error reaches us as an exception

@@ -24,22 +24,7 @@ from loaders.loader import LocalVersion
 
 __all__ = ["InvalidModel", "ModelFacts", "Policy", "verify"]
 
-_DATATYPES: Mapping[int, Datatype] = {
-    TensorProto.BOOL: Datatype.BOOL,
-    TensorProto.UINT8: Datatype.UINT8,
-    TensorProto.UINT16: Datatype.UINT16,
-    TensorProto.UINT32: Datatype.UINT32,
-    TensorProto.UINT64: Datatype.UINT64,
-    TensorProto.INT8: Datatype.INT8,
-    TensorProto.INT16: Datatype.INT16,
-    TensorProto.INT32: Datatype.INT32,
-    TensorProto.INT64: Datatype.INT64,
-    TensorProto.FLOAT16: Datatype.FP16,
-    TensorProto.FLOAT: Datatype.FP32,
-    TensorProto.DOUBLE: Datatype.FP64,
-    TensorProto.BFLOAT16: Datatype.BF16,
-    TensorProto.STRING: Datatype.BYTES,
-}
+_DATATYPES: Mapping[int, Datatype] = {TensorProto.DataType.Value(kind.onnx_name): kind for kind in Datatype}
 # Operator sets that the format defines, with the newest version of each that is understood here.
 _DEFAULT = ""
 _SETS: Mapping[str, int] = {

@@ -32,7 +32,6 @@ _MAX_FEED_BYTES = 1 << 30
 _ROWS = 8
 _REPEATS = 20
 _REPEATS_NS = 100_000_000
-_FLOATS = frozenset((Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16))
 # How far a row may be off beside others: rounding in another order of addition, not another answer.
 _TOLERANCES = {Datatype.FP16: 1e-2, Datatype.BF16: 4e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-6}
 _NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
@@ -214,7 +213,7 @@ class WarmUp:
         return any(
             bool(np.isnan(_as_float(output, spec.datatype)).any())
             for spec, output in zip(self.session.outputs, outputs, strict=True)
-            if spec.datatype in _FLOATS
+            if spec.datatype.is_float
         )
 
     def _timed(self, feed: Feed) -> float:
@@ -239,7 +238,7 @@ def made_up(datatype: Datatype, shape: tuple[int, ...], kind: str, random: np.ra
         return np.full(shape, one if kind == "ones" else 0, datatype.dtype)
     if datatype is Datatype.BF16:
         return _bf16(random.standard_normal(shape, np.float32))
-    if datatype in _FLOATS:
+    if datatype.is_float:
         return random.standard_normal(shape).astype(datatype.dtype)
     low, high = (0, 2) if datatype is Datatype.BOOL else (1, 3)
     return random.integers(low, high, shape).astype(datatype.dtype)
@@ -294,7 +293,7 @@ def _same_bits(left: Array, right: Array) -> bool:
 def _close(left: Array, right: Array, datatype: Datatype) -> bool:
     if left.shape != right.shape:
         return False
-    if datatype not in _FLOATS:
+    if not datatype.is_float:
         return bool(left.tolist() == right.tolist())
     ours, theirs = _as_float(left, datatype), _as_float(right, datatype)
     tolerance = _TOLERANCES[datatype]

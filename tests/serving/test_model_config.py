@@ -1,7 +1,8 @@
 """Configurations: what is read, what is named in warnings, what is completed from the model, what does not fit it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.config_source import EMPTY, ConfigSource, parse_json, parse_text
+from gateway.serving.config_source import ACTED_ON, EMPTY, ConfigSource, parse_json, parse_text, without_effect
 from gateway.serving.contract import complete, in_model_shapes, session_options, thread_count, version_policy, warmups
 from gateway.serving.model_config import ModelConfig, VersionPolicy, WarmupInput
 from gateway.tensor import Datatype, TensorSpec
@@ -81,6 +82,40 @@ model_warmup [ {
   inputs { key: "x" value: { data_type: TYPE_FP32 dims: 4 random_data: true } }
 } ]
 """
+
+
+def paths_of(message: Any, prefix: str = "") -> Iterator[str]:
+    """The path of every field below a protobuf descriptor."""
+    for entry in message.fields:
+        path = f"{prefix}.{entry.name}" if prefix else entry.name
+        yield path
+        if entry.message_type is not None:
+            yield from paths_of(entry.message_type, path)
+
+
+def test_every_field_of_the_protocol_is_acted_on_or_named_as_idle() -> None:
+    paths = set(paths_of(pb.ModelConfig.DESCRIPTOR))
+    assert paths >= ACTED_ON
+    idle = without_effect(paths)
+    for path in paths:
+        above = {path.rsplit(".", cut)[0] for cut in range(path.count(".") + 1)}
+        leads = any(entry.startswith(f"{path}.") for entry in ACTED_ON)
+        assert leads or len(above & (ACTED_ON | set(idle))) == 1, path
+    assert "metric_tags" in idle
+    assert "dynamic_batching.priority_queue_policy" in idle
+    assert not [path for path in idle if path.startswith("dynamic_batching.priority_queue_policy.")]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        parse_text(b'metric_tags { key: "a" value: "b" } response_cache { enable: true } parameters { key: "x" }'),
+        parse_json('{"metric_tags": {"a": "b"}, "response_cache": {"enable": true}, "parameters": {"x": {}}}'),
+    ],
+)
+def test_a_field_without_effect_is_named_once_with_its_message(source: ConfigSource) -> None:
+    (warning,) = source.warnings
+    assert warning.endswith(": fields without effect here: metric_tags, response_cache")
 
 
 def test_a_configuration_made_for_triton_is_read_whole() -> None:

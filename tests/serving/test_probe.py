@@ -20,7 +20,7 @@ from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_child import public_reason
-from gateway.serving.probe_request import ProbeResult, request_from_json, result_from_json, to_json
+from gateway.serving.probe_request import ProbeResult, from_json, to_json
 from gateway.serving.verification import ModelFacts
 from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
@@ -322,10 +322,10 @@ def test_values_survive_json() -> None:
         rows_independent=False,
         warnings=("w",),
     )
-    assert result_from_json(to_json(result)) == result
+    assert from_json(to_json(result), ProbeResult) == result
     warmup = Warmup("w", 1, {"x": WarmupInput(Datatype.INT8, (2,), "file", b"\x00\xff")}, 3)
     request = ProbeRequest(LocalVersion(Path("/a"), "d" * 64, ()), warmups=(warmup,), options={"graph_level": "off"})
-    assert request_from_json(to_json(request)) == request
+    assert from_json(to_json(request), ProbeRequest) == request
     moved = replace(request, local=LocalVersion(Path("/b"), "d" * 64, ()))
     assert moved.key("1") == request.key("1") != request.key("2")
 
