@@ -1,7 +1,6 @@
 """A unary call that is answered by callback: the hot path, without a Task."""
 
 import logging
-from typing import TYPE_CHECKING
 
 import ngh2
 
@@ -10,11 +9,10 @@ from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.message import PREFIX, BadMessage
 from gateway.rpc.metadata import Fields, ok_trailers
 from gateway.rpc.method import Method
-from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, STREAM_SHARE_BYTES, Call
+from gateway.rpc.output import Output
+from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, ServerCall
+from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
 from gateway.rpc.status_codes import status_of
-
-if TYPE_CHECKING:
-    from gateway.rpc.connection import Connection
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +23,13 @@ _LARGE = 64 * 1024
 _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 
 
-class CallbackCall(Call):
+class CallbackCall(ServerCall):
     """A `gateway.rpc.handler.CallbackContext` that is its own call."""
 
     __slots__ = ("_callbacks", "_own", "_trailing", "message_size")
 
-    def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
-        Call.__init__(self, connection, stream_id, method, headers)
+    def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
+        ServerCall.__init__(self, server, output, stream_id, method, headers)
         self.message_size = 0
         self._trailing: Metadata = ()
         self._own: OwnMetadatum | None = None
@@ -40,14 +38,13 @@ class CallbackCall(Call):
     def receive(self, data: bytes, end: bool) -> None:
         # The flag and the length are one number: it is the length where the flag is 0 and the message is whole.
         size = len(data) - PREFIX
-        connection = self.connection
         if (
             end
             and self.assembler is None
             and int.from_bytes(data[:PREFIX], "big") == size
-            and size <= connection.max_receive_bytes
+            and size <= self.server.max_receive_bytes
         ):
-            connection.h2.acknowledge_received_data(len(data), self.stream_id)
+            self.output.h2.acknowledge_received_data(len(data), self.stream_id)
             self.request_ended = True
             self._dispatch(data[PREFIX:])
             return
@@ -76,7 +73,7 @@ class CallbackCall(Call):
 
     def _dispatch(self, message: bytes | memoryview) -> None:
         self.message_size = len(message)
-        if 0 < self.deadline_ns <= self.connection.received_ns:
+        if 0 < self.deadline_ns <= self.output.received_ns:
             self.refuse(DeadlineExceeded("deadline exceeded before the call began"))
             return
         try:
@@ -88,18 +85,18 @@ class CallbackCall(Call):
         if self.state != OPEN:
             return
         self._callbacks = None
-        connection = self.connection
+        output = self.output
         try:
             body = message if type(message) is bytes else self.method.encode(message)
             size = len(body)
-            if size > connection.max_send_bytes:
-                raise ResourceExhausted(f"answer of {size} bytes, at most {connection.max_send_bytes} are sent")
+            if size > output.max_send_bytes:
+                raise ResourceExhausted(f"answer of {size} bytes, at most {output.max_send_bytes} are sent")
             trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
         except Exception as error:
             self._fail(error)
             return
         self.state = ANSWERED
-        h2, stream_id = connection.h2, self.stream_id
+        h2, stream_id = output.h2, self.stream_id
         try:
             h2.send_response(stream_id, RESPONSE)
             if size < _LARGE:
@@ -107,13 +104,13 @@ class CallbackCall(Call):
             else:
                 h2.send_data(stream_id, size.to_bytes(PREFIX, "big"))
                 h2.send_data(stream_id, body)
-                connection.backlogged = True
+                output.backlogged = True
             h2.send_trailers(stream_id, trailers)
         except ngh2.NGH2Error:
             self.state = GONE  # the stream ended in the same read as this call's data
-        connection.answered = True
-        if not connection.flushing:
-            connection.schedule()
+        output.answered = True
+        if not output.flushing:
+            output.schedule()
 
     def fail(self, error: GatewayError) -> None:
         self._fail(error)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from time import monotonic_ns
 from typing import Final
 
-from gateway.rpc.connection import Wire
+from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.identity import Identity
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
-from gateway.rpc.server_state import Host
+from gateway.rpc.server_state import ServerState
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Ngh2Server:
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
         self._methods = MethodTable()
-        self._host: Host | None = None
+        self._state: ServerState | None = None
         self._identity: Identity | None = None
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -47,65 +47,65 @@ class Ngh2Server:
         loop = asyncio.get_running_loop()
         options = self._options
         identity = self._identity = Identity(options.tls) if options.tls is not None else None
-        host = self._host = Host(options, self._methods, loop)
+        state = self._state = ServerState(options, self._methods, loop)
         self._socket = _listening_socket(options)
         self._port = self._socket.getsockname()[1]
-        self._listener = await self._listen(host, self._socket)
-        checks = {"rpc connection checks": self._check_connections(host)}
+        self._listener = await self._listen(state, self._socket)
+        checks = {"rpc connection checks": self._check_connections(state)}
         if identity is not None:
-            checks["rpc identity"] = self._follow(identity, host, self._socket)
+            checks["rpc identity"] = self._follow(identity, state, self._socket)
         self._checks = [loop.create_task(check, name=name) for name, check in checks.items()]
         for check in self._checks:
             check.add_done_callback(_report)
 
-    async def _listen(self, host: Host, bound: socket.socket) -> asyncio.Server:
+    async def _listen(self, state: ServerState, bound: socket.socket) -> asyncio.Server:
         secure = self._identity.material.context if self._identity is not None else None
-        return await host.loop.create_server(
-            lambda: Wire(host),
+        return await state.loop.create_server(
+            lambda: ConnectionProtocol(state),
             sock=bound.dup(),
             backlog=_BACKLOG,
             ssl=secure,
-            ssl_handshake_timeout=host.options.handshake_timeout_s if secure is not None else None,
+            ssl_handshake_timeout=state.options.handshake_timeout_s if secure is not None else None,
         )
 
-    async def _follow(self, identity: Identity, host: Host, bound: socket.socket) -> None:
+    async def _follow(self, identity: Identity, state: ServerState, bound: socket.socket) -> None:
         """New connections are shown the newest identity.
 
         Both listeners have the same socket, so nobody who connects meanwhile is turned away; and a context of its own
         means that no session of the old one is resumed, whose client authority may be gone.
         """
-        async for _ in identity.renewals(host.options.tls_look_s):
+        async for _ in identity.renewals(state.options.tls_look_s):
             async with self._listening:
                 if self._stopping:
                     return
-                before, self._listener = self._listener, await self._listen(host, bound)
+                before, self._listener = self._listener, await self._listen(state, bound)
                 if before is not None:
-                    await _retire(before, host.loop)
+                    await _retire(before, state.loop)
 
     async def stop(self, grace_s: float | None) -> None:
         async with self._listening:
             self._stopping = True  # no other listener follows
-        host, listener = self._host, self._listener
-        if host is None or listener is None:
+        state, listener = self._state, self._listener
+        if state is None or listener is None:
             return
         listener.close()
         if self._socket is not None:
             self._socket.close()
-        for connection in list(host.connections):
-            connection.lifetime.drain(grace_s or 0.0)
+        for connection in list(state.connections):
+            connection.drain(grace_s or 0.0)
         try:
             async with asyncio.timeout(grace_s or 0.0):
-                await host.empty.wait()
+                await state.empty.wait()
         except TimeoutError:
-            for connection in list(host.connections):
-                connection.lifetime.end()
-        await self._settle(host)
+            for connection in list(state.connections):
+                connection.end()
+        await self._wait_for_end(state)
         for check in self._checks:
             check.cancel()
         await asyncio.wait(self._checks)
-        host.wheel.stop()
+        state.wheel.stop()
         await listener.wait_closed()
-        self._host = self._listener = self._socket = None
+        self._state = self._listener = self._socket = None
 
     @property
     def port(self) -> int:
@@ -118,32 +118,32 @@ class Ngh2Server:
     def counts(self) -> dict[str, int]:
         """What a worker's metrics say of its connections: open now, and since the start accepted, refused for the
         limit, and ended because the peer broke HTTP/2 or flooded; calls that are not answered yet."""
-        host = self._host
-        if host is None:
+        state = self._state
+        if state is None:
             return {"open": 0, "accepted": 0, "refused": 0, "broken": 0, "calls": 0}
         return {
-            "open": len(host.connections),
-            "accepted": host.accepted,
-            "refused": host.refused,
-            "broken": host.broken,
-            "calls": sum(len(connection.calls) for connection in host.connections),
+            "open": len(state.connections),
+            "accepted": state.accepted,
+            "refused": state.refused,
+            "broken": state.broken,
+            "calls": sum(connection.open_calls for connection in state.connections),
         }
 
-    async def _settle(self, host: Host) -> None:
+    async def _wait_for_end(self, state: ServerState) -> None:
         """Every handler has ended and every connection is closed, or it is said which would not."""
-        if host.tasks:
-            _, stuck = await asyncio.wait(host.tasks, timeout=_STOP_WAIT_S)
+        if state.tasks:
+            _, stuck = await asyncio.wait(state.tasks, timeout=_STOP_WAIT_S)
             if stuck:
                 _log.warning("%d handlers did not end within %s s of their cancellation", len(stuck), _STOP_WAIT_S)
         try:
             async with asyncio.timeout(_STOP_WAIT_S):
-                await host.empty.wait()
+                await state.empty.wait()
         except TimeoutError:
-            for connection in list(host.connections):
-                connection.lifetime.abort()
-            await host.empty.wait()
+            for connection in list(state.connections):
+                connection.abort()
+            await state.empty.wait()
 
-    async def _check_connections(self, host: Host) -> None:
+    async def _check_connections(self, state: ServerState) -> None:
         options = self._options
         shortest_s = min(
             options.handshake_timeout_s,
@@ -157,8 +157,8 @@ class Ngh2Server:
         while True:
             await asyncio.sleep(interval_s)
             now_ns = monotonic_ns()
-            for connection in list(host.connections):
-                connection.lifetime.check(now_ns)
+            for connection in list(state.connections):
+                connection.check(now_ns)
 
 
 async def _retire(listener: asyncio.Server, loop: asyncio.AbstractEventLoop) -> None:

@@ -35,3 +35,10 @@ def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:
         if key in properties:
             return key
     return None
+
+
+def peer_address(name: Any) -> str:
+    """The peer of a socket as grpc writes it: `ipv4:1.2.3.4:5`, `ipv6:[::1]:5`, `unix:`."""
+    if isinstance(name, tuple) and len(name) >= 2:
+        return f"ipv6:[{name[0]}]:{name[1]}" if ":" in name[0] else f"ipv4:{name[0]}:{name[1]}"
+    return "unix:" if name is not None else "unknown"

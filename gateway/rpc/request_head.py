@@ -1,6 +1,6 @@
 """What becomes of a request that is not of the most common form, before anything of its body is read."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import grpc
 
@@ -8,10 +8,8 @@ from gateway.errors import InvalidArgument
 from gateway.rpc.metadata import Fields, decode, percent_encoded
 from gateway.rpc.method import Method
 from gateway.rpc.server_call import RESPONSE
+from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import number_of
-
-if TYPE_CHECKING:
-    from gateway.rpc.server_state import Host
 
 _ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,gzip"),)
 
@@ -22,14 +20,16 @@ class Rejection(NamedTuple):
     fields: Fields
 
 
-class Admitted(NamedTuple):
+class RequestHead(NamedTuple):
     """The method of a request, and whether its messages may be compressed."""
 
     method: Method
     gzip: bool
 
 
-def admit(host: "Host", fields: dict[bytes, bytes], headers: Fields, *, congested: bool) -> Admitted | Rejection:
+def check_head(
+    server: ServerState, fields: dict[bytes, bytes], headers: Fields, *, congested: bool
+) -> RequestHead | Rejection:
     """The method that serves a request, or the answer that refuses it.
 
     Order: HTTP's own errors first, as statuses of HTTP; then gRPC's as trailers.
@@ -40,7 +40,7 @@ def admit(host: "Host", fields: dict[bytes, bytes], headers: Fields, *, congeste
     if content_type[:16] != b"application/grpc" or content_type[16:17] not in (b"", b"+", b";"):
         return Rejection(((b":status", b"415"),))
     try:
-        method = _find(host, fields, headers)
+        method = _find(server, fields, headers)
     except InvalidArgument as error:
         return _refuse(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     if method is None:
@@ -50,17 +50,17 @@ def admit(host: "Host", fields: dict[bytes, bytes], headers: Fields, *, congeste
         text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity or gzip"
         return _refuse(grpc.StatusCode.UNIMPLEMENTED, text, _ACCEPTED)
     size_bytes = sum(len(name) + len(value) for name, value in headers)
-    if size_bytes > host.options.max_metadata_bytes:
-        text = f"metadata of {size_bytes} bytes, at most {host.options.max_metadata_bytes} are accepted"
+    if size_bytes > server.options.max_metadata_bytes:
+        text = f"metadata of {size_bytes} bytes, at most {server.options.max_metadata_bytes} are accepted"
         return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     if congested:
         return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "earlier answers on this connection are not read")
-    return Admitted(method, encoding == b"gzip")
+    return RequestHead(method, encoding == b"gzip")
 
 
-def _find(host: "Host", fields: dict[bytes, bytes], headers: Fields) -> Method | None:
+def _find(server: ServerState, fields: dict[bytes, bytes], headers: Fields) -> Method | None:
     path = fields.get(b":path", b"")
-    return host.paths.get(path) or host.methods.find(path.decode("latin-1"), decode(headers))
+    return server.paths.get(path) or server.methods.find(path.decode("latin-1"), decode(headers))
 
 
 def _refuse(code: grpc.StatusCode, text: str, extra: Fields = ()) -> Rejection:

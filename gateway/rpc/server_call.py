@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 import ngh2
@@ -13,11 +13,10 @@ from gateway.rpc.handler import Metadata
 from gateway.rpc.message import Assembler
 from gateway.rpc.metadata import Fields, Pair, decode, encode, percent_encoded
 from gateway.rpc.method import Method
+from gateway.rpc.output import Output
 from gateway.rpc.peer_identity import identity_key
+from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import Status, number_of, status_of
-
-if TYPE_CHECKING:
-    from gateway.rpc.connection import Connection
 
 # The states of a call. OPEN: it has no status yet. ANSWERED: its status is on its way. GONE: nobody waits for one.
 OPEN: Final = 0
@@ -25,34 +24,35 @@ ANSWERED: Final = 1
 GONE: Final = 2
 
 RESPONSE: Final[Fields] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
-STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _CANCEL: Final = 8
 
 
-class Call:
-    """One stream of a connection. The connection feeds it, a subclass runs its handler.
+class ServerCall:
+    """One stream of a connection. The connection feeds it, a subclass runs its handler, `output` takes its answer.
 
     Units: `deadline_ns` on the monotonic clock, 0: none.
     """
 
     __slots__ = (
         "assembler",
-        "connection",
         "deadline_ns",
         "fields",
         "gzip",
         "headers",
         "held_bytes",
         "method",
+        "output",
         "request_ended",
         "response_begun",
+        "server",
         "slot",
         "state",
         "stream_id",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
-        self.connection = connection
+    def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
+        self.server = server
+        self.output = output
         self.stream_id = stream_id
         self.method = method
         self.headers = headers
@@ -86,7 +86,7 @@ class Call:
             self.refuse(DeadlineExceeded("deadline exceeded"))
             self._drop_queue()
         elif self.state == ANSWERED:
-            self.connection.reset(self.stream_id, _CANCEL)
+            self.output.reset(self.stream_id, _CANCEL)
 
     def shut(self) -> None:
         """The server cannot wait for this call any longer."""
@@ -96,8 +96,8 @@ class Call:
 
     def _drop_queue(self) -> None:
         """A status behind messages that the client does not read would never reach it; a reset does."""
-        if self.connection.queued_bytes(self.stream_id):
-            self.connection.reset(self.stream_id, _CANCEL)
+        if self.output.queued_bytes(self.stream_id):
+            self.output.reset(self.stream_id, _CANCEL)
 
     def closed(self) -> None:
         """The stream is over: whether well or by a reset, nothing can be sent on it any more."""
@@ -112,7 +112,7 @@ class Call:
     def acknowledge(self) -> None:
         """The client may send as many bytes as were held."""
         if self.held_bytes:
-            self.connection.acknowledge(self.held_bytes, self.stream_id)
+            self.output.acknowledge(self.held_bytes, self.stream_id)
             self.held_bytes = 0
 
     # How a call ends.
@@ -130,29 +130,29 @@ class Call:
             *encode((*metadata, *status.metadata)),
         )
         self.state = ANSWERED
-        connection = self.connection
+        h2 = self.output.h2
         try:
             if self.response_begun:
-                connection.h2.send_trailers(self.stream_id, fields)
+                h2.send_trailers(self.stream_id, fields)
             else:
-                connection.h2.send_response(self.stream_id, RESPONSE + fields, end_stream=True)
+                h2.send_response(self.stream_id, RESPONSE + fields, end_stream=True)
         except ngh2.NGH2Error:
             self.state = GONE  # the stream ended in the same read as this call's last data
         self.answered()
 
     def answered(self) -> None:
         """The status is handed over: what is left is to send it, and to stop a client that still sends."""
-        connection = self.connection
-        connection.answered = True
+        output = self.output
+        output.answered = True
         if not self.request_ended:
-            connection.half_open.add(self.stream_id)
-        if not connection.flushing:
-            connection.schedule()
+            output.half_open.add(self.stream_id)
+        if not output.flushing:
+            output.schedule()
 
     def make_assembler(self) -> Assembler:
-        host = self.connection.host
+        server = self.server
         views = self.method.by_callback
-        self.assembler = Assembler(host.options.max_receive_bytes, host.budget, gzip=self.gzip, views=views)
+        self.assembler = Assembler(server.max_receive_bytes, server.budget, gzip=self.gzip, views=views)
         return self.assembler
 
     # What handlers ask.
@@ -173,17 +173,17 @@ class Call:
         return max(0.0, (self.deadline_ns - monotonic_ns()) / 1e9) if self.deadline_ns else None
 
     def peer(self) -> str:
-        return self.connection.peer
+        return self.output.peer
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        return self.connection.auth_context
+        return self.output.auth_context
 
     def peer_identity_key(self) -> str | None:
-        return identity_key(self.connection.auth_context)
+        return identity_key(self.output.auth_context)
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        key = identity_key(self.connection.auth_context)
-        return None if key is None else self.connection.auth_context[key]
+        key = identity_key(self.output.auth_context)
+        return None if key is None else self.output.auth_context[key]
 
     @property
     def accepts_gzip(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import ngh2
 
@@ -11,23 +11,35 @@ from gateway.rpc.deadline import DeadlineWheel
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import ServerOptions
-from gateway.rpc.server_call import STREAM_SHARE_BYTES
 
-if TYPE_CHECKING:
-    from gateway.rpc.connection import Connection
-
+STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
 _STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
 _HEADER_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 512 * 1024
-# Resets and oddities: a burst, then so many in a second. A client whose calls run into their deadlines resets streams
+# Resets and glitches: a burst, then so many in a second. A client whose calls run into their deadlines resets streams
 # as well, so the rate is one that costs a few per cent of a core, not the lowest that works.
 _RESETS: Final = (1000, 200)
 _GLITCHES: Final = (1000, 100)
 
 
-class Host:
-    """The limits, the methods, and everything that is counted over all connections.
+class OpenConnection(Protocol):
+    """What a server asks of each of its connections; see `gateway.rpc.lifetime.Lifetime`."""
+
+    @property
+    def open_calls(self) -> int: ...
+
+    def check(self, now_ns: int) -> None: ...
+
+    def drain(self, grace_s: float) -> None: ...
+
+    def end(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class ServerState:
+    """Holds the limits, the methods, and everything that is counted over all connections.
 
     One buffer serves all reads: asyncio and uvloop fill it and call the protocol without anything in between, and ngh2
     copies what it keeps. An idle connection so holds no buffer of its own.
@@ -36,13 +48,14 @@ class Host:
     def __init__(self, options: ServerOptions, methods: MethodTable, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.methods = methods
+        self.max_receive_bytes = options.max_receive_bytes
         self.loop = loop
         self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
         self.wheel = DeadlineWheel(loop)
         self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
         self.budget = ByteBudget(options.max_inflight_bytes)
         self.buffer = memoryview(bytearray(_READ_BYTES))
-        self.connections: set[Connection] = set()
+        self.connections: set[OpenConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.accepted = self.refused = self.broken = 0  # connections since the start
         self.empty = asyncio.Event()
@@ -66,14 +79,14 @@ class Host:
         }
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task of a handler, which `drain_tasks` waits for."""
+        """Returns a task of a handler, which the end of the server waits for."""
         task = self.loop.create_task(coroutine, name=name)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def add(self, connection: "Connection") -> bool:
-        """Whether there is room for the connection; it is counted then."""
+    def add(self, connection: OpenConnection) -> bool:
+        """Counts the connection; returns False, with nothing counted, if there is no room for it."""
         if len(self.connections) >= self.options.max_connections:
             self.refused += 1
             return False
@@ -82,7 +95,7 @@ class Host:
         self.empty.clear()
         return True
 
-    def remove(self, connection: "Connection") -> None:
+    def remove(self, connection: OpenConnection) -> None:
         self.connections.discard(connection)
         if not self.connections:
             self.empty.set()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import ngh2
@@ -13,17 +13,15 @@ from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import BadMessage, frame
 from gateway.rpc.metadata import Fields, encode
 from gateway.rpc.method import Method
-from gateway.rpc.server_call import ANSWERED, GONE, OK, OPEN, RESPONSE, Call
+from gateway.rpc.output import QUEUED_BYTES, Output
+from gateway.rpc.server_call import ANSWERED, GONE, OK, OPEN, RESPONSE, ServerCall
+from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import Status, status_of
 
-if TYPE_CHECKING:
-    from gateway.rpc.connection import Connection
-
-_QUEUED_BYTES = 256 * 1024  # what a stream may have waiting to be sent before its handler waits
 _GZIP: Fields = ((b"grpc-encoding", b"gzip"),)
 
 
-class TaskCall(Call):
+class TaskCall(ServerCall):
     """A call and the context that its handler is given; the methods are those of grpc.aio.ServicerContext.
 
     Order: received bytes are acknowledged, and so replaced by the client, only while no whole message waits to be read;
@@ -39,18 +37,16 @@ class TaskCall(Call):
         "_reader",
         "_task",
         "_trailing",
-        "_writer",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int, method: Method, headers: Fields) -> None:
-        super().__init__(connection, stream_id, method, headers)
+    def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
+        super().__init__(server, output, stream_id, method, headers)
         self._code = OK
         self._details = ""
         self._trailing: Metadata = ()
         self._compress = False
         self._compress_next = True
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._done_callbacks: list[Callable[[Any], None]] = []
 
@@ -88,7 +84,7 @@ class TaskCall(Call):
             self.refuse(BadMessage("the client ended its side within a message, or without one"))
         elif self.method.request_streaming:
             self._wake_reader()
-        elif 0 < self.deadline_ns <= self.connection.received_ns:
+        elif 0 < self.deadline_ns <= self.output.received_ns:
             self.refuse(DeadlineExceeded("deadline exceeded before the call began"))
         else:
             self._start()
@@ -97,14 +93,6 @@ class TaskCall(Call):
         if self._task is not None:
             self._task.cancel()
 
-    def closed(self) -> None:
-        super().closed()
-        self.connection.writers.pop(self.stream_id, None)
-
-    def wake_writer(self) -> None:
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
-
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
@@ -112,7 +100,7 @@ class TaskCall(Call):
     # The handler.
 
     def _start(self) -> None:
-        self._task = self.connection.host.spawn(self._run(), self.method.path)
+        self._task = self.server.spawn(self._run(), self.method.path)
         self._task.add_done_callback(self._finished)
 
     async def _run(self) -> None:
@@ -160,39 +148,37 @@ class TaskCall(Call):
         while not assembler.messages:
             if self.request_ended:
                 return EOF
-            self._reader = self.connection.host.loop.create_future()
+            self._reader = self.server.loop.create_future()
             await self._reader
         message = assembler.pop()
         if not assembler.messages:
             self.acknowledge()
-            self.connection.schedule_if_wanted()
+            self.output.schedule_if_wanted()
         return self.method.decode(message)
 
     async def write(self, message: object) -> None:
         await self._send(message)
         # The queue is bounded before the next message is made, not after.
-        while self.state == OPEN and self.connection.queued_bytes(self.stream_id) >= _QUEUED_BYTES:
-            self._writer = self.connection.host.loop.create_future()
-            self.connection.writers[self.stream_id] = self
-            await self._writer
+        while self.state == OPEN and self.output.queued_bytes(self.stream_id) >= QUEUED_BYTES:
+            await self.output.until_short(self.stream_id)
 
     async def _send(self, message: object) -> None:
         if self.state != OPEN:
             raise Cancelled("the call has ended")
         raw = self.method.encode(message)
-        connection = self.connection
-        if len(raw) > connection.max_send_bytes:
-            raise ResourceExhausted(f"answer of {len(raw)} bytes, at most {connection.max_send_bytes} are sent")
+        output = self.output
+        if len(raw) > output.max_send_bytes:
+            raise ResourceExhausted(f"answer of {len(raw)} bytes, at most {output.max_send_bytes} are sent")
         self._begin_response(())
         framed = frame(raw, compress=self._compress and self._compress_next)
         self._compress_next = True
         try:
-            connection.h2.send_data(self.stream_id, framed)
+            output.h2.send_data(self.stream_id, framed)
         except ngh2.NGH2Error as error:
             raise Cancelled("the call has ended") from error
-        connection.answered = connection.backlogged = True
-        if not connection.flushing:
-            connection.schedule()
+        output.answered = output.backlogged = True
+        if not output.flushing:
+            output.schedule()
 
     def _begin_response(self, metadata: Metadata) -> None:
         if self.response_begun:
@@ -200,10 +186,10 @@ class TaskCall(Call):
         fields = RESPONSE + (_GZIP if self._compress else ()) + encode(metadata)
         self.response_begun = True
         try:
-            self.connection.h2.send_response(self.stream_id, fields)
+            self.output.h2.send_response(self.stream_id, fields)
         except ngh2.NGH2Error:
             self.state = GONE
-        self.connection.schedule_if_wanted()
+        self.output.schedule_if_wanted()
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         if self.response_begun:

@@ -174,7 +174,7 @@ async def test_a_port_can_be_shared_and_a_taken_one_is_refused(transport: str) -
 
 async def test_all_is_released(fast: Served) -> None:
     """After calls of every kind and end, the server holds no call, no deadline, no task and no byte."""
-    host = fast.server._host  # type: ignore[attr-defined]
+    state = fast.server._state  # type: ignore[attr-defined]
     await fast.unary("Echo")(b"x" * 100_000)
     await fast.unary("EchoNow")(b"x" * 100_000)
     for method in ("Hold", "Sleep"):
@@ -185,14 +185,15 @@ async def test_all_is_released(fast: Served) -> None:
     call.cancel()
     await fast.behaviour.until("chat over")
     assert await fast.unary("EchoNow")(b"last") == b"last"
-    if host.tasks:
-        await asyncio.wait(host.tasks, timeout=5)
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=5)
     async with asyncio.timeout(5):
-        while any(connection.calls for connection in host.connections):
+        while any(connection.open_calls for connection in state.connections):
             await fast.unary("EchoNow")(b"turn")
-    assert host.budget.free_bytes == host.budget.size_bytes
-    assert not any(host.wheel._slots)
-    assert not any(connection.half_open or connection.writers for connection in host.connections)
+    assert state.budget.free_bytes == state.budget.size_bytes
+    assert not any(state.wheel._slots)
+    outputs = [connection._output for connection in state.connections]
+    assert not any(output.half_open or output.writers for output in outputs)
 
 
 async def test_a_peer_that_takes_nothing_is_cut_off_at_the_end() -> None:
@@ -205,6 +206,6 @@ async def test_a_peer_that_takes_nothing_is_cut_off_at_the_end() -> None:
             await client.request(request_headers("Count"), message(b"-2000 65536"))
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await served.behaviour.until("count over", limit_s=5)
-            host = served.server._host  # type: ignore[attr-defined]
+            state = served.server._state  # type: ignore[attr-defined]
             async with asyncio.timeout(5):
-                await host.empty.wait()
+                await state.empty.wait()

@@ -1,0 +1,188 @@
+"""The write half of a connection: what calls hand over, and the one write of a turn of the loop."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+import ngh2
+
+from gateway.rpc.peer_identity import INSECURE
+
+QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have waiting before its writer waits
+_WRITE_BYTES: Final = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
+
+
+class Output:
+    """Takes the frames of the calls and writes them once in a turn of the loop.
+
+    Order: calls hand their frames to `h2` and ask for `schedule`; all of them leave with the one write of the flush.
+           While the socket does not take more, nothing is taken from ngh2: what waits stays where it is bounded.
+           `on_events` gets what ngh2 reports after a write, `on_error` the error with which it gave up; `closed` is
+           set by who ends the connection.
+    Units: `received_ns` is when the peer was last heard, on the monotonic clock.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_on_error",
+        "_on_events",
+        "_paused",
+        "answered",
+        "auth_context",
+        "backlogged",
+        "closed",
+        "congested",
+        "flush_after_read",
+        "flushing",
+        "h2",
+        "half_open",
+        "max_send_bytes",
+        "peer",
+        "reading",
+        "received_ns",
+        "transport",
+        "writers",
+    )
+
+    def __init__(
+        self,
+        h2: ngh2.Connection,
+        loop: asyncio.AbstractEventLoop,
+        on_events: Callable[[list[Any]], None],
+        on_error: Callable[[ngh2.NGH2Error], None],
+        *,
+        max_send_bytes: int,
+    ) -> None:
+        self.h2 = h2
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.max_send_bytes = max_send_bytes
+        self.peer = ""
+        self.auth_context: Mapping[str, Iterable[bytes]] = INSECURE
+        self.half_open: set[int] = set()  # answered, but the client has not ended its side
+        self.writers: dict[int, asyncio.Future[None]] = {}  # waiting until their stream's queue is short
+        self.flushing = False
+        self.reading = False
+        self.flush_after_read = False  # a call was answered while its bytes were read
+        self.answered = False  # something was sent for a call since the last ping
+        self.backlogged = False  # large answers were queued
+        self.congested = False
+        self.closed = False
+        self.received_ns = 0
+        self._loop = loop
+        self._on_events = on_events
+        self._on_error = on_error
+        self._paused = False
+
+    def open(self, transport: asyncio.Transport, peer: str, auth_context: Mapping[str, Iterable[bytes]]) -> None:
+        """The connection is made: there is something to write to."""
+        self.transport = transport
+        self.peer = peer
+        self.auth_context = auth_context
+        transport.set_write_buffer_limits(high=QUEUED_BYTES)
+
+    def pause(self) -> None:
+        """The socket takes no more for now."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if not self.flushing:
+            self.schedule()
+
+    def acknowledge(self, count: int, stream_id: int) -> None:
+        """Lets the client send `count` bytes more."""
+        try:
+            self.h2.acknowledge_received_data(count, stream_id)
+        except (ngh2.NGH2Error, ValueError):  # the connection ended, or ngh2 has forgotten the stream and freed them
+            return
+
+    def queued_bytes(self, stream_id: int) -> int:
+        """Returns how many bytes of a stream wait for its window or for the socket."""
+        try:
+            return self.h2.queued_body_size(stream_id)
+        except (ngh2.NGH2Error, ValueError):
+            return 0
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Ends a stream with RST_STREAM; nothing happens if it has ended already."""
+        try:
+            self.h2.reset_stream(stream_id, code)
+        except ngh2.NGH2Error:
+            return
+        self.schedule_if_wanted()
+
+    async def until_short(self, stream_id: int) -> None:
+        """Returns when the stream's queue is half empty, or the stream has ended."""
+        writer = self.writers[stream_id] = self._loop.create_future()
+        await writer
+
+    def forget(self, stream_id: int) -> None:
+        """The stream has ended: nobody waits for its queue any more."""
+        if self.half_open:
+            self.half_open.discard(stream_id)
+        if self.writers:
+            writer = self.writers.pop(stream_id, None)
+            if writer is not None and not writer.done():
+                writer.set_result(None)
+
+    def schedule(self) -> None:
+        """Lets the end of this read write, or the next turn of the loop."""
+        self.flushing = True
+        if self.reading:
+            self.flush_after_read = True
+        else:
+            self._loop.call_soon(self.flush)
+
+    def schedule_if_wanted(self) -> None:
+        """Schedules a write if ngh2 has something to send."""
+        if not self.flushing and self.h2.want_write:
+            self.schedule()
+
+    def flush(self) -> None:
+        """Writes everything that the windows and the socket allow."""
+        h2 = self.h2
+        if self.closed:
+            self.flushing = False
+            return
+        try:
+            while not self._paused:
+                chunk = h2.data_to_send(_WRITE_BYTES)
+                if not chunk:
+                    if not (self.half_open and self._stop_clients()):
+                        break
+                    continue
+                self.transport.write(chunk)
+                if len(chunk) < _WRITE_BYTES // 2 and not self.half_open:
+                    break
+            self.flushing = False
+            events = h2.events()
+        except ngh2.NGH2Error as error:
+            self.flushing = False
+            self._on_error(error)
+            return
+        if events:
+            self._on_events(events)
+        if self.backlogged:
+            self._measure_backlog()
+        if self.writers:
+            self._wake_writers()
+
+    def _stop_clients(self) -> bool:
+        """Resets the streams whose answer is sent while the client still sends; returns whether there were any."""
+        sent = [stream_id for stream_id in self.half_open if not self.queued_bytes(stream_id)]
+        for stream_id in sent:
+            self.half_open.discard(stream_id)
+            self.reset(stream_id, 0)
+        return bool(sent)
+
+    def _measure_backlog(self) -> None:
+        queued = self.h2.queued_body_size()
+        self.congested = queued > self.max_send_bytes + 16 * QUEUED_BYTES
+        self.backlogged = queued > 0
+
+    def _wake_writers(self) -> None:
+        for stream_id, writer in list(self.writers.items()):
+            if self.queued_bytes(stream_id) < QUEUED_BYTES // 2:
+                del self.writers[stream_id]
+                if not writer.done():
+                    writer.set_result(None)
