@@ -13,13 +13,13 @@ from gateway.api.route_messages import (
     wait_seconds,
 )
 from gateway.pb import control_pb2 as pb
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 
 
 class ActiveRoutes:
     """Serves Apply, GetRoute, ListRoutes, DeleteRoute, History and Rollback."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: RouteControl) -> None:
         self._control = control
 
     async def apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:

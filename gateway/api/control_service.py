@@ -18,7 +18,7 @@ from gateway.api.readiness import check_versions
 from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.serving.catalog import Catalog
 
 __all__ = ["ControlService", "Fleet", "check_handlers", "check_versions"]
@@ -34,7 +34,7 @@ class ControlService:
 
     def __init__(
         self,
-        control: Control,
+        control: RouteControl,
         catalog: Catalog,
         fleet: Fleet,
         *,

@@ -20,7 +20,7 @@ from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.source import METHODS
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.serving.catalog import Catalog
 
 MAX_KEYS = 100_000
@@ -43,7 +43,7 @@ _ALONE = (
 class Explanations:
     """Serves Explain and Simulate."""
 
-    def __init__(self, control: Control, catalog: Catalog, log_dir: Path) -> None:
+    def __init__(self, control: RouteControl, catalog: Catalog, log_dir: Path) -> None:
         self._control = control
         self._catalog = catalog
         self._log_dir = log_dir

@@ -7,7 +7,7 @@ from gateway.api.plans import Fleet
 from gateway.api.readiness import version_message
 from gateway.api.route_messages import worker_message
 from gateway.pb import control_pb2 as pb
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.serving.catalog import Catalog
 from gateway.serving.session import ort_version
 
@@ -15,7 +15,7 @@ from gateway.serving.session import ort_version
 class Inventory:
     """Serves Models, Workers and ServerVersion."""
 
-    def __init__(self, control: Control, catalog: Catalog, fleet: Fleet, *, worker: str, transport: str) -> None:
+    def __init__(self, control: RouteControl, catalog: Catalog, fleet: Fleet, *, worker: str, transport: str) -> None:
         self._control = control
         self._catalog = catalog
         self._fleet = fleet

@@ -17,10 +17,10 @@ from gateway.api.route_messages import (
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_trail import audit
-from gateway.routing.store.change import Entry
+from gateway.routing.store.change import ChangeEntry
 from gateway.routing.store.history import Revision, readable
-from gateway.routing.store.route_control import Control
-from gateway.routing.store.watch import Happening, Settled, StoreAway, WorkerSeen, watch
+from gateway.routing.store.route_control import RouteControl
+from gateway.routing.store.watch import CaughtUp, Happening, StoreAway, WorkerSeen, watch
 
 MAX_WATCHERS = 8  # each holds one of the connections that this worker has to the store
 MAX_BACKLOG = 1000
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Observations:
     """Serves Watch, Audit and Heal."""
 
-    def __init__(self, control: Control, drain: Drain) -> None:
+    def __init__(self, control: RouteControl, drain: Drain) -> None:
         self._control = control
         self._drain = drain
         self._watchers = 0
@@ -47,7 +47,7 @@ class Observations:
         try:
             news = watch(self._control.store, backlog=request.backlog, after=request.after_revision)
             async for happening in self._drain.through(news):
-                if isinstance(happening, Entry) and request.model not in ("", happening.model):
+                if isinstance(happening, ChangeEntry) and request.model not in ("", happening.model):
                     continue
                 yield _event(happening)
         finally:
@@ -80,12 +80,12 @@ class Observations:
 def _event(happening: Happening) -> pb.Event:
     now_us = time_ns() // 1000
     match happening:
-        case Entry():
+        case ChangeEntry():
             revision = Revision(happening, readable(happening.route_text))
             return pb.Event(at_us=happening.committed_at_us, committed=revision_message(revision))
         case WorkerSeen(status, gone):
             return pb.Event(at_us=now_us, worker=pb.WorkerChange(worker=worker_message(status), gone=gone))
         case StoreAway(reason):
             return pb.Event(at_us=now_us, store_away=reason)
-        case Settled():
+        case CaughtUp():
             return pb.Event(at_us=now_us, settled=True)

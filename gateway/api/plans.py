@@ -10,7 +10,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.routing.decision.flow import moved, reversioned
 from gateway.routing.document.difference import Difference
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_plan import compare, plan
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
@@ -26,7 +26,7 @@ class Fleet(Protocol):
 class Plans:
     """Serves Plan, Diff and ShowRevision."""
 
-    def __init__(self, control: Control, catalog: Catalog, fleet: Fleet) -> None:
+    def __init__(self, control: RouteControl, catalog: Catalog, fleet: Fleet) -> None:
         self._control = control
         self._catalog = catalog
         self._fleet = fleet

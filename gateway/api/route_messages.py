@@ -10,7 +10,7 @@ from gateway.routing.decision.flow import Flow
 from gateway.routing.decision.route import Route
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
-from gateway.routing.store.change import Change, Entry, Replicas
+from gateway.routing.store.change import Change, ChangeEntry, Replicas
 from gateway.routing.store.history import Revision
 from gateway.routing.store.route_control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
 from gateway.routing.store.store_reply import Applied
@@ -126,7 +126,7 @@ def revision_message(revision: Revision) -> pb.HistoryEntry:
     return message
 
 
-def entry_message(entry: Entry) -> pb.HistoryEntry:
+def entry_message(entry: ChangeEntry) -> pb.HistoryEntry:
     """The change without its document."""
     return pb.HistoryEntry(
         model=entry.model,

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from gateway.routing.store.change import Entry
+from gateway.routing.store.change import ChangeEntry
 from gateway.routing.store.change_log import ChangeLog
 from gateway.runtime.config import Config
 from gateway.runtime.event_page import EventPage
@@ -93,7 +93,7 @@ class Herald:
             counts["waiting"] = self.webhook.waiting
         return counts
 
-    def _tell_change(self, entry: Entry) -> None:
+    def _tell_change(self, entry: ChangeEntry) -> None:
         data = {
             "model": entry.model,
             "operation": entry.operation,

@@ -31,7 +31,7 @@ from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.acknowledger import Acknowledger
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.worker_status import WorkerStatus
 from gateway.rpc.server import Server
@@ -139,7 +139,7 @@ class Worker:
             on_applied=lambda seconds: self.counters.route_applied(int(seconds * 1e9)),
             last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
             boot_id=self.settings.boot,
-            give_way_s=_give_way_s(self.config.process.workers, cpu_quota()),
+            defer_s=_defer_s(self.config.process.workers, cpu_quota()),
         )
 
     async def _prepare(self, route: Route) -> None:
@@ -183,7 +183,7 @@ class Worker:
             tokens=tokens if config.listen.feedback_token else None,
         )
         self.control = ControlService(
-            Control(self.store, lambda: self.feed.snapshot, self._check),
+            RouteControl(self.store, lambda: self.feed.snapshot, self._check),
             self.catalog,
             self.fleet,
             feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
@@ -268,7 +268,7 @@ class Worker:
             loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
-            await self.feed.settled()
+            await self.feed.prepared()
             # What the start made stays: the collector need not walk it again.
             gc.collect()
             gc.freeze()
@@ -340,7 +340,7 @@ def _prediction_log(settings: Settings) -> PredictionLog:
     )
 
 
-def _give_way_s(workers: int, cpus: float) -> float:
+def _defer_s(workers: int, cpus: float) -> float:
     """How long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
     return min(_LONGEST_GIVE_WAY_S, _SWAP_S * max(0.0, workers / cpus - 1))
 

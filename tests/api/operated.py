@@ -20,7 +20,7 @@ from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
 from gateway.serving.registry import VersionStatus
@@ -106,7 +106,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
         stack.push_async_callback(_ended, running)
         store = RedisStore(valkey.url)
         stack.push_async_callback(store.aclose)
-        control = Control(store, lambda: feed.snapshot, check)
+        control = RouteControl(store, lambda: feed.snapshot, check)
         labels = FeedbackLog(directory / "wal", worker="w0", gateway="gw", boot=uuid4().hex)
         stack.push_async_callback(labels.close)
         service = ControlService(

@@ -11,7 +11,7 @@ from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.store.change import Change
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.worker_status import FeedState
 
@@ -62,7 +62,7 @@ def feed(
     at_once: Callable[[Route], bool] = lambda _route: False,
     on_applied: Callable[[float], None] | None = None,
     on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
-    give_way_s: float = 0.0,
+    defer_s: float = 0.0,
 ) -> Feed:
     return Feed(
         url,
@@ -73,7 +73,7 @@ def feed(
         on_swap=on_swap,
         last_known_good_path=directory / f"{name}.routes",
         on_applied=on_applied,
-        give_way_s=give_way_s,
+        defer_s=defer_s,
     )
 
 
@@ -118,8 +118,8 @@ async def admin_of(url: str) -> AsyncIterator[Link]:
         await link.aclose()
 
 
-def control_of(store: RedisStore, served_by: Feed | None = None) -> Control:
-    return Control(store, lambda: EMPTY if served_by is None else served_by.snapshot, serves)
+def control_of(store: RedisStore, served_by: Feed | None = None) -> RouteControl:
+    return RouteControl(store, lambda: EMPTY if served_by is None else served_by.snapshot, serves)
 
 
 def live(*feeds: Feed) -> bool:

@@ -70,10 +70,10 @@ def test_a_full_promotion_moves_only_those_who_had_the_old_version() -> None:
     document = promote(before.document, full=True)
     assert {arm.name: arm.version for arm in document.arms} == {"stable": "2", "canary": "1"}
     assert (strategy(document)["weight"], "step" in strategy(document)) == ("0%", False)
-    found = flows(before, propose(document, before))
-    assert reversioned(found) == 750_000
-    assert moved(found) == 250_000
-    assert {(flow.from_version, flow.to_version): flow.size for flow in found} == {
+    moves = flows(before, propose(document, before))
+    assert reversioned(moves) == 750_000
+    assert moved(moves) == 250_000
+    assert {(flow.from_version, flow.to_version): flow.size for flow in moves} == {
         ("1", "2"): 750_000,
         ("2", "2"): 250_000,
     }

@@ -19,20 +19,20 @@ from gateway.errors import (
 )
 from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.store.change import Change, Entry
+from gateway.routing.store.change import Change, ChangeEntry
 from gateway.routing.store.history import step_before
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import committed_text
 from tests.routing.live import BY, DEADLINE_S, control_of, document, share_of, store_of, workers
 from tests.valkey import Valkey
 
 
-async def shares(control: Control, *wanted: int) -> None:
+async def shares(control: RouteControl, *wanted: int) -> None:
     for share in wanted:
         await control.apply(document(share=share), change=BY)
 
 
-async def active_share(control: Control) -> int:
+async def active_share(control: RouteControl) -> int:
     return share_of(Snapshot.of("", 0, [await control.get("fraud")]))
 
 
@@ -75,7 +75,7 @@ async def test_what_is_not_ready_is_refused_before_anything_is_committed(valkey:
             raise VersionNotReady(asked.model, "2", "loading failed")
 
     async with store_of(valkey.url) as store:
-        control = Control(store, lambda: EMPTY, check)
+        control = RouteControl(store, lambda: EMPTY, check)
         for dry_run in (False, True):
             with pytest.raises(VersionNotReady):
                 await control.apply(document(), change=BY, dry_run=dry_run)
@@ -253,7 +253,7 @@ class Undo:
         return True
 
 
-def _entry(entries: Sequence[Entry], operation: str, share: int | None, restored: int = 0) -> Entry:
+def _entry(entries: Sequence[ChangeEntry], operation: str, share: int | None, restored: int = 0) -> ChangeEntry:
     """The entry that commit.lua would add to these (newest first)."""
     revision = entries[0].revision + 1 if entries else 1
     previous = entries[0].revision if entries and entries[0].route_text else 0
@@ -261,13 +261,13 @@ def _entry(entries: Sequence[Entry], operation: str, share: int | None, restored
     if share is not None:
         made = propose(document(share=share), None)
         text = committed_text(Route("fraud", revision, made.document, made.table, 1, previous))
-    return Entry(revision, "fraud", operation, text, previous, "", "", "", "", 1, restored)  # type: ignore[arg-type]
+    return ChangeEntry(revision, "fraud", operation, text, previous, "", "", "", "", 1, restored)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 3), st.sampled_from(["delete", "rollback"])), max_size=14))
 def test_a_rollback_is_undo(steps: list[int | str]) -> None:
-    undo, entries = Undo(), list[Entry]()
+    undo, entries = Undo(), list[ChangeEntry]()
     for step in steps:
         if isinstance(step, int):
             if undo.apply(step):

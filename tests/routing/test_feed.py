@@ -47,7 +47,7 @@ async def test_how_long_a_change_took_is_told(valkey: Valkey, tmp_path: Path) ->
     async with store_of(valkey.url) as store:
         await control_of(store).apply(document(), change=BY)
         async with running(follower):
-            await follower.settled()
+            await follower.prepared()
             assert took_s == []  # committed before this worker lived
             await control_of(store, follower).apply(document(share=20), change=BY, wait_s=DEADLINE_S)
             assert len(took_s) == 1
@@ -130,7 +130,7 @@ async def test_a_route_that_needs_nothing_is_in_force_at_once_and_undoes_what_wa
 
 
 async def test_a_worker_that_gives_way_swaps_first_and_acknowledges_later(valkey: Valkey, tmp_path: Path) -> None:
-    follower = feed(valkey.url, tmp_path, at_once=lambda _route: True, give_way_s=0.5)
+    follower = feed(valkey.url, tmp_path, at_once=lambda _route: True, defer_s=0.5)
     async with store_of(valkey.url) as store, running(follower):
         while not await store.workers():
             pass
@@ -224,7 +224,7 @@ async def test_a_worker_that_starts_late_reads_everything_at_once(valkey: Valkey
         assert (late.state, late.snapshot.revision) == (FeedState.LIVE, 0)  # seen, but nothing is loaded yet
         assert [share_of(late.snapshot, f"m{n}") for n in range(20)] == list(range(20))
         async with running(late):
-            await late.settled()
+            await late.prepared()
             assert late.snapshot.revision == 20
 
 

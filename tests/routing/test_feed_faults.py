@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import FailedPrecondition, StoreUnavailable
 from gateway.routing.store.change import Change
 from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import StoreState, loss
 from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
@@ -116,7 +116,7 @@ async def test_an_emptied_store_is_not_the_order_to_delete_everything(valkey: Va
         assert (await control.rollback("fraud", change=BY)).restored_revision == 1
 
 
-async def test_lost_writes_keep_the_newer_rules_until_an_operator_settles_it(valkey: Valkey, tmp_path: Path) -> None:
+async def test_lost_writes_keep_the_newer_rules_until_an_operator_heals_it(valkey: Valkey, tmp_path: Path) -> None:
     async with store_of(valkey.url) as store, workers(valkey.url, tmp_path, 2) as feeds:
         control = control_of(store, feeds[0])
         await control.apply(document(share=10), change=BY, wait_s=DEADLINE_S)
@@ -292,7 +292,7 @@ async def test_a_wait_that_loses_the_store_still_tells_what_was_committed(valkey
         assert "not reachable" in result.change.applied.errors["unknown"]
 
 
-async def until_listed(control: Control, count: int) -> None:
+async def until_listed(control: RouteControl, count: int) -> None:
     end = time.monotonic() + DEADLINE_S
     while len((await control.workers())[0]) < count:
         assert time.monotonic() < end

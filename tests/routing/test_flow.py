@@ -20,16 +20,16 @@ def test_every_bucket_is_in_one_flow_and_the_least_moves(shares: list[int]) -> N
     active = propose(ab(100 - shares[0], shares[0]), None)
     for share in shares[1:]:
         following = propose(ab(100 - share, share), active)
-        found = flows(active, following)
-        assert sum(flow.size for flow in found) == BUCKETS
-        assert moved(found) == reversioned(found) == moved_buckets(active.table, following.table)
+        result = flows(active, following)
+        assert sum(flow.size for flow in result) == BUCKETS
+        assert moved(result) == reversioned(result) == moved_buckets(active.table, following.table)
         active = following
 
 
 def test_without_a_route_nobody_moves() -> None:
-    found = flows(None, propose(ab(75, 25), None))
-    assert [(flow.from_arm, flow.to_arm, flow.size) for flow in found] == [("", "a", 750_000), ("", "b", 250_000)]
-    assert (moved(found), reversioned(found)) == (0, 0)
+    result = flows(None, propose(ab(75, 25), None))
+    assert [(flow.from_arm, flow.to_arm, flow.size) for flow in result] == [("", "a", 750_000), ("", "b", 250_000)]
+    assert (moved(result), reversioned(result)) == (0, 0)
 
 
 @given(SHARES, SHARES)
@@ -37,9 +37,9 @@ def test_without_a_route_nobody_moves() -> None:
 def test_a_simulation_of_every_bucket_is_the_plan(before: int, after: int) -> None:
     active, draft = propose(ab(100 - before, before), None), ab(100 - after, after)
     sampled = range(0, BUCKETS, 1000)
-    found = simulate_buckets(active, draft, sampled, 0)
-    assert found.counted == 1000
-    assert found.moved * 1000 == moved(flows(active, propose(draft, active)))
+    result = simulate_buckets(active, draft, sampled, 0)
+    assert result.counted == 1000
+    assert result.moved * 1000 == moved(flows(active, propose(draft, active)))
 
 
 def test_another_salt_deals_the_keys_anew() -> None:

@@ -17,7 +17,7 @@ from gateway.routing.store.route_draft import Drafts
 from gateway.routing.store.store_address import Node, parse_address
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.store_script import library
-from gateway.routing.store.watch import Settled, watch
+from gateway.routing.store.watch import CaughtUp, watch
 from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
     BY,
@@ -226,13 +226,13 @@ async def test_drafts_the_audit_and_watching_work_with_the_published_users(valke
         await control_of(store).apply(document(), change=BY)
         assert [entry.revision for entry in await audit(store)] == [1]
         async for happening in watch(store, backlog=1):
-            if isinstance(happening, Settled):
+            if isinstance(happening, CaughtUp):
                 break
 
 
 def test_every_script_of_the_store_is_a_function_of_the_library() -> None:
-    found = {path.name for path in (Path(store_script.__file__).parent).glob("*.lua")}
-    assert found == {f"{script.name}.lua" for script in store_script.ALL}
+    scripts = {path.name for path in (Path(store_script.__file__).parent).glob("*.lua")}
+    assert scripts == {f"{script.name}.lua" for script in store_script.ALL}
     for script in store_script.ALL:
         assert ("no-writes" in script.text.split("\n", 1)[0]) == (script.suffix == "_RO")
 

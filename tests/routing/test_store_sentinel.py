@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import FailedPrecondition, StoreUnavailable
 from gateway.routing.store.audit_trail import audit
 from gateway.routing.store.feed import Feed
-from gateway.routing.store.route_control import ApplyResult, Control
+from gateway.routing.store.route_control import ApplyResult, RouteControl
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (
@@ -86,11 +86,11 @@ class Group:
                 words = [word.decode() for word in reply if isinstance(word, bytes)] if isinstance(reply, list) else []
                 about = dict(zip(words[::2], words[1::2], strict=True))
                 seen.add((about["port"], about["flags"]))
-        found = [one for one in self.replicas if seen == {(str(one.port), "master")}]
-        if found:
-            [self.master] = found
+        leading = [one for one in self.replicas if seen == {(str(one.port), "master")}]
+        if leading:
+            [self.master] = leading
             self.replicas.remove(self.master)
-        return bool(found)
+        return bool(leading)
 
     async def _down_after(self, patience_ms: int) -> None:
         for one in self.sentinels:
@@ -142,7 +142,7 @@ class Watched:
         self.feed: Feed = feed(url, directory, name, on_swap=lambda snapshot: self.revisions.append(snapshot.revision))
 
 
-async def committed(control: Control, share: int, key: str) -> ApplyResult:
+async def committed(control: RouteControl, share: int, key: str) -> ApplyResult:
     """The change, asked for again and again with the same key until the store has it; lost writes are healed."""
     change = replace(BY, idempotency_key=key)
     async with asyncio.timeout(SETTLED_S):
@@ -158,7 +158,7 @@ async def committed(control: Control, share: int, key: str) -> ApplyResult:
                     await asyncio.sleep(0.02)
 
 
-async def until_confirmed(control: Control) -> None:
+async def until_confirmed(control: RouteControl) -> None:
     """Returns after a change of which both replicas said in time that they have it."""
     for number in range(100):
         replicas = (await committed(control, number, f"before-{number}")).change.replicas
@@ -168,7 +168,7 @@ async def until_confirmed(control: Control) -> None:
     pytest.fail("no change was confirmed by both replicas")
 
 
-async def commits_are_lost(servers: Group, control: Control, feeds: Sequence[Feed]) -> int:
+async def commits_are_lost(servers: Group, control: RouteControl, feeds: Sequence[Feed]) -> int:
     """The newest revision: every feed serves by it, and the server that has become the master does not have it."""
     await until_confirmed(control)
     await servers.cut_off(*servers.replicas)

@@ -19,7 +19,7 @@ from gateway.routing.document.strategy import HOLDOUT, PREVIEW, BlueGreen
 _NEVER = float("inf")
 
 
-class Outcome(NamedTuple):
+class ArmOutcome(NamedTuple):
     """What an arm's decisions have in common."""
 
     arm: str
@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     causes: frozenset[str]
 
 
-class Shadow(NamedTuple):
+class CompiledMirror(NamedTuple):
     """A mirror: requests whose bucket under `seed` is below `share`."""
 
     share: int
@@ -59,17 +59,17 @@ class Rules:
         for name, known, resolve in self.metadata_gates:
             value = attributes.metadata(name)
             if value is not None:
-                found = known.get(value)
-                if found is not None:
-                    bits |= found
+                matching = known.get(value)
+                if matching is not None:
+                    bits |= matching
                 elif resolve is not None:
                     bits |= resolve(value)
         for gate in self.gates:
             value = gate.read(attributes)
             if value is not None:
-                found = gate.known.get(value)
-                if found is not None:
-                    bits |= found
+                matching = gate.known.get(value)
+                if matching is not None:
+                    bits |= matching
                 elif gate.resolve is not None:
                     bits |= gate.resolve(value)
         while bits:
@@ -101,8 +101,8 @@ class CompiledRoute:
     seed: int
     default: Decision
     starts: tuple[int, ...]
-    outcomes: tuple[Outcome, ...]
-    shadows: tuple[Shadow, ...]
+    outcomes: tuple[ArmOutcome, ...]
+    mirrors: tuple[CompiledMirror, ...]
 
 
 def compile_route(route: Route) -> CompiledRoute:
@@ -126,12 +126,13 @@ def compile_route(route: Route) -> CompiledRoute:
         default=decision_of(route, control, "DEFAULT"),
         starts=tuple(interval.start for interval in route.table.intervals[1:]),
         outcomes=tuple(outcome_of(document, interval.arm) for interval in route.table.intervals),
-        shadows=tuple(
-            Shadow(mirror.share, seed_of(mirror_salt(document, mirror)), (mirror.arm, document.version_of(mirror.arm)))
-            for mirror in document.mirrors
-            if mirror.share
-        ),
+        mirrors=tuple(_compiled_mirror(document, mirror) for mirror in document.mirrors if mirror.share),
     )
+
+
+def _compiled_mirror(document: RouteDocument, mirror: Mirror) -> CompiledMirror:
+    target = (mirror.arm, document.version_of(mirror.arm))
+    return CompiledMirror(mirror.share, seed_of(mirror_salt(document, mirror)), target)
 
 
 def salt_of(document: RouteDocument) -> str:
@@ -140,7 +141,7 @@ def salt_of(document: RouteDocument) -> str:
 
 
 def mirror_salt(document: RouteDocument, mirror: Mirror) -> str:
-    """The salt of a shadow: its own, else one that no other layer of this route has."""
+    """The salt of a mirror: its own, else one that no other layer of this route has."""
     return mirror.salt or f"{document.model}/mirror/{mirror.arm}"
 
 
@@ -152,14 +153,14 @@ def ordered_rules(document: RouteDocument) -> tuple[Rule, ...]:
     return document.rules
 
 
-def outcome_of(document: RouteDocument, arm: str) -> Outcome:
+def outcome_of(document: RouteDocument, arm: str) -> ArmOutcome:
     """What deciding for an arm of the table comes to."""
     serving = document.strategy.control_arm if arm == HOLDOUT else arm
     fallback = document.fallback
     if fallback is None:
-        return Outcome(arm, document.version_of(arm), (), frozenset())
+        return ArmOutcome(arm, document.version_of(arm), (), frozenset())
     chain = tuple((other, document.version_of(other)) for other in fallback.order if other != serving)
-    return Outcome(arm, document.version_of(arm), chain, fallback.effective_causes if chain else frozenset())
+    return ArmOutcome(arm, document.version_of(arm), chain, fallback.effective_causes if chain else frozenset())
 
 
 def decision_of(route: Route, arm: str, reason: str, bucket: int = -1) -> Decision:

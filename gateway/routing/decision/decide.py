@@ -38,9 +38,9 @@ def decide(snapshot: Snapshot, model: str, attributes: Attributes, draw: float, 
     if compiled.rules is not None:
         decision = compiled.rules.select(attributes, now_s)
         if decision is not None:
-            return _mirrored(compiled, decision, attributes, draw) if compiled.shadows else decision
+            return _mirrored(compiled, decision, attributes, draw) if compiled.mirrors else decision
     if not compiled.splits:
-        return _mirrored(compiled, compiled.default, attributes, draw) if compiled.shadows else compiled.default
+        return _mirrored(compiled, compiled.default, attributes, draw) if compiled.mirrors else compiled.default
     return _split(compiled, attributes, draw)
 
 
@@ -89,16 +89,16 @@ def _split(compiled: CompiledRoute, attributes: Attributes, draw: float) -> Deci
         if on_missing == "reject":
             raise missing_key(compiled)
         if on_missing == "control":
-            return _mirrored(compiled, compiled.default, attributes, draw) if compiled.shadows else compiled.default
+            return _mirrored(compiled, compiled.default, attributes, draw) if compiled.mirrors else compiled.default
         bucket = bucket_of_draw(draw)
         reason = "DEFAULT"
     arm, version, chain, causes = compiled.outcomes[bisect_right(compiled.starts, bucket)]
-    mirrors = _mirrors(compiled, version, key, draw) if compiled.shadows else ()
+    mirrors = _mirrors(compiled, version, key, draw) if compiled.mirrors else ()
     return Decision(arm, version, compiled.route.revision, reason, bucket, chain, causes, mirrors)
 
 
 def _mirrored(compiled: CompiledRoute, decision: Decision, attributes: Attributes, draw: float) -> Decision:
-    """The decision with the shadows that this request falls into."""
+    """The decision with the mirrors that this request falls into."""
     mirrors = _mirrors(compiled, decision.version, key_of(compiled, attributes), draw)
     if not mirrors:
         return decision
@@ -109,9 +109,9 @@ def _mirrored(compiled: CompiledRoute, decision: Decision, attributes: Attribute
 
 
 def _mirrors(compiled: CompiledRoute, version: str, key: str | None, draw: float) -> tuple[tuple[str, str], ...]:
-    """The shadows of a request, but never the version that serves it."""
+    """The mirrors of a request, but never the version that serves it."""
     hit: list[tuple[str, str]] = []
-    for share, seed, target in compiled.shadows:
+    for share, seed, target in compiled.mirrors:
         bucket = bucket_of(key, seed) if key is not None else bucket_of_draw_salted(draw, seed)
         if bucket < share and target[1] != version:
             hit.append(target)

@@ -33,7 +33,7 @@ Result = Literal["taken", "passed", "refused", "noted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DecisionStep:
     """One stage: `taken` decided, `passed` left it to the next, `refused` ended with an error, `noted` is a fact."""
 
     stage: str
@@ -45,7 +45,7 @@ class Step:
 class Explanation:
     """The steps in their order, and what they lead to: a decision, or the error that the client gets."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[DecisionStep, ...]
     decision: Decision | None
     error: GatewayError | None = None
 
@@ -57,7 +57,7 @@ def explain(snapshot: Snapshot, model: str, attributes: Attributes, draw: float,
         requested = attributes.requested_version
         wanted = f"version {shown(requested)} was asked for" if requested else "its newest ready version answers"
         reason = "PIN" if requested else "DEFAULT"
-        step = Step("route", "taken", f"the model has none at revision {snapshot.revision}: {wanted}")
+        step = DecisionStep("route", "taken", f"the model has none at revision {snapshot.revision}: {wanted}")
         return Explanation((step,), Decision("", requested, snapshot.revision, reason))
     walk = _Walk(compiled.route, attributes, draw, now_s)
     try:
@@ -77,10 +77,10 @@ class _Walk:
         self.draw = draw
         self.now_s = now_s
         kind = self.document.strategy.name
-        self.steps = [Step("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
+        self.steps = [DecisionStep("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:
-        self.steps.append(Step(stage, outcome, detail))
+        self.steps.append(DecisionStep(stage, outcome, detail))
 
     def decision(self, no_key: Callable[[], GatewayError]) -> Decision:
         killed = kill_decision(self.route)

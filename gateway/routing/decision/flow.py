@@ -40,8 +40,8 @@ def flows(before: Route | None, after: Route) -> tuple[Flow, ...]:
         bounds |= {part.start for part in before.table.intervals}
     ordered = sorted(bounds)
     sizes: dict[tuple[str, str], int] = {}
-    old = Answers(before) if before is not None else None
-    new = Answers(after)
+    old = BucketArms(before) if before is not None else None
+    new = BucketArms(after)
     for start, end in pairwise(ordered):
         pair = (old.arm_of(start) if old is not None else "", new.arm_of(start))
         sizes[pair] = sizes.get(pair, 0) + end - start
@@ -65,17 +65,17 @@ def named(before: Route | None, after: Route, sizes: Mapping[tuple[str, str], in
     return tuple(sorted(made, key=lambda flow: (-flow.size, flow)))
 
 
-def moved(found: Iterable[Flow]) -> int:
+def moved(flows: Iterable[Flow]) -> int:
     """How many answer from another arm than before; none did where there was no route."""
-    return sum(flow.size for flow in found if flow.moves and flow.from_arm)
+    return sum(flow.size for flow in flows if flow.moves and flow.from_arm)
 
 
-def reversioned(found: Iterable[Flow]) -> int:
+def reversioned(flows: Iterable[Flow]) -> int:
     """How many get another version than before; nobody can tell where there was no route."""
-    return sum(flow.size for flow in found if flow.changes_version and flow.from_arm)
+    return sum(flow.size for flow in flows if flow.changes_version and flow.from_arm)
 
 
-class Answers:
+class BucketArms:
     """Which arm of a route answers a bucket, rules and pins aside: the table, or the kill switch while it is on."""
 
     def __init__(self, route: Route) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.routing.decision.compiled import decision_of, kill_decision, ordered_rules, pin_decisions
 from gateway.routing.decision.decision import Decision
-from gateway.routing.decision.explanation import Explanation, Result, Step
+from gateway.routing.decision.explanation import DecisionStep, Explanation, Result
 from gateway.routing.decision.route import Route
 from gateway.routing.document.quantity import percent_text
 
@@ -41,7 +41,7 @@ def replay(route: Route | None, logged: Logged) -> Explanation:
     """
     if route is None:
         wanted = "the version that was asked for" if logged.reason == "PIN" else "the newest ready version"
-        step = Step("route", "taken", f"the model had none at revision {logged.revision}: {wanted} answers")
+        step = DecisionStep("route", "taken", f"the model had none at revision {logged.revision}: {wanted} answers")
         reason = "PIN" if logged.reason == "PIN" else "DEFAULT"
         pinned = logged.version if reason == "PIN" else ""
         return Explanation((step,), Decision("", pinned, logged.revision, reason))
@@ -58,10 +58,10 @@ class _Replay:
         self.document = route.document
         self.logged = logged
         kind = self.document.strategy.name
-        self.steps = [Step("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
+        self.steps = [DecisionStep("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:
-        self.steps.append(Step(stage, outcome, detail))
+        self.steps.append(DecisionStep(stage, outcome, detail))
 
     def decision(self) -> Decision | None:
         killed = kill_decision(self.route)

@@ -1,11 +1,11 @@
 """What becomes of real keys under a draft: decided by the active route and by the draft's; rules and pins aside."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.errors import FailedPrecondition
 from gateway.routing.decision.compiled import salt_of
-from gateway.routing.decision.flow import Answers, Flow, moved, named, reversioned
+from gateway.routing.decision.flow import BucketArms, Flow, moved, named, reversioned
 from gateway.routing.decision.snapshot import Route, propose
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.key import bucket_of, seed_of
@@ -49,8 +49,8 @@ def simulate_buckets(active: Route | None, draft: RouteDocument, buckets: Iterab
             f"model {draft.model!r}: the draft has another salt or other key sources than revision {active.revision}, "
             "so logged buckets say nothing about it; simulate with keys"
         )
-    found = _simulate(active, draft, ((bucket, bucket) for bucket in buckets))
-    return Simulation(found.base_revision, found.flows, left_out)
+    simulation = _simulate(active, draft, ((bucket, bucket) for bucket in buckets))
+    return replace(simulation, left_out=left_out)
 
 
 def hashing(document: RouteDocument) -> tuple[object, ...]:
@@ -60,8 +60,8 @@ def hashing(document: RouteDocument) -> tuple[object, ...]:
 
 def _simulate(active: Route | None, draft: RouteDocument, pairs: Iterable[tuple[int, int]]) -> Simulation:
     route = propose(draft, active)
-    old = Answers(active) if active is not None else None
-    new = Answers(route)
+    old = BucketArms(active) if active is not None else None
+    new = BucketArms(route)
     sizes: dict[tuple[str, str], int] = {}
     for before, after in pairs:
         arms = (old.arm_of(before) if old is not None else "", new.arm_of(after))

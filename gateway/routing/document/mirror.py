@@ -1,4 +1,4 @@
-"""Shadows of a route: arms that get copies of requests, whose answers nobody waits for."""
+"""Mirrors of a route: arms that get copies of requests, whose answers nobody waits for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """One shadow. Units: `share` in buckets. `salt` is "" where the document gives none; a salt of the mirror's own is
+    """One mirror. Units: `share` in buckets. `salt` is "" where the document gives none; a salt of the mirror's own is
     used then. `shed_above_cpu` 1.0: never. What does not fit in flight or in the queue is dropped."""
 
     arm: str
@@ -74,7 +74,7 @@ class Mirror:
 
 
 def parse_mirrors(field: Field, arms: Mapping[str, object]) -> tuple[Mirror, ...]:
-    """The shadows, no two of one arm."""
+    """The mirrors, no two of one arm."""
     items = field.items(MIRROR_LIMIT, what="mirrors")
     mirrors = tuple(_mirror(item, arms) for item in items)
     for index, mirror in enumerate(mirrors):

@@ -22,10 +22,10 @@ def percent(field: Field) -> int:
     refusal = field.refuse("a percentage from 0 to 100 with at most four decimals")
     value = field.value
     if isinstance(value, str):
-        found = _PERCENT.fullmatch(value)
-        if found is None:
+        parts = _PERCENT.fullmatch(value)
+        if parts is None:
             raise refusal
-        exact = Decimal(found[1])
+        exact = Decimal(parts[1])
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
         exact = Decimal(repr(value))  # what was written, not the nearest binary fraction
     else:
@@ -45,10 +45,10 @@ def percent_text(buckets: int) -> str:
 
 def duration_ms(field: Field, *, least_ms: int = 0) -> int:
     """The duration in milliseconds, from text such as "500ms", "30s", "5m", "2h", "14d"."""
-    found = _DURATION.fullmatch(field.value) if isinstance(field.value, str) else None
-    if found is None:
+    parts = _DURATION.fullmatch(field.value) if isinstance(field.value, str) else None
+    if parts is None:
         raise field.refuse('a duration such as "500ms", "30s", "5m", "2h" or "14d"')
-    length = int(found[1]) * _UNITS_MS[found[2]]
+    length = int(parts[1]) * _UNITS_MS[parts[2]]
     if length > _LONGEST_MS:
         raise field.refuse("a duration of at most ten years")
     if length < least_ms:

@@ -32,13 +32,13 @@ class Acknowledger:
         *,
         worker_id: str,
         status: Callable[[], WorkerStatus],
-        give_way_s: float = 0.0,
+        defer_s: float = 0.0,
     ) -> None:
         self._link = Link(url, name=f"gateway-ack:{worker_id}", connections=1)
         self._keys = keys
         self._id = worker_id
         self._status = status
-        self._give_way_s = give_way_s
+        self._defer_s = defer_s
         self._changed = asyncio.Event()
         self._told: dict[str, str] = {}
         self._left = False
@@ -49,8 +49,8 @@ class Acknowledger:
     async def run(self) -> None:
         """Acknowledges for ever; while the store is away it tries again with what is then the newest status."""
         while True:
-            if self._give_way_s:
-                await asyncio.sleep(self._give_way_s)
+            if self._defer_s:
+                await asyncio.sleep(self._defer_s)
             try:
                 self._changed.clear()
                 await self.acknowledge()

@@ -1,7 +1,7 @@
 """Who changed what, when and why: the changes of all models from the log, newest first."""
 
 from gateway.errors import InvalidArgument
-from gateway.routing.store.change import Entry, parse_entry
+from gateway.routing.store.change import ChangeEntry, parse_entry
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.store_reply import stream_entries
 
@@ -10,7 +10,7 @@ LIMIT = 1000
 PAGE = 200
 
 
-async def audit(store: RedisStore, *, limit: int = 0, model: str = "", actor: str = "") -> list[Entry]:
+async def audit(store: RedisStore, *, limit: int = 0, model: str = "", actor: str = "") -> list[ChangeEntry]:
     """The newest changes, at most `limit` (50 unless told), of one model and of one actor if they are named.
 
     The log keeps the newest 10 000 or so. What a commit did not write is left out.
@@ -19,9 +19,9 @@ async def audit(store: RedisStore, *, limit: int = 0, model: str = "", actor: st
     if not 0 <= limit <= LIMIT:
         raise InvalidArgument(f"limit: {limit} is not 1 to {LIMIT} (0: {LIMIT_DEFAULT})")
     wanted = limit or LIMIT_DEFAULT
-    found: list[Entry] = []
+    entries: list[ChangeEntry] = []
     below = "+"
-    while len(found) < wanted:
+    while len(entries) < wanted:
         page = stream_entries(await store.link.call("XREVRANGE", store.keys.log, below, "-", "COUNT", PAGE))
         for entry_id, fields in page:
             try:
@@ -29,8 +29,8 @@ async def audit(store: RedisStore, *, limit: int = 0, model: str = "", actor: st
             except InvalidArgument:
                 continue
             if model in ("", entry.model) and actor in ("", entry.actor):
-                found.append(entry)
+                entries.append(entry)
         if len(page) < PAGE:
             break
         below = f"({page[-1][0]}"
-    return found[:wanted]
+    return entries[:wanted]

@@ -9,7 +9,7 @@ from gateway.routing.decision.snapshot import Route
 
 Operation = Literal["apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "approve"]
 # What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
-Settlement = Literal["restore", "accept"]
+HealingOperation = Literal["restore", "accept"]
 
 TEXT_LIMIT = 1024
 KEY_LIMIT = 128
@@ -92,12 +92,12 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChangeEntry:
     """One change as the log and the history hold it. `route_text` is "" for a deletion."""
 
     revision: int
     model: str
-    operation: Operation | Settlement
+    operation: Operation | HealingOperation
     route_text: str
     previous_revision: int
     digest: str
@@ -120,7 +120,7 @@ def operation(word: str) -> Operation:
     return cast(Operation, word)
 
 
-def parse_entry(entry_id: str, fields: Sequence[bytes]) -> Entry:
+def parse_entry(entry_id: str, fields: Sequence[bytes]) -> ChangeEntry:
     """The entry that a stream holds under `entry_id`.
 
     Raises: InvalidArgument for whatever a commit would not have written.
@@ -130,12 +130,12 @@ def parse_entry(entry_id: str, fields: Sequence[bytes]) -> Entry:
         values: Mapping[str, str] = dict(zip(texts[::2], texts[1::2], strict=True))
         revision, sequence = entry_id.split("-")
         word = values["op"]
-        if word not in (*get_args(Operation), *get_args(Settlement)) or sequence != "0":
+        if word not in (*get_args(Operation), *get_args(HealingOperation)) or sequence != "0":
             raise ValueError(f"operation {word!r}")
-        return Entry(
+        return ChangeEntry(
             revision=int(revision),
             model=values["model"],
-            operation=cast(Operation | Settlement, word),
+            operation=cast(Operation | HealingOperation, word),
             route_text=values["route"],
             previous_revision=int(values["prev"]),
             digest=values["digest"],

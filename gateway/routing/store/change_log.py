@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.errors import InvalidArgument, StoreUnavailable
-from gateway.routing.store.change import Entry, parse_entry
+from gateway.routing.store.change import ChangeEntry, parse_entry
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.store_reply import number, read_entries
@@ -25,7 +25,7 @@ class ChangeLog:
         self._keys = StoreKeys(environment)
         self._link = Link(store_url, name="gateway-events", timeout_s=BLOCK_MS / 1000 + 1.5, connections=1)
 
-    async def follow(self, take: Callable[[Entry], None]) -> None:
+    async def follow(self, take: Callable[[ChangeEntry], None]) -> None:
         """Reads for ever; while the store is away it tries again. What is no change is passed over."""
         while True:
             try:
@@ -33,7 +33,7 @@ class ChangeLog:
             except StoreUnavailable:
                 await asyncio.sleep(PAUSE_S)
 
-    async def step(self, take: Callable[[Entry], None]) -> None:
+    async def step(self, take: Callable[[ChangeEntry], None]) -> None:
         """One wait for changes. Raises: StoreUnavailable."""
         last = f"{number(await self._link.call('GET', self._keys.revision))}-0"
         if not self.cursor or _position(last) < _position(self.cursor):

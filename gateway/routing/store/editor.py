@@ -3,13 +3,13 @@
 from gateway.errors import StaleRevision, Unavailable
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change
-from gateway.routing.store.route_control import ATTEMPTS, ApplyResult, Control
+from gateway.routing.store.route_control import ATTEMPTS, ApplyResult, RouteControl
 
 
 class Editor:
     """Carries out amendments over the operations of one environment."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: RouteControl) -> None:
         self._control = control
 
     async def amend(
@@ -27,7 +27,7 @@ class Editor:
 
         Without an expected revision an amendment that lost a race is made again, of the newer document. `check` False
         commits even if a version of the document is not ready: whoever stops an incident is not to be stopped by it.
-        Raises: UnknownRoute; StaleRevision; what the amendment raises; what `Control.apply` raises.
+        Raises: UnknownRoute; StaleRevision; what the amendment raises; what `RouteControl.apply` raises.
         """
         first = await self._control.repeat(model, amendment.operation, change, wait_s=wait_s)
         if first is not None:

@@ -7,7 +7,7 @@ Rules, each with its reason:
 2. Whatever is not exactly the next revision (a gap, an entry that nobody committed) is answered by reading the whole
    state at once: the snapshot says what holds, the log only says it sooner.
 3. A store that is behind this worker, or is another one, lost something. Serving goes on with the local rules and an
-   operator settles it: an empty store is not the order to delete everything.
+   operator heals it: an empty store is not the order to delete everything.
 4. A route that cannot be taken keeps the old one of its model in force, and the acknowledgement says why.
 """
 
@@ -57,7 +57,7 @@ class Feed:
     route is in force before anything else happens. `on_swap(snapshot)` follows each swap, `on_applied(seconds)` tells
     how long after its commit a route came into force.
 
-    Units: `give_way_s` is for a host with more workers than CPUs, all of which wake at once: what can wait until the
+    Units: `defer_s` is for a host with more workers than CPUs, all of which wake at once: what can wait until the
            others have swapped (the acknowledgement, the next wait) waits for so long.
     """
 
@@ -72,7 +72,7 @@ class Feed:
         last_known_good_path: Path,
         at_once: Callable[[Route], bool] = lambda _route: False,
         on_applied: Callable[[float], None] | None = None,
-        give_way_s: float = 0.0,
+        defer_s: float = 0.0,
         boot_id: str = "",
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -87,9 +87,9 @@ class Feed:
         self._id = worker_id
         self._boot_id = boot_id or uuid.uuid4().hex
         self._preparations = Preparations(prepare, self._install, lambda: self._acknowledger.changed(), at_once=at_once)
-        self._give_way_s = give_way_s
+        self._defer_s = defer_s
         self._acknowledger = Acknowledger(
-            store_url, self._keys, worker_id=worker_id, status=self.status, give_way_s=give_way_s
+            store_url, self._keys, worker_id=worker_id, status=self.status, defer_s=defer_s
         )
         self._path = last_known_good_path
         self._keeper = last_known_good.Keeper(last_known_good_path, lambda: self.snapshot)
@@ -105,7 +105,7 @@ class Feed:
         """Takes the rules from the store, or from disk where the store is away, behind or unknown. Never fails.
 
         Order: at boot routes come into force before their versions are loaded, because the alternative is to answer
-               with a version that no route names; `settled` tells when they are.
+               with a version that no route names; `prepared` tells when they are.
         """
         saved, store = await asyncio.gather(
             asyncio.to_thread(last_known_good.load, self._path), self._read_within(timeout_s)
@@ -139,9 +139,9 @@ class Feed:
         await self._link.aclose()
         await self._acknowledger.aclose()
 
-    async def settled(self) -> None:
+    async def prepared(self) -> None:
         """Returns once nothing is being prepared: every known route is in force, or its failure is known."""
-        await self._preparations.settled()
+        await self._preparations.prepared()
 
     def retry_pending(self) -> None:
         """Prepares again the routes that failed: to be called when versions changed."""
@@ -213,8 +213,8 @@ class Feed:
             if not self._take_entry(entry_id, fields):
                 await self._resync(beyond=entries[-1][0])
                 return
-        if self._give_way_s:
-            await asyncio.sleep(self._give_way_s)
+        if self._defer_s:
+            await asyncio.sleep(self._defer_s)
 
     def _take_entry(self, entry_id: str, fields: list[bytes]) -> bool:
         """Takes the next change; False if only the whole state can tell what holds."""

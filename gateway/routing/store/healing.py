@@ -1,4 +1,4 @@
-"""Settling a store that lost what workers serve by: it gets that back, or what it holds is declared right."""
+"""Healing a store that lost what workers serve by: it gets that back, or what it holds is declared right."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from gateway.routing.store.change import Change, Replicas
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.store_reply import Applied, StoreState, loss
 
-LOOK_S = 1.0  # how long the followers of a settlement are waited for before the store is asked whether it still has it
+LOOK_S = 1.0  # how long workers may take to follow before the store is asked whether it still has it
 PAUSE_S = 0.1  # before a store that did not answer is asked again
 
 
@@ -25,7 +25,7 @@ class Healed:
     applied: Applied = field(default_factory=Applied)
 
 
-async def settle(store: RedisStore, local: Snapshot | None, seen: StoreState, change: Change) -> Healed:
+async def heal_once(store: RedisStore, local: Snapshot | None, seen: StoreState, change: Change) -> Healed:
     """The store with the routes of `local`, or without it with those that it was `seen` with; nobody waited for.
 
     Raises: FailedPrecondition if another worker knows more than `local` does; StoreReplaced if somebody was faster.
@@ -45,13 +45,13 @@ async def settle(store: RedisStore, local: Snapshot | None, seen: StoreState, ch
 async def heal(
     store: RedisStore, snapshot: Callable[[], Snapshot], change: Change, *, accept_store: bool, wait_s: float
 ) -> Healed:
-    """The settled store once every live worker follows it, or with those that do not after `wait_s` (0: at once).
+    """The healed store once every live worker follows it, or with those that do not after `wait_s` (0: at once).
 
-    One failover is often followed by another, and a settlement that no replica had yet is lost with its server. Workers
+    One failover is often followed by another, and a healing that no replica had yet is lost with its server. Workers
     then wait as they did before it; so it is made again for as long as they are waited for.
 
     Raises: FailedPrecondition (the store lost nothing; another worker knows more than this one); StoreUnavailable only
-            while nothing was settled.
+            while nothing was healed.
     """
     deadline = monotonic() + wait_s
     healed = await _once(store, snapshot(), change, accept_store=accept_store)
@@ -73,4 +73,4 @@ async def _once(store: RedisStore, snapshot: Snapshot, change: Change, *, accept
     seen = await store.state()
     if not loss(snapshot.epoch, snapshot.revision, seen):
         raise FailedPrecondition("the routing store has lost nothing that this worker serves by")
-    return await settle(store, None if accept_store else snapshot, seen, change)
+    return await heal_once(store, None if accept_store else snapshot, seen, change)

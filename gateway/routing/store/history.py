@@ -17,18 +17,18 @@ from dataclasses import dataclass
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.decision.snapshot import Route
-from gateway.routing.store.change import Entry
+from gateway.routing.store.change import ChangeEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One change of the history. `route` is None for a deletion."""
 
-    entry: Entry
+    entry: ChangeEntry
     route: Route | None
 
 
-def step_before(entries: Sequence[Entry]) -> Entry | None:
+def step_before(entries: Sequence[ChangeEntry]) -> ChangeEntry | None:
     """The change that a rollback makes active again, or None: see the module's rules.
 
     Shapes: `entries` newest first, the newest being in force.
@@ -52,7 +52,7 @@ def readable(route_text: str | None) -> Route | None:
         return None
 
 
-def route_of(entry: Entry) -> Route:
+def route_of(entry: ChangeEntry) -> Route:
     """The route that a change made. Raises: FailedPrecondition if it made none."""
     if not entry.route_text:
         raise FailedPrecondition(f"revision {entry.revision} deleted the route of model {entry.model!r}")
@@ -62,6 +62,6 @@ def route_of(entry: Entry) -> Route:
         raise FailedPrecondition(f"revision {entry.revision} of model {entry.model!r} is damaged: {error}") from error
 
 
-def _document(entry: Entry) -> str:
+def _document(entry: ChangeEntry) -> str:
     route = readable(entry.route_text)
     return "" if route is None else route.document.to_json()

@@ -49,7 +49,7 @@ class Preparations:
         self._idle = asyncio.Event()
         self._idle.set()
         self._open: set[int] = set()
-        self._oldest: list[int] = []  # a heap of these and of revisions that have been settled since
+        self._oldest: list[int] = []  # a heap of these and of revisions that are in force since
 
     def oldest(self) -> int | None:
         """The oldest revision that is not in force."""
@@ -110,7 +110,7 @@ class Preparations:
                 self._open_lane(model)
         self._note_rest()
 
-    async def settled(self) -> None:
+    async def prepared(self) -> None:
         """Returns once nothing is being prepared: every route is in force or has failed."""
         await self._idle.wait()
 

@@ -9,11 +9,11 @@ from gateway.errors import InvalidArgument, StaleRevision, StoreUnavailable
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.store.change import (
     Change,
+    ChangeEntry,
     Committed,
-    Entry,
+    HealingOperation,
     Proposal,
     Replicas,
-    Settlement,
     StoreReplaced,
     operation,
     parse_entry,
@@ -115,12 +115,12 @@ class RedisStore:
         words = text(await self._link.call("GET", self.keys.idempotency(idempotency_key))).split(" ")
         return _committed([b"again", *(word.encode() for word in words)], repeated=True) if len(words) == 7 else None
 
-    async def history(self, model: str, limit: int = 20) -> list[Entry]:
+    async def history(self, model: str, limit: int = 20) -> list[ChangeEntry]:
         """The model's newest changes, newest first. What a commit did not write is left out."""
         reply = await self._link.call("XREVRANGE", self.keys.history(model), "+", "-", "COUNT", limit)
         return _readable(stream_entries(reply))
 
-    async def entry(self, model: str, revision: int) -> Entry | None:
+    async def entry(self, model: str, revision: int) -> ChangeEntry | None:
         """The change that made this revision, if it was one of this model and is still kept."""
         name = f"{revision}-0"
         entries = _readable(stream_entries(await self._link.call("XRANGE", self.keys.history(model), name, name)))
@@ -173,13 +173,13 @@ class RedisStore:
     async def heal(
         self, seen: StoreState, local: Snapshot | None, change: Change, *, beyond: int = 0
     ) -> tuple[str, int, Replicas]:
-        """Epoch and revision after a store that lost writes was settled, and how many replicas have that: with `local`
+        """Epoch and revision after a store that lost writes was healed, and how many replicas have that: with `local`
         these routes are written back under their old epoch and a revision `beyond` all that workers have seen, without
         it the store's own state is declared right and workers drop theirs.
 
         Raises: StoreReplaced if the store is no longer as it was `seen`.
         """
-        mode: Settlement = "accept" if local is None else "restore"
+        mode: HealingOperation = "accept" if local is None else "restore"
         epoch = uuid.uuid4().hex if local is None else local.epoch
         revision = 1 + max(seen.revision, beyond, 0 if local is None else local.revision)
         keys = [self.keys.epoch, self.keys.revision, self.keys.routes, self.keys.log, self.keys.accepted]
@@ -215,7 +215,7 @@ def _committed(answer: Sequence[Reply], *, repeated: bool) -> Committed:
     )
 
 
-def _readable(entries: Iterable[tuple[str, list[bytes]]]) -> list[Entry]:
+def _readable(entries: Iterable[tuple[str, list[bytes]]]) -> list[ChangeEntry]:
     readable = []
     for entry_id, fields in entries:
         try:

@@ -5,14 +5,14 @@ from dataclasses import replace
 from gateway.errors import FailedPrecondition, InvalidArgument, UnknownRoute
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.change import TEXT_LIMIT, Change
-from gateway.routing.store.route_control import ApplyResult, Control
+from gateway.routing.store.route_control import ApplyResult, RouteControl
 from gateway.routing.store.route_draft import APPLIED, OPEN, REJECTED, Draft, Drafts
 
 
 class Review:
     """Proposing, approving and rejecting over the operations of one environment."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: RouteControl) -> None:
         self._control = control
         self.drafts = Drafts(control.store)
 
@@ -37,7 +37,7 @@ class Review:
 
         Who approved and is told that the apply failed may approve again: it is tried again, and done once at most.
         Raises: StaleRevision (the route has changed since the draft was written: its author edits it again); what
-                `Control.apply` and `Drafts.approve` raise.
+                `RouteControl.apply` and `Drafts.approve` raise.
         """
         draft = await self.drafts.approve(draft_id, change, edit=edit)
         if not draft.approved:

@@ -16,8 +16,8 @@ from gateway.errors import (
 from gateway.routing.decision.flow import flows, moved
 from gateway.routing.decision.snapshot import Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.store.change import Change, Committed, Entry, Operation, Proposal, Replicas, StoreReplaced
-from gateway.routing.store.healing import Healed, heal, settle
+from gateway.routing.store.change import Change, ChangeEntry, Committed, Operation, Proposal, Replicas, StoreReplaced
+from gateway.routing.store.healing import Healed, heal, heal_once
 from gateway.routing.store.history import Revision, readable, route_of, step_before
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.store_reply import Applied, Current, loss
@@ -69,7 +69,7 @@ class RouteList:
     stale: bool
 
 
-class Control:
+class RouteControl:
     """The operations of one environment, over the store and what the answering worker serves by.
 
     `check(document)` refuses what could not serve (a version that is not ready), before anything is committed.
@@ -248,8 +248,8 @@ class Control:
         return await self._store.workers(), (await self._store.state()).revision
 
     async def heal(self, *, change: Change, accept_store: bool = False, wait_s: float = 0.0) -> Healed:
-        """A store that lost writes, settled by writing back what this worker serves or by declaring the store right,
-        once every live worker follows it, or at the timeout: see `settlement.heal`.
+        """A store that lost writes, healed by writing back what this worker serves or by declaring the store right,
+        once every live worker follows it, or at the timeout: see `healing.heal`.
 
         Raises: FailedPrecondition (the store lost nothing; another worker knows more than this one).
         """
@@ -271,7 +271,7 @@ class Control:
                 break
             why = Change(actor="gateway", reason="the store was empty", source="gateway")
             try:
-                await settle(self._store, snapshot, await self._store.state(), why)
+                await heal_once(self._store, snapshot, await self._store.state(), why)
             except StoreReplaced:
                 continue
         raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first")
@@ -298,13 +298,13 @@ class Control:
             )
         return first
 
-    async def _entry(self, model: str, revision: int) -> Entry:
+    async def _entry(self, model: str, revision: int) -> ChangeEntry:
         entry = await self._store.entry(model, revision)
         if entry is None:
             raise NotFound(f"model {model!r} has no revision {revision} in its history")
         return entry
 
-    async def _target(self, model: str, to_revision: int) -> Entry:
+    async def _target(self, model: str, to_revision: int) -> ChangeEntry:
         if to_revision:
             return await self._entry(model, to_revision)
         entries = await self._store.history(model, HISTORY_LIMIT)

@@ -101,13 +101,13 @@ class Drafts:
     async def list(self) -> list[Draft]:
         """The drafts that are kept, the newest first, at most 200."""
         names = many(await self._store.link.call("ZRANGE", self._store.keys.drafts, 0, DRAFTS_LISTED - 1, "REV"))
-        found = []
+        drafts = []
         for name in names:
             try:
-                found.append(await self.get(text(name)))
+                drafts.append(await self.get(text(name)))
             except NotFound:
                 continue
-        return sorted(found, key=lambda draft: -draft.edited_at_us)
+        return sorted(drafts, key=lambda draft: -draft.edited_at_us)
 
     async def _change(self, step: str, draft_id: str, seen: str, change: Change, own: Sequence[str | int]) -> None:
         if not change.actor:

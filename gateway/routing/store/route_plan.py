@@ -8,12 +8,12 @@ from gateway.routing.decision.snapshot import Route, propose
 from gateway.routing.document.difference import Difference, differences
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.history import Revision
-from gateway.routing.store.route_control import Control
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.worker_status import FeedState, WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutePlan:
     """What a commit of `route` would change of revision `base_revision` (0: the model has no route).
 
     `laggards` are live workers that would not follow at once, each with why.
@@ -29,7 +29,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RouteComparison:
     """Two revisions of a model; no flows if one of them deleted the route."""
 
     before: Revision
@@ -38,7 +38,7 @@ class Comparison:
     flows: tuple[Flow, ...]
 
 
-async def plan(control: Control, document: RouteDocument) -> Plan:
+async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
     """What applying the document would come to. Nothing is committed or loaded.
 
     Raises: StoreUnavailable (who follows cannot be told then).
@@ -50,7 +50,7 @@ async def plan(control: Control, document: RouteDocument) -> Plan:
     workers, revision = await control.workers()
     same = active is not None and active.document == document
     route = active if active is not None and same else propose(document, active)
-    return Plan(
+    return RoutePlan(
         route,
         active.revision if active is not None else 0,
         same,
@@ -61,7 +61,7 @@ async def plan(control: Control, document: RouteDocument) -> Plan:
     )
 
 
-async def compare(control: Control, model: str, before: int, after: int = 0) -> Comparison:
+async def compare(control: RouteControl, model: str, before: int, after: int = 0) -> RouteComparison:
     """How revision `after` (0: the newest) differs from `before`.
 
     Raises: NotFound (no such revision of this model); UnknownRoute.
@@ -69,7 +69,7 @@ async def compare(control: Control, model: str, before: int, after: int = 0) -> 
     old = await control.revision(model, before)
     new = await control.revision(model, after) if after else (await control.history(model, 1))[0]
     moves = flows(old.route, new.route) if old.route is not None and new.route is not None else ()
-    return Comparison(
+    return RouteComparison(
         old,
         new,
         differences(

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TypeAlias
 
 from gateway.errors import InvalidArgument, StoreUnavailable
-from gateway.routing.store.change import Entry, parse_entry
+from gateway.routing.store.change import ChangeEntry, parse_entry
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.store_reply import Reply, many, number, stream_entries, text
 from gateway.routing.store.worker_status import WorkerStatus, parse_status
@@ -27,22 +27,22 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class CaughtUp:
     """Everything told before this was so already."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAway:
-    """Nothing can be told, and why. When the store is back, workers are told anew, then `Settled`."""
+    """Nothing can be told, and why. When the store is back, workers are told anew, then `CaughtUp`."""
 
     reason: str
 
 
-Happening: TypeAlias = Entry | WorkerSeen | Settled | StoreAway
+Happening: TypeAlias = ChangeEntry | WorkerSeen | CaughtUp | StoreAway
 
 
 async def watch(store: RedisStore, *, backlog: int = 0, after: int = 0) -> AsyncGenerator[Happening, None]:
-    """The last `backlog` changes, every live worker, `Settled`, and then what happens, for ever.
+    """The last `backlog` changes, every live worker, `CaughtUp`, and then what happens, for ever.
 
     With `after`, a revision that was seen already, every change since then and no backlog.
 
@@ -88,7 +88,7 @@ class _Watcher:
         last = stream_entries(await link.call("XREVRANGE", keys.acknowledgements, "+", "-", "COUNT", 1))
         self._acks = last[0][0] if last else "0-0"
         told += await self._refresh()
-        return [*told, Settled()]
+        return [*told, CaughtUp()]
 
     async def step(self) -> list[Happening]:
         """One wait for news."""
@@ -138,8 +138,8 @@ def _shown(status: WorkerStatus) -> tuple[object, ...]:
     return status.state, status.revision, status.epoch, status.all_errors(), status.boot
 
 
-def _entries(found: Iterator[tuple[str, list[bytes]]]) -> Iterator[Entry]:
-    for entry_id, fields in found:
+def _entries(listed: Iterator[tuple[str, list[bytes]]]) -> Iterator[ChangeEntry]:
+    for entry_id, fields in listed:
         try:
             yield parse_entry(entry_id, fields)
         except InvalidArgument:

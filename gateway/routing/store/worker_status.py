@@ -16,7 +16,7 @@ class FeedState(Enum):
     STARTING = "STARTING"  # nothing known yet
     LIVE = "LIVE"  # follows the store
     STALE = "STALE"  # the store is away: the last known rules serve
-    AHEAD = "AHEAD"  # the store lost what this worker has: the local rules serve until an operator settles it
+    AHEAD = "AHEAD"  # the store lost what this worker has: the local rules serve until an operator heals it
     DRAINING = "DRAINING"  # leaving
 
 
