@@ -26,17 +26,11 @@ from gateway.serving.catalog import Catalog
 MAX_KEYS = 100_000
 MAX_LOGGED = 1_000_000
 REVISIONS_ASKED = 50  # of the log's newest records, for the salts that their buckets were made with
-_ALONE = (
-    "key",
-    "metadata",
-    "parameters",
-    "inputs",
-    "id",
-    "requested_version",
-    "tenant",
-    "identity",
-    "method",
-    "revision",
+# What describes a request that need not exist; a logged one is told by its id or its record alone.
+_DESCRIBING = tuple(
+    field.name
+    for field in pb.ExplainRequest.DESCRIPTOR.fields
+    if field.name not in ("model", "request_id", "record", "bucket")
 )
 
 
@@ -52,7 +46,7 @@ class Explanations:
     async def explain(self, request: pb.ExplainRequest, context: object) -> pb.ExplainResponse:
         model = named(request.model)
         if request.request_id or request.HasField("record"):
-            others = [name for name in _ALONE if getattr(request, name)]
+            others = [name for name in _DESCRIBING if getattr(request, name)]
             others += [name for name in ("bucket", "record") if request.HasField(name) and request.request_id]
             if others or request.HasField("bucket"):
                 raise InvalidArgument(f"request_id or record: a logged request is told by it alone, without {others}")

@@ -17,7 +17,7 @@ _Parameters = Mapping[str, pb.ModelRepositoryParameter]
 _Index = pb.RepositoryIndexResponse.ModelIndex
 MAX_CONFIG_BYTES = 1 << 20
 _FILE = "file:"
-_STATES: Mapping[VersionState, tuple[str, str]] = {
+STATES: Mapping[VersionState, tuple[str, str]] = {
     VersionState.START: ("LOADING", ""),
     VersionState.LOADING: ("LOADING", ""),
     VersionState.AVAILABLE: ("READY", ""),
@@ -52,7 +52,7 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     entries = []
     seen = set()
     for status in catalog.states():
-        state, reason = _STATES[status.state]
+        state, reason = STATES[status.state]
         seen.add(status.model)
         if not request.ready or status.state is VersionState.AVAILABLE:
             entries.append(

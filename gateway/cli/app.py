@@ -23,7 +23,7 @@ from gateway.cli import (
     status,
     transfer,
 )
-from gateway.cli.exits import Failure
+from gateway.cli.exits import Exit, Failure
 from gateway.cli.output import say
 from gateway.cli.tls import ServerCommand
 
@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A model serving gateway: serve ONNX models, and decide by rules which version answers.",
-    epilog="Exit codes: 0 done, 1 the server said no, 2 usage, 3 not reachable, 4 timed out waiting.",
+    epilog=f"Exit codes: {', '.join(f'{exit.value} {exit.meaning}' for exit in Exit)}.",
 )
 app.command(epilog="Example: gateway serve --model-repository ./models --data-dir ./data")(serve.serve)
 app.command(epilog="Example: gateway models flights -o json")(models.models)

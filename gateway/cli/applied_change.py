@@ -30,6 +30,7 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
         "model": change.model,
         "revision": change.revision,
         "previous_revision": change.previous_revision,
+        "epoch": change.epoch,
         "restored_revision": change.restored_revision,
         "unchanged": change.unchanged,
         "commit_ms": change.commit_us / 1000,

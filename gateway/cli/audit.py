@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
+from gateway.cli.history_entry import entry_value
 from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server, Timeout
 from gateway.pb import control_pb2
@@ -21,20 +22,7 @@ def audit(
     """Print who changed which route, when, by what and why, over all models; newest first."""
     with control(server) as stub:
         answer = stub.Audit(control_pb2.AuditRequest(limit=limit, model=model, actor=actor), timeout=10)
-    value: list[Value] = [
-        {
-            "revision": e.revision,
-            "model": e.model,
-            "operation": e.operation,
-            "previous_revision": e.previous_revision,
-            "restored_revision": e.restored_revision,
-            "actor": e.actor,
-            "source": e.source,
-            "reason": e.reason,
-            "committed_at": moment(e.committed_at_us),
-        }
-        for e in answer.entries
-    ]
+    value: list[Value] = [entry_value(entry) for entry in answer.entries]
     rows = [
         [moment(e.committed_at_us), e.revision, e.model, e.operation, e.actor, e.source, e.reason]
         for e in answer.entries

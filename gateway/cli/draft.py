@@ -35,7 +35,7 @@ def write(
     )
     with control(server) as stub:
         draft = stub.Draft(request, timeout=10)
-    show(_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
+    show(draft_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
 
 
 @app.command("list", epilog="Example: gateway draft list")
@@ -43,7 +43,7 @@ def list_drafts(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) 
     """Print the drafts of the last week, the newest first."""
     with control(server) as stub:
         answer = stub.ListDrafts(control_pb2.ListDraftsRequest(), timeout=10)
-    value: list[Value] = [_value(draft) for draft in answer.drafts]
+    value: list[Value] = [draft_value(draft) for draft in answer.drafts]
     rows = [_row(draft) for draft in answer.drafts]
     show(value, output, columns=COLUMNS, rows=rows, note="" if rows else "no drafts")
 
@@ -53,7 +53,7 @@ def show_draft(draft_id: DraftId, server: Server = DEFAULT_SERVER, output: Outpu
     """Print a draft with its document; give the latter to `gateway plan -f -` to see what it would do."""
     with control(server) as stub:
         draft = stub.GetDraft(control_pb2.GetDraftRequest(id=draft_id), timeout=10)
-    show(_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
+    show(draft_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
 
 
 @app.command(epilog="Example: gateway draft approve 1f0c2a9be77d --edit 2")
@@ -71,7 +71,7 @@ def approve(
     draft, applied = answer.draft, answer.applied
     missing = draft.approvals_needed - len(draft.approvals)
     note = f"approved by {len(draft.approvals)} of {draft.approvals_needed}: {missing} more are needed"
-    value = _value(draft) | {"applied": None}
+    value = draft_value(draft) | {"applied": None}
     if answer.HasField("applied"):
         change = applied.change
         note = f"{change.model}: applied as revision {change.revision} {took(change)}".rstrip()
@@ -92,10 +92,11 @@ def reject(
         raise Failure(Exit.USAGE, "--reason is empty: a rejection needs a reason")
     with control(server) as stub:
         draft = stub.Reject(control_pb2.RejectRequest(id=draft_id, change=change_by_me(reason)), timeout=10)
-    show(_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
+    show(draft_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
 
 
-def _value(draft: control_pb2.DraftState) -> dict[str, Value]:
+def draft_value(draft: control_pb2.DraftState) -> dict[str, Value]:
+    """A draft for machines."""
     return {
         "id": draft.id,
         "edit": draft.edit,

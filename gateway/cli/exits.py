@@ -4,13 +4,21 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the shell is told."""
+    """What the shell is told, with its meaning as help and documentation have it."""
 
-    DONE = 0
-    REFUSED = 1  # the server said no; its message was printed
-    USAGE = 2
-    UNREACHABLE = 3
-    TIMED_OUT = 4  # waiting took longer than it was given
+    meaning: str
+
+    DONE = 0, "done"
+    REFUSED = 1, "the server said no"  # its message was printed
+    USAGE = 2, "usage"
+    UNREACHABLE = 3, "not reachable"
+    TIMED_OUT = 4, "timed out waiting"
+
+    def __new__(cls, code: int, meaning: str) -> "Exit":
+        made = int.__new__(cls, code)
+        made._value_ = code
+        made.meaning = meaning
+        return made
 
 
 class Failure(Exception):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from gateway.cli.exits import Exit, Failure
 
-_ANALYSIS = ("duckdb", "jinja2", "markupsafe", "scipy")
+ANALYSIS = ("duckdb", "jinja2", "markupsafe", "scipy")
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def analysis() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
-        if name not in _ANALYSIS:
+        if name not in ANALYSIS:
             raise
         raise Failure(
             Exit.USAGE, f"this command needs {name}: pip install 'model-serving-gateway[analysis]' installs it"

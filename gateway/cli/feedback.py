@@ -65,7 +65,7 @@ def send(
 
 def _send_one(fields: Mapping[str, object], source: str, server: str) -> int:
     try:
-        return _send([(0, _item(fields))], source, server)
+        return _send([(0, item_of(fields))], source, server)
     except ValueError as error:
         raise Failure(Exit.USAGE, str(error)) from None
 
@@ -168,7 +168,7 @@ def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> I
     try:
         for number, fields in rows:
             try:
-                yield number, _item(fields)
+                yield number, item_of(fields)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
     except ValueError as error:
@@ -177,7 +177,7 @@ def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> I
         raise Failure(Exit.USAGE, f"{path}: no labels")
 
 
-def _item(fields: Mapping[str, object]) -> control_pb2.FeedbackItem:
+def item_of(fields: Mapping[str, object]) -> control_pb2.FeedbackItem:
     """The message of a row; what its values may be is for the server to say. Raises: ValueError, Failure."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.output import Format, moment, to_json
+from gateway.cli.output import Format, Value, moment, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 
@@ -39,8 +39,9 @@ def tail(
                 raise
 
 
-def _line(row: control_pb2.LogRow, form: Format) -> str:
-    value = {
+def row_value(row: control_pb2.LogRow) -> dict[str, Value]:
+    """A logged prediction for machines."""
+    return {
         "ts": moment(row.ts_us),
         "model": row.model,
         "version": row.version,
@@ -58,6 +59,10 @@ def _line(row: control_pb2.LogRow, form: Format) -> str:
         "outputs": msgspec.json.decode(row.outputs_json or "null"),
         "worker": row.worker,
     }
+
+
+def _line(row: control_pb2.LogRow, form: Format) -> str:
+    value = row_value(row)
     if form is Format.JSON:
         return to_json(value)
     if form is Format.YAML:

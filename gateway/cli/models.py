@@ -18,20 +18,7 @@ def models(
     """Print every model version with its state, and the reason where it is not AVAILABLE."""
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
-    value: list[Value] = [
-        {
-            "model": v.model,
-            "version": v.version,
-            "state": v.state,
-            "reason": v.reason,
-            "digest": v.digest,
-            "newest_ready": v.newest_ready,
-            "max_batch_size": v.max_batch_size,
-            "in_flight": v.in_flight,
-            "workers": dict(v.workers),
-        }
-        for v in answer.versions
-    ]
+    value: list[Value] = [version_value(version) for version in answer.versions]
     rows = [
         [v.model, v.version + (" *" if v.newest_ready else ""), v.state, v.in_flight, v.digest[:12], _reason(v)]
         for v in answer.versions
@@ -45,6 +32,35 @@ def models(
     )
 
 
+def version_value(version: control_pb2.ModelVersionState) -> Value:
+    """A version's state for machines."""
+    return {
+        "model": version.model,
+        "version": version.version,
+        "state": version.state,
+        "reason": version.reason,
+        "digest": version.digest,
+        "newest_ready": version.newest_ready,
+        "max_batch_size": version.max_batch_size,
+        "in_flight": version.in_flight,
+        "workers": dict(version.workers),
+    }
+
+
+def worker_value(worker: control_pb2.Worker) -> Value:
+    """A worker for machines."""
+    return {
+        "id": worker.id,
+        "state": worker.state,
+        "revision": worker.revision,
+        "digest": worker.digest,
+        "seen_ms_ago": worker.seen_ms_ago,
+        "pid": worker.pid,
+        "boot": worker.boot,
+        "error": worker.error,
+    }
+
+
 def _reason(version: control_pb2.ModelVersionState) -> str:
     elsewhere = ", ".join(f"{worker}: {state}" for worker, state in sorted(version.workers.items()))
     return "; ".join(part for part in (version.reason, elsewhere) if part)
@@ -54,18 +70,7 @@ def workers(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> N
     """Print the live workers of every host and the revision each of them serves."""
     with control(server) as stub:
         answer = stub.Workers(control_pb2.WorkersRequest(), timeout=10)
-    value: list[Value] = [
-        {
-            "id": w.id,
-            "state": w.state,
-            "revision": w.revision,
-            "digest": w.digest,
-            "seen_ms_ago": w.seen_ms_ago,
-            "pid": w.pid,
-            "error": w.error,
-        }
-        for w in answer.workers
-    ]
+    value: list[Value] = [worker_value(worker) for worker in answer.workers]
     rows = [[w.id, w.state, w.revision, w.pid, f"{w.seen_ms_ago / 1000:.1f} s ago", w.error] for w in answer.workers]
     show(
         value,

@@ -9,7 +9,8 @@ import typer
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, moment, say, show
+from gateway.cli.history_entry import document_value, entry_value
+from gateway.cli.output import Format, Value, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
 
@@ -24,7 +25,7 @@ def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TA
     document = read_document(file)
     with control(server) as stub:
         answer = stub.Plan(control_pb2.PlanRequest(document_json=document.text), timeout=30)
-    show(_plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
+    show(plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
     if output is Format.TABLE:
         show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_summary(answer))
     if answer.obstacles:
@@ -70,16 +71,8 @@ def show_revision(
         answer = stub.ShowRevision(request, timeout=10)
     entry = answer.entry
     value: dict[str, Value] = {
-        "model": model,
-        "revision": entry.revision,
-        "previous_revision": entry.previous_revision,
-        "restored_revision": entry.restored_revision,
-        "operation": entry.operation,
-        "actor": entry.actor,
-        "source": entry.source,
-        "reason": entry.reason,
-        "committed_at": moment(entry.committed_at_us),
-        "document": msgspec.json.decode(entry.document_json) if entry.document_json else None,
+        **entry_value(entry),
+        **document_value(entry),
         "table": [[part.start, part.end, part.arm] for part in answer.route.table],
     }
     rows = [[name, text] for name, text in value.items() if name not in ("document", "table")]
@@ -119,7 +112,8 @@ def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
     ]
 
 
-def _plan_value(answer: control_pb2.PlanResponse) -> Value:
+def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
+    """A plan for machines."""
     return {
         "model": answer.model,
         "base_revision": answer.base_revision,

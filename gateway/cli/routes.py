@@ -8,6 +8,7 @@ import typer
 from gateway.cli.applied_change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
 from gateway.cli.apply import apply
 from gateway.cli.client import control
+from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.plan import diff, show_revision
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
@@ -67,19 +68,7 @@ def history(
     """Print who changed a route, when and why; newest first."""
     with control(server) as stub:
         answer = stub.History(control_pb2.HistoryRequest(model=model, limit=limit), timeout=10)
-    value: list[Value] = [
-        {
-            "revision": e.revision,
-            "previous_revision": e.previous_revision,
-            "operation": e.operation,
-            "actor": e.actor,
-            "source": e.source,
-            "reason": e.reason,
-            "committed_at": moment(e.committed_at_us),
-            "document": msgspec.json.decode(e.document_json) if e.document_json else None,
-        }
-        for e in answer.entries
-    ]
+    value: list[Value] = [{**entry_value(entry), **document_value(entry)} for entry in answer.entries]
     rows = [[e.revision, e.operation, e.actor, e.source, moment(e.committed_at_us), e.reason] for e in answer.entries]
     show(value, output, columns=("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "REASON"), rows=rows)
 

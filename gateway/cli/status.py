@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from gateway.cli.client import control
+from gateway.cli.history_entry import document_value, entry_value
+from gateway.cli.models import worker_value
 from gateway.cli.output import Format, Value, console, line, moment, show, table
 from gateway.cli.routes import arms_text
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
@@ -155,7 +157,7 @@ class _Page:
                 }
                 for r in self._listed.routes
             ],
-            "workers": [_worker_value(w) for w in self._workers.workers],
+            "workers": [worker_value(w) for w in self._workers.workers],
         }
 
 
@@ -171,17 +173,6 @@ def _strategy(route: control_pb2.Route) -> str:
     return str(next(iter(msgspec.json.decode(route.document_json)["spec"]["strategy"])))
 
 
-def _worker_value(worker: control_pb2.Worker) -> Value:
-    return {
-        "id": worker.id,
-        "state": worker.state,
-        "revision": worker.revision,
-        "seen_ms_ago": worker.seen_ms_ago,
-        "pid": worker.pid,
-        "error": worker.error,
-    }
-
-
 def _change_line(entry: control_pb2.HistoryEntry) -> str:
     who = f"{entry.actor or 'somebody'} ({entry.source})" if entry.source else entry.actor or "somebody"
     reason = f": {entry.reason}" if entry.reason else ""
@@ -192,18 +183,9 @@ def _event_value(event: control_pb2.Event) -> Value:
     value: dict[str, Value] = {"at": moment(event.at_us), "event": event.WhichOneof("event")}
     match event.WhichOneof("event"):
         case "committed":
-            entry = event.committed
-            value |= {
-                "model": entry.model,
-                "revision": entry.revision,
-                "operation": entry.operation,
-                "actor": entry.actor,
-                "source": entry.source,
-                "reason": entry.reason,
-                "document": msgspec.json.decode(entry.document_json) if entry.document_json else None,
-            }
+            value |= {**entry_value(event.committed), **document_value(event.committed)}
         case "worker":
-            value |= {"worker": _worker_value(event.worker.worker), "gone": event.worker.gone}
+            value |= {"worker": worker_value(event.worker.worker), "gone": event.worker.gone}
         case "store_away":
             value |= {"reason": event.store_away}
     return value

@@ -7,16 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
+from tests.cli.tree import COMMANDS, options
 
-COMMANDS = [
-    ["serve"], ["models"], ["workers"], ["routes", "apply"], ["routes", "get"], ["routes", "list"],
-    ["routes", "history"], ["routes", "delete"], ["rollback"], ["log", "tail"], ["log", "query"],
-    ["feedback", "send"], ["version"], ["status"], ["plan"],
-    ["routes", "diff"], ["routes", "show"], ["flip"], ["weights"], ["pin"], ["kill"], ["unkill"], ["promote"],
-    ["explain"], ["simulate"], ["audit"], ["heal"], ["export"], ["import"],
-    ["draft", "write"], ["draft", "list"], ["draft", "show"], ["draft", "approve"], ["draft", "reject"],
-    ["profile", "build"], ["profile", "list"], ["profile", "show"], ["drift", "report"], ["drift", "status"],
-]  # fmt: skip
 DOCUMENT = """
 apiVersion: gateway/v1
 kind: Route
@@ -30,10 +22,30 @@ def run(*words: str, text: str | None = None) -> Result:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_an_example(words: list[str]) -> None:
+def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
     result = run(*words, "--help")
     assert result.exit_code == 0
     assert f"Example: gateway {' '.join(words)}" in re.sub(r"\s+", " ", result.output)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_that_asks_a_server_can_do_so_by_tls(words: tuple[str, ...]) -> None:
+    tls = {"tls_ca", "tls_cert", "tls_key", "tls_name"}
+    named = options(COMMANDS[words])
+    assert named >= tls if "server" in named else words == ("serve",) or not named & tls
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if "server" in options(COMMANDS[words])], ids=" ".join)
+def test_a_command_that_asks_a_server_has_an_output_for_programs(words: tuple[str, ...]) -> None:
+    assert "output" in options(COMMANDS[words])
+
+
+def test_half_a_certificate_and_a_missing_file_are_usage_errors() -> None:
+    half = run("models", "--tls-cert", "me.pem")
+    assert (half.exit_code, "--tls-cert and --tls-key need each other" in half.stderr) == (2, True)
+    missing = run("models", "--tls-ca", "/no/such.pem")
+    assert (missing.exit_code, "cannot read /no/such.pem" in missing.stderr) == (2, True)
+    assert run("version", "--server", "", "--tls-cert", "me.pem").exit_code == 0  # nobody is asked
 
 
 def test_the_help_names_the_exit_codes() -> None:
