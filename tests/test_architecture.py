@@ -13,19 +13,21 @@ ROOT = Path(__file__).parents[1]
 # A room may import itself and those at its right.
 ROOMS = {
     "errors": set(),
+    "backoff": set(),
     "tensor": set(),
     "pb": set(),
-    "telemetry": {"errors"},
-    "routing": {"errors"},
+    "telemetry": {"errors", "backoff"},
+    "routing": {"errors", "backoff"},
     "serving": {"errors", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
-    "records": {"errors", "tensor", "telemetry"},
+    "records": {"errors", "backoff", "tensor", "telemetry"},
     "rpc": {"errors"},
     "api": {"errors", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {"errors", "tensor", "pb", "drift", "routing.document.notation", "runtime.config", "runtime.options"},
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
-        *("errors", "tensor", "pb", "routing", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
+        *("errors", "backoff"),
+        *("tensor", "pb", "routing", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
     },
     "loaders": set(),
 }  # fmt: skip

@@ -83,7 +83,7 @@ def die_with(parent_pid: int) -> None:
         raise SystemExit(1)
 
 
-class Lifeline:
+class SupervisorLink:
     """The running child's link to its supervisor.
 
     `stopping` is set when the child is to end; `orphaned` says that nobody waits for it to finish its work.
@@ -139,19 +139,19 @@ class Lifeline:
 
 
 @asynccontextmanager
-async def lifeline() -> AsyncIterator[Lifeline]:
+async def supervisor_link() -> AsyncIterator[SupervisorLink]:
     """The link, with signals and the end of standard input watched, beating until the block ends."""
     loop = asyncio.get_running_loop()
-    line = Lifeline()
+    link = SupervisorLink()
     os.set_blocking(REPORT_FD, False)
     os.set_blocking(0, False)
-    loop.add_reader(0, line._readable)
+    loop.add_reader(0, link._readable)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, line.stop)
+        loop.add_signal_handler(number, link.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # it is meant for the supervisor
-    beating = asyncio.create_task(line.beat())
+    beating = asyncio.create_task(link.beat())
     try:
-        yield line
+        yield link
     finally:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.runtime.backoff import Pulse
 from gateway.runtime.child import REPORT_FD, Settings
+from gateway.runtime.liveness import Heartbeat
 
 _LINE_LIMIT_BYTES: Final = 1 << 16
 _RESET_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
@@ -33,7 +33,7 @@ class ChildProcess:
         self.settings = settings
         self.started_at = self._loop.time()
         self.ready_at = 0.0
-        self.pulse = Pulse(self.started_at)
+        self.heartbeat = Heartbeat(self.started_at)
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
         self.ending = ""
@@ -100,7 +100,7 @@ class ChildProcess:
         if not isinstance(message, dict):
             _log.warning("%s-%d (%d) reported no JSON object", self.settings.role, self.settings.slot, self.pid)
             return
-        self.pulse.heard(self._loop.time())
+        self.heartbeat.heard(self._loop.time())
         if message.get("ready") is True:
             self.mark_ready()
 

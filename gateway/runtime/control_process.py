@@ -16,10 +16,10 @@ from typing import Final
 
 import gateway
 from gateway.errors import GatewayError, InvalidArgument
-from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
-from gateway.runtime.event_publisher import Herald
-from gateway.runtime.httpd import Answer, HttpServer, Request
+from gateway.runtime.event_publisher import EventPublisher
+from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.telemetry.drift_states import DriftReport
@@ -35,7 +35,7 @@ _KEPT_FILE: Final = "totals.json"
 _log = logging.getLogger(__name__)
 
 
-class Control:
+class ControlProcess:
     """Counts of the host's workers, polled; and what is made of them."""
 
     def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
@@ -46,12 +46,12 @@ class Control:
         self._clock = clock
         self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
         self._totals = Totals()
-        self._herald: Herald | None = None
+        self._publisher: EventPublisher | None = None
         self._polling = asyncio.Lock()
 
-    def attach(self, herald: Herald) -> None:
-        """From now on the herald is told every state that is polled."""
-        self._herald = herald
+    def attach(self, publisher: EventPublisher) -> None:
+        """From now on the publisher is told every state that is polled."""
+        self._publisher = publisher
 
     def restore(self) -> None:
         """Goes on from the totals of an earlier control process of this run of the gateway."""
@@ -74,8 +74,8 @@ class Control:
         """One poll; its totals are kept on disk for a successor."""
         await self.poll()
         self._keep()
-        if self._herald is not None:
-            self._herald.observe(self._gauges(), self._children(), self._drift.read())
+        if self._publisher is not None:
+            self._publisher.observe(self._gauges(), self._children(), self._drift.read())
 
     async def poll(self) -> None:
         """The totals hold what the workers that answer have counted by now."""
@@ -91,8 +91,8 @@ class Control:
         await self.poll()
         return self._totals.sums()
 
-    async def farewell(self, payload: Payload) -> Payload:
-        """A worker that ends tells its last counts, which no poll would find."""
+    async def last_counts(self, payload: Payload) -> Payload:
+        """Takes the last counts of a worker that ends, which no poll would find."""
         slot = payload.get("slot")
         if not isinstance(slot, int):
             raise InvalidArgument(f"slot is {slot!r}, allowed: a whole number")
@@ -103,21 +103,21 @@ class Control:
         """The supervisor's state file, whole."""
         return self._state()
 
-    async def metrics(self, request: Request) -> Answer:
+    async def metrics(self, request: HttpRequest) -> HttpResponse:
         await self.poll()
         body, content_type = text(self._host_metrics(), request.headers.get("accept", ""))
-        return Answer(body, content_type)
+        return HttpResponse(body, content_type)
 
-    async def live(self, _: Request) -> Answer:
-        return Answer(b"ok\n")
+    async def live(self, _: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"ok\n")
 
-    async def ready(self, _: Request) -> Answer:
+    async def ready(self, _: HttpRequest) -> HttpResponse:
         """200 while a worker serves; which ones do is in the body."""
         workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
         body = json.dumps({"ready": serving, "workers": workers}, indent=1).encode() + b"\n"
         status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(body, "application/json", status)
+        return HttpResponse(body, "application/json", status)
 
     @property
     def _kept(self) -> Path:
@@ -129,7 +129,7 @@ class Control:
             self._totals.heard(slot, boot, snapshot, self._clock())
 
     def _host_metrics(self) -> HostMetrics:
-        events = self._herald.counts() if self._herald is not None else {}
+        events = self._publisher.counts() if self._publisher is not None else {}
         own = published(self._published_dir)
         return HostMetrics(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
 
@@ -156,33 +156,33 @@ class Control:
             _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)
 
 
-async def serve(settings: Settings, line: Lifeline) -> None:
+async def serve(settings: Settings, link: SupervisorLink) -> None:
     """Runs the control process until it is told to stop."""
     config = settings.config
-    control = Control(config, settings.instance, asyncio.get_running_loop().time)
+    control = ControlProcess(config, settings.instance, asyncio.get_running_loop().time)
     control.restore()
-    herald = Herald(config, settings.instance, wall_s=time.time, draw=random.random)
-    control.attach(herald)
-    operations = {"counters": control.counters, "farewell": control.farewell, "state": control.state}
+    publisher = EventPublisher(config, settings.instance, wall_s=time.time, draw=random.random)
+    control.attach(publisher)
+    operations = {"counters": control.counters, "last_counts": control.last_counts, "state": control.state}
     pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
-    pages["/events"] = herald.page.answer
+    pages["/events"] = publisher.page.answer
     http = HttpServer(config.listen.host, config.listen.metrics_port, pages)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         await http.start()
         stack.push_async_callback(http.close)
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(control.run()), group.create_task(herald.run())]
-            line.ready()
-            await line.stopping.wait()
-            line.draining()
+            loops = [group.create_task(control.run()), group.create_task(publisher.run())]
+            link.ready()
+            await link.stopping.wait()
+            link.draining()
             for loop in loops:
                 loop.cancel()
 
 
 async def run(settings: Settings) -> None:
-    async with lifeline() as line:
-        await serve(settings, line)
+    async with supervisor_link() as link:
+        await serve(settings, link)
 
 
 def main() -> None:

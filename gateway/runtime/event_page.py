@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
-from gateway.runtime.httpd import Answer, Request
+from gateway.runtime.httpd import HttpRequest, HttpResponse
 from gateway.telemetry.events import LINES_TYPE, Event, EventLog
 
 MAX_READERS: Final = 16
@@ -28,19 +28,19 @@ class EventPage:
         self._news = asyncio.Event()
         events.listen(self._told)
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         follow = _FOLLOW.get(request.query.get("follow", "").lower())
         if follow is None:
-            return Answer(b"follow: true or false\n", status=HTTPStatus.BAD_REQUEST)
+            return HttpResponse(b"follow: true or false\n", status=HTTPStatus.BAD_REQUEST)
         sent = STREAM_TYPE in request.headers.get("accept", "")
         encode, quiet = (_as_sent, b": nothing new\n\n") if sent else (_as_lines, b"\n")
         content_type = STREAM_TYPE if sent else LINES_TYPE
         known, position = self._events.after(request.headers.get("last-event-id", ""))
         if not follow:
-            return Answer(encode(known), content_type)
+            return HttpResponse(encode(known), content_type)
         if self._readers >= MAX_READERS:
-            return Answer(b"too many readers follow already\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return Answer(encode(known), content_type, then=self._follow(position, encode, quiet))
+            return HttpResponse(b"too many readers follow already\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return HttpResponse(encode(known), content_type, then=self._follow(position, encode, quiet))
 
     def _told(self, _: Event) -> None:
         self._news.set()

@@ -19,7 +19,7 @@ from gateway.runtime.event_page import EventPage
 from gateway.telemetry.drift_states import States, observe_drift
 from gateway.telemetry.events import Event, EventLog, Observed, observe
 from gateway.telemetry.sums import Tree
-from gateway.telemetry.webhooks import OUTCOMES, Patience, Webhook, secret_bytes
+from gateway.telemetry.webhooks import OUTCOMES, DeliveryPolicy, Webhook, secret_bytes
 
 _KEPT_FILE: Final = "events.json"
 # What a change of rules is called; every other operation is an application of another document.
@@ -32,10 +32,10 @@ _TYPES: Final[Mapping[str, str]] = {
 _log = logging.getLogger(__name__)
 
 
-class Herald:
+class EventPublisher:
     """The events of one host, and the changes of its environment's rules.
 
-    Changes are told from where the last herald of this data directory stopped; states from what it had told, if the
+    Changes are told from where the last publisher of this data directory stopped; states from what it had told, if the
     gateway is still the same run.
     """
 
@@ -46,7 +46,7 @@ class Herald:
         *,
         wall_s: Callable[[], float],
         draw: Callable[[], float],
-        patience: Patience | None = None,
+        policy: DeliveryPolicy | None = None,
     ) -> None:
         store, events = config.store, config.events
         self._kept = config.run_dir / _KEPT_FILE
@@ -63,7 +63,7 @@ class Herald:
         self.webhook: Webhook | None = None
         if events.webhook_url:
             key = secret_bytes(events.webhook_secret)
-            self.webhook = Webhook(events.webhook_url, key, wall_s=wall_s, draw=draw, patience=patience)
+            self.webhook = Webhook(events.webhook_url, key, wall_s=wall_s, draw=draw, policy=policy)
             self.events.listen(self.webhook.take)
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class Herald:
 
 
 def _restored(path: Path, instance: str, store: str) -> tuple[Observed, States, str]:
-    """What an earlier herald told: the states of this run, those of drift of any run, its place in this store's log."""
+    """What an earlier publisher told: states of this run, states of drift of any run, its place in this store's log."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         cursor = str(kept["cursor"]) if kept["store"] == store else ""

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request's head. Header names are lower case."""
 
     method: str
@@ -30,7 +30,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """`then` is what follows the body, piece by piece; such an answer ends with its connection."""
 
     body: bytes
@@ -40,7 +40,7 @@ class Answer:
     then: AsyncGenerator[bytes, None] | None = None
 
 
-Page = Callable[[Request], Awaitable[Answer]]
+Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class HttpServer:
@@ -91,7 +91,7 @@ class HttpServer:
             self._serving.discard(task)
             writer.transport.abort()
 
-    async def _exchange(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
+    async def _exchange(self, reader: asyncio.StreamReader) -> tuple[HttpResponse, bool]:
         try:
             request = _parse(await reader.readuntil(b"\r\n\r\n"))
         except asyncio.LimitOverrunError:
@@ -100,12 +100,12 @@ class HttpServer:
             return _plain(HTTPStatus.BAD_REQUEST), False
         return await self._answer(request), request.method == "HEAD"
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
         page = self._pages.get(request.path)
         if page is None:
             return _plain(HTTPStatus.NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
-            return Answer(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+            return HttpResponse(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
         try:
             return await page(request)
         except Exception:  # the boundary of a request
@@ -122,7 +122,7 @@ async def _go_on(pieces: AsyncGenerator[bytes, None], writer: asyncio.StreamWrit
                 await writer.drain()
 
 
-def _parse(head: bytes) -> Request:
+def _parse(head: bytes) -> HttpRequest:
     """Raises: ValueError if it is not a request's head."""
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, protocol = first.split(" ")
@@ -136,14 +136,14 @@ def _parse(head: bytes) -> Request:
                 raise ValueError("a header without a colon")
             headers[name.strip().lower()] = value.strip()
     path, _, query = target.partition("?")
-    return Request(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)))
+    return HttpRequest(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)))
 
 
-def _plain(status: HTTPStatus) -> Answer:
-    return Answer(f"{status.phrase}\n".encode(), status=status)
+def _plain(status: HTTPStatus) -> HttpResponse:
+    return HttpResponse(f"{status.phrase}\n".encode(), status=status)
 
 
-def _encode(answer: Answer, *, head_only: bool) -> bytes:
+def _encode(answer: HttpResponse, *, head_only: bool) -> bytes:
     length = {} if answer.then is not None else {"Content-Length": str(len(answer.body))}
     headers = {
         "Content-Type": answer.content_type,

@@ -1,4 +1,4 @@
-"""Runs a module as a program that the kernel kills when its parent ends: `tethered PARENT-PID MODULE`."""
+"""Runs a module as a program that the kernel kills when its parent ends: `orphan_guard PARENT-PID MODULE`."""
 
 import runpy
 import sys

@@ -7,14 +7,14 @@ from dataclasses import replace
 from enum import Enum
 from time import time
 
-from gateway.runtime.backoff import Timing
 from gateway.runtime.child import Settings
 from gateway.runtime.child_process import ChildProcess
+from gateway.runtime.liveness import Timing
 
 _log = logging.getLogger(__name__)
 
 
-class State(Enum):
+class ServiceState(Enum):
     """WAITING: dead, and its next start is put off. STOPPED: dead for good."""
 
     STARTING = "STARTING"
@@ -56,7 +56,7 @@ class Service:
         self._stop = asyncio.Event()
         self._quick_deaths = 0
         self._died = ""  # the boot that died last, until another serves in its place
-        self.state = State.STARTING
+        self.state = ServiceState.STARTING
         self.restarts = 0
         self.reason = ""
         self.since = time()
@@ -74,10 +74,10 @@ class Service:
                 await self._wait_before_restart()
                 continue
             self._current = child
-            self._enter(State.STARTING)
+            self._enter(ServiceState.STARTING)
             while await self._watch(child):
                 child = self._current
-        self._enter(State.STOPPED)
+        self._enter(ServiceState.STOPPED)
 
     async def roll(self) -> bool:
         """A new process serves in place of the old one, which has finished its work; False if the new one failed.
@@ -99,7 +99,7 @@ class Service:
                 return False
             self._current = new
             self._swapped.set()
-            self._enter(State.READY, reason="restarted on request")
+            self._enter(ServiceState.READY, reason="restarted on request")
         await old.stop(self._grace_s())
         self._children.discard(old)
         return True
@@ -107,7 +107,7 @@ class Service:
     async def stop(self, limit_s: float) -> None:
         """All its processes have ended and none is started again."""
         self._stop.set()
-        self._enter(State.STOPPING)
+        self._enter(ServiceState.STOPPING)
         async with asyncio.TaskGroup() as group:
             for child in list(self._children):
                 group.create_task(child.stop(limit_s))
@@ -124,9 +124,9 @@ class Service:
             return
         for child in list(self._children):
             if late_s > 0:
-                child.pulse.excuse(late_s)
-            if child.pulse.hung(now, self._timing):
-                silent_s = now - child.pulse.heard_at
+                child.heartbeat.excuse(late_s)
+            if child.heartbeat.hung(now, self._timing):
+                silent_s = now - child.heartbeat.heard_at
                 _log.error("%s (%d) has been silent for %.1f s: killed", self.name, child.pid, silent_s)
                 child.kill(f"hung: silent for {silent_s:.1f} s")
 
@@ -150,7 +150,7 @@ class Service:
             child = ChildProcess(self._command, settings, self._opening(settings))
         except OSError as error:
             self._quick_deaths += 1
-            self._enter(State.WAITING, reason=f"cannot be started: {error.strerror}")
+            self._enter(ServiceState.WAITING, reason=f"cannot be started: {error.strerror}")
             _log.error("%s cannot be started: %s", self.name, error.strerror)
             return None
         self._children.add(child)
@@ -181,7 +181,7 @@ class Service:
                 probing.cancel()
         if child.ready.is_set() and not child.exited.is_set() and not self._stop.is_set():
             self._died = ""
-            self._enter(State.READY)
+            self._enter(ServiceState.READY)
             _log.info("%s (%d) is ready", self.name, child.pid)
         if child.ready.is_set():
             self.was_ready.set()
@@ -196,11 +196,11 @@ class Service:
         self._quick_deaths += 1
         self._died = child.settings.boot
         self.restarts += 1
-        self._enter(State.WAITING, reason=child.ending)
+        self._enter(ServiceState.WAITING, reason=child.ending)
         _log.error("%s (%d) %s after serving %.1f s", self.name, child.pid, child.ending, child.served_s())
 
     async def _wait_before_restart(self) -> None:
-        delay_s = self._timing.delay(self._quick_deaths)
+        delay_s = self._timing.delay_s(self._quick_deaths)
         if delay_s:
             _log.warning("%s starts again in %.2f s (%d quick deaths)", self.name, delay_s, self._quick_deaths)
         try:
@@ -220,7 +220,7 @@ class Service:
     def _grace_s(self) -> float:
         return self._settings().config.process.grace_seconds + 2.0
 
-    def _enter(self, state: State, reason: str | None = None) -> None:
+    def _enter(self, state: ServiceState, reason: str | None = None) -> None:
         self.state = state
         self.since = time()
         if reason is not None:

@@ -25,11 +25,11 @@ from gateway.errors import GatewayError
 from gateway.records.sinks.target import parse_targets
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.runtime import valkey
-from gateway.runtime.backoff import Timing
 from gateway.runtime.banner import banner
 from gateway.runtime.child import Settings
 from gateway.runtime.config import Config, from_json
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
+from gateway.runtime.liveness import Timing
 from gateway.runtime.logs import start_logging
 from gateway.runtime.options import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
@@ -46,7 +46,7 @@ def _module(name: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", name)
 
 
-def _tethered(name: str) -> tuple[str, ...]:
+def _guarded(name: str) -> tuple[str, ...]:
     """A module that knows nothing of supervisors, run so that it dies with this one."""
     return (*_module("gateway.runtime.orphan_guard"), str(os.getpid()), name)
 
@@ -83,8 +83,8 @@ class Programs:
 
     worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
     control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control_process"))
-    compactor: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.runtime.compaction"))
-    sinks: tuple[str, ...] = field(default_factory=lambda: _tethered("gateway.records.sinks.sinks_process"))
+    compactor: tuple[str, ...] = field(default_factory=lambda: _guarded("gateway.runtime.compaction"))
+    sinks: tuple[str, ...] = field(default_factory=lambda: _guarded("gateway.records.sinks.sinks_process"))
     valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
 
 

@@ -36,7 +36,7 @@ from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.worker_status import WorkerStatus
 from gateway.rpc.server import Server
 from gateway.runtime.build import is_compiled
-from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
@@ -251,7 +251,7 @@ class Worker:
 
     # ---- its life ----
 
-    async def serve(self, line: Lifeline) -> None:
+    async def serve(self, link: SupervisorLink) -> None:
         """Serves until it is told to stop; the calls that run then have the grace time to end.
 
         Raises: what a background loop raises, as an ExceptionGroup: a worker that has lost a part is no worker.
@@ -262,7 +262,7 @@ class Worker:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
             if self.settings.predecessor:
-                group.create_task(self._bury(self.settings.predecessor), name="bury")
+                group.create_task(self._deregister(self.settings.predecessor), name="deregister")
             await self.catalog.poll()
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
             loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
@@ -278,31 +278,31 @@ class Worker:
             )
             self.serving = True
             self.health.changed()
-            line.ready()
+            link.ready()
             _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
-            await line.stopping.wait()
-            await self._drain(line)
+            await link.stopping.wait()
+            await self._drain(link)
             for loop in loops:
                 loop.cancel()
 
-    async def _bury(self, boot: str) -> None:
-        """Nobody waits any more for the worker that died in this slot, which could not take its leave itself."""
+    async def _deregister(self, boot: str) -> None:
+        """Takes the worker that died in this slot off the list of those that changes wait for."""
         store = self.config.store
         dead = _worker_id(self.settings.slot, boot)
-        farewell = Acknowledger(
+        acknowledger = Acknowledger(
             store.redis_url, StoreKeys(store.environment), worker_id=dead, status=lambda: WorkerStatus(dead, "DRAINING")
         )
         try:
-            await farewell.leave()
+            await acknowledger.leave()
         finally:
-            await farewell.aclose()
+            await acknowledger.aclose()
 
-    async def _drain(self, line: Lifeline) -> None:
+    async def _drain(self, link: SupervisorLink) -> None:
         """No call is running any more."""
-        line.draining()
+        link.draining()
         self.serving = False
         self.health.drain()
-        grace_s = 0.0 if line.orphaned else self.config.process.grace_seconds
+        grace_s = 0.0 if link.orphaned else self.config.process.grace_seconds
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
         self.control.drain()
         await self.server.stop(grace_s)
@@ -315,7 +315,7 @@ class Worker:
         await self.labels.close()
         await self.log.close()
         try:
-            await ask(self.peers.control, "farewell", self.count(), timeout_s=0.5)
+            await ask(self.peers.control, "last_counts", self.count(), timeout_s=0.5)
         except GatewayError as error:
             _log.info("the last counts were not told: %s", error)
 
@@ -356,8 +356,8 @@ def _host_name() -> str:
 
 
 async def run(settings: Settings) -> None:
-    async with lifeline() as line:
-        await Worker(settings).serve(line)
+    async with supervisor_link() as link:
+        await Worker(settings).serve(link)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from gateway.errors import Code
 from gateway.telemetry import names
 from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS
 from gateway.telemetry.keys import Gauge, Sum
-from gateway.telemetry.names import METRICS, MetricName, Source
+from gateway.telemetry.names import METRICS, MetricName, MetricSource
 from gateway.telemetry.published import Samples
 from gateway.telemetry.sample import Sample, histogram
 from gateway.telemetry.sums import Tree, branch, listed, whole, wholes
@@ -203,7 +203,7 @@ def _published(by_name: Samples) -> Iterator[Sample]:
     """What other processes wrote. What this release has no such metric for was written by another one: left out."""
     for name, written in by_name.items():
         metric = METRICS.get(name)
-        if metric is None or metric.source is not Source.PUBLISHED:
+        if metric is None or metric.source is not MetricSource.PUBLISHED:
             continue
         for suffix, labels, value in written:
             try:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 Kind = Literal["counter", "gauge", "histogram", "summary", "unknown", "info"]
 
 
-class Source(Enum):
+class MetricSource(Enum):
     """Where the samples of a metric come from."""
 
     SUMMED = "counted by every worker, added up over workers and their lives"
@@ -33,24 +33,24 @@ class MetricName:
     kind: Kind
     labels: tuple[str, ...]
     help: str
-    source: Source = Source.SUMMED
+    source: MetricSource = MetricSource.SUMMED
 
 
 _table: dict[str, MetricName] = {}
 METRICS: Final[Mapping[str, MetricName]] = MappingProxyType(_table)  # all of them by name, in the order of the page
 
 
-def _metric(source: Source, name: str, kind: Kind, labels: tuple[str, ...], text: str) -> MetricName:
+def _metric(source: MetricSource, name: str, kind: Kind, labels: tuple[str, ...], text: str) -> MetricName:
     if name in _table:
         raise ValueError(f"two metrics are called {name}")
     metric = _table[name] = MetricName(name, kind, labels, text, source)
     return metric
 
 
-_SUMMED: Final = Source.SUMMED
-_EACH_WORKER: Final = Source.EACH_WORKER
-_CONTROL: Final = Source.CONTROL
-_PUBLISHED: Final = Source.PUBLISHED
+_SUMMED: Final = MetricSource.SUMMED
+_EACH_WORKER: Final = MetricSource.EACH_WORKER
+_CONTROL: Final = MetricSource.CONTROL
+_PUBLISHED: Final = MetricSource.PUBLISHED
 _ARM: Final = ("model", "version", "arm")
 _VERSION: Final = ("model", "version")
 

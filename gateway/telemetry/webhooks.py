@@ -19,28 +19,25 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.backoff import Backoff
 from gateway.telemetry.events import CONTENT_TYPE, Event
 
 SECRET_PREFIX: Final = "whsec_"
 OUTCOMES: Final = ("delivered", "retried", "refused", "failed", "dropped")
 _HEAD_LIMIT_BYTES: Final = 16 << 10
+_BACKOFF: Final = Backoff(first_s=1.0, longest_s=60.0)
 _AGAIN: Final = frozenset({408, 425, 429})
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class DeliveryPolicy:
     """How long and how often a receiver is tried. Units: seconds."""
 
     answer_s: float = 10.0
-    first_pause_s: float = 1.0
-    longest_pause_s: float = 60.0
+    backoff: Backoff = _BACKOFF
     tries: int = 8
     waiting: int = 1000  # events; what comes while so many wait is dropped
-
-    def pause(self, failures: int, draw: float) -> float:
-        """After so many failures in a row; half of it is chance, so that many hosts do not come back at once."""
-        return min(self.longest_pause_s, self.first_pause_s * 2.0 ** (failures - 1)) * (0.5 + draw / 2)
 
 
 def secret_bytes(secret: str) -> bytes:
@@ -76,15 +73,15 @@ class Webhook:
         *,
         wall_s: Callable[[], float],
         draw: Callable[[], float],
-        patience: Patience | None = None,
+        policy: DeliveryPolicy | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self._patience = patience or Patience()
+        self._policy = policy or DeliveryPolicy()
         self._url = urlsplit(url)
         self._key = key
         self._wall_s = wall_s
         self._draw = draw
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(self._patience.waiting)
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(self._policy.waiting)
         self._context = ssl.create_default_context() if self._url.scheme == "https" else None
 
     @property
@@ -112,12 +109,12 @@ class Webhook:
                 return
             failures += 1
             passing = status == 0 or status >= 500 or status in _AGAIN
-            if not passing or failures >= self._patience.tries:
+            if not passing or failures >= self._policy.tries:
                 self._count("failed" if passing else "refused")
                 _log.warning("webhook: event %s (%s) was not taken: %s", event.id, event.type, why)
                 return
             self._count("retried")
-            await asyncio.sleep(self._patience.pause(failures, self._draw()))
+            await asyncio.sleep(self._policy.backoff.delay_s(failures, self._draw()))
 
     async def _attempt(self, event: Event) -> tuple[int, str]:
         """The answer's status, 0 for none, and what to say of it. Each try is signed anew, so it is never too old."""
@@ -129,10 +126,10 @@ class Webhook:
             "webhook-signature": signature(self._key, event.id, now_s, body),
         }
         try:
-            async with asyncio.timeout(self._patience.answer_s):
+            async with asyncio.timeout(self._policy.answer_s):
                 status = await post(self._url, headers, body, self._context)
         except TimeoutError:
-            return 0, f"no answer within {self._patience.answer_s:g} s"
+            return 0, f"no answer within {self._policy.answer_s:g} s"
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             return 0, f"no answer ({type(error).__name__})"
         return status, f"answered {status}"

@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
-from gateway.runtime.child import Lifeline, Settings, lifeline, read_settings
+from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 
 
 def listening(settings: Settings) -> socket.socket:
@@ -36,7 +36,7 @@ def answer(listener: socket.socket) -> None:
             connection.sendall(b"here\n")
 
 
-async def serve(settings: Settings, line: Lifeline) -> None:
+async def serve(settings: Settings, link: SupervisorLink) -> None:
     data_dir = settings.config.process.data_dir
     if (data_dir / f"{settings.role}-{settings.slot}.crash").exists():
         sys.exit(3)
@@ -44,9 +44,9 @@ async def serve(settings: Settings, line: Lifeline) -> None:
         await asyncio.sleep(1.0)
     listener = listening(settings)
     asyncio.get_running_loop().add_reader(listener, answer, listener)
-    line.ready()
-    await line.stopping.wait()
-    line.draining()
+    link.ready()
+    await link.stopping.wait()
+    link.draining()
     asyncio.get_running_loop().remove_reader(listener)
     answer(listener)
     listener.close()
@@ -55,14 +55,14 @@ async def serve(settings: Settings, line: Lifeline) -> None:
 
 
 async def main(settings: Settings) -> None:
-    async with lifeline() as line:
-        await serve(settings, line)
+    async with supervisor_link() as link:
+        await serve(settings, link)
 
 
 async def compact(wal_dir: Path) -> None:
-    async with lifeline() as line:
-        line.ready()
-        await line.stopping.wait()
+    async with supervisor_link() as link:
+        link.ready()
+        await link.stopping.wait()
     (wal_dir.parent.parent / "compacted").write_text("yes")
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
-from gateway.runtime.backoff import Timing
+from gateway.backoff import Backoff
 from gateway.runtime.config import Config, from_json, parse
+from gateway.runtime.liveness import Timing
 from gateway.runtime.supervisor import Programs, supervise
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ def answers(port: int) -> bool:
 
 def main() -> None:
     programs = Programs(worker=CHILD, control=CHILD, compactor=(*CHILD, "compactor"))
-    quick = Timing(healthy_s=2.0, first_backoff_s=0.2, longest_backoff_s=0.8)
+    quick = Timing(healthy_s=2.0, backoff=Backoff(0.2, 0.8))
     supervise(from_json(sys.stdin.read()), programs=programs, timing=quick)
 
 

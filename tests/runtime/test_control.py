@@ -11,15 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code, InvalidArgument
 from gateway.runtime.config import Config, parse
-from gateway.runtime.control_process import Control
-from gateway.runtime.httpd import Request
+from gateway.runtime.control_process import ControlProcess
+from gateway.runtime.httpd import HttpRequest
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state
 from gateway.runtime.peers import Payload, PeerServer, worker_socket
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge
 from gateway.telemetry.sums import whole
 
-SCRAPE = Request("GET", "/metrics", {})
+SCRAPE = HttpRequest("GET", "/metrics", {})
 
 
 @pytest.fixture
@@ -52,32 +52,32 @@ def served(sums: Payload) -> int:
 
 async def test_counts_are_summed_and_survive_workers_and_control(config: Config) -> None:
     clock = asyncio.get_running_loop().time
-    control = Control(config, "run-1", clock)
+    control = ControlProcess(config, "run-1", clock)
     async with worker(config, 0, "boot-a", counted(3)), worker(config, 1, "boot-b", counted(4)):
         assert served(await control.counters({})) == 7
     async with worker(config, 0, "boot-c", counted(1)):
         assert served(await control.counters({})) == 8
         await control.step()
-        successor = Control(config, "run-1", clock)
+        successor = ControlProcess(config, "run-1", clock)
         successor.restore()
         assert served(await successor.counters({})) == 8
-        another_run = Control(config, "run-2", clock)
+        another_run = ControlProcess(config, "run-2", clock)
         another_run.restore()
         assert served(await another_run.counters({})) == 1
 
 
-async def test_a_farewell_holds_what_no_poll_would_find(config: Config) -> None:
-    control = Control(config, "run-1", asyncio.get_running_loop().time)
+async def test_a_last_word_holds_what_no_poll_would_find(config: Config) -> None:
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
     async with worker(config, 0, "boot-a", counted(3)):
         await control.poll()
-    await control.farewell({"slot": 0, "boot": "boot-a", "counters": counted(5).snapshot()})
+    await control.last_counts({"slot": 0, "boot": "boot-a", "counters": counted(5).snapshot()})
     assert served(await control.counters({})) == 5
     with pytest.raises(InvalidArgument, match="slot"):
-        await control.farewell({"boot": "x"})
+        await control.last_counts({"boot": "x"})
 
 
 async def test_metrics_and_readiness_are_what_the_workers_and_the_supervisor_say(config: Config) -> None:
-    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
     assert (await control.ready(SCRAPE)).status.value == 503
     child = {"role": "worker", "slot": 0, "state": "READY", "pid": 1, "restarts": 2, "reason": ""}
     write_state(config.run_dir / STATE_FILE, {"children": [child]})
@@ -100,6 +100,6 @@ async def test_metrics_and_readiness_are_what_the_workers_and_the_supervisor_say
 
 async def test_a_damaged_file_of_totals_is_no_obstacle(config: Config) -> None:
     (config.run_dir / "totals.json").write_text('{"instance": "run-1", "totals": "[')
-    control = Control(config, "run-1", asyncio.get_running_loop().time)
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
     control.restore()
     assert await control.counters({}) == {}

@@ -2,15 +2,15 @@ import asyncio
 
 import pytest
 
-from gateway.runtime.httpd import Answer, HttpServer, Request
+from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import Ports
 
 
-async def page(request: Request) -> Answer:
-    return Answer(f"accept={request.headers.get('accept', '')}".encode())
+async def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"accept={request.headers.get('accept', '')}".encode())
 
 
-async def broken(request: Request) -> Answer:
+async def broken(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("/etc/secret")
 
 

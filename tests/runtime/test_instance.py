@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import FailedPrecondition
-from gateway.runtime.backoff import Pulse, Timing
 from gateway.runtime.banner import banner
 from gateway.runtime.config import parse
 from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
+from gateway.runtime.liveness import Heartbeat, Timing
 from gateway.runtime.logs import FieldFormatter
 
 
@@ -77,21 +77,21 @@ def test_state_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_delays_start_at_nothing_double_and_are_bounded() -> None:
-    delays = [Timing().delay(deaths) for deaths in range(12)]
+    delays = [Timing().delay_s(deaths) for deaths in range(12)]
     assert delays[:5] == [0.0, 0.0, 0.25, 0.5, 1.0]
-    assert delays[-1] == Timing().longest_backoff_s
-    assert Timing().delay(10_000) == Timing().longest_backoff_s
+    assert delays[-1] == Timing().backoff.longest_s
+    assert Timing().delay_s(10_000) == Timing().backoff.longest_s
 
 
 def test_a_child_is_hung_when_it_beat_once_and_then_was_silent() -> None:
-    timing, pulse = Timing(silence_s=2.5, start_s=60), Pulse(100.0)
-    assert not pulse.hung(159.0, timing)
-    assert pulse.hung(161.0, timing)
-    pulse.heard(110.0)
-    assert not pulse.hung(112.4, timing)
-    assert pulse.hung(112.6, timing)
-    pulse.excuse(5.0)
-    assert not pulse.hung(117.4, timing)
+    timing, heartbeat = Timing(silence_s=2.5, start_s=60), Heartbeat(100.0)
+    assert not heartbeat.hung(159.0, timing)
+    assert heartbeat.hung(161.0, timing)
+    heartbeat.heard(110.0)
+    assert not heartbeat.hung(112.4, timing)
+    assert heartbeat.hung(112.6, timing)
+    heartbeat.excuse(5.0)
+    assert not heartbeat.hung(117.4, timing)
 
 
 def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path) -> None:

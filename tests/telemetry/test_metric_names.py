@@ -30,7 +30,7 @@ from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.exposition import HostMetrics, samples
 from gateway.telemetry.keys import Gauge, Sum
-from gateway.telemetry.names import METRICS, MetricName, Source
+from gateway.telemetry.names import METRICS, MetricName, MetricSource
 from gateway.telemetry.published import publish, published
 from gateway.telemetry.sample import Sample, histogram
 from gateway.telemetry.sums import branch
@@ -161,9 +161,9 @@ def test_every_metric_is_exported_by_its_source(tmp_path: Path) -> None:
     process = {"role": "worker", "slot": 0, "state": "READY", "restarts": 2}
     host = HostMetrics(branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, (process,), "1", events)
     own = {sample.metric for sample in samples(host)}
-    assert own == {metric for metric in METRICS.values() if metric.source is not Source.PUBLISHED}
+    assert own == {metric for metric in METRICS.values() if metric.source is not MetricSource.PUBLISHED}
     written = published(tmp_path)
-    assert set(written) == {metric.name for metric in METRICS.values() if metric.source is Source.PUBLISHED}
+    assert set(written) == {metric.name for metric in METRICS.values() if metric.source is MetricSource.PUBLISHED}
     on_page = {sample.metric for sample in samples(HostMetrics({}, {}, (), "1", published=written))}
     assert on_page - {names.BUILD, names.ROUTE_APPLY_SECONDS} == {METRICS[name] for name in written}
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.backoff import Backoff
 from gateway.telemetry.events import Event
-from gateway.telemetry.webhooks import Patience, Webhook, secret_bytes, signature
+from gateway.telemetry.webhooks import DeliveryPolicy, Webhook, secret_bytes, signature
 from tests.routing.live import until
 
 KEY = b"a secret of 24 bytes ok?"
 NOW_S = 1_800_000_000.7
-HASTY = Patience(answer_s=0.3, first_pause_s=0.001, longest_pause_s=0.004, tries=4, waiting=5)
+HASTY = DeliveryPolicy(answer_s=0.3, backoff=Backoff(0.001, 0.004), tries=4, waiting=5)
 CERTIFICATES = Path(__file__).parents[1] / "rpc" / "certificates"
 
 
@@ -65,8 +66,8 @@ async def receiving(*answers: int | bytes | None, context: ssl.SSLContext | None
 
 
 @asynccontextmanager
-async def telling(url: str, patience: Patience = HASTY) -> AsyncIterator[Webhook]:
-    webhook = Webhook(url, KEY, wall_s=lambda: NOW_S, draw=lambda: 0.5, patience=patience)
+async def telling(url: str, policy: DeliveryPolicy = HASTY) -> AsyncIterator[Webhook]:
+    webhook = Webhook(url, KEY, wall_s=lambda: NOW_S, draw=lambda: 0.5, policy=policy)
     running = asyncio.create_task(webhook.run())
     try:
         yield webhook
@@ -131,8 +132,8 @@ async def test_a_refusal_is_final_and_a_failure_ends() -> None:
 
 
 async def test_what_finds_no_room_is_dropped_and_counted_and_nothing_waits() -> None:
-    patience = Patience(waiting=5)
-    async with receiving(None) as receiver, telling(f"http://127.0.0.1:{receiver.port}", patience) as webhook:
+    policy = DeliveryPolicy(waiting=5)
+    async with receiving(None) as receiver, telling(f"http://127.0.0.1:{receiver.port}", policy) as webhook:
         webhook.take(event(0))
         await until(lambda: len(receiver.taken) == 1)  # it hangs there, and the queue behind it fills
         for number in range(1, 9):
@@ -157,9 +158,3 @@ async def test_a_server_that_cannot_prove_its_name_is_told_nothing() -> None:
             webhook.take(event())
             await until(lambda: webhook.counts["failed"] == 1)
         assert receiver.taken == []
-
-
-def test_pauses_grow_to_their_limit_and_part_of_them_is_chance() -> None:
-    patience = Patience()
-    assert [patience.pause(n, 1.0) for n in (1, 2, 3, 7, 8)] == [1, 2, 4, 60, 60]
-    assert patience.pause(1, 0.0) == 0.5

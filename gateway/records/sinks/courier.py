@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.backoff import Backoff
 from gateway.records.lake.keeping import Keeping
 from gateway.records.lake.outbox import Item, Outbox
 from gateway.records.lake.stored_rows import Unreadable
 from gateway.records.sinks.sink import Sink, SinkError
 
 _IDLE_S = 0.5
-_FIRST_WAIT_S = 0.1
-_LONGEST_WAIT_S = 30.0
+_BACKOFF = Backoff(first_s=0.1, longest_s=30.0)
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +48,7 @@ class Courier:
         self._counts: Counter[str] = Counter(delivered=0, expired=0)
         self._errors = 0
         self._error = ""
-        self._wait_s = 0.0
+        self._failures = 0  # in a row
         self._lag_rows = 0
 
     def step(self, stopping: Callable[[], bool] = lambda: False) -> float:
@@ -56,12 +56,12 @@ class Courier:
         try:
             while (items := self._waiting()) and not stopping():
                 self._deliver(items[0], stopping)
-            self._error, self._wait_s = "", 0.0
+            self._error, self._failures = "", 0
         except (SinkError, OSError) as error:
             self._fail(str(error))
             with suppress(OSError):  # what is too old goes though nothing can be delivered
                 self._waiting()
-        return self._wait_s or _IDLE_S
+        return _BACKOFF.delay_s(self._failures) or _IDLE_S
 
     def report(self) -> SinkReport:
         """As of the last step."""
@@ -115,4 +115,4 @@ class Courier:
             _log.warning("sink %s: %s", self.name, why)
         self._errors += 1
         self._error = why
-        self._wait_s = min(_LONGEST_WAIT_S, self._wait_s * 2 or _FIRST_WAIT_S)
+        self._failures += 1

@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from gateway.backoff import Backoff
 from gateway.errors import InvalidArgument, StoreUnavailable
 from gateway.routing.decision.snapshot import EMPTY, CompiledRoute, Route, Snapshot, compile_route
 from gateway.routing.store import last_known_good
@@ -44,7 +45,7 @@ from gateway.routing.store.worker_status import FeedState, WorkerStatus
 log = logging.getLogger(__name__)
 
 BATCH = 256
-BACKOFF_S = (0.05, 2.0)
+BACKOFF = Backoff(first_s=0.05, longest_s=2.0)
 COMPARE_S = 10.0
 
 
@@ -182,18 +183,18 @@ class Feed:
             return None
 
     async def _follow(self) -> None:
-        pause_s, longest_s = BACKOFF_S
+        failures = 0
         while True:
             try:
                 await self._compare()
                 while True:
-                    pause_s = BACKOFF_S[0]
+                    failures = 0
                     await self._step()
             except StoreUnavailable as error:
                 if self.state is not FeedState.AHEAD:
                     self._become(FeedState.STALE, str(error))
-                await asyncio.sleep(pause_s * (0.5 + self._draw()))
-                pause_s = min(longest_s, pause_s * 2)
+                failures += 1
+                await asyncio.sleep(BACKOFF.delay_s(failures, self._draw()))
 
     async def _step(self) -> None:
         """One wait for the log: until the next change, or the heartbeat."""

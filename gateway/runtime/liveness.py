@@ -1,6 +1,11 @@
-"""How long a dead child stays dead, and when a silent one counts as hung: pure arithmetic."""
+"""When a dead child is started again, and when a silent one counts as hung: pure arithmetic."""
 
 from dataclasses import dataclass
+from typing import Final
+
+from gateway.backoff import Backoff
+
+_RESTARTS: Final = Backoff(first_s=0.25, longest_s=15.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,22 +15,19 @@ class Timing:
     silence_s: float = 2.5  # without a beat; five beats are missed by then
     start_s: float = 60.0  # until the first beat: imports, before the loop runs
     healthy_s: float = 10.0  # a child that served this long was well: its next death counts as the first
-    first_backoff_s: float = 0.25
-    longest_backoff_s: float = 15.0
+    backoff: Backoff = _RESTARTS
     check_s: float = 0.25
 
-    def delay(self, quick_deaths: int) -> float:
-        """How long to wait before the next start, after so many deaths in a row that came quickly.
+    def delay_s(self, quick_deaths: int) -> float:
+        """Returns the wait before the next start, after so many deaths in a row that came quickly.
 
         The first costs nothing: most crashes are one bad request or the OOM killer, and N - 1 workers carry the load.
         """
-        if quick_deaths <= 1:
-            return 0.0
-        return min(self.longest_backoff_s, self.first_backoff_s * 2.0 ** min(quick_deaths - 2, 30))
+        return self.backoff.delay_s(quick_deaths - 1)
 
 
 @dataclass(slots=True)
-class Pulse:
+class Heartbeat:
     """When a child was last heard of, on a clock that stands still while the supervisor itself does not run."""
 
     heard_at: float

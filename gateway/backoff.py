@@ -1,0 +1,21 @@
+"""How long to wait before the next try of what failed: pure arithmetic."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays that double from the first to the longest. Units: seconds."""
+
+    first_s: float
+    longest_s: float
+
+    def delay_s(self, failures: int, draw: float = 1.0) -> float:
+        """Returns the delay after so many failures in a row; 0 after none.
+
+        Half of it is multiplied by `draw`, a random number from 0 to 1, so that many clients of one server do not come
+        back at once.
+        """
+        if failures < 1:
+            return 0.0
+        return min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 60)) * (0.5 + draw / 2)
