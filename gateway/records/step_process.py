@@ -1,6 +1,5 @@
 """A child of the supervisor that works in steps: configuration on standard input, reports on file descriptor 3."""
 
-import json
 import os
 import select
 import signal
@@ -9,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
+
+import msgspec
 
 _REPORTS = 3  # the descriptor that a supervisor reads
 Progress = Callable[[], None]
@@ -71,7 +72,7 @@ class StepProcess:
     def _report(self, message: Mapping[str, object]) -> None:
         if self._reports:
             with suppress(OSError):  # a supervisor that does not read must not stop the work
-                os.write(_REPORTS, json.dumps(message).encode() + b"\n")
+                os.write(_REPORTS, msgspec.json.encode(message) + b"\n")
 
 
 def has_listener() -> bool:

@@ -33,7 +33,7 @@ _FAILURE_REASONS: Final[Mapping[Code, str]] = {
 }
 # The states of a circuit breaker as numbers, the worse the higher.
 _BREAKER_STATES: Final[Mapping[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
-_ROW_OUTCOMES: Final = ("seen", "written", "sampled_out")
+_RECORD_OUTCOMES: Final = ("seen", "written", "sampled_out")
 _PARTS_OF_CALLS: Final[Mapping[MetricName, str]] = {
     names.REQUEST_SECONDS: "total",
     names.QUEUE_SECONDS: "queue",
@@ -143,14 +143,14 @@ def _version(one: VersionStatistics) -> Iterator[Sample]:
 
 
 def _log(sums: Tree) -> Iterator[Sample]:
-    rows = branch(sums, Sum.LOG)
-    yield from _by_label(names.LOG_ROWS, ((key, rows[key]) for key in _ROW_OUTCOMES if key in rows))
-    yield from _by_label(names.LOG_DROPPED, branch(rows, "dropped").items())
-    yield from _by_label(names.LOG_WITHHELD, branch(rows, "withheld").items())
-    if "blocked_ns" in rows:
-        yield Sample(names.LOG_BLOCKED, {}, whole(rows, "blocked_ns") / 1e9)
-        yield Sample(names.LOG_FLUSH, {}, whole(rows, "flushes"), "_count")
-        yield Sample(names.LOG_FLUSH, {}, whole(rows, "flush_ns") / 1e9, "_sum")
+    records = branch(sums, Sum.LOG)
+    yield from _by_label(names.LOG_RECORDS, ((key, records[key]) for key in _RECORD_OUTCOMES if key in records))
+    yield from _by_label(names.LOG_DROPPED, branch(records, "dropped").items())
+    yield from _by_label(names.LOG_WITHHELD, branch(records, "withheld").items())
+    if "blocked_ns" in records:
+        yield Sample(names.LOG_BLOCKED, {}, whole(records, "blocked_ns") / 1e9)
+        yield Sample(names.LOG_FLUSH, {}, whole(records, "flushes"), "_count")
+        yield Sample(names.LOG_FLUSH, {}, whole(records, "flush_ns") / 1e9, "_sum")
 
 
 def _second_choices(sums: Tree) -> Iterator[Sample]:

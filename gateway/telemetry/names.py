@@ -95,10 +95,16 @@ SHADOW_ROWS: Final = _metric(
     ("model", "arm", "argmax"),
     "Rows by whether the highest score is the same one.",
 )
-LOG_ROWS: Final = _metric(_SUMMED, "gateway_log_rows", "counter", ("outcome",), "Rows of the prediction log: seen, ...")
-LOG_DROPPED: Final = _metric(_SUMMED, "gateway_log_dropped", "counter", ("reason",), "Rows that were lost, and why.")
+LOG_RECORDS: Final = _metric(
+    _SUMMED,
+    "gateway_log_records",
+    "counter",
+    ("outcome",),
+    "Requests by what became of their record: seen, written, sampled_out.",
+)
+LOG_DROPPED: Final = _metric(_SUMMED, "gateway_log_dropped", "counter", ("reason",), "Records that were lost, and why.")
 LOG_WITHHELD: Final = _metric(
-    _SUMMED, "gateway_log_withheld", "counter", ("reason",), "Rows that were written without their tensors, and why."
+    _SUMMED, "gateway_log_withheld", "counter", ("reason",), "Records that were written without their tensors, and why."
 )
 LOG_BLOCKED: Final = _metric(
     _SUMMED, "gateway_log_blocked_seconds", "counter", (), "How long answers waited for room in the log, together."

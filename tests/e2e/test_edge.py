@@ -72,7 +72,7 @@ def test_metrics_are_the_sums_over_the_workers(product: Product, channels: list[
         assert grown(f'nv_inference_request_success{{model="flight_delay",version="{version}"}}') == 16
         assert grown(f'gateway_requests_total{{arm="",code="OK",model="flight_delay",version="{version}"}}') == 16
         assert grown(f'gateway_request_seconds_count{{arm="",model="flight_delay",version="{version}"}}') == 16
-    assert grown('gateway_log_rows_total{outcome="seen"}') == 32
+    assert grown('gateway_log_records_total{outcome="seen"}') == 32
     ready = [value for name, value in after.items() if name.startswith("gateway_worker_ready{")]
     assert ready == [1.0, 1.0]
 

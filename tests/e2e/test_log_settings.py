@@ -56,7 +56,7 @@ def log(product: Product, **policy: object) -> None:
 
 
 def written(product: Product) -> float:
-    return product.metrics()['gateway_log_rows_total{outcome="written"}']
+    return product.metrics()['gateway_log_records_total{outcome="written"}']
 
 
 def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(product: Product) -> None:
@@ -66,7 +66,7 @@ def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(produ
     until(lambda: written(product) == 5, 20, "the rows of a rate of 100 %")
     log(product, arms={"one": "0%"}, keep={"first": 0})
     ask(product, "none", 4)
-    until(lambda: product.metrics()['gateway_log_rows_total{outcome="sampled_out"}'] == 7, 20, "what is left out")
+    until(lambda: product.metrics()['gateway_log_records_total{outcome="sampled_out"}'] == 7, 20, "what is left out")
     assert written(product) == 5
     disk = product.data / "log"
     assert b"all-0" in b"".join(path.read_bytes() for path in disk.rglob("*.wal"))
@@ -108,7 +108,9 @@ def test_predictions_go_on_while_the_log_cannot_be_written_and_every_row_is_acco
 def accounted(product: Product) -> float:
     """Rows that were seen, if each of them was written, sampled out or dropped; else -1."""
     found = product.metrics()
-    rows = {name: found[f'gateway_log_rows_total{{outcome="{name}"}}'] for name in ("seen", "written", "sampled_out")}
+    rows = {
+        name: found[f'gateway_log_records_total{{outcome="{name}"}}'] for name in ("seen", "written", "sampled_out")
+    }
     dropped = sum(value for name, value in found.items() if name.startswith("gateway_log_dropped_total"))
     return rows["seen"] if rows["seen"] == rows["written"] + rows["sampled_out"] + dropped else -1
 

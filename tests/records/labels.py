@@ -38,7 +38,7 @@ def label(
 
 def lake_labels(lake: Path) -> list[dict[str, Any]]:
     """Every label that a reader of the lake sees."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for path in sorted(lake.glob("feedback/model=*/date=*/*.parquet")):
-        found += pq.read_table(path, partitioning=None).to_pylist()
-    return found
+        rows += pq.read_table(path, partitioning=None).to_pylist()
+    return rows

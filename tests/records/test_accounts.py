@@ -35,21 +35,21 @@ async def test_what_waits_and_what_was_done_is_published(tmp_path: Path) -> None
     accounts = Accounts(worker.counts, tmp_path / "published")
     worker.step()
     accounts.tend(1700.0)
-    found = shown(tmp_path / "published")
-    assert found["gateway_log_oldest_sealed_age_seconds"] == 700
-    assert found["gateway_log_pending_bytes"] > 0
-    assert (found["gateway_log_compactor_events_total failures"], found["gateway_log_quarantined_total alien"]) == (
+    metrics = shown(tmp_path / "published")
+    assert metrics["gateway_log_oldest_sealed_age_seconds"] == 700
+    assert metrics["gateway_log_pending_bytes"] > 0
+    assert (metrics["gateway_log_compactor_events_total failures"], metrics["gateway_log_quarantined_total alien"]) == (
         2,
         1,
     )
     (tmp_path / "lake").unlink()
     worker.step()
     accounts.tend(1701.0)  # too soon
-    assert shown(tmp_path / "published") == found
+    assert shown(tmp_path / "published") == metrics
     accounts.tend(1701.0, last=True)
-    found = shown(tmp_path / "published")
-    assert (found["gateway_log_oldest_sealed_age_seconds"], found["gateway_log_pending_bytes"]) == (0, 0)
-    done = {what: found[f"gateway_log_compacted_total {what}"] for what in ("segments", "rows", "labels")}
+    metrics = shown(tmp_path / "published")
+    assert (metrics["gateway_log_oldest_sealed_age_seconds"], metrics["gateway_log_pending_bytes"]) == (0, 0)
+    done = {what: metrics[f"gateway_log_compacted_total {what}"] for what in ("segments", "rows", "labels")}
     assert done == {"segments": 2, "rows": 3, "labels": 2}
 
 

@@ -330,5 +330,5 @@ def _run_until_sigterm(folder: Path) -> None:
 def test_a_configuration_that_makes_no_sense_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="interval_s is 0"):
         CompactorConfig.from_json('{"log_directory": "a", "lake_directory": "b", "interval_s": 0}')
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(ValueError, match="colour"):
         CompactorConfig.from_json('{"log_directory": "a", "lake_directory": "b", "colour": 1}')

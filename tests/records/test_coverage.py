@@ -38,9 +38,9 @@ async def test_of_a_lake_it_says_which_share_of_each_version_has_labels_and_afte
     compactor = Compactor(config, clock=lambda: NOW_US / 1e6, observers=[coverage])
     compactor.step()
     compactor.tend(last=True)
-    found = published(tmp_path / "published")
-    assert {own["version"]: share for _, own, share in found["gateway_label_coverage_ratio"]} == {"1": 1.0, "2": 0.05}
-    delays = {suffix + own.get("le", ""): value for suffix, own, value in found["gateway_label_delay_seconds"]}
+    metrics = published(tmp_path / "published")
+    assert {own["version"]: share for _, own, share in metrics["gateway_label_coverage_ratio"]} == {"1": 1.0, "2": 0.05}
+    delays = {suffix + own.get("le", ""): value for suffix, own, value in metrics["gateway_label_delay_seconds"]}
     assert (delays["_bucket10"], delays["_bucket60"], delays["_count"], delays["_sum"]) == (0, 21, 21, 630)
     again = Coverage(tmp_path / "lake", None)
     assert list(again.samples()) == list(coverage.samples())
@@ -114,9 +114,9 @@ def test_labels_of_rows_that_are_only_not_sampled_are_no_strangers() -> None:
 
 
 def test_rows_of_one_request_have_keys_of_their_own() -> None:
-    found = row_keys(np.repeat(keys(100), 50), np.tile(np.arange(50), 100))
-    assert len(np.unique(found)) == 5000
-    assert np.mean(found < np.uint64(1 << 62)) == pytest.approx(0.25, abs=0.03)
+    spread = row_keys(np.repeat(keys(100), 50), np.tile(np.arange(50), 100))
+    assert len(np.unique(spread)) == 5000
+    assert np.mean(spread < np.uint64(1 << 62)) == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_damaged_file_of_samples_is_no_obstacle(tmp_path: Path) -> None:

@@ -80,12 +80,12 @@ def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, 
     fast_path = stream.take().fast_path
     runs = list(fast_path.runs(SCHEMA, limit))
     assert all(0 < len(run) <= limit for run in runs)
-    found = [
+    ids = [
         name
         for run in runs
         for name in decode(memoryview(encode_fast_path(SCHEMA, 0, run, first_record=0)), SCHEMA).ids
     ]
-    assert found == [name for name, *_ in records]
+    assert ids == [name for name, *_ in records]
 
 
 def test_without_payload_the_rows_are_kept_and_no_tensor() -> None:

@@ -42,8 +42,8 @@ async def test_a_compactor_killed_after_any_part_of_the_work_does_it_again_to_th
     for count in range(1, len(parts)):
         shutil.copytree(pristine, log, dirs_exist_ok=True)
         command = [sys.executable, "-m", "tests.records.interrupted", str(log), str(lake), str(count)]
-        found = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        assert (found.returncode, found.stdout.split()) == (-signal.SIGKILL, parts[:count]), found.stderr
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.split()) == (-signal.SIGKILL, parts[:count]), done.stderr
         compactor(log, lake).step()
         ids = lake_ids(lake)
         assert (len(ids), len(set(ids))) == (1200, 600)
@@ -239,8 +239,8 @@ def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_ar
         "asyncio.run(go())\n"
     )
     log = tmp_path / "wal"
-    found = subprocess.run([*probe, sys.executable, "-c", script, str(log)], check=True, capture_output=True, text=True)
-    assert found.stdout.split() == ["2", "1", "0"]
+    done = subprocess.run([*probe, sys.executable, "-c", script, str(log)], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "1", "0"]
     assert sorted(entry.suffix for entry in entries(log)) == [SEALED, SUSPECT]
     compactor(log, tmp_path / "lake").step()
     assert sorted(lake_ids(tmp_path / "lake")) == ["a", "b"]

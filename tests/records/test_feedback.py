@@ -81,7 +81,7 @@ async def test_a_disk_that_refuses_is_told_to_the_caller_and_the_next_call_tries
     await log.write([label("small")])
     await log.close()
     compactor(tmp_path, tmp_path / "lake").step()
-    assert [found["request_id"] for found in lake_labels(tmp_path / "lake")] == ["small"]
+    assert [row["request_id"] for row in lake_labels(tmp_path / "lake")] == ["small"]
     assert dict(log.counts) == {"accepted": 1, "refused": 0, "unwritten": 1000}
 
 
@@ -164,7 +164,7 @@ def test_no_acknowledged_label_is_lost_or_twice_when_writers_and_compactors_are_
         promised[prefix] = kill_loop.kill_after(writer, rng.uniform(0.05, 0.25))
         kill_loop.read_until(process, monotonic() + rng.uniform(0.0, 0.4))
     kill_loop.stop_compactor(kill_loop.start_compactor(log, lake))
-    ids = [found["request_id"] for found in lake_labels(lake)]
+    ids = [row["request_id"] for row in lake_labels(lake)]
     expected = {f"{prefix}.{number}" for prefix, count in promised.items() for number in range(count)}
     assert sum(promised.values()) > 1000
     assert (expected - set(ids), len(ids)) == (set(), len(set(ids)))
@@ -179,10 +179,10 @@ async def test_a_compactor_killed_after_any_part_of_the_work_does_labels_again_t
     for count in range(1, 6):
         shutil.copytree(pristine, log, dirs_exist_ok=True)
         command = [sys.executable, "-m", "tests.records.interrupted", str(log), str(lake), str(count)]
-        found = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        assert found.returncode == -signal.SIGKILL, found.stderr
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         compactor(log, lake).step()
-        ids = [found["request_id"] for found in lake_labels(lake)]
+        ids = [row["request_id"] for row in lake_labels(lake)]
         assert (len(ids), len(set(ids))) == (100, 100)
         assert list(entries(log)) == []
         shutil.rmtree(lake)
@@ -203,7 +203,7 @@ async def test_a_flipped_byte_costs_the_labels_of_one_call(tmp_path: Path) -> No
     entry.path.write_bytes(raw)
     worker = compactor(tmp_path / "wal", tmp_path / "lake")
     worker.step()
-    assert {found["request_id"][0] for found in lake_labels(tmp_path / "lake")} == {"0", "1", "3", "4"}
+    assert {row["request_id"][0] for row in lake_labels(tmp_path / "lake")} == {"0", "1", "3", "4"}
     assert dict(worker.counts.quarantined) == {"checksum": 1}
 
 
@@ -214,7 +214,7 @@ async def test_labels_expire_with_the_rows_that_came_on_the_day_of_their_receipt
     limits = RetentionLimits(max_age_s=2 * 86400.0)
     config = CompactorConfig(str(tmp_path / "wal"), str(tmp_path / "lake"), retention=limits)
     Compactor(config, clock=lambda: NOW_US / 1e6).step()
-    assert [found["request_id"] for found in lake_labels(tmp_path / "lake")] == ["new"]
+    assert [row["request_id"] for row in lake_labels(tmp_path / "lake")] == ["new"]
 
 
 def test_a_frame_gives_back_its_labels_and_random_bytes_are_none() -> None:
@@ -234,8 +234,8 @@ def test_a_slow_sync_delays_only_who_waits_for_it(tmp_path: Path) -> None:
     if subprocess.run([*probe, "true"], check=False, capture_output=True).returncode:
         pytest.skip("strace may not trace here")
     command = [*probe, sys.executable, "-m", "tests.records.slow_sync", str(tmp_path)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    late_ms, label_ms, written, dropped, accepted = map(float, found.stdout.split())
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    late_ms, label_ms, written, dropped, accepted = map(float, done.stdout.split())
     assert late_ms < 250
     assert label_ms >= 300
     assert (written, dropped, accepted) == (2000, 0, 5)

@@ -10,7 +10,7 @@ SEED = 77
 
 
 def _bodies(data: bytes, seed: int = SEED) -> list[bytes]:
-    return [bytes(found.body) for found in scan(data, seed=seed) if isinstance(found, Frame)]
+    return [bytes(part.body) for part in scan(data, seed=seed) if isinstance(part, Frame)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +25,7 @@ def test_one_flipped_bit_costs_one_frame_and_is_reported_where_it_is(bodies: lis
         begin += len(frames[hit])
         hit += 1
     assert _bodies(bytes(raw)) == bodies[:hit] + bodies[hit + 1 :]
-    damages = [found for found in scan(bytes(raw), seed=SEED) if isinstance(found, Damage)]
+    damages = [part for part in scan(bytes(raw), seed=SEED) if isinstance(part, Damage)]
     assert [(damage.offset, damage.length) for damage in damages] == [(begin, len(frames[hit]))]
 
 
@@ -40,7 +40,7 @@ def test_a_torn_tail_ends_at_the_last_whole_frame(bodies: list[bytes], data: st.
         whole += 1
     assert _bodies(raw[:cut]) == bodies[:whole]
     rest = cut - sum(map(len, frames[:whole]))
-    damages = [found for found in scan(raw[:cut], seed=SEED) if isinstance(found, Damage)]
+    damages = [part for part in scan(raw[:cut], seed=SEED) if isinstance(part, Damage)]
     assert [(damage.length, damage.torn) for damage in damages] == ([(rest, True)] if rest else [])
 
 

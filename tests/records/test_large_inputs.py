@@ -105,6 +105,6 @@ async def test_the_largest_are_left_to_the_flush(tmp_path: Path) -> None:
     assert 6 * MIB < log.counts().buffered_bytes < 6 * MIB + 10_000
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
-    found = {(row["request_id"], row["row_index"]): row["in.x.digest"]["mean"] for row in lake_rows(tmp_path / "lake")}
+    means = {(row["request_id"], row["row_index"]): row["in.x.digest"]["mean"] for row in lake_rows(tmp_path / "lake")}
     expected = {("small", row): float(row) for row in range(2)} | {("large", row): float(row) for row in range(6)}
-    assert found == expected
+    assert means == expected

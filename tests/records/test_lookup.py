@@ -16,9 +16,9 @@ async def test_the_newest_record_of_an_id_is_found_in_open_and_sealed_segments(t
     append(open_stream(written), "s7", ts_us=NOW_US + 999)
     await sealed.close()
     await written.flush()
-    found = find(tmp_path, "flights", "r7")
-    assert found.row is not None
-    assert (found.row.request_id, found.row.worker, found.row.ts_us) == ("r7", "w0", NOW_US + 7)
+    search = find(tmp_path, "flights", "r7")
+    assert search.row is not None
+    assert (search.row.request_id, search.row.worker, search.row.ts_us) == ("r7", "w0", NOW_US + 7)
     again = find(tmp_path, "flights", "s7").row
     assert again is not None
     assert again.ts_us == NOW_US + 999

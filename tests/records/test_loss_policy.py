@@ -55,10 +55,10 @@ async def test_over_four_fifths_fewer_are_kept_and_each_row_says_with_which_prob
     assert dict(log.counts().dropped) == {}
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     rows = lake_rows(tmp_path / "lake", columns=["request_id", "sample_p", "sample_reason"])
-    found = {row["request_id"]: (row["sample_p"], row["sample_reason"]) for row in rows}
-    assert found["r0"] == found["after"] == (1.0, "all")
-    assert found["failed"] == (1.0, "error")
-    assert {found[name] for name in found if name.startswith("s")} == {(0.5, "pressure")}
+    kept = {row["request_id"]: (row["sample_p"], row["sample_reason"]) for row in rows}
+    assert kept["r0"] == kept["after"] == (1.0, "all")
+    assert kept["failed"] == (1.0, "error")
+    assert {kept[name] for name in kept if name.startswith("s")} == {(0.5, "pressure")}
 
 
 async def test_a_disk_that_is_filling_up_costs_probability_first(tmp_path: Path) -> None:

@@ -185,14 +185,14 @@ def stored(name: str, size: int = 10, folder: str = "model=m/version=1/date=2026
 
 def test_what_is_merged_is_small_old_and_of_one_kind() -> None:
     limits = MergeLimits(small_bytes=100, target_bytes=25, quiet_s=60.0)
-    found = [stored(f"gw-w-b-{n}-{n}-aa.parquet") for n in range(5)] + [stored("gw-w-b-7-7-bb.parquet")]
-    found += [stored("gw-w-b-8-8-aa.parquet", 100)]
+    files = [stored(f"gw-w-b-{n}-{n}-aa.parquet") for n in range(5)] + [stored("gw-w-b-7-7-bb.parquet")]
+    files += [stored("gw-w-b-8-8-aa.parquet", 100)]
     labels = "feedback/model=m/date=2026-01-01"
-    found += [stored(f"gw-w.feedback-b-{n}-{n}.parquet", folder=labels) for n in range(2)]
-    made = jobs(found, Path("/lake"), {"gw-w-b-4-4"}, 1061.0, limits)
+    files += [stored(f"gw-w.feedback-b-{n}-{n}.parquet", folder=labels) for n in range(2)]
+    made = jobs(files, Path("/lake"), {"gw-w-b-4-4"}, 1061.0, limits)
     names = [f"gw-w-b-{n}-{n}-aa.parquet" for n in range(4)]
     assert made == [
         Job(labels, (("labels", ("gw-w.feedback-b-0-0.parquet", "gw-w.feedback-b-1-1.parquet")),)),
         Job("model=m/version=1/date=2026-01-01/hour=05", (("aa", tuple(names[:2])), ("aa", tuple(names[2:])))),
     ]
-    assert jobs(found, Path("/lake"), set(), 1059.0, limits) == []
+    assert jobs(files, Path("/lake"), set(), 1059.0, limits) == []

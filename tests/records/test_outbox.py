@@ -53,8 +53,8 @@ async def test_a_compactor_killed_at_any_point_leaves_every_row_for_the_sink_onc
         shutil.copytree(tmp_path / "pristine", tmp_path / "wal", dirs_exist_ok=True)
         places = [str(tmp_path / "wal"), str(tmp_path / "lake")]
         command = [sys.executable, "-m", "tests.records.interrupted", *places, str(count), "s"]
-        found = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        assert found.returncode == -signal.SIGKILL, found.stderr
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         compact(tmp_path, "s")
         assert sorted(waiting(Outbox(tmp_path / "lake", "s"))) == ["a"] * 3 + ["b"] * 3
         shutil.rmtree(tmp_path / "lake")
@@ -95,7 +95,7 @@ def test_a_damaged_note_or_cursor_is_no_obstacle(tmp_path: Path) -> None:
     (outbox.folder / "cursor.json").write_text("{")
     (outbox.folder / "damaged.note").write_text("[]")
     again = Outbox(tmp_path, "s")
-    assert (again.cursor(), [found.path for found in again.items()]) == (("", 0), ["f"])
+    assert (again.cursor(), [item.path for item in again.items()]) == (("", 0), ["f"])
 
 
 def test_rows_that_a_kill_left_without_a_note_are_swept_in_time(tmp_path: Path) -> None:

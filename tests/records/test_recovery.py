@@ -47,10 +47,10 @@ async def test_a_version_whose_tensors_are_others_has_files_of_its_own(tmp_path:
     await log.close()
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 2
-    found = {
+    columns = {
         row["request_id"]: sorted(name for name in row if name.startswith("f.")) for row in lake_rows(tmp_path / "lake")
     }
-    assert found == {"a": ["f.x_0", "f.x_1", "f.x_2", "f.x_3"], "b": ["f.x_0", "f.x_1"]}
+    assert columns == {"a": ["f.x_0", "f.x_1", "f.x_2", "f.x_3"], "b": ["f.x_0", "f.x_1"]}
 
 
 async def test_rows_that_do_not_fit_the_schema_beside_them_are_put_aside_and_counted(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ async def test_labels_are_forced_to_the_disk_before_they_are_acknowledged(tmp_pa
     (entry,) = entries(tmp_path / "wal")
     assert entry.segment is not None
     copy = Segment("gw", "copy", entry.segment.boot, entry.segment.seq)
-    assert sum(len(found) for _, found in read(entry.path.read_bytes(), entry.segment).labels) == 100
+    assert sum(len(labels) for _, labels in read(entry.path.read_bytes(), entry.segment).labels) == 100
     target = copy.path(tmp_path / "crashed", SEALED)
     target.parent.mkdir(parents=True)
     target.write_bytes(entry.path.read_bytes())

@@ -91,8 +91,8 @@ def _sent(tensor: Array | None, *, raw: bool) -> bytes | Array | None:
 
 
 def _blocks(directory: Path) -> list[Block]:
-    found = [entry for entry in entries(directory) if entry.segment is not None]
-    return [block for entry in found if entry.segment for block in read(entry.path.read_bytes(), entry.segment).blocks]
+    logged = [(entry.path, entry.segment) for entry in entries(directory)]
+    return [block for path, segment in logged if segment for block in read(path.read_bytes(), segment).blocks]
 
 
 def _same(left: object, right: object) -> bool:

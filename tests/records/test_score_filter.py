@@ -69,8 +69,8 @@ async def test_a_change_of_the_rules_holds_from_the_next_record_on_and_counts_st
     await log.close()
     assert balanced(log.counts())
     compactor(tmp_path / "wal", tmp_path / "lake").step()
-    found = {row["request_id"]: row["sample_reason"] for row in lake_rows(tmp_path / "lake")}
-    assert found == {"all": "all"}
+    reasons = {row["request_id"]: row["sample_reason"] for row in lake_rows(tmp_path / "lake")}
+    assert reasons == {"all": "all"}
 
 
 async def test_each_arm_has_its_own_rate(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def courier(folder: Path, make: Callable[[], Sink], *, keeping: Keeping | None =
 
 
 def target(url: str) -> Target:
-    (found,) = parse_targets(url)
-    return found
+    (target,) = parse_targets(url)
+    return target
 
 
 def waits(folder: Path) -> int:
@@ -73,15 +73,15 @@ async def test_rows_and_labels_are_entries_of_a_stream_in_order(tmp_path: Path, 
     await fill(tmp_path, "s", segments=2, rows=600, labels=3)
     one = courier(tmp_path, redis_sink(valkey))
     assert one.step() > 0
-    found = entries_of(valkey)
-    assert [json.loads(entry["row"])["request_id"] for entry in found[:1200]] == [
+    sent = entries_of(valkey)
+    assert [json.loads(entry["row"])["request_id"] for entry in sent[:1200]] == [
         f"{segment}.{number}" for segment in range(2) for number in range(600)
     ]
-    assert [entry["kind"] for entry in found[1199:]] == ["prediction", "label", "label", "label"]
-    row = json.loads(found[0]["row"])
+    assert [entry["kind"] for entry in sent[1199:]] == ["prediction", "label", "label", "label"]
+    row = json.loads(sent[0]["row"])
     assert (row["model"], row["version"], row["f.x_1"], row["out.label"]) == ("flights", "1", row["f.x_0"] + 1, 142)
-    assert found[0]["id"] == f"gw/w0-{row['boot']}-0/0.0"
-    assert len({entry["id"] for entry in found}) == len(found) == 1203
+    assert sent[0]["id"] == f"gw/w0-{row['boot']}-0/0.0"
+    assert len({entry["id"] for entry in sent}) == len(sent) == 1203
     report = one.report()
     assert (report.lag_rows, report.errors, report.error, waits(tmp_path)) == (0, 0, "", 0)
     assert report.rows == {"delivered": 1203, "expired": 0, "refused": 0, "evicted": 0}
@@ -112,8 +112,8 @@ async def test_a_killed_process_goes_on_behind_the_last_rows_that_were_taken(tmp
     assert len(entries_of(valkey)) == 1000
     second = courier(tmp_path, redis_sink(valkey))
     second.step()
-    found = entries_of(valkey)
-    assert len(found) == len({entry["id"] for entry in found}) == 1200
+    sent = entries_of(valkey)
+    assert len(sent) == len({entry["id"] for entry in sent}) == 1200
     assert second.report().rows["delivered"] == 200
     for one in (first, second):
         one.close()
@@ -216,8 +216,8 @@ async def test_published_files_are_objects_under_their_names_in_the_lake(tmp_pat
         lake = tmp_path / "lake"
         paths = [path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")]
         paths = [path for path in paths if not path.startswith("_")]
-        found = {info.path for info in store.get_file_info(fs.FileSelector(BUCKET, recursive=True)) if info.is_file}
-        assert found == {f"{BUCKET}/log/one/{path}" for path in paths}
+        objects = {info.path for info in store.get_file_info(fs.FileSelector(BUCKET, recursive=True)) if info.is_file}
+        assert objects == {f"{BUCKET}/log/one/{path}" for path in paths}
         assert len(paths) == 3
         for path in paths:
             with store.open_input_file(f"{BUCKET}/log/one/{path}") as file:
@@ -295,14 +295,14 @@ def messages(brokers: str, count: int) -> list[Any]:
     )
     partitions = consumer.list_topics("rows", timeout=10).topics["rows"].partitions
     consumer.assign([TopicPartition("rows", partition, 0) for partition in partitions])
-    found: list[Any] = []
+    received: list[Any] = []
     deadline = time.monotonic() + 30
     try:
-        while len(found) < count and time.monotonic() < deadline:
-            found += [message for message in consumer.consume(500, timeout=0.5) if message.error() is None]
+        while len(received) < count and time.monotonic() < deadline:
+            received += [message for message in consumer.consume(500, timeout=0.5) if message.error() is None]
     finally:
         consumer.close()
-    return found
+    return received
 
 
 async def test_rows_are_messages_with_stable_ids(tmp_path: Path, brokers: str) -> None:
@@ -310,12 +310,12 @@ async def test_rows_are_messages_with_stable_ids(tmp_path: Path, brokers: str) -
     one = courier(tmp_path, kafka_sink(brokers))
     one.step()
     assert one.report().error == ""
-    found = messages(brokers, 1201)
-    assert {message.key().decode() for message in found} == expected(2, 600)
-    headers = [dict(message.headers()) for message in found]
+    received = messages(brokers, 1201)
+    assert {message.key().decode() for message in received} == expected(2, 600)
+    headers = [dict(message.headers()) for message in received]
     assert len({header["id"] for header in headers}) == 1201
     assert {header["kind"] for header in headers} == {b"prediction", b"label"}
-    assert json.loads(found[0].value())["request_id"] == found[0].key().decode()
+    assert json.loads(received[0].value())["request_id"] == received[0].key().decode()
     assert (one.report().rows["delivered"], one.report().lag_rows, waits(tmp_path)) == (1201, 0, 0)
     one.close()
 

@@ -132,9 +132,9 @@ def test_a_configuration_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
 
 
 def _sample(folder: Path, name: str, **labels: str) -> float:
-    found = [
+    values = [
         value
         for _, own, value in published(folder / "published").get(name, ())
         if labels.items() <= own.items() and ("sink" in labels or own["sink"] == "s")
     ]
-    return found[0] if found else -1.0
+    return values[0] if values else -1.0

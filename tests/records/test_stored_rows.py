@@ -53,8 +53,8 @@ def said(value: Any) -> Any:
 @given(st.lists(ROW, min_size=1, max_size=12), st.integers(0, 3))
 def test_each_row_says_what_its_columns_hold(rows: list[dict[str, Any]], skipped: int) -> None:
     batch = pa.RecordBatch.from_pylist(rows, SCHEMA).slice(min(skipped, len(rows) - 1))
-    found = [json.loads(row) for row in json_rows(batch)]
-    for told, row in zip(found, batch.to_pylist(), strict=True):
+    decoded = [json.loads(row) for row in json_rows(batch)]
+    for told, row in zip(decoded, batch.to_pylist(), strict=True):
         expected = {name: said(value) for name, value in row.items() if value is not None}
         if "boot" in expected:
             expected["boot"] = row["boot"].hex()

@@ -142,5 +142,5 @@ async def test_a_frame_still_being_written_waits_and_a_damaged_one_is_passed_ove
 def test_a_worker_never_loads_pyarrow() -> None:
     modules = "gateway.records.worker.prediction_log, gateway.records.worker.tail, gateway.records.worker.redaction"
     script = f"import sys, {modules}; print(sorted(name for name in sys.modules if 'pyarrow' in name))"
-    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

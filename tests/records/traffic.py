@@ -65,10 +65,10 @@ def compactor(log: Path, lake: Path) -> Compactor:
 
 def lake_rows(lake: Path, *, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Every row of every Parquet file that a reader of the lake sees."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for path in sorted(lake.glob("model=*/version=*/date=*/hour=*/*.parquet")):
-        found += pq.read_table(path, columns=list(columns) if columns else None, partitioning=None).to_pylist()
-    return found
+        rows += pq.read_table(path, columns=list(columns) if columns else None, partitioning=None).to_pylist()
+    return rows
 
 
 def lake_ids(lake: Path) -> list[str]:

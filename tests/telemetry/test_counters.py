@@ -143,7 +143,7 @@ def test_the_exposition_says_what_was_counted() -> None:
     assert read("gateway_route_apply_seconds_bucket", le="0.002") == 1
     assert read("gateway_batch_rows_bucket", model="fraud", version="12", le="2") == 1
     assert read("gateway_batch_rows_sum", model="fraud", version="12") == 4
-    assert read("gateway_log_rows_total", outcome="written") == 4
+    assert read("gateway_log_records_total", outcome="written") == 4
     assert read("gateway_log_dropped_total", reason="buffer") == 1
     assert read("gateway_route_revision", worker="0") == 7
     assert read("gateway_route_stale_seconds", worker="0") == 1.5

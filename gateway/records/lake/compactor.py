@@ -7,17 +7,18 @@ only deleted when files and manifest line are durable: no row is lost, none is t
 """
 
 import fcntl
-import json
 import os
 import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from time import time
 from typing import Any
 from urllib.parse import quote
+
+import msgspec
 
 from gateway.records.lake import parquet
 from gateway.records.lake.accounts import Accounts, CompactorCounts
@@ -37,21 +38,20 @@ from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry,
 _STALE_NEW_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class CompactorConfig:
+class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the compactor is told; the supervisor writes it as one JSON object on one line.
 
     `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
     `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`.
-    Raises: ValueError, TypeError (naming field and value).
+    Raises: ValueError (naming field and value).
     """
 
     log_directory: str
     lake_directory: str
     interval_s: float = 1.0
     retention_interval_s: float = 60.0
-    retention: RetentionLimits = field(default_factory=RetentionLimits)
-    merging: MergeLimits = field(default_factory=MergeLimits)
+    retention: RetentionLimits = RetentionLimits()
+    merging: MergeLimits = MergeLimits()
     sinks: tuple[str, ...] = ()
     published_directory: str = ""
     data_directory: str = ""
@@ -60,21 +60,16 @@ class CompactorConfig:
     def __post_init__(self) -> None:
         for name in ("interval_s", "retention_interval_s", "drift_window_s"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
+            if not value > 0:
                 raise ValueError(f"{name} is {value!r}, expected seconds above 0")
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "CompactorConfig":
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            raise ValueError(f"configuration is {document!r}, expected an object")
-        retention = RetentionLimits(**document.pop("retention", {}))
-        sinks = tuple(document.pop("sinks", ()))
-        merging = MergeLimits(**document.pop("merging", {}))
-        return cls(**document, retention=retention, merging=merging, sinks=sinks)
+        """Returns the settings that `to_json` wrote. Raises: ValueError (naming the field)."""
+        return msgspec.json.decode(text, type=cls)
 
 
 class Compactor:
@@ -212,13 +207,13 @@ class Compactor:
             schema = block.schema
             groups[schema.model, schema.version, schema.shape_hash].append(parquet.table(block, segment))
         base = f"{segment.gateway}-{segment.worker}-{segment.boot}-{segment.seq}-{segment.seq}"
-        found = [
+        files = [
             (f"{_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", part)
             for (model, version, shape), made in groups.items()
             for partition, part in parquet.split_by_hour(parquet.join(made))
         ]
         labels = label_tables(content.labels, segment)
-        return found + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
+        return files + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
 
     def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]], segment: Segment) -> None:
         named = [
@@ -361,7 +356,7 @@ def main(
     reports = has_listener()
     try:
         config = CompactorConfig.from_json(first_line())
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         sys.stderr.write(f"compactor: configuration: {error}\n")
         return 2
     os.nice(10)

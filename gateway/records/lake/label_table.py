@@ -24,13 +24,13 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def label_tables(found: Sequence[tuple[int, Sequence[Label]]], segment: Segment) -> Iterator[tuple[str, pa.Table]]:
+def label_tables(calls: Sequence[tuple[int, Sequence[Label]]], segment: Segment) -> Iterator[tuple[str, pa.Table]]:
     """The labels of a segment by model and day of receipt (UTC), with the partition: "model=.../date=YYYY-MM-DD".
 
     Shapes: one row per label, in the order of receipt; null where a label does not say.
     """
     groups: dict[tuple[str, str], list[tuple[int, Label]]] = defaultdict(list)
-    for first, labels in found:
+    for first, labels in calls:
         for number, label in enumerate(labels, first):
             day = strftime("%Y-%m-%d", gmtime(label.received_us // 1_000_000))
             groups[label.model, day].append((number, label))

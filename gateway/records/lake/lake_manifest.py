@@ -1,13 +1,17 @@
 """The manifest of the lake: one JSON line per compacted segment, with its files, its counts and a checksum."""
 
-import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import gmtime, strftime
 from zlib import crc32
 
+import msgspec
+
 from gateway.records.worker.segment import sync_directory
+
+_CHECKSUM = re.compile(rb', ?"~crc32": ?(\d+)}$')
 
 
 class Manifest:
@@ -50,14 +54,16 @@ class Manifest:
 
 
 def _line(entry: Mapping[str, object]) -> bytes:
-    body = json.dumps(entry, sort_keys=True)
-    return f'{body[:-1]}, "~crc32": {crc32(body.encode())}}}\n'.encode()
+    body = msgspec.json.encode(entry, order="deterministic")
+    return b'%b,"~crc32":%d}\n' % (body[:-1], crc32(body))
 
 
 def _checked(line: bytes) -> dict[str, object] | None:
-    try:
-        entry = dict(json.loads(line))
-        checksum = entry.pop("~crc32")
-    except (ValueError, TypeError, KeyError):
+    """Returns the entry of a line whose checksum, which is of all before it, holds."""
+    end = _CHECKSUM.search(line)
+    if end is None or crc32(line[: end.start()] + b"}") != int(end[1]):
         return None
-    return entry if checksum == crc32(json.dumps(entry, sort_keys=True).encode()) else None
+    try:
+        return msgspec.json.decode(line[: end.start()] + b"}", type=dict[str, object])
+    except ValueError:
+        return None

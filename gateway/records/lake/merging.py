@@ -8,7 +8,6 @@ the lake (`lake_lock`) nothing is replaced: the work is thrown away, and done ag
 durable, it is thrown away too; killed later, it is carried on before anything else is written to the lake.
 """
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -16,6 +15,8 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from gateway.records.lake import parquet_merge
 from gateway.records.lake.lake_lock import alone, prepare
@@ -28,8 +29,7 @@ _PLAN = "plan.json"
 _LABELS = "labels"
 
 
-@dataclass(frozen=True, slots=True)
-class MergeLimits:
+class MergeLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files below `small_bytes` are merged up to about `target_bytes`, `quiet_s` after the end of their hour or, with
     labels, of their day; two of a kind are enough."""
 
@@ -46,6 +46,14 @@ class Job:
     runs: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+class _Plan(msgspec.Struct, frozen=True):
+    """A replacement that will be carried out: the folder, its files before, and which file is merged of which."""
+
+    folder: str
+    before: Sequence[str]
+    merged: Mapping[str, Sequence[str]]
+
+
 def jobs(
     files: Iterable[StoredFile], lake: Path, pending: Collection[str], now_s: float, limits: MergeLimits
 ) -> list[Job]:
@@ -57,7 +65,7 @@ def jobs(
     for file in sorted(files):
         if now_s - file.until_s > limits.quiet_s and file.size_bytes < limits.small_bytes:
             folders[file.path.parent].append(file)
-    found = []
+    planned = []
     for folder, own in folders.items():
         kinds: dict[str, list[StoredFile]] = defaultdict(list)
         for file in own:
@@ -66,8 +74,8 @@ def jobs(
                 kinds[kind].append(file)
         runs = tuple((kind, run) for kind in sorted(kinds) for run in _runs(kinds[kind], limits.target_bytes))
         if runs:
-            found.append(Job(folder.relative_to(lake).as_posix(), runs))
-    return found
+            planned.append(Job(folder.relative_to(lake).as_posix(), runs))
+    return planned
 
 
 def pending_names(entries: Iterable[LogEntry]) -> set[str]:
@@ -88,8 +96,8 @@ class Merger:
     def find(self, pending: Collection[str], *, now_s: float) -> list[Job]:
         """What there is to do now. Raises: OSError."""
         self.recover()
-        found = jobs(lake_files(self._lake), self._lake, pending, now_s, self._limits)
-        return [job for job in found if job.folder not in self._left]
+        planned = jobs(lake_files(self._lake), self._lake, pending, now_s, self._limits)
+        return [job for job in planned if job.folder not in self._left]
 
     def merge(self, job: Job, *, now_s: float) -> Generator[str, None, None]:
         """Carries out a job; yields the name of each part of the work when it is done.
@@ -135,8 +143,8 @@ class Merger:
         self, folder: str, stage: Path, before: Sequence[str], merged: Mapping[str, Sequence[str]], *, now_s: float
     ) -> Iterator[str]:
         temporary = stage / f"{_PLAN}.new"
-        with temporary.open("w") as file:
-            json.dump({"folder": folder, "before": before, "merged": merged}, file)
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(_Plan(folder, before, merged)))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(stage / _PLAN)
@@ -172,14 +180,13 @@ class Merger:
         stages = self._lake / _STAGE
         for stage in sorted(stages.iterdir()) if stages.is_dir() else ():
             try:
-                plan = json.loads((stage / _PLAN).read_text())
-                folder, before = str(plan["folder"]), list(plan["before"])
-            except (OSError, ValueError, KeyError, TypeError):
+                plan = msgspec.json.decode((stage / _PLAN).read_bytes(), type=_Plan)
+            except (OSError, ValueError):
                 plan = None
             if plan is not None and (stage / "new").is_dir():
                 moved = (stage / "old").is_dir()
-                if moved or sorted(os.listdir(self._lake / folder)) == before:
-                    for _ in self._swap(folder, stage):
+                if moved or sorted(os.listdir(self._lake / plan.folder)) == plan.before:
+                    for _ in self._swap(plan.folder, stage):
                         pass
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -187,11 +194,11 @@ class Merger:
 def _write(paths: Sequence[Path], folder: Path, kind: str) -> str:
     """The name of the file that now holds the rows of all. It follows from theirs."""
     names = [path.name for path in paths]
-    name = f"merged-{sha256(json.dumps(names).encode()).hexdigest()[:16]}-{kind}.parquet"
+    name = f"merged-{sha256(msgspec.json.encode(names)).hexdigest()[:16]}-{kind}.parquet"
     expected = sum(map(parquet_merge.count, paths))
-    found = parquet_merge.merge(paths, folder / name)
-    if found != expected:
-        raise OSError(f"merging {names} gave {found} rows of {expected}")
+    rows = parquet_merge.merge(paths, folder / name)
+    if rows != expected:
+        raise OSError(f"merging {names} gave {rows} rows of {expected}")
     return name
 
 

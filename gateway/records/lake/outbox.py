@@ -6,14 +6,15 @@ be killed at any moment: what is done again is delivered again, under the same i
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from gateway.records.lake.keeping import Keeping
 from gateway.records.lake.parquet import Published
@@ -40,6 +41,11 @@ class Item:
     @property
     def key(self) -> str:
         return sha256(self.path.encode()).hexdigest()[:32]
+
+
+class _Cursor(msgspec.Struct, frozen=True):
+    item: str
+    rows: int
 
 
 class Outbox:
@@ -70,7 +76,7 @@ class Outbox:
         staged.unlink(missing_ok=True)
         _link(self._lake / published.path, staged)
         os.rename(staged, self.rows_of(item))
-        staged.write_text(json.dumps(asdict(item)))
+        staged.write_bytes(msgspec.json.encode(item))
         os.rename(staged, self.folder / (item.key + _NOTE))
         sync_directory(self.folder)
 
@@ -89,8 +95,8 @@ class Outbox:
         for key in keys - self._known.keys():
             note = self.folder / (key + _NOTE)
             try:
-                self._known[key] = Item(**json.loads(note.read_text()))
-            except (ValueError, TypeError, FileNotFoundError):  # damaged: there is nothing to know its rows by
+                self._known[key] = msgspec.json.decode(note.read_bytes(), type=Item)
+            except (ValueError, FileNotFoundError):  # damaged: there is nothing to know its rows by
                 note.unlink(missing_ok=True)
         return sorted(self._known.values())
 
@@ -121,10 +127,10 @@ class Outbox:
     def cursor(self) -> tuple[str, int]:
         """The item at work and how many of its rows were delivered."""
         try:
-            found = json.loads((self.folder / _CURSOR).read_text())
-            return str(found["item"]), int(found["rows"])
-        except (OSError, ValueError, TypeError, KeyError):
+            cursor = msgspec.json.decode((self.folder / _CURSOR).read_bytes(), type=_Cursor)
+        except (OSError, ValueError):
             return "", 0
+        return cursor.item, cursor.rows
 
     def advance(self, item: Item, rows: int) -> None:
         """Keeps the cursor through a kill; through a power loss some rows may be delivered again.
@@ -132,7 +138,7 @@ class Outbox:
         Raises: OSError.
         """
         staged = self.folder / f"{_CURSOR}.new"
-        staged.write_text(json.dumps({"item": item.key, "rows": rows}))
+        staged.write_bytes(msgspec.json.encode(_Cursor(item.key, rows)))
         os.rename(staged, self.folder / _CURSOR)
 
 

@@ -66,8 +66,8 @@ def table(block: Block, segment: Segment) -> pa.Table:
     exploded = explode(block)
     columns = _metadata(block, segment, exploded)
     taken = {*columns, "pred_class", "pred_score"}
-    for prefix, flat_prefix, found in (("in.", "f.", block.inputs), ("out.", "out.", block.outputs)):
-        for column in found:
+    for prefix, flat_prefix, tensors in (("in.", "f.", block.inputs), ("out.", "out.", block.outputs)):
+        for column in tensors:
             if column.spec.name in block.schema.dropped:
                 continue
             if is_flat(column.spec):
@@ -198,17 +198,17 @@ def _flat(column: TensorColumn, exploded: Explosion, name: str, hidden: tuple[in
 
 def _flat_texts(column: TensorColumn, total: int, rows: npt.NDArray[np.int64] | None, features: int) -> list[pa.Array]:
     texts = _texts(column)
-    found = []
+    columns = []
     for index in range(features):
         if rows is None:
-            found.append(texts if features == 1 else texts.take(pa.array(np.arange(total) * features + index)))
+            columns.append(texts if features == 1 else texts.take(pa.array(np.arange(total) * features + index)))
             continue
         places = np.zeros(total, np.int64)
         places[rows] = np.arange(len(rows)) * features + index
         absent = np.ones(total, bool)
         absent[rows] = False
-        found.append(texts.take(pa.array(places, mask=absent)))
-    return found
+        columns.append(texts.take(pa.array(places, mask=absent)))
+    return columns
 
 
 def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
@@ -270,7 +270,7 @@ _DIGEST = pa.struct(
 def _prediction(block: Block, exploded: Explosion) -> Columns:
     """The class and score that most classifiers and regressors mean: a whole-number output, or the place of the largest
     of several scores; the largest score, or the only one. Null where the outputs say neither."""
-    found: Columns = {
+    columns: Columns = {
         "pred_class": pa.nulls(exploded.total, pa.int32()),
         "pred_score": pa.nulls(exploded.total, pa.float32()),
     }
@@ -282,15 +282,15 @@ def _prediction(block: Block, exploded: Explosion) -> Columns:
         values = np.asarray(readable(column.spec, column.values)).reshape(-1, width(column.spec))
         rows = positions(exploded, column.leads)
         if values.dtype.kind in "iu" and values.shape[1] == 1:
-            _decide(found, decided, "pred_class", values[:, 0].astype("<i8"), rows)
+            _decide(columns, decided, "pred_class", values[:, 0].astype("<i8"), rows)
         elif values.dtype.kind == "f":
             if values.shape[1] > 1:
-                _decide(found, decided, "pred_score", values.max(axis=1), rows)
+                _decide(columns, decided, "pred_score", values.max(axis=1), rows)
                 if not any(_is_class(other) for other in block.outputs):
-                    _decide(found, decided, "pred_class", values.argmax(axis=1), rows)
+                    _decide(columns, decided, "pred_class", values.argmax(axis=1), rows)
             else:
-                _decide(found, decided, "pred_score", values[:, 0], rows)
-    return found
+                _decide(columns, decided, "pred_score", values[:, 0], rows)
+    return columns
 
 
 def _is_class(column: TensorColumn) -> bool:
@@ -300,11 +300,11 @@ def _is_class(column: TensorColumn) -> bool:
     )
 
 
-def _decide(found: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.int64]) -> None:
+def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.int64]) -> None:
     if name in decided:
         return
     decided.add(name)
-    total = len(found[name])
+    total = len(columns[name])
     absent = np.ones(total, bool)
     absent[rows] = False
     if name == "pred_class":
@@ -312,12 +312,12 @@ def _decide(found: Columns, decided: set[str], name: str, values: Array, rows: n
         absent[rows] |= (numbers < -(2**31)) | (numbers >= 2**31)
         spread: Array = np.zeros(total, np.int64)
         spread[rows] = numbers
-        found[name] = pa.array(np.where(absent, 0, spread).astype("<i4"), mask=absent)
+        columns[name] = pa.array(np.where(absent, 0, spread).astype("<i4"), mask=absent)
     else:
         spread = np.zeros(total, "<f4")
         with np.errstate(over="ignore"):
             spread[rows] = values.astype("<f4")
-        found[name] = pa.array(spread, mask=absent)
+        columns[name] = pa.array(spread, mask=absent)
 
 
 def _texts(column: TensorColumn) -> pa.Array:

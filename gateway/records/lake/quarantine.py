@@ -1,10 +1,11 @@
 """Where files and frames go that cannot be read: kept for a look, counted by reason, never in the way."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from gateway.records.worker.segment import FAILED
 
@@ -48,10 +49,10 @@ class Quarantine:
 
     def _note(self, target: Path, reason: str) -> None:
         self.counts[reason.partition(":")[0].partition(",")[0]] += 1
-        line = json.dumps({"name": target.name, "reason": reason, "at_s": self._clock()})
+        line = msgspec.json.encode({"name": target.name, "reason": reason, "at_s": self._clock()})
         try:
-            with (self.folder / "reasons.jsonl").open("a") as file:
-                file.write(line + "\n")
+            with (self.folder / "reasons.jsonl").open("ab") as file:
+                file.write(line + b"\n")
         except OSError:
             pass  # as above
 

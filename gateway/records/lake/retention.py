@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import strptime
 
+import msgspec
+
 _PARTITION = re.compile(
     r"(?:model=[^/]+/version=[^/]+|feedback/model=[^/]+)/date=(\d{4}-\d\d-\d\d)(?:/hour=(\d\d))?/[^/]+\.parquet"
 )
 _LAYOUTS = ("model=*/version=*/date=*/hour=*/*.parquet", "feedback/model=*/date=*/*.parquet")
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionLimits:
+class RetentionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of what is kept.
 
     `wal_max_bytes` bounds segments that could not be turned into Parquet (a full lake); losing the oldest is counted.
@@ -69,10 +70,10 @@ def lake_files(lake: Path) -> Iterator[StoredFile]:
 def regular_files(folder: Path, *, moved: bool = False) -> Iterator[StoredFile]:
     """The regular files directly in a folder, by when they were last written, or by when they were moved there."""
     try:
-        found = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir())
     except OSError:
         return
-    for path in found:
+    for path in paths:
         try:
             if path.is_file() and not path.is_symlink():
                 status = path.stat()

@@ -3,15 +3,16 @@
 It shares nothing with the compactor but the outboxes: whatever a sink does, Parquet is not delayed.
 """
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, time
+
+import msgspec
 
 from gateway.records.sinks.courier import Courier
 from gateway.records.sinks.sink import Sink
@@ -26,8 +27,7 @@ _PART = "sinks"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SinksConfig:
+class SinksConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the process is told, as one JSON object on one line. `sinks` are URLs, as for `parse_targets`.
 
     `routing_key` is a key that only the Redis with the routing rules has; `published_directory` "" means: nowhere.
@@ -40,15 +40,12 @@ class SinksConfig:
     interval_s: float = 1.0
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "SinksConfig":
-        """Raises: ValueError, TypeError."""
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            raise ValueError("configuration is no object")
-        return cls(**document)
+        """Returns the settings that `to_json` wrote. Raises: ValueError (naming the field)."""
+        return msgspec.json.decode(text, type=cls)
 
 
 class Sinks:
@@ -138,7 +135,7 @@ def main() -> int:
     try:
         config = SinksConfig.from_json(first_line())
         sinks = Sinks(config)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         sys.stderr.write(f"sinks: configuration: {error}\n")
         return 2
     os.nice(10)

@@ -165,13 +165,13 @@ def _dense(
     present = [tensor is not None for tensor in tensors]
     if not all(present):
         expected = [length for length, held in zip(expected, present, strict=True) if held]
-    found = [tensor for tensor in tensors if tensor is not None and not isinstance(tensor, Digests)]
-    if [len(tensor) if isinstance(tensor, bytes) else tensor.nbytes for tensor in found] != expected:
+    given = [tensor for tensor in tensors if tensor is not None and not isinstance(tensor, Digests)]
+    if [len(tensor) if isinstance(tensor, bytes) else tensor.nbytes for tensor in given] != expected:
         return None
     try:
-        data = b"".join(found)  # type: ignore[arg-type]  # arrays are buffers
+        data = b"".join(given)  # type: ignore[arg-type]  # arrays are buffers
     except (BufferError, TypeError):  # arrays that are not contiguous
-        data = b"".join([_values(spec, tensor) for tensor in found])
+        data = b"".join([_values(spec, tensor) for tensor in given])
     if spec.name in redaction.changes:
         data = _redacted(spec, data, redaction)
     return [struct.pack("<B", ColumnLayout.DENSE), bytes(present), struct.pack("<Q", len(data)), data]
@@ -236,18 +236,18 @@ def _texts(
 def _all_shapes(
     spec: TensorSpec, tensors: list[Logged | None], shapes: list[Shape | None] | None, rows: list[int]
 ) -> list[Shape]:
-    found: list[Shape] = []
+    all_shapes: list[Shape] = []
     for index, tensor in enumerate(tensors):
         shape = shapes[index] if shapes is not None else None
         if tensor is None:
-            found.append(())
+            all_shapes.append(())
         elif shape is not None:
-            found.append(tuple(shape))
+            all_shapes.append(tuple(shape))
         elif isinstance(tensor, Digests) or (isinstance(tensor, np.ndarray) and len(tensor.shape) == len(spec.shape)):
-            found.append(tensor.shape)
+            all_shapes.append(tensor.shape)
         else:
-            found.append((rows[index], *spec.shape[1:]) if is_batched(spec) else spec.shape)
-    return found
+            all_shapes.append((rows[index], *spec.shape[1:]) if is_batched(spec) else spec.shape)
+    return all_shapes
 
 
 def _dimensions(shapes: list[Shape]) -> bytes:
@@ -274,14 +274,14 @@ def _elements(tensor: Buffer) -> list[bytes]:
     """The elements of a BYTES tensor, from an array or from the wire's length-prefixed form."""
     if isinstance(tensor, np.ndarray):
         return [item.encode() if isinstance(item, str) else bytes(item) for item in tensor.ravel().tolist()]
-    raw, found, position = bytes(tensor), [], 0
+    raw, elements, position = bytes(tensor), [], 0
     while position < len(raw):
         (length,) = struct.unpack_from("<I", raw, position)
         position += 4 + length
         if position > len(raw):
             raise ValueError("BYTES tensor ends inside an element")
-        found.append(raw[position - length : position])
-    return found
+        elements.append(raw[position - length : position])
+    return elements
 
 
 def _check_shape(spec: TensorSpec, shape: Shape) -> None:

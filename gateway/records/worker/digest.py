@@ -30,7 +30,7 @@ class Digests(NamedTuple):
 def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
     """Hash and statistics of each instance. The hash tells equal tensors, it proves nothing: SHA-256 would take four
     times as long as all the rest (docs/decisions/0005)."""
-    found: list[bytes] = []
+    digests: list[bytes] = []
     size = len(data) // instances
     whole = memoryview(data)
     for index in range(instances):
@@ -38,8 +38,8 @@ def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
         values = np.frombuffer(part, spec.datatype.dtype)
         if spec.datatype is Datatype.BF16:
             values = (values.astype("<u4") << np.uint32(16)).view("<f4")
-        found.append(_PACK(xxh3_128_digest(part), *_statistics(values)))
-    return b"".join(found)
+        digests.append(_PACK(xxh3_128_digest(part), *_statistics(values)))
+    return b"".join(digests)
 
 
 def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, float, int]:

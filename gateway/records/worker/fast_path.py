@@ -47,18 +47,18 @@ class FastPathRecords:
         """Returns the same records one by one, for encoding in detail."""
         split, width = len(schema.inputs), len(schema.inputs) + len(schema.outputs)
         reasons = list(self.reasons)
-        found: list[Record] = []
+        records: list[Record] = []
         for place, (row, name) in enumerate(zip(self.table, self.ids, strict=True)):
             ts, revision, bucket, rows, queue, infer, total, code, why, _, kept, sample_p = PACKED_ROW.unpack(row)
             own = self.tensors[place * width : (place + 1) * width]
             outputs = [tensor for tensor in own[split:] if tensor is not None]
-            found.append(
+            records.append(
                 Record(
                     ts, name.decode(), code, reasons[why], revision, bucket, rows, queue, infer, total,
                     None, own[:split], outputs, None, sample_p, kept,
                 )
             )  # fmt: skip
-        return found
+        return records
 
 
 def encode_fast_path(

@@ -72,10 +72,10 @@ def scan(data: bytes | memoryview, *, seed: int, start: int = 0) -> Iterator[Fra
     raw = data if isinstance(data, bytes) else view.tobytes()
     position = start
     while position < len(view):
-        found = _frame_at(view, position, seed)
-        if found is not None:
-            yield found
-            position = found.end
+        whole = _frame_at(view, position, seed)
+        if whole is not None:
+            yield whole
+            position = whole.end
             continue
         resumed = _next_frame(raw, view, position + 1, seed)
         if resumed is None:

@@ -52,14 +52,14 @@ def find(directory: Path, model: str, request_id: str) -> Search:
 def newest(directory: Path, model: str, limit: int) -> Search:
     """Revision and bucket of the model's newest records over all workers, at most `limit`."""
     looked = _Looked()
-    found = np.empty(0, ROW)
+    table = np.empty(0, ROW)
     for segment, data in looked.segments(directory):
         tables = [_table(frame) for _, frame in _frames(data, segment, model)]
-        found = np.concatenate([found, *tables])
-        found = found[np.argsort(found["ts_us"], kind="stable")[::-1]][:limit]
-        if len(found) == limit:  # what was written before the oldest of these is older than all of them
-            looked.not_before = int(found["ts_us"][-1]) / 1e6
-    marks = zip(found["revision"].tolist(), found["bucket"].tolist(), strict=True)
+        table = np.concatenate([table, *tables])
+        table = table[np.argsort(table["ts_us"], kind="stable")[::-1]][:limit]
+        if len(table) == limit:  # what was written before the oldest of these is older than all of them
+            looked.not_before = int(table["ts_us"][-1]) / 1e6
+    marks = zip(table["revision"].tolist(), table["bucket"].tolist(), strict=True)
     return Search(looked.words(directory), marks=tuple(marks))
 
 

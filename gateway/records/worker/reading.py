@@ -1,10 +1,10 @@
 """Segments read back: frames to schemas and columns. Imported by the compactor and by the tail; knows no Arrow."""
 
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -51,12 +51,12 @@ class TensorColumn:
         last = min(int(self.starts[record + 1]), first + limit)
         if self.text is None:
             return list(readable(self.spec, self.values[first:last]).tolist())
-        found: list[object] = []
+        texts: list[object] = []
         position = int(self.values[:first].astype("<i8").sum())
         for length in self.values[first:last].tolist():
-            found.append(bytes(self.text[position : position + length]).decode(errors="replace"))
+            texts.append(bytes(self.text[position : position + length]).decode(errors="replace"))
             position += length
-        return found
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ def read(data: bytes, segment: Segment) -> SegmentContent:
     """Everything of a segment that checks out, and each stretch that does not, with a reason."""
     content = SegmentContent()
     frames: list[Frame] = []
-    for found in scan(data, seed=segment.seed):
-        if isinstance(found, Frame):
-            frames.append(found)
-        elif found.torn:
-            content.torn_bytes += found.length
+    for part in scan(data, seed=segment.seed):
+        if isinstance(part, Frame):
+            frames.append(part)
+        elif part.torn:
+            content.torn_bytes += part.length
         else:
-            content.damages.append((found, "checksum"))
+            content.damages.append((part, "checksum"))
     # A schema is written before its first rows and again at the seal: either copy will do.
     schemas: dict[int, StreamSchema] = {}
     for frame in frames:
@@ -165,9 +165,9 @@ def _take(frame: Frame, schemas: dict[int, StreamSchema], content: SegmentConten
     elif frame.kind == FrameKind.LABELS:
         content.labels.append(decode_labels(frame.body))
     elif frame.kind == FrameKind.FILE:
-        content.header = dict(json.loads(bytes(frame.body[1:])))
+        content.header = msgspec.json.decode(frame.body[1:], type=dict[str, object])
     elif frame.kind == FrameKind.SEAL:
-        content.seal = dict(json.loads(bytes(frame.body[1:])))
+        content.seal = msgspec.json.decode(frame.body[1:], type=dict[str, object])
     else:
         raise ValueError(f"frame of unknown kind {frame.kind}")
 

@@ -83,11 +83,11 @@ class StreamRedaction:
     @property
     def hidden(self) -> dict[str, tuple[int, ...]]:
         """The features that are blanked, by tensor."""
-        found = {
+        blanked = {
             name: tuple(sorted(rule.feature for rule in rules if _blanks(rule) and rule.feature is not None))
             for name, rules in self.changes.items()
         }
-        return {name: features for name, features in found.items() if features}
+        return {name: features for name, features in blanked.items() if features}
 
     def withholds(self, name: str) -> bool:
         return name in self.dropped or name in self.blank

@@ -134,6 +134,6 @@ def _low(scores: Floats, rows: Sequence[int] | npt.NDArray[np.generic], below: f
     if counts.sum() != len(scores):
         raise ValueError(f"{len(scores)} scores of {counts.sum()} rows")
     of_row = ~(scores >= (-np.inf if below is None else below))
-    found = np.zeros(len(counts), bool)
-    found[np.repeat(np.arange(len(counts)), counts)[of_row]] = True
-    return found
+    low = np.zeros(len(counts), bool)
+    low[np.repeat(np.arange(len(counts)), counts)[of_row]] = True
+    return low

@@ -126,8 +126,8 @@ def sync_directory(path: Path) -> None:
 
 def _scan(directory: Path) -> list["os.DirEntry[str]"]:
     try:
-        with os.scandir(directory) as found:
-            return sorted(found, key=lambda item: item.name)
+        with os.scandir(directory) as items:
+            return sorted(items, key=lambda item: item.name)
     except OSError:
         return []
 

@@ -1,10 +1,11 @@
 """What the rows of one stream look like: model, version, arm and the tensors of the version's contract."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
+
+import msgspec
 
 from gateway.tensor import BY_NAME, Datatype, TensorSpec
 
@@ -33,11 +34,12 @@ class StreamSchema:
     @property
     def shape_hash(self) -> str:
         """Eight hex digits that differ where the columns of two streams differ."""
-        text = json.dumps([_spec_json(spec) for spec in (*self.inputs, *self.outputs)] + [sorted(self.dropped)])
-        return sha256(f"{self.digest}{len(self.inputs)}{text}".encode()).hexdigest()[:8]
+        specs = [_spec_json(spec) for spec in (*self.inputs, *self.outputs)]
+        text = msgspec.json.encode([*specs, sorted(self.dropped)])
+        return sha256(f"{self.digest}{len(self.inputs)}".encode() + text).hexdigest()[:8]
 
     def to_json(self) -> bytes:
-        return json.dumps(
+        return msgspec.json.encode(
             {
                 "model": self.model,
                 "version": self.version,
@@ -49,9 +51,8 @@ class StreamSchema:
                 "hidden": {name: list(indices) for name, indices in self.hidden.items()},
                 "redaction_revision": self.redaction_revision,
                 "shadow_of": self.shadow_of,
-            },
-            separators=(",", ":"),
-        ).encode()
+            }
+        )
 
     @classmethod
     def from_json(cls, text: bytes | memoryview) -> "StreamSchema":
@@ -59,7 +60,7 @@ class StreamSchema:
 
         Raises: ValueError, KeyError, TypeError (the text is not a schema).
         """
-        document = json.loads(bytes(text))
+        document = msgspec.json.decode(text)
         return cls(
             model=str(document["model"]),
             version=str(document["version"]),

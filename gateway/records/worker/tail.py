@@ -5,12 +5,13 @@ compaction as long as it is open here. Records that are in Parquet already are n
 """
 
 import asyncio
-import json
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.frame import HEAD, MAGIC, MAX_BODY_BYTES, Frame, FrameKind, scan
@@ -85,31 +86,31 @@ class Tailer:
 
     def start(self, backlog: int) -> list[Row]:
         """Goes to the end of every segment; the last `backlog` records before that."""
-        found: list[tuple[Segment, Block, int]] = []
+        places: list[tuple[Segment, Block, int]] = []
         for cursor in self._discover():
-            found += cursor.backlog(backlog, self._model)
-        found.sort(key=_when)
-        return [row_of(segment, block, index) for segment, block, index in found[-backlog:]] if backlog > 0 else []
+            places += cursor.backlog(backlog, self._model)
+        places.sort(key=_when)
+        return [row_of(segment, block, index) for segment, block, index in places[-backlog:]] if backlog > 0 else []
 
     def poll(self, limit: int) -> list[Row]:
         """The newest records since the last call, at most `limit`; the first says how many were skipped."""
-        found: list[tuple[Segment, Block, int]] = []
+        places: list[tuple[Segment, Block, int]] = []
         skipped = 0
         list(self._discover())
         for segment, cursor in list(self._cursors.items()):
             for block in cursor.blocks(self._model):
-                found += ((segment, block, index) for index in range(len(block.table)))
-                if len(found) > 2 * limit:
-                    found.sort(key=_when)
-                    skipped += len(found) - limit
-                    found = found[-limit:]
+                places += ((segment, block, index) for index in range(len(block.table)))
+                if len(places) > 2 * limit:
+                    places.sort(key=_when)
+                    skipped += len(places) - limit
+                    places = places[-limit:]
             if cursor.is_finished():
                 cursor.close()
                 del self._cursors[segment]
                 self._finished[_run(segment)] = max(segment.seq, self._finished.get(_run(segment), -1))
-        found.sort(key=_when)
-        skipped += max(0, len(found) - limit)
-        chosen = found[-limit:]
+        places.sort(key=_when)
+        skipped += max(0, len(places) - limit)
+        chosen = places[-limit:]
         return [row_of(*item, skipped=skipped if place == 0 else 0) for place, item in enumerate(chosen)]
 
     def close(self) -> None:
@@ -161,12 +162,12 @@ class _Cursor:
         while self._position < size:
             data = os.pread(self._descriptor, min(wanted, size - self._position), self._position)
             taken = 0
-            for found in scan(data, seed=self.segment.seed):
-                if isinstance(found, Frame):
-                    taken = found.end
-                    yield from self._block(found, model)
-                elif found.offset + found.length < len(data):
-                    taken = found.offset + found.length  # damage with whole frames behind it
+            for part in scan(data, seed=self.segment.seed):
+                if isinstance(part, Frame):
+                    taken = part.end
+                    yield from self._block(part, model)
+                elif part.offset + part.length < len(data):
+                    taken = part.offset + part.length  # damage with whole frames behind it
             self._position += taken
             if not taken:
                 longer = self._frame_bytes(data)
@@ -190,13 +191,13 @@ class _Cursor:
                     held += records
                     while held - rows[0][2] >= count:
                         held -= rows.popleft()[2]
-        found: list[tuple[Segment, Block, int]] = []
+        places: list[tuple[Segment, Block, int]] = []
         for offset, length, _ in rows:
             for frame in scan(os.pread(self._descriptor, length, offset), seed=self.segment.seed):
                 if isinstance(frame, Frame):
                     for block in self._block(frame, model):
-                        found += ((self.segment, block, index) for index in range(len(block.table)))
-        return found
+                        places += ((self.segment, block, index) for index in range(len(block.table)))
+        return places
 
     def _heads(self) -> Iterator[tuple[int, int, bytes]]:
         """Offset, length and first bytes of each frame, by the lengths alone; stops before what is no frame."""
@@ -269,7 +270,8 @@ def row_of(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> R
 
 
 def _json(columns: Sequence[TensorColumn], index: int) -> str:
-    return json.dumps({column.spec.name: _shown(column, index) for column in columns if column.modes[index]})
+    shown = {column.spec.name: _shown(column, index) for column in columns if column.modes[index]}
+    return msgspec.json.encode(shown).decode()
 
 
 def _shown(column: TensorColumn, index: int) -> object:

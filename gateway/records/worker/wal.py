@@ -5,7 +5,6 @@ Everything here blocks and runs on the log's own thread, one call at a time.
 
 import errno
 import fcntl
-import json
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from gateway.records.worker.frame import FrameKind, frame
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, Segment, is_same_file, sync_directory
@@ -132,7 +133,7 @@ class WalWriter:
             return
         try:
             closing = [self._schema_frame(current, number, schema) for number, schema in current.schemas.items()]
-            seal = bytes([FrameKind.SEAL]) + json.dumps(counts).encode()
+            seal = bytes([FrameKind.SEAL]) + msgspec.json.encode(counts)
             with suppress(OSError):  # a seal that does not fit is not missed: every row is checked by itself
                 _append(current, b"".join([*closing, frame(seal, seed=current.segment.seed)]))
             if self._limits.durability is not Durability.NEVER:
@@ -171,7 +172,7 @@ class WalWriter:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             header = {"format": 1, "gateway": segment.gateway, "worker": segment.worker}
             header |= {"boot": segment.boot, "seq": segment.seq}
-            _append(current, frame(bytes([FrameKind.FILE]) + json.dumps(header).encode(), seed=segment.seed))
+            _append(current, frame(bytes([FrameKind.FILE]) + msgspec.json.encode(header), seed=segment.seed))
             os.rename(path, current.path)
         except OSError:
             with suppress(OSError):
