@@ -3,7 +3,6 @@
 import logging
 from typing import TypeAlias
 
-from gateway.api.readiness import check_versions
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.document import RouteDocument
@@ -12,6 +11,7 @@ from gateway.routing.store.amendment import Amendment, flip, kill, pin, promote,
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.route_control import ApplyResult
 from gateway.serving.catalog import Catalog
+from gateway.serving.route_versions import check_versions
 
 logger = logging.getLogger(__name__)
 

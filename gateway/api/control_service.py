@@ -14,14 +14,13 @@ from gateway.api.inventory import Inventory
 from gateway.api.log_tails import LogTails
 from gateway.api.observations import Observations
 from gateway.api.plans import Fleet, Plans
-from gateway.api.readiness import check_versions
 from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
 from gateway.routing.store.route_control import RouteControl
 from gateway.serving.catalog import Catalog
 
-__all__ = ["ControlService", "Fleet", "check_handlers", "check_versions"]
+__all__ = ["ControlService", "Fleet", "check_handlers"]
 
 Handler: TypeAlias = Callable[[Any, object], Awaitable[object] | AsyncIterator[object]]
 

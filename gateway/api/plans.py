@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from gateway.api.readiness import check_versions, unready
+from gateway.api.readiness import unready
 from gateway.api.route_messages import flow_messages, named, read_document, revision_message, route_message
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import control_pb2 as pb
@@ -14,6 +14,7 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_plan import compare, plan
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
+from gateway.serving.route_versions import check_versions
 
 
 class Fleet(Protocol):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from gateway.errors import FailedPrecondition
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.document import RouteDocument
 from gateway.serving.catalog import Catalog
@@ -51,33 +50,3 @@ def version_message(
         newest_ready=status.state is VersionState.AVAILABLE and catalog.newest(status.model).name == status.version,
         workers={worker: other.state.value for worker, other in others.items() if other.state is not status.state},
     )
-
-
-def check_versions(catalog: Catalog, document: RouteDocument) -> None:
-    """Every version that the route names could serve now, and all of them take and give the same tensors.
-
-    Raises: FailedPrecondition naming the version that could not, or the two that differ.
-    """
-    known = {status.version: status for status in catalog.states(document.model)}
-    seen = {}
-    for name in sorted(document.versions()):
-        status = known.get(name)
-        if status is None:
-            raise FailedPrecondition(
-                f"model {document.model!r} has no version {name!r}; its versions are {sorted(known) or 'none'}"
-            )
-        if status.state is not VersionState.AVAILABLE:
-            reason = f": {status.reason}" if status.reason else ""
-            raise FailedPrecondition(f"model {document.model!r} version {name!r} is {status.state.value}{reason}")
-        version = catalog.version(document.model, name)
-        seen[name] = (
-            [(spec.name, spec.datatype, spec.shape) for spec in version.inputs],
-            [(spec.name, spec.datatype) for spec in version.outputs],
-        )
-    first = next(iter(seen), "")
-    for name, contract in seen.items():
-        if contract != seen[first]:
-            raise FailedPrecondition(
-                f"versions {first!r} and {name!r} of model {document.model!r} differ in inputs or outputs: "
-                "one route cannot offer both to the same clients"
-            )

@@ -16,7 +16,7 @@ from typing import Final
 
 import uvloop
 
-from gateway.api.control_service import ControlService, check_versions
+from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
 from gateway.api.health import HealthService
@@ -25,8 +25,6 @@ from gateway.errors import FailedPrecondition, GatewayError
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.sampling import Sampling
-from gateway.routing.decision.route import Route
-from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.acknowledger import Acknowledger
 from gateway.routing.store.feed import Feed
@@ -39,8 +37,9 @@ from gateway.runtime.build import is_compiled
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
+from gateway.runtime.followed_rules import FollowedRules
 from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
-from gateway.runtime.log_settings import prediction_log_limits, redaction_of, samplings
+from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
@@ -49,7 +48,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
-from gateway.serving.version import VersionState
+from gateway.serving.route_versions import check_versions
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
@@ -58,7 +57,7 @@ from loaders.store import ContentStore
 _NEVER_S: Final = 1e7
 _LOADED_PATIENCE_S: Final = 0.25
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
-_LONGEST_GIVE_WAY_S: Final = 0.005
+_LONGEST_DEFER_S: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +78,8 @@ class Worker:
         )
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
         self.catalog = self._catalog()
+        self.health = HealthService(self.catalog, ready=self.is_ready)
+        self.rules = FollowedRules(self.catalog, self.log, self.health, self.counters, log_rate=config.log.rate)
         self.feed = self._feed()
         self.engine = Engine(
             self.catalog,
@@ -93,7 +94,6 @@ class Worker:
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
-        self.health = HealthService(self.catalog, ready=self.is_ready)
         self.server = self._server()
         self._publish_gauges()
 
@@ -133,36 +133,11 @@ class Worker:
             store.redis_url,
             store.environment,
             self.id,
-            prepare=self._prepare,
-            at_once=lambda route: self.catalog.require_available(route.model, self._needs(route)),
-            on_swap=self._rules_swapped,
-            on_applied=lambda seconds: self.counters.route_applied(int(seconds * 1e9)),
+            self.rules,
             last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
             boot_id=self.settings.boot,
             defer_s=_defer_s(self.config.process.workers, cpu_quota()),
         )
-
-    async def _prepare(self, route: Route) -> None:
-        await self.catalog.require(route.model, self._needs(route))
-
-    def _needs(self, route: Route) -> frozenset[str]:
-        """What the route cannot do without; what it names beside that, and what serves until now, if it is loaded.
-
-        So a rollback loads nothing, and a kill switch does not wait for the version that it leaves.
-        """
-        document = route.document
-        kill = document.kill_switch
-        needed = document.versions() if kill is None else frozenset({document.version_of(kill.arm)})
-        welcome = document.versions() | self._in_force(route.model)
-        return needed | self._loaded(route.model, welcome)
-
-    def _loaded(self, model: str, names: frozenset[str]) -> set[str]:
-        states = {status.version: status.state for status in self.catalog.states(model)}
-        return {name for name in names if states.get(name) is VersionState.AVAILABLE}
-
-    def _rules_swapped(self, snapshot: Snapshot) -> None:
-        self.log.follow(samplings(snapshot, self.config.log.rate))
-        self.health.changed()
 
     def _versions_changed(self) -> None:
         self.health.changed()
@@ -205,10 +180,6 @@ class Worker:
             patience_s = LOAD_LIMIT_S
         await self.fleet.prepare(document, timeout_s=patience_s)
         check_versions(self.catalog, document)
-
-    def _in_force(self, model: str) -> frozenset[str]:
-        compiled = self.feed.snapshot.routes.get(model)
-        return compiled.route.document.versions() if compiled is not None else frozenset()
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)
@@ -258,7 +229,7 @@ class Worker:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end)
-            answers = operations(self.catalog, count=self.count, describe=self.describe, in_force=self._in_force)
+            answers = operations(self.catalog, count=self.count, describe=self.describe, in_force=self.rules.in_force)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
             if self.settings.predecessor:
@@ -342,7 +313,7 @@ def _prediction_log(settings: Settings) -> PredictionLog:
 
 def _defer_s(workers: int, cpus: float) -> float:
     """How long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
-    return min(_LONGEST_GIVE_WAY_S, _SWAP_S * max(0.0, workers / cpus - 1))
+    return min(_LONGEST_DEFER_S, _SWAP_S * max(0.0, workers / cpus - 1))
 
 
 def _worker_id(slot: int, boot: str) -> str:

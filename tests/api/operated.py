@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import grpc.aio
 
-from gateway.api.control_service import ControlService, check_versions
+from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import KEY_BYTES, Tokens
 from gateway.pb import control_pb2 as pb
@@ -24,6 +24,7 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
 from gateway.serving.registry import VersionStatus
+from gateway.serving.route_versions import check_versions
 from tests import models
 from tests.api.stand import Stand, standing
 from tests.valkey import Valkey
@@ -80,6 +81,25 @@ def fill(repository: Path, versions: Iterable[tuple[str, float]] = (("1", 2.0), 
     models.write_version(repository, "other", "1", models.affine(2.0))
 
 
+class Followed:
+    """What the stand does with the rules that its feed brings."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._stand = stand
+
+    async def prepare(self, route: Route) -> None:
+        await self._stand.catalog.require(route.model, route.document.versions())
+
+    def prepare_at_once(self, route: Route) -> bool:
+        return False
+
+    def swapped(self, snapshot: Snapshot) -> None:
+        self._stand.rules.snapshot = snapshot
+
+    def applied(self, seconds: float) -> None:
+        pass
+
+
 @asynccontextmanager
 async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
     """Everything of a worker that has to do with routes, run until the block ends."""
@@ -89,18 +109,10 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
         fill(directory / "models")
         stand = await stack.enter_async_context(standing(directory / "models", directory, probes=probes))
 
-        async def prepare(route: Route) -> None:
-            await stand.catalog.require(route.model, route.document.versions())
-
-        def swap(snapshot: Snapshot) -> None:
-            stand.rules.snapshot = snapshot
-
         async def check(document: RouteDocument) -> None:
             check_versions(stand.catalog, document)
 
-        feed = Feed(
-            valkey.url, "default", "w0", prepare=prepare, on_swap=swap, last_known_good_path=directory / "rules"
-        )
+        feed = Feed(valkey.url, "default", "w0", Followed(stand), last_known_good_path=directory / "rules")
         await feed.boot()
         running = asyncio.create_task(feed.run())
         stack.push_async_callback(_ended, running)

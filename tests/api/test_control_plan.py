@@ -85,7 +85,7 @@ async def test_differences_follow_rules_by_name(op: Operated) -> None:
     await op.apply(ab(rules=[one, two]))
     answer = await planned(op, ab(rules=[two, one | {"arm": "b"}]))
     assert {item.path: (item.before_json, item.after_json) for item in answer.differences} == {
-        "spec.rules[order]": ('["one", "two"]', '["two", "one"]'),
+        "spec.rules[order]": ('["one","two"]', '["two","one"]'),
         "spec.rules[one].arm": ('"a"', '"b"'),
     }
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
@@ -53,6 +54,28 @@ def share_of(snapshot: Snapshot, model: str = "fraud") -> int:
     return -1 if compiled is None else compiled.route.table.weights().get("b", 0) // 10_000
 
 
+@dataclass
+class Consumer:
+    """A `RouteConsumer` of functions."""
+
+    prepare_route: Callable[[Route], Awaitable[None]]
+    at_once: Callable[[Route], bool]
+    on_swap: Callable[[Snapshot], None]
+    on_applied: Callable[[float], None]
+
+    async def prepare(self, route: Route) -> None:
+        await self.prepare_route(route)
+
+    def prepare_at_once(self, route: Route) -> bool:
+        return self.at_once(route)
+
+    def swapped(self, snapshot: Snapshot) -> None:
+        self.on_swap(snapshot)
+
+    def applied(self, seconds: float) -> None:
+        self.on_applied(seconds)
+
+
 def feed(
     url: str,
     directory: Path,
@@ -60,21 +83,13 @@ def feed(
     *,
     prepare: Callable[[Route], Awaitable[None]] = ready,
     at_once: Callable[[Route], bool] = lambda _route: False,
-    on_applied: Callable[[float], None] | None = None,
+    on_applied: Callable[[float], None] = lambda _seconds: None,
     on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
     defer_s: float = 0.0,
 ) -> Feed:
-    return Feed(
-        url,
-        "default",
-        name,
-        prepare=prepare,
-        at_once=at_once,
-        on_swap=on_swap,
-        last_known_good_path=directory / f"{name}.routes",
-        on_applied=on_applied,
-        defer_s=defer_s,
-    )
+    consumer = Consumer(prepare, at_once, on_swap, on_applied)
+    path = directory / f"{name}.routes"
+    return Feed(url, "default", name, consumer, last_known_good_path=path, defer_s=defer_s)
 
 
 @asynccontextmanager

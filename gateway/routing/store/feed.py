@@ -18,8 +18,9 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from gateway.backoff import Backoff
 from gateway.errors import InvalidArgument, StoreUnavailable
@@ -27,7 +28,7 @@ from gateway.routing.decision.snapshot import EMPTY, CompiledRoute, Route, Snaps
 from gateway.routing.store import last_known_good
 from gateway.routing.store.acknowledger import Acknowledger
 from gateway.routing.store.change import parse_entry
-from gateway.routing.store.preparation import Preparations
+from gateway.routing.store.preparation import Preparations, RouteLoader
 from gateway.routing.store.redis_store import BLOCK_MS, read_state
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_link import Link
@@ -49,14 +50,21 @@ BACKOFF = Backoff(first_s=0.05, longest_s=2.0)
 COMPARE_S = 10.0
 
 
+class RouteConsumer(RouteLoader, Protocol):
+    """What a worker does with the rules that its feed brings."""
+
+    def swapped(self, snapshot: Snapshot) -> None:
+        """Learns that this snapshot is in force."""
+
+    def applied(self, seconds: float) -> None:
+        """Learns how long after its commit a route came into force."""
+
+
 class Feed:
     """The current snapshot of one worker, kept in step with the store.
 
-    `snapshot` is EMPTY until rules are known, is replaced as a whole and never awaits anything. `prepare(route)` loads
-    and warms what the route names before it comes into force, and is cancelled when a newer revision of the model
-    arrives. `at_once(route)` says that there is nothing to load, and has done all else that `prepare` would do: such a
-    route is in force before anything else happens. `on_swap(snapshot)` follows each swap, `on_applied(seconds)` tells
-    how long after its commit a route came into force.
+    `snapshot` is EMPTY until rules are known, is replaced as a whole and never awaits anything. A route for which there
+    is nothing to load is in force before anything else happens.
 
     Units: `defer_s` is for a host with more workers than CPUs, all of which wake at once: what can wait until the
            others have swapped (the acknowledgement, the next wait) waits for so long.
@@ -67,12 +75,9 @@ class Feed:
         store_url: str,
         environment: str,
         worker_id: str,
+        consumer: RouteConsumer,
         *,
-        prepare: Callable[[Route], Awaitable[None]],
-        on_swap: Callable[[Snapshot], None],
         last_known_good_path: Path,
-        at_once: Callable[[Route], bool] = lambda _route: False,
-        on_applied: Callable[[float], None] | None = None,
         defer_s: float = 0.0,
         boot_id: str = "",
         draw: Callable[[], float] = random.random,
@@ -82,12 +87,11 @@ class Feed:
         self.error = ""
         self._keys = StoreKeys(environment)
         self._link = Link(store_url, name=f"gateway-feed:{worker_id}", connections=1)
-        self._on_swap = on_swap
-        self._on_applied = on_applied
+        self._consumer = consumer
         self._draw = draw
         self._id = worker_id
         self._boot_id = boot_id or uuid.uuid4().hex
-        self._preparations = Preparations(prepare, self._install, lambda: self._acknowledger.changed(), at_once=at_once)
+        self._preparations = Preparations(consumer, self)
         self._defer_s = defer_s
         self._acknowledger = Acknowledger(
             store_url, self._keys, worker_id=worker_id, status=self.status, defer_s=defer_s
@@ -312,11 +316,16 @@ class Feed:
         self._preparations.put(compiled)
         return compiled
 
-    def _install(self, compiled: CompiledRoute) -> None:
+    def install(self, compiled: CompiledRoute) -> None:
+        """Brings a prepared route into force."""
         in_force = self.snapshot.routes.get(compiled.route.model)
         self._publish(self.snapshot if in_force is compiled else self.snapshot.with_route(compiled))
-        if self._on_applied is not None and compiled.route.revision > self._known_at_boot:
-            self._on_applied(max(0.0, time.time() - compiled.route.committed_at_us / 1e6))
+        if compiled.route.revision > self._known_at_boot:
+            self._consumer.applied(max(0.0, time.time() - compiled.route.committed_at_us / 1e6))
+
+    def preparation_failed(self) -> None:
+        """Acknowledges why a route is not in force."""
+        self._acknowledger.changed()
 
     def _remove(self, model: str) -> None:
         self._preparations.drop(model)
@@ -330,7 +339,7 @@ class Feed:
     def _publish(self, snapshot: Snapshot) -> None:
         """One reference is swapped; then everybody who must know is told."""
         self.snapshot = snapshot.at(self._epoch, self._revision())
-        self._on_swap(self.snapshot)
+        self._consumer.swapped(self.snapshot)
         self._keeper.changed()
         self._acknowledger.changed()
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from typing import Protocol
 
 from gateway.errors import GatewayError
 from gateway.routing.decision.snapshot import CompiledRoute, Route
@@ -13,6 +14,29 @@ from gateway.routing.store.worker_status import Unapplied
 log = logging.getLogger(__name__)
 
 REVISIONS_KEPT = 256
+
+
+class RouteLoader(Protocol):
+    """Loads the versions of routes."""
+
+    async def prepare(self, route: Route) -> None:
+        """Loads and warms what the route names. It is cancelled when a newer revision of the model arrives.
+
+        Raises: GatewayError where the route cannot come into force.
+        """
+
+    def prepare_at_once(self, route: Route) -> bool:
+        """Returns whether there is nothing to load; then all that `prepare` would do has been done."""
+
+
+class RouteTarget(Protocol):
+    """Where prepared routes go."""
+
+    def install(self, compiled: CompiledRoute) -> None:
+        """Brings the route into force."""
+
+    def preparation_failed(self) -> None:
+        """Learns that `unapplied` has an error more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +55,9 @@ class Preparations:
            that it undoes; revisions of one model come into force in their order, of different models in any.
     """
 
-    def __init__(
-        self,
-        prepare: Callable[[Route], Awaitable[None]],
-        install: Callable[[CompiledRoute], None],
-        changed: Callable[[], None],
-        *,
-        at_once: Callable[[Route], bool],
-    ) -> None:
-        self._prepare = prepare
-        self._at_once = at_once
-        self._install = install
-        self._changed = changed
+    def __init__(self, loader: RouteLoader, target: RouteTarget) -> None:
+        self._loader = loader
+        self._target = target
         self._waiting: dict[str, _Waiting] = {}
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -80,13 +95,13 @@ class Preparations:
         """The same, but a route that needs no preparation is in force when this returns."""
         if self._group is not None and self._needs_nothing(compiled.route):
             self.drop(compiled.route.model)
-            self._install(compiled)
+            self._target.install(compiled)
         else:
             self.put(compiled)
 
     def _needs_nothing(self, route: Route) -> bool:
         try:
-            return self._at_once(route)
+            return self._loader.prepare_at_once(route)
         except Exception:
             # As below: not the worker's end. The preparation meets the same fault, and tells it.
             return False
@@ -146,7 +161,7 @@ class Preparations:
     async def _bring_into_force(self, waiting: _Waiting, compiled: CompiledRoute) -> None:
         route = compiled.route
         try:
-            await self._prepare(route)
+            await self._loader.prepare(route)
         except GatewayError as error:
             failure = str(error)
         except Exception:
@@ -160,8 +175,8 @@ class Preparations:
         self._lanes.pop(route.model, None)
         if failure:
             self._waiting[route.model] = replace(waiting, error=failure)
-            self._changed()
+            self._target.preparation_failed()
         else:
             self.drop(route.model)
-            self._install(compiled)
+            self._target.install(compiled)
         self._note_rest()

@@ -1,0 +1,46 @@
+"""The parts of a worker that must know of each change of the rules, behind the one object that the feed talks to."""
+
+from gateway.api.health import HealthService
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.routing.decision.route import Route
+from gateway.routing.decision.snapshot import EMPTY, Snapshot
+from gateway.runtime.log_settings import samplings
+from gateway.serving.catalog import Catalog
+from gateway.serving.route_versions import required_versions
+from gateway.telemetry.counters import Counters
+
+
+class FollowedRules:
+    """The `RouteConsumer` of a worker: loads what routes name, and tells log, health and counters of each change."""
+
+    def __init__(
+        self, catalog: Catalog, log: PredictionLog, health: HealthService, counters: Counters, *, log_rate: float
+    ) -> None:
+        self._catalog = catalog
+        self._log = log
+        self._health = health
+        self._counters = counters
+        self._log_rate = log_rate
+        self._snapshot = EMPTY
+
+    def in_force(self, model: str) -> frozenset[str]:
+        """The versions that the model's route names now."""
+        compiled = self._snapshot.routes.get(model)
+        return compiled.route.document.versions() if compiled is not None else frozenset()
+
+    async def prepare(self, route: Route) -> None:
+        await self._catalog.require(route.model, self._required(route))
+
+    def prepare_at_once(self, route: Route) -> bool:
+        return self._catalog.require_available(route.model, self._required(route))
+
+    def swapped(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._log.follow(samplings(snapshot, self._log_rate))
+        self._health.changed()
+
+    def applied(self, seconds: float) -> None:
+        self._counters.route_applied(int(seconds * 1e9))
+
+    def _required(self, route: Route) -> frozenset[str]:
+        return required_versions(self._catalog, route.document, self.in_force(route.model))
