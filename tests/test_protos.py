@@ -1,8 +1,13 @@
 """The committed messages and stubs are what protos/ makes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from gateway.pb import control_pb2, inference_pb2
 
 ROOT = Path(__file__).parents[1]
 
@@ -13,3 +18,20 @@ def test_the_generated_code_is_that_of_the_protocol_files(tmp_path: Path) -> Non
     assert set(made) >= {"inference_pb2.py", "inference_pb2_grpc.py", "control_pb2.py", "control_pb2_grpc.py"}
     for name, text in made.items():
         assert text == (ROOT / "gateway" / "pb" / name).read_text(), f"{name} is stale: run `make protos`"
+
+
+FILES = (inference_pb2.DESCRIPTOR, control_pb2.DESCRIPTOR)
+
+
+@pytest.mark.parametrize(
+    ("option", "form"),
+    [
+        ("go_package", r"[a-z0-9]+(/[a-z0-9]+)+;[a-z0-9]+"),
+        ("java_package", r"[a-z0-9]+(\.[a-z0-9]+)+"),
+        ("csharp_namespace", r"[A-Z][A-Za-z0-9]*(\.[A-Z][A-Za-z0-9]*)+"),
+    ],
+)
+def test_each_file_has_a_package_of_its_own_in_every_language(option: str, form: str) -> None:
+    named = [getattr(file.GetOptions(), option) for file in FILES]
+    assert len(set(named)) == len(FILES)
+    assert all(re.fullmatch(form, name) for name in named)

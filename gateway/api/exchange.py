@@ -280,5 +280,5 @@ def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Q
     Raises: InvalidArgument.
     """
     model, version, request_id = read_header(request, raw)
-    parameters = read_request(request, streamed=streamed) if len(request.parameters) else NONE
+    parameters = read_request(request) if len(request.parameters) else NONE
     return Query(model, version, parameters, request, streamed=streamed), request_id

@@ -1,8 +1,9 @@
 """ModelStreamInfer: many exchanges on one stream.
 
 1. Each request goes the way of a unary one: its own decision, its own batch, its own answer.
-2. Answers are sent in the order in which they are ready; requests for one version are normally ready in the order they
-   came. A client that needs to match them uses the id, which every answer and error echoes.
+2. The requests for one model are answered in the order in which they came, errors among them, as Triton does for
+   models that are not decoupled: an answer that is ready early waits for those before it. Models do not wait for each
+   other. Every answer and error echoes its request's id.
 3. At most `limit` requests of a stream are unanswered or unsent; beyond that the stream is not read, so a client that
    does not read its answers is held back by HTTP/2 flow control.
 4. An error is an answer with `error_message`, and the stream goes on; with metadata `triton_grpc_error: true` it ends
@@ -90,9 +91,9 @@ class Stream:
         self.deadline_ns = 0 if remaining_s is None else monotonic_ns() + int(remaining_s * 1e9)
         self.describe = describe
         self._slots = asyncio.Semaphore(limit)
-        self._answers: deque[bytes | GatewayError] = deque()
+        self._answers: deque[bytes | GatewayError] = deque()  # that may be sent
         self._arrived = asyncio.Event()
-        self._open: set[StreamCaller] = set()
+        self._unsent: dict[str, deque[StreamCaller]] = {}  # by model, in the order in which they came
         self._reading = True
 
     async def read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
@@ -101,7 +102,7 @@ class Stream:
             async for request in requests:
                 await self._slots.acquire()
                 caller = StreamCaller(self, request)
-                self._open.add(caller)
+                self._unsent.setdefault(request.model_name, deque()).append(caller)
                 self._exchanges.open(request, caller)
         finally:
             self._reading = False
@@ -113,7 +114,7 @@ class Stream:
         Raises: GatewayError (errors were asked for as status).
         """
         while not self._answers:
-            if not self._reading and not self._open:
+            if not self._reading and not self._unsent:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
@@ -128,30 +129,50 @@ class Stream:
         return self._metadata.get(name)
 
     def answer(self, caller: "StreamCaller", answer: bytes) -> None:
-        """The answer to one request goes out next."""
-        self._open.discard(caller)
-        self._answers.append(answer)
-        self._arrived.set()
+        """Sends the answer to one request as soon as those before it are answered."""
+        caller.outcome = answer
+        self._release(caller.model)
 
     def refuse(self, caller: "StreamCaller", error: GatewayError, refusal: bytes) -> None:
-        """The error of one request goes out next, in the form the client asked for."""
-        self._open.discard(caller)
-        self._answers.append(error if self._as_status else refusal)
-        self._arrived.set()
+        """Sends the error of one request in its turn, in the form that the client asked for."""
+        caller.outcome = error if self._as_status else refusal
+        self._release(caller.model)
 
     def abandon(self) -> None:
-        """Nobody waits for the answers any more: what is in flight was cancelled."""
-        for caller in list(self._open):
+        """Cancels what is in flight: nobody waits for the answers any more."""
+        for caller in [caller for callers in self._unsent.values() for caller in callers if caller.outcome is None]:
             caller.cancel()
+
+    def _release(self, model: str) -> None:
+        """Whatever is answered at the head of the model's requests may be sent."""
+        callers = self._unsent[model]
+        while callers and (outcome := callers[0].outcome) is not None:
+            callers.popleft()
+            self._answers.append(outcome)
+            self._arrived.set()
+        if not callers:
+            del self._unsent[model]
 
 
 class StreamCaller:
     """The caller of one exchange of a stream."""
 
-    __slots__ = ("_cancel", "_own", "_request", "_stream", "_trailers", "deadline_ns", "message_size")
+    __slots__ = (
+        "_cancel",
+        "_own",
+        "_request",
+        "_stream",
+        "_trailers",
+        "deadline_ns",
+        "message_size",
+        "model",
+        "outcome",
+    )
 
     def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
         self._stream = stream
+        self.model = request.model_name
+        self.outcome: bytes | GatewayError | None = None
         # Kept for errors only: an exchange's answer carries its own names and id.
         self._request = pb.ModelInferResponse(model_name=request.model_name[:128], id=request.id[:256])
         self._cancel: Callable[[], None] | None = None

@@ -6,7 +6,7 @@ Source: Open Inference Protocol v2, ModelReady and ModelMetadata; Triton's model
 from collections.abc import Iterable
 
 from gateway.api.naming import check_model_name, check_version
-from gateway.errors import Unavailable, VersionNotReady
+from gateway.errors import NotFound, Unavailable, VersionNotReady
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
 from gateway.serving.model_config import version_order
@@ -28,13 +28,14 @@ def find(catalog: Catalog, model: str, version: str) -> Version:
 
 
 def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-    """Whether the model can serve; an unknown one is an error, as with Triton.
+    """Whether the model can serve. One that is unknown or unloaded cannot, so that clients can wait in a loop for it.
 
-    Raises: InvalidArgument, NotFound.
+    Raises: InvalidArgument (no such name can exist).
+    Source: Open Inference Protocol v2; Triton, which answers NOT_FOUND for an unknown model since 2026.
     """
     try:
         find(catalog, request.name, request.version)
-    except (Unavailable, VersionNotReady):
+    except (NotFound, Unavailable, VersionNotReady):
         return pb.ModelReadyResponse(ready=False)
     return pb.ModelReadyResponse(ready=True)
 

@@ -5,6 +5,7 @@ classification and shared memory.
 """
 
 from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from gateway.api.naming import shown
 from gateway.errors import InvalidArgument, Unimplemented
@@ -17,21 +18,30 @@ NONE: Mapping[str, Value] = {}
 
 _RESERVED = frozenset({"headers", "binary_data_output"})
 _RESERVED_PREFIX = "triton_"
-FINAL_RESPONSE = "triton_enable_empty_final_response"
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _INTEGERS = ("int64_param", "uint64_param")
-_TYPES: Mapping[str, tuple[str, ...]] = {
-    "sequence_id": ("int64_param", "uint64_param", "string_param"),
-    "sequence_start": ("bool_param",),
-    "sequence_end": ("bool_param",),
-    "priority": _INTEGERS,
-    "timeout": _INTEGERS,
-    FINAL_RESPONSE: ("bool_param",),
+
+
+class Expected(NamedTuple):
+    """What a parameter with a meaning of its own may be."""
+
+    kinds: tuple[str, ...]
+    negative: bool = True
+
+
+# Parameters that Triton's clients send with a meaning. Any other name is the application's own, for rules and keys.
+KNOWN: Final[Mapping[str, Expected]] = {
+    "sequence_id": Expected(("int64_param", "uint64_param", "string_param")),
+    "sequence_start": Expected(("bool_param",)),
+    "sequence_end": Expected(("bool_param",)),
+    "priority": Expected(_INTEGERS, negative=False),
+    "timeout": Expected(_INTEGERS, negative=False),
+    # The one reserved name that a request may carry: perf_analyzer sends it with every call, streamed or not.
+    "triton_enable_empty_final_response": Expected(("bool_param",)),
 }
-_NOT_NEGATIVE = frozenset({"priority", "timeout"})
 
 
-def read_request(request: pb.ModelInferRequest, *, streamed: bool = False) -> Mapping[str, Value]:
+def read_request(request: pb.ModelInferRequest) -> Mapping[str, Value]:
     """The request's parameters by name.
 
     Raises: InvalidArgument (too many, too large, unset, reserved, or a known one of the wrong type or sign).
@@ -43,16 +53,15 @@ def read_request(request: pb.ModelInferRequest, *, streamed: bool = False) -> Ma
     values: dict[str, Value] = {}
     for name, field in fields.items():
         kind, value = _read(name, field, "the request")
-        reserved = name in _RESERVED or name.startswith(_RESERVED_PREFIX)
-        if reserved and not (streamed and name == FINAL_RESPONSE):
+        expected = KNOWN.get(name)
+        if expected is not None:
+            if kind not in expected.kinds:
+                allowed = " or ".join(expected.kinds)
+                raise InvalidArgument(f"invalid value type for parameter {name!r}: expected {allowed}, got {kind}")
+            if not expected.negative and isinstance(value, int) and value < 0:
+                raise InvalidArgument(f"parameter {name!r} is {value}: it cannot be negative")
+        elif name in _RESERVED or name.startswith(_RESERVED_PREFIX):
             raise InvalidArgument(f"parameter {shown(name)} is reserved and cannot be set by a request")
-        allowed = _TYPES.get(name)
-        if allowed is not None and kind not in allowed:
-            raise InvalidArgument(
-                f"invalid value type for parameter {name!r}: expected {' or '.join(allowed)}, got {kind}"
-            )
-        if name in _NOT_NEGATIVE and isinstance(value, int) and value < 0:
-            raise InvalidArgument(f"parameter {name!r} is {value}: it cannot be negative")
         values[name] = value
     return values
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.parameters import check_tensor, read_request, timeout_ns
+from gateway.api.parameters import KNOWN, check_tensor, read_request, timeout_ns
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 
@@ -62,16 +62,25 @@ def test_negative_values_are_refused(name: str) -> None:
     refused(with_parameter(name, int64_param=-1), f"parameter {name!r} is -1: it cannot be negative")
 
 
-@pytest.mark.parametrize(
-    "name", ["triton_anything", "triton_enable_empty_final_response", "headers", "binary_data_output"]
-)
+@pytest.mark.parametrize("name", ["triton_anything", "triton_final_response", "headers", "binary_data_output"])
 def test_reserved_names_are_refused(name: str) -> None:
     refused(with_parameter(name, bool_param=True), "is reserved")
 
 
-def test_a_stream_may_ask_for_the_final_response() -> None:
-    request = with_parameter("triton_enable_empty_final_response", bool_param=True)
-    assert read_request(request, streamed=True) == {"triton_enable_empty_final_response": True}
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_final_response_may_be_asked_for(wanted: bool) -> None:
+    request = with_parameter("triton_enable_empty_final_response", bool_param=wanted)
+    assert read_request(request) == {"triton_enable_empty_final_response": wanted}
+
+
+def test_a_known_parameter_has_one_of_the_kinds_that_there_are() -> None:
+    kinds = set(pb.InferParameter.DESCRIPTOR.fields_by_name)
+    for name, expected in KNOWN.items():
+        assert expected.kinds, name
+        assert set(expected.kinds) <= kinds, name
+        for kind in kinds - set(expected.kinds):
+            value = "1" if kind == "string_param" else 1
+            refused(with_parameter(name, **{kind: value}), f"invalid value type for parameter {name!r}")
 
 
 def test_a_parameter_without_a_value_is_refused() -> None:

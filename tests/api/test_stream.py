@@ -8,6 +8,8 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision.snapshot import propose
@@ -105,12 +107,56 @@ async def test_an_empty_stream_ends(stand: Stand) -> None:
     assert [answer async for answer in stand.stub.ModelStreamInfer(sent())] == []
 
 
-async def test_answers_go_out_when_they_are_ready(stand: Stand) -> None:
-    slow = pb.ModelInferRequest(model_name="slow", id="slow", raw_input_contents=[bytes(256)])
-    slow.inputs.add(name="x", datatype="FP32", shape=[1, 64])
-    answers = stand.stub.ModelStreamInfer(sent(slow, request_of(1, request_id="fast")))
+def slow_request(request_id: str = "") -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="slow", id=request_id, raw_input_contents=[bytes(256)])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+    return request
+
+
+async def test_models_of_a_stream_do_not_wait_for_each_other(stand: Stand) -> None:
+    answers = stand.stub.ModelStreamInfer(sent(slow_request("slow"), request_of(1, request_id="fast")))
     order = [answer.infer_response.id async for answer in answers]
     assert order == ["fast", "slow"]
+
+
+async def test_the_requests_of_one_model_are_answered_in_the_order_in_which_they_came(stand: Stand) -> None:
+    refused_at_once = pb.ModelInferRequest(model_name="slow", id="bad")
+    unknown_version = pb.ModelInferRequest(model_name="slow", model_version="9", id="missing")
+    too_late = slow_request("late")
+    too_late.parameters["timeout"].int64_param = 1
+    requests = [slow_request("first"), refused_at_once, unknown_version, too_late, slow_request("last")]
+    answers = [answer async for answer in stand.stub.ModelStreamInfer(sent(*requests))]
+    assert [answer.infer_response.id for answer in answers] == ["first", "bad", "missing", "late", "last"]
+    assert [bool(answer.error_message) for answer in answers] == [False, True, True, True, False]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(kinds=st.lists(st.sampled_from(["affine", "slow", "affine error", "slow error", "nobody"]), max_size=12))
+async def test_any_mixture_keeps_the_order_of_each_model(stand: Stand, kinds: list[str]) -> None:
+    requests = []
+    for number, kind in enumerate(kinds):
+        model = kind.partition(" ")[0]
+        request = slow_request(str(number)) if model == "slow" else request_of(1, request_id=str(number), model=model)
+        if kind.endswith("error"):
+            request.inputs[0].name = "no-such-input"
+        requests.append(request)
+    answers = [answer async for answer in stand.stub.ModelStreamInfer(sent(*requests))]
+    assert len(answers) == len(kinds)
+    for model in {kind.partition(" ")[0] for kind in kinds}:
+        asked = [request.id for request in requests if request.model_name == model]
+        assert [one.infer_response.id for one in answers if one.infer_response.model_name == model] == asked
+        failed = [one.infer_response.id for one in answers if one.error_message]
+        assert set(failed) == {str(n) for n, kind in enumerate(kinds) if "error" in kind or kind == "nobody"}
+
+
+async def test_errors_as_status_come_in_their_turn_too(stand: Stand) -> None:
+    bad = slow_request("bad")
+    bad.inputs[0].name = "no-such-input"
+    call = stand.stub.ModelStreamInfer(sent(slow_request("first"), bad), metadata=(("triton_grpc_error", "true"),))
+    assert (await call.read()).infer_response.id == "first"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_stream_that_goes_away_leaves_nothing(stand: Stand) -> None:
