@@ -23,7 +23,10 @@ ROOMS = {
     "rpc": {"errors"},
     "api": {"errors", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
-    "cli": {"errors", "tensor", "pb", "drift", "routing.document.notation", "runtime.config", "runtime.options"},
+    "cli": {
+        *("errors", "tensor", "pb", "drift", "routing.document.notation"),
+        *("runtime.config_parser", "runtime.option", "runtime.options"),
+    },
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
         *("errors", "backoff"),
@@ -153,7 +156,7 @@ def test_rooms_and_their_folders_are_acyclic() -> None:
 
 def test_only_the_configuration_reads_the_environment() -> None:
     allowed = {
-        "gateway.runtime.config",
+        "gateway.runtime.config_parser",
         "gateway.runtime.child_process",
     }  # the latter hands it to the children as it is
     readers = set()

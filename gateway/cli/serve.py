@@ -14,8 +14,9 @@ from gateway.cli.output import Format, Value, show
 from gateway.cli.shared_options import Output
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2
-from gateway.runtime.config import load
-from gateway.runtime.options import CONFIG_OPTION, ENVIRONMENT_PREFIX, OPTIONS, Option
+from gateway.runtime.config_parser import load
+from gateway.runtime.option import CONFIG_OPTION, ENVIRONMENT_PREFIX, Option
+from gateway.runtime.options import IGNORED, OPTIONS
 
 
 def serve(**given: Any) -> None:
@@ -36,25 +37,35 @@ def serve(**given: Any) -> None:
 
 def _parameter(option: Option) -> inspect.Parameter:
     """The option as typer reads it from a function's signature; its value is checked by the configuration."""
-    flag = f"--{option.name}"
-    shown = f"{option.help} [default: {option.default}; env: {option.environment_name}]"
+    flag, value = f"--{option.name}", option.setting.value
+    default = "none" if option.default in (None, "") else option.default
+    facts = [value.limits, f"default: {default}", f"env: {option.environment_name}"]
+    shown = f"{option.help} [{'; '.join(fact for fact in facts if fact)}]"
     if isinstance(option.default, bool):
         annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{option.name}", help=shown)]
     elif option.repeated:
-        annotation = Annotated[list[str] | None, typer.Option(flag, help=shown)]
+        annotation = Annotated[list[str] | None, typer.Option(flag, help=shown, metavar=value.kind)]
     else:
-        annotation = Annotated[str | None, typer.Option(flag, help=shown)]
-    name = option.name.replace("-", "_")
+        annotation = Annotated[str | None, typer.Option(flag, help=shown, metavar=value.kind)]
+    return _keyword(option.name, annotation)
+
+
+def _ignored_parameter(name: str) -> inspect.Parameter:
+    return _keyword(name, Annotated[str | None, typer.Option(f"--{name}", hidden=True)])
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    name = name.replace("-", "_")
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _config_parameter() -> inspect.Parameter:
     shown = f"YAML or TOML file of options. [env: {ENVIRONMENT_PREFIX}CONFIG]"
-    annotation = Annotated[str | None, typer.Option(f"--{CONFIG_OPTION}", help=shown)]
-    return inspect.Parameter(CONFIG_OPTION, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    annotation = Annotated[str | None, typer.Option(f"--{CONFIG_OPTION}", help=shown, metavar="PATH")]
+    return _keyword(CONFIG_OPTION, annotation)
 
 
-_parameters = [_config_parameter(), *(_parameter(option) for option in OPTIONS)]
+_parameters = [_config_parameter(), *map(_parameter, OPTIONS), *map(_ignored_parameter, IGNORED)]
 serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import gateway
 from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
-from gateway.runtime.options import BY_NAME, masked_url
+from gateway.runtime.masking import masked_url
+from gateway.runtime.options import BY_NAME
 
 
 def banner(config: Config, ports: Mapping[str, int]) -> str:

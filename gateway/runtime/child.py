@@ -11,7 +11,6 @@
 
 import asyncio
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -21,7 +20,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.runtime.config import Config, from_json
+import msgspec
+
+from gateway.runtime.config import Config, decode, encode
 from gateway.runtime.logs import start_logging
 
 REPORT_FD: Final = 3
@@ -48,8 +49,8 @@ class Settings:
     predecessor: str = ""
 
     def to_json(self) -> str:
-        head = {name: getattr(self, name) for name in self.__slots__ if name != "config"}
-        return json.dumps({**head, "config": json.loads(self.config.to_json())})
+        """Returns one line for the child's standard input; it holds the secrets."""
+        return encode(self).decode()
 
 
 def read_settings() -> Settings:
@@ -58,16 +59,7 @@ def read_settings() -> Settings:
     Order: before the event loop runs.
     """
     os.set_inheritable(REPORT_FD, False)
-    raw = json.loads(_first_line(0))
-    settings = Settings(
-        config=from_json(json.dumps(raw["config"])),
-        role=str(raw["role"]),
-        slot=int(raw["slot"]),
-        instance=str(raw["instance"]),
-        boot=str(raw["boot"]),
-        supervisor_pid=int(raw["supervisor_pid"]),
-        predecessor=str(raw["predecessor"]),
-    )
+    settings = decode(_first_line(0), Settings)
     die_with(settings.supervisor_pid)
     start_logging(f"{settings.role}-{settings.slot}", settings.config.process.log_level)
     return settings
@@ -116,7 +108,7 @@ class SupervisorLink:
 
     def _report(self, message: dict[str, object]) -> None:
         try:
-            os.write(REPORT_FD, json.dumps(message).encode() + b"\n")
+            os.write(REPORT_FD, msgspec.json.encode(message) + b"\n")
         except BlockingIOError:
             pass  # the supervisor is behind by thousands of beats; the next one says the same
         except OSError:

@@ -10,11 +10,11 @@ from gateway.records.worker.sampling import Sampling
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.log_policy import LogPolicy
-from gateway.runtime.config import Log
 from gateway.runtime.redaction_config import RedactionConfig
+from gateway.runtime.sections import LogOptions
 
 
-def prediction_log_limits(config: Log) -> LogLimits:
+def prediction_log_limits(config: LogOptions) -> LogLimits:
     return LogLimits(
         max_bytes=config.buffer_bytes, policy=LossPolicy(config.policy), block_s=config.block_milliseconds / 1000
     )

@@ -2,18 +2,29 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from gateway.errors import InvalidArgument
 from gateway.rpc.identity import TlsFiles, check_dates, read
+from gateway.runtime.option import Setting
+from gateway.runtime.option_value import MAYBE_PATH
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class TlsOptions:
     """PEM files of the port's identity; without a certificate it speaks plain text."""
 
-    certificate: Path | None
-    key: Path | None
-    client_ca: Path | None
+    certificate: Annotated[
+        Path | None,
+        Setting("PEM chain that clients are shown; gRPC by TLS.", MAYBE_PATH, name="tls-certificate"),
+    ] = None
+    key: Annotated[
+        Path | None, Setting("PEM key of that certificate, not encrypted.", MAYBE_PATH, name="tls-key")
+    ] = None  # fmt: skip
+    client_ca: Annotated[
+        Path | None,
+        Setting("PEM authorities of clients, who must show theirs.", MAYBE_PATH, name="tls-client-ca"),
+    ] = None
 
     @property
     def files(self) -> TlsFiles | None:
@@ -26,7 +37,7 @@ class Tls:
         """Whether only clients that show a certificate are let in."""
         return self.files is not None and self.client_ca is not None
 
-    def proven(self, now_s: float) -> "Tls":
+    def proven(self, now_s: float) -> "TlsOptions":
         """The same by absolute names, with files that were read.
 
         Raises: InvalidArgument if no client would take what they hold.
@@ -37,7 +48,7 @@ class Tls:
         return tls
 
 
-def check_protection(tls: Tls, host: str, *, reachable: bool, insecure: bool) -> None:
+def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: bool) -> None:
     """Raises: InvalidArgument for half an identity, and where strangers could connect unasked."""
     if (tls.certificate is None) != (tls.key is None) or (tls.client_ca is not None and tls.certificate is None):
         raise InvalidArgument("tls-certificate and tls-key need each other, and tls-client-ca needs both")
@@ -49,7 +60,7 @@ def check_protection(tls: Tls, host: str, *, reachable: bool, insecure: bool) ->
         )
 
 
-def exposure(tls: Tls, host: str, metrics_port: int) -> str:
+def exposure(tls: TlsOptions, host: str, metrics_port: int) -> str:
     """What strangers can do where other hosts can connect; for the operator to read at the start."""
     if tls.mutual:
         what = "reads metrics, health and events there, without TLS and login"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.errors import InvalidArgument
 from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
-from gateway.runtime.options import ENVIRONMENT_PREFIX
+from gateway.runtime.option import ENVIRONMENT_PREFIX
 
 SECTION: Final = "redaction"
 KEY_VARIABLE: Final = ENVIRONMENT_PREFIX + "REDACTION_KEY"

@@ -31,7 +31,7 @@ from gateway.runtime.config import Config, from_json
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
 from gateway.runtime.logs import start_logging
-from gateway.runtime.options import DRIFT_WINDOWS_S
+from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.

@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.runtime.config import load
+from gateway.runtime.config_parser import load
 from gateway.runtime.logs import start_logging
 from gateway.runtime.supervisor import Programs, supervise
 

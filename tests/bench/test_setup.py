@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.runtime.config import load
+from gateway.runtime.config_parser import load
 from loadtests.bench.options import FEATURES
 from loadtests.bench.servers import GatewaySetup
 from loadtests.bench.uncounted import given_options

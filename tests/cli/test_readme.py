@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.routing.document.notation import parse_yaml
-from gateway.runtime.options import OPTIONS, Option
+from gateway.runtime.option import Option
+from gateway.runtime.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -84,7 +84,7 @@ class Product:
     def serve_arguments(self) -> list[str]:
         return [
             *("serve", "--model-repository", str(self.repository), "--data-dir", str(self.data), "--workers", "2"),
-            *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", *self._arguments),
+            *("--grpc-port", "0", "--metrics-port", "0", *self._arguments),
         ]
 
     def stop(self) -> None:

@@ -12,7 +12,8 @@ from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 from gateway.backoff import Backoff
-from gateway.runtime.config import Config, from_json, parse
+from gateway.runtime.config import Config, from_json
+from gateway.runtime.config_parser import parse
 from gateway.runtime.liveness import Timing
 from gateway.runtime.supervisor import Programs, supervise
 

@@ -5,15 +5,30 @@ import pytest
 import trustme
 
 from gateway.errors import InvalidArgument
-from gateway.runtime.config import from_json, load, parse
-from gateway.runtime.options import OPTIONS, masked_url
+from gateway.runtime.config import from_json
+from gateway.runtime.config_parser import load, parse
+from gateway.runtime.masking import masked_url
+from gateway.runtime.option import Option
+from gateway.runtime.options import IGNORED, OPTIONS
 
 
 def test_argument_beats_environment_beats_file_beats_default() -> None:
-    file = {"grpc-port": 1, "metrics_port": 2, "http-port": 3}
+    file = {"grpc-port": 1, "metrics_port": 2, "max-connections": 3}
     environ = {"GATEWAY_GRPC_PORT": "11", "GATEWAY_METRICS_PORT": "12"}
     listen = parse({"grpc-port": "21"}, environ, file).listen
-    assert (listen.grpc_port, listen.metrics_port, listen.http_port, listen.host) == (21, 12, 3, "127.0.0.1")
+    assert (listen.grpc_port, listen.metrics_port, listen.max_connections, listen.host) == (21, 12, 3, "127.0.0.1")
+
+
+def test_an_option_that_triton_has_and_we_do_not_is_taken_with_a_warning() -> None:
+    assert parse({"http-port": "8000"}, {}, {}).warnings == (
+        "argument, --http-port: REST is not served yet, so nothing listens there",
+    )
+    environ, file = {"GATEWAY_HTTP_PORT": "8000"}, {"http_port": 8000}
+    assert [warning.split(":")[0] for warning in parse({}, environ, file).warnings] == [
+        "file, http_port",
+        "environment, GATEWAY_HTTP_PORT",
+    ]
+    assert not set(IGNORED) & {option.name for option in OPTIONS}
 
 
 def test_an_argument_that_was_not_given_does_not_count() -> None:
@@ -146,10 +161,14 @@ def test_files_that_are_no_options_are_refused(tmp_path: Path, text: str) -> Non
         load({"config": tmp_path / "absent.yaml"}, {})
 
 
-def test_every_option_has_a_place_and_its_default_is_allowed() -> None:
-    config = parse({}, {}, {})
-    for option in OPTIONS:
-        assert hasattr(getattr(config, option.section), option.field)
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_an_options_default_is_allowed_and_is_that_of_its_section(option: Option) -> None:
+    value = getattr(getattr(parse({}, {}, {}, cpus=0), option.section), option.field)
+    assert value == (1 if option.name == "workers" else option.default)
+    assert option.setting.value.read(option.default) == option.default
+    assert option.help.endswith(".")
+    kind = option.setting.value.kind
+    assert kind or isinstance(option.default, bool)
 
 
 def test_socket_names_stay_within_the_kernels_limit(tmp_path: Path) -> None:

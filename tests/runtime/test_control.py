@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code, InvalidArgument
-from gateway.runtime.config import Config, parse
+from gateway.runtime.config import Config
+from gateway.runtime.config_parser import parse
 from gateway.runtime.control_process import ControlProcess
 from gateway.runtime.httpd import HttpRequest
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state

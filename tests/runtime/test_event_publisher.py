@@ -10,7 +10,8 @@ import pytest
 
 from gateway.backoff import Backoff
 from gateway.errors import InvalidArgument
-from gateway.runtime.config import Config, load, parse
+from gateway.runtime.config import Config
+from gateway.runtime.config_parser import load, parse
 from gateway.runtime.control_process import ControlProcess
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.httpd import HttpRequest

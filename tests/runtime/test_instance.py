@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import FailedPrecondition
 from gateway.runtime.banner import banner
-from gateway.runtime.config import parse
+from gateway.runtime.config_parser import parse
 from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Heartbeat, Timing
 from gateway.runtime.logs import FieldFormatter

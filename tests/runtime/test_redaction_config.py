@@ -8,7 +8,8 @@ import yaml
 
 from gateway.errors import InvalidArgument
 from gateway.records.worker.redaction_rule import InputMode, RedactionAction, RedactionRule
-from gateway.runtime.config import from_json, load, parse
+from gateway.runtime.config import from_json
+from gateway.runtime.config_parser import load, parse
 from gateway.runtime.log_settings import redaction_of
 
 KEY = "a key of thirty-two characters ok"

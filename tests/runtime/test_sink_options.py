@@ -7,7 +7,8 @@ import pytest
 
 from gateway.errors import InvalidArgument
 from gateway.records.sinks.target import parse_targets
-from gateway.runtime.config import from_json, parse
+from gateway.runtime.config import from_json
+from gateway.runtime.config_parser import parse
 
 S3 = "s3://bucket/prefix?region=eu-west-1"
 REDIS = "redis://user:s3cret@logs:6379/2?stream=rows&maxlen=5000"
@@ -96,7 +97,7 @@ def test_tls_of_a_redis_sink_goes_to_its_client() -> None:
 )
 def test_a_sink_whose_client_is_not_installed_says_how_to_install_it(module: str, url: str, install: str) -> None:
     hidden = f"import sys; sys.modules[{module!r}] = None"
-    program = f"{hidden}\nfrom gateway.runtime.config import parse\nparse({{'sink': {url!r}}}, {{}}, {{}})"
+    program = f"{hidden}\nfrom gateway.runtime.config_parser import parse\nparse({{'sink': {url!r}}}, {{}}, {{}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"needs a client that is not installed: {install}" in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.runtime import valkey
-from gateway.runtime.config import parse
+from gateway.runtime.config_parser import parse
 from tests.runtime.supervised import Supervised, alive, answers, start, wait_until
 
 

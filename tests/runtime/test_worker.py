@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
-from gateway.runtime.config import parse
+from gateway.runtime.config_parser import parse
 from tests.models import affine, write_version
 from tests.runtime.supervised import Supervised, alive, wait_until
 

@@ -1,0 +1,51 @@
+"""What single values of a configuration cannot show: combinations, and what the operator should know of them."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Final
+
+from gateway.errors import InvalidArgument
+from gateway.records.sinks.target import KAFKA_INSTALL, S3_INSTALL, parse_targets
+from gateway.routing.store.store_address import parse_address
+from gateway.runtime.config import Config
+from gateway.runtime.protection import check_protection, exposure
+
+_CLIENTS: Final = {"kafka": ("confluent_kafka", KAFKA_INSTALL), "s3": ("botocore", S3_INSTALL)}
+
+
+def check_consistency(config: Config) -> Config:
+    """Returns the configuration with the warnings that it deserves.
+
+    Raises: InvalidArgument for values that exclude each other, or that need what is not installed.
+    """
+    listen = config.listen
+    check_protection(config.tls, listen.host, reachable=listen.reachable, insecure=listen.insecure)
+    _check_sinks(config)
+    config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
+    if listen.grpc_port and listen.grpc_port == listen.metrics_port:
+        raise InvalidArgument(f"grpc-port {listen.grpc_port} and metrics-port {listen.metrics_port} must differ")
+    return config
+
+
+def _check_sinks(config: Config) -> None:
+    """Raises: InvalidArgument (a sink that is the routing store, or whose client is not installed)."""
+    rules = parse_address(config.store.redis_url).nodes if config.store.redis_url else ()
+    for target in parse_targets(config.log.sinks):
+        if target.kind == "redis" and set(parse_address(target.address).nodes) & set(rules):
+            raise InvalidArgument(
+                f"sink {target.name} is the Redis of redis-url: a log there could evict the rules, give it its own"
+            )
+        module, install = _CLIENTS.get(target.kind, ("", ""))
+        if module and find_spec(module) is None:
+            raise InvalidArgument(f"sink {target.name} needs a client that is not installed: {install}")
+
+
+def _trust_warnings(config: Config) -> tuple[str, ...]:
+    warnings = []
+    if config.listen.reachable:
+        warnings.append(exposure(config.tls, config.listen.host, config.listen.metrics_port))
+    if "ssl_cert_reqs=none" in config.store.redis_url:
+        warnings.append("redis-url: with ssl_cert_reqs=none whoever takes the connection is believed to be the store")
+    if config.events.webhook_url.startswith("http://"):
+        warnings.append("webhook-url: over http:// events can be read on their way; the signature only tells forgeries")
+    return tuple(warnings)

@@ -1,0 +1,52 @@
+"""What an option of `gateway serve` is, and how a field of the configuration declares one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.runtime.option_value import OptionValue
+
+ENVIRONMENT_PREFIX: Final = "GATEWAY_"
+CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in the file
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Makes a field of a section an option: `Annotated[int, Setting("What it means.", Whole(0, 10))]`.
+
+    `name` is the option's, where it is not the field's own with dashes. An option that is `repeated` is given a list
+    where it is named twice. `mask` makes text that is safe to print of a value that holds secrets.
+    """
+
+    help: str
+    value: OptionValue[Any]
+    name: str = ""
+    repeated: bool = False
+    mask: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its name as on the command line, where its value goes, and what it may be."""
+
+    name: str
+    section: str
+    field: str
+    default: object
+    setting: Setting
+
+    @property
+    def help(self) -> str:
+        return self.setting.help
+
+    @property
+    def repeated(self) -> bool:
+        return self.setting.repeated
+
+    @property
+    def environment_name(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
+
+    def masked(self, value: object) -> object:
+        """Returns the value, fit to be printed and logged."""
+        return value if self.setting.mask is None or not value else self.setting.mask(str(value))

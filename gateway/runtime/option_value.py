@@ -1,0 +1,203 @@
+"""How what is given for an option becomes its value.
+
+What is given is text from arguments and environment, any scalar from the file. Reading it returns the value or raises a
+ValueError whose text says what is allowed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from gateway.errors import InvalidArgument
+from gateway.records.sinks.target import parse_targets
+from gateway.routing.store.store_address import FORMS, parse_address
+
+_T_co = TypeVar("_T_co", covariant=True)
+_WORDS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+class OptionValue(Protocol[_T_co]):
+    """A kind of value: `kind` and `limits` say in a command's help what it is and what it may be."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def limits(self) -> str: ...
+
+    def read(self, given: object) -> _T_co:
+        """Raises: ValueError saying what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number within bounds."""
+
+    low: int
+    high: int
+    kind: str = "INTEGER"
+
+    @property
+    def limits(self) -> str:
+        return f"{self.low} to {self.high}"
+
+    def read(self, given: object) -> int:
+        allowed = f"a whole number from {self.limits}"
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise ValueError(allowed)
+        try:
+            value = int(given)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not self.low <= value <= self.high:
+            raise ValueError(allowed)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number within bounds."""
+
+    low: float
+    high: float
+    kind: str = "NUMBER"
+
+    @property
+    def limits(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+    def read(self, given: object) -> float:
+        allowed = f"a number from {self.limits}"
+        if isinstance(given, bool) or not isinstance(given, int | float | str):
+            raise ValueError(allowed)
+        try:
+            value = float(given)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not self.low <= value <= self.high:  # NaN fails this as well
+            raise ValueError(allowed)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+    limits: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "|".join(self.words)
+
+    def read(self, given: object) -> str:
+        if not isinstance(given, str) or given not in self.words:
+            raise ValueError("one of " + ", ".join(self.words))
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[_T_co]):
+    """Text that a function reads."""
+
+    kind: str
+    read: Callable[[object], _T_co]
+    limits: str = ""
+
+
+def _switch(given: object) -> bool:
+    if isinstance(given, bool):
+        return given
+    if not isinstance(given, str) or given.lower() not in _WORDS:
+        raise ValueError("true or false")
+    return _WORDS[given.lower()]
+
+
+def _path(given: object) -> Path:
+    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
+        raise ValueError("a path")
+    return Path(given).expanduser()
+
+
+def _maybe_path(given: object) -> Path | None:
+    return None if given is None or given == "" else _path(given)
+
+
+def _label(given: object) -> str:
+    allowed = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
+    if not isinstance(given, str) or not 1 <= len(given) <= 64:
+        raise ValueError(allowed)
+    if not all(character.isascii() and (character.isalnum() or character in "._-") for character in given):
+        raise ValueError(allowed)
+    return given
+
+
+def _host(given: object) -> str:
+    """A literal address or `localhost`; names would make what is bound depend on a resolver."""
+    allowed = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
+    if not isinstance(given, str):
+        raise ValueError(allowed)
+    if given == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ip_address(given.strip("[]")))
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
+def _redis_url(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"{FORMS}, or empty for the embedded Valkey")
+    if given:
+        try:
+            parse_address(given)
+        except InvalidArgument as error:
+            why = str(error).removeprefix("redis url: ")
+            raise ValueError(f"{FORMS}, or empty for the embedded Valkey; here: {why}") from None
+    return given
+
+
+def _webhook_url(given: object) -> str:
+    allowed = "https://host[:port]/path (http:// too), without user and password, or empty for none"
+    if not isinstance(given, str):
+        raise ValueError(allowed)
+    try:
+        parts = urlsplit(given)
+        wrong = parts.port == 0 or parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc
+    except ValueError:
+        wrong = True
+    if given and (wrong or not given.isascii() or not given.isprintable() or " " in given):
+        raise ValueError(allowed)
+    return given
+
+
+def _sinks(given: object) -> str:
+    """Returns the URLs of sinks with commas between them; a file may list them."""
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        given = ",".join(given)
+    if not isinstance(given, str):
+        raise ValueError("URLs of sinks with commas between them, or a list of them")
+    parse_targets(given)
+    return given
+
+
+SWITCH: Final = Parsed("", _switch)
+PATH: Final = Parsed("PATH", _path)
+MAYBE_PATH: Final = Parsed("PATH", _maybe_path)
+LABEL: Final = Parsed("NAME", _label)
+HOST: Final = Parsed("ADDRESS", _host)
+REDIS_URL: Final = Parsed("URL", _redis_url)
+WEBHOOK_URL: Final = Parsed("URL", _webhook_url)
+SINKS: Final = Parsed("URL,...", _sinks)

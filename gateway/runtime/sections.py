@@ -1,0 +1,152 @@
+"""The sections of the configuration.
+
+Each field that is `Annotated` with a Setting is an option: name, type, default, limits and help stand here alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final
+
+from gateway.runtime.masking import masked_sinks, masked_url, masked_webhook
+from gateway.runtime.option import Setting
+from gateway.runtime.option_value import (
+    HOST,
+    LABEL,
+    MAYBE_PATH,
+    PATH,
+    REDIS_URL,
+    SINKS,
+    SWITCH,
+    WEBHOOK_URL,
+    Choice,
+    Number,
+    Whole,
+)
+
+DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
+    "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
+}  # fmt: skip
+_PORT: Final = Whole(0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    repository: Annotated[
+        Path, Setting("Holds <model>/<version>/model.onnx.", PATH, name="model-repository")
+    ] = Path("models")  # fmt: skip
+    poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
+    intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    data_dir: Annotated[Path, Setting("Holds the log, the store, the state.", PATH)] = Path("data")
+    workers: Annotated[int, Setting("Worker processes; 0: one for each CPU.", Whole(0, 256))] = 0
+    grace_seconds: Annotated[float, Setting("A stop waits this long for calls.", Number(0, 3600))] = 10.0
+    log_level: Annotated[str, Setting("What to tell.", Choice(("debug", "info", "warning", "error")))] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenOptions:
+    host: Annotated[str, Setting("Address to listen on.", HOST)] = "127.0.0.1"
+    grpc_port: Annotated[int, Setting("Inference and control over gRPC; 0: any.", _PORT)] = 8001
+    metrics_port: Annotated[int, Setting("Metrics, health; 0: any.", _PORT)] = 8002
+    transport: Annotated[str, Setting("The gRPC server.", Choice(("grpcio", "ngh2")))] = "ngh2"
+    reflection: Annotated[bool, Setting("Serve gRPC reflection.", SWITCH)] = False
+    feedback_token: Annotated[bool, Setting("Answers carry a signed token for feedback.", SWITCH)] = True
+    insecure: Annotated[bool, Setting("Allow an address that other hosts can reach.", SWITCH)] = False
+    max_message_bytes: Annotated[int, Setting("Largest message.", Whole(4096, 2**31 - 1))] = 64 << 20
+    max_connections: Annotated[int, Setting("Connections a worker holds.", Whole(1, 1_000_000))] = 8192
+    busy_poll_microseconds: Annotated[
+        int,
+        Setting(
+            "Stay awake so long for the next call of a client that makes one at a time; 0: never.", Whole(0, 10_000)
+        ),
+    ] = 100
+
+    @property
+    def reachable(self) -> bool:
+        """Whether other hosts can connect."""
+        return not ip_address(self.host).is_loopback
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreOptions:
+    redis_url: Annotated[
+        str, Setting("Redis >= 7 with the rules; empty: embedded.", REDIS_URL, mask=masked_url)
+    ] = ""  # fmt: skip
+    environment: Annotated[str, Setting("Name space of the rules inside Redis.", LABEL)] = "default"
+
+    def __repr__(self) -> str:
+        return f"StoreOptions(redis_url={masked_url(self.redis_url)!r}, environment={self.environment!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EventOptions:
+    """The secret itself is no option: an argument can be read by every user of the host."""
+
+    webhook_url: Annotated[
+        str, Setting("POST every event there, signed; empty: nowhere.", WEBHOOK_URL, mask=masked_webhook)
+    ] = ""  # fmt: skip
+    webhook_secret_file: Annotated[
+        Path | None,
+        Setting("Holds the secret that signs; or GATEWAY_WEBHOOK_SECRET in the environment.", MAYBE_PATH),
+    ] = None
+    webhook_secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"EventOptions(webhook_url={masked_webhook(self.webhook_url)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    rate: Annotated[float, Setting("Share of predictions that is logged.", Number(0, 1), name="log-rate")] = 1.0
+    buffer_bytes: Annotated[
+        int, Setting("Rows waiting for disk.", Whole(1 << 20, 1 << 34), name="log-buffer-bytes")
+    ] = 64 << 20  # fmt: skip
+    policy: Annotated[
+        str,
+        Setting(
+            "While too much waits for the disk: leave rows out, log fewer, let answers wait, or refuse them.",
+            Choice(("drop_newest", "sample", "block", "audit")),
+            name="log-policy",
+        ),
+    ] = "drop_newest"
+    block_milliseconds: Annotated[
+        float,
+        Setting(
+            "An answer waits so long for the log, with log-policy block or audit.",
+            Number(1, 10_000),
+            name="log-block-milliseconds",
+        ),
+    ] = 20.0
+    sinks: Annotated[
+        str,
+        Setting(
+            "Where logged rows go beside Parquet (docs/log.md): s3://, redis:// or kafka:// URLs, with commas between.",
+            SINKS,
+            name="sink",
+            repeated=True,
+            mask=masked_sinks,
+        ),
+    ] = field(default="", repr=False)  # URLs may hold passwords
+
+
+@dataclass(frozen=True, slots=True)
+class DriftOptions:
+    window: Annotated[
+        str, Setting("Drift is judged by windows so long.", Choice(tuple(DRIFT_WINDOWS_S)), name="drift-window")
+    ] = "1h"  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    default_deadline_seconds: Annotated[
+        float, Setting("Deadline of a call that brings none.", Number(0.001, 86400))
+    ] = 30.0  # fmt: skip
+    max_in_flight: Annotated[int, Setting("Calls a worker holds at a time.", Whole(1, 1_000_000))] = 4096
+    max_in_flight_bytes: Annotated[
+        int, Setting("Bytes of requests a worker holds at a time.", Whole(1 << 20, 1 << 40))
+    ] = 1 << 30  # fmt: skip
