@@ -23,6 +23,8 @@ INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS
 FLIGHTS := popmon==1.4.12
 # Real data with a known answer, for tests of drift alone: California housing and employment in Massachusetts; weather.
 ANSWERS := nannyml==0.13.1 vega-datasets==0.9.0
+# Triton's load generator, for a test; its wheels are for Linux with glibc 2.38 or newer, elsewhere the test is skipped.
+PERF_ANALYZER := perf-analyzer==2.60.0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format protos wheel clean
@@ -53,6 +55,7 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS)
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
+	@$(INSTALL) --no-deps --only-binary :all: $(PERF_ANALYZER) 2>/dev/null || echo "no wheel of $(PERF_ANALYZER) for this platform"
 	@touch $@
 
 # The demo repository is made once; one that is there already, or is named, is served as it is.
