@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.parse import quote, unquote
 
+from gateway.drift.statistics.profile_document import profile_json, read_profile
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.errors import InvalidArgument, NotFound
 
@@ -38,7 +39,7 @@ class ProfileFiles:
         wanted = revision if revision is not None else (revisions[-1] if revisions else 0)
         path = self._folder(model, version) / f"{wanted}{_SUFFIX}"
         try:
-            return Profile.from_json(path.read_bytes())
+            return read_profile(path.read_bytes())
         except FileNotFoundError:
             which = f" revision {revision}" if revision is not None else ""
             known = ", ".join(f"{name}/{own}" for name, own in self.versions()) or "none"
@@ -58,8 +59,8 @@ class ProfileFiles:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             saved = replace(profile, revision=max(self.revisions(profile.model, profile.version), default=0) + 1)
-            with NamedTemporaryFile("w", dir=folder, suffix=".new", encoding="utf-8", delete=False) as staged:
-                staged.write(saved.to_json())
+            with NamedTemporaryFile("wb", dir=folder, suffix=".new", delete=False) as staged:
+                staged.write(profile_json(saved))
                 staged.flush()
                 os.fsync(staged.fileno())
             try:

@@ -1,5 +1,7 @@
 """The decision rule: each of its conditions, and what it says of windows that it cannot judge."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,11 +13,23 @@ from gateway.drift.statistics.bins import CategoryBins
 from gateway.drift.statistics.building import build_embedding, build_feature, build_profile
 from gateway.drift.statistics.calibration import calibrate
 from gateway.drift.statistics.column import as_column
-from gateway.drift.statistics.reference_profile import FeatureKind, FeatureProfile, Profile
-from gateway.drift.statistics.verdict import DriftRule, DriftState, Evidence, Verdict, confirm, judge, least_rows
+from gateway.drift.statistics.profile_document import profile_json, read_profile
+from gateway.drift.statistics.reference_profile import FeatureKind, FeatureProfile
+from gateway.drift.statistics.statistic import JUDGED
+from gateway.drift.statistics.verdict import (
+    DriftRule,
+    DriftState,
+    Evidence,
+    Origin,
+    Verdict,
+    confirm,
+    judge,
+    least_rows,
+)
 from gateway.errors import InvalidArgument
 
 RULE = DriftRule()
+THRESHOLDS = {name: one.thresholds for name, one in JUDGED.items() if one.thresholds is not None}
 RNG = np.random.default_rng(7)
 NORMAL = build_feature("x", "f.x", RNG.normal(size=20_000))
 AIRLINES = RNG.choice(["AA", "US", "DL"], size=20_000, p=[0.5, 0.1, 0.4]).astype(object)
@@ -94,6 +108,19 @@ def test_a_new_category_and_one_that_vanished() -> None:
     assert found(gone, "vanished").value == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.parametrize("categories", [1, 40, 549, 551, 600, 5000])
+def test_texts_of_the_same_distribution_are_ok_however_many_there_are(categories: int) -> None:
+    """Also where rare ones are too many to be remembered: then none of them is known to be new."""
+    rng = np.random.default_rng(categories)
+    shares = 1.0 / np.arange(1, categories + 1)
+    words = np.array([f"w{index}" for index in range(categories)], object)
+    before, now = (rng.choice(words, size=6000, p=shares / shares.sum()) for _ in range(2))
+    verdict = verdict_of(build_feature("t", "f.t", before), now)
+    assert verdict.state is DriftState.OK
+    distinct = verdict_of(build_feature("id", "f.id", np.arange(4000).astype(str).astype(object)), now)
+    assert "unseen" not in {one.statistic for one in distinct.evidence}
+
+
 def test_categories_that_trade_rows_are_found_where_psi_is_small() -> None:
     values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.41, 0.1, 0.49]).astype(object)
     verdict = verdict_of(CARRIERS, values)
@@ -116,7 +143,7 @@ def test_what_is_held_against_the_threshold_is_what_the_samples_error_leaves() -
         counts[: len(now) - 1] = now[:-1] * rows
         gap = found(judge([CARRIERS], {"carrier": counts}, RULE)[0], "l_infinity")
         assert gap.value == pytest.approx(0.08)
-        assert gap.threshold >= RULE.category_warn + gap.error
+        assert gap.threshold >= THRESHOLDS["l_infinity"].warn + gap.error
         states.append((gap.state, gap.error))
     assert [state for state, _ in states] == [DriftState.OK, DriftState.OK, DriftState.WARN]
     assert states[0][1] > states[1][1] > states[2][1] > 0
@@ -175,10 +202,12 @@ def test_a_change_just_as_large_as_the_threshold_alarms_in_one_window_of_a_hundr
     """Each statistic of shares, in each feature: 900 windows of a feature that has changed, but not by more than is
     allowed. With the estimate against the threshold it would be every second one."""
     rows = max(rows, 10 * (categories + 1))
-    windows = synthetic_windows(categories, uneven, moved=RULE.category_warn, lost=0.0, rows=rows, windows=50)
+    windows = synthetic_windows(
+        categories, uneven, moved=THRESHOLDS["l_infinity"].warn, lost=0.0, rows=rows, windows=50
+    )
     gaps = [found(verdict, "l_infinity") for verdicts in windows for verdict in verdicts]
     assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.01 * len(gaps)
-    windows = synthetic_windows(categories, uneven, moved=0.0, lost=RULE.share_warn, rows=rows, windows=50)
+    windows = synthetic_windows(categories, uneven, moved=0.0, lost=THRESHOLDS["missing"].warn, rows=rows, windows=50)
     gaps = [found(verdict, "missing") for verdicts in windows for verdict in verdicts]
     assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.02 * len(gaps)
     if rows >= 5000:
@@ -212,8 +241,11 @@ def test_a_reference_whose_own_windows_differ_raises_the_threshold() -> None:
     season = np.repeat(rng.normal(size=100), 400) + rng.normal(size=40_000)
     ordered, shuffled = build_feature("t", "f.t", season), build_feature("t", "f.t", rng.permutation(season))
     window = season[4000:4400]
-    assert verdict_of(ordered, window).threshold > 1.0
-    assert verdict_of(ordered, window).state is DriftState.OK
+    said = replace(ordered, bounded=False)
+    assert verdict_of(said, window).threshold > 1.0
+    assert (verdict_of(said, window).state, verdict_of(said, window).origin) == (DriftState.OK, Origin.REFERENCE)
+    assert verdict_of(ordered, window).threshold == 1.0  # four times what is critical
+    assert verdict_of(ordered, window).origin is Origin.BOUND
     assert verdict_of(shuffled, window).threshold < 0.2
     assert verdict_of(shuffled, window).state >= DriftState.WARN
 
@@ -293,7 +325,7 @@ def test_no_number_is_too_large_or_too_odd_for_a_profile(values: npt.NDArray[np.
     feature = build_feature("x", "f.x", values)
     assert feature.cell_counts.sum() == len(values)
     profile = build_profile("m", "1", {"f.x": values}, {}, created_at=0.0, source="test")
-    assert Profile.from_json(profile.to_json()).features[0].cell_counts.sum() == len(values)
+    assert read_profile(profile_json(profile)).features[0].cell_counts.sum() == len(values)
     judge([feature], {"x": feature.bins.count(values[::-1])}, RULE)
 
 

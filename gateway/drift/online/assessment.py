@@ -9,6 +9,7 @@ from gateway.drift.online.counting import EVERY_ARM, LoggedArm
 from gateway.drift.online.tally_store import Book
 from gateway.drift.online.windows import CellLayout, TallySeries, Window, means, window_counts
 from gateway.drift.statistics.agreement import Agreement
+from gateway.drift.statistics.calibration import calibrated
 from gateway.drift.statistics.cusum import Cusum, accumulate, standardised_means, standardised_shares
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.statistics.split import (
@@ -19,9 +20,11 @@ from gateway.drift.statistics.split import (
     judge_split,
     narrow_counts,
 )
+from gateway.drift.statistics.statistic import MEAN
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge, least_rows
 
 _EXTRA: Final = 3  # windows that are looked at beyond those that confirm, for the ones that could not be judged
+_MOST_SHIFT: Final = 0.5  # standard deviations that means of the reference's own windows may be apart
 SCORE: Final = "pred_score"
 
 
@@ -225,9 +228,10 @@ def _score(layout: CellLayout, profile: Profile, history: Sequence[Window]) -> C
         return None
     rows = [window.tally.rows * window.tally.row_value for window in history]
     values = [means(layout, window.tally).get(SCORE, math.nan) for window in history]
-    own = feature.calibrated("mean", min(rows))
+    own = calibrated(feature, MEAN, min(rows))
     # Both windows of the reference and its rest scatter, the rest by next to nothing.
-    spread = math.hypot(own.mean, own.sd) * feature.sd if own is not None else 0.0
+    shift = math.hypot(own.mean, own.sd) if own is not None else 0.0
+    spread = (min(shift, _MOST_SHIFT) if feature.bounded else shift) * feature.sd
     return accumulate(standardised_means(values, rows, mean=feature.mean, sd=feature.sd, spread=spread))
 
 

@@ -3,12 +3,13 @@
 The labels are names of models, versions, arms and features: operators chose them, no client does.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from gateway.drift.online.assessment import (
     ArmAssessment,
@@ -19,6 +20,7 @@ from gateway.drift.online.assessment import (
     verdict_value,
 )
 from gateway.drift.statistics.cusum import Cusum
+from gateway.drift.statistics.statistic import JUDGED, PSI, Gauge
 from gateway.drift.statistics.verdict import DriftState, Verdict
 from gateway.telemetry import names
 from gateway.telemetry.drift_states import REPORT_FILE
@@ -30,12 +32,13 @@ PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
 MAX_SAMPLES: Final = 30_000  # of features of all arms, the worst arms first: about 5 MB
 MAX_ARMS: Final = 1000  # with their state alone where there is no more room
-_STATISTICS: Final = ("psi", "l_infinity", "vanished")
 _SHARES: Final = {
     "missing": names.DRIFT_MISSING,
     "unseen": names.DRIFT_UNSEEN,
     "out_of_range": names.DRIFT_OUT_OF_RANGE,
 }
+if _SHARES.keys() != (exported := {one.name for one in JUDGED.values() if one.gauge is Gauge.SHARE}):
+    raise ValueError(f"shares {sorted(exported ^ _SHARES.keys())} have a metric or are said to have one, not both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,11 @@ class MonitorHealth:
 def publish_all(folder: Path, found: Assessments, health: MonitorHealth, window_s: int) -> None:
     """Both files hold the findings, whole.
 
-    Raises: OSError, ValueError (a value that JSON has no form for).
+    Raises: OSError.
     """
     publish(folder, PART, samples(found, health, window_s), now_s=health.at_s)
     staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
-    staged.write_text(
-        json.dumps(report(found, health, window_s), ensure_ascii=False, allow_nan=False), encoding="utf-8"
-    )
+    staged.write_bytes(msgspec.json.encode(report(found, health, window_s)))
     os.replace(staged, folder / REPORT_FILE)
 
 
@@ -204,7 +205,7 @@ def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterato
         labels = {**arm, "kind": kind, "feature": verdict.feature}
         yield Sample(names.DRIFT_STATE, {**labels, "window": window}, int(verdict.state))
         for evidence in verdict.evidence:
-            if evidence.statistic in _STATISTICS:
+            if JUDGED[evidence.statistic].gauge is Gauge.SCORE:
                 scored = {**labels, "stat": evidence.statistic, "window": window}
                 yield Sample(names.DRIFT_SCORE, scored, evidence.value)
         shares = one.shares.get(verdict.feature, {})
@@ -226,4 +227,4 @@ def _cusum_value(found: Cusum | None) -> dict[str, object] | None:
 
 
 def _psi(verdict: Verdict) -> float:
-    return next((one.value for one in verdict.evidence if one.statistic == "psi"), 0.0)
+    return next((one.value for one in verdict.evidence if one.statistic == PSI.name), 0.0)

@@ -12,7 +12,7 @@ from gateway.drift.online.performance_sample import MAX_SCORES, NO_LABEL_US, NO_
 from gateway.drift.statistics.answers import Answers, Labelled, Task, read_answers
 from gateway.drift.statistics.baseline import Baseline
 from gateway.drift.statistics.distance import Floats
-from gateway.drift.statistics.performance import HIGHER_IS_BETTER, MIN_LABELLED, Metric, MetricChange, differ, measure
+from gateway.drift.statistics.performance import METRICS, MIN_LABELLED, Metric, MetricChange, differ, measure
 from gateway.drift.statistics.rating import rate
 from gateway.drift.statistics.verdict import DriftState
 
@@ -245,4 +245,4 @@ def _judge(metric: Metric, baseline: Baseline | None) -> Judged:
     if reference is None:
         return Judged(metric, None, None)
     change = differ(reference, metric, margin=SIGMAS / _NORMAL_95)
-    return Judged(metric, change, rate(change) if metric.name in HIGHER_IS_BETTER else None)
+    return Judged(metric, change, None if METRICS[metric.name].higher_is_better is None else rate(change))

@@ -3,12 +3,13 @@
 The labels are names of models, versions, arms and metrics: operators chose them, no client does.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from gateway.drift.online.performance_assessment import ArmPerformance, Judged, Side
 from gateway.telemetry import names
@@ -47,11 +48,11 @@ def publish_performance(
 ) -> None:
     """Both files hold what was found, whole.
 
-    Raises: OSError, ValueError (a value that JSON has no form for).
+    Raises: OSError.
     """
     publish(folder, PART, samples(found, failures, now_s), now_s=now_s)
     staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
-    staged.write_text(json.dumps(report(found, now_s), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    staged.write_bytes(msgspec.json.encode(report(found, now_s)))
     os.replace(staged, folder / REPORT_FILE)
 
 

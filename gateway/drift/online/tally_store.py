@@ -7,16 +7,16 @@ it names is added, what it does not name will be counted again. A file of tallie
 segments; journals before that are deleted after every file is written.
 """
 
-import json
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +29,35 @@ _SEED: Final = 0x64726966
 _JOURNAL: Final = "journal-"
 _SUFFIX: Final = ".tally"
 _DAMAGED: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, zlib.error)
+
+
+class _Part(msgspec.Struct):
+    model: str
+    subject: str
+    layout: str
+    keys: list[tuple[str, str, bool, int]]  # version, arm, shadow, minute
+
+
+class _Entry(msgspec.Struct):
+    """What a segment adds, before the arrays of its tallies, whose types and shapes it has."""
+
+    segment: str
+    parts: list[_Part]
+    arrays: list[tuple[str, tuple[int, ...]]] = msgspec.field(name="~arrays")
+
+
+class _Header(msgspec.Struct):
+    """A book, before the arrays of its tallies, whose types and shapes it has."""
+
+    generation: int
+    model: str
+    subject: str
+    layout: str
+    series: list[tuple[str, str, bool, int, list[int]]]  # version, arm, shadow, length of the buckets, their starts
+    arrays: list[tuple[str, tuple[int, ...]]] = msgspec.field(name="~arrays")
+
+
+_Head = TypeVar("_Head", _Entry, _Header)
 
 
 class Subject(NamedTuple):
@@ -93,15 +122,15 @@ class TallyStore:
         Those whose bins are no longer in use are left behind: `layout_of` says which are.
         """
         books = {book.subject: book for book in self._books(layout_of)}
-        entries: dict[str, tuple[int, Mapping[str, Any], list[npt.NDArray[Any]]]] = {}
+        entries: dict[str, tuple[int, _Entry, list[npt.NDArray[Any]]]] = {}
         for generation in self._journals():
-            for header, arrays in self._records(self._journal_path(generation)):
-                entries[str(header.get("segment"))] = (generation, header, arrays)
+            for entry, arrays in self._records(self._journal_path(generation), _Entry):
+                entries[entry.segment] = (generation, entry, arrays)
             self._generation = max(self._generation, generation)
-        for segment, (generation, header, arrays) in entries.items():
+        for segment, (generation, entry, arrays) in entries.items():
             if is_done(segment):
                 try:
-                    self._replay(books, generation, header, arrays, layout_of)
+                    self._replay(books, generation, entry, arrays, layout_of)
                 except _DAMAGED:
                     self.damaged += 1
         return books
@@ -164,12 +193,12 @@ class TallyStore:
 
     def _books(self, layout_of: Callable[[Subject], CellLayout | None]) -> Iterator[Book]:
         for path in sorted(self._folder.glob(f"*/*{_SUFFIX}")):
-            for header, arrays in self._records(path):
+            for header, arrays in self._records(path, _Header):
                 try:
-                    subject = Subject(str(header["model"]), str(header["subject"]))
+                    subject = Subject(header.model, header.subject)
                     layout = layout_of(subject)
-                    self._generation = max(self._generation, int(header["generation"]))
-                    if layout is None or layout.key != header["layout"]:
+                    self._generation = max(self._generation, header.generation)
+                    if layout is None or layout.key != header.layout:
                         path.unlink(missing_ok=True)
                     else:
                         yield _book(subject, layout, header, arrays)
@@ -180,34 +209,34 @@ class TallyStore:
         self,
         books: dict[Subject, Book],
         generation: int,
-        header: Mapping[str, Any],
+        entry: _Entry,
         arrays: Sequence[npt.NDArray[Any]],
         layout_of: Callable[[Subject], CellLayout | None],
     ) -> None:
-        for index, part in enumerate(header["parts"]):
-            subject = Subject(str(part["model"]), str(part["subject"]))
+        for index, part in enumerate(entry.parts):
+            subject = Subject(part.model, part.subject)
             layout = layout_of(subject)
-            if layout is None or layout.key != part["layout"]:
+            if layout is None or layout.key != part.layout:
                 continue
             book = books.setdefault(subject, Book(subject, layout))
             if generation < book.generation:
                 continue
             tallies = unstacked(arrays[4 * index : 4 * index + 4], layout)
-            for (version, arm, shadow, minute_s), tally in zip(part["keys"], tallies, strict=True):
-                book.add(LoggedArm(str(version), str(arm), bool(shadow)), int(minute_s), tally)
+            for (version, arm, shadow, minute_s), tally in zip(part.keys, tallies, strict=True):
+                book.add(LoggedArm(version, arm, shadow), minute_s, tally)
 
-    def _records(self, path: Path) -> Iterator[tuple[Mapping[str, Any], list[npt.NDArray[Any]]]]:
+    def _records(self, path: Path, kind: type[_Head]) -> Iterator[tuple[_Head, list[npt.NDArray[Any]]]]:
         try:
             data = path.read_bytes()
         except OSError:
             return
-        for found in scan(data, seed=_SEED):
-            if isinstance(found, Frame):
+        for piece in scan(data, seed=_SEED):
+            if isinstance(piece, Frame):
                 try:
-                    yield _unpacked(found.body)
+                    yield _unpacked(piece.body, kind)
                 except _DAMAGED:
                     self.damaged += 1
-            elif not found.torn:
+            elif not piece.torn:
                 self.damaged += 1
 
     def _journals(self) -> list[int]:
@@ -227,53 +256,50 @@ def _entry(segment: str, parts: Sequence[Part]) -> bytes:
     described = []
     for part in parts:
         arrays += stacked(list(part.tallies.values()), part.layout)
-        keys = [[arm.version, arm.arm, arm.shadow, minute_s] for arm, minute_s in part.tallies]
-        described.append(
-            {"model": part.subject.model, "subject": part.subject.name, "layout": part.layout.key, "keys": keys}
-        )
-    return _packed({"segment": segment, "parts": described}, arrays)
+        keys = [(arm.version, arm.arm, arm.shadow, minute_s) for arm, minute_s in part.tallies]
+        described.append(_Part(part.subject.model, part.subject.name, part.layout.key, keys))
+    return _packed(_Entry(segment, described, _shapes(arrays)), arrays)
 
 
 def _book_bytes(book: Book, generation: int) -> bytes:
     described, tallies = [], []
     for arm, series in book.series.items():
         for length_s, buckets in series.buckets.items():
-            described.append([arm.version, arm.arm, arm.shadow, length_s, list(buckets)])
+            described.append((arm.version, arm.arm, arm.shadow, length_s, list(buckets)))
             tallies += list(buckets.values())
-    header = {
-        "generation": generation,
-        "model": book.subject.model,
-        "subject": book.subject.name,
-        "layout": book.layout.key,
-        "series": described,
-    }
-    return _packed(header, stacked(tallies, book.layout))
+    arrays = stacked(tallies, book.layout)
+    subject = book.subject
+    header = _Header(generation, subject.model, subject.name, book.layout.key, described, _shapes(arrays))
+    return _packed(header, arrays)
 
 
-def _book(subject: Subject, layout: CellLayout, header: Mapping[str, Any], arrays: Sequence[npt.NDArray[Any]]) -> Book:
-    book = Book(subject, layout, int(header["generation"]))
+def _book(subject: Subject, layout: CellLayout, header: _Header, arrays: Sequence[npt.NDArray[Any]]) -> Book:
+    book = Book(subject, layout, header.generation)
     tallies = iter(unstacked(arrays, layout))
-    for version, arm, shadow, length_s, starts in header["series"]:
-        series = book.series.setdefault(LoggedArm(str(version), str(arm), bool(shadow)), TallySeries(layout))
-        series.buckets[int(length_s)] = {int(start_s): next(tallies) for start_s in starts}
+    for version, arm, shadow, length_s, starts in header.series:
+        series = book.series.setdefault(LoggedArm(version, arm, shadow), TallySeries(layout))
+        series.buckets[length_s] = {start_s: next(tallies) for start_s in starts}
     return book
 
 
-def _packed(header: Mapping[str, object], arrays: Sequence[npt.NDArray[Any]]) -> bytes:
-    shapes = [[array.dtype.str, list(array.shape)] for array in arrays]
-    head = json.dumps({**header, "~arrays": shapes}).encode()
+def _shapes(arrays: Sequence[npt.NDArray[Any]]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(array.dtype.str, array.shape) for array in arrays]
+
+
+def _packed(header: _Entry | _Header, arrays: Sequence[npt.NDArray[Any]]) -> bytes:
+    head = msgspec.json.encode(header)
     body = b"".join([struct.pack("<I", len(head)), head, *(array.tobytes() for array in arrays)])
     return frame(zlib.compress(body, 1), seed=_SEED)
 
 
-def _unpacked(body: memoryview) -> tuple[Mapping[str, Any], list[npt.NDArray[Any]]]:
+def _unpacked(body: memoryview, kind: type[_Head]) -> tuple[_Head, list[npt.NDArray[Any]]]:
     data = zlib.decompress(body)
     (size,) = struct.unpack_from("<I", data)
-    header = json.loads(data[4 : 4 + size])
+    header = msgspec.json.decode(data[4 : 4 + size], type=kind)
     arrays, position = [], 4 + size
-    for kind, shape in header.pop("~arrays"):
+    for dtype, shape in header.arrays:
         count = int(np.prod(shape, dtype=np.int64))
-        array = np.frombuffer(data, np.dtype(kind), count, position).reshape(shape)
+        array = np.frombuffer(data, np.dtype(dtype), count, position).reshape(shape)
         position += array.nbytes
         arrays.append(array)
     return header, arrays

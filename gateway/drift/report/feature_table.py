@@ -14,6 +14,7 @@ from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Counts, Floats
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.statistics.significance import chi2_test, ks_p
+from gateway.drift.statistics.statistic import SHARE_SUFFIX, STATISTICS
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge
 
 _LOOK_BACK: Final = 8  # blocks that a confirmation can depend on, insufficient ones among them
@@ -122,24 +123,18 @@ def _report(
 def _statistics(
     feature: FeatureProfile, counts: Counts, sample: Column | None, reference: Column | None
 ) -> dict[str, float]:
-    """Every statistic of section "Statistics" in docs/drift.md that applies, by name."""
+    """Every statistic of the table that is defined for the feature, by name and in the order of the table."""
     before, now = feature.folded, feature.bins.fold(counts)
-    found = {
-        "psi": float(statistics.debiased_psi(before, now)),
-        "psi_raw": float(statistics.psi(before, now)),
-        "js_distance": float(statistics.js_distance(before, now)),
-        "hellinger": float(statistics.hellinger(before, now)),
-        "tvd": float(statistics.tvd(before, now)),
-        "l_infinity": float(statistics.l_infinity(before, now)),
-        "chi2_p": chi2_test(before, now).p,
-    }
+    values = {one.name: float(one.distance(before, now)) for one in STATISTICS.values() if one.distance is not None}
+    values["chi2_p"] = chi2_test(before, now).p
     rows = float(counts.sum())
-    for name, value in feature.bins.special(counts).items():
-        found[f"{name}_share"] = value / rows
-    found["reference_missing_share"] = feature.missing / feature.n
+    values |= {name + SHARE_SUFFIX: hits / rows for name, hits in feature.bins.special(counts).items()}
+    values["reference_missing_share"] = feature.missing / feature.n
     if isinstance(feature.bins, NumericBins):
-        found |= _along(feature, counts, sample, reference)
-    return found
+        values |= _along(feature, counts, sample, reference)
+    if unknown := values.keys() - STATISTICS.keys():
+        raise ValueError(f"statistics {sorted(unknown)} are not in the table of statistics")
+    return {name: values[name] for name in STATISTICS if name in values}
 
 
 def _along(

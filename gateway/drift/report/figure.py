@@ -10,18 +10,12 @@ from markupsafe import Markup
 
 from gateway.drift.report.report import TrendStep
 from gateway.drift.report.span import Span
-from gateway.drift.statistics.verdict import DriftState
+from gateway.drift.statistics.statistic import PSI_THRESHOLDS
 
 _WIDTH: Final = 520.0
 _CATEGORIES: Final = 12
 _LABEL: Final = 22  # letters of a category that are shown
 _TIP: Final = 80
-_SHAPES: Final = {
-    DriftState.INSUFFICIENT: "insufficient",
-    DriftState.OK: "ok",
-    DriftState.WARN: "warn",
-    DriftState.CRIT: "crit",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +103,8 @@ def psi_trend(name: str, steps: Sequence[TrendStep], warn: float, crit: float) -
     for step in steps:
         if isfinite(step.value):
             word = "confirmed " if step.confirmed else ""
-            tip = f"{_when(step.span)}: {step.value:.3f}, {step.rows} rows, {word}{_SHAPES[step.state]}"
-            parts.append(axis.dot(step.span, step.value, _SHAPES[step.state], tip))
+            tip = f"{_when(step.span)}: {step.value:.3f}, {step.rows} rows, {word}{step.state.name.lower()}"
+            parts.append(axis.dot(step.span, step.value, step.state.name.lower(), tip))
     parts += axis.times(base + 18)
     return _svg(_WIDTH, height, f"PSI of {name} over {len(steps)} time blocks of the window, largest {top:.2f}", parts)
 
@@ -120,8 +114,13 @@ def sparkline(name: str, steps: Sequence[TrendStep]) -> Markup:
     known = [step.value for step in steps if isfinite(step.value)]
     if len(known) < 2:
         return Markup("")
-    axis = _Axis([step.span for step in steps], 1.0, 20.0, 2.0, min(0.0, *known), max([*known, 0.25]), 80.0)
-    parts = [axis.rule(0.1, "warn-line", ""), axis.path([(step.span, step.value) for step in steps], "window")]
+    axis = _Axis(
+        [step.span for step in steps], 1.0, 20.0, 2.0, min(0.0, *known), max([*known, PSI_THRESHOLDS.crit]), 80.0
+    )
+    parts = [
+        axis.rule(PSI_THRESHOLDS.warn, "warn-line", ""),
+        axis.path([(step.span, step.value) for step in steps], "window"),
+    ]
     return _svg(80, 22, f"Trend of {name}, last {known[-1]:.2f}", parts, "spark")
 
 

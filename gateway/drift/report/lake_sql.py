@@ -1,8 +1,9 @@
 """The SQL of the lake as text: names and values quoted, files as tables, the views, and what a condition may be."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from gateway.drift.report.lake_files import LakeFile
 
@@ -78,7 +79,7 @@ def union(groups: Sequence[tuple[Sequence[LakeFile], Mapping[str, str], bool]]) 
 
 def is_condition(serialised: str) -> bool:
     """Whether a statement that DuckDB has parsed and serialised is `SELECT (one expression)` and nothing more."""
-    document = json.loads(serialised)
+    document = msgspec.json.decode(serialised)
     node = document["statements"][0]["node"] if len(document.get("statements", ())) == 1 else {}
     bare = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"
     if not bare or any(node.get(clause) for clause in _CLAUSES):

@@ -13,14 +13,14 @@ from gateway.drift.report.figure import Point
 from gateway.drift.report.report import ComparisonReport, FeatureReport, PerformanceReport, Report, severity
 from gateway.drift.report.span import moment_text
 from gateway.drift.report.vectors import AUC_CRIT, AUC_WARN, MMD_P
-from gateway.drift.statistics.performance import MIN_LABELLED
-from gateway.drift.statistics.rating import DROP_CRIT, DROP_WARN, RISE_CRIT, RISE_WARN, rate
+from gateway.drift.statistics.performance import METRICS, MIN_LABELLED
+from gateway.drift.statistics.rating import rate, rate_estimate
 from gateway.drift.statistics.reference_profile import FeatureKind
+from gateway.drift.statistics.statistic import JUDGED, PSI, PSI_THRESHOLDS, STATISTICS
 from gateway.drift.statistics.verdict import DriftRule, DriftState
 
 _FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
 _ROWS: Final = 400  # features in the table; all of them are in the JSON
-_MAIN_METRICS: Final = ("auc", "accuracy", "f1", "rmse")
 _WORDS: Final = {
     DriftState.INSUFFICIENT: "undecided",
     DriftState.OK: "ok",
@@ -33,18 +33,6 @@ _TITLES: Final = {
     DriftState.WARN: "Drift: warning",
     DriftState.CRIT: "Drift: critical",
 }
-_METRICS: Final = {
-    "accuracy": "Accuracy", "f1": "F1", "auc": "AUC", "log_loss": "Log loss", "brier": "Brier score", "rmse": "RMSE",
-    "mae": "MAE", "bias": "Mean error",
-}  # fmt: skip
-_STATISTICS: Final = {
-    "psi": "PSI, debiased", "psi_raw": "PSI", "js_distance": "Jensen-Shannon distance", "hellinger": "Hellinger",
-    "tvd": "Total variation", "l_infinity": "Largest bin", "chi2_p": "χ² p", "ks": "Kolmogorov-Smirnov D",
-    "ks_p": "Kolmogorov-Smirnov p", "wasserstein": "Wasserstein / sd", "mean": "Mean", "reference_mean": "Mean before",
-    "sd": "Standard deviation", "reference_sd": "Standard deviation before", "mean_shift": "Mean shift / sd",
-    "sd_ratio": "sd ratio", "missing_share": "Missing", "reference_missing_share": "Missing before",
-    "infinite_share": "Infinite", "out_of_range_share": "Out of range", "unseen_share": "Unseen category",
-}  # fmt: skip
 
 
 def render(report: Report) -> str:
@@ -52,9 +40,12 @@ def render(report: Report) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "number": number, "percent": percent, "moment": moment_text, "count": count, "length": length, "delay": delay,
-        "metric": lambda name: _METRICS.get(name, name), "statistic": statistic, "said": said, "hint": hint,
+        "metric": metric, "statistic": statistic, "said": said, "hint": hint,
     }  # fmt: skip
-    environment.globals |= {"State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule()}
+    environment.globals |= {
+        "State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule(), "judged": JUDGED.values(),
+        "psi": PSI_THRESHOLDS,
+    }  # fmt: skip
     template = environment.from_string(files("gateway.drift.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         report=report,
@@ -70,8 +61,7 @@ def render(report: Report) -> str:
             if vector.separation is not None
         },
         metrics=_metric_figures(report.performance) if report.performance is not None else [],
-        limits={"auc_warn": AUC_WARN, "auc_crit": AUC_CRIT, "mmd_p": MMD_P, "drop_warn": DROP_WARN,
-                "drop_crit": DROP_CRIT, "rise_warn": RISE_WARN, "rise_crit": RISE_CRIT},
+        limits={"auc_warn": AUC_WARN, "auc_crit": AUC_CRIT, "mmd_p": MMD_P}, metric_kinds=METRICS.values(),
     )  # fmt: skip
 
 
@@ -142,15 +132,20 @@ def delay(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def metric(name: str) -> str:
+    """What a metric is called on the page. Raises: KeyError (it is not in the table)."""
+    return METRICS[name].label
+
+
 def statistic(name: str) -> str:
-    """What a statistic is called on the page."""
-    return _STATISTICS.get(name, name.replace("_", " "))
+    """What a statistic is called on the page. Raises: KeyError (it is not in the table)."""
+    return STATISTICS[name].label
 
 
 def said(feature: FeatureReport) -> str:
     """The statistic that decided over a feature, in words."""
     name = feature.verdict.statistic
-    return "" if not name else {"psi": "PSI"}.get(name, name.replace("_", " "))
+    return STATISTICS[name].word if name else ""
 
 
 def unconfirmed(feature: FeatureReport) -> int:
@@ -168,7 +163,7 @@ def hint(feature: FeatureReport) -> str:
     if feature.state is DriftState.OK and (lately := unconfirmed(feature)):
         return f"above the threshold in the newest {_counted(lately, 'time block')}"
     for one in feature.verdict.evidence:
-        if one.statistic == "psi" and one.state is DriftState.OK and one.value >= DriftRule().psi_warn:
+        if one.statistic == PSI.name and one.state is DriftState.OK and one.value >= PSI_THRESHOLDS.warn:
             if one.value <= one.threshold:
                 return (
                     f"PSI {number(one.value)} is within what the reference's own windows do ({number(one.threshold)})"
@@ -189,7 +184,7 @@ def _differences(duel: ComparisonReport) -> str:
     outputs = [gap.name for gap in duel.outputs if gap.state >= DriftState.WARN]
     if outputs:
         words.append(f"outputs differ ({_listed(outputs)})")
-    worse = [_METRICS.get(change.name, change.name) for change in duel.changes if rate(change) >= DriftState.WARN]
+    worse = [METRICS[change.name].label for change in duel.changes if rate(change) >= DriftState.WARN]
     if worse:
         words.append(f"{duel.b} is worse ({_listed(worse)})")
     return f"Version {duel.b} against version {duel.a}: {'; '.join(words)}."
@@ -201,19 +196,16 @@ def _performance_lines(performance: PerformanceReport | None) -> list[tuple[Drif
     found = []
     moved = [(rate(change), change) for change in performance.changes if rate(change) >= DriftState.WARN]
     if moved:
-        words = [f"{_METRICS.get(c.name, c.name)} {number(c.reference)} → {number(c.current)}" for _, c in moved]
+        words = [f"{METRICS[c.name].label} {number(c.reference)} → {number(c.current)}" for _, c in moved]
         line = f"With the labels of {count(performance.labelled)} rows: {', '.join(words)}."
         found.append((max(state for state, _ in moved), line))
     elif performance.changes and performance.labelled >= MIN_LABELLED:
         found.append((DriftState.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
     before = {metric.name: metric for metric in performance.reference}
-    fallen = [
-        (DriftState.CRIT if before[one.name].value - one.value >= DROP_CRIT else DriftState.WARN, one)
-        for one in performance.estimated
-        if one.name in before and one.high < before[one.name].low and before[one.name].value - one.value >= DROP_WARN
-    ]
+    rated = [(rate_estimate(before[one.name], one), one) for one in performance.estimated if one.name in before]
+    fallen = [(state, one) for state, one in rated if state >= DriftState.WARN]
     if fallen:
-        words = [f"{_METRICS[e.name]} {number(before[e.name].value)} → {number(e.value)}" for _, e in fallen]
+        words = [f"{METRICS[e.name].label} {number(before[e.name].value)} → {number(e.value)}" for _, e in fallen]
         found.append((max(state for state, _ in fallen), f"Estimated without labels: {', '.join(words)}."))
     return found
 
@@ -230,15 +222,14 @@ def _trend(feature: FeatureReport) -> Markup:
     known = [step for step in feature.trend if isfinite(step.value)]
     if len(known) < 2:
         return Markup("")
-    rule = DriftRule()
-    return figure.psi_trend(feature.name, feature.trend, rule.psi_warn, rule.psi_crit)
+    return figure.psi_trend(feature.name, feature.trend, PSI_THRESHOLDS.warn, PSI_THRESHOLDS.crit)
 
 
 def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
     """The main metrics over the time blocks, where there are two points or more."""
     found = []
     before = {metric.name: metric.value for metric in performance.reference}
-    for name in _MAIN_METRICS:
+    for name in (name for name, kind in METRICS.items() if kind.drawn):
         nothing = float("nan")
         realised = [
             next((Point(step.span, m.value, m.low, m.high) for m in step.realised if m.name == name),
@@ -252,7 +243,7 @@ def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
         ]  # fmt: skip
         points = sum(isfinite(point.value) for point in (*realised, *estimated))
         if points >= 2:
-            title = _METRICS[name]
+            title = METRICS[name].label
             found.append((name, figure.metric_trend(title, realised, estimated, before.get(name, float("nan")))))
     return found
 

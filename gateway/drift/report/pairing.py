@@ -21,6 +21,7 @@ from gateway.drift.statistics.rating import rate
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.statistics.significance import benjamini_hochberg, chi2_test
 from gateway.drift.statistics.split import BUCKETS, NARROW, SplitVerdict, judge_split
+from gateway.drift.statistics.statistic import PSI_THRESHOLDS
 from gateway.drift.statistics.verdict import DriftRule, DriftState
 from gateway.drift.statistics.version_comparison import (
     McNemar,
@@ -114,9 +115,9 @@ def _gaps(profile: Profile, first: Survey, second: Survey) -> tuple[OutputGap, .
         sure = p < rule.alpha
         state = (
             DriftState.CRIT
-            if sure and psi >= rule.psi_crit
+            if sure and psi >= PSI_THRESHOLDS.crit
             else DriftState.WARN
-            if sure and psi >= rule.psi_warn
+            if sure and psi >= PSI_THRESHOLDS.warn
             else DriftState.OK
         )
         gaps.append(OutputGap(name, psi, p, state))

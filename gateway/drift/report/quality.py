@@ -19,7 +19,7 @@ from gateway.drift.statistics.performance import (
     delay_quantiles,
     measure,
 )
-from gateway.drift.statistics.rating import DROP_CRIT, DROP_WARN, rate
+from gateway.drift.statistics.rating import rate, rate_estimate
 from gateway.drift.statistics.verdict import DriftState
 
 _LEAST_STEP: Final = 30  # labels of a block that a point is drawn for
@@ -87,15 +87,7 @@ def _state(
 ) -> DriftState:
     found = [rate(change) for change in changes]
     before = {metric.name: metric for metric in was}
-    for one in estimated:
-        known = before.get(one.name)
-        if known is not None and one.high < known.low:
-            gap = known.value - one.value
-            found.append(
-                DriftState.CRIT if gap >= DROP_CRIT else DriftState.WARN if gap >= DROP_WARN else DriftState.OK
-            )
-        elif known is not None:
-            found.append(DriftState.OK)
+    found += [rate_estimate(before[one.name], one) for one in estimated if one.name in before]
     if labelled is not None and len(labelled) < MIN_LABELLED and not estimated:
         return DriftState.INSUFFICIENT
     return max(found, default=DriftState.INSUFFICIENT)

@@ -1,12 +1,11 @@
 """A drift report as a value: everything that its page and its JSON say."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from math import isfinite
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from gateway.drift.report.span import Span, moment_text
@@ -171,7 +170,7 @@ class Report:
 
     def to_json(self) -> str:
         """One object; NaN is null, spans are ISO 8601, states are words."""
-        return json.dumps({"format": FORMAT, **_value(self)}, ensure_ascii=False, allow_nan=False, indent=1)
+        return msgspec.json.format(msgspec.json.encode({"format": FORMAT, **_value(self)}), indent=1).decode()
 
 
 def severity(state: DriftState) -> int:
@@ -186,10 +185,8 @@ def _value(item: Any) -> Any:
         return {field.name: _value(getattr(item, field.name)) for field in fields(item)}
     if isinstance(item, Enum):
         return item.name.lower()
-    if isinstance(item, float | np.floating):
-        return float(item) if isfinite(item) else None
-    if isinstance(item, np.integer):
-        return int(item)
+    if isinstance(item, np.generic):
+        return item.item()
     if isinstance(item, Mapping):
         return {str(key): _value(value) for key, value in item.items()}
     if isinstance(item, Sequence) and not isinstance(item, str):

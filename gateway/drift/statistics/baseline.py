@@ -2,10 +2,10 @@
 the chance of being right, which estimates without labels rest on. A part of the profile."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
@@ -26,12 +26,23 @@ class CurveKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Labelled reference rows by score. Shapes: one of each per score, which ascend; `positives` at most `rows`."""
+    """Labelled reference rows by score. Shapes: one of each per score, which ascend; `positives` at most `rows`.
+
+    Raises: ValueError.
+    """
 
     kind: CurveKind
     scores: tuple[float, ...]
     rows: tuple[int, ...]
     positives: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.scores) == len(self.rows) == len(self.positives) >= 1:
+            raise ValueError("a curve has as many scores as rows and positives, at least one")
+        rising = all(first < second for first, second in pairwise(self.scores))
+        within = all(0 <= good <= count and count > 0 for good, count in zip(self.positives, self.rows, strict=True))
+        if not rising or not within:
+            raise ValueError("a curve has rising scores, and at each 0 to `rows` positives of at least one row")
 
     def calibrator(self) -> Calibrator:
         """The isotonic curve of these rows."""
@@ -102,57 +113,3 @@ def _curve(labelled: Labelled) -> tuple[Curve | None, str]:
         return None, str(error)
     scores_, rows, positives = (values.tolist() for values in (found.scores, found.weights, found.positives))
     return Curve(kind, tuple(scores_), tuple(map(round, rows)), tuple(map(round, positives))), ""
-
-
-def baseline_json(baseline: Baseline) -> dict[str, object]:
-    """What `read_baseline` reads back."""
-    curve = baseline.curve
-    return {
-        "task": baseline.task.value,
-        "source": baseline.source,
-        "rows": baseline.rows,
-        "classes": list(baseline.classes),
-        "metrics": [[one.name, one.value, one.low, one.high, one.rows] for one in baseline.metrics],
-        "curve": None
-        if curve is None
-        else {
-            "kind": curve.kind.value,
-            "scores": list(curve.scores),
-            "rows": list(curve.rows),
-            "positives": list(curve.positives),
-        },
-        "note": baseline.note,
-    }
-
-
-def read_baseline(item: Mapping[str, Any]) -> Baseline:
-    """Raises: ValueError, TypeError, KeyError (no baseline)."""
-    curve = item["curve"]
-    return Baseline(
-        task=Task(item["task"]),
-        source=str(item["source"]),
-        rows=int(item["rows"]),
-        classes=tuple(str(name) for name in item["classes"]),
-        metrics=tuple(
-            Metric(str(name), float(value), float(low), float(high), int(rows))
-            for name, value, low, high, rows in item["metrics"]
-        ),
-        curve=None if curve is None else _read_curve(curve),
-        note=str(item["note"]),
-    )
-
-
-def _read_curve(item: Mapping[str, Any]) -> Curve:
-    curve = Curve(
-        CurveKind(item["kind"]),
-        tuple(float(score) for score in item["scores"]),
-        tuple(int(count) for count in item["rows"]),
-        tuple(int(count) for count in item["positives"]),
-    )
-    if not len(curve.scores) == len(curve.rows) == len(curve.positives) >= 1:
-        raise ValueError("a curve has as many scores as rows and positives, at least one")
-    rising = all(first < second for first, second in zip(curve.scores, curve.scores[1:], strict=False))
-    within = all(0 <= good <= count and count > 0 for good, count in zip(curve.positives, curve.rows, strict=True))
-    if not rising or not within:
-        raise ValueError("a curve has rising scores, and at each 0 to `rows` positives of at least one row")
-    return curve

@@ -205,8 +205,9 @@ class CategoryBins:
         return np.concatenate([counts[..., :known], other, missing], axis=-1)
 
     def special(self, counts: Counts) -> dict[str, float]:
-        """Rows that are worth a look by themselves: missing, unseen."""
-        return {"missing": float(counts[-1] + counts[-2]), "unseen": float(counts[-3])}
+        """Rows that are worth a look by themselves: missing, and unseen where every known category is remembered."""
+        missing = {"missing": float(counts[-1] + counts[-2])}
+        return {**missing, "unseen": float(counts[-3])} if self.tail_complete else missing
 
     def _text_places(self, column: Column) -> npt.NDArray[np.int64]:
         assert column.texts is not None

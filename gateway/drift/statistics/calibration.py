@@ -1,38 +1,40 @@
 """How far the reference's own windows are from the rest of it: what a window of that size does without any change.
 
 Rows of a reference are in the order of time where they have one, so its windows have the weather, the weekends and the
-batches of similar rows that live windows have. Theory knows nothing of those.
+batches of similar rows that live windows have. Theory knows nothing of those. Where the rows are in another order, as
+that of their values, own windows differ by that order alone: `explained` tells, and calibration is bounded.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.statistics import distance as statistics
-from gateway.drift.statistics.bins import Bins, NumericBins
+from gateway.drift.statistics.bins import Bins
 from gateway.drift.statistics.column import Column
-from gateway.drift.statistics.distance import Counts, Floats
-from gateway.drift.statistics.reference_profile import Calibration
+from gateway.drift.statistics.distance import Floats
+from gateway.drift.statistics.reference_profile import Calibration, FeatureProfile
+from gateway.drift.statistics.statistic import CALIBRATED, MEAN, Statistic
 
-CHANCE: Final = 0.01  # what is less likely is not put down to chance
 ROWS_PER_BIN: Final = 10  # a window with fewer rows per bin says nothing
+DEVIATIONS: Final = 3.0  # above the mean of the reference's own windows, which a window has to exceed
 _FEWEST_WINDOWS: Final = 8  # disjoint windows that a deviation can be taken from
 _MOST_PIECES: Final = 2048
 _MOST_WINDOWS: Final = 512  # of one size; a 99th percentile needs no more
-_DISTANCES: Final = {
-    "psi": statistics.debiased_psi,
-    "js_distance": statistics.js_distance,
-    "l_infinity": statistics.l_infinity,
-}
+
+
+class OwnLimit(NamedTuple):
+    """How large a statistic is between windows of the reference itself. `bounded`: it was larger, and was cut."""
+
+    value: float
+    bounded: bool
 
 
 def calibrate(bins: Bins, column: Column) -> tuple[Calibration, ...]:
-    """Mean, deviation and 99th percentile of each statistic, for windows of doubling sizes.
+    """Mean, deviation and 99th percentile of each calibrated statistic, for windows of doubling sizes.
 
-    Statistics: the distances "psi" (debiased), "js_distance", "l_infinity"; "mean", the shift of the mean in standard
-    deviations; the differences of the shares "missing" and "infinite"; and "vanished", the share that is not there.
     Empty where the reference is too small for eight windows: the thresholds are then those of theory alone.
     """
     whole = bins.count(column)
@@ -45,50 +47,70 @@ def calibrate(bins: Bins, column: Column) -> tuple[Calibration, ...]:
     counts = np.stack([bins.count(piece) for piece in pieces])
     centre = _centre(column)
     sums = np.array([_sums(piece, centre) for piece in pieces])
-    found: list[Calibration] = []
+    calibrations: list[Calibration] = []
     factor = 1
     while len(pieces) >= _FEWEST_WINDOWS * factor:
         windows, window_sums = _sliding(counts, factor), _sliding(sums, factor)
-        values = {**_distances(bins, whole, windows), **_shares(bins, whole, windows)}
-        values["mean"] = _mean_shifts(_sums(column, centre), window_sums)
-        found += _summaries(values, smallest * factor)
+        values = {one.name: one.own(bins, whole, windows) for one in CALIBRATED if one.own is not None}
+        values[MEAN.name] = _mean_shifts(_sums(column, centre), window_sums)
+        calibrations += _summaries(values, smallest * factor)
         factor *= 2
-    return tuple(found)
+    return tuple(calibrations)
 
 
-def vanished(bins: Bins, reference: Counts, current: Counts) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Which folded bins of categories and point masses have not come, though by chance they would have; and for every
-    bin the chance that it or another one does not come.
+def calibrated(feature: FeatureProfile, statistic: Statistic, rows: float) -> Calibration | None:
+    """The calibration for a window of that many rows: of the largest size that is not larger, else the smallest.
 
-    Shapes: `reference` [B], `current` [..., B]; both results as `current`.
+    A smaller window is noisier, so its threshold is the more careful one. None where the reference was too small, or
+    has no row of that kind.
+    Raises: ValueError (a statistic that is never calibrated).
     """
-    values = np.zeros(len(reference), np.bool_)  # missing, and infinite or other, are no values
-    values[len(bins.edges) + 1 if isinstance(bins, NumericBins) else 0 : -2] = True
-    shares = statistics.shares(reference)
-    chances = np.minimum((1.0 - shares) ** current.sum(axis=-1, keepdims=True) * max(int(values.sum()), 1), 1.0)
-    return np.asarray((current <= 0) & values & (shares > 0) & (chances < CHANCE), np.bool_), chances
+    if statistic not in CALIBRATED:
+        names = ", ".join(one.name for one in CALIBRATED)
+        raise ValueError(f"statistic {statistic.name!r} is not calibrated, those that are: {names}")
+    known = [one for one in feature.calibration if one.statistic == statistic.name]
+    fitting = [one for one in known if one.rows <= rows]
+    if fitting:
+        return max(fitting, key=lambda one: one.rows)
+    return min(known, key=lambda one: one.rows, default=None)
 
 
-def _distances(bins: Bins, whole: Counts, windows: Counts) -> dict[str, Floats]:
-    """Each window against the rest of the reference."""
-    folded = bins.fold(windows)
-    rest = bins.fold(whole) - folded
-    return {name: distance(rest, folded) for name, distance in _DISTANCES.items()}
+def own_limit(feature: FeatureProfile, statistic: Statistic, rows: float, deviations: float = DEVIATIONS) -> OwnLimit:
+    """What the reference's own windows reach, at most the largest threshold of the statistic unless the profile was
+    built with the word that its order is that of time; 0 where nothing is known of that."""
+    own = calibrated(feature, statistic, rows)
+    value = 0.0 if own is None else own.mean + deviations * own.sd
+    most = statistic.thresholds.most if statistic.thresholds is not None and feature.bounded else float("inf")
+    return OwnLimit(min(value, most), value > most)
 
 
-def _shares(bins: Bins, whole: Counts, windows: Counts) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
-    rows = windows.sum(axis=-1)
-    for name, total in bins.special(whole).items():
-        # Within its own reference nothing is out of range or unknown, whichever window is looked at.
-        if total > 0:
-            hits = np.array([bins.special(window)[name] for window in windows])
-            found[name] = np.abs(hits / rows - (total - hits) / (whole.sum() - rows))
-    folded = bins.fold(whole)
-    gone, _ = vanished(bins, folded, bins.fold(windows))
-    if gone.any():
-        found["vanished"] = np.asarray(gone @ statistics.shares(folded), np.float64)
-    return found
+def unbounded(feature: FeatureProfile, statistic: Statistic) -> float:
+    """The largest threshold that calibration would make for windows of any size, were there no bound."""
+    limits = [one.mean + DEVIATIONS * one.sd for one in feature.calibration if one.statistic == statistic.name]
+    return max(limits, default=0.0)
+
+
+def explained(bins: Bins, column: Column) -> float:
+    """The share of a feature's variety that the order of its rows explains: 0 where eighths of the reference look
+    alike, 1 where no two of them share a value; 0 where there are too few rows to tell.
+
+    Source: Cramér's V² between the bin of a row and its eighth, less what it is on average for rows in any order.
+    """
+    folded = np.stack([bins.fold(bins.count(part)) for part in _eighths(column)]) if len(column) else np.zeros((0, 1))
+    used = np.asarray(folded[:, folded.sum(axis=0) > 0], np.float64)
+    rows = float(used.sum())
+    freedom = (_FEWEST_WINDOWS - 1) * (used.shape[1] - 1)
+    if rows < ROWS_PER_BIN * _FEWEST_WINDOWS * max(used.shape[1], 2) or freedom <= 0:
+        return 0.0
+    expected = used.sum(axis=1, keepdims=True) * used.sum(axis=0, keepdims=True) / rows
+    chi2 = float(((used - expected) ** 2 / expected).sum())
+    return float(min(max((chi2 - freedom) / (rows * min(_FEWEST_WINDOWS - 1, used.shape[1] - 1)), 0.0), 1.0))
+
+
+def _eighths(column: Column) -> Iterator[Column]:
+    edges = np.linspace(0, len(column), _FEWEST_WINDOWS + 1).astype(np.int64).tolist()
+    for start, end in pairwise(edges):
+        yield column.rows(slice(start, end))
 
 
 def _mean_shifts(whole: Floats, windows: Floats) -> Floats:
@@ -101,10 +123,10 @@ def _mean_shifts(whole: Floats, windows: Floats) -> Floats:
 
 
 def _summaries(values: dict[str, Floats], rows: int) -> Iterator[Calibration]:
-    for name, found in values.items():
-        if len(found):
-            mean, sd, q99 = float(found.mean()), float(found.std()), float(np.quantile(found, 0.99))
-            yield Calibration(name, rows, len(found), mean, sd, q99)
+    for name, sizes in values.items():
+        if len(sizes):
+            mean, sd, q99 = float(sizes.mean()), float(sizes.std()), float(np.quantile(sizes, 0.99))
+            yield Calibration(name, rows, len(sizes), mean, sd, q99)
 
 
 def _sums(column: Column, centre: float) -> Floats:

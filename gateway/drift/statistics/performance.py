@@ -7,6 +7,7 @@ thousand rows and for ten million.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,48 @@ from gateway.drift.statistics.distance import Floats, effective_rows
 Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 MIN_LABELLED = 200
-HIGHER_IS_BETTER = {"accuracy": True, "f1": True, "auc": True, "log_loss": False, "brier": False, "rmse": False,
-                    "mae": False}  # fmt: skip
 _CELLS = 1000
 _DRAWS = 400
 _LEAST_CHANCE = 1e-15
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKind:
+    """What a metric is called, and which change of it is bad: that of a share in its own units, that of a loss relative
+    to what it was. A metric without a bad side is shown and never rated. `drawn` metrics have a figure of their own."""
+
+    label: str
+    higher_is_better: bool | None
+    warn: float = 0.0
+    crit: float = 0.0
+    relative: bool = False
+    drawn: bool = False
+
+    @classmethod
+    def share(cls, label: str, *, drawn: bool = True) -> "MetricKind":
+        """A share of right answers, or what behaves like one."""
+        return cls(label, True, 0.02, 0.05, drawn=drawn)
+
+    @classmethod
+    def loss(cls, label: str, *, drawn: bool = False) -> "MetricKind":
+        """A measure of error, in units of the label."""
+        return cls(label, False, 0.05, 0.25, relative=True, drawn=drawn)
+
+    def worse(self, low: float, high: float) -> bool:
+        """Whether the interval of a change lies on the bad side of zero."""
+        return self.higher_is_better is not None and (high < 0 if self.higher_is_better else low > 0)
+
+
+METRICS: Final = {
+    "auc": MetricKind.share("AUC"),
+    "accuracy": MetricKind.share("Accuracy"),
+    "f1": MetricKind.share("F1"),
+    "log_loss": MetricKind.loss("Log loss"),
+    "brier": MetricKind.loss("Brier score"),
+    "rmse": MetricKind.loss("RMSE", drawn=True),
+    "mae": MetricKind.loss("MAE"),
+    "bias": MetricKind("Mean error", None),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +241,7 @@ def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator)
         if name not in now:
             continue
         low, high = _interval(drawn_now[name] - drawn_before[name])
-        better = HIGHER_IS_BETTER.get(name)
-        worse = better is not None and (high < 0 if better else low > 0)
+        worse = METRICS[name].worse(low, high)
         found.append(MetricChange(name, float(before[name]), float(now[name]), low, high, worse and enough, enough))
     return tuple(found)
 
@@ -219,8 +256,7 @@ def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> Metric
     size = current.value - reference.value
     low = size - margin * math.hypot(current.value - current.low, reference.high - reference.value)
     high = size + margin * math.hypot(current.high - current.value, reference.value - reference.low)
-    better = HIGHER_IS_BETTER.get(current.name)
-    worse = better is not None and (high < 0 if better else low > 0)
+    worse = METRICS[current.name].worse(low, high)
     enough = min(reference.rows, current.rows) >= MIN_LABELLED
     return MetricChange(current.name, reference.value, current.value, low, high, worse and enough, enough)
 

@@ -1,27 +1,35 @@
-"""How bad it is that a metric has changed."""
+"""How bad it is that a metric has changed, by the table of metrics."""
 
-from typing import Final
-
-from gateway.drift.statistics.performance import MetricChange
+from gateway.drift.statistics.cbpe import Estimate
+from gateway.drift.statistics.performance import METRICS, Metric, MetricChange, MetricKind
 from gateway.drift.statistics.verdict import DriftState
-
-DROP_WARN: Final = 0.02  # of a share: accuracy, F1, AUC
-DROP_CRIT: Final = 0.05
-RISE_WARN: Final = 0.05  # of a loss, relative to what it was
-RISE_CRIT: Final = 0.25
-_SHARES: Final = ("accuracy", "f1", "auc")
 
 
 def rate(change: MetricChange) -> DriftState:
-    """How bad a change of a metric is: OK where chance may have made it, or where it is too small to matter."""
+    """How bad a change of a metric is: OK where chance may have made it, or where it is too small to matter.
+
+    Raises: KeyError (a metric that is not in the table).
+    """
+    kind = METRICS[change.name]
     if not change.enough:
         return DriftState.INSUFFICIENT
     if not change.worse:
         return DriftState.OK
-    size = abs(change.current - change.reference)
-    if change.name in _SHARES:
-        warn, crit = DROP_WARN, DROP_CRIT
-    else:
-        size /= max(abs(change.reference), 1e-12)
-        warn, crit = RISE_WARN, RISE_CRIT
-    return DriftState.CRIT if size >= crit else DriftState.WARN if size >= warn else DriftState.OK
+    return _rated(kind, change.reference, change.current)
+
+
+def rate_estimate(reference: Metric, estimate: Estimate) -> DriftState:
+    """How bad it is that a metric is estimated so, against that of the reference's labelled rows.
+
+    Raises: KeyError (a metric that is not in the table).
+    """
+    kind = METRICS[estimate.name]
+    apart = estimate.high < reference.low if kind.higher_is_better else estimate.low > reference.high
+    return _rated(kind, reference.value, estimate.value) if apart else DriftState.OK
+
+
+def _rated(kind: MetricKind, before: float, now: float) -> DriftState:
+    size = abs(now - before)
+    if kind.relative:
+        size /= max(abs(before), 1e-12)
+    return DriftState.CRIT if size >= kind.crit else DriftState.WARN if size >= kind.warn else DriftState.OK

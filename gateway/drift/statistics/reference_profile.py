@@ -4,20 +4,15 @@ A profile is frozen: live windows are counted in its bins, so windows can be add
 revision lasts.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import NamedTuple
 
 import numpy as np
 
-from gateway.drift.statistics.baseline import Baseline, baseline_json, read_baseline
-from gateway.drift.statistics.bins import Bins, CategoryBins, NumericBins
+from gateway.drift.statistics.baseline import Baseline
+from gateway.drift.statistics.bins import Bins
 from gateway.drift.statistics.distance import Counts, Floats
-from gateway.errors import InvalidArgument
-
-FORMAT: Final = 1
 
 
 class FeatureKind(StrEnum):
@@ -30,8 +25,7 @@ class FeatureKind(StrEnum):
     EMBEDDING = "embedding"
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(NamedTuple):
     """What a statistic was between the reference's own windows of that many rows and the rest of the reference."""
 
     statistic: str
@@ -48,7 +42,9 @@ class FeatureProfile:
 
     `counts` has a place for each of `bins.cells`; `n` is all rows, `missing` those without a value. Mean, sd, min and
     max are those of the finite numbers, NaN where there are none. `singletons` are the categories that occurred once:
-    of `n` other rows about as many belong to categories that the reference has never seen.
+    of `n` other rows about as many belong to categories that the reference has never seen. `explained` is the share of
+    its variety that the order of the reference's rows explains; `bounded` is false where somebody said that this order
+    is that of time, so that thresholds may be as large as the reference's own windows are apart.
     """
 
     name: str
@@ -64,6 +60,8 @@ class FeatureProfile:
     max: float
     singletons: int = 0
     calibration: tuple[Calibration, ...] = ()
+    explained: float = 0.0
+    bounded: bool = True
 
     @property
     def cell_counts(self) -> Counts:
@@ -86,17 +84,6 @@ class FeatureProfile:
         if "out_of_range" in expected and self.n > self.missing:
             expected["out_of_range"] = max(expected["out_of_range"], 2.0)
         return expected
-
-    def calibrated(self, statistic: str, rows: float) -> Calibration | None:
-        """The calibration for a window of that many rows: of the largest size that is not larger, else the smallest.
-
-        A smaller window is noisier, so its threshold is the more careful one.
-        """
-        found = [one for one in self.calibration if one.statistic == statistic]
-        fitting = [one for one in found if one.rows <= rows]
-        if fitting:
-            return max(fitting, key=lambda one: one.rows)
-        return min(found, key=lambda one: one.rows, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,160 +147,7 @@ class Profile:
         made = tuple(feature for embedding in self.embeddings for feature in embedding.features)
         return self.features + made + self.outputs
 
-    def to_json(self) -> str:
-        """The text that `from_json` reads back; NaN is written as null."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "model": self.model,
-                "version": self.version,
-                "revision": self.revision,
-                "created_at": self.created_at,
-                "source": self.source,
-                "rows": self.rows,
-                "features": [_feature_json(feature) for feature in self.features],
-                "outputs": [_feature_json(output) for output in self.outputs],
-                "embeddings": [_embedding_json(embedding) for embedding in self.embeddings],
-                "baseline": None if self.baseline is None else baseline_json(self.baseline),
-            },
-            ensure_ascii=False,
-            allow_nan=False,
-        )
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Profile":
-        """Raises: InvalidArgument (no profile, or one of a format that this version does not know)."""
-        try:
-            document = json.loads(text)
-            found = document["format"]
-            if found != FORMAT:
-                raise InvalidArgument(f"format is {found!r}, this gateway reads {FORMAT}")
-            return cls(
-                model=str(document["model"]),
-                version=str(document["version"]),
-                revision=int(document["revision"]),
-                created_at=float(document["created_at"]),
-                source=str(document["source"]),
-                rows=int(document["rows"]),
-                features=tuple(_feature(item) for item in document["features"]),
-                outputs=tuple(_feature(item) for item in document["outputs"]),
-                embeddings=tuple(_embedding(item) for item in document["embeddings"]),
-                baseline=None if document.get("baseline") is None else read_baseline(document["baseline"]),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidArgument(f"no reference profile: {type(error).__name__}: {error}") from None
-
-
-def _feature_json(feature: FeatureProfile) -> dict[str, object]:
-    return {
-        "name": feature.name,
-        "column": feature.column,
-        "kind": feature.kind.value,
-        "bins": _bins_json(feature.bins),
-        "counts": list(feature.counts),
-        "n": feature.n,
-        "missing": feature.missing,
-        **{name: _number_json(getattr(feature, name)) for name in ("mean", "sd", "min", "max")},
-        "singletons": feature.singletons,
-        "calibration": [
-            [one.statistic, one.rows, one.windows, *(float(f"{v:.6g}") for v in (one.mean, one.sd, one.q99))]
-            for one in feature.calibration
-        ],
-    }
-
-
-def _bins_json(bins: Bins) -> dict[str, object]:
-    if isinstance(bins, NumericBins):
-        numbers = {"edges": list(bins.edges), "points": list(bins.points), "low": bins.low, "high": bins.high}
-        return {**numbers, "precision": bins.precision}
-    return {
-        "categories": list(bins.categories),
-        "tail": list(bins.tail),
-        "tail_complete": bins.tail_complete,
-        "numeric": bins.numeric,
-    }
-
-
-def _feature(item: Mapping[str, Any]) -> FeatureProfile:
-    bins = _bins(item["bins"])
-    counts = tuple(int(count) for count in item["counts"])
-    if len(counts) != len(bins.cells):
-        raise ValueError(f"feature {item['name']!r} has {len(counts)} counts for {len(bins.cells)} cells")
-    return FeatureProfile(
-        name=str(item["name"]),
-        column=str(item["column"]),
-        kind=FeatureKind(item["kind"]),
-        bins=bins,
-        counts=counts,
-        n=int(item["n"]),
-        missing=int(item["missing"]),
-        mean=_number(item["mean"]),
-        sd=_number(item["sd"]),
-        min=_number(item["min"]),
-        max=_number(item["max"]),
-        singletons=int(item["singletons"]),
-        calibration=tuple(
-            Calibration(str(name), int(rows), int(windows), float(mean), float(sd), float(q99))
-            for name, rows, windows, mean, sd, q99 in item["calibration"]
-        ),
-    )
-
-
-def _bins(item: Mapping[str, Any]) -> Bins:
-    if "edges" in item:
-        if item["precision"] not in ("f4", "f8"):
-            raise ValueError(f"precision is {item['precision']!r}, allowed are f4 and f8")
-        return NumericBins(
-            tuple(float(edge) for edge in item["edges"]),
-            tuple(float(point) for point in item["points"]),
-            float(item["low"]),
-            float(item["high"]),
-            item["precision"],
-        )
-    return CategoryBins(
-        tuple(str(name) for name in item["categories"]),
-        tuple(int(sum_) for sum_ in item["tail"]),
-        bool(item["tail_complete"]),
-        bool(item["numeric"]),
-    )
-
-
-def _embedding_json(embedding: EmbeddingProfile) -> dict[str, object]:
-    return {
-        "name": embedding.name,
-        "column": embedding.column,
-        "rows": embedding.rows,
-        "centre": _short(embedding.centre),
-        "components": [_short(row) for row in embedding.components],
-        "sample": [_short(row) for row in embedding.sample],
-        "features": [_feature_json(feature) for feature in embedding.features],
-    }
-
-
-def _embedding(item: Mapping[str, Any]) -> EmbeddingProfile:
-    return EmbeddingProfile(
-        str(item["name"]),
-        str(item["column"]),
-        int(item["rows"]),
-        tuple(float(value) for value in item["centre"]),
-        tuple(tuple(float(value) for value in row) for row in item["components"]),
-        tuple(tuple(float(value) for value in row) for row in item["sample"]),
-        tuple(_feature(feature) for feature in item.get("features", ())),
-    )
-
 
 def rounded(value: float) -> float:
     """The value in as many digits as a profile stores of the parts of an embedding."""
     return float(f"{value:.5g}")
-
-
-def _short(values: tuple[float, ...]) -> list[float]:
-    return [rounded(value) for value in values]
-
-
-def _number_json(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")

@@ -1,6 +1,7 @@
 """How surprising a difference is if nothing has changed: p-values, intervals of shares, and many tests at once.
 
-The gamma function's tail is our own: SciPy takes a second to load and 80 MB, and the compactor needs just this of it.
+The gamma function's tail is our own: the compactor of every gateway needs it, and nothing else of SciPy, which comes
+with the extra `analysis` (0.3 s to load, 21 MiB of memory, 140 MB on disk).
 """
 
 import math

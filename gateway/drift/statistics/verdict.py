@@ -2,31 +2,21 @@
 windows are apart, and seen in several windows in a row.
 
 A p-value alone says "different" of any large window; a distance alone says it of any small one; both say it of a week
-of bad weather. What one window says is `judge`d here; `confirm` takes the last windows together.
+of bad weather. What one window says is `judge`d here; `confirm` takes the last windows together. What is measured, and
+from which size on it counts, is in the table of `statistic`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import Final
+from enum import IntEnum, StrEnum
 
 import numpy as np
 
-from gateway.drift.statistics import distance as statistics
-from gateway.drift.statistics.bins import CategoryBins, NumericBins
-from gateway.drift.statistics.calibration import CHANCE, ROWS_PER_BIN, vanished
+from gateway.drift.statistics.calibration import DEVIATIONS, ROWS_PER_BIN, own_limit
 from gateway.drift.statistics.distance import Counts
 from gateway.drift.statistics.reference_profile import FeatureProfile
-from gateway.drift.statistics.significance import (
-    benjamini_hochberg,
-    chi2_test,
-    least_difference,
-    normal_quantile,
-    share_test,
-    wilson,
-)
-
-_WHOLE: Final = ("psi", "l_infinity")  # statistics of the whole distribution, which say that it changed and not how
+from gateway.drift.statistics.significance import benjamini_hochberg
+from gateway.drift.statistics.statistic import CHANCE, JUDGED, Contrast, Measurement, Statistic
 
 
 class DriftState(IntEnum):
@@ -38,25 +28,26 @@ class DriftState(IntEnum):
     CRIT = 2
 
 
+class Origin(StrEnum):
+    """Where the threshold of an evidence comes from."""
+
+    TABLE = "table"  # the size that warns, by docs/drift.md
+    SAMPLE = "sample"  # that and what the error of the samples may have added, or what chance alone reaches
+    REFERENCE = "reference"  # the reference's own windows are as far apart
+    BOUND = "bound"  # they are further apart, and no threshold may be larger
+
+
 @dataclass(frozen=True, slots=True)
 class DriftRule:
-    """The parameters, the same for every model and data set.
+    """The parameters, the same for every model and data set; sizes that warn are in the table of statistics.
 
-    `psi_*` are on debiased PSI; `category_*` on the largest difference of a single category's share; `share_*` on the
-    difference of a share that is rare (missing, infinite, out of range, unseen, vanished). Differences of shares are
-    held against them by the end of their interval of confidence 1 - `alpha` that is nearer to no change. `alpha` also
-    bounds the false alarms of one window over all features; a window must be `deviations` above the mean of the
+    `alpha` bounds the false alarms of one window over all features, and 1 - `alpha` is the confidence of the intervals
+    whose end nearer to no change is held against a threshold. A window must be `deviations` above the mean of the
     reference's windows; `confirmations` windows in a row must say the same.
     """
 
-    psi_warn: float = 0.10
-    psi_crit: float = 0.25
-    category_warn: float = 0.05
-    category_crit: float = 0.10
-    share_warn: float = 0.01
-    share_crit: float = 0.05
     alpha: float = CHANCE
-    deviations: float = 3.0
+    deviations: float = DEVIATIONS
     confirmations: int = 3
     rows_per_bin: int = ROWS_PER_BIN
 
@@ -66,8 +57,8 @@ class Evidence:
     """One statistic of one feature in one window.
 
     `value` is the change, of which `error` may be that of the samples (0 for PSI, which is debiased); `threshold` what
-    it had to exceed for a warning: the rule's and the error, or the calibration's, whichever is larger. `p` is adjusted
-    for all tests of the window. `direction` says which way, in words.
+    it had to exceed for a warning, and `origin` where that comes from. `p` is adjusted for all tests of the window.
+    `direction` says which way, in words.
     """
 
     statistic: str
@@ -77,13 +68,15 @@ class Evidence:
     p: float
     state: DriftState
     error: float = 0.0
+    origin: Origin = Origin.TABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is said of one feature: the worst of its statistics, with what it was held against.
 
-    `n` is the rows of the window, as many as count; `streak` how many windows in a row exceed the thresholds by now.
+    `n` is the rows of the window, as many as count, and `least_rows` how many it needs to be judged; `streak` how many
+    windows in a row exceed the thresholds by now.
     """
 
     feature: str
@@ -96,6 +89,8 @@ class Verdict:
     p: float
     streak: int = 0
     evidence: tuple[Evidence, ...] = ()
+    origin: Origin = Origin.TABLE
+    least_rows: int = 0
 
 
 def judge(
@@ -106,12 +101,14 @@ def judge(
     Shapes: `windows` holds the counts of a feature's cells by its name; a feature without them is INSUFFICIENT.
     Units: `rows` is how many rows of equal weight the window is worth, its counts' sum where it is None.
     """
-    looked = [_look(feature, _scaled(windows.get(feature.name), rows), rule) for feature in features]
-    adjusted = iter(benjamini_hochberg([one.p for _, found in looked for one in found]).tolist())
+    measured = [_measured(feature, _scaled(windows.get(feature.name), rows), rule) for feature in features]
+    adjusted = iter(benjamini_hochberg([one.p for _, parts in measured for one in parts.values()]).tolist())
     return tuple(
-        _worst(feature, n, tuple(_decided(one, next(adjusted), rule) for one in found))
-        for feature, (n, found) in zip(features, looked, strict=True)
-    )
+        _worst(feature, n, tuple(
+            _evidence(feature, JUDGED[name], one, n, next(adjusted), rule) for name, one in parts.items()
+        ), rule)
+        for feature, (n, parts) in zip(features, measured, strict=True)
+    )  # fmt: skip
 
 
 def confirm(windows: Sequence[Verdict], rule: DriftRule) -> Verdict:
@@ -141,120 +138,62 @@ def least_rows(feature: FeatureProfile, rule: DriftRule) -> int:
     return rule.rows_per_bin * max(int((feature.folded > 0).sum()), 2)
 
 
-def _look(feature: FeatureProfile, counts: Counts | None, rule: DriftRule) -> tuple[float, list[Evidence]]:
-    """The rows of the window and each statistic with its raw p-value; no state has been decided."""
+def _measured(feature: FeatureProfile, counts: Counts | None, rule: DriftRule) -> tuple[float, dict[str, Measurement]]:
+    """The rows of the window and each statistic by its name; none where the window has too few rows."""
     n = float(counts.sum()) if counts is not None else 0.0
     if counts is None or n < least_rows(feature, rule) or feature.n <= 0:
-        return n, []
-    reference, current = feature.folded, feature.bins.fold(counts)
-    distance = float(statistics.debiased_psi(reference, current))
-    noise = rule.deviations * float(statistics.psi_null_sd(reference, current))
-    limit = max(rule.psi_warn, noise, _own(feature, "psi", n, rule))
-    p = chi2_test(reference, current).p
-    found = [Evidence("psi", distance, limit, _direction(feature, counts), p, DriftState.OK)]
-    if isinstance(feature.bins, CategoryBins):
-        found.append(_largest_gap(feature, reference, current, n, found[0], rule))
-    now = feature.bins.special(counts)
-    for name, expected in feature.special().items():
-        gap = now[name] / n - expected / feature.n
-        least = float(least_difference(expected, feature.n, now[name], n, _z(rule)))
-        limit, error = _share_limit(feature, name, n, abs(gap), least, rule)
-        p = share_test(expected, feature.n, now[name], n)
-        found.append(Evidence(name, gap, limit, "more" if gap > 0 else "less", p, DriftState.OK, error))
-    return n, [*found, _vanished(feature, counts, n, rule)]
+        return n, {}
+    contrast = Contrast(feature, counts, alpha=rule.alpha, deviations=rule.deviations)
+    measured: dict[str, Measurement] = {}
+    for statistic in JUDGED.values():
+        if statistic.applies(feature.bins) and _is_calibrated(feature, statistic):
+            assert statistic.measure is not None
+            one = statistic.measure(contrast)
+            if one is not None:
+                measured[statistic.name] = one
+    return n, measured
 
 
-def _largest_gap(
-    feature: FeatureProfile, reference: Counts, current: Counts, n: float, distance: Evidence, rule: DriftRule
+def _is_calibrated(feature: FeatureProfile, statistic: Statistic) -> bool:
+    """False for a statistic that is newer than the profile: its own windows are not known, so it judges nothing."""
+    if not statistic.always or not feature.calibration:
+        return True
+    return any(one.statistic == statistic.name for one in feature.calibration)
+
+
+def _evidence(
+    feature: FeatureProfile, statistic: Statistic, one: Measurement, n: float, adjusted_p: float, rule: DriftRule
 ) -> Evidence:
-    """How much a single category has gained or lost: PSI is small where large categories trade rows.
-
-    The error is that of the category of which most is left, with an interval so wide that those of all categories hold
-    at once: the largest of many differences is large by chance alone.
-    """
-    live = (reference > 0) | (current > 0)
-    m, z = float(reference.sum()), _z(rule, tests=int(live.sum()))
-    least = float(np.max(least_difference(reference[live], m, current[live], n, z), initial=0.0))
-    size = float(statistics.l_infinity(reference, current))
-    limit, error = _share_limit(feature, "l_infinity", n, size, least, rule, rule.category_warn)
-    return replace(distance, statistic="l_infinity", value=size, threshold=limit, error=error)
-
-
-def _vanished(feature: FeatureProfile, counts: Counts, n: float, rule: DriftRule) -> Evidence:
-    """The share of the reference whose categories or single values have not come at all.
-
-    That they do not come is what `p` is about; the error is that of their share in the reference.
-    """
-    reference = feature.folded
-    gone, chances = vanished(feature.bins, reference, feature.bins.fold(counts))
-    shares = statistics.shares(reference)
-    largest = sorted(np.flatnonzero(gone).tolist(), key=lambda place: -float(shares[place]))
-    lost = float(reference[gone].sum())
-    least = wilson(lost, float(reference.sum()), _z(rule)).low
-    limit, error = _share_limit(feature, "vanished", n, float(shares[gone].sum()), least, rule)
-    direction = ", ".join(feature.bins.labels[place] for place in largest[:3])
-    p = float(chances[gone].min(initial=1.0))
-    return Evidence("vanished", float(shares[gone].sum()), limit, direction, p, DriftState.OK, error)
-
-
-def _share_limit(
-    feature: FeatureProfile, name: str, n: float, size: float, least: float, rule: DriftRule, warn: float | None = None
-) -> tuple[float, float]:
-    """What a difference of shares has to exceed, and how much of it may be the samples' error."""
-    error = max(size - least, 0.0)
-    return max((rule.share_warn if warn is None else warn) + error, _own(feature, name, n, rule)), error
-
-
-def _own(feature: FeatureProfile, name: str, n: float, rule: DriftRule) -> float:
-    """How large a statistic is between windows of the reference itself; 0 where nothing is known of that."""
-    own = feature.calibrated(name, n)
-    return 0.0 if own is None else own.mean + rule.deviations * own.sd
-
-
-def _z(rule: DriftRule, tests: int = 1) -> float:
-    """The standard deviations to each side of an interval of confidence 1 - alpha, or of several that hold at once."""
-    return normal_quantile(1.0 - rule.alpha / (2.0 * max(tests, 1)))
-
-
-def _decided(one: Evidence, adjusted_p: float, rule: DriftRule) -> Evidence:
-    size = one.value if one.statistic == "psi" else abs(one.value)
-    crit = {"psi": rule.psi_crit, "l_infinity": rule.category_crit}.get(one.statistic, rule.share_crit)
+    assert statistic.thresholds is not None
+    warn, crit = statistic.thresholds.warn, statistic.thresholds.crit
+    threshold = max(warn + one.error, one.noise)
+    origin = Origin.SAMPLE if threshold > warn else Origin.TABLE
+    own = own_limit(feature, statistic, n, rule.deviations)
+    if own.value > threshold:
+        threshold, origin = own.value, Origin.BOUND if own.bounded else Origin.REFERENCE
     state = DriftState.OK
-    if adjusted_p < rule.alpha and size > one.threshold:
-        state = DriftState.CRIT if size - one.error >= crit else DriftState.WARN
-    return replace(one, p=adjusted_p, state=state)
+    if adjusted_p < rule.alpha and one.size > threshold:
+        state = DriftState.CRIT if one.size - one.error >= crit else DriftState.WARN
+    return Evidence(statistic.name, one.value, threshold, one.direction, adjusted_p, state, one.error, origin)
 
 
-def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...]) -> Verdict:
+def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...], rule: DriftRule) -> Verdict:
+    least = least_rows(feature, rule)
     if not evidence:
-        return Verdict(feature.name, DriftState.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0)
+        return Verdict(feature.name, DriftState.INSUFFICIENT, "", "", 0.0, 0.0, n, 1.0, least_rows=least)
     # Of equal alarms one that names what it is, and then the one that is furthest above its threshold.
     worst = max(
         evidence,
         key=lambda one: (
             one.state,
-            one.state > DriftState.OK and one.statistic not in _WHOLE,
+            one.state > DriftState.OK and JUDGED[one.statistic].says_what,
             abs(one.value) / one.threshold,
         ),
     )
     return Verdict(
         feature.name, worst.state, worst.statistic, worst.direction, worst.value, worst.threshold, n, worst.p,
-        evidence=evidence,
+        evidence=evidence, origin=worst.origin, least_rows=least,
     )  # fmt: skip
-
-
-def _direction(feature: FeatureProfile, counts: Counts) -> str:
-    """Where the values have gone: up or down for numbers, the category with the largest change for others."""
-    reference, current = statistics.shares(feature.folded), statistics.shares(feature.bins.fold(counts))
-    gaps = current - reference
-    if isinstance(feature.bins, NumericBins):
-        positions, before = feature.bins.along(feature.cell_counts)
-        _, now = feature.bins.along(counts)
-        if before.sum() > 0 and now.sum() > 0 and float(np.abs(gaps[: len(positions)]).max()) >= np.abs(gaps).max():
-            shift = float((positions * (statistics.shares(now) - statistics.shares(before))).sum())
-            return "higher" if shift > 0 else "lower"
-    place = int(np.argmax(np.abs(gaps)))
-    return f"{'more' if gaps[place] > 0 else 'less'} {feature.bins.labels[place]}"
 
 
 def _scaled(counts: Counts | None, rows: float | None) -> Counts | None:
