@@ -32,6 +32,12 @@ _PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger(__name__)
 
 
+class Report(msgspec.Struct):
+    """What the supervisor reads in a line on descriptor 3; every line is a beat."""
+
+    ready: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a child is told: the configuration, which child it is, and of which run of the gateway.

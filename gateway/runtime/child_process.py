@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -10,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.runtime.child import REPORT_FD, Settings
+import msgspec
+
+from gateway.runtime.child import REPORT_FD, Report, Settings
 from gateway.runtime.liveness import Heartbeat
 
 _LINE_LIMIT_BYTES: Final = 1 << 16
@@ -94,14 +95,12 @@ class ChildProcess:
 
     def _take(self, line: bytes) -> None:
         try:
-            message = json.loads(line)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
+            message = msgspec.json.decode(line, type=Report)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             _log.warning("%s-%d (%d) reported no JSON object", self.settings.role, self.settings.slot, self.pid)
             return
         self.heartbeat.heard(self._loop.time())
-        if message.get("ready") is True:
+        if message.ready:
             self.mark_ready()
 
     async def _reap(self) -> None:

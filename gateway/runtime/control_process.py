@@ -4,7 +4,6 @@ It holds nothing that serving needs; when it dies the supervisor starts it again
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -13,6 +12,8 @@ from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 import gateway
 from gateway.errors import GatewayError, InvalidArgument
@@ -26,13 +27,20 @@ from gateway.telemetry.drift_states import DriftReport
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.published import published
 from gateway.telemetry.sums import Tree
-from gateway.telemetry.totals import Totals
+from gateway.telemetry.totals import KeptTotals, Totals
 
 POLL_SECONDS: Final = 1.0
 _ANSWER_LIMIT_S: Final = 1.0
 _FRESH_S: Final = 5.0  # a worker that was not heard for so long has no gauges
 _KEPT_FILE: Final = "totals.json"
 _log = logging.getLogger(__name__)
+
+
+class _Kept(msgspec.Struct):
+    """What a control process leaves to its successor."""
+
+    instance: str
+    totals: KeptTotals
 
 
 class ControlProcess:
@@ -56,12 +64,12 @@ class ControlProcess:
     def restore(self) -> None:
         """Goes on from the totals of an earlier control process of this run of the gateway."""
         try:
-            kept = json.loads(self._kept.read_text(encoding="utf-8"))
-            if isinstance(kept, dict) and kept.get("instance") == self._instance:
-                self._totals.restore(str(kept.get("totals")), self._clock())
+            kept = msgspec.json.decode(self._kept.read_bytes(), type=_Kept)
+            if kept.instance == self._instance:
+                self._totals.restore(kept.totals, self._clock())
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.warning("%s cannot be read, counts start from zero: %s", _KEPT_FILE, error)
 
     async def run(self) -> None:
@@ -115,7 +123,7 @@ class ControlProcess:
         """200 while a worker serves; which ones do is in the body."""
         workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
-        body = json.dumps({"ready": serving, "workers": workers}, indent=1).encode() + b"\n"
+        body = msgspec.json.format(msgspec.json.encode({"ready": serving, "workers": workers}), indent=1) + b"\n"
         status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(body, "application/json", status)
 
@@ -142,15 +150,14 @@ class ControlProcess:
 
     def _state(self) -> dict[str, object]:
         try:
-            found = json.loads((self._run_dir / STATE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return msgspec.json.decode((self._run_dir / STATE_FILE).read_bytes(), type=dict[str, object])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def _keep(self) -> None:
         staged = self._kept.with_name(_KEPT_FILE + ".next")
         try:
-            staged.write_text(json.dumps({"instance": self._instance, "totals": self._totals.to_json()}))
+            staged.write_bytes(msgspec.json.encode(_Kept(self._instance, self._totals.kept())))
             staged.replace(self._kept)
         except OSError as error:
             _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)

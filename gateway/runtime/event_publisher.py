@@ -2,15 +2,15 @@
 keeps the newest and sends them to the webhook."""
 
 import asyncio
-import json
 import logging
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from gateway.routing.store.change import ChangeEntry
 from gateway.routing.store.change_log import ChangeLog
@@ -30,6 +30,16 @@ _TYPES: Final[Mapping[str, str]] = {
     "accept": "rules.healed",
 }
 _log = logging.getLogger(__name__)
+
+
+class _Told(msgspec.Struct):
+    """What a publisher leaves to its successor: whose states it has told, and its place in the log of changes."""
+
+    instance: str
+    store: str
+    cursor: str
+    observed: Observed
+    drift: dict[str, str]
 
 
 class EventPublisher:
@@ -59,7 +69,7 @@ class EventPublisher:
         self.page = EventPage(self.events)
         self._observed, self._drift, cursor = _restored(self._kept, instance, self._store)
         self._changes = ChangeLog(store.redis_url, store.environment, cursor=cursor)
-        self._told = ""
+        self._told = b""
         self.webhook: Webhook | None = None
         if events.webhook_url:
             key = secret_bytes(events.webhook_secret)
@@ -110,20 +120,14 @@ class EventPublisher:
         self.events.add(Event(kind, self._environment, event_id, entry.committed_at_us, entry.model, data))
 
     def _keep(self) -> None:
-        told = json.dumps(
-            {
-                "instance": self._instance,
-                "store": self._store,
-                "cursor": self._changes.cursor,
-                "observed": asdict(self._observed),
-                "drift": self._drift,
-            }
+        told = msgspec.json.encode(
+            _Told(self._instance, self._store, self._changes.cursor, self._observed, dict(self._drift))
         )
         if told == self._told:
             return
         staged = self._kept.with_name(_KEPT_FILE + ".next")
         try:
-            staged.write_text(told, encoding="utf-8")
+            staged.write_bytes(told)
             staged.replace(self._kept)
             self._told = told
         except OSError as error:
@@ -133,13 +137,11 @@ class EventPublisher:
 def _restored(path: Path, instance: str, store: str) -> tuple[Observed, States, str]:
     """What an earlier publisher told: states of this run, states of drift of any run, its place in this store's log."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        cursor = str(kept["cursor"]) if kept["store"] == store else ""
-        observed = Observed(**kept["observed"]) if kept["instance"] == instance else Observed()
-        drift = {str(name): str(state) for name, state in kept.get("drift", {}).items()}
-        return observed, drift, cursor
+        told = msgspec.json.decode(path.read_bytes(), type=_Told)
+        observed = told.observed if told.instance == instance else Observed()
+        return observed, told.drift, told.cursor if told.store == store else ""
     except FileNotFoundError:
         return Observed(), {}, ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read, events begin now: %s", _KEPT_FILE, error)
         return Observed(), {}, ""

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import socket
 import stat
@@ -10,6 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from gateway.errors import FailedPrecondition
 from gateway.runtime.config import Config
@@ -137,5 +138,5 @@ def make_directories(config: Config) -> None:
 def write_state(path: Path, state: Mapping[str, object]) -> None:
     """The file holds the state whole, or what it held before. Raises: OSError."""
     staged = path.with_name(f"{path.name}.{os.getpid()}")
-    staged.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    staged.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
     staged.replace(path)

@@ -6,13 +6,14 @@ answer `{"payload"}` or `{"error": {"code", "text"}}`. Both sides refuse a frame
 
 import asyncio
 import errno
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from struct import Struct
 from typing import Final
+
+import msgspec
 
 from gateway.errors import (
     Cancelled,
@@ -231,15 +232,15 @@ async def _read(reader: asyncio.StreamReader) -> Payload:
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > FRAME_LIMIT_BYTES:
         raise ValueError(f"a frame of {length} bytes, the limit is {FRAME_LIMIT_BYTES}")
-    frame = json.loads(await reader.readexactly(length))
-    if not isinstance(frame, dict):
-        raise ValueError("a frame that is no object")
-    return frame
+    try:
+        return msgspec.json.decode(await reader.readexactly(length), type=Payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(f"a frame that is no object: {error}") from None
 
 
 def _frame(content: Payload) -> bytes:
     """Raises: ResourceExhausted if it is larger than the other side would read."""
-    body = json.dumps(content, separators=(",", ":")).encode()
+    body = msgspec.json.encode(content)
     if len(body) > FRAME_LIMIT_BYTES:
         raise ResourceExhausted(f"a message of {len(body)} bytes to another process, the limit is {FRAME_LIMIT_BYTES}")
     return _LENGTH.pack(len(body)) + body

@@ -8,7 +8,6 @@ Order of the stop:  workers finish their calls, control, compactor (which has th
 """
 
 import asyncio
-import json
 import logging
 import os
 import resource
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from time import time
 from typing import Final
 from uuid import uuid4
+
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.records.sinks.target import parse_targets
@@ -51,9 +52,13 @@ def _guarded(name: str) -> tuple[str, ...]:
     return (*_module("gateway.runtime.orphan_guard"), str(os.getpid()), name)
 
 
+def _line(settings: Mapping[str, object]) -> str:
+    return msgspec.json.encode(settings).decode()
+
+
 def _for_compactor(settings: Settings) -> str:
     config = settings.config
-    return json.dumps(
+    return _line(
         {
             "log_directory": str(config.wal_dir),
             "lake_directory": str(config.lake_dir),
@@ -67,7 +72,7 @@ def _for_compactor(settings: Settings) -> str:
 
 def _for_sinks(settings: Settings) -> str:
     config = settings.config
-    return json.dumps(
+    return _line(
         {
             "lake_directory": str(config.lake_dir),
             "published_directory": str(config.published_dir),

@@ -1,9 +1,10 @@
 """States of drift as events: the report that the drift monitor publishes, and what is different from the last one."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from gateway.telemetry.events import Happening
 from gateway.telemetry.sums import Tree
@@ -29,10 +30,9 @@ class DriftReport:
         try:
             status = self._path.stat()
             if (status.st_ino, status.st_mtime_ns) != self._known and status.st_size <= _LIMIT_BYTES:
-                found = json.loads(self._path.read_text(encoding="utf-8"))
-                self._report = found if isinstance(found, dict) else {}
+                self._report = msgspec.json.decode(self._path.read_bytes(), type=dict[str, object])
                 self._known = (status.st_ino, status.st_mtime_ns)
-        except (OSError, ValueError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return self._report
         return self._report
 
@@ -43,16 +43,16 @@ def observe_drift(before: States, report: Tree) -> tuple[States, list[Happening]
     What was never told is insufficient. An arm that is no longer in the report keeps its state: it may come back.
     """
     after = dict(before)
-    found: list[Happening] = []
+    happenings: list[Happening] = []
     for kind, one in _listed(report):
-        name = json.dumps([kind, *(str(one.get(key)) for key in ("model", "version", "arm"))])
+        name = msgspec.json.encode([kind, *(str(one.get(key)) for key in ("model", "version", "arm"))]).decode()
         state, previous = str(one.get("state")), before.get(name, _UNKNOWN)
         after[name] = state
         if state != previous:
             data = {key: one.get(key) for key in ("model", "version", "arm", "state")}
             data |= {"previous": previous, "window": report.get("window"), **_facts(kind, one)}
-            found.append(Happening(f"{kind}.state", str(one.get("model")), data))
-    return after, found
+            happenings.append(Happening(f"{kind}.state", str(one.get("model")), data))
+    return after, happenings
 
 
 def _listed(report: Tree) -> Iterator[tuple[str, Tree]]:

@@ -3,12 +3,13 @@
 Source: CloudEvents 1.0.2, JSON event format.
 """
 
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from gateway.telemetry.keys import Gauge
 from gateway.telemetry.sums import Tree, branch, listed
@@ -45,7 +46,7 @@ class Event:
         }
         if self.subject:
             attributes["subject"] = self.subject
-        return json.dumps({**attributes, "data": self.data}, separators=(",", ":"))
+        return msgspec.json.encode({**attributes, "data": self.data}).decode()
 
 
 class EventLog:

@@ -3,9 +3,9 @@
 Counts are kept by boot: the life of one worker process. What a boot counted stays in the total when it ends.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from gateway.telemetry.sums import Tree, add, add_all, branch
 
@@ -13,9 +13,24 @@ from gateway.telemetry.sums import Tree, add, add_all, branch
 @dataclass(slots=True)
 class _Life:
     slot: int
-    sums: Tree
+    sums: dict[str, object]
     gauges: Tree
     heard_at: float
+
+
+class KeptLife(msgspec.Struct):
+    """The counts of a boot whose end nobody has seen yet."""
+
+    slot: int
+    sums: dict[str, object]
+
+
+class KeptTotals(msgspec.Struct):
+    """The totals as they are kept on disk."""
+
+    ended: dict[str, object]
+    folded: list[str]
+    lives: dict[str, KeptLife]
 
 
 class Totals:
@@ -56,22 +71,13 @@ class Totals:
                 self._folded.add(boot)
                 del self._lives[boot]
 
-    def to_json(self) -> str:
-        """What a successor of the process that keeps the totals continues from."""
-        lives = {boot: {"slot": life.slot, "sums": life.sums} for boot, life in self._lives.items()}
-        return json.dumps({"ended": self._ended, "folded": sorted(self._folded), "lives": lives})
+    def kept(self) -> "KeptTotals":
+        """Returns what a successor of the process that keeps the totals continues from."""
+        lives = {boot: KeptLife(life.slot, life.sums) for boot, life in self._lives.items()}
+        return KeptTotals(self._ended, sorted(self._folded), lives)
 
-    def restore(self, text: str, now: float) -> None:
-        """Continues from what `to_json` wrote. Raises: ValueError if it is something else; nothing is changed then."""
-        kept = json.loads(text)
-        if not isinstance(kept, Mapping):
-            raise ValueError("totals that are no object")
-        lives = branch(kept, "lives")
-        folded = kept.get("folded")
-        restored = {
-            boot: _Life(int(str(branch(lives, boot).get("slot", 0))), branch(lives, boot, "sums"), {}, now)
-            for boot in lives
-        }
-        self._folded = {str(boot) for boot in folded} if isinstance(folded, list) else set()
-        self._ended = branch(kept, "ended")
-        self._lives = restored
+    def restore(self, kept: "KeptTotals", now: float) -> None:
+        """Continues from what was kept."""
+        self._folded = set(kept.folded)
+        self._ended = dict(kept.ended)
+        self._lives = {boot: _Life(life.slot, life.sums, {}, now) for boot, life in kept.lives.items()}
