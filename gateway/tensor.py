@@ -59,6 +59,9 @@ class TensorSpec:
     """One input or output of a version.
 
     Shapes: `shape` includes the batch dimension where the version batches; -1 is any size.
+
+    `batched` False: a first dimension of any size counts no rows. Only the prediction log says so, of versions that do
+    not batch.
     """
 
     name: str
@@ -66,6 +69,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
     labels: tuple[str, ...] = ()
+    batched: bool = True
 
     def row_bytes(self) -> int:
         """Bytes of one row (everything behind the first dimension), or 0 if that is not fixed."""

@@ -233,7 +233,14 @@ class Engine:
     def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
         """Returns the log of calls that the arm mirrored and `primary` answered."""
         return self._log.stream(
-            version.model, version.name, arm, version.inputs, version.outputs, version.digest, shadow_of=primary
+            version.model,
+            version.name,
+            arm,
+            version.inputs,
+            version.outputs,
+            version.digest,
+            shadow_of=primary,
+            batches=version.batches,
         )
 
     def _put(self, call: Call) -> None:
@@ -275,7 +282,15 @@ class Engine:
         made = ServedArm(
             version,
             self._counters.series(version.model, version.name, arm),
-            self._log.stream(version.model, version.name, arm, version.inputs, version.outputs, version.digest),
+            self._log.stream(
+                version.model,
+                version.name,
+                arm,
+                version.inputs,
+                version.outputs,
+                version.digest,
+                batches=version.batches,
+            ),
         )
         self._arms[version, arm] = made
         return made

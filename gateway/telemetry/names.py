@@ -109,6 +109,9 @@ LOG_WITHHELD: Final = _metric(
 LOG_BLOCKED: Final = _metric(
     _SUMMED, "gateway_log_blocked_seconds", "counter", (), "How long answers waited for room in the log, together."
 )
+LOG_RESTARTS: Final = _metric(
+    _SUMMED, "gateway_log_thread_restarts", "counter", (), "Errors that gave the log a new thread; each cost one write."
+)
 LOG_FLUSH: Final = _metric(_SUMMED, "gateway_log_flush_seconds", "summary", (), "Writes of the log, and their time.")
 LABELS: Final = _metric(
     _SUMMED, "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."

@@ -78,7 +78,7 @@ def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, 
     stream = stream_of()
     fill(stream, records)
     fast_path = stream.take().fast_path
-    runs = list(fast_path.runs(SCHEMA, limit))
+    runs = list(fast_path.runs(SCHEMA, limit, 1 << 30))
     assert all(0 < len(run) <= limit for run in runs)
     ids = [
         name

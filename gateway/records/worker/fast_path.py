@@ -28,20 +28,28 @@ class FastPathRecords:
     def __len__(self) -> int:
         return len(self.table)
 
-    def runs(self, schema: StreamSchema, limit: int) -> "Iterator[FastPathRecords]":
-        """Yields the records in runs of at most `limit`."""
-        if len(self) <= limit:
+    def runs(self, schema: StreamSchema, limit: int, limit_bytes: int) -> "Iterator[FastPathRecords]":
+        """Yields the records in runs of at most `limit`, and of about `limit_bytes`; a record is never split."""
+        specs = (*schema.inputs, *schema.outputs)
+        row_bytes = sum(fixed_bytes(spec) for spec in specs)
+        if len(self) <= limit and row_bytes * self.rows <= limit_bytes:
             yield self
             return
-        width = len(schema.inputs) + len(schema.outputs)
-        for start in range(0, len(self), limit):
+        rows = [PACKED_ROW.unpack(row)[3] for row in self.table]
+        start = 0
+        while start < len(self):
+            end, run_rows = start + 1, rows[start]
+            while end < len(self) and end - start < limit and (run_rows + rows[end]) * row_bytes <= limit_bytes:
+                run_rows += rows[end]
+                end += 1
             run = FastPathRecords()
-            run.table = self.table[start : start + limit]
-            run.ids = self.ids[start : start + limit]
-            run.tensors = self.tensors[start * width : (start + limit) * width]
+            run.table = self.table[start:end]
+            run.ids = self.ids[start:end]
+            run.tensors = self.tensors[start * len(specs) : end * len(specs)]
             run.reasons = self.reasons
-            run.rows = sum(PACKED_ROW.unpack(row)[3] for row in run.table)
+            run.rows = run_rows
             yield run
+            start = end
 
     def records(self, schema: StreamSchema) -> list[Record]:
         """Returns the same records one by one, for encoding in detail."""

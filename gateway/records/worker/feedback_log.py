@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
 from uuid import UUID
 
 from gateway.errors import ResourceExhausted, Unavailable
@@ -22,7 +21,6 @@ from gateway.records.worker.label import FEEDBACK_SUFFIX, Label, encode_labels
 from gateway.records.worker.segment import Segment, checked_part
 from gateway.records.worker.wal import Chunk, Durability, SegmentLimits, WalWriter, reason
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -62,13 +60,15 @@ class FeedbackLog:
         )
         self._directory = directory
         self._wal = WalWriter(directory, run, self._limits.segment, clock)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="feedback")
+        self._executor = _executor()
+        self._failed = False
         self._waiting: list[tuple[Sequence[Label], asyncio.Future[None]]] = []
         self._waiting_labels = 0
         self._writing: asyncio.Task[None] | None = None
         self._next_record = 0
         self._closed = False
         self.counts: Counter[str] = Counter(accepted=0, refused=0, unwritten=0)
+        self.restarts = 0  # of the thread, after errors that nobody foresaw
 
     async def write(self, labels: Sequence[Label]) -> None:
         """All of the labels are on the disk.
@@ -95,7 +95,7 @@ class FeedbackLog:
         while True:
             await asyncio.sleep(self._limits.tend_interval_s)
             if self._writing is None:
-                await self._in_thread(self._tend)
+                await self._failure_of(self._tend)
 
     async def close(self) -> None:
         """What waits is written and sealed; labels that come later are refused. Gives up after `close_timeout_s`."""
@@ -104,7 +104,7 @@ class FeedbackLog:
             async with asyncio.timeout(self._limits.close_timeout_s):
                 if self._writing is not None:
                     await self._writing
-                await self._in_thread(self._seal)
+                await self._failure_of(self._seal)
         except TimeoutError:
             _log.error("the disk does not answer: %d labels were not acknowledged", self._waiting_labels)
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -114,7 +114,7 @@ class FeedbackLog:
         try:
             while self._waiting:
                 group, self._waiting = self._waiting, []
-                error = await self._in_thread(self._flush, [labels for labels, _ in group])
+                error = await self._failure_of(self._flush, [labels for labels, _ in group])
                 for labels, done in group:
                     self._waiting_labels -= len(labels)
                     self.counts["unwritten" if error else "accepted"] += len(labels)
@@ -123,27 +123,43 @@ class FeedbackLog:
                     if error is None:
                         done.set_result(None)
                     else:
-                        done.set_exception(Unavailable(f"the labels were not written ({reason(error)}): send again"))
+                        why = reason(error) if isinstance(error, OSError) else "internal_error"
+                        done.set_exception(Unavailable(f"the labels were not written ({why}): send again"))
         finally:
             self._writing = None
 
-    async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+    async def _failure_of(self, work: Callable[..., None], *arguments: object) -> BaseException | None:
+        """Does the work on the thread; returns the error that it ended with, if any.
 
-    def _flush(self, calls: Sequence[Sequence[Label]]) -> OSError | None:
-        """Writes the labels of each call as one frame; the error of a disk that refuses them all."""
+        One that nobody foresaw costs this work only: the segment is left as it is, the thread starts again.
+        """
+        done = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        await asyncio.wait([done])
+        error = done.exception()
+        if error is not None and not isinstance(error, OSError):
+            self.restarts += 1
+            _log.error("the thread that writes labels failed and starts again", exc_info=error)
+            self._executor.shutdown(wait=False)
+            self._executor = _executor()
+            self._failed = True
+        return error
+
+    def _flush(self, calls: Sequence[Sequence[Label]]) -> None:
+        """Writes the labels of each call as one frame.
+
+        Raises: OSError (a disk that refuses them all).
+        """
+        if self._failed:
+            self._failed = False
+            self._wal.abandon()
         chunks = []
         for labels in calls:
             chunks.append(Chunk(0, None, encode_labels(labels, first_record=self._next_record)))
             self._next_record += len(labels)
         if self._disk_use() > self._limits.disk_off:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        try:
-            self._wal.write(chunks)
-            self._wal.tend(self.counts)
-        except OSError as error:
-            return error
-        return None
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._wal.write(chunks)
+        self._wal.tend(self.counts)
 
     def _disk_use(self) -> float:
         """The share of the disk in use; 0 where it cannot be told."""
@@ -164,3 +180,7 @@ class FeedbackLog:
             self._wal.seal(self.counts)
         except OSError as error:
             _log.warning("the last segment of labels was not ended in order: %s", error)
+
+
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="feedback")

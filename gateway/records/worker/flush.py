@@ -9,7 +9,9 @@ from time import monotonic_ns
 
 from gateway.records.worker.block import ENCODE_ERRORS, RedactionFailed, encode
 from gateway.records.worker.fast_path import FastPathRecords, encode_fast_path
+from gateway.records.worker.frame import MAX_BODY_BYTES
 from gateway.records.worker.record import Record
+from gateway.records.worker.record_stream import tensor_bytes
 from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.score_filter import StreamRecords, filter_by_score
 from gateway.records.worker.stream_schema import StreamSchema
@@ -17,6 +19,7 @@ from gateway.records.worker.wal import Chunk, WalWriter, reason
 
 _CHUNK_RECORDS = 4096
 _CHUNK_BYTES = 4 << 20
+_GROUP_BYTES = 8 << 20  # of chunks that one write takes
 _DISK_CHECK_S = 1.0
 
 
@@ -35,9 +38,7 @@ class FlushOutcome:
     written: int = 0
     sampled_out: int = 0
     written_bytes: int = 0
-    withheld: Counter[str] = field(
-        default_factory=Counter
-    )  # written without their tensors, by reason; among the written
+    withheld: Counter[str] = field(default_factory=Counter)  # written without tensors, by reason; among the written
     suspects: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     error: str = ""
@@ -45,8 +46,15 @@ class FlushOutcome:
     elapsed_ns: int = 0
 
 
+class _Oversize(Exception):
+    """A record is larger than one may be, once it is encoded."""
+
+
 class Flusher:
-    """Writes batches to the write-ahead log, one at a time."""
+    """Writes batches to the write-ahead log, one at a time.
+
+    What is encoded is written in groups, so that neither a batch nor a segment is ever much larger than its bound.
+    """
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class Flusher:
         directory: Path,
         *,
         disk: tuple[float, float],
+        max_record_bytes: int,
         clock: Callable[[], float],
         draw: Callable[[int], int],
     ) -> None:
@@ -61,16 +70,22 @@ class Flusher:
         self._wal = wal
         self._directory = directory
         self._metadata_above, self._off_above = disk
+        self._max_body_bytes = min(max_record_bytes, MAX_BODY_BYTES)
         self._clock = clock
         self._draw = draw
         self._next_record = 0
         self._disk_use = 0.0
         self._disk_checked_at = clock() - _DISK_CHECK_S
+        self._outcome = FlushOutcome()
+        self._failed = False
 
     def flush(self, batch: FlushBatch, seal: bool) -> FlushOutcome:
         """Writes the batch. A disk that refuses is an outcome, not an exception."""
         started_ns = monotonic_ns()
-        outcome = FlushOutcome(disk_use=self._used())
+        if self._failed:
+            self._failed = False
+            self._wal.abandon()
+        outcome = self._outcome = FlushOutcome(disk_use=self._used())
         if batch.streams:
             self._write(batch, outcome)
         try:
@@ -84,6 +99,12 @@ class Flusher:
         outcome.elapsed_ns = monotonic_ns() - started_ns
         return outcome
 
+    def abandon(self) -> FlushOutcome:
+        """Returns what was done of a batch that ended in an exception; the next flush begins with a new segment."""
+        self._failed = True
+        self._outcome.suspects = self._wal.suspects
+        return self._outcome
+
     def _write(self, batch: FlushBatch, outcome: FlushOutcome) -> None:
         streams = [filter_by_score(taken, self.redactions[taken.number]) for taken in batch.streams]
         total = sum(map(len, streams))
@@ -93,21 +114,42 @@ class Flusher:
             return
         try:
             self._wal.prepare()
-            chunks: list[Chunk] = []
-            withheld = "disk_watermark" if outcome.disk_use > self._metadata_above else ""
-            for taken in streams:
-                for run in taken.fast_path.runs(taken.schema, _CHUNK_RECORDS):
-                    chunks += self._joined(taken.number, taken.schema, run, outcome, withheld=withheld)
-                for part in _parts(taken.records):
-                    chunks += self._encoded(taken.number, taken.schema, part, outcome, withheld=withheld)
-            if chunks:
-                outcome.written_bytes = self._wal.write(chunks)
+            group: list[Chunk] = []
+            waiting_bytes = 0
+            for chunk in self._chunks(streams, outcome):
+                group.append(chunk)
+                waiting_bytes += len(chunk.body)
+                if waiting_bytes >= _GROUP_BYTES:
+                    self._put(group, batch, outcome)
+                    group, waiting_bytes = [], 0
+            if group:
+                self._put(group, batch, outcome)
         except OSError as error:
-            outcome.dropped[reason(error)] += total - sum(outcome.dropped.values())
+            outcome.dropped[reason(error)] += total - outcome.written - sum(outcome.dropped.values())
             outcome.error = str(error)
-            outcome.withheld.clear()
-            return
-        outcome.written = total - sum(outcome.dropped.values())
+
+    def _put(self, group: list[Chunk], batch: FlushBatch, outcome: FlushOutcome) -> None:
+        """Writes a group of chunks, and ends the segment if it is full.
+
+        Raises: OSError (nothing of the group was written).
+        """
+        outcome.written_bytes += self._wal.write(group)
+        for chunk in group:
+            outcome.written += chunk.records
+            if chunk.withheld:
+                outcome.withheld[chunk.withheld] += chunk.records
+        try:
+            self._wal.tend(batch.counts)
+        except OSError as error:  # the group was written; what could not be forced to the disk is in a suspect segment
+            outcome.error = str(error)
+
+    def _chunks(self, streams: list[StreamRecords], outcome: FlushOutcome) -> Iterator[Chunk]:
+        withheld = "disk_watermark" if outcome.disk_use > self._metadata_above else ""
+        for taken in streams:
+            for run in taken.fast_path.runs(taken.schema, _CHUNK_RECORDS, _CHUNK_BYTES):
+                yield from self._joined(taken.number, taken.schema, run, outcome, withheld=withheld)
+            for part in _parts(taken.records):
+                yield from self._encoded(taken.number, taken.schema, part, outcome, withheld=withheld)
 
     def _joined(
         self, number: int, schema: StreamSchema, fast_path: FastPathRecords, outcome: FlushOutcome, *, withheld: str
@@ -117,18 +159,17 @@ class Flusher:
             return
         try:
             body = encode_fast_path(schema, number, fast_path, first_record=self._next_record, payload=not withheld)
-        except ENCODE_ERRORS:
+            self._check(body)
+        except (_Oversize, *ENCODE_ERRORS):
             yield from self._encoded(number, schema, fast_path.records(schema), outcome, withheld=withheld)
             return
         self._next_record += len(fast_path)
-        if withheld:
-            outcome.withheld[withheld] += len(fast_path)
-        yield Chunk(number, schema, body)
+        yield Chunk(number, schema, body, len(fast_path), withheld)
 
     def _encoded(
         self, number: int, schema: StreamSchema, records: list[Record], outcome: FlushOutcome, *, withheld: str
     ) -> Iterator[Chunk]:
-        """The records as one chunk; where that fails, each by itself, so that one bad record costs only itself."""
+        """Yields the records as one chunk; if that fails, each by itself, so that one bad record costs only itself."""
         redaction = self.redactions[number]
         try:
             body = encode(
@@ -140,20 +181,23 @@ class Flusher:
                 payload=not withheld,
                 new_id=self._new_id,
             )
-        except (RedactionFailed, *ENCODE_ERRORS) as error:
+            self._check(body)
+        except (_Oversize, RedactionFailed, *ENCODE_ERRORS) as error:
             if len(records) > 1:
                 for record in records:
                     yield from self._encoded(number, schema, [record], outcome, withheld=withheld)
             elif not withheld:  # the row is kept without its tensors
-                why = "redact_error" if isinstance(error, RedactionFailed) else "encode_error"
+                why = _WITHHELD.get(type(error), "encode_error")
                 yield from self._encoded(number, schema, records, outcome, withheld=why)
             else:
                 outcome.dropped["encode_error"] += 1
         else:
             self._next_record += len(records)
-            if withheld:
-                outcome.withheld[withheld] += len(records)
-            yield Chunk(number, schema, body)
+            yield Chunk(number, schema, body, len(records), withheld)
+
+    def _check(self, body: bytes) -> None:
+        if len(body) > self._max_body_bytes:
+            raise _Oversize
 
     def _used(self) -> float:
         """The share of the disk in use, as `df` says it, looked up once a second; 0 where it cannot be told."""
@@ -178,20 +222,19 @@ class Flusher:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+_WITHHELD: Mapping[type[Exception], str] = {RedactionFailed: "redact_error", _Oversize: "oversize"}
+
+
 def _parts(records: list[Record]) -> Iterator[list[Record]]:
-    """The records in runs that make blocks of bounded size."""
-    if not records:
-        return
-    if len(records) <= _CHUNK_RECORDS and sum(record.size_bytes for record in records) <= _CHUNK_BYTES:
-        yield records
-        return
+    """Yields the records in runs that make chunks of bounded size; a record is never split."""
     run: list[Record] = []
     size = 0
     for record in records:
-        if run and (len(run) >= _CHUNK_RECORDS or size + record.size_bytes > _CHUNK_BYTES):
+        own = tensor_bytes(record.inputs or ()) + tensor_bytes(record.outputs or ())
+        if run and (len(run) >= _CHUNK_RECORDS or size + own > _CHUNK_BYTES):
             yield run
             run, size = [], 0
         run.append(record)
-        size += record.size_bytes
+        size += own
     if run:
         yield run

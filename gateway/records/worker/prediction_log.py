@@ -9,9 +9,9 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from uuid import UUID
@@ -71,6 +71,7 @@ class LogCounts:
     withheld: Mapping[str, int]
     suspect_segments: int
     error: str  # of the disk; empty while the last write succeeded
+    thread_restarts: int  # after errors that nobody foresaw
     blocked_ns: int  # how long answers were held back for the log, together
     flush_ns: int
     flushes: int
@@ -109,6 +110,7 @@ class PredictionLog:
             WalWriter(Path(directory), run, self._limits.segment, clock),
             Path(directory),
             disk=(self._limits.disk_metadata, self._limits.disk_off),
+            max_record_bytes=self._limits.max_record_bytes,
             clock=clock,
             draw=self._draw,
         )
@@ -139,8 +141,9 @@ class PredictionLog:
         self._ticker: asyncio.TimerHandle | None = None
         self._streams: dict[tuple[str, ...], RecordStream] = {}
         self._in_flight: asyncio.Future[FlushOutcome] | None = None
-        self._in_flight_bytes = 0
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
+        self._in_flight_bytes = self._in_flight_records = 0
+        self._executor = _executor()
+        self._restarts = 0
         self._written = self._sampled_out = self._written_bytes = self._suspects = 0
         self._flush_ns = self._flushes = 0
         self._withheld: Counter[str] = Counter()
@@ -156,13 +159,18 @@ class PredictionLog:
         outputs: tuple[TensorSpec, ...],
         digest: str,
         shadow_of: str = "",
+        *,
+        batches: bool = True,
     ) -> RecordStream:
-        """The stream of one arm of one version; the same object for the same arguments.
+        """Returns the stream of one arm of one version; the same object for the same arguments.
 
-        `shadow_of` is the version that answered the callers, where the arm only ran copies of their requests.
+        `shadow_of` is the version that answered the callers, where the arm is a mirror. Where the version does not
+        batch, a request is one row, whatever the lengths of its tensors are.
         """
         key = (model, version, arm, digest, shadow_of)
         if key not in self._streams:
+            if not batches:
+                inputs, outputs = _unbatched(inputs), _unbatched(outputs)
             redaction = self._redaction.of(model, inputs, outputs)
             if idle := self._redaction.idle(model, inputs, outputs):
                 _log.warning("redaction names tensors that %s version %s does not have: %s", model, version, idle)
@@ -203,6 +211,7 @@ class PredictionLog:
             withheld=dict(self._withheld),
             suspect_segments=self._suspects,
             error=self._error,
+            thread_restarts=self._restarts,
             blocked_ns=self.back_pressure.blocked_ns if self.back_pressure is not None else 0,
             flush_ns=self._flush_ns,
             flushes=self._flushes,
@@ -273,18 +282,20 @@ class PredictionLog:
         self._due.clear()
         taken = [stream.take() for stream in self._streams.values() if stream.waiting]
         self._in_flight_bytes = self._buffer.size_bytes
+        self._in_flight_records = sum(map(len, taken))
         self._buffer.wake_at = self._in_flight_bytes + self._flush_bytes
         batch = FlushBatch(taken, self.counts().to_json())
         loop = asyncio.get_running_loop()
         self._in_flight = loop.run_in_executor(self._executor, self._flusher.flush, batch, seal)
-        self._in_flight.add_done_callback(self._settle)
+        self._in_flight.add_done_callback(self._count)
 
-    def _settle(self, done: "asyncio.Future[FlushOutcome]") -> None:
-        """Books what became of a batch; runs on the loop."""
-        if self._in_flight is not done or done.cancelled() or done.exception() is not None:
+    def _count(self, done: "asyncio.Future[FlushOutcome]") -> None:
+        """Counts what became of a batch; runs on the loop."""
+        if self._in_flight is not done or done.cancelled():
             return
         self._in_flight = None
-        outcome = done.result()
+        error = done.exception()
+        outcome = done.result() if error is None else self._restart(error)
         self._written += outcome.written
         self._sampled_out += outcome.sampled_out
         self._written_bytes += outcome.written_bytes
@@ -294,7 +305,7 @@ class PredictionLog:
         self._dropped.update(outcome.dropped)
         self._suspects = outcome.suspects
         self._error = outcome.error
-        self._buffer.records -= outcome.written + outcome.sampled_out + sum(outcome.dropped.values())
+        self._buffer.records -= self._in_flight_records
         self._buffer.size_bytes -= self._in_flight_bytes
         self._buffer.wake_at = self._flush_bytes
         if outcome.disk_use != self._disk_use:
@@ -307,9 +318,23 @@ class PredictionLog:
         """Waits for the batch in the thread. Cancelling the wait leaves the batch to end by itself."""
         while (waiting := self._in_flight) is not None:
             await asyncio.wait([waiting])
-            if (error := waiting.exception()) is not None:
-                raise error
-            await asyncio.sleep(0)  # `_settle` runs in the same turn as this wake-up, or the next
+            await asyncio.sleep(0)  # `_count` runs in the same turn as this wake-up, or the next
+
+    def _restart(self, error: BaseException) -> FlushOutcome:
+        """Gives the log a new thread after an error that nobody foresaw; returns what became of the batch at work.
+
+        Neither the worker nor the records after this batch suffer from it.
+        """
+        self._restarts += 1
+        if not self._restarts & (self._restarts - 1):  # the 1st, 2nd, 4th, ...: it may fail at every flush
+            _log.error("the prediction log's thread failed (%d times) and starts again", self._restarts, exc_info=error)
+        self._executor.shutdown(wait=False)
+        self._executor = _executor()
+        outcome = self._flusher.abandon()
+        lost = self._in_flight_records - outcome.written - outcome.sampled_out - sum(outcome.dropped.values())
+        outcome.dropped["internal_error"] += lost
+        outcome.error = f"{type(error).__name__}: {error}"
+        return outcome
 
     def _give_up(self) -> None:
         lost = self._buffer.records
@@ -318,3 +343,11 @@ class PredictionLog:
             stream.take()
         self._dropped["shutdown_timeout"] += lost
         self._buffer.records = self._buffer.size_bytes = 0
+
+
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
+
+
+def _unbatched(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, batched=False) for spec in specs)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
 
+import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from gateway.records.worker.block import ENCODE_ERRORS, MAX_ID_BYTES, PACKED_ROW
@@ -21,7 +22,7 @@ from gateway.records.worker.redaction import StreamRedaction
 from gateway.records.worker.sampling import EVERY_HASH, UNDECIDED_IN, UNDECIDED_OUT, Kept, Sampling, threshold
 from gateway.records.worker.score_filter import StreamRecords
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
-from gateway.tensor import Array, Datatype, TensorSpec
+from gateway.tensor import Datatype, TensorSpec
 
 _PACK_ROW = PACKED_ROW.pack
 _ERROR, _FIRST = int(Kept.ERROR), int(Kept.FIRST)
@@ -71,11 +72,9 @@ class RecordStream:
         "_fast_path",
         "_first",
         "_has_fast_path",
-        "_input_bytes",
         "_input_count",
         "_keep_errors",
         "_kept",
-        "_output_bytes",
         "_output_count",
         "_passed",
         "_rate",
@@ -111,12 +110,11 @@ class RecordStream:
         self._draw = draw
         self._base: object = None
         self._undecided = False
-        self._input_bytes = _row_bytes(schema.inputs)
-        self._output_bytes = _row_bytes(schema.outputs)
+        input_bytes, output_bytes = _row_bytes(schema.inputs), _row_bytes(schema.outputs)
         self._input_count = len(schema.inputs)
         self._output_count = len(schema.outputs)
-        self._row_bytes = self._input_bytes + self._output_bytes
-        self._has_fast_path = bool(self._input_bytes and self._output_bytes) and not redaction.touches(schema)
+        self._row_bytes = input_bytes + output_bytes
+        self._has_fast_path = bool(input_bytes and output_bytes) and not redaction.touches(schema)
         self._has_fast_path &= all(_has_fast_path(spec) for spec in (*schema.inputs, *schema.outputs))
         self._fast_path = FastPathRecords()
         self._digestible = digestible(schema.inputs, redaction)
@@ -179,6 +177,7 @@ class RecordStream:
                 and len(outputs) == self._output_count
                 and len(inputs) == self._input_count
                 and type(outputs[0]) is bytes
+                and tensor_bytes(inputs) + tensor_bytes(outputs) == self._row_bytes * rows
             ):
                 size = self._row_bytes * rows + length + _FAST_PATH_BYTES
                 if buffer.size_bytes + size > buffer.max_bytes or buffer.records >= buffer.max_records or buffer.closed:
@@ -233,15 +232,14 @@ class RecordStream:
         return len(self.records) + len(self._fast_path)
 
     def _size(self, record: Record) -> int:
-        rows, outputs = record.rows, record.outputs
-        size = _OVERHEAD_BYTES + len(record.request_id)
-        by_rows = self._input_bytes and record.in_shapes is None
-        size += self._input_bytes * rows if by_rows else _size(record.inputs)
+        """Returns what the record counts as: the bytes of the buffers that it keeps, whatever rows and schema say."""
+        outputs = record.outputs
+        size = _OVERHEAD_BYTES + len(record.request_id) + tensor_bytes(record.inputs)
         if outputs:
             # A view keeps the whole result of its batch; the records of one batch come one after the other.
             base = getattr(outputs[0], "base", None)
             if base is None:
-                size += _size(outputs) if record.wanted else self._output_bytes * rows or _size(outputs)
+                size += tensor_bytes(outputs)
             elif base is not self._base:
                 self._base = base
                 size += _retained(outputs)
@@ -267,7 +265,8 @@ def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
     return sum(sizes) if all(sizes) else 0
 
 
-def _size(tensors: Sequence[Logged | None]) -> int:
+def tensor_bytes(tensors: Sequence[Logged | None]) -> int:
+    """Returns the bytes of the tensors' buffers; of Python's objects, what they take in memory."""
     size = 0
     for tensor in tensors:
         if tensor is None:
@@ -284,10 +283,10 @@ def _size(tensors: Sequence[Logged | None]) -> int:
 
 
 def _retained(outputs: Sequence[Logged]) -> int:
+    """Returns the bytes that the outputs keep in memory: of a view those of the whole array behind it."""
     size = 0
     for output in outputs:
         base = getattr(output, "base", None)
-        held: Array | None = output if not isinstance(output, bytes | memoryview | Digests) else None
-        known = base is not None and held is not None and held.dtype != object
-        size += getattr(base, "nbytes", 0) if known else _size((output,))
+        own = tensor_bytes((output,))
+        size += max(own, base.nbytes) if isinstance(base, np.ndarray) and base.dtype != object else own
     return size

@@ -8,7 +8,7 @@ from hashlib import sha256
 import numpy as np
 
 from gateway.records.worker.redaction_rule import EVERY_MODEL, InputMode, RedactionAction, RedactionRule
-from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, width
+from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, width
 from gateway.tensor import Array, Datatype, TensorSpec
 
 
@@ -113,7 +113,7 @@ class StreamRedaction:
 
     def texts(self, spec: TensorSpec, elements: Sequence[bytes]) -> list[bytes]:
         """Changed copies of the elements of a BYTES tensor."""
-        tail = spec.shape[1:] if spec.shape and spec.shape[0] < 0 else spec.shape
+        tail = spec.shape[1:] if is_batched(spec) else spec.shape
         size = 1 if any(dimension < 0 for dimension in tail) else max(width(spec), 1)
         changed = list(elements)
         for rule in self.changes[spec.name]:
@@ -137,5 +137,5 @@ def _fits(rule: RedactionRule, spec: TensorSpec) -> bool:
         return False
     if rule.feature is None:
         return True
-    tail = spec.shape[1:] if spec.shape and spec.shape[0] < 0 else spec.shape
+    tail = spec.shape[1:] if is_batched(spec) else spec.shape
     return not any(size < 0 for size in tail) and 0 <= rule.feature < width(spec)

@@ -76,8 +76,8 @@ class StreamSchema:
 
 
 def is_batched(spec: TensorSpec) -> bool:
-    """Whether the first dimension counts instances."""
-    return bool(spec.shape) and spec.shape[0] < 0
+    """Returns whether the first dimension counts instances."""
+    return spec.batched and bool(spec.shape) and spec.shape[0] < 0
 
 
 def fixed_bytes(spec: TensorSpec) -> int:
@@ -97,12 +97,15 @@ def width(spec: TensorSpec) -> int:
 
 
 def _spec_json(spec: TensorSpec) -> list[object]:
-    return [spec.name, spec.datatype.wire_name, list(spec.shape)]
+    item: list[object] = [spec.name, spec.datatype.wire_name, list(spec.shape)]
+    return item if spec.batched else [*item, False]
 
 
 def _spec(item: object) -> TensorSpec:
-    if not isinstance(item, list) or len(item) != 3:
-        raise ValueError(f"tensor spec is {item!r}, expected [name, datatype, shape]")
-    name, datatype, shape = item
+    if not isinstance(item, list) or len(item) not in (3, 4):
+        raise ValueError(
+            f"tensor spec is {item!r}, expected [name, datatype, shape], with false where it is not batched"
+        )
+    name, datatype, shape = item[:3]
     known: Datatype = BY_NAME[datatype]
-    return TensorSpec(str(name), known, tuple(int(size) for size in shape))
+    return TensorSpec(str(name), known, tuple(int(size) for size in shape), batched=item[3:] != [False])

@@ -42,11 +42,16 @@ class SegmentLimits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """An encoded body and the stream it belongs to; a body that explains itself (LABELS) has no schema."""
+    """An encoded body and the stream it belongs to; a body that explains itself (LABELS) has no schema.
+
+    `records` counts those in the body; `withheld` is why they have no tensors, "" where they have them.
+    """
 
     stream: int
     schema: StreamSchema | None
     body: bytes
+    records: int = 0
+    withheld: str = ""
 
 
 class _OpenSegment:
@@ -97,6 +102,10 @@ class WalWriter:
             except OSError:
                 self._abandon()
                 raise
+
+    def abandon(self) -> None:
+        """Ends the open segment as it is, after an error that nobody foresaw; the next write opens another."""
+        self._abandon()
 
     def prepare(self) -> None:
         """Makes sure that a segment is open, so that nothing is encoded in vain.
