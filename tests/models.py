@@ -5,6 +5,7 @@ Every builder returns the serialized model; `write_version` puts one where a rep
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,36 @@ def gather(rows: int = 8) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def fragile(rows: int = 8) -> bytes:
+    """`y = float(i)`, i: INT64 [-1] -> FP32 [-1]; i of `rows` or more makes the model fail by its own fault."""
+    sides = [weight(name, np.array([text], object)) for name, text in (("one", "1"), ("no", "x"))]
+    model = model_of(
+        [
+            helper.make_node("Less", ["i", "rows"], ["fits"]),
+            helper.make_node("Where", ["fits", "one", "no"], ["text"]),
+            helper.make_node("Cast", ["text"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["i"], ["value"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["value", "factor"], ["y"]),
+        ],
+        [tensor_value("i", Datatype.INT64, (-1,))],
+        [tensor_value("y", Datatype.FP32, (-1,))],
+        [weight("rows", np.array([rows], np.int64)), *sides],
+    )
+    return bytes(model.SerializeToString())
+
+
+def two_matrices(operator: str) -> bytes:
+    """`y = a <operator> b`, a and b: FP32 [-1, -1]."""
+    attributes: dict[str, Any] = {"axis": 1} if operator == "Concat" else {}
+    shape = (-1, -1)
+    model = model_of(
+        [helper.make_node(operator, ["a", "b"], ["y"], **attributes)],
+        [tensor_value("a", Datatype.FP32, shape), tensor_value("b", Datatype.FP32, shape)],
+        [tensor_value("y", Datatype.FP32, shape)],
+    )
+    return bytes(model.SerializeToString())
+
+
 def slow(iterations: int = 1000, *, features: int = 64) -> bytes:
     """`y = x`, but after `iterations` turns of a loop with a matrix product in it (about 2 us each)."""
     return _loop(features, trips=iterations)
@@ -144,8 +175,13 @@ def endless(*, features: int = 64) -> bytes:
     return _loop(features, trips=2**62)
 
 
-def _loop(features: int, *, trips: int) -> bytes:
-    row = (-1, features)
+def turns(*, features: int = 64) -> bytes:
+    """`y = x` [1, features], but after n turns of a loop, n: INT64 [1] (about 2 us each): how long is in the data."""
+    return _loop(features, trips=None)
+
+
+def _loop(features: int, *, trips: int | None) -> bytes:
+    row = (-1, features) if trips is not None else (1, features)
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["condition_in"], ["condition_out"]),
@@ -162,16 +198,15 @@ def _loop(features: int, *, trips: int) -> bytes:
             tensor_value("state_out", Datatype.FP32, row),
         ],
     )
-    model = model_of(
-        [helper.make_node("Loop", ["trips", "go", "x"], ["y"], body=body)],
-        [tensor_value("x", Datatype.FP32, row)],
-        [tensor_value("y", Datatype.FP32, row)],
-        [
-            weight("trips", np.array(trips, np.int64)),
-            weight("go", np.array(True)),
-            weight("eye", np.eye(features, dtype=np.float32)),
-        ],
-    )
+    nodes = [helper.make_node("Loop", ["trips", "go", "x"], ["y"], body=body)]
+    inputs = [tensor_value("x", Datatype.FP32, row)]
+    weights = [weight("go", np.array(True)), weight("eye", np.eye(features, dtype=np.float32))]
+    if trips is None:
+        nodes.insert(0, helper.make_node("Squeeze", ["n"], ["trips"]))
+        inputs.append(tensor_value("n", Datatype.INT64, (1,)))
+    else:
+        weights.append(weight("trips", np.array(trips, np.int64)))
+    model = model_of(nodes, inputs, [tensor_value("y", Datatype.FP32, row)], weights)
     return bytes(model.SerializeToString())
 
 

@@ -5,7 +5,9 @@
    together, and what arrives while the version is busy runs when it is free.
 2. A short run (measured, kept up to date) happens on the loop itself: handing it to a thread would cost more than the
    run. A long one happens on a thread, so that the loop never stalls.
-3. Each call owns its answer. Answered calls (cancelled) and expired ones leave before the run; a batch that fails is
+3. Every run is shown on the worker's page, so that the supervisor knows what a worker died of; what somebody died of
+   does not run again (`quarantine`). A run on the loop that takes too long is ended and repeated on a thread.
+4. Each call owns its answer. Answered calls (cancelled) and expired ones leave before the run; a batch that fails is
    run again call by call, so that one call's fault stays its own.
 """
 
@@ -21,8 +23,13 @@ from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExh
 from gateway.serving.admission import retry_after_ms
 from gateway.serving.batch import Batch
 from gateway.serving.call import Call
+from gateway.serving.inline_watch import LIMIT_NS
+from gateway.serving.input_digest import input_digest
+from gateway.serving.line_limit import LineLimit
 from gateway.serving.run import RowBytes, Run, alike, common_wanted, split
-from gateway.serving.session import RunFailed
+from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
+from gateway.serving.session import RunFailed, Termination
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.tensor import Buffer
 
@@ -39,6 +46,8 @@ MERGED_ROW_BYTES = 65_536
 # comes so soon after a run that it had company.
 LONELY_RUNS = 32
 COMPANY_NS = 30_000
+# How long runs stay on threads after one had to be ended on the loop.
+LONG_NS = 60_000_000_000
 # Of long runs, one in so many tries what the measures speak against, because they may have changed.
 EXPLORED_RUNS = 64
 
@@ -53,6 +62,7 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         threads: Executor,
         parallel: int,
+        shared: SharedRunState | None = None,
         draw: Callable[[], float] = random,
     ) -> None:
         if version.session is None:
@@ -63,6 +73,14 @@ class Batcher:
         self._threads = threads
         self._parallel = parallel
         self._draw = draw
+        self._shared = shared or SharedRunState()
+        self._page = self._shared.page
+        self._refusals = self._shared.refusals
+        self._watch = self._shared.watch
+        self._key = VersionKey(version.model, version.name, version.digest)
+        self._entry = self._page.register(self._key)
+        self._error_lines = LineLimit()
+        self._long_until_ns = 0
         self._names = [spec.name for spec in version.outputs]
         self._row_bytes = RowBytes.of(version)
         self._merges = version.config.merges
@@ -159,7 +177,9 @@ class Batcher:
                 self._queued -= 1
                 call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
                 continue
-            if taken and (rows + call.rows > limit or not self._merges):
+            # Without rows a model may fail, or do worse: the others do not share that.
+            alone = not call.rows or (taken and not rows)
+            if taken and (rows + call.rows > limit or not self._merges or alone):
                 waiting.appendleft(call)
                 break
             if taken and not self._fixed and not alike(taken[0], call):
@@ -194,19 +214,72 @@ class Batcher:
     # ---- runs ----
 
     def _run_here(self, calls: list[Call]) -> None:
+        digests = self._digests(calls)
+        if self._refusals.active or self._refusals.number[0] != self._refusals.seen:
+            calls, digests = self._permitted(calls, digests)
+            if not calls:
+                return
         run = Run(self._version, self._session, calls, self._names_of(calls))
+        watch, page = self._watch, self._page
+        termination = watch.begin()
+        page.enter(LOOP_SLOT, self._entry, digests)
         try:
-            run.execute(None)
+            run.execute(termination)
         except GatewayError as error:
+            page.leave(LOOP_SLOT)
+            if watch.end():
+                self._take_for_long()
+                self._run_on_thread(calls)
+                return
             self._failed(calls, error)
             return
         except BaseException:
+            page.leave(LOOP_SLOT)
+            watch.end()
             for call in calls:  # a defect of ours is told to the loop, but nobody waits for ever because of it
-                call.fail(Internal(call.request_id))
+                call.fail(Internal(self._shared.ids.of(call)))
             raise
+        page.leave(LOOP_SLOT)
+        if watch.end():
+            self._take_for_long()
         self._succeeded(calls, run)
 
+    def _take_for_long(self) -> None:
+        """Runs happen on threads for a minute at least: one of them held up the loop."""
+        self._on_loop = False
+        self._long_until_ns = monotonic_ns() + LONG_NS
+        self._batch_ns = max(self._batch_ns, float(LIMIT_NS))
+
+    def _digests(self, calls: Sequence[Call]) -> list[int]:
+        return [input_digest(call, fixed=self._fixed) for call in calls]
+
+    def _permitted(self, calls: list[Call], digests: list[int]) -> tuple[list[Call], list[int]]:
+        """Returns the calls that may run together, with their digests; refuses or runs the others by themselves."""
+        refusals = self._refusals
+        refusals.follow()
+        refusal = refusals.of_version(self._key)
+        permitted: list[Call] = []
+        kept: list[int] = []
+        suspects: list[Call] = []
+        for call, digest in zip(calls, digests, strict=True):
+            error = refusal or refusals.of_input(self._key, digest)
+            if error is not None:
+                call.fail(error)
+            elif len(calls) > 1 and refusals.is_suspect(self._key, digest):
+                suspects.append(call)
+            else:
+                permitted.append(call)
+                kept.append(digest)
+        if suspects:
+            self._alone(suspects)
+        return permitted, kept
+
     def _run_on_thread(self, calls: list[Call]) -> None:
+        digests = self._digests(calls)
+        if self._refusals.active or self._refusals.number[0] != self._refusals.seen:
+            calls, digests = self._permitted(calls, digests)
+            if not calls:
+                return
         batch = Batch(len(calls))
         for call in calls:
             call.batch = batch
@@ -217,7 +290,20 @@ class Batcher:
         def ended(future: Future[None]) -> None:  # on the thread
             self._loop.call_soon_threadsafe(self._thread_done, calls, batch, run, future)
 
-        self._threads.submit(run.execute, batch.termination).add_done_callback(ended)
+        self._threads.submit(self._shown, run, batch.termination, digests).add_done_callback(ended)
+
+    def _shown(self, run: Run, termination: Termination, digests: list[int]) -> None:
+        """Executes the run, shown on the page. On a thread."""
+        page = self._page
+        slot = page.take_slot()
+        if slot == NO_SLOT:
+            run.execute(termination)
+            return
+        page.enter(slot, self._entry, digests)
+        try:
+            run.execute(termination)
+        finally:
+            page.give_slot(slot)
 
     def _thread_done(self, calls: list[Call], batch: Batch, run: Run, future: Future[None]) -> None:
         self._running -= 1
@@ -268,15 +354,19 @@ class Batcher:
         if isinstance(error, GatewayError) and not isinstance(error, RunFailed):
             call.fail(error)
             return
-        logger.error(
-            "model %s version %s failed on request %r: %s",
-            self._version.model,
-            self._version.name,
-            call.request_id,
-            error.reason if isinstance(error, RunFailed) else error,
-            exc_info=None if isinstance(error, RunFailed) else error,
-        )
-        call.fail(Internal(call.request_id))
+        request_id = self._shared.ids.of(call)
+        omitted = self._error_lines.take(monotonic_ns())
+        if omitted >= 0:
+            logger.error(
+                "model %s version %s failed on request %r: %s%s",
+                self._version.model,
+                self._version.name,
+                request_id,
+                error.reason if isinstance(error, RunFailed) else error,
+                f" ({omitted} more since the last line)" if omitted else "",
+                exc_info=None if isinstance(error, RunFailed) else error,
+            )
+        call.fail(Internal(request_id))
 
     def _alone(self, calls: list[Call]) -> None:
         """Runs each call by itself, in order, before those that wait."""
@@ -302,4 +392,4 @@ class Batcher:
         if self._on_loop:
             self._on_loop = self._batch_ns < 2 * INLINE_NS
         else:
-            self._on_loop = self._batch_ns < INLINE_NS / 2
+            self._on_loop = self._batch_ns < INLINE_NS / 2 and monotonic_ns() >= self._long_until_ns

@@ -5,7 +5,6 @@ when `call.done` has run and the answer is sent, `finish`. None of them waits: n
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,9 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import Mirrors
+from gateway.serving.run_page import VersionKey
 from gateway.serving.served_arm import ServedArm
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
@@ -54,6 +55,7 @@ class Engine:
         admission: Admission,
         *,
         threads: int,
+        shared: SharedRunState | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._catalog = catalog
@@ -67,11 +69,10 @@ class Engine:
         self._draw = draw
         self._batchers: dict[Version, Batcher] = {}
         self._arms: dict[tuple[Version, str], ServedArm] = {}
-        self._fallbacks = Fallbacks(catalog.version)
-        self._mirrors = Mirrors(self, admission, self._loop, cpus=threads)
-        # Requests without an id get one that no other worker or run of this worker gives.
-        self._id_prefix = os.urandom(6).hex()
-        self._unnamed = 0
+        self._shared = shared or SharedRunState()
+        self._refusals = self._shared.refusals
+        self._fallbacks = Fallbacks(self.find)
+        self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
         counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
         counters.add_sums(Sum.SHADOWS, self._mirrors.counts)
         counters.add_gauge(Gauge.BREAKERS, lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
@@ -80,7 +81,12 @@ class Engine:
     def attach(self, version: Version) -> None:
         """Gives a version that has just become able to run its queue."""
         self._batchers[version] = Batcher(
-            version, loop=self._loop, threads=self._threads, parallel=self._parallel, draw=self._draw
+            version,
+            loop=self._loop,
+            threads=self._threads,
+            parallel=self._parallel,
+            shared=self._shared,
+            draw=self._draw,
         )
 
     def detach(self, version: Version) -> None:
@@ -89,6 +95,8 @@ class Engine:
             del self._arms[key]
         self._batchers.pop(version, None)
         self._mirrors.forget(version)
+        if not any(_key(other) == _key(version) for other in self._batchers):
+            self._shared.page.forget(_key(version))
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
         """Leases the version that serves the call and returns it; `call.decision` says why.
@@ -104,9 +112,9 @@ class Engine:
                     version = self._fallbacks.begin(call, decision, snapshot, self._hand_on)
                     decision = call.decision or decision
                 elif decision.version:
-                    version = self._catalog.version(call.model, decision.version)
+                    version = self.find(call.model, decision.version)
                 else:
-                    version = self._catalog.newest(call.model)
+                    version = self._permitted(self._catalog.newest(call.model))
             except BaseException:
                 self._admission.give(call.size_bytes)
                 raise
@@ -186,12 +194,7 @@ class Engine:
 
     def name(self, call: Call) -> str:
         """Returns the id under which the call is recorded: its own, or one made for it."""
-        if call.request_id:
-            return call.request_id
-        if not call.given_id:
-            self._unnamed += 1
-            call.given_id = f"{self._id_prefix}-{self._unnamed:x}"
-        return call.given_id
+        return self._shared.ids.of(call)
 
     def drain(self) -> None:
         """Lets no new call begin; those begun are answered."""
@@ -213,13 +216,24 @@ class Engine:
         Order: after the last call was finished.
         """
         self._mirrors.close()
+        self._shared.watch.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # ---- what fallbacks and mirrors need ----
 
     def find(self, model: str, name: str) -> Version:
-        """Returns the version, which is AVAILABLE. Raises: GatewayError."""
-        return self._catalog.version(model, name)
+        """Returns the version, which is AVAILABLE and not quarantined. Raises: GatewayError."""
+        return self._permitted(self._catalog.version(model, name))
+
+    def _permitted(self, version: Version) -> Version:
+        refusals = self._refusals
+        if refusals.number[0] != refusals.seen:
+            refusals.follow()
+        if refusals.active:
+            refusal = refusals.of_version(_key(version))
+            if refusal is not None:
+                raise refusal
+        return version
 
     def queued(self, version: Version) -> int:
         """Returns how many calls wait for a run of the version."""
@@ -294,3 +308,7 @@ class Engine:
         )
         self._arms[version, arm] = made
         return made
+
+
+def _key(version: Version) -> VersionKey:
+    return VersionKey(version.model, version.name, version.digest)

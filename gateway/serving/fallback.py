@@ -251,6 +251,8 @@ def cause_of(error: GatewayError, call: Call, now_ns: int) -> Cause | Literal[""
         return "RESOURCE_EXHAUSTED"
     if isinstance(error, Unavailable):
         return "UNAVAILABLE"
+    if isinstance(error, VersionNotReady):  # quarantined since it was decided
+        return "NOT_LOADED"
     return "INTERNAL" if isinstance(error, Internal) else ""
 
 

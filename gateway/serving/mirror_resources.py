@@ -12,6 +12,7 @@ from gateway.records.worker.record_stream import RecordStream
 from gateway.serving.admission import Admission
 from gateway.serving.call import Call
 from gateway.serving.cpu_share import CpuShare
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 
 SAMPLE_S = 1.0
@@ -38,12 +39,21 @@ class MirrorHost(Protocol):
 class MirrorResources:
     """What all mirrors of a worker share: their bytes, their thread, and how busy the worker is."""
 
-    __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "host", "loop", "threads")
+    __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "host", "loop", "shared", "threads")
 
-    def __init__(self, host: MirrorHost, admission: Admission, loop: asyncio.AbstractEventLoop, *, cpus: float) -> None:
+    def __init__(
+        self,
+        host: MirrorHost,
+        admission: Admission,
+        loop: asyncio.AbstractEventLoop,
+        shared: SharedRunState,
+        *,
+        cpus: float,
+    ) -> None:
         self.host = host
         self.admission = admission
         self.loop = loop
+        self.shared = shared
         self.cpu = CpuShare(cpus)
         self.held_bytes = 0
         self.threads = ThreadPoolExecutor(1, thread_name_prefix="mirror", initializer=_be_nice)

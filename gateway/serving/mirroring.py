@@ -26,6 +26,7 @@ from gateway.serving.call_record import record_of
 from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
 from gateway.serving.mirror_resources import BUSY, MAX_BYTES, MirrorHost, MirrorResources
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.substitute import same_contract, takes
 from gateway.serving.version import Version, VersionState
 from gateway.tensor import Buffer
@@ -143,7 +144,10 @@ class MirrorQueue:
         """Runs mirrored calls on this version from now on; the differences of the one before it are dropped."""
         self.version = version
         self.largest = 0.0
-        self._batcher = Batcher(version, loop=self.resources.loop, threads=self.resources.threads, parallel=1)
+        resources = self.resources
+        self._batcher = Batcher(
+            version, loop=resources.loop, threads=resources.threads, parallel=1, shared=resources.shared
+        )
 
     def _fits(self, call: Call, primary: Version, version: Version) -> bool:
         return same_contract(primary, version) and takes(version, call.rows)
@@ -298,8 +302,16 @@ class Mirrors:
 
     __slots__ = ("_queues", "_resources")
 
-    def __init__(self, host: MirrorHost, admission: Admission, loop: asyncio.AbstractEventLoop, *, cpus: float) -> None:
-        self._resources = MirrorResources(host, admission, loop, cpus=cpus)
+    def __init__(
+        self,
+        host: MirrorHost,
+        admission: Admission,
+        loop: asyncio.AbstractEventLoop,
+        shared: SharedRunState,
+        *,
+        cpus: float,
+    ) -> None:
+        self._resources = MirrorResources(host, admission, loop, shared, cpus=cpus)
         self._queues: dict[tuple[str, str], MirrorQueue] = {}
 
     def offer(

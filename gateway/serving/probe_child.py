@@ -7,7 +7,6 @@ model is read. Whatever else is printed, by native code too, goes to standard er
 
 import ctypes
 import os
-import re
 import resource
 import signal
 import sys
@@ -19,7 +18,7 @@ from typing import IO
 
 from gateway.errors import GatewayError
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
-from gateway.serving.session import Session
+from gateway.serving.session import Session, without_places
 from gateway.serving.verification import verify
 from gateway.serving.warm_up import OutOfMemory, WarmUp
 
@@ -32,9 +31,6 @@ _MIB = 1 << 20
 _NICENESS = 5  # traffic comes first
 _PR_SET_PDEATHSIG = 1
 _M_ARENA_MAX = -8
-# What the runtime puts before its errors: its own codes, and the place in its source, with the function's signature.
-_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
-_PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
 
 
 def main() -> None:
@@ -64,7 +60,7 @@ def main() -> None:
 def public_reason(text: str, directory: str) -> str:
     """`text` without the paths of this machine, without control characters, and of readable length."""
     text = text.replace(f"{directory}/", "").replace(directory, "the version directory")
-    text = " ".join(_PLACE.sub("", _CODE.sub("", text)).split())
+    text = " ".join(without_places(text).split())
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 

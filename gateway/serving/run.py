@@ -54,6 +54,9 @@ class Run:
         self.outputs = outputs
 
     def _reshaped(self, array: Array, target: tuple[int, ...]) -> Array:
+        if array.size == 0 and -1 in target:
+            # How large a free size is cannot be told from nothing; the fixed ones stay.
+            target = tuple(0 if size == -1 else size for size in target)
         return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
 
 

@@ -10,11 +10,24 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from gateway.errors import FailedPrecondition, Internal, InvalidArgument
+from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument
 from gateway.tensor import Array, Datatype, TensorSpec
 
 _DATATYPES = {kind.runtime_name: kind for kind in Datatype}
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+# What the runtime puts before its errors: its own codes, and the place in its source, with the function's signature.
+_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
+_NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'[^']*' Status Message: ")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
+# What the runtime reports as its own failure, although the sizes that a request chose do not fit together.
+_SIZES = re.compile(
+    r"cannot broadcast|attempting to broadcast|dimension mismatch|dimensions must match|mismatched dimensions|"
+    r"cannot be reshaped|"
+    r"Input channels C is not equal|Got invalid dimensions",
+    re.IGNORECASE,
+)
+_MAX_PUBLIC = 300
 _SOURCE_PATH = re.compile(r"/onnxruntime_src/(?:[\w.-]+/)*")
 _QUIET = 4  # fatal only: every error reaches us as an exception
 # Entries of the runtime's own configuration that a model's configuration may set: none that names a file.
@@ -116,6 +129,10 @@ class Session:
         self._input_tails: Mapping[str, tuple[int, ...]] = {}
         self._output_tails: Mapping[str, tuple[int, ...]] = {}
         self._batches = False
+        # What a request may choose beside its number of rows.
+        self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self.inputs) or not all(
+            spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs)
+        )
         self._plain = not (self._wrapped_inputs or self._text_inputs or self._text_outputs or self._wrapped_outputs)
         if self._wrapped_outputs and self._text_inputs:
             raise FailedPrecondition("the model has BF16 outputs beside BYTES inputs, which ONNX Runtime cannot bind")
@@ -139,8 +156,8 @@ class Session:
         """Returns the named outputs in the order asked for, or all of them in the model's order.
 
         Shapes: BF16 arrays are uint16 bit patterns, BYTES arrays are object arrays of bytes, in both directions.
-        Raises: InvalidArgument (BYTES that are not UTF-8, which is all that the runtime's strings can hold);
-                RunFailed.
+        Raises: InvalidArgument (what the runtime says that the model cannot take: a value out of range, sizes that do
+                not fit together, BYTES that are not UTF-8); RunFailed.
         """
         names = self._all_outputs if output_names is None else output_names
         if not self._needed <= feeds.keys():  # the runtime would read a tensor that is not there
@@ -150,7 +167,7 @@ class Session:
             try:
                 return self._native_run(names, feeds, options)
             except _ERRORS as error:
-                raise RunFailed(_reason(error)) from error
+                raise self._failure(error) from error
         try:
             prepared = {name: self._prepare(name, array) for name, array in feeds.items()}
             if self._wrapped_outputs:
@@ -159,7 +176,16 @@ class Session:
                 answers = self._session.run(names, prepared, options)
             return [self._offer(name, answer) for name, answer in zip(names, answers, strict=True)]
         except _ERRORS as error:
-            raise RunFailed(_reason(error)) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> GatewayError:
+        """Returns whose fault it is: that of the request's data, or that of the model."""
+        reason = _reason(error)
+        refused = isinstance(error, native.InvalidArgument) and _NODE.search(reason) is not None
+        chosen = isinstance(error, native.Fail) and self._has_free_sizes and _SIZES.search(reason) is not None
+        if refused or chosen:
+            return InvalidArgument(f"the model cannot take these inputs: {_public(reason)}")
+        return RunFailed(reason)
 
     def _offer(self, name: str, array: Array) -> Array:
         if name in self._text_outputs:
@@ -236,6 +262,18 @@ def _reason(error: Exception, directory: str = "") -> str:
     if directory:
         text = text.replace(f"{directory}/", "")
     return text[:2000] or type(error).__name__
+
+
+def without_places(text: str) -> str:
+    """Returns what the runtime says without its own codes and the places in its source."""
+    return _PLACE.sub("", _CODE.sub("", text))
+
+
+def _public(reason: str) -> str:
+    """Returns the reason fit for a client: the operator and what it says, no places in source, no addresses."""
+    text = _ADDRESS.sub("...", without_places(_NODE.sub(r"\1: ", reason)))
+    text = "".join(character if character.isprintable() else " " for character in text).strip()
+    return text if len(text) <= _MAX_PUBLIC else f"{text[:_MAX_PUBLIC]}..."
 
 
 def _to_text(name: str, array: Array) -> Array:

@@ -43,7 +43,7 @@ def fill(repository: Path) -> None:
     models.write_version(repository, "simple", "1", models.add_sub(), config="max_batch_size: 8")
     models.write_version(repository, "classifier", "1", models.classifier(), config=LABELLED)
     (repository / "classifier" / "labels.txt").write_text(LABELS)
-    models.write_version(repository, "gather", "1", models.gather())
+    models.write_version(repository, "gather", "1", models.fragile())
     models.write_version(repository, "wide", "1", models.identity(Datatype.FP32, (-1, -1)))
     models.write_version(repository, "slow", "1", models.slow(100_000))
     models.write_version(repository, "broken", "1", b"not a model")

@@ -25,8 +25,8 @@ CONFIG = "max_batch_size: 8\nversion_policy { all {} }"
 async def stand(tmp_path_factory: pytest.TempPathFactory, probes: Path) -> AsyncIterator[Stand]:
     data = tmp_path_factory.mktemp("choice")
     repository = data / "models"
-    models.write_version(repository, "gather", "1", models.gather(8))
-    models.write_version(repository, "gather", "2", models.gather(1000), config=CONFIG)
+    models.write_version(repository, "gather", "1", models.fragile(8))
+    models.write_version(repository, "gather", "2", models.fragile(1000), config=CONFIG)
     async with standing(repository, data, probes=probes, tokens=TOKENS) as made:
         document = parse(
             {

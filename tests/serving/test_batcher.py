@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -13,11 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted, VersionNotReady
 from gateway.serving.batcher import COMPANY_NS, LONELY_RUNS, Batcher
 from gateway.serving.call import Call
+from gateway.serving.input_digest import input_digest
+from gateway.serving.line_limit import BURST, REFILL_NS, LineLimit
 from gateway.serving.model_config import ModelConfig
+from gateway.serving.quarantine import Quarantine, QuarantineFile
+from gateway.serving.refusals import Refusals
+from gateway.serving.run_page import UnfinishedRun, VersionKey
 from gateway.serving.session import Session, Termination
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.tensor import Array, Datatype
 from tests import models
@@ -32,6 +39,7 @@ class Observed(Session):
     def __init__(self, model: bytes) -> None:
         super().__init__(model, intra_threads=1)
         self.runs: list[int] = []
+        self.run_threads: list[int] = []
         self.threads: set[int] = set()
         self.began = threading.Event()
         self.costs: Mapping[int, float] = {}
@@ -42,6 +50,7 @@ class Observed(Session):
         first = next(iter(feeds.values()))
         self.runs.append(first.shape[0] if first.shape else 1)
         self.threads.add(threading.get_ident())
+        self.run_threads.append(threading.get_ident())
         self.began.set()
         end = time.thread_time() + self.costs.get(self.runs[-1], 0.0)
         while time.thread_time() < end:
@@ -52,7 +61,11 @@ class Observed(Session):
 class Bench:
     """One version with its queue."""
 
-    def __init__(self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, **config: Any) -> None:
+    def __init__(
+        self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, shared: SharedRunState | None = None,
+        **config: Any,
+    ) -> None:  # fmt: skip
+        self.shared = shared or SharedRunState()
         self.session = Observed(model)
         self.version = Version("m", "1")
         settings = ModelConfig(
@@ -64,7 +77,9 @@ class Bench:
         )
         self.version.equip(self.session, replace(settings, **config), digest="d", run_us=run_us)
         self.threads = ThreadPoolExecutor(2)
-        self.batcher = Batcher(self.version, loop=asyncio.get_running_loop(), threads=self.threads, parallel=1)
+        self.batcher = Batcher(
+            self.version, loop=asyncio.get_running_loop(), threads=self.threads, parallel=1, shared=self.shared
+        )
         self.outcomes: list[Call] = []
         self._futures: dict[Call, asyncio.Future[Call]] = {}
 
@@ -112,6 +127,7 @@ async def benches() -> AsyncIterator[list[Bench]]:
     yield made
     for bench in made:
         bench.threads.shutdown(wait=True)
+        bench.shared.watch.close()
 
 
 def row(*values: float) -> Floats:
@@ -161,7 +177,7 @@ async def test_requested_outputs_come_in_the_order_asked_for(benches: list[Bench
 
 
 async def test_one_calls_fault_stays_its_own(benches: list[Bench]) -> None:
-    bench = Bench(models.gather(8))
+    bench = Bench(models.fragile(8))
     benches.append(bench)
     calls = [bench.put(np.array([index], np.int64)) for index in (1, 99, 3)]
     assert float((await bench.outputs(calls[0]))[0][0]) == 1.0
@@ -321,3 +337,95 @@ async def test_a_call_that_is_always_alone_runs_at_once_until_it_has_company(ben
     for value, call in enumerate(several):
         assert (await bench.outputs(call))[0][0, 0] == value * 2
     assert max(bench.session.runs) > 1
+
+
+async def test_a_run_that_holds_up_the_loop_is_ended_and_repeated_on_a_thread(benches: list[Bench]) -> None:
+    """What a run costs may be in its data: the version is taken for long after the first that cost too much."""
+    bench = Bench(models.turns(), max_batch_size=0)
+    benches.append(bench)
+    ones = np.ones((1, 64), np.float32)
+    short = bench.put(ones, np.array([1], np.int64))
+    await bench.outputs(short)
+    assert bench.session.threads == {threading.get_ident()}
+    before = time.monotonic()
+    call = bench.put(ones, np.array([1_000_000], np.int64))
+    await asyncio.sleep(0)  # the flush; it returns when the watch has ended the run
+    held_s = time.monotonic() - before
+    assert 0.04 < held_s < 1.0
+    assert not call.answered
+    others = bench.session.threads - {threading.get_ident()}
+    while not others:
+        await asyncio.sleep(0)
+        others = bench.session.threads - {threading.get_ident()}
+    assert call.batch is not None
+    call.fail(Cancelled("nobody waits for it"))
+    call.batch.abandon()  # its deadline reaches it there
+    count = len(bench.session.runs)
+    await bench.outputs(bench.put(ones, np.array([1], np.int64)))
+    assert len(bench.session.runs) == count + 1
+    assert bench.session.run_threads[-1] != threading.get_ident()
+
+
+async def test_a_short_run_after_one_that_was_ended_is_whole(benches: list[Bench]) -> None:
+    bench = Bench(models.turns(), max_batch_size=0)
+    quick = Bench(models.affine(), shared=bench.shared)
+    benches += [bench, quick]
+    ones = np.ones((1, 64), np.float32)
+    long = bench.put(ones, np.array([100_000], np.int64))
+    await asyncio.sleep(0)
+    for value in range(20):
+        assert float((await quick.outputs(quick.put(row(value, 0, 0, 0))))[0][0, 0]) == 2.0 * value
+    assert (await bench.outputs(long))[0].shape == (1, 64)
+
+
+async def test_requests_without_rows_run_by_themselves(benches: list[Bench]) -> None:
+    bench = Bench(models.affine())
+    benches.append(bench)
+    calls = [bench.put(row(1, 1, 1, 1)), bench.put(np.zeros((0, 4), np.float32)), bench.put(row(2, 2, 2, 2))]
+    assert [(await bench.outputs(call))[0].shape[0] for call in calls] == [1, 0, 1]
+    assert bench.session.runs == [1, 0, 1]
+
+
+async def test_what_a_worker_died_of_does_not_run_again(tmp_path: Path, benches: list[Bench]) -> None:
+    file, quarantine = QuarantineFile(tmp_path), Quarantine(600)
+    file.clear()
+    bench = Bench(models.affine(), shared=SharedRunState(refusals=Refusals(tmp_path)))
+    benches.append(bench)
+    bad, good = bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1))
+    await asyncio.gather(bench.outputs(bad), bench.outputs(good))
+    key = VersionKey("m", "1", "d")
+    digests = tuple(input_digest(call, fixed=True) for call in (bad, good))
+    quarantine.worker_died([UnfinishedRun(0, key, 0, 2, digests)], "killed by SIGABRT", time.time())
+    file.write(quarantine.versions)
+    del bench.session.runs[:]
+    for call in [bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1)), bench.put(row(2, 2, 2, 2))]:
+        await bench.outputs(call)
+    assert bench.session.runs == [1, 1, 1]  # suspects run alone
+    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, digests[:1])], "killed by SIGABRT", time.time())
+    file.write(quarantine.versions)
+    assert (await bench.error(bench.put(row(6, 6, 6, 6)))).code is Code.FAILED_PRECONDITION
+    version = await bench.error(bench.put(row(2, 2, 2, 2)))
+    assert isinstance(version, VersionNotReady)  # the second death within a minute
+    quarantine.release("m")
+    file.write(quarantine.versions)
+    await bench.outputs(bench.put(row(6, 6, 6, 6)))
+
+
+async def test_lines_of_the_log_are_bounded_and_name_the_request(
+    benches: list[Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(models.fragile(8))
+    benches.append(bench)
+    errors = [await bench.error(bench.put(np.array([99], np.int64))) for _ in range(100)]
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == BURST
+    assert "failed on request 'r0'" in lines[0]
+    assert str(errors[99]) == "internal error (request r99)"
+
+
+@pytest.mark.parametrize("count", [1, 25, 1000])
+def test_what_was_left_out_of_the_log_is_said_with_the_next_line(count: int) -> None:
+    limit = LineLimit()
+    lines = [limit.take(0) for _ in range(count)]
+    assert lines == [0] * min(count, BURST) + [-1] * max(0, count - BURST)
+    assert limit.take(REFILL_NS) == max(0, count - BURST)

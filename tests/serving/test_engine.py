@@ -36,7 +36,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         models.write_version(directory / "models", name, "1", models.affine(2.0))
         models.write_version(directory / "models", name, "2", models.affine(3.0), config=ALL)
     models.write_version(directory / "models", "broken", "1", b"not a model")
-    models.write_version(directory / "models", "gather", "1", models.gather(8))
+    models.write_version(directory / "models", "gather", "1", models.fragile(8))
     models.write_version(directory / "models", "slow", "1", models.slow(50_000))
     queue = "max_batch_size: 8\ndynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     models.write_version(directory / "models", "narrow", "1", models.affine(2.0), config=queue)

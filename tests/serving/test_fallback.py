@@ -30,9 +30,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
 
     pair("affine", models.affine(2.0), models.affine(3.0))
     for name in ("gather", "budget", "breaker", "moved", "cautious", "hopeless"):
-        pair(name, models.gather(8), models.gather(1000), config="max_batch_size: 64\n")
-    models.write_version(repository, "gather", "3", models.gather(10_000))
-    pair("other", models.gather(8), models.affine(3.0), config="")
+        pair(name, models.fragile(8), models.fragile(1000), config="max_batch_size: 64\n")
+    models.write_version(repository, "gather", "3", models.fragile(10_000))
+    pair("other", models.fragile(8), models.affine(3.0), config="")
     for name, queue in (("full", "max_queue_size: 1"), ("late", "default_timeout_microseconds: 1000")):
         config = f"max_batch_size: 1\ndynamic_batching {{ default_queue_policy {{ {queue} }} }}\n"
         first = models.affine(2.0, features=64) if name == "full" else models.slow(20_000)
@@ -250,8 +250,8 @@ async def test_the_lease_moves_with_the_call(stage: Stage) -> None:
 
 
 async def test_a_version_that_is_unloaded_while_its_call_fails_ends(tmp_path: Path) -> None:
-    models.write_version(tmp_path / "models", "m", "1", models.gather(8))
-    models.write_version(tmp_path / "models", "m", "2", models.gather(1000), config="max_batch_size: 64\n" + ALL)
+    models.write_version(tmp_path / "models", "m", "1", models.fragile(8))
+    models.write_version(tmp_path / "models", "m", "2", models.fragile(1000), config="max_batch_size: 64\n" + ALL)
     async with staged(tmp_path) as stage:
         stage.route("m", fallback=CHAIN)
         call = stage.begin("m")

@@ -33,7 +33,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     for name in ("shifted", "tolerant", "quiet", "everything", "kept"):
         pair(name, models.affine(2.0), models.affine(2.0, 0.25))
     pair("turned", models.affine(2.0), models.affine(-1.0))
-    pair("failing", models.gather(100), models.gather(8))
+    pair("failing", models.fragile(100), models.fragile(8))
     pair("other", models.affine(2.0), models.affine(2.0, features=5))
     pair("late", models.affine(2.0, features=64), models.slow(100_000))
     async with staged(directory, max_requests=10) as made:

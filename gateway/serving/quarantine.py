@@ -1,0 +1,153 @@
+"""Which requests and versions must not run any more, because a worker died of them: the rule, and its document.
+
+1. A worker that is killed by a fault of its own while it runs a version counts as a death of that version.
+2. Inputs that ran alone are refused from then on. Of several that ran together nobody knows which it was: they are
+   suspects, and run alone the next time.
+3. A version that two workers died of within a minute is quarantined: none of its requests run.
+4. All of it ends when somebody loads the model again, or after the time that the configuration gives.
+
+Only the supervisor decides; workers read its document, as soon as its number on a shared page changes.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.serving.run_page import UnfinishedRun, VersionKey
+
+DEATHS: Final = 2
+WINDOW_S: Final = 60.0
+MAX_INPUTS: Final = 1000  # of one version; beyond it the oldest are forgotten
+_DOCUMENT: Final = "quarantine.json"
+_NUMBER: Final = "quarantine.number"
+
+
+class Quarantined(msgspec.Struct):
+    """What one version did. Units: seconds since the Unix epoch; `inputs` and `suspects` until when, by digest.
+
+    `until_s` 0: the version as such may run.
+    """
+
+    model: str
+    version: str
+    digest: str
+    cause: str = ""
+    deaths: int = 0
+    died_at_s: list[float] = []
+    inputs: dict[int, float] = {}
+    suspects: dict[int, float] = {}
+    until_s: float = 0.0
+
+    @property
+    def key(self) -> VersionKey:
+        return VersionKey(self.model, self.version, self.digest)
+
+
+class Quarantine:
+    """The rule. It has no clock: each call says what time it is."""
+
+    def __init__(self, hold_s: float) -> None:
+        self._hold_s = hold_s
+        self._versions: dict[VersionKey, Quarantined] = {}
+
+    @property
+    def versions(self) -> list[Quarantined]:
+        return list(self._versions.values())
+
+    def worker_died(self, runs: Sequence[UnfinishedRun], cause: str, now_s: float) -> list[str]:
+        """Blames these runs; returns what follows from it, a line for each version.
+
+        Where runs of several versions are to blame, none of the versions is charged with the death.
+        """
+        until_s = now_s + self._hold_s
+        certain = len({run.key for run in runs}) == 1
+        lines = []
+        for run in runs:
+            version = self._versions.get(run.key)
+            if version is None:
+                version = self._versions[run.key] = Quarantined(*run.key)
+            version.cause = cause
+            digests = set(run.inputs)
+            alone = len(digests) == 1 and run.calls <= len(run.inputs) and certain
+            for digest in digests:
+                if alone:
+                    version.suspects.pop(digest, None)
+                    version.inputs[digest] = until_s
+                elif digest not in version.inputs:
+                    version.suspects[digest] = until_s
+            _forget_oldest(version.inputs)
+            _forget_oldest(version.suspects)
+            shown = ",".join(f"{digest:016x}" for digest in sorted(digests)[:8])
+            what = "refused from now on" if alone else "run alone from now on"
+            if certain:
+                version.deaths += 1
+                version.died_at_s = [at_s for at_s in version.died_at_s if now_s - at_s < WINDOW_S] + [now_s]
+                if len(version.died_at_s) >= DEATHS:
+                    version.until_s = until_s
+                    what += f"; the version is quarantined for {self._hold_s:g} s"
+            lines.append(f"{cause} while it ran model={run.key.model} version={run.key.version} input={shown}: {what}")
+        return lines
+
+    def release(self, model: str) -> bool:
+        """Forgets everything about the model; returns whether there was anything."""
+        keys = [key for key in self._versions if key.model == model]
+        for key in keys:
+            del self._versions[key]
+        return bool(keys)
+
+    def expire(self, now_s: float) -> bool:
+        """Forgets what is over; returns whether there was anything. Deaths stay counted."""
+        changed = False
+        for version in self._versions.values():
+            for held in (version.inputs, version.suspects):
+                for digest in [digest for digest, until_s in held.items() if until_s <= now_s]:
+                    del held[digest]
+                    changed = True
+            if 0 < version.until_s <= now_s:
+                version.until_s = 0.0
+                changed = True
+        return changed
+
+
+class QuarantineFile:
+    """The document in the run directory. Only the supervisor writes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._document = directory / _DOCUMENT
+        self._number = directory / _NUMBER
+
+    def clear(self) -> None:
+        """Makes the files, empty. Raises: OSError."""
+        self._document.unlink(missing_ok=True)
+        self._number.write_bytes(bytes(8))
+
+    def write(self, versions: Iterable[Quarantined]) -> None:
+        """Puts the document in place whole, then changes its number. Raises: OSError."""
+        staged = self._document.with_suffix(".next")
+        staged.write_bytes(msgspec.json.encode(list(versions)))
+        staged.replace(self._document)
+        descriptor = os.open(self._number, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            number = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+            os.pwrite(descriptor, (number + 1).to_bytes(8, "little"), 0)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> list[Quarantined]:
+        """Returns what the document says; nothing where there is none or it cannot be read."""
+        with suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self._document.read_bytes(), type=list[Quarantined])
+        return []
+
+    @property
+    def number_path(self) -> Path:
+        return self._number
+
+
+def _forget_oldest(held: dict[int, float]) -> None:
+    while len(held) > MAX_INPUTS:
+        del held[next(iter(held))]

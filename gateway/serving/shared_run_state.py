@@ -1,0 +1,19 @@
+"""What the runs of all versions of a worker share."""
+
+from gateway.serving.inline_watch import InlineWatch
+from gateway.serving.refusals import Refusals
+from gateway.serving.request_ids import RequestIds
+from gateway.serving.run_page import RunPage
+
+
+class SharedRunState:
+    """The page that shows what runs, what must not run, the watch over runs on the loop, and the ids of requests."""
+
+    __slots__ = ("ids", "page", "refusals", "watch")
+
+    def __init__(self, page: RunPage | None = None, refusals: Refusals | None = None) -> None:
+        """Without a page the runs are shown to nobody; without refusals everything may run."""
+        self.page = page or RunPage()
+        self.refusals = refusals or Refusals()
+        self.watch = InlineWatch()
+        self.ids = RequestIds()

@@ -1,0 +1,154 @@
+"""What a worker was running when it died, what follows from that, and how its siblings learn of it."""
+
+from pathlib import Path
+from time import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.errors import FailedPrecondition, VersionNotReady
+from gateway.serving.quarantine import MAX_INPUTS, Quarantine, QuarantineFile
+from gateway.serving.refusals import Refusals
+from gateway.serving.run_page import (
+    ENTRIES,
+    LOOP_SLOT,
+    MAX_DIGESTS,
+    NO_SLOT,
+    SLOTS,
+    RunPage,
+    UnfinishedRun,
+    VersionKey,
+    unfinished_runs,
+)  # fmt: skip
+
+KEY = VersionKey("div", "1", "sha256:aa")
+OTHER = VersionKey("lstm", "7", "sha256:bb")
+CAUSE = "killed by SIGFPE"
+
+
+def run(*digests: int, key: VersionKey = KEY, slot: int = LOOP_SLOT) -> UnfinishedRun:
+    return UnfinishedRun(slot, key, 1, len(digests), digests)
+
+
+def refusals_of(directory: Path, quarantine: Quarantine) -> Refusals:
+    file = QuarantineFile(directory)
+    file.clear()
+    file.write(quarantine.versions)
+    return Refusals(directory)
+
+
+@given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=2 * MAX_DIGESTS))
+@example([0])
+@example([(1 << 64) - 1] * MAX_DIGESTS)
+def test_a_page_says_what_had_begun_and_not_ended(tmp_path_factory: pytest.TempPathFactory, digests: list[int]) -> None:
+    path = tmp_path_factory.mktemp("page") / "boot"
+    page = RunPage(path)
+    entry, other = page.register(KEY), page.register(OTHER)
+    slot = page.take_slot()
+    page.enter(LOOP_SLOT, entry, digests)
+    page.enter(slot, other, [5])
+    assert [(one.slot, one.key, one.calls, list(one.inputs)) for one in unfinished_runs(path)] == [
+        (LOOP_SLOT, KEY, len(digests), digests[:MAX_DIGESTS]),
+        (slot, OTHER, 1, [5]),
+    ]
+    page.leave(LOOP_SLOT)
+    page.give_slot(slot)
+    assert unfinished_runs(path) == []
+
+
+def test_a_page_has_a_place_for_a_version_as_long_as_it_lives() -> None:
+    page = RunPage()
+    keys = [VersionKey("m", str(number), "d") for number in range(ENTRIES)]
+    assert sorted(page.register(key) for key in keys) == list(range(ENTRIES))
+    assert page.register(keys[0]) == page.register(keys[0])
+    assert page.register(KEY) == -1
+    page.enter(LOOP_SLOT, -1, [1])  # is not shown, and does no harm
+    page.forget(keys[3])
+    assert page.register(KEY) >= 0
+    slots = [page.take_slot() for _ in range(SLOTS)]
+    assert slots.count(NO_SLOT) == 1
+    assert LOOP_SLOT not in slots
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_page_that_is_not_there_or_cut_off_blames_nobody(tmp_path: Path, content: bytes) -> None:
+    assert unfinished_runs(tmp_path / "none") == []
+    (tmp_path / "cut").write_bytes(content)
+    assert unfinished_runs(tmp_path / "cut") == []
+
+
+def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_path: Path) -> None:
+    quarantine = Quarantine(600)
+    (line,) = quarantine.worker_died([run(17)], CAUSE, time())
+    assert line == f"{CAUSE} while it ran model=div version=1 input=0000000000000011: refused from now on"
+    refusals = refusals_of(tmp_path, quarantine)
+    error = refusals.of_input(KEY, 17)
+    assert isinstance(error, FailedPrecondition)
+    assert "a worker was killed by SIGFPE" in str(error)
+    assert refusals.of_input(KEY, 18) is None
+    assert refusals.of_input(OTHER, 17) is None
+    assert refusals.of_input(KEY._replace(digest="sha256:cc"), 17) is None  # other files, another version
+    assert refusals.of_version(KEY) is None
+    assert quarantine.release("div")
+    assert not quarantine.release("div")
+    QuarantineFile(tmp_path).write(quarantine.versions)
+    assert refusals.follow()
+    assert not refusals.follow()
+    assert refusals.of_input(KEY, 17) is None
+    assert not refusals.active
+
+
+def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
+    quarantine = Quarantine(600)
+    quarantine.worker_died([run(1, 2)], CAUSE, time())
+    refusals = refusals_of(tmp_path, quarantine)
+    assert refusals.is_suspect(KEY, 1)
+    assert refusals.is_suspect(KEY, 2)
+    assert refusals.of_input(KEY, 1) is None
+    quarantine.worker_died([run(3, 3, 3, key=OTHER)], CAUSE, time())
+    assert refusals_of(tmp_path, quarantine).of_input(OTHER, 3) is not None
+
+
+def test_two_deaths_within_a_minute_quarantine_a_version(tmp_path: Path) -> None:
+    now_s = time()
+    quarantine = Quarantine(600)
+    quarantine.worker_died([run(1)], CAUSE, now_s - 61)
+    quarantine.worker_died([run(2)], CAUSE, now_s)
+    assert refusals_of(tmp_path, quarantine).of_version(KEY) is None
+    (line,) = quarantine.worker_died([run(3)], CAUSE, now_s + 1)
+    assert "quarantined for 600 s" in line
+    error = refusals_of(tmp_path, quarantine).of_version(KEY)
+    assert isinstance(error, VersionNotReady)
+    assert "2 workers died of it within a minute (killed by SIGFPE); load the model again" in str(error)
+    assert quarantine.expire(now_s + 602)
+    assert not quarantine.expire(now_s + 602)
+    assert refusals_of(tmp_path, quarantine).of_version(KEY) is None
+
+
+def test_where_several_versions_ran_none_is_charged_with_the_death(tmp_path: Path) -> None:
+    quarantine = Quarantine(600)
+    for _ in range(5):
+        quarantine.worker_died([run(1), run(2, key=OTHER, slot=1)], CAUSE, time())
+    refusals = refusals_of(tmp_path, quarantine)
+    assert refusals.of_version(KEY) is None
+    assert refusals.is_suspect(KEY, 1)
+    assert refusals.is_suspect(OTHER, 2)
+
+
+def test_only_so_many_inputs_are_remembered() -> None:
+    quarantine = Quarantine(600)
+    for number in range(MAX_INPUTS + 5):
+        quarantine.worker_died([run(number)], CAUSE, 0.0)
+    (version,) = quarantine.versions
+    assert list(version.inputs) == list(range(5, MAX_INPUTS + 5))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'[{"model": 1}]'])
+def test_a_document_that_cannot_be_read_refuses_nothing(tmp_path: Path, content: bytes) -> None:
+    file = QuarantineFile(tmp_path)
+    file.clear()
+    (tmp_path / "quarantine.json").write_bytes(content)
+    assert file.read() == []
+    assert not Refusals(tmp_path).active
+    assert not Refusals(tmp_path / "none").active
