@@ -1,15 +1,17 @@
 """A unary call that is answered by callback: the hot path, without a Task."""
 
+import asyncio
 import logging
 
 import ngh2
 
 from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
 from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
-from gateway.rpc.message import PREFIX, BadMessage
+from gateway.rpc.inflation import Inflation
+from gateway.rpc.message import PREFIX, BadMessage, Compressed
 from gateway.rpc.metadata import Fields, ok_trailers
 from gateway.rpc.method import Method
-from gateway.rpc.output import Output
+from gateway.rpc.output import CONGESTED, LARGE_BYTES, Output
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, ServerCall
 from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
 from gateway.rpc.status_codes import status_of
@@ -17,7 +19,6 @@ from gateway.rpc.status_codes import status_of
 _log = logging.getLogger(__name__)
 
 _OK: Fields = ((b"grpc-status", b"0"),)
-_LARGE = 64 * 1024
 # At once, of a message that comes in many frames: half of every stream's share of the connection's window, so that
 # messages which arrive side by side never wait for each other.
 _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
@@ -26,7 +27,7 @@ _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 class CallbackCall(ServerCall):
     """A `gateway.rpc.handler.CallbackContext` that is its own call."""
 
-    __slots__ = ("_callbacks", "_own", "_trailing", "message_size")
+    __slots__ = ("_callbacks", "_inflating", "_own", "_trailing", "message_size")
 
     def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
         ServerCall.__init__(self, server, output, stream_id, method, headers)
@@ -34,6 +35,7 @@ class CallbackCall(ServerCall):
         self._trailing: Metadata = ()
         self._own: OwnMetadatum | None = None
         self._callbacks: list[CancelCallback] | None = None
+        self._inflating: asyncio.Task[None] | None = None
 
     def receive(self, data: bytes, end: bool) -> None:
         # The flag and the length are one number: it is the length where the flag is 0 and the message is whole.
@@ -71,15 +73,43 @@ class CallbackCall(ServerCall):
         else:
             self._dispatch(assembler.messages.popleft())
 
-    def _dispatch(self, message: bytes | memoryview) -> None:
+    def _dispatch(self, message: bytes | memoryview | Compressed) -> None:
+        if isinstance(message, Compressed):
+            self._inflate(message)
+            return
         self.message_size = len(message)
-        if 0 < self.deadline_ns <= self.output.received_ns:
+        output = self.output
+        if 0 < self.deadline_ns <= output.received_ns:
             self.refuse(DeadlineExceeded("deadline exceeded before the call began"))
+            return
+        if output.congested:
+            self.refuse(ResourceExhausted(CONGESTED))
             return
         try:
             self.method.call(message, self)
         except Exception as error:
             self._fail(error)
+
+    def _inflate(self, message: Compressed) -> None:
+        inflation = self.inflation = self.server.inflater.open(message)
+        try:
+            content = inflation.begin()
+        except GatewayError as error:
+            self.refuse(error)
+            return
+        if content is not None:
+            self._dispatch(content)
+        else:
+            self._inflating = self.server.spawn(self._finish_inflation(inflation), self.method.path)
+
+    async def _finish_inflation(self, inflation: Inflation) -> None:
+        try:
+            content = await self.server.inflater.finish(inflation)
+        except Exception as error:
+            self._fail(error)
+            return
+        if self.state == OPEN:
+            self._dispatch(content)
 
     def answer(self, message: object) -> None:
         if self.state != OPEN:
@@ -91,6 +121,8 @@ class CallbackCall(ServerCall):
             size = len(body)
             if size > output.max_send_bytes:
                 raise ResourceExhausted(f"answer of {size} bytes, at most {output.max_send_bytes} are sent")
+            if size >= LARGE_BYTES:
+                output.reserve(size)
             trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
         except Exception as error:
             self._fail(error)
@@ -99,12 +131,11 @@ class CallbackCall(ServerCall):
         h2, stream_id = output.h2, self.stream_id
         try:
             h2.send_response(stream_id, RESPONSE)
-            if size < _LARGE:
+            if size < LARGE_BYTES:
                 h2.send_data(stream_id, size.to_bytes(PREFIX, "big") + body)
             else:
                 h2.send_data(stream_id, size.to_bytes(PREFIX, "big"))
                 h2.send_data(stream_id, body)
-                output.backlogged = True
             h2.send_trailers(stream_id, trailers)
         except ngh2.NGH2Error:
             self.state = GONE  # the stream ended in the same read as this call's data
@@ -135,6 +166,8 @@ class CallbackCall(ServerCall):
                 self._callbacks.append(callback)
 
     def abandon(self) -> None:
+        if self._inflating is not None:
+            self._inflating.cancel()
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:

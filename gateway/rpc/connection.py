@@ -13,10 +13,10 @@ from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.lifetime import Lifetime
 from gateway.rpc.method import Method
 from gateway.rpc.output import Output
-from gateway.rpc.peer_identity import auth_context, peer_address
+from gateway.rpc.peer_identity import auth_context
 from gateway.rpc.request_head import Rejection, check_head
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, ServerCall
-from gateway.rpc.server_state import ServerState
+from gateway.rpc.server_state import MAX_FIELDS, ServerState
 from gateway.rpc.task_call import TaskCall
 
 _CALLED_BY_THE_LOOP: Final = (
@@ -45,7 +45,12 @@ class Connection:
         self.calls: dict[int, ServerCall] = {}
         self.max_metadata_bytes = server.options.max_metadata_bytes
         self.output = Output(
-            self.h2, server.loop, self._on_events, self._on_error, max_send_bytes=server.options.max_send_bytes
+            self.h2,
+            server.loop,
+            self._on_events,
+            self._on_error,
+            budget=server.unsent,
+            max_send_bytes=server.options.max_send_bytes,
         )
         self.lifetime = Lifetime(server, self.output, self.calls)
 
@@ -53,8 +58,7 @@ class Connection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         ssl_object: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        peer = peer_address(transport.get_extra_info("peername"))
-        self.output.open(cast(asyncio.Transport, transport), peer, auth_context(ssl_object))
+        self.output.open(cast(asyncio.Transport, transport), auth_context(ssl_object))
         if not self.server.add(self.lifetime) or (
             ssl_object is not None and ssl_object.selected_alpn_protocol() != "h2"
         ):
@@ -98,6 +102,7 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lifetime.mark_ended()
+        self.output.release()
         self.server.remove(self.lifetime)
         calls = list(self.calls.values())
         self.calls.clear()
@@ -161,7 +166,7 @@ class Connection:
         server, output = self.server, self.output
         fields = dict(headers)
         method = server.paths.get(fields.get(b":path", b""))
-        gzip = False
+        encoding = b""
         if (
             method is None
             or fields.get(b"content-type") != b"application/grpc"
@@ -169,18 +174,20 @@ class Connection:
             or b"grpc-encoding" in fields
             or sum(map(len, fields.values())) > self.max_metadata_bytes
             or len(fields) != len(headers)
+            or len(headers) > MAX_FIELDS
             or output.congested
         ):
             head = check_head(server, fields, headers, congested=output.congested)
             if isinstance(head, Rejection):
+                self.lifetime.count_glitch(len(headers) // MAX_FIELDS)
                 self._reject(stream_id, head, end_stream)
                 return
-            method, gzip = head
+            method, encoding = head
         timeout = fields.get(b"grpc-timeout")
         make = CallbackCall if method.by_callback else TaskCall
         call = make(server, output, stream_id, method, headers)
         call.fields = fields
-        call.gzip = gzip
+        call.encoding = encoding
         self.calls[stream_id] = call
         self.lifetime.active_ns = output.received_ns
         if timeout is not None or not (method.request_streaming or method.response_streaming):

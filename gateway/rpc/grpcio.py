@@ -46,8 +46,8 @@ def channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(options.min_ping_interval_s)),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(options.min_ping_interval_s)),
         ("grpc.http2.max_ping_strikes", options.max_ping_strikes),
-        # Bits 0 and 2: identity and gzip. Deflate is refused.
-        ("grpc.compression_enabled_algorithms_bitset", 0b101),
+        # Identity, deflate and gzip.
+        ("grpc.compression_enabled_algorithms_bitset", 0b111),
         ("grpc.so_reuseport", int(options.reuse_port)),
     ]
 

@@ -61,6 +61,11 @@ class Lifetime:
         self._told_to_calm = False  # the peer was sent ENHANCE_YOUR_CALM: the connection ends at the next check
 
     @property
+    def address(self) -> str:
+        """Where the peer is, as connections are counted; empty if they are not."""
+        return self._output.address
+
+    @property
     def open_calls(self) -> int:
         """Calls whose streams have not ended."""
         return len(self._calls)
@@ -133,9 +138,9 @@ class Lifetime:
                 self._server.broken += 1
             self.close()
 
-    def count_glitch(self) -> None:
+    def count_glitch(self, weight: int = 1) -> None:
         """Counts what costs us work and moves no call on; too much of it ends the connection."""
-        self._controls += 1
+        self._controls += weight
         if self._controls > _MAX_CONTROLS:
             self._controls = 0
             self._calm(b"too_many_control_frames")

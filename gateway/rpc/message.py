@@ -11,6 +11,8 @@ from gateway.errors import GatewayError, Internal, ResourceExhausted
 PREFIX: Final = 5
 _LARGE: Final = 64 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_SMALL_PART: Final = 512
+_SMALL_PARTS: Final = 256  # so many small parts are joined: each costs as much again as an object
 
 
 class BadMessage(Internal):
@@ -21,7 +23,7 @@ class BadMessage(Internal):
 
 
 class ByteBudget:
-    """How many bytes of large messages may be on their way in at once, over all connections of a server."""
+    """Counts the bytes that a server holds, over all its connections: of messages that come in, or of answers."""
 
     __slots__ = ("free_bytes", "size_bytes")
 
@@ -29,12 +31,16 @@ class ByteBudget:
         self.size_bytes = size_bytes
         self.free_bytes = size_bytes
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, what: str = "a message") -> None:
         """Raises: ResourceExhausted, with nothing taken."""
         if count > self.free_bytes:
             raise ResourceExhausted(
-                f"a message of {count} bytes: {self.size_bytes - self.free_bytes} of {self.size_bytes} bytes are in use"
+                f"{what} of {count} bytes: {self.size_bytes - self.free_bytes} of {self.size_bytes} bytes are in use"
             )
+        self.free_bytes -= count
+
+    def charge(self, count: int) -> None:
+        """Counts bytes that are held already, whether or not there is room for them."""
         self.free_bytes -= count
 
     def give(self, count: int) -> None:
@@ -50,22 +56,14 @@ def frame(message: bytes, *, compress: bool = False) -> bytes:
     return len(message).to_bytes(PREFIX, "big") + message
 
 
-def inflate(message: bytes, limit_bytes: int) -> bytes:
-    """The content of a gzip message; never more than the limit is inflated.
+class Compressed:
+    """A message as it came, compressed; `gateway.rpc.inflation` makes its content."""
 
-    Raises: ResourceExhausted above the limit, BadMessage for bytes that are not one complete gzip member.
-    """
-    unpacker = zlib.decompressobj(wbits=_GZIP)
-    try:
-        content = unpacker.decompress(message, limit_bytes + 1)
-        if len(content) > limit_bytes:
-            raise ResourceExhausted(f"message inflates to more than {limit_bytes} bytes")
-        content += unpacker.flush()
-    except zlib.error as error:
-        raise BadMessage("a compressed message is not gzip") from error
-    if not unpacker.eof or unpacker.unused_data:
-        raise BadMessage("a compressed message does not end where its gzip data end")
-    return content
+    __slots__ = ("body", "encoding")
+
+    def __init__(self, body: bytes, encoding: bytes) -> None:
+        self.body = body
+        self.encoding = encoding
 
 
 class Assembler:
@@ -75,13 +73,14 @@ class Assembler:
     given as a view of that: its parts are still in the cache then, and nothing is copied a second time.
 
     Order: a message that is too large is refused when its prefix is there, before its body is kept.
-    Units: `held_bytes` are taken from the budget for messages of 64 KiB and more, until `pop` or `release`.
+    Units: `held_bytes` are taken from the budget for a message when its prefix is there, until `pop` or `release`;
+           `encoding` is the name that compressed messages have in `grpc-encoding`, b"" where none may come.
     """
 
     __slots__ = (
         "_budget",
+        "_encoding",
         "_flag",
-        "_gzip",
         "_head",
         "_held",
         "_large",
@@ -89,20 +88,22 @@ class Assembler:
         "_missing",
         "_parts",
         "_sizes",
+        "_small_parts",
         "_views",
         "held_bytes",
         "messages",
     )
 
-    def __init__(self, limit_bytes: int, budget: ByteBudget, *, gzip: bool, views: bool = False) -> None:
-        self.messages: deque[bytes | memoryview] = deque()
+    def __init__(self, limit_bytes: int, budget: ByteBudget, *, encoding: bytes = b"", views: bool = False) -> None:
+        self.messages: deque[bytes | memoryview | Compressed] = deque()
         self._views = views
         self._large: memoryview | None = None  # where the message that is not complete is put together
         self._sizes: deque[int] = deque()  # what each message holds of the budget
         self.held_bytes = 0
         self._limit_bytes = limit_bytes
         self._budget = budget
-        self._gzip = gzip
+        self._encoding = encoding
+        self._small_parts = 0  # at the end of the parts
         self._head = b""
         self._flag = 0
         self._held = 0  # by the message that is not complete
@@ -139,8 +140,8 @@ class Assembler:
             if self._missing == 0:
                 self._close()
 
-    def pop(self) -> bytes | memoryview:
-        """The oldest complete message; what it held of the budget is free again."""
+    def pop(self) -> bytes | memoryview | Compressed:
+        """Returns the oldest complete message; what it held of the budget is free again."""
         size_bytes = self._sizes.popleft()
         self.held_bytes -= size_bytes
         self._budget.give(size_bytes)
@@ -160,37 +161,43 @@ class Assembler:
         size_bytes = int.from_bytes(self._head[1:], "big")
         if self._flag > 1:
             raise BadMessage(f"compressed flag is {self._flag}, not 0 or 1")
-        if self._flag and not self._gzip:
+        if self._flag and not self._encoding:
             raise BadMessage("a message is marked compressed, and grpc-encoding names no compression")
         if size_bytes > self._limit_bytes:
             raise ResourceExhausted(f"message of {size_bytes} bytes, at most {self._limit_bytes} are accepted")
-        self._held = 0
-        if size_bytes >= _LARGE:
-            self._budget.take(size_bytes)
-            self._held = size_bytes
-            self.held_bytes += size_bytes
-            if self._views and not self._flag:
-                self._large = np.empty(size_bytes, np.uint8).data  # unlike a bytearray, it is not cleared first
+        self._budget.take(size_bytes)
+        self._held = size_bytes
+        self.held_bytes += size_bytes
+        if size_bytes >= _LARGE and self._views and not self._flag:
+            self._large = np.empty(size_bytes, np.uint8).data  # unlike a bytearray, it is not cleared first
         self._head = b""
         self._missing = size_bytes
 
     def _keep(self, part: bytes | memoryview) -> None:
         large = self._large
         if large is None:
-            self._parts.append(part)
+            parts = self._parts
+            parts.append(part)
+            if len(part) >= _SMALL_PART:
+                self._small_parts = 0
+                return
+            self._small_parts += 1
+            if self._small_parts == _SMALL_PARTS:
+                parts[-_SMALL_PARTS:] = [b"".join(parts[-_SMALL_PARTS:])]
+                self._small_parts = 0
         else:
             position = len(large) - self._missing
             large[position : position + len(part)] = part
 
     def _close(self) -> None:
-        message: bytes | memoryview
+        message: bytes | memoryview | Compressed
         if self._large is not None:
             message, self._large = self._large.toreadonly(), None
         else:
-            message = b"".join(self._parts)
+            body = b"".join(self._parts)
+            message = Compressed(body, self._encoding) if self._flag else body
             self._parts = []
-            if self._flag:
-                message = inflate(message, self._limit_bytes)
+            self._small_parts = 0
         self._missing = -1
         self._sizes.append(self._held)
         self.messages.append(message)

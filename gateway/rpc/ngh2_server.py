@@ -104,6 +104,7 @@ class Ngh2Server:
             check.cancel()
         await asyncio.wait(self._checks)
         state.wheel.stop()
+        state.inflater.stop()
         await listener.wait_closed()
         self._state = self._listener = self._socket = None
 

@@ -6,9 +6,13 @@ from typing import Any, Final, cast
 
 import ngh2
 
-from gateway.rpc.peer_identity import INSECURE
+from gateway.errors import ResourceExhausted
+from gateway.rpc.message import ByteBudget
+from gateway.rpc.peer_identity import INSECURE, peer_address, peer_name
 
 QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have waiting before its writer waits
+LARGE_BYTES: Final = 64 * 1024  # an answer of this size is counted before it is queued, smaller ones after
+CONGESTED: Final = "earlier answers on this connection are not read"
 _WRITE_BYTES: Final = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 
 
@@ -19,17 +23,23 @@ class Output:
            While the socket does not take more, nothing is taken from ngh2: what waits stays where it is bounded.
            `on_events` gets what ngh2 reports after a write, `on_error` the error with which it gave up; `closed` is
            set by who ends the connection.
+           What waits to be sent is counted in the budget of the server's answers. A connection with more than
+           `_congested_bytes` of it, or with any while the budget runs out, is `congested`: it gets no further requests
+           served.
     Units: `received_ns` is when the peer was last heard, on the monotonic clock.
     """
 
     __slots__ = (
+        "_budget",
+        "_congested_bytes",
         "_loop",
+        "_max_unsent_bytes",
         "_on_error",
         "_on_events",
         "_paused",
+        "address",
         "answered",
         "auth_context",
-        "backlogged",
         "closed",
         "congested",
         "flush_after_read",
@@ -41,6 +51,7 @@ class Output:
         "reading",
         "received_ns",
         "transport",
+        "unsent_bytes",
         "writers",
     )
 
@@ -51,12 +62,14 @@ class Output:
         on_events: Callable[[list[Any]], None],
         on_error: Callable[[ngh2.NGH2Error], None],
         *,
+        budget: ByteBudget,
         max_send_bytes: int,
     ) -> None:
         self.h2 = h2
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.max_send_bytes = max_send_bytes
         self.peer = ""
+        self.address = ""
         self.auth_context: Mapping[str, Iterable[bytes]] = INSECURE
         self.half_open: set[int] = set()  # answered, but the client has not ended its side
         self.writers: dict[int, asyncio.Future[None]] = {}  # waiting until their stream's queue is short
@@ -64,21 +77,45 @@ class Output:
         self.reading = False
         self.flush_after_read = False  # a call was answered while its bytes were read
         self.answered = False  # something was sent for a call since the last ping
-        self.backlogged = False  # large answers were queued
+        self.unsent_bytes = 0  # of answers, as counted in the budget
         self.congested = False
         self.closed = False
         self.received_ns = 0
+        self._budget = budget
+        self._congested_bytes = max(max_send_bytes + 16 * QUEUED_BYTES, budget.size_bytes // 4)
+        self._max_unsent_bytes = 2 * self._congested_bytes
         self._loop = loop
         self._on_events = on_events
         self._on_error = on_error
         self._paused = False
 
-    def open(self, transport: asyncio.Transport, peer: str, auth_context: Mapping[str, Iterable[bytes]]) -> None:
+    def open(self, transport: asyncio.Transport, auth_context: Mapping[str, Iterable[bytes]]) -> None:
         """The connection is made: there is something to write to."""
+        name = transport.get_extra_info("peername")
         self.transport = transport
-        self.peer = peer
+        self.peer = peer_name(name)
+        self.address = peer_address(name)
         self.auth_context = auth_context
         transport.set_write_buffer_limits(high=QUEUED_BYTES)
+
+    def reserve(self, count: int) -> None:
+        """Counts a large answer before it is queued.
+
+        Raises: ResourceExhausted, with nothing counted, if the client leaves too many answers unread.
+        """
+        if self.unsent_bytes + count > self._max_unsent_bytes:
+            raise ResourceExhausted(
+                f"answer of {count} bytes: {self.unsent_bytes} bytes of earlier answers on this connection are not "
+                f"read, at most {self._max_unsent_bytes} wait"
+            )
+        self._budget.take(count, "an answer")
+        self.unsent_bytes += count
+        self._update_congestion()
+
+    def release(self) -> None:
+        """Gives back what the answers held that were not sent: the connection is lost."""
+        self._budget.give(self.unsent_bytes)
+        self.unsent_bytes = 0
 
     def pause(self) -> None:
         """The socket takes no more for now."""
@@ -156,14 +193,15 @@ class Output:
                     break
             self.flushing = False
             events = h2.events()
+            unsent_bytes = h2.queued_body_size()
         except ngh2.NGH2Error as error:
             self.flushing = False
             self._on_error(error)
             return
+        if unsent_bytes or self.unsent_bytes:
+            self._count_unsent(unsent_bytes)
         if events:
             self._on_events(events)
-        if self.backlogged:
-            self._measure_backlog()
         if self.writers:
             self._wake_writers()
 
@@ -175,10 +213,18 @@ class Output:
             self.reset(stream_id, 0)
         return bool(sent)
 
-    def _measure_backlog(self) -> None:
-        queued = self.h2.queued_body_size()
-        self.congested = queued > self.max_send_bytes + 16 * QUEUED_BYTES
-        self.backlogged = queued > 0
+    def _count_unsent(self, unsent_bytes: int) -> None:
+        if unsent_bytes < self.unsent_bytes:
+            self.answered = True
+        self._budget.charge(unsent_bytes - self.unsent_bytes)
+        self.unsent_bytes = unsent_bytes
+        self._update_congestion()
+
+    def _update_congestion(self) -> None:
+        budget = self._budget
+        self.congested = self.unsent_bytes > self._congested_bytes or (
+            self.unsent_bytes > 0 and budget.free_bytes < budget.size_bytes // 8
+        )
 
     def _wake_writers(self) -> None:
         for stream_id, writer in list(self.writers.items()):

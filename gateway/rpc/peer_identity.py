@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -37,8 +38,20 @@ def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:
     return None
 
 
-def peer_address(name: Any) -> str:
+def peer_name(name: Any) -> str:
     """The peer of a socket as grpc writes it: `ipv4:1.2.3.4:5`, `ipv6:[::1]:5`, `unix:`."""
     if isinstance(name, tuple) and len(name) >= 2:
         return f"ipv6:[{name[0]}]:{name[1]}" if ":" in name[0] else f"ipv4:{name[0]}:{name[1]}"
     return "unix:" if name is not None else "unknown"
+
+
+def peer_address(name: Any) -> str:
+    """The address that connections are counted by: an IPv4 address or an IPv6 /64 network, which one host may own
+    whole; empty for other sockets.
+    """
+    if not (isinstance(name, tuple) and len(name) >= 2):
+        return ""
+    address = ip_address(str(name[0]).partition("%")[0])
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ip_network((int(address), 64), strict=False))

@@ -5,13 +5,15 @@ from typing import NamedTuple
 import grpc
 
 from gateway.errors import InvalidArgument
+from gateway.rpc.inflation import ENCODINGS
 from gateway.rpc.metadata import Fields, decode, percent_encoded
 from gateway.rpc.method import Method
+from gateway.rpc.output import CONGESTED
 from gateway.rpc.server_call import RESPONSE
-from gateway.rpc.server_state import ServerState
+from gateway.rpc.server_state import MAX_FIELDS, ServerState
 from gateway.rpc.status_codes import number_of
 
-_ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,gzip"),)
+_ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,deflate,gzip"),)
 
 
 class Rejection(NamedTuple):
@@ -21,10 +23,10 @@ class Rejection(NamedTuple):
 
 
 class RequestHead(NamedTuple):
-    """The method of a request, and whether its messages may be compressed."""
+    """The method of a request, and how its compressed messages are encoded; b"" where none may come."""
 
     method: Method
-    gzip: bool
+    encoding: bytes
 
 
 def check_head(
@@ -39,6 +41,13 @@ def check_head(
     content_type = fields.get(b"content-type", b"")
     if content_type[:16] != b"application/grpc" or content_type[16:17] not in (b"", b"+", b";"):
         return Rejection(((b":status", b"415"),))
+    if len(headers) > MAX_FIELDS:
+        text = f"metadata of {len(headers)} fields, at most {MAX_FIELDS} are accepted"
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    size_bytes = sum(len(name) + len(value) for name, value in headers)
+    if size_bytes > server.options.max_metadata_bytes:
+        text = f"metadata of {size_bytes} bytes, at most {server.options.max_metadata_bytes} are accepted"
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     try:
         method = _find(server, fields, headers)
     except InvalidArgument as error:
@@ -46,16 +55,12 @@ def check_head(
     if method is None:
         return _refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     encoding = fields.get(b"grpc-encoding", b"identity")
-    if encoding not in (b"identity", b"gzip"):
-        text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity or gzip"
+    if encoding != b"identity" and encoding not in ENCODINGS:
+        text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity, deflate or gzip"
         return _refuse(grpc.StatusCode.UNIMPLEMENTED, text, _ACCEPTED)
-    size_bytes = sum(len(name) + len(value) for name, value in headers)
-    if size_bytes > server.options.max_metadata_bytes:
-        text = f"metadata of {size_bytes} bytes, at most {server.options.max_metadata_bytes} are accepted"
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     if congested:
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "earlier answers on this connection are not read")
-    return RequestHead(method, encoding == b"gzip")
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, CONGESTED)
+    return RequestHead(method, b"" if encoding == b"identity" else encoding)
 
 
 def _find(server: ServerState, fields: dict[bytes, bytes], headers: Fields) -> Method | None:

@@ -15,7 +15,9 @@ class ServerOptions:
     """Where a server listens, and what it allows.
 
     Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
-           `max_inflight_bytes` bounds the messages of 64 KiB and more that are received and not yet answered.
+           `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
+           sockets and grpcio have none. `max_inflight_bytes` bounds the messages that came in parts and are not yet
+           answered, with the content of compressed ones; and once more the answers that clients have not read.
            `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
            for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
            connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
@@ -30,6 +32,7 @@ class ServerOptions:
     max_send_bytes: int = 64 * MIB
     max_concurrent_streams: int = 256
     max_connections: int = 1024
+    max_connections_per_address: int = 0
     max_metadata_bytes: int = 8 * 1024
     handshake_timeout_s: float = 5.0
     idle_timeout_s: float = 300.0

@@ -10,6 +10,7 @@ import ngh2
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.rpc.deadline import Slot
 from gateway.rpc.handler import Metadata
+from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import Assembler
 from gateway.rpc.metadata import Fields, Pair, decode, encode, percent_encoded
 from gateway.rpc.method import Method
@@ -36,10 +37,11 @@ class ServerCall:
     __slots__ = (
         "assembler",
         "deadline_ns",
+        "encoding",
         "fields",
-        "gzip",
         "headers",
         "held_bytes",
+        "inflation",
         "method",
         "output",
         "request_ended",
@@ -58,10 +60,11 @@ class ServerCall:
         self.headers = headers
         self.fields: dict[bytes, bytes] = {}
         self.deadline_ns = 0
-        self.gzip = False
+        self.encoding = b""
         self.held_bytes = 0  # received, and the client does not know yet that it may send as many more
         self.slot: Slot | None = None
         self.assembler: Assembler | None = None
+        self.inflation: Inflation | None = None
         self.request_ended = False
         self.response_begun = False
         self.state = OPEN
@@ -108,6 +111,8 @@ class ServerCall:
         self.acknowledge()  # the connection's window counts them still
         if self.assembler is not None:
             self.assembler.release()
+        if self.inflation is not None:
+            self.inflation.release()
 
     def acknowledge(self) -> None:
         """The client may send as many bytes as were held."""
@@ -152,7 +157,7 @@ class ServerCall:
     def make_assembler(self) -> Assembler:
         server = self.server
         views = self.method.by_callback
-        self.assembler = Assembler(server.max_receive_bytes, server.budget, gzip=self.gzip, views=views)
+        self.assembler = Assembler(server.max_receive_bytes, server.received, encoding=self.encoding, views=views)
         return self.assembler
 
     # What handlers ask.

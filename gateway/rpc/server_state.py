@@ -1,6 +1,7 @@
 """What the connections of one ngh2 server share."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
@@ -8,14 +9,19 @@ import ngh2
 
 from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
+from gateway.rpc.inflation import Inflater
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import ServerOptions
 
+MAX_FIELDS: Final = 256  # of one request
 STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
 _STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
-_HEADER_BYTES: Final = 64 * 1024
+# Beyond these the whole connection ends; from `max_metadata_bytes` and `MAX_FIELDS` to here only the call does.
+_HEADER_BYTES: Final = 1 << 20
+_HEADER_COUNT: Final = 16 * 1024
+_CONTINUATIONS: Final = 64  # frames of 16 KiB
 _READ_BYTES: Final = 512 * 1024
 # Resets and glitches: a burst, then so many in a second. A client whose calls run into their deadlines resets streams
 # as well, so the rate is one that costs a few per cent of a core, not the lowest that works.
@@ -25,6 +31,9 @@ _GLITCHES: Final = (1000, 100)
 
 class OpenConnection(Protocol):
     """What a server asks of each of its connections; see `gateway.rpc.lifetime.Lifetime`."""
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def open_calls(self) -> int: ...
@@ -53,9 +62,12 @@ class ServerState:
         self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
         self.wheel = DeadlineWheel(loop)
         self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
-        self.budget = ByteBudget(options.max_inflight_bytes)
+        self.received = ByteBudget(options.max_inflight_bytes)
+        self.unsent = ByteBudget(options.max_inflight_bytes)
+        self.inflater = Inflater(options.max_receive_bytes, self.received)
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.connections: set[OpenConnection] = set()
+        self._by_address: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self.accepted = self.refused = self.broken = 0  # connections since the start
         self.empty = asyncio.Event()
@@ -68,9 +80,9 @@ class ServerState:
             stream_reset_rate_limit=_RESETS,
             glitch_rate_limit=_GLITCHES,
             max_outbound_ack=500,
-            # Beyond this the whole connection ends; from `max_metadata_bytes` to here only the call does.
+            max_continuations=_CONTINUATIONS,
             max_inbound_header_list_size=max(_HEADER_BYTES, 2 * options.max_metadata_bytes),
-            max_inbound_header_count=256,
+            max_inbound_header_count=_HEADER_COUNT,
         )
         self.settings = {
             ngh2.Setting.MAX_CONCURRENT_STREAMS: options.max_concurrent_streams,
@@ -87,15 +99,23 @@ class ServerState:
 
     def add(self, connection: OpenConnection) -> bool:
         """Counts the connection; returns False, with nothing counted, if there is no room for it."""
-        if len(self.connections) >= self.options.max_connections:
+        address, most = connection.address, self.options.max_connections_per_address
+        if len(self.connections) >= self.options.max_connections or (
+            most and address and self._by_address[address] >= most
+        ):
             self.refused += 1
             return False
         self.accepted += 1
+        self._by_address[address] += 1
         self.connections.add(connection)
         self.empty.clear()
         return True
 
     def remove(self, connection: OpenConnection) -> None:
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._by_address[connection.address] -= 1
+            if not self._by_address[connection.address]:
+                del self._by_address[connection.address]
         if not self.connections:
             self.empty.set()

@@ -10,10 +10,10 @@ import ngh2
 from gateway.errors import Cancelled, DeadlineExceeded, GatewayError, ResourceExhausted
 from gateway.rpc.handler import EOF, Metadata
 from gateway.rpc.invocation import failure, invoke, requests
-from gateway.rpc.message import BadMessage, frame
+from gateway.rpc.message import BadMessage, Compressed, frame
 from gateway.rpc.metadata import Fields, encode
 from gateway.rpc.method import Method
-from gateway.rpc.output import QUEUED_BYTES, Output
+from gateway.rpc.output import LARGE_BYTES, QUEUED_BYTES, Output
 from gateway.rpc.server_call import ANSWERED, GONE, OK, OPEN, RESPONSE, ServerCall
 from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import Status, status_of
@@ -107,7 +107,7 @@ class TaskCall(ServerCall):
         method = self.method
         assert self.assembler is not None
         try:
-            request = requests(self) if method.request_streaming else method.decode(self.assembler.messages.popleft())
+            request = requests(self) if method.request_streaming else method.decode(await self._content())
             answer = await invoke(method, request, self)
             if self.state == OPEN:
                 await self._complete(answer)
@@ -150,11 +150,26 @@ class TaskCall(ServerCall):
                 return EOF
             self._reader = self.server.loop.create_future()
             await self._reader
-        message = assembler.pop()
+        message = await self._content()
+        assembler.pop()
         if not assembler.messages:
             self.acknowledge()
             self.output.schedule_if_wanted()
         return self.method.decode(message)
+
+    async def _content(self) -> bytes | memoryview:
+        """Returns the content of the oldest message; an inflated one is counted until the next is asked for."""
+        assembler = self.assembler
+        assert assembler is not None
+        if self.inflation is not None:
+            self.inflation.release()
+            self.inflation = None
+        message = assembler.messages[0]
+        if not isinstance(message, Compressed):
+            return message
+        inflation = self.inflation = self.server.inflater.open(message)
+        content = inflation.begin()
+        return await self.server.inflater.finish(inflation) if content is None else content
 
     async def write(self, message: object) -> None:
         await self._send(message)
@@ -169,14 +184,16 @@ class TaskCall(ServerCall):
         output = self.output
         if len(raw) > output.max_send_bytes:
             raise ResourceExhausted(f"answer of {len(raw)} bytes, at most {output.max_send_bytes} are sent")
-        self._begin_response(())
         framed = frame(raw, compress=self._compress and self._compress_next)
+        if len(framed) >= LARGE_BYTES:
+            output.reserve(len(framed))
+        self._begin_response(())
         self._compress_next = True
         try:
             output.h2.send_data(self.stream_id, framed)
         except ngh2.NGH2Error as error:
             raise Cancelled("the call has ended") from error
-        output.answered = output.backlogged = True
+        output.answered = True
         if not output.flushing:
             output.schedule()
 

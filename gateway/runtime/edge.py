@@ -43,6 +43,7 @@ def _transport(config: Config) -> Server:
         max_receive_bytes=listen.max_message_bytes,
         max_send_bytes=listen.max_message_bytes,
         max_connections=listen.max_connections,
+        max_connections_per_address=listen.max_connections_per_address,
         busy_poll_us=listen.busy_poll_microseconds,
         default_deadline_s=config.limits.default_deadline_seconds,
         tls=config.tls.files,

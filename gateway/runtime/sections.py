@@ -59,6 +59,13 @@ class ListenOptions:
     insecure: Annotated[bool, Setting("Allow an address that other hosts can reach.", SWITCH)] = False
     max_message_bytes: Annotated[int, Setting("Largest message.", Whole(4096, 2**31 - 1))] = 64 << 20
     max_connections: Annotated[int, Setting("Connections a worker holds.", Whole(1, 1_000_000))] = 8192
+    max_connections_per_address: Annotated[
+        int,
+        Setting(
+            "Connections a worker holds of one IPv4 address or IPv6 /64 network (ngh2 only); 0: no such limit.",
+            Whole(0, 1_000_000),
+        ),
+    ] = 1024
     busy_poll_microseconds: Annotated[
         int,
         Setting(

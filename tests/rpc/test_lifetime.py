@@ -190,7 +190,8 @@ async def test_all_is_released(fast: Served) -> None:
     async with asyncio.timeout(5):
         while any(connection.open_calls for connection in state.connections):
             await fast.unary("EchoNow")(b"turn")
-    assert state.budget.free_bytes == state.budget.size_bytes
+    assert state.received.free_bytes == state.received.size_bytes
+    assert state.unsent.free_bytes == state.unsent.size_bytes
     assert not any(state.wheel._slots)
     outputs = [connection._output for connection in state.connections]
     assert not any(output.half_open or output.writers for output in outputs)

@@ -178,24 +178,6 @@ async def test_messages_beyond_the_limits_are_refused(transport: str) -> None:
             assert await served.unary(method)(b"x" * 50_000) == b"x" * 50_000
 
 
-@pytest.mark.parametrize("method", ["Echo", "EchoNow"])
-async def test_gzip_requests_are_inflated(served: Served, method: str) -> None:
-    message = b"compressible " * 1000
-    assert await served.unary(method)(message, compression=grpc.Compression.Gzip) == message
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_gzip_bomb_is_refused_at_the_limit(transport: str) -> None:
-    async with serving(transport, ServerOptions(reuse_port=False, max_receive_bytes=100_000)) as served:
-        error = await refused(served.unary("EchoNow")(b"\0" * 10_000_000, compression=grpc.Compression.Gzip))
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-async def test_deflate_is_unimplemented(served: Served) -> None:
-    error = await refused(served.unary("Echo")(b"x" * 1000, compression=grpc.Compression.Deflate))
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_large_metadata_are_refused_and_others_served(served: Served) -> None:
     assert await served.unary("Echo")(b"", metadata=(("x-large", "v" * 5_000),)) == b""
     held = served.unary("Hold")(b"")

@@ -6,6 +6,7 @@ only the ngh2 transport is asked.
 
 import asyncio
 import gzip
+import zlib
 
 import ngh2
 import pytest
@@ -84,14 +85,15 @@ async def test_flags_and_encodings(fast: Served) -> None:
         (((b"grpc-encoding", b"gzip"),), message(b"x"), b"0"),
         (((b"grpc-encoding", b"gzip"),), message(packed, flag=1), b"0"),
         (((b"grpc-encoding", b"snappy"),), message(b"x", flag=1), UNIMPLEMENTED),
-        (((b"grpc-encoding", b"deflate"),), message(b"x", flag=1), UNIMPLEMENTED),
+        (((b"grpc-encoding", b"deflate"),), message(b"not deflate", flag=1), INTERNAL),
+        (((b"grpc-encoding", b"deflate"),), message(zlib.compress(b"packed"), flag=1), b"0"),
     ]
     async with RawClient(fast.server.port) as client:
         for more, body, status in cases:
             fields, _ = await client.answer(await client.request(request_headers("EchoNow", *more), body))
             assert fields[b"grpc-status"] == status, (more, body)
             if status == UNIMPLEMENTED:
-                assert b"gzip" in fields[b"grpc-accept-encoding"]
+                assert fields[b"grpc-accept-encoding"] == b"identity,deflate,gzip"
 
 
 async def test_timeouts(served: Served) -> None:
