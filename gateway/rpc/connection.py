@@ -15,8 +15,9 @@ from gateway.rpc.method import Method
 from gateway.rpc.output import Output
 from gateway.rpc.peer_identity import auth_context
 from gateway.rpc.request_head import Rejection, check_head
+from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, ServerCall
-from gateway.rpc.server_state import MAX_FIELDS, ServerState
+from gateway.rpc.server_state import ServerState
 from gateway.rpc.task_call import TaskCall
 
 _CALLED_BY_THE_LOOP: Final = (

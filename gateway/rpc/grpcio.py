@@ -13,8 +13,9 @@ from gateway.errors import DeadlineExceeded, GatewayError
 from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, OwnMetadatum, RpcHandler
 from gateway.rpc.identity import Identity, Material
 from gateway.rpc.invocation import failure, invoke, requests
+from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
-from gateway.rpc.server import ServerOptions
+from gateway.rpc.server import MAX_FIELDS, ServerOptions
 from gateway.rpc.status_codes import Status, status_of
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class GrpcioServer:
         self._identity: Identity | None = None
         self._following: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._received = ByteBudget(options.max_inflight_bytes)
+        self._unsent = ByteBudget(options.max_inflight_bytes)
         self._server = grpc.aio.server(options=channel_arguments(options))
         self._server.add_generic_rpc_handlers((_Adapter(self._methods, self._adapt),))
 
@@ -193,8 +196,9 @@ class GrpcioServer:
         context = _CallbackContext(inner, method, self._deadline_ns(inner, method), message_size=len(message))
         async with self._boundary(context, method, inner):
             try:
+                _hold(self._received, len(message), "a message", inner)
                 method.call(message, context)
-                return method.encode(await context.answered)
+                return self._sent(method.encode(await context.answered), inner)
             except BaseException:
                 context.abandon()
                 raise
@@ -203,6 +207,7 @@ class GrpcioServer:
     async def _call(self, method: Method, message: bytes, inner: Any) -> bytes | None:
         context = _Context(inner, method, self._deadline_ns(inner, method))
         async with self._boundary(context, method, inner):
+            _hold(self._received, len(message), "a message", inner)
             return self._encoded(method, inner, await invoke(method, method.decode(message), context))
         return None
 
@@ -217,7 +222,12 @@ class GrpcioServer:
             return None
         if answer is None and inner.code() not in (None, 0, grpc.StatusCode.OK):
             return b""  # the handler set a code and returned nothing
-        return method.encode(answer)
+        return self._sent(method.encode(answer), inner)
+
+    def _sent(self, answer: bytes, inner: Any) -> bytes:
+        """Counts the answer for as long as the client has not read it."""
+        _hold(self._unsent, len(answer), "an answer", inner)
+        return answer
 
     def _deadline_ns(self, inner: Any, method: Method) -> int:
         remaining_s = inner.time_remaining()
@@ -255,6 +265,15 @@ class GrpcioServer:
 _EXPIRED = Status(*status_of(DeadlineExceeded("deadline exceeded"), ""))
 
 
+def _hold(budget: ByteBudget, count: int, what: str, inner: Any) -> None:
+    """Takes bytes from the budget until the call is done.
+
+    Raises: ResourceExhausted, with nothing taken.
+    """
+    budget.take(count, what)
+    inner.add_done_callback(lambda _: budget.give(count))
+
+
 class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Gives grpcio the adapted handler of each method, with messages left as bytes."""
 
@@ -264,6 +283,8 @@ class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     def service(self, handler_call_details: Any) -> "RpcHandler | None":
         metadata = tuple(handler_call_details.invocation_metadata or ())
+        if len(metadata) > MAX_FIELDS:
+            return grpc.stream_stream_rpc_method_handler(_refuse_fields)
         method = self._methods.find(handler_call_details.method, metadata)
         if method is None:
             return None
@@ -274,6 +295,12 @@ class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[method.request_streaming, method.response_streaming]
         return make(self._adapt(method))
+
+
+async def _refuse_fields(_: Any, context: Any) -> None:
+    count = len(context.invocation_metadata())
+    text = f"metadata of {count} fields, at most {MAX_FIELDS} are accepted"
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def _credentials(identity: Identity) -> grpc.ServerCredentials:

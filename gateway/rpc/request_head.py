@@ -9,8 +9,9 @@ from gateway.rpc.inflation import ENCODINGS
 from gateway.rpc.metadata import Fields, decode, percent_encoded
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED
+from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import RESPONSE
-from gateway.rpc.server_state import MAX_FIELDS, ServerState
+from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import number_of
 
 _ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,deflate,gzip"),)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.identity import Identity, TlsFiles
 
 MIB = 1 << 20
+MAX_FIELDS: Final = 256  # metadata of one request
 
 
 @dataclass(frozen=True, slots=True)

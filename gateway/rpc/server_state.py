@@ -14,7 +14,6 @@ from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import ServerOptions
 
-MAX_FIELDS: Final = 256  # of one request
 STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
 _STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024

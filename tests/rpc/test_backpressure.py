@@ -1,0 +1,179 @@
+"""What clients send without end and leave unread is bounded, and told to them; the others are served."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import ngh2
+import pytest
+
+from gateway.rpc.server import ServerOptions
+from tests.rpc.raw import PING, RawClient, message, raw_frame, request_headers
+from tests.rpc.serving import TRANSPORTS, Served, refused, serving
+
+MIB = 1 << 20
+INITIAL_WINDOW_SIZE = 4
+EXHAUSTED = b"8"
+
+
+def budget(served: Served, name: str) -> Any:
+    """The server's budget of that name, whatever its transport."""
+    owner: Any = served.server
+    return getattr(owner, f"_{name}", None) or getattr(owner._state, name)
+
+
+def ended(client: RawClient) -> set[int]:
+    return {event.stream_id for event in client.events if isinstance(event, ngh2.StreamClosed)}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_answers_that_are_not_read_are_bounded(transport: str) -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=8 * MIB, max_receive_bytes=MIB, max_send_bytes=MIB)
+    async with serving(transport, options) as served:
+        async with RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0}) as client:
+            await client.until(lambda self: self.events)
+            body = message(b"x" * 900_000)
+            streams = [await client.request(request_headers("EchoLater"), body) for _ in range(30)]
+            await client.until(lambda self: len(ended(self)) >= 10)  # refused: the others wait for their window
+            unsent = budget(served, "unsent")
+            assert unsent.free_bytes >= 0
+            for stream_id in ended(client):
+                assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+            assert len(ended(client)) < len(streams)
+            # Others are served, and do not wait.
+            assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
+        async with asyncio.timeout(10):
+            while unsent.free_bytes < unsent.size_bytes:
+                await served.unary("EchoNow")(b"turn")
+        assert await served.unary("EchoNow")(b"x" * 900_000, timeout=5) == b"x" * 900_000
+
+
+async def test_a_connection_with_unread_answers_gets_no_more_requests_served() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=8 * MIB, max_receive_bytes=MIB, max_send_bytes=MIB)
+    async with serving("ngh2", options) as served:
+        client = RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0})
+        async with client:
+            await client.until(lambda self: self.events)
+            for _ in range(6):
+                await client.request(request_headers("EchoNow"), message(b"x" * 1_000_000))
+            fields, _ = await client.answer(await client.request(request_headers("Hold"), message(b"")))
+            assert fields[b"grpc-status"] == EXHAUSTED
+            assert fields[b"grpc-message"] == b"earlier answers on this connection are not read"
+            assert served.behaviour.events["hold"] == 0
+            # When it reads, it is served again.
+            client.h2.update_settings({INITIAL_WINDOW_SIZE: 2 * MIB})
+            await client.send()
+            await client.until(lambda self: len(ended(self)) == 7)
+            fields, _ = await client.answer(await client.request(request_headers("EchoNow"), message(b"x")))
+            assert fields[b"grpc-status"] == b"0"
+
+
+async def test_small_answers_that_are_not_read_count() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=8 * MIB, max_concurrent_streams=1000)
+    async with serving("ngh2", options) as served:
+        client = RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0})
+        async with client:
+            await client.until(lambda self: self.events)
+            for _ in range(510):
+                await client.request(request_headers("EchoNow"), message(b"x" * 16_000))
+            await client.until(lambda self: not self.h2.queued_body_size())
+            fields, _ = await client.answer(await client.request(request_headers("EchoNow"), message(b"x")))
+            assert fields[b"grpc-status"] == EXHAUSTED
+            unsent = budget(served, "unsent")
+            assert 7 * MIB < unsent.size_bytes - unsent.free_bytes <= 8 * MIB
+            assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
+
+
+async def test_unfinished_small_messages_are_bounded() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=MIB)
+    async with serving("ngh2", options) as served, RawClient(served.server.port) as client:
+        part = message(b"x" * 60_000)[:50_000]
+        streams = [await client.request(request_headers("EchoNow"), part, end=False) for _ in range(30)]
+        await client.until(lambda self: len(ended(self)) >= 13)  # 17 messages of 60 000 bytes have room
+        for stream_id in ended(client):
+            assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+        assert len(ended(client)) == 13 < len(streams)
+        assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
+
+
+async def test_pings_beside_a_large_download_are_welcome(fast: Served) -> None:
+    """gRPC's clients measure the bandwidth with a ping for each stretch of data that they receive."""
+    async with RawClient(fast.server.port, settings={INITIAL_WINDOW_SIZE: 65_535}) as client:
+        await client.until(lambda self: self.events)
+        body = message(b"x" * 3_000_000)
+        streams = [await client.request(request_headers("EchoNow"), body) for _ in range(3)]
+        pings = 0
+        while len(ended(client)) < len(streams):
+            before = len(client.events)
+            await client.step()
+            assert not client.closed
+            assert client.went_away() is None
+            if any(isinstance(event, ngh2.DataReceived) for event in client.events[before:]):
+                client.h2.ping(b"bdp ping")
+                await client.send()
+                pings += 1
+        for stream_id in streams:
+            assert client.seen(stream_id)[1] == body
+        assert pings > 20
+
+
+async def test_pings_without_data_are_not_forgiven_by_an_unread_answer(fast: Served) -> None:
+    async with RawClient(fast.server.port, settings={INITIAL_WINDOW_SIZE: 0}) as client:
+        await client.until(lambda self: self.events)
+        await client.request(request_headers("EchoNow"), message(b"x" * 100_000))
+        for _ in range(6):
+            await client.send_raw(raw_frame(PING, 0, b"12345678"))
+            await client.step()
+        await client.until(lambda self: self.went_away() is not None)
+        assert client.went_away() == ngh2.ErrorCode.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("fields", [1000, 10_000])
+async def test_thousands_of_metadata_fields_are_refused_alone(transport: str, fields: int) -> None:
+    """A proxy has the calls of many clients on one connection: those of the others go on."""
+    async with serving(transport) as served:
+        client = RawClient(served.server.port, max_send_header_block_length=1 << 24)
+        async with client:
+            held = await client.request(request_headers("Hold"), message(b""))
+            await served.behaviour.until("hold")
+            for distinct in (True, False):
+                more = [(b"x-%d" % number if distinct else b"x-same", b"v") for number in range(fields)]
+                bad = await client.request(request_headers("EchoNow", *more), message(b"x"))
+                seen, _ = await client.answer(bad)
+                assert seen[b"grpc-status"] == EXHAUSTED, distinct
+            served.behaviour.held[0].answer(b"done")
+            seen, body = await client.answer(held)
+            assert (seen[b"grpc-status"], body) == (b"0", message(b"done"))
+            assert client.went_away() is None
+
+
+async def test_many_empty_fields_are_refused(fast: Served) -> None:
+    async with RawClient(fast.server.port) as client:
+        more = [(b"x%d" % number, b"") for number in range(257)]
+        for method in ("EchoNow", "Chat", "Missing"):
+            fields, _ = await client.answer(await client.request(request_headers(method, *more), message(b"x")))
+            assert fields[b"grpc-status"] == EXHAUSTED
+
+
+async def test_one_address_cannot_take_every_connection() -> None:
+    options = ServerOptions(reuse_port=False, host="0.0.0.0", max_connections=10, max_connections_per_address=2)
+    async with serving("ngh2", options) as served:
+        async with RawClient(served.server.port) as first, RawClient(served.server.port) as second:
+            await first.until(lambda self: self.events)
+            await second.until(lambda self: self.events)
+            async with RawClient(served.server.port) as third:
+                await third.until_closed()
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port, local_addr=("127.0.0.2", 0))
+            assert await asyncio.wait_for(reader.read(9), 5)  # its SETTINGS: another address has room
+            writer.close()
+            assert served.server.counts()["refused"] == 1  # type: ignore[attr-defined]
+        assert await served.unary("EchoNow")(b"room", timeout=10, wait_for_ready=True) == b"room"
+
+
+async def test_refused_answers_are_told_to_grpcios_client() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=MIB, max_send_bytes=2 * MIB)
+    async with serving("grpcio", options) as served:
+        error = await refused(served.unary("Echo")(b"x" * (MIB + 1), timeout=5))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "bytes are in use" in (error.details() or "")
