@@ -189,7 +189,7 @@ def _show(report: "Report", out: Path | None) -> None:
     ]  # fmt: skip
     columns = ("STATE", "FEATURE", "DECIDED BY", "VALUE", "THRESHOLD", "DIRECTION", "N")
     lines = [f"{state.name}: {line}" for state, line in headlines(report)]
-    show(None, Format.TABLE, columns=columns, rows=rows, note="\n".join(["", *lines]))
+    show(None, Format.TABLE, columns=columns, rows=rows, note=["", *lines])
     if len(report.features) > _SHOWN:
         say(f"{len(report.features) - _SHOWN} more features; --out and --json have all of them")
     if out is None:

@@ -70,12 +70,12 @@ def status(
     notes = [*_others(chosen), note] if chosen["arms"] else [*_others(chosen), f"no window was judged yet; {note}"]
     if model:
         rows = [_feature_row(arm, feature) for arm in chosen["arms"] for feature in arm["features"]]
-        show(value, output, columns=_FEATURE_COLUMNS if rows else (), rows=rows, note="\n".join(notes))
+        show(value, output, columns=_FEATURE_COLUMNS if rows else (), rows=rows, note=notes)
     else:
         rows = [_arm_row(arm) for arm in chosen["arms"]]
-        show(value, output, columns=_ARM_COLUMNS if rows else (), rows=rows, note="\n".join(notes))
+        show(value, output, columns=_ARM_COLUMNS if rows else (), rows=rows, note=notes)
     if output is Format.TABLE and arms:
-        show(None, output, columns=columns_of(model), rows=rows_of(arms, model), note="\n".join(notes_of(arms)))
+        show(None, output, columns=columns_of(model), rows=rows_of(arms, model), note=notes_of(arms))
 
 
 def _report(path: Path) -> Mapping[str, Any]:

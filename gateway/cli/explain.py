@@ -179,7 +179,7 @@ def _chunks(file: Path) -> Iterator[list[str]]:
         yield chunk
 
 
-def _simulated(answer: control_pb2.SimulateResponse, after: Counter[str]) -> str:
+def _simulated(answer: control_pb2.SimulateResponse, after: Counter[str]) -> list[str]:
     total = max(answer.counted, 1)
     shares = ", ".join(f"{arm} {100 * size / total:.2f} %" for arm, size in after.most_common())
     lines = [
@@ -191,7 +191,7 @@ def _simulated(answer: control_pb2.SimulateResponse, after: Counter[str]) -> str
     if answer.left_out:
         lines.append(f"{answer.left_out} logged requests left out: without a bucket, or of another salt")
     lines += [f"searched: {place}" for place in answer.searched]
-    return "\n".join(lines)
+    return lines
 
 
 def _explained(answer: control_pb2.ExplainResponse) -> dict[str, Value]:
@@ -219,7 +219,7 @@ def _outcome(outcome: control_pb2.Outcome) -> dict[str, Value]:
     }
 
 
-def _note(answer: control_pb2.ExplainResponse) -> str:
+def _note(answer: control_pb2.ExplainResponse) -> list[str]:
     lines = []
     if answer.HasField("served"):
         lines.append(f"served at {moment(answer.row.ts_us)}: {_line(answer.served)}, {answer.row.code}")
@@ -229,7 +229,7 @@ def _note(answer: control_pb2.ExplainResponse) -> str:
         lines.append(f"refused: {answer.error_code}: {answer.error}")
     else:
         lines.append(f"decision: {_line(answer.decision)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _line(outcome: control_pb2.Outcome) -> str:

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.output import Format, Value, moment, to_json
+from gateway.cli.output import Format, Value, moment, printable, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 
@@ -68,7 +68,7 @@ def _line(row: control_pb2.LogRow, form: Format) -> str:
     if form is Format.YAML:
         return "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
     served = f"{row.model}/{row.version}" + (f" arm {row.arm}" if row.arm else "")
-    return (
+    return printable(
         f"{value['ts']}  {row.code:<5} {served}  r{row.revision} {row.reason}  {row.total_us} us  {row.request_id}  "
         f"{row.inputs_json} -> {row.outputs_json}"
     )

@@ -1,18 +1,24 @@
-"""What a command prints: a table for people, YAML or JSON for machines."""
+"""What a command prints: a table for people, YAML or JSON for machines.
+
+People see texts of others (reasons, errors, names) with every character escaped that could steer a terminal.
+"""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from unicodedata import category
 
 import msgspec
 import yaml
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+READABLE_WIDTH = 24  # a column is not squeezed to less
+_PIPE_WIDTH = 10_000
 
 
 class Format(StrEnum):
@@ -24,18 +30,37 @@ class Format(StrEnum):
 
 
 def show(
-    value: Value, form: Format, *, columns: Sequence[str] = (), rows: Iterable[Sequence[Value]] = (), note: str = ""
+    value: Value,
+    form: Format,
+    *,
+    columns: Sequence[str] = (),
+    rows: Iterable[Sequence[Value]] = (),
+    note: str | Iterable[str] = "",
 ) -> None:
-    """`value` is printed for machines, or `rows` under `columns` and then `note` for people."""
+    """Prints `value` for machines, or `rows` under `columns` and then the lines of `note` for people."""
     if form is Format.JSON:
         _write(to_json(value, indent=2))
     elif form is Format.YAML:
         _write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
     else:
         if columns:
-            _table(columns, rows)
-        if note:
-            _write(note)
+            out = console()
+            out.print(table(columns, rows, out))
+        for text in [note] if isinstance(note, str) and note else note:
+            _write(printable(text))
+
+
+def printable(text: str) -> str:
+    """Returns the text with control, formatting and unassigned characters as escapes: it stays on its line, and
+    reads as it is written."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or category(character) == "Zs"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def to_json(value: Value, *, indent: int = 0) -> str:
@@ -44,8 +69,8 @@ def to_json(value: Value, *, indent: int = 0) -> str:
 
 
 def say(text: str) -> None:
-    """`text` is a line on standard error, where it does not mix with data."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    """Prints a line on standard error, where it does not mix with data."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def moment(microseconds: int) -> str:
@@ -59,25 +84,56 @@ def _write(text: str) -> None:
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:
-    console().print(table(columns, rows), markup=False)
-
-
 def console() -> Console:
     """Standard output. A pipe has no width of its own: lines that a program reads are not folded to 80 columns."""
     made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=400)
+    return made if made.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Value]]) -> Table:
-    """The rows under their columns, as people read them."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Value]], out: Console) -> RenderableType:
+    """Returns the rows under their columns, as wide as `out` at most.
+
+    1. Where all of it fits, nothing is folded.
+    2. Else the columns that are wider than READABLE_WIDTH share what is left, and fold their texts.
+    3. Where that does not do, each row is a block of its own with a line for each column that says something.
+    """
+    cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
+    needs = [max(len(name), *(Text(row[place]).cell_len for row in cells), 0) for place, name in enumerate(columns)]
+    left = out.width - 3 * (len(columns) - 1)
+    widths = _fitted(needs, left)
+    if widths is None:
+        return _blocks(columns, cells)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
+    for name, width in zip(columns, widths, strict=True):
+        made.add_column(name, overflow="fold", width=width)
+    for row in cells:
         # Text, not a string: what a server or a document says is no markup.
-        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def _fitted(needs: Sequence[int], left: int) -> list[int] | None:
+    """The widths of columns that need these; None if they cannot be read in what is left."""
+    for widest in range(max(needs), READABLE_WIDTH - 1, -1):
+        widths = [min(need, widest) for need in needs]
+        if sum(widths) <= left:
+            return widths
+    return list(needs) if sum(needs) <= left else None
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
+    blocks: list[RenderableType] = []
+    for row in rows:
+        if blocks:
+            blocks.append(Text(""))
+        block = Table.grid(padding=(0, 2))
+        block.add_column(width=max(map(len, columns)))
+        block.add_column(overflow="fold")
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                block.add_row(Text(name), Text(cell))
+        blocks.append(block)
+    return Group(*blocks)
 
 
 def line(value: Value, form: Format) -> None:

@@ -130,16 +130,16 @@ def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
     }
 
 
-def _summary(answer: control_pb2.PlanResponse) -> str:
+def _summary(answer: control_pb2.PlanResponse) -> list[str]:
     base = f"revision {answer.base_revision}" if answer.base_revision else "no route"
     if answer.unchanged:
-        return f"{answer.model}: the same as {base}, nothing would be committed"
+        return [f"{answer.model}: the same as {base}, nothing would be committed"]
     lines = [f"{answer.model}: compared with {base}, {_moved(answer)}; {answer.workers} live workers"]
     lines += [f"version {v.version} is {v.state}" + (f": {v.reason}" if v.reason else "") for v in answer.versions]
     if answer.carried:
         lines.append(f"kept with the document, decides nothing by itself: {', '.join(answer.carried)}")
     lines.append(f"apply it with --expect-revision {answer.base_revision} to be sure that nothing came between")
-    return "\n".join(lines)
+    return lines
 
 
 def _moved(answer: control_pb2.PlanResponse | control_pb2.DiffResponse) -> str:

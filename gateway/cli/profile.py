@@ -287,8 +287,11 @@ def _show_profile(profile: "Profile", output: Format) -> None:
         output,
         columns=("FEATURE", "KIND", "MISSING", "MEAN", "MIN", "MAX", "BINS", "LEAST ROWS"),
         rows=rows,
-        note=f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
-        f"{profile.source}; a window needs LEAST ROWS rows to be judged\n{_performance(profile.baseline)}",
+        note=[
+            f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
+            f"{profile.source}; a window needs LEAST ROWS rows to be judged",
+            _performance(profile.baseline),
+        ],
     )
 
 

@@ -11,8 +11,11 @@ from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.plan import diff, show_revision
+from gateway.cli.route_summary import also_decides, arms_text, document_shares, shares
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
+
+HISTORY_COLUMNS = ("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "SHARES", "REASON")
 
 app = typer.Typer(no_args_is_help=True, help="Read and change the routes: which version of a model answers.")
 app.command(epilog="Example: gateway routes apply -f route.yaml --wait --reason 'canary at 5 %'")(apply)
@@ -35,7 +38,10 @@ def get(
         output,
         columns=("ARM", "VERSION", "SHARE"),
         rows=shares(route),
-        note=f"revision {route.revision}, committed {moment(route.committed_at_us)}",
+        note=[
+            f"revision {route.revision}, committed {moment(route.committed_at_us)}",
+            *also_decides(route.document_json),
+        ],
     )
 
 
@@ -54,8 +60,8 @@ def list_routes(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) 
     note = "" if routes else "no routes: every model serves its newest ready version"
     if answer.stale:
         note = "the store is away: these are the last known rules"
-    rows = [[r.model, r.revision, arms_text(r), moment(r.committed_at_us)] for r in routes]
-    show(value, output, columns=("MODEL", "REVISION", "ARMS", "COMMITTED"), rows=rows, note=note)
+    rows = [[r.model, r.revision, arms_text(r), _also(r), moment(r.committed_at_us)] for r in routes]
+    show(value, output, columns=("MODEL", "REVISION", "ARMS", "ALSO", "COMMITTED"), rows=rows, note=note)
 
 
 @app.command(epilog="Example: gateway routes history flights --limit 5")
@@ -69,8 +75,15 @@ def history(
     with control(server) as stub:
         answer = stub.History(control_pb2.HistoryRequest(model=model, limit=limit), timeout=10)
     value: list[Value] = [{**entry_value(entry), **document_value(entry)} for entry in answer.entries]
-    rows = [[e.revision, e.operation, e.actor, e.source, moment(e.committed_at_us), e.reason] for e in answer.entries]
-    show(value, output, columns=("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "REASON"), rows=rows)
+    rows = [
+        [
+            *(e.revision, e.operation, e.actor, e.source, moment(e.committed_at_us)),
+            document_shares(e.document_json) or "no route",
+            e.reason,
+        ]
+        for e in answer.entries
+    ]
+    show(value, output, columns=HISTORY_COLUMNS, rows=rows)
 
 
 @app.command(epilog="Example: gateway routes delete flights --reason 'back to the newest version'")
@@ -121,21 +134,5 @@ def rollback(
     complain(change.laggards)
 
 
-def shares(route: control_pb2.Route) -> list[list[Value]]:
-    """Arm, version and share of each arm that a route names, by name."""
-    width: dict[str, int] = {}
-    for interval in route.table:
-        width[interval.arm] = width.get(interval.arm, 0) + interval.end - interval.start
-    spec = msgspec.json.decode(route.document_json)["spec"]
-    labels = spec.get("labels", {})
-    return [
-        [arm, named.get("version") or labels[named["label"]], f"{width.get(arm, 0) / 10_000:g} %"]
-        for arm, named in spec["arms"].items()
-    ]
-
-
-def arms_text(route: control_pb2.Route) -> str:
-    """The same in one line, with the kill switch where it is on."""
-    arms = ", ".join(f"{arm}={share} (version {version})" for arm, version, share in shares(route))
-    switch = msgspec.json.decode(route.document_json)["spec"].get("killSwitch")
-    return f"KILLED to {switch['arm']} ({switch['reason']}); {arms}" if switch else arms
+def _also(route: control_pb2.Route) -> str:
+    return "; ".join(also_decides(route.document_json))

@@ -76,7 +76,7 @@ def version(
 ) -> None:
     """Print the version of this command, and of a running gateway if one is named."""
     value: dict[str, Value] = {"gateway": gateway.__version__}
-    note = f"gateway {gateway.__version__}"
+    note = [f"gateway {gateway.__version__}"]
     if server:
         with control(server) as stub:
             answer = stub.ServerVersion(control_pb2.ServerVersionRequest(), timeout=10)
@@ -87,8 +87,8 @@ def version(
             "onnxruntime": answer.onnxruntime,
             "transport": answer.transport,
         }
-        note += (
-            f"\n{server}: gateway {answer.version}, transport {answer.transport}, Python {answer.python}, "
+        note.append(
+            f"{server}: gateway {answer.version}, transport {answer.transport}, Python {answer.python}, "
             f"ONNX Runtime {answer.onnxruntime}"
         )
     show(value, output, note=note)

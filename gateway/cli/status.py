@@ -8,19 +8,19 @@ from typing import Annotated
 import grpc
 import msgspec
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.models import worker_value
-from gateway.cli.output import Format, Value, console, line, moment, show, table
-from gateway.cli.routes import arms_text
+from gateway.cli.output import Format, Value, console, line, moment, printable, show, table
+from gateway.cli.route_summary import also_decides, arms_text
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc
 
-ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "COMMITTED")
+ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")
 WORKER_COLUMNS = ("WORKER", "STATE", "REVISION", "SEEN", "ERROR")
 CHANGES_SHOWN = 8
 RECONNECT_S = 30.0
@@ -40,7 +40,8 @@ def status(
         if not watch:
             page = _Page(stub)
             if output is Format.TABLE:
-                console().print(page.drawn())
+                out = console()
+                out.print(page.drawn(out))
             else:
                 show(page.value(), output)
             return
@@ -70,7 +71,7 @@ def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
             if not settled and not away:
                 continue
             try:
-                drawn = _Page(stub).drawn(changes, away)
+                drawn = _Page(stub).drawn(out, changes, away)
             except grpc.RpcError as error:
                 if not _is_away(error):
                     raise
@@ -119,23 +120,28 @@ class _Page:
                 raise
             self._workers = control_pb2.WorkersResponse()
 
-    def drawn(self, changes: deque[str] | None = None, away: str = "") -> Group:
+    def drawn(self, out: Console, changes: deque[str] | None = None, away: str = "") -> Group:
         routes = table(
             ROUTE_COLUMNS,
             [
-                [r.model, _strategy(r), r.revision, arms_text(r), moment(r.committed_at_us)]
+                [
+                    *(r.model, _strategy(r), r.revision, arms_text(r), "; ".join(also_decides(r.document_json))),
+                    moment(r.committed_at_us),
+                ]
                 for r in sorted(self._listed.routes, key=lambda route: route.model)
             ],
+            out,
         )
         workers = table(
             WORKER_COLUMNS,
             [[w.id, w.state, w.revision, f"{w.seen_ms_ago / 1000:.1f} s ago", w.error] for w in self._workers.workers],
+            out,
         )
         state = f"revision {self._listed.revision}, epoch {self._listed.epoch or 'none'}"
         if self._listed.stale:
             state += "; THE STORE IS AWAY: these are the rules that the answering worker serves by"
         if away:
-            state += f" ({away})"
+            state += f" ({printable(away)})"
         parts: list[RenderableType] = [Text(state), Text(""), routes, Text(""), workers]
         if changes:
             parts += [Text(""), Text("\n".join(reversed(changes)))]
@@ -176,7 +182,9 @@ def _strategy(route: control_pb2.Route) -> str:
 def _change_line(entry: control_pb2.HistoryEntry) -> str:
     who = f"{entry.actor or 'somebody'} ({entry.source})" if entry.source else entry.actor or "somebody"
     reason = f": {entry.reason}" if entry.reason else ""
-    return f"{moment(entry.committed_at_us)}  r{entry.revision} {entry.operation} {entry.model} by {who}{reason}"
+    return printable(
+        f"{moment(entry.committed_at_us)}  r{entry.revision} {entry.operation} {entry.model} by {who}{reason}"
+    )
 
 
 def _event_value(event: control_pb2.Event) -> Value:

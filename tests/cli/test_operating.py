@@ -237,3 +237,66 @@ async def test_a_change_says_how_many_replicas_have_it() -> None:
     change.replicas.CopyFrom(control_pb2.Replicas(known=2, confirmed=1))
     assert took(change) == "12.3 ms by 2 workers, on 1 of 2 replicas"
     assert change_value(change)["replicas"] == {"known": 2, "confirmed": 1}
+
+
+EVERYTHING = route(
+    {"stable": {"version": "1"}, "next": {"label": "new"}, "spare": {"version": "3"}},
+    {"ab": {"control": "stable", "weights": {"stable": "80%", "next": "20%"}, "holdout": "5%"}},
+    labels={"new": "2"},
+    rules=[
+        {"name": "beta", "match": {"metadata": {"x-channel": {"exact": "beta"}}}, "arm": "next"},
+        {
+            "name": "past",
+            "match": {"metadata": {"x-a": {"exact": "b"}}},
+            "arm": "next",
+            "until": "2020-01-01T00:00:00Z",
+        },
+    ],
+    fallback={"order": ["stable", "spare"]},
+    mirrors=[{"arm": "spare", "percent": "10%"}],
+)
+ALSO = (
+    "holdout answered by stable; rules beta -> next, past -> next (expired); fallback to stable, then spare; "
+    "mirrors spare 10 %"
+)
+
+
+async def test_pages_show_whatever_decides(shell: Shell) -> None:
+    await shell.worker.apply(EVERYTHING)
+    for words in (["status"], ["routes", "list"]):
+        text = await shell.done(*words)
+        assert "stable=76 % (version 1)" in text
+        assert "holdout=5 % (version 1)" in text
+        assert ALSO in text
+    shown = await shell.done("routes", "get", "affine", "-o", "table")
+    assert re.search(r"holdout +1 +5 %", shown)
+    assert "fallback to stable, then spare" in shown
+    await shell.worker.apply(canary())
+    assert re.search(r"step \d of \d", await shell.done("status"))
+
+
+async def test_the_history_shows_shares(shell: Shell) -> None:
+    await shell.worker.apply(ab(90, 10))
+    await shell.done("weights", "affine", "a=60", "b=40")
+    await shell.done("kill", "affine", "--arm", "b", "--reason", "incident")
+    await shell.done("routes", "delete", "affine")
+    lines = (await shell.done("routes", "history", "affine", "--limit", "4")).splitlines()[2:]
+    expected = ["no route", "KILLED to b; a=60 %, b=40 %", "a=60 %, b=40 %", "a=90 %, b=10 %"]
+    assert [wanted in line for wanted, line in zip(expected, lines, strict=True)] == [True] * 4
+
+
+async def test_texts_of_others_do_not_steer_the_terminal(shell: Shell) -> None:
+    evil = "fine \x1b[2J\x1b]0;owned\x07\nmodel  r999 \u202eetelede"
+    change = control_pb2.Change(actor=f"eve{evil}", reason=evil, source=evil[:20])
+    document = ab(70, 30).to_json()
+    applied = await shell.worker.stub.Apply(control_pb2.ApplyRequest(document_json=document, change=change))
+    await shell.worker.stub.Draft(control_pb2.DraftRequest(document_json=ab(60, 40).to_json(), change=change))
+    revision = str(applied.change.revision)
+    for words in (
+        ["audit"], ["routes", "history", "affine"], ["routes", "show", "affine", revision, "-o", "table"],
+        ["draft", "list"],
+    ):  # fmt: skip
+        text = await shell.done(*words)
+        assert all(character.isprintable() or character == "\n" for character in text), words
+        assert r"\x1b[2J" in text
+        assert [line for line in text.splitlines() if line.startswith("model  r999")] == []

@@ -1,0 +1,92 @@
+"""A route in a line or two: who gets what, and what else decides."""
+
+from collections.abc import Iterable
+from time import time
+
+from gateway.cli.output import Value
+from gateway.errors import InvalidArgument
+from gateway.pb import control_pb2
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.notation import parse_json
+from gateway.routing.document.strategy import HOLDOUT, BlueGreen, Canary
+
+_UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the rest of the page is shown all the same
+
+
+def shares(route: control_pb2.Route) -> list[list[Value]]:
+    """Arm, version and share of each arm that a route names, by name, and of a holdout.
+
+    Raises: InvalidArgument (a newer gateway wrote the document).
+    """
+    document = parse_json(route.document_json)
+    width: dict[str, int] = {}
+    for interval in route.table:
+        width[interval.arm] = width.get(interval.arm, 0) + interval.end - interval.start
+    names = [arm.name for arm in document.arms] + ([HOLDOUT] if HOLDOUT in width else [])
+    return [[name, document.version_of(name), _percent(width.get(name, 0))] for name in names]
+
+
+def arms_text(route: control_pb2.Route) -> str:
+    """The shares in one line."""
+    try:
+        return ", ".join(f"{arm}={share} (version {version})" for arm, version, share in shares(route))
+    except InvalidArgument as error:
+        return f"{_UNREADABLE}: {error}"
+
+
+def document_shares(text: str) -> str:
+    """The shares that a document of the history asks for, in one line; "" of a deletion."""
+    if not text:
+        return ""
+    try:
+        document = parse_json(text)
+    except InvalidArgument as error:
+        return f"{_UNREADABLE}: {error}"
+    weights = document.weights()
+    killed = document.kill_switch
+    split = ", ".join(f"{arm}={_percent(size)}" for arm, size in weights.items() if size)
+    return f"KILLED to {killed.arm}; {split}" if killed is not None else split
+
+
+def also_decides(text: str) -> list[str]:
+    """What decides beside the shares, a phrase for each: kill switch, holdout, step, rules, pins, fallback, mirrors."""
+    try:
+        document = parse_json(text)
+    except InvalidArgument:
+        return []
+    phrases: list[str] = []
+    if document.kill_switch is not None:
+        phrases.append(f"KILLED to {document.kill_switch.arm} ({document.kill_switch.reason})")
+    if HOLDOUT in document.weights():
+        phrases.append(f"holdout answered by {document.strategy.control_arm}")
+    if isinstance(document.strategy, Canary) and document.strategy.steps:
+        by_hand = ", its share set by hand" if document.strategy.weight is not None else ""
+        phrases.append(f"step {document.strategy.step + 1} of {len(document.strategy.steps)}{by_hand}")
+    if isinstance(document.strategy, BlueGreen) and document.strategy.preview_match is not None:
+        phrases.append(f"preview match -> {document.strategy.preview}")
+    if document.rules:
+        phrases.append("rules " + ", ".join(_rules(document)))
+    if document.client_pin is not None and document.client_pin.deny:
+        phrases.append("no client may pin")
+    if document.fallback is not None:
+        phrases.append(f"fallback to {', then '.join(document.fallback.order)}")
+    if document.mirrors:
+        phrases.append("mirrors " + ", ".join(f"{mirror.arm} {_percent(mirror.share)}" for mirror in document.mirrors))
+    return phrases
+
+
+def summary(route: control_pb2.Route) -> str:
+    """The whole route in one line."""
+    return "; ".join([arms_text(route), *also_decides(route.document_json)])
+
+
+def _rules(document: RouteDocument) -> Iterable[str]:
+    now_s = time()
+    for rule in document.rules:
+        expired = " (expired)" if rule.until_s is not None and rule.until_s <= now_s else ""
+        yield f"{rule.name} -> {rule.arm}{expired}"
+
+
+def _percent(buckets: int) -> str:
+    return f"{100 * buckets / BUCKETS:g} %"
