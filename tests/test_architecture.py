@@ -113,6 +113,25 @@ def test_rooms_import_only_what_lies_below_them() -> None:
     assert not wrong
 
 
+def test_a_public_class_name_stands_in_one_module() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_a_module_name_stands_in_one_room() -> None:
+    places: dict[str, list[str]] = {}
+    for name, _ in modules():
+        package, _, own = name.rpartition(".")
+        if not own.startswith("__") and not (ROOT / Path(*name.split("."))).is_dir():
+            places.setdefault(own, []).append(package)
+    # `loaders` is a library of its own.
+    assert {name for name, packages in places.items() if len(packages) > 1} <= {"errors"}
+
+
 @pytest.mark.parametrize("library", sorted(ONLY))
 def test_a_library_has_one_door(library: str) -> None:
     users = {name for name, path in modules() if any(imported.split(".")[0] == library for imported in imports(path))}

@@ -8,7 +8,7 @@ import typer
 from gateway.cli.applied_change import DryRun, ExpectRevision, change_by_me, show_applied, wait_for
 from gateway.cli.client import control
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format
+from gateway.cli.printing import Format
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 

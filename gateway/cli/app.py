@@ -24,7 +24,7 @@ from gateway.cli import (
     transfer,
 )
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import say
+from gateway.cli.printing import say
 from gateway.cli.tls import ServerCommand
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, show
+from gateway.cli.printing import Format, Value, show
 from gateway.pb import control_pb2
 
 ExpectRevision = Annotated[

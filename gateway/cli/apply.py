@@ -19,7 +19,7 @@ from gateway.cli.applied_change import (
 from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, show
+from gateway.cli.printing import Format, Value, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2, control_pb2_grpc
 

@@ -7,7 +7,7 @@ import typer
 from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
 from gateway.cli.history_entry import entry_value
-from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server, Timeout
 from gateway.pb import control_pb2
 

@@ -9,7 +9,7 @@ from gateway.cli.applied_change import applied_value, change_by_me, complain, to
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.output import Format, say, show
+from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Model
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 

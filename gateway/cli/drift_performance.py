@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.cli.output import Value, moment
+from gateway.cli.printing import Value, moment
 
 _FILE = Path("run") / "published" / "performance.json"
 _COLUMNS = (

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli.drift_performance import columns_of, notes_of, read_performance, rows_of
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Output
 
 _FILE = Path("run") / "published" / "drift.json"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.cli.output import Value, moment
+from gateway.cli.printing import Value, moment
 from gateway.pb import control_pb2
 
 

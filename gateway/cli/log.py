@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.output import Format, Value, moment, printable, to_json
+from gateway.cli.printing import Format, Value, moment, printable, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 

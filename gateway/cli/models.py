@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.client import control
-from gateway.cli.output import Format, Value, show
+from gateway.cli.printing import Format, Value, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 

@@ -10,7 +10,7 @@ from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.history_entry import document_value, entry_value
-from gateway.cli.output import Format, Value, say, show
+from gateway.cli.printing import Format, Value, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
 

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.output import Format, Value, moment, show
+from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.profile_labels import baseline_of_columns, with_logged_labels
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.errors import GatewayError, InvalidArgument

@@ -7,7 +7,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from gateway.cli.extra import analysis
-from gateway.cli.output import say
+from gateway.cli.printing import say
 from gateway.errors import InvalidArgument
 
 if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them

@@ -13,7 +13,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.output import Format, Value, say, show, to_json
+from gateway.cli.printing import Format, Value, say, show, to_json
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir
 from gateway.errors import GatewayError, InvalidArgument
 

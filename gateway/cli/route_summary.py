@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from time import time
 
-from gateway.cli.output import Value
+from gateway.cli.printing import Value
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2
 from gateway.routing.document.bucket import BUCKETS

@@ -9,8 +9,8 @@ from gateway.cli.applied_change import ExpectRevision, change_by_me, change_valu
 from gateway.cli.apply import apply
 from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
-from gateway.cli.output import Format, Value, moment, show
 from gateway.cli.plan import diff, show_revision
+from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.route_summary import also_decides, arms_text, document_shares, shares
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2

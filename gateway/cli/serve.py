@@ -10,7 +10,7 @@ import typer
 import gateway
 from gateway.cli.client import control
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, Value, show
+from gateway.cli.printing import Format, Value, show
 from gateway.cli.shared_options import Output
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2

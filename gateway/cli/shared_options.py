@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.output import Format
+from gateway.cli.printing import Format
 
 Server = Annotated[str, typer.Option("--server", help="host:port of a gateway's gRPC port.", envvar="GATEWAY_SERVER")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json or yaml for programs.")]

@@ -15,7 +15,7 @@ from rich.text import Text
 from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.models import worker_value
-from gateway.cli.output import Format, Value, console, line, moment, printable, show, table
+from gateway.cli.printing import Format, Value, console, line, moment, printable, show, table
 from gateway.cli.route_summary import also_decides, arms_text
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc

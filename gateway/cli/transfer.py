@@ -15,7 +15,7 @@ from gateway.cli.apply import apply
 from gateway.cli.client import control
 from gateway.cli.documents import File
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.output import Format, say, to_json
+from gateway.cli.printing import Format, say, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 

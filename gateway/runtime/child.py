@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _log = logging.getLogger(__name__)
 
 
-class Report(msgspec.Struct):
+class ChildReport(msgspec.Struct):
     """What the supervisor reads in a line on descriptor 3; every line is a beat."""
 
     ready: bool = False

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.runtime.child import REPORT_FD, Report, Settings
+from gateway.runtime.child import REPORT_FD, ChildReport, Settings
 from gateway.runtime.liveness import Heartbeat
 
 _LINE_LIMIT_BYTES: Final = 1 << 16
@@ -95,7 +95,7 @@ class ChildProcess:
 
     def _take(self, line: bytes) -> None:
         try:
-            message = msgspec.json.decode(line, type=Report)
+            message = msgspec.json.decode(line, type=ChildReport)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             _log.warning("%s-%d (%d) reported no JSON object", self.settings.role, self.settings.slot, self.pid)
             return

@@ -6,8 +6,8 @@ from pathlib import Path
 from time import time
 
 from gateway.errors import FailedPrecondition, GatewayError, VersionNotReady
-from gateway.serving.quarantine import Quarantined, QuarantineFile
 from gateway.serving.run_page import VersionKey
+from gateway.serving.run_quarantine import Quarantined, QuarantineFile
 
 
 class Refusals:

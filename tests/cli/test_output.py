@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from gateway.cli.output import READABLE_WIDTH, printable, table
+from gateway.cli.printing import READABLE_WIDTH, printable, table
 
 LONG = "the score of the new version dropped on requests from tablets and nobody knows why so far"
 

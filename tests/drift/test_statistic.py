@@ -16,7 +16,16 @@ from gateway.drift.statistics.column import as_column
 from gateway.drift.statistics.performance import METRICS, MetricChange, classified, regressed
 from gateway.drift.statistics.rating import rate
 from gateway.drift.statistics.reference_profile import FeatureProfile
-from gateway.drift.statistics.statistic import CALIBRATED, JUDGED, MEAN, PSI, STATISTICS, Gauge, Statistic, Thresholds
+from gateway.drift.statistics.statistic import (
+    CALIBRATED,
+    JUDGED,
+    MEAN,
+    PSI,
+    STATISTICS,
+    ExportedAs,
+    Statistic,
+    Thresholds,
+)
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Origin, judge
 
 RULE = DriftRule()
@@ -105,7 +114,7 @@ def test_an_unknown_name_is_an_error() -> None:
 
 
 def test_every_share_has_a_metric() -> None:
-    assert _SHARES.keys() == {one.name for one in JUDGED.values() if one.gauge is Gauge.SHARE}
+    assert _SHARES.keys() == {one.name for one in JUDGED.values() if one.gauge is ExportedAs.SHARE}
 
 
 def test_every_metric_is_in_the_table_and_rated_by_it() -> None:

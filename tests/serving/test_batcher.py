@@ -20,9 +20,9 @@ from gateway.serving.call import Call
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import BURST, REFILL_NS, LineLimit
 from gateway.serving.model_config import ModelConfig
-from gateway.serving.quarantine import Quarantine, QuarantineFile
 from gateway.serving.refusals import Refusals
 from gateway.serving.run_page import UnfinishedRun, VersionKey
+from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.session import Session, Termination
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
@@ -387,7 +387,7 @@ async def test_requests_without_rows_run_by_themselves(benches: list[Bench]) -> 
 
 
 async def test_what_a_worker_died_of_does_not_run_again(tmp_path: Path, benches: list[Bench]) -> None:
-    file, quarantine = QuarantineFile(tmp_path), Quarantine(600)
+    file, quarantine = QuarantineFile(tmp_path), RunQuarantine(600)
     file.clear()
     bench = Bench(models.affine(), shared=SharedRunState(refusals=Refusals(tmp_path)))
     benches.append(bench)

@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import FailedPrecondition, VersionNotReady
-from gateway.serving.quarantine import MAX_INPUTS, Quarantine, QuarantineFile
 from gateway.serving.refusals import Refusals
 from gateway.serving.run_page import (
     ENTRIES,
@@ -21,6 +20,7 @@ from gateway.serving.run_page import (
     VersionKey,
     unfinished_runs,
 )  # fmt: skip
+from gateway.serving.run_quarantine import MAX_INPUTS, QuarantineFile, RunQuarantine
 
 KEY = VersionKey("div", "1", "sha256:aa")
 OTHER = VersionKey("lstm", "7", "sha256:bb")
@@ -31,7 +31,7 @@ def run(*digests: int, key: VersionKey = KEY, slot: int = LOOP_SLOT) -> Unfinish
     return UnfinishedRun(slot, key, 1, len(digests), digests)
 
 
-def refusals_of(directory: Path, quarantine: Quarantine) -> Refusals:
+def refusals_of(directory: Path, quarantine: RunQuarantine) -> Refusals:
     file = QuarantineFile(directory)
     file.clear()
     file.write(quarantine.versions)
@@ -79,7 +79,7 @@ def test_a_page_that_is_not_there_or_cut_off_blames_nobody(tmp_path: Path, conte
 
 
 def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_path: Path) -> None:
-    quarantine = Quarantine(600)
+    quarantine = RunQuarantine(600)
     (line,) = quarantine.worker_died([run(17)], CAUSE, time())
     assert line == f"{CAUSE} while it ran model=div version=1 input=0000000000000011: refused from now on"
     refusals = refusals_of(tmp_path, quarantine)
@@ -100,7 +100,7 @@ def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_p
 
 
 def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
-    quarantine = Quarantine(600)
+    quarantine = RunQuarantine(600)
     quarantine.worker_died([run(1, 2)], CAUSE, time())
     refusals = refusals_of(tmp_path, quarantine)
     assert refusals.is_suspect(KEY, 1)
@@ -112,7 +112,7 @@ def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Pa
 
 def test_two_deaths_within_a_minute_quarantine_a_version(tmp_path: Path) -> None:
     now_s = time()
-    quarantine = Quarantine(600)
+    quarantine = RunQuarantine(600)
     quarantine.worker_died([run(1)], CAUSE, now_s - 61)
     quarantine.worker_died([run(2)], CAUSE, now_s)
     assert refusals_of(tmp_path, quarantine).of_version(KEY) is None
@@ -127,7 +127,7 @@ def test_two_deaths_within_a_minute_quarantine_a_version(tmp_path: Path) -> None
 
 
 def test_where_several_versions_ran_none_is_charged_with_the_death(tmp_path: Path) -> None:
-    quarantine = Quarantine(600)
+    quarantine = RunQuarantine(600)
     for _ in range(5):
         quarantine.worker_died([run(1), run(2, key=OTHER, slot=1)], CAUSE, time())
     refusals = refusals_of(tmp_path, quarantine)
@@ -137,7 +137,7 @@ def test_where_several_versions_ran_none_is_charged_with_the_death(tmp_path: Pat
 
 
 def test_only_so_many_inputs_are_remembered() -> None:
-    quarantine = Quarantine(600)
+    quarantine = RunQuarantine(600)
     for number in range(MAX_INPUTS + 5):
         quarantine.worker_died([run(number)], CAUSE, 0.0)
     (version,) = quarantine.versions

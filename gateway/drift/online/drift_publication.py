@@ -20,7 +20,7 @@ from gateway.drift.online.assessment import (
     verdict_value,
 )
 from gateway.drift.statistics.cusum import Cusum
-from gateway.drift.statistics.statistic import JUDGED, PSI, Gauge
+from gateway.drift.statistics.statistic import JUDGED, PSI, ExportedAs
 from gateway.drift.statistics.verdict import DriftState, Verdict
 from gateway.telemetry import names
 from gateway.telemetry.drift_states import REPORT_FILE
@@ -37,7 +37,7 @@ _SHARES: Final = {
     "unseen": names.DRIFT_UNSEEN,
     "out_of_range": names.DRIFT_OUT_OF_RANGE,
 }
-if _SHARES.keys() != (exported := {one.name for one in JUDGED.values() if one.gauge is Gauge.SHARE}):
+if _SHARES.keys() != (exported := {one.name for one in JUDGED.values() if one.gauge is ExportedAs.SHARE}):
     raise ValueError(f"shares {sorted(exported ^ _SHARES.keys())} have a metric or are said to have one, not both")
 
 
@@ -205,7 +205,7 @@ def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterato
         labels = {**arm, "kind": kind, "feature": verdict.feature}
         yield Sample(names.DRIFT_STATE, {**labels, "window": window}, int(verdict.state))
         for evidence in verdict.evidence:
-            if JUDGED[evidence.statistic].gauge is Gauge.SCORE:
+            if JUDGED[evidence.statistic].gauge is ExportedAs.SCORE:
                 scored = {**labels, "stat": evidence.statistic, "window": window}
                 yield Sample(names.DRIFT_SCORE, scored, evidence.value)
         shares = one.shares.get(verdict.feature, {})

@@ -29,7 +29,7 @@ _ONE_SIDED: Final = 3.0  # how many times more has moved one way than the other 
 _NAMED: Final = 3  # categories that a direction names
 
 
-class Gauge(StrEnum):
+class ExportedAs(StrEnum):
     """The metric that a statistic of a window is exported as, beside the state."""
 
     NONE = ""
@@ -109,7 +109,7 @@ class Statistic:
     own: Own | None = None
     always: bool = False
     says_what: bool = True
-    gauge: Gauge = Gauge.NONE
+    gauge: ExportedAs = ExportedAs.NONE
 
     def __post_init__(self) -> None:
         if (self.measure is None) != (self.thresholds is None):
@@ -253,7 +253,7 @@ def _own_vanished(bins: Bins, whole: Counts, windows: Counts) -> Floats:
     return np.asarray(gone @ distance.shares(folded), np.float64) if gone.any() else np.empty(0, np.float64)
 
 
-def _share(name: str, label: str, bins: Any = None, gauge: Gauge = Gauge.SHARE) -> Statistic:
+def _share(name: str, label: str, bins: Any = None, gauge: ExportedAs = ExportedAs.SHARE) -> Statistic:
     return Statistic(
         name, label, bins, measure=_share_of(name), thresholds=Thresholds(0.01, 0.05), own=_own_share(name), gauge=gauge
     )
@@ -262,12 +262,12 @@ def _share(name: str, label: str, bins: Any = None, gauge: Gauge = Gauge.SHARE) 
 PSI_THRESHOLDS: Final = Thresholds(0.10, 0.25)
 PSI: Final = Statistic(
     "psi", "PSI, debiased", distance=distance.debiased_psi, measure=_psi, thresholds=PSI_THRESHOLDS,
-    own=_own_distance(distance.debiased_psi), always=True, says_what=False, gauge=Gauge.SCORE,
+    own=_own_distance(distance.debiased_psi), always=True, says_what=False, gauge=ExportedAs.SCORE,
 )  # fmt: skip
 L_INFINITY: Final = Statistic(
     "l_infinity", "Largest bin", distance=distance.l_infinity, measure=_largest_gap,
     thresholds=Thresholds(0.05, 0.10), own=_own_distance(distance.l_infinity), always=True, says_what=False,
-    gauge=Gauge.SCORE,
+    gauge=ExportedAs.SCORE,
 )  # fmt: skip
 MISSING: Final = _share("missing", "Missing")
 MEAN: Final = Statistic("mean", "Mean", NumericBins)  # its shift between the reference's own windows is calibrated
@@ -276,12 +276,12 @@ _JUDGED: Final = (
     PSI,
     L_INFINITY,
     MISSING,
-    _share("infinite", "Infinite", NumericBins, Gauge.NONE),
+    _share("infinite", "Infinite", NumericBins, ExportedAs.NONE),
     _share("out_of_range", "Out of range", NumericBins),
     _share("unseen", "Unseen category", CategoryBins),
     Statistic(
         "vanished", "Vanished", measure=_vanished, thresholds=Thresholds(0.01, 0.05), own=_own_vanished,
-        gauge=Gauge.SCORE,
+        gauge=ExportedAs.SCORE,
     ),
 )  # fmt: skip
 # What reports print beside that. Those without a function come from rows, or from the profile.

@@ -47,7 +47,7 @@ class Quarantined(msgspec.Struct):
         return VersionKey(self.model, self.version, self.digest)
 
 
-class Quarantine:
+class RunQuarantine:
     """The rule. It has no clock: each call says what time it is."""
 
     def __init__(self, hold_s: float) -> None:
