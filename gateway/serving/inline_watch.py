@@ -26,7 +26,7 @@ class InlineWatch:
         self._asleep = True
         self._closed = False
         self._wake = Event()
-        self._thread: Thread | None = None
+        self._watchdog: Thread | None = None
 
     def begin(self) -> Termination:
         """Returns the handle that the run is to be given."""
@@ -50,14 +50,14 @@ class InlineWatch:
         """Ends the thread."""
         self._closed = True
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._watchdog is not None:
+            self._watchdog.join()
+            self._watchdog = None
 
     def _awake(self) -> None:
-        if self._thread is None and not self._closed:
-            self._thread = Thread(target=self._look, name="inline-watch", daemon=True)
-            self._thread.start()
+        if self._watchdog is None and not self._closed:
+            self._watchdog = Thread(target=self._look, name="inline-watch", daemon=True)
+            self._watchdog.start()
         self._wake.set()
 
     def _look(self) -> None:
