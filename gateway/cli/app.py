@@ -1,10 +1,11 @@
 """The command tree, and the one place where failures become exit codes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import gateway
 from gateway.cli import (
     amend,
     audit,
@@ -45,9 +46,25 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A model serving gateway: serve ONNX models, and decide by rules which version answers.",
     epilog=f"Exit codes: {', '.join(f'{exit.value} {exit.meaning}' for exit in Exit)}.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gateway {gateway.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gateway_(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A model serving gateway: serve ONNX models, and decide by rules which version answers."""
+
+
 app.command(epilog="Example: gateway serve --model-repository ./models --data-dir ./data")(serve.serve)
 app.command(epilog="Example: gateway models flights -o json")(models.models)
 app.command(epilog="Example: gateway workers")(models.workers)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from time import monotonic
 
 import grpc
 
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.tls import PLAIN, ClientTls, chosen
+from gateway.cli.reachability import why_unreachable
+from gateway.cli.tls import ClientTls, chosen
 from gateway.pb import control_pb2_grpc
 
 CONNECT_S = 5.0
@@ -30,23 +33,31 @@ def connected(server: str) -> Iterator[grpc.Channel]:
     """
     tls = chosen.get()
     with tls.channel(server) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
-        except grpc.FutureTimeoutError:
-            raise Failure(
-                Exit.UNREACHABLE,
-                f"no gateway answers at {server}: {_hint(tls)}",
-            ) from None
+        _connect(channel, server, tls)
         try:
             yield channel
         except grpc.RpcError as error:
             raise _failure(error) from None
 
 
-def _hint(tls: ClientTls) -> str:
-    if tls == PLAIN:
-        return "start one with `gateway serve`, or name it with --server; one that speaks TLS needs --tls-ca"
-    return "is it a gateway, does it speak TLS, is its certificate for that name and signed by what --tls-ca names?"
+def _connect(channel: grpc.Channel, server: str, tls: ClientTls) -> None:
+    """Returns when the channel is connected. Raises: Failure as soon as an attempt fails for a reason that lasts."""
+    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    channel.subscribe(states.put, try_to_connect=True)
+    give_up_at = monotonic() + CONNECT_S
+    reason = ""
+    try:
+        while not reason:
+            state = states.get(timeout=max(0.0, give_up_at - monotonic()))
+            if state is grpc.ChannelConnectivity.READY:
+                return
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                reason = why_unreachable(server, tls)
+    except Empty:
+        reason = why_unreachable(server, tls) or f"no connection within {CONNECT_S:g} s"
+    finally:
+        channel.unsubscribe(states.put)
+    raise Failure(Exit.UNREACHABLE, f"no gateway answers at {server}: {reason}")
 
 
 def _failure(error: grpc.RpcError) -> Failure:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+import gateway
 from gateway.cli.app import app
 from tests.cli.tree import COMMANDS, options
 
@@ -92,6 +93,11 @@ def test_nobody_there_ends_with_three(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("models", "--server", "127.0.0.1:1")
     assert result.exit_code == 3
     assert "no gateway answers at 127.0.0.1:1" in result.output
+
+
+def test_the_version_is_an_option_too() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"gateway {gateway.__version__}\n")
 
 
 def test_the_version_needs_no_gateway() -> None:
