@@ -20,7 +20,7 @@ def test_the_page_names_every_command(words: tuple[str, ...]) -> None:
     assert f"gateway {' '.join(words)}" in PAGE
 
 
-@pytest.mark.parametrize("line", [line for line in TYPED if "--install-completion" not in line])
+@pytest.mark.parametrize("line", [line for line in TYPED if not line.startswith("gateway --")])
 def test_a_command_of_the_page_can_be_typed(line: str) -> None:
     given = shlex.split(line)[1:]
     words = next(words for words in COMMANDS if tuple(given[: len(words)]) == words)
