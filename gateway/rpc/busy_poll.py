@@ -1,8 +1,8 @@
-"""Busy polling: after an answer the loop looks for the next request instead of going to sleep, where that has paid.
+"""Busy polling: after an answer the loop looks for the next request instead of going to sleep, where that pays.
 
-A client that sends its next request when it has the answer keeps one call in flight; each of them finds the process
-asleep and its caches cold, which costs both sides more than the call. It is found by its calls: several in a row came
-to an idle server within the limit. One that did not, and the loop sleeps again.
+A client that sends its next request when it has the answer keeps one call in flight. Each of its calls meets a process
+that sleeps and whose caches are cold, which costs both sides more than the call itself. Such a client shows itself when
+several calls in a row come to an idle server within the limit. After one that comes later the loop sleeps again.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ class BusyPoll:
         self._wrote_ns = 0
 
     def read(self, now_ns: int) -> None:
-        """Bytes have come to a connection that had no call."""
+        """Notes that bytes came to a connection that had no call."""
         self._hits = self._hits + 1 if now_ns - self._wrote_ns < self._limit_ns else 0
         self._until_ns = 0
 
     def wrote(self, now_ns: int) -> None:
-        """The last answer of a connection has left."""
+        """Notes that the last answer of a connection has left."""
         self._wrote_ns = now_ns
         if self._hits >= _PROVEN:
             self._until_ns = now_ns + self._limit_ns
@@ -41,7 +41,7 @@ class BusyPoll:
 
     @property
     def polling(self) -> bool:
-        """Whether the loop is kept awake."""
+        """True while the loop is kept awake."""
         return self._armed
 
     def _turn(self) -> None:

@@ -19,13 +19,13 @@ from gateway.rpc.status_codes import status_of
 _log = logging.getLogger(__name__)
 
 _OK: Fields = ((b"grpc-status", b"0"),)
-# At once, of a message that comes in many frames: half of every stream's share of the connection's window, so that
-# messages which arrive side by side never wait for each other.
+# How much of a message that comes in many frames is acknowledged at once: half of each stream's share of the
+# connection's window, so that messages which arrive side by side never wait for each other.
 _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 
 
 class CallbackCall(ServerCall):
-    """A `gateway.rpc.handler.CallbackContext` that is its own call."""
+    """One call and, for its handler, the `gateway.rpc.handler.CallbackContext` of it."""
 
     __slots__ = ("_callbacks", "_inflating", "_own", "_trailing", "message_size")
 

@@ -27,7 +27,7 @@ _CALLED_BY_THE_LOOP: Final = (
 
 
 class ConnectionProtocol(asyncio.BufferedProtocol):
-    """What the event loop has of a connection: its methods. mypyc compiles classes without a foreign base better."""
+    """Gives the event loop the methods of a connection: mypyc compiles a class better that has no foreign base."""
 
     def __init__(self, server: ServerState) -> None:
         connection = Connection(server)

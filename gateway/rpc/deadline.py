@@ -14,7 +14,7 @@ _RESORT: Final = _SLOTS // 4
 
 
 def parse_timeout(value: bytes) -> int:
-    """Nanoseconds of a `grpc-timeout`.
+    """Returns the nanoseconds of a `grpc-timeout`.
 
     Raises: ValueError where it is not one to eight digits and a unit.
     """
@@ -26,7 +26,7 @@ def parse_timeout(value: bytes) -> int:
 
 
 class Timed(Protocol):
-    """What a wheel holds: it keeps the slot that it is in, so that leaving costs one dict removal.
+    """A member of a wheel. It knows the slot that it is in, so that leaving costs one dict removal.
 
     Units: `deadline_ns` on the monotonic clock.
     """
@@ -76,13 +76,13 @@ class DeadlineWheel:
         member.slot = slot
 
     def stop(self) -> None:
-        """Nothing expires any more."""
+        """Stops the timer: nothing expires any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def turn(self, now_ns: int) -> None:
-        """Every member whose tick is over has expired."""
+        """Expires every member whose tick is over."""
         end = now_ns >> _SHIFT
         while self._tick < end:
             slot = self._slots[self._tick & _MASK]

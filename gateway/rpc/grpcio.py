@@ -25,7 +25,7 @@ _Adapted = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 
 def channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
-    """grpcio's arguments for our options.
+    """Returns grpcio's arguments for our options.
 
     Without `http2.ping_timeout_ms` a peer that vanished stays connected far longer than the keepalive timeout says.
     """
@@ -80,7 +80,7 @@ class _Context:
 
 
 class _CallbackContext(_Context):
-    """A call answered by callback; the Task that grpcio gave it waits for the answer."""
+    """A call that is answered by callback, while the Task that grpcio gave it waits."""
 
     def __init__(self, inner: Any, method: Method, deadline_ns: int, *, message_size: int) -> None:
         super().__init__(inner, method, deadline_ns)
@@ -105,7 +105,7 @@ class _CallbackContext(_Context):
             self._on_cancel.append(callback)
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more: whoever works on it is told, once."""
+        """Tells whoever works on the answer, once, that nobody waits for it any more."""
         self.answered.cancel()
         callbacks, self._on_cancel = self._on_cancel, []
         for callback in callbacks:
@@ -240,7 +240,7 @@ class GrpcioServer:
 
     @asynccontextmanager
     async def _boundary(self, context: _Context, method: Method, inner: Any) -> AsyncIterator[None]:
-        """Where a handler's exceptions become a status, and its time ends."""
+        """Turns a handler's exceptions into a status, and ends its time."""
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
@@ -304,7 +304,7 @@ async def _refuse_fields(_: Any, context: Any) -> None:
 
 
 def _credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Credentials that show what the identity is at each handshake."""
+    """Returns credentials that show at each handshake what the identity is then."""
     first = identity.material
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),

@@ -48,7 +48,7 @@ class CallbackContext(Protocol):
         """
 
     def metadata_value(self, name: str) -> str | None:
-        """The first value of a lower-case name, or None; nothing is decoded that is not asked for."""
+        """Returns the first value of a lower-case name, or None; decodes nothing else."""
 
     def invocation_metadata(self) -> Metadata: ...
 
@@ -69,9 +69,9 @@ class CallbackContext(Protocol):
 
 
 def by_callback(function: _Function) -> _Function:
-    """The same function, marked: a unary method `(self, message: bytes | memoryview, context: CallbackContext)`.
+    """Returns the same function, marked as a unary method that answers by callback.
 
-    It is called synchronously on the event loop with the undecoded message; a large one may come as a view. An
+    Its parameters are `(self, message: bytes | memoryview, context: CallbackContext)`. It is called synchronously on the event loop with the undecoded message; a large one may come as a view. An
     exception that leaves it fails the call.
     """
     setattr(function, _MARK, True)
@@ -79,5 +79,5 @@ def by_callback(function: _Function) -> _Function:
 
 
 def answers_by_callback(function: object) -> bool:
-    """Whether the function, or the function behind a bound method, is marked."""
+    """Returns whether the function, or the function behind a bound method, is marked."""
     return getattr(function, _MARK, False) is True

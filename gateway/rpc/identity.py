@@ -37,7 +37,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the files held at one moment: as a context, and as it is. Units: the times since the Unix epoch."""
+    """The content of the files at one moment, as a context and as bytes. Units: seconds since the Unix epoch."""
 
     context: ssl.SSLContext
     certificate: bytes
@@ -48,7 +48,7 @@ class Material:
 
 
 def read(files: TlsFiles) -> Material:
-    """What the files hold, which a client would take from a server.
+    """Returns the content of the files, proven to be an identity that clients take from a server.
 
     Raises: InvalidArgument naming the file and what is wrong with it.
     """
@@ -104,7 +104,7 @@ class Identity:
             self._complain(str(error))
 
     def status(self) -> dict[str, object]:
-        """For gauges and events: which certificate it is, until when it is valid, and what is wrong with the files."""
+        """Returns, for gauges and events, which certificate is shown, until when it is valid, and what is wrong."""
         return {
             "certificate": sha256(self.material.certificate).hexdigest()[:16],
             "not_after_s": self.material.not_after_s,
@@ -112,7 +112,7 @@ class Identity:
         }
 
     async def renewals(self, every_s: float) -> AsyncIterator[Material]:
-        """Each new content, for ever. The files are looked at off the loop."""
+        """Yields each new content, for ever. The files are read off the loop."""
         while True:
             await asyncio.sleep(every_s)
             if await asyncio.to_thread(self.look):
@@ -120,16 +120,17 @@ class Identity:
                 yield self.material
 
     def look(self) -> bool:
-        """Whether there is a new content since the last look; it is `material` now.
+        """Reads the files; returns whether they have new content, which is `material` now.
 
-        What does not fit together is looked at once more before it is complained of: the files are written one by one.
+        Files are written one by one, so content that does not fit together is reported only if it is the same at the
+        next look.
         """
         marks = _marks(self._files)
         if marks == self._seen and not (self._doubt or self.trouble):
             return False
         try:
-            found = read(self._files)
-            check_dates(found, self._files, self._wall_s())
+            material = read(self._files)
+            check_dates(material, self._files, self._wall_s())
         except InvalidArgument as error:
             if (marks, str(error)) == (self._seen, self._doubt):
                 self._complain(str(error))
@@ -137,7 +138,7 @@ class Identity:
             return False
         if _marks(self._files) != marks:
             return False  # written meanwhile: the next look has it whole
-        self._seen, self._doubt, self.trouble, self.material = marks, "", "", found
+        self._seen, self._doubt, self.trouble, self.material = marks, "", "", material
         return True
 
     def _complain(self, trouble: str) -> None:
@@ -154,12 +155,12 @@ def _content(path: Path) -> bytes:
 
 
 def _no_password() -> str:
-    """Asked for where a key is encrypted; without an answer OpenSSL would ask the terminal."""
+    """Answers for an encrypted key; without this OpenSSL would ask the terminal."""
     raise ValueError("the key is encrypted: give one that is not, readable by the gateway only")
 
 
 def _validity(context: ssl.SSLContext, files: TlsFiles) -> tuple[float, float]:
-    """From when and until when the certificate is valid, as a client reads it in a handshake with this very context.
+    """Returns from when and until when the certificate is valid, as a client reads it in a handshake.
 
     Raises: InvalidArgument if no handshake comes about, as with a certificate that is not for servers.
     """
@@ -184,7 +185,7 @@ def _validity(context: ssl.SSLContext, files: TlsFiles) -> tuple[float, float]:
 
 
 def _marks(files: TlsFiles) -> tuple[tuple[int, int, int] | None, ...]:
-    """What is different once a file was written or replaced."""
+    """Returns values that differ once a file was written or replaced."""
     return tuple(_mark(path) for path in files.paths)
 
 

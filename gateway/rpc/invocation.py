@@ -16,7 +16,7 @@ class Channel(Protocol):
     """The two directions of one call as a handler sees them; both carry decoded messages."""
 
     async def read(self) -> object:
-        """The next message, or grpc.aio.EOF."""
+        """Returns the next message, or grpc.aio.EOF."""
 
     async def write(self, message: object) -> None: ...
 
@@ -30,7 +30,7 @@ class Coded(Protocol):
 
 
 async def requests(channel: Channel) -> AsyncIterator[object]:
-    """The messages of a client's stream until it half-closes."""
+    """Yields the messages of a client's stream until it half-closes."""
     while True:
         message = await channel.read()
         if message is EOF:
@@ -63,7 +63,7 @@ async def invoke(method: Method, request: object, channel: Channel) -> object:
 
 
 def failure(error: BaseException, method: Method, context: Coded) -> Status:
-    """The status of a call whose handler raised: the code that it set before, else the one of the exception.
+    """Returns the status of a call whose handler raised: the code that it had set, else that of the exception.
 
     Generated servicers set UNIMPLEMENTED and raise for each method that nobody wrote.
     """

@@ -62,12 +62,12 @@ class Lifetime:
 
     @property
     def address(self) -> str:
-        """Where the peer is, as connections are counted; empty if they are not."""
+        """The address that the connection is counted by; empty if it is not."""
         return self._output.address
 
     @property
     def open_calls(self) -> int:
-        """Calls whose streams have not ended."""
+        """The number of calls whose streams have not ended."""
         return len(self._calls)
 
     def begin(self) -> None:

@@ -16,7 +16,7 @@ _SMALL_PARTS: Final = 256  # so many small parts are joined: each costs as much 
 
 
 class BadMessage(Internal):
-    """The bytes break gRPC's framing; unlike other internal errors the peer is told how."""
+    """The bytes break gRPC's framing. Unlike with other internal errors, the peer is told how."""
 
     def __init__(self, text: str) -> None:
         GatewayError.__init__(self, text)
@@ -32,7 +32,10 @@ class ByteBudget:
         self.free_bytes = size_bytes
 
     def take(self, count: int, what: str = "a message") -> None:
-        """Raises: ResourceExhausted, with nothing taken."""
+        """Takes bytes.
+
+        Raises: ResourceExhausted, with nothing taken.
+        """
         if count > self.free_bytes:
             raise ResourceExhausted(
                 f"{what} of {count} bytes: {self.size_bytes - self.free_bytes} of {self.size_bytes} bytes are in use"
@@ -48,7 +51,7 @@ class ByteBudget:
 
 
 def frame(message: bytes, *, compress: bool = False) -> bytes:
-    """A message with its prefix; the flag and the four bytes of length are one big-endian number."""
+    """Returns a message with its prefix; the flag and the four bytes of length are one big-endian number."""
     if compress:
         packer = zlib.compressobj(wbits=_GZIP)
         message = packer.compress(message) + packer.flush()
@@ -112,7 +115,7 @@ class Assembler:
 
     @property
     def partial(self) -> bool:
-        """Whether a message has begun that is not complete."""
+        """True if a message has begun that is not complete."""
         return self._missing >= 0 or bool(self._head)
 
     def feed(self, data: bytes) -> None:
@@ -148,7 +151,7 @@ class Assembler:
         return self.messages.popleft()
 
     def release(self) -> None:
-        """The messages are used or forgotten; their bytes are free again."""
+        """Forgets all messages; their bytes are free again."""
         self._budget.give(self.held_bytes)
         self.held_bytes = 0
         self._parts = []

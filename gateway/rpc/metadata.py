@@ -35,7 +35,7 @@ _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 
 
 def decode(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Pair, ...]:
-    """The metadata of a request, in order, without what belongs to HTTP/2 or to gRPC itself.
+    """Returns the metadata of a request, in order, without what belongs to HTTP/2 or to gRPC itself.
 
     Raises: InvalidArgument for a -bin value that is not base64.
     """
@@ -57,7 +57,7 @@ def decode(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Pair, ...]:
 
 
 def encode(metadata: Iterable[tuple[str, str | bytes]]) -> Fields:
-    """Header fields for pairs.
+    """Returns the header fields for pairs.
 
     Raises: ValueError for a key or value that cannot be sent.
     """
@@ -85,9 +85,10 @@ def _name_of(key: str) -> bytes:
 
 
 def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
-    """The trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object.
+    """Returns the trailing header fields of a call that succeeded; `metadata` is encoded once for each tuple object.
 
-    What differs with each call is never indexed: it would drive what repeats out of HPACK's table, which costs 2 us.
+    A field that differs with each call is never indexed: it would drive those that repeat out of HPACK's table, which
+    costs 2 us.
 
     Raises: ValueError for a key or value that cannot be sent.
     """
@@ -107,7 +108,7 @@ def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
 
 
 def percent_encoded(text: str) -> bytes:
-    """A status text as `grpc-message` carries it."""
+    """Returns a status text as `grpc-message` carries it."""
     raw = text.encode("utf-8", "replace")
     if all(0x20 <= byte <= 0x7E and byte != 0x25 for byte in raw):
         return raw

@@ -10,7 +10,7 @@ from gateway.rpc.handler import GenericHandler, Metadata, RpcHandler, answers_by
 
 
 class HandlerCallDetails(NamedTuple):
-    """What a generic handler is asked with: grpc.HandlerCallDetails as a value."""
+    """The argument of a generic handler: grpc.HandlerCallDetails as a value."""
 
     method: str
     invocation_metadata: Metadata
@@ -41,7 +41,7 @@ class Method:
             raise TypeError(f"handler of {path} answers by callback, which only unary methods can")
 
     def decode(self, message: bytes | memoryview) -> object:
-        """The request's message.
+        """Returns the request's message.
 
         Raises: InvalidArgument for bytes that are not one (also text that is not UTF-8, and nesting that is too deep).
         """
@@ -53,7 +53,7 @@ class Method:
             raise InvalidArgument(f"request of {self.path}: {len(message)} bytes are not a message of it") from error
 
     def encode(self, message: object) -> bytes:
-        """The bytes of an answer; bytes are passed as they are.
+        """Returns the bytes of an answer; bytes are passed as they are.
 
         Raises: TypeError for an answer of another type than the method's.
         """
@@ -80,11 +80,11 @@ class MethodTable:
         self._generic.extend(handlers)
 
     def registered(self) -> Mapping[str, Method]:
-        """The registered methods by their path."""
+        """Returns the registered methods by their path."""
         return self._registered
 
     def find(self, path: str, metadata: Metadata) -> Method | None:
-        """The method of a path, or None; registered handlers go before generic ones, which are asked for each call."""
+        """Returns the method of a path, or None. Registered handlers go first; generic ones are asked for each call."""
         method = self._registered.get(path)
         if method is not None:
             return method

@@ -69,7 +69,7 @@ class Ngh2Server:
         )
 
     async def _follow(self, identity: Identity, state: ServerState, bound: socket.socket) -> None:
-        """New connections are shown the newest identity.
+        """Shows new connections the newest identity.
 
         Both listeners have the same socket, so nobody who connects meanwhile is turned away; and a context of its own
         means that no session of the old one is resumed, whose client authority may be gone.
@@ -117,8 +117,11 @@ class Ngh2Server:
         return self._identity
 
     def counts(self) -> dict[str, int]:
-        """What a worker's metrics say of its connections: open now, and since the start accepted, refused for the
-        limit, and ended because the peer broke HTTP/2 or flooded; calls that are not answered yet."""
+        """Returns what a worker's metrics say of its connections.
+
+        These are the connections open now; those accepted, refused for a limit, and ended because the peer broke HTTP/2
+        or flooded, since the start; and the calls that are not answered yet.
+        """
         state = self._state
         if state is None:
             return {"open": 0, "accepted": 0, "refused": 0, "broken": 0, "calls": 0}
@@ -131,7 +134,7 @@ class Ngh2Server:
         }
 
     async def _wait_for_end(self, state: ServerState) -> None:
-        """Every handler has ended and every connection is closed, or it is said which would not."""
+        """Waits until every handler has ended and every connection is closed; says which would not."""
         if state.tasks:
             _, stuck = await asyncio.wait(state.tasks, timeout=_STOP_WAIT_S)
             if stuck:
@@ -163,7 +166,7 @@ class Ngh2Server:
 
 
 async def _retire(listener: asyncio.Server, loop: asyncio.AbstractEventLoop) -> None:
-    """The listener is closed, and nobody whom it had accepted is lost.
+    """Closes the listener, and loses nobody whom it had accepted.
 
     asyncio gives a connection its transport one turn after it was accepted, and a server that is closed by then has
     none for it. (uvloop does both at once.)
@@ -181,7 +184,7 @@ def _report(checks: asyncio.Task[None]) -> None:
 
 
 def _listening_socket(options: ServerOptions) -> socket.socket:
-    """A bound socket; made by hand because uvloop and asyncio differ in what they set before they bind."""
+    """Returns a bound socket, made by hand because uvloop and asyncio differ in what they set before they bind."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

@@ -90,7 +90,7 @@ class Output:
         self._paused = False
 
     def open(self, transport: asyncio.Transport, auth_context: Mapping[str, Iterable[bytes]]) -> None:
-        """The connection is made: there is something to write to."""
+        """Takes the transport of the connection, which is made now."""
         name = transport.get_extra_info("peername")
         self.transport = transport
         self.peer = peer_name(name)
@@ -113,15 +113,16 @@ class Output:
         self._update_congestion()
 
     def release(self) -> None:
-        """Gives back what the answers held that were not sent: the connection is lost."""
+        """Gives back to the budget what unsent answers held; the connection is lost."""
         self._budget.give(self.unsent_bytes)
         self.unsent_bytes = 0
 
     def pause(self) -> None:
-        """The socket takes no more for now."""
+        """Writes nothing until `resume`: the socket takes no more."""
         self._paused = True
 
     def resume(self) -> None:
+        """Goes on writing."""
         self._paused = False
         if not self.flushing:
             self.schedule()
@@ -154,7 +155,7 @@ class Output:
         await writer
 
     def forget(self, stream_id: int) -> None:
-        """The stream has ended: nobody waits for its queue any more."""
+        """Drops what is kept for a stream that has ended, and wakes its writer."""
         if self.half_open:
             self.half_open.discard(stream_id)
         if self.writers:
@@ -163,7 +164,7 @@ class Output:
                 writer.set_result(None)
 
     def schedule(self) -> None:
-        """Lets the end of this read write, or the next turn of the loop."""
+        """Has the flush run at the end of this read, or in the next turn of the loop."""
         self.flushing = True
         if self.reading:
             self.flush_after_read = True

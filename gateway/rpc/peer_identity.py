@@ -10,7 +10,7 @@ INSECURE: Final[Mapping[str, Iterable[bytes]]] = MappingProxyType({})
 
 
 def auth_context(ssl_object: ssl.SSLObject | None) -> Mapping[str, Iterable[bytes]]:
-    """grpc's properties of a connection: the transport's kind, and names of the certificate that the peer showed."""
+    """Returns grpc's properties of a connection: the transport's kind, and names of the peer's certificate."""
     if ssl_object is None:
         return INSECURE
     properties: dict[str, list[bytes]] = {
@@ -31,7 +31,7 @@ def auth_context(ssl_object: ssl.SSLObject | None) -> Mapping[str, Iterable[byte
 
 
 def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:
-    """The property that identifies the peer, as grpc chooses it."""
+    """Returns the name of the property that identifies the peer, as grpc chooses it."""
     for key in ("x509_subject_alternative_name", "x509_common_name"):
         if key in properties:
             return key
@@ -39,15 +39,16 @@ def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:
 
 
 def peer_name(name: Any) -> str:
-    """The peer of a socket as grpc writes it: `ipv4:1.2.3.4:5`, `ipv6:[::1]:5`, `unix:`."""
+    """Returns the peer of a socket as grpc writes it: `ipv4:1.2.3.4:5`, `ipv6:[::1]:5`, `unix:`."""
     if isinstance(name, tuple) and len(name) >= 2:
         return f"ipv6:[{name[0]}]:{name[1]}" if ":" in name[0] else f"ipv4:{name[0]}:{name[1]}"
     return "unix:" if name is not None else "unknown"
 
 
 def peer_address(name: Any) -> str:
-    """The address that connections are counted by: an IPv4 address or an IPv6 /64 network, which one host may own
-    whole; empty for other sockets.
+    """Returns the address that connections are counted by; empty for sockets that have none.
+
+    It is an IPv4 address or an IPv6 /64 network, which one host may own whole.
     """
     if not (isinstance(name, tuple) and len(name) >= 2):
         return ""

@@ -1,4 +1,4 @@
-"""What becomes of a request that is not of the most common form, before anything of its body is read."""
+"""Decides what becomes of a request whose head is not of the most common form, before its body is read."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class RequestHead(NamedTuple):
 def check_head(
     server: ServerState, fields: dict[bytes, bytes], headers: Fields, *, congested: bool
 ) -> RequestHead | Rejection:
-    """The method that serves a request, or the answer that refuses it.
+    """Returns the method that serves a request, or the answer that refuses it.
 
     Order: HTTP's own errors first, as statuses of HTTP; then gRPC's as trailers.
     """

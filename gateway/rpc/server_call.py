@@ -1,4 +1,4 @@
-"""What every call of the ngh2 transport has: its stream, its metadata, its deadline, its end."""
+"""A call of the ngh2 transport: its stream, its metadata, its deadline, its end."""
 
 from collections.abc import Iterable, Mapping
 from time import monotonic_ns
@@ -72,19 +72,19 @@ class ServerCall:
     # What the connection and the deadline wheel tell a call.
 
     def receive(self, data: bytes, end: bool) -> None:
-        """The client sent data, and with `end` all of them."""
+        """Takes data that the client sent; with `end` there is no more."""
         raise NotImplementedError
 
     def half_close(self) -> None:
-        """The client sends no more data."""
+        """Notes that the client sends no more data."""
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """The handler learns that nobody waits for its answer."""
+        """Tells the handler that nobody waits for its answer."""
         raise NotImplementedError
 
     def expire(self) -> None:
-        """The deadline has passed: an open call fails, an answer that the client does not read is dropped."""
+        """Fails an open call whose deadline has passed; drops an answer that the client does not read."""
         if self.state == OPEN:
             self.refuse(DeadlineExceeded("deadline exceeded"))
             self._drop_queue()
@@ -92,18 +92,18 @@ class ServerCall:
             self.output.reset(self.stream_id, _CANCEL)
 
     def shut(self) -> None:
-        """The server cannot wait for this call any longer."""
+        """Fails an open call because the server stops."""
         if self.state == OPEN:
             self.refuse(Unavailable("the server is shutting down"))
             self._drop_queue()
 
     def _drop_queue(self) -> None:
-        """A status behind messages that the client does not read would never reach it; a reset does."""
+        """Resets a stream whose messages are not read: the status behind them would never reach the client."""
         if self.output.queued_bytes(self.stream_id):
             self.output.reset(self.stream_id, _CANCEL)
 
     def closed(self) -> None:
-        """The stream is over: whether well or by a reset, nothing can be sent on it any more."""
+        """Ends the call with its stream, on which nothing can be sent any more."""
         if self.state == OPEN:
             self.state = GONE
             self.abandon()
@@ -115,7 +115,7 @@ class ServerCall:
             self.inflation.release()
 
     def acknowledge(self) -> None:
-        """The client may send as many bytes as were held."""
+        """Lets the client send as many bytes as were held."""
         if self.held_bytes:
             self.output.acknowledge(self.held_bytes, self.stream_id)
             self.held_bytes = 0
@@ -146,7 +146,7 @@ class ServerCall:
         self.answered()
 
     def answered(self) -> None:
-        """The status is handed over: what is left is to send it, and to stop a client that still sends."""
+        """Has the status sent, and then a client stopped that still sends."""
         output = self.output
         output.answered = True
         if not self.request_ended:

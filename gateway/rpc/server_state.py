@@ -29,7 +29,7 @@ _GLITCHES: Final = (1000, 100)
 
 
 class OpenConnection(Protocol):
-    """What a server asks of each of its connections; see `gateway.rpc.lifetime.Lifetime`."""
+    """A connection as its server sees it; see `gateway.rpc.lifetime.Lifetime`."""
 
     @property
     def address(self) -> str: ...

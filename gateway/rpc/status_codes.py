@@ -40,7 +40,7 @@ class Status(NamedTuple):
 
 
 def status_of(error: BaseException, method: str) -> Status:
-    """The status of an exception that left a handler.
+    """Returns the status of an exception that left a handler.
 
     A GatewayError is told as it is. Anything else is a defect of ours: the caller reads a generic text, the stack goes
     to the log with the method's name, and UNKNOWN never leaves the process.
@@ -59,6 +59,6 @@ def _pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
 
 
 def number_of(code: grpc.StatusCode) -> int:
-    """The number that `grpc-status` carries."""
+    """Returns the number that `grpc-status` carries."""
     number: int = code.value[0]
     return number
