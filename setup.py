@@ -43,6 +43,7 @@ MODULES = [
     "gateway/rpc/metadata.py",
     "gateway/rpc/method.py",
     "gateway/rpc/output.py",
+    "gateway/rpc/stall.py",
     "gateway/rpc/task_call.py",
     "gateway/rpc/callback_call.py",
     "gateway/serving/admission.py",

@@ -71,8 +71,9 @@ class CallbackContext(Protocol):
 def by_callback(function: _Function) -> _Function:
     """Returns the same function, marked as a unary method that answers by callback.
 
-    Its parameters are `(self, message: bytes | memoryview, context: CallbackContext)`. It is called synchronously on the event loop with the undecoded message; a large one may come as a view. An
-    exception that leaves it fails the call.
+    Its parameters are `(self, message: bytes | memoryview, context: CallbackContext)`. It is called synchronously on
+    the event loop with the undecoded message; a large one may come as a view. An exception that
+    leaves it fails the call.
     """
     setattr(function, _MARK, True)
     return function

@@ -11,6 +11,7 @@ import ngh2
 from gateway.rpc.output import Output
 from gateway.rpc.server_call import ServerCall
 from gateway.rpc.server_state import ServerState
+from gateway.rpc.stall import StallCheck
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Lifetime:
         "_pinged_ns",
         "_server",
         "_settings_received",
+        "_stalls",
         "_strikes",
         "_told_to_calm",
         "_until_ns",
@@ -54,6 +56,7 @@ class Lifetime:
         self._last_ping_ns = 0
         self._pinged_ns = 0
         self._settings_received = False
+        self._stalls = StallCheck(server, output, calls)
         self._strikes = 0
         self._until_ns = 0
         self.active_ns = self._began_ns
@@ -102,6 +105,12 @@ class Lifetime:
                 self.end()
         elif now_ns >= self._age_ns or self._idle(now_ns):
             self.drain(options.age_grace_s)
+        if self._stalls.check(now_ns):
+            _log.info("connection of %s ended: it leaves answers unread while no room is left", self._output.peer)
+            self._server.broken += 1
+            self.abort()
+            self._output.release()  # at once: the next one may stay
+            return
         self._keep_alive(now_ns)
 
     def _idle(self, now_ns: int) -> bool:

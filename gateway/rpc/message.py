@@ -42,6 +42,11 @@ class ByteBudget:
             )
         self.free_bytes -= count
 
+    @property
+    def scarce(self) -> bool:
+        """True when less than an eighth is free."""
+        return self.free_bytes < self.size_bytes // 8
+
     def charge(self, count: int) -> None:
         """Counts bytes that are held already, whether or not there is room for them."""
         self.free_bytes -= count
@@ -117,6 +122,11 @@ class Assembler:
     def partial(self) -> bool:
         """True if a message has begun that is not complete."""
         return self._missing >= 0 or bool(self._head)
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes of the message that is not complete are still to come."""
+        return max(self._missing, 0)
 
     def feed(self, data: bytes) -> None:
         """Appends the messages that `data` completes.

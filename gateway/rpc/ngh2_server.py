@@ -156,6 +156,7 @@ class Ngh2Server:
             options.age_grace_s,
             options.keepalive_time_s,
             options.keepalive_timeout_s,
+            options.stall_timeout_s,
         )
         interval_s = min(max(shortest_s / 4, _MIN_CHECK_S), _MAX_CHECK_S)
         while True:

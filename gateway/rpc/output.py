@@ -50,6 +50,7 @@ class Output:
         "peer",
         "reading",
         "received_ns",
+        "sent_bytes",
         "transport",
         "unsent_bytes",
         "writers",
@@ -78,6 +79,7 @@ class Output:
         self.flush_after_read = False  # a call was answered while its bytes were read
         self.answered = False  # something was sent for a call since the last ping
         self.unsent_bytes = 0  # of answers, as counted in the budget
+        self.sent_bytes = 0  # of answers that had to wait
         self.congested = False
         self.closed = False
         self.received_ns = 0
@@ -217,15 +219,13 @@ class Output:
     def _count_unsent(self, unsent_bytes: int) -> None:
         if unsent_bytes < self.unsent_bytes:
             self.answered = True
+            self.sent_bytes += self.unsent_bytes - unsent_bytes
         self._budget.charge(unsent_bytes - self.unsent_bytes)
         self.unsent_bytes = unsent_bytes
         self._update_congestion()
 
     def _update_congestion(self) -> None:
-        budget = self._budget
-        self.congested = self.unsent_bytes > self._congested_bytes or (
-            self.unsent_bytes > 0 and budget.free_bytes < budget.size_bytes // 8
-        )
+        self.congested = self.unsent_bytes > self._congested_bytes or (self.unsent_bytes > 0 and self._budget.scarce)
 
     def _wake_writers(self) -> None:
         for stream_id, writer in list(self.writers.items()):

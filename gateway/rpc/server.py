@@ -19,6 +19,7 @@ class ServerOptions:
            `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
            sockets and grpcio have none. `max_inflight_bytes` bounds the messages that came in parts and are not yet
            answered, with the content of compressed ones; and once more the answers that clients have not read.
+           While hardly any of that is left, who holds some and does not move on for `stall_timeout_s` loses it (ngh2).
            `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
            for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
            connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
@@ -43,6 +44,7 @@ class ServerOptions:
     keepalive_timeout_s: float = 5.0
     min_ping_interval_s: float = 5.0
     max_ping_strikes: int = 2
+    stall_timeout_s: float = 5.0
     default_deadline_s: float = 30.0
     default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB

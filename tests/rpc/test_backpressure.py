@@ -177,3 +177,45 @@ async def test_refused_answers_are_told_to_grpcios_client() -> None:
         error = await refused(served.unary("Echo")(b"x" * (MIB + 1), timeout=5))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "bytes are in use" in (error.details() or "")
+
+
+async def test_who_leaves_answers_unread_loses_its_connection_when_room_runs_out() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=4 * MIB, max_send_bytes=MIB, stall_timeout_s=0.1)
+    async with serving("ngh2", options) as served:
+        hoarders = [RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0}) for _ in range(4)]
+        async with hoarders[0], hoarders[1], hoarders[2], hoarders[3]:
+            for hoarder in hoarders:
+                await hoarder.request(request_headers("EchoNow"), message(b"x" * 1_000_000))
+                await hoarder.until(lambda self: not self.h2.queued_body_size())
+            waiting = [asyncio.ensure_future(hoarder.until_closed()) for hoarder in hoarders]
+            _, open_still = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for one in open_still:
+                one.cancel()
+            await asyncio.gather(*open_still, return_exceptions=True)
+            assert served.server.counts()["broken"] == 1  # type: ignore[attr-defined]
+            assert await served.unary("EchoNow")(b"x" * 1_000_000, timeout=5) == b"x" * 1_000_000
+
+
+async def test_an_unread_answer_may_wait_while_there_is_room() -> None:
+    options = ServerOptions(reuse_port=False, stall_timeout_s=0.05)
+    async with serving("ngh2", options) as served:
+        client = RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0})
+        async with client:
+            stream_id = await client.request(request_headers("EchoNow"), message(b"x" * 1_000_000))
+            other = served.unary("Sleep")(b"", timeout=0.5)
+            await refused(other)  # ten checks later
+            client.h2.update_settings({INITIAL_WINDOW_SIZE: 2 * MIB})
+            await client.send()
+            assert (await client.answer(stream_id))[1] == message(b"x" * 1_000_000)
+
+
+async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=4 * MIB, max_receive_bytes=MIB, stall_timeout_s=0.1)
+    async with serving("ngh2", options) as served, RawClient(served.server.port) as client:
+        prefix = b"\0" + (1_000_000).to_bytes(4, "big")
+        for method in ("EchoNow", "Echo", "Total", "Chat"):
+            await client.request(request_headers(method), prefix, end=False)
+        await client.until(lambda self: len(ended(self)) == 4)
+        for stream_id in ended(client):
+            assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+        assert await served.unary("EchoNow")(b"x" * 1_000_000, timeout=5) == b"x" * 1_000_000
