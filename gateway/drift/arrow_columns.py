@@ -30,10 +30,10 @@ def column(rows: pa.Table, name: str) -> Values | None:
     """The column of that name; None if there is none, or if it holds neither numbers nor texts."""
     if name not in rows.column_names:
         return None
-    found = rows.column(name)
-    whole = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+    chunked = rows.column(name)
+    whole = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):  # what has no chunks cannot be combined
-        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], found.type)
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], chunked.type)
     kind = whole.type
     missing = whole.is_null().to_numpy(zero_copy_only=False) if whole.null_count else None
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
@@ -72,9 +72,9 @@ def vectors(rows: pa.Table, name: str, width: int) -> npt.NDArray[np.float64] | 
     starts, ends = (np.asarray(lists.offsets)[part].astype(np.int64) for part in (slice(None, -1), slice(1, None)))
     fitting = (ends - starts == width) & ~lists.is_null().to_numpy(zero_copy_only=False)
     values = lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
-    found = np.full((len(lists), width), np.nan)
-    found[fitting] = values[starts[fitting][:, None] + np.arange(width)]
-    return found
+    matrix = np.full((len(lists), width), np.nan)
+    matrix[fitting] = values[starts[fitting][:, None] + np.arange(width)]
+    return matrix
 
 
 def read(path: Path, names: Collection[str] = ()) -> Mapping[str, Values]:
@@ -92,12 +92,12 @@ def read(path: Path, names: Collection[str] = ()) -> Mapping[str, Values]:
             rows = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(strings_can_be_null=True))
     except (OSError, pa.ArrowException) as error:
         raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
-    found: dict[str, Values] = {}
+    columns: dict[str, Values] = {}
     for name in names or rows.column_names:
         values = column(rows, name)
         if values is None:
             known = known or rows.column_names
             holds = "holds neither numbers nor texts" if name in known else f"is not in it: {', '.join(known)}"
             raise InvalidArgument(f"{str(path)!r}: column {name!r} {holds}")
-        found[name] = values
-    return found
+        columns[name] = values
+    return columns

@@ -23,8 +23,8 @@ class ProfileFiles:
     def versions(self, model: str = "") -> list[tuple[str, str]]:
         """Every (model, version) that has a profile, of one model or of all."""
         folders = self.folder.glob(f"{_quoted(model) if model else '*'}/*")
-        found = {(unquote(folder.parent.name), unquote(folder.name)) for folder in folders if _revisions(folder)}
-        return sorted(found)
+        profiled = {(unquote(folder.parent.name), unquote(folder.name)) for folder in folders if _revisions(folder)}
+        return sorted(profiled)
 
     def revisions(self, model: str, version: str) -> list[int]:
         """The revisions of a version's profile, oldest first."""

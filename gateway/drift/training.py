@@ -61,18 +61,18 @@ def read_file(path: Path, names: Sequence[str] = ()) -> Columns:
         raise InvalidArgument(f"{str(path)!r} is no .csv, .parquet or .npz file")
     if path.suffix != ".npz":
         return {name: Column(*values) for name, values in arrow_columns.read(path, names).items()}
-    found: Columns = {}
+    columns: Columns = {}
     for name, array in _arrays(path).items():
         if array.ndim == 2 and array.shape[1] > MAX_FLAT:
             continue
         if array.ndim == 2 and array.shape[1] > 1:
-            found |= {f"{name}_{index}": as_column(name, array[:, index]) for index in range(array.shape[1])}
+            columns |= {f"{name}_{index}": as_column(name, array[:, index]) for index in range(array.shape[1])}
         else:
-            found[name] = as_column(name, array.reshape(len(array)) if array.ndim == 2 else array)
+            columns[name] = as_column(name, array.reshape(len(array)) if array.ndim == 2 else array)
     for name in names:
-        if name not in found:
-            raise InvalidArgument(f"{str(path)!r}: column {name!r} is not in it: {', '.join(found)}")
-    return {name: found[name] for name in names} if names else found
+        if name not in columns:
+            raise InvalidArgument(f"{str(path)!r}: column {name!r} is not in it: {', '.join(columns)}")
+    return {name: columns[name] for name in names} if names else columns
 
 
 def read_vectors(path: Path, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[Any]]:
@@ -84,17 +84,17 @@ def read_vectors(path: Path, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[
     wanted = {one.name: one for one in inputs if len(one.shape) == 2 and one.shape[0] < 0 and not one.width}
     if path.suffix != ".npz" or not wanted:
         return {}
-    found = {}
+    vectors = {}
     for name, array in _arrays(path).items():
         if name in wanted and array.ndim == 2:
             width = wanted[name].shape[1]
             if width >= 0 and array.shape[1] != width:
                 raise InvalidArgument(f"{str(path)!r}: {name!r} has {array.shape[1]} columns, the input has {width}")
-            found[f"in.{name}"] = array
-    return found
+            vectors[f"in.{name}"] = array
+    return vectors
 
 
-def match(found: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str] = ()) -> Matched:
+def match(given: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str] = ()) -> Matched:
     """The columns as the features of the model's inputs.
 
     By name, where the columns are called like the features or like the log's columns (X_0, X_1); else by their order,
@@ -107,21 +107,21 @@ def match(found: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str]
     if feature_names and len(feature_names) != len(places):
         raise InvalidArgument(f"feature_names has {len(feature_names)} names, the inputs have {len(places)} features")
     own = [column.removeprefix("f.") for column, _ in places]
-    named = [called for called in (list(feature_names), own) if called and set(called) <= set(found)]
-    if not named and len(found) != len(places):
+    named = [called for called in (list(feature_names), own) if called and set(called) <= set(given)]
+    if not named and len(given) != len(places):
         raise InvalidArgument(
-            f"there are {len(found)} columns ({_shown(list(found))}), the model has {len(places)} features "
+            f"there are {len(given)} columns ({_shown(list(given))}), the model has {len(places)} features "
             f"({_shown(own)}): name as many in their order with --columns"
         )
-    chosen = named[0] if named else list(found)
+    chosen = named[0] if named else list(given)
     called = dict(zip((column for column, _ in places), feature_names or chosen, strict=True))
-    columns = {column: _as_sent(found[name], tensor) for (column, tensor), name in zip(places, chosen, strict=True)}
+    columns = {column: _as_sent(given[name], tensor) for (column, tensor), name in zip(places, chosen, strict=True)}
     return Matched(columns, {column: name for column, name in called.items() if name != column.removeprefix("f.")})
 
 
-def answer_columns(found: Columns) -> Columns:
+def answer_columns(columns: Columns) -> Columns:
     """Those columns of a file that are called as the log calls answers, with class and score where these tell them."""
-    given = {name: one for name, one in found.items() if name.startswith("out.") or name in _PREDICTION}
+    given = {name: one for name, one in columns.items() if name.startswith("out.") or name in _PREDICTION}
     scores = find_outputs({name: sql_kind(one) for name, one in given.items()}).scores
     flat: dict[str, npt.NDArray[Any]] = {
         name: one.values[:, None] for name, one in given.items() if one.texts is None and one.values.dtype.kind in "iu"
@@ -137,7 +137,7 @@ def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
 
     Shapes: each output [rows] or [rows, d]; others have no columns.
     """
-    found: Columns = {}
+    columns: Columns = {}
     flat: dict[str, npt.NDArray[Any]] = {}
     for name, array in outputs.items():
         matrix = array.reshape(len(array), -1) if array.ndim <= 2 else np.empty((0, 0))
@@ -146,8 +146,8 @@ def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
         flat[name] = matrix
         for index in range(matrix.shape[1]):
             column = f"out.{name}" if matrix.shape[1] == 1 else f"out.{name}_{index}"
-            found[column] = as_column(column, matrix[:, index])
-    return {**found, **_prediction(flat)}
+            columns[column] = as_column(column, matrix[:, index])
+    return {**columns, **_prediction(flat)}
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -161,17 +161,17 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _prediction(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
     """Class and score by the rule of the log: a whole-number output or the place of the largest score; the largest
     score or the only one."""
-    found: Columns = {}
+    prediction: Columns = {}
     whole = [array for array in outputs.values() if array.dtype.kind in "iu" and array.shape[1] == 1]
     scores = [array for array in outputs.values() if array.dtype.kind == "f"]
     several = [array for array in scores if array.shape[1] > 1]
     if whole:
-        found["pred_class"] = as_column("pred_class", whole[0][:, 0])
+        prediction["pred_class"] = as_column("pred_class", whole[0][:, 0])
     elif several:
-        found["pred_class"] = as_column("pred_class", several[0].argmax(axis=1))
+        prediction["pred_class"] = as_column("pred_class", several[0].argmax(axis=1))
     if scores:
-        found["pred_score"] = as_column("pred_score", scores[0].max(axis=1))
-    return found
+        prediction["pred_score"] = as_column("pred_score", scores[0].max(axis=1))
+    return prediction
 
 
 def _as_sent(column: Column, tensor: Tensor) -> Column:

@@ -115,14 +115,14 @@ def assess_version(
     """The assessment of each arm of a version that had rows in its newest windows."""
     end_s = schedule.closed_s(now_s)
     least = max((least_rows(feature, rule) for feature in profile.watched), default=0)
-    found = []
+    assessments = []
     for arm, series in sorted(book.series.items()):
         if series.last_s() <= end_s - _quiet_s(schedule):
             continue  # an arm that nobody is sent to any more
         windows = series.windows(end_s, schedule.base_s, least, rule.confirmations + _EXTRA)
         if windows:
-            found.append(_assess_arm(book, arm, series, windows, profile, schedule, rule))
-    return found
+            assessments.append(_assess_arm(book, arm, series, windows, profile, schedule, rule))
+    return assessments
 
 
 def compare_arms(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[ArmComparison]:
@@ -134,11 +134,11 @@ def compare_arms(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: floa
         for arm, series in sorted(book.series.items())
         if not arm.shadow and series.last_s() > end_s - _quiet_s(schedule)
     }
-    filled = {arm: found for arm, found in windows.items() if found and found[-1].tally.rows}
+    filled = {arm: own for arm, own in windows.items() if own and own[-1].tally.rows}
     if len(filled) < 2:
         return []
     against = max(filled, key=lambda arm: filled[arm][-1].tally.rows)
-    found = []
+    comparisons = []
     for arm, own in filled.items():
         if arm != against:
             judged = [
@@ -150,14 +150,16 @@ def compare_arms(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: floa
                 for window in own
             ]
             verdicts = tuple(confirm(of_feature, rule) for of_feature in zip(*judged, strict=True))
-            found.append(ArmComparison(book.subject.model, arm, against, own[-1].end_s, own[-1].tally.rows, verdicts))
-    return found
+            comparisons.append(
+                ArmComparison(book.subject.model, arm, against, own[-1].end_s, own[-1].tally.rows, verdicts)
+            )
+    return comparisons
 
 
 def assess_pairs(book: Book, schedule: Schedule, *, now_s: float) -> list[Pairing]:
     """The agreement of each mirror in its newest base window that had pairs, if that is not long ago."""
     end_s = schedule.closed_s(now_s)
-    found = []
+    pairings = []
     for arm, series in sorted(book.series.items()):
         recent = [
             window
@@ -165,8 +167,8 @@ def assess_pairs(book: Book, schedule: Schedule, *, now_s: float) -> list[Pairin
             if window.end_s > end_s - _quiet_s(schedule) and window.tally.agreed().pairs
         ]
         if recent:
-            found.append(Pairing(book.subject.model, arm, recent[-1].end_s, recent[-1].tally.agreed()))
-    return found
+            pairings.append(Pairing(book.subject.model, arm, recent[-1].end_s, recent[-1].tally.agreed()))
+    return pairings
 
 
 def assess_split(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[SplitAssessment]:
@@ -195,7 +197,7 @@ def _assess_arm(
     rule: DriftRule,
 ) -> ArmAssessment:
     counts = [window_counts(book.layout, window.tally) for window in windows]
-    judged = [judge(profile.watched, found, rule) for found in counts]
+    judged = [judge(profile.watched, one, rule) for one in counts]
     newest = windows[-1]
     shares = {
         feature.name: {
@@ -246,14 +248,14 @@ def _errors(history: Sequence[Window]) -> Cusum | None:
 def _as_reference(layout: CellLayout, series: TallySeries, window: Window) -> list[FeatureProfile]:
     """The other arm's outputs of the same time, as what this arm's are held against."""
     counts = window_counts(layout, series.sum(window.start_s, window.end_s))
-    found = []
+    features = []
     for feature in layout.features:
         own = counts.get(feature.name)
         n = round(float(own.sum())) if own is not None else 0
         whole = tuple(round(float(count)) for count in own) if own is not None else (0,) * len(feature.bins.cells)
         unseen = round(feature.bins.special(own).get("unseen", 0.0)) if own is not None else 0
-        found.append(replace(feature, counts=whole, n=n, singletons=unseen, calibration=()))
-    return found
+        features.append(replace(feature, counts=whole, n=n, singletons=unseen, calibration=()))
+    return features
 
 
 def _quiet_s(schedule: Schedule) -> int:

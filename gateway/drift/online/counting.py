@@ -62,22 +62,22 @@ class VersionRows:
 
     def column(self, name: str) -> Column | None:
         """The column, its rows in order; None if there is none, or none of values."""
-        found = arrow_columns.column(self._table, name)
-        if found is None:
+        values = arrow_columns.column(self._table, name)
+        if values is None:
             return None
-        column = Column(*found)
+        column = Column(*values)
         return column if self.order is None else column.rows(self.order)
 
     def vectors(self, name: str, width: int) -> npt.NDArray[np.float64] | None:
         """The column of lists, its rows in order: [rows, width]; None if there is none."""
-        found = arrow_columns.vectors(self._table, name, width)
-        return found if found is None or self.order is None else found[self.order]
+        matrix = arrow_columns.vectors(self._table, name, width)
+        return matrix if matrix is None or self.order is None else matrix[self.order]
 
     def _required(self, name: str) -> Column:
-        found = arrow_columns.column(self._table, name)
-        if found is None:
+        values = arrow_columns.column(self._table, name)
+        if values is None:
             raise ValueError(f"rows without a column {name!r}")
-        return Column(*found)
+        return Column(*values)
 
     def _numbers(self, name: str) -> npt.NDArray[np.int64]:
         return np.asarray(self._required(name).values)
@@ -98,7 +98,7 @@ def count(rows: VersionRows, version: str, layout: CellLayout) -> dict[tuple[Log
     withheld, hidden = _withheld(columns, len(rows.answered)), _hidden(columns)
     chosen = rows.answered if withheld is None else rows.answered & ~withheld
     complete = bool(chosen.all())
-    found: dict[tuple[LoggedArm, int], Tally] = {}
+    tallies: dict[tuple[LoggedArm, int], Tally] = {}
     for arm, minute_s, place in rows.groups(version):
         tally = Tally.empty(layout)
         failed = ~rows.answered[place]
@@ -114,8 +114,8 @@ def count(rows: VersionRows, version: str, layout: CellLayout) -> dict[tuple[Log
                 own = column.rows(picked)
                 tally.counts[cells] = _counted(feature, own, None if plain else weights)
                 tally.moments[index] = _moments(feature, own, None if plain else weights)
-        found[arm, minute_s] = tally
-    return found
+        tallies[arm, minute_s] = tally
+    return tallies
 
 
 def count_split(rows: VersionRows, layout: CellLayout) -> dict[tuple[LoggedArm, int], Tally]:
@@ -127,15 +127,15 @@ def count_split(rows: VersionRows, layout: CellLayout) -> dict[tuple[LoggedArm, 
     if reasons is None or firsts is None or buckets is None or SPLIT not in (reasons.texts or ()):
         return {}
     split = (reasons.values == (reasons.texts or ()).index(SPLIT)) & (firsts.values == 0) & ~rows.shadows
-    found: dict[tuple[LoggedArm, int], Tally] = {}
+    tallies: dict[tuple[LoggedArm, int], Tally] = {}
     for _, minute_s, place in rows.groups(""):
         picked = np.flatnonzero(split[place]) + place.start
-        tally = found.setdefault((EVERY_ARM, minute_s), Tally.empty(layout))
+        tally = tallies.setdefault((EVERY_ARM, minute_s), Tally.empty(layout))
         weights = rows.weights[picked]
         exact = weights / WEIGHT_ONE
         tally.counts += np.rint(layout.features[0].bins.count(buckets.rows(picked), weights)).astype(np.int64)
         tally.sums[:3] += len(picked), weights.sum(), (exact * exact).sum()
-    return {key: tally for key, tally in found.items() if tally.rows}
+    return {key: tally for key, tally in tallies.items() if tally.rows}
 
 
 def answers(rows: VersionRows, *, shadow: bool) -> KeyedAnswers | None:
@@ -161,14 +161,14 @@ def agreement(primaries: VersionRows, shadows: VersionRows) -> Agreement:
 
 def _columns(rows: VersionRows, layout: CellLayout) -> dict[str, Column | None]:
     """The values of each feature. Those of an embedding are its vectors on the components."""
-    found = {_key(one): rows.column(one.column) for one in layout.features if one.kind is not FeatureKind.EMBEDDING}
+    columns = {_key(one): rows.column(one.column) for one in layout.features if one.kind is not FeatureKind.EMBEDDING}
     for embedding in layout.embeddings:
         vectors = rows.vectors(embedding.column, len(embedding.centre))
         placed = embedding.project(vectors) if vectors is not None else None
         for place in range(len(embedding.components) + 1):
             name = embedded_name(embedding.name, place, len(embedding.components))
-            found[name] = Column(placed[:, place], np.isnan(placed[:, place])) if placed is not None else None
-    return found
+            columns[name] = Column(placed[:, place], np.isnan(placed[:, place])) if placed is not None else None
+    return columns
 
 
 def _key(feature: FeatureProfile) -> str:

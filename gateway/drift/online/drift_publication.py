@@ -62,22 +62,22 @@ class MonitorHealth:
     damaged: int
 
 
-def publish_all(folder: Path, found: Assessments, health: MonitorHealth, window_s: int) -> None:
+def publish_all(folder: Path, assessments: Assessments, health: MonitorHealth, window_s: int) -> None:
     """Both files hold the findings, whole.
 
     Raises: OSError.
     """
-    publish(folder, PART, samples(found, health, window_s), now_s=health.at_s)
+    publish(folder, PART, samples(assessments, health, window_s), now_s=health.at_s)
     staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
-    staged.write_bytes(msgspec.json.encode(report(found, health, window_s)))
+    staged.write_bytes(msgspec.json.encode(report(assessments, health, window_s)))
     os.replace(staged, folder / REPORT_FILE)
 
 
-def samples(found: Assessments, health: MonitorHealth, window_s: int) -> Iterator[Sample]:
+def samples(assessments: Assessments, health: MonitorHealth, window_s: int) -> Iterator[Sample]:
     """The metrics."""
     window = window_text(window_s)
-    worst = sorted(found.versions, key=lambda one: (-one.state, one.model, one.arm))
-    shown = _worst_features(found.versions)
+    worst = sorted(assessments.versions, key=lambda one: (-one.state, one.model, one.arm))
+    shown = _worst_features(assessments.versions)
     room = MAX_SAMPLES
     for arm in worst[:MAX_ARMS]:
         yield from _whole(arm, window)
@@ -85,20 +85,20 @@ def samples(found: Assessments, health: MonitorHealth, window_s: int) -> Iterato
         if len(of_features) <= room:
             yield from of_features
         room -= len(of_features)
-    for comparison in found.arms[:MAX_ARMS]:
+    for comparison in assessments.arms[:MAX_ARMS]:
         labels = {"model": comparison.model, "version": comparison.arm.version, "arm": comparison.arm.arm}
         labels |= {"against": comparison.against.arm or comparison.against.version}
         for verdict in comparison.verdicts[:MAX_FEATURES]:
             if verdict.state is not DriftState.INSUFFICIENT:
                 yield Sample(names.ARMS_SCORE, {**labels, "feature": verdict.feature}, _psi(verdict))
             yield Sample(names.ARMS_STATE, {**labels, "feature": verdict.feature}, int(verdict.state))
-    for pairing in found.pairs[:MAX_ARMS]:
+    for pairing in assessments.pairs[:MAX_ARMS]:
         labels = {"model": pairing.model, "version": pairing.arm.version, "arm": pairing.arm.arm}
         if pairing.agreement.compared:
             yield Sample(names.SHADOW_AGREEMENT, labels, pairing.agreement.ratio)
         yield Sample(names.SHADOW_AGREEMENT_STATE, labels, int(pairing.agreement.state))
         yield Sample(names.SHADOW_PAIRS, labels, pairing.agreement.pairs)
-    for split in found.splits[:MAX_ARMS]:
+    for split in assessments.splits[:MAX_ARMS]:
         yield Sample(names.SPLIT_STATE, {"model": split.model}, int(split.verdict.state))
         yield Sample(names.SPLIT_MISMATCH, {"model": split.model}, split.verdict.mismatch)
     yield Sample(names.DRIFT_LOOKED, {}, health.at_s)
@@ -109,7 +109,7 @@ def samples(found: Assessments, health: MonitorHealth, window_s: int) -> Iterato
         yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count)
 
 
-def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str, Any]:
+def report(assessments: Assessments, health: MonitorHealth, window_s: int) -> dict[str, Any]:
     """Every finding, for pages, events and programs."""
     return {
         "at_s": health.at_s,
@@ -131,7 +131,7 @@ def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str
                 "score_cusum": _cusum_value(one.score),
                 "error_cusum": _cusum_value(one.errors),
             }
-            for one in found.versions
+            for one in assessments.versions
         ],
         "comparisons": [
             {
@@ -143,7 +143,7 @@ def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str
                 "rows": one.rows,
                 "outputs": [verdict_value(verdict) for verdict in one.verdicts],
             }
-            for one in found.arms
+            for one in assessments.arms
         ],
         "mirrors": [
             {
@@ -157,11 +157,11 @@ def report(found: Assessments, health: MonitorHealth, window_s: int) -> dict[str
                 "mean_difference": one.agreement.difference / one.agreement.scores if one.agreement.scores else None,
                 "state": one.agreement.state.name.lower(),
             }
-            for one in found.pairs
+            for one in assessments.pairs
         ],
         "splits": [
             {**asdict(one.verdict), "model": one.model, "end_s": one.end_s, "state": one.verdict.state.name.lower()}
-            for one in found.splits
+            for one in assessments.splits
         ],
     }
 
@@ -179,11 +179,11 @@ def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
     ranked: dict[str, list[Verdict]] = {}
     for arm in arms:
         ranked.setdefault(arm.model, []).extend(arm.verdicts)
-    found = {}
+    worst = {}
     for model, verdicts in ranked.items():
         names_by_rank = dict.fromkeys(one.feature for one in by_severity(verdicts))
-        found[model] = frozenset(list(names_by_rank)[:MAX_FEATURES])
-    return found
+        worst[model] = frozenset(list(names_by_rank)[:MAX_FEATURES])
+    return worst
 
 
 def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
@@ -214,16 +214,16 @@ def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterato
             yield Sample(names.PREDICTION_MEAN, {**arm, "feature": verdict.feature}, one.means[verdict.feature])
 
 
-def _cusum(metric: MetricName, arm: Mapping[str, str], signal: str, found: Cusum | None) -> Iterator[Sample]:
-    if found is not None:
-        yield Sample(metric, {**arm, "signal": signal, "side": "higher"}, found.up)
-        yield Sample(metric, {**arm, "signal": signal, "side": "lower"}, found.down)
+def _cusum(metric: MetricName, arm: Mapping[str, str], signal: str, sums: Cusum | None) -> Iterator[Sample]:
+    if sums is not None:
+        yield Sample(metric, {**arm, "signal": signal, "side": "higher"}, sums.up)
+        yield Sample(metric, {**arm, "signal": signal, "side": "lower"}, sums.down)
 
 
-def _cusum_value(found: Cusum | None) -> dict[str, object] | None:
-    if found is None:
+def _cusum_value(sums: Cusum | None) -> dict[str, object] | None:
+    if sums is None:
         return None
-    return {"higher": found.up, "lower": found.down, "alarm": found.alarm, "direction": found.direction}
+    return {"higher": sums.up, "lower": sums.down, "alarm": sums.alarm, "direction": sums.direction}
 
 
 def _psi(verdict: Verdict) -> float:

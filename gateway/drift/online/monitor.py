@@ -56,7 +56,7 @@ class Monitor:
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._layouts: dict[Subject, CellLayout] = {}
         self._pending: dict[str, list[Part]] = {}
-        self._found: dict[Subject, Any] = {}
+        self._assessments: dict[Subject, Any] = {}
         self._closed_s = 0
         self._looked_at = self._published_at = self._saved_at = 0.0
         self.failures: Counter[str] = Counter()
@@ -122,7 +122,7 @@ class Monitor:
     def _tallied(
         self, model: str, of_versions: Sequence[tuple[str, VersionRows]]
     ) -> list[tuple[Subject, CellLayout, Mapping[tuple[LoggedArm, int], Tally]]]:
-        found: dict[Subject, tuple[CellLayout, dict[tuple[LoggedArm, int], Tally]]] = {}
+        by_subject: dict[Subject, tuple[CellLayout, dict[tuple[LoggedArm, int], Tally]]] = {}
         for version, rows in of_versions:
             for subject in (Subject(model, name) for name in (f"version/{version}", _ARMS, _SPLIT, _PAIRS)):
                 layout = self._layout_of(subject)
@@ -132,50 +132,50 @@ class Monitor:
                     except _NOT_COUNTED:
                         self.failures["count"] += 1
                     else:
-                        _merge(found.setdefault(subject, (layout, {}))[1], counted)
-        return [(subject, layout, tallies) for subject, (layout, tallies) in found.items() if tallies]
+                        _merge(by_subject.setdefault(subject, (layout, {}))[1], counted)
+        return [(subject, layout, tallies) for subject, (layout, tallies) in by_subject.items() if tallies]
 
     def _layout_of(self, subject: Subject) -> CellLayout | None:
         return _NO_FEATURES if subject.name == _PAIRS else self._layouts.get(subject)
 
     def _read_profiles(self) -> None:
-        found: dict[tuple[str, str], Profile] = {}
+        profiles: dict[tuple[str, str], Profile] = {}
         for model, version in self._files.versions():
             known = self._profiles.get((model, version))
             newest = max(self._files.revisions(model, version), default=0)
             if known is not None and known.revision == newest:
-                found[model, version] = known
+                profiles[model, version] = known
                 continue
             try:
-                found[model, version] = self._files.load(model, version)
+                profiles[model, version] = self._files.load(model, version)
             except (GatewayError, OSError):
                 self.failures["profile"] += 1
                 if known is not None:
-                    found[model, version] = known
-        if found == self._profiles:
+                    profiles[model, version] = known
+        if profiles == self._profiles:
             return
-        self._profiles = found
-        self._layouts = _layouts(found)
+        self._profiles = profiles
+        self._layouts = _layouts(profiles)
         for subject, book in list(self._books.items()):
             layout = self._layout_of(subject)
             if layout is None or layout.key != book.layout.key:  # what is in other bins cannot be compared
                 del self._books[subject]
-                self._found.pop(subject, None)
+                self._assessments.pop(subject, None)
                 self._store.forget(subject)
 
     def _assess(self, now_s: float) -> bool:
         """Whether there was anything new to say."""
         news = False
         closed_s = self._schedule.closed_s(now_s)
-        for subject in [subject for subject in self._found if subject not in self._books]:
-            del self._found[subject]
+        for subject in [subject for subject in self._assessments if subject not in self._books]:
+            del self._assessments[subject]
         for subject, book in self._books.items():
-            if closed_s == self._closed_s and book.oldest_s >= closed_s and subject in self._found:
+            if closed_s == self._closed_s and book.oldest_s >= closed_s and subject in self._assessments:
                 continue
             book.oldest_s = float("inf")
             news = True
             try:
-                self._found[subject] = self._assessed(subject, book, now_s)
+                self._assessments[subject] = self._assessed(subject, book, now_s)
             except _NOT_COUNTED:
                 self.failures["assess"] += 1
         self._closed_s = closed_s
@@ -204,7 +204,7 @@ class Monitor:
             self.failures["disk"] += 1
 
     def _all(self, begin: str) -> list[Any]:
-        return [one for subject, found in self._found.items() if subject.name.startswith(begin) for one in found]
+        return [one for subject, own in self._assessments.items() if subject.name.startswith(begin) for one in own]
 
     def _save(self, now_s: float) -> None:
         for book in self._books.values():
@@ -218,19 +218,19 @@ class Monitor:
 def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, CellLayout]:
     """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
     profile that has outputs."""
-    found = {
+    layouts = {
         Subject(model, f"version/{version}"): CellLayout(str(profile.revision), profile.watched, profile.embeddings)
         for (model, version), profile in profiles.items()
     }
     for model in {model for model, _ in profiles}:
-        found[Subject(model, _SPLIT)] = CellLayout("split", (bucket_feature(),))
+        layouts[Subject(model, _SPLIT)] = CellLayout("split", (bucket_feature(),))
     oldest: dict[str, Profile] = {}
     for (model, _), profile in profiles.items():
         if profile.outputs and (model not in oldest or profile.created_at < oldest[model].created_at):
             oldest[model] = profile
     for model, profile in oldest.items():
-        found[Subject(model, _ARMS)] = CellLayout(f"{profile.version}/{profile.revision}", profile.outputs)
-    return found
+        layouts[Subject(model, _ARMS)] = CellLayout(f"{profile.version}/{profile.revision}", profile.outputs)
+    return layouts
 
 
 def _counted(

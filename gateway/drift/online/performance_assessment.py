@@ -70,7 +70,7 @@ class _Table:
     """Rows as `read_answers` takes them. Shapes: [rows] each; `labels` NaN where there is none or it is unknown."""
 
     rows: SampleRows
-    found: Mapping[str, npt.NDArray[Any]]
+    columns: Mapping[str, npt.NDArray[Any]]
     labels: Floats
     has_label: npt.NDArray[np.bool_]
     weights: Floats
@@ -109,14 +109,14 @@ def _table(rows: SampleRows, texts: Sequence[str], baseline: Baseline | None) ->
     numbers_of = _positions(texts, names)
     labels = np.where(np.isfinite(rows["label"]), rows["label"], numbers_of[rows["label_text"]])
     classes = len(names) or (width if width > 1 else _MOST_CLASSES)
-    found: dict[str, npt.NDArray[Any]] = {
+    columns: dict[str, npt.NDArray[Any]] = {
         "pred_class": np.where((rows["pred_class"] >= 0) & (rows["pred_class"] < classes), rows["pred_class"], np.nan),
         "pred_score": rows["pred_score"].astype(np.float64),
     }
-    found |= {f"score:{place}": rows["scores"][:, place].astype(np.float64) for place in range(width)}
+    columns |= {f"score:{place}": rows["scores"][:, place].astype(np.float64) for place in range(width)}
     if said.any():
-        found["said"] = numbers_of[rows["said"]]
-    answered = found.get("said", found["pred_class"])
+        columns["said"] = numbers_of[rows["said"]]
+    answered = columns.get("said", columns["pred_class"])
     task = baseline.task if baseline is not None else _task(labels[has_label], answered, rows["scores"])
     if task is Task.CLASSIFICATION:
         if width == 1 and not np.isfinite(answered).any():
@@ -125,20 +125,20 @@ def _table(rows: SampleRows, texts: Sequence[str], baseline: Baseline | None) ->
     else:
         labels = np.where(np.abs(labels) <= _LARGEST, labels, np.nan)
     weights = np.exp2(rows["level"].astype(np.float64)) / np.maximum(rows["p"].astype(np.float64), 1e-9)
-    return _Table(rows, found, labels, has_label, weights, names, classes, task)
+    return _Table(rows, columns, labels, has_label, weights, names, classes, task)
 
 
 def _positions(texts: Sequence[str], names: Sequence[str]) -> Floats:
     """The class of each number of a text: its place among the names; without names texts are numbers or nothing. The
     two last places are those of `OTHER_TEXT` and `NO_TEXT`."""
     places = {name: float(place) for place, name in enumerate(names)}
-    found = np.full(len(texts) + 2, np.nan)
+    positions = np.full(len(texts) + 2, np.nan)
     for code, text in enumerate(texts):
         if names:
-            found[code] = places.get(text, np.nan)
+            positions[code] = places.get(text, np.nan)
         elif text.isascii() and text.isdecimal() and len(text) < 10:
-            found[code] = float(text)
-    return found
+            positions[code] = float(text)
+    return positions
 
 
 def _task(labels: Floats, answered: Floats, scores: npt.NDArray[np.float32]) -> Task:
@@ -163,7 +163,7 @@ def _realised(table: _Table, baseline: Baseline | None, rng: np.random.Generator
         return Side(0, 0, 0, note=f"no row of the last seven days has a label, {_LABELS_NEEDED}"), 0
     usable = np.isfinite(table.labels) & table.has_label
     answers, known = read_answers(
-        table.found, usable, np.unique(table.labels[usable]), classes=table.names, task=table.task
+        table.columns, usable, np.unique(table.labels[usable]), classes=table.names, task=table.task
     )
     places = np.flatnonzero(known & usable)
     moments = table.rows["ts_us"]
@@ -183,10 +183,10 @@ def _realised(table: _Table, baseline: Baseline | None, rng: np.random.Generator
     labelled = Labelled(
         answers.rows(places), table.labels[places], table.weights[places], moments[places], np.zeros(len(places))
     )
-    found = [one for one in measure(labelled.outcomes(), rng=rng) if one.defined]
+    metrics = [one for one in measure(labelled.outcomes(), rng=rng) if one.defined]
     # Where nothing says how many classes there are, F1 is of class 1 or a mean, as the window happens to hold.
     vague = ("f1",) if answers.chances is None and table.classes == _MOST_CLASSES else ()
-    judged = tuple(_judge(one, None if one.name in vague else baseline) for one in found)
+    judged = tuple(_judge(one, None if one.name in vague else baseline) for one in metrics)
     return Side(len(places), start_us, end_us, judged), unknown
 
 
@@ -212,7 +212,7 @@ def _estimated(table: _Table, baseline: Baseline | None, rng: np.random.Generato
     moments = table.rows["ts_us"]
     every = moments > int(moments[-1]) - WINDOW_US
     answers, known = read_answers(
-        table.found, every, np.arange(_stated(table), dtype=np.float64), classes=table.names, task=table.task
+        table.columns, every, np.arange(_stated(table), dtype=np.float64), classes=table.names, task=table.task
     )
     places = np.flatnonzero(known & every)
     start_us, end_us = int(moments[every][0]), int(moments[-1])

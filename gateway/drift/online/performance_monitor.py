@@ -47,7 +47,7 @@ _NOT_DONE: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError
 class _Known:
     """What was found of an arm, None where it could not be assessed; when, and by which revision of its profile."""
 
-    found: ArmPerformance | None
+    performance: ArmPerformance | None
     at_s: float
     revision: int
 
@@ -135,8 +135,8 @@ class PerformanceMonitor:
                 level = sample.arms[arm].level if arm in sample.arms else 0
                 chosen = np.flatnonzero((arms.values == code) & (shadows == shadow) & served & below(keys, level))
                 if len(chosen):
-                    found = answer_rows(sample, table, outputs, keys, chosen)
-                    sample.add(arm, found, limit=self._limit())
+                    answered = answer_rows(sample, table, outputs, keys, chosen)
+                    sample.add(arm, answered, limit=self._limit())
 
     def _outputs_of(self, model: str, version: str, table: Any) -> Outputs:
         columns = tuple(name for name in table.column_names if name.startswith("out."))
@@ -166,7 +166,7 @@ class PerformanceMonitor:
     def _waiting(self, now_s: float, *, at_once: bool) -> list[tuple[float, str, LoggedArm]]:
         """When each arm was assessed that is to be again, the longest ago first; 0 for never."""
         again_s = 0.0 if at_once else _AGAIN_S
-        found = []
+        waiting = []
         for model, sample in self._models.items():
             for arm, rows in sample.arms.items():
                 revision = self._revisions.get((model, arm.version))
@@ -174,8 +174,8 @@ class PerformanceMonitor:
                 if revision is None:  # soon: whether it has a profile was not looked at yet
                     continue
                 if revision != known.revision or (rows.changed and not 0 <= now_s - known.at_s < again_s):
-                    found.append((known.at_s, model, arm))
-        return sorted(found)
+                    waiting.append((known.at_s, model, arm))
+        return sorted(waiting)
 
     def _assess(self, model: str, arm: LoggedArm, now_s: float) -> None:
         sample = self._models[model]
@@ -184,14 +184,14 @@ class PerformanceMonitor:
         revision, baseline = self._baseline(model, arm.version)
         try:
             with np.errstate(all="ignore"):  # of numbers that overflow there is no metric
-                found = assess_arm(
+                assessment = assess_arm(
                     model, arm, one.rows, list(sample.texts), baseline, has_profile=revision > 0,
                     rng=np.random.default_rng(self._seed),
                 )  # fmt: skip
         except _NOT_DONE:
             self.failures["performance"] += 1
-            found = None
-        self._known[model, arm] = _Known(found, now_s, revision)
+            assessment = None
+        self._known[model, arm] = _Known(assessment, now_s, revision)
 
     def _read_profiles(self) -> None:
         versions = {(model, arm.version) for model, sample in self._models.items() for arm in sample.arms}
@@ -222,13 +222,13 @@ class PerformanceMonitor:
     def _publish(self, now_s: float) -> None:
         if self._published is None:
             return
-        found = []
+        assessments = []
         for (model, arm), known in self._known.items():
             sample = self._models[model].arms.get(arm) if model in self._models else None
-            if sample is not None and known.found is not None and sample.newest_us > now_s * 1e6 - _QUIET_US:
-                found.append(known.found)
+            if sample is not None and known.performance is not None and sample.newest_us > now_s * 1e6 - _QUIET_US:
+                assessments.append(known.performance)
         try:
-            publish_performance(self._published, found, self.failures, now_s=now_s)
+            publish_performance(self._published, assessments, self.failures, now_s=now_s)
         except (OSError, ValueError):
             self.failures["performance_disk"] += 1
 

@@ -44,21 +44,21 @@ _ESTIMATED: Final = _Names(
 
 
 def publish_performance(
-    folder: Path, found: Sequence[ArmPerformance], failures: Mapping[str, int], *, now_s: float
+    folder: Path, performances: Sequence[ArmPerformance], failures: Mapping[str, int], *, now_s: float
 ) -> None:
     """Both files hold what was found, whole.
 
     Raises: OSError.
     """
-    publish(folder, PART, samples(found, failures, now_s), now_s=now_s)
+    publish(folder, PART, samples(performances, failures, now_s), now_s=now_s)
     staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
-    staged.write_bytes(msgspec.json.encode(report(found, now_s)))
+    staged.write_bytes(msgspec.json.encode(report(performances, now_s)))
     os.replace(staged, folder / REPORT_FILE)
 
 
-def samples(found: Sequence[ArmPerformance], failures: Mapping[str, int], now_s: float) -> Iterator[Sample]:
+def samples(performances: Sequence[ArmPerformance], failures: Mapping[str, int], now_s: float) -> Iterator[Sample]:
     """The metrics. Where there are too few labels their number alone is told."""
-    for one in _ranked(found)[:MAX_ARMS]:
+    for one in _ranked(performances)[:MAX_ARMS]:
         arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
         yield from _side(_REALISED, arm, one.realised)
         yield Sample(names.MODEL_LABELS_UNKNOWN, arm, one.unknown)
@@ -71,7 +71,7 @@ def samples(found: Sequence[ArmPerformance], failures: Mapping[str, int], now_s:
         yield Sample(names.DRIFT_FAILURES, {"reason": reason}, count)
 
 
-def report(found: Sequence[ArmPerformance], now_s: float) -> dict[str, Any]:
+def report(performances: Sequence[ArmPerformance], now_s: float) -> dict[str, Any]:
     """Every finding, for pages and programs."""
     return {
         "at_s": now_s,
@@ -87,13 +87,13 @@ def report(found: Sequence[ArmPerformance], now_s: float) -> dict[str, Any]:
                 "realised": _side_value(one.realised),
                 "estimated": _side_value(one.estimated),
             }
-            for one in _ranked(found)
+            for one in _ranked(performances)
         ],
     }
 
 
-def _ranked(found: Sequence[ArmPerformance]) -> list[ArmPerformance]:
-    return sorted(found, key=lambda one: (-_worst(one), one.model, one.arm))
+def _ranked(performances: Sequence[ArmPerformance]) -> list[ArmPerformance]:
+    return sorted(performances, key=lambda one: (-_worst(one), one.model, one.arm))
 
 
 def _worst(one: ArmPerformance) -> int:

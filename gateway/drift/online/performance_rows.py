@@ -29,38 +29,38 @@ def read_outputs(table: Any) -> Outputs:
     alone."""
     names = [name for name in table.column_names if name.startswith("out.")]
     columns = {name: arrow_columns.column(table, name) for name in names}
-    found = find_outputs({name: sql_kind(Column(*one)) for name, one in columns.items() if one is not None})
-    return found if len(found.scores) <= MAX_SCORES else Outputs((), found.said)
+    outputs = find_outputs({name: sql_kind(Column(*one)) for name, one in columns.items() if one is not None})
+    return outputs if len(outputs.scores) <= MAX_SCORES else Outputs((), outputs.said)
 
 
 def label_rows(sample: PerformanceSample, labels: Sequence[Label]) -> SampleRows:
     """Labels of one model as the sample takes them."""
-    found = np.empty(len(labels), LABEL)
+    rows = np.empty(len(labels), LABEL)
     hashes = np.array([label.request_hash for label in labels], np.uint64)
-    found["key"] = row_keys(hashes, np.array([label.row_index for label in labels], np.int64))
-    found["label"] = [np.nan if label.number is None else label.number for label in labels]
+    rows["key"] = row_keys(hashes, np.array([label.row_index for label in labels], np.int64))
+    rows["label"] = [np.nan if label.number is None else label.number for label in labels]
     texts = {label.text for label in labels if label.text is not None}
     codes = dict(zip(ordered := sorted(texts), sample.text_codes(ordered).tolist(), strict=True))
-    found["label_text"] = [NO_TEXT if label.text is None else codes[label.text] for label in labels]
-    found["label_us"] = [label.label_us for label in labels]
-    found["received_us"] = [label.received_us for label in labels]
-    return found
+    rows["label_text"] = [NO_TEXT if label.text is None else codes[label.text] for label in labels]
+    rows["label_us"] = [label.label_us for label in labels]
+    rows["received_us"] = [label.received_us for label in labels]
+    return rows
 
 
 def answer_rows(sample: PerformanceSample, table: Any, outputs: Outputs, keys: Any, chosen: Any) -> SampleRows:
     """The chosen rows of a table as the sample takes them, without a label."""
-    found = np.zeros(len(chosen), row_type(len(outputs.scores)))
-    found["key"] = keys[chosen]
-    found["ts_us"] = required(table, "ts").values[chosen]
-    found["p"] = required(table, "sample_p").values[chosen]
+    rows = np.zeros(len(chosen), row_type(len(outputs.scores)))
+    rows["key"] = keys[chosen]
+    rows["ts_us"] = required(table, "ts").values[chosen]
+    rows["p"] = required(table, "sample_p").values[chosen]
     with np.errstate(over="ignore"):  # a score beyond float32 is infinite: no answer
         for place, name in enumerate(outputs.scores):
-            found["scores"][:, place] = _numbers(table, name, chosen)
-        found["pred_class"] = _numbers(table, "pred_class", chosen)
-        found["pred_score"] = _numbers(table, "pred_score", chosen)
-    found["said"] = _said(sample, table, outputs.said, chosen)
-    found["label"], found["label_text"], found["label_us"] = np.nan, NO_TEXT, NO_LABEL_US
-    return found
+            rows["scores"][:, place] = _numbers(table, name, chosen)
+        rows["pred_class"] = _numbers(table, "pred_class", chosen)
+        rows["pred_score"] = _numbers(table, "pred_score", chosen)
+    rows["said"] = _said(sample, table, outputs.said, chosen)
+    rows["label"], rows["label_text"], rows["label_us"] = np.nan, NO_TEXT, NO_LABEL_US
+    return rows
 
 
 def _said(sample: PerformanceSample, table: Any, name: str, chosen: Any) -> Any:
@@ -84,7 +84,7 @@ def _numbers(table: Any, name: str, chosen: Any) -> Any:
 
 
 def required(table: Any, name: str) -> Column:
-    found = arrow_columns.column(table, name)
-    if found is None:
+    values = arrow_columns.column(table, name)
+    if values is None:
         raise ValueError(f"rows without a column {name!r}")
-    return Column(*found)
+    return Column(*values)

@@ -78,17 +78,17 @@ class ArmSample:
 
     def add(self, rows: SampleRows, limit: int) -> SampleRows:
         """Takes rows that are not there yet, and thins the sample to its limit; the keys that were taken."""
-        found = rows[below(rows["key"], self.level)]
-        _, first = np.unique(found["key"], return_index=True)
-        found = found[first]
-        places, there = _places(self.rows["key"], found["key"])
-        found, places = found[~there], places[~there]
-        if len(found):
-            found["level"] = self.level
-            self.rows = np.insert(self.rows, places, found)
+        new = rows[below(rows["key"], self.level)]
+        _, first = np.unique(new["key"], return_index=True)
+        new = new[first]
+        places, there = _places(self.rows["key"], new["key"])
+        new, places = new[~there], places[~there]
+        if len(new):
+            new["level"] = self.level
+            self.rows = np.insert(self.rows, places, new)
             self.changed = True
         self._thin(limit)
-        return found
+        return new
 
     def label(self, labels: SampleRows) -> None:
         """Gives rows their labels. Shapes: [labels], as `last_labels` makes them."""
@@ -151,17 +151,17 @@ class PerformanceSample:
         self.arms[arm] = sample  # the newest is last
         if len(self.arms) > MAX_ARMS:
             del self.arms[next(iter(self.arms))]
-        found = sample.add(rows, limit)
-        if len(found) and len(self.recent):
-            sample.label(self.recent[np.isin(self.recent["key"], found["key"])])
+        new = sample.add(rows, limit)
+        if len(new) and len(self.recent):
+            sample.label(self.recent[np.isin(self.recent["key"], new["key"])])
 
     def label(self, labels: SampleRows, *, limit: int) -> None:
         """Labels in the order of their receipt."""
         loosest = min((sample.level for sample in self.arms.values()), default=0)
-        found = last_labels(labels[below(labels["key"], loosest)])
+        newest = last_labels(labels[below(labels["key"], loosest)])
         for sample in self.arms.values():
-            sample.label(found)
-        joined = last_labels(np.concatenate([self.recent, found]))
+            sample.label(newest)
+        joined = last_labels(np.concatenate([self.recent, newest]))
         if len(joined) > limit:
             joined = joined[np.sort(np.argsort(joined["received_us"], kind="stable")[-limit:])]
         self.recent = joined
@@ -178,15 +178,15 @@ class PerformanceSample:
 
     def text_codes(self, texts: Sequence[str]) -> npt.NDArray[np.int16]:
         """The number of each text, the next free one for a new text, `OTHER_TEXT` where there are too many."""
-        found = np.empty(len(texts), np.int16)
+        codes = np.empty(len(texts), np.int16)
         for place, text in enumerate(texts):
             code = self.texts.get(text)
             if code is None:
                 code = OTHER_TEXT if len(self.texts) >= MAX_TEXTS else len(self.texts)
                 if code >= 0:
                     self.texts[text] = code
-            found[place] = code
-        return found
+            codes[place] = code
+        return codes
 
     def _drop_texts(self) -> None:
         """Frees the numbers of texts that no row has any more."""

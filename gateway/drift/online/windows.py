@@ -119,21 +119,21 @@ def window_counts(layout: CellLayout, tally: Tally) -> dict[str, Counts]:
     total, worth = float(tally.sums[1]), effective_rows(tally.sums[1] / WEIGHT_ONE, tally.sums[2])
     if total > 0:
         scale = worth / total
-    found: dict[str, Counts] = {}
+    by_feature: dict[str, Counts] = {}
     for feature, place in zip(layout.features, layout.places, strict=True):
         counts = tally.counts[place]
         if counts.any():
-            found[feature.name] = np.asarray(counts * scale, np.float64)
-    return found
+            by_feature[feature.name] = np.asarray(counts * scale, np.float64)
+    return by_feature
 
 
 def means(layout: CellLayout, tally: Tally) -> dict[str, float]:
     """The mean of each feature that had finite numbers."""
-    found = {}
+    by_feature = {}
     for feature, (weight, total, _) in zip(layout.features, tally.moments.tolist(), strict=True):
         if weight > 0:
-            found[feature.name] = (feature.mean if np.isfinite(feature.mean) else 0.0) + total / weight
-    return found
+            by_feature[feature.name] = (feature.mean if np.isfinite(feature.mean) else 0.0) + total / weight
+    return by_feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +181,13 @@ class TallySeries:
         A window is as many base windows as it takes to have the rows, but at most 24; the newest may have fewer rows.
         """
         first_s = min(self.buckets[resolution_s(base_s)], default=end_s)
-        found: list[Window] = []
-        while len(found) < count and end_s > first_s:
+        newest: list[Window] = []
+        while len(newest) < count and end_s > first_s:
             window = self._grown(end_s, base_s, least_rows, first_s)
-            if window.tally.ended or not found:
-                found.append(window)
+            if window.tally.ended or not newest:
+                newest.append(window)
             end_s = window.start_s
-        return found[::-1]
+        return newest[::-1]
 
     def history(self, end_s: int, base_s: int) -> Iterator[Window]:
         """Every base window that is kept and ended by `end_s`, oldest first, those without rows left out."""

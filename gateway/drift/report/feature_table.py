@@ -41,12 +41,12 @@ def feature_table(
         for bucket, worth in enumerate(window.effective.tolist())
     ]
     outputs = {feature.name for feature in profile.outputs}
-    found = []
+    reports = []
     for index, (feature, verdict) in enumerate(zip(everything, whole, strict=True)):
         steps = _trend(feature, window, [block[index] for block in blocks], rule)
         report = _report(feature, window, verdict, steps, (reference or {}).get(feature.name))
-        found.append(replace(report, is_output=feature.name in outputs))
-    return tuple(sorted(found, key=_severity))
+        reports.append(replace(report, is_output=feature.name in outputs))
+    return tuple(sorted(reports, key=_severity))
 
 
 def _severity(report: FeatureReport) -> tuple[int, float, str]:
@@ -144,28 +144,28 @@ def _along(
     assert isinstance(feature.bins, NumericBins)
     positions, before = feature.bins.along(feature.cell_counts)
     _, now = feature.bins.along(counts)
-    found: dict[str, float] = {}
+    along: dict[str, float] = {}
     scale = max(feature.sd, 1e-3 * (feature.max - feature.min)) if np.isfinite(feature.sd) else 0.0
     values = _finite(sample)
     if len(values):
-        found["mean"], found["sd"] = float(values.mean()), float(values.std())
+        along["mean"], along["sd"] = float(values.mean()), float(values.std())
         if scale > 0:
-            found["mean_shift"] = (found["mean"] - feature.mean) / scale
-            found["sd_ratio"] = found["sd"] / scale
-    found |= {"reference_mean": feature.mean, "reference_sd": feature.sd}
+            along["mean_shift"] = (along["mean"] - feature.mean) / scale
+            along["sd_ratio"] = along["sd"] / scale
+    along |= {"reference_mean": feature.mean, "reference_sd": feature.sd}
     if not before.sum() or not now.sum():
-        return found
+        return along
     kept = _finite(reference)
     if len(kept) and len(values):
-        found["ks"] = statistics.ks_distance(kept, values)
-        found["ks_p"] = ks_p(found["ks"], len(kept), len(values))
+        along["ks"] = statistics.ks_distance(kept, values)
+        along["ks_p"] = ks_p(along["ks"], len(kept), len(values))
         distance = statistics.wasserstein(kept, values)
     else:
-        found["ks"] = float(statistics.ks_binned(before, now))
+        along["ks"] = float(statistics.ks_binned(before, now))
         distance = float(statistics.wasserstein_binned(before, now, positions))
     if scale > 0:
-        found["wasserstein"] = distance / scale
-    return found
+        along["wasserstein"] = distance / scale
+    return along
 
 
 def _finite(column: Column | None) -> Floats:

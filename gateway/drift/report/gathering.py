@@ -105,24 +105,24 @@ def _vectors(
     lake: Lake, selection: Selection, reference: Reference, window: Survey, census: Census, rng: np.random.Generator,
     tell: Tell,
 ) -> tuple[VectorReport, ...]:  # fmt: skip
-    found = []
+    reports = []
     tell("comparing whole rows", 0, 1)
     before, now, named = encode(reference.profile.features, reference.sample, window.sample)
     if len(named) > 1:
         share = census.total / max(reference.profile.rows, 1)
         rows = BlockedRows.in_order(before, reference.sample_us), BlockedRows.in_order(now, window.sample_us)
-        found.append(compare_rows("all features", *rows, named, share=share, rng=rng))
+        reports.append(compare_rows("all features", *rows, named, share=share, rng=rng))
     kinds = lake.columns(selection)
     for embedding in reference.profile.embeddings:
         if embedding.column not in kinds:
             continue
         vectors, moments = fetch_vectors(lake, selection, embedding.column, _VECTOR_ROWS, census.total)
         if vectors.shape[1] == len(embedding.centre):
-            found.append(compare_embedding(embedding, vectors, moments, rows=census.total, rng=rng))
+            reports.append(compare_embedding(embedding, vectors, moments, rows=census.total, rng=rng))
         else:
             note = f"its vectors have {vectors.shape[1]} numbers, those of the reference {len(embedding.centre)}"
-            found.append(VectorReport(embedding.name, vectors.shape[1], DriftState.INSUFFICIENT, None, None, note))
-    return tuple(found)
+            reports.append(VectorReport(embedding.name, vectors.shape[1], DriftState.INSUFFICIENT, None, None, note))
+    return tuple(reports)
 
 
 def _performance(
@@ -189,8 +189,8 @@ def _report(
 
 def _versions(census: Census) -> dict[str, int]:
     """Rows by version, the most first."""
-    found = {str(version): int(census.rows[census.versions == version].sum()) for version in np.unique(census.versions)}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    rows = {str(version): int(census.rows[census.versions == version].sum()) for version in np.unique(census.versions)}
+    return dict(sorted(rows.items(), key=lambda item: -item[1]))
 
 
 def _numbers(column: Column) -> Floats:

@@ -35,7 +35,7 @@ class LakeFile:
 def prediction_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
     """The files of predictions, by model, version, shape and time."""
     folder = f"model={quote(model, safe='')}" if model is not None else "model=*"
-    found = []
+    files = []
     for path in lake.glob(f"{folder}/version=*/date=*/hour=*/*.parquet"):
         match = _PREDICTIONS.fullmatch(path.relative_to(lake).as_posix())
         day_us = _day_us(match[3]) if match is not None else None
@@ -44,20 +44,20 @@ def prediction_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
         version = unquote(match[2])
         start_us = day_us + int(match[4]) * _HOUR_US
         shape = match[5].rpartition("-")[2]
-        found.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, str(path)))
-    return sorted(found)
+        files.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, str(path)))
+    return sorted(files)
 
 
 def feedback_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
     """The files of labels and rewards, by model and day of receipt."""
     folder = f"model={quote(model, safe='')}" if model is not None else "model=*"
-    found = []
+    files = []
     for path in lake.glob(f"feedback/{folder}/date=*/*.parquet"):
         match = _FEEDBACK.fullmatch(path.relative_to(lake).as_posix())
         day_us = _day_us(match[2]) if match is not None else None
         if match is not None and day_us is not None:
-            found.append(LakeFile(unquote(match[1]), "", "", day_us, day_us + DAY_US, str(path)))
-    return sorted(found)
+            files.append(LakeFile(unquote(match[1]), "", "", day_us, day_us + DAY_US, str(path)))
+    return sorted(files)
 
 
 def by_schema(files: Sequence[LakeFile]) -> list[list[LakeFile]]:

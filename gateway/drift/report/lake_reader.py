@@ -168,14 +168,14 @@ class Lake:
             return Census(
                 empty.astype(str), empty.astype(str), empty.astype(np.int64), empty.astype(np.int64), empty, empty
             )
-        found = self._execute(
+        groups = self._execute(
             f"""SELECT version, arm, epoch_us(ts) // {_MINUTE_US} * {_MINUTE_US} AS minute_us, count(*) AS rows,
             sum(1 / sample_p::DOUBLE) AS weights, sum((1 / sample_p::DOUBLE) ** 2) AS squares
             FROM {self._source(selection)} GROUP BY ALL ORDER BY minute_us, version, arm"""
         ).fetchnumpy()
         return Census(
-            _plain(found["version"]), _plain(found["arm"]), _plain(found["minute_us"]).astype(np.int64),
-            _plain(found["rows"]).astype(np.int64), _plain(found["weights"]), _plain(found["squares"]),
+            _plain(groups["version"]), _plain(groups["arm"]), _plain(groups["minute_us"]).astype(np.int64),
+            _plain(groups["rows"]).astype(np.int64), _plain(groups["weights"]), _plain(groups["squares"]),
         )  # fmt: skip
 
     def fetch(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
@@ -197,11 +197,11 @@ class Lake:
         if not self._files(selection):
             return [], np.zeros(0)
         rest = f" WHERE {quoted(column)} NOT IN ({', '.join(text(value) for value in beside)})" if beside else ""
-        found = self._execute(
+        groups = self._execute(
             f"""SELECT {quoted(column)} AS value, sum(1 / sample_p::DOUBLE) AS weight
             FROM {self._source(selection)}{rest} GROUP BY ALL ORDER BY value"""
         ).fetchall()
-        return [value for value, _ in found], np.array([weight for _, weight in found], np.float64)
+        return [value for value, _ in groups], np.array([weight for _, weight in groups], np.float64)
 
     def labelled(self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0) -> dict[str, Array]:
         """The rows of the selection that have a label, with columns of `p` (the row) and `l` (its last label). Where

@@ -68,7 +68,7 @@ def union(groups: Sequence[tuple[Sequence[LakeFile], Mapping[str, str], bool]]) 
     for _, columns, _ in groups:
         for name, kind in columns.items():
             kinds.setdefault(name, set()).add(kind)
-    clashing = {name for name, found in kinds.items() if len(found) > 1 and any(is_nested(kind) for kind in found)}
+    clashing = {name for name, types in kinds.items() if len(types) > 1 and any(is_nested(kind) for kind in types)}
     parts = []
     for files, columns, differ in groups:
         replaced = [f"{quoted(name)}::VARCHAR AS {quoted(name)}" for name in columns if name in clashing]

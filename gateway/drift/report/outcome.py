@@ -42,25 +42,25 @@ def read_labelled(
     if lake.label_count(selection.model) > most:  # only then is it worth the second join
         total = int(lake.labelled(selection, {"rows": "count(*)"})["rows"].sum())
         share = min(most / max(total, 1), 1.0)
-    found = lake.labelled(selection, expressions, share=share)
-    if not len(found["label"]):
+    joined = lake.labelled(selection, expressions, share=share)
+    if not len(joined["label"]):
         return None
-    actual = numbers(found["label"])
+    actual = numbers(joined["label"])
     known = np.isfinite(actual)
     if not known.any():
         raise InvalidArgument(
             "labels are texts and answers are class numbers: name the classes in order with --classes a,b,c"
         )
-    answers, known = read_answers(found, known, np.unique(actual[known]), classes=names)
+    answers, known = read_answers(joined, known, np.unique(actual[known]), classes=names)
     order = np.flatnonzero(known)
     if not len(order):  # redaction keeps the answers out of the log
         return None
-    moments = numbers(found["ts"])[order].astype(np.int64)
+    moments = numbers(joined["ts"])[order].astype(np.int64)
     order = order[np.argsort(moments, kind="stable")]
     return Labelled(
-        answers.rows(order), actual[order], numbers(found["weight"])[order],
-        numbers(found["ts"])[order].astype(np.int64), numbers(found["delay"])[order], names,
-        len(found["label"]) if total is None else total,
+        answers.rows(order), actual[order], numbers(joined["weight"])[order],
+        numbers(joined["ts"])[order].astype(np.int64), numbers(joined["delay"])[order], names,
+        len(joined["label"]) if total is None else total,
     )  # fmt: skip
 
 

@@ -67,33 +67,33 @@ def render(report: Report) -> str:
 
 def headlines(report: Report) -> list[tuple[DriftState, str]]:
     """The findings in sentences, the worst first."""
-    found: list[tuple[DriftState, str]] = []
+    lines: list[tuple[DriftState, str]] = []
     for outputs, word in ((False, "feature"), (True, "output")):
         group = [feature for feature in report.features if feature.is_output is outputs]
         for state in (DriftState.CRIT, DriftState.WARN):
             names = [feature.name for feature in group if feature.state is state]
             if names:
-                found.append(
+                lines.append(
                     (state, f"{_counted(len(names), word)} of {len(group)} {_WORDS[state]}: {_listed(names)}.")
                 )
         thin = sum(feature.state is DriftState.INSUFFICIENT for feature in group)
         if thin:
-            found.append((DriftState.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
+            lines.append((DriftState.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
         names = [feature.name for feature in group if feature.state is DriftState.OK and unconfirmed(feature)]
         if names:
             line = f"Above the threshold in the newest time blocks, but not in {DriftRule().confirmations} in a row: "
-            found.append((DriftState.INSUFFICIENT, line + f"{_listed(names)}."))
+            lines.append((DriftState.INSUFFICIENT, line + f"{_listed(names)}."))
         if group and not thin and not names and all(feature.state is DriftState.OK for feature in group):
-            found.append((DriftState.OK, f"No drift in any of {_counted(len(group), word)}."))
+            lines.append((DriftState.OK, f"No drift in any of {_counted(len(group), word)}."))
     for vector in report.vectors:
         if vector.state >= DriftState.WARN and vector.separation is not None:
             first = vector.separation.attribution[0][0]
-            found.append((vector.state, f"A classifier tells window from reference by {vector.name} with AUC "
+            lines.append((vector.state, f"A classifier tells window from reference by {vector.name} with AUC "
                           f"{vector.separation.auc:.2f}, most of all by {first}."))  # fmt: skip
-    found += _performance_lines(report.performance)
+    lines += _performance_lines(report.performance)
     if report.comparison is not None and report.comparison.state >= DriftState.WARN:
-        found.append((report.comparison.state, _differences(report.comparison)))
-    return sorted(found, key=lambda item: severity(item[0]))
+        lines.append((report.comparison.state, _differences(report.comparison)))
+    return sorted(lines, key=lambda item: severity(item[0]))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -193,21 +193,21 @@ def _differences(duel: ComparisonReport) -> str:
 def _performance_lines(performance: PerformanceReport | None) -> list[tuple[DriftState, str]]:
     if performance is None:
         return []
-    found = []
+    lines = []
     moved = [(rate(change), change) for change in performance.changes if rate(change) >= DriftState.WARN]
     if moved:
         words = [f"{METRICS[c.name].label} {number(c.reference)} → {number(c.current)}" for _, c in moved]
         line = f"With the labels of {count(performance.labelled)} rows: {', '.join(words)}."
-        found.append((max(state for state, _ in moved), line))
+        lines.append((max(state for state, _ in moved), line))
     elif performance.changes and performance.labelled >= MIN_LABELLED:
-        found.append((DriftState.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
+        lines.append((DriftState.OK, f"With the labels of {count(performance.labelled)} rows: no metric is worse."))
     before = {metric.name: metric for metric in performance.reference}
     rated = [(rate_estimate(before[one.name], one), one) for one in performance.estimated if one.name in before]
     fallen = [(state, one) for state, one in rated if state >= DriftState.WARN]
     if fallen:
         words = [f"{METRICS[e.name].label} {number(before[e.name].value)} → {number(e.value)}" for _, e in fallen]
-        found.append((max(state for state, _ in fallen), f"Estimated without labels: {', '.join(words)}."))
-    return found
+        lines.append((max(state for state, _ in fallen), f"Estimated without labels: {', '.join(words)}."))
+    return lines
 
 
 def _histogram(feature: FeatureReport) -> Markup:
@@ -227,7 +227,7 @@ def _trend(feature: FeatureReport) -> Markup:
 
 def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
     """The main metrics over the time blocks, where there are two points or more."""
-    found = []
+    figures = []
     before = {metric.name: metric.value for metric in performance.reference}
     for name in (name for name, kind in METRICS.items() if kind.drawn):
         nothing = float("nan")
@@ -244,8 +244,8 @@ def _metric_figures(performance: PerformanceReport) -> list[tuple[str, Markup]]:
         points = sum(isfinite(point.value) for point in (*realised, *estimated))
         if points >= 2:
             title = METRICS[name].label
-            found.append((name, figure.metric_trend(title, realised, estimated, before.get(name, float("nan")))))
-    return found
+            figures.append((name, figure.metric_trend(title, realised, estimated, before.get(name, float("nan")))))
+    return figures
 
 
 def _counted(amount: int, word: str) -> str:

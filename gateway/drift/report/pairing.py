@@ -58,8 +58,8 @@ def compare_versions(
     sides = [_side(lake, selection, version, notes) for version in versions]
     surveys = [_outputs_of(lake, side, profile, rng) for side in sides]
     gaps = _gaps(profile, surveys[0], surveys[1])
-    found = [read_labelled(lake, side, outputs, classes=classes) for side in sides]
-    first, second = found
+    labelled = [read_labelled(lake, side, outputs, classes=classes) for side in sides]
+    first, second = labelled
     changes: tuple[MetricChange, ...] = ()
     if first is not None and second is not None and first.answers.task is second.answers.task:
         changes = compare_metrics(first.outcomes(), second.outcomes(), rng=rng)
@@ -102,16 +102,16 @@ def _outputs_of(lake: Lake, side: Selection, profile: Profile, rng: np.random.Ge
 
 def _gaps(profile: Profile, first: Survey, second: Survey) -> tuple[OutputGap, ...]:
     rule = DriftRule()
-    found: list[tuple[str, float, float]] = []
+    measured: list[tuple[str, float, float]] = []
     for output in profile.outputs:
         a, b = first.total(output.name), second.total(output.name)
         if a is None or b is None or min(first.worth, second.worth, a.sum(), b.sum()) < _SMALLEST_GAP:
             continue
         before, now = (_worth(output.bins.fold(counts), side.worth) for counts, side in ((a, first), (b, second)))
-        found.append((output.name, float(statistics.debiased_psi(before, now)), chi2_test(before, now).p))
-    adjusted = benjamini_hochberg([p for _, _, p in found]).tolist()
+        measured.append((output.name, float(statistics.debiased_psi(before, now)), chi2_test(before, now).p))
+    adjusted = benjamini_hochberg([p for _, _, p in measured]).tolist()
     gaps = []
-    for (name, psi, _), p in zip(found, adjusted, strict=True):
+    for (name, psi, _), p in zip(measured, adjusted, strict=True):
         sure = p < rule.alpha
         state = (
             DriftState.CRIT
@@ -148,9 +148,9 @@ def _buckets(lake: Lake, selection: Selection) -> SplitVerdict | None:
     if "bucket" not in lake.columns(every):
         return None
     width = BUCKETS // NARROW
-    found = lake.fetch(every, {"place": f"bucket // {width}"})["place"]
-    counts = np.bincount(np.ma.getdata(found).astype(np.int64), minlength=NARROW)
-    return judge_split(counts.astype(np.float64)) if len(found) else None
+    places = lake.fetch(every, {"place": f"bucket // {width}"})["place"]
+    counts = np.bincount(np.ma.getdata(places).astype(np.int64), minlength=NARROW)
+    return judge_split(counts.astype(np.float64)) if len(places) else None
 
 
 def _paired(lake: Lake, selection: Selection, versions: tuple[str, str]) -> dict[str, Floats]:
@@ -159,7 +159,7 @@ def _paired(lake: Lake, selection: Selection, versions: tuple[str, str]) -> dict
     for ours, theirs, a, b in ((0, 1, "a", "b"), (1, 0, "b", "a")):
         primary = replace(selection, versions=(versions[ours],), shadow=False)
         copies = replace(selection, versions=(versions[theirs],), shadow=True)
-        found = lake.paired(
+        pairs = lake.paired(
             primary,
             copies,
             {
@@ -167,8 +167,8 @@ def _paired(lake: Lake, selection: Selection, versions: tuple[str, str]) -> dict
                 f"{b}_score": "b.pred_score", "label": "l.label_num",
             },
         )  # fmt: skip
-        if len(found["label"]):
-            parts.append(found)
+        if len(pairs["label"]):
+            parts.append(pairs)
     return {name: np.concatenate([_numbers(part[name]) for part in parts]) for name in parts[0]} if parts else {}
 
 

@@ -85,12 +85,12 @@ def judge_performance(
 def _state(
     labelled: Labelled | None, changes: Sequence[MetricChange], was: Sequence[Metric], estimated: Sequence[Estimate]
 ) -> DriftState:
-    found = [rate(change) for change in changes]
+    states = [rate(change) for change in changes]
     before = {metric.name: metric for metric in was}
-    found += [rate_estimate(before[one.name], one) for one in estimated if one.name in before]
+    states += [rate_estimate(before[one.name], one) for one in estimated if one.name in before]
     if labelled is not None and len(labelled) < MIN_LABELLED and not estimated:
         return DriftState.INSUFFICIENT
-    return max(found, default=DriftState.INSUFFICIENT)
+    return max(states, default=DriftState.INSUFFICIENT)
 
 
 def _estimated_steps(
@@ -100,13 +100,13 @@ def _estimated_steps(
     buckets: Sequence[Span],
     rng: np.random.Generator,
 ) -> dict[int, tuple[Estimate, ...]]:
-    found = {}
+    steps = {}
     given, moments = answers
     for index, bucket in enumerate(buckets):
         chosen = np.flatnonzero((moments >= bucket.start_us) & (moments < bucket.end_us))
         if len(chosen) >= _LEAST_ESTIMATE:
-            found[index] = estimate_performance(reference, given.rows(chosen), curve, rng=rng)
-    return found
+            steps[index] = estimate_performance(reference, given.rows(chosen), curve, rng=rng)
+    return steps
 
 
 def _trend(

@@ -70,17 +70,17 @@ def reference_window(
     kinds = lake.columns(selection)
     inputs, outputs = flat_columns(kinds)
     share = min(BUILD_ROWS / census.total, 1.0)
-    found = lake.fetch(
+    columns = lake.fetch(
         selection, {"~ts": "epoch_us(ts)", **{name: quoted(name) for name in (*inputs, *outputs)}}, share=share
     )
-    order = np.argsort(np.ma.getdata(found.pop("~ts")), kind="stable")
+    order = np.argsort(np.ma.getdata(columns.pop("~ts")), kind="stable")
     whose = "" if selection.versions or selection.arms else " of all versions and arms"
     description = f"logged rows of {selection.span}{whose}"
     profile = build_profile(
         selection.model,
         ", ".join(selection.versions),
-        {name: found[name][order] for name in inputs},
-        {name: found[name][order] for name in outputs},
+        {name: columns[name][order] for name in inputs},
+        {name: columns[name][order] for name in outputs},
         created_at=created_at,
         source=description,
         names=names,
@@ -108,13 +108,13 @@ def reference_file(
     the "f." of inputs, or the name that `names` gives it. `label` is the column of labels, if the file has it.
     Raises: InvalidArgument (the file cannot be read, or has no column of the log's).
     """
-    found = read_file(path)
+    columns = read_file(path)
     inputs, outputs = flat_columns(kinds)
-    places = {column: _place(column, found, names) for column in (*inputs, *outputs)}
-    known = {column: found[place] for column, place in places.items() if place}
+    places = {column: _place(column, columns, names) for column in (*inputs, *outputs)}
+    known = {column: columns[place] for column, place in places.items() if place}
     if not any(column in known for column in inputs):
         wanted = ", ".join(names.get(column, column.removeprefix("f.")) for column in inputs[:8])
-        raise InvalidArgument(f"{str(path)!r} has the columns {', '.join(list(found)[:8])}, but none of {wanted}")
+        raise InvalidArgument(f"{str(path)!r} has the columns {', '.join(list(columns)[:8])}, but none of {wanted}")
     profile = build_profile(
         model,
         "",
@@ -127,17 +127,17 @@ def reference_file(
     chosen = np.linspace(0, profile.rows - 1, min(SAMPLE_ROWS, profile.rows)).astype(np.int64)
     sample = {feature.name: known[feature.column].rows(chosen) for feature in profile.all_features}
     labelled = None
-    if label in found:
+    if label in columns:
         labelled = labelled_columns(
-            found[label], known, find_outputs({column: kinds[column] for column in known}), classes
+            columns[label], known, find_outputs({column: kinds[column] for column in known}), classes
         )
     return Reference(profile, f"the rows of {path.name}", sample, None, labelled)
 
 
-def _place(column: str, found: Mapping[str, Column], names: Mapping[str, str]) -> str:
+def _place(column: str, columns: Mapping[str, Column], names: Mapping[str, str]) -> str:
     """The file's column that is that one of the log, "" where it has none."""
     candidates = (column, column.removeprefix("f."), names.get(column, ""))
-    return next((name for name in candidates if name in found), "")
+    return next((name for name in candidates if name in columns), "")
 
 
 def flat_columns(kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -154,10 +154,10 @@ def fetch_vectors(
     """About so many rows of a column of lists that have the usual length and are finite, in the order of time, and
     their times. Shapes: [rows, d], [rows]."""
     share = min(rows / max(total, 1), 1.0)
-    found = lake.fetch(selection, {"x": quoted(column), "ts": "epoch_us(ts)"}, share=share)
-    order = np.argsort(np.ma.getdata(found["ts"]), kind="stable")
-    moments, lists = np.ma.getdata(found["ts"])[order].astype(np.int64), np.ma.getdata(found["x"])[order]
-    gone = np.ma.getmaskarray(found["x"])[order]
+    fetched = lake.fetch(selection, {"x": quoted(column), "ts": "epoch_us(ts)"}, share=share)
+    order = np.argsort(np.ma.getdata(fetched["ts"]), kind="stable")
+    moments, lists = np.ma.getdata(fetched["ts"])[order].astype(np.int64), np.ma.getdata(fetched["x"])[order]
+    gone = np.ma.getmaskarray(fetched["x"])[order]
     lengths = np.array([0 if absent else len(value) for value, absent in zip(lists, gone, strict=True)], np.int64)
     if not lengths.any() or not 2 <= (usual := int(np.bincount(lengths[lengths > 0]).argmax())) <= _EMBEDDING_WIDTH:
         return np.zeros((0, 0)), moments[:0]
@@ -189,12 +189,12 @@ def _recounted(feature: FeatureProfile, counts: Mapping[str, Counts]) -> Feature
 
 
 def _embeddings(lake: Lake, selection: Selection, kinds: Mapping[str, str], total: int) -> dict[str, npt.NDArray[Any]]:
-    found = {
+    embeddings = {
         name: fetch_vectors(lake, selection, name, _EMBEDDING_ROWS, total)[0]
         for name, kind in kinds.items()
         if kind in _LIST and name.startswith(("in.", "out."))
     }
-    return {name: vectors for name, vectors in found.items() if len(vectors)}
+    return {name: vectors for name, vectors in embeddings.items() if len(vectors)}
 
 
 def feature_names(profiles: Sequence[Profile]) -> dict[str, str]:

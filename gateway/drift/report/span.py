@@ -55,10 +55,10 @@ def parse_span(text: str, *, now_us: int) -> Span:
 
 def parse_length_us(text: str) -> int:
     """A length of time such as 30m, 6h, 1d. Raises: InvalidArgument."""
-    found = _AGO.fullmatch(text.strip())
-    if found is None or not int(found[1]):
+    match = _AGO.fullmatch(text.strip())
+    if match is None or not int(match[1]):
         raise InvalidArgument(f"length of time {text!r}, expected for example 30m, 6h or 1d")
-    return int(found[1]) * _UNITS_US[found[2]]
+    return int(match[1]) * _UNITS_US[match[2]]
 
 
 def is_span(text: str) -> bool:

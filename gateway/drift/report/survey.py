@@ -98,16 +98,16 @@ def survey(
     share = sample_rows / max(float(census.weights.sum()), 1.0)
     for bucket, block, rows in slices(census, buckets, len(expressions)):
         part = replace(selection, span=block)
-        found, now_hidden = _logged(lake.fetch(part, expressions), {feature.column for feature in present})
+        rows_of_slice, now_hidden = _logged(lake.fetch(part, expressions), {feature.column for feature in present})
         hidden |= now_hidden
         for feature in present:
             if feature.column not in now_hidden:
-                added = _count(lake, part, feature, found, coded=feature.column in texts)
+                added = _count(lake, part, feature, rows_of_slice, coded=feature.column in texts)
                 counts[feature.name][bucket] += added.astype(kind)
-        weights = found.get("~weight")
+        weights = rows_of_slice.get("~weight")
         chance = share if weights is None else share * np.ma.getdata(weights)
-        drawn = np.flatnonzero(rng.random(len(found["~ts"])) < chance)
-        kept.append({name: values[drawn] for name, values in found.items()})
+        drawn = np.flatnonzero(rng.random(len(rows_of_slice["~ts"])) < chance)
+        kept.append({name: values[drawn] for name, values in rows_of_slice.items()})
         progress(rows)
     sample = _joined(kept, expressions)
     # What was hidden for a part of the time cannot be compared row by row.
@@ -123,16 +123,16 @@ def survey(
 
 def _expressions(features: Sequence[FeatureProfile], texts: Collection[str], *, weighted: bool) -> dict[str, str]:
     """SQL of what is read of each row, by name: its time, its weight where that is not 1, and its features."""
-    found = {"~ts": "epoch_us(ts)"} | ({"~weight": "1 / sample_p::DOUBLE"} if weighted else {})
+    expressions = {"~ts": "epoch_us(ts)"} | ({"~weight": "1 / sample_p::DOUBLE"} if weighted else {})
     for feature in features:
-        found[feature.column] = _coded(feature) if feature.column in texts else quoted(feature.column)
-    return found
+        expressions[feature.column] = _coded(feature) if feature.column in texts else quoted(feature.column)
+    return expressions
 
 
-def _count(lake: Lake, part: Selection, feature: FeatureProfile, found: Mapping[str, Array], *, coded: bool) -> Counts:
+def _count(lake: Lake, part: Selection, feature: FeatureProfile, rows: Mapping[str, Array], *, coded: bool) -> Counts:
     """The counts of one feature in a slice."""
-    values = found[feature.column]
-    weights = np.ma.getdata(found["~weight"]) if "~weight" in found else None
+    values = rows[feature.column]
+    weights = np.ma.getdata(rows["~weight"]) if "~weight" in rows else None
     if not feature.column.startswith("f.") and (absent := np.ma.getmaskarray(values)).any():
         values, weights = values[~absent], None if weights is None else weights[~absent]
     if coded:
@@ -160,26 +160,26 @@ def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tupl
             yield index, Span(start, bucket.end_us), held
 
 
-def _logged(found: dict[str, Array], columns: Collection[str]) -> tuple[dict[str, Array], set[str]]:
+def _logged(rows: dict[str, Array], columns: Collection[str]) -> tuple[dict[str, Array], set[str]]:
     """The rows that have their payload, and the inputs that redaction hides in them.
 
     Hidden are those without a value where others of their tensor have one, and all where none has one.
     """
-    masks = _masks(found, columns)
+    masks = _masks(rows, columns)
     if len(masks) == len(columns) and (withheld := np.logical_and.reduce(list(masks.values()))).any():
-        found = {name: values[~withheld] for name, values in found.items()}
-        masks = _masks(found, columns)
+        rows = {name: values[~withheld] for name, values in rows.items()}
+        masks = _masks(rows, columns)
     inputs = [name for name in columns if name.startswith("f.")]
     empty = {name for name in inputs if name in masks and len(masks[name]) and masks[name].all()}
     if len(empty) == len(inputs):
-        return found, empty
+        return rows, empty
     beside = {_TENSOR.sub("", name) for name in inputs if name not in empty}
-    return found, {name for name in empty if _TENSOR.sub("", name) in beside}
+    return rows, {name for name in empty if _TENSOR.sub("", name) in beside}
 
 
-def _masks(found: Mapping[str, Array], columns: Collection[str]) -> dict[str, npt.NDArray[np.bool_]]:
+def _masks(rows: Mapping[str, Array], columns: Collection[str]) -> dict[str, npt.NDArray[np.bool_]]:
     """Where the columns that have nulls have them."""
-    return {name: np.ma.getmaskarray(found[name]) for name in columns if isinstance(found[name], np.ma.MaskedArray)}
+    return {name: np.ma.getmaskarray(rows[name]) for name in columns if isinstance(rows[name], np.ma.MaskedArray)}
 
 
 def _coded(feature: FeatureProfile) -> str:

@@ -41,8 +41,8 @@ class Outputs:
     @property
     def columns(self) -> dict[str, str]:
         """The columns of the numbers that the answer consists of, by name."""
-        found = {"pred_class": "pred_class", "pred_score": "pred_score"}
-        return found | {f"score:{index}": column for index, column in enumerate(self.scores)}
+        columns = {"pred_class": "pred_class", "pred_score": "pred_score"}
+        return columns | {f"score:{index}": column for index, column in enumerate(self.scores)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,13 +130,13 @@ def labelled_columns(
             "labels are texts and answers are class numbers: name the classes in order with --classes a,b,c"
         )
     nothing = np.full(len(label), np.nan)
-    found: dict[str, Array] = {
+    numbers_of: dict[str, Array] = {
         name: _codes(columns[name], ()) if name in columns else nothing for name in ("pred_class", "pred_score")
     }
-    found |= {f"score:{index}": _codes(columns[name], ()) for index, name in enumerate(outputs.scores)}
+    numbers_of |= {f"score:{index}": _codes(columns[name], ()) for index, name in enumerate(outputs.scores)}
     if said is not None:
-        found["said"] = _codes(said, names)
-    answers, known = read_answers(found, known, np.unique(actual[known]), classes=names)
+        numbers_of["said"] = _codes(said, names)
+    answers, known = read_answers(numbers_of, known, np.unique(actual[known]), classes=names)
     order = np.flatnonzero(known)
     if not len(order):
         return None
@@ -162,10 +162,10 @@ def _codes(column: Column, names: Sequence[str]) -> Floats:
     return values if column.missing is None else np.where(column.missing, np.nan, values)
 
 
-def sampled_answers(found: Mapping[str, Array], like: Labelled) -> tuple[Answers, Array]:
+def sampled_answers(columns: Mapping[str, Array], like: Labelled) -> tuple[Answers, Array]:
     """The answers of rows without labels, read as those of `like`, and which of the rows have one."""
-    every = np.ones(len(found["pred_score"]), np.bool_)
-    answers, known = read_answers(found, every, np.unique(like.actual), classes=like.classes, task=like.answers.task)
+    every = np.ones(len(columns["pred_score"]), np.bool_)
+    answers, known = read_answers(columns, every, np.unique(like.actual), classes=like.classes, task=like.answers.task)
     return answers.rows(np.flatnonzero(known)), known
 
 
@@ -201,13 +201,13 @@ def estimate_performance(
 
 
 def read_answers(
-    found: Mapping[str, Array], known: Array, labels: Floats, *, classes: Sequence[str], task: Task | None = None
+    given: Mapping[str, Array], known: Array, labels: Floats, *, classes: Sequence[str], task: Task | None = None
 ) -> tuple[Answers, Array]:
     """What was answered, and which of the known rows have an answer."""
-    columns = sorted((name for name in found if name.startswith("score:")), key=lambda name: int(name[6:]))
-    scores = np.column_stack([numbers(found[name]) for name in columns]) if columns else None
+    columns = sorted((name for name in given if name.startswith("score:")), key=lambda name: int(name[6:]))
+    scores = np.column_stack([numbers(given[name]) for name in columns]) if columns else None
     single = scores[:, 0] if scores is not None and scores.shape[1] == 1 else None
-    predicted = numbers(found["said"]) if "said" in found else numbers(found["pred_class"])
+    predicted = numbers(given["said"]) if "said" in given else numbers(given["pred_class"])
     whole = bool(len(labels)) and bool((labels == np.round(labels)).all()) and labels.min() >= 0
     threshold = single is not None and not np.isfinite(predicted).any()
     if threshold and single is not None and task is not Task.REGRESSION:
@@ -216,13 +216,13 @@ def read_answers(
         if whole and labels.max() <= 1 and len(inside) and inside.min() >= 0 and inside.max() <= 1:
             predicted = np.where(np.isfinite(single), (single >= 0.5).astype(np.float64), np.nan)
     if task is Task.REGRESSION or not whole or not np.isfinite(predicted).any():
-        values = single if single is not None else numbers(found["pred_score"])
+        values = single if single is not None else numbers(given["pred_score"])
         return Answers(Task.REGRESSION, values, None, None, None), known & np.isfinite(values)
     known = known & np.isfinite(predicted)
     if single is not None:
         scores = np.column_stack([1 - single, single]) if threshold else None
     width = max(int(np.nanmax(predicted)), int(labels.max()) if len(labels) else 0) + 1
-    confidence = numbers(found["pred_score"])
+    confidence = numbers(given["pred_score"])
     if scores is None or scores.shape[1] < width or (classes and scores.shape[1] != len(classes)):
         usable = bool(np.isfinite(confidence[known]).any())
         return Answers(Task.CLASSIFICATION, predicted, None, None, confidence if usable else None), known

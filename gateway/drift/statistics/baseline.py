@@ -79,8 +79,10 @@ class Baseline:
         if self.curve.kind is CurveKind.SCORE:
             if answers.ranks is None:
                 return ()
-            found = estimate(answers.ranks, answers.predicted == 1, self.curve.calibrator(), rng=rng, weights=weights)
-            return tuple(one for one in found if math.isfinite(one.value + one.low + one.high))
+            estimates = estimate(
+                answers.ranks, answers.predicted == 1, self.curve.calibrator(), rng=rng, weights=weights
+            )
+            return tuple(one for one in estimates if math.isfinite(one.value + one.low + one.high))
         if answers.confidence is None:
             return ()
         return (estimate_accuracy(answers.confidence, self.curve.calibrator(), rng=rng, weights=weights),)
@@ -108,8 +110,8 @@ def _curve(labelled: Labelled) -> tuple[Curve | None, str]:
     else:
         return None, "answers carry no confidence"
     try:
-        found = calibrate(scores, positive, most=_CELLS)
+        fitted = calibrate(scores, positive, most=_CELLS)
     except ValueError as error:
         return None, str(error)
-    scores_, rows, positives = (values.tolist() for values in (found.scores, found.weights, found.positives))
+    scores_, rows, positives = (values.tolist() for values in (fitted.scores, fitted.weights, fitted.positives))
     return Curve(kind, tuple(scores_), tuple(map(round, rows)), tuple(map(round, positives))), ""

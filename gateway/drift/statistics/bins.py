@@ -81,16 +81,16 @@ class NumericBins:
         column = as_column("values", values)
         size = len(self._ends) + 1 + len(self.points) + 3
         counts: Counts = np.zeros(size, np.int64) if weights is None else np.zeros(size, np.float64)
-        found, chosen = column.values, weights
+        values_there, chosen = column.values, weights
         if column.texts is not None:  # a number that came as text is none
             counts[-3], counts[-2] = _missing_and_rest(column, weights)
             return counts
         if column.missing is not None:
             present = ~column.missing
             counts[-3] = _total(column.missing, weights)
-            found, chosen = found[present], None if weights is None else weights[present]
+            values_there, chosen = values_there[present], None if weights is None else weights[present]
         with np.errstate(over="ignore", invalid="ignore"):
-            numbers = found.astype(self._ends.dtype, copy=False)
+            numbers = values_there.astype(self._ends.dtype, copy=False)
         counts[: len(self._ends) + 1] = self._spread(numbers, chosen)
         self._take_out(counts, numbers, chosen)
         return counts if weights is None else np.maximum(counts, 0.0)  # a difference of sums may end just below 0

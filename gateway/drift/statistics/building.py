@@ -76,11 +76,11 @@ def build_feature(
 
     Raises: InvalidArgument (no column of numbers or texts).
     """
-    found = as_column(name, values)
-    kind = _kind(found, as_category)
-    bins: Bins = build_numeric(found) if kind in (FeatureKind.NUMBER, FeatureKind.INTEGER) else build_categories(found)
-    counts = bins.count(found)
-    numbers = found.numbers()
+    held = as_column(name, values)
+    kind = _kind(held, as_category)
+    bins: Bins = build_numeric(held) if kind in (FeatureKind.NUMBER, FeatureKind.INTEGER) else build_categories(held)
+    counts = bins.count(held)
+    numbers = held.numbers()
     finite = numbers[np.isfinite(numbers)]
     nothing = float("nan")
     return FeatureProfile(
@@ -89,14 +89,14 @@ def build_feature(
         kind=kind,
         bins=bins,
         counts=tuple(int(count) for count in counts),
-        n=len(found),
+        n=len(held),
         missing=int(bins.special(counts)["missing"]),
         mean=float(finite.mean()) if len(finite) else nothing,
         sd=float(finite.std()) if len(finite) else nothing,
         min=float(finite.min()) if len(finite) else nothing,
         max=float(finite.max()) if len(finite) else nothing,
-        singletons=_singletons(found) if kind in (FeatureKind.CATEGORY, FeatureKind.TEXT) else 0,
-        calibration=calibrate(bins, found),
+        singletons=_singletons(held) if kind in (FeatureKind.CATEGORY, FeatureKind.TEXT) else 0,
+        calibration=calibrate(bins, held),
     )
 
 

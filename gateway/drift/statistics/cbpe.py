@@ -68,9 +68,9 @@ def calibrate(scores: Floats, positive: Flags, *, most: int = _CELLS) -> Calibra
         raise ValueError("scores are not finite, expected such rows to be left out before")
     if positive.all() or not positive.any():
         raise ValueError("all labels are the same, expected both classes")
-    found, places = _joined(scores, most)
+    levels, places = _joined(scores, most)
     counts, positives = np.bincount(places), np.bincount(places, positive)
-    return Calibrator.of(found, counts.astype(np.float64), positives.astype(np.float64))
+    return Calibrator.of(levels, counts.astype(np.float64), positives.astype(np.float64))
 
 
 def estimate(

@@ -53,11 +53,11 @@ def standardised_means(
 
     `sd` is that of single rows; `spread` is how far means of the reference's own windows are apart, whichever rows.
     """
-    found = []
+    deviations = []
     for value, n in zip(means, rows, strict=True):
         scale = max(sd / math.sqrt(n) if n > 0 else 0.0, spread)
-        found.append((value - mean) / scale if scale > 0 and n > 0 else math.nan)
-    return found
+        deviations.append((value - mean) / scale if scale > 0 and n > 0 else math.nan)
+    return deviations
 
 
 def standardised_shares(hits: Sequence[float], rows: Sequence[float]) -> list[float]:

@@ -138,14 +138,14 @@ class _Space:
         linear, fourier = weights[:columns], weights[columns:-1]
         projected = standard @ self.directions
         unmoved = standard @ linear + weights[-1]
-        found = np.empty((len(standard), len(features)))
+        scores = np.empty((len(standard), len(features)))
         for index, feature in enumerate(features):
             chosen = list(feature.columns)
             own = standard[:, chosen]
             moved = own[rng.permutation(len(own))] - own
             waves = self._waves(projected + moved @ self.directions[chosen])
-            found[:, index] = unmoved + moved @ linear[chosen] + waves @ fourier
-        return found
+            scores[:, index] = unmoved + moved @ linear[chosen] + waves @ fourier
+        return scores
 
     def _waves(self, projected: Floats) -> Floats:
         return np.asarray(np.cos(projected + self.phases) * sqrt(2 / _FOURIER), np.float64)

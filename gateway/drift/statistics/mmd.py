@@ -90,7 +90,7 @@ def own_windows(reference: Floats, share: float, *, rng: np.random.Generator) ->
     if rows < _LEAST_WINDOW_ROWS or len(reference) < _FEWEST_WINDOWS * rows:
         return None
     starts = np.linspace(0, len(reference) - rows, min(len(reference) // rows, _MOST_WINDOWS)).astype(np.int64)
-    found = []
+    distances = []
     for start in starts.tolist():
         inside = np.arange(start, start + rows)
         outside = np.concatenate([np.arange(start), np.arange(start + rows, len(reference))])
@@ -98,15 +98,15 @@ def own_windows(reference: Floats, share: float, *, rng: np.random.Generator) ->
         kernel, _ = _kernel(reference[np.concatenate(parts)].astype(np.float64))
         labels = np.zeros((len(kernel), 1))
         labels[: len(parts[0])] = 1.0
-        found.append(float(_discrepancies(kernel, np.ones(len(kernel)), labels)[0]))
-    return OwnWindows(len(found), float(np.mean(found)), float(np.std(found)))
+        distances.append(float(_discrepancies(kernel, np.ones(len(kernel)), labels)[0]))
+    return OwnWindows(len(distances), float(np.mean(distances)), float(np.std(distances)))
 
 
 def squared_distances(left: Floats, right: Floats) -> Floats:
     """Squared Euclidean distances. Shapes: [rows of left, rows of right]."""
     products = left @ right.T
-    found = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * products
-    return np.asarray(np.maximum(found, 0.0), np.float64)
+    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * products
+    return np.asarray(np.maximum(squares, 0.0), np.float64)
 
 
 def median_width(distances: Floats) -> float:

@@ -112,25 +112,25 @@ class Classified:
     def metrics(self, counts: Floats) -> dict[str, Floats]:
         """Each metric for each set of counts. Shapes: [..., cells] -> [...]."""
         total = counts.sum(axis=-1)
-        found = {
+        values = {
             "accuracy": _share(counts[..., self.predicted == self.actual].sum(axis=-1), total),
             "f1": self._f1(counts),
         }
         if not np.isnan(self.log_loss).all():
-            found["log_loss"] = _share((counts * self.log_loss).sum(axis=-1), total)
-            found["brier"] = _share((counts * self.brier).sum(axis=-1), total)
+            values["log_loss"] = _share((counts * self.log_loss).sum(axis=-1), total)
+            values["brier"] = _share((counts * self.brier).sum(axis=-1), total)
         if self.classes == 2 and not np.isnan(self.scores).all():
-            found["auc"] = self._auc(counts)
-        return found
+            values["auc"] = self._auc(counts)
+        return values
 
     def _f1(self, counts: Floats) -> Floats:
         """Of class 1 where there are two classes, else the mean over the classes that occur."""
-        found = []
+        by_class = []
         for name in [1] if self.classes == 2 else range(self.classes):
             said, was = self.predicted == name, self.actual == name
             both = counts[..., said].sum(axis=-1) + counts[..., was].sum(axis=-1)
-            found.append(_share(2 * counts[..., said & was].sum(axis=-1), both))
-        stacked = np.stack(found)
+            by_class.append(_share(2 * counts[..., said & was].sum(axis=-1), both))
+        stacked = np.stack(by_class)
         known = ~np.isnan(stacked)
         return _share(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64))
 
@@ -223,12 +223,12 @@ def regressed(predicted: Floats, actual: Floats, *, weights: Floats | None = Non
 
 def measure(outcomes: Outcomes, *, rng: np.random.Generator) -> tuple[Metric, ...]:
     """The metrics with intervals of the bootstrap over rows."""
-    found = []
+    metrics = []
     drawn = outcomes.metrics(_draws(outcomes, rng))
     for name, value in outcomes.metrics(outcomes.counts).items():
         low, high = _interval(drawn[name])
-        found.append(Metric(name, float(value), min(low, float(value)), max(high, float(value)), outcomes.rows))
-    return tuple(found)
+        metrics.append(Metric(name, float(value), min(low, float(value)), max(high, float(value)), outcomes.rows))
+    return tuple(metrics)
 
 
 def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator) -> tuple[MetricChange, ...]:
@@ -236,14 +236,14 @@ def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator)
     before, now = reference.metrics(reference.counts), current.metrics(current.counts)
     drawn_before, drawn_now = reference.metrics(_draws(reference, rng)), current.metrics(_draws(current, rng))
     enough = min(reference.rows, current.rows) >= MIN_LABELLED
-    found = []
+    changes = []
     for name in before:
         if name not in now:
             continue
         low, high = _interval(drawn_now[name] - drawn_before[name])
         worse = METRICS[name].worse(low, high)
-        found.append(MetricChange(name, float(before[name]), float(now[name]), low, high, worse and enough, enough))
-    return tuple(found)
+        changes.append(MetricChange(name, float(before[name]), float(now[name]), low, high, worse and enough, enough))
+    return tuple(changes)
 
 
 def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> MetricChange:

@@ -112,9 +112,9 @@ class EmbeddingProfile:
             centred = vectors - np.array(self.centre, np.float64)
             placed = centred @ components.T
             rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (placed**2).sum(axis=1), 0.0))
-        found = np.column_stack([placed, rest])
-        found[~np.isfinite(found).all(axis=1)] = np.nan
-        return np.asarray(found, np.float64)
+        projected = np.column_stack([placed, rest])
+        projected[~np.isfinite(projected).all(axis=1)] = np.nan
+        return np.asarray(projected, np.float64)
 
 
 @dataclass(frozen=True, slots=True)

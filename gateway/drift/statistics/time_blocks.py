@@ -63,5 +63,5 @@ def cut_blocks(moments: npt.NDArray[np.int64], most: int = BLOCKS) -> Integers:
     if not len(moments):
         return np.zeros(0, np.int64)
     first_of_moment = np.searchsorted(moments, moments, side="left")
-    _, found = np.unique(first_of_moment * most // len(moments), return_inverse=True)
-    return np.asarray(found, np.int64)
+    _, blocks = np.unique(first_of_moment * most // len(moments), return_inverse=True)
+    return np.asarray(blocks, np.int64)
