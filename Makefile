@@ -1,6 +1,6 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
 # make test    every test;  make check  style and types;  make bench  speed;  make wheel  a wheel for this platform
-# make protos  generated code;  make clean
+# make protos  generated code;  make test-all  property tests with many more examples;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -69,6 +69,11 @@ run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findst
 
 test: $(VENV)/.develops
 	@$(BIN)/python -m pytest $(TESTS)
+
+# Property tests with twenty times as many examples, new ones in each run: hours. Each failure tells how to repeat it.
+.PHONY: test-all
+test-all: $(VENV)/.develops
+	@$(BIN)/python -m pytest --hypothesis-profile=long -o timeout=3600 $(TESTS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check

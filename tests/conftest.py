@@ -5,8 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from tests.hypothesis_profiles import DEFAULT, scaled
 from tests.valkey import Valkey
+
+settings.load_profile(DEFAULT)  # --hypothesis-profile names another
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives property tests that say how many examples they take as many times more as the profile does."""
+    for item in items:
+        scaled(item)
 
 
 @pytest.fixture(scope="session", autouse=True)

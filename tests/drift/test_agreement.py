@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.drift.statistics.agreement import Agreement, KeyedAnswers, compare
@@ -25,6 +25,9 @@ def of(rows: dict[tuple[int, int], tuple[int, float]]) -> KeyedAnswers:
     )
 
 
+@example({}, {})
+@example({(0, 0): (1, 0.5)}, {(0, 0): (1, 0.5)})
+@example({(0, 0): (1, 0.5)}, {})
 @given(answers, answers)
 def test_pairs_are_the_rows_that_both_have(
     a: dict[tuple[int, int], tuple[int, float]], b: dict[tuple[int, int], tuple[int, float]]

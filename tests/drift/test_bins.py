@@ -5,7 +5,7 @@ import json
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -26,11 +26,15 @@ from gateway.errors import InvalidArgument
 
 Floats = npt.NDArray[np.float64]
 numbers = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, 1.0, 7.5, np.nan, np.inf, -np.inf]))
+ONE, EQUAL, NOTHING = np.array([7.5]), np.full(40, 7.5), np.full(40, np.nan)
 vectors = arrays(np.float64, st.integers(1, 200), elements=numbers)
 words = st.lists(st.sampled_from(["AA", "US", "DL", "WN", "ü", "", "rare"]), min_size=1, max_size=100)
 
 
 @settings(max_examples=200, deadline=None)
+@example(ONE, ONE, ONE)
+@example(EQUAL, EQUAL, ONE)
+@example(NOTHING, ONE, NOTHING)
 @given(vectors, vectors, vectors)
 def test_counts_of_two_windows_add_up_to_the_count_of_both(reference: Floats, a: Floats, b: Floats) -> None:
     bins = build_numeric(reference)
@@ -44,6 +48,8 @@ def test_counts_of_two_windows_add_up_to_the_count_of_both(reference: Floats, a:
 
 
 @settings(max_examples=100, deadline=None)
+@example(ONE, EQUAL)
+@example(NOTHING, ONE)
 @given(vectors, vectors)
 def test_many_values_are_counted_as_few_are(reference: Floats, values: Floats) -> None:
     bins = build_numeric(reference)
@@ -54,6 +60,9 @@ def test_many_values_are_counted_as_few_are(reference: Floats, values: Floats) -
 
 
 @settings(max_examples=200, deadline=None)
+@example(ONE)
+@example(EQUAL)
+@example(NOTHING)
 @given(vectors)
 def test_every_value_falls_where_its_cell_says(values: Floats) -> None:
     bins = build_numeric(values)
@@ -127,6 +136,8 @@ def test_an_outlier_does_not_hide_a_shift() -> None:
 
 
 @settings(deadline=None)
+@example(EQUAL, 1.0)
+@example(NOTHING, 0.05)
 @given(vectors, st.floats(0.05, 1.0))
 def test_weights_are_summed_where_rows_are_counted(values: Floats, p: float) -> None:
     bins = build_numeric(values)
@@ -135,6 +146,8 @@ def test_weights_are_summed_where_rows_are_counted(values: Floats, p: float) -> 
 
 
 @settings(deadline=None)
+@example([""], [""], ["ü"])
+@example(["AA"] * 9, ["AA"], ["US"] * 9)
 @given(words, words, words)
 def test_categories_add_up_and_unknown_ones_are_told(reference: list[str], a: list[str], b: list[str]) -> None:
     bins = build_categories(np.array(reference, object), top=3)
@@ -186,6 +199,9 @@ def _feature(name: str, values: npt.NDArray[np.generic], kind: FeatureKind) -> F
 
 
 @settings(max_examples=30, deadline=None)
+@example(ONE, [""])
+@example(EQUAL, ["AA"] * 9)
+@example(NOTHING, ["ü"])
 @given(vectors, words)
 def test_a_profile_is_its_json(values: Floats, texts: list[str]) -> None:
     features = (_feature("x", values, FeatureKind.NUMBER), _feature("ü", np.array(texts, object), FeatureKind.TEXT))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -40,6 +40,9 @@ def test_refuses_arms_that_do_not_fit(observed: dict[str, int], shares: dict[str
         split_test(observed, shares)
 
 
+@example([])
+@example([(True, False)])
+@example([(True, True)] * 9)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=80))
 def test_mcnemar_is_the_binomial_test_of_where_they_differ(pairs: list[tuple[bool, bool]]) -> None:
     right = np.array(pairs, bool).reshape(-1, 2)
@@ -50,6 +53,7 @@ def test_mcnemar_is_the_binomial_test_of_where_they_differ(pairs: list[tuple[boo
     assert found.rows == len(pairs)
 
 
+@example(1, 0)
 @given(st.integers(1, 3000), st.integers(0, 2**32 - 1))
 def test_paired_loss_is_the_mean_difference(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -67,6 +71,8 @@ def test_paired_loss_needs_rows() -> None:
         paired_loss(np.array([]), np.array([]), rng=np.random.default_rng(0))
 
 
+@example([(1, 1)] * 9)
+@example([(0, 1), (1, 0)])
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=60))
 def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     first, second = np.array(pairs, float).T

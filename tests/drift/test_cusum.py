@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.drift.statistics.cusum import Cusum, accumulate, standardised_means, standardised_shares
@@ -37,6 +37,9 @@ def test_a_shift_of_one_deviation_is_found_in_about_ten_windows() -> None:
     assert 0.04 < float(np.mean(quiet)) < 0.15  # 46 windows of 465
 
 
+@example([])
+@example([9.0])
+@example([0.5] * 30)
 @given(st.lists(st.floats(-10, 10), max_size=60))
 def test_the_other_way_round_is_the_mirror_image(scores: list[float]) -> None:
     found, mirrored = accumulate(scores), accumulate([-score for score in scores])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -22,6 +22,9 @@ def told_apart(
     return separate(BlockedRows.independent(reference), BlockedRows.independent(current), features, rng=rng)
 
 
+@example([(1, True), (1, False)])
+@example([(1, True)] * 5)
+@example([(1, False)] * 5)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=60))
 def test_auc_is_that_of_scikit_learn_ties_included(pairs: list[tuple[int, bool]]) -> None:
     scores = np.array([pair[0] for pair in pairs], float)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
@@ -11,6 +11,9 @@ from gateway.drift.statistics.isotonic import rising
 VALUES = st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 1000)), max_size=60)
 
 
+@example([])
+@example([(1.0, 1)])
+@example([(1.0, 3)] * 9)
 @given(VALUES)
 def test_it_is_the_curve_of_scipy(pairs: list[tuple[float, int]]) -> None:
     values, weights = (np.array([pair[place] for pair in pairs], np.float64) for place in (0, 1))
@@ -20,6 +23,9 @@ def test_it_is_the_curve_of_scipy(pairs: list[tuple[float, int]]) -> None:
         assert found == pytest.approx(isotonic_regression(values, weights=weights).x, rel=1e-9, abs=1e-9)
 
 
+@example([])
+@example([(1.0, 1)])
+@example([(1.0, 3)] * 9)
 @given(VALUES)
 def test_what_rises_already_stays(pairs: list[tuple[float, int]]) -> None:
     values = np.sort([value for value, _ in pairs])

@@ -1,6 +1,7 @@
 """Rows of the lake by model, time, version, arm and condition; labels joined; SQL that can only read."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,23 @@ def test_sql_over_an_empty_lake_finds_nothing(tmp_path: Path) -> None:
         assert lake.columns(Selection("homes", WEEK)) == {}
         with pytest.raises(InvalidArgument, match="no_such"):
             lake.query("SELECT no_such FROM predictions")
+
+
+def documented() -> list[str]:
+    """Every query of the log that the documents show."""
+    root = Path(__file__).parents[2]
+    texts = [path.read_text("utf-8") for path in (root / "README.md", *sorted((root / "docs").rglob("*.md")))]
+    quoted = [match[2] for text in texts for match in re.finditer(r"log query ([\"'])(SELECT [^.].*?)\1", text)]
+    blocks = [match[1] for text in texts for match in re.finditer(r"```sql\n(SELECT .*?);", text, re.DOTALL)]
+    return quoted + blocks
+
+
+@pytest.mark.parametrize("sql", documented())
+def test_documented_queries_are_right_before_anything_was_logged(tmp_path: Path, data_dir: Path, sql: str) -> None:
+    with Lake(lake_of(tmp_path)) as lake:
+        assert list(lake.query(sql).rows) == []
+    with Lake(lake_of(data_dir)) as lake:
+        list(lake.query(sql).rows)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.span import Span
 from gateway.records.lake import parquet
 from gateway.records.lake.label_table import FEEDBACK, label_tables
 from gateway.records.worker.label import Label
@@ -21,7 +22,6 @@ SAID = st.one_of(
 )
 FACTS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3), SAID, st.sampled_from([None, 0.0, -1.0])),
-    min_size=1,
     max_size=12,
 )
 
@@ -31,6 +31,10 @@ def said(kind: str, value: Any) -> dict[str, Any]:
 
 
 @settings(max_examples=40, deadline=None)
+@example(facts=[])
+@example(facts=[(0, 0, 0, ("", None), None)])
+@example(facts=[(0, 0, 0, ("", None), 0.0)])
+@example(facts=[(1, 1, 0, ("text", "cat"), None)] * 9)
 @given(facts=FACTS)
 def test_the_last_label_and_the_last_reward_hold_each_for_itself(
     tmp_path_factory: pytest.TempPathFactory, facts: list[tuple[int, int, int, tuple[str, Any], float | None]]
@@ -62,8 +66,11 @@ def test_the_last_label_and_the_last_reward_hold_each_for_itself(
         wanted = "SELECT request_hash, label_num, label_text, reward FROM"
         found = list(lake.query(f"{wanted} labels").rows)
         assert lake.label_count("m") == len(expected)
-        joined = list(lake.query(f"{wanted} last_labels").rows)  # what reports join
-        received = dict(lake.query("SELECT request_hash, epoch_us(first_received_ts) FROM last_labels").rows)
+        # What reports join is there once somebody gave feedback: without any the model has no file of it.
+        first = "SELECT request_hash, epoch_us(first_received_ts) FROM last_labels"
+        joined = list(lake.query(f"{wanted} last_labels").rows) if expected else []
+        received = dict(lake.query(first).rows) if expected else {}
+        assert len(lake.labelled(Selection("m", Span(T_US, T_US + 10)), {"label": "l.label_num"})["label"]) == 0
     assert {row: tuple(rest) for row, *rest in found} == expected
     assert {row: tuple(rest) for row, *rest in joined} == expected
     assert received == {

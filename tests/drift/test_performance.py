@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
@@ -49,6 +49,8 @@ def test_many_classes_as_scikit_learn(classes: int, seed: int) -> None:
     assert "auc" not in found
 
 
+@example([(0.0, 0.0)])
+@example([(1.0, 2.0)] * 9)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=1, max_size=100))
 def test_regression_as_defined(pairs: list[tuple[float, float]]) -> None:
     predicted, actual = np.array(pairs).T

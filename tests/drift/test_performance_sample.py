@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.drift.online.counting import LoggedArm
@@ -63,6 +63,9 @@ EVENTS = st.lists(
 )
 
 
+@example([], True)
+@example([("labels", [(1, 1, 1)])], True)
+@example([("rows", [1]), ("labels", [(1, 1, 1)] * 6)], False)
 @given(EVENTS, st.booleans())
 def test_each_row_has_the_label_that_holds_however_rows_and_labels_come(events: list[Any], twice: bool) -> None:
     """Twice: a segment that is done again after a kill is seen again."""
@@ -187,6 +190,8 @@ def test_texts_are_bounded_and_those_that_no_row_has_give_way() -> None:
     assert sample.text_codes(["fog"]).tolist() == [2]
 
 
+@example([], [])
+@example([("rows", [1])], ["", "a"])
 @given(EVENTS, st.lists(st.text(max_size=5), max_size=4))
 def test_what_is_packed_is_read_back(events: list[Any], texts: list[str]) -> None:
     sample = PerformanceSample()

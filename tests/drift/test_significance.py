@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -10,6 +10,7 @@ from gateway.drift.statistics import significance
 
 
 @settings(max_examples=300, deadline=None)
+@example(1, 0.0)
 @given(st.integers(1, 400), st.floats(0.0, 2000.0))
 def test_the_tail_of_chi2_is_scipys(freedom: int, statistic: float) -> None:
     expected = stats.chi2.sf(statistic, freedom)
@@ -23,6 +24,7 @@ def test_the_tail_of_gamma_is_scipys(a: float, x: float) -> None:
 
 
 @settings(deadline=None)
+@example([(10, 10)] * 2)
 @given(st.lists(st.tuples(st.integers(10, 500), st.integers(10, 500)), min_size=2, max_size=12))
 def test_full_tables_have_scipys_p(cells: list[tuple[int, int]]) -> None:
     table = np.array(cells).T
@@ -43,6 +45,9 @@ def test_rare_cells_are_taken_together() -> None:
 
 
 @settings(deadline=None)
+@example([0.0])
+@example([1.0])
+@example([0.5] * 9)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=50))
 def test_benjamini_hochberg_is_scipys(p_values: list[float]) -> None:
     found = significance.benjamini_hochberg(p_values)
@@ -54,6 +59,9 @@ def test_no_tests_have_no_p() -> None:
 
 
 @settings(deadline=None)
+@example(0, 1)
+@example(1, 1)
+@example(300, 300)
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_wilson_is_scipys(hits: int, rows: int) -> None:
     hits = min(hits, rows)
@@ -62,6 +70,8 @@ def test_wilson_is_scipys(hits: int, rows: int) -> None:
 
 
 @settings(deadline=None)
+@example(0, 1, 0, 1, 2.0)
+@example(300, 300, 300, 300, 2.0)
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 300), st.integers(1, 300), st.floats(0.5, 5.0))
 def test_the_least_difference_is_the_nearer_end_of_newcombes_interval(
     before: int, m: int, now: int, n: int, z: float
@@ -86,6 +96,8 @@ def test_newcombe_is_the_published_example() -> None:
 
 
 @settings(deadline=None)
+@example(0, 1, 0, 1)
+@example(60, 60, 60, 60)
 @given(st.integers(0, 60), st.integers(1, 400), st.integers(0, 60), st.integers(1, 400))
 def test_shares_are_compared_exactly_where_counts_are_small(a: int, m: int, b: int, n: int) -> None:
     a, b = min(a, m), min(b, n)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -73,6 +73,8 @@ def test_distances_agree_with_scipy(pair: tuple[Counts, Counts]) -> None:
 
 
 @settings(deadline=None)
+@example(np.zeros(1), np.zeros(1))
+@example(np.ones(9), np.ones(9))
 @given(samples, samples)
 def test_exact_distances_of_samples_agree_with_scipy(a: Floats, b: Floats) -> None:
     if len(a) > 1 and len(b) > 1:  # SciPy divides by zero where both are one value
@@ -83,6 +85,8 @@ def test_exact_distances_of_samples_agree_with_scipy(a: Floats, b: Floats) -> No
 
 
 @settings(deadline=None)
+@example(np.zeros(1), 0.0)
+@example(np.ones(9), 1.0)
 @given(samples, st.floats(-1e3, 1e3))
 def test_a_shift_is_as_far_as_it_is_long(values: Floats, shift: float) -> None:
     assert statistics.wasserstein(values, values + shift) == pytest.approx(abs(shift), abs=1e-6)

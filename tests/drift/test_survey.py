@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.drift.report import survey
@@ -39,6 +39,8 @@ def test_a_window_is_cut_where_people_would(length_us: int, blocks: int) -> None
     assert (found[0].start_us, found[-1].end_us) == (0, length_us)
 
 
+@example(1, None)
+@example(400 * DAY_US, None)
 @given(st.integers(1, 400 * DAY_US), st.none() | st.integers(DAY_US // 24, 40 * DAY_US))
 def test_blocks_are_the_window_and_nothing_else(length_us: int, every_us: int | None) -> None:
     found = cut(Span(5, 5 + length_us), every_us)
@@ -47,6 +49,9 @@ def test_blocks_are_the_window_and_nothing_else(length_us: int, every_us: int | 
     assert all(one.end_us == other.start_us for one, other in pairwise(found))
 
 
+@example({0: 1}, 1)
+@example({179: 500_000}, 60)
+@example({0: 7, 1: 7, 2: 7}, 1)
 @given(st.dictionaries(st.integers(0, 179), st.integers(1, 500_000), min_size=1), st.integers(1, 60))
 def test_slices_hold_every_row_once_and_are_bounded(rows: dict[int, int], width: int) -> None:
     buckets = cut(Span(0, 180 * MINUTE_US), 60 * MINUTE_US)

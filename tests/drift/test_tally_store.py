@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.drift.online.counting import LoggedArm
@@ -55,6 +55,9 @@ def test_kills_at_random_moments_lose_no_segment_and_count_none_twice(tmp_path: 
 
 
 @settings(max_examples=60, deadline=None)
+@example(steps=[])
+@example(steps=["kill"])
+@example(steps=["prepare"] * 9 + ["kill"])
 @given(st.lists(st.sampled_from(["prepare", "done", "save", "kill"]), max_size=30))
 def test_any_order_of_steps_counts_what_the_manifest_names(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
@@ -122,6 +125,9 @@ def test_what_no_manifest_names_is_not_counted(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example([])
+@example([(0, [])])
+@example([(0, [1.0] * 5)] * 9)
 @given(st.lists(st.tuples(st.integers(0, 3 * 1440), st.lists(st.floats(-10, 2000), max_size=5)), max_size=30))
 def test_hours_and_days_are_the_sums_of_their_minutes(batches: list[tuple[int, list[float]]]) -> None:
     series = TallySeries(WIDE)

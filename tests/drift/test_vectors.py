@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.drift.report.vectors import compare_embedding, compare_rows, encode
@@ -59,6 +59,8 @@ def test_rows_of_few_requests_are_not_compared_however_many_they_are() -> None:
     assert "20 and 5 time blocks, 8 of each" in found.note
 
 
+@example([0])
+@example([7] * 300)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300))
 def test_blocks_are_in_order_and_rows_of_one_moment_stay_together(found: list[int]) -> None:
     moments = np.sort(np.array(found, np.int64))
