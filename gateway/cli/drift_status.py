@@ -37,6 +37,7 @@ _FEATURE_COLUMNS = (
     "DIRECTION",
     "VALUE",
     "LIMIT",
+    "LIMIT FROM",
     "ROWS",
     "P",
     "WINDOWS",
@@ -50,8 +51,9 @@ def status(
 ) -> None:
     """Show the newest window of each arm as the monitor of this host judges it, the worst feature first.
 
-    VALUE is held against LIMIT; WINDOWS is how many in a row are above it, and three make an alarm. Too few rows are
-    `insufficient`, which is not OK.
+    VALUE is held against LIMIT, which comes from the table in docs/drift.md, from that and the error of the sample,
+    from what the reference's own windows do, or is the bound of that. WINDOWS is how many in a row are above it; three
+    make an alarm. Too few rows are `insufficient`, which is not OK; ROWS then says how many are needed.
 
     Below that how good the answers were, as their LABELS have it, beside what is estimated from their scores alone. The
     estimate does not see it when the same inputs come to mean other labels.
@@ -110,7 +112,11 @@ def _feature_row(arm: Mapping[str, Any], feature: Mapping[str, Any]) -> list[Val
         feature["statistic"],
         feature["direction"],
     ]
-    return [*named, *_numbers(feature), f"{feature['n']:.0f}", f"{feature['p']:.2g}", feature["streak"]]
+    rows = f"{feature['n']:.0f}"
+    if feature["state"] == "insufficient" and feature["n"] < feature.get("least_rows", 0):
+        rows += f" of {feature['least_rows']} needed"
+    origin = feature.get("origin", "") if feature.get("statistic") else ""
+    return [*named, *_numbers(feature), origin, rows, f"{feature['p']:.2g}", feature["streak"]]
 
 
 def _numbers(feature: Mapping[str, Any]) -> list[Value]:

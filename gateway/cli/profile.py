@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
+from enum import StrEnum
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -21,6 +22,17 @@ if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
     from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 
 app = typer.Typer(no_args_is_help=True, help="Build and read reference profiles, which drift is measured against.")
+_LEAST_TREND = 0.05  # share of a feature that the order of the rows explains, from which on a build says so
+
+
+class GivenOrder(StrEnum):
+    """What the operator says of the order of a file's rows."""
+
+    UNSAID = "unsaid"
+    TIME = "time"
+    NONE = "none"
+
+
 Version = Annotated[str, typer.Option("--version", help="The version that the profile is of.")]
 
 
@@ -52,6 +64,10 @@ def build(
         str, typer.Option("--labelled", help="The window of the log whose labels say how good the version was.")
     ] = "",
     classes: Annotated[str, typer.Option("--classes", help="Names of classes 0, 1, ... where labels are texts.")] = "",
+    order: Annotated[
+        GivenOrder,
+        typer.Option("--order", help="What the order of the file's rows is: that of time, or one that means nothing."),
+    ] = GivenOrder.UNSAID,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
@@ -64,12 +80,16 @@ def build(
 
     Labels (those that a --window has, or --label, or --labelled) say how good the version was: what performance is
     compared with, and what estimates without labels rest on. Take rows that the version was not trained on.
+
+    How far the reference's own windows are apart raises thresholds. Where rows are sorted by something else than time
+    that would hide drift, so a file that looks like it is refused until --order says what its order is. Nothing is
+    stored unless all of the profile is right.
     """
     given = [name for name, one in (("--from", from_file), ("--window", window), ("--replay", replay)) if one]
     if len(given) != 1:
         raise Failure(Exit.USAGE, f"give one of --from, --window and --replay, not {' and '.join(given) or 'none'}")
     beside = {"--columns": columns, "--categories": categories, "--tensor": tensor} if window else {"--where": where}
-    beside |= {"--label": label} if window else {}
+    beside |= {"--label": label, "--order": "" if order is GivenOrder.UNSAID else order.value} if window else {}
     if idle := [name for name, text in beside.items() if text]:
         raise Failure(Exit.USAGE, f"{idle[0]} has no meaning with {given[0]}")
     if label and labelled:
@@ -83,7 +103,7 @@ def build(
             asked = "" if tensor and not replay else server
             rows = _read(model, version, path, _list(columns), tensor, asked, label, replayed=bool(replay))
             source = f"{'replay of ' if replay else ''}{path.name}"
-            profile = _build(model, version, rows, _list(categories), source)
+            profile = _build(model, version, rows, _list(categories), source, order)
             if rows.label is not None:
                 baseline = baseline_of_columns(rows.label, rows.outputs, _list(classes), source)
                 profile = changed(profile, baseline=baseline)
@@ -92,6 +112,7 @@ def build(
             profile = with_logged_labels(
                 profile, named, "" if labelled else where, _list(classes), data_dir, asked=bool(labelled)
             )
+        _shown_profile(profile)  # what cannot be shown is not stored
         profile = _saved(profile, data_dir)
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
@@ -236,10 +257,17 @@ def _read(
     return _Rows(matched.columns, output_columns(answers) or answered, matched.names, embeddings, labels)
 
 
-def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], source: str) -> "Profile":
-    from gateway.drift.statistics.building import build_profile
+def _build(
+    model: str, version: str, rows: _Rows, categories: Sequence[str], source: str, order: GivenOrder
+) -> "Profile":
+    """The profile of these rows.
 
-    return build_profile(
+    Raises: InvalidArgument (the rows look sorted, and nobody said what their order is).
+    """
+    from gateway.drift.statistics.building import build_profile
+    from gateway.drift.statistics.calibration import RowOrder, doubt
+
+    profile = build_profile(
         model,
         version,
         rows.inputs,
@@ -249,7 +277,17 @@ def _build(model: str, version: str, rows: _Rows, categories: Sequence[str], sou
         categories=categories,
         names=rows.names,
         embeddings=rows.embeddings,
+        order=RowOrder(order.value),
     )
+    doubts = [why for feature in profile.watched if (why := doubt(feature))]
+    if doubts and order is GivenOrder.UNSAID:
+        more = f" (and of {len(doubts) - 1} more features)" if len(doubts) > 1 else ""
+        raise InvalidArgument(
+            f"{source} looks sorted, which would hide drift: {doubts[0]}{more}. Give the rows in the order of time; or "
+            "say --order time (they are: thresholds become as large as that), or --order none (their order means "
+            "nothing: rows are shuffled)"
+        )
+    return profile
 
 
 def _saved(profile: "Profile", data_dir: Path) -> "Profile":
@@ -258,41 +296,77 @@ def _saved(profile: "Profile", data_dir: Path) -> "Profile":
     return ProfileFiles(data_dir).save(profile)
 
 
+class _Shown(NamedTuple):
+    """A profile as people and programs read it."""
+
+    value: dict[str, Value]
+    rows: list[list[Value]]
+    notes: list[str]
+
+
 def _show_profile(profile: "Profile", output: Format) -> None:
-    from gateway.drift.statistics.verdict import DriftRule, least_rows
+    shown = _shown_profile(profile)
+    show(
+        {**shown.value, "revision": profile.revision},
+        output,
+        columns=(
+            *("FEATURE", "KIND", "MISSING", "MEAN", "MIN", "MAX", "BINS", "LEAST ROWS", "PSI LIMIT", "LIMIT FROM"),
+            "ORDER EXPLAINS",
+        ),
+        rows=shown.rows,
+        note=[
+            f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
+            f"{profile.source}; a window needs LEAST ROWS rows to be judged, and PSI LIMIT is of such a window",
+            *shown.notes,
+        ],
+    )
+
+
+def _shown_profile(profile: "Profile") -> _Shown:
+    from gateway.drift.statistics.calibration import doubt
+    from gateway.drift.statistics.verdict import DriftRule, least_rows, psi_threshold
 
     rule = DriftRule()
+
+    def of_feature(feature: "FeatureProfile") -> Value:
+        least = least_rows(feature, rule)
+        limit, origin = psi_threshold(feature, least, rule)
+        limits = {"psi_threshold": limit, "threshold_origin": origin.value}
+        return {**_feature_value(feature, least), **limits}
+
     value: dict[str, Value] = {
         **_summary(profile),
-        "features": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.features],
-        "outputs": [_feature_value(feature, least_rows(feature, rule)) for feature in profile.outputs],
+        "features": [of_feature(feature) for feature in profile.features],
+        "outputs": [of_feature(feature) for feature in profile.outputs],
         "embeddings": [
             {
                 "name": one.name,
                 "column": one.column,
                 "rows": one.rows,
                 "dimensions": len(one.centre),
-                "features": [_feature_value(feature, least_rows(feature, rule)) for feature in one.features],
+                "features": [of_feature(feature) for feature in one.features],
             }
             for one in profile.embeddings
         ],
         "baseline": None if profile.baseline is None else _baseline_value(profile.baseline),
     }
-    rows = [
-        [one.name, one.kind.value, _share(one), *_range(one), len(one.bins.labels), least_rows(one, rule)]
-        for one in profile.watched
-    ]
-    show(
-        value,
-        output,
-        columns=("FEATURE", "KIND", "MISSING", "MEAN", "MIN", "MAX", "BINS", "LEAST ROWS"),
-        rows=rows,
-        note=[
-            f"{profile.model} version {profile.version}, revision {profile.revision}: {profile.rows} rows from "
-            f"{profile.source}; a window needs LEAST ROWS rows to be judged",
-            _performance(profile.baseline),
-        ],
-    )
+    rows: list[list[Value]] = []
+    for one in profile.watched:
+        least = least_rows(one, rule)
+        limit, origin = psi_threshold(one, least, rule)
+        ordered = f"{one.explained:.0%}" if one.explained else ""
+        rows.append(
+            [one.name, one.kind.value, _share(one), *_range(one), len(one.bins.labels), least, f"{limit:.2f}",
+             origin.value, ordered]
+        )  # fmt: skip
+    trending = [one.name for one in profile.watched if one.explained >= _LEAST_TREND]
+    notes = [f"not as thresholds say: {why}" for one in profile.watched if (why := doubt(one))][:3]
+    if trending:
+        notes.append(
+            f"the order of the rows explains {', '.join(trending[:5])}: what the reference's own windows do raises "
+            "thresholds (LIMIT FROM reference), and hides drift of that size"
+        )
+    return _Shown(value, rows, [*notes, _performance(profile.baseline)])
 
 
 def _performance(baseline: "Baseline | None") -> str:
@@ -329,7 +403,7 @@ def _summary(profile: "Profile") -> dict[str, Value]:
     }
 
 
-def _feature_value(feature: "FeatureProfile", least: int) -> Value:
+def _feature_value(feature: "FeatureProfile", least: int) -> dict[str, Value]:
     return {
         "name": feature.name,
         "column": feature.column,
@@ -341,6 +415,8 @@ def _feature_value(feature: "FeatureProfile", least: int) -> Value:
         "min": _number(feature.min),
         "max": _number(feature.max),
         "least_rows": least,
+        "order_explains": feature.explained,
+        "bounded": feature.bounded,
         "cells": dict(zip(feature.bins.cells, feature.counts, strict=True)),
         "calibration": [
             {"statistic": one.statistic, "rows": one.rows, "mean": one.mean, "sd": one.sd, "q99": one.q99}
@@ -350,7 +426,7 @@ def _feature_value(feature: "FeatureProfile", least: int) -> Value:
 
 
 def _share(feature: "FeatureProfile") -> str:
-    return f"{feature.missing / feature.n:.2%}"
+    return f"{feature.missing / feature.n:.2%}" if feature.n else "no rows"
 
 
 def _range(feature: "FeatureProfile") -> list[str]:

@@ -4,10 +4,10 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,7 +29,7 @@ def start(directory: Path) -> "subprocess.Popen[str]":
         text=True,
     )
     assert process.stdin is not None
-    process.stdin.write(replace(config(directory), interval_s=0.02).to_json() + "\n")
+    process.stdin.write(msgspec.structs.replace(config(directory), interval_s=0.02).to_json() + "\n")
     process.stdin.flush()
     return process
 

@@ -16,6 +16,7 @@ from gateway.drift.report.report import ComparisonReport, FeatureReport, Perform
 from gateway.drift.report.survey import Survey, cut, survey
 from gateway.drift.report.vectors import compare_embedding, compare_rows, encode
 from gateway.drift.statistics.answers import Answers, Labelled, Outputs, find_outputs, sampled_answers
+from gateway.drift.statistics.calibration import doubt
 from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.time_blocks import BlockedRows
@@ -162,6 +163,8 @@ def _report(
     versions = _versions(census)
     if len(versions) > 1:
         notes.append(f"rows of versions {', '.join(versions)} are taken together; --versions names one")
+    doubts = [why for feature in reference.profile.watched if (why := doubt(feature))]
+    notes += [f"the reference's rows may be sorted: {why}" for why in doubts[:3]]
     if not reference.sample:
         notes.append("a profile keeps no rows: whole rows are not compared, and Kolmogorov-Smirnov comes from bins")
     return Report(

@@ -17,7 +17,7 @@ from gateway.drift.statistics.performance import METRICS, MIN_LABELLED
 from gateway.drift.statistics.rating import rate, rate_estimate
 from gateway.drift.statistics.reference_profile import FeatureKind
 from gateway.drift.statistics.statistic import JUDGED, PSI, PSI_THRESHOLDS, STATISTICS
-from gateway.drift.statistics.verdict import DriftRule, DriftState
+from gateway.drift.statistics.verdict import DriftRule, DriftState, Origin
 
 _FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
 _ROWS: Final = 400  # features in the table; all of them are in the JSON
@@ -26,6 +26,12 @@ _WORDS: Final = {
     DriftState.OK: "ok",
     DriftState.WARN: "warning",
     DriftState.CRIT: "critical",
+}
+_ORIGINS: Final = {
+    Origin.TABLE: "what warns",
+    Origin.SAMPLE: "with the samples' error",
+    Origin.REFERENCE: "the reference's own windows",
+    Origin.BOUND: "the bound: the reference's own windows exceed it",
 }
 _TITLES: Final = {
     DriftState.INSUFFICIENT: "Too few rows to tell",
@@ -44,7 +50,7 @@ def render(report: Report) -> str:
     }  # fmt: skip
     environment.globals |= {
         "State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule(), "judged": JUDGED.values(),
-        "psi": PSI_THRESHOLDS,
+        "psi": PSI_THRESHOLDS, "origins": _ORIGINS,
     }  # fmt: skip
     template = environment.from_string(files("gateway.drift.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
@@ -76,9 +82,12 @@ def headlines(report: Report) -> list[tuple[DriftState, str]]:
                 lines.append(
                     (state, f"{_counted(len(names), word)} of {len(group)} {_WORDS[state]}: {_listed(names)}.")
                 )
-        thin = sum(feature.state is DriftState.INSUFFICIENT for feature in group)
-        if thin:
-            lines.append((DriftState.INSUFFICIENT, f"{_counted(thin, word)} of {len(group)} could not be judged."))
+        undecided = [feature for feature in group if feature.state is DriftState.INSUFFICIENT]
+        if thin := len(undecided):
+            line = f"{_counted(thin, word)} of {len(group)} could not be judged"
+            few = [one.verdict.least_rows for one in undecided if one.verdict.n < one.verdict.least_rows]
+            needed = f"; {count(max(few))} rows are needed" if few else ""
+            lines.append((DriftState.INSUFFICIENT, f"{line}{needed}."))
         names = [feature.name for feature in group if feature.state is DriftState.OK and unconfirmed(feature)]
         if names:
             line = f"Above the threshold in the newest time blocks, but not in {DriftRule().confirmations} in a row: "
@@ -159,7 +168,10 @@ def unconfirmed(feature: FeatureReport) -> int:
 
 
 def hint(feature: FeatureReport) -> str:
-    """Why a large PSI, or a large one lately, is no alarm, where that is so."""
+    """Why a large PSI, or a large one lately, is no alarm, or how many rows are needed, where that is so."""
+    verdict = feature.verdict
+    if feature.state is DriftState.INSUFFICIENT and verdict.n < verdict.least_rows:
+        return f"{count(verdict.n)} rows, {count(verdict.least_rows)} are needed"
     if feature.state is DriftState.OK and (lately := unconfirmed(feature)):
         return f"above the threshold in the newest {_counted(lately, 'time block')}"
     for one in feature.verdict.evidence:

@@ -14,6 +14,7 @@ from gateway.drift.report.span import Span
 from gateway.drift.report.survey import SAMPLE_ROWS, Progress, cut, survey
 from gateway.drift.statistics.answers import Labelled, find_outputs, labelled_columns
 from gateway.drift.statistics.building import build_profile
+from gateway.drift.statistics.calibration import RowOrder
 from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Counts, Floats
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
@@ -85,6 +86,7 @@ def reference_window(
         source=description,
         names=names,
         embeddings=_embeddings(lake, selection, kinds, census.total),
+        order=RowOrder.TIME,
     )
     counted = survey(
         lake, selection, profile.all_features, rng=rng, census=census, buckets=cut(selection.span), progress=progress
@@ -174,6 +176,7 @@ def recounted(profile: Profile, counts: Mapping[str, Counts], rows: int) -> Prof
         rows=rows,
         features=tuple(_recounted(feature, counts) for feature in profile.features),
         outputs=tuple(_recounted(feature, counts) for feature in profile.outputs),
+        embeddings=tuple(replace(embedding, rows=rows) for embedding in profile.embeddings),
     )
 
 

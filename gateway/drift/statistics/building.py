@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.statistics.bins import Bins, build_categories, build_numeric
-from gateway.drift.statistics.calibration import calibrate
+from gateway.drift.statistics.calibration import RowOrder, calibrate, explained
 from gateway.drift.statistics.column import Array, Column, as_column
 from gateway.drift.statistics.reference_profile import EmbeddingProfile, FeatureKind, FeatureProfile, Profile, rounded
 from gateway.errors import InvalidArgument
@@ -33,12 +33,14 @@ def build_profile(
     categories: Collection[str] = (),
     embeddings: Mapping[str, Array] | None = None,
     names: Mapping[str, str] | None = None,
+    order: RowOrder = RowOrder.UNSAID,
 ) -> Profile:
     """The profile of these rows.
 
     `inputs` and `outputs` are by lake column, in the order of time where there is one; `names` says what features are
     called where that is not the column; the features in `categories` are taken as such whatever their values are.
-    Shapes: as many values in each column; an embedding is [rows, d].
+    `embeddings` may be of some of the rows alone. `order` is what is known of the order of the rows.
+    Shapes: as many values in each column; an embedding is [some of the rows, d].
     Raises: InvalidArgument (no rows, columns of different lengths, a name twice, a category that is no column).
     """
     called = names or {}
@@ -53,7 +55,7 @@ def build_profile(
 
     def build(column: str) -> FeatureProfile:
         name = called.get(column, feature_name(column))
-        return build_feature(name, column, columns[column], as_category=name in categories)
+        return build_feature(name, column, columns[column], as_category=name in categories, order=order)
 
     return Profile(
         model=model,
@@ -64,13 +66,18 @@ def build_profile(
         rows=rows,
         features=tuple(build(column) for column in inputs),
         outputs=tuple(build(column) for column in outputs),
-        embeddings=tuple(build_embedding(name, vectors) for name, vectors in (embeddings or {}).items()),
+        embeddings=tuple(build_embedding(name, vectors, order=order) for name, vectors in (embeddings or {}).items()),
     )
 
 
 @np.errstate(over="ignore", invalid="ignore")  # squares of huge numbers have no deviation; NaN says so
 def build_feature(
-    name: str, column: str, values: npt.ArrayLike | Column, *, as_category: bool = False
+    name: str,
+    column: str,
+    values: npt.ArrayLike | Column,
+    *,
+    as_category: bool = False,
+    order: RowOrder = RowOrder.UNSAID,
 ) -> FeatureProfile:
     """The profile of one feature, with bins on its own values.
 
@@ -80,6 +87,9 @@ def build_feature(
     kind = _kind(held, as_category)
     bins: Bins = build_numeric(held) if kind in (FeatureKind.NUMBER, FeatureKind.INTEGER) else build_categories(held)
     counts = bins.count(held)
+    ordered = held
+    if order is RowOrder.NONE:
+        ordered = held.rows(np.random.default_rng(0).permutation(len(held)))
     numbers = held.numbers()
     finite = numbers[np.isfinite(numbers)]
     nothing = float("nan")
@@ -96,16 +106,18 @@ def build_feature(
         min=float(finite.min()) if len(finite) else nothing,
         max=float(finite.max()) if len(finite) else nothing,
         singletons=_singletons(held) if kind in (FeatureKind.CATEGORY, FeatureKind.TEXT) else 0,
-        calibration=calibrate(bins, held),
+        calibration=calibrate(bins, ordered),
+        explained=explained(bins, ordered),
+        bounded=order is not RowOrder.TIME,
     )
 
 
-def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
+def build_embedding(column: str, vectors: Array, *, order: RowOrder = RowOrder.UNSAID) -> EmbeddingProfile:
     """Centre, principal components and some rows of an embedding, evenly spaced over all; and the first components as
     features.
 
-    The components are those of every other row and the features those of the rows between: on the rows that they were
-    made from, components are wider than on any others.
+    The components are those of every other row, features and sample those of the rows between: on the rows that they
+    were made from, components are wider than on any others.
     Shapes: `vectors` [rows, d].
     Raises: InvalidArgument (another shape, or no row that is finite).
     """
@@ -119,8 +131,9 @@ def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
     centre = fitted.mean(axis=0)
     _, axes = np.linalg.eigh((fitted - centre).T @ (fitted - centre))
     components = axes[:, ::-1][:, :_COMPONENTS].T
-    chosen = np.linspace(0, len(finite) - 1, min(_SAMPLE, len(finite))).astype(np.int64)
-    sample = (finite[chosen] - centre) @ components.T
+    beside = finite[1::2] if len(finite) > 1 else finite
+    chosen = np.linspace(0, len(beside) - 1, min(_SAMPLE, len(beside))).astype(np.int64)
+    sample = (beside[chosen] - centre) @ components.T
     made = EmbeddingProfile(
         name=feature_name(column),
         column=column,
@@ -130,9 +143,11 @@ def build_embedding(column: str, vectors: Array) -> EmbeddingProfile:
         components=tuple(tuple(rounded(value) for value in row) for row in components.tolist()),
         sample=tuple(tuple(rounded(value) for value in row) for row in sample.tolist()),
     )
-    placed = made.project(finite[1::2] if len(finite) > 1 else finite)
+    placed = made.project(beside)
     numbers = [*range(min(_WATCHED, len(components))), len(components)]
-    features = [build_feature(embedded_name(made.name, n, len(components)), column, placed[:, n]) for n in numbers]
+    features = [
+        build_feature(embedded_name(made.name, n, len(components)), column, placed[:, n], order=order) for n in numbers
+    ]
     return replace(made, features=tuple(replace(one, kind=FeatureKind.EMBEDDING) for one in features))
 
 
@@ -147,14 +162,18 @@ def feature_name(column: str) -> str:
 
 
 def _rows(columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> int:
+    """The number of rows of a profile."""
     lengths = {name: len(values) for name, values in columns.items()}
-    lengths |= {name: len(vectors) for name, vectors in embeddings.items()}
+    lengths = lengths or {name: len(vectors) for name, vectors in embeddings.items()}
     if not lengths or not max(lengths.values()):
         raise InvalidArgument("the reference has no rows, a profile needs some")
     rows = next(iter(lengths.values()))
     for name, length in lengths.items():
         if length != rows:
             raise InvalidArgument(f"column {name!r} has {length} rows, the others {rows}")
+    for name, vectors in embeddings.items():
+        if len(vectors) > rows:
+            raise InvalidArgument(f"embedding {name!r} has {len(vectors)} rows, the columns have {rows}")
     return rows
 
 

@@ -6,6 +6,7 @@ that of their values, own windows differ by that order alone: `explained` tells,
 """
 
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -16,13 +17,21 @@ from gateway.drift.statistics.bins import Bins
 from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.reference_profile import Calibration, FeatureProfile
-from gateway.drift.statistics.statistic import CALIBRATED, MEAN, Statistic
+from gateway.drift.statistics.statistic import CALIBRATED, JUDGED, MEAN, THRESHOLDS, Statistic
 
 ROWS_PER_BIN: Final = 10  # a window with fewer rows per bin says nothing
 DEVIATIONS: Final = 3.0  # above the mean of the reference's own windows, which a window has to exceed
 _FEWEST_WINDOWS: Final = 8  # disjoint windows that a deviation can be taken from
 _MOST_PIECES: Final = 2048
 _MOST_WINDOWS: Final = 512  # of one size; a 99th percentile needs no more
+
+
+class RowOrder(StrEnum):
+    """What the order of a reference's rows is."""
+
+    UNSAID = "unsaid"  # nobody said so: own windows count, up to the bound
+    TIME = "time"  # that of time: own windows count, however far they are apart
+    NONE = "none"  # one that means nothing: rows are shuffled, so that thresholds are those of independent rows
 
 
 class OwnLimit(NamedTuple):
@@ -84,10 +93,23 @@ def own_limit(feature: FeatureProfile, statistic: Statistic, rows: float, deviat
     return OwnLimit(min(value, most), value > most)
 
 
-def unbounded(feature: FeatureProfile, statistic: Statistic) -> float:
-    """The largest threshold that calibration would make for windows of any size, were there no bound."""
-    limits = [one.mean + DEVIATIONS * one.sd for one in feature.calibration if one.statistic == statistic.name]
-    return max(limits, default=0.0)
+def doubt(feature: FeatureProfile) -> str:
+    """Why the order of the reference's rows is probably not that of time, or would hide drift of the feature; "" where
+    nothing speaks for that."""
+    if not feature.bounded:
+        return ""
+    beyond = [
+        (one.mean + DEVIATIONS * one.sd, JUDGED[one.statistic].word, one.rows, limits.most)
+        for one in feature.calibration
+        if (limits := THRESHOLDS.get(one.statistic)) is not None and one.mean + DEVIATIONS * one.sd > limits.most
+    ]
+    if not beyond:
+        return ""
+    size, word, rows, most = max(beyond)
+    return (
+        f"the order of the rows explains {feature.explained:.0%} of {feature.name!r}: windows of {rows} rows of the "
+        f"reference itself reach {word} {size:.2g} against its other rows, and the largest threshold is {most:.2g}"
+    )
 
 
 def explained(bins: Bins, column: Column) -> float:

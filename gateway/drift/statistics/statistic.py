@@ -309,6 +309,9 @@ _SHOWN: Final = (
 )  # fmt: skip
 STATISTICS: Final[Mapping[str, Statistic]] = MappingProxyType({one.name: one for one in (*_JUDGED, *_SHOWN)})
 JUDGED: Final[Mapping[str, Statistic]] = MappingProxyType({one.name: one for one in _JUDGED})
+THRESHOLDS: Final[Mapping[str, Thresholds]] = MappingProxyType(
+    {one.name: one.thresholds for one in _JUDGED if one.thresholds is not None}
+)
 CALIBRATED: Final = (*(one for one in STATISTICS.values() if one.own is not None), MEAN)
 if len(STATISTICS) != len(_JUDGED) + len(_SHOWN):
     raise ValueError("two statistics have one name")

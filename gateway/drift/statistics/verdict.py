@@ -13,10 +13,10 @@ from enum import IntEnum, StrEnum
 import numpy as np
 
 from gateway.drift.statistics.calibration import DEVIATIONS, ROWS_PER_BIN, own_limit
-from gateway.drift.statistics.distance import Counts
+from gateway.drift.statistics.distance import Counts, psi_null_sd
 from gateway.drift.statistics.reference_profile import FeatureProfile
 from gateway.drift.statistics.significance import benjamini_hochberg
-from gateway.drift.statistics.statistic import CHANCE, JUDGED, Contrast, Measurement, Statistic
+from gateway.drift.statistics.statistic import CHANCE, JUDGED, PSI, Contrast, Measurement, Statistic
 
 
 class DriftState(IntEnum):
@@ -111,6 +111,13 @@ def judge(
     )  # fmt: skip
 
 
+def psi_threshold(feature: FeatureProfile, rows: float, rule: DriftRule) -> tuple[float, Origin]:
+    """What PSI has to exceed in a window of so many rows, and where that comes from."""
+    current = np.asarray(feature.folded * (rows / max(feature.n, 1)), np.float64)
+    noise = rule.deviations * float(psi_null_sd(feature.folded, current)) if feature.n and rows else 0.0
+    return _threshold(feature, PSI, Measurement(0.0, 0.0, 1.0, "", noise=noise), rows, rule)
+
+
 def confirm(windows: Sequence[Verdict], rule: DriftRule) -> Verdict:
     """The verdict of the newest window, its alarm held back until as many windows in a row as the rule asks for agree.
 
@@ -165,16 +172,23 @@ def _evidence(
     feature: FeatureProfile, statistic: Statistic, one: Measurement, n: float, adjusted_p: float, rule: DriftRule
 ) -> Evidence:
     assert statistic.thresholds is not None
-    warn, crit = statistic.thresholds.warn, statistic.thresholds.crit
-    threshold = max(warn + one.error, one.noise)
-    origin = Origin.SAMPLE if threshold > warn else Origin.TABLE
-    own = own_limit(feature, statistic, n, rule.deviations)
-    if own.value > threshold:
-        threshold, origin = own.value, Origin.BOUND if own.bounded else Origin.REFERENCE
+    threshold, origin = _threshold(feature, statistic, one, n, rule)
     state = DriftState.OK
     if adjusted_p < rule.alpha and one.size > threshold:
-        state = DriftState.CRIT if one.size - one.error >= crit else DriftState.WARN
+        state = DriftState.CRIT if one.size - one.error >= statistic.thresholds.crit else DriftState.WARN
     return Evidence(statistic.name, one.value, threshold, one.direction, adjusted_p, state, one.error, origin)
+
+
+def _threshold(
+    feature: FeatureProfile, statistic: Statistic, one: Measurement, n: float, rule: DriftRule
+) -> tuple[float, Origin]:
+    assert statistic.thresholds is not None
+    warn = statistic.thresholds.warn
+    threshold = max(warn + one.error, one.noise)
+    own = own_limit(feature, statistic, n, rule.deviations)
+    if own.value > threshold:
+        return own.value, Origin.BOUND if own.bounded else Origin.REFERENCE
+    return threshold, Origin.SAMPLE if threshold > warn else Origin.TABLE
 
 
 def _worst(feature: FeatureProfile, n: float, evidence: tuple[Evidence, ...], rule: DriftRule) -> Verdict:
