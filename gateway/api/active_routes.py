@@ -51,6 +51,7 @@ class ActiveRoutes:
             change=change_of(request.change),
             expected_revision=expected_revision(request),
             wait_s=wait_seconds(request.wait),
+            dry_run=request.dry_run,
         )
         return change_message(result)
 
@@ -63,6 +64,8 @@ class ActiveRoutes:
             named(request.model),
             change=change_of(request.change),
             to_revision=request.to_revision,
+            expected_revision=expected_revision(request),
             wait_s=wait_or_default(request),
+            dry_run=request.dry_run,
         )
         return change_message(result)

@@ -28,7 +28,7 @@ class Amendments:
         self._catalog = catalog
 
     async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
-        amendment = Amendment("flip", lambda document: flip(document, request.arm))
+        amendment = Amendment("flip", lambda document: flip(document, request.arm), relative=not request.arm)
         return apply_message(await self._amend(request, amendment))
 
     async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
@@ -56,7 +56,7 @@ class Amendments:
         return apply_message(result)
 
     async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
-        amendment = Amendment("promote", lambda document: promote(document, full=request.full))
+        amendment = Amendment("promote", lambda document: promote(document, full=request.full), relative=True)
         return apply_message(await self._amend(request, amendment))
 
     async def _amend(self, request: Request, amendment: Amendment, *, check: bool = True) -> ApplyResult:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 from pathlib import Path
 from time import time
 
@@ -79,7 +80,9 @@ class Explanations:
             raise InvalidArgument(f"logged is {request.logged}, allowed: 1 to {MAX_LOGGED}")
         active = await self._route(draft.model, 0)
         if request.keys:
-            simulation = await asyncio.to_thread(simulate_keys, active, draft, list(request.keys))
+            newest_version = self._control.site.newest_version(draft.model)
+            told = partial(simulate_keys, active, draft, list(request.keys), newest=newest_version)
+            simulation = await asyncio.to_thread(told)
             return _simulated(draft, simulation, ())
         async with self._searching:
             search = await asyncio.to_thread(newest, self._log_dir, draft.model, request.logged)
@@ -153,7 +156,8 @@ class Explanations:
                 same[revision] = len(same) < REVISIONS_ASKED and await self._hashes(draft.model, revision) == wanted
             if same[revision]:
                 buckets.append(bucket)
-        return simulate_buckets(active, draft, buckets, len(search.marks) - len(buckets))
+        newest = self._control.site.newest_version(draft.model)
+        return simulate_buckets(active, draft, buckets, len(search.marks) - len(buckets), newest=newest)
 
     async def _hashes(self, model: str, revision: int) -> tuple[object, ...]:
         try:

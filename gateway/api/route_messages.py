@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from gateway.errors import Code, InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.records.worker.tail import Row
-from gateway.routing.decision.flow import Flow
+from gateway.routing.decision.flow import Flow, moved, reversioned
 from gateway.routing.decision.route import Route
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
@@ -49,7 +49,11 @@ def named(model: str) -> str:
 
 
 def change_of(change: pb.Change) -> Change:
+    """Raises: InvalidArgument."""
+    if change.given_ms_ago < 0:
+        raise InvalidArgument(f"change.given_ms_ago is {change.given_ms_ago}, it must not be negative")
     return Change(
+        given_ms_ago=change.given_ms_ago,
         actor=change.actor,
         reason=change.reason,
         source=change.source or "api",
@@ -98,6 +102,11 @@ def change_message(result: ChangeResult) -> pb.ChangeResponse:
         laggards=laggard_texts(result.applied),
         unchanged=result.unchanged,
         restored_revision=result.restored_revision,
+        already=entry_message(result.already.entry) if result.already is not None else None,
+        already_ms_ago=result.already.ms_ago if result.already is not None else 0,
+        flows=flow_messages(result.flows),
+        moved_buckets=moved(result.flows),
+        version_buckets=reversioned(result.flows),
         replicas=None if result.unchanged or not result.commit_us else replicas_message(result.replicas),
     )
 

@@ -24,6 +24,7 @@ from gateway.cli import (
     status,
     transfer,
 )
+from gateway.cli.command_time import note_start
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import say
 from gateway.cli.tls import ServerCommand
@@ -110,4 +111,5 @@ _speak_tls(app)
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    note_start()
     app()

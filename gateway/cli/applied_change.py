@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.command_time import given_s_ago
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, Value, show
+from gateway.cli.flows import flows_value
+from gateway.cli.printing import Format, Value, moment, say, show
 from gateway.pb import control_pb2
 
 ExpectRevision = Annotated[
@@ -21,7 +23,13 @@ COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")
 
 def change_by_me(reason: str) -> control_pb2.Change:
     """Who changes what, now: the user of this shell. The key makes sure that it is done once."""
-    return control_pb2.Change(actor=getpass.getuser(), reason=reason, source="cli", idempotency_key=uuid.uuid4().hex)
+    return control_pb2.Change(
+        actor=getpass.getuser(),
+        reason=reason,
+        source="cli",
+        idempotency_key=uuid.uuid4().hex,
+        given_ms_ago=int(1000 * given_s_ago()),
+    )
 
 
 def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
@@ -38,11 +46,34 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
         "applied_by": list(change.applied_by),
         "laggards": list(change.laggards),
         "replicas": replicas_value(change.replicas) if change.HasField("replicas") else None,
+        "already": already_value(change) if change.HasField("already") else None,
+        "already_ms_ago": change.already_ms_ago,
+        "flows": flows_value(change.flows),
+        "moved_percent": change.moved_buckets / 10_000,
+        "version_percent": change.version_buckets / 10_000,
     }
+
+
+def already_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
+    """Whose change did what was asked for, for machines."""
+    by = change.already
+    return {"actor": by.actor, "operation": by.operation, "revision": by.revision}
+
+
+def already_text(change: control_pb2.ChangeResponse) -> str:
+    """The same for people, with what to say to go on from there."""
+    by = change.already
+    when = f"{change.already_ms_ago} ms ago" if change.already_ms_ago < 10_000 else moment(by.committed_at_us)
+    return (
+        f"{change.model}: already done ({by.operation}) by {by.actor or 'nobody named'}, {when}: "
+        f"revision {change.revision} is active; to go on from it, say --expect-revision {change.revision}"
+    )
 
 
 def outcome_text(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
     """What became of it, in a word or two."""
+    if change.HasField("already"):
+        return f"already by {change.already.actor or 'nobody named'}"
     if change.unchanged:
         return "unchanged"
     return "would be committed" if dry_run else "committed"
@@ -75,7 +106,7 @@ def wait_for(timeout_s: float, *, applied: bool = True) -> control_pb2.WaitFor:
 
 def applied_value(answer: control_pb2.ApplyResponse) -> dict[str, Value]:
     """A committed document for machines."""
-    return change_value(answer.change) | {"moved_percent": answer.moved_buckets / 10_000}
+    return change_value(answer.change)
 
 
 def applied_row(answer: control_pb2.ApplyResponse, *, dry_run: bool) -> list[Value]:
@@ -92,4 +123,7 @@ def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, 
         columns=COLUMNS,
         rows=[applied_row(answer, dry_run=dry_run) for answer in answers],
     )
+    for answer in answers:
+        if answer.change.HasField("already"):
+            say(f"gateway: {already_text(answer.change)}")
     complain([laggard for answer in answers for laggard in answer.change.laggards])

@@ -69,13 +69,10 @@ def apply(
             rows.append(applied_row(answer, dry_run=dry_run))
             late += answer.change.laggards
         for route in surplus:
-            if dry_run:
-                results.append({"model": route.model, "revision": route.revision, "deleted": False})
-                rows.append([route.model, route.revision, "would be deleted", "", ""])
-                continue
-            change = _delete(stub, route, reason or f"not in {file}", timeout)
-            results.append(change_value(change) | {"deleted": True})
-            rows.append([route.model, change.revision, "deleted", "", ""])
+            change = _delete(stub, route, reason or f"not in {file}", timeout, dry_run=dry_run)
+            results.append(change_value(change) | {"deleted": not dry_run})
+            fate = "would be deleted" if dry_run else "deleted"
+            rows.append([route.model, change.revision, fate, f"{change.moved_buckets / 10_000:g} %", ""])
             late += change.laggards
     show(results, output, columns=COLUMNS, rows=rows)
     complain(late)
@@ -99,7 +96,7 @@ def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) 
 
 
 def _delete(
-    stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float
+    stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float, *, dry_run: bool
 ) -> control_pb2.ChangeResponse:
     """Only the route that was listed is deleted, not one that somebody has committed since."""
     request = control_pb2.DeleteRouteRequest(
@@ -107,6 +104,7 @@ def _delete(
         expected_revision=route.revision,
         change=change_by_me(reason),
         wait=wait_for(timeout),
+        dry_run=dry_run,
     )
     answer: control_pb2.ChangeResponse = stub.DeleteRoute(request, timeout=timeout + 10)
     return answer

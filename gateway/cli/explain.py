@@ -12,8 +12,8 @@ import typer
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.flows import FLOW_COLUMNS, flow_rows, flows_value
 from gateway.cli.lake_record import lake_record
-from gateway.cli.plan import FLOW_COLUMNS, flow_rows, flows_value
 from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc

@@ -9,12 +9,11 @@ import typer
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.printing import Format, Value, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
-
-ABSENT = "-"
 
 
 def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
@@ -79,39 +78,6 @@ def show_revision(
     show(value, output, columns=("FIELD", "VALUE"), rows=rows)
 
 
-# ---- differences and flows ----
-
-FLOW_COLUMNS = ("FROM ARM", "VERSION", "TO ARM", "VERSION", "SHARE")
-
-
-def flow_rows(flows: Iterable[control_pb2.Flow], total: int = 1_000_000) -> list[list[Value]]:
-    """Flows under FLOW_COLUMNS. Units: `total` is what their sizes are shares of."""
-    return [
-        [
-            flow.from_arm or ABSENT,
-            flow.from_version or ABSENT,
-            flow.to_arm,
-            flow.to_version,
-            f"{100 * flow.size / max(total, 1):g} %",
-        ]
-        for flow in flows
-    ]
-
-
-def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
-    """Flows for machines."""
-    return [
-        {
-            "from_arm": flow.from_arm,
-            "from_version": flow.from_version,
-            "to_arm": flow.to_arm,
-            "to_version": flow.to_version,
-            "size": flow.size,
-        }
-        for flow in flows
-    ]
-
-
 def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
     """A plan for machines."""
     return {
@@ -131,7 +97,7 @@ def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
 
 
 def _summary(answer: control_pb2.PlanResponse) -> list[str]:
-    base = f"revision {answer.base_revision}" if answer.base_revision else "no route"
+    base = f"revision {answer.base_revision}" if answer.base_revision else "no route (the newest ready version answers)"
     if answer.unchanged:
         return [f"{answer.model}: the same as {base}, nothing would be committed"]
     lines = [f"{answer.model}: compared with {base}, {_moved(answer)}; {answer.workers} live workers"]

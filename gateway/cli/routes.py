@@ -5,7 +5,16 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.applied_change import ExpectRevision, change_by_me, change_value, complain, kept_by, took, wait_for
+from gateway.cli.applied_change import (
+    DryRun,
+    ExpectRevision,
+    change_by_me,
+    change_value,
+    complain,
+    kept_by,
+    took,
+    wait_for,
+)
 from gateway.cli.apply import apply
 from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
@@ -89,49 +98,94 @@ def history(
 @app.command(epilog="Example: gateway routes delete flights --reason 'back to the newest version'")
 def delete(
     model: Model,
+    dry_run: DryRun = False,
     expect_revision: ExpectRevision = None,
     reason: Reason = "",
     timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Remove a route: the model serves its newest ready version again."""
+    """Remove a route: the model serves its newest ready version again, and you are told which one that is."""
     request = control_pb2.DeleteRouteRequest(
         model=model,
         expected_revision=expect_revision,
         change=change_by_me(reason),
         wait=wait_for(timeout),
+        dry_run=dry_run,
     )
     with control(server) as stub:
         change = stub.DeleteRoute(request, timeout=timeout + 10)
-    show(change_value(change), output, note=f"{model}: no route since revision {change.revision}, {took(change)}")
+    fate = f"would lose its route of revision {change.revision}" if dry_run else f"no route since {change.revision}"
+    facts = [f"{model}: {fate}", _successor(change), "" if dry_run else took(change)]
+    show(change_value(change), output, note="; ".join(filter(None, facts)))
     complain(change.laggards)
 
 
 def rollback(
     model: Model,
     to_revision: Annotated[int, typer.Option("--to-revision", help="0: the one before the active one.")] = 0,
+    dry_run: DryRun = False,
+    expect_revision: Annotated[
+        int | None, typer.Option("--expect-revision", help="The revision to leave; by default the active one.")
+    ] = None,
     reason: Reason = "",
     timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Flip a model back to its previous revision, and return when every live worker follows."""
+    """Flip a model back to its previous revision, and return when every live worker follows.
+
+    Somebody else who did so at the same time is named, and nothing more is done.
+    """
     request = control_pb2.RollbackRequest(
         model=model,
         to_revision=to_revision,
+        expected_revision=expect_revision,
         change=change_by_me(reason or "rollback"),
         wait=wait_for(timeout),
+        dry_run=dry_run,
     )
     with control(server) as stub:
         change = stub.Rollback(request, timeout=timeout + 10)
+    show(change_value(change), output, note=_rolled_back(change, dry_run=dry_run))
+    complain(change.laggards)
+
+
+def _rolled_back(change: control_pb2.ChangeResponse, *, dry_run: bool) -> str:
+    if change.HasField("already"):
+        by = change.already
+        return (
+            f"{change.model}: already rolled back by {by.actor or 'nobody named'}, {change.already_ms_ago} ms ago: "
+            f"revision {change.restored_revision} is active again as revision {change.revision}; "
+            f"to go back further, say --expect-revision {change.revision}"
+        )
+    target = f"revision {change.restored_revision}"
+    if change.unchanged:
+        return f"{change.model}: {target} is active already, as revision {change.revision}"
+    moves = f"{change.version_buckets / 10_000:g} % of the keys change their version"
+    if dry_run:
+        return f"{change.model}: revision {change.revision} would be left, {target} would be active again; {moves}"
     facts = [
-        f"{model}: revision {change.restored_revision} is active again as revision {change.revision}",
+        f"{change.model}: revision {change.previous_revision or 'none'} is left, {target} is active again "
+        f"as revision {change.revision}",
+        moves,
         f"{len(change.applied_by)} workers follow after {change.applied_us / 1000:.1f} ms",
         kept_by(change.replicas),
     ]
-    show(change_value(change), output, note="; ".join(filter(None, facts)))
-    complain(change.laggards)
+    return "; ".join(filter(None, facts))
+
+
+def _successor(change: control_pb2.ChangeResponse) -> str:
+    """Who answers without the route, as far as is known."""
+    if not change.flows:
+        return ""
+    version = change.flows[0].to_version
+    if not version:
+        return "no version is ready to answer"
+    return (
+        f"version {version}, the newest ready one, answers everybody: "
+        f"{change.version_buckets / 10_000:g} % of the keys change their version"
+    )
 
 
 def _also(route: control_pb2.Route) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 import yaml
 
-from gateway.cli.applied_change import DryRun
+from gateway.cli.applied_change import DryRun, ExpectRevision
 from gateway.cli.apply import apply
 from gateway.cli.client import control
 from gateway.cli.documents import File
@@ -61,6 +61,7 @@ def export(
 def import_routes(
     file: File,
     dry_run: DryRun = False,
+    expect_revision: ExpectRevision = None,
     reason: Reason = "",
     timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
@@ -76,7 +77,7 @@ def import_routes(
         dry_run=dry_run,
         prune=False,
         yes=False,
-        expect_revision=None,
+        expect_revision=expect_revision,
         reason=reason or "import",
         timeout=timeout,
         server=server,

@@ -33,16 +33,18 @@ class Interval(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., arm: _Optional[str] = ...) -> None: ...
 
 class Change(_message.Message):
-    __slots__ = ("actor", "reason", "source", "idempotency_key")
+    __slots__ = ("actor", "reason", "source", "idempotency_key", "given_ms_ago")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_MS_AGO_FIELD_NUMBER: _ClassVar[int]
     actor: str
     reason: str
     source: str
     idempotency_key: str
-    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    given_ms_ago: int
+    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., given_ms_ago: _Optional[int] = ...) -> None: ...
 
 class WaitFor(_message.Message):
     __slots__ = ("applied", "timeout_ms")
@@ -77,7 +79,7 @@ class ApplyResponse(_message.Message):
     def __init__(self, change: _Optional[_Union[ChangeResponse, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., moved_buckets: _Optional[int] = ...) -> None: ...
 
 class ChangeResponse(_message.Message):
-    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision", "replicas")
+    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision", "replicas", "already", "already_ms_ago", "flows", "moved_buckets", "version_buckets")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +91,11 @@ class ChangeResponse(_message.Message):
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_MS_AGO_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     previous_revision: int
@@ -100,7 +107,12 @@ class ChangeResponse(_message.Message):
     unchanged: bool
     restored_revision: int
     replicas: Replicas
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ...) -> None: ...
+    already: HistoryEntry
+    already_ms_ago: int
+    flows: _containers.RepeatedCompositeFieldContainer[Flow]
+    moved_buckets: int
+    version_buckets: int
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ..., already: _Optional[_Union[HistoryEntry, _Mapping]] = ..., already_ms_ago: _Optional[int] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ...) -> None: ...
 
 class Replicas(_message.Message):
     __slots__ = ("known", "confirmed")
@@ -135,16 +147,18 @@ class ListRoutesResponse(_message.Message):
     def __init__(self, routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., epoch: _Optional[str] = ..., revision: _Optional[int] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class DeleteRouteRequest(_message.Message):
-    __slots__ = ("model", "expected_revision", "change", "wait")
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     model: str
     expected_revision: int
     change: Change
     wait: WaitFor
-    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ("model", "limit")
@@ -687,16 +701,20 @@ class HealResponse(_message.Message):
     def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
-    __slots__ = ("model", "to_revision", "change", "wait")
+    __slots__ = ("model", "to_revision", "change", "wait", "expected_revision", "dry_run")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TO_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     model: str
     to_revision: int
     change: Change
     wait: WaitFor
-    def __init__(self, model: _Optional[str] = ..., to_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
+    expected_revision: int
+    dry_run: bool
+    def __init__(self, model: _Optional[str] = ..., to_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., expected_revision: _Optional[int] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class WorkersRequest(_message.Message):
     __slots__ = ()

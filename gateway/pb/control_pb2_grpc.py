@@ -223,6 +223,7 @@ class ControlServicer:
 
     def Rollback(self, request, context):
         """Commits an earlier revision's document and table again as a new revision, and answers when every live worker follows.
+        Two callers who mean the same revision go back one step: the second is told who did it already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,11 +21,10 @@ from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
-from gateway.errors import FailedPrecondition, GatewayError
+from gateway.errors import GatewayError
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.sampling import Sampling
-from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.acknowledger import Acknowledger
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
@@ -33,12 +32,13 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.worker_status import WorkerStatus
 from gateway.rpc.server import Server
+from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.followed_rules import FollowedRules
-from gateway.runtime.host import LOAD_LIMIT_S, HostCounts, HostFleet, HostRepository, operations, version_states
+from gateway.runtime.host import HostCounts, HostFleet, HostRepository, operations, version_states
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.serving.admission import Admission
@@ -48,14 +48,12 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
-from gateway.serving.route_versions import check_versions
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
 _NEVER_S: Final = 1e7
-_LOADED_PATIENCE_S: Final = 0.25
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
 _LONGEST_DEFER_S: Final = 0.005
 _log = logging.getLogger(__name__)
@@ -158,7 +156,7 @@ class Worker:
             tokens=tokens if config.listen.feedback_token else None,
         )
         self.control = ControlService(
-            RouteControl(self.store, lambda: self.feed.snapshot, self._check),
+            RouteControl(self.store, AnsweringWorker(self.catalog, self.feed, self.fleet)),
             self.catalog,
             self.fleet,
             feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
@@ -167,19 +165,6 @@ class Worker:
             transport=config.listen.transport,
         )
         return make_server(config, Servicers(inference, self.control, self.health))
-
-    async def _check(self, document: RouteDocument) -> None:
-        """Refuses a route that could not serve; its versions are loaded in every worker before it is committed.
-
-        What is loaded here is loaded elsewhere, as a rule: then a worker that hangs delays no rollback.
-        """
-        try:
-            check_versions(self.catalog, document)
-            patience_s = _LOADED_PATIENCE_S
-        except FailedPrecondition:
-            patience_s = LOAD_LIMIT_S
-        await self.fleet.prepare(document, timeout_s=patience_s)
-        check_versions(self.catalog, document)
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)

@@ -23,6 +23,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
+from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
 from gateway.serving.route_versions import check_versions
 from tests import models
@@ -100,6 +101,24 @@ class Followed:
         pass
 
 
+class Site:
+    """What the stand is to the operations on routes."""
+
+    def __init__(self, feed: Feed, catalog: Catalog) -> None:
+        self._feed = feed
+        self._catalog = catalog
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._feed.snapshot
+
+    async def check(self, document: RouteDocument) -> None:
+        check_versions(self._catalog, document)
+
+    def newest_version(self, model: str) -> str:
+        return self._catalog.newest(model).name
+
+
 @asynccontextmanager
 async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
     """Everything of a worker that has to do with routes, run until the block ends."""
@@ -109,16 +128,13 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
         fill(directory / "models")
         stand = await stack.enter_async_context(standing(directory / "models", directory, probes=probes))
 
-        async def check(document: RouteDocument) -> None:
-            check_versions(stand.catalog, document)
-
         feed = Feed(valkey.url, "default", "w0", Followed(stand), last_known_good_path=directory / "rules")
         await feed.boot()
         running = asyncio.create_task(feed.run())
         stack.push_async_callback(_ended, running)
         store = RedisStore(valkey.url)
         stack.push_async_callback(store.aclose)
-        control = RouteControl(store, lambda: feed.snapshot, check)
+        control = RouteControl(store, Site(feed, stand.catalog))
         labels = FeedbackLog(directory / "wal", worker="w0", gateway="gw", boot=uuid4().hex)
         stack.push_async_callback(labels.close)
         service = ControlService(

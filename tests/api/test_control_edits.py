@@ -1,8 +1,9 @@
 """The verbs over a running server: what they commit, who is served then, and who loses a race."""
 
 import asyncio
-import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -102,13 +103,16 @@ async def test_a_kill_switch_needs_a_reason_and_is_logged(op: Operated, caplog: 
 
 
 async def test_a_canary_goes_up_its_steps_and_becomes_stable(op: Operated) -> None:
-    await op.apply(canary())
+    revision = await op.apply(canary())
     shares = []
     for _ in range(2):
-        answer = await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY))
+        request = pb.PromoteRequest(model="affine", change=BY, expected_revision=revision)
+        answer = await op.stub.Promote(request)
         shares.append(answer.moved_buckets)
+        revision = answer.change.revision
     assert shares == [40_000, 200_000]
-    code, said = await refusal(op.stub.Promote(pb.PromoteRequest(model="affine", change=BY)))
+    again = pb.PromoteRequest(model="affine", change=BY, expected_revision=revision)
+    code, said = await refusal(op.stub.Promote(again))
     assert (code, "no step is beyond" in said) == ("FAILED_PRECONDITION", True)
     await op.stub.Promote(pb.PromoteRequest(model="affine", full=True, change=BY))
     assert [await served(op) for _ in range(20)] == ["2"] * 20
@@ -126,7 +130,11 @@ async def test_a_dry_run_commits_nothing(op: Operated) -> None:
 async def test_an_expected_revision_is_kept_to(op: Operated) -> None:
     revision = await op.apply(blue_green())
     await op.stub.Flip(pb.FlipRequest(model="affine", change=BY, expected_revision=revision))
-    code, said = await refusal(op.stub.Flip(pb.FlipRequest(model="affine", change=BY, expected_revision=revision)))
+    request = pb.PromoteRequest(model="affine", change=BY, expected_revision=revision - 1)
+    code, said = await refusal(op.stub.Promote(request))
+    assert (code, f"revision {revision + 1}, not {revision - 1}" in said) == ("ABORTED", True)
+    pinned_ = pb.PinRequest(model="affine", change=BY, arm="blue", expected_revision=revision)
+    code, said = await refusal(op.stub.Pin(pinned_))
     assert (code, f"revision {revision + 1}, not {revision}" in said) == ("ABORTED", True)
 
 
@@ -142,12 +150,88 @@ async def test_the_same_key_again_is_one_flip(op: Operated) -> None:
 
 
 async def test_racing_edits_are_all_made_each_on_the_newer_document(op: Operated) -> None:
-    first = await op.apply(blue_green())
-    flips = [op.stub.Flip(pb.FlipRequest(model="affine", change=BY)) for _ in range(8)]
-    answers = await asyncio.gather(*flips)
-    assert sorted(answer.change.revision for answer in answers) == list(range(first + 1, first + 9))
-    assert json.loads(await op.document()) == json.loads(blue_green().to_json())
-    await op.stub.Pin(pb.PinRequest(model="affine", arm="blue", change=BY, wait=WAIT))
+    first = await op.apply(ab(50, 50))
+    arms = ["a", "b"] * 4
+    pins = [op.stub.Pin(pb.PinRequest(model="affine", arm=arm, change=BY)) for arm in arms]
+    answers = await asyncio.gather(*pins)
+    made = [answer.change.revision for answer in answers if not answer.change.unchanged]
+    assert sorted(made) == list(range(first + 1, first + 1 + len(made)))
+
+
+ONE_STEP = [
+    pytest.param(blue_green, "Flip", pb.FlipRequest(), id="flip"),
+    pytest.param(blue_green, "Promote", pb.PromoteRequest(), id="promote-blue-green"),
+    pytest.param(canary, "Promote", pb.PromoteRequest(), id="promote"),
+    pytest.param(canary, "Promote", pb.PromoteRequest(full=True), id="promote-full"),
+    pytest.param(canary, "Rollback", pb.RollbackRequest(), id="rollback"),
+]
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("start", "method", "request_"), ONE_STEP)
+async def test_twenty_who_mean_the_same_step_take_one(
+    op: Operated, start: Callable[[], RouteDocument], method: str, request_: Any, named: bool
+) -> None:
+    for share in (1, 2, 3):
+        await op.apply(ab(100 - share, share))
+    left = await op.apply(start())
+    requests = []
+    for number in range(20):
+        request = type(request_)()
+        request.CopyFrom(request_)
+        request.model = "affine"
+        request.change.CopyFrom(pb.Change(actor=f"operator-{number}", reason="the same", source="cli"))
+        if named:
+            request.expected_revision = left
+        requests.append(request)
+    answers = await asyncio.gather(*(getattr(op.stub, method)(request) for request in requests))
+    changes = [answer if method == "Rollback" else answer.change for answer in answers]
+    [made] = [change for change in changes if not change.HasField("already")]
+    assert made.revision == left + 1
+    newest = await last(op)
+    assert newest.revision == left + 1
+    for change in changes:
+        assert change.revision == left + 1
+        if change.HasField("already"):
+            assert (change.already.actor, change.unchanged) == (newest.actor, True)
+            assert 0 <= change.already_ms_ago < 10_000
+
+
+async def test_one_who_pressed_before_another_change_must_see_it_first(op: Operated) -> None:
+    await op.apply(ab(99, 1))
+    await op.apply(ab(90, 10))
+    slow = pb.Change(actor="slow", reason="a long walk", source="cli", given_ms_ago=600_000)
+    code, said = await refusal(op.stub.Rollback(pb.RollbackRequest(model="affine", change=slow)))
+    assert (code, "read it again" in said) == ("ABORTED", True)
+    back = await op.stub.Rollback(pb.RollbackRequest(model="affine", change=BY))
+    late = await op.stub.Rollback(pb.RollbackRequest(model="affine", change=slow))
+    assert (late.already.actor, late.revision) == ("tester", back.revision)
+    before = pb.Change(actor="x", given_ms_ago=-1)
+    code, said = await refusal(op.stub.Rollback(pb.RollbackRequest(model="affine", change=before)))
+    assert (code, "given_ms_ago is -1" in said) == ("INVALID_ARGUMENT", True)
+
+
+async def test_dry_runs_of_a_rollback_and_a_deletion_say_who_would_answer(op: Operated) -> None:
+    first = await op.apply(ab(99, 1))
+    revision = await op.apply(ab(60, 40))
+    plan = await op.stub.Rollback(pb.RollbackRequest(model="affine", change=BY, dry_run=True))
+    assert (plan.revision, plan.restored_revision, plan.version_buckets) == (revision, first, 390_000)
+    plan = await op.stub.DeleteRoute(pb.DeleteRouteRequest(model="affine", change=BY, dry_run=True))
+    assert {flow.to_version for flow in plan.flows} == {"4"}  # the newest ready one
+    assert (plan.revision, plan.version_buckets) == (revision, 1_000_000)
+    assert (await last(op)).revision == revision
+    with_wrong = pb.RollbackRequest(model="affine", change=BY, dry_run=True, expected_revision=first)
+    code, _said = await refusal(op.stub.Rollback(with_wrong))
+    assert code == "ABORTED"
+
+
+async def test_every_change_of_routes_can_be_tried_and_can_name_what_it_leaves() -> None:
+    service = pb.DESCRIPTOR.services_by_name["Control"]
+    for method in service.methods:
+        if method.output_type.name in ("ApplyResponse", "ChangeResponse"):
+            assert {"change", "wait", "dry_run", "expected_revision"} <= set(method.input_type.fields_by_name), (
+                method.name
+            )
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,16 @@ def flows(answer: pb.PlanResponse | pb.DiffResponse) -> dict[tuple[str, str], in
     return {(flow.from_arm, flow.to_arm): flow.size for flow in answer.flows}
 
 
-async def test_a_plan_of_a_first_route_moves_nobody(op: Operated) -> None:
+async def test_a_plan_of_a_first_route_counts_from_what_serves_without_one(op: Operated) -> None:
     answer = await planned(op, ab(90, 10))
-    assert (answer.base_revision, answer.unchanged, answer.moved_buckets, answer.version_buckets) == (0, False, 0, 0)
+    assert (answer.base_revision, answer.unchanged, answer.moved_buckets, answer.version_buckets) == (
+        0,
+        False,
+        1_000_000,
+        1_000_000,
+    )
     assert flows(answer) == {("", "a"): 900_000, ("", "b"): 100_000}
+    assert {flow.from_version for flow in answer.flows} == {"4"}  # the newest ready one
     told = {one.path: one.after_json for one in answer.differences}
     assert told["spec.arms.b.version"] == '"2"'
     assert {one.before_json for one in answer.differences} == {""}

@@ -1,7 +1,9 @@
 """The operators' verbs as they are typed, against a real worker."""
 
+import asyncio
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -82,6 +84,60 @@ async def test_every_verb_changes_what_it_says(shell: Shell) -> None:
     assert {entry["source"] for entry in told} == {"cli"}
     table = await shell.done("audit", "--model", "affine", "--limit", "2")
     assert len(table.strip().splitlines()) == 4
+
+
+async def test_a_rollback_names_what_it_leaves_and_a_second_one_who_was_first(shell: Shell) -> None:
+    first = await shell.worker.apply(ab(90, 10))
+    second = await shell.worker.apply(ab(60, 40))
+    left = await shell.worker.apply(ab(10, 90))
+    plan = await shell.done("rollback", "affine", "--dry-run")
+    assert f"revision {left} would be left, revision {second} would be active again; 50 % of the keys" in plan
+    done = await shell.done("rollback", "affine")
+    assert f"revision {left} is left, revision {second} is active again as revision {left + 1}" in done
+    again = await shell.done("rollback", "affine")
+    assert re.search(rf"already rolled back by \w+, \d+ ms ago: revision {second} is active", again)
+    assert f"--expect-revision {left + 1}" in again
+    value = await shell.value("rollback", "affine", "--expect-revision", str(left))
+    assert (value["unchanged"], value["already"]["revision"]) == (True, left + 1)
+    further = await shell.value("rollback", "affine", "--expect-revision", str(left + 1))
+    assert (further["restored_revision"], further["already"]) == (first, None)
+    stale = await shell.run("rollback", "affine", "--expect-revision", str(first))
+    assert (stale.exit_code, "ABORTED" in stale.output) == (1, True)
+
+
+async def test_shells_that_roll_back_at_once_go_one_step(shell: Shell) -> None:
+    for share in (90, 80, 70, 60):
+        left = await shell.worker.apply(ab(share, 100 - share))
+    program = "from gateway.cli.app import main; main()"
+    words = [sys.executable, "-c", program, "rollback", "affine", "--server", shell.worker.server]
+    pipe = asyncio.subprocess.PIPE
+    shells = [await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=pipe) for _ in range(6)]
+    outputs = [(await one.communicate())[0].decode() for one in shells]
+    assert [one.returncode for one in shells] == [0] * len(shells)
+    assert sum("is left" in output for output in outputs) == 1
+    assert sum("already rolled back by" in output for output in outputs) == len(shells) - 1
+    assert (await shell.worker.stub.GetRoute(control_pb2.GetRouteRequest(model="affine"))).revision == left + 1
+
+
+async def test_a_second_flip_is_told_of_the_first(shell: Shell) -> None:
+    await shell.worker.apply(blue_green())
+    await shell.done("flip", "affine")
+    again = await shell.run("flip", "affine")
+    assert (again.exit_code, "already by" in again.stdout, "already done (flip) by" in again.stderr) == (0, True, True)
+
+
+async def test_a_first_route_and_a_deletion_are_counted_from_what_serves(shell: Shell) -> None:
+    file = shell.write("first.yaml", ab(90, 10))
+    plan = await shell.done("plan", "-f", file)
+    assert "100 % of the keys change their arm, 100 % their version" in plan
+    assert re.search(r"- +4 +a +1 +90 %", plan)
+    [applied] = await shell.value("routes", "apply", "-f", file)
+    assert (applied["moved_percent"], applied["version_percent"]) == (100.0, 100.0)
+    asked = await shell.done("routes", "delete", "affine", "--dry-run")
+    assert "would lose its route" in asked
+    done = await shell.done("routes", "delete", "affine")
+    said = "version 4, the newest ready one, answers everybody: 100 % of the keys change their version"
+    assert (said in asked, said in done) == (True, True)
 
 
 @pytest.mark.parametrize(

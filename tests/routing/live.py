@@ -44,10 +44,6 @@ async def ready(_route: Route) -> None:
     """Prepares nothing: every version is loaded."""
 
 
-async def serves(_document: RouteDocument) -> None:
-    """Checks nothing: every version is ready."""
-
-
 def share_of(snapshot: Snapshot, model: str = "fraud") -> int:
     """The percentage of the second arm by which a worker answers, -1 without a route."""
     compiled = snapshot.routes.get(model)
@@ -133,8 +129,31 @@ async def admin_of(url: str) -> AsyncIterator[Link]:
         await link.aclose()
 
 
+async def serves(_document: RouteDocument) -> None:
+    """Checks nothing: every version is ready."""
+
+
+@dataclass
+class Site:
+    """A `RouteSite`: what a feed serves by, or nothing, and what checks documents."""
+
+    served_by: Feed | None = None
+    check_document: Callable[[RouteDocument], Awaitable[None]] = serves
+    newest: str = "9"
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return EMPTY if self.served_by is None else self.served_by.snapshot
+
+    async def check(self, document: RouteDocument) -> None:
+        await self.check_document(document)
+
+    def newest_version(self, model: str) -> str:
+        return self.newest
+
+
 def control_of(store: RedisStore, served_by: Feed | None = None) -> RouteControl:
-    return RouteControl(store, lambda: EMPTY if served_by is None else served_by.snapshot, serves)
+    return RouteControl(store, Site(served_by))
 
 
 def live(*feeds: Feed) -> bool:

@@ -17,13 +17,13 @@ from gateway.errors import (
     UnknownRoute,
     VersionNotReady,
 )
-from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
+from gateway.routing.decision.snapshot import Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.change import Change, ChangeEntry
 from gateway.routing.store.history import step_before
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import committed_text
-from tests.routing.live import BY, DEADLINE_S, control_of, document, share_of, store_of, workers
+from tests.routing.live import BY, DEADLINE_S, Site, control_of, document, share_of, store_of, workers
 from tests.valkey import Valkey
 
 
@@ -40,7 +40,7 @@ async def test_apply_commits_moves_the_least_and_says_so(valkey: Valkey) -> None
     async with store_of(valkey.url) as store:
         control = control_of(store)
         first = await control.apply(document(share=10), change=BY, expected_revision=0)
-        assert (first.change.revision, first.change.previous_revision, first.moved_buckets) == (1, 0, 0)
+        assert (first.change.revision, first.change.previous_revision, first.moved_buckets) == (1, 0, 1_000_000)
         second = await control.apply(document(share=25), change=BY, expected_revision=1)
         assert (second.change.revision, second.change.previous_revision, second.moved_buckets) == (2, 1, 150_000)
         assert second.route == await control.get("fraud")
@@ -75,7 +75,7 @@ async def test_what_is_not_ready_is_refused_before_anything_is_committed(valkey:
             raise VersionNotReady(asked.model, "2", "loading failed")
 
     async with store_of(valkey.url) as store:
-        control = RouteControl(store, lambda: EMPTY, check)
+        control = RouteControl(store, Site(check_document=check))
         for dry_run in (False, True):
             with pytest.raises(VersionNotReady):
                 await control.apply(document(), change=BY, dry_run=dry_run)
@@ -118,11 +118,11 @@ async def test_rollbacks_go_back_step_by_step_and_never_forth(valkey: Valkey) ->
         await shares(control, 10, 20, 30)
         tables = [(await control.get("fraud", revision)).table for revision in (1, 2, 3)]
         for revision, restored in ((4, 2), (5, 1)):
-            result = await control.rollback("fraud", change=BY, wait_s=None)
+            result = await control.rollback("fraud", change=BY, expected_revision=revision - 1, wait_s=None)
             assert (result.revision, result.restored_revision) == (revision, restored)
             assert (await control.get("fraud")).table == tables[restored - 1]
         with pytest.raises(FailedPrecondition, match="nothing to roll back to"):
-            await control.rollback("fraud", change=BY)
+            await control.rollback("fraud", change=BY, expected_revision=5)
         forth = await control.rollback("fraud", change=BY, to_revision=3, wait_s=None)
         assert (forth.restored_revision, (await control.get("fraud")).table) == (3, tables[2])
         await shares(control, 77)
@@ -171,7 +171,7 @@ async def test_racing_rollbacks_and_applies_leave_a_history_that_adds_up(valkey:
         changes = [control.apply(document(share=40 + n), change=BY) for n in range(10)]
         backs = [control.rollback("fraud", change=BY, wait_s=None) for _ in range(10)]
         outcomes = await asyncio.gather(*changes, *backs, return_exceptions=True)
-        assert all(not isinstance(o, BaseException) or isinstance(o, FailedPrecondition) for o in outcomes)
+        assert all(not isinstance(o, BaseException) or isinstance(o, StaleRevision) for o in outcomes)
         entries = [revision.entry for revision in await control.history("fraud", 200)]
         assert [entry.revision for entry in entries] == list(range(len(entries), 0, -1))
         assert [entry.previous_revision for entry in entries] == [entry.revision - 1 for entry in entries]

@@ -3,12 +3,11 @@
 import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
-from gateway.routing.decision.snapshot import EMPTY
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.amendment import Amendment, kill, pin
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.route_control import RouteControl
-from tests.routing.live import BY, control_of, document, store_of
+from tests.routing.live import BY, Site, control_of, document, store_of
 from tests.valkey import Valkey
 
 KILL = Amendment("kill", lambda active: kill(active, "incident"))
@@ -21,7 +20,7 @@ async def nothing_ready(_document: RouteDocument) -> None:
 async def test_a_kill_is_committed_though_versions_are_not_ready(valkey: Valkey) -> None:
     async with store_of(valkey.url) as store:
         await control_of(store).apply(document(), change=BY)
-        editor = Editor(RouteControl(store, lambda: EMPTY, nothing_ready))
+        editor = Editor(RouteControl(store, Site(check_document=nothing_ready)))
         with pytest.raises(FailedPrecondition):
             await editor.amend("fraud", Amendment("pin", lambda active: pin(active, "b")), change=BY)
         done = await editor.amend("fraud", KILL, change=BY, check=False)

@@ -1,5 +1,6 @@
 """Who moves between two routes, counted over every bucket."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,10 +27,18 @@ def test_every_bucket_is_in_one_flow_and_the_least_moves(shares: list[int]) -> N
         active = following
 
 
-def test_without_a_route_nobody_moves() -> None:
-    result = flows(None, propose(ab(75, 25), None))
+@pytest.mark.parametrize(("newest", "moving"), [("1", 250_000), ("2", 750_000), ("9", BUCKETS), ("", BUCKETS)])
+def test_without_a_route_those_move_who_had_another_version(newest: str, moving: int) -> None:
+    routed = propose(ab(75, 25), None)
+    result = flows(None, routed, newest)
     assert [(flow.from_arm, flow.to_arm, flow.size) for flow in result] == [("", "a", 750_000), ("", "b", 250_000)]
-    assert (moved(result), reversioned(result)) == (0, 0)
+    assert {flow.from_version for flow in result} == {newest}
+    assert (moved(result), reversioned(result)) == (moving, moving)
+    back = flows(routed, None, newest)
+    assert {(flow.from_arm, flow.to_version) for flow in back} == {("a", newest), ("b", newest)}
+    assert (moved(back), reversioned(back)) == (moving, moving)
+    simulation = simulate_keys(None, routed.document, map(str, range(1000)), newest=newest)
+    assert simulation.moved == sum(flow.size for flow in simulation.flows if flow.to_version != newest)
 
 
 @given(SHARES, SHARES)

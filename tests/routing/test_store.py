@@ -150,7 +150,7 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 )
 def test_who_and_why_are_bounded(change: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match=f"change.{next(iter(change))}"):
-        Change(**change)
+        Change(**change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

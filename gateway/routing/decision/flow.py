@@ -13,7 +13,8 @@ from gateway.routing.document.bucket import BUCKETS
 class Flow:
     """`size` buckets (or keys) that `from_arm` answered and `to_arm` answers.
 
-    The names before are "" where there was no route. `renamed`: both are one arm under two names, so nobody moves.
+    An arm is "" where the model has no route then; its version is the newest ready one, "" if there is none. `renamed`:
+    both are one arm under two names, so nobody moves.
     """
 
     from_arm: str
@@ -26,6 +27,8 @@ class Flow:
     @property
     def moves(self) -> bool:
         """Whether these keys answer from another arm than before."""
+        if not (self.from_arm and self.to_arm):  # without a route there are no arms, but somebody answers
+            return self.changes_version
         return self.from_arm != self.to_arm and not self.renamed
 
     @property
@@ -33,56 +36,54 @@ class Flow:
         return self.from_version != self.to_version
 
 
-def flows(before: Route | None, after: Route) -> tuple[Flow, ...]:
-    """All 1 000 000 buckets, the largest flow first."""
-    bounds = {0, BUCKETS} | {part.start for part in after.table.intervals}
-    if before is not None:
-        bounds |= {part.start for part in before.table.intervals}
-    ordered = sorted(bounds)
+def flows(before: Route | None, after: Route | None, newest: str = "") -> tuple[Flow, ...]:
+    """All 1 000 000 buckets, the largest flow first. `newest` is the version that answers where there is no route."""
+    old, new = BucketArms(before), BucketArms(after)
     sizes: dict[tuple[str, str], int] = {}
-    old = BucketArms(before) if before is not None else None
-    new = BucketArms(after)
-    for start, end in pairwise(ordered):
-        pair = (old.arm_of(start) if old is not None else "", new.arm_of(start))
+    for start, end in pairwise(sorted({0, BUCKETS, *old.starts, *new.starts})):
+        pair = (old.arm_of(start), new.arm_of(start))
         sizes[pair] = sizes.get(pair, 0) + end - start
-    return named(before, after, sizes)
+    return named(before, after, sizes, newest)
 
 
-def named(before: Route | None, after: Route, sizes: Mapping[tuple[str, str], int]) -> tuple[Flow, ...]:
+def named(
+    before: Route | None, after: Route | None, sizes: Mapping[tuple[str, str], int], newest: str = ""
+) -> tuple[Flow, ...]:
     """Flows from their sizes by (arm before, arm after), the largest first."""
-    names = renames(before.document, after.document) if before is not None else {}
+    names = renames(before.document, after.document) if before is not None and after is not None else {}
     made = [
-        Flow(
-            old,
-            before.document.version_of(old) if before is not None else "",
-            new,
-            after.document.version_of(new),
-            size,
-            names.get(old) == new,
-        )
+        Flow(old, _version(before, old, newest), new, _version(after, new, newest), size, names.get(old) == new)
         for (old, new), size in sizes.items()
     ]
     return tuple(sorted(made, key=lambda flow: (-flow.size, flow)))
 
 
 def moved(flows: Iterable[Flow]) -> int:
-    """How many answer from another arm than before; none did where there was no route."""
-    return sum(flow.size for flow in flows if flow.moves and flow.from_arm)
+    """How many answer from another arm than before, or where one of the two has no route, from another version."""
+    return sum(flow.size for flow in flows if flow.moves)
 
 
 def reversioned(flows: Iterable[Flow]) -> int:
-    """How many get another version than before; nobody can tell where there was no route."""
-    return sum(flow.size for flow in flows if flow.changes_version and flow.from_arm)
+    """How many get another version than before."""
+    return sum(flow.size for flow in flows if flow.changes_version)
+
+
+def _version(route: Route | None, arm: str, newest: str) -> str:
+    return route.document.version_of(arm) if route is not None else newest
 
 
 class BucketArms:
-    """Which arm of a route answers a bucket, rules and pins aside: the table, or the kill switch while it is on."""
+    """Which arm of a route answers a bucket, rules and pins aside: the table, or the kill switch while it is on; ""
+    where there is no route."""
 
-    def __init__(self, route: Route) -> None:
-        switch = route.document.kill_switch
-        intervals = route.table.intervals
-        self._starts = [] if switch is not None else [part.start for part in intervals[1:]]
-        self._arms = [switch.arm] if switch is not None else [part.arm for part in intervals]
+    def __init__(self, route: Route | None) -> None:
+        self.starts: list[int] = []
+        self._arms = [""]
+        if route is not None:
+            switch = route.document.kill_switch
+            intervals = route.table.intervals
+            self.starts = [] if switch is not None else [part.start for part in intervals[1:]]
+            self._arms = [switch.arm] if switch is not None else [part.arm for part in intervals]
 
     def arm_of(self, bucket: int) -> str:
-        return self._arms[bisect_right(self._starts, bucket)]
+        return self._arms[bisect_right(self.starts, bucket)]

@@ -32,14 +32,16 @@ class Simulation:
         return reversioned(self.flows)
 
 
-def simulate_keys(active: Route | None, draft: RouteDocument, keys: Iterable[str]) -> Simulation:
-    """The keys, each put into its bucket under either document's salt."""
+def simulate_keys(active: Route | None, draft: RouteDocument, keys: Iterable[str], *, newest: str = "") -> Simulation:
+    """The keys, each put into its bucket under either document's salt; `newest` answers where there is no route."""
     old_seed = seed_of(salt_of(active.document)) if active is not None else 0
     new_seed = seed_of(salt_of(draft))
-    return _simulate(active, draft, ((bucket_of(key, old_seed), bucket_of(key, new_seed)) for key in keys))
+    return _simulate(active, draft, ((bucket_of(key, old_seed), bucket_of(key, new_seed)) for key in keys), newest)
 
 
-def simulate_buckets(active: Route | None, draft: RouteDocument, buckets: Iterable[int], left_out: int) -> Simulation:
+def simulate_buckets(
+    active: Route | None, draft: RouteDocument, buckets: Iterable[int], left_out: int, *, newest: str = ""
+) -> Simulation:
     """The buckets of logged requests that were made under the active route's salt and key sources.
 
     Raises: FailedPrecondition where the draft has other ones: its buckets cannot be told from those of the log.
@@ -49,7 +51,7 @@ def simulate_buckets(active: Route | None, draft: RouteDocument, buckets: Iterab
             f"model {draft.model!r}: the draft has another salt or other key sources than revision {active.revision}, "
             "so logged buckets say nothing about it; simulate with keys"
         )
-    simulation = _simulate(active, draft, ((bucket, bucket) for bucket in buckets))
+    simulation = _simulate(active, draft, ((bucket, bucket) for bucket in buckets), newest)
     return replace(simulation, left_out=left_out)
 
 
@@ -58,12 +60,11 @@ def hashing(document: RouteDocument) -> tuple[object, ...]:
     return salt_of(document), document.key.sources if document.key is not None else ()
 
 
-def _simulate(active: Route | None, draft: RouteDocument, pairs: Iterable[tuple[int, int]]) -> Simulation:
+def _simulate(active: Route | None, draft: RouteDocument, pairs: Iterable[tuple[int, int]], newest: str) -> Simulation:
     route = propose(draft, active)
-    old = BucketArms(active) if active is not None else None
-    new = BucketArms(route)
+    old, new = BucketArms(active), BucketArms(route)
     sizes: dict[tuple[str, str], int] = {}
     for before, after in pairs:
-        arms = (old.arm_of(before) if old is not None else "", new.arm_of(after))
+        arms = (old.arm_of(before), new.arm_of(after))
         sizes[arms] = sizes.get(arms, 0) + 1
-    return Simulation(active.revision if active is not None else 0, named(active, route, sizes))
+    return Simulation(active.revision if active is not None else 0, named(active, route, sizes, newest))

@@ -26,10 +26,14 @@ Value = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """A verb: how the history names it, and the document that it makes of the active one."""
+    """A verb: how the history names it, and the document that it makes of the active one.
+
+    `relative`: twice is not the same as once, so that two people who mean the same thing must not both be obeyed.
+    """
 
     operation: Operation
     edit: Callable[[RouteDocument], RouteDocument]
+    relative: bool = False
 
 
 def flip(document: RouteDocument, arm: str = "") -> RouteDocument:

@@ -34,6 +34,7 @@ class Change:
     reason: str = ""
     source: str = ""
     idempotency_key: str = ""
+    given_ms_ago: int = 0  # when it was asked for: what was committed since, its author cannot have seen
 
     def __post_init__(self) -> None:
         limits = {"actor": 256, "reason": TEXT_LIMIT, "source": 64, "idempotency_key": KEY_LIMIT}

@@ -25,17 +25,26 @@ class Editor:
     ) -> ApplyResult:
         """The committed amendment of the model's active document, applied like any other document.
 
-        Without an expected revision an amendment that lost a race is made again, of the newer document. `check` False
+        Without an expected revision an amendment that lost a race is made again, of the newer document; a relative one
+        is not (see `relative`). `check` False
         commits even if a version of the document is not ready: whoever stops an incident is not to be stopped by it.
         Raises: UnknownRoute; StaleRevision; what the amendment raises; what `RouteControl.apply` raises.
         """
         first = await self._control.repeat(model, amendment.operation, change, wait_s=wait_s)
         if first is not None:
             return first
+        left = expected_revision
         for _ in range(ATTEMPTS):
+            if amendment.relative:
+                told = await self._control.step(model, amendment, left, change, wait_s=None if dry_run else wait_s)
+                if isinstance(told, ApplyResult):
+                    return told
+                left = told
             active = await self._control.get(model)
-            if expected_revision is not None and expected_revision != active.revision:
-                raise StaleRevision(model, expected_revision, active.revision)
+            if left is not None and left != active.revision:
+                if amendment.relative:
+                    continue  # it was left since: by whom is told above
+                raise StaleRevision(model, left, active.revision)
             try:
                 return await self._control.apply(
                     amendment.edit(active.document),
@@ -47,6 +56,6 @@ class Editor:
                     check=check,
                 )
             except StaleRevision:
-                if expected_revision is not None:
+                if expected_revision is not None and not amendment.relative:
                     raise
         raise Unavailable(f"the route of model {model!r} changed {ATTEMPTS} times while it was edited: try again")

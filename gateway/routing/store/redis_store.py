@@ -120,6 +120,11 @@ class RedisStore:
         reply = await self._link.call("XREVRANGE", self.keys.history(model), "+", "-", "COUNT", limit)
         return _readable(stream_entries(reply))
 
+    async def now_us(self) -> int:
+        """The time by the store's clock, since the epoch."""
+        seconds, part = many(await self._link.call("TIME"))
+        return number(seconds) * 1_000_000 + number(part)
+
     async def entry(self, model: str, revision: int) -> ChangeEntry | None:
         """The change that made this revision, if it was one of this model and is still kept."""
         name = f"{revision}-0"

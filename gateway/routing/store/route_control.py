@@ -1,11 +1,13 @@
 """What an operator asks for, on one worker or many: apply, roll back, delete, look up, wait, heal."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic_ns
+from typing import Protocol
 
 from gateway.errors import (
     FailedPrecondition,
+    GatewayError,
     InvalidArgument,
     NotFound,
     StaleRevision,
@@ -13,13 +15,15 @@ from gateway.errors import (
     Unavailable,
     UnknownRoute,
 )
-from gateway.routing.decision.flow import flows, moved
+from gateway.routing.decision.flow import Flow, flows, moved
 from gateway.routing.decision.snapshot import Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change, ChangeEntry, Committed, Operation, Proposal, Replicas, StoreReplaced
 from gateway.routing.store.healing import Healed, heal, heal_once
 from gateway.routing.store.history import Revision, readable, route_of, step_before
 from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.relative import DoneAlready, unseen
 from gateway.routing.store.store_reply import Applied, Current, loss
 from gateway.routing.store.worker_status import WorkerStatus
 
@@ -35,7 +39,8 @@ class ChangeResult:
     """What a change came to.
 
     `applied` is empty if it was not waited for, `applied_us` 0. `unchanged`: the document was active already and
-    nothing was committed.
+    nothing was committed; `already` says by whom, where a relative verb lost against its like. `flows` tells who moves,
+    unless the change is repeated or unchanged.
     """
 
     model: str
@@ -48,15 +53,21 @@ class ChangeResult:
     unchanged: bool = False
     restored_revision: int = 0
     replicas: Replicas = field(default_factory=Replicas)
+    flows: tuple[Flow, ...] = ()
+    already: DoneAlready | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """A change with the route that it made. Units: `moved_buckets` of 1 000 000 answer from another arm than before."""
+    """A change with the route that it made."""
 
     change: ChangeResult
     route: Route
-    moved_buckets: int
+
+    @property
+    def moved_buckets(self) -> int:
+        """How many of 1 000 000 answer from another arm than before; without a route before, from another version."""
+        return moved(self.change.flows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +80,37 @@ class RouteList:
     stale: bool
 
 
+class RouteSite(Protocol):
+    """The answering worker, as far as it concerns changes of routes."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it serves by."""
+
+    async def check(self, document: RouteDocument) -> None:
+        """Refuses what could not serve (a version that is not ready), before anything is committed.
+
+        Raises: GatewayError.
+        """
+
+    def newest_version(self, model: str) -> str:
+        """The version that answers for a model without a route; "" if none does."""
+
+
 class RouteControl:
     """The operations of one environment, over the store and what the answering worker serves by.
 
-    `check(document)` refuses what could not serve (a version that is not ready), before anything is committed.
     Raises: StoreUnavailable from every change while the store is away; reads of routes answer from the snapshot then.
     """
 
-    def __init__(
-        self,
-        store: RedisStore,
-        snapshot: Callable[[], Snapshot],
-        check: Callable[[RouteDocument], Awaitable[None]],
-    ) -> None:
+    def __init__(self, store: RedisStore, site: RouteSite) -> None:
         self._store = store
-        self._snapshot = snapshot
-        self._check = check
+        self._site = site
+
+    @property
+    def site(self) -> RouteSite:
+        """The worker that answers."""
+        return self._site
 
     @property
     def store(self) -> RedisStore:
@@ -114,7 +140,7 @@ class RouteControl:
         if first is not None:
             return first
         if check:
-            await self._check(document)
+            await self._site.check(document)
         for _ in range(ATTEMPTS):
             current, active = await self._current(model)
             if expected_revision is not None and expected_revision != current.revision:
@@ -122,16 +148,16 @@ class RouteControl:
             same = active is not None and active.document == document
             result = ChangeResult(model, current.revision, current.revision, current.epoch, unchanged=same)
             if active is not None and same:
-                return ApplyResult(await self._waited(result, started_ns, None if dry_run else wait_s), active, 0)
+                return ApplyResult(await self._waited(result, started_ns, None if dry_run else wait_s), active)
             route = propose(document, active)
-            moves = moved(flows(active, route))
+            moves = flows(active, route, self._site.newest_version(model))
             if dry_run:
-                return ApplyResult(result, route, moves)
+                return ApplyResult(replace(result, flows=moves), route)
             proposal = Proposal(model, operation, route, current.revision, current.epoch, change)
             committed = await self._attempt(proposal, again=expected_revision is None)
             if committed is not None:
                 made = _as_committed(route, committed)
-                return ApplyResult(await self._done(committed, started_ns, wait_s), made, moves)
+                return ApplyResult(await self._done(committed, started_ns, wait_s, moves), made)
         raise _contended(model)
 
     async def repeat(
@@ -145,38 +171,69 @@ class RouteControl:
         first = await self._repeated(model, operation, change)
         if first is None:
             return None
-        return ApplyResult(await self._done(first, started_ns, wait_s), await self.get(model, first.revision), 0)
+        return ApplyResult(await self._done(first, started_ns, wait_s), await self.get(model, first.revision))
 
     async def rollback(
-        self, model: str, *, change: Change, to_revision: int = 0, wait_s: float | None = WAIT_DEFAULT_S
+        self,
+        model: str,
+        *,
+        change: Change,
+        to_revision: int = 0,
+        expected_revision: int | None = None,
+        wait_s: float | None = WAIT_DEFAULT_S,
+        dry_run: bool = False,
     ) -> ChangeResult:
-        """A new revision with the document and the table of an earlier one: see the module for which.
+        """A new revision with the document and the table of an earlier one: see `history` for which.
 
-        A revision that is asked for by number wins over every concurrent change.
+        It leaves the expected revision, or the one that is active when the call comes; see `relative` for what becomes
+        of a second one at the same time.
         Raises: FailedPrecondition (nothing to roll back to; the target deleted the route; a version of it is not
-                ready); NotFound (no such revision of this model).
+                ready); NotFound (no such revision of this model); StaleRevision (another change came between).
         """
         started_ns = monotonic_ns()
         first = await self._repeated(model, "rollback", change)
         if first is not None:
             return await self._done(first, started_ns, wait_s)
+        left = expected_revision
         for _ in range(ATTEMPTS):
             current, active = await self._current(model)
+            if not to_revision:
+                already = await self._rolled_back_already(model, current, left, change)
+                if already is not None:
+                    return await self._waited(already, started_ns, None if dry_run else wait_s)
+                left = current.revision if left is None else left
+            if left is not None and left != current.revision:
+                raise StaleRevision(model, left, current.revision)
             target = await self._target(model, to_revision)
             old = route_of(target)
-            await self._check(old.document)
+            await self._site.check(old.document)
+            result = ChangeResult(
+                model,
+                current.revision,
+                current.revision,
+                current.epoch,
+                restored_revision=target.origin,
+                flows=flows(active, old, self._site.newest_version(model)),
+            )
             if active is not None and (active.document, active.table) == (old.document, old.table):
-                result = ChangeResult(model, current.revision, current.revision, current.epoch, unchanged=True)
-                return await self._waited(replace(result, restored_revision=target.origin), started_ns, wait_s)
-            expected = None if to_revision else current.revision
-            proposal = Proposal(model, "rollback", old, expected, current.epoch, change, target.origin)
+                result = replace(result, unchanged=True)
+                return await self._waited(result, started_ns, None if dry_run else wait_s)
+            if dry_run:
+                return result
+            proposal = Proposal(model, "rollback", old, current.revision, current.epoch, change, target.origin)
             committed = await self._attempt(proposal, again=True)
             if committed is not None:
-                return await self._done(committed, started_ns, wait_s)
+                return await self._done(committed, started_ns, wait_s, result.flows)
         raise _contended(model)
 
     async def delete(
-        self, model: str, *, change: Change, expected_revision: int | None = None, wait_s: float | None = None
+        self,
+        model: str,
+        *,
+        change: Change,
+        expected_revision: int | None = None,
+        wait_s: float | None = None,
+        dry_run: bool = False,
     ) -> ChangeResult:
         """The model without a route: its newest ready version answers from now on. A rollback brings the route back.
 
@@ -187,16 +244,42 @@ class RouteControl:
         if first is not None:
             return await self._done(first, started_ns, wait_s)
         for _ in range(ATTEMPTS):
-            current, _active = await self._current(model)
+            current, active = await self._current(model)
             if expected_revision is not None and expected_revision != current.revision:
                 raise StaleRevision(model, expected_revision, current.revision)
             if not current.text:
                 raise UnknownRoute(model)
+            moves = flows(active, None, self._site.newest_version(model))
+            if dry_run:
+                return ChangeResult(model, current.revision, current.revision, current.epoch, flows=moves)
             proposal = Proposal(model, "delete", None, current.revision, current.epoch, change)
             committed = await self._attempt(proposal, again=expected_revision is None)
             if committed is not None:
-                return await self._done(committed, started_ns, wait_s)
+                return await self._done(committed, started_ns, wait_s, moves)
         raise _contended(model)
+
+    async def step(
+        self, model: str, amendment: Amendment, left: int | None, change: Change, *, wait_s: float | None
+    ) -> ApplyResult | int:
+        """What somebody else made of a relative amendment just before, or the revision that it is to leave.
+
+        Raises: UnknownRoute; StaleRevision if another change came between.
+        """
+        started_ns = monotonic_ns()
+        current = await self._store.current(model)
+        entries = await self._store.history(model, 2)
+        after = readable(entries[0].route_text) if entries else None
+        if not current.text:
+            raise UnknownRoute(model)
+        if after is None:  # the history is lost: nobody can tell who did what
+            return current.revision if left is None else left
+        before = readable(entries[1].route_text) if len(entries) > 1 else None
+        same = before is not None and _makes(amendment, before.document, after.document)
+        already = await self._already(entries[0], left, change, same=same)
+        if already is None:
+            return current.revision if left is None else left
+        result = ChangeResult(model, after.revision, after.revision, current.epoch, unchanged=True, already=already)
+        return ApplyResult(await self._waited(result, started_ns, wait_s), after)
 
     async def get(self, model: str, revision: int = 0) -> Route:
         """The active route, or the one that a revision committed.
@@ -211,14 +294,14 @@ class RouteControl:
                 return Route.from_json(current.text)
             raise UnknownRoute(model)
         except (StoreUnavailable, InvalidArgument):
-            served = self._snapshot().routes.get(model)
+            served = self._site.snapshot.routes.get(model)
             if served is None:
                 raise
             return served.route
 
     async def list(self) -> RouteList:
         """Every active route by model name; a route that cannot be read is shown as it is served."""
-        snapshot = self._snapshot()
+        snapshot = self._site.snapshot
         served = {model: compiled.route for model, compiled in snapshot.routes.items()}
         try:
             store = await self._store.state()
@@ -254,7 +337,7 @@ class RouteControl:
         Raises: FailedPrecondition (the store lost nothing; another worker knows more than this one).
         """
         wait_s = min(wait_s, WAIT_LIMIT_S)
-        return await heal(self._store, self._snapshot, change, accept_store=accept_store, wait_s=wait_s)
+        return await heal(self._store, lambda: self._site.snapshot, change, accept_store=accept_store, wait_s=wait_s)
 
     async def _current(self, model: str) -> tuple[Current, Route | None]:
         """What a proposal builds on. An empty store gets the served rules back first: nobody else's are lost by it.
@@ -262,7 +345,9 @@ class RouteControl:
         Raises: FailedPrecondition if the store lost what is served and holds something else.
         """
         for _ in range(2):
-            snapshot = self._snapshot()  # before the store is read: meanwhile this worker may follow a newer revision
+            snapshot = (
+                self._site.snapshot
+            )  # before the store is read: meanwhile this worker may follow a newer revision
             current = await self._store.current(model)
             lost = loss(snapshot.epoch, snapshot.revision, current.store)
             if not lost:
@@ -304,6 +389,35 @@ class RouteControl:
             raise NotFound(f"model {model!r} has no revision {revision} in its history")
         return entry
 
+    async def _rolled_back_already(
+        self, model: str, current: Current, left: int | None, change: Change
+    ) -> ChangeResult | None:
+        entries = await self._store.history(model, HISTORY_LIMIT)
+        if not entries:
+            raise UnknownRoute(model)
+        newest = entries[0]
+        target = step_before(entries[1:]) if len(entries) > 1 else None
+        same = newest.operation == "rollback" and target is not None and target.origin == newest.origin
+        already = await self._already(newest, left, change, same=same)
+        if already is None:
+            return None
+        result = ChangeResult(model, newest.revision, newest.previous_revision, current.epoch, unchanged=True)
+        return replace(result, restored_revision=newest.restored_revision, already=already)
+
+    async def _already(
+        self, newest: ChangeEntry, left: int | None, change: Change, *, same: bool
+    ) -> DoneAlready | None:
+        """The newest change as the answer to a relative verb; None if the verb is to be carried out.
+
+        Raises: StaleRevision if the newest change is another one, which the caller has not seen.
+        """
+        age_ms = max(0, await self._store.now_us() - newest.committed_at_us) // 1000
+        if not unseen(newest, left, age_ms=age_ms, given_ms_ago=change.given_ms_ago, same=same):
+            return None
+        if not same or (left is not None and newest.previous_revision != left):
+            raise StaleRevision(newest.model, newest.previous_revision if left is None else left, newest.revision)
+        return DoneAlready(newest, age_ms)
+
     async def _target(self, model: str, to_revision: int) -> ChangeEntry:
         if to_revision:
             return await self._entry(model, to_revision)
@@ -315,7 +429,9 @@ class RouteControl:
             raise FailedPrecondition(f"model {model!r} has nothing to roll back to before revision {entries[0].origin}")
         return target
 
-    async def _done(self, committed: Committed, started_ns: int, wait_s: float | None) -> ChangeResult:
+    async def _done(
+        self, committed: Committed, started_ns: int, wait_s: float | None, moves: tuple[Flow, ...] = ()
+    ) -> ChangeResult:
         result = ChangeResult(
             model=committed.model,
             revision=committed.revision,
@@ -324,6 +440,7 @@ class RouteControl:
             commit_us=(monotonic_ns() - started_ns) // 1000,
             restored_revision=committed.restored_revision,
             replicas=committed.replicas,
+            flows=moves,
         )
         return await self._waited(result, started_ns, wait_s)
 
@@ -336,6 +453,13 @@ class RouteControl:
         except StoreUnavailable as error:
             applied = Applied(laggards=("unknown",), errors={"unknown": str(error)})
         return replace(result, applied=applied, applied_us=(monotonic_ns() - started_ns) // 1000)
+
+
+def _makes(amendment: Amendment, before: RouteDocument, after: RouteDocument) -> bool:
+    try:
+        return amendment.edit(before) == after
+    except GatewayError:
+        return False
 
 
 def _as_committed(route: Route, committed: Committed) -> Route:

@@ -55,7 +55,7 @@ async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
         active.revision if active is not None else 0,
         same,
         differences(active.document if active is not None else None, document),
-        flows(active, route),
+        flows(active, route, control.site.newest_version(document.model)),
         tuple(why for worker in workers if (why := _lag(worker, revision))),
         len(workers),
     )

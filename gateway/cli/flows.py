@@ -1,0 +1,37 @@
+"""Who moves from where to where, as tables and for machines."""
+
+from collections.abc import Iterable
+
+from gateway.cli.printing import Value
+from gateway.pb import control_pb2
+
+ABSENT = "-"
+FLOW_COLUMNS = ("FROM ARM", "VERSION", "TO ARM", "VERSION", "SHARE")
+
+
+def flow_rows(flows: Iterable[control_pb2.Flow], total: int = 1_000_000) -> list[list[Value]]:
+    """Flows under FLOW_COLUMNS. Units: `total` is what their sizes are shares of."""
+    return [
+        [
+            flow.from_arm or ABSENT,
+            flow.from_version or ABSENT,
+            flow.to_arm or ABSENT,
+            flow.to_version or ABSENT,
+            f"{100 * flow.size / max(total, 1):g} %",
+        ]
+        for flow in flows
+    ]
+
+
+def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
+    """Flows for machines."""
+    return [
+        {
+            "from_arm": flow.from_arm,
+            "from_version": flow.from_version,
+            "to_arm": flow.to_arm,
+            "to_version": flow.to_version,
+            "size": flow.size,
+        }
+        for flow in flows
+    ]
