@@ -67,13 +67,14 @@ class Reply:
 class InputPlan:
     """One input of a version: its place and the shapes that fit."""
 
-    __slots__ = ("datatype", "fits", "index", "max_rows", "model", "spec", "takes_any_bytes", "wire_name")
+    __slots__ = ("batches", "datatype", "fits", "index", "max_rows", "model", "spec", "takes_any_bytes", "wire_name")
 
-    def __init__(self, index: int, spec: TensorSpec, *, model: str, max_rows: int) -> None:
+    def __init__(self, index: int, spec: TensorSpec, *, model: str, batches: bool, max_rows: int) -> None:
         self.index = index
         self.spec = spec
         self.model = model
-        self.max_rows = max_rows  # 0: the version does not batch
+        self.batches = batches
+        self.max_rows = max_rows  # 0: no limit
         self.datatype = spec.datatype
         self.wire_name = spec.datatype.wire_name
         self.takes_any_bytes = spec.datatype not in (Datatype.BOOL, Datatype.BYTES)  # of the right length
@@ -94,8 +95,8 @@ class InputPlan:
                 f"unexpected shape for input {self.spec.name!r} for model {self.model!r}. "
                 f"Expected {_listed(expected)}, got {_listed(shape)}"
             )
-        rows = shape[0] if self.max_rows else 1
-        if self.max_rows and rows > self.max_rows:
+        rows = shape[0] if self.batches else 1
+        if self.batches and self.max_rows and rows > self.max_rows:
             raise InvalidArgument(
                 f"inference request batch-size must be <= {self.max_rows} for {self.model!r}, "
                 f"got {rows} for input {self.spec.name!r}"
@@ -143,7 +144,9 @@ class Signature:
         self.inputs = config.inputs
         self.outputs = config.outputs
         self.plans = {
-            spec.name: InputPlan(index, spec, model=model, max_rows=config.max_batch_size)
+            spec.name: InputPlan(
+                index, spec, model=model, batches=config.max_batch_size > 0, max_rows=config.max_request_rows
+            )
             for index, spec in enumerate(config.inputs)
         }
         self.required = sum(not spec.optional for spec in config.inputs)

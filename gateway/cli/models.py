@@ -1,5 +1,6 @@
 """gateway models: what is loaded, and in which state."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,25 +11,53 @@ from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
 
 
+class ModelsFormat(StrEnum):
+    """The choices of -o: a table, one with more columns, or what programs read."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+ModelsOutput = Annotated[
+    ModelsFormat, typer.Option("-o", "--output", help="table or wide for people, json or yaml for programs.")
+]
+
+
 def models(
     model: Annotated[str, typer.Argument(help="Only this model.")] = "",
     server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
+    output: ModelsOutput = ModelsFormat.TABLE,
 ) -> None:
-    """Print every model version with its state, and the reason where it is not AVAILABLE."""
+    """Print every model version with its state, and what else lies in the repository and why it does not serve.
+
+    -o wide says as well how many rows are merged at most, and whether requests are merged or why not.
+    """
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
     value: list[Value] = [version_value(version) for version in answer.versions]
+    wide = output is ModelsFormat.WIDE
     rows = [
-        [v.model, v.version + (" *" if v.newest_ready else ""), v.state, v.in_flight, v.digest[:12], _reason(v)]
+        [
+            *(v.model, v.version + (" *" if v.newest_ready else ""), v.state, v.in_flight, v.digest[:12]),
+            *((v.max_batch_size, v.merging) if wide else ()),
+            _reason(v),
+        ]
         for v in answer.versions
     ]
+    notes = ["* the newest ready version: it answers where no route says otherwise" if rows else "no models"]
+    notes += [f"passed over: {passed.path}: {passed.reason}" for passed in answer.passed_over]
     show(
         value,
-        output,
-        columns=("MODEL", "VERSION", "STATE", "IN FLIGHT", "DIGEST", "REASON"),
+        Format.TABLE if wide else Format(output.value),
+        columns=(
+            *("MODEL", "VERSION", "STATE", "IN FLIGHT", "DIGEST"),
+            *(("MAX BATCH SIZE", "MERGED") if wide else ()),
+            "REASON",
+        ),
         rows=rows,
-        note="* the newest ready version: it answers where no route says otherwise" if rows else "no models",
+        note="\n".join(notes),
     )
 
 

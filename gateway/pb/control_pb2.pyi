@@ -755,7 +755,7 @@ class ModelsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ModelVersionState(_message.Message):
-    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size")
+    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size", "merging")
     class WorkersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -772,6 +772,7 @@ class ModelVersionState(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     NEWEST_READY_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MERGING_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     state: str
@@ -781,13 +782,24 @@ class ModelVersionState(_message.Message):
     in_flight: int
     newest_ready: bool
     max_batch_size: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ...) -> None: ...
+    merging: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ..., merging: _Optional[str] = ...) -> None: ...
+
+class PassedOver(_message.Message):
+    __slots__ = ("path", "reason")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    reason: str
+    def __init__(self, path: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelsResponse(_message.Message):
-    __slots__ = ("versions",)
+    __slots__ = ("versions", "passed_over")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersionState]
-    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ...) -> None: ...
+    passed_over: _containers.RepeatedCompositeFieldContainer[PassedOver]
+    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., passed_over: _Optional[_Iterable[_Union[PassedOver, _Mapping]]] = ...) -> None: ...
 
 class TailLogRequest(_message.Message):
     __slots__ = ("model", "backlog", "follow")

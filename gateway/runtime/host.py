@@ -5,6 +5,7 @@ Each worker answers the same operations to the others (`operations`), so any of 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
@@ -151,18 +152,7 @@ def operations(
 
 def version_states(catalog: Catalog, model: str = "") -> list[dict[str, object]]:
     """Every version (of one model, if named) with its state, as JSON can hold it."""
-    return [
-        {
-            "model": status.model,
-            "version": status.version,
-            "state": status.state.name,
-            "reason": status.reason,
-            "digest": status.digest,
-            "in_flight": status.in_flight,
-            "max_batch_size": status.max_batch_size,
-        }
-        for status in catalog.states(model or None)
-    ]
+    return [{**asdict(status), "state": status.state.name} for status in catalog.states(model or None)]
 
 
 def _statuses(versions: object) -> list[VersionStatus]:

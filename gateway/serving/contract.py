@@ -9,15 +9,13 @@ from typing import cast
 from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
 from gateway.serving.config_source import ConfigSource
+from gateway.serving.merging import MERGE_PARAMETER, Merging, merging
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
 from gateway.tensor import Datatype, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 MODEL_FILENAME = "model.onnx"
-# The gateway's own parameter: "false" keeps every request in a run of its own, for models whose rows depend on each
-# other although their first dimension is variable.
-MERGE_PARAMETER = "merge_requests"
 FEATURE_NAMES_PARAMETER = "feature_names"  # "a,b,c": for reference profiles, nothing here depends on it
 # Parameters that are read here; `session.` entries are judged by the session itself.
 _PARAMETERS = frozenset(
@@ -122,11 +120,14 @@ def complete(
     overridable: Sequence[TensorSpec] = (),
     read_file: ReadFile,
     may_batch: bool = True,
+    row_dependence: str = "",
+    rows_independent: bool | None = None,
 ) -> ModelConfig:
     """The configuration of a version whose model has these tensors.
 
     Where nothing is said about batches, a model whose tensors all have a variable first dimension batches, unless
-    `may_batch` says that it was found not to. `read_file` reads a file below the model's directory (labels, warm-up).
+    `may_batch` says that it does not; `row_dependence` and `rows_independent` are those of
+    `gateway.serving.merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
 
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
     """
@@ -146,8 +147,9 @@ def complete(
         _with_labels(spec, tensor.label_filename, read_file)
         for spec, tensor in zip(offered[split:], message.output, strict=True)
     ]
-    _fill_in(message, source, model, rows)
-    return _values(message, source, tuple(offered[:split]), tuple(labelled), read_file)
+    decision = merging(source, rows, row_dependence, rows_independent)
+    _fill_in(message, source, model, rows, merges=decision.allowed)
+    return _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
 
 
 def _listed(
@@ -255,11 +257,11 @@ def _with_labels(spec: TensorSpec, filename: str, read_file: ReadFile) -> Tensor
     return replace(spec, labels=tuple(text.splitlines()))
 
 
-def _fill_in(message: inference_pb2.ModelConfig, source: ConfigSource, model: str, rows: int) -> None:
+def _fill_in(message: inference_pb2.ModelConfig, source: ConfigSource, model: str, rows: int, *, merges: bool) -> None:
     message.name, message.platform, message.backend = model, PLATFORM, BACKEND
     message.default_model_filename = message.default_model_filename or MODEL_FILENAME
     message.max_batch_size = rows
-    if rows and not source.sets("max_batch_size") and not message.HasField("dynamic_batching"):
+    if merges and not message.HasField("dynamic_batching"):
         message.dynamic_batching.SetInParent()
     if message.version_policy.WhichOneof("policy_choice") is None:
         message.version_policy.all.SetInParent()
@@ -273,6 +275,7 @@ def _values(
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
     read_file: ReadFile,
+    decision: Merging,
 ) -> ModelConfig:
     parameters = {name: value.string_value for name, value in message.parameters.items()}
     unknown = sorted(parameters.keys() - _PARAMETERS - {FEATURE_NAMES_PARAMETER})
@@ -285,7 +288,9 @@ def _values(
         max_batch_size=message.max_batch_size,
         inputs=inputs,
         outputs=outputs,
-        merges=message.max_batch_size > 0 and parameters.get(MERGE_PARAMETER, "true").lower() != "false",
+        max_request_rows=message.max_batch_size if source.sets("max_batch_size") else 0,
+        merges=decision.allowed,
+        merging=str(decision),
         version_policy=version_policy(source),
         max_queue_delay_us=message.dynamic_batching.max_queue_delay_microseconds,
         max_queue_size=queue.max_queue_size,
@@ -308,8 +313,8 @@ def _reshapes(tensors: Sequence[Tensor]) -> Mapping[str, tuple[int, ...]]:
 
 def _warmup(warmup: inference_pb2.ModelWarmup, source: ConfigSource, read_file: ReadFile) -> Warmup:
     where = f"model_warmup {warmup.name[:80]!a}"
-    limit = source.message.max_batch_size if source.sets("max_batch_size") else DEFAULT_MAX_BATCH_SIZE
-    if warmup.batch_size > limit:
+    limit = source.message.max_batch_size
+    if source.sets("max_batch_size") and warmup.batch_size > limit:
         raise FailedPrecondition(f"{where}: batch_size {warmup.batch_size} exceeds max_batch_size {limit}")
     # Triton reads batch_size 0 of a batching model as a request of one row.
     rows = warmup.batch_size or (1 if source.message.max_batch_size > 0 else 0)

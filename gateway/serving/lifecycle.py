@@ -152,6 +152,8 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         overridable=session.overridable,
         read_file=candidate.folder.read,
         may_batch=result.batches and result.rows_independent is not False,
+        row_dependence="" if result.facts is None else result.facts.row_dependence,
+        rows_independent=result.rows_independent,
     )
     warm = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
@@ -160,10 +162,11 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
     session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
     run_us = next((warm.run_us[rows] for rows in (1, 0) if rows in warm.run_us), 0.0)
     warnings = [*config.warnings, *result.warnings]
-    merges = config.merges and result.rows_independent is not False
-    if config.merges and not merges:
-        warnings.append("rows of one run depend on each other: requests are not merged")
-    return Loaded(session, replace(config, warnings=tuple(warnings), merges=merges), request.local.digest, run_us)
+    if candidate.source.sets("dynamic_batching") and not config.merges:
+        warnings.append(f"requests are not merged: {config.merging.removeprefix('no: ')}")
+    if config.merges and result.rows_independent is False:
+        warnings.append("requests are merged, as configured, although rows of one run depend on each other")
+    return Loaded(session, replace(config, warnings=tuple(warnings)), request.local.digest, run_us)
 
 
 def reason_of(error: GatewayError) -> str:

@@ -96,14 +96,17 @@ class ModelConfig:
     Shapes: `inputs` and `outputs` include the batch dimension (-1) where max_batch_size > 0. `reshapes` has, for each
             tensor that the model itself wants in another shape than it is offered in, that shape without the batch
             dimension.
-    Units:  `max_queue_size` in requests, 0: no limit; `default_timeout_us` 0: none.
+    Units:  `max_batch_size` bounds what is merged, `max_request_rows` a single request (0: only the size of a message
+            does); `max_queue_size` in requests, 0: no limit; `default_timeout_us` 0: none.
     """
 
     name: str
     max_batch_size: int = 0
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    max_request_rows: int = 0
     merges: bool = False  # requests of several clients may share a run
+    merging: str = ""  # why, or why not
     version_policy: VersionPolicy = VersionPolicy()
     max_queue_delay_us: int = 0
     max_queue_size: int = 0

@@ -31,6 +31,7 @@ class VersionStatus:
     digest: str
     in_flight: int
     max_batch_size: int
+    merging: str
 
 
 class VersionEntry:
@@ -274,4 +275,5 @@ def _status(version: Version) -> VersionStatus:
         version.digest,
         version.leases,
         version.max_batch_size,
+        version.config.merging,
     )

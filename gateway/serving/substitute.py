@@ -19,8 +19,9 @@ def same_contract(first: Version, second: Version) -> bool:
 
 
 def takes(version: Version, rows: int) -> bool:
-    """Returns whether a request of so many rows fits into a run of the version."""
-    return not version.batches or rows <= version.max_batch_size
+    """Returns whether the version takes a request of so many rows."""
+    limit = version.config.max_request_rows
+    return not version.batches or not limit or rows <= limit
 
 
 def _alike(first: Sequence[TensorSpec], second: Sequence[TensorSpec]) -> bool:

@@ -17,6 +17,7 @@ from onnx import AttributeProto, TensorProto
 
 from gateway.serving.model_policy import InvalidModel, Policy, shown
 from gateway.serving.model_walk import check_texts, messages
+from gateway.serving.row_independence import row_dependence
 from gateway.serving.weights import Weights
 from gateway.tensor import Datatype, TensorSpec
 from loaders.errors import LoaderError
@@ -45,7 +46,7 @@ _WEIGHT_LISTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a verified model says about itself.
+    """What a verified model says about itself; `row_dependence` as in `gateway.serving.row_independence`.
 
     Shapes: as declared, -1 where a size is free; () also where no rank is declared.
     Units:  bytes.
@@ -62,6 +63,7 @@ class ModelFacts:
     parameter_count: int = 0
     infinite_weights: int = 0
     external_files: tuple[str, ...] = ()
+    row_dependence: str = ""
 
 
 def verify(local: LocalVersion, *, filename: str = "model.onnx", policy: Policy | None = None) -> ModelFacts:
@@ -217,6 +219,7 @@ def _facts(model: onnx.ModelProto, opsets: Mapping[str, int], weights: Weights, 
         parameter_count=weights.parameter_count,
         infinite_weights=weights.infinite,
         external_files=tuple(sorted(weights.external_files)),
+        row_dependence=row_dependence(model),
     )
 
 

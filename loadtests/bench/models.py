@@ -123,6 +123,7 @@ class BenchModel:
             f'input [ {{ name: "{INPUT}" data_type: TYPE_FP32 dims: {list(self.input_shape)} }} ]\n'
             f'output [ {{ name: "{self.output}" data_type: TYPE_FP32 dims: {list(self.output_shape)} }} ]\n'
             "version_policy { all { } }\n"
+            "dynamic_batching { }\n"
             "instance_group [ { count: 1 kind: KIND_CPU } ]\n"
         )
 

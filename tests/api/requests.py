@@ -18,7 +18,13 @@ def signature(
     inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec] = (), *, max_batch_size: int = 0
 ) -> Signature:
     """The compiled contract of version 7 of model m."""
-    config = ModelConfig(name="m", max_batch_size=max_batch_size, inputs=tuple(inputs), outputs=tuple(outputs))
+    config = ModelConfig(
+        name="m",
+        max_batch_size=max_batch_size,
+        max_request_rows=max_batch_size,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+    )
     return Signature("m", "7", config)
 
 

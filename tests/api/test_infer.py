@@ -169,6 +169,16 @@ async def test_not_a_number_and_infinity_are_data(stand: Stand) -> None:
     assert answer[1:3].tolist() == [np.inf, -np.inf]
 
 
+async def test_without_a_configured_limit_a_request_may_have_any_number_of_rows(stand: Stand) -> None:
+    data = np.arange(4000, dtype="<f4").tobytes()
+    request = pb.ModelInferRequest(model_name="wide", raw_input_contents=[data])
+    request.inputs.add(name="x", datatype="FP32", shape=[2000, 2])
+    for _ in range(2):
+        response = await stand.stub.ModelInfer(request)
+        assert response.outputs[0].shape == [2000, 2]
+        assert response.raw_output_contents[0] == data
+
+
 async def test_no_rows_are_answered_with_no_rows(stand: Stand) -> None:
     response = await stand.stub.ModelInfer(good(0))
     assert response.outputs[0].shape == [0, 4]

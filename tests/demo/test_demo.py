@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from gateway.demo import flight_delay
 from gateway.demo.__main__ import RECIPES, main
 from gateway.demo.publication import config
 from gateway.demo.recipe import DemoUnavailable
+from gateway.serving.row_independence import row_dependence
 from gateway.serving.session import Session
 from gateway.serving.verification import verify
 from gateway.tensor import Datatype
@@ -29,6 +31,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("held-out rows") == 5
     return root
+
+
+def test_every_version_is_merged_with_and_without_its_configuration(made: Path) -> None:
+    for recipe in RECIPES:
+        folder = made / "models" / recipe.model
+        assert "dynamic_batching { }" in (folder / "config.pbtxt").read_text()
+        for version in recipe.versions:
+            assert row_dependence(onnx.load(folder / version / "model.onnx")) == "", (recipe.model, version)
 
 
 def test_every_version_verifies_and_keeps_its_contract(made: Path, tmp_path: Path) -> None:

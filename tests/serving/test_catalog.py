@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from gateway.errors import (
     FailedPrecondition,
@@ -19,6 +20,8 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.serving.version import IllegalVersionMove, Version, VersionEvent, VersionState
+from gateway.tensor import Datatype
+from loadtests.bench.models import MODELS, write
 from tests import models
 from tests.serving.catalogs import opened
 
@@ -325,6 +328,54 @@ async def test_rows_that_depend_on_each_other_are_never_merged(tmp_path: Path) -
         assert live.catalog.newest("auto").inputs[0].shape == (-1, 4)
         assert live.catalog.newest("asked").batches
         assert not live.catalog.newest("asked").merges
+
+
+def unlucky_mean() -> bytes:
+    """x minus the mean over the rows of relu(x - 1000): only large inputs show that rows depend on each other."""
+    nodes = [
+        helper.make_node("Sub", ["x", "thousand"], ["less"]),
+        helper.make_node("Relu", ["less"], ["rest"]),
+        helper.make_node("ReduceMean", ["rest"], ["mean"], name="over rows", axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    value = models.tensor_value("x", Datatype.FP32, (-1, 4)), models.tensor_value("y", Datatype.FP32, (-1, 4))
+    weight = models.weight("thousand", np.array([1000.0], np.float32))
+    return models.model_of(nodes, value[:1], value[1:], [weight]).SerializeToString()
+
+
+async def test_rows_that_runs_cannot_tell_apart_are_merged_only_where_somebody_says_so(tmp_path: Path) -> None:
+    asked = 'parameters { key: "merge_requests" value { string_value: "true" } }'
+    configs = {
+        "bare": None,
+        "plain": "max_batch_size: 8",
+        "triton": "max_batch_size: 8 dynamic_batching { }",
+        "asked": asked,
+    }
+    async with opened(tmp_path) as live:
+        for model, config in configs.items():
+            models.write_version(live.root, model, "1", unlucky_mean(), config=config)
+        await live.catalog.poll()
+        merging = {status.model: status.merging for status in live.catalog.states()}
+        assert {model: text.partition(":")[0] for model, text in merging.items()} == {
+            "bare": "no",
+            "plain": "no",
+            "triton": "yes",
+            "asked": "yes",
+        }
+        assert merging["bare"].endswith("ReduceMean (over rows): it reduces over the rows")
+        assert live.catalog.newest("bare").batches
+
+
+async def test_the_models_of_the_benchmark_are_merged(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        for model in MODELS.values():
+            write(model, live.root)
+            models.write_version(live.root, f"{model.name}-bare", "1", model.serialized("1"))
+        await live.catalog.poll()
+        merging = {status.model: status.merging for status in live.catalog.states()}
+        for name in MODELS:
+            assert merging[name] == "yes: dynamic_batching is configured"
+            assert merging[f"{name}-bare"] == "yes: the graph shows that rows are independent"
 
 
 async def test_the_loop_that_looks_picks_up_what_comes_and_ends_when_cancelled(tmp_path: Path) -> None:

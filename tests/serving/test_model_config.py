@@ -43,6 +43,8 @@ def completed(
     outputs: Sequence[TensorSpec] = (Y,),
     overridable: Sequence[TensorSpec] = (),
     may_batch: bool = True,
+    row_dependence: str = "",
+    rows_independent: bool | None = None,
 ) -> ModelConfig:
     source = parse_text(text.encode()) if isinstance(text, str) else text
     return complete(
@@ -53,6 +55,8 @@ def completed(
         overridable=overridable,
         read_file=read_file,
         may_batch=may_batch,
+        row_dependence=row_dependence,
+        rows_independent=rows_independent,
     )
 
 
@@ -278,10 +282,52 @@ def test_batching_follows_configuration_then_shapes(
 ) -> None:
     config = completed(text, inputs=inputs, outputs=outputs, may_batch=may_batch)
     assert config.max_batch_size == rows
-    assert config.merges == (rows > 0)
+    assert config.merges == (rows > 0 and not text)
     message = pb.ModelConfig.FromString(config.message)
     full = [len(tensor.dims) for tensor in message.input]
     assert full == [len(tensor.shape) - (rows > 0) for tensor in config.inputs]
+
+
+DYNAMIC = "max_batch_size: 8 dynamic_batching { }"
+ASKED = "max_batch_size: 8 parameters { key: 'merge_requests' value { string_value: 'TRUE' } }"
+
+
+@pytest.mark.parametrize(
+    ("text", "row_dependence", "rows_independent", "merges", "why"),
+    [
+        ("", "", True, True, "yes: the graph shows that rows are independent"),
+        ("", "", None, True, "yes: the graph shows"),
+        ("", "NonZero (n): x", True, False, "no: the graph does not show that rows are independent: NonZero (n): x"),
+        ("", "", False, False, "no: rows of one run depend on each other"),
+        ("max_batch_size: 8", "", True, False, "no: the configuration has no dynamic_batching"),
+        ("output { name: 'y' }", "", True, False, "no: the configuration has no dynamic_batching"),
+        (DYNAMIC, "NonZero (n): x", True, True, "yes: dynamic_batching is configured"),
+        (DYNAMIC, "", False, False, "no: rows of one run depend on each other"),
+        (ASKED, "NonZero (n): x", False, True, "yes: merge_requests is true"),
+        ("max_batch_size: 0 dynamic_batching { }", "", True, False, "no: the version does not batch"),
+    ],
+)
+def test_who_decides_whether_requests_are_merged(
+    text: str, row_dependence: str, rows_independent: bool | None, merges: bool, why: str
+) -> None:
+    config = completed(text or EMPTY, row_dependence=row_dependence, rows_independent=rows_independent)
+    assert config.merges == merges
+    assert config.merging.startswith(why)
+    message = pb.ModelConfig.FromString(config.message)
+    assert message.HasField("dynamic_batching") == (merges or "dynamic_batching" in text)
+
+
+def test_what_bounds_merging_does_not_bound_a_request() -> None:
+    assert (completed(EMPTY).max_batch_size, completed(EMPTY).max_request_rows) == (256, 0)
+    assert completed("max_batch_size: 8").max_request_rows == 8
+    value = "{ data_type: TYPE_FP32 dims: 4 zero_data: true }"
+    text = f"model_warmup {{ name: 'w' batch_size: 300 inputs {{ key: 'x' value {value} }} }}"
+    assert completed(text).warmups[0].batch_size == 300
+
+
+def test_merging_is_true_or_false() -> None:
+    with pytest.raises(FailedPrecondition, match="merge_requests: 'maybe' must be true or false"):
+        completed("parameters { key: 'merge_requests' value { string_value: 'maybe' } }")
 
 
 def test_merging_can_be_turned_off() -> None:

@@ -1,0 +1,50 @@
+"""Whether requests of several clients may share a run of a version, and why."""
+
+from dataclasses import dataclass
+
+from gateway.errors import FailedPrecondition
+from gateway.serving.config_source import ConfigSource
+
+# The gateway's own parameter, for those who know better than the rules below.
+MERGE_PARAMETER = "merge_requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """The decision, and the rule that it follows from, as an operator reads it."""
+
+    allowed: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'yes' if self.allowed else 'no'}: {self.reason}"
+
+
+def merging(source: ConfigSource, max_batch_size: int, row_dependence: str, rows_independent: bool | None) -> Merging:
+    """Returns whether requests are merged. `row_dependence` says why the graph does not show its rows to be
+    independent ("" where it does), `rows_independent` what runs with random rows showed (None: not tried).
+
+    1. A version that does not batch merges nothing.
+    2. The parameter merge_requests decides.
+    3. Rows that were seen to depend on each other are kept apart.
+    4. With a configuration its author decides by dynamic_batching, as in Triton: without it nothing is merged.
+    5. Without a configuration the graph has to show that rows are independent.
+
+    Raises: FailedPrecondition, where merge_requests is neither true nor false.
+    """
+    if max_batch_size <= 0:
+        return Merging(False, "the version does not batch (max_batch_size is 0)")
+    if MERGE_PARAMETER in source.message.parameters:
+        text = source.message.parameters[MERGE_PARAMETER].string_value.strip().lower()
+        if text not in ("true", "false"):
+            raise FailedPrecondition(f"parameters.{MERGE_PARAMETER}: {text[:40]!a} must be true or false")
+        return Merging(text == "true", f"{MERGE_PARAMETER} is {text}")
+    if rows_independent is False:
+        return Merging(False, "rows of one run depend on each other, as runs with random rows showed")
+    if source.fields:
+        if source.sets("dynamic_batching"):
+            return Merging(True, "dynamic_batching is configured")
+        return Merging(False, "the configuration has no dynamic_batching")
+    if row_dependence:
+        return Merging(False, f"the graph does not show that rows are independent: {row_dependence}")
+    return Merging(True, "the graph shows that rows are independent")

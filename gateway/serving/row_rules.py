@@ -1,0 +1,627 @@
+"""The table of operators and the axes on which they are row-wise.
+
+A value is row-wise on an axis if its slice at i of that axis depends on row i of the request alone. Each rule is given
+a node whose inputs are row-wise, or the same for every request, and answers on which axis its outputs are row-wise. An
+operator that stands in no table is not known to be row-wise: that is the safe answer for what a later release brings.
+
+Operators that are left out on purpose: DynamicQuantizeLinear (its scale comes from all rows), everything random,
+NonZero, Unique, Compress and StringSplit (their sizes come from all rows), and what holds a graph of its own.
+
+Source: the operators' specifications, https://onnx.ai/onnx/operators/ (all versions of each operator).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+ROWS: Final = "rows"  # a size that is the number of rows of the run
+MIXED: Final = "mixed"  # a number that was computed from it
+
+# A size: a number, ROWS, or None where it is free but the same for all requests of a run.
+Size = int | str | None
+Objects = npt.NDArray[np.object_]
+
+_ENDLESS = (1 << 31) - 1
+_ML = "ai.onnx.ml"
+
+
+class NotRowWise(Exception):
+    """A node works across rows, or is not known not to; the text says which and how."""
+
+
+class Origin(Enum):
+    """What a value depends on: nothing of the request's rows, its rows one by one, or their number."""
+
+    FIXED = "fixed"
+    ROWS = "rows"
+    COUNT = "count"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What is known of one value of a graph.
+
+    Shapes: `dims` is None where the rank is not known; `axis` is the row axis where `origin` is ROWS; `known` holds
+            the elements of small integer tensors: numbers, ROWS, MIXED, or None.
+    """
+
+    origin: Origin
+    dims: tuple[Size, ...] | None = None
+    axis: int = 0
+    known: Objects | None = None
+
+    @property
+    def rank(self) -> int:
+        """Raises: NotRowWise, where it is not known."""
+        if self.dims is None:
+            raise NotRowWise("the rank of an input is not known")
+        return len(self.dims)
+
+    @property
+    def is_rows(self) -> bool:
+        return self.origin is Origin.ROWS
+
+    def numbers(self) -> list[int]:
+        """The elements, all of them known numbers. Raises: NotRowWise."""
+        elements = [] if self.known is None else self.known.reshape(-1).tolist()
+        if self.known is None or not all(isinstance(element, int) for element in elements):
+            raise NotRowWise("an axis or size is computed from data")
+        return elements
+
+
+class Operation(NamedTuple):
+    """One node with what is known of its inputs; None stands for an optional input that is left out."""
+
+    kind: str
+    attributes: Mapping[str, Any]
+    inputs: Sequence[Operand | None]
+    outputs: int  # that are used
+    opset: int
+
+    def fixed(self, *positions: int) -> None:
+        """Raises: NotRowWise, if one of these inputs depends on the request."""
+        for position in positions:
+            operand = self.at(position)
+            if operand is not None and operand.origin is not Origin.FIXED:
+                raise NotRowWise(f"its input {position + 1} depends on the request")
+
+    def at(self, position: int) -> Operand | None:
+        return self.inputs[position] if position < len(self.inputs) else None
+
+    def rows(self, position: int = 0) -> Operand:
+        """The input at this position, which is row-wise. Raises: NotRowWise."""
+        operand = self.at(position)
+        if operand is None or not operand.is_rows:
+            raise NotRowWise(f"its input {position + 1} is not the one that depends on the rows")
+        return operand
+
+    def axes(self, attribute: str = "axes", position: int = 1) -> list[int] | None:
+        """Axes by attribute (older operator sets) or by input; None where neither is given."""
+        if attribute in self.attributes:
+            value = self.attributes[attribute]
+            return [value] if isinstance(value, int) else list(value)
+        operand = self.at(position)
+        return None if operand is None else operand.numbers()
+
+
+Axes = int | Sequence[int]
+Rule = Callable[[Operation], Axes]
+
+
+def _positive(axis: int, rank: int) -> int:
+    return axis + rank if axis < 0 else axis
+
+
+def _elementwise(operation: Operation) -> int:
+    """Broadcasting aligns axes from the right; what does not depend on rows must not have more than one of them."""
+    if "broadcast" in operation.attributes or "axis" in operation.attributes:
+        raise NotRowWise("its version aligns axes by an attribute")
+    operands = [operand for operand in operation.inputs if operand is not None]
+    rank = max(operand.rank for operand in operands)
+    axes = {rank - operand.rank + operand.axis for operand in operands if operand.is_rows}
+    if len(axes) != 1:
+        raise NotRowWise("its inputs have their rows on different axes")
+    (axis,) = axes
+    for operand in operands:
+        if not operand.is_rows:
+            _check_spread(operand, axis - rank)
+    return axis
+
+
+def _check_spread(operand: Operand, axis_from_right: int) -> None:
+    """Nothing, if the operand is the same for all rows."""
+    dims = operand.dims or ()
+    if operand.origin is Origin.COUNT:
+        raise NotRowWise("it computes with the number of rows")
+    if operand.rank >= -axis_from_right and dims[axis_from_right] != 1:
+        raise NotRowWise("a weight has a size of its own along the rows")
+
+
+def _unary(operation: Operation) -> int:
+    """The first input element by element; the others are settings."""
+    operation.fixed(*range(1, len(operation.inputs)))
+    return operation.rows().axis
+
+
+def _quantized(operation: Operation) -> int:
+    axis = _unary(operation)
+    scale = operation.at(1)
+    along = _positive(operation.attributes.get("axis", 1), operation.rows().rank)
+    if scale is not None and (scale.rank > 1 or (scale.rank == 1 and along == axis)):
+        raise NotRowWise("it has a scale for each row, or for each block")
+    return axis
+
+
+def _batch_first(operation: Operation) -> int:
+    """Convolutions, pools and normalisations: axis 0 is the batch, by their specification."""
+    if operation.rows().axis != 0:
+        raise NotRowWise("its batch axis is not the one of the rows")
+    operation.fixed(*range(1, len(operation.inputs)))
+    return 0
+
+
+def _pool(operation: Operation) -> int:
+    if operation.outputs > 1:
+        raise NotRowWise("its indices count through all rows")
+    return _batch_first(operation)
+
+
+def _batch_norm(operation: Operation) -> int:
+    if operation.attributes.get("training_mode", 0) or operation.outputs > 1:
+        raise NotRowWise("it is in training mode: it takes the mean over all rows")
+    return _batch_first(operation)
+
+
+def _dropout(operation: Operation) -> int:
+    training = operation.at(2)
+    if (operation.opset < 7 and not operation.attributes.get("is_test", 0)) or (
+        training is not None and training.numbers() != [0]
+    ):
+        raise NotRowWise("it is in training mode")
+    return _unary(operation)
+
+
+def _resize(operation: Operation) -> int:
+    source = operation.rows()
+    axis = source.axis
+    if operation.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        raise NotRowWise("it may crop rows")
+    axes = operation.attributes.get("axes")
+    if axes is not None:
+        operation.fixed(*range(1, len(operation.inputs)))
+        if axis in [_positive(each, source.rank) for each in axes]:
+            raise NotRowWise("it resizes along the rows")
+        return axis
+    old = operation.kind == "Upsample" or operation.opset < 11
+    scales, sizes = operation.at(1 if old else 2), None if old else operation.at(3)
+    if sizes is not None:
+        kept = [] if sizes.known is None else sizes.known.reshape(-1).tolist()
+        stretches = operation.attributes.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
+        if (
+            stretches
+            and len(kept) == source.rank
+            and kept[axis] == ROWS
+            and kept.count(ROWS) == 1
+            and MIXED not in kept
+        ):
+            return axis
+        raise NotRowWise("it resizes along the rows, or to sizes that are not known")
+    factors = operation.attributes.get("scales")
+    if factors is None:
+        factors = [] if scales is None or scales.known is None else scales.known.reshape(-1).tolist()
+    if len(factors) != source.rank or factors[axis] != 1:
+        raise NotRowWise("it resizes along the rows, or by factors that are not known")
+    return axis
+
+
+def _contraction(operation: Operation) -> int:
+    left, right = operation.at(0), operation.at(1)
+    operation.fixed(*range(2, len(operation.inputs)))
+    if left is None or right is None:
+        raise NotRowWise("an input is missing")
+    rank = max(left.rank, right.rank)
+    axes = set()
+    for operand, contracted in ((left, -1), (right, -2)):
+        if operand.is_rows:
+            if operand.rank < 2 or operand.axis == _positive(contracted, operand.rank):
+                raise NotRowWise("it adds up over the rows")
+            axes.add(rank - operand.rank + operand.axis)
+    if len(axes) != 1:
+        raise NotRowWise("its inputs have their rows on different axes")
+    (axis,) = axes
+    if left.is_rows and right.is_rows and axis >= rank - 2:
+        raise NotRowWise("it multiplies each row with every other")
+    for operand in (left, right):
+        if operand.origin is Origin.COUNT:
+            raise NotRowWise("it computes with the number of rows")
+        if not operand.is_rows and axis < rank - 2:
+            _check_spread(operand, axis - rank)
+    if 1 in (left.rank, right.rank):
+        if right.rank != 1:
+            raise NotRowWise("its first input is a vector")
+        return left.axis
+    return axis
+
+
+def _gemm(operation: Operation) -> int:
+    source = operation.rows()
+    if source.axis != (1 if operation.attributes.get("transA", 0) else 0):
+        raise NotRowWise("it adds up over the rows")
+    operation.fixed(1)
+    added = operation.at(2)
+    if added is not None and added.is_rows:
+        if added.rank != 2 or added.axis != 0:
+            raise NotRowWise("what it adds has its rows on another axis")
+    elif added is not None:
+        _check_spread(added, -2)
+    return 0
+
+
+def _apart(default: int, attribute: str = "axis", position: int = -1) -> Rule:
+    """Works along one axis, which must not be that of the rows."""
+
+    def rule(operation: Operation) -> int:
+        source = operation.rows()
+        operation.fixed(*range(1, len(operation.inputs)))
+        axes = operation.axes(attribute, position) if position > 0 else None
+        along = operation.attributes.get(attribute, default) if axes is None else axes[0]
+        if _positive(along, source.rank) == source.axis:
+            raise NotRowWise("it works along the rows")
+        return source.axis
+
+    return rule
+
+
+def _softmax(operation: Operation) -> int:
+    source = operation.rows()
+    axis = _positive(operation.attributes.get("axis", -1 if operation.opset >= 13 else 1), source.rank)
+    # Before operator set 13 it joins all axes from `axis` on.
+    if source.axis == axis or (operation.opset < 13 and source.axis > axis):
+        raise NotRowWise("it works along the rows")
+    return source.axis
+
+
+def _normalized_tail(operation: Operation) -> int:
+    source = operation.rows()
+    operation.fixed(*range(1, len(operation.inputs)))
+    if source.axis >= _positive(operation.attributes.get("axis", -1), source.rank):
+        raise NotRowWise("it works along the rows")
+    return source.axis
+
+
+def _mean_variance(operation: Operation) -> int:
+    source = operation.rows()
+    if source.axis in [_positive(axis, source.rank) for axis in operation.attributes.get("axes", (0, 2, 3))]:
+        raise NotRowWise("it takes the mean over the rows")
+    return source.axis
+
+
+def _reduced(operation: Operation) -> int:
+    source = operation.rows()
+    axes = operation.axes()
+    if not axes:
+        if operation.attributes.get("noop_with_empty_axes", 0):
+            return source.axis
+        raise NotRowWise("it reduces all axes, the rows among them")
+    return _without(source, axes, operation)
+
+
+def _arg_extreme(operation: Operation) -> int:
+    return _without(operation.rows(), [operation.attributes.get("axis", 0)], operation)
+
+
+def _without(source: Operand, axes: Sequence[int], operation: Operation) -> int:
+    reduced = {_positive(axis, source.rank) for axis in axes}
+    if source.axis in reduced:
+        raise NotRowWise("it reduces over the rows")
+    if operation.attributes.get("keepdims", 1):
+        return source.axis
+    return source.axis - sum(axis < source.axis for axis in reduced)
+
+
+def _transposed(operation: Operation) -> int:
+    source = operation.rows()
+    order = list(operation.attributes.get("perm", range(source.rank - 1, -1, -1)))
+    return order.index(source.axis)
+
+
+def _squeezed(operation: Operation) -> int:
+    source = operation.rows()
+    axes = operation.axes()
+    if axes is None:
+        raise NotRowWise("it drops every axis of size 1, that of a single row too")
+    dropped = {_positive(axis, source.rank) for axis in axes}
+    if source.axis in dropped:
+        raise NotRowWise("it drops the axis of the rows")
+    return source.axis - sum(axis < source.axis for axis in dropped)
+
+
+def _unsqueezed(operation: Operation) -> int:
+    source = operation.rows()
+    axes = operation.axes() or []
+    rank = source.rank + len(axes)
+    added = {_positive(axis, rank) for axis in axes}
+    return [axis for axis in range(rank) if axis not in added][source.axis]
+
+
+def _flattened(operation: Operation) -> int:
+    source = operation.rows()
+    axis = _positive(operation.attributes.get("axis", 1), source.rank)
+    if source.axis != 0 or axis != 1:
+        raise NotRowWise("it joins the rows with another axis")
+    return 0
+
+
+def _gathered(operation: Operation) -> int:
+    source, indices = operation.at(0), operation.at(1)
+    if source is None or indices is None:
+        raise NotRowWise("an input is missing")
+    along = _positive(operation.attributes.get("axis", 0), source.rank)
+    if source.is_rows:
+        operation.fixed(1)
+        if along == source.axis:
+            raise NotRowWise("it picks rows")
+        return source.axis if source.axis < along else source.axis + indices.rank - 1
+    operation.fixed(0)
+    return along + operation.rows(1).axis
+
+
+def _gathered_elements(operation: Operation) -> int:
+    source, indices = operation.rows(0), operation.rows(1)
+    along = _positive(operation.attributes.get("axis", 0), source.rank)
+    if source.axis != indices.axis or along == source.axis:
+        raise NotRowWise("it picks rows")
+    return source.axis
+
+
+def _one_hot(operation: Operation) -> int:
+    source = operation.rows()
+    operation.fixed(1, 2)
+    axis = _positive(operation.attributes.get("axis", -1), source.rank + 1)
+    return source.axis if source.axis < axis else source.axis + 1
+
+
+def _one_hot_encoded(operation: Operation) -> int:
+    return operation.rows().axis
+
+
+def _concatenated(operation: Operation) -> int:
+    first = operation.rows()
+    along = _positive(operation.attributes.get("axis", 1), first.rank)
+    for position in range(len(operation.inputs)):
+        if operation.rows(position).axis != first.axis:
+            raise NotRowWise("its inputs have their rows on different axes")
+    if along == first.axis:
+        raise NotRowWise("it puts rows behind each other")
+    return first.axis
+
+
+def _sliced(operation: Operation) -> int:
+    source = operation.rows()
+    starts, ends = (operation.axes(name, position) for name, position in (("starts", 1), ("ends", 2)))
+    axes, steps = operation.axes("axes", 3), operation.axes("steps", 4)
+    for index, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
+        axis = _positive(axes[index], source.rank) if axes is not None else index
+        whole = start == 0 and end >= _ENDLESS and (steps is None or steps[index] == 1)
+        if axis == source.axis and not whole:
+            raise NotRowWise("it cuts rows off")
+    return source.axis
+
+
+def _padded(operation: Operation) -> int:
+    source = operation.rows()
+    operation.fixed(*range(1, len(operation.inputs)))
+    pads = operation.axes("paddings" if "paddings" in operation.attributes else "pads", 1) or []
+    axes = operation.axes("axes", 3) if len(operation.inputs) > 3 else None
+    padded = list(range(source.rank)) if axes is None else [_positive(axis, source.rank) for axis in axes]
+    for index, axis in enumerate(padded):
+        if axis == source.axis and (pads[index] or pads[index + len(padded)]):
+            raise NotRowWise("it adds rows")
+    return source.axis
+
+
+def _tiled(operation: Operation) -> int:
+    source = operation.rows()
+    repeats = operation.at(1)
+    if repeats is None or repeats.numbers()[source.axis] != 1:
+        raise NotRowWise("it repeats rows")
+    return source.axis
+
+
+def _triangle(operation: Operation) -> int:
+    source = operation.rows()
+    operation.fixed(1)
+    if source.axis >= source.rank - 2:
+        raise NotRowWise("it works along the rows")
+    return source.axis
+
+
+def _ranked(operation: Operation) -> Axes:
+    if operation.opset < 10:
+        raise NotRowWise("its version is too old")
+    return _apart(-1)(operation)
+
+
+def _einsum(operation: Operation) -> int:
+    equation: str = operation.attributes["equation"].decode().replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if "." in equation or not arrow or len(terms) != len(operation.inputs):
+        raise NotRowWise("its equation is implicit or has an ellipsis")
+    labels = set()
+    for term, operand in zip(terms, operation.inputs, strict=True):
+        if operand is not None and operand.is_rows:
+            labels.add(term[operand.axis])
+            if term.count(term[operand.axis]) > 1:
+                raise NotRowWise("it takes a diagonal through the rows")
+    if len(labels) != 1 or not labels <= set(right):
+        raise NotRowWise("it adds up over the rows")
+    (label,) = labels
+    for term, operand in zip(terms, operation.inputs, strict=True):
+        if operand is not None and not operand.is_rows and (label in term or operand.origin is Origin.COUNT):
+            raise NotRowWise("a weight has a size of its own along the rows")
+    return right.index(label)
+
+
+def _recurrent(operation: Operation) -> Sequence[int]:
+    """LSTM, GRU, RNN: input [steps, rows, features], lengths [rows], states [directions, rows, hidden]."""
+    if operation.attributes.get("layout", 0) or operation.rows().axis != 1:
+        raise NotRowWise("its batch axis is not the one of the rows")
+    operation.fixed(1, 2, 3, 7)
+    for position, axis in ((4, 0), (5, 1), (6, 1)):
+        operand = operation.at(position)
+        if operand is not None and (not operand.is_rows or operand.axis != axis):
+            raise NotRowWise(f"its input {position + 1} is not given row by row")
+    return 2, 1, 1
+
+
+def _table_of_features(operation: Operation) -> int:
+    """Operators of classic machine learning: input [rows, features]."""
+    operation.fixed(*range(1, len(operation.inputs)))
+    source = operation.rows()
+    if source.axis != 0 or source.rank < 2:
+        raise NotRowWise("its input is not a table with a row per row")
+    return 0
+
+
+def _features_joined(operation: Operation) -> int:
+    for position in range(len(operation.inputs)):
+        if operation.rows(position).axis != 0 or operation.rows(position).rank < 2:
+            raise NotRowWise("its input is not a table with a row per row")
+    return 0
+
+
+def _features_picked(operation: Operation) -> int:
+    source = operation.at(0)
+    if source is not None and not source.is_rows:
+        picked = operation.rows(1)
+        if source.origin is not Origin.FIXED or any(size not in (1, ROWS) for size in picked.dims or (None,)):
+            raise NotRowWise("it picks several elements for a row")
+        return max(source.rank, 2) - 1  # a vector is a table with one row
+    operation.fixed(1)
+    source = operation.rows()
+    if source.axis == source.rank - 1:
+        raise NotRowWise("it picks rows")
+    return source.axis
+
+
+def _each(rule: Rule, domain: str, names: str) -> dict[tuple[str, str], Rule]:
+    return dict.fromkeys(((domain, name) for name in names.split()), rule)
+
+
+RULES: Final[Mapping[tuple[str, str], Rule]] = {
+    **_each(
+        _elementwise,
+        "",
+        "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil "
+        "Celu Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf "
+        "IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round "
+        "Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt StringConcat Sub Sum Swish Tan Tanh ThresholdedRelu "
+        "Where Xor",
+    ),
+    **_each(_unary, "", "Clip CastLike RegexFullMatch"),
+    **_each(_quantized, "", "QuantizeLinear DequantizeLinear"),
+    **_each(
+        _batch_first,
+        "",
+        "AveragePool Conv ConvInteger ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool "
+        "GroupNormalization InstanceNormalization LRN LpPool QLinearConv SpaceToDepth",
+    ),
+    ("", "MaxPool"): _pool,
+    ("", "BatchNormalization"): _batch_norm,
+    ("", "Dropout"): _dropout,
+    **_each(_resize, "", "Resize Upsample"),
+    **_each(_contraction, "", "MatMul MatMulInteger"),
+    ("", "Gemm"): _gemm,
+    **_each(_softmax, "", "Softmax LogSoftmax Hardmax"),
+    **_each(_normalized_tail, "", "LayerNormalization RMSNormalization"),
+    ("", "MeanVarianceNormalization"): _mean_variance,
+    ("", "LpNormalization"): _apart(-1),
+    ("", "CumSum"): _apart(0, "axis", 1),
+    ("", "Split"): _apart(0),
+    ("", "TopK"): _ranked,
+    **_each(
+        _reduced,
+        "",
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+        "ReduceSumSquare",
+    ),
+    **_each(_arg_extreme, "", "ArgMax ArgMin"),
+    ("", "Transpose"): _transposed,
+    ("", "Squeeze"): _squeezed,
+    ("", "Unsqueeze"): _unsqueezed,
+    ("", "Flatten"): _flattened,
+    ("", "Gather"): _gathered,
+    ("", "GatherElements"): _gathered_elements,
+    ("", "OneHot"): _one_hot,
+    ("", "Concat"): _concatenated,
+    ("", "Slice"): _sliced,
+    ("", "Pad"): _padded,
+    ("", "Tile"): _tiled,
+    ("", "Trilu"): _triangle,
+    ("", "Einsum"): _einsum,
+    **_each(_recurrent, "", "LSTM GRU RNN"),
+    **_each(_elementwise, _ML, "Binarizer CategoryMapper LabelEncoder"),
+    **_each(
+        _table_of_features,
+        _ML,
+        "Imputer LinearClassifier LinearRegressor Normalizer SVMClassifier SVMRegressor Scaler TreeEnsemble "
+        "TreeEnsembleClassifier TreeEnsembleRegressor",
+    ),
+    ("", "TfIdfVectorizer"): _table_of_features,
+    (_ML, "OneHotEncoder"): _one_hot_encoded,
+    (_ML, "FeatureVectorizer"): _features_joined,
+    (_ML, "ArrayFeatureExtractor"): _features_picked,
+}
+# Ranks of the outputs of operators that ONNX infers no shapes for; 0: as the input.
+RANKS: Final[Mapping[tuple[str, str], Sequence[int]]] = {
+    **dict.fromkeys(((_ML, name) for name in ("Binarizer", "Imputer", "LabelEncoder", "Normalizer", "Scaler")), (0,)),
+    **dict.fromkeys(((_ML, f"{kind}Classifier") for kind in ("Linear", "SVM", "TreeEnsemble")), (1, 2)),
+    **dict.fromkeys(((_ML, f"{kind}Regressor") for kind in ("Linear", "SVM", "TreeEnsemble")), (2,)),
+    (_ML, "TreeEnsemble"): (2,),
+    (_ML, "FeatureVectorizer"): (2,),
+}
+# Deterministic, and harmless where no input depends on the rows; with such an input they are not row-wise, or the walk
+# itself knows them (those that make or take shapes).
+FIXED_ONLY: Final = frozenset(
+    _each(
+        _unary,
+        "",
+        "Constant ConstantOfShape EyeLike Expand GatherND NonZero Range Reshape ScatterElements ScatterND Shape Size",
+    )
+)
+
+
+def reshaped_axis(source: Operand, target: Sequence[Size], *, copies_zero: bool) -> tuple[int, tuple[Size, ...]]:
+    """The row axis after a Reshape to `target`, and the new dims.
+
+    1. In row-major order the rows stay whole exactly if the sizes before their axis have the same product as before,
+       and the axis itself has the size ROWS again; what follows then fits by itself.
+    2. Its size is ROWS if it says so, if it is copied (0), or if it is the one that follows from the others (-1) and
+       those have the product that they had.
+
+    Raises: NotRowWise.
+    """
+    dims = source.dims or ()
+    before, behind = dims[: source.axis], dims[source.axis + 1 :]
+    sizes = [
+        dims[index] if size == 0 and copies_zero and index < len(dims) else size for index, size in enumerate(target)
+    ]
+    for index, size in enumerate(sizes):
+        copied = index == source.axis and all(target[i] == 0 for i in range(index)) and copies_zero
+        if not copied and not _same_product(sizes[:index], before):
+            continue
+        if size == ROWS or (size == -1 and _same_product(sizes[index + 1 :], behind)):
+            made = tuple(None if each == -1 else each for each in sizes)
+            return index, (*made[:index], ROWS, *made[index + 1 :])
+    raise NotRowWise("it reshapes the rows together with another axis, or to sizes that are not known")
+
+
+def _same_product(first: Sequence[Size], second: Sequence[Size]) -> bool:
+    ours, theirs = ([size for size in sizes if isinstance(size, int) and size > 0] for sizes in (first, second))
+    return len(ours) == len(first) and len(theirs) == len(second) and prod(ours) == prod(theirs)
