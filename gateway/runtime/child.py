@@ -36,6 +36,7 @@ class ChildReport(msgspec.Struct):
     """What the supervisor reads in a line on descriptor 3; every line is a beat."""
 
     ready: bool = False
+    loaded: str = ""  # a model that somebody has loaded by hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,10 @@ class SupervisorLink:
     def ready(self) -> None:
         """The supervisor counts this child as serving."""
         self._report({"ready": True})
+
+    def loaded(self, model: str) -> None:
+        """Tells the supervisor that somebody has loaded the model: what it did before is forgiven."""
+        self._report({"loaded": model})
 
     def draining(self) -> None:
         """The supervisor no longer does."""

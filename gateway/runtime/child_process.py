@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -25,8 +26,10 @@ class ChildProcess:
     `ready` is set when it reported so, `exited` when it has ended and was reaped; `ending` says how, in words.
     """
 
-    def __init__(self, command: Sequence[str], settings: Settings, opening: str) -> None:
-        """Starts it; `opening` is the line on its standard input.
+    def __init__(
+        self, command: Sequence[str], settings: Settings, opening: str, *, loaded: Callable[[str], None] | None = None
+    ) -> None:
+        """Starts it; `opening` is the line on its standard input, `loaded` is told the models that it says are loaded.
 
         Raises: OSError if the system cannot (no such program, no free process, no memory).
         """
@@ -38,7 +41,10 @@ class ChildProcess:
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
         self.ending = ""
+        self.status = 0  # as exited: the exit code, negative for a signal
         self.kill_reason = ""
+        self.hung = False
+        self._loaded = loaded
         self._heard = bytearray()
         self.pid, self._stdin, self._reports = _spawn(command)
         try:
@@ -53,10 +59,19 @@ class ChildProcess:
         if not self.exited.is_set():
             os.kill(self.pid, number)  # not reaped, so the number is still this child's
 
-    def kill(self, reason: str) -> None:
-        """Ends it at once; `ending` will name the reason."""
+    def kill(self, reason: str, *, hung: bool = False) -> None:
+        """Ends it at once; `ending` will name the reason. `hung`: for a fault of its own."""
         self.kill_reason = self.kill_reason or reason
+        self.hung = self.hung or hung
         self.signal(signal.SIGKILL)
+
+    def is_stopped(self) -> bool:
+        """Returns whether somebody has stopped it (SIGSTOP, a debugger), so that it cannot beat."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        return status.rpartition(")")[2].split()[:1] in (["T"], ["t"])
 
     def mark_ready(self) -> None:
         if not self.ready.is_set():
@@ -102,10 +117,12 @@ class ChildProcess:
         self.heartbeat.heard(self._loop.time())
         if message.ready:
             self.mark_ready()
+        if message.loaded and self._loaded is not None:
+            self._loaded(message.loaded)
 
     async def _reap(self) -> None:
-        status = await _exit_status(self.pid)
-        self.ending = self.kill_reason or _in_words(status)
+        self.status = await _exit_status(self.pid)
+        self.ending = self.kill_reason or _in_words(self.status)
         self._loop.remove_reader(self._reports)
         os.close(self._reports)
         os.close(self._stdin)

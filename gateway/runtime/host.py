@@ -85,12 +85,15 @@ class HostRepository:
     not there needs nothing: it keeps to what operators asked for when it starts.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers) -> None:
+    def __init__(self, catalog: Catalog, peers: Peers, *, loaded: Callable[[str], None]) -> None:
+        """`loaded` is told of each model that was loaded."""
         self._catalog = catalog
         self._peers = peers
+        self._loaded = loaded
 
     async def load(self, model: str, config: str | None) -> None:
         await self._catalog.load(model, config)
+        self._loaded(model)
         await self._others("load", {"model": model, "config": config})
 
     async def unload(self, model: str) -> None:

@@ -38,6 +38,9 @@ class ModelOptions:
     ] = Path("models")  # fmt: skip
     poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
     intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
+    quarantine_seconds: Annotated[
+        float, Setting("Refuse what a worker died of for this long.", Number(1, 31_536_000))
+    ] = 600.0  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

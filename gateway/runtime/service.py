@@ -10,6 +10,7 @@ from time import time
 from gateway.runtime.child import Settings
 from gateway.runtime.child_process import ChildProcess
 from gateway.runtime.liveness import Timing
+from gateway.runtime.post_mortem import PostMortem
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Service:
 
     `probe` is for a program that does not speak the protocol of children: it returns when the program serves, and such
     a child is not expected to beat. `opening` makes the line on a child's standard input from its settings.
+    `post_mortem` finds out what its children died of.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Service:
         changed: Callable[[], None],
         opening: Callable[[Settings], str] = Settings.to_json,
         probe: Callable[[], Awaitable[None]] | None = None,
+        post_mortem: PostMortem | None = None,
     ) -> None:
         self._command = command
         self._settings = settings
@@ -49,6 +52,7 @@ class Service:
         self._changed = changed
         self._opening = opening
         self._probe = probe
+        self._post_mortem = post_mortem
         self._children: set[ChildProcess] = set()
         self._current: ChildProcess | None = None
         self._replacing = asyncio.Lock()
@@ -101,6 +105,7 @@ class Service:
             self._swapped.set()
             self._enter(ServiceState.READY, reason="restarted on request")
         await old.stop(self._grace_s())
+        self._examine(old)
         self._children.discard(old)
         return True
 
@@ -128,7 +133,7 @@ class Service:
             if child.heartbeat.hung(now, self._timing):
                 silent_s = now - child.heartbeat.heard_at
                 _log.error("%s (%d) has been silent for %.1f s: killed", self.name, child.pid, silent_s)
-                child.kill(f"hung: silent for {silent_s:.1f} s")
+                child.kill(f"hung: silent for {silent_s:.1f} s", hung=not child.is_stopped())
 
     def describe(self) -> dict[str, object]:
         """What the state file says of it."""
@@ -147,7 +152,8 @@ class Service:
     def _start(self) -> ChildProcess | None:
         try:
             settings = replace(self._settings(), predecessor=self._died)
-            child = ChildProcess(self._command, settings, self._opening(settings))
+            loaded = self._post_mortem.release if self._post_mortem is not None else None
+            child = ChildProcess(self._command, settings, self._opening(settings), loaded=loaded)
         except OSError as error:
             self._quick_deaths += 1
             self._enter(ServiceState.WAITING, reason=f"cannot be started: {error.strerror}")
@@ -196,8 +202,12 @@ class Service:
         self._quick_deaths += 1
         self._died = child.settings.boot
         self.restarts += 1
-        self._enter(ServiceState.WAITING, reason=child.ending)
+        running = self._examine(child)
+        self._enter(ServiceState.WAITING, reason=running or child.ending)
         _log.error("%s (%d) %s after serving %.1f s", self.name, child.pid, child.ending, child.served_s())
+
+    def _examine(self, child: ChildProcess) -> str:
+        return self._post_mortem.examine(child) if self._post_mortem is not None else ""
 
     async def _wait_before_restart(self) -> None:
         delay_s = self._timing.delay_s(self._quick_deaths)

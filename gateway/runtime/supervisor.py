@@ -32,6 +32,7 @@ from gateway.runtime.config import Config, from_json
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
 from gateway.runtime.logs import start_logging
+from gateway.runtime.post_mortem import PostMortem
 from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
 
@@ -120,7 +121,13 @@ class Supervisor:
             else []
         )
         self._control = self._service("control", 0, programs.control)
-        self._workers = [self._service("worker", slot, programs.worker) for slot in range(config.process.workers)]
+        self._post_mortem = PostMortem(
+            config.run_dir, hold_s=config.models.quarantine_seconds, changed=self._state_dirty.set
+        )
+        self._workers = [
+            self._service("worker", slot, programs.worker, post_mortem=self._post_mortem)
+            for slot in range(config.process.workers)
+        ]
 
     @property
     def _services(self) -> list[Service]:
@@ -205,6 +212,7 @@ class Supervisor:
             before = now
             for service in self._services:
                 service.check(now, late_s if late_s > self._timing.check_s else 0.0)
+            self._post_mortem.expire()
 
     async def _roll_on_request(self) -> None:
         """One worker after the other; requests that come meanwhile are one more round together."""
@@ -248,6 +256,7 @@ class Supervisor:
         opening: Callable[[Settings], str] = Settings.to_json,
         silence_s: float = 0.0,
         probe: Callable[[], Awaitable[None]] | None = None,
+        post_mortem: PostMortem | None = None,
     ) -> Service:
         def settings() -> Settings:
             return Settings(
@@ -260,7 +269,15 @@ class Supervisor:
             )
 
         timing = replace(self._timing, silence_s=silence_s) if silence_s else self._timing
-        return Service(command, settings, timing=timing, changed=self._state_dirty.set, opening=opening, probe=probe)
+        return Service(
+            command,
+            settings,
+            timing=timing,
+            changed=self._state_dirty.set,
+            opening=opening,
+            probe=probe,
+            post_mortem=post_mortem,
+        )
 
 
 def supervise(config: Config, *, programs: Programs | None = None, timing: Timing | None = None) -> None:

@@ -5,6 +5,7 @@ what answers calls goes before what it needs, and the log comes last and holds e
 """
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import re
@@ -41,13 +42,17 @@ from gateway.runtime.followed_rules import FollowedRules
 from gateway.runtime.host import HostCounts, HostFleet, HostRepository, operations, version_states
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
+from gateway.runtime.post_mortem import fault_path, page_path
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
+from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
+from gateway.serving.run_page import RunPage
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
@@ -69,6 +74,7 @@ class Worker:
         # A rolling restart has two workers in one slot for a while, so the slot alone names nobody.
         self.id = _worker_id(settings.slot, settings.boot)
         self.serving = False
+        self._link: SupervisorLink | None = None
         self.counters = Counters()
         self.log = _prediction_log(settings)
         self.labels = FeedbackLog(
@@ -86,6 +92,7 @@ class Worker:
             self.log,
             Admission(max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes),
             threads=runs_at_once(cpu_quota(), config.process.workers, self.threads),
+            shared=self._shared_run_state(),
         )
         self.catalog.attach(self.engine.attach, self.engine.detach)
         self.catalog.subscribe(lambda _: self._versions_changed())
@@ -116,6 +123,15 @@ class Worker:
     def count(self) -> Payload:
         """Its counts, and whose they are."""
         return {"slot": self.settings.slot, "boot": self.settings.boot, "counters": self.counters.snapshot()}
+
+    def _shared_run_state(self) -> SharedRunState:
+        """The page that tells the supervisor what runs when this process dies, and what must not run any more."""
+        run_dir, boot = self.config.run_dir, self.settings.boot
+        page = RunPage(page_path(run_dir, boot))
+        self._faults = fault_path(run_dir, boot).open("wb")
+        faulthandler.enable(self._faults, all_threads=False)
+        self.refusals = Refusals(run_dir)
+        return SharedRunState(page, self.refusals)
 
     def _catalog(self) -> Catalog:
         config = self.config
@@ -148,7 +164,7 @@ class Worker:
         inference = InferenceService(
             self.engine,
             self.catalog,
-            repository=HostRepository(self.catalog, self.peers),
+            repository=HostRepository(self.catalog, self.peers, loaded=self._loaded_by_hand),
             counts=HostCounts(self.peers),
             max_answer_bytes=config.listen.max_message_bytes,
             default_timeout_s=timeout_s,
@@ -177,6 +193,7 @@ class Worker:
         self.counters.add_gauge(Gauge.FEED_STATE, lambda: self.feed.state.value)
         self.counters.add_gauge(Gauge.RULES_ERROR, lambda: self.feed.error)
         self.counters.add_gauge(Gauge.REFUSED, self._refused)
+        self.counters.add_gauge(Gauge.QUARANTINE, self._quarantined)
         self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
         self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
         self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
@@ -186,6 +203,22 @@ class Worker:
         """Why a newer route is not in force, by model."""
         unapplied = self.feed.status().unapplied
         return {model: route.error for model, route in unapplied.items() if route.error}
+
+    def _quarantined(self) -> list[dict[str, object]]:
+        """What the supervisor has found workers to die of, by version."""
+        self.refusals.follow()
+        return [
+            {
+                "model": version.model,
+                "version": version.version,
+                "cause": version.cause,
+                "deaths": version.deaths,
+                "inputs": len(version.inputs),
+                "suspects": len(version.suspects),
+                "quarantined": version.until_s > time(),
+            }
+            for version in self.refusals.versions
+        ]
 
     def _rules_age_seconds(self) -> float:
         """Time since the newest rule in force was committed; 0 while there is none."""
@@ -234,6 +267,7 @@ class Worker:
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
             )
             self.serving = True
+            self._link = link
             self.health.changed()
             link.ready()
             _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
@@ -253,6 +287,10 @@ class Worker:
             await acknowledger.leave()
         finally:
             await acknowledger.aclose()
+
+    def _loaded_by_hand(self, model: str) -> None:
+        if self._link is not None:
+            self._link.loaded(model)
 
     async def _drain(self, link: SupervisorLink) -> None:
         """No call is running any more."""

@@ -20,6 +20,7 @@ from random import random
 from time import monotonic_ns
 
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
+from gateway.routing.decision.decision import FALLBACK
 from gateway.serving.admission import retry_after_ms
 from gateway.serving.batch import Batch
 from gateway.serving.call import Call
@@ -262,7 +263,8 @@ class Batcher:
         kept: list[int] = []
         suspects: list[Call] = []
         for call, digest in zip(calls, digests, strict=True):
-            error = refusal or refusals.of_input(self._key, digest)
+            substitute = call.decision is not None and call.decision.reason.startswith(FALLBACK)
+            error = refusal or refusals.of_input(self._key, digest, substitute=substitute)
             if error is not None:
                 call.fail(error)
             elif len(calls) > 1 and refusals.is_suspect(self._key, digest):

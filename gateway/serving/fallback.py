@@ -24,7 +24,7 @@ from gateway.errors import (
     Unavailable,
     VersionNotReady,
 )
-from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.decision import FALLBACK, Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.safeguard import BREAKER_OPEN, Cause, Fallback
 from gateway.routing.document.strategy import HOLDOUT
@@ -36,7 +36,6 @@ from gateway.serving.version import Version
 
 logger = logging.getLogger(__name__)
 
-FALLBACK = "FALLBACK:"
 Chain = tuple[tuple[str, str], ...]
 Find = Callable[[str, str], Version]  # by model and version; raises GatewayError
 # Whether a call that failed by that cause is on its way through its next arm.

@@ -58,15 +58,24 @@ class Refusals:
             f"({version.cause}); load the model again to release it",
         )
 
-    def of_input(self, key: VersionKey, digest: int) -> GatewayError | None:
-        """Returns why the version must not run these inputs; None if it may."""
-        version = self._versions.get(key)
-        if version is None or version.inputs.get(digest, 0.0) <= time():
-            return None
-        return FailedPrecondition(
-            f"this request is refused: a worker was {version.cause} while it ran these inputs on model {key.model!r} "
-            f"version {key.version!r} (input {digest:016x}); load the model again to release it"
-        )
+    def of_input(self, key: VersionKey, digest: int, *, substitute: bool = False) -> GatewayError | None:
+        """Returns why the version must not run these inputs; None if it may.
+
+        `substitute`: the version stands in for another one of the model, which may have been quarantined for just
+        these inputs: they must not go down the chain from worker to worker.
+        """
+        if substitute:
+            suspects = [version for version in self._versions.values() if version.model == key.model]
+        else:
+            suspects = [self._versions[key]] if key in self._versions else []
+        for version in suspects:
+            if version.inputs.get(digest, 0.0) > time():
+                return FailedPrecondition(
+                    f"this request is refused: a worker was {version.cause} while it ran these inputs on model "
+                    f"{version.model!r} version {version.version!r} (input {digest:016x}); load the model again to "
+                    "release it"
+                )
+        return None
 
     def is_suspect(self, key: VersionKey, digest: int) -> bool:
         """Returns whether the inputs were part of a run that a worker died of, and have to run alone."""

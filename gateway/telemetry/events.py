@@ -98,8 +98,9 @@ class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
     `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused`
-    the reason by model, `breakers` by "model/arm", `certificate` the one that new connections are shown, `tls` what is
-    wrong with its files.
+    the reason by model, `breakers` by "model/arm", `quarantine` how many deaths by "model/version", "held" before it
+    while the version does not run, `certificate` the one that new connections are shown, `tls` what is wrong with its
+    files.
     """
 
     workers: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +109,7 @@ class Observed:
     versions: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     breakers: Mapping[str, str] = field(default_factory=dict)
+    quarantine: Mapping[str, str] = field(default_factory=dict)
     certificate: str = ""
     tls: str = ""
 
@@ -121,6 +123,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
     """
     workers = {str(child.get("slot")): child for child in children if child.get("role") == "worker"}
     versions, reasons = _versions(before.versions, gauges)
+    suspects = _quarantine(gauges)
     after = Observed(
         workers={slot: str(child.get("state")) for slot, child in workers.items()},
         restarts={slot: str(child.get("restarts")) for slot, child in workers.items()},
@@ -128,6 +131,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         versions=versions,
         refused=_refused(gauges) if gauges else before.refused,
         breakers=_breakers(gauges) if gauges else before.breakers,
+        quarantine={name: fact for name, (fact, _) in suspects.items()} if gauges else before.quarantine,
         certificate=_certificate(before.certificate, gauges),
         tls=_tls_trouble(gauges) if gauges else before.tls,
     )
@@ -147,7 +151,37 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         if state != before.breakers.get(name, "closed"):
             model, _, arm = name.partition("/")
             found.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
+    for name in sorted(after.quarantine.keys() | before.quarantine.keys()):
+        found += _quarantine_happenings(name, before.quarantine.get(name, ""), after.quarantine.get(name, ""), suspects)
     return after, found
+
+
+def _quarantine(gauges: Mapping[int, Tree]) -> dict[str, tuple[str, Tree]]:
+    """What is held against versions: as a fact, and as a worker says it."""
+    suspects: dict[str, tuple[str, Tree]] = {}
+    for values in gauges.values():
+        for suspect in listed(values, Gauge.QUARANTINE):
+            held = "held " if suspect.get("quarantined") else ""
+            name = f"{suspect.get('model')}/{suspect.get('version')}"
+            fact = f"{held}{suspect.get('deaths')} deaths, {suspect.get('inputs')} inputs"
+            suspects[name] = max(suspects.get(name, ("", suspect)), (fact, suspect), key=lambda one: one[0])
+    return suspects
+
+
+def _quarantine_happenings(
+    name: str, before: str, after: str, suspects: Mapping[str, tuple[str, Tree]]
+) -> Iterable[Happening]:
+    model, _, version = name.partition("/")
+    data: dict[str, object] = {"model": model, "version": version}
+    if name in suspects:
+        data |= {key: suspects[name][1].get(key) for key in ("cause", "deaths", "inputs")}
+    held, was_held = after.startswith("held "), before.startswith("held ")
+    if held and not was_held:
+        yield Happening("version.quarantined", model, data)
+    elif was_held and not held:
+        yield Happening("version.released", model, data)
+    elif after not in ("", before):
+        yield Happening("input.refused", model, data)
 
 
 def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, Tree]) -> Iterable[Happening]:

@@ -180,6 +180,11 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
     for version in listed(gauges, Gauge.VERSIONS):
         labels = {key: str(version[key]) for key in ("model", "version", "state")}
         yield Sample(names.VERSION_STATE, {**worker, **labels}, 1)
+    for suspect in listed(gauges, Gauge.QUARANTINE):
+        labels = worker | {key: str(suspect.get(key)) for key in ("model", "version")}
+        yield Sample(names.VERSION_QUARANTINED, labels, int(bool(suspect.get("quarantined"))))
+        yield Sample(names.REFUSED_INPUTS, labels, whole(suspect, "inputs"))
+        yield Sample(names.WORKER_DEATHS, labels, whole(suspect, "deaths"))
     for breaker in listed(gauges, Gauge.BREAKERS):
         state = _BREAKER_STATES[str(breaker.get("state"))]
         yield Sample(names.BREAKER_STATE, worker | _arm_of(breaker), state)

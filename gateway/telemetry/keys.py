@@ -25,6 +25,7 @@ class Gauge(StrEnum):
     RULES_ERROR = "rules_error"
     REFUSED = "refused"
     VERSIONS = "versions"
+    QUARANTINE = "quarantine"
     IN_FLIGHT = "in_flight"
     READY = "ready"
     TLS = "tls"

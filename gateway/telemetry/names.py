@@ -157,6 +157,27 @@ BREAKER_STATE: Final = _metric(
     ("worker", "model", "arm"),
     "0: closed, 1: half open, 2: open (left out).",
 )
+VERSION_QUARANTINED: Final = _metric(
+    _EACH_WORKER,
+    "gateway_version_quarantined",
+    "gauge",
+    ("worker", "model", "version"),
+    "1 while a version does not run, because workers died of it.",
+)
+REFUSED_INPUTS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_refused_inputs",
+    "gauge",
+    ("worker", "model", "version"),
+    "Inputs that a worker died of, and that are refused.",
+)
+WORKER_DEATHS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_worker_deaths",
+    "gauge",
+    ("worker", "model", "version"),
+    "Workers that died of a version since it was last loaded by hand.",
+)
 SHADOW_DIFFERENCE: Final = _metric(
     _EACH_WORKER,
     "gateway_shadow_max_abs_difference",

@@ -1,6 +1,11 @@
 """The outcome of routing one request."""
 
+from typing import Final
+
 import msgspec
+
+# How the reason begins of a request that another arm served than the one that was decided.
+FALLBACK: Final = "FALLBACK:"
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

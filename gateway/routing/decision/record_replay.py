@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.routing.decision.compiled import decision_of, kill_decision, ordered_rules, pin_decisions
-from gateway.routing.decision.decision import Decision
+from gateway.routing.decision.decision import FALLBACK, Decision
 from gateway.routing.decision.explanation import DecisionStep, Explanation, Result
 from gateway.routing.decision.route import Route
 from gateway.routing.document.quantity import percent_text
 
-RULE, FALLBACK = "RULE:", "FALLBACK:"
+RULE = "RULE:"
 
 
 @dataclass(frozen=True, slots=True)

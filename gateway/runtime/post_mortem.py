@@ -1,0 +1,127 @@
+"""What a worker died of: read from the page that it left, and told to the workers that live.
+
+Only deaths that a run can have caused blame one: a signal that a fault of the process raises, a hang of its loop, and
+the kernel's want of memory. A worker that somebody killed, or stopped, blames nobody.
+"""
+
+import logging
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import time
+from typing import Final
+
+from gateway.runtime.child_process import ChildProcess
+from gateway.serving.quarantine import Quarantine, QuarantineFile
+from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, unfinished_runs
+
+_FAULTS: Final = frozenset(
+    {
+        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
+        *(signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP),
+    }
+)
+_FAULT_SUFFIX: Final = ".fault"
+# How Python's fault handler names the thread that the signal reached.
+_THREAD: Final = re.compile(rb"^(?:Current thread|Thread) 0x([0-9a-fA-F]+)", re.MULTILINE)
+_log = logging.getLogger(__name__)
+
+
+def page_path(run_dir: Path, boot: str) -> Path:
+    """Returns where the worker of this boot shows what it runs."""
+    return run_dir / "running" / boot
+
+
+def fault_path(run_dir: Path, boot: str) -> Path:
+    """Returns where the worker of this boot says which thread a signal ended it in."""
+    return run_dir / "running" / (boot + _FAULT_SUFFIX)
+
+
+class PostMortem:
+    """Examines every worker that has ended, and keeps the document that workers follow."""
+
+    def __init__(self, run_dir: Path, *, hold_s: float, changed: Callable[[], None]) -> None:
+        """Starts from nothing: what an earlier run of the gateway refused is tried once more."""
+        self._run_dir = run_dir
+        self._changed = changed
+        self._quarantine = Quarantine(hold_s)
+        self._file = QuarantineFile(run_dir)
+        self._memory_kills = _memory_kills()
+        shutil.rmtree(run_dir / "running", ignore_errors=True)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file.clear()
+        except OSError as error:
+            _log.warning("what workers die of will not be refused: %s", error.strerror)
+
+    def examine(self, child: ChildProcess) -> str:
+        """Returns what the child ran when it died, for people; "" if that has nothing to do with its death.
+
+        Order: when this returns, no other worker runs it any more.
+        """
+        page = page_path(self._run_dir, child.settings.boot)
+        fault = fault_path(self._run_dir, child.settings.boot)
+        cause, runs = self._blamed(child, page, fault)
+        for path in (page, fault):
+            with suppress(OSError):
+                path.unlink()
+        if not runs:
+            return ""
+        lines = self._quarantine.worker_died(runs, cause, time())
+        for line in lines:
+            _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
+        self._write()
+        return "; ".join(lines)
+
+    def release(self, model: str) -> None:
+        """Lets everything of the model run again: somebody loaded it."""
+        if self._quarantine.release(model):
+            _log.info("released from quarantine: model=%s", model)
+            self._write()
+
+    def expire(self) -> None:
+        """Lets run again what was refused for long enough."""
+        if self._quarantine.expire(time()):
+            self._write()
+
+    def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:
+        number = -child.status
+        if child.hung:
+            return "killed because it hung", [run for run in unfinished_runs(page) if run.slot == LOOP_SLOT]
+        if child.kill_reason or number <= 0:
+            return "", []
+        if number == signal.SIGKILL:
+            before, self._memory_kills = self._memory_kills, _memory_kills()
+            return ("killed for want of memory", unfinished_runs(page)) if self._memory_kills > before else ("", [])
+        if number not in _FAULTS:
+            return "", []
+        runs = unfinished_runs(page)
+        thread = _faulting_thread(fault)
+        return f"killed by {signal.Signals(number).name}", [run for run in runs if run.thread == thread] or runs
+
+    def _write(self) -> None:
+        try:
+            self._file.write(self._quarantine.versions)
+        except OSError as error:
+            _log.error("the quarantine was not written, workers do not know of it: %s", error.strerror)
+        self._changed()
+
+
+def _faulting_thread(path: Path) -> int:
+    with suppress(OSError):
+        if thread := _THREAD.search(path.read_bytes()):
+            return int(thread[1], 16)
+    return 0
+
+
+def _memory_kills() -> int:
+    """Returns how many processes this machine's kernel has killed for want of memory, those of containers included."""
+    with suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as lines:
+        for line in lines:
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0

@@ -1,0 +1,152 @@
+"""Requests that kill a worker, sent to the running product by a client that retries, as docs/examples has it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from gateway.pb import inference_pb2 as pb
+from gateway.tensor import Array, Datatype
+from tests import models
+from tests.e2e.calls import stub
+from tests.e2e.conftest import OWN_CONNECTION
+from tests.e2e.product import Product, until
+
+SERVICE_CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "service-config.json").read_text()
+RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
+LOWEST = -(2**63)
+ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
+
+
+@pytest.fixture(scope="module", params=["ngh2", "grpcio"])
+def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    directory = tmp_path_factory.mktemp(f"killers-{request.param}")
+    repository = directory / "models"
+    for name in ("div", "other"):
+        models.write_version(repository, name, "1", models.divide())
+    models.write_version(repository, "affine", "1", models.affine(2.0))
+    models.write_version(repository, "chain", "1", models.divide())
+    models.write_version(
+        repository, "chain", "2", models.divide(), config="max_batch_size: 8\nversion_policy { all {} }\n"
+    )
+    running = Product(directory, repository, "--transport", request.param, "--quarantine-seconds", "3600").start()
+    try:
+        yield running
+        running.stop()
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def channel(product: Product) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(product.server, options=RETRYING) as opened:
+        yield opened
+
+
+def division(model: str, x: int, d: int, *, version: str = "") -> pb.ModelInferRequest:
+    message = pb.ModelInferRequest(model_name=model, model_version=version)
+    for name, value in (("x", x), ("d", d)):
+        message.inputs.add(name=name, datatype=Datatype.INT64.wire_name, shape=[1, 1])
+        message.raw_input_contents.append(np.array([value], np.int64).tobytes())
+    return message
+
+
+def code(channel: grpc.Channel, message: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str]:
+    call = stub(channel).ModelInfer.future(message, timeout=20, wait_for_ready=True)
+    call.exception()
+    return call.code(), call.details() or ""
+
+
+def restarts(product: Product) -> int:
+    return sum(child["restarts"] for child in product.children("worker"))
+
+
+def settle(product: Product) -> None:
+    until(lambda: all(one["state"] == "READY" for one in product.children("worker")), 30, "all workers are back")
+
+
+def array_of(message: pb.ModelInferResponse) -> Array:
+    return np.frombuffer(message.raw_output_contents[0], np.int64)
+
+
+def test_a_request_that_kills_takes_one_worker_and_is_refused(product: Product, channel: grpc.Channel) -> None:
+    before = restarts(product)
+    status, text = code(channel, division("div", LOWEST, -1))
+    assert status is grpc.StatusCode.FAILED_PRECONDITION, text
+    assert "this request is refused: a worker was killed by SIGFPE while it ran these inputs on model 'div'" in text
+    settle(product)
+    assert restarts(product) == before + 1
+    for _ in range(20):  # in every worker, at once
+        with grpc.insecure_channel(product.server, options=OWN_CONNECTION) as other:
+            assert code(other, division("div", LOWEST, -1))[0] is grpc.StatusCode.FAILED_PRECONDITION
+            assert code(other, division("div", 6, 3))[0] is grpc.StatusCode.OK  # other inputs run
+            assert code(other, division("other", 6, 3))[0] is grpc.StatusCode.OK
+    assert restarts(product) == before + 1
+    assert "while it ran model=div version=1 input=" in product.events()
+    metrics = product.metrics()
+    assert metrics['gateway_refused_inputs{model="div",version="1",worker="0"}'] == 1.0
+    assert metrics['gateway_version_quarantined{model="div",version="1",worker="0"}'] == 0.0
+    until(lambda: '"input.refused"' in product.page("/events?follow=false"), 10, "the event")
+
+
+def test_the_second_death_within_a_minute_quarantines_until_the_model_is_loaded(
+    product: Product, channel: grpc.Channel
+) -> None:
+    before = restarts(product)
+    assert code(channel, division("other", LOWEST, -1))[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert restarts(product) == before + 1
+    settle(product)
+    huge = division("other", LOWEST, -1)
+    huge.inputs[0].shape[0] = huge.inputs[1].shape[0] = 2
+    huge.raw_input_contents[0] += np.array([7], np.int64).tobytes()
+    huge.raw_input_contents[1] += np.array([7], np.int64).tobytes()
+    status, text = code(channel, huge)
+    assert status is grpc.StatusCode.FAILED_PRECONDITION
+    settle(product)
+    assert restarts(product) == before + 2
+    status, text = code(channel, division("other", 6, 3))
+    assert status is grpc.StatusCode.FAILED_PRECONDITION
+    assert "quarantined for another" in text
+    assert "2 workers died of it within a minute (killed by SIGFPE)" in text
+    ones = pb.ModelInferRequest(model_name="affine")
+    ones.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    ones.raw_input_contents.append(np.ones(4, np.float32).tobytes())
+    assert code(channel, ones)[0] is grpc.StatusCode.OK
+    until(lambda: '"version.quarantined"' in product.page("/events?follow=false"), 10, "the event")
+    stub(channel).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="other"), timeout=30)
+    until(lambda: code(channel, division("other", 6, 3))[0] is grpc.StatusCode.OK, 5, "it runs again")
+
+
+def test_of_a_quarantined_version_the_chain_answers_but_not_what_killed_it(
+    product: Product, channel: grpc.Channel
+) -> None:
+    route = """
+apiVersion: gateway/v1
+kind: Route
+metadata: {model: chain}
+spec:
+  arms: {bad: {version: "1"}, good: {version: "2"}}
+  strategy: {pinned: {arm: bad}}
+  fallback: {order: [bad, good]}
+"""
+    assert product.cli("routes", "apply", "-f", "-", text=route).exit_code == 0
+    before = restarts(product)
+    for divisor in (1, 2):  # two different ones
+        killer = division("chain", LOWEST, -1)
+        for _ in range(divisor):
+            killer.raw_input_contents[0] += np.array([3], np.int64).tobytes()
+            killer.raw_input_contents[1] += np.array([3], np.int64).tobytes()
+        killer.inputs[0].shape[0] = killer.inputs[1].shape[0] = divisor + 1
+        assert code(channel, killer)[0] is grpc.StatusCode.FAILED_PRECONDITION
+        settle(product)
+    assert restarts(product) == before + 2
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda number: code(channel, division("chain", number, 1)), range(64)))
+    assert {status for status, _ in answers} == {grpc.StatusCode.OK}
+    message, call = stub(channel).ModelInfer.with_call(division("chain", 6, 3), timeout=10)
+    assert array_of(message).tolist() == [2]
+    assert dict(call.trailing_metadata())["x-gateway-version"] == "2"
+    assert restarts(product) == before + 2
