@@ -15,8 +15,8 @@ from time import time
 from typing import Final
 
 from gateway.runtime.child_process import ChildProcess
-from gateway.serving.quarantine import Quarantine, QuarantineFile
 from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, unfinished_runs
+from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 
 _FAULTS: Final = frozenset(
     {
@@ -47,7 +47,7 @@ class PostMortem:
         """Starts from nothing: what an earlier run of the gateway refused is tried once more."""
         self._run_dir = run_dir
         self._changed = changed
-        self._quarantine = Quarantine(hold_s)
+        self._quarantine = RunQuarantine(hold_s)
         self._file = QuarantineFile(run_dir)
         self._memory_kills = _memory_kills()
         shutil.rmtree(run_dir / "running", ignore_errors=True)
