@@ -76,6 +76,12 @@ class PostMortem:
         self._write()
         return "; ".join(lines)
 
+    def close(self) -> None:
+        """Leaves no file. Order: when no worker is left."""
+        with suppress(OSError):
+            self._file.remove()
+        shutil.rmtree(self._run_dir / "running", ignore_errors=True)
+
     def release(self, model: str) -> None:
         """Lets everything of the model run again: somebody loaded it."""
         if self._quarantine.release(model):

@@ -149,6 +149,7 @@ class Supervisor:
             await self._stop_all()
             for task in background:
                 task.cancel()
+        self._post_mortem.close()
         self._phase = "STOPPED"
         self._write_state()
 

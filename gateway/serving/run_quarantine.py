@@ -125,6 +125,11 @@ class QuarantineFile:
         self._document.unlink(missing_ok=True)
         self._number.write_bytes(bytes(8))
 
+    def remove(self) -> None:
+        """Leaves no file. Raises: OSError."""
+        self._document.unlink(missing_ok=True)
+        self._number.unlink(missing_ok=True)
+
     def write(self, versions: Iterable[Quarantined]) -> None:
         """Puts the document in place whole, then changes its number. Raises: OSError."""
         staged = self._document.with_suffix(".next")
