@@ -67,6 +67,7 @@ def _for_compactor(settings: Settings) -> str:
             "data_directory": str(config.process.data_dir),
             "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
             "sinks": [target.name for target in parse_targets(config.log.sinks)],
+            "after_death": bool(settings.predecessor),
         }
     )
 

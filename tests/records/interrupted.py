@@ -1,6 +1,6 @@
 """A compactor that kills itself with SIGKILL after a given number of parts of the work.
 
-Usage: python -m tests.records.interrupted LOG LAKE PARTS [SINK]. Prints each part as it is done.
+Usage: python -m tests.records.interrupted LOG LAKE PARTS [SINK] [--after-death]. Prints each part as it is done.
 """
 
 import os
@@ -13,7 +13,8 @@ from gateway.records.worker.segment import entries
 
 if __name__ == "__main__":
     log, lake, parts = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    worker = Compactor(CompactorConfig(str(log), str(lake), sinks=tuple(sys.argv[4:])))
+    sinks = tuple(argument for argument in sys.argv[4:] if not argument.startswith("--"))
+    worker = Compactor(CompactorConfig(str(log), str(lake), sinks=sinks, after_death="--after-death" in sys.argv))
     done = 0
     for entry in list(entries(log)):
         for part in worker.compact(entry):

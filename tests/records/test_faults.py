@@ -257,7 +257,7 @@ def test_a_writer_killed_in_the_middle_of_a_write_loses_the_torn_tail_only(tmp_p
     writer.kill()
     writer.communicate()
     (path, segment) = next((e.path, e.segment) for e in entries(tmp_path / "wal") if e.suffix == OPEN and e.segment)
-    whole = sum(len(block.table) for block in read(path.read_bytes(), segment).blocks)
+    whole = sum(len(block.table) for block in read(path.read_bytes(), segment).blocks())
     with path.open("ab") as file:
         file.write(path.read_bytes()[:7])
     worker = compactor(tmp_path / "wal", tmp_path / "lake")

@@ -41,7 +41,7 @@ async def test_a_running_log_writes_by_itself_and_close_seals(tmp_path: Path) ->
     assert entry.suffix == SEALED
     assert entry.segment is not None
     content = read(entry.path.read_bytes(), entry.segment)
-    assert sum(len(block.table) for block in content.blocks) == 101
+    assert sum(len(block.table) for block in content.blocks()) == 101
     assert content.seal is not None
     assert content.seal["seen"] == 101
 

@@ -92,7 +92,7 @@ def _sent(tensor: Array | None, *, raw: bool) -> bytes | Array | None:
 
 def _blocks(directory: Path) -> list[Block]:
     logged = [(entry.path, entry.segment) for entry in entries(directory)]
-    return [block for path, segment in logged if segment for block in read(path.read_bytes(), segment).blocks]
+    return [block for path, segment in logged if segment for block in read(path.read_bytes(), segment).blocks()]
 
 
 def _same(left: object, right: object) -> bool:

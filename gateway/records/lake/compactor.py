@@ -1,48 +1,52 @@
 """The compactor: sealed segments of the prediction log become Parquet files, one step after the other.
 
-    read -> tables -> Parquet in _tmp -> fsync -> rename -> manifest line -> unlink the segment
+    read -> parts of bounded size, each: tables -> Parquet in _tmp -> fsync -> rename -> manifest line
+         -> unlink the segment
 
 Whatever step it is killed at, doing the segment again gives the same files under the same names, and the segment is
 only deleted when files and manifest line are durable: no row is lost, none is there twice.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from time import time
-from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from gateway.records.lake import parquet
 from gateway.records.lake.accounts import Accounts, CompactorCounts
+from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.coverage import Coverage
-from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.label_table import FEEDBACK
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.merging import Job, MergeLimits, Merger, pending_names
 from gateway.records.lake.observer import Ledger, Observer
 from gateway.records.lake.outbox import Outbox
 from gateway.records.lake.quarantine import Quarantine
 from gateway.records.lake.retention import RetentionLimits, expired, lake_files, regular_files, remove
+from gateway.records.lake.segment_part import SegmentPart, parts
 from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.records.worker.label import FEEDBACK_SUFFIX
-from gateway.records.worker.reading import DECODE_ERRORS, SegmentContent, read
+from gateway.records.worker.reading import SegmentContent, read
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry, Segment, adopt, entries
 
 _STALE_NEW_S = 60.0
+_log = logging.getLogger(__name__)
 
 
 class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the compactor is told; the supervisor writes it as one JSON object on one line.
 
     `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
-    `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`.
+    `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`;
+    `after_death` says that the compactor before this one died, or was killed because it hung.
     Raises: ValueError (naming field and value).
     """
 
@@ -56,6 +60,7 @@ class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     published_directory: str = ""
     data_directory: str = ""
     drift_window_s: int = 3600
+    after_death: bool = False
 
     def __post_init__(self) -> None:
         for name in ("interval_s", "retention_interval_s", "drift_window_s"):
@@ -94,6 +99,7 @@ class Compactor:
         self._quarantine = Quarantine(self._log, clock)
         self._done: set[str] | None = None
         self._retained_at = 0.0
+        self._attempts = Attempts(self._lake)
         self._merger = Merger(self._lake, self._manifest, config.merging)
         self._to_merge: list[Job] = []
         self.counts = CompactorCounts(quarantined=self._quarantine.counts)
@@ -125,9 +131,16 @@ class Compactor:
                 self.counts.error = ""
                 self.counts.pending_segments -= 1
                 self.counts.pending_bytes -= entry.size_bytes
-            except OSError as error:
+            except OSError as error:  # the disk's fault, not the segment's: it is tried until it succeeds
                 left.append(entry.modified_s)
                 self._failed(error)
+                self._attempts.end(_identity(entry.segment or _NOBODY))
+            except Exception as error:
+                # Whatever is wrong with this one, the others go on: the second failure sets it aside.
+                left.append(entry.modified_s)
+                self._failed(error)
+                self._attempts.failed(_identity(entry.segment or _NOBODY), f"{type(error).__name__}: {error}")
+                _log.exception("a segment of the prediction log was not compacted: %s", entry.path.name)
         self.counts.waiting_since_s = min(left, default=0.0)
         self._merge(progress)
         self._retain()
@@ -136,41 +149,53 @@ class Compactor:
     def compact(self, entry: LogEntry) -> Iterator[str]:
         """Compacts one segment; yields the name of each part of the work when it is done.
 
+        Units:  memory is that of one part of a segment, some hundred MiB, whatever the segment holds.
         Raises: OSError (the disk; nothing is lost, do it again).
         """
         segment = entry.segment
         assert segment is not None
         self._prepare()
-        if self._is_done(segment):
+        identity = _identity(segment)
+        if self._is_done(identity):
             self._discard(entry)
             yield "discarded"
             return
-        content = read(entry.path.read_bytes(), segment)
+        if (reason := self._attempts.begin(identity)) is not None:
+            self._quarantine.move(entry.path, reason)
+            yield "quarantined"
+            return
+        data = _mapped(entry.path)
+        content = read(data, segment)
         yield "read"
-        if content.header is None and not content.blocks and not content.labels:
+        if content.header is None and not content.rows and not content.labels:
             self._quarantine.move(entry.path, "empty" if entry.size_bytes == 0 else "unreadable")
             yield "quarantined"
             return
-        try:
-            tables = self._tables(content, segment)
-        except DECODE_ERRORS as error:
-            self._quarantine.move(entry.path, f"content: {type(error).__name__}: {error}")
-            yield "quarantined"
+        for part in parts(content, segment):
+            yield from self._compact_part(part, content, segment, suspect=entry.suffix == SUSPECT)
+        self._keep_damage(entry, data, content)
+        self._attempts.end(identity)
+        self._discard(entry)
+        yield "discarded"
+
+    def _compact_part(
+        self, part: SegmentPart, content: SegmentContent, segment: Segment, *, suspect: bool
+    ) -> Iterator[str]:
+        """Makes a part of a segment durable in the lake; one that is there already is left as it is."""
+        identity = _identity(segment) if part.last else f"{_identity(segment)}.{part.number}"
+        if self._is_done(identity):
             return
         published = []
-        for folder, name, rows in tables:
+        for folder, name, rows in part.files:
             published.append(parquet.publish(rows, self._lake, folder, name))
             for outbox in self._outboxes:
                 outbox.put(published[-1], now_s=self._clock())
             yield "published"
-        self._keep_damage(entry, content)
-        self._show(content, tables, segment)
-        self._record(segment, content, published, suspect=entry.suffix == SUSPECT)
+        self._show(identity, part, content)
+        self._record(identity, part, content, published, suspect=suspect)
         for ledger in self._ledgers:
-            ledger.commit(_identity(segment))
+            ledger.commit(identity)
         yield "recorded"
-        self._discard(entry)
-        yield "discarded"
 
     def _sealed(self) -> Iterator[LogEntry]:
         """The segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
@@ -195,74 +220,64 @@ class Compactor:
             return
         shutil.rmtree(self._lake / "_tmp", ignore_errors=True)
         self._merger.recover()
+        self._attempts.recover(after_death=self._config.after_death)
         self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
 
-    def _is_done(self, segment: Segment) -> bool:
-        return self._done is not None and _identity(segment) in self._done
+    def _is_done(self, identity: str) -> bool:
+        return self._done is not None and identity in self._done
 
-    def _tables(self, content: SegmentContent, segment: Segment) -> list[tuple[str, str, Any]]:
-        """Folder, file name and rows of each file that the segment becomes. The names follow from the segment alone."""
-        groups = defaultdict(list)
-        for block in content.blocks:
-            schema = block.schema
-            groups[schema.model, schema.version, schema.shape_hash].append(parquet.table(block, segment))
-        base = f"{segment.gateway}-{segment.worker}-{segment.boot}-{segment.seq}-{segment.seq}"
-        files = [
-            (f"{_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", part)
-            for (model, version, shape), made in groups.items()
-            for partition, part in parquet.split_by_hour(parquet.join(made))
-        ]
-        labels = label_tables(content.labels, segment)
-        return files + [(f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in labels]
-
-    def _show(self, content: SegmentContent, tables: list[tuple[str, str, Any]], segment: Segment) -> None:
+    def _show(self, identity: str, part: SegmentPart, content: SegmentContent) -> None:
         named = [
             (rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
-            for folder, _, rows in tables
+            for folder, _, rows in part.files
             if not folder.startswith(f"{FEEDBACK}/")
         ]
         for observer in self._observers:
             for model, version, rows in named:
                 observer.saw_rows(model, version, rows)
-            for _, labels in content.labels:
-                observer.saw_labels(labels)
+            if part.last:
+                for _, labels in content.labels:
+                    observer.saw_labels(labels)
         for ledger in self._ledgers:
-            ledger.prepare(_identity(segment), named)
+            ledger.prepare(identity, named)
 
-    def _keep_damage(self, entry: LogEntry, content: SegmentContent) -> None:
+    def _keep_damage(self, entry: LogEntry, data: bytes | mmap, content: SegmentContent) -> None:
         self.counts.torn_bytes += content.torn_bytes
-        if not content.damages:
-            return
-        data = entry.path.read_bytes()
         for damage, reason in content.damages:
             name = f"{entry.path.parent.name}__{entry.path.stem}.{damage.offset}.frame"
             self._quarantine.keep(name, data[damage.offset : damage.offset + damage.length], reason)
 
     def _record(
-        self, segment: Segment, content: SegmentContent, published: list[parquet.Published], *, suspect: bool
+        self,
+        identity: str,
+        part: SegmentPart,
+        content: SegmentContent,
+        published: list[parquet.Published],
+        *,
+        suspect: bool,
     ) -> None:
-        records = sum(len(block.table) for block in content.blocks)
-        labels = sum(len(labels) for _, labels in content.labels)
+        labels = sum(len(labels) for _, labels in content.labels) if part.last else 0
         rows = sum(file.rows for file in published) - labels
-        self._manifest.append(
-            {
-                "segment": _identity(segment),
-                "records": records,
-                "rows": rows,
-                "labels": labels,
-                "files": [asdict(file) for file in published],
+        entry: dict[str, object] = {
+            "segment": identity,
+            "records": part.records,
+            "rows": rows,
+            "labels": labels,
+            "files": [asdict(file) for file in published],
+            "at_s": self._clock(),
+        }
+        if part.last:
+            entry |= {
                 "damaged": [[damage.offset, damage.length, reason] for damage, reason in content.damages],
                 "torn_bytes": content.torn_bytes,
                 "suspect": suspect,
                 "counts": content.seal,
-                "at_s": self._clock(),
-            },
-            now_s=self._clock(),
-        )
+            }
+        self._manifest.append(entry, now_s=self._clock())
         assert self._done is not None
-        self._done.add(_identity(segment))
-        self.counts.segments += 1
-        self.counts.records += records
+        self._done.add(identity)
+        self.counts.segments += part.last
+        self.counts.records += part.records
         self.counts.rows += rows
         self.counts.labels += labels
 
@@ -272,7 +287,8 @@ class Compactor:
         else:
             entry.path.unlink(missing_ok=True)
             if self._done is not None and entry.segment is not None:
-                self._done.discard(_identity(entry.segment))
+                identity = _identity(entry.segment)
+                self._done = {one for one in self._done if one != identity and not one.startswith(f"{identity}.")}
 
     def _merge(self, progress: Callable[[], None]) -> None:
         """One folder of small files, if one is due: segments come first."""
@@ -285,7 +301,7 @@ class Compactor:
         except OSError as error:
             self._failed(error)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         self.counts.failures += 1
         self.counts.error = str(error)
 
@@ -331,8 +347,12 @@ def _identity(segment: Segment) -> str:
     return f"{segment.gateway}/{segment.stem}"
 
 
-def _folder(model: str, version: str) -> str:
-    return f"model={quote(model, safe='')}/version={quote(version, safe='')}"
+def _mapped(path: Path) -> bytes | mmap:
+    """The bytes of a file, which take no memory of ours. Raises: OSError."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
 
 
 def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, reports: bool) -> None:

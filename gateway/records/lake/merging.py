@@ -9,6 +9,7 @@ durable, it is thrown away too; killed later, it is carried on before anything e
 """
 
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from gateway.records.worker.segment import LogEntry, sync_directory
 _STAGE = "_merge"
 _PLAN = "plan.json"
 _LABELS = "labels"
+_PART = re.compile(r"\.\d+$")  # of a segment that became several files of one kind
 
 
 class MergeLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -208,7 +210,7 @@ def _split(name: str, *, labels: bool) -> tuple[str, str]:
     if labels and not stem.endswith(f"-{_LABELS}"):
         return stem, _LABELS
     base, _, kind = stem.rpartition("-")
-    return base, kind
+    return _PART.sub("", base), kind
 
 
 def _runs(files: Sequence[StoredFile], target_bytes: int) -> Iterator[tuple[str, ...]]:

@@ -14,17 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gateway.records.lake.explode import Explosion, explode, positions
+from gateway.records.lake.explode import Explosion, explode
 from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
 from gateway.records.worker.label import request_hash
 from gateway.records.worker.reading import Block, TensorColumn, readable
 from gateway.records.worker.sampling import Kept
 from gateway.records.worker.segment import Segment, sync_directory
-from gateway.records.worker.stream_schema import fixed_bytes, is_batched, is_flat, width
+from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched, is_flat, width
 from gateway.tensor import Array, Datatype
 
 ROW_GROUP = 131_072
+_TABLE_BYTES = 32 << 20
+_METADATA_BYTES = 256  # of a row, about: what every row has
 _DICTIONARY = [
     "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "gateway",
     "worker", "boot",
@@ -57,13 +59,23 @@ def limit_threads() -> None:
     pa.set_io_thread_count(1)
 
 
-def table(block: Block, segment: Segment) -> pa.Table:
-    """One row per instance.
+def row_bytes(schema: StreamSchema) -> int:
+    """Returns about how many bytes a row takes in memory, beside those of tensors that are no columns of their own."""
+    flat = (spec for spec in (*schema.inputs, *schema.outputs) if is_flat(spec))
+    return _METADATA_BYTES + sum(width(spec) * max(spec.datatype.size, 4) for spec in flat)
+
+
+def tables(block: Block, segment: Segment, *, limit: int | None = None) -> Iterator[pa.Table]:
+    """Yields one row per instance, in tables of bounded size, or of at most `limit` rows.
 
     Shapes: metadata, then f.* or in.* of the inputs, out.* of the outputs, and the prediction; the same columns for
             every block of a schema.
     """
-    exploded = explode(block)
+    for exploded in explode(block, limit or max(1, _TABLE_BYTES // row_bytes(block.schema))):
+        yield _table(block, segment, exploded)
+
+
+def _table(block: Block, segment: Segment, exploded: Explosion) -> pa.Table:
     columns = _metadata(block, segment, exploded)
     taken = {*columns, "pred_class", "pred_score"}
     for prefix, flat_prefix, tensors in (("in.", "f.", block.inputs), ("out.", "out.", block.outputs)):
@@ -176,18 +188,19 @@ def _flat(column: TensorColumn, exploded: Explosion, name: str, hidden: tuple[in
     features = width(column.spec)
     names = [name] if features == 1 else [f"{name}_{index}" for index in range(features)]
     complete = bool((column.leads == exploded.sizes).all())
-    rows = None if complete else positions(exploded, column.leads)
     arrow_type = _TYPES[column.spec.datatype]
     if column.text is not None:
-        made = _flat_texts(column, exploded.total, rows, features)
+        made = _flat_texts(column, exploded, features)
     else:
         values = np.asarray(column.values).reshape(-1, features)
         absent = None
-        if rows is not None:
+        if complete:
+            values = values[exploded.start : exploded.start + exploded.total]
+        else:
+            holds, source = exploded.located(column.leads)
             spread = np.zeros((exploded.total, features), values.dtype)
-            spread[rows] = values
-            absent = np.ones(exploded.total, bool)
-            absent[rows] = False
+            spread[holds] = values[source]
+            absent = ~holds
             values = spread
         made = [_array(column, values[:, index], absent) for index in range(features)]
     return {
@@ -196,19 +209,14 @@ def _flat(column: TensorColumn, exploded: Explosion, name: str, hidden: tuple[in
     }
 
 
-def _flat_texts(column: TensorColumn, total: int, rows: npt.NDArray[np.int64] | None, features: int) -> list[pa.Array]:
-    texts = _texts(column)
-    columns = []
-    for index in range(features):
-        if rows is None:
-            columns.append(texts if features == 1 else texts.take(pa.array(np.arange(total) * features + index)))
-            continue
-        places = np.zeros(total, np.int64)
-        places[rows] = np.arange(len(rows)) * features + index
-        absent = np.ones(total, bool)
-        absent[rows] = False
-        columns.append(texts.take(pa.array(places, mask=absent)))
-    return columns
+def _flat_texts(column: TensorColumn, exploded: Explosion, features: int) -> list[pa.Array]:
+    holds, source = exploded.located(column.leads)
+    first = int(source[0]) if len(source) else 0
+    last = int(source[-1]) + 1 if len(source) else 0
+    texts = _texts(column, first * features, last * features)
+    places = np.zeros(exploded.total, np.int64)
+    places[holds] = (source - first) * features
+    return [texts.take(pa.array(places + index, mask=~holds)) for index in range(features)]
 
 
 def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
@@ -221,13 +229,29 @@ def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
     lengths = np.where(has, np.where(per_row, sizes // exploded.sizes, sizes)[at_records], 0)
     offsets = np.zeros(exploded.total + 1, "<i4")
     np.cumsum(lengths, out=offsets[1:])
-    elements = _texts(column) if column.text is not None else _array(column, np.asarray(column.values), None)
+    begin = _first_element(column, exploded, per_row)
+    end = begin + int(offsets[-1])
+    if column.text is not None:
+        elements = _texts(column, begin, end)
+    else:
+        elements = _array(column, np.asarray(column.values)[begin:end], None)
     made: Columns = {name: _lists(offsets, elements, ~has)}
     present = (column.modes[at_records] != ColumnMode.ABSENT) & (per_row[at_records] | first)
     made[f"{name}.shape"] = _shapes(column, exploded, per_row, present)
     if column.text is None and not 0 < fixed_bytes(column.spec) <= MAX_TENSOR_BYTES:
         made[f"{name}.digest"] = _digests(column, exploded, per_row)
     return made
+
+
+def _first_element(column: TensorColumn, exploded: Explosion, per_row: npt.NDArray[np.bool_]) -> int:
+    """The element of the block that the rows begin with."""
+    if not exploded.total:
+        return 0
+    record, index = int(exploded.records[0]), int(exploded.row_index[0])
+    begin, end = int(column.starts[record]), int(column.starts[record + 1])
+    if per_row[record]:
+        return begin + index * ((end - begin) // int(exploded.sizes[record]))
+    return begin if index == 0 else end
 
 
 def _shapes(
@@ -279,8 +303,9 @@ def _prediction(block: Block, exploded: Explosion) -> Columns:
         withheld = column.spec.name in block.schema.hidden or column.spec.name in block.schema.dropped
         if not is_flat(column.spec) or column.text is not None or withheld:
             continue
-        values = np.asarray(readable(column.spec, column.values)).reshape(-1, width(column.spec))
-        rows = positions(exploded, column.leads)
+        rows, source = exploded.located(column.leads)
+        values = np.asarray(column.values).reshape(-1, width(column.spec))[source]
+        values = np.asarray(readable(column.spec, values))
         if values.dtype.kind in "iu" and values.shape[1] == 1:
             _decide(columns, decided, "pred_class", values[:, 0].astype("<i8"), rows)
         elif values.dtype.kind == "f":
@@ -300,13 +325,12 @@ def _is_class(column: TensorColumn) -> bool:
     )
 
 
-def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.int64]) -> None:
+def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.bool_]) -> None:
     if name in decided:
         return
     decided.add(name)
     total = len(columns[name])
-    absent = np.ones(total, bool)
-    absent[rows] = False
+    absent = ~rows
     if name == "pred_class":
         numbers = np.asarray(values, np.int64)
         absent[rows] |= (numbers < -(2**31)) | (numbers >= 2**31)
@@ -320,14 +344,15 @@ def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows:
         columns[name] = pa.array(spread, mask=absent)
 
 
-def _texts(column: TensorColumn) -> pa.Array:
-    """The elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
+def _texts(column: TensorColumn, first: int, last: int) -> pa.Array:
+    """Elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
     assert column.text is not None
-    offsets = np.zeros(len(column.values) + 1, "<i4")
-    np.cumsum(column.values, out=offsets[1:])
-    raw = pa.Array.from_buffers(
-        pa.binary(), len(column.values), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(bytes(column.text))]
-    )
+    lengths = column.values[first:last]
+    begin = int(column.values[:first].sum(dtype=np.int64))
+    offsets = np.zeros(len(lengths) + 1, "<i4")
+    np.cumsum(lengths, out=offsets[1:])
+    data = pa.py_buffer(bytes(column.text[begin : begin + int(offsets[-1])]))
+    raw = pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets.tobytes()), data])
     try:
         return pc.cast(raw, pa.string())
     except pa.ArrowInvalid:

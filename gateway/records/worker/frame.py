@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from mmap import mmap
 from zlib import crc32
 
 MAGIC = b"\xabWL1"
@@ -63,13 +64,13 @@ def frame(body: bytes, *, seed: int) -> bytes:
     return HEAD.pack(MAGIC, len(body), crc32(body, seed)) + body
 
 
-def scan(data: bytes | memoryview, *, seed: int, start: int = 0) -> Iterator[Frame | Damage]:
+def scan(data: bytes | memoryview | mmap, *, seed: int, start: int = 0) -> Iterator[Frame | Damage]:
     """Every frame of a segment in order, and every stretch between them that is none.
 
     After damage the next frame is the next magic with a right checksum, so one flipped bit costs one frame.
     """
     view = memoryview(data)
-    raw = data if isinstance(data, bytes) else view.tobytes()
+    raw = view.tobytes() if isinstance(data, memoryview) else data
     position = start
     while position < len(view):
         whole = _frame_at(view, position, seed)
@@ -96,7 +97,7 @@ def _frame_at(view: memoryview, position: int, seed: int) -> Frame | None:
     return Frame(position, body) if crc32(body, seed) == checksum else None
 
 
-def _next_frame(raw: bytes, view: memoryview, position: int, seed: int) -> int | None:
+def _next_frame(raw: bytes | mmap, view: memoryview, position: int, seed: int) -> int | None:
     while (position := raw.find(MAGIC, position)) >= 0:
         if _frame_at(view, position, seed) is not None:
             return position

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 
 import msgspec
 import numpy as np
@@ -74,21 +75,34 @@ class Block:
 
 @dataclass(slots=True)
 class SegmentContent:
-    """What a segment holds: its blocks, what could not be read, and what its writer counted.
+    """What a segment holds: its rows, what could not be read, and what its writer counted.
 
-    `labels`: those of each LABELS frame, with the number of the first.
+    `labels`: those of each LABELS frame, with the number of the first. Rows are decoded as they are asked for, and
+    damage inside them is known by then.
     """
 
-    blocks: list[Block] = field(default_factory=list)
+    rows: list[Frame] = field(default_factory=list)
+    schemas: dict[int, StreamSchema] = field(default_factory=dict)
     labels: list[tuple[int, list[Label]]] = field(default_factory=list)
     damages: list[tuple[Damage, str]] = field(default_factory=list)
     header: dict[str, object] | None = None
     seal: dict[str, object] | None = None
     torn_bytes: int = 0
 
+    def blocks(self) -> Iterator[Block]:
+        """Yields the blocks in order, each decoded when it is its turn."""
+        for frame in self.rows:
+            try:
+                stream, _ = peek_rows(frame.body)
+                block = decode(frame.body, self.schemas[stream])
+            except DECODE_ERRORS as error:
+                self.damages.append((_damage(frame), f"content: {type(error).__name__}"))
+            else:
+                yield block
 
-def read(data: bytes, segment: Segment) -> SegmentContent:
-    """Everything of a segment that checks out, and each stretch that does not, with a reason."""
+
+def read(data: bytes | mmap, segment: Segment) -> SegmentContent:
+    """Returns everything of a segment that checks out, and each part that does not, with a reason."""
     content = SegmentContent()
     frames: list[Frame] = []
     for part in scan(data, seed=segment.seed):
@@ -99,19 +113,18 @@ def read(data: bytes, segment: Segment) -> SegmentContent:
         else:
             content.damages.append((part, "checksum"))
     # A schema is written before its first rows and again at the seal: either copy will do.
-    schemas: dict[int, StreamSchema] = {}
     for frame in frames:
         if frame.kind == FrameKind.SCHEMA:
             try:
                 stream, schema = parse_schema(frame.body)
-                schemas.setdefault(stream, schema)
+                content.schemas.setdefault(stream, schema)
             except DECODE_ERRORS:
                 content.damages.append((_damage(frame), "schema"))
     for frame in frames:
         if frame.kind == FrameKind.SCHEMA:
             continue
         try:
-            _take(frame, schemas, content)
+            _take(frame, content)
         except DECODE_ERRORS as error:
             content.damages.append((_damage(frame), f"content: {type(error).__name__}"))
     return content
@@ -158,10 +171,9 @@ def readable(spec: TensorSpec, values: Array) -> Array:
     return values
 
 
-def _take(frame: Frame, schemas: dict[int, StreamSchema], content: SegmentContent) -> None:
+def _take(frame: Frame, content: SegmentContent) -> None:
     if frame.kind == FrameKind.ROWS:
-        stream, _ = peek_rows(frame.body)
-        content.blocks.append(decode(frame.body, schemas[stream]))
+        content.rows.append(frame)
     elif frame.kind == FrameKind.LABELS:
         content.labels.append(decode_labels(frame.body))
     elif frame.kind == FrameKind.FILE:
