@@ -11,6 +11,7 @@ from gateway.cli.command_time import given_s_ago
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import flows_value
 from gateway.cli.printing import Format, Value, moment, say, show
+from gateway.cli.route_summary import in_force, shares_value
 from gateway.pb import control_pb2
 
 ExpectRevision = Annotated[
@@ -106,7 +107,7 @@ def wait_for(timeout_s: float, *, applied: bool = True) -> control_pb2.WaitFor:
 
 def applied_value(answer: control_pb2.ApplyResponse) -> dict[str, Value]:
     """A committed document for machines."""
-    return change_value(answer.change)
+    return change_value(answer.change) | {"shares": shares_value(answer.route)}
 
 
 def applied_row(answer: control_pb2.ApplyResponse, *, dry_run: bool) -> list[Value]:
@@ -122,6 +123,7 @@ def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, 
         form,
         columns=COLUMNS,
         rows=[applied_row(answer, dry_run=dry_run) for answer in answers],
+        note=[in_force(answer.route, dry_run=dry_run) for answer in answers],
     )
     for answer in answers:
         if answer.change.HasField("already"):

@@ -20,6 +20,7 @@ from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, Value, show
+from gateway.cli.route_summary import in_force
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2, control_pb2_grpc
 
@@ -50,6 +51,7 @@ def apply(
     results: list[Value] = []
     rows: list[list[Value]] = []
     late: list[str] = []
+    active: list[str] = []
     with control(server) as stub:
         surplus = _surplus(stub, documents) if prune else []
         if surplus and not dry_run and not yes:
@@ -68,13 +70,14 @@ def apply(
             results.append(applied_value(answer))
             rows.append(applied_row(answer, dry_run=dry_run))
             late += answer.change.laggards
+            active.append(in_force(answer.route, dry_run=dry_run))
         for route in surplus:
             change = _delete(stub, route, reason or f"not in {file}", timeout, dry_run=dry_run)
             results.append(change_value(change) | {"deleted": not dry_run})
             fate = "would be deleted" if dry_run else "deleted"
             rows.append([route.model, change.revision, fate, f"{change.moved_buckets / 10_000:g} %", ""])
             late += change.laggards
-    show(results, output, columns=COLUMNS, rows=rows)
+    show(results, output, columns=COLUMNS, rows=rows, note=active)
     complain(late)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from time import time
 
+import grpc
+
 from gateway.cli.printing import Value
 from gateway.errors import InvalidArgument
-from gateway.pb import control_pb2
+from gateway.pb import control_pb2, control_pb2_grpc
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.notation import parse_json
@@ -79,6 +81,30 @@ def also_decides(text: str) -> list[str]:
 def summary(route: control_pb2.Route) -> str:
     """The whole route in one line."""
     return "; ".join([arms_text(route), *also_decides(route.document_json)])
+
+
+def in_force(route: control_pb2.Route, *, dry_run: bool = False) -> str:
+    """What a change has come to: who gets what now, or would."""
+    return f"{route.model}: {'would be in force' if dry_run else 'in force now'}: {summary(route)}"
+
+
+def in_force_of(stub: control_pb2_grpc.ControlStub, model: str) -> str:
+    """What is in force for a model, asked of the server; if it does not say, the change before was made all the same."""
+    try:
+        return in_force(stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10))
+    except grpc.RpcError as error:
+        code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+        if code is grpc.StatusCode.NOT_FOUND:
+            return f"{model}: in force now: no route; its newest ready version answers"
+        return f"{model}: what is in force now could not be asked ({code.name}): gateway routes get {model}"
+
+
+def shares_value(route: control_pb2.Route) -> dict[str, Value]:
+    """Percent of the keys by arm, for machines."""
+    sizes: dict[str, int] = {}
+    for part in route.table:
+        sizes[part.arm] = sizes.get(part.arm, 0) + part.end - part.start
+    return {arm: size / 10_000 for arm, size in sizes.items()}
 
 
 def _rules(document: RouteDocument) -> Iterable[str]:

@@ -20,7 +20,7 @@ from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.plan import diff, show_revision
 from gateway.cli.printing import Format, Value, moment, show
-from gateway.cli.route_summary import also_decides, arms_text, document_shares, shares
+from gateway.cli.route_summary import also_decides, arms_text, document_shares, in_force_of, shares
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
 
@@ -147,7 +147,8 @@ def rollback(
     )
     with control(server) as stub:
         change = stub.Rollback(request, timeout=timeout + 10)
-    show(change_value(change), output, note=_rolled_back(change, dry_run=dry_run))
+        active = [] if dry_run else [in_force_of(stub, model)]
+    show(change_value(change), output, note=[_rolled_back(change, dry_run=dry_run), *active])
     complain(change.laggards)
 
 

@@ -16,7 +16,7 @@ from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.models import worker_value
 from gateway.cli.printing import Format, Value, console, line, moment, printable, show, table
-from gateway.cli.route_summary import also_decides, arms_text
+from gateway.cli.route_summary import also_decides, arms_text, shares_value
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc
 
@@ -157,7 +157,7 @@ class _Page:
                     "model": r.model,
                     "strategy": _strategy(r),
                     "revision": r.revision,
-                    "shares": _shares(r),
+                    "shares": shares_value(r),
                     "committed_at": moment(r.committed_at_us),
                     "document": msgspec.json.decode(r.document_json),
                 }
@@ -165,14 +165,6 @@ class _Page:
             ],
             "workers": [worker_value(w) for w in self._workers.workers],
         }
-
-
-def _shares(route: control_pb2.Route) -> dict[str, Value]:
-    """Percent of the keys by arm."""
-    shares: dict[str, int] = {}
-    for part in route.table:
-        shares[part.arm] = shares.get(part.arm, 0) + part.end - part.start
-    return {arm: size / 10_000 for arm, size in shares.items()}
 
 
 def _strategy(route: control_pb2.Route) -> str:

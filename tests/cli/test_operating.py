@@ -356,3 +356,23 @@ async def test_texts_of_others_do_not_steer_the_terminal(shell: Shell) -> None:
         assert all(character.isprintable() or character == "\n" for character in text), words
         assert r"\x1b[2J" in text
         assert [line for line in text.splitlines() if line.startswith("model  r999")] == []
+
+
+async def test_a_change_says_what_is_in_force_now(shell: Shell) -> None:
+    file = shell.write("split.yaml", ab(90, 10))
+    told = await shell.done("routes", "apply", "-f", file, "--dry-run")
+    assert "affine: would be in force: a=90 % (version 1), b=10 % (version 2)" in told
+    told = await shell.done("routes", "apply", "-f", file)
+    assert "affine: in force now: a=90 % (version 1), b=10 % (version 2)" in told
+    told = await shell.done("weights", "affine", "a=60", "b=40")
+    assert "affine: in force now: a=60 % (version 1), b=40 % (version 2)" in told
+    [change] = await shell.value("weights", "affine", "a=50", "b=50")
+    assert change["shares"] == {"a": 50.0, "b": 50.0}
+    told = await shell.done("kill", "affine", "--reason", "incident")
+    assert "b=50 % (version 2); KILLED to a (incident)" in told
+    told = await shell.done("rollback", "affine")
+    assert "affine: in force now: a=50 % (version 1), b=50 % (version 2)\n" in told
+    await shell.worker.apply(canary())
+    assert "in force now" in await shell.done("promote", "affine")
+    await shell.worker.apply(blue_green())
+    assert "affine: in force now: blue=0 % (version 1), green=100 % (version 2)" in await shell.done("flip", "affine")

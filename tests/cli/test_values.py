@@ -38,7 +38,7 @@ VALUES: dict[type[Any], Callable[[Any], Any]] = {
     pb.HistoryEntry: lambda entry: entry_value(entry) | dict(document_value(entry)),
     pb.ChangeResponse: change_value,
     pb.PlanResponse: lambda plan: {**plan_value(plan), "versions": plan_value(plan)["not_ready"]},
-    pb.ApplyResponse: lambda answer: {**applied_value(answer), "change": None, "route": None},
+    pb.ApplyResponse: lambda answer: {**applied_value(answer), "change": None, "route": None},  # its shares,
 }
 
 
