@@ -1,4 +1,4 @@
-"""The operators' edits of an active document: flip, weights, pin, kill, unkill, promote."""
+"""The operators' edits of an active document: flip, weights, pin, kill, unkill, promote, labels."""
 
 import logging
 from typing import TypeAlias
@@ -7,7 +7,7 @@ from gateway.api.route_messages import apply_message, change_of, expected_revisi
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Pinned
-from gateway.routing.store.amendment import Amendment, flip, kill, pin, promote, unkill, weigh
+from gateway.routing.store.amendment import Amendment, flip, kill, label, pin, promote, unkill, weigh
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.route_control import ApplyResult
 from gateway.serving.catalog import Catalog
@@ -16,12 +16,18 @@ from gateway.serving.route_versions import check_versions
 logger = logging.getLogger(__name__)
 
 Request: TypeAlias = (
-    pb.FlipRequest | pb.SetWeightsRequest | pb.PinRequest | pb.KillRequest | pb.UnkillRequest | pb.PromoteRequest
+    pb.FlipRequest
+    | pb.SetWeightsRequest
+    | pb.PinRequest
+    | pb.KillRequest
+    | pb.UnkillRequest
+    | pb.PromoteRequest
+    | pb.SetLabelsRequest
 )
 
 
 class Amendments:
-    """Serves Flip, SetWeights, Pin, Kill, Unkill and Promote."""
+    """Serves Flip, SetWeights, Pin, Kill, Unkill, Promote and SetLabels."""
 
     def __init__(self, editor: Editor, catalog: Catalog) -> None:
         self._editor = editor
@@ -58,6 +64,10 @@ class Amendments:
     async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("promote", lambda document: promote(document, full=request.full), relative=True)
         return apply_message(await self._amend(request, amendment))
+
+    async def set_labels(self, request: pb.SetLabelsRequest, context: object) -> pb.ApplyResponse:
+        labels = dict(request.labels)
+        return apply_message(await self._amend(request, Amendment("label", lambda d: label(d, labels))))
 
     async def _amend(self, request: Request, amendment: Amendment, *, check: bool = True) -> ApplyResult:
         return await self._editor.amend(

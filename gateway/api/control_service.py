@@ -64,6 +64,7 @@ class ControlService:
             "Kill": amendments.kill,
             "Unkill": amendments.unkill,
             "Promote": amendments.promote,
+            "SetLabels": amendments.set_labels,
             "Plan": plans.plan,
             "Diff": plans.diff,
             "ShowRevision": plans.show_revision,

@@ -1,4 +1,4 @@
-"""gateway flip, weights, pin, kill, unkill, promote: one thing of the active route changed."""
+"""gateway flip, weights, pin, kill, unkill, promote, label: one thing of the active route changed."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -62,7 +62,7 @@ def weights(
     output: Output = Format.TABLE,
 ) -> None:
     """Set the weights of an A/B test, or the share of a canary; as few users as possible move."""
-    request = control_pb2.SetWeightsRequest(model=model, weights=_pairs(shares))
+    request = control_pb2.SetWeightsRequest(model=model, weights=_pairs(shares, "ARM=PERCENT"))
     edit = Edit(dry_run, expect_revision, reason, timeout, server, output)
     edit.ask("SetWeights", request, f"weights {' '.join(shares)}")
 
@@ -128,13 +128,30 @@ def promote(
     edit.ask("Promote", control_pb2.PromoteRequest(model=model, full=full), "promote --full" if full else "promote")
 
 
-def _pairs(shares: list[str]) -> dict[str, str]:
+def label(
+    model: Model,
+    labels: Annotated[list[str], typer.Argument(help="LABEL=VERSION, as many as needed; LABEL= takes one away.")],
+    dry_run: DryRun = False,
+    expect_revision: ExpectRevision = None,
+    reason: Reason = "",
+    timeout: Timeout = 10.0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Set the version labels of a route: arms that name a label get its version, clients may ask by it."""
+    named = _pairs(labels, "LABEL=VERSION", empty=True)
+    edit = Edit(dry_run, expect_revision, reason, timeout, server, output)
+    edit.ask("SetLabels", control_pb2.SetLabelsRequest(model=model, labels=named), f"label {' '.join(labels)}")
+
+
+def _pairs(texts: list[str], form: str, *, empty: bool = False) -> dict[str, str]:
+    """What stands before and behind the equals signs. Raises: Failure for a text that is not of that form."""
     pairs: dict[str, str] = {}
-    for share in shares:
-        arm, equals, percent = share.partition("=")
-        if not (arm and equals and percent):
-            raise Failure(Exit.USAGE, f"{share!r} is not ARM=PERCENT")
-        if arm in pairs:
-            raise Failure(Exit.USAGE, f"arm {arm!r} is named twice")
-        pairs[arm] = percent
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and (value or empty)):
+            raise Failure(Exit.USAGE, f"{text!r} is not {form}")
+        if name in pairs:
+            raise Failure(Exit.USAGE, f"{form.partition('=')[0].lower()} {name!r} is named twice")
+        pairs[name] = value
     return pairs

@@ -52,7 +52,7 @@ def document_shares(text: str) -> str:
 
 
 def also_decides(text: str) -> list[str]:
-    """What decides beside the shares, a phrase for each: kill switch, holdout, step, rules, pins, fallback, mirrors."""
+    """What decides beside the shares, a phrase for each: kill switch, holdout, step, rules, labels and so on."""
     try:
         document = parse_json(text)
     except InvalidArgument:
@@ -69,6 +69,8 @@ def also_decides(text: str) -> list[str]:
         phrases.append(f"preview match -> {document.strategy.preview}")
     if document.rules:
         phrases.append("rules " + ", ".join(_rules(document)))
+    if document.labels:
+        phrases.append("labels " + ", ".join(f"{name}={version}" for name, version in document.labels))
     if document.client_pin is not None and document.client_pin.deny:
         phrases.append("no client may pin")
     if document.fallback is not None:
@@ -89,7 +91,7 @@ def in_force(route: control_pb2.Route, *, dry_run: bool = False) -> str:
 
 
 def in_force_of(stub: control_pb2_grpc.ControlStub, model: str) -> str:
-    """What is in force for a model, asked of the server; if it does not say, the change before was made all the same."""
+    """What is in force for a model, asked of the server; no answer does not undo the change that was made before."""
     try:
         return in_force(stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10))
     except grpc.RpcError as error:

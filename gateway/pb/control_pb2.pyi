@@ -401,6 +401,29 @@ class PromoteRequest(_message.Message):
     full: bool
     def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
 
+class SetLabelsRequest(_message.Message):
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    expected_revision: int
+    change: Change
+    wait: WaitFor
+    dry_run: bool
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
     __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision", "method", "record")
     class MetadataEntry(_message.Message):

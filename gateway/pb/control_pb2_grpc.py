@@ -134,6 +134,11 @@ class ControlStub:
                 request_serializer=control__pb2.PromoteRequest.SerializeToString,
                 response_deserializer=control__pb2.ApplyResponse.FromString,
                 _registered_method=True)
+        self.SetLabels = channel.unary_unary(
+                '/gateway.v1.Control/SetLabels',
+                request_serializer=control__pb2.SetLabelsRequest.SerializeToString,
+                response_deserializer=control__pb2.ApplyResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/gateway.v1.Control/Explain',
                 request_serializer=control__pb2.ExplainRequest.SerializeToString,
@@ -324,6 +329,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLabels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why a request is, or was, answered as it is: step by step.
         """
@@ -493,6 +504,11 @@ def add_ControlServicer_to_server(servicer, server):
             'Promote': grpc.unary_unary_rpc_method_handler(
                     servicer.Promote,
                     request_deserializer=control__pb2.PromoteRequest.FromString,
+                    response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'SetLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabels,
+                    request_deserializer=control__pb2.SetLabelsRequest.FromString,
                     response_serializer=control__pb2.ApplyResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
@@ -1085,6 +1101,33 @@ class Control:
             target,
             '/gateway.v1.Control/Promote',
             control__pb2.PromoteRequest.SerializeToString,
+            control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/SetLabels',
+            control__pb2.SetLabelsRequest.SerializeToString,
             control__pb2.ApplyResponse.FromString,
             options,
             channel_credentials,

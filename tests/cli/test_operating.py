@@ -312,8 +312,8 @@ EVERYTHING = route(
     mirrors=[{"arm": "spare", "percent": "10%"}],
 )
 ALSO = (
-    "holdout answered by stable; rules beta -> next, past -> next (expired); fallback to stable, then spare; "
-    "mirrors spare 10 %"
+    "holdout answered by stable; rules beta -> next, past -> next (expired); labels new=2; "
+    "fallback to stable, then spare; mirrors spare 10 %"
 )
 
 
@@ -376,3 +376,22 @@ async def test_a_change_says_what_is_in_force_now(shell: Shell) -> None:
     assert "in force now" in await shell.done("promote", "affine")
     await shell.worker.apply(blue_green())
     assert "affine: in force now: blue=0 % (version 1), green=100 % (version 2)" in await shell.done("flip", "affine")
+
+
+async def test_labels_are_set_moved_and_taken_away(shell: Shell) -> None:
+    await shell.worker.apply(route({"main": {"label": "stable"}}, {"pinned": {"arm": "main"}}, labels={"stable": "1"}))
+    told = await shell.done("label", "affine", "stable=2", "old=1", "--reason", "a week without complaints")
+    assert "affine: in force now: main=100 % (version 2); labels old=1, stable=2" in told
+    assert "labels stable=2" in await shell.done("label", "affine", "old=")
+    assert "would be committed" in await shell.done("label", "affine", "stable=1", "--dry-run")
+    result = await shell.run("label", "affine", "stable=")
+    assert (result.exit_code, "stable" in result.stderr) == (1, True)
+    result = await shell.run("label", "affine", "stable=99")
+    assert (result.exit_code, "no version '99'" in result.stderr) == (1, True)
+    assert (await shell.run("label", "affine", "stable")).exit_code == 2
+    assert (await shell.run("label", "affine", "a=1", "a=2")).exit_code == 2
+    told = await shell.done("routes", "history", "affine", "--limit", "2")
+    assert "label" in told
+    assert "a week without complaints" in told
+    await shell.done("rollback", "affine")
+    assert "labels old=1, stable=2" in await shell.done("routes", "list")

@@ -11,7 +11,7 @@ from gateway.routing.decision.flow import flows, moved, reversioned
 from gateway.routing.decision.snapshot import propose
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import BlueGreen, Canary
-from gateway.routing.store.amendment import flip, kill, pin, promote, unkill, weigh
+from gateway.routing.store.amendment import flip, kill, label, pin, promote, unkill, weigh
 from tests.api.routes import ARMS, ab, blue_green, canary, pinned, route
 
 
@@ -94,6 +94,23 @@ def test_promoting_a_blue_green_route_is_a_flip() -> None:
     assert promote(blue_green()) == flip(blue_green())
 
 
+def labelled() -> RouteDocument:
+    """Everybody gets the version that `stable` names; version 4 is of one arm, 3 has a label alone."""
+    arms = {"main": {"label": "stable"}, "next": {"version": "4"}}
+    return route(arms, {"pinned": {"arm": "main"}}, labels={"stable": "1", "spare": "3"})
+
+
+def test_a_label_moves_and_takes_its_arms_along() -> None:
+    made = label(labelled(), {"stable": "2", "fresh": "5"})
+    assert dict(made.labels) == {"stable": "2", "fresh": "5", "spare": "3"}
+    assert made.version_of("main") == "2"
+    assert made.strategy == labelled().strategy
+    assert label(made, {"stable": "1", "fresh": ""}) == labelled()
+    assert dict(label(labelled(), {"spare": ""}).labels) == {"stable": "1"}
+    assert label(ab(), {"new": "2"}).labels == (("new", "2"),)
+    assert label(label(ab(), {"new": "2"}), {"new": ""}) == ab()
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -114,6 +131,11 @@ def test_promoting_a_blue_green_route_is_a_flip() -> None:
         (lambda: kill(ab(), "x", "c"), "'c' is not an arm"),
         (lambda: kill(ab(), "x" * 513), "513 characters, at most 512"),
         (lambda: promote(pinned()), "needs canary or blueGreen"),
+        (lambda: label(labelled(), {}), "none is given"),
+        (lambda: label(labelled(), {"newest": ""}), "has no label 'newest'; its labels: spare, stable"),
+        (lambda: label(labelled(), {"stable": ""}), "arm 'main' has its version by label 'stable'"),
+        (lambda: label(labelled(), {"stable": "../2"}), "labels"),
+        (lambda: label(labelled(), {"1": "2"}), "labels"),
         (lambda: promote(route(ARMS, {"canary": {"weight": 5}})), "has no steps"),
     ],
 )
@@ -144,3 +166,13 @@ def test_every_edit_gives_a_document_or_a_reason(
             continue
         assert made.model == document.model
         assert made.versions() == document.versions()
+
+
+@given(SHARES)
+def test_labels_give_a_document_with_them_or_a_reason(labels: dict[str, str]) -> None:
+    try:
+        made = label(labelled(), labels)
+    except GatewayError:
+        return
+    assert dict(made.labels).items() >= {name: version for name, version in labels.items() if version}.items()
+    assert made.strategy == labelled().strategy

@@ -6,6 +6,7 @@ Pin      everybody to one arm; the strategy before it is in the history, and a r
 Kill     everybody to one arm, rules and pins included, above a document that stays as it is.
 Unkill   the same without the switch; without effect where it is off.
 Promote  canary: the next step, or all of it (see `promote`). Blue-green: a flip.
+Label    names for versions: set, moved, taken away; arms that name a label get its version.
 
 Raises: InvalidArgument or FailedPrecondition from all of them, naming what the document has and what would do instead.
 """
@@ -124,6 +125,30 @@ def promote(document: RouteDocument, *, full: bool = False) -> RouteDocument:
     if not isinstance(strategy, Canary):
         raise _unfit(document, "promote", "canary or blueGreen")
     return _promoted(document, strategy) if full else _stepped(document, strategy)
+
+
+def label(document: RouteDocument, labels: Mapping[str, str]) -> RouteDocument:
+    """The document with these labels beside those that it has; an empty version takes a label away.
+
+    Raises: InvalidArgument (none is given; there is none of that name to take away; an arm needs it; no version).
+    """
+    if not labels:
+        raise InvalidArgument("labels: none is given; name labels with their versions")
+    known = dict(document.labels)
+    for name, version in labels.items():
+        if version:
+            known[name] = version
+        elif known.pop(name, None) is None:
+            names = ", ".join(known) or "none"
+            raise InvalidArgument(f"labels: model {document.model!r} has no label {shown(name)}; its labels: {names}")
+    for arm in document.arms:
+        if arm.label and arm.label not in known:
+            raise InvalidArgument(f"labels: arm {arm.name!r} has its version by label {arm.label!r}: it cannot go")
+    value: Value = document.to_value()
+    value["spec"].pop("labels", None)
+    if known:
+        value["spec"]["labels"] = known
+    return parse(value)
 
 
 def _stepped(document: RouteDocument, strategy: Canary) -> RouteDocument:

@@ -7,7 +7,9 @@ from typing import Literal, cast, get_args
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.decision.snapshot import Route
 
-Operation = Literal["apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "approve"]
+Operation = Literal[
+    "apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "label", "approve"
+]
 # What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
 HealingOperation = Literal["restore", "accept"]
 
