@@ -71,6 +71,7 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
         "digest": version.digest,
         "newest_ready": version.newest_ready,
         "max_batch_size": version.max_batch_size,
+        "merging": version.merging,
         "in_flight": version.in_flight,
         "workers": dict(version.workers),
     }
