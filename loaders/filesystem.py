@@ -76,7 +76,7 @@ class FilesystemLoader:
         listing = next((file for file in walked if file.name == manifest.FILENAME), None)
         content = [file for file in walked if file is not listing]
         if not content:
-            raise UnsafeSource("the version directory holds no files")
+            raise UnsafeSource("the version directory holds no files: copy the model there")
         files = tuple(self._copy(file, directory, staging) for file in content)
         if listing is not None:
             manifest.compare(manifest.parse(self._read(listing, directory)), files)

@@ -1,10 +1,13 @@
 """The contract of every loader, and the value it returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from loaders.errors import SourceNotFound
+
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,24 @@ class LocalVersion:
                 return self.path / name
         if any(name.startswith(f"{filename}/") for name in names):
             raise SourceNotFound(f"{filename!r} is a directory without a file {filename!r} in it")
-        raise SourceNotFound(f"the version directory holds no file {filename!r}")
+        raise SourceNotFound(_missing(filename, sorted(names)))
+
+
+def _missing(filename: str, names: Sequence[str]) -> str:
+    """What is there instead of the model's file, and what to do about it."""
+    lacks = f"the version directory holds no file {filename!r}"
+    if not names:
+        return f"{lacks}, it is empty: copy the model there"
+    shown = ", ".join(map(repr, names[:_NAMES_SHOWN]))
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    models = [name for name in names if name.endswith(".onnx")]
+    if len(models) == 1:
+        advice = f"rename {models[0]!r}, or name it as default_model_filename in config.pbtxt"
+    elif models:
+        advice = "name one of them as default_model_filename in config.pbtxt"
+    else:
+        advice = "export the model as ONNX under that name; no other format is served"
+    return f"{lacks} but {shown}{more}: {advice}"
 
 
 class Loader(Protocol):

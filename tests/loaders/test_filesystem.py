@@ -23,6 +23,7 @@ from loaders.errors import (
     UnsafeSource,
 )
 from loaders.filesystem import FilesystemLoader
+from loaders.loader import FileEntry, LocalVersion
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits, opened_directory, opened_file, walk
 
@@ -351,3 +352,36 @@ def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path
         ContentStore(tmp_path / "file" / "store")
     assert caught.value.retryable
     assert isinstance(caught.value, LoaderError)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            ("resnet.onnx", "labels.txt"),
+            "but 'labels.txt', 'resnet.onnx': rename 'resnet.onnx', or name it as",
+        ),
+        (("a.onnx", "b.onnx"), "but 'a.onnx', 'b.onnx': name one of them as default_model_filename in config.pbtxt"),
+        (("model.pt",), "but 'model.pt': export the model as ONNX under that name; no other format is served"),
+        (tuple(f"part-{number}" for number in range(9)), "'part-4' and 4 more: export the model as ONNX"),
+        (("evil\x1b[2J.onnx",), r"but 'evil\x1b[2J.onnx': rename 'evil\x1b[2J.onnx'"),
+        (("model.onnx.bak",), "but 'model.onnx.bak': export the model as ONNX under that name"),
+    ],
+)
+def test_a_missing_model_is_told_with_what_is_there_and_what_to_do(names: tuple[str, ...], says: str) -> None:
+    local = LocalVersion(Path("/nowhere"), "d", tuple(FileEntry(name, 1, "") for name in sorted(names)))
+    with pytest.raises(SourceNotFound) as caught:
+        local.model_file()
+    assert str(caught.value).startswith("the version directory holds no file 'model.onnx' ")
+    assert says in str(caught.value)
+    assert "'scores.onnx'" in _refusal(local, "scores.onnx")
+
+
+def test_an_empty_version_says_so() -> None:
+    assert "it is empty: copy the model there" in _refusal(LocalVersion(Path("/nowhere"), "d", ()), "model.onnx")
+
+
+def _refusal(local: LocalVersion, filename: str) -> str:
+    with pytest.raises(SourceNotFound) as caught:
+        local.model_file(filename)
+    return str(caught.value)
