@@ -25,7 +25,14 @@ class Inventory:
     async def models(self, request: pb.ModelsRequest, context: object) -> pb.ModelsResponse:
         own = self._catalog.states(request.model or None)
         elsewhere = await self._fleet.versions(request.model)
-        return pb.ModelsResponse(versions=[version_message(self._catalog, status, elsewhere) for status in own])
+        passed_over = [
+            pb.PassedOver(path=path, reason=reason)
+            for path, reason in sorted(self._catalog.passed_over().items())
+            if request.model in ("", path.partition("/")[0])
+        ]
+        return pb.ModelsResponse(
+            versions=[version_message(self._catalog, status, elsewhere) for status in own], passed_over=passed_over
+        )
 
     async def workers(self, request: pb.WorkersRequest, context: object) -> pb.WorkersResponse:
         workers, revision = await self._control.workers()

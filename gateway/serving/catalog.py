@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 from typing import Any, TypeVar
 
@@ -80,6 +80,15 @@ class Catalog(Registry):
     def models(self) -> list[str]:
         """Every model of the repository, loaded or not, and every model that is still held."""
         return sorted(self._view.folders.keys() | {key[0] for key in self._held})
+
+    def passed_over(self) -> Mapping[str, str]:
+        """What lies in the repository and is no version that could serve: paths below it, with the reason."""
+        return self._view.passed_over
+
+    @property
+    def trouble(self) -> str:
+        """Why the repository could not be read at the last look; "" where it could. Everything stays as it was."""
+        return self._trouble
 
     def ready(self) -> bool:
         """Whether everything that was there at the start has been loaded, or has failed to."""
@@ -192,9 +201,11 @@ class Catalog(Registry):
                 self._view = await self._look()
             except FailedPrecondition as error:
                 if str(error) != self._trouble:
-                    logger.warning("repository cannot be read, everything stays as it is: %s", error)
+                    logger.error("everything stays as it is: %s", error)
                 self._trouble = str(error)
                 return []
+            if self._trouble:
+                logger.info("the model repository can be read again")
             self._trouble = ""
             begun = self._act(self._view)
         if self._first is None:
@@ -248,6 +259,8 @@ class Catalog(Registry):
 
     async def _load_one(self, key: Key, candidate: Candidate) -> None:
         try:
+            if await self._serves_already(key, candidate):
+                return
             attempt = await self._attempt(candidate)
             if attempt.loaded is None:
                 return
@@ -259,6 +272,23 @@ class Catalog(Registry):
             del self._loads[key]
             if self._first is not None:
                 self._first.discard(key)
+
+    async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
+        """Whether what serves was made from the same content: then its files were touched or copied, not changed."""
+        entry = self._held.get(key)
+        if entry is None or entry.version.state is not VersionState.AVAILABLE:
+            return False
+        entry.loading = True
+        try:
+            identity = await self._pipeline.identity(candidate)
+        except GatewayError:
+            return False  # the load says why
+        finally:
+            entry.loading = False
+        if identity != entry.identity or entry.version.state is not VersionState.AVAILABLE:
+            return False
+        entry.serving = candidate.fingerprint
+        return True
 
     async def _attempt(self, candidate: Candidate) -> LoadAttempt:
         """Loads on a thread; a failure is noted, a success is not published."""
@@ -302,7 +332,7 @@ class Catalog(Registry):
             try:
                 _raise_first_failure(model, attempts)
                 changed = self._intents_with(lambda intents: intents.with_load(model, text))
-                self._view = RepositoryView(view.folders, await changed, view.overrides)
+                self._view = replace(view, intents=await changed)
             except GatewayError as error:
                 self._abandon(attempts, f"dropped, because the load failed: {error}")
                 raise
@@ -336,7 +366,7 @@ class Catalog(Registry):
 
     async def _unload_model(self, model: str) -> None:
         intents = await self._intents_with(lambda intents: intents.with_unload(model))
-        self._view = RepositoryView(self._view.folders, intents, self._view.overrides)
+        self._view = replace(self._view, intents=intents)
         for key in [key for key in self._held if key[0] == model]:
             self._retire(key, "unloaded")
 

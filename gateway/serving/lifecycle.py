@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import TypeVar
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
@@ -58,12 +59,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A version that is able to serve. Units: `run_us` is the time of a run of one row, 0.0 where it is not known."""
+    """A version that is able to serve; `identity` is that of everything it was made from (see `Pipeline.identity`).
+
+    Units: `run_us` is the time of a run of one row, 0.0 where it is not known.
+    """
 
     session: Session
     config: ModelConfig
     digest: str
     run_us: float
+    identity: str
 
 
 class Pipeline:
@@ -98,6 +103,15 @@ class Pipeline:
             if not result.ok:
                 raise FailedPrecondition(result.reason)
             return await self._on_thread(partial(_open, candidate, request, result))
+
+    async def identity(self, candidate: Candidate) -> str:
+        """What changes exactly when loading the candidate could make another version: a hash of the content of its
+        files, its configuration, its labels and its warm-up data.
+
+        Raises: GatewayError, where the candidate cannot be read.
+        """
+        async with self._permits:
+            return await self._on_thread(lambda: _identity(candidate, self._request(candidate)))
 
     def close(self) -> None:
         """No load begins any more."""
@@ -166,7 +180,15 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         warnings.append(f"requests are not merged: {config.merging.removeprefix('no: ')}")
     if config.merges and result.rows_independent is False:
         warnings.append("requests are merged, as configured, although rows of one run depend on each other")
-    return Loaded(session, replace(config, warnings=tuple(warnings)), request.local.digest, run_us)
+    identity = _identity(candidate, request)
+    return Loaded(session, replace(config, warnings=tuple(warnings)), request.local.digest, run_us, identity)
+
+
+def _identity(candidate: Candidate, request: ProbeRequest) -> str:
+    source = candidate.source.message
+    parts = [request.key("").encode(), source.SerializeToString(deterministic=True)]
+    parts += [candidate.folder.read(output.label_filename) for output in source.output if output.label_filename]
+    return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
 
 def reason_of(error: GatewayError) -> str:

@@ -37,11 +37,12 @@ class VersionStatus:
 class VersionEntry:
     """What is known of one version: the object that is shown and served, and the fingerprints of what was tried."""
 
-    __slots__ = ("failed", "loading", "serving", "version")
+    __slots__ = ("failed", "identity", "loading", "serving", "version")
 
     def __init__(self, version: Version) -> None:
         self.version = version
         self.serving = ""
+        self.identity = ""
         self.failed = ""
         self.loading = False
 
@@ -136,6 +137,7 @@ class Registry:
         version.move(VersionEvent.READY)
         replaced, held.version = held.version, version
         held.serving, held.failed, held.loading = fingerprint, "", False
+        held.identity = loaded.identity
         self._expose(version)
         logger.info("version available: model=%s version=%s digest=%s", version.model, version.name, version.digest)
         for warning in loaded.config.warnings:

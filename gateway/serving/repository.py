@@ -20,7 +20,13 @@ from pathlib import Path
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
 from gateway.serving.contract import MODEL_FILENAME, version_policy
-from gateway.serving.model_config import VersionPolicy, check_model_name, is_version_name, version_order
+from gateway.serving.model_config import (
+    VersionPolicy,
+    check_model_name,
+    check_version_name,
+    is_version_name,
+    version_order,
+)
 from gateway.serving.version import VersionState
 from loaders.errors import LoaderError
 
@@ -28,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILENAME = "config.pbtxt"
 MAX_SIDE_FILE_BYTES = 64 << 20  # labels and warm-up data
-_MAX_WARNED = 1000
+_MAX_WARNED = 100  # a scan
+_SIDE_DIRECTORIES = frozenset(("warmup",))
 
 Key = tuple[str, str]  # model, version
 Fingerprint = Callable[[str], str]  # of the files below a version directory
@@ -65,37 +72,51 @@ class ModelRepository:
         self._root = root
         self._fingerprint = fingerprint
         self._known: dict[str, ModelFolder] = {}
-        self._warned: set[str] = set()
+        self._passed_over: dict[str, str] = {}
 
     def scan(self) -> Mapping[str, ModelFolder]:
         """Every model with at least one version directory, by name.
 
         A model whose directory cannot be read just now stays as it was at the last scan.
 
-        Raises: FailedPrecondition, if the repository itself cannot be listed.
+        Raises: FailedPrecondition, if the repository itself cannot be listed, or if it holds no model any more: that is
+                what an unmounted volume looks like, and no way to unload everything.
         """
         try:
             entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
         except OSError as error:
             raise FailedPrecondition(f"the model repository cannot be listed: {error.strerror}") from error
+        passed_over: dict[str, str] = {}
         folders = {}
         for entry in entries:
-            if self._passes(entry, "model"):
-                folder = self._look(entry.name)
+            if self._passes(entry, passed_over):
+                folder = self._look(entry.name, passed_over)
                 if folder is not None and folder.versions:
                     folders[entry.name] = folder
-        self._known = folders
+        if self._known and not folders:
+            raise FailedPrecondition(
+                f"the model repository holds no model any more, it had {len(self._known)}: is its volume mounted? "
+                "(gateway unload takes a model away)"
+            )
+        for path in sorted(passed_over.keys() - self._passed_over.keys())[:_MAX_WARNED]:
+            logger.warning("passed over in the model repository: path=%s reason=%s", path, passed_over[path])
+        self._known, self._passed_over = folders, passed_over
         return folders
+
+    @property
+    def passed_over(self) -> Mapping[str, str]:
+        """What the last scan found in the repository that is no version that could serve: paths with the reason."""
+        return self._passed_over
 
     def look(self, model: str) -> ModelFolder | None:
         """One model, or None if it is not there."""
         path = self._root / model
         if path.is_symlink() or not path.is_dir():
             return None
-        folder = self._look(model)
+        folder = self._look(model, {})
         return folder if folder is not None and folder.versions else None
 
-    def _look(self, model: str) -> ModelFolder | None:
+    def _look(self, model: str, passed_over: dict[str, str]) -> ModelFolder | None:
         path = self._root / model
         try:
             source, error = EMPTY, ""
@@ -104,21 +125,28 @@ class ModelRepository:
             except GatewayError as refused:
                 error = str(refused)
             filename = source.message.default_model_filename or MODEL_FILENAME
-            versions = self._versions(path, model, filename)
-            return ModelFolder(model, path, source, _stamp(path), versions, error)
+            versions = self._versions(path, model, filename, passed_over)
+            folder = ModelFolder(model, path, source, _stamp(path), versions, error)
+            if not versions:
+                passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
+            elif not folder.policy.select(versions):
+                passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
+            return folder
         except FileNotFoundError:
             return None
         except OSError as failed:
             logger.warning("model directory cannot be read: model=%s error=%s", model, failed.strerror)
             return self._known.get(model)
 
-    def _versions(self, path: Path, model: str, filename: str) -> dict[str, str]:
+    def _versions(self, path: Path, model: str, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
         versions = {}
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            if not self._passes(entry, "version", below=model):
+            if not self._passes(entry, passed_over, below=model):
                 continue
-            # A numbered directory without the file is a version that fails, readably; any other is not our business.
+            # A numbered directory without the file is a version that fails, readably.
             if not entry.name.isdigit() and not (path / entry.name / filename).exists():
+                if entry.name not in _SIDE_DIRECTORIES:
+                    passed_over[f"{model}/{entry.name}"] = f"no version: it holds no {filename}"
                 continue
             try:
                 versions[entry.name] = self._fingerprint(str(path / entry.name))
@@ -126,29 +154,28 @@ class ModelRepository:
                 versions[entry.name] = f"unreadable: {error}"
         return versions
 
-    def _passes(self, entry: "os.DirEntry[str]", kind: str, below: str = "") -> bool:
+    def _passes(self, entry: "os.DirEntry[str]", passed_over: dict[str, str], below: str = "") -> bool:
+        """Whether the entry may be a model, or a version of the model `below`; notes why it may not be."""
         if entry.name.startswith("."):
             return False
         shown = f"{below}/{entry.name}" if below else entry.name
         if entry.is_symlink():
-            if kind == "model" or is_version_name(entry.name):
-                self._warn_once(shown, "symbolic link in the model repository is not followed: path=%s", shown)
+            if not below or is_version_name(entry.name):
+                passed_over[shown] = "a symbolic link, which is not followed"
             return False
         if not entry.is_dir(follow_symlinks=False):
+            if not below:
+                passed_over[shown] = "a file: models are directories"
             return False
-        if kind == "version":
-            return is_version_name(entry.name)
         try:
-            check_model_name(entry.name)
+            if below:
+                check_version_name(entry.name)
+            else:
+                check_model_name(entry.name)
         except InvalidArgument as error:
-            self._warn_once(shown, "directory in the model repository is passed over: %s", error)
+            passed_over[shown] = str(error)
             return False
         return True
-
-    def _warn_once(self, key: str, text: str, detail: object) -> None:
-        if key not in self._warned and len(self._warned) < _MAX_WARNED:
-            self._warned.add(key)
-            logger.warning(text, detail)
 
 
 def read_below(directory: Path, name: str, limit: int = MAX_SIDE_FILE_BYTES) -> bytes:

@@ -15,11 +15,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RepositoryView:
-    """What lay on disk at one moment; `overrides` are the configurations that stand in for config.pbtxt."""
+    """What lay on disk at one moment; `overrides` are the configurations that stand in for config.pbtxt, `passed_over`
+    what is no version, with the reason."""
 
     folders: Mapping[str, ModelFolder]
     intents: Intents
     overrides: Mapping[str, ConfigSource]
+    passed_over: Mapping[str, str]
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
         """The version as it would be loaded by this view, which has its folder."""
@@ -27,7 +29,7 @@ class RepositoryView:
         return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint)
 
 
-EMPTY_VIEW = RepositoryView({}, Intents(), {})
+EMPTY_VIEW = RepositoryView({}, Intents(), {}, {})
 
 
 def read_view(
@@ -40,7 +42,7 @@ def read_view(
     overrides = dict(_parsed(intents.overrides))
     if override is not None:
         overrides[model] = override
-    return RepositoryView(repository.scan(), intents, overrides)
+    return RepositoryView(repository.scan(), intents, overrides, repository.passed_over)
 
 
 def _parsed(overrides: Mapping[str, str]) -> Iterator[tuple[str, ConfigSource]]:

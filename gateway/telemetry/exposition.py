@@ -53,6 +53,7 @@ _OF_VERSIONS: Final[Mapping[MetricName, Callable[[VersionStatistics], float]]] =
 _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.ROUTE_REVISION: Gauge.REVISION,
     names.ROUTE_STALE_SECONDS: Gauge.STALE_SECONDS,
+    names.REPOSITORY_UNREADABLE: Gauge.REPOSITORY_UNREADABLE,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
     names.WORKER_READY: Gauge.READY,

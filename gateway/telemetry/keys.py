@@ -26,6 +26,7 @@ class Gauge(StrEnum):
     REFUSED = "refused"
     VERSIONS = "versions"
     QUARANTINE = "quarantine"
+    REPOSITORY_UNREADABLE = "repository_unreadable"
     IN_FLIGHT = "in_flight"
     READY = "ready"
     TLS = "tls"

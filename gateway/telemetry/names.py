@@ -144,6 +144,13 @@ ROUTE_STALE_SECONDS: Final = _metric(
     ("worker",),
     "Time since the rules' store was last heard; 0 while live.",
 )
+REPOSITORY_UNREADABLE: Final = _metric(
+    _EACH_WORKER,
+    "gateway_repository_unreadable",
+    "gauge",
+    ("worker",),
+    "1 while the model repository cannot be read or holds no model any more; everything stays loaded.",
+)
 ROUTE_AGE_SECONDS: Final = _metric(
     _EACH_WORKER, "gateway_route_age_seconds", "gauge", ("worker",), "Time since the rules in force were committed."
 )

@@ -104,3 +104,9 @@ def test_the_version_needs_no_gateway() -> None:
     result = run("version", "-o", "json")
     assert result.exit_code == 0
     assert '"gateway": "0.1.0"' in result.output
+
+
+def test_serve_does_not_start_without_its_repository(tmp_path: Path) -> None:
+    result = run("serve", "--model-repository", str(tmp_path / "absent"), "--data-dir", str(tmp_path / "data"))
+    assert result.exit_code == 2
+    assert "absent' is not a directory: make it, mount its volume" in " ".join(result.output.split())

@@ -447,3 +447,40 @@ async def test_copies_that_no_worker_uses_leave_the_content_store(tmp_path: Path
         assert await live.catalog.keep_copies(time.time()) == (old,)
         assert (store / new).is_dir()
         assert answer(live.catalog.version("m", "1")) == 2.0
+
+
+async def test_a_repository_that_becomes_empty_unloads_nothing_and_alarms(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "m", "1", models.affine())
+        await live.catalog.poll()
+        live.root.rename(tmp_path / "unmounted")
+        live.root.mkdir()
+        for _ in range(3):
+            await live.catalog.poll()
+        assert answer(live.catalog.newest("m")) == 2.0
+        assert "holds no model any more" in live.catalog.trouble
+        live.root.rmdir()
+        (tmp_path / "unmounted").rename(live.root)
+        await live.catalog.poll()
+        assert live.catalog.trouble == ""
+        assert answer(live.catalog.newest("m")) == 2.0
+
+
+async def test_touched_or_copied_files_reload_nothing_and_changed_ones_do(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        labelled = 'output { name: "y" label_filename: "labels.txt" }'
+        directory = models.write_version(live.root, "m", "1", models.affine(), config=labelled)
+        labels = live.root / "m" / "labels.txt"
+        labels.write_text("a\nb\n")
+        await live.catalog.poll()
+        first = live.catalog.newest("m")
+        for path in (directory / "model.onnx", labels, live.root / "m" / "config.pbtxt"):
+            os.utime(path, (1, 1))
+            await live.catalog.poll()
+            path.write_bytes(path.read_bytes())
+            await live.catalog.poll()
+        assert live.catalog.newest("m") is first
+        assert live.changes.count(("m", "1", VersionState.LOADING)) == 1
+        labels.write_text("a\nc\n")
+        await live.catalog.poll()
+        assert live.catalog.newest("m").labels == {"y": ("a", "c")}

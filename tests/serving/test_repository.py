@@ -57,10 +57,40 @@ def test_scan_finds_versions_and_passes_over_the_rest(
     assert list(folders) == ["m"]
     assert sorted(folders["m"].versions) == ["1", "20", "3", "v2.beta"]
     assert folders["m"].error == ""
+    models.write_version(root, "choosy", "1", content, config="version_policy { specific { versions: 7 } }")
     repository.scan()
+    repository.scan()
+    assert {path: reason[:16] for path, reason in repository.passed_over.items()} == {
+        "bad name": "model name 'bad ",
+        "choosy": "its version_poli",
+        "empty": "no version direc",
+        "file": "a file: models a",
+        "m/0": "version '0' must",
+        "m/01": "version '01' mus",
+        "m/1e3": "version '1e3' mu",
+        "m/bad name": "version 'bad nam",
+        "m/docs": "no version: it h",
+        "m/linked": "a symbolic link,",
+        "outside": "a symbolic link,",
+    }
     warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == 3  # each once: two links and one name
-    assert any("bad name" in text for text in warned)
+    assert len(warned) == len(set(warned)) == len(repository.passed_over)  # each once
+
+
+def test_a_repository_that_became_empty_is_an_error_and_one_that_was_is_not(
+    root: Path, repository: ModelRepository
+) -> None:
+    assert repository.scan() == {}
+    models.write_version(root, "m", "1", models.affine())
+    assert list(repository.scan()) == ["m"]
+    root.rename(root.with_name("unmounted"))
+    root.mkdir()
+    (root / "lost+found").mkdir()
+    for _ in range(3):
+        with pytest.raises(FailedPrecondition, match=r"holds no model any more, it had 1: is its volume mounted\?"):
+            repository.scan()
+    models.write_version(root, "n", "1", models.affine())
+    assert list(repository.scan()) == ["n"]
 
 
 def test_fingerprints_change_with_files_and_stamps_with_others(root: Path, repository: ModelRepository) -> None:
