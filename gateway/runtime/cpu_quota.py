@@ -44,7 +44,7 @@ def _quotas(root: Path, membership: Path) -> list[float]:
 
 def _memberships(membership: Path) -> list[tuple[str, str]]:
     """(mount below the cgroup root, path of this process in it); the mount of version 2 is the root itself."""
-    found = []
+    places = []
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -53,10 +53,10 @@ def _memberships(membership: Path) -> list[tuple[str, str]]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            found.append(("", path))
+            places.append(("", path))
         elif "cpu" in controllers.split(","):
-            found += [(controllers, path), ("cpu", path)]
-    return found
+            places += [(controllers, path), ("cpu", path)]
+    return places
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:

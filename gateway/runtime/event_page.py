@@ -53,9 +53,9 @@ class EventPage:
         try:
             while True:
                 news = self._news
-                found, position = self._events.since(position)
-                if found:
-                    yield encode(found)
+                events, position = self._events.since(position)
+                if events:
+                    yield encode(events)
                     continue
                 try:
                     async with asyncio.timeout(self._quiet_s):

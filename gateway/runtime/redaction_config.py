@@ -55,15 +55,15 @@ class RedactionConfig:
         Raises: InvalidArgument (a file that cannot be read, or no key where a rule hashes).
         """
         path = str(self.value().get("key-file", ""))
-        found = self
+        config = self
         if path:
             try:
-                found = self.with_key(Path(path).read_bytes(), f"redaction.key-file {path!r}")
+                config = self.with_key(Path(path).read_bytes(), f"redaction.key-file {path!r}")
             except OSError as error:
                 raise InvalidArgument(f"redaction.key-file {path!r} cannot be read: {error.strerror}") from None
-        if not found.key and any(rule.action is RedactionAction.HASH for rule in self.rules):
+        if not config.key and any(rule.action is RedactionAction.HASH for rule in self.rules):
             raise InvalidArgument(f"redaction: hash needs a key in the file key-file or in {KEY_VARIABLE}")
-        return found
+        return config
 
     def dump(self) -> dict[str, object]:
         """The section for people; without the key."""
@@ -115,12 +115,12 @@ def _check_texts(section: Mapping[str, object], source: str) -> None:
 
 
 def _listed(value: object, path: str) -> dict[str, list[str]]:
-    found = {}
+    tensors_by_model = {}
     for model, tensors in _mapping(value, path, "models").items():
         if not isinstance(tensors, list) or not all(isinstance(name, str) for name in tensors):
             raise _refusal(f"{path}.{model}", tensors, "a list of inputs")
-        found[model] = list(tensors)
-    return found
+        tensors_by_model[model] = list(tensors)
+    return tensors_by_model
 
 
 def _check(action: object, path: str, *, feature: bool = False) -> None:

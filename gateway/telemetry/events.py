@@ -135,25 +135,25 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         certificate=_certificate(before.certificate, gauges),
         tls=_tls_trouble(gauges) if gauges else before.tls,
     )
-    found = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
+    happenings = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
     if after.tls not in ("", before.tls):
-        found.append(Happening("tls.refused", "", {"reason": after.tls}))
+        happenings.append(Happening("tls.refused", "", {"reason": after.tls}))
     if after.certificate != before.certificate and before.certificate:
-        found.append(Happening("tls.renewed", "", {"certificate": after.certificate}))
+        happenings.append(Happening("tls.renewed", "", {"certificate": after.certificate}))
     for name in sorted(versions.keys() | before.versions.keys()):
         state = versions.get(name, "unloaded")
         if state != before.versions.get(name, "unloaded"):
             model, _, version = name.partition("/")
             data = {"model": model, "version": version, "reason": reasons.get(name, "")}
-            found.append(Happening(f"version.{state}", model, data))
+            happenings.append(Happening(f"version.{state}", model, data))
     for name in sorted(after.breakers.keys() | before.breakers.keys()):
         state = after.breakers.get(name, "closed")
         if state != before.breakers.get(name, "closed"):
             model, _, arm = name.partition("/")
-            found.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
+            happenings.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
     for name in sorted(after.quarantine.keys() | before.quarantine.keys()):
-        found += _quarantine_happenings(name, before.quarantine.get(name, ""), after.quarantine.get(name, ""), suspects)
-    return after, found
+        happenings += _quarantine_happenings(name, before.quarantine.get(name, ""), after.quarantine.get(name, ""), suspects)
+    return after, happenings
 
 
 def _quarantine(gauges: Mapping[int, Tree]) -> dict[str, tuple[str, Tree]]:
@@ -224,15 +224,15 @@ def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[di
             states.setdefault(name, set()).add(str(version.get("state")))
             if version.get("state") == "FAILED":
                 reasons[name] = str(version.get("reason"))
-    found = {}
+    states_now = {}
     for name, of_workers in states.items():
         if "FAILED" in of_workers:
-            found[name] = "failed"
+            states_now[name] = "failed"
         elif of_workers == {"AVAILABLE"}:
-            found[name] = "ready"
+            states_now[name] = "ready"
         elif name in before and of_workers != {"END"}:
-            found[name] = before[name]
-    return found, reasons
+            states_now[name] = before[name]
+    return states_now, reasons
 
 
 def _refused(gauges: Mapping[int, Tree]) -> dict[str, str]:

@@ -122,13 +122,13 @@ class Product:
     # ---- what it says of itself ----
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.data / "run" / "state.json").read_text())
-        return found
+        state: dict[str, Any] = json.loads((self.data / "run" / "state.json").read_text())
+        return state
 
     def port(self, name: str) -> int:
-        found = re.search(r"grpcs?://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
-        assert found is not None, self.banner
-        return int(found[1])
+        address = re.search(r"grpcs?://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
+        assert address is not None, self.banner
+        return int(address[1])
 
     @property
     def server(self) -> str:
@@ -183,13 +183,13 @@ class Product:
         """Living processes of the gateway's session, without the supervisor."""
         assert self._process is not None
         leader = self._process.pid
-        found = {pid for pid, session in _sessions() if session == leader}
-        return sorted(found - {leader})
+        pids = {pid for pid, session in _sessions() if session == leader}
+        return sorted(pids - {leader})
 
 
 def _sessions() -> list[tuple[int, int]]:
     """Every process that is not dead yet, with its session."""
-    found = []
+    sessions = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -197,8 +197,8 @@ def _sessions() -> list[tuple[int, int]]:
             except OSError:
                 continue
             if fields[0] != "Z":
-                found.append((int(entry.name), int(fields[3])))
-    return found
+                sessions.append((int(entry.name), int(fields[3])))
+    return sessions
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

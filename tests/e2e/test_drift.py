@@ -94,10 +94,10 @@ def _knows_how_good_it_was(product: Product, replayed: Profile) -> None:
     assert replayed.baseline.rows == 256
     shown = command("drift", "status", MODEL, "--data-dir", str(product.data), "-o", "json")
     (arm,) = json.loads(shown.stdout)["performance"]
-    found = {one["name"]: one for one in arm["realised"]["metrics"]}
+    by_name = {one["name"]: one for one in arm["realised"]["metrics"]}
     assert arm["realised"]["rows"] == 256
-    assert {"accuracy", "auc"} <= set(found)
-    for name, one in found.items():
+    assert {"accuracy", "auc"} <= set(by_name)
+    for name, one in by_name.items():
         known = replayed.baseline.metric(name)
         assert known is not None
         assert abs(one["value"] - known.value) < 1e-6
@@ -106,7 +106,7 @@ def _knows_how_good_it_was(product: Product, replayed: Profile) -> None:
     metrics = product.metrics()
     product.stop()
     labels = f'{{arm="{arm["arm"]}",model="{MODEL}",name="accuracy",version="1"}}'
-    assert metrics["gateway_model_metric" + labels] == found["accuracy"]["value"]
+    assert metrics["gateway_model_metric" + labels] == by_name["accuracy"]["value"]
     assert metrics["gateway_model_metric_state" + labels] == 0
 
 

@@ -44,12 +44,12 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[fs.S3FileSystem, in
 def ask(product: Product, demo: Demo) -> list[tuple[str, str]]:
     """Request ids and tokens of answers."""
     sample = demo.rows("digits")[0]
-    found = []
+    answers = []
     with connect(product) as channel:
         for number in range(COUNT):
             _, done = stub(channel).ModelInfer.with_call(request("digits", sample, f"r{number}", ""), timeout=20)
-            found.append((f"r{number}", str(dict(done.trailing_metadata())["x-gateway-token"])))
-    return found
+            answers.append((f"r{number}", str(dict(done.trailing_metadata())["x-gateway-token"])))
+    return answers
 
 
 def test_half_the_answers_get_labels_and_all_reach_the_lake_the_stream_and_the_object_store(
@@ -87,8 +87,8 @@ def test_half_the_answers_get_labels_and_all_reach_the_lake_the_stream_and_the_o
     with redis.Redis.from_url(stream_server.url, decode_responses=True) as client:
         kinds = [fields["kind"] for _, fields in client.xrange("rows")]  # type: ignore[union-attr, unused-ignore]
     assert (kinds.count("prediction"), kinds.count("label")) == (COUNT, 10)
-    found = {info.path for info in objects.get_file_info(fs.FileSelector("product", recursive=True)) if info.is_file}
-    assert found == {f"product/log/{path}" for path in files}
+    paths = {info.path for info in objects.get_file_info(fs.FileSelector("product", recursive=True)) if info.is_file}
+    assert paths == {f"product/log/{path}" for path in files}
 
     product.start()
     metrics = product.metrics()
@@ -101,5 +101,5 @@ def test_half_the_answers_get_labels_and_all_reach_the_lake_the_stream_and_the_o
 
 
 def _read(path: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = pq.read_table(path, partitioning=None).to_pylist()
-    return found
+    rows: list[dict[str, object]] = pq.read_table(path, partitioning=None).to_pylist()
+    return rows

@@ -107,11 +107,11 @@ def test_predictions_go_on_while_the_log_cannot_be_written_and_every_row_is_acco
 
 def accounted(product: Product) -> float:
     """Rows that were seen, if each of them was written, sampled out or dropped; else -1."""
-    found = product.metrics()
+    metrics = product.metrics()
     rows = {
-        name: found[f'gateway_log_records_total{{outcome="{name}"}}'] for name in ("seen", "written", "sampled_out")
+        name: metrics[f'gateway_log_records_total{{outcome="{name}"}}'] for name in ("seen", "written", "sampled_out")
     }
-    dropped = sum(value for name, value in found.items() if name.startswith("gateway_log_dropped_total"))
+    dropped = sum(value for name, value in metrics.items() if name.startswith("gateway_log_dropped_total"))
     return rows["seen"] if rows["seen"] == rows["written"] + rows["sampled_out"] + dropped else -1
 
 

@@ -70,10 +70,10 @@ class Supervised:
 
     def state(self) -> dict[str, object]:
         try:
-            found: dict[str, object] = json.loads((self.data_dir / "run" / "state.json").read_text())
+            state: dict[str, object] = json.loads((self.data_dir / "run" / "state.json").read_text())
         except (OSError, ValueError):
             return {}
-        return found if found.get("pid") == self.process.pid else {}
+        return state if state.get("pid") == self.process.pid else {}
 
     def child(self, role: str, slot: int = 0) -> dict[str, object]:
         children = self.state().get("children", [])

@@ -34,16 +34,16 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 def expression(alert: str) -> str:
     """The expression of a shipped alert."""
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-    (found,) = [str(rule["expr"]) for rule in rules if rule["alert"] == alert]
-    return found
+    (text,) = [str(rule["expr"]) for rule in rules if rule["alert"] == alert]
+    return text
 
 
 def firing(alert: str, folder: Path, *, now_s: float = 0.0) -> list[dict[str, str]]:
     """The labels of each series that the alert would fire for, of the metrics that are published in that folder."""
-    found = published(folder)
+    by_name = published(folder)
     series = {
         name: {frozenset(labels.items()): value for suffix, labels, value in samples if not suffix}
-        for name, samples in found.items()
+        for name, samples in by_name.items()
     }
     holds = _value(promql_parser.parse(expression(alert)), series, now_s)
     assert isinstance(holds, Mapping)

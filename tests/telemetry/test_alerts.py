@@ -47,8 +47,8 @@ def selectors(node: Any) -> Iterator[Any]:
 
 def headings(page: Path) -> set[str]:
     """The anchors of a page's headings."""
-    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+    texts = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in texts}
 
 
 def test_the_file_has_the_form_of_a_rule_file() -> None:
@@ -71,14 +71,14 @@ def test_a_rule_is_one_that_prometheus_takes_and_the_gateway_has_metrics_for(rul
     assert re.fullmatch(r"[A-Za-z]+", rule["alert"])
     assert "for" not in rule or DURATION.fullmatch(rule["for"])
     assert rule["labels"]["severity"] in ("info", "warning", "critical")
-    found = list(selectors(promql_parser.parse(rule["expr"])))
-    assert found
-    for selector in found:
+    used = list(selectors(promql_parser.parse(rule["expr"])))
+    assert used
+    for selector in used:
         metric = exported(selector.name)
         assert metric is not None, f"{selector.name} is no metric of the gateway's"
         for matcher in selector.matchers.matchers:
             assert matcher.name in metric.labels, f"{selector.name} has no label {matcher.name}"
-    of_metrics = {label for selector in found for label in (exported(selector.name) or names.BUILD).labels}
+    of_metrics = {label for selector in used for label in (exported(selector.name) or names.BUILD).labels}
     shown = re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])
     assert set(shown) <= of_metrics | {"instance"}
 

@@ -97,16 +97,16 @@ def served() -> Counters:
 
 
 def test_statistics_are_tritons() -> None:
-    (found,) = statistics(branch(served().snapshot(), "sums"))
-    assert (found.name, found.version) == ("fraud", "12")
-    assert (found.inference_count, found.execution_count) == (4, 2)
-    assert (found.success.count, found.success.ns) == (4, 1_000_000)
-    assert (found.fail.count, found.fail.ns) == (2, 1_000_000)
-    assert (found.queue.count, found.queue.ns) == (4, 6_000)
-    assert (found.compute_infer.count, found.compute_infer.ns) == (4, 220_000)
-    assert (found.compute_input.ns, found.compute_output.ns) == (7_000, 9_000)
-    assert [(batch.batch_size, batch.compute_infer.count) for batch in found.batches] == [(1, 1), (3, 1)]
-    assert found.last_inference > 1_600_000_000_000
+    (version,) = statistics(branch(served().snapshot(), "sums"))
+    assert (version.name, version.version) == ("fraud", "12")
+    assert (version.inference_count, version.execution_count) == (4, 2)
+    assert (version.success.count, version.success.ns) == (4, 1_000_000)
+    assert (version.fail.count, version.fail.ns) == (2, 1_000_000)
+    assert (version.queue.count, version.queue.ns) == (4, 6_000)
+    assert (version.compute_infer.count, version.compute_infer.ns) == (4, 220_000)
+    assert (version.compute_input.ns, version.compute_output.ns) == (7_000, 9_000)
+    assert [(batch.batch_size, batch.compute_infer.count) for batch in version.batches] == [(1, 1), (3, 1)]
+    assert version.last_inference > 1_600_000_000_000
     assert statistics(branch(served().snapshot(), "sums"), "other") == []
 
 

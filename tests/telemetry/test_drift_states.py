@@ -22,8 +22,8 @@ def test_only_what_changed_is_told() -> None:
     assert [one.type for one in first] == ["shadow.state"]
     states, same = observe_drift(states, report("insufficient"))
     assert same == []
-    states, found = observe_drift(states, report("crit"))
-    (one,) = found
+    states, happenings = observe_drift(states, report("crit"))
+    (one,) = happenings
     assert (one.type, one.subject) == ("drift.state", "m/1")
     assert (one.data["previous"], one.data["state"], one.data["window"]) == ("insufficient", "crit", "1h")
     features = one.data["features"]

@@ -77,8 +77,8 @@ def test_the_newest_events_are_kept_and_can_be_continued_from() -> None:
     assert events.since(position) == ([], position)
     for number in range(2):
         events.add(event(number))
-    found, further = events.since(position)
-    assert [one.id for one in found] == ["id-0", "id-1"]
+    newer, further = events.since(position)
+    assert [one.id for one in newer] == ["id-0", "id-1"]
     for number in range(KEPT + 2):
         events.add(event(number))
     assert [one.id for one in events.since(further)[0]] == [f"id-{n}" for n in range(2, KEPT + 2)]

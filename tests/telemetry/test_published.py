@@ -16,15 +16,15 @@ def test_what_several_processes_publish_is_on_the_page(tmp_path: Path) -> None:
     delays = histogram(names.LABEL_DELAY, {"model": "m"}, (1.0, 60.0), (3, 0, 2), 150.5)
     publish(tmp_path, "labels", [Sample(names.LABELS_UNMATCHED, {"model": "m"}, 4), *delays], now_s=2)
     body, _ = text(HostMetrics({}, {}, (), "1", published=published(tmp_path)))
-    found = {
+    page = {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
-    assert found["gateway_log_sink_lag_rows", "s3"] == 8
-    assert found["gateway_label_unmatched_total", "m"] == 4
-    assert [found["gateway_label_delay_seconds_bucket", bound, "m"] for bound in ("+Inf", "1", "60")] == [5, 3, 3]
-    assert (found["gateway_label_delay_seconds_count", "m"], found["gateway_label_delay_seconds_sum", "m"]) == (
+    assert page["gateway_log_sink_lag_rows", "s3"] == 8
+    assert page["gateway_label_unmatched_total", "m"] == 4
+    assert [page["gateway_label_delay_seconds_bucket", bound, "m"] for bound in ("+Inf", "1", "60")] == [5, 3, 3]
+    assert (page["gateway_label_delay_seconds_count", "m"], page["gateway_label_delay_seconds_sum", "m"]) == (
         5,
         150.5,
     )

@@ -43,8 +43,8 @@ def test_breakers_and_differences_are_shown_for_each_worker() -> None:
         slot: {"breakers": [{**labels, "state": state}], "shadow_differences": [{**labels, "value": slot + 0.5}]}
         for slot, state in enumerate(("closed", "half_open", "open"))
     }
-    found = exposed({}, gauges)
+    page = exposed({}, gauges)
     for slot in range(3):
         where = f"[('arm', 'stable'), ('model', 'fraud'), ('worker', '{slot}')]"
-        assert found[f"gateway_breaker_state{where}"] == slot
-        assert found[f"gateway_shadow_max_abs_difference{where}"] == slot + 0.5
+        assert page[f"gateway_breaker_state{where}"] == slot
+        assert page[f"gateway_shadow_max_abs_difference{where}"] == slot + 0.5
