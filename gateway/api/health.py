@@ -23,14 +23,20 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Answers from what is true now; watchers are told of changes.
 
     Order: changes of versions are heard of from the catalog; who changes what `ready` answers by other means calls
-           `changed` afterwards.
+           `changed` afterwards. Where nothing is admitted no model serves, whatever the catalog says.
     """
 
     def __init__(
-        self, catalog: Catalog, *, ready: Callable[[], bool] | None = None, max_watchers: int = MAX_WATCHERS
+        self,
+        catalog: Catalog,
+        *,
+        ready: Callable[[], bool] | None = None,
+        admits: Callable[[], bool] = lambda: True,
+        max_watchers: int = MAX_WATCHERS,
     ) -> None:
         self._catalog = catalog
         self._ready = ready or catalog.ready
+        self._admits = admits
         self._max_watchers = max_watchers
         self._watchers = 0
         self._draining = False
@@ -97,7 +103,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             return self._serving(False)
         except GatewayError:
             return None
-        return self._serving(True)
+        return self._serving(self._admits())
 
     def _serving(self, serving: bool) -> int:
         status: int = _Response.SERVING if serving and not self._draining else _Response.NOT_SERVING

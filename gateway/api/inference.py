@@ -39,12 +39,14 @@ class InferenceService(GRPCInferenceServiceServicer):
         default_timeout_s: float = 30.0,
         max_stream_requests: int = MAX_IN_FLIGHT,
         ready: Callable[[], bool] | None = None,
+        admits: Callable[[], bool] = lambda: True,
         tokens: Tokens | None = None,
     ) -> None:
         self._catalog = catalog
         self._repository = repository
         self._counts = counts
         self._ready = ready or catalog.ready
+        self._admits = admits
         self._exchanges = Exchanges(
             engine, max_answer_bytes=max_answer_bytes, default_timeout_s=default_timeout_s, tokens=tokens
         )
@@ -73,7 +75,9 @@ class InferenceService(GRPCInferenceServiceServicer):
         return server_metadata()
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: object) -> pb.ModelReadyResponse:
-        return model_metadata.model_ready(self._catalog, request)
+        return (
+            model_metadata.model_ready(self._catalog, request) if self._admits() else pb.ModelReadyResponse(ready=False)
+        )
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: object) -> pb.ModelMetadataResponse:
         return model_metadata.model_metadata(self._catalog, request)

@@ -87,6 +87,10 @@ class StoreOptions:
     redis_url: Annotated[
         str, Setting("Redis >= 7 with the rules; empty: embedded.", REDIS_URL, mask=masked_url)
     ] = ""  # fmt: skip
+    start_without_rules: Annotated[
+        bool,
+        Setting("Serve the newest versions at a start at which neither the store nor the disk has any rules.", SWITCH),
+    ] = False
     environment: Annotated[str, Setting("Name space of the rules inside Redis.", LABEL)] = "default"
 
     def __repr__(self) -> str:

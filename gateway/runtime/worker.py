@@ -61,6 +61,10 @@ from loaders.store import ContentStore
 _NEVER_S: Final = 1e7
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
 _LONGEST_DEFER_S: Final = 0.005
+_NO_RULES: Final = (
+    "no routing rules could be read yet, neither from the store nor from disk, so nobody knows which version may "
+    "answer; the gateway's log says why"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -82,15 +86,18 @@ class Worker:
         )
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
         self.catalog = self._catalog()
-        self.health = HealthService(self.catalog, ready=self.is_ready)
+        self.health = HealthService(self.catalog, ready=self.is_ready, admits=lambda: self.admission.is_open)
         self.rules = FollowedRules(self.catalog, self.log, self.health, self.counters, log_rate=config.log.rate)
         self.feed = self._feed()
+        self.admission = Admission(
+            max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes
+        )
         self.engine = Engine(
             self.catalog,
             self.feed,
             self.counters,
             self.log,
-            Admission(max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes),
+            self.admission,
             threads=runs_at_once(cpu_quota(), config.process.workers, self.threads),
             shared=self._shared_run_state(),
         )
@@ -169,6 +176,7 @@ class Worker:
             max_answer_bytes=config.listen.max_message_bytes,
             default_timeout_s=timeout_s,
             ready=self.is_ready,
+            admits=lambda: self.admission.is_open,
             tokens=tokens if config.listen.feedback_token else None,
         )
         self.control = ControlService(
@@ -263,19 +271,41 @@ class Worker:
             # What the start made stays: the collector need not walk it again.
             gc.collect()
             gc.freeze()
+            if not self.feed.rules_known and not self.config.store.start_without_rules:
+                self.admission.close(_NO_RULES)
             await self.server.start()
             await stack.enter_async_context(
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
             )
-            self.serving = True
-            self._link = link
-            self.health.changed()
-            link.ready()
-            _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
+            if await self._knows_rules(link):
+                self.serving = True
+                self._link = link
+                self.health.changed()
+                link.ready()
+                _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
             await link.stopping.wait()
             await self._drain(link)
             for loop in loops:
                 loop.cancel()
+
+    async def _knows_rules(self, link: SupervisorLink) -> bool:
+        """Returns True once the rules were read, False if the worker is to stop before."""
+        if self.admission.is_open:
+            if not self.feed.rules_known:
+                _log.warning("--start-without-rules: the newest versions answer until the rules can be read")
+            return True
+        _log.error("not ready: %s (%s)", _NO_RULES, self.feed.error)
+        waits = [asyncio.ensure_future(self.feed.known()), asyncio.ensure_future(link.stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self.feed.rules_known:
+            return False
+        await self.feed.prepared()
+        self.admission.open()
+        return True
 
     async def _deregister(self, boot: str) -> None:
         """Takes the worker that died in this slot off the list of those that changes wait for."""

@@ -22,31 +22,31 @@ class Admission:
     The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many.
     """
 
-    __slots__ = ("_bytes", "_draining", "_draw", "_max_bytes", "_max_requests", "_requests", "refused")
+    __slots__ = ("_bytes", "_closed", "_draw", "_max_bytes", "_max_requests", "_requests", "refused")
 
     def __init__(self, *, max_requests: int, max_bytes: int, draw: Callable[[], float] = random) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._requests = 0
         self._bytes = 0
-        self._draining = False
+        self._closed = ""  # why nothing is admitted
         self._draw = draw
         self.refused = 0
 
     def take(self, size_bytes: int) -> None:
         """Takes a permit; it is given back with the same size.
 
-        Raises: ResourceExhausted (a limit is reached), Unavailable (the worker is draining).
+        Raises: ResourceExhausted (a limit is reached), Unavailable (it is closed, such as while the worker drains).
         """
-        if self._requests >= self._max_requests or self._bytes + size_bytes > self._max_bytes or self._draining:
+        if self._requests >= self._max_requests or self._bytes + size_bytes > self._max_bytes or self._closed:
             self.refused += 1
             raise self._refusal(size_bytes)
         self._requests += 1
         self._bytes += size_bytes
 
     def _refusal(self, size_bytes: int) -> ResourceExhausted | Unavailable:
-        if self._draining:
-            return Unavailable("the server is stopping and takes no new inference requests")
+        if self._closed:
+            return Unavailable(self._closed)
         after_ms = retry_after_ms(self._draw())
         if self._requests >= self._max_requests:
             text = f"{self._requests} requests are in flight, the limit is {self._max_requests}"
@@ -62,9 +62,22 @@ class Admission:
         self._requests -= 1
         self._bytes -= size_bytes
 
+    def close(self, why: str) -> None:
+        """Hands out no further permit until `open`; callers are told why, and may try again."""
+        self._closed = why
+
+    def open(self) -> None:
+        """Hands out permits again."""
+        self._closed = ""
+
     def drain(self) -> None:
         """Hands out no further permit."""
-        self._draining = True
+        self.close("the server is stopping and takes no new inference requests")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether permits are handed out, as far as the limits go."""
+        return not self._closed
 
     @property
     def requests(self) -> int:
@@ -78,7 +91,7 @@ class Admission:
 
     @property
     def load(self) -> float:
-        """Returns the share in use of the limit that is nearer; 1 while it drains."""
-        if self._draining:
+        """Returns the share in use of the limit that is nearer; 1 while it is closed."""
+        if self._closed:
             return 1.0
         return max(self._requests / self._max_requests, self._bytes / self._max_bytes)

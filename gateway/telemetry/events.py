@@ -152,7 +152,8 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
             model, _, arm = name.partition("/")
             happenings.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
     for name in sorted(after.quarantine.keys() | before.quarantine.keys()):
-        happenings += _quarantine_happenings(name, before.quarantine.get(name, ""), after.quarantine.get(name, ""), suspects)
+        was, now = before.quarantine.get(name, ""), after.quarantine.get(name, "")
+        happenings += _quarantine_happenings(name, was, now, suspects)
     return after, happenings
 
 

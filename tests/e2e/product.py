@@ -64,6 +64,11 @@ class Product:
 
     def start(self) -> "Product":
         """The same, ready: it has printed its banner."""
+        return self.launch().ready()
+
+    def launch(self) -> "Product":
+        """The same, started and not waited for."""
+        self.banner = ""
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "stderr").open("ab") as errors:
             self._process = subprocess.Popen(
@@ -78,6 +83,10 @@ class Product:
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
+        return self
+
+    def ready(self) -> "Product":
+        """The same, once it has printed its banner."""
         self.banner = self._banner()
         return self
 
@@ -126,6 +135,8 @@ class Product:
         return state
 
     def port(self, name: str) -> int:
+        if not self.banner:
+            return int(self.state()["ports"][name])
         address = re.search(r"grpcs?://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
         assert address is not None, self.banner
         return int(address[1])

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 BATCH = 256
 BACKOFF = Backoff(first_s=0.05, longest_s=2.0)
 COMPARE_S = 10.0
+SLOWEST_S = 6.0  # a store whose answers take a second is followed, if slowly
 
 
 class RouteConsumer(RouteLoader, Protocol):
@@ -85,8 +86,9 @@ class Feed:
         self.snapshot: Snapshot = EMPTY
         self.state = FeedState.STARTING
         self.error = ""
+        self._known = asyncio.Event()
         self._keys = StoreKeys(environment)
-        self._link = Link(store_url, name=f"gateway-feed:{worker_id}", connections=1)
+        self._link = Link(store_url, name=f"gateway-feed:{worker_id}", connections=1, slowest_s=SLOWEST_S)
         self._consumer = consumer
         self._draw = draw
         self._id = worker_id
@@ -97,7 +99,7 @@ class Feed:
             store_url, self._keys, worker_id=worker_id, status=self.status, defer_s=defer_s
         )
         self._path = last_known_good_path
-        self._keeper = last_known_good.Keeper(last_known_good_path, lambda: self.snapshot)
+        self._keeper = last_known_good.Keeper(last_known_good_path, lambda: self.snapshot if self.rules_known else None)
         self._epoch = ""
         self._head = 0
         self._known_at_boot = 0
@@ -109,6 +111,8 @@ class Feed:
     async def boot(self, timeout_s: float = 0.5) -> None:
         """Takes the rules from the store, or from disk where the store is away, behind or unknown. Never fails.
 
+        Where neither has any, `rules_known` is False until the store was read: nobody knows what may answer until then.
+
         Order: at boot routes come into force before their versions are loaded, because the alternative is to answer
                with a version that no route names; `prepared` tells when they are.
         """
@@ -116,14 +120,15 @@ class Feed:
             asyncio.to_thread(last_known_good.load, self._path), self._read_within(timeout_s)
         )
         if saved is not None:
+            self._known.set()
             self._epoch, self._head = saved.epoch, saved.revision
             self.snapshot = saved
             for compiled in saved.routes.values():
                 self._preparations.put(compiled)
-        if store is not None:
+        if isinstance(store, StoreState):
             self._adopt(store, in_force_at_once=True)
         else:
-            self._become(FeedState.STALE, "the store was not reached at start")
+            self._become(FeedState.STALE, store)
         self._known_at_boot = self._head
         self._cursor = f"{self._head}-0"
         self._publish(self.snapshot)
@@ -143,6 +148,15 @@ class Feed:
         """Closes the connections; `run` does so when it ends."""
         await self._link.aclose()
         await self._acknowledger.aclose()
+
+    @property
+    def rules_known(self) -> bool:
+        """Whether the rules were read once, from the store or from disk."""
+        return self._known.is_set()
+
+    async def known(self) -> None:
+        """Returns once the rules are known."""
+        await self._known.wait()
 
     async def prepared(self) -> None:
         """Returns once nothing is being prepared: every known route is in force, or its failure is known."""
@@ -179,12 +193,15 @@ class Feed:
             host=socket.gethostname(),
         )
 
-    async def _read_within(self, timeout_s: float) -> StoreState | None:
+    async def _read_within(self, timeout_s: float) -> StoreState | str:
+        """Returns what the store holds, or why it could not be read in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await read_state(self._link, self._keys)
-        except (TimeoutError, StoreUnavailable):
-            return None
+        except TimeoutError:
+            return f"the routing store did not answer within {timeout_s:g} s"
+        except StoreUnavailable as error:
+            return str(error)
 
     async def _follow(self) -> None:
         failures = 0
@@ -295,8 +312,9 @@ class Feed:
                 if compiled is not None:
                     taken[model] = compiled
         self._fingerprints = fingerprints
-        if in_force_at_once:
+        if in_force_at_once or not self.rules_known:
             self.snapshot = Snapshot(self._epoch, self._head, {**self.snapshot.routes, **taken})
+        self._known.set()
         self._publish(self.snapshot)
         self._become(FeedState.LIVE, "")
 
@@ -344,7 +362,7 @@ class Feed:
         self._acknowledger.changed()
 
     def _become(self, state: FeedState, error: str) -> None:
-        if state is not self.state:
+        if state is not self.state or (state is FeedState.STALE and error != self.error):
             level = logging.INFO if state is FeedState.LIVE else logging.WARNING
             log.log(level, "routing feed", extra={"state": state.value, "reason": error, "revision": self._head})
         if (state, error) != (self.state, self.error):

@@ -74,7 +74,9 @@ def load(path: Path) -> Snapshot | None:
 class Keeper:
     """Saves the newest snapshot a moment after it changed, off the loop. One writer per path."""
 
-    def __init__(self, path: Path, newest: Callable[[], Snapshot], *, draw: Callable[[], float] = random) -> None:
+    def __init__(
+        self, path: Path, newest: Callable[[], Snapshot | None], *, draw: Callable[[], float] = random
+    ) -> None:
         self._path = path
         self._draw = draw
         self._newest = newest
@@ -93,10 +95,12 @@ class Keeper:
             await self.save()
 
     async def save(self) -> None:
-        """Saves now if there is something new. A disk that does not take it costs a warning, not the worker."""
+        """Saves now what is known and new. A disk that does not take it costs a warning, not the worker."""
         snapshot = self._newest()
+        if snapshot is None:
+            return
         mark = (snapshot.epoch, snapshot.revision, snapshot.digest)
-        if not snapshot.epoch or mark == self._saved:
+        if mark == self._saved:
             return
         try:
             await asyncio.to_thread(save, self._path, snapshot)

@@ -1,6 +1,7 @@
 """What is wrong with the routing store, in words that hold neither its address nor its password."""
 
 from collections.abc import Mapping
+from errno import ECONNREFUSED
 from typing import Final
 
 # By the name of the exception's class or of one that it derives from: the client's own and the built-in ones.
@@ -15,8 +16,12 @@ _REASONS: Final[Mapping[str, str]] = {
     "AskError": "is moving the gateway's keys to another node",
     "TryAgainError": "is moving the gateway's keys to another node",
     "ClusterDownError": "is a cluster that does not serve all keys",
+    "ConnectionRefusedError": "is not reachable: connection refused",
+    "gaierror": "is not reachable: unknown host name",
+    "FileNotFoundError": "is not reachable: no socket at its path",
+    "PermissionError": "is not reachable: this user may not open its socket",
+    "SSLError": "is not reachable: the TLS handshake failed",
     "ConnectionError": "is not reachable",
-    "SSLError": "is not reachable",
     "OSError": "is not reachable",
 }
 _BY_WORD: Final[Mapping[str, str]] = {
@@ -37,6 +42,10 @@ def reason(error: BaseException, timeout_s: float) -> str:
     for cause in causes:
         if "CertificateError" in str(cause) or "CERTIFICATE_VERIFY_FAILED" in str(cause):
             return "shows a TLS certificate that does not verify"
+        if isinstance(cause, OSError) and f"[Errno {ECONNREFUSED}]" in str(cause):  # of every address of a name
+            return _REASONS["ConnectionRefusedError"]
+        if "Connection closed by server" in str(cause):
+            return "closed the connection before it answered; if it expects TLS its URL begins with rediss://"
         for kind in type(cause).__mro__:
             if kind.__name__ in _REASONS:
                 return _REASONS[kind.__name__].format(timeout_s=timeout_s)

@@ -34,16 +34,26 @@ class Link:
     With `twice` a command whose connection turns out to be closed is sent once more on a new one: what the control side
     sends may be repeated. A feed does not, because a new connection may lead to another server.
     All keys lie in one slot, so one node of a cluster is all that is talked to; where it says MOVED, the next one is.
+    A server that is slower than `timeout_s` (a connection takes four answers of it) is given twice the time at the next
+    call, up to `slowest_s`, and less again when it is faster.
     Raises: StoreUnavailable from every call that is not answered; InvalidArgument for a URL that is none.
     """
 
     def __init__(
-        self, url: str, *, name: str, timeout_s: float = 1.5, connections: int = 16, twice: bool = False
+        self,
+        url: str,
+        *,
+        name: str,
+        timeout_s: float = 1.5,
+        slowest_s: float = 0.0,
+        connections: int = 16,
+        twice: bool = False,
     ) -> None:
         self._address = parse_address(url)
         self._name = name
         self._connections = connections
-        self._timeout_s = timeout_s
+        self._least_s = self._timeout_s = timeout_s
+        self._slowest_s = max(timeout_s, slowest_s)
         self._twice = twice
         self._functions = False
         nodes = self._address.nodes
@@ -116,12 +126,16 @@ class Link:
 
     async def _answered(self, ask: Callable[[], Awaitable[object]], what: str) -> Reply:
         tries, moves = 1 + self._twice * len(self._seeds), MOVES
+        asked_at = monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 while True:
                     try:
                         await self._locate()
-                        return cast(Reply, await ask())
+                        answer = cast(Reply, await ask())
+                        if monotonic() - asked_at < self._timeout_s / 4:
+                            self._timeout_s = max(self._least_s, self._timeout_s / 2)
+                        return answer
                     except failures.MovedError as moved:
                         moves -= 1
                         if not moves:
@@ -133,8 +147,10 @@ class Link:
                         if not tries or type(error) is not failures.ConnectionError:
                             raise
         except (failures.RedisError, OSError, TimeoutError) as error:
-            self._lost = True
-            raise StoreUnavailable(f"the routing store {reason(error, self._timeout_s)} ({what})") from error
+            self._lost, limit_s = True, self._timeout_s
+            if isinstance(error, TimeoutError):
+                self._timeout_s = min(self._slowest_s, limit_s * 2)
+            raise StoreUnavailable(f"the routing store {reason(error, limit_s)} ({what})") from error
 
     async def _locate(self) -> None:
         """The connections lead to the server that is to be asked now.
