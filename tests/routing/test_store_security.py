@@ -216,6 +216,32 @@ async def test_the_whole_gateway_works_with_the_published_users(valkey: Valkey, 
             assert await store.workers() == []
 
 
+async def test_the_published_users_work_on_the_server_that_this_machine_has(tmp_path: Path) -> None:
+    """With Debian 12's redis-server that is 7.0, the oldest that docs/redis.md promises."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server is installed on this machine")
+    server = Server(tmp_path / "redis", {}, program=program)
+    server.start()
+    async with stopped(server), admin_of(server.url) as admin:
+        for words in published():
+            await admin.call(*words)
+        await admin.call("FUNCTION", "LOAD", "REPLACE", library())
+        worker, control = (f"redis://gateway-{role}:{role}-password@{server.address}" for role in ("worker", "control"))
+        follower = feed(worker, tmp_path)
+        async with store_of(control) as store, running(follower):
+            result = await control_of(store, follower).apply(document(share=20), change=BY, wait_s=DEADLINE_S)
+            assert len(result.change.applied.workers) == 1
+            assert share_of(follower.snapshot) == 20
+            assert len(await control_of(store, follower).history("fraud")) == 1
+            await follower.leave()
+
+
+def test_the_published_users_name_no_command_that_came_after_redis_7_0() -> None:
+    later = {"client|setinfo", "client|no-touch", "waitaof", "hexpire", "hpexpire", "hgetdel", "hgetex", "hsetex"}
+    assert not later & {word.removeprefix("+") for words in published() for word in words}
+
+
 async def test_drafts_the_audit_and_watching_work_with_the_published_users(valkey: Valkey) -> None:
     async with guarded(valkey) as (_, control_url), store_of(control_url) as store:
         drafts = Drafts(store)

@@ -3,6 +3,7 @@ StoreUnavailable with a short reason. This is the one module that imports redis.
 """
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
@@ -25,6 +26,12 @@ from gateway.routing.store.store_sentinel import RENEW_S, Sentinels
 Word: TypeAlias = "str | bytes | int"
 
 REPLICATION_MS = 100
+# The client would tell its own name and version: two more answers to wait for, by a command that Redis 7.0 has not got.
+_UNNAMED: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 MOVES = 4  # of the keys to another node of a cluster, before one command is answered
 
 
@@ -219,6 +226,7 @@ def _connecting(address: StoreAddress, node: Node) -> tuple[type[AbstractConnect
     """The kind of connection that leads to a node, and how it behaves."""
     options: dict[str, Any] = {
         "protocol": 2,
+        **_UNNAMED,
         "retry": Retry(NoBackoff(), 0),
         # The client's own read timeout goes through asyncio.wait_for, which before Python 3.12 loses a
         # cancellation that meets the answer, and then a loop never ends. `_answered` sets the limit instead.
