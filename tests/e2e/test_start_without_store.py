@@ -141,22 +141,6 @@ async def test_an_operator_may_start_without_rules(store: Valkey, demo: Demo, tm
         assert "--start-without-rules: the newest versions answer" in product.events()
 
 
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("redis://127.0.0.1:1", "is not reachable: connection refused"),
-        ("redis://no-such-host.invalid:6379", "is not reachable: unknown host name"),
-        ("unix:///nowhere/valkey.sock", "is not reachable: no socket at its path"),
-        ("{url}?username=nobody&password=wrong", "refused the credentials"),
-    ],
-)
-async def test_the_log_says_why_the_store_was_not_read(
-    store: Valkey, demo: Demo, tmp_path: Path, url: str, reason: str
-) -> None:
-    with launched(tmp_path / "product", demo, "--redis-url", url.format(url=store.url), "--workers", "1") as product:
-        until(lambda: f"({'the routing store ' + reason}" in product.events(), 60, reason)
-
-
 @contextmanager
 def slow(target: Path, path: Path) -> Iterator[None]:
     """A way to the server on which each answer takes a second longer."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
+from gateway.routing.decision.snapshot import Route
 from gateway.routing.store.change import Change
 from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES
 from gateway.routing.store.route_control import RouteControl
@@ -271,8 +272,10 @@ async def test_a_worker_with_nothing_starts_and_learns_later(valkey: Valkey, tmp
     follower = feed(valkey.url, tmp_path)
     async with running(follower):
         assert (follower.state, dict(follower.snapshot.routes)) == (FeedState.STALE, {})
+        assert not follower.rules_known
         valkey.start()
         await until(lambda: live(follower))
+        assert follower.rules_known
         async with store_of(valkey.url) as store:
             await control_of(store, follower).apply(document(), change=BY, wait_s=DEADLINE_S)
         assert share_of(follower.snapshot) == 10
@@ -316,3 +319,47 @@ async def until_listed(control: RouteControl, count: int) -> None:
 )
 def test_what_counts_as_a_loss(epoch: str, head: int, store: StoreState, lost: bool) -> None:
     assert bool(loss(epoch, head, store)) == lost
+
+
+async def test_rules_that_were_not_known_are_in_force_with_the_first_reading(valkey: Valkey, tmp_path: Path) -> None:
+    """Until a version is loaded its route answers that it is loading, which another version must not hide."""
+    async with store_of(valkey.url) as store:
+        await control_of(store).apply(document(), change=BY)
+    valkey.kill()
+    follower = feed(valkey.url, tmp_path, prepare=never)
+    async with running(follower):
+        valkey.start()
+        await follower.known()
+        assert share_of(follower.snapshot) == 10
+
+
+async def never(_route: Route) -> None:
+    """Prepares for ever."""
+    await asyncio.Event().wait()
+
+
+async def test_that_there_are_no_rules_is_kept_on_disk_too(valkey: Valkey, tmp_path: Path) -> None:
+    async with workers(valkey.url, tmp_path, 1) as [first]:
+        await first.leave()
+    valkey.kill()
+    again = feed(valkey.url, tmp_path)
+    async with running(again):
+        assert (again.state, again.rules_known, dict(again.snapshot.routes)) == (FeedState.STALE, True, {})
+        valkey.start()
+        await until(lambda: live(again))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://127.0.0.1:1", "is not reachable: connection refused"),
+        ("redis://no-such-host.invalid:6379", "is not reachable: unknown host name"),
+        ("unix:///nowhere/valkey.sock", "is not reachable: no socket at its path"),
+        ("{url}?username=nobody&password=wrong", "refused the credentials"),
+    ],
+)
+async def test_a_start_without_the_store_says_why(valkey: Valkey, tmp_path: Path, url: str, reason: str) -> None:
+    follower = feed(url.format(url=valkey.url), tmp_path)
+    await follower.boot(timeout_s=5.0)
+    assert reason in follower.error
+    await follower.aclose()
