@@ -63,6 +63,9 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.LOG_BUFFER_BYTES: 0,
     Gauge.LOG_SCALE: 1.0,
     Gauge.BREAKERS: [{"model": "m", "arm": "stable", "state": "open"}],
+    Gauge.QUARANTINE: [
+        {"model": "m", "version": "1", "quarantined": True, "cause": "SIGFPE", "deaths": 2, "inputs": 1}
+    ],
     Gauge.SHADOW_DIFFERENCES: [{"model": "m", "arm": "mirror", "value": 0.5}],
 }
 
