@@ -153,6 +153,27 @@ def fragile(rows: int = 8) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def recurrent(operator: str = "LSTM", *, features: int = 4, hidden: int = 3) -> bytes:
+    """`y` [-1, hidden], the last state over x: FP32 [-1, 5, features]; without rows the runtime ends the process."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
+    rng = np.random.default_rng(0)
+    model = model_of(
+        [
+            helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+            helper.make_node(operator, ["steps", "w", "r"], ["", "state"], hidden_size=hidden),
+            helper.make_node("Squeeze", ["state", "first"], ["y"]),
+        ],
+        [tensor_value("x", Datatype.FP32, (-1, 5, features))],
+        [tensor_value("y", Datatype.FP32, (-1, hidden))],
+        [
+            weight("w", rng.standard_normal((1, gates * hidden, features)).astype(np.float32)),
+            weight("r", rng.standard_normal((1, gates * hidden, hidden)).astype(np.float32)),
+            weight("first", np.array([0], np.int64)),
+        ],
+    )
+    return bytes(model.SerializeToString())
+
+
 def two_matrices(operator: str) -> bytes:
     """`y = a <operator> b`, a and b: FP32 [-1, -1]."""
     attributes: dict[str, Any] = {"axis": 1} if operator == "Concat" else {}

@@ -37,8 +37,9 @@ def test_each_module_that_is_to_be_compiled_exists(compiled: set[str]) -> None:
 
 async def test_what_every_request_runs_through_is_compiled(tmp_path: Path, compiled: set[str]) -> None:
     repository = tmp_path / "models"
+    config = "max_batch_size: 64\ndynamic_batching {}\nversion_policy { all {} }"
     for version, slope in (("1", 2.0), ("2", 3.0)):
-        models.write_version(repository, "affine", version, models.affine(slope), config="version_policy { all {} }")
+        models.write_version(repository, "affine", version, models.affine(slope), config=config)
     runs: Counter[str] = Counter()
 
     def count(frame: FrameType, event: str, _: object) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import Executor, Future
 from random import random
 from time import monotonic_ns
 
-from gateway.errors import DeadlineExceeded, GatewayError, Internal, ResourceExhausted
+from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument, ResourceExhausted
 from gateway.routing.decision.decision import FALLBACK
 from gateway.serving.admission import retry_after_ms
 from gateway.serving.batch import Batch
@@ -27,7 +27,7 @@ from gateway.serving.call import Call
 from gateway.serving.inline_watch import LIMIT_NS
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import LineLimit
-from gateway.serving.run import RowBytes, Run, alike, common_wanted, split
+from gateway.serving.run import RowBytes, Run, alike, common_wanted, is_empty, split
 from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
 from gateway.serving.session import RunFailed, Termination
 from gateway.serving.shared_run_state import SharedRunState
@@ -81,6 +81,7 @@ class Batcher:
         self._key = VersionKey(version.model, version.name, version.digest)
         self._entry = self._page.register(self._key)
         self._error_lines = LineLimit()
+        self._refuses_empty = bool(version.config.refuses_empty)
         self._long_until_ns = 0
         self._names = [spec.name for spec in version.outputs]
         self._row_bytes = RowBytes.of(version)
@@ -115,8 +116,13 @@ class Batcher:
     def put(self, call: Call) -> None:
         """Queues the call, which will be answered.
 
-        Raises: ResourceExhausted (the configured queue size is reached).
+        Raises: ResourceExhausted (the configured queue size is reached), InvalidArgument (nothing is in a tensor, and
+                the version cannot take that).
         """
+        if self._refuses_empty and is_empty(call):
+            raise InvalidArgument(
+                f"model {self._version.model!r} version {self._version.name!r} takes no inputs without rows or elements"
+            )
         if self._max_queue and self._queued >= self._max_queue:
             raise ResourceExhausted(
                 f"the queue of model {self._version.model!r} version {self._version.name!r} is full: "

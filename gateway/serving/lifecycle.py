@@ -180,8 +180,10 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         warnings.append(f"requests are not merged: {config.merging.removeprefix('no: ')}")
     if config.merges and result.rows_independent is False:
         warnings.append("requests are merged, as configured, although rows of one run depend on each other")
-    identity = _identity(candidate, request)
-    return Loaded(session, replace(config, warnings=tuple(warnings)), request.local.digest, run_us, identity)
+    if result.empty_inputs:
+        warnings.append(f"requests without rows or elements are refused: the model was {result.empty_inputs}")
+    config = replace(config, refuses_empty=result.empty_inputs, warnings=tuple(warnings))
+    return Loaded(session, config, request.local.digest, run_us, _identity(candidate, request))
 
 
 def _identity(candidate: Candidate, request: ProbeRequest) -> str:

@@ -115,6 +115,7 @@ class ModelConfig:
     delays_expired: bool = False  # a request past the queue's time limit is run late instead of refused
     warmups: tuple[Warmup, ...] = ()
     instance_count: int = 1
+    refuses_empty: str = ""  # why requests without rows or elements are refused; "": they are not
     parameters: Mapping[str, str] = field(default_factory=dict)
     input_reshapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     output_reshapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

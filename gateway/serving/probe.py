@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 from typing import IO
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _LOCK_POLL_S = 0.05
 _LINE_LIMIT = 64 << 20
+_EMPTY_LIMIT_S = 5.0  # runs without rows or elements take no time, unless they never end
 _STDERR_SHOWN = 2000
 _SIGNALS = {
     signal.SIGKILL: "memory limit of the machine?",
@@ -90,19 +91,24 @@ async def _run(request: ProbeRequest) -> ProbeResult:
             )
         progress = _Progress()
         try:
-            async with asyncio.timeout(request.timeout_s):
-                result = await _talk(process, request, progress)
+            async with asyncio.timeout(request.timeout_s) as limit:
+                result = await _talk(process, request, progress, limit)
                 if result is not None:
                     return result
                 code = await process.wait()
         except TimeoutError:
+            if progress.provisional is not None:
+                return replace(progress.provisional, empty_inputs="did not end")
             reason = f"took longer than {request.timeout_s:g} s while {progress.stage}"
             return ProbeResult(ok=False, reason=reason, lasting=False)
         finally:
             if process.returncode is None:
                 process.kill()
             await process.wait()
-        return _died(code, progress.stage, errors, request)
+        died = _died(code, progress.stage, errors, request)
+        if progress.provisional is not None:
+            return replace(progress.provisional, empty_inputs=died.reason)
+        return died
 
 
 @dataclass(slots=True)
@@ -110,9 +116,12 @@ class _Progress:
     """How far a probe came, as its process says before each stage."""
 
     stage: str = "being started"
+    provisional: ProbeResult | None = None
 
 
-async def _talk(process: asyncio.subprocess.Process, request: ProbeRequest, progress: _Progress) -> ProbeResult | None:
+async def _talk(
+    process: asyncio.subprocess.Process, request: ProbeRequest, progress: _Progress, limit: asyncio.Timeout
+) -> ProbeResult | None:
     """The result that the process reports, or None if it ended without one."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -129,6 +138,9 @@ async def _talk(process: asyncio.subprocess.Process, request: ProbeRequest, prog
         if message.result is not None:
             return message.result
         progress.stage = message.stage
+        if message.provisional is not None:
+            progress.provisional = message.provisional
+            limit.reschedule(asyncio.get_running_loop().time() + _EMPTY_LIMIT_S)
     return None
 
 

@@ -17,6 +17,7 @@ from time import perf_counter_ns
 from typing import IO
 
 from gateway.errors import GatewayError
+from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import Session, without_places
 from gateway.serving.verification import verify
@@ -25,6 +26,7 @@ from gateway.serving.warm_up import OutOfMemory, WarmUp
 VERIFYING = "being verified"
 LOADING = "being loaded"
 WARMING = "being warmed up"
+EMPTY = "being run without rows or elements"
 
 _MAX_REASON = 600
 _MIB = 1 << 20
@@ -81,7 +83,7 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
     findings = WarmUp(
         session, request.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
     ).run()
-    return ProbeResult(
+    result = ProbeResult(
         ok=True,
         facts=facts,
         inputs=session.inputs,
@@ -95,6 +97,9 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
         warnings=tuple(public_reason(warning, str(request.local.path)) for warning in findings.warnings),
         load_ms=load_ms,
     )
+    _say(answers, ProbeMessage(stage=EMPTY, provisional=result))
+    try_empty_inputs(session, findings.feed, batches=findings.batches)
+    return result
 
 
 def _refused(request: ProbeRequest, reason: str, *, lasting: bool) -> ProbeResult:

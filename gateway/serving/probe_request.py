@@ -15,7 +15,7 @@ from gateway.tensor import TensorSpec
 from loaders.loader import LocalVersion
 
 # Part of every cache key: a result of an older form is never read.
-FORM = 2
+FORM = 3
 _SPARE_BYTES = 2 << 30
 _COPIES = 4  # of the weights, that a load may hold at once: the file, its parsed form, the session's, prepacked ones
 
@@ -63,6 +63,9 @@ class ProbeResult:
     a free first dimension and a run of several rows answers as many. `rows_independent`: a row has the same answer
     alone and among others (to the bit where `bit_equal`, else within rounding); None where that was not tried.
 
+    `empty_inputs`: why requests without rows or elements must be refused: the probe's process died of them; "" where it
+    did not.
+
     Shapes: `inputs`, `outputs` as the session declares them; `answers` as a run of one row really answered.
     Units:  `run_us` median microseconds of a run, by batch size (0: not a batch).
     """
@@ -79,6 +82,7 @@ class ProbeResult:
     batches: bool = False
     rows_independent: bool | None = None
     bit_equal: bool | None = None
+    empty_inputs: str = ""
     warnings: tuple[str, ...] = ()
     load_ms: float = 0.0
     baseline_rss_bytes: int = 0
@@ -86,10 +90,14 @@ class ProbeResult:
 
 
 class ProbeMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a probe's process: the stage that begins, or the result."""
+    """One line of a probe's process: the stage that begins, or the result.
+
+    `provisional` is the result if the process does not live through the stage, in which empty inputs are tried.
+    """
 
     stage: str = ""
     result: ProbeResult | None = None
+    provisional: ProbeResult | None = None
 
 
 Message = TypeVar("Message", ProbeRequest, ProbeResult, ProbeMessage)

@@ -125,6 +125,11 @@ def common_wanted(calls: Sequence[Call]) -> tuple[int, ...] | None:
     return wanted if all(call.wanted == wanted for call in calls) else None
 
 
+def is_empty(call: Call) -> bool:
+    """Returns whether one of the call's inputs has no elements."""
+    return any(shape is not None and 0 in shape for shape in call.shapes)
+
+
 def alike(first: Call, other: Call) -> bool:
     """Whether two calls fit into one run: the same inputs given, equal in every dimension but the first."""
     return all(

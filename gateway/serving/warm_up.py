@@ -55,6 +55,7 @@ class Findings:
     rows_independent: bool | None = None
     bit_equal: bool | None = None
     warnings: list[str] = field(default_factory=list)
+    feed: Feed | None = None  # inputs that were answered, of one row where the model batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class WarmUp:
         feed = self._accepted(rows, given, findings)
         if feed is None:
             return findings
-        single = _rows(feed, 0, 1) if rows else feed
+        single = findings.feed = _rows(feed, 0, 1) if rows else feed
         outputs = self._outputs(single, "the warm-up run")
         findings.answers = self._check_answers(outputs)
         findings.run_us[1 if rows else 0] = self._timed(single)

@@ -27,6 +27,8 @@ def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     repository = directory / "models"
     for name in ("div", "other"):
         models.write_version(repository, name, "1", models.divide())
+    for operator in ("LSTM", "GRU"):
+        models.write_version(repository, operator.lower(), "1", models.recurrent(operator))
     models.write_version(repository, "affine", "1", models.affine(2.0))
     models.write_version(repository, "chain", "1", models.divide())
     models.write_version(
@@ -150,3 +152,19 @@ spec:
     assert array_of(message).tolist() == [2]
     assert dict(call.trailing_metadata())["x-gateway-version"] == "2"
     assert restarts(product) == before + 2
+
+
+@pytest.mark.parametrize("model", ["lstm", "gru"])
+def test_a_model_that_dies_without_rows_refuses_them(product: Product, channel: grpc.Channel, model: str) -> None:
+    before = restarts(product)
+    message = pb.ModelInferRequest(model_name=model)
+    message.inputs.add(name="x", datatype="FP32", shape=[0, 5, 4])
+    message.raw_input_contents.append(b"")
+    for _ in range(4):
+        status, text = code(channel, message)
+        assert status is grpc.StatusCode.INVALID_ARGUMENT
+        assert text == f"model '{model}' version '1' takes no inputs without rows or elements"
+    message.inputs[0].shape[0] = 2
+    message.raw_input_contents[0] = np.ones((2, 5, 4), np.float32).tobytes()
+    assert code(channel, message)[0] is grpc.StatusCode.OK
+    assert restarts(product) == before

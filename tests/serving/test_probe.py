@@ -336,3 +336,18 @@ def test_reasons_hold_no_path_and_no_source_of_the_runtime() -> None:
         "/onnxruntime_src/onnxruntime/core/graph/model.cc:42 onnxruntime::Model::Model(int, bool) Unknown\x1b\n model"
     )
     assert public_reason(text, "/store/ab") == "Load model from model.onnx failed: Unknown\\x1b model"
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "GRU"])
+async def test_a_model_that_dies_without_rows_serves_and_refuses_them(fetch: Fetch, operator: str) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(models.recurrent(operator))))
+    assert result.ok
+    assert result.batches
+    assert result.empty_inputs.startswith("killed by signal 6")
+    assert result.empty_inputs.endswith("while being run without rows or elements")
+
+
+@pytest.mark.parametrize("model", [models.recurrent("RNN"), models.affine(), models.two_matrices("MatMul")])
+async def test_a_model_that_lives_without_rows_is_given_them(fetch: Fetch, model: bytes) -> None:
+    result = await Prober().probe(ProbeRequest(fetch(model)))
+    assert (result.ok, result.empty_inputs) == (True, "")
