@@ -24,7 +24,7 @@ ROOMS = {
     "api": {"errors", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
-        *("errors", "tensor", "pb", "drift", "routing.document.notation"),
+        *("errors", "tensor", "pb", "drift", "routing.document"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },
     "demo": {"errors", "tensor", "serving"},

@@ -9,8 +9,8 @@ from typing import cast
 from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
 from gateway.serving.config_source import ConfigSource
-from gateway.serving.merging import MERGE_PARAMETER, Merging, merging
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
+from gateway.serving.request_merging import MERGE_PARAMETER, Merging, merging
 from gateway.tensor import Datatype, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
@@ -127,7 +127,7 @@ def complete(
 
     Where nothing is said about batches, a model whose tensors all have a variable first dimension batches, unless
     `may_batch` says that it does not; `row_dependence` and `rows_independent` are those of
-    `gateway.serving.merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
+    `gateway.serving.request_merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
 
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
     """

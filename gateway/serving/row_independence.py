@@ -22,11 +22,11 @@ from gateway.serving.row_rules import (
     RANKS,
     ROWS,
     RULES,
+    Dependence,
     NotRowWise,
     Objects,
     Operand,
     Operation,
-    Origin,
     Size,
     reshaped_axis,
 )
@@ -74,7 +74,7 @@ class _Walk:
             dims = _dims(value.type)
             if not dims or dims[0] is not None:
                 raise NotRowWise(f"{shown(value.name)} has no free first axis")
-            self._set(value.name, Operand(Origin.ROWS, (ROWS, *dims[1:]), 0), value.type.tensor_type.elem_type)
+            self._set(value.name, Operand(Dependence.ROWS, (ROWS, *dims[1:]), 0), value.type.tensor_type.elem_type)
 
     def check_outputs(self) -> None:
         for value in self._graph.output:
@@ -107,14 +107,14 @@ class _Walk:
         known = _evaluated(operation, dims[0])
         given = [operand for operand in operation.inputs if operand is not None]
         if key[1] == "Shape":
-            return [_numbered(known, dims[0], counted=given[0].origin is not Origin.FIXED)]
+            return [_numbered(known, dims[0], counted=given[0].origin is not Dependence.FIXED)]
         if operation.kind in ("Reshape", "Expand", "ConstantOfShape"):
             shaped = _shaped(operation, dims[0])
             if shaped is not None:
                 return [shaped]
         if any(operand.is_rows for operand in given):
             return self._row_wise(key, operation, dims)
-        counted = any(operand.origin is Origin.COUNT for operand in given)
+        counted = any(operand.origin is Dependence.COUNT for operand in given)
         return [_numbered(known if index == 0 else None, sizes, counted=counted) for index, sizes in enumerate(dims)]
 
     def _row_wise(
@@ -123,7 +123,7 @@ class _Walk:
         rule = RULES.get(key)
         if rule is None:
             raise NotRowWise("this operator is not known to work row by row")
-        counts = [operand for operand in operation.inputs if operand is not None and operand.origin is Origin.COUNT]
+        counts = [operand for operand in operation.inputs if operand is not None and operand.origin is Dependence.COUNT]
         if counts and operation.kind not in _SHAPE_ARGUMENTS:
             raise NotRowWise("it computes with the number of rows")
         axes = rule(operation)
@@ -140,7 +140,7 @@ class _Walk:
                     Objects, array.astype(object) if array.dtype.kind != "b" else array.astype(int).astype(object)
                 )
                 self._data[name] = tensor
-        self._set(name, Operand(Origin.FIXED, tuple(tensor.dims), known=known), tensor.data_type)
+        self._set(name, Operand(Dependence.FIXED, tuple(tensor.dims), known=known), tensor.data_type)
 
     def _set(self, name: str, operand: Operand, element: int) -> None:
         self._values[name] = operand
@@ -179,20 +179,20 @@ def _assumed(key: tuple[str, str], index: int, operation: Operation) -> tuple[Si
 
 def _row_operand(axis: int, dims: tuple[Size, ...] | None) -> Operand:
     if dims is None:
-        return Operand(Origin.ROWS, None, axis)
+        return Operand(Dependence.ROWS, None, axis)
     others = (*dims[:axis], *dims[axis + 1 :])
     if axis >= len(dims) or ROWS in others or dims[axis] not in (ROWS, None):
         raise NotRowWise("its output has the number of rows on another axis")
-    return Operand(Origin.ROWS, (*dims[:axis], ROWS, *dims[axis + 1 :]), axis)
+    return Operand(Dependence.ROWS, (*dims[:axis], ROWS, *dims[axis + 1 :]), axis)
 
 
 def _numbered(known: Objects | None, dims: tuple[Size, ...] | None, *, counted: bool) -> Operand:
     """A value that no row decides; `counted` where the number of rows may."""
     if known is not None and known.size <= _MAX_KNOWN:
         elements = known.reshape(-1).tolist()
-        origin = Origin.COUNT if ROWS in elements or MIXED in elements else Origin.FIXED
+        origin = Dependence.COUNT if ROWS in elements or MIXED in elements else Dependence.FIXED
         return Operand(origin, tuple(known.shape), known=known)
-    return Operand(Origin.COUNT if counted else Origin.FIXED, dims)
+    return Operand(Dependence.COUNT if counted else Dependence.FIXED, dims)
 
 
 def _shaped(operation: Operation, inferred: tuple[Size, ...] | None) -> Operand | None:
@@ -201,16 +201,16 @@ def _shaped(operation: Operation, inferred: tuple[Size, ...] | None) -> Operand 
     source, shape = (None, operation.at(0)) if fills else (operation.at(0), operation.at(1))
     if shape is None:  # Reshape of an old operator set
         sizes = operation.attributes.get("shape")
-        shape = None if sizes is None else Operand(Origin.FIXED, (len(sizes),), known=np.array(sizes, object))
+        shape = None if sizes is None else Operand(Dependence.FIXED, (len(sizes),), known=np.array(sizes, object))
     has_rows = source is not None and source.is_rows
-    if shape is None or (not has_rows and shape.origin is Origin.FIXED):
+    if shape is None or (not has_rows and shape.origin is Dependence.FIXED):
         return None
     if shape.known is None or shape.is_rows or MIXED in (target := shape.known.reshape(-1).tolist()):
         raise NotRowWise("a shape is computed from data, or from the number of rows")
     if operation.kind == "Reshape":
         if source is None or not has_rows:
             raise NotRowWise("it spreads a weight over the rows")
-        if source.origin is Origin.COUNT or source.dims is None:
+        if source.origin is Dependence.COUNT or source.dims is None:
             raise NotRowWise("the rank of an input is not known")
         copies = not operation.attributes.get("allowzero", 0)
         axis, dims = reshaped_axis(source, target, copies_zero=copies)
@@ -228,7 +228,7 @@ def _expanded(source: Operand | None, target: list[Size]) -> Operand:
     ones: list[Size] = [1] * rank
     sizes = [*ones[len(target) :], *target]
     own = ones if source is None else [*ones[source.rank :], *(source.dims or ())]
-    if source is not None and source.origin is Origin.COUNT:
+    if source is not None and source.origin is Dependence.COUNT:
         raise NotRowWise("it computes with the number of rows")
     if source is not None and source.is_rows:
         axis = rank - source.rank + source.axis

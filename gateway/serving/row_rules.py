@@ -34,7 +34,7 @@ class NotRowWise(Exception):
     """A node works across rows, or is not known not to; the text says which and how."""
 
 
-class Origin(Enum):
+class Dependence(Enum):
     """What a value depends on: nothing of the request's rows, its rows one by one, or their number."""
 
     FIXED = "fixed"
@@ -50,7 +50,7 @@ class Operand:
             the elements of small integer tensors: numbers, ROWS, MIXED, or None.
     """
 
-    origin: Origin
+    origin: Dependence
     dims: tuple[Size, ...] | None = None
     axis: int = 0
     known: Objects | None = None
@@ -64,7 +64,7 @@ class Operand:
 
     @property
     def is_rows(self) -> bool:
-        return self.origin is Origin.ROWS
+        return self.origin is Dependence.ROWS
 
     def numbers(self) -> list[int]:
         """The elements, all of them known numbers. Raises: NotRowWise."""
@@ -87,7 +87,7 @@ class Operation(NamedTuple):
         """Raises: NotRowWise, if one of these inputs depends on the request."""
         for position in positions:
             operand = self.at(position)
-            if operand is not None and operand.origin is not Origin.FIXED:
+            if operand is not None and operand.origin is not Dependence.FIXED:
                 raise NotRowWise(f"its input {position + 1} depends on the request")
 
     def at(self, position: int) -> Operand | None:
@@ -136,7 +136,7 @@ def _elementwise(operation: Operation) -> int:
 def _check_spread(operand: Operand, axis_from_right: int) -> None:
     """Nothing, if the operand is the same for all rows."""
     dims = operand.dims or ()
-    if operand.origin is Origin.COUNT:
+    if operand.origin is Dependence.COUNT:
         raise NotRowWise("it computes with the number of rows")
     if operand.rank >= -axis_from_right and dims[axis_from_right] != 1:
         raise NotRowWise("a weight has a size of its own along the rows")
@@ -237,7 +237,7 @@ def _contraction(operation: Operation) -> int:
     if left.is_rows and right.is_rows and axis >= rank - 2:
         raise NotRowWise("it multiplies each row with every other")
     for operand in (left, right):
-        if operand.origin is Origin.COUNT:
+        if operand.origin is Dependence.COUNT:
             raise NotRowWise("it computes with the number of rows")
         if not operand.is_rows and axis < rank - 2:
             _check_spread(operand, axis - rank)
@@ -463,7 +463,7 @@ def _einsum(operation: Operation) -> int:
         raise NotRowWise("it adds up over the rows")
     (label,) = labels
     for term, operand in zip(terms, operation.inputs, strict=True):
-        if operand is not None and not operand.is_rows and (label in term or operand.origin is Origin.COUNT):
+        if operand is not None and not operand.is_rows and (label in term or operand.origin is Dependence.COUNT):
             raise NotRowWise("a weight has a size of its own along the rows")
     return right.index(label)
 
@@ -500,7 +500,7 @@ def _features_picked(operation: Operation) -> int:
     source = operation.at(0)
     if source is not None and not source.is_rows:
         picked = operation.rows(1)
-        if source.origin is not Origin.FIXED or any(size not in (1, ROWS) for size in picked.dims or (None,)):
+        if source.origin is not Dependence.FIXED or any(size not in (1, ROWS) for size in picked.dims or (None,)):
             raise NotRowWise("it picks several elements for a row")
         return max(source.rank, 2) - 1  # a vector is a table with one row
     operation.fixed(1)
