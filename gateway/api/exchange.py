@@ -9,11 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
 from typing import ClassVar, Protocol, cast
+from urllib.parse import quote
 
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
 from gateway.api.feedback_token import Stamp, Tokens
+from gateway.api.naming import MAX_ID
 from gateway.api.parameters import NONE, Value, read_request, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.stale_calls import StaleCalls
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
 TOKEN = "x-gateway-token"
+REQUEST_ID = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
 _REMEMBERED_TRAILERS = 4096
 
 
@@ -110,9 +113,13 @@ class Exchanges:
             return
         try:
             request, raw = parse(message)
-            query, request_id = _read(request, raw, streamed=False)
         except GatewayError as error:
             caller.fail(error)
+            return
+        try:
+            query, request_id = _read(request, raw, streamed=False)
+        except GatewayError as error:
+            _fail_unread(request, error, caller)
             return
         if self._begin(query, request_id, raw, caller):
             self._templates.learn(message, query)
@@ -123,7 +130,7 @@ class Exchanges:
         try:
             query, request_id = _read(request, raw, streamed=True)
         except GatewayError as error:
-            caller.fail(error)
+            _fail_unread(request, error, caller)
             return
         self._begin(query, request_id, raw, caller)
 
@@ -146,6 +153,7 @@ class Exchanges:
             own_deadline = not usual and self._shorten(exchange)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
+            caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
             caller.fail(error)
             return False
         try:
@@ -157,8 +165,9 @@ class Exchanges:
             return False
         except Exception:
             # The boundary of a request: a defect of ours must not keep the lease and the permit.
-            logger.exception("decoding request %r failed", request_id)
-            exchange.fail(Internal(request_id))
+            named = self._engine.name(exchange)
+            logger.exception("decoding request %r failed", named)
+            exchange.fail(Internal(named))
             return False
         del exchange.query, exchange.raw
         if own_deadline:
@@ -219,11 +228,14 @@ class Exchanges:
                 error = refused
             except Exception:
                 # The boundary again: the other calls of the batch must not suffer.
-                logger.exception("encoding the answer to request %r failed", exchange.request_id)
-                error = Internal(exchange.request_id)
+                named = self._engine.name(exchange)
+                logger.exception("encoding the answer to request %r failed", named)
+                error = Internal(named)
         trailers, stamp = self._trailers_of(exchange)
-        if trailers:
-            own = (TOKEN, stamp.mint(self._engine.name(exchange))) if stamp is not None and error is None else None
+        if error is not None:
+            caller.set_trailing_metadata(trailers, (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
+        elif trailers:
+            own = (TOKEN, stamp.mint(self._engine.name(exchange))) if stamp is not None else None
             caller.set_trailing_metadata(trailers, own)
         if error is None:
             caller.answer(answer)
@@ -272,6 +284,18 @@ class Exchanges:
 
     def _expire(self, call: Call) -> None:
         self._engine.cancel(call, DeadlineExceeded("the deadline passed before the request was answered"))
+
+
+def _fail_unread(request: pb.ModelInferRequest, error: GatewayError, caller: Caller) -> None:
+    """The caller is told of an error in a request that was not begun, with the id that it gave, if that can be one."""
+    if request.id and len(request.id) <= MAX_ID and request.id.isprintable():
+        caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(request.id)))
+    caller.fail(error)
+
+
+def _as_metadata(request_id: str) -> bytes:
+    """The id in ASCII, which is all that metadata may have: percent-encoded where it has other characters."""
+    return request_id.encode() if request_id.isascii() else quote(request_id).encode()
 
 
 def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Query, str]:

@@ -191,7 +191,8 @@ class StreamCaller:
         self._stream.answer(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
 
     def fail(self, error: GatewayError) -> None:
-        response = _with_parameters(self._request, (*self._trailers, (_CODE, error.code.name)))
+        own = ((self._own[0], self._own[1].decode("ascii")),) if self._own is not None else ()
+        response = _with_parameters(self._request, (*self._trailers, *own, (_CODE, error.code.name)))
         refusal = pb.ModelStreamInferResponse(error_message=str(error), infer_response=response)
         self._stream.refuse(self, error, refusal.SerializeToString())
 
