@@ -121,7 +121,7 @@ class CallbackCall(ServerCall):
             size = len(body)
             if size > output.max_send_bytes:
                 raise ResourceExhausted(f"answer of {size} bytes, at most {output.max_send_bytes} are sent")
-            if size >= LARGE_BYTES:
+            if size >= LARGE_BYTES or output.unsent_bytes:
                 output.reserve(size)
             trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
         except Exception as error:

@@ -107,6 +107,7 @@ class Connection:
         self.server.remove(self.lifetime)
         calls = list(self.calls.values())
         self.calls.clear()
+        self.server.open_calls -= len(calls)
         for call in calls:
             if call.slot is not None:
                 del call.slot[call]
@@ -146,6 +147,7 @@ class Connection:
             elif kind is StreamClosed:
                 call = calls.pop(event.stream_id, None)
                 if call is not None:
+                    self.server.open_calls -= 1
                     slot = call.slot
                     if slot is not None:
                         del slot[call]
@@ -177,6 +179,7 @@ class Connection:
             or len(fields) != len(headers)
             or len(headers) > MAX_FIELDS
             or output.congested
+            or server.open_calls >= server.max_calls
         ):
             head = check_head(server, fields, headers, congested=output.congested)
             if isinstance(head, Rejection):
@@ -190,6 +193,7 @@ class Connection:
         call.fields = fields
         call.encoding = encoding
         self.calls[stream_id] = call
+        server.open_calls += 1
         self.lifetime.active_ns = output.received_ns
         if timeout is not None or not (method.request_streaming or method.response_streaming):
             call.deadline_ns = output.received_ns + self._timeout_ns(timeout, method)

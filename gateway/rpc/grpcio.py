@@ -135,7 +135,9 @@ class GrpcioServer:
         self._running: set[asyncio.Task[Any]] = set()
         self._received = ByteBudget(options.max_inflight_bytes)
         self._unsent = ByteBudget(options.max_inflight_bytes)
-        self._server = grpc.aio.server(options=channel_arguments(options))
+        self._server = grpc.aio.server(
+            options=channel_arguments(options), maximum_concurrent_rpcs=options.max_concurrent_calls
+        )
         self._server.add_generic_rpc_handlers((_Adapter(self._methods, self._adapt),))
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:

@@ -130,7 +130,7 @@ class Ngh2Server:
             "accepted": state.accepted,
             "refused": state.refused,
             "broken": state.broken,
-            "calls": sum(connection.open_calls for connection in state.connections),
+            "calls": state.open_calls,
         }
 
     async def _wait_for_end(self, state: ServerState) -> None:

@@ -11,7 +11,9 @@ from gateway.rpc.message import ByteBudget
 from gateway.rpc.peer_identity import INSECURE, peer_address, peer_name
 
 QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have waiting before its writer waits
-LARGE_BYTES: Final = 64 * 1024  # an answer of this size is counted before it is queued, smaller ones after
+# A unary answer of this size is counted before it is queued. Smaller ones are counted after the write, which most of
+# them do not outlive, unless earlier ones are unread already.
+LARGE_BYTES: Final = 64 * 1024
 CONGESTED: Final = "earlier answers on this connection are not read"
 _WRITE_BYTES: Final = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 
@@ -101,7 +103,7 @@ class Output:
         transport.set_write_buffer_limits(high=QUEUED_BYTES)
 
     def reserve(self, count: int) -> None:
-        """Counts a large answer before it is queued.
+        """Counts an answer before it is queued.
 
         Raises: ResourceExhausted, with nothing counted, if the client leaves too many answers unread.
         """

@@ -59,6 +59,9 @@ def check_head(
     if encoding != b"identity" and encoding not in ENCODINGS:
         text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity, deflate or gzip"
         return _refuse(grpc.StatusCode.UNIMPLEMENTED, text, _ACCEPTED)
+    if server.open_calls >= server.max_calls:
+        text = f"{server.open_calls} calls are open, at most {server.max_calls} are served at a time"
+        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     if congested:
         return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, CONGESTED)
     return RequestHead(method, b"" if encoding == b"identity" else encoding)

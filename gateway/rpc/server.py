@@ -33,6 +33,7 @@ class ServerOptions:
     max_receive_bytes: int = 64 * MIB
     max_send_bytes: int = 64 * MIB
     max_concurrent_streams: int = 256
+    max_concurrent_calls: int = 16 * 1024
     max_connections: int = 1024
     max_connections_per_address: int = 0
     max_metadata_bytes: int = 8 * 1024

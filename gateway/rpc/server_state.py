@@ -57,6 +57,8 @@ class ServerState:
         self.options = options
         self.methods = methods
         self.max_receive_bytes = options.max_receive_bytes
+        self.max_calls = options.max_concurrent_calls
+        self.open_calls = 0  # of all connections
         self.loop = loop
         self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
         self.wheel = DeadlineWheel(loop)

@@ -13,7 +13,7 @@ from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import BadMessage, Compressed, frame
 from gateway.rpc.metadata import Fields, encode
 from gateway.rpc.method import Method
-from gateway.rpc.output import LARGE_BYTES, QUEUED_BYTES, Output
+from gateway.rpc.output import QUEUED_BYTES, Output
 from gateway.rpc.server_call import ANSWERED, GONE, OK, OPEN, RESPONSE, ServerCall
 from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import Status, status_of
@@ -185,8 +185,7 @@ class TaskCall(ServerCall):
         if len(raw) > output.max_send_bytes:
             raise ResourceExhausted(f"answer of {len(raw)} bytes, at most {output.max_send_bytes} are sent")
         framed = frame(raw, compress=self._compress and self._compress_next)
-        if len(framed) >= LARGE_BYTES:
-            output.reserve(len(framed))
+        output.reserve(len(framed))
         self._begin_response(())
         self._compress_next = True
         try:

@@ -219,3 +219,44 @@ async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> N
         for stream_id in ended(client):
             assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
         assert await served.unary("EchoNow")(b"x" * 1_000_000, timeout=5) == b"x" * 1_000_000
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_open_calls_are_bounded_over_all_connections(transport: str) -> None:
+    async with serving(transport, ServerOptions(reuse_port=False, max_concurrent_calls=6)) as served:
+        async with RawClient(served.server.port) as first, RawClient(served.server.port) as second:
+            for client in (first, second):
+                for _ in range(3):
+                    await client.request(request_headers("Chat"), message(b"x"), end=False)
+                await client.until(lambda self: sum(isinstance(e, ngh2.DataReceived) for e in self.events) == 3)
+            for method in ("EchoNow", "Chat"):
+                fields, _ = await second.answer(await second.request(request_headers(method), message(b"x")))
+                assert fields[b"grpc-status"] == EXHAUSTED
+        await served.behaviour.until("chat over", 6)
+        async with asyncio.timeout(5):
+            while await outcome(served) is not grpc.StatusCode.OK:
+                pass
+
+
+async def outcome(served: Served) -> grpc.StatusCode:
+    try:
+        await served.unary("EchoNow")(b"room", timeout=5)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_small_messages_of_streams_that_are_not_read_are_bounded() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=4 * MIB)
+    async with serving("ngh2", options) as served:
+        client = RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0})
+        async with client:
+            await client.until(lambda self: self.events)
+            for _ in range(60):
+                await client.request(request_headers("Count"), message(b"-1000 10000"))
+                await client.until(lambda self: not self.h2.queued_body_size())
+            # A message that has no room ends its stream.
+            await served.behaviour.until("count over", 40)
+            unsent = budget(served, "unsent")
+            assert 0 <= unsent.free_bytes < MIB
+        assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
