@@ -82,6 +82,23 @@ def check_dates(material: Material, files: TlsFiles, now_s: float) -> None:
         raise InvalidArgument(f"{name} is not valid before {_date(material.not_before_s)}")
 
 
+def names(files: TlsFiles) -> tuple[str, ...]:
+    """Returns the host names and addresses that the certificate is for, names first. Raises: InvalidArgument."""
+    listed = _handshake(read(files).context, files).get("subjectAltName", ())
+    pairs = [(str(kind), str(value)) for kind, value in listed] if isinstance(listed, tuple) else []
+    return tuple(value for kind, value in sorted(pairs, key=lambda pair: pair[0] != "DNS"))
+
+
+def lets_in(files: TlsFiles, certificate: Path, key: Path) -> bool:
+    """Returns whether a client that shows this certificate may connect. Raises: InvalidArgument (the files)."""
+    context = read(files).context
+    try:
+        _handshake(context, files, (certificate, key))
+    except InvalidArgument:
+        return False
+    return True
+
+
 class Identity:
     """The newest sound content of the files; `trouble` says what is wrong with what they hold now, "" if nothing is.
 
@@ -164,12 +181,23 @@ def _validity(context: ssl.SSLContext, files: TlsFiles) -> tuple[float, float]:
 
     Raises: InvalidArgument if no handshake comes about, as with a certificate that is not for servers.
     """
+    about = _handshake(context, files)
+    return ssl.cert_time_to_seconds(str(about["notBefore"])), ssl.cert_time_to_seconds(str(about["notAfter"]))
+
+
+def _handshake(context: ssl.SSLContext, files: TlsFiles, shown: tuple[Path, Path] | None = None) -> dict[str, object]:
+    """Returns the server's certificate as a client reads it; `shown` are certificate and key of that client.
+
+    Raises: InvalidArgument if no handshake comes about.
+    """
     reading = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     reading.check_hostname = False
     reading.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
         reading.load_verify_locations(files.certificate)
+        if shown is not None:
+            reading.load_cert_chain(*shown, password=_no_password)
         server = context.wrap_bio(to_server, to_client, server_side=True)
         client = reading.wrap_bio(to_client, to_server)
         for side in (client, server):
@@ -178,10 +206,11 @@ def _validity(context: ssl.SSLContext, files: TlsFiles) -> tuple[float, float]:
             except ssl.SSLWantReadError:
                 continue
         client.do_handshake()
-    except ssl.SSLError as error:
+        if shown is not None:
+            server.do_handshake()  # only now it sees what the client shows
+    except (ssl.SSLError, OSError, ValueError) as error:
         raise InvalidArgument(f"certificate {str(files.certificate)!r}: {_said(error)}") from None
-    about = client.getpeercert() or {}
-    return ssl.cert_time_to_seconds(str(about["notBefore"])), ssl.cert_time_to_seconds(str(about["notAfter"]))
+    return dict(client.getpeercert() or {})
 
 
 def _marks(files: TlsFiles) -> tuple[tuple[int, int, int] | None, ...]:

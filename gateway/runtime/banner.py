@@ -1,11 +1,15 @@
 """What the operator reads when everything is ready."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import gateway
+from gateway.errors import InvalidArgument
+from gateway.rpc.identity import TlsFiles, lets_in, names
 from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
 from gateway.runtime.masking import masked_url
@@ -19,6 +23,7 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     store = masked_url(config.store.redis_url) if config.store.redis_url else f"embedded Valkey, {config.valkey_dir}"
     command = _command()
     server = "" if grpc_address == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {grpc_address}"
+    server += _tls_options(config.tls.files, host)
     workers = config.process.workers
     build = "compiled" if is_compiled() else "not compiled: more CPU per request"
     return f"""
@@ -38,6 +43,36 @@ Ctrl-C stops everything.
 """
 
 
+def _tls_options(files: TlsFiles | None, host: str) -> str:
+    """The options by which a command on this host trusts the gateway and is let in.
+
+    The gateway's own certificate is what it trusts, and what it shows where clients must show one and the gateway takes
+    that one; who has another writes it in the place of the words in capitals.
+    """
+    if files is None:
+        return ""
+    options = {"--tls-ca": str(files.certificate)}
+    try:
+        if files.client_ca is not None:
+            own = lets_in(files, files.certificate, files.key)
+            options["--tls-cert"] = str(files.certificate) if own else "CERTIFICATE"
+            options["--tls-key"] = str(files.key) if own else "KEY"
+        known = names(files)
+        if known and _plain(host) not in map(_plain, known):
+            options["--tls-name"] = known[0].replace("*", "gateway", 1)
+    except InvalidArgument as error:  # the files were sound a moment ago
+        return f"   # {error}"
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items())
+
+
+def _plain(host: str) -> str:
+    """The host as it is compared: an address in its shortest form."""
+    try:
+        return str(ip_address(host.strip("[]")))
+    except ValueError:
+        return host
+
+
 def _connectable(host: str) -> str:
     """The address for a client on this host."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -48,6 +83,6 @@ def _command() -> str:
     """The gateway command as it can be typed in this directory."""
     script = Path(sys.executable).with_name("gateway")
     if not script.exists():
-        return f"{sys.executable} -m gateway.cli"
+        return f"{sys.executable} -c 'from gateway.cli.app import main; main()'"
     relative = os.path.relpath(script)
     return relative if not relative.startswith("..") else str(script)

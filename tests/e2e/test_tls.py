@@ -11,7 +11,7 @@ import trustme
 
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.e2e.product import Product, until
+from tests.e2e.product import Product, command, until
 
 SEEN_S = 30.0
 
@@ -70,6 +70,11 @@ def test_only_who_shows_a_certificate_is_served_and_certificates_change_without_
     assert (refused.exit_code, "no gateway answers" in refused.stderr) == (3, True)
     refused = product.cli("models", *words(client, "--tls-key"))
     assert (refused.exit_code, "need each other" in refused.stderr) == (2, True)
+
+    for line in product.banner.split("Try next")[1].split("\n\n")[0].splitlines()[1:]:
+        follow = ["--no-follow"] if " log tail " in line else []
+        hint = command(*line.split()[1:], *follow)
+        assert hint.returncode == 0, hint.stderr
 
     credentials = grpc.ssl_channel_credentials(
         authority.cert_pem.bytes(), Path(client["--tls-key"]).read_bytes(), Path(client["--tls-cert"]).read_bytes()

@@ -1,11 +1,16 @@
 import json
 import logging
 import os
+import shlex
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 
+from gateway.cli.tls import ClientTls
 from gateway.errors import FailedPrecondition
 from gateway.runtime.banner import banner
 from gateway.runtime.config_parser import parse
@@ -104,6 +109,56 @@ def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path)
     assert "--server" not in banner(config, {"grpc": 8001, "metrics": 8002})
     everywhere = parse({"host": "0.0.0.0", "insecure": True}, {}, {})
     assert "0.0.0.0:" not in banner(everywhere, {"grpc": 8001, "metrics": 8002})
+
+
+@pytest.mark.parametrize(
+    ("name", "mutual", "options"),
+    [
+        ("127.0.0.1", False, {"--tls-ca"}),
+        ("gateway.example", False, {"--tls-ca", "--tls-name"}),
+        ("*.example", True, {"--tls-ca", "--tls-name", "--tls-cert", "--tls-key"}),
+        ("127.0.0.1", True, {"--tls-ca", "--tls-cert", "--tls-key"}),
+    ],
+)
+def test_the_banners_commands_reach_a_server_behind_tls(
+    tmp_path: Path, name: str, mutual: bool, options: set[str]
+) -> None:
+    """Its certificate is signed by an authority that the command is told nothing of."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert(name)
+    chain, key, ca = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    key.write_bytes(leaf.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(ca))
+    given = {"tls-certificate": chain, "tls-key": key, **({"tls-client-ca": ca} if mutual else {})}
+    pair = [(key.read_bytes(), chain.read_bytes())]
+    credentials = grpc.ssl_server_credentials(pair, ca.read_bytes() if mutual else None, mutual)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        text = banner(parse({**given, "data-dir": tmp_path}, {}, {}), {"grpc": port, "metrics": 1})
+        (line,) = [line for line in text.splitlines() if " workers --server" in line]
+        words = shlex.split(line.split(" workers ")[1])
+        hint = dict(zip(words[::2], words[1::2], strict=True))
+        assert set(hint) == options | {"--server"}
+        certificate, own_key = (Path(hint["--tls-cert"]), Path(hint["--tls-key"])) if mutual else (None, None)
+        tls = ClientTls(Path(hint["--tls-ca"]), certificate, own_key, hint.get("--tls-name", ""))
+        with tls.channel(hint["--server"]) as channel:
+            grpc.channel_ready_future(channel).result(20)
+    finally:
+        server.stop(None).wait()
+
+
+def test_a_client_certificate_that_only_others_have_is_left_to_them(tmp_path: Path) -> None:
+    authority, clients = trustme.CA(), trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    chain, key, ca = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    key.write_bytes(leaf.private_key_pem.bytes())
+    clients.cert_pem.write_to_path(str(ca))
+    config = parse({"tls-certificate": chain, "tls-key": key, "tls-client-ca": ca}, {}, {})
+    assert "--tls-cert CERTIFICATE --tls-key KEY" in banner(config, {"grpc": 9001, "metrics": 9002})
 
 
 def test_log_lines_hold_fields_and_cannot_be_forged() -> None:
