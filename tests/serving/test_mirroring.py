@@ -24,7 +24,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     directory = tmp_path_factory.mktemp("mirror")
     repository = directory / "models"
 
-    def pair(name: str, first: bytes, second: bytes, config: str = "max_batch_size: 64\n") -> None:
+    def pair(name: str, first: bytes, second: bytes, config: str = "max_batch_size: 64\ndynamic_batching {}\n") -> None:
         models.write_version(repository, name, "1", first)
         models.write_version(repository, name, "2", second, config=config + ALL)
 
