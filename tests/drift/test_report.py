@@ -378,3 +378,15 @@ def test_nothing_to_report_on_is_said(data_dir: Path) -> None:
             from_window(lake, Selection("homes", WINDOW), Span(0, 60_000_000))
         with pytest.raises(InvalidArgument, match="blocks"):
             gather(Question(Selection("homes", WINDOW), 0, 0, every_us=60_000_000), lake, made)
+
+
+def test_a_new_category_is_named(data_dir: Path) -> None:
+    report = ask(data_dir, Selection("homes", WINDOW, versions=("1",)))
+    towns = next(feature for feature in report.features if feature.name == "town")
+    [(name, share)] = towns.new
+    assert name == "atlantis"
+    assert share == pytest.approx(0.06, abs=0.01)  # of the window: a tenth of three days of five
+    unseen = next(one for one in towns.verdict.evidence if one.statistic == "unseen")
+    assert unseen.value == pytest.approx(share, abs=0.001)
+    assert "new: atlantis" in render(report)
+    assert json.loads(report.to_json())["features"][0]["name"]

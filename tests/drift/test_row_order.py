@@ -99,7 +99,8 @@ def test_vectors_of_many_dimensions_without_a_direction_are_ok() -> None:
         for feature, place in zip(embedding.features, [*range(8), 16], strict=True)
     }
     assert {verdict.state for verdict in judge(embedding.features, counts, RULE)} == {DriftState.OK}
-    kept = np.array(embedding.sample)
+    kept, components = np.array(embedding.sample), np.array(embedding.components)
+    assert np.abs(components @ components.T - np.eye(16)).max() < 1e-3
     assert kept.std(axis=0) == pytest.approx(window[:, :16].std(axis=0), rel=0.1)
 
 

@@ -14,9 +14,11 @@ from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.distance import Counts, Floats
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.statistics.significance import chi2_test, ks_p
-from gateway.drift.statistics.statistic import SHARE_SUFFIX, STATISTICS
+from gateway.drift.statistics.statistic import SHARE_SUFFIX, STATISTICS, UNSEEN
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, confirm, judge
 
+_NEW: Final = 10  # categories that the reference lacks, which a report lists
+_NAMED: Final = 3  # of them, in a direction
 _LOOK_BACK: Final = 8  # blocks that a confirmation can depend on, insufficient ones among them
 
 
@@ -101,6 +103,9 @@ def _report(
     if counts is not None and not feature.n:
         note = "the reference has no rows of it"
     known = counts if counts is not None else np.zeros(len(feature.bins.cells), np.int64)
+    new = _new(feature, window, known)
+    if new and verdict.statistic == UNSEEN.name:
+        verdict = replace(verdict, direction=f"new: {', '.join(name for name, _ in new[:_NAMED])}")
     return FeatureReport(
         name=feature.name,
         column=feature.column,
@@ -117,7 +122,22 @@ def _report(
         since_us=min(alarms, default=None),
         exact=exact,
         note=note,
+        bounds=_bounds(feature),
+        points=feature.bins.points if isinstance(feature.bins, NumericBins) else (),
+        new=new,
     )
+
+
+def _bounds(feature: FeatureProfile) -> tuple[float, ...]:
+    bins = feature.bins
+    return (bins.low, *bins.edges, bins.high) if isinstance(bins, NumericBins) else ()
+
+
+def _new(feature: FeatureProfile, window: Survey, counts: Counts) -> tuple[tuple[str, float], ...]:
+    """The most frequent categories that the reference does not know, with their shares of the window."""
+    rows = max(float(counts.sum()), 1.0)
+    seen = sorted(window.new.get(feature.name, {}).items(), key=lambda item: (-item[1], item[0]))
+    return tuple((name, amount / rows) for name, amount in seen[:_NEW])
 
 
 def _statistics(
@@ -137,6 +157,7 @@ def _statistics(
     return {name: values[name] for name in STATISTICS if name in values}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers too large to have squares
 def _along(
     feature: FeatureProfile, counts: Counts, sample: Column | None, reference: Column | None
 ) -> dict[str, float]:

@@ -1,19 +1,23 @@
 """Figures as inline SVG: they take their colours from the page, and say in words what they show."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from math import isfinite
 from typing import Final
 
 from markupsafe import Markup
 
-from gateway.drift.report.report import TrendStep
+from gateway.drift.report.report import FeatureReport, TrendStep
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.statistic import PSI_THRESHOLDS
 
 _WIDTH: Final = 520.0
 _CATEGORIES: Final = 12
+_BARS: Final = 24  # of a histogram
+_TAIL: Final = 0.6  # how far a histogram goes beyond the bins between its tails, of their width
 _LABEL: Final = 22  # letters of a category that are shown
 _TIP: Final = 80
 
@@ -28,32 +32,94 @@ class Point:
     high: float
 
 
-def histogram(name: str, labels: Sequence[str], reference: Sequence[float], current: Sequence[float]) -> Markup:
-    """Shares of ordered bins, reference beside window; bins that are empty on both sides at the end are left out."""
-    last = len(labels)
-    while last > 1 and not reference[last - 1] and not current[last - 1]:
-        last -= 1
+def histogram(feature: FeatureReport) -> Markup:
+    """The shape of a number: shares of bars of equal width, reference beside window, then what is no number.
+
+    Bins hold equal shares of the reference, so bars of the bins themselves would make every reference look flat.
+    """
+    bars = _bars(feature)
     height, base, left = 190.0, 150.0, 46.0
-    top = max(*reference[:last], *current[:last], 0.01)
-    step = (_WIDTH - left) / last
+    top = max(*(max(bar.reference, bar.window) for bar in bars), 0.01)
+    step = (_WIDTH - left) / len(bars)
     parts = [_grid(left, base, 12.0, top)]
-    for index in range(last):
-        tip = (
-            f"{_short(labels[index], _TIP)}: reference {_percent(reference[index])}, window {_percent(current[index])}"
-        )
+    for index, bar in enumerate(bars):
+        tip = f"{_short(bar.label, _TIP)}: reference {_percent(bar.reference)}, window {_percent(bar.window)}"
         x = left + index * step
-        bars = [
-            _bar(x + step * 0.08, base, step * 0.40, reference[index] / top * (base - 12), "reference"),
-            _bar(x + step * 0.52, base, step * 0.40, current[index] / top * (base - 12), "window"),
+        drawn = [
+            _bar(x + step * 0.08, base, step * 0.40, bar.reference / top * (base - 12), "reference"),
+            _bar(x + step * 0.52, base, step * 0.40, bar.window / top * (base - 12), "window"),
         ]
-        parts.append(Markup("<g><title>{}</title>{}</g>").format(tip, Markup("").join(bars)))
-    shown = sorted({0, last // 2, last - 1}) if last > 6 else list(range(last))
+        parts.append(Markup("<g><title>{}</title>{}</g>").format(tip, Markup("").join(drawn)))
+    numbers = [index for index, bar in enumerate(bars) if bar.mark]
+    shown = sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1], *range(len(numbers), len(bars))})
     for index in shown:
-        x = left + (index + 0.5) * step
-        anchor = "start" if index == 0 and last > 6 else "end" if index == last - 1 and last > 6 else "middle"
-        place = left if anchor == "start" else _WIDTH if anchor == "end" else x
-        parts.append(_text(place, base + 18, _short(labels[index], _LABEL), anchor))
-    return _svg(_WIDTH, height, f"Histogram of {name}: shares of reference and window in {last} bins", parts)
+        anchor = "start" if index == 0 else "end" if index == len(bars) - 1 else "middle"
+        place = left if anchor == "start" else _WIDTH if anchor == "end" else left + (index + 0.5) * step
+        parts.append(_text(place, base + 18, bars[index].mark or bars[index].label, anchor))
+    return _svg(
+        _WIDTH, height, f"Histogram of {feature.name}: shares of reference and window in {len(bars)} bars", parts
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """A bar of a histogram; `mark` is the number that it begins at, "" where it is of no number."""
+
+    label: str
+    mark: str
+    reference: float
+    window: float
+
+
+def _bars(feature: FeatureReport) -> list[_Bar]:
+    """Bars of equal width over the middle of the values, with the tails in the outermost ones, and those of what is
+    missing or infinite. Within a bin values are spread evenly; a single value is in the bar that it lies in."""
+    low, high = _axis_of(feature.bounds)
+    amount = _BARS if high > low and isfinite(high - low) else 1
+    ends = [low + (high - low) * index / amount for index in range(amount)] + [high]
+    sides = [_rebinned(feature, shares, ends) for shares in (feature.reference_shares, feature.shares)]
+    bars = []
+    for index in range(amount):
+        inside = [point for point in feature.points if _place(point, ends) == index]
+        words = f"{ends[index]:.4g} to {ends[index + 1]:.4g}" if amount > 1 else f"{low:.4g}"
+        if inside and amount > 1:
+            words += f", with {', '.join(f'= {point:.4g}' for point in inside)}"
+        bars.append(_Bar(words, f"{ends[index]:.3g}", sides[0][index], sides[1][index]))
+    for place, label in enumerate(feature.labels[-2:], len(feature.labels) - 2):
+        if feature.reference_shares[place] or feature.shares[place]:
+            bars.append(_Bar(label, "", feature.reference_shares[place], feature.shares[place]))
+    return bars
+
+
+def _axis_of(bounds: Sequence[float]) -> tuple[float, float]:
+    """What is drawn: all of the range, less what lies far from the bins between the tails."""
+    low, high = bounds[0], bounds[-1]
+    if len(bounds) < 4:
+        return low, high
+    margin = (bounds[-2] - bounds[1]) * _TAIL
+    return max(low, bounds[1] - margin), min(high, bounds[-2] + margin)
+
+
+def _rebinned(feature: FeatureReport, shares: Sequence[float], ends: Sequence[float]) -> list[float]:
+    """The shares of bins as shares of the bars between `ends`."""
+    drawn = [0.0] * (len(ends) - 1)
+    low, high = ends[0], ends[-1]
+    for place, (start, end) in enumerate(pairwise(feature.bounds)):
+        start, end = min(max(start, low), high), min(max(end, low), high)
+        for index, (left, right) in enumerate(pairwise(ends)):
+            if end > start:
+                part = max(min(end, right) - max(start, left), 0.0) / (end - start)
+            else:
+                part = float(index == _place(start, ends))
+            drawn[index] += shares[place] * part
+    for place, point in enumerate(feature.points, len(feature.bounds) - 1):
+        drawn[_place(point, ends)] += shares[place]
+    return drawn
+
+
+def _place(value: float, ends: Sequence[float]) -> int:
+    """The bar that a value lies in, the outermost one where it lies beyond."""
+    return min(max(bisect_right(ends, value) - 1, 0), len(ends) - 2)
 
 
 def categories(name: str, labels: Sequence[str], reference: Sequence[float], current: Sequence[float]) -> Markup:

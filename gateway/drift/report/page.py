@@ -15,7 +15,6 @@ from gateway.drift.report.span import moment_text
 from gateway.drift.report.vectors import AUC_CRIT, AUC_WARN, MMD_P
 from gateway.drift.statistics.performance import METRICS, MIN_LABELLED
 from gateway.drift.statistics.rating import rate, rate_estimate
-from gateway.drift.statistics.reference_profile import FeatureKind
 from gateway.drift.statistics.statistic import JUDGED, PSI, PSI_THRESHOLDS, STATISTICS
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Origin
 
@@ -181,6 +180,8 @@ def hint(feature: FeatureReport) -> str:
                     f"PSI {number(one.value)} is within what the reference's own windows do ({number(one.threshold)})"
                 )
             return f"PSI {number(one.value)} may be chance (p {number(one.p, 2)})"
+    if feature.new:
+        return f"new: {', '.join(f'{_short(name)} {percent(share)}' for name, share in feature.new[:5])}"
     return ""
 
 
@@ -225,8 +226,8 @@ def _performance_lines(performance: PerformanceReport | None) -> list[tuple[Drif
 def _histogram(feature: FeatureReport) -> Markup:
     if feature.note or not sum(feature.shares):
         return Markup("")
-    if feature.kind in (FeatureKind.NUMBER.value, FeatureKind.INTEGER.value):
-        return figure.histogram(feature.name, feature.labels, feature.reference_shares, feature.shares)
+    if feature.bounds:
+        return figure.histogram(feature)
     return figure.categories(feature.name, feature.labels, feature.reference_shares, feature.shares)
 
 
@@ -265,5 +266,9 @@ def _counted(amount: int, word: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= 40 else name[:39] + "…" for name in names[:5]]
+    shown = [_short(name) for name in names[:5]]
     return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else name[:39] + "…"

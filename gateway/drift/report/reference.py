@@ -91,7 +91,10 @@ def reference_window(
     counted = survey(
         lake, selection, profile.all_features, rng=rng, census=census, buckets=cut(selection.span), progress=progress
     )
-    return Reference(recounted(profile, counted.counts, census.total), description, counted.sample, counted.sample_us)
+    recount = recounted(profile, counted.counts, census.total)
+    # Columns without any value are of other versions, or of answers that this model never gives: a regressor's class.
+    answered = replace(recount, outputs=tuple(output for output in recount.outputs if output.n))
+    return Reference(answered, description, counted.sample, counted.sample_us)
 
 
 def reference_file(

@@ -55,6 +55,9 @@ class FeatureReport:
     trend: tuple[TrendStep, ...]
     since_us: int | None = None
     exact: bool = False  # KS and Wasserstein from rows, not from bins
+    bounds: tuple[float, ...] = ()  # of the intervals, which come first in `labels`; none of a category
+    points: tuple[float, ...] = ()  # the single values that have bins of their own, which come next
+    new: tuple[tuple[str, float], ...] = ()  # the most frequent categories that the reference lacks, with their shares
     note: str = ""
 
 

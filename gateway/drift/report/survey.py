@@ -4,8 +4,9 @@ Memory does not grow with the rows: a slice of at most a million is read, counte
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from gateway.drift.report.lake_reader import Census, Lake, Selection
 from gateway.drift.report.lake_sql import quoted, text
 from gateway.drift.report.span import DAY_US, Span
-from gateway.drift.statistics.bins import CategoryBins
+from gateway.drift.statistics.bins import CategoryBins, number_text
 from gateway.drift.statistics.column import Column, as_column
 from gateway.drift.statistics.distance import Counts, effective_rows
 from gateway.drift.statistics.reference_profile import FeatureProfile
@@ -26,6 +27,7 @@ _MINUTE_US: Final = 60_000_000
 _SLICE_VALUES: Final = 20_000_000
 _SLICE_ROWS: Final = 1_000_000
 _MOST_BUCKETS: Final = 62
+_MOST_NEW: Final = 1000  # categories of a feature that are told apart
 _TENSOR: Final = re.compile(r"_\d+$")
 
 
@@ -46,6 +48,7 @@ class Survey:
     sample: Mapping[str, Column]
     sample_us: npt.NDArray[np.int64]
     weighted: bool = False  # some rows stand for more than themselves
+    new: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # rows of each new category, by feature
 
     @property
     def worth(self) -> float:
@@ -95,6 +98,7 @@ def survey(
     counts: dict[str, Any] = {f.name: np.zeros((len(buckets), len(f.bins.cells)), kind) for f in present}
     kept: list[dict[str, Array]] = []
     hidden: set[str] = set()
+    new: dict[str, Counter[str]] = {}
     share = sample_rows / max(float(census.weights.sum()), 1.0)
     for bucket, block, rows in slices(census, buckets, len(expressions)):
         part = replace(selection, span=block)
@@ -102,7 +106,10 @@ def survey(
         hidden |= now_hidden
         for feature in present:
             if feature.column not in now_hidden:
-                added = _count(lake, part, feature, rows_of_slice, coded=feature.column in texts)
+                seen = new.setdefault(feature.name, Counter())
+                added = _count(lake, part, feature, rows_of_slice, seen, coded=feature.column in texts)
+                if len(seen) > _MOST_NEW:  # ids or free text: the most frequent ones are enough
+                    new[feature.name] = Counter(dict(seen.most_common(_MOST_NEW)))
                 counts[feature.name][bucket] += added.astype(kind)
         weights = rows_of_slice.get("~weight")
         chance = share if weights is None else share * np.ma.getdata(weights)
@@ -118,7 +125,7 @@ def survey(
     moments = np.asarray(np.ma.getdata(sample["~ts"]), np.int64)[order]
     kept_columns = {name: column.rows(order) for name, column in columns.items()}
     rows_of, worth = _by_bucket(census, buckets)
-    return Survey(census.total, tuple(buckets), rows_of, worth, counts, kept_columns, moments, census.sampled)
+    return Survey(census.total, tuple(buckets), rows_of, worth, counts, kept_columns, moments, census.sampled, new)
 
 
 def _expressions(features: Sequence[FeatureProfile], texts: Collection[str], *, weighted: bool) -> dict[str, str]:
@@ -129,15 +136,21 @@ def _expressions(features: Sequence[FeatureProfile], texts: Collection[str], *, 
     return expressions
 
 
-def _count(lake: Lake, part: Selection, feature: FeatureProfile, rows: Mapping[str, Array], *, coded: bool) -> Counts:
-    """The counts of one feature in a slice."""
+def _count(
+    lake: Lake, part: Selection, feature: FeatureProfile, rows: Mapping[str, Array], new: "Counter[str]", *, coded: bool
+) -> Counts:
+    """The counts of one feature in a slice; `new` takes the rows of each category that the reference does not know."""
     values = rows[feature.column]
     weights = np.ma.getdata(rows["~weight"]) if "~weight" in rows else None
     if not feature.column.startswith("f.") and (absent := np.ma.getmaskarray(values)).any():
         values, weights = values[~absent], None if weights is None else weights[~absent]
     if coded:
-        return _count_texts(lake, part, feature, values, weights)
-    return feature.bins.count(as_column(feature.name, values), weights)
+        return _count_texts(lake, part, feature, values, weights, new)
+    column = as_column(feature.name, values)
+    counts = feature.bins.count(column, weights)
+    if feature.bins.special(counts).get("unseen"):
+        _add_new(feature, column, weights, new)
+    return counts
 
 
 def slices(census: Census, buckets: Sequence[Span], width: int) -> Iterator[tuple[int, Span, int]]:
@@ -191,7 +204,12 @@ def _coded(feature: FeatureProfile) -> str:
 
 
 def _count_texts(
-    lake: Lake, part: Selection, feature: FeatureProfile, codes: Array, weights: npt.NDArray[np.float64] | None
+    lake: Lake,
+    part: Selection,
+    feature: FeatureProfile,
+    codes: Array,
+    weights: npt.NDArray[np.float64] | None,
+    new: "Counter[str]",
 ) -> Counts:
     """The counts of a text feature from the codes of `_coded`; texts without a code are asked for by themselves."""
     column = _sampled(feature, codes, coded=True)
@@ -204,7 +222,26 @@ def _count_texts(
         present = [value is not None for value in values]
         rest = as_column(feature.name, np.array(values, object)[present])
         counts = counts + feature.bins.count(rest, tallied[present])
+        _add_new(feature, rest, tallied[present], new)
     return counts
+
+
+def _add_new(
+    feature: FeatureProfile, column: Column, weights: npt.NDArray[np.float64] | None, new: "Counter[str]"
+) -> None:
+    """Adds the rows of each category that the reference does not know."""
+    if not isinstance(feature.bins, CategoryBins):
+        return
+    present = np.ones(len(column), np.bool_) if column.missing is None else ~column.missing
+    if column.values.dtype.kind == "f":
+        present &= ~np.isnan(column.values.astype(np.float64))
+    weighed = np.ones(len(column)) if weights is None else weights
+    distinct, places = np.unique(column.values[present], return_inverse=True)
+    rows = np.bincount(places, weighed[present], len(distinct))
+    for value, amount in zip(distinct.tolist(), rows.tolist(), strict=True):
+        name = number_text(value) if column.texts is None else column.texts[value]
+        if feature.bins.is_new(name):
+            new[name] += amount
 
 
 def _sampled(feature: FeatureProfile, values: Array, *, coded: bool) -> Column:

@@ -209,6 +209,10 @@ class CategoryBins:
         missing = {"missing": float(counts[-1] + counts[-2])}
         return {**missing, "unseen": float(counts[-3])} if self.tail_complete else missing
 
+    def is_new(self, text: str) -> bool:
+        """Whether a category is one that the reference does not know."""
+        return self._place(text) == len(self.categories) + 1
+
     def _text_places(self, column: Column) -> npt.NDArray[np.int64]:
         assert column.texts is not None
         of_text = np.array([self._place(text) for text in column.texts] or [0], np.int64)

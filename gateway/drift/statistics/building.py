@@ -11,12 +11,15 @@ import numpy.typing as npt
 from gateway.drift.statistics.bins import Bins, build_categories, build_numeric
 from gateway.drift.statistics.calibration import RowOrder, calibrate, explained
 from gateway.drift.statistics.column import Array, Column, as_column
+from gateway.drift.statistics.distance import Floats
 from gateway.drift.statistics.reference_profile import EmbeddingProfile, FeatureKind, FeatureProfile, Profile, rounded
 from gateway.errors import InvalidArgument
 
 FEW_DISTINCT: Final = 5  # numbers with no more different values than this are categories
 _COMPONENTS: Final = 16
 _SAMPLE: Final = 500
+_OVERFIT: Final = 1.5  # times the variance of a component on other rows, above which it fits chance
+_SEED: Final = 0x656D62  # of directions that know no rows
 _WATCHED: Final = 8  # components that are features of their own
 Columns = Mapping[str, npt.ArrayLike | Column]
 
@@ -130,8 +133,8 @@ def build_embedding(column: str, vectors: Array, *, order: RowOrder = RowOrder.U
     fitted = finite[::2]
     centre = fitted.mean(axis=0)
     _, axes = np.linalg.eigh((fitted - centre).T @ (fitted - centre))
-    components = axes[:, ::-1][:, :_COMPONENTS].T
     beside = finite[1::2] if len(finite) > 1 else finite
+    components = _without_noise(axes[:, ::-1][:, :_COMPONENTS].T, fitted - centre, beside - centre)
     chosen = np.linspace(0, len(beside) - 1, min(_SAMPLE, len(beside))).astype(np.int64)
     sample = (beside[chosen] - centre) @ components.T
     made = EmbeddingProfile(
@@ -149,6 +152,22 @@ def build_embedding(column: str, vectors: Array, *, order: RowOrder = RowOrder.U
         build_feature(embedded_name(made.name, n, len(components)), column, placed[:, n], order=order) for n in numbers
     ]
     return replace(made, features=tuple(replace(one, kind=FeatureKind.EMBEDDING) for one in features))
+
+
+def _without_noise(components: Floats, fitted: Floats, beside: Floats) -> Floats:
+    """The components, those that only fit the chance of their rows replaced by directions that know no rows.
+
+    Such a component is wide on the rows that it was fitted on and narrow on all others, so that any window that holds
+    some of them would differ from one that does not. Shapes: `components` [k, d], as the result; rows [any, d].
+    """
+    wide, narrow = (rows @ components.T for rows in (fitted, beside))
+    noise = wide.var(axis=0) > _OVERFIT * narrow.var(axis=0)
+    noise &= wide.var(axis=0) > 1e-9 * max(float(fitted.var(axis=0).sum()), 1e-300)
+    if not noise.any():
+        return components
+    drawn = np.random.default_rng(_SEED).normal(size=(int(noise.sum()), components.shape[1]))
+    basis, _ = np.linalg.qr(np.concatenate([components[~noise], drawn]).T)
+    return np.asarray(np.concatenate([components[~noise], basis.T[int((~noise).sum()) :]]), np.float64)
 
 
 def embedded_name(name: str, place: int, components: int) -> str:

@@ -270,6 +270,7 @@ L_INFINITY: Final = Statistic(
     gauge=ExportedAs.SCORE,
 )  # fmt: skip
 MISSING: Final = _share("missing", "Missing")
+UNSEEN: Final = _share("unseen", "Unseen category", CategoryBins)
 MEAN: Final = Statistic("mean", "Mean", NumericBins)  # its shift between the reference's own windows is calibrated
 SHARE_SUFFIX: Final = "_share"
 _JUDGED: Final = (
@@ -278,7 +279,7 @@ _JUDGED: Final = (
     MISSING,
     _share("infinite", "Infinite", NumericBins, ExportedAs.NONE),
     _share("out_of_range", "Out of range", NumericBins),
-    _share("unseen", "Unseen category", CategoryBins),
+    UNSEEN,
     Statistic(
         "vanished", "Vanished", measure=_vanished, thresholds=Thresholds(0.01, 0.05), own=_own_vanished,
         gauge=ExportedAs.SCORE,

@@ -1,0 +1,48 @@
+"""gateway profile build --window of models that are not the usual classifier."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.app import app
+from gateway.drift.profile_files import ProfileFiles
+from tests.drift.lakes import START_US, write_rows
+
+WINDOW = "2026-10-01..2026-10-02"
+
+
+def build(directory: Path) -> tuple[int, str]:
+    words = ["profile", "build", "homes", "--version", "1", "--window", WINDOW, "-o", "json"]
+    result = CliRunner().invoke(app, [*words, "--data-dir", str(directory)])
+    return result.exit_code, result.stdout
+
+
+def test_a_regressor_with_two_outputs_has_a_profile_of_each(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, outputs = rng.normal(size=(600, 2)).astype(np.float32), rng.normal(size=(2, 600)).astype(np.float32)
+    times = START_US + np.arange(600) * 1_000_000
+    write_rows(tmp_path, times, {"x": rows}, {"low": outputs[0], "high": outputs[1] + 7})
+    code, text = build(tmp_path)
+    assert code == 0, text
+    told = {one["name"]: one for one in json.loads(text)["outputs"]}
+    assert {"out.low", "out.high"} <= told.keys()
+    assert told["out.high"]["mean"] == pytest.approx(7, abs=0.2)
+    assert all(one["n"] > 0 for one in told.values())
+    profile = ProfileFiles(tmp_path).load("homes", "1")
+    assert {one.name for one in profile.outputs} == told.keys()
+
+
+def test_embeddings_of_more_rows_than_are_kept_have_a_profile(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = 6000
+    times = START_US + np.arange(rows) * 1_000_000
+    inputs = {"x": rng.normal(size=rows).astype(np.float32), "e": rng.normal(size=(rows, 520)).astype(np.float32)}
+    write_rows(tmp_path, times, inputs, {"y": rng.normal(size=rows).astype(np.float32)})
+    code, text = build(tmp_path)
+    assert code == 0, text
+    profile = ProfileFiles(tmp_path).load("homes", "1")
+    assert (profile.rows, profile.embeddings[0].rows) == (rows, rows)
+    assert [len(profile.features), len(profile.embeddings[0].centre)] == [1, 520]
