@@ -3,6 +3,7 @@
 People see texts of others (reasons, errors, names) with every character escaped that could steer a terminal.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from rich.text import Text
 Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
 READABLE_WIDTH = 24  # a column is not squeezed to less
 _PIPE_WIDTH = 10_000
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 class Format(StrEnum):
@@ -51,8 +53,7 @@ def show(
 
 
 def printable(text: str) -> str:
-    """Returns the text with control, formatting and unassigned characters as escapes: it stays on its line, and
-    reads as it is written."""
+    """Returns the text with control, formatting and unassigned characters as escapes, so that it stays on its line."""
     if text.isprintable():
         return text
     return "".join(
@@ -64,13 +65,17 @@ def printable(text: str) -> str:
 
 
 def to_json(value: Value, *, indent: int = 0) -> str:
-    """The value as JSON, on one line unless `indent` says otherwise; what is no finite number is null."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+    """Returns the value as JSON, on one line unless `indent` says otherwise; what is no finite number is null.
+
+    Characters that could steer a terminal are escapes, as JSON has them, beyond those that JSON asks for.
+    """
+    text = msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def say(text: str) -> None:
     """Prints a line on standard error, where it does not mix with data."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(printable(text), markup=False)
+    sys.stderr.write(printable(text) + "\n")
 
 
 def moment(microseconds: int) -> str:
@@ -81,7 +86,7 @@ def moment(microseconds: int) -> str:
 
 
 def _write(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    sys.stdout.write(text + "\n")  # not by rich, which takes :bug: for a name
 
 
 def console() -> Console:

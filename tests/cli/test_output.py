@@ -1,5 +1,6 @@
 """What people see: texts that cannot steer a terminal, tables that fit it."""
 
+import json
 from io import StringIO
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from gateway.cli.printing import READABLE_WIDTH, printable, table
+from gateway.cli.printing import READABLE_WIDTH, Format, printable, say, show, table, to_json
 
 LONG = "the score of the new version dropped on requests from tablets and nobody knows why so far"
 
@@ -42,6 +43,26 @@ def test_a_printable_text_has_one_line_and_no_control(text: str) -> None:
     assert len(shown.splitlines()) <= 1
     assert printable(shown) == shown
     assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in shown)
+
+
+@given(st.text())
+@example("\x9b31m \x7f \u202e \u2028 \ufeff")
+@example(":bug: [red]no markup[/red]")
+def test_json_says_the_same_and_steers_nothing(text: str) -> None:
+    made = to_json({"reason": text})
+    assert json.loads(made) == {"reason": text}
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in made)
+    assert "\u202e" not in made
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_what_is_printed_is_what_was_said(form: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "a :bug: [red]b[/red] \\o/"
+    show(said, form, note=said)
+    say(said)
+    printed = capsys.readouterr()
+    assert said in (json.loads(printed.out) if form is Format.JSON else printed.out)
+    assert printed.err == said + "\n"
 
 
 def test_a_table_that_fits_is_left_as_it_is() -> None:
