@@ -12,6 +12,7 @@ GatewayError
 ├── ResourceExhausted      admission, queue or size limit; retryable
 ├── Unavailable            loading, draining, or the store is away; retryable
 │   └── StoreUnavailable
+│       └── StoreDamaged   the store holds what the gateway never wrote
 ├── DeadlineExceeded
 ├── Cancelled
 ├── Unimplemented
@@ -119,6 +120,10 @@ class Unavailable(GatewayError):
 
 class StoreUnavailable(Unavailable):
     """The routing store did not answer; the change was not made, or the caller is told that it may have been."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """The routing store answers, but holds what the gateway never wrote; `gateway heal` is the way out."""
 
 
 class DeadlineExceeded(GatewayError):

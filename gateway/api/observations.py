@@ -8,6 +8,7 @@ from gateway.api.drain import Drain
 from gateway.api.route_messages import (
     change_of,
     entry_message,
+    expected_revision,
     laggard_texts,
     replicas_message,
     revision_message,
@@ -17,7 +18,8 @@ from gateway.api.route_messages import (
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_trail import audit
-from gateway.routing.store.change import ChangeEntry
+from gateway.routing.store.change import Change, ChangeEntry
+from gateway.routing.store.healing import Healed
 from gateway.routing.store.history import Revision, readable
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.watch import CaughtUp, Happening, StoreAway, WorkerSeen, watch
@@ -60,20 +62,31 @@ class Observations:
     async def heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
         change = change_of(request.change)
         wait_s = wait_or_default(request) or 0.0
-        healed = await self._control.heal(change=change, accept_store=request.accept_store, wait_s=wait_s)
-        logger.warning(
-            "break-glass: the routing store was healed by %s (%s), revision %d: %s",
-            change.actor or "nobody named",
-            "the store's state" if request.accept_store else "this worker's routes",
-            healed.revision,
-            change.reason or "no reason given",
+        healed = await self._control.heal(
+            change=change,
+            accept_store=request.accept_store,
+            wait_s=wait_s,
+            expected_revision=expected_revision(request),
+            dry_run=request.dry_run,
         )
+        if not request.dry_run:
+            self._break_glass(request, change, healed)
         return pb.HealResponse(
             epoch=healed.epoch,
             revision=healed.revision,
             applied_by=healed.applied.workers,
             laggards=laggard_texts(healed.applied),
             replicas=replicas_message(healed.replicas),
+            findings=healed.findings,
+        )
+
+    def _break_glass(self, request: pb.HealRequest, change: Change, healed: Healed) -> None:
+        logger.warning(
+            "break-glass: the routing store was healed by %s (%s), revision %d: %s",
+            change.actor or "nobody named",
+            "the store's state" if request.accept_store else "this worker's routes",
+            healed.revision,
+            change.reason or "no reason given",
         )
 
 

@@ -1,10 +1,10 @@
-"""gateway audit and gateway heal: who changed what over all models, and settling a store that lost writes."""
+"""gateway audit and gateway heal: who changed what over all models, and healing a store that lost writes."""
 
 from typing import Annotated
 
 import typer
 
-from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
+from gateway.cli.applied_change import DryRun, change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
 from gateway.cli.history_entry import entry_value
 from gateway.cli.printing import Format, Value, moment, show
@@ -40,29 +40,36 @@ def heal(
     accept_store: Annotated[
         bool, typer.Option("--accept-store", help="Declare right what the store holds; workers drop what they serve.")
     ] = False,
+    dry_run: DryRun = False,
+    expect_revision: Annotated[
+        int | None, typer.Option("--expect-revision", help="Refuse if the store is not at this revision.")
+    ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")] = "",
     timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Settle a store that lost writes: write back the routes that the answering worker serves."""
+    """Heal a store that lost writes or is damaged: write back the routes that the answering worker serves."""
     change, wait = change_by_me(reason or "heal"), wait_for(timeout)
-    request = control_pb2.HealRequest(accept_store=accept_store, change=change, wait=wait)
+    request = control_pb2.HealRequest(
+        accept_store=accept_store, change=change, wait=wait, dry_run=dry_run, expected_revision=expect_revision
+    )
     with control(server) as stub:
         answer = stub.Heal(request, timeout=timeout + 10)
     value: Value = {
         "epoch": answer.epoch,
         "revision": answer.revision,
         "accepted_store": accept_store,
+        "findings": list(answer.findings),
         "applied_by": list(answer.applied_by),
         "laggards": list(answer.laggards),
         "replicas": replicas_value(answer.replicas),
     }
     done = "the store's routes are declared right" if accept_store else "the served routes are written back"
     facts = [
-        f"{done}: epoch {answer.epoch}, revision {answer.revision}",
-        f"{len(answer.applied_by)} workers follow",
+        f"{'with this ' if dry_run else ''}{done}: epoch {answer.epoch}, revision {answer.revision}",
+        "" if dry_run else f"{len(answer.applied_by)} workers follow",
         kept_by(answer.replicas),
     ]
-    show(value, output, note="; ".join(filter(None, facts)))
+    show(value, output, note=[f"wrong: {what}" for what in answer.findings] + ["; ".join(filter(None, facts))])
     complain(answer.laggards)

@@ -700,28 +700,34 @@ class RejectRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
 
 class HealRequest(_message.Message):
-    __slots__ = ("accept_store", "change", "wait")
+    __slots__ = ("accept_store", "change", "wait", "dry_run", "expected_revision")
     ACCEPT_STORE_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     accept_store: bool
     change: Change
     wait: WaitFor
-    def __init__(self, accept_store: _Optional[bool] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
+    dry_run: bool
+    expected_revision: int
+    def __init__(self, accept_store: _Optional[bool] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., expected_revision: _Optional[int] = ...) -> None: ...
 
 class HealResponse(_message.Message):
-    __slots__ = ("epoch", "revision", "applied_by", "laggards", "replicas")
+    __slots__ = ("epoch", "revision", "applied_by", "laggards", "replicas", "findings")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_BY_FIELD_NUMBER: _ClassVar[int]
     LAGGARDS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     revision: int
     applied_by: _containers.RepeatedScalarFieldContainer[str]
     laggards: _containers.RepeatedScalarFieldContainer[str]
     replicas: Replicas
-    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ...) -> None: ...
+    findings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ..., findings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("model", "to_revision", "change", "wait", "expected_revision", "dry_run")

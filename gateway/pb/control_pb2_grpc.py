@@ -397,7 +397,8 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Heal(self, request, context):
-        """Settles a store that lost writes: by what the answering worker serves, or by what the store holds.
+        """Heals a store that lost writes or holds what the gateway never wrote (keys of another type, a revision that is none,
+        routes that are unreadable or gone): by what the answering worker serves, or by what the store holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

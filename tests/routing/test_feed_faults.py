@@ -108,7 +108,11 @@ async def test_an_emptied_store_is_not_the_order_to_delete_everything(valkey: Va
         await until(lambda: all(one.state is FeedState.AHEAD for one in feeds))
         assert [sorted(one.snapshot.routes) for one in feeds] == [["churn", "fraud"]] * 2
         assert "empty" in feeds[0].status().all_errors()
-        # The next change brings the served rules back first, under the same identity.
+        for change in (control.apply(document(share=33), change=BY), control.rollback("fraud", change=BY)):
+            with pytest.raises(FailedPrecondition, match="the store is empty; heal it first"):
+                await change
+        healed = await control.heal(change=BY, wait_s=DEADLINE_S)
+        assert (healed.epoch, healed.revision, len(healed.applied.workers)) == (before.change.epoch, 3, 2)
         result = await control.apply(document(share=33), change=BY, wait_s=DEADLINE_S)
         assert (result.change.epoch, result.change.revision) == (before.change.epoch, 4)
         assert len(result.change.applied.workers) == 2

@@ -66,6 +66,22 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Healing:
+    """What the store shall be from now on, if it is still as it was seen, byte for byte.
+
+    `routes` are written back; those that it holds beside them go, unless `keeps_others`.
+    """
+
+    operation: HealingOperation
+    seen_epoch: bytes
+    seen_revision: bytes
+    epoch: str
+    revision: int
+    routes: tuple[Route, ...] = ()
+    keeps_others: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Replicas:
     """How many replicas the store's server had at a commit, and how many of them confirmed it within 100 ms.
 

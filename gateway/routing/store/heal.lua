@@ -1,42 +1,65 @@
 #!lua
--- Settles a store that is behind the workers: 'restore' writes their routes back, 'accept' declares the store right.
+-- Heals a store that is behind the workers or damaged: 'restore' writes their routes back, 'accept' declares it right.
 --
--- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted
--- ARGV 1 'restore' or 'accept'   2 epoch that the caller saw ('' none)   3 revision that the caller saw
+-- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts
+-- ARGV 1 'restore' or 'accept'   2 epoch that the caller saw, byte for byte ('' none)   3 revision, in the same way
 --      4 epoch to hold from now on   5 revision to hold from now on   6 actor   7 reason   8 source
---      9 prefix of the history keys   10... model, route, its revision (restore only)
+--      9 prefix of the history keys   10 prefix of the workers' keys
+--      11 'replace' (the routes that follow are all there are) or 'keep' (the others stay)
+--      12... model, route, its revision (restore only)
 -- Answers {'done', revision, epoch, committed_at_us} or {'epoch', current epoch} (somebody was faster).
 
 local time = redis.call('TIME')
 local at_us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local wanted = {'string', 'string', 'hash', 'stream', 'string'}
-local alien = {}
-for i, key in ipairs(KEYS) do
+local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset'}
+local function alien(key, kind)
   local holds = redis.call('TYPE', key).ok
-  alien[i] = holds ~= 'none' and holds ~= wanted[i]
+  return holds ~= 'none' and holds ~= kind
 end
-local function held(i) return not alien[i] and redis.call('GET', KEYS[i]) end
-if (held(1) or '') ~= ARGV[2] or (held(2) or '0') ~= ARGV[3] then return {'epoch', held(1) or ''} end
+local function held(i)
+  return not alien(KEYS[i], 'string') and redis.call('GET', KEYS[i]) or ''
+end
+if held(1) ~= ARGV[2] or held(2) ~= ARGV[3] then return {'epoch', held(1)} end
 
--- What was never ours, and the log whose ids may be ahead, is moved aside, not deleted.
-for i, key in ipairs(KEYS) do
-  if alien[i] or (i == 4 and redis.call('EXISTS', key) == 1) then
-    redis.call('RENAME', key, key .. ':alien:' .. at_us)
-  end
+-- 1. What was never ours, and a log whose ids may be ahead, is moved aside, not deleted.
+local function aside(key)
+  redis.call('RENAME', key, key .. ':alien:' .. at_us)
 end
-if ARGV[1] == 'restore' then
-  redis.call('DEL', KEYS[3])
-  for i = 10, #ARGV, 3 do
-    redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
-    local history = ARGV[9] .. ARGV[i]
-    if redis.call('EXISTS', history) == 0 then
-      redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', 'apply', 'route', ARGV[i + 1], 'prev', '0',
-        'digest', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'restored', '0')
+for i, key in ipairs(KEYS) do
+  if alien(key, wanted[i]) then aside(key) end
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  local ahead = ARGV[11] == 'replace'
+  local about = redis.call('XINFO', 'STREAM', KEYS[4])
+  for j = 1, #about, 2 do
+    if about[j] == 'last-generated-id' and tonumber(string.match(about[j + 1], '^%d+')) >= tonumber(ARGV[5]) then
+      ahead = true
     end
   end
-else
-  redis.call('SET', KEYS[5], ARGV[4])
+  if ahead then aside(KEYS[4]) end
 end
+for _, name in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do
+  if alien(ARGV[10] .. name, 'hash') then aside(ARGV[10] .. name) end
+end
+
+-- 2. The routes, each with the beginning of a history where it has none.
+if ARGV[1] == 'restore' then
+  if ARGV[11] == 'replace' then redis.call('DEL', KEYS[3]) end
+  for i = 12, #ARGV, 3 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+end
+for _, model in ipairs(redis.call('HKEYS', KEYS[3])) do
+  if alien(ARGV[9] .. model, 'stream') then aside(ARGV[9] .. model) end
+end
+for i = 12, #ARGV, 3 do
+  local history = ARGV[9] .. ARGV[i]
+  if redis.call('EXISTS', history) == 0 then
+    redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', 'apply', 'route', ARGV[i + 1], 'prev', '0',
+      'digest', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'restored', '0')
+  end
+end
+
+-- 3. The identity, and one entry by which every worker reads all of it again.
+if ARGV[1] == 'accept' then redis.call('SET', KEYS[5], ARGV[4]) end
 redis.call('SET', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[2], ARGV[5])
 redis.call('XADD', KEYS[4], ARGV[5] .. '-0', 'model', '', 'op', ARGV[1], 'route', '', 'prev', '0', 'digest', '',

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
-from gateway.errors import InvalidArgument, StaleRevision, StoreUnavailable
-from gateway.routing.decision.snapshot import Snapshot
+from gateway.errors import InvalidArgument, StaleRevision, StoreDamaged, StoreUnavailable
 from gateway.routing.store.change import (
     Change,
     ChangeEntry,
     Committed,
-    HealingOperation,
+    Healing,
     Proposal,
     Replicas,
     StoreReplaced,
@@ -149,11 +148,12 @@ class RedisStore:
                     workers.append(status.seen(max(0, WORKER_EXPIRE_MS - left_ms)))
         return sorted(workers, key=lambda worker: worker.id)
 
-    async def wait_applied(self, revision: int, timeout_s: float, *, epoch: str) -> Applied:
+    async def wait_applied(self, revision: int, timeout_s: float, *, epoch: str, somebody: bool = False) -> Applied:
         """Who follows the revision, as soon as every live worker does or has said why it cannot, or at the timeout.
 
         Order: a worker that starts later reads the revision at its start, so it is not waited for; one that dies is
-               waited for until its acknowledgement expires.
+               waited for until its acknowledgement expires. Where no worker is listed but `somebody` is known to
+               serve, the list was lost, and the first to acknowledge again is waited for.
         """
         deadline = monotonic() + timeout_s
         last = await self._last_acknowledgement()
@@ -162,37 +162,48 @@ class RedisStore:
             applied = _judge(statuses, revision, epoch)
             left_ms = int((deadline - monotonic()) * 1000)
             final = all(statuses[name].refusal_of(revision, epoch) for name in applied.laggards)
+            final = final and (bool(statuses) or not somebody)
             if final or left_ms <= 0:
                 return replace(applied, final=final)
             block = ("XREAD", "BLOCK", min(BLOCK_MS, left_ms), "STREAMS", self.keys.acknowledgements, last)
             entries = read_entries(await self._link.call(*block))
             if not entries:
                 live = {status.id: status for status in await self.workers()}
-                statuses = {name: live[name] for name in statuses if name in live}
+                statuses = {name: live[name] for name in statuses if name in live} if statuses else live
             for entry_id, fields in entries:
                 last = entry_id
                 status = _status(fields)
                 if status is not None and status.id in statuses:
                     statuses[status.id] = status
 
-    async def heal(
-        self, seen: StoreState, local: Snapshot | None, change: Change, *, beyond: int = 0
-    ) -> tuple[str, int, Replicas]:
-        """Epoch and revision after a store that lost writes was healed, and how many replicas have that: with `local`
-        these routes are written back under their old epoch and a revision `beyond` all that workers have seen, without
-        it the store's own state is declared right and workers drop theirs.
+    async def readable_state(self) -> StoreState | None:
+        """The state of a store whose identity may be garbage, which then counts as none; None if keys have other types.
 
-        Raises: StoreReplaced if the store is no longer as it was `seen`.
+        Raises: StoreUnavailable while the store does not answer.
         """
-        mode: HealingOperation = "accept" if local is None else "restore"
-        epoch = uuid.uuid4().hex if local is None else local.epoch
-        revision = 1 + max(seen.revision, beyond, 0 if local is None else local.revision)
-        keys = [self.keys.epoch, self.keys.revision, self.keys.routes, self.keys.log, self.keys.accepted]
-        arguments: list[Word] = [mode, seen.epoch, seen.revision, epoch, revision]
-        arguments += [change.actor, change.reason, change.source, self.keys.history("")]
-        for model, compiled in local.routes.items() if local else ():
-            arguments += [model, committed_text(compiled.route), compiled.route.revision]
-        answer, replicas = await self._link.written(HEAL, keys, arguments)
+        names = [self.keys.epoch, self.keys.revision, self.keys.routes, self.keys.accepted]
+        try:
+            answer = await self._link.script(SNAPSHOT, names, [VALUE_LIMIT_BYTES, "all"])
+        except StoreDamaged:
+            return None
+        for index, read in enumerate((text, number, text)):
+            try:
+                read(answer[index])
+            except StoreUnavailable:
+                answer[index] = b""
+        return store_state(answer)
+
+    async def heal(self, healing: Healing, change: Change) -> tuple[str, int, Replicas]:
+        """Epoch and revision of the healed store, and how many replicas have that.
+
+        Raises: StoreReplaced if the store is no longer as it was seen.
+        """
+        arguments: list[Word] = [healing.operation, healing.seen_epoch, healing.seen_revision]
+        arguments += [healing.epoch, healing.revision, change.actor, change.reason, change.source]
+        arguments += [self.keys.history(""), self.keys.worker(""), "keep" if healing.keeps_others else "replace"]
+        for route in healing.routes:
+            arguments += [route.model, committed_text(route), route.revision]
+        answer, replicas = await self._link.written(HEAL, list(self.keys.kinds), arguments)
         if text(answer[0]) != "done":
             raise StoreReplaced(text(answer[1]))
         return text(answer[2]), number(answer[1]), replicas

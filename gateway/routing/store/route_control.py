@@ -20,7 +20,7 @@ from gateway.routing.decision.snapshot import Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change, ChangeEntry, Committed, Operation, Proposal, Replicas, StoreReplaced
-from gateway.routing.store.healing import Healed, heal, heal_once
+from gateway.routing.store.healing import Healed, heal, plan_healing
 from gateway.routing.store.history import Revision, readable, route_of, step_before
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.relative import DoneAlready, unseen
@@ -330,36 +330,45 @@ class RouteControl:
         """Every live worker, and the revision that they should be at."""
         return await self._store.workers(), (await self._store.state()).revision
 
-    async def heal(self, *, change: Change, accept_store: bool = False, wait_s: float = 0.0) -> Healed:
-        """A store that lost writes, healed by writing back what this worker serves or by declaring the store right,
-        once every live worker follows it, or at the timeout: see `healing.heal`.
+    async def heal(
+        self,
+        *,
+        change: Change,
+        accept_store: bool = False,
+        wait_s: float = 0.0,
+        expected_revision: int | None = None,
+        dry_run: bool = False,
+    ) -> Healed:
+        """A store that lost writes or is damaged, healed by what this worker serves by or by declaring the store right,
+        once every live worker follows it, or at the timeout: see `healing`.
 
-        Raises: FailedPrecondition (the store lost nothing; another worker knows more than this one).
+        Raises: what `plan_healing` raises.
         """
-        wait_s = min(wait_s, WAIT_LIMIT_S)
-        return await heal(self._store, lambda: self._site.snapshot, change, accept_store=accept_store, wait_s=wait_s)
+        if dry_run:
+            healing, examination = await plan_healing(
+                self._store, self._site.snapshot, accept_store=accept_store, expected_revision=expected_revision
+            )
+            return Healed(healing.epoch, healing.revision, findings=examination.findings)
+        return await heal(
+            self._store,
+            lambda: self._site.snapshot,
+            change,
+            accept_store=accept_store,
+            wait_s=min(wait_s, WAIT_LIMIT_S),
+            expected_revision=expected_revision,
+        )
 
     async def _current(self, model: str) -> tuple[Current, Route | None]:
-        """What a proposal builds on. An empty store gets the served rules back first: nobody else's are lost by it.
+        """What a proposal builds on.
 
-        Raises: FailedPrecondition if the store lost what is served and holds something else.
+        Raises: FailedPrecondition if the store lost what is served: nobody knows what else it lost.
         """
-        for _ in range(2):
-            snapshot = (
-                self._site.snapshot
-            )  # before the store is read: meanwhile this worker may follow a newer revision
-            current = await self._store.current(model)
-            lost = loss(snapshot.epoch, snapshot.revision, current.store)
-            if not lost:
-                return current, readable(current.text)
-            if current.store.epoch:
-                break
-            why = Change(actor="gateway", reason="the store was empty", source="gateway")
-            try:
-                await heal_once(self._store, snapshot, await self._store.state(), why)
-            except StoreReplaced:
-                continue
-        raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first")
+        snapshot = self._site.snapshot  # before the store is read: meanwhile this worker may follow a newer revision
+        current = await self._store.current(model)
+        lost = loss(snapshot.epoch, snapshot.revision, current.store)
+        if lost:
+            raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first")
+        return current, readable(current.text)
 
     async def _attempt(self, proposal: Proposal, *, again: bool) -> Committed | None:
         """The commit, or None if the store had changed and it is worth reading it again."""
@@ -449,7 +458,9 @@ class RouteControl:
         if wait_s is None or not result.revision:
             return result
         try:
-            applied = await self._store.wait_applied(result.revision, min(wait_s, WAIT_LIMIT_S), epoch=result.epoch)
+            applied = await self._store.wait_applied(
+                result.revision, min(wait_s, WAIT_LIMIT_S), epoch=result.epoch, somebody=self._site.snapshot.epoch != ""
+            )
         except StoreUnavailable as error:
             applied = Applied(laggards=("unknown",), errors={"unknown": str(error)})
         return replace(result, applied=applied, applied_us=(monotonic_ns() - started_ns) // 1000)

@@ -51,5 +51,7 @@ def reason(error: BaseException, timeout_s: float) -> str:
                 return _REASONS[kind.__name__].format(timeout_s=timeout_s)
     if "Function not found" in str(error):
         return "lacks the gateway's functions, which an administrator loads (docs/redis.md)"
+    if "WRONGTYPE" in str(error):  # of a command in a transaction, which the client's text names first
+        return _BY_WORD["WRONGTYPE"]
     word = str(error).split(" ", 1)[0]
     return _BY_WORD.get(word, f"answered with an error: {str(error)[:120]}")

@@ -41,6 +41,20 @@ class StoreKeys:
         return f"{{gw:{self.environment}}}:{name}"
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The type of each key that there is one of, as TYPE names it."""
+        return {
+            self.epoch: "string",
+            self.revision: "string",
+            self.routes: "hash",
+            self.log: "stream",
+            self.accepted: "string",
+            self.acknowledgements: "stream",
+            self.workers: "zset",
+            self.drafts: "zset",
+        }
+
+    @property
     def epoch(self) -> str:
         return self._key("epoch")
 

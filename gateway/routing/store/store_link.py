@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreDamaged, StoreUnavailable
 from gateway.routing.store.change import Replicas
 from gateway.routing.store.store_address import Node, StoreAddress, parse_address
 from gateway.routing.store.store_failure import reason
@@ -76,7 +76,7 @@ class Link:
         return await self._answered(lambda: self._execute(*words), " ".join([str(words[0]), *keys[:1]]))
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Word]) -> list[Reply]:
-        """The script's answer. Raises: StoreUnavailable naming the key if one holds what the gateway never wrote."""
+        """The script's answer. Raises: StoreDamaged naming the key if one holds what the gateway never wrote."""
         tail = (len(keys), *keys, *arguments)
         return _undamaged(await self._answered(lambda: self._evaluate(script, tail, self._execute), "script"))
 
@@ -157,7 +157,9 @@ class Link:
             self._lost, limit_s = True, self._timeout_s
             if isinstance(error, TimeoutError):
                 self._timeout_s = min(self._slowest_s, limit_s * 2)
-            raise StoreUnavailable(f"the routing store {reason(error, limit_s)} ({what})") from error
+            why = reason(error, limit_s)
+            kind = StoreDamaged if why.startswith("is damaged") else StoreUnavailable
+            raise kind(f"the routing store {why} ({what})") from error
 
     async def _locate(self) -> None:
         """The connections lead to the server that is to be asked now.
@@ -251,9 +253,9 @@ async def _replicas(execute: Callable[..., Awaitable[object]]) -> Replicas:
 
 
 def _undamaged(reply: Reply) -> list[Reply]:
-    """A script's answer. Raises: StoreUnavailable naming the key if one holds what the gateway never wrote."""
+    """A script's answer. Raises: StoreDamaged naming the key if one holds what the gateway never wrote."""
     answer = many(reply)
     if answer and answer[0] == b"damaged":
         key, held = text(answer[1]), text(answer[2])
-        raise StoreUnavailable(f"the routing store is damaged: key {key!r} holds {held}")
+        raise StoreDamaged(f"the routing store is damaged: key {key!r} holds {held}; `gateway heal` mends it")
     return answer

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreDamaged, StoreUnavailable
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.canonical import canonical_json
 
@@ -89,14 +89,14 @@ def text(reply: Reply) -> str:
     try:
         return reply.decode()
     except UnicodeDecodeError:
-        raise StoreUnavailable("the routing store is damaged: a value is not UTF-8") from None
+        raise StoreDamaged("the routing store is damaged: a value is not UTF-8") from None
 
 
 def number(reply: Reply) -> int:
     """The reply as a revision, 0 for none. Raises: StoreUnavailable if it is no number."""
     digits = text(reply)
     if digits and not (digits.isascii() and digits.isdecimal() and len(digits) <= 15):
-        raise StoreUnavailable(f"the routing store is damaged: {digits[:40]!r} is not a revision")
+        raise StoreDamaged(f"the routing store is damaged: {digits[:40]!r} is not a revision; `gateway heal` mends it")
     return int(digits or 0)
 
 

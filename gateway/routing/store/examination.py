@@ -1,0 +1,89 @@
+"""What a store holds that the gateway never wrote, or has lost: the findings that `heal` puts right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.store.history import readable
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.store_link import Word
+from gateway.routing.store.store_reply import StoreState, loss, many, text
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The store as it was found: `epoch` and `revision` byte for byte, for a healing that nobody else forestalled.
+
+    `state` is None where the routes cannot be read as a whole. `lost` says what the worker knows and the store does
+    not, "" for nothing; `findings` are all that is wrong. `unreadable` are the models whose routes are no routes, or
+    are gone without a commit.
+    """
+
+    epoch: bytes
+    revision: bytes
+    state: StoreState | None
+    lost: str
+    findings: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The revision; 0 where it is none."""
+        digits = self.revision.decode("ascii", "replace")
+        return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 15 else 0
+
+
+async def examine(store: RedisStore, snapshot: Snapshot) -> Examination:
+    """Everything that is wrong with the store, seen from a worker with this snapshot.
+
+    Raises: StoreUnavailable while the store does not answer.
+    """
+    kinds = dict(store.keys.kinds)
+    findings = await _wrong_types(store, kinds)
+    readable_words = [name for name in (store.keys.epoch, store.keys.revision) if name not in findings]
+    values = {name: await store.link.call("GET", name) for name in readable_words}
+    epoch, revision = (_raw(values.get(name)) for name in (store.keys.epoch, store.keys.revision))
+    told = [f"{name} holds a {kind}, not a {kinds[name]}" for name, kind in findings.items()]
+    lost, unreadable = "", tuple[str, ...]()
+    state = await store.readable_state()
+    if store.keys.revision in values and revision != b"%d" % (state.revision if state is not None else 0):
+        told += [f"{store.keys.revision} holds {revision[:40]!r}, which is no revision"] if revision else []
+    if state is not None:
+        lost = loss(snapshot.epoch, snapshot.revision, state)
+        unreadable = _unreadable(snapshot, state)
+        told += [lost] if lost else []
+        told += [f"the route of {model!r} is unreadable or gone" for model in unreadable]
+        models = [*state.texts]
+        told += await _wrong_members(store, models)
+    return Examination(epoch, revision, state, lost, tuple(told), unreadable)
+
+
+def _unreadable(snapshot: Snapshot, state: StoreState) -> tuple[str, ...]:
+    broken = {model for model, route_text in state.texts.items() if readable(route_text) is None}
+    if (state.epoch, state.revision) == (snapshot.epoch, snapshot.revision):
+        broken |= snapshot.routes.keys() - state.texts.keys()
+    return tuple(sorted(broken))
+
+
+async def _wrong_types(store: RedisStore, kinds: dict[str, str]) -> dict[str, str]:
+    """The keys of another type than ours, with that type."""
+    if not kinds:
+        return {}
+    commands: list[Sequence[Word]] = [("TYPE", name) for name in kinds]
+    held = [text(reply) for reply in await store.link.transaction(commands)]
+    return {name: kind for name, kind in zip(kinds, held, strict=True) if kind not in ("none", kinds[name])}
+
+
+async def _wrong_members(store: RedisStore, models: Sequence[str]) -> list[str]:
+    """The histories and acknowledgements of another type than ours."""
+    kinds = {store.keys.history(model): "stream" for model in models}
+    workers = store.keys.workers
+    if not await _wrong_types(store, {workers: "zset"}):
+        names = many(await store.link.call("ZRANGE", workers, 0, -1))
+        kinds |= {store.keys.worker(_raw(name).decode("utf-8", "replace")): "hash" for name in names}
+    wrong = await _wrong_types(store, kinds)
+    return [f"{name} holds a {kind}, not a {kinds[name]}" for name, kind in wrong.items()]
+
+
+def _raw(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
