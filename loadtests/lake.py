@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gateway.records.lake import parquet
-from gateway.records.lake.label_table import FEEDBACK
+from gateway.records.lake.layout import labels_folder, predictions_folder
 
 MODEL = "synthetic"
 NUMBERS, WHOLE, TEXTS = 16, 2, 2
@@ -84,7 +84,7 @@ def write_lake(
         start_us = START_US + index * length_us
         table = rows_of(start_us, length_us, first, last - first, moved=index >= files * 2 // 3, rng=rng)
         hour = str(np.datetime64(start_us // _HOUR_US, "h"))
-        partition = f"model={MODEL}/version=1/date={hour[:10]}/hour={hour[11:]}"
+        partition = f"{predictions_folder(MODEL, '1')}/date={hour[:10]}/hour={hour[11:]}"
         parquet.publish(table, lake, partition, f"gw-w0-{boot}-{index}-{index}-0a0a0a0a.parquet")
         _write_labels(lake, table, start_us, index, labelled, rng)
         yield last - first
@@ -106,7 +106,7 @@ def _write_labels(
         "received_ts": received, "source": nothing, "record": pa.array(np.arange(len(chosen))),
     })  # fmt: skip
     day = str(np.datetime64(start_us // _DAY_US, "D"))
-    parquet.publish(labels, lake, f"{FEEDBACK}/model={MODEL}/date={day}", f"gw-{index}.parquet")
+    parquet.publish(labels, lake, f"{labels_folder(MODEL)}/date={day}", f"gw-{index}.parquet")
 
 
 def _hashes(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from time import time_ns
-from urllib.parse import quote
 
 from gateway.api.feedback_token import Tokens
 from gateway.api.naming import check_model_name, check_request_id, shown
 from gateway.errors import GatewayError, InvalidArgument, NotFound
 from gateway.pb import control_pb2 as pb
+from gateway.records.lake.layout import has_model
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.label import MAX_SOURCE_BYTES, MAX_TEXT_BYTES, Label, request_hash
 from gateway.serving.catalog import Catalog
@@ -59,7 +59,7 @@ class FeedbackIntake:
         return labels
 
     def _is_logged(self, model: str) -> bool:
-        return (self._lake_dir / f"model={quote(model, safe='')}").is_dir()
+        return has_model(self._lake_dir, model)
 
 
 def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = "") -> Label:

@@ -126,7 +126,7 @@ async def test_a_token_of_a_model_that_is_gone_is_taken_and_a_name_that_was_neve
     error = await refusal(op, GOOD, gone)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == "items[1].model: no model 'gone' is served or logged on this host"
-    folder = op.log_dir.with_name("lake") / "model=gone"
+    folder = op.log_dir.with_name("lake") / "predictions" / "model_dir=gone"
     folder.mkdir(parents=True)
     await op.stub.SendFeedback(pb.SendFeedbackRequest(items=[GOOD, gone]))
     folder.rmdir()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gateway.records.lake import parquet
 from gateway.records.lake.compactor import Compactor, CompactorConfig
-from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.label_table import label_tables
 from gateway.records.lake.retention import RetentionLimits
 from gateway.records.worker.label import Label, request_hash
 from gateway.records.worker.prediction_log import PredictionLog
@@ -104,7 +104,7 @@ def write_labels(
     ]  # fmt: skip
     segment = Segment("gw", "w0", str(uuid.uuid4()), 0)
     for folder, rows in label_tables([(0, made)], segment):
-        parquet.publish(rows, lake_of(data_dir), f"{FEEDBACK}/{folder}", f"{uuid.uuid4()}.parquet")
+        parquet.publish(rows, lake_of(data_dir), folder, f"{uuid.uuid4()}.parquet")
 
 
 def spec_of(name: str, values: Array) -> TensorSpec:

@@ -254,14 +254,14 @@ def test_files_that_went_away_are_no_crash(tmp_path: Path) -> None:
     with Lake(lake_of(tmp_path)) as lake:
         selection = Selection("homes", WEEK)
         assert lake.census(selection).total == 4
-        sorted(lake_of(tmp_path).glob("model=*/*/*/*/*.parquet"))[1].unlink()
+        sorted(lake_of(tmp_path).glob("predictions/model_dir=*/*/*/*/*.parquet"))[1].unlink()
         with pytest.raises(Unavailable, match="try again"):
             lake.fetch(selection, {"x": '"f.x"'})
 
 
 def test_what_is_no_file_of_the_lake_is_passed_over(tmp_path: Path) -> None:
     write_rows(tmp_path, START_US + np.arange(3), {"x": np.zeros((3, 1), "<f4")}, {"y": np.zeros(3, "<f4")})
-    folder = next(lake_of(tmp_path).glob("model=*/version=*"))
+    folder = next(lake_of(tmp_path).glob("predictions/model_dir=*/version_dir=*"))
     for name in ("notes.txt", "date=today/hour=00/a.parquet", "date=2026-02-31/hour=00/a.parquet", "stray.parquet"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.drift.report.lake_reader import Lake, Selection
 from gateway.drift.report.span import Span
 from gateway.records.lake import parquet
-from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.label_table import label_tables
 from gateway.records.worker.label import Label
 from gateway.records.worker.segment import Segment
 
@@ -46,7 +46,7 @@ def test_the_last_label_and_the_last_reward_hold_each_for_itself(
         if kind or reward is not None
     ]
     for folder, rows in label_tables([(0, labels)], SEGMENT):
-        parquet.publish(rows, lake_dir, f"{FEEDBACK}/{folder}", "labels.parquet")
+        parquet.publish(rows, lake_dir, folder, "labels.parquet")
     last_label: dict[int, Label] = {}
     last_reward: dict[int, Label] = {}
     for label in sorted(labels, key=lambda label: (label.label_us, label.received_us)):  # stable: then by number

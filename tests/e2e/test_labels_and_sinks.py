@@ -77,8 +77,8 @@ def test_half_the_answers_get_labels_and_all_reach_the_lake_the_stream_and_the_o
     lake = product.data / "log" / "lake"
     files = [path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")]
     files = [path for path in files if not path.startswith("_")]
-    rows = [row for path in files if path.startswith("model=") for row in _read(lake / path)]
-    labels = [row for path in files if path.startswith("feedback/") for row in _read(lake / path)]
+    rows = [row for path in files if path.startswith("predictions/") for row in _read(lake / path)]
+    labels = [row for path in files if path.startswith("labels/") for row in _read(lake / path)]
     by_hash = {row["request_hash"]: row["request_id"] for row in rows}
     assert len(by_hash) == COUNT
     labelled = {by_hash[label["request_hash"]]: label["label_num"] for label in labels}

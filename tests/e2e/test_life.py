@@ -105,7 +105,7 @@ def _serve(product: Product, demo: Demo, name: str, count: int) -> Served:
 
 def _logged(product: Product) -> Served:
     """The same from the Parquet files."""
-    files = sorted((product.data / "log" / "lake" / "model=digits").rglob("*.parquet"))
+    files = sorted((product.data / "log" / "lake" / "predictions" / "model_dir=digits").rglob("*.parquet"))
     table = ds.dataset(files, format="parquet").to_table(columns=["request_id", "version", "arm", "rule_rev", "status"])
     rows = table.to_pylist()
     assert {row["status"] for row in rows} == {0}

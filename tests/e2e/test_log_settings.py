@@ -76,7 +76,9 @@ def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(produ
     assert not clear_text(product.data)
     for word in (KEY, KEY.hex().encode()):
         assert word not in (product.directory / "stderr").read_bytes() + product.banner.encode()
-    tables = [pq.read_table(path, partitioning=None) for path in (disk / "lake").glob("model=*/**/*.parquet")]
+    tables = [
+        pq.read_table(path, partitioning=None) for path in (disk / "lake").glob("predictions/model_dir=*/**/*.parquet")
+    ]
     rows = [row for table in tables for row in table.to_pylist()]
     assert sorted(row["request_id"] for row in rows) == [f"all-{n}" for n in range(5)]
     assert {row["redaction_rev"] for row in rows} == {7}

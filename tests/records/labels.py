@@ -39,6 +39,6 @@ def label(
 def lake_labels(lake: Path) -> list[dict[str, Any]]:
     """Every label that a reader of the lake sees."""
     rows: list[dict[str, Any]] = []
-    for path in sorted(lake.glob("feedback/model=*/date=*/*.parquet")):
+    for path in sorted(lake.glob("labels/model_dir=*/date=*/*.parquet")):
         rows += pq.read_table(path, partitioning=None).to_pylist()
     return rows

@@ -59,7 +59,7 @@ async def test_memory_is_that_of_one_part_however_many_rows_a_record_has(tmp_pat
     assert grown_mib < 400  # all rows at once would be 0.9 GiB
     table = pa.concat_tables(
         pq.read_table(path, columns=["row_index", "f.x"], partitioning=None)
-        for path in (tmp_path / "lake").glob("model=*/*/*/*/*.parquet")
+        for path in (tmp_path / "lake").glob("predictions/model_dir=*/*/*/*/*.parquet")
     )
     indices, flags = (table.column(name).to_numpy() for name in ("row_index", "f.x"))
     assert np.array_equal(np.sort(indices), np.arange(rows))
@@ -112,7 +112,9 @@ async def test_a_part_that_is_done_is_not_done_again(tmp_path: Path) -> None:
         -signal.SIGKILL,
         ["read", "published", "recorded", "published", "recorded"],
     )
-    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "lake").glob("model=*/*/*/*/*.parquet")}
+    first = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "lake").glob("predictions/model_dir=*/*/*/*/*.parquet")
+    }
     again = worker(tmp_path)
     again.step()
     assert first

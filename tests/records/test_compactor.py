@@ -43,7 +43,7 @@ async def test_a_batch_is_one_row_per_instance_with_the_columns_of_the_layout(tm
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     (path,) = (tmp_path / "lake").rglob("*.parquet")
     folder = path.parent.relative_to(tmp_path / "lake").as_posix()
-    assert folder == "model=flights/version=1/date=2096-10-02/hour=07"
+    assert folder == "predictions/model_dir=flights/version_dir=v1/date=2096-10-02/hour=07"
     assert path.name.startswith("gw-w3-1234567890abcdef1234567890abcdef-0-0-")
     table = pq.read_table(path, partitioning=None)
     assert table.column_names == [
@@ -94,8 +94,8 @@ async def test_rows_go_to_the_hour_and_version_that_they_belong_to(tmp_path: Pat
     lake = tmp_path / "lake"
     files = sorted(file.path.parent.relative_to(lake).as_posix() for file in lake_files(lake))
     assert len(files) == 6
-    assert files[0] == "model=flights/version=1/date=2096-10-02/hour=07"
-    assert files[-1] == "model=flights/version=next%2F..%2Fup/date=2096-10-02/hour=09"
+    assert files[0] == "predictions/model_dir=flights/version_dir=v1/date=2096-10-02/hour=07"
+    assert files[-1] == "predictions/model_dir=flights/version_dir=vnext%2F..%2Fup/date=2096-10-02/hour=09"
     assert len(set(lake_ids(tmp_path / "lake"))) == 6
 
 
@@ -281,7 +281,7 @@ async def test_old_rows_expire_and_what_is_over_the_size_goes_oldest_first(tmp_p
     Compactor(config, clock=lambda: now[0]).step()
     assert lake_ids(tmp_path / "lake") == ["h0"]
     assert (tmp_path / "lake" / "mine" / "old.parquet").exists()
-    assert not (tmp_path / "lake" / "model=flights/version=1/date=2096-09-28").exists()
+    assert not (tmp_path / "lake" / "predictions/model_dir=flights/version_dir=v1/date=2096-09-28").exists()
 
 
 async def test_the_process_reports_and_leaves_every_row_in_parquet_when_its_input_closes(tmp_path: Path) -> None:

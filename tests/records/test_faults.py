@@ -184,7 +184,7 @@ async def test_a_disk_that_fills_up_while_files_are_merged_costs_nothing(small_d
     for _ in range(2):
         worker.step()
     assert worker.counts.merged_folders == 1
-    assert len(list(lake.glob("model=*/**/*.parquet"))) == 1
+    assert len(list(lake.glob("predictions/model_dir=*/**/*.parquet"))) == 1
     assert len(lake_ids(lake)) == len(set(lake_ids(lake))) == 6000
 
 

@@ -120,10 +120,10 @@ async def test_labels_come_to_the_lake_by_model_and_day_of_receipt_with_the_colu
     lake = tmp_path / "lake"
     files = sorted(path.parent.relative_to(lake).as_posix() for path in lake.rglob("*.parquet"))
     assert files == [
-        *("feedback/model=digits/date=2096-10-02", "feedback/model=flights/date=2096-10-02"),
-        "feedback/model=flights/date=2096-10-03",
+        *("labels/model_dir=digits/date=2096-10-02", "labels/model_dir=flights/date=2096-10-02"),
+        "labels/model_dir=flights/date=2096-10-03",
     ]
-    table = pq.read_table(next(lake.glob("feedback/model=flights/date=2096-10-02/*.parquet")), partitioning=None)
+    table = pq.read_table(next(lake.glob("labels/model_dir=flights/date=2096-10-02/*.parquet")), partitioning=None)
     assert table.column_names == [
         *("model", "request_id", "request_hash", "row_index", "label_num", "label_text", "reward", "label_ts"),
         *("received_ts", "source", "version", "predicted_ts", "gateway", "worker", "boot", "wal_seq", "record"),

@@ -49,7 +49,10 @@ def reopened(folder: Path, *, sinks: tuple[str, ...] = ()) -> Compactor:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder / "lake").as_posix() for path in folder.glob("lake/model=*/**/*.parquet"))
+    return sorted(
+        path.relative_to(folder / "lake").as_posix()
+        for path in folder.glob("lake/predictions/model_dir=*/**/*.parquet")
+    )
 
 
 def expected(segments: int = 4) -> list[str]:
@@ -179,7 +182,9 @@ async def test_a_file_that_cannot_be_read_leaves_its_folder_as_it_is(tmp_path: P
     assert not list((tmp_path / "lake" / "_merge").iterdir())
 
 
-def stored(name: str, size: int = 10, folder: str = "model=m/version=1/date=2026-01-01/hour=05") -> StoredFile:
+def stored(
+    name: str, size: int = 10, folder: str = "predictions/model_dir=m/version_dir=v1/date=2026-01-01/hour=05"
+) -> StoredFile:
     return StoredFile(1000.0, Path("/lake") / folder / name, size)
 
 
@@ -187,12 +192,15 @@ def test_what_is_merged_is_small_old_and_of_one_kind() -> None:
     limits = MergeLimits(small_bytes=100, target_bytes=25, quiet_s=60.0)
     files = [stored(f"gw-w-b-{n}-{n}-aa.parquet") for n in range(5)] + [stored("gw-w-b-7-7-bb.parquet")]
     files += [stored("gw-w-b-8-8-aa.parquet", 100)]
-    labels = "feedback/model=m/date=2026-01-01"
+    labels = "labels/model_dir=m/date=2026-01-01"
     files += [stored(f"gw-w.feedback-b-{n}-{n}.parquet", folder=labels) for n in range(2)]
     made = jobs(files, Path("/lake"), {"gw-w-b-4-4"}, 1061.0, limits)
     names = [f"gw-w-b-{n}-{n}-aa.parquet" for n in range(4)]
     assert made == [
         Job(labels, (("labels", ("gw-w.feedback-b-0-0.parquet", "gw-w.feedback-b-1-1.parquet")),)),
-        Job("model=m/version=1/date=2026-01-01/hour=05", (("aa", tuple(names[:2])), ("aa", tuple(names[2:])))),
+        Job(
+            "predictions/model_dir=m/version_dir=v1/date=2026-01-01/hour=05",
+            (("aa", tuple(names[:2])), ("aa", tuple(names[2:]))),
+        ),
     ]
     assert jobs(files, Path("/lake"), set(), 1059.0, limits) == []

@@ -34,7 +34,10 @@ async def test_files_wait_though_the_lake_deletes_them_and_cost_nothing_while_it
     await fill(tmp_path, "s", segments=2, rows=5)
     outbox = Outbox(tmp_path / "lake", "s")
     (first, second) = outbox.items()
-    assert (first.rows, first.path.startswith("model=flights/version=1/date=2096-10-02/hour=07/gw-w0-")) == (5, True)
+    assert (
+        first.rows,
+        first.path.startswith("predictions/model_dir=flights/version_dir=v1/date=2096-10-02/hour=07/gw-w0-"),
+    ) == (5, True)
     assert outbox.rows_of(first).samefile(tmp_path / "lake" / first.path)
     (tmp_path / "lake" / first.path).unlink()
     assert sorted(waiting(outbox)) == [f"{segment}.{number}" for segment in (0, 1) for number in range(5)]

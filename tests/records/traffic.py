@@ -66,7 +66,7 @@ def compactor(log: Path, lake: Path) -> Compactor:
 def lake_rows(lake: Path, *, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Every row of every Parquet file that a reader of the lake sees."""
     rows: list[dict[str, Any]] = []
-    for path in sorted(lake.glob("model=*/version=*/date=*/hour=*/*.parquet")):
+    for path in sorted(lake.glob("predictions/model_dir=*/version_dir=*/date=*/hour=*/*.parquet")):
         rows += pq.read_table(path, columns=list(columns) if columns else None, partitioning=None).to_pylist()
     return rows
 

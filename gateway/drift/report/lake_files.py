@@ -1,17 +1,14 @@
 """Which Parquet files of the lake hold the rows of a model, some versions and a span of time; found by their paths."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 from gateway.drift.report.span import DAY_US, Span
+from gateway.records.lake.layout import label_paths, prediction_paths
 
 _HOUR_US = 3_600_000_000
-_PREDICTIONS = re.compile(r"model=([^/]+)/version=([^/]+)/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/([^/]+)\.parquet")
-_FEEDBACK = re.compile(r"feedback/model=([^/]+)/date=(\d{4}-\d\d-\d\d)/([^/]+)\.parquet")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,31 +30,24 @@ class LakeFile:
 
 
 def prediction_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
-    """The files of predictions, by model, version, shape and time."""
-    folder = f"model={quote(model, safe='')}" if model is not None else "model=*"
+    """Returns the files of predictions, by model, version, shape and time."""
     files = []
-    for path in lake.glob(f"{folder}/version=*/date=*/hour=*/*.parquet"):
-        match = _PREDICTIONS.fullmatch(path.relative_to(lake).as_posix())
-        day_us = _day_us(match[3]) if match is not None else None
-        if match is None or day_us is None:
+    for path, parsed in prediction_paths(lake, model=model):
+        day_us = _day_us(parsed.day)
+        if day_us is None or parsed.hour is None:
             continue
-        version = unquote(match[2])
-        start_us = day_us + int(match[4]) * _HOUR_US
-        shape = match[5].rpartition("-")[2]
-        files.append(LakeFile(unquote(match[1]), version, shape, start_us, start_us + _HOUR_US, str(path)))
+        start_us = day_us + parsed.hour * _HOUR_US
+        shape = parsed.stem.rpartition("-")[2]
+        files.append(LakeFile(parsed.model, parsed.version, shape, start_us, start_us + _HOUR_US, str(path)))
     return sorted(files)
 
 
 def feedback_files(lake: Path, *, model: str | None = None) -> list[LakeFile]:
-    """The files of labels and rewards, by model and day of receipt."""
-    folder = f"model={quote(model, safe='')}" if model is not None else "model=*"
-    files = []
-    for path in lake.glob(f"feedback/{folder}/date=*/*.parquet"):
-        match = _FEEDBACK.fullmatch(path.relative_to(lake).as_posix())
-        day_us = _day_us(match[2]) if match is not None else None
-        if match is not None and day_us is not None:
-            files.append(LakeFile(unquote(match[1]), "", "", day_us, day_us + DAY_US, str(path)))
-    return sorted(files)
+    """Returns the files of labels and rewards, by model and day of receipt."""
+    days = [(str(path), parsed.model, _day_us(parsed.day)) for path, parsed in label_paths(lake, model=model)]
+    return sorted(
+        LakeFile(name, "", "", day_us, day_us + DAY_US, path) for path, name, day_us in days if day_us is not None
+    )
 
 
 def by_schema(files: Sequence[LakeFile]) -> list[list[LakeFile]]:

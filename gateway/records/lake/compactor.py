@@ -24,8 +24,8 @@ from gateway.records.lake import parquet
 from gateway.records.lake.accounts import Accounts, CompactorCounts
 from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.coverage import Coverage
-from gateway.records.lake.label_table import FEEDBACK
 from gateway.records.lake.lake_manifest import Manifest
+from gateway.records.lake.layout import LABELS
 from gateway.records.lake.merging import Job, MergeLimits, Merger, pending_names
 from gateway.records.lake.observer import Ledger, Observer
 from gateway.records.lake.outbox import Outbox
@@ -230,7 +230,7 @@ class Compactor:
         named = [
             (rows.column("model")[0].as_py(), rows.column("version")[0].as_py(), rows)
             for folder, _, rows in part.files
-            if not folder.startswith(f"{FEEDBACK}/")
+            if not folder.startswith(f"{LABELS}/")
         ]
         for observer in self._observers:
             for model, version, rows in named:

@@ -1,17 +1,16 @@
-"""Labels as Arrow tables, for the lake's folder `feedback`. Imports pyarrow, which a worker never loads."""
+"""Labels as Arrow tables, for the lake's folder `labels`. Imports pyarrow, which a worker never loads."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from time import gmtime, strftime
-from urllib.parse import quote
 from uuid import UUID
 
 import pyarrow as pa
 
+from gateway.records.lake.layout import labels_folder
 from gateway.records.worker.label import Label
 from gateway.records.worker.segment import Segment
 
-FEEDBACK = "feedback"
 _MOMENT = pa.timestamp("us", "UTC")
 _SCHEMA = pa.schema(
     [
@@ -25,7 +24,7 @@ _SCHEMA = pa.schema(
 
 
 def label_tables(calls: Sequence[tuple[int, Sequence[Label]]], segment: Segment) -> Iterator[tuple[str, pa.Table]]:
-    """The labels of a segment by model and day of receipt (UTC), with the partition: "model=.../date=YYYY-MM-DD".
+    """Yields the labels of a segment by model and day of receipt (UTC), with their folder below the lake.
 
     Shapes: one row per label, in the order of receipt; null where a label does not say.
     """
@@ -35,7 +34,7 @@ def label_tables(calls: Sequence[tuple[int, Sequence[Label]]], segment: Segment)
             day = strftime("%Y-%m-%d", gmtime(label.received_us // 1_000_000))
             groups[label.model, day].append((number, label))
     for (model, day), numbered in groups.items():
-        yield f"model={quote(model, safe='')}/date={day}", _table(numbered, segment)
+        yield f"{labels_folder(model)}/date={day}", _table(numbered, segment)
 
 
 def _table(numbered: Sequence[tuple[int, Label]], segment: Segment) -> pa.Table:

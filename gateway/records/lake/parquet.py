@@ -122,7 +122,8 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
     """How files of these columns are written: dictionaries only where values repeat."""
     texts = [field.name for field in schema if field.type == pa.string() and field.name != "request_id"]
     repeating = [name for name in (*_DICTIONARY, *texts) if name in schema.names]
-    return {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating}
+    # Without Arrow's own schema in the file every reader sees Parquet's types: text is text, not a dictionary.
+    return {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating, "store_schema": False}
 
 
 def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:

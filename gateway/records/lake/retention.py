@@ -1,18 +1,15 @@
 """What is old or large enough to be deleted; the default bounds hold without anybody's care."""
 
-import re
 from calendar import timegm
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import strptime
 
 import msgspec
 
-_PARTITION = re.compile(
-    r"(?:model=[^/]+/version=[^/]+|feedback/model=[^/]+)/date=(\d{4}-\d\d-\d\d)(?:/hour=(\d\d))?/[^/]+\.parquet"
-)
-_LAYOUTS = ("model=*/version=*/date=*/hour=*/*.parquet", "feedback/model=*/date=*/*.parquet")
+from gateway.records.lake.layout import label_paths, prediction_paths
 
 
 class RetentionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,13 +53,13 @@ def lake_files(lake: Path) -> Iterator[StoredFile]:
 
     Nothing else below the lake.
     """
-    for path in (path for layout in _LAYOUTS for path in lake.glob(layout)):
-        match = _PARTITION.fullmatch(path.relative_to(lake).as_posix())
-        if match is None or path.is_symlink():
+    for path, parsed in chain(prediction_paths(lake), label_paths(lake)):
+        if path.is_symlink():
             continue
         try:
-            begin = timegm(strptime(f"{match[1]} {match[2] or '00'}", "%Y-%m-%d %H"))
-            yield StoredFile(begin + (3600.0 if match[2] else 86400.0), path, path.stat().st_size)
+            begin = timegm(strptime(f"{parsed.day} {parsed.hour or 0:02}", "%Y-%m-%d %H"))
+            length_s = 86400.0 if parsed.hour is None else 3600.0
+            yield StoredFile(begin + length_s, path, path.stat().st_size)
         except (ValueError, OSError):
             continue
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from gateway.records.lake import parquet
-from gateway.records.lake.label_table import FEEDBACK, label_tables
+from gateway.records.lake.label_table import label_tables
+from gateway.records.lake.layout import predictions_folder
 from gateway.records.worker.reading import SegmentContent
 from gateway.records.worker.segment import Segment
 from gateway.records.worker.stream_schema import StreamSchema
@@ -48,16 +48,14 @@ def parts(content: SegmentContent, segment: Segment) -> Iterator[SegmentPart]:
         records += len(block.table)
     files = _files(groups, segment, number)
     base = _base(segment, 0)
-    files += [
-        (f"{FEEDBACK}/{folder}", f"{base}.parquet", rows) for folder, rows in label_tables(content.labels, segment)
-    ]
+    files += [(folder, f"{base}.parquet", rows) for folder, rows in label_tables(content.labels, segment)]
     yield SegmentPart(number, files, records, last=True)
 
 
 def _files(groups: dict[Any, list[Any]], segment: Segment, number: int) -> list[tuple[str, str, Any]]:
     base = _base(segment, number)
     return [
-        (f"{_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", rows)
+        (f"{predictions_folder(model, version)}/{partition}", f"{base}-{shape}.parquet", rows)
         for (model, version, shape), tables in groups.items()
         for partition, rows in parquet.split_by_hour(parquet.join(tables))
     ]
@@ -66,7 +64,3 @@ def _files(groups: dict[Any, list[Any]], segment: Segment, number: int) -> list[
 def _base(segment: Segment, number: int) -> str:
     base = f"{segment.gateway}-{segment.worker}-{segment.boot}-{segment.seq}-{segment.seq}"
     return f"{base}.{number}" if number else base
-
-
-def _folder(model: str, version: str) -> str:
-    return f"model={quote(model, safe='')}/version={quote(version, safe='')}"

@@ -1,0 +1,137 @@
+"""The lake as others read it: the examples of docs/log.md, run as they are there, across models and versions."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from gateway.records.worker.record import Record
+from gateway.tensor import Datatype, TensorSpec
+from tests.records.labels import label, open_labels
+from tests.records.traffic import NOW_US, append, compactor, open_log, open_stream
+
+DOCS = Path(__file__).parents[2] / "docs" / "log.md"
+EXAMPLES = {
+    code.split()[1].partition(".")[0] if "pathlib" not in code else "polars": code
+    for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+}
+HOUR_US = 3_600_000_000
+# Of every row of every file, whatever the model: what readers may rely on.
+TYPES = {
+    "ts": pa.timestamp("us", "UTC"), "request_id": pa.string(), "request_hash": pa.uint64(), "row_index": pa.int32(),
+    "batch_size": pa.int32(), "model": pa.string(), "version": pa.string(), "version_digest": pa.string(),
+    "arm": pa.string(), "is_shadow": pa.bool_(), "primary_version": pa.string(), "rule_rev": pa.int64(),
+    "reason": pa.string(), "bucket": pa.int32(), "status": pa.int16(), "queue_us": pa.int64(), "infer_us": pa.int64(),
+    "total_us": pa.int64(), "sample_p": pa.float32(), "sample_reason": pa.string(), "redaction_rev": pa.int32(),
+    "gateway": pa.string(), "worker": pa.string(), "boot": pa.binary(16), "wal_seq": pa.int64(), "record": pa.int64(),
+    "pred_class": pa.int32(), "pred_score": pa.float32(),
+}  # fmt: skip
+
+
+@pytest.fixture
+async def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lake of versions that are numbers and names, with tensors that differ, and of a model named by a number."""
+    data = tmp_path / "data" / "log"
+    log = open_log(data / "wal")
+    for model, version in (("flights", "1"), ("flights", "2"), ("flights", "canary"), ("7", "1")):
+        stream = open_stream(log, model=model, version=version)
+        for number in range(3):
+            append(stream, f"{model}-{version}-{number}", rows=2, ts_us=NOW_US + number * HOUR_US)
+    wide = TensorSpec("x", Datatype.FP64, (-1, 2)), TensorSpec("image", Datatype.UINT8, (-1, 2, 2))
+    other = log.stream("flights", "3", "stable", wide, (TensorSpec("label", Datatype.INT32, (-1,)),), "sha256:cc")
+    label_values = np.array([7], "<i4").tobytes()
+    other.append(Record(NOW_US, "wide", 0, "S", 1, 1, 1, 0, 0, 0, None, (bytes(16), bytes(4)), (label_values,)))
+    await log.close()
+    labels = open_labels(data / "wal")
+    await labels.write([label("flights-1-0"), label("flights-canary-1", row=1), label("7-1-0", model="7")])
+    await labels.close()
+    compactor(data / "wal", data / "lake").step()
+    monkeypatch.chdir(tmp_path)
+    return data / "lake"
+
+
+def run(name: str) -> dict[str, Any]:
+    """What the example of that library leaves behind."""
+    names: dict[str, Any] = {}
+    exec(EXAMPLES[name], names)
+    return names
+
+
+def test_the_documents_show_every_reader() -> None:
+    assert set(EXAMPLES) == {"pandas", "pyarrow", "polars", "duckdb"}
+
+
+def test_no_key_of_a_folder_is_a_column_and_what_every_row_has_is_of_one_type(lake: Path) -> None:
+    files = sorted((lake / "predictions").rglob("*.parquet"))
+    assert len(files) == 13
+    for path in files:
+        schema = pq.read_schema(path)
+        assert {name: schema.field(name).type for name in TYPES} == TYPES
+        assert not {part.partition("=")[0] for part in path.parts if "=" in part} & set(schema.names)
+    for path in (lake / "labels").rglob("*.parquet"):
+        schema = pq.read_schema(path)
+        assert schema.field("request_id").type == pa.string()
+        assert not {part.partition("=")[0] for part in path.parts if "=" in part} & set(schema.names)
+
+
+@pytest.mark.usefixtures("lake")
+def test_pandas() -> None:
+    names = run("pandas")
+    rows, joined = names["rows"], names["joined"]
+    assert sorted(set(rows["version"])) == ["1", "2", "3", "canary"]
+    assert len(rows) == 3 * 6 + 1
+    assert set(joined["request_id"]) == set(joined["request_id_of_label"]) == {"flights-1-0", "flights-canary-1"}
+    assert str(rows["ts"].dtype) == "datetime64[us, UTC]"
+    everything = pd.read_parquet("data/log/lake/predictions")
+    assert len(everything) == 4 * 6 + 1
+    one = pd.read_parquet("data/log/lake/predictions/model_dir=flights/version_dir=v2")
+    assert set(one["version"]) == {"2"}
+
+
+@pytest.mark.usefixtures("lake")
+def test_pyarrow() -> None:
+    names = run("pyarrow")
+    assert names["rows"].num_rows == 3 * 6 + 1
+    assert set(names["rows"].column("version").to_pylist()) == {"1", "2", "3", "canary"}
+    everything = names["lake"].to_table()
+    assert everything.num_rows == 4 * 6 + 1
+    assert set(everything.column("version_dir").to_pylist()) == {"v1", "v2", "v3", "vcanary"}
+    one = ds.dataset("data/log/lake/predictions/model_dir=7", partitioning="hive").to_table()
+    assert set(one.column("version").to_pylist()) == {"1"}
+
+
+def test_polars(lake: Path) -> None:
+    for path in (lake / "predictions" / "model_dir=flights" / "version_dir=v3").rglob("*.parquet"):
+        path.rename(path.with_suffix(".away"))
+    names = run("polars")
+    assert sorted(set(names["rows"]["version"])) == ["1", "2", "canary"]
+    assert names["rows"]["version"].dtype == pl.String
+    for path in (lake / "predictions" / "model_dir=flights" / "version_dir=v3").rglob("*.away"):
+        path.rename(path.with_suffix(".parquet"))
+    everything = [pl.read_parquet(path) for path in (lake / "predictions").rglob("*.parquet")]
+    together = pl.concat(everything, how="diagonal_relaxed")
+    assert (len(together), set(together["model"])) == (4 * 6 + 1, {"flights", "7"})
+    hive = pl.read_parquet(lake / "predictions" / "model_dir=7" / "**" / "*.parquet", hive_partitioning=True)
+    assert set(hive["version_dir"]) == {"v1"}
+
+
+@pytest.mark.usefixtures("lake")
+def test_duckdb() -> None:
+    rows = run("duckdb")["rows"]
+    counts: dict[str, int] = {}
+    for version, _, count, _ in rows:
+        counts[version] = counts.get(version, 0) + count
+    assert counts == {"1": 6, "2": 6, "3": 1, "canary": 6}
+    (joined,) = duckdb.execute("""
+        SELECT count(*) FROM read_parquet('data/log/lake/predictions/**/*.parquet', union_by_name = true) AS p
+        JOIN read_parquet('data/log/lake/labels/**/*.parquet') AS l USING (model, request_id, row_index)
+    """).fetchall()
+    assert joined == (3,)
