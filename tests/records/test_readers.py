@@ -13,6 +13,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from gateway.drift.report.lake_reader import Lake
+from gateway.records.lake.lake_columns import LABEL_COLUMNS, PREDICTION_COLUMNS
+from gateway.records.lake.retention import lake_files
 from gateway.records.worker.record import Record
 from gateway.tensor import Datatype, TensorSpec
 from tests.records.labels import label, open_labels
@@ -135,3 +138,54 @@ def test_duckdb() -> None:
         JOIN read_parquet('data/log/lake/labels/**/*.parquet') AS l USING (model, request_id, row_index)
     """).fetchall()
     assert joined == (3,)
+
+
+QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+def query(directory: Path, sql: str) -> list[dict[str, Any]]:
+    with Lake(directory) as reader:
+        result = reader.query(re.sub(r"--.*", "", sql).strip().rstrip(";"))
+        return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+
+def test_the_columns_that_every_row_has_are_those_that_are_promised(lake: Path) -> None:
+    for columns, folder in ((PREDICTION_COLUMNS, "predictions"), (LABEL_COLUMNS, "labels")):
+        for path in (lake / folder).rglob("*.parquet"):
+            described = duckdb.execute(f"DESCRIBE SELECT * FROM read_parquet('{path}', hive_partitioning = false)")
+            kinds = {name: kind for name, kind, *_ in described.fetchall()}
+            assert {name: kinds[name] for name in columns} == columns
+    assert list(PREDICTION_COLUMNS) == list(TYPES)
+
+
+def test_every_query_that_the_documents_show_answers_on_a_lake_with_rows_and_on_one_without(
+    lake: Path, tmp_path: Path
+) -> None:
+    assert QUERIES
+    (tmp_path / "empty").mkdir()
+    for sql in QUERIES:
+        assert query(lake, sql)
+        assert query(tmp_path / "empty", sql) == []
+        assert query(tmp_path / "never there", sql) == []
+
+
+def test_labels_say_of_which_request_they_are(lake: Path) -> None:
+    rows = query(lake, "SELECT model, request_id, row_index, label_num FROM labels ORDER BY ALL")
+    assert [(row["model"], row["request_id"], row["row_index"]) for row in rows] == [
+        ("7", "7-1-0", 0),
+        ("flights", "flights-1-0", 0),
+        ("flights", "flights-canary-1", 1),
+    ]
+
+
+def test_files_of_earlier_releases_are_read_and_expire(lake: Path) -> None:
+    """Their folders had the names of columns, and their text was a dictionary."""
+    new = next((lake / "predictions" / "model_dir=flights" / "version_dir=v2").rglob("*.parquet"))
+    old = lake / "model=old" / "version=2" / "date=2096-10-02" / "hour=07" / "gw-w0-b-1-1-0a0a0a0a.parquet"
+    old.parent.mkdir(parents=True)
+    table = pq.read_table(new, partitioning=None)
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int32()), ["old"])
+    pq.write_table(table.set_column(table.column_names.index("model"), "model", names), old)
+    (row,) = query(lake, "SELECT count(*) AS rows, max(version) AS version FROM predictions WHERE model = 'old'")
+    assert row == {"rows": len(table), "version": "2"}
+    assert old in [file.path for file in lake_files(lake)]

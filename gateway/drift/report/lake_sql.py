@@ -6,15 +6,16 @@ from typing import Final
 import msgspec
 
 from gateway.drift.report.lake_files import LakeFile
+from gateway.records.lake.lake_columns import LABEL_COLUMNS, PREDICTION_COLUMNS
+
+
+def _none_of(columns: Mapping[str, str]) -> str:
+    return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in columns.items())} WHERE false"
+
 
 # What `predictions` and `feedback` have where nothing was logged yet, so that SQL is right or wrong all the same.
-NO_PREDICTIONS = """SELECT NULL::TIMESTAMPTZ AS ts, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
-    '' AS model, '' AS version, '' AS arm, false AS is_shadow, '' AS primary_version, 0::BIGINT AS rule_rev,
-    '' AS reason, 0::SMALLINT AS status, 0 AS total_us, 1::FLOAT AS sample_p, 0 AS pred_class, 0::FLOAT AS pred_score
-    WHERE false"""
-NO_FEEDBACK = """SELECT '' AS model, '' AS request_id, 0::UBIGINT AS request_hash, 0 AS row_index,
-    0::DOUBLE AS label_num, '' AS label_text, 0::DOUBLE AS reward, NULL::TIMESTAMPTZ AS label_ts,
-    NULL::TIMESTAMPTZ AS received_ts, '' AS source, 0::BIGINT AS record WHERE false"""
+NO_PREDICTIONS = _none_of(PREDICTION_COLUMNS)
+NO_FEEDBACK = _none_of(LABEL_COLUMNS)
 NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
 # Label and reward are two facts: each holds from the last feedback that states it, of a call's the last by its number.
 # A label is taken whole: `arg_max` of its parts would pass over those that are null.
@@ -22,7 +23,8 @@ _LAST = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SEL
     arg_max({'label_num': label_num, 'label_text': label_text}, (label_ts, received_ts, record))
         FILTER (label_num IS NOT NULL OR label_text IS NOT NULL) AS label,
     arg_max(reward, (label_ts, received_ts, record)) FILTER (reward IS NOT NULL) AS reward,
-    max(label_ts) AS label_ts, min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
+    any_value(request_id) AS request_id, max(label_ts) AS label_ts,
+    min(received_ts) AS first_received_ts, max(received_ts) AS received_ts
     FROM {feedback} GROUP BY model, request_hash, row_index)"""
 LABELS = _LAST.replace("{feedback}", "feedback")
 # The same of one model, as fast as it can be had: most rows have one label only, and the last of one needs no order.
