@@ -251,8 +251,9 @@ WEBHOOK: Final = _metric(
 WEBHOOK_WAITING: Final = _metric(_CONTROL, "gateway_webhook_waiting", "gauge", (), "Events that wait for the webhook.")
 BUILD: Final = _metric(_CONTROL, "gateway_build", "info", ("version",), "The gateway that answers.")
 
-_DRIFT: Final = (*_ARM, "kind", "feature")
-_PERFORMANCE: Final = (*_ARM, "name")
+_LOGGED: Final = (*_ARM, "role")  # "serving", or "mirror": answers that nobody got
+_DRIFT: Final = (*_LOGGED, "kind", "feature")
+_PERFORMANCE: Final = (*_LOGGED, "name")
 LABEL_COVERAGE: Final = _metric(
     _PUBLISHED,
     "gateway_label_coverage_ratio",
@@ -320,17 +321,17 @@ DRIFT_ARM_STATE: Final = _metric(
     _PUBLISHED,
     "gateway_drift_arm_state",
     "gauge",
-    (*_ARM, "window"),
+    (*_LOGGED, "window"),
     "The worst state of a feature of the arm that could be judged.",
 )
 DRIFT_WINDOW_ROWS: Final = _metric(
-    _PUBLISHED, "gateway_drift_window_rows", "gauge", (*_ARM, "window"), "Rows of the newest window."
+    _PUBLISHED, "gateway_drift_window_rows", "gauge", (*_LOGGED, "window"), "Rows of the newest window."
 )
 DRIFT_WINDOW_END: Final = _metric(
     _PUBLISHED,
     "gateway_drift_window_end_seconds",
     "gauge",
-    (*_ARM, "window"),
+    (*_LOGGED, "window"),
     "When the newest window ended, since the epoch.",
 )
 DRIFT_MISSING: Final = _metric(
@@ -347,13 +348,13 @@ DRIFT_OUT_OF_RANGE: Final = _metric(
     _PUBLISHED, "gateway_out_of_range_ratio", "gauge", _DRIFT, "Rows with a number outside of the reference's range."
 )
 PREDICTION_MEAN: Final = _metric(
-    _PUBLISHED, "gateway_prediction_mean", "gauge", (*_ARM, "feature"), "Mean of an output in the newest window."
+    _PUBLISHED, "gateway_prediction_mean", "gauge", (*_LOGGED, "feature"), "Mean of an output in the newest window."
 )
 DRIFT_CUSUM: Final = _metric(
     _PUBLISHED,
     "gateway_drift_cusum",
     "gauge",
-    (*_ARM, "signal", "side"),
+    (*_LOGGED, "signal", "side"),
     "Cumulative sum of score or error share; above 5: shifted.",
 )
 ARMS_SCORE: Final = _metric(
@@ -445,20 +446,20 @@ MODEL_METRIC_STATE: Final = _metric(
     "0: not worse than chance explains, 1: warn, 2: crit, -1: too few labels.",
 )
 MODEL_LABELS: Final = _metric(
-    _PUBLISHED, "gateway_model_metric_labels", "gauge", _ARM, "Labels that gateway_model_metric rests on."
+    _PUBLISHED, "gateway_model_metric_labels", "gauge", _LOGGED, "Labels that gateway_model_metric rests on."
 )
 MODEL_LABELS_UNKNOWN: Final = _metric(
     _PUBLISHED,
     "gateway_model_metric_unknown_labels",
     "gauge",
-    _ARM,
+    _LOGGED,
     "Labels of that window that are no class of the model, left out.",
 )
 MODEL_METRIC_END: Final = _metric(
     _PUBLISHED,
     "gateway_model_metric_window_end_seconds",
     "gauge",
-    _ARM,
+    _LOGGED,
     "Arrival of the newest row with a label, since the epoch.",
 )
 MODEL_ESTIMATED: Final = _metric(
@@ -493,7 +494,7 @@ MODEL_ESTIMATED_ROWS: Final = _metric(
     _PUBLISHED,
     "gateway_model_metric_estimated_rows",
     "gauge",
-    _ARM,
+    _LOGGED,
     "Sampled rows of the newest day that the estimate rests on.",
 )
 PERFORMANCE_LOOKED: Final = _metric(

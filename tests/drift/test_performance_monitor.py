@@ -253,7 +253,7 @@ async def test_labels_that_are_texts_of_a_model_that_answers_numbers_need_the_na
     assert "--classes" in arm["realised"]["note"]
     assert arm["unknown_labels"] == 300
     assert firing("LabelsUnknown", tmp_path / "run" / "published") == [
-        {"model": "homes", "version": "1", "arm": "stable"}
+        {"model": "homes", "version": "1", "arm": "stable", "role": "serving"}
     ]
 
 
@@ -336,6 +336,22 @@ async def test_errors_count_for_nothing_and_mirrors_are_arms_of_their_own(tmp_pa
     first, second = (values(one, "realised")["accuracy"] for one in found.values())
     assert first + second == pytest.approx(1.0)
     assert found["1", "stable", False]["realised"]["rows"] == 300
+
+
+async def test_a_mirror_that_falls_rings_no_alert_of_what_is_served(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    save_profile(tmp_path, *draw(2000, rng=rng))
+    chances, labels = draw(1500, slope=0.2, rng=rng)
+    names = await log_answers(tmp_path, spread(1500), {"p": pair(chances)}, version="2", arm="stable")
+    await log_answers(tmp_path, spread(1500), {"p": pair(1 - chances)}, version="1", arm="next", shadow_of="2")
+    await send_labels(tmp_path, names, labels.tolist(), received_us=BEGIN_US + DAY_US)
+    worker, _ = watch(tmp_path, BEGIN_US + DAY_US)
+    worker.step()
+    worker.tend(last=True)
+    folder = tmp_path / "run" / "published"
+    assert firing("AccuracyDrop", folder) == []
+    assert {one["role"] for one in firing("MirrorWorse", folder)} == {"mirror"}
+    assert {one["version"] for one in firing("MirrorWorse", folder)} == {"1"}
 
 
 async def test_sampled_rows_are_weighed(tmp_path: Path) -> None:

@@ -79,9 +79,8 @@ async def test_seattle_accuracy_drops_by_its_labels_and_no_estimate_claims_it(
     real = accuracy_score(labels[now], of["label"])
     assert values(arm, "realised")["accuracy"] == pytest.approx(real, abs=1e-6)
     assert values(arm, "estimated")["accuracy"] > real + 0.15
-    assert {"model": MODEL, "version": "1", "arm": "stable", "name": "accuracy"} in firing(
-        "AccuracyDrop", published(tmp_path)
-    )
+    arm_of = {"model": MODEL, "version": "1", "arm": "stable", "role": "serving"}
+    assert {**arm_of, "name": "accuracy"} in firing("AccuracyDrop", published(tmp_path))
     assert firing("EstimatedPerformanceDrop", published(tmp_path)) == []
     assert firing("LabelsUnknown", published(tmp_path)) == []
 

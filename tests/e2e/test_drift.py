@@ -105,7 +105,7 @@ def _knows_how_good_it_was(product: Product, replayed: Profile) -> None:
     product.start()
     metrics = product.metrics()
     product.stop()
-    labels = f'{{arm="{arm["arm"]}",model="{MODEL}",name="accuracy",version="1"}}'
+    labels = f'{{arm="{arm["arm"]}",model="{MODEL}",name="accuracy",role="serving",version="1"}}'
     assert metrics["gateway_model_metric" + labels] == by_name["accuracy"]["value"]
     assert metrics["gateway_model_metric_state" + labels] == 0
 

@@ -27,6 +27,11 @@ class LoggedArm:
     arm: str
     shadow: bool
 
+    @property
+    def role(self) -> str:
+        """As metrics call it: "serving", or "mirror" where nobody got the answers."""
+        return "mirror" if self.shadow else "serving"
+
 
 EVERY_ARM: Final = LoggedArm("", "", False)
 SPLIT: Final = "SPLIT"  # the reason of a decision by the interval table

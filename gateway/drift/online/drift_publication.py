@@ -188,7 +188,7 @@ def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
 
 def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
     """The metrics of an arm as a whole."""
-    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
+    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm, "role": one.arm.role}
     yield Sample(names.DRIFT_ARM_STATE, {**arm, "window": window}, int(one.state))
     yield Sample(names.DRIFT_WINDOW_ROWS, {**arm, "window": window}, one.rows)
     yield Sample(names.DRIFT_WINDOW_END, {**arm, "window": window}, one.end_s)
@@ -197,7 +197,7 @@ def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
 
 
 def _features(one: ArmAssessment, window: str, shown: frozenset[str]) -> Iterator[Sample]:
-    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
+    arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm, "role": one.arm.role}
     for verdict in one.ranked:
         if verdict.feature not in shown:
             continue

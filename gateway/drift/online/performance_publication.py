@@ -59,7 +59,7 @@ def publish_performance(
 def samples(performances: Sequence[ArmPerformance], failures: Mapping[str, int], now_s: float) -> Iterator[Sample]:
     """The metrics. Where there are too few labels their number alone is told."""
     for one in _ranked(performances)[:MAX_ARMS]:
-        arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm}
+        arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm, "role": one.arm.role}
         yield from _side(_REALISED, arm, one.realised)
         yield Sample(names.MODEL_LABELS_UNKNOWN, arm, one.unknown)
         if one.realised.end_us:
