@@ -149,8 +149,9 @@ class Exchanges:
         exchange.raw = raw
         try:
             # As a rule the transport keeps the deadline, and it has not passed.
-            usual = exchange.deadline_ns > exchange.received_ns and not query.parameters
-            own_deadline = not usual and self._shorten(exchange)
+            own_deadline = exchange.deadline_ns <= exchange.received_ns and self._limit(exchange)
+            if query.parameters:
+                exchange.queue_limit_ns = timeout_ns(query.parameters)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
@@ -176,24 +177,17 @@ class Exchanges:
         self._engine.submit(exchange)
         return True
 
-    def _shorten(self, exchange: Exchange) -> bool:
-        """Whether the request has a deadline that the transport does not keep: its own, or the default.
+    def _limit(self, exchange: Exchange) -> bool:
+        """Gives a request without a deadline the default one, which no transport keeps; returns whether it did.
 
         Raises: DeadlineExceeded (the caller's has passed).
         """
         deadline_ns = exchange.deadline_ns
         if deadline_ns and deadline_ns <= exchange.received_ns:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        parameters = exchange.query.parameters
-        limit_ns = timeout_ns(parameters) if parameters else 0
-        if not limit_ns:
-            if deadline_ns:
-                return False
-            limit_ns = self._default_ns
-        own_ns = exchange.received_ns + limit_ns
-        if deadline_ns and deadline_ns <= own_ns:
+        if deadline_ns:
             return False
-        exchange.deadline_ns = own_ns
+        exchange.deadline_ns = exchange.received_ns + self._default_ns
         return True
 
     def submitted(self, call: Call) -> None:

@@ -67,7 +67,7 @@ def read_request(request: pb.ModelInferRequest) -> Mapping[str, Value]:
 
 
 def timeout_ns(parameters: Mapping[str, Value]) -> int:
-    """How long the caller is willing to wait, 0 where the request does not say.
+    """Returns how long the caller lets the request wait for a run, 0 where it does not say.
 
     Units: the parameter is in microseconds.
     """

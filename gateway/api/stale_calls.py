@@ -1,4 +1,4 @@
-"""Deadlines that the transport does not know: the `timeout` parameter, and requests on a stream."""
+"""Deadlines that the transport does not know: the default one, and those of requests on a stream."""
 
 import asyncio
 from collections.abc import Callable

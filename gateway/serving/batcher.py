@@ -92,7 +92,11 @@ class Batcher:
             self._max_rows = 1
         self._max_queue = version.config.max_queue_size
         self._delay_s = version.config.max_queue_delay_us / 1e6
-        self._queue_limit_ns = 0 if version.config.delays_expired else version.config.default_timeout_us * 1000
+        config = version.config
+        self._queue_limit_ns = 0 if config.delays_expired else config.default_timeout_us * 1000
+        self._override = config.allow_timeout_override and not config.delays_expired
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer_ns = 0
         self._row_ns = max(1.0, version.run_us * 1000)
         self._batch_ns = self._row_ns
         # What a row costs in a run of its own, and in a merged one: 0 until measured. A convolution is dearer merged,
@@ -132,6 +136,8 @@ class Batcher:
         call.queued_ns = monotonic_ns()
         self._waiting.append(call)
         self._queued += 1
+        if self._queue_limit_ns or self._override:
+            self._limit(call)
         if self._flush_handle is None and self._running < self._parallel:
             if self._delay_s and self._queued < self._max_rows:
                 self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
@@ -145,6 +151,47 @@ class Batcher:
         elif self._delay_s and self._queued == self._max_rows and self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _limit(self, call: Call) -> None:
+        """Sets when the call has waited for too long, which is noticed then, whatever runs meanwhile.
+
+        Source: Triton, ModelQueuePolicy: a request may shorten the default, it cannot lengthen it.
+        """
+        limit_ns = self._queue_limit_ns
+        own_ns = call.queue_limit_ns if self._override else 0
+        if own_ns and (not limit_ns or own_ns < limit_ns):
+            limit_ns = own_ns
+        if not limit_ns:
+            return
+        call.queue_expires_ns = call.queued_ns + limit_ns
+        timer = self._expiry_timer
+        if timer is not None:
+            if self._expiry_timer_ns <= call.queue_expires_ns:
+                return
+            timer.cancel()
+        self._expiry_timer_ns = call.queue_expires_ns
+        self._expiry_timer = self._loop.call_later(limit_ns / 1e9, self._expire)
+
+    def _expire(self) -> None:
+        """Answers the calls that have waited for too long; they leave the queue when it moves."""
+        self._expiry_timer = None
+        now_ns = monotonic_ns()
+        next_ns = 0
+        expired: list[Call] = []
+        for call in self._waiting:
+            if call.answered or not call.queue_expires_ns:
+                continue
+            if call.queue_expires_ns <= now_ns:
+                expired.append(call)
+            elif not next_ns or call.queue_expires_ns < next_ns:
+                next_ns = call.queue_expires_ns
+        if next_ns:
+            self._expiry_timer_ns = next_ns
+            self._expiry_timer = self._loop.call_later(max(0, next_ns - now_ns) / 1e9, self._expire)
+        for call in expired:
+            if not call.answered:
+                self._queued -= 1
+                call.fail(_waited_too_long())
 
     def forget(self, call: Call) -> None:
         """Stops counting an answered call as waiting."""
@@ -179,10 +226,13 @@ class Batcher:
             call = waiting.popleft()
             if call.answered:
                 continue
-            expiry = self._expiry(call) if self._queue_limit_ns else call.deadline_ns
-            if expiry and now > expiry:
+            if call.deadline_ns and now > call.deadline_ns:
                 self._queued -= 1
                 call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
+                continue
+            if call.queue_expires_ns and now > call.queue_expires_ns:
+                self._queued -= 1
+                call.fail(_waited_too_long())
                 continue
             # Without rows a model may fail, or do worse: the others do not share that.
             alone = not call.rows or (taken and not rows)
@@ -198,10 +248,6 @@ class Batcher:
             rows += call.rows
         waiting.extendleft(reversed(rest))
         return taken
-
-    def _expiry(self, call: Call) -> int:
-        queue_expiry = call.queued_ns + self._queue_limit_ns
-        return min(queue_expiry, call.deadline_ns) if call.deadline_ns else queue_expiry
 
     def _rows_of_next_run(self) -> int:
         if not self._merges:
@@ -401,3 +447,7 @@ class Batcher:
             self._on_loop = self._batch_ns < 2 * INLINE_NS
         else:
             self._on_loop = self._batch_ns < INLINE_NS / 2 and monotonic_ns() >= self._long_until_ns
+
+
+def _waited_too_long() -> DeadlineExceeded:
+    return DeadlineExceeded("the request waited in the queue of its version for longer than the limit")

@@ -41,7 +41,8 @@ class Call:
             `outputs[i]` follows `wanted` where that is set, else the version's output specs; it is raw bytes where its
             spec fixes everything but the rows, an array elsewhere (`arrays_of` makes arrays of all). Where the version
             batches, the first dimension of each is `rows`.
-    Units:  `received_ns`, `deadline_ns`, `queue_ns`, `infer_ns` on the monotonic clock; deadline_ns 0: none.
+    Units:  `received_ns`, `deadline_ns`, `queue_expires_ns` on the monotonic clock; deadline_ns 0: none.
+            `queue_limit_ns`: how long the client lets it wait for a run, where the version allows that; 0: no limit.
     """
 
     __slots__ = (
@@ -56,6 +57,8 @@ class Call:
         "inputs",
         "model",
         "outputs",
+        "queue_expires_ns",
+        "queue_limit_ns",
         "queue_ns",
         "queued_ns",
         "received_ns",
@@ -99,6 +102,8 @@ class Call:
         self.outputs: Sequence[Buffer] = ()
         self.error: GatewayError | None = None
         self.queued_ns = 0
+        self.queue_limit_ns = 0
+        self.queue_expires_ns = 0
         self.queue_ns = 0
         self.infer_ns = 0
 
@@ -125,7 +130,7 @@ class Call:
         self.error = None
         self.outputs = ()
         self.batch = None
-        self.queued_ns = self.queue_ns = self.infer_ns = 0
+        self.queued_ns = self.queue_expires_ns = self.queue_ns = self.infer_ns = 0
 
 
 def arrays_of(outputs: Sequence[Buffer], specs: Sequence[TensorSpec], rows: int) -> Sequence[Array]:

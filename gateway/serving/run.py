@@ -6,7 +6,7 @@ from time import monotonic_ns, thread_time_ns
 import numpy as np
 
 from gateway.serving.call import Call
-from gateway.serving.session import Session, Termination
+from gateway.serving.session import Session, Termination, reshaped
 from gateway.serving.version import Version
 from gateway.tensor import Array, Buffer, TensorSpec
 
@@ -54,10 +54,7 @@ class Run:
         self.outputs = outputs
 
     def _reshaped(self, array: Array, target: tuple[int, ...]) -> Array:
-        if array.size == 0 and -1 in target:
-            # How large a free size is cannot be told from nothing; the fixed ones stay.
-            target = tuple(0 if size == -1 else size for size in target)
-        return array.reshape((self.rows, *target) if self._config.max_batch_size else target)
+        return reshaped(array, target, batches=self._config.max_batch_size > 0)
 
 
 class RowBytes:

@@ -3,6 +3,7 @@
 import ctypes
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -194,7 +195,7 @@ class Session:
         return array if tail is None else self._reshaped(array, tail)
 
     def _reshaped(self, array: Array, tail: tuple[int, ...]) -> Array:
-        return array.reshape((array.shape[0], *tail) if self._batches else tail)
+        return reshaped(array, tail, batches=self._batches)
 
     def _prepare(self, name: str, array: Array) -> object:
         tail = self._input_tails.get(name)
@@ -217,6 +218,18 @@ class Session:
         return [
             _unwrap_bf16(answer) if answer.data_type() == "tensor(bfloat16)" else answer.numpy() for answer in answers
         ]
+
+
+def reshaped(array: Array, tail: tuple[int, ...], *, batches: bool) -> Array:
+    """Returns the array in another shape, without the first dimension where it `batches`.
+
+    One size may be free; where there are no rows numpy could not tell it, but each row would have as many elements.
+    """
+    if not array.size and -1 in tail:
+        fixed = prod(size for size in tail if size >= 0)
+        elements = prod(array.shape[1:] if batches else array.shape)
+        tail = tuple(size if size >= 0 else elements // fixed if fixed else 0 for size in tail)
+    return array.reshape((array.shape[0], *tail) if batches else tail)
 
 
 def ort_version() -> str:

@@ -46,6 +46,9 @@ def fill(repository: Path) -> None:
     models.write_version(repository, "gather", "1", models.fragile())
     models.write_version(repository, "wide", "1", models.identity(Datatype.FP32, (-1, -1)))
     models.write_version(repository, "slow", "1", models.slow(100_000))
+    policy = "default_queue_policy { allow_timeout_override: true }"
+    hasty = f"max_batch_size: 1\ndynamic_batching {{ {policy} }}\n"
+    models.write_version(repository, "hasty", "1", models.slow(100_000), config=hasty)
     models.write_version(repository, "broken", "1", b"not a model")
     for datatype in ECHOED:
         models.write_version(repository, f"echo-{datatype.wire_name}", "1", models.identity(datatype, (-1, 2)))

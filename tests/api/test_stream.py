@@ -123,7 +123,7 @@ async def test_the_requests_of_one_model_are_answered_in_the_order_in_which_they
     refused_at_once = pb.ModelInferRequest(model_name="slow", id="bad")
     unknown_version = pb.ModelInferRequest(model_name="slow", model_version="9", id="missing")
     too_late = slow_request("late")
-    too_late.parameters["timeout"].int64_param = 1
+    too_late.inputs[0].shape[:] = [1, 63]
     requests = [slow_request("first"), refused_at_once, unknown_version, too_late, slow_request("last")]
     answers = [answer async for answer in stand.stub.ModelStreamInfer(sent(*requests))]
     assert [answer.infer_response.id for answer in answers] == ["first", "bad", "missing", "late", "last"]
@@ -191,9 +191,11 @@ async def test_the_requests_of_a_stream_in_flight_are_bounded(tmp_path: Path, pr
         assert most <= 3
 
 
-async def test_a_request_on_a_stream_may_limit_its_time(stand: Stand) -> None:
-    slow = pb.ModelInferRequest(model_name="slow", raw_input_contents=[bytes(256)])
-    slow.inputs.add(name="x", datatype="FP32", shape=[1, 64])
-    slow.parameters["timeout"].int64_param = 1
-    (answer,) = [answer async for answer in stand.stub.ModelStreamInfer(sent(slow))]
-    assert answer.infer_response.parameters["x-gateway-code"].string_param == "DEADLINE_EXCEEDED"
+async def test_a_request_on_a_stream_may_limit_its_wait(stand: Stand) -> None:
+    requests = [pb.ModelInferRequest(model_name="hasty", raw_input_contents=[bytes(256)]) for _ in range(4)]
+    for request in requests:
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+    requests[3].parameters["timeout"].int64_param = 1
+    answers = [answer async for answer in stand.stub.ModelStreamInfer(sent(*requests))]
+    codes = [answer.infer_response.parameters["x-gateway-code"].string_param for answer in answers]
+    assert codes == ["", "", "", "DEADLINE_EXCEEDED"]

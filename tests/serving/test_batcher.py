@@ -429,3 +429,70 @@ def test_what_was_left_out_of_the_log_is_said_with_the_next_line(count: int) -> 
     lines = [limit.take(0) for _ in range(count)]
     assert lines == [0] * min(count, BURST) + [-1] * max(0, count - BURST)
     assert limit.take(REFILL_NS) == max(0, count - BURST)
+
+
+def turning(count: int) -> tuple[Array, Array]:
+    return np.ones((1, 64), np.float32), np.array([count], np.int64)
+
+
+async def test_a_call_that_waits_too_long_is_told_then_not_when_the_run_ends(benches: list[Bench]) -> None:
+    bench = Bench(models.turns(), max_batch_size=0, run_us=50_000.0, default_timeout_us=500_000)
+    benches.append(bench)
+    running = bench.put(*turning(1_000_000_000))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    waiting = [bench.put(*turning(1)) for _ in range(3)]
+    began = time.monotonic()
+    for call in waiting:
+        error = await bench.error(call)
+        assert isinstance(error, DeadlineExceeded)
+        assert "waited in the queue" in str(error)
+    assert time.monotonic() - began < 5
+    assert not running.answered  # the limit is of the queue: what runs, runs on
+    assert bench.batcher.queued == 0
+    running.fail(Cancelled("enough"))
+    assert running.batch is not None
+    running.batch.abandon()
+    assert (await bench.outputs(bench.put(*turning(1))))[0].shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("config", "limits_us", "told"),
+    [
+        ({}, (1_000, 0), []),  # nothing allows a request to set a limit
+        ({"default_timeout_us": 3_600_000_000}, (1_000, 0), []),
+        ({"allow_timeout_override": True}, (1_000, 0), [0]),
+        ({"allow_timeout_override": True, "default_timeout_us": 3_600_000_000}, (2_000, 1_000, 0), [1, 0]),
+        ({"allow_timeout_override": True, "default_timeout_us": 500_000}, (3_600_000_000, 0), [0, 1]),  # no longer one
+        ({"allow_timeout_override": True, "delays_expired": True, "default_timeout_us": 1_000}, (1_000, 0), []),
+    ],
+)
+async def test_a_request_may_shorten_the_limit_of_the_queue_where_the_configuration_says_so(
+    benches: list[Bench], config: dict[str, Any], limits_us: tuple[int, ...], told: list[int]
+) -> None:
+    bench = Bench(models.turns(), max_batch_size=0, run_us=50_000.0, **config)
+    benches.append(bench)
+    running = bench.put(*turning(20_000 if not told else 1_000_000_000))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    calls = [bench.call(*turning(1)) for _ in limits_us]
+    for call, limit_us in zip(calls, limits_us, strict=True):
+        call.queue_limit_ns = limit_us * 1000
+        bench.batcher.put(call)
+    for index in told:
+        assert isinstance(await bench.error(calls[index]), DeadlineExceeded)
+    if told:
+        running.fail(Cancelled("enough"))
+        assert running.batch is not None
+        running.batch.abandon()
+    for index, call in enumerate(calls):
+        if index not in told:
+            assert (await bench.outputs(call))[0].shape == (1, 64)
+    assert [calls.index(call) for call in bench.outcomes if call in calls and call.error is not None] == told
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+async def test_reshapes_with_a_free_size_take_requests_without_rows(benches: list[Bench], rows: int) -> None:
+    bench = Bench(models.identity(Datatype.FP32, (-1, 4)), output_reshapes={"y": (-1, 2)})
+    benches.append(bench)
+    call = bench.put(np.ones((rows, 4), np.float32))
+    (output,) = await bench.outputs(call)
+    assert output.shape == (rows, 2, 2)

@@ -237,3 +237,11 @@ def test_threads_and_runs_fill_a_workers_share(quota: float, workers: int, threa
 def test_threads_that_an_operator_asks_for_leave_fewer_runs_but_never_none() -> None:
     assert runs_at_once(4.0, 1, 4) == 1
     assert runs_at_once(2.0, 2, 8) == 1
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_free_size_of_a_reshape_takes_no_rows(rows: int) -> None:
+    session = Session(models.affine(), intra_threads=1)
+    session.reshape({"x": (-1,)}, {"y": (-1, 2)}, batches=True)
+    (output,) = session.run(None, {"x": np.ones((rows, 2, 2), np.float32)})
+    assert output.shape == (rows, 2, 2)
