@@ -25,8 +25,10 @@ from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.telemetry.drift_states import DriftReport
 from gateway.telemetry.exposition import HostMetrics, text
-from gateway.telemetry.published import published
-from gateway.telemetry.sums import Tree
+from gateway.telemetry.gone_versions import GoneVersions, Key
+from gateway.telemetry.keys import Gauge
+from gateway.telemetry.published import published, versions_of
+from gateway.telemetry.sums import Tree, listed
 from gateway.telemetry.totals import KeptTotals, Totals
 
 POLL_SECONDS: Final = 1.0
@@ -54,6 +56,8 @@ class ControlProcess:
         self._clock = clock
         self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
         self._totals = Totals()
+        self._gone = GoneVersions()
+        self._published_versions: set[Key] = set()
         self._publisher: EventPublisher | None = None
         self._polling = asyncio.Lock()
 
@@ -93,6 +97,7 @@ class ControlProcess:
                 if not isinstance(answer, GatewayError):
                     self._take(slot, answer)
             self._totals.fold(self._clock())
+            self._end_series()
 
     async def counters(self, _: Payload) -> Payload:
         """The sums over all workers, dead ones included, as of now."""
@@ -136,10 +141,28 @@ class ControlProcess:
         if isinstance(boot, str) and isinstance(snapshot, dict):
             self._totals.heard(slot, boot, snapshot, self._clock())
 
+    def _end_series(self) -> None:
+        """Ends the series of versions that have been gone for long, as far as metrics tell of them.
+
+        While no worker answers nobody is gone.
+        """
+        gauges = self._gauges()
+        if not gauges:
+            return
+        versions = [one for values in gauges.values() for one in listed(values, Gauge.VERSIONS)]
+        there = {(str(one.get("model")), str(one.get("version"))) for one in versions if one.get("state") != "END"}
+        told = self._totals.versions() | self._published_versions
+        self._gone.look(there | {(model, "") for model, _ in there}, told, self._clock())
+        self._totals.forget(self._gone.over)
+
     def _host_metrics(self) -> HostMetrics:
         events = self._publisher.counts() if self._publisher is not None else {}
         own = published(self._published_dir)
-        return HostMetrics(self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own)
+        self._published_versions = versions_of(own)
+        self._end_series()
+        return HostMetrics(
+            self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own, self._gone.over
+        )
 
     def _gauges(self) -> Mapping[int, Tree]:
         return self._totals.gauges(self._clock(), _FRESH_S)

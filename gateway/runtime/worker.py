@@ -53,7 +53,9 @@ from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
 from gateway.serving.run_page import RunPage
 from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
+from gateway.telemetry.gone_versions import KEEP_S
 from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
@@ -61,6 +63,7 @@ from loaders.store import ContentStore
 _NEVER_S: Final = 1e7
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
 _LONGEST_DEFER_S: Final = 0.005
+_FORGET_S: Final = 1.5 * KEEP_S  # after the control process has ended its series, so that no sum goes back before
 _NO_RULES: Final = (
     "no routing rules could be read yet, neither from the store nor from disk, so nobody knows which version may "
     "answer; the gateway's log says why"
@@ -102,7 +105,7 @@ class Worker:
             shared=self._shared_run_state(),
         )
         self.catalog.attach(self.engine.attach, self.engine.detach)
-        self.catalog.subscribe(lambda _: self._versions_changed())
+        self.catalog.subscribe(self._version_changed)
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
@@ -160,9 +163,16 @@ class Worker:
             defer_s=_defer_s(self.config.process.workers, cpu_quota()),
         )
 
-    def _versions_changed(self) -> None:
+    def _version_changed(self, version: Version) -> None:
         self.health.changed()
         self.feed.retry_pending()
+        if version.state is VersionState.END:
+            asyncio.get_running_loop().call_later(_FORGET_S, self._forget_counts, version.model, version.name)
+
+    def _forget_counts(self, model: str, version: str) -> None:
+        states = {status.version: status.state for status in self.catalog.states(model)}
+        if states.get(version, VersionState.END) is VersionState.END:
+            self.counters.forget(model, version)
 
     def _server(self) -> Server:
         config = self.config

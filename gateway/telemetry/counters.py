@@ -18,6 +18,9 @@ from gateway.telemetry.keys import Gauge, Sum
 # Batch sizes are bounded by the model's own limit; where a model takes any first dimension, what is beyond this many
 # different sizes is counted with the next power of two.
 _MOST_BATCH_SIZES: Final = 256
+# Arms have the names that routes give them. Of one version those beyond this number are counted together.
+_MOST_ARMS: Final = 500
+OTHER_ARMS: Final = "(others)"
 
 
 class BatchTotals:
@@ -122,10 +125,19 @@ class Counters:
     def series(self, model: str, version: str, arm: str) -> Series:
         """The counts of that arm; the names must be of a loaded version and a committed route."""
         arms = self._series.setdefault(model, {}).setdefault(version, {})
+        if len(arms) >= _MOST_ARMS and arm not in arms:
+            arm = OTHER_ARMS
         series = arms.get(arm)
         if series is None:
             series = arms[arm] = Series()
         return series
+
+    def forget(self, model: str, version: str) -> None:
+        """Drops the counts of a version that has ended, long after its series have."""
+        versions = self._series.get(model, {})
+        versions.pop(version, None)
+        if not versions:
+            self._series.pop(model, None)
 
     def refused(self, code: Code) -> None:
         """A call has ended before it had a version: admission, routing, an unknown model."""

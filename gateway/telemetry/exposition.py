@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from gateway.errors import Code
 from gateway.telemetry import names
+from gateway.telemetry.gone_versions import Key, is_over
 from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS
 from gateway.telemetry.keys import Gauge, Sum
 from gateway.telemetry.names import METRICS, MetricName, MetricSource
@@ -73,6 +74,7 @@ class HostMetrics:
     version: str
     events: Tree = field(default_factory=dict)
     published: Samples = field(default_factory=dict)
+    over: frozenset[Key] = frozenset()  # versions whose series have ended
 
 
 def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
@@ -84,7 +86,14 @@ def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
 
 
 def samples(host: HostMetrics) -> Iterator[Sample]:
-    """Everything that is known, in no order."""
+    """Everything that is known, in no order; nothing of versions that are over."""
+    for sample in _all_samples(host):
+        model = sample.labels.get("model")
+        if model is None or not host.over or not is_over(host.over, model, sample.labels.get("version")):
+            yield sample
+
+
+def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _arms(host.sums)
     for one in statistics(host.sums):
         yield from _version(one)

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.telemetry.gone_versions import Key
 from gateway.telemetry.sample import Sample
 
 SUFFIX: Final = ".metrics.json"
@@ -58,3 +59,9 @@ def published(folder: Path) -> Samples:
         for name, samples in file.samples.items():
             by_metric.setdefault(name, []).extend(samples)
     return by_metric
+
+
+def versions_of(samples: Samples) -> set[Key]:
+    """Returns the versions, and the models, that samples are labelled with."""
+    labels = [own for written in samples.values() for _, own, _ in written if "model" in own]
+    return {(own["model"], own.get("version", "")) for own in labels} | {(own["model"], "") for own in labels}

@@ -3,10 +3,14 @@
 Counts are kept by boot: the life of one worker process. What a boot counted stays in the total when it ends.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
+from gateway.telemetry.gone_versions import Key
+from gateway.telemetry.keys import Sum
 from gateway.telemetry.sums import Tree, add, add_all, branch
 
 
@@ -16,6 +20,9 @@ class _Life:
     sums: dict[str, object]
     gauges: Tree
     heard_at: float
+
+
+_BY_MODEL: Final = (Sum.SERIES, Sum.FALLBACKS, Sum.SHADOWS)
 
 
 class KeptLife(msgspec.Struct):
@@ -44,6 +51,7 @@ class Totals:
         self._ended: dict[str, object] = {}
         self._folded: set[str] = set()
         self._lives: dict[str, _Life] = {}
+        self._over: frozenset[Key] = frozenset()
 
     def heard(self, slot: int, boot: str, snapshot: Tree, now: float) -> None:
         """That boot has counted so much by now. Old news of a boot that was added up already is ignored."""
@@ -51,8 +59,24 @@ class Totals:
             self._lives[boot] = _Life(slot, branch(snapshot, "sums"), branch(snapshot, "gauges"), now)
 
     def sums(self) -> dict[str, object]:
-        """Everything counted since the gateway started."""
-        return add_all([self._ended, *(life.sums for life in self._lives.values())])
+        """Returns everything counted since the gateway started, but for what is forgotten."""
+        sums = add_all([self._ended, *(life.sums for life in self._lives.values())])
+        _drop(sums, self._over)
+        return sums
+
+    def versions(self) -> set[Key]:
+        """Returns the versions, and the models, that something was counted of."""
+        keys: set[Key] = set()
+        for sums in (self._ended, *(life.sums for life in self._lives.values())):
+            series = branch(sums, Sum.SERIES)
+            keys |= {(model, version) for model in series for version in branch(series, model)}
+            keys |= {(model, "") for part in _BY_MODEL for model in branch(sums, part)}
+        return keys
+
+    def forget(self, over: Collection[Key]) -> None:
+        """Drops what ended boots have counted of these, and leaves them out of the sums from now on."""
+        self._over = frozenset(over)
+        _drop(self._ended, self._over)
 
     def gauges(self, now: float, within_s: float) -> dict[int, Tree]:
         """By slot, what the worker there said of itself, if it was heard lately."""
@@ -81,3 +105,14 @@ class Totals:
         self._folded = set(kept.folded)
         self._ended = dict(kept.ended)
         self._lives = {boot: _Life(life.slot, life.sums, {}, now) for boot, life in kept.lives.items()}
+
+
+def _drop(sums: dict[str, object], over: frozenset[Key]) -> None:
+    for model, version in over:
+        for part in (Sum.SERIES,) if version else _BY_MODEL:
+            models = sums.get(part)
+            versions = models.get(model) if isinstance(models, dict) else None
+            if isinstance(models, dict) and not version:
+                models.pop(model, None)
+            elif isinstance(versions, dict):
+                versions.pop(version, None)

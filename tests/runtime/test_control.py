@@ -16,8 +16,11 @@ from gateway.runtime.control_process import ControlProcess
 from gateway.runtime.httpd import HttpRequest
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state
 from gateway.runtime.peers import Payload, PeerServer, worker_socket
+from gateway.telemetry import names
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge
+from gateway.telemetry.published import publish
+from gateway.telemetry.sample import Sample
 from gateway.telemetry.sums import whole
 
 SCRAPE = HttpRequest("GET", "/metrics", {})
@@ -104,3 +107,36 @@ async def test_a_damaged_file_of_totals_is_no_obstacle(config: Config) -> None:
     control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
     control.restore()
     assert await control.counters({}) == {}
+
+
+async def test_series_of_versions_that_are_gone_end_within_the_hour(config: Config) -> None:
+    now = 0.0
+    control = ControlProcess(config, "run-1", lambda: now)
+    present = [{"model": "m", "version": name, "state": "AVAILABLE", "reason": ""} for name in ("1", "2")]
+    counters = counted(3)
+    counters.series("m", "2", "a").observe(Code.OK, 1, 2, 3)
+    counters.add_gauge(Gauge.VERSIONS, lambda: present)
+    delays = [Sample(names.LABEL_COVERAGE, {"model": "m", "version": name}, 0.5) for name in ("1", "2")]
+    publish(config.published_dir, "labels", delays, now_s=0.0)
+
+    async def shown() -> set[str]:
+        body = (await control.metrics(SCRAPE)).body.decode()
+        return {
+            f"{sample.name} {sample.labels['version']}"
+            for family in text_string_to_metric_families(body)
+            for sample in family.samples
+            if "version" in sample.labels and sample.name in ("gateway_requests_total", "gateway_label_coverage_ratio")
+        }
+
+    both = {
+        f"{name} {version}" for name in ("gateway_requests_total", "gateway_label_coverage_ratio") for version in "12"
+    }
+    async with worker(config, 0, "boot-a", counters):
+        assert await shown() == both
+        del present[0]
+        assert await shown() == both  # a scraper has the last values
+        now = 1801.0
+        assert await shown() == {name for name in both if name.endswith("2")}
+        assert served(await control.counters({})) == 0
+    now = 3700.0
+    assert await shown() == {name for name in both if name.endswith("2")}  # while no worker answers nobody is gone
