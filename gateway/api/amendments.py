@@ -45,7 +45,7 @@ class Amendments:
         return apply_message(await self._amend(request, Amendment("pin", lambda d: pin(d, request.arm))))
 
     async def kill(self, request: pb.KillRequest, context: object) -> pb.ApplyResponse:
-        """Only the arm that is to serve must be ready: the others may be what is wrong."""
+        """Switches on the kill switch. Only the arm that is to serve must be ready: the others may be what is wrong."""
 
         def edit(document: RouteDocument) -> RouteDocument:
             killed = kill(document, request.change.reason, request.arm)
@@ -81,7 +81,7 @@ class Amendments:
         )
 
     def _break_glass(self, verb: str, request: Request, result: ApplyResult) -> None:
-        """What goes past every check is told to whoever reads the events, beside the history."""
+        """Logs an edit that goes past every check, for whoever reads the events; the history has it as well."""
         if request.dry_run or result.change.unchanged:
             return
         logger.warning(
@@ -95,7 +95,7 @@ class Amendments:
 
 
 def _last_resort(document: RouteDocument) -> RouteDocument:
-    """The document with nothing but the arm that its kill switch names."""
+    """Returns the document with nothing but the arm that its kill switch names."""
     switch = document.kill_switch
     arm = switch.arm if switch is not None else ""
     return RouteDocument(document.model, tuple(a for a in document.arms if a.name == arm), Pinned(arm))

@@ -11,7 +11,7 @@ from gateway.tensor import Array, Datatype, TensorSpec
 
 
 def classify(array: Array, spec: TensorSpec, count: int, *, batches: bool) -> Array:
-    """The `count` highest values of each row, highest first, as BYTES elements; ties go by index, NaN comes last.
+    """Returns the `count` highest values of each row, highest first, as BYTES; ties go by index, NaN comes last.
 
     Shapes: [rows, k] where the version batches, else [k]; k is `count`, or the elements of a row if there are fewer.
     """

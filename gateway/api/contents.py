@@ -35,7 +35,7 @@ TYPED_FIELDS = {
 
 
 def check_bool(name: str, raw: bytes) -> None:
-    """Every byte is 0 or 1.
+    """Checks that every byte is 0 or 1.
 
     Raises: InvalidArgument.
     """
@@ -45,7 +45,7 @@ def check_bool(name: str, raw: bytes) -> None:
 
 
 def split_bytes(name: str, raw: bytes, shape: tuple[int, ...]) -> Array:
-    """The BYTES elements of a raw tensor, each a Python bytes object holding UTF-8.
+    """Returns the BYTES elements of a raw tensor, each a Python bytes object holding UTF-8.
 
     Raises: InvalidArgument (too many elements, a length that leads out of the buffer, bytes left over, not UTF-8).
     """
@@ -83,7 +83,7 @@ def split_bytes(name: str, raw: bytes, shape: tuple[int, ...]) -> Array:
 
 
 def from_typed(name: str, datatype: Datatype, contents: pb.InferTensorContents, shape: tuple[int, ...]) -> Array:
-    """The array that typed contents describe.
+    """Returns the array that typed contents describe.
 
     Raises: InvalidArgument (raw-only datatype, wrong or several fields, wrong count, value out of range).
     """
@@ -125,7 +125,7 @@ def from_typed(name: str, datatype: Datatype, contents: pb.InferTensorContents, 
 
 
 def join_bytes(array: Array) -> bytes:
-    """The raw form of a BYTES tensor: each element behind its length."""
+    """Returns the raw form of a BYTES tensor: each element behind its length."""
     parts: list[bytes] = []
     for element in array.reshape(-1).tolist():
         data = element.encode() if isinstance(element, str) else bytes(element)
@@ -135,7 +135,7 @@ def join_bytes(array: Array) -> bytes:
 
 
 def to_typed(datatype: Datatype, array: Array) -> pb.InferTensorContents:
-    """The typed contents of an output. The datatype has a typed field."""
+    """Returns the typed contents of an output. The datatype has a typed field."""
     values = array.reshape(-1).tolist()
     if datatype is Datatype.BYTES:
         values = [value.encode() if isinstance(value, str) else bytes(value) for value in values]

@@ -89,12 +89,12 @@ class ControlService:
             setattr(self, name, handler)  # where grpc's registration looks for it
 
     def drain(self) -> None:
-        """Streams that would go on for ever end now: their callers go on with another worker."""
+        """Ends the streams that would go on for ever; their callers go on with another worker."""
         self._drain.begin()
 
 
 def check_handlers(handlers: Iterable[str]) -> None:
-    """Every method of the proto has a handler, and every handler a method.
+    """Checks that every method of the proto has a handler, and every handler a method.
 
     Raises: TypeError naming what is missing.
     """

@@ -20,7 +20,7 @@ Decoded = tuple[Sequence[Buffer | None], Sequence[tuple[int, ...] | None], int, 
 
 
 def read_header(request: pb.ModelInferRequest, raw: Raw) -> tuple[str, str, str]:
-    """The model's name, the version asked for and the request's id: what can be checked before the version is known.
+    """Returns model, requested version and id of a request: what can be checked before the version is known.
 
     Raises: InvalidArgument (names, id, number of tensors).
     """
@@ -40,7 +40,7 @@ def read_header(request: pb.ModelInferRequest, raw: Raw) -> tuple[str, str, str]
 
 
 def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Decoded:
-    """The request's (inputs, shapes, rows, reply). `raw` are its raw_input_contents.
+    """Returns the request's (inputs, shapes, rows, reply). `raw` are its raw_input_contents.
 
     Shapes: inputs and shapes follow the version's inputs, None for an optional one left out. Raw numeric data stay the
             bytes that `raw` gave, of exactly the right length.
@@ -83,7 +83,7 @@ def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Dec
 
 
 def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> FittedShape:
-    """The tensor's shape, its datatype and parameters checked as well."""
+    """Returns the tensor's shape as it fits; datatype and parameters are checked as well."""
     if len(tensor.parameters):
         check_tensor(tensor.name, tensor.parameters, "input")
     if tensor.datatype != plan.wire_name:
@@ -98,7 +98,7 @@ def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> Fitt
 def _data(
     tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan, fit: FittedShape, data: bytes | memoryview | None
 ) -> Buffer:
-    """The tensor's data, out of its raw entry if there is one, else out of its contents."""
+    """Returns the tensor's data: its raw entry if there is one, else its contents."""
     name = plan.spec.name
     if data is None:
         return from_typed(name, plan.datatype, tensor.contents, fit.shape)

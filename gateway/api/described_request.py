@@ -11,7 +11,7 @@ Parameter = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class DescribedRequest:
-    """Attributes of a request that need not exist. What is not given is absent."""
+    """Holds attributes of a request that need not exist; what is not given is absent."""
 
     metadata_values: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class DescribedRequest:
         return self.inputs.get(name)
 
     def with_key(self, document: RouteDocument, key: str) -> "DescribedRequest | None":
-        """The same with the key where the route looks first; None if the route reads no key."""
+        """Returns the request with the key put where the route looks first; None if the route reads no key."""
         if document.key is None:
             return None
         match document.key.sources[0]:

@@ -10,17 +10,17 @@ Item = TypeVar("Item")
 
 
 class Drain:
-    """Whether the worker leaves; streams that are read through it end then."""
+    """Ends the streams that are read through it when the worker leaves."""
 
     def __init__(self) -> None:
         self._leaving = asyncio.Event()
 
     def begin(self) -> None:
-        """Every stream ends now, with an error that is safe to retry: another worker has the rest."""
+        """Ends every stream with an error that is safe to retry: another worker has the rest."""
         self._leaving.set()
 
     async def through(self, source: AsyncGenerator[Item, None]) -> AsyncIterator[Item]:
-        """The items of the source. Raises: Unavailable once the worker leaves."""
+        """Yields the items of the source. Raises: Unavailable once the worker leaves."""
         leaving = asyncio.ensure_future(self._leaving.wait())
         following: asyncio.Future[Item] | None = None
         try:

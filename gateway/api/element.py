@@ -15,7 +15,7 @@ _LENGTH = Struct("<I")
 
 
 def first_element(request: pb.ModelInferRequest, raw: Raw, name: str) -> str | None:
-    """The first element of the named input, where that is a scalar or has one element per row.
+    """Returns the first element of the named input, where that is a scalar or has one element per row.
 
     Nothing of the request was checked yet; whatever does not fit is None. BOOL reads "true" or "false", numbers as
     Python writes them, BYTES as UTF-8.

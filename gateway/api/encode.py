@@ -23,7 +23,7 @@ _REMEMBERED_SKELETONS = 256
 
 
 def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) -> bytes:
-    """The serialized ModelInferResponse of an answered call.
+    """Returns the serialized ModelInferResponse of an answered call.
 
     Raises: ResourceExhausted (the answer is larger than a message may be).
     """
@@ -93,7 +93,7 @@ def _remember(reply: Reply, signature: Signature, shapes: tuple[tuple[int, ...],
 
 
 def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
-    """The answer where classes were asked for, or the request came with typed contents."""
+    """Returns the answer where classes were asked for, or the request came with typed contents."""
     message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=call.request_id)
     classes = reply.classes or (0,) * len(reply.specs)
     outputs = arrays_of(call.outputs, reply.specs, call.rows)

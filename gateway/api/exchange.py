@@ -38,7 +38,7 @@ _REMEMBERED_TRAILERS = 4096
 
 
 class Caller(Protocol):
-    """Who is given the outcome of an exchange, once. Units: `deadline_ns` on the monotonic clock; 0: none."""
+    """Receives the outcome of an exchange, exactly once. Units: `deadline_ns` on the monotonic clock; 0: none."""
 
     @property
     def deadline_ns(self) -> int: ...
@@ -106,7 +106,7 @@ class Exchanges:
         self._back_pressure = engine.back_pressure
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
-        """The caller of a unary request is given the outcome exactly once, now or later."""
+        """Answers a unary request: its caller is given the outcome exactly once, now or later."""
         learned = self._templates.find(message)
         if learned is not None:
             self._begin(*learned, caller)
@@ -125,7 +125,7 @@ class Exchanges:
             self._templates.learn(message, query)
 
     def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
-        """The caller of a streamed request is given the outcome exactly once, now or later."""
+        """Answers a streamed request: its caller is given the outcome exactly once, now or later."""
         raw = request.raw_input_contents
         try:
             query, request_id = _read(request, raw, streamed=True)
@@ -135,7 +135,7 @@ class Exchanges:
         self._begin(query, request_id, raw, caller)
 
     def _begin(self, query: Query, request_id: str, raw: Raw, caller: Caller) -> bool:
-        """Whether the request was submitted; if not, it was answered."""
+        """Submits the request and returns True, or answers it and returns False."""
         exchange = Exchange(
             query.model,
             query.version,
@@ -241,7 +241,7 @@ class Exchanges:
         self._engine.finish(exchange, code)
 
     def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:
-        """What is said of every answer of this kind, and what makes their tokens."""
+        """Returns the metadata that all answers of this kind have, and what makes their tokens."""
         decision, version = exchange.decision, exchange.version
         if decision is None or version is None:
             return (), None
@@ -263,7 +263,7 @@ class Exchanges:
         return kept
 
     def _readdress(self, exchange: Exchange) -> None:
-        """A call that another version answered than it was decoded for is encoded as that one's answer."""
+        """Makes the answer that of the version that gave it, which is not the one that the call was decoded for."""
         reply = exchange.reply
         signature = exchange.signature = self._signatures.of(cast(Version, exchange.version))
         every = tuple(range(len(reply.specs)))
@@ -281,19 +281,19 @@ class Exchanges:
 
 
 def _fail_unread(request: pb.ModelInferRequest, error: GatewayError, caller: Caller) -> None:
-    """The caller is told of an error in a request that was not begun, with the id that it gave, if that can be one."""
+    """Tells the caller of an error in a request that was not begun, with the id that it gave, if that can be one."""
     if request.id and len(request.id) <= MAX_ID and request.id.isprintable():
         caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(request.id)))
     caller.fail(error)
 
 
 def _as_metadata(request_id: str) -> bytes:
-    """The id in ASCII, which is all that metadata may have: percent-encoded where it has other characters."""
+    """Returns the id in ASCII, as metadata must be; other characters are percent-encoded."""
     return request_id.encode() if request_id.isascii() else quote(request_id).encode()
 
 
 def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Query, str]:
-    """What the request says, and its id.
+    """Returns what the request says, and its id.
 
     Raises: InvalidArgument.
     """

@@ -102,7 +102,7 @@ class Explanations:
         return answer
 
     async def _explain_record(self, model: str, row: pb.LogRow) -> pb.ExplainResponse:
-        """Why the request of a record was answered as it was. Raises: InvalidArgument for another model's record."""
+        """Explains the answer to a recorded request. Raises: InvalidArgument for another model's record."""
         if row.model != model:
             raise InvalidArgument(f"record: it is of model {row.model[:128]!r}, not of {model!r}")
         logged = Logged(row.version, row.arm, row.revision, row.reason, row.bucket)
@@ -122,7 +122,7 @@ class Explanations:
         return answer
 
     async def _route_then(self, model: str, logged: Logged) -> Route | None:
-        """The model's route at the record's revision, None if it had none.
+        """Returns the model's route at the record's revision, None if it had none.
 
         A request that no route decided carries the revision of all models, which the model's history does not have.
         Raises: NotFound, FailedPrecondition (the history does not hold it any more).
@@ -137,7 +137,7 @@ class Explanations:
             return None
 
     async def _route(self, model: str, revision: int) -> Route | None:
-        """The active route or that of a revision; None if the model has none. Raises: UnknownModel, NotFound."""
+        """Returns the active route or a revision's, None if the model has none. Raises: UnknownModel, NotFound."""
         try:
             return await self._control.get(model, revision)
         except UnknownRoute:
@@ -145,7 +145,7 @@ class Explanations:
             return None
 
     async def _simulate_logged(self, active: Route | None, draft: RouteDocument, search: Search) -> Simulation:
-        """Only records whose bucket was made as the active route makes them count."""
+        """Simulates with those records whose bucket was made as the active route makes them."""
         wanted = hashing(active.document if active is not None else draft)
         same: dict[int, bool] = {}
         buckets: list[int] = []
@@ -167,7 +167,7 @@ class Explanations:
 
 
 def _draw(request: pb.ExplainRequest) -> float:
-    """A draw that falls into the bucket that is asked for, else a random one."""
+    """Returns a draw that falls into the requested bucket, or a random one."""
     if not request.HasField("bucket"):
         return random.random()
     if request.bucket >= BUCKETS:

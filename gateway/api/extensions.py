@@ -17,5 +17,5 @@ EXTENSIONS = (
 
 
 def server_metadata() -> pb.ServerMetadataResponse:
-    """The answer to ServerMetadata."""
+    """Returns the answer to ServerMetadata."""
     return pb.ServerMetadataResponse(name=NAME, version=__version__, extensions=EXTENSIONS)

@@ -63,7 +63,7 @@ class FeedbackIntake:
 
 
 def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = "") -> Label:
-    """The label that an item means; `source` is for an item that names none.
+    """Returns the label that an item means; `source` is for an item that names none.
 
     Raises: InvalidArgument, whose text begins with the field.
     """
@@ -90,7 +90,7 @@ def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source
 
 
 def _request_of(item: pb.FeedbackItem, tokens: Tokens) -> tuple[str, str, int, int]:
-    """Model, version ("": not said), hash of the request's id, and when it was answered (0: not said)."""
+    """Returns model, version ("": not said), hash of the request's id, and when it was answered (0: not said)."""
     if item.request_id:
         _named("request_id", check_request_id, item.request_id)
     if not item.token:
@@ -118,7 +118,7 @@ def _named(field: str, check: Callable[[str], None], value: str) -> None:
 
 
 def _label_time(given_us: int, received_us: int) -> int:
-    """When the label became true: the receipt where it is not said."""
+    """Returns when the label became true; the moment of its receipt where it is not said."""
     if not 0 <= given_us <= received_us + AHEAD_US:
         raise InvalidArgument(
             f"label_time_us is {given_us}, allowed: 1 to {received_us + AHEAD_US} (an hour from now), "

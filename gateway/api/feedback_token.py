@@ -38,7 +38,7 @@ _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says. Units: `at_ms` since the epoch."""
+    """Holds what a token says. Units: `at_ms` since the epoch."""
 
     model: str
     version: str
@@ -48,7 +48,7 @@ class Token:
     request_hash: bytes
 
     def is_of(self, request_id: str) -> bool:
-        """Whether it was given to the request with that id."""
+        """Returns whether the token was given to the request with that id."""
         return self.request_hash == xxh3_64_digest(request_id.encode())
 
 
@@ -63,7 +63,7 @@ class Stamp:
         self._clock = clock
 
     def mint(self, request_id: str) -> bytes:
-        """The token of an answer that was just given, in ASCII."""
+        """Returns the token of an answer that was just given, in ASCII."""
         tail = (self._clock() // 1_000_000).to_bytes(_TIME_BYTES, "big") + xxh3_64_digest(request_id.encode())
         signature = self._signing.copy()
         signature.update(tail)
@@ -83,13 +83,13 @@ class Tokens:
         self._clock = clock
 
     def stamp(self, model: str, version: str, arm: str, revision: int) -> Stamp:
-        """What makes the tokens of that arm's answers; worth keeping."""
+        """Returns what makes the tokens of that arm's answers; worth keeping."""
         names = b"".join([bytes((len(name.encode()),)) + name.encode() for name in (model, version, arm)])
         prefix = VERSION + urlsafe_b64encode(names + _REVISION.pack(revision)).rstrip(b"=") + b"."
         return Stamp(prefix, self._signing(prefix), self._clock)
 
     def verify(self, text: str) -> Token:
-        """What the token says; it was made with this key.
+        """Returns what the token says, if it was made with this key.
 
         Raises: InvalidArgument. The text says nothing of what would have been right.
         """
@@ -102,7 +102,7 @@ class Tokens:
         return token
 
     def _read(self, text: str) -> Token | None:
-        """None if the signature does not fit."""
+        """Returns what the token says, None if its signature does not fit."""
         if len(text) > LIMIT or not text.isascii():
             raise ValueError("no token")
         head, dot, tail_text = text.rpartition(".")
@@ -124,7 +124,7 @@ class Tokens:
 
 
 def load_key(path: Path) -> bytes:
-    """The key in that file, which is made if there is none; whoever asks first makes it for all.
+    """Returns the key in that file. Where there is none, whoever asks first makes it for all.
 
     Order: when this returns, the file is complete, and only its owner can read it.
     Raises: FailedPrecondition (the file holds something else), OSError.

@@ -20,7 +20,7 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Answers from what is true now; watchers are told of changes.
+    """Answers from the present state, and tells watchers of changes.
 
     Order: changes of versions are heard of from the catalog; who changes what `ready` answers by other means calls
            `changed` afterwards. Where nothing is admitted no model serves, whatever the catalog says.
@@ -51,16 +51,16 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     @property
     def watchers(self) -> int:
-        """Open Watch calls."""
+        """Returns how many Watch calls are open."""
         return self._watchers
 
     def changed(self) -> None:
-        """Every watcher looks again."""
+        """Makes every watcher look again."""
         change, self._next_change = self._next_change, asyncio.Event()
         change.set()
 
     def drain(self) -> None:
-        """From now on nothing is serving, whatever the catalog says."""
+        """Reports everything as not serving from now on, whatever the catalog says."""
         self._draining = True
         self.changed()
 

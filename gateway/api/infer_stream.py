@@ -33,7 +33,7 @@ _REMEMBERED_PARAMETERS = 1024
 
 
 class StreamContext(Protocol):
-    """What a stream needs of grpc's context."""
+    """Is what a stream needs of grpc's context."""
 
     def invocation_metadata(self) -> "tuple[tuple[str, str | bytes], ...]": ...
 
@@ -51,7 +51,7 @@ class Streams:
     async def serve(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
     ) -> AsyncIterator[bytes]:
-        """The answers, each a serialized ModelStreamInferResponse.
+        """Yields the answers, each a serialized ModelStreamInferResponse.
 
         Raises: GatewayError (of a request, if the client asked for errors as status).
         """
@@ -67,7 +67,7 @@ class Streams:
             await asyncio.gather(reader, return_exceptions=True)
 
     def describe(self, trailers: Metadata) -> bytes:
-        """The response parameters of a streamed answer, serialized: a stream has trailing metadata only once."""
+        """Returns the parameters of a streamed answer, serialized: a stream has trailing metadata only once."""
         described = self._parameters.get(trailers)
         if described is None:
             if len(self._parameters) >= _REMEMBERED_PARAMETERS:
@@ -79,7 +79,7 @@ class Streams:
 
 
 class Stream:
-    """One stream's requests in flight and answers not yet sent."""
+    """Holds one stream's requests in flight and its answers not yet sent."""
 
     def __init__(
         self, exchanges: Exchanges, context: StreamContext, *, limit: int, describe: Callable[[Metadata], bytes]
@@ -97,7 +97,7 @@ class Stream:
         self._reading = True
 
     async def read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
-        """Every request of the stream was opened."""
+        """Opens every request of the stream."""
         try:
             async for request in requests:
                 await self._slots.acquire()
@@ -109,7 +109,7 @@ class Stream:
             self._arrived.set()
 
     async def next_answer(self) -> bytes | None:
-        """The next answer, or None when the client has half-closed and every request was answered.
+        """Returns the next answer, or None when the client has half-closed and every request was answered.
 
         Raises: GatewayError (errors were asked for as status).
         """
@@ -125,7 +125,7 @@ class Stream:
         return answer
 
     def metadata_value(self, name: str) -> str | None:
-        """The first value of a metadata field of the stream."""
+        """Returns the first value of a metadata field of the stream."""
         return self._metadata.get(name)
 
     def answer(self, caller: "StreamCaller", answer: bytes) -> None:
@@ -144,7 +144,7 @@ class Stream:
             caller.cancel()
 
     def _release(self, model: str) -> None:
-        """Whatever is answered at the head of the model's requests may be sent."""
+        """Releases the answers at the head of the model's requests for sending."""
         callers = self._unsent[model]
         while callers and (outcome := callers[0].outcome) is not None:
             callers.popleft()
@@ -207,7 +207,7 @@ class StreamCaller:
         self._own = own
 
     def cancel(self) -> None:
-        """The exchange was told that nobody waits for it."""
+        """Tells the exchange that nobody waits for it."""
         if self._cancel is not None:
             self._cancel()
 

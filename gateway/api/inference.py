@@ -21,7 +21,7 @@ _SHARED_MEMORY = "shared memory is not supported: send the data in the message"
 
 
 class InferenceService(GRPCInferenceServiceServicer):
-    """Open Inference Protocol v2 and the extensions that Triton's clients call. Made on the loop that it serves on.
+    """Serves Open Inference Protocol v2 and the extensions that Triton's clients call, on the loop that it was made on.
 
     Units:  `max_answer_bytes` is the largest message that may be sent, `default_timeout_s` bounds a streamed request
             whose stream has no deadline, `max_stream_requests` are the requests of one stream in flight.

@@ -18,7 +18,7 @@ _Tensor = pb.ModelMetadataResponse.TensorMetadata
 
 
 def find(catalog: Catalog, model: str, version: str) -> Version:
-    """The version, or the newest ready one where the request names none.
+    """Returns the version, or the newest ready one where the request names none.
 
     Raises: InvalidArgument (no such name can exist), NotFound, Unavailable, VersionNotReady.
     """
@@ -28,7 +28,7 @@ def find(catalog: Catalog, model: str, version: str) -> Version:
 
 
 def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-    """Whether the model can serve. One that is unknown or unloaded cannot, so that clients can wait in a loop for it.
+    """Returns whether the model can serve; clients may wait in a loop for one that is unknown or unloaded.
 
     Raises: InvalidArgument (no such name can exist).
     Source: Open Inference Protocol v2; Triton, which answers NOT_FOUND for an unknown model since 2026.
@@ -41,7 +41,7 @@ def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelRead
 
 
 def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-    """The tensors of a version and the versions that can be asked for.
+    """Returns the tensors of a version and the versions that can be asked for.
 
     Shapes: with the batch dimension, as -1, where the version batches.
     Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
@@ -58,7 +58,7 @@ def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.Mod
 
 
 def model_config(catalog: Catalog, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-    """The configuration of a version, completed from the model.
+    """Returns the configuration of a version, completed from the model.
 
     Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
     """

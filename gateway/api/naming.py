@@ -14,12 +14,12 @@ _SHOWN = 64
 
 
 def shown(text: str) -> str:
-    """The text quoted for an error message: control characters escaped, cut after 64 characters."""
+    """Returns the text quoted for an error message: control characters escaped, cut after 64 characters."""
     return ascii(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!a}... ({len(text)} characters)"
 
 
 def check_model_name(name: str) -> None:
-    """The name is one that a model can have.
+    """Checks that the name is one that a model can have.
 
     Raises: InvalidArgument.
     """
@@ -33,7 +33,7 @@ def check_model_name(name: str) -> None:
 
 
 def check_version(version: str) -> None:
-    """The version is empty (any), a number or a label.
+    """Checks that the version is empty (any), a number or a label.
 
     Raises: InvalidArgument.
     """
@@ -48,7 +48,7 @@ def check_version(version: str) -> None:
 
 
 def check_request_id(request_id: str) -> None:
-    """The id can be logged and echoed as it is.
+    """Checks that the id can be logged and echoed as it is.
 
     Raises: InvalidArgument.
     """

@@ -23,7 +23,7 @@ _INTEGERS = ("int64_param", "uint64_param")
 
 
 class Expected(NamedTuple):
-    """What a parameter with a meaning of its own may be."""
+    """Says what a parameter with a meaning of its own may be."""
 
     kinds: tuple[str, ...]
     negative: bool = True
@@ -42,7 +42,7 @@ KNOWN: Final[Mapping[str, Expected]] = {
 
 
 def read_request(request: pb.ModelInferRequest) -> Mapping[str, Value]:
-    """The request's parameters by name.
+    """Returns the request's parameters by name.
 
     Raises: InvalidArgument (too many, too large, unset, reserved, or a known one of the wrong type or sign).
     """
@@ -76,7 +76,7 @@ def timeout_ns(parameters: Mapping[str, Value]) -> int:
 
 
 def check_tensor(name: str, fields: Mapping[str, pb.InferParameter], kind: str) -> None:
-    """The parameters of one input or output are within the caps and ask for nothing that is not done.
+    """Checks that the parameters of one input or output are within the caps and ask for nothing that is not done.
 
     Raises: InvalidArgument, Unimplemented (shared memory).
     """
@@ -91,7 +91,7 @@ def check_tensor(name: str, fields: Mapping[str, pb.InferParameter], kind: str) 
 
 
 def class_count(name: str, fields: Mapping[str, pb.InferParameter]) -> int:
-    """How many top classes the caller wants of an output instead of its values; 0: the values.
+    """Returns how many top classes the caller wants of an output instead of its values; 0: the values.
 
     Raises: InvalidArgument.
     """

@@ -18,10 +18,10 @@ from gateway.serving.route_versions import check_versions
 
 
 class Fleet(Protocol):
-    """The workers of this host."""
+    """Asks the workers of this host."""
 
     async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
-        """What each worker that answered says of the model's versions (of all models, if ""), by worker id."""
+        """Returns what each worker that answered says of the model's versions (of all models, if ""), by worker id."""
 
 
 class Plans:

@@ -14,7 +14,7 @@ UNKNOWN = "UNKNOWN"
 def unready(
     catalog: Catalog, document: RouteDocument, elsewhere: Mapping[str, Sequence[VersionStatus]]
 ) -> list[pb.ModelVersionState]:
-    """The versions that the document names and that are not AVAILABLE in every worker of this host."""
+    """Returns the versions that the document names and that are not AVAILABLE in every worker of this host."""
     known = {status.version: status for status in catalog.states(document.model)}
     versions: list[pb.ModelVersionState] = []
     for name in sorted(document.versions()):
@@ -32,7 +32,7 @@ def unready(
 def version_message(
     catalog: Catalog, status: VersionStatus, elsewhere: Mapping[str, Sequence[VersionStatus]]
 ) -> pb.ModelVersionState:
-    """The version as this worker knows it, with the workers (by id) that know otherwise."""
+    """Returns the version as this worker knows it, with the workers (by id) that know otherwise."""
     others = {
         worker: other
         for worker, versions in elsewhere.items()

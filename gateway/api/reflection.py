@@ -50,14 +50,14 @@ class Pools:
 
 
 def service_names() -> tuple[str, ...]:
-    """The services that a worker serves."""
+    """Returns the services that a worker serves."""
     files = (inference_pb2.DESCRIPTOR, control_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
     names = [service.full_name for file in files for service in file.services_by_name.values()]
     return (*names, *REFLECTION_SERVICES)
 
 
 def add_reflection(server: Server, names: Iterable[str] | None = None) -> None:
-    """The server describes the named services (all of ours if none are named) to whoever asks."""
+    """Makes the server describe the named services (all of ours if none are named) to whoever asks."""
     listed = service_names() if names is None else names
     servicer = reflection.aio.ReflectionServicer(listed, pool=Pools())  # type: ignore[attr-defined]
     handler = grpc.stream_stream_rpc_method_handler(

@@ -31,20 +31,20 @@ class ModelControl(Protocol):
     """Loads and unloads in every worker of the host."""
 
     async def load(self, model: str, config: str | None) -> None:
-        """The model's versions serve in every worker; `config` (JSON) takes the place of its config.pbtxt.
+        """Makes the model's versions serve in every worker; `config` (JSON) takes the place of its config.pbtxt.
 
         Raises: GatewayError; then what served before serves on.
         """
 
     async def unload(self, model: str) -> None:
-        """No worker serves the model any more.
+        """Makes every worker stop serving the model.
 
         Raises: GatewayError.
         """
 
 
 def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-    """Every version with its state and, where it cannot serve, the reason; only the ready ones if asked for.
+    """Returns every version with its state and, where it cannot serve, the reason; only the ready ones if asked for.
 
     Raises: Unimplemented (a repository is named).
     """
@@ -64,7 +64,7 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
 
 
 async def load(control: ModelControl, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
-    """The model is loaded, again if it was, in every worker.
+    """Loads the model in every worker, again if it was loaded.
 
     Raises: InvalidArgument, Unimplemented (files in the request), and what loading raises.
     """
@@ -75,7 +75,7 @@ async def load(control: ModelControl, request: pb.RepositoryModelLoadRequest) ->
 
 
 async def unload(control: ModelControl, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
-    """The model is unloaded from every worker. No model depends on another, so `unload_dependents` changes nothing.
+    """Unloads the model from every worker. No model depends on another, so `unload_dependents` changes nothing.
 
     Raises: InvalidArgument, and what unloading raises.
     """

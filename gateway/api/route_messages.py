@@ -42,7 +42,7 @@ def read_document(text: str) -> RouteDocument:
 
 
 def named(model: str) -> str:
-    """The model. Raises: InvalidArgument if it is empty."""
+    """Returns the model's name. Raises: InvalidArgument if it is empty."""
     if not model:
         raise InvalidArgument("model is empty: name the model")
     return model
@@ -62,12 +62,12 @@ def change_of(change: pb.Change) -> Change:
 
 
 def expected_revision(request: Expecting) -> int | None:
-    """The revision that the caller saw, None if it commits whatever is there."""
+    """Returns the revision that the caller saw, None if it commits whatever is there."""
     return request.expected_revision if request.HasField("expected_revision") else None
 
 
 def wait_or_default(request: Waiting) -> float | None:
-    """How long the caller waits for the workers; the default if it does not say."""
+    """Returns how long the caller waits for the workers; the default if it does not say."""
     return wait_seconds(request.wait) if request.HasField("wait") else WAIT_DEFAULT_S
 
 
@@ -112,7 +112,7 @@ def change_message(result: ChangeResult) -> pb.ChangeResponse:
 
 
 def laggard_texts(applied: Applied) -> list[str]:
-    """Each worker that had not followed, with what it says about that."""
+    """Returns each worker that had not followed, with what it says about that."""
     return [f"{name}: {applied.errors[name]}" if name in applied.errors else name for name in applied.laggards]
 
 
@@ -129,14 +129,14 @@ def apply_message(result: ApplyResult) -> pb.ApplyResponse:
 
 
 def revision_message(revision: Revision) -> pb.HistoryEntry:
-    """The change with its document, if it has one that can be read."""
+    """Returns the change with its document, if it has one that can be read."""
     message = entry_message(revision.entry)
     message.document_json = revision.route.document.to_json() if revision.route is not None else ""
     return message
 
 
 def entry_message(entry: ChangeEntry) -> pb.HistoryEntry:
-    """The change without its document."""
+    """Returns the change without its document."""
     return pb.HistoryEntry(
         model=entry.model,
         revision=entry.revision,

@@ -22,7 +22,7 @@ _Log = bool | int | str
 
 
 def trace_settings(request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-    """The settings as they are: nothing is traced. Setting what is already so, or clearing it, is no change.
+    """Returns the settings as they are: nothing is traced. Setting what is already so, or clearing it, is no change.
 
     Raises: InvalidArgument (no such setting), Unimplemented (a change).
     """
@@ -40,7 +40,7 @@ def trace_settings(request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
 
 
 def log_settings(request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
-    """The settings of this server's log. Setting what is already so is no change.
+    """Returns the settings of this server's log. Setting what is already so is no change.
 
     Raises: InvalidArgument (no such setting), Unimplemented (a change).
     """

@@ -22,7 +22,7 @@ _REMEMBERED_VERSIONS = 1024
 
 
 class FittedShape(NamedTuple):
-    """A shape that fits an input. Units: `size_bytes` of its raw data, -1 where that depends on the elements."""
+    """Is a shape that fits an input. Units: `size_bytes` of its raw data, -1 where that depends on the elements."""
 
     shape: tuple[int, ...]
     rows: int
@@ -81,7 +81,7 @@ class InputPlan:
         self.fits: dict[tuple[int, ...], FittedShape] = {}
 
     def fit(self, shape: tuple[int, ...]) -> FittedShape:
-        """The shape, checked.
+        """Returns the shape, checked.
 
         Raises: InvalidArgument.
         """
@@ -156,7 +156,7 @@ class Signature:
         self.replies: dict[tuple[tuple[int, ...], tuple[int, ...], bool], Reply] = {}
 
     def reply(self, wanted: tuple[int, ...], classes: tuple[int, ...], *, typed: bool) -> Reply:
-        """The reply for these outputs, with the number of classes asked of each (0: its values)."""
+        """Returns the reply for these outputs, with the number of classes asked of each (0: its values)."""
         key = (wanted, classes, typed)
         reply = self.replies.get(key)
         if reply is None:
@@ -173,7 +173,7 @@ class Signature:
 
 
 class Signatures:
-    """The signatures of the versions in use."""
+    """Holds the signatures of the versions in use."""
 
     __slots__ = ("_made",)
 
@@ -181,7 +181,7 @@ class Signatures:
         self._made: dict[tuple[str, str], Signature] = {}
 
     def of(self, version: Version) -> Signature:
-        """The signature of this very version: a reload under the same name makes a new one."""
+        """Returns the signature of this very version: a reload under the same name makes a new one."""
         key = (version.model, version.name)
         made = self._made.get(key)
         if made is None or made.config is not version.config:
@@ -192,7 +192,7 @@ class Signatures:
 
 
 def unexpected_input(name: str, signature: Signature) -> InvalidArgument:
-    """The refusal of an input that the version does not have."""
+    """Returns the refusal of an input that the version does not have."""
     return InvalidArgument(
         f"unexpected inference input {shown(name)} for model {signature.model!r}; "
         f"its inputs are {', '.join(signature.plans)}"

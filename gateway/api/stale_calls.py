@@ -10,7 +10,7 @@ SWEEP_S = 0.1
 
 
 class StaleCalls:
-    """Calls with a deadline of their own; each that misses it is handed to `expire`, at most one sweep late.
+    """Watches calls with a deadline of their own and hands those that miss it to `expire`, at most one sweep late.
 
     One timer for all of them, and none while there are none: a timer for each would cost more than the sweep.
     """
@@ -24,17 +24,17 @@ class StaleCalls:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, call: Call) -> None:
-        """The call expires at its `deadline_ns` unless it is forgotten before."""
+        """Makes the call expire at its `deadline_ns` unless it is forgotten before."""
         self._calls[call] = None
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def forget(self, call: Call) -> None:
-        """The call, watched or not, does not expire any more."""
+        """Stops watching the call, if it was watched."""
         self._calls.pop(call, None)
 
     def sweep(self, now_ns: int) -> None:
-        """Every watched call whose deadline has passed was handed over."""
+        """Hands over every watched call whose deadline has passed."""
         for call in [call for call in self._calls if call.deadline_ns <= now_ns]:
             del self._calls[call]
             self._expire(call)

@@ -17,16 +17,16 @@ _OK = str(Code.OK.value)
 
 
 class Counts(Protocol):
-    """Where the counts come from."""
+    """Provides the counts."""
 
     async def sums(self) -> Tree:
-        """The `sums` part of the snapshots of all workers, added (gateway.telemetry.sums)."""
+        """Returns the `sums` part of the snapshots of all workers, added (gateway.telemetry.sums)."""
 
 
 async def model_statistics(
     catalog: Catalog, counts: Counts, request: pb.ModelStatisticsRequest
 ) -> pb.ModelStatisticsResponse:
-    """The counts of the named version, of all versions of the named model, or of all there are.
+    """Returns the counts of the named version, of all versions of the named model, or of all there are.
 
     A version that has not served yet has zeros.
 
@@ -49,7 +49,7 @@ async def model_statistics(
 
 
 def statistics_of(model: str, version: str, arms: Tree) -> pb.ModelStatistics:
-    """The statistics of one version from its counts by arm."""
+    """Returns the statistics of one version from its counts by arm."""
     counts = add_all(arm for arm in arms.values() if isinstance(arm, Mapping))
     codes = {code: whole(counts, "codes", code) for code in branch(counts, "codes")}
     succeeded = codes.pop(_OK, 0)

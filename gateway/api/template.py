@@ -35,7 +35,7 @@ Fitted = tuple[tuple[int, ...] | None, Sequence[tuple[int, ...] | None], int, Re
 
 
 class Query:
-    """What a request says beside its id and its data; read only, for a template shares it among requests."""
+    """Holds what a request says beside its id and its data; read only, for a template shares it among requests."""
 
     __slots__ = ("fitted", "model", "parameters", "request", "streamed", "version")
 
@@ -70,7 +70,7 @@ class Template:
         self.remaining = len(tail) + sum(map(len, rest)) + sum(sizes)
 
     def tensors(self, message: bytes | memoryview, lead: bytes, offset: int) -> Raw | None:
-        """The raw tensors of a message whose tail begins at `offset`, None if it is another message.
+        """Returns the raw tensors of a message whose tail begins at `offset`, None if it is another message.
 
         `lead` is the message, or as much of its beginning as any template looks at.
         """
@@ -103,7 +103,7 @@ class Template:
 
 
 class ModelTemplates:
-    """The templates of one model, and how many attempts it took."""
+    """Holds the templates of one model, and how many attempts they took."""
 
     __slots__ = ("attempts", "templates")
 
@@ -113,7 +113,7 @@ class ModelTemplates:
 
 
 class Templates:
-    """The templates of all models that are asked for, by the first field of a message: the model's name."""
+    """Holds the templates of all models that are asked for, by the first field of a message: the model's name."""
 
     __slots__ = ("_known", "_misses")
 
@@ -122,7 +122,7 @@ class Templates:
         self._misses = 0
 
     def find(self, message: bytes | memoryview) -> tuple[Query, str, Raw] | None:
-        """What a message says, its id and its raw tensors, if it was learned."""
+        """Returns what a learned message says, its id and its raw tensors; None for one that was not learned."""
         size = len(message)
         lead = message if type(message) is bytes else bytes(message[:_LEAD_BYTES])
         known = self._known.get(lead[: 2 + lead[1]]) if size > 1 else None
@@ -151,7 +151,7 @@ class Templates:
         return None
 
     def learn(self, message: bytes | memoryview, query: Query) -> None:
-        """The message, which was decoded, is found from now on, if its form allows it and there is room."""
+        """Learns a decoded message, so that its like is found, if its form allows it and there is room."""
         key = bytes(message[: 2 + message[1]])
         known = self._known.get(key)
         if known is None:
@@ -171,7 +171,7 @@ class Templates:
 
 
 def decode_query(query: Query, raw: Raw, signature: Signature) -> Decoded:
-    """As `decode`; for a learned query that was checked against this signature only the data are looked at.
+    """Decodes as `decode` does, but looks only at the data of a query that was checked against this signature before.
 
     Raises: InvalidArgument, Unimplemented.
     """
@@ -194,7 +194,7 @@ def decode_query(query: Query, raw: Raw, signature: Signature) -> Decoded:
 
 
 def _template(message: bytes, query: Query) -> Template | None:
-    """The template of a message, None where its form does not allow one."""
+    """Returns the template of a message, None where its form does not allow one."""
     fields = _fields(message)
     if fields is None:
         return None
@@ -229,7 +229,7 @@ def _template(message: bytes, query: Query) -> Template | None:
 
 
 def _fields(message: bytes) -> list[tuple[int, int, int]] | None:
-    """The tag of each field, where it begins, and where its data begin; None if that is not how the message is made."""
+    """Returns each field's tag, where it begins and where its data begin; None for a message of another form."""
     fields: list[tuple[int, int, int]] = []
     offset, size = 0, len(message)
     while offset < size:

@@ -21,7 +21,7 @@ Raw = Sequence[bytes | memoryview]
 
 
 def varint(value: int) -> bytes:
-    """The encoding of an unsigned number."""
+    """Returns the encoding of an unsigned number."""
     if value < 0x80:
         return _ONE_BYTE[value]
     encoded = bytearray()
@@ -33,7 +33,7 @@ def varint(value: int) -> bytes:
 
 
 def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
-    """The request and its raw tensors; those of a large message are views of it, which protobuf would copy twice.
+    """Returns the request and its raw tensors; those of a large message are views of it, not copies as by protobuf.
 
     Raises: InvalidArgument (the bytes are not a ModelInferRequest).
     """
@@ -49,7 +49,7 @@ def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
 
 
 def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes | None:
-    """The message without its raw tensors, which are put into `views`; None where protobuf has to look at it itself."""
+    """Returns the message without its raw tensors, which go into `views`; None where protobuf has to look at it."""
     view = memoryview(message)
     kept: list[memoryview] = []
     offset, kept_from, size = 0, 0, len(message)
@@ -71,7 +71,7 @@ def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes 
 
 
 def read_varint(message: bytes | memoryview, offset: int) -> tuple[int, int]:
-    """A number of at most five bytes and the offset behind it; the offset is -1 where there is none."""
+    """Returns a number of at most five bytes and the offset behind it; the offset is -1 where there is none."""
     value = 0
     for place, byte in enumerate(message[offset : offset + 5]):
         value |= (byte & 0x7F) << 7 * place

@@ -90,7 +90,7 @@ def _commit(
 
 
 def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) -> list[control_pb2.Route]:
-    """The routes of models that no document is of. Raises: Failure if nobody can tell which routes there are."""
+    """Returns the routes of models that no document is of. Raises: Failure if nobody can tell which there are."""
     listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)
     if listed.stale:
         raise Failure(Exit.REFUSED, "--prune: the store is away, so nobody can tell which routes there are")
@@ -101,7 +101,7 @@ def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) 
 def _delete(
     stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float, *, dry_run: bool
 ) -> control_pb2.ChangeResponse:
-    """Only the route that was listed is deleted, not one that somebody has committed since."""
+    """Deletes the route that was listed, and not one that somebody has committed since."""
     request = control_pb2.DeleteRouteRequest(
         model=route.model,
         expected_revision=route.revision,

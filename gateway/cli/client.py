@@ -17,7 +17,7 @@ CONNECT_S = 5.0
 
 @contextmanager
 def control(server: str) -> Iterator[control_pb2_grpc.ControlStub]:
-    """The control service at `server` (host:port).
+    """Yields the control service at `server` (host:port).
 
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """
@@ -27,7 +27,7 @@ def control(server: str) -> Iterator[control_pb2_grpc.ControlStub]:
 
 @contextmanager
 def connected(server: str) -> Iterator[grpc.Channel]:
-    """A channel that is connected to `server` (host:port).
+    """Yields a channel that is connected to `server` (host:port).
 
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """

@@ -31,7 +31,7 @@ class Document:
 
 
 def read_documents(path: Path) -> list[Document]:
-    """Every document of the file, or of the directory and those below it, in order of the files' names.
+    """Returns every document of the file, or of the directory and those below it, in order of the files' names.
 
     Raises: Failure (a file cannot be read or holds what is no route; two documents of one model; none at all).
     """
@@ -51,7 +51,7 @@ def read_documents(path: Path) -> list[Document]:
 
 
 def read_document(path: Path) -> Document:
-    """The only document of the file. Raises: Failure."""
+    """Returns the only document of the file. Raises: Failure."""
     documents = read_documents(path)
     if len(documents) != 1:
         raise Failure(Exit.USAGE, f"{path}: {len(documents)} documents, exactly one is wanted")

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the shell is told, with its meaning as help and documentation have it."""
+    """Is what the shell is told, with its meaning as help and documentation have it."""
 
     meaning: str
 
@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """The command ends with `exit_code` and this text on standard error."""
+    """Ends the command with `exit_code` and this text on standard error."""
 
     def __init__(self, exit_code: Exit, text: str) -> None:
         super().__init__(text)

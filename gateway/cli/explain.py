@@ -79,7 +79,7 @@ def explain(
 def _ask(
     stub: control_pb2_grpc.ControlStub, request: control_pb2.ExplainRequest, data_dir: Path
 ) -> control_pb2.ExplainResponse:
-    """The explanation; of a record that is in no write-ahead log any more, from Parquet. Raises: RpcError, Failure."""
+    """Returns the explanation; a record that has left the write-ahead log is read from Parquet. Raises: Failure."""
     try:
         answer: control_pb2.ExplainResponse = stub.Explain(request, timeout=60)
     except grpc.RpcError as error:
@@ -137,7 +137,7 @@ def simulate(
 
 
 def _simulate_keys(stub: control_pb2_grpc.ControlStub, text: str, file: Path) -> control_pb2.SimulateResponse:
-    """The sum over calls with as many keys as one takes. Raises: Failure if the route changed between them."""
+    """Returns the sum over calls with as many keys as one takes. Raises: Failure if the route changed between them."""
     total: control_pb2.SimulateResponse | None = None
     sizes: dict[tuple[str, str, str, str], int] = {}
     for chunk in _chunks(file):
@@ -163,7 +163,7 @@ def _simulate_keys(stub: control_pb2_grpc.ControlStub, text: str, file: Path) ->
 
 
 def _chunks(file: Path) -> Iterator[list[str]]:
-    """The keys of the file, empty lines left out."""
+    """Yields the keys of the file, empty lines left out, in chunks that one call takes."""
     chunk: list[str] = []
     try:
         with sys.stdin if str(file) == "-" else file.open() as lines:
@@ -250,7 +250,7 @@ def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 
 def _parameter(text: str) -> control_pb2.Parameter:
-    """The parameter as a client would most likely send it."""
+    """Returns the parameter as a client would most likely send it."""
     if text in ("true", "false"):
         return control_pb2.Parameter(flag=text == "true")
     try:

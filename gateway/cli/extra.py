@@ -10,7 +10,7 @@ ANALYSIS = ("duckdb", "jinja2", "markupsafe", "scipy")
 
 @contextmanager
 def analysis() -> Iterator[None]:
-    """A missing library of the extra `analysis` ends the command with what to install."""
+    """Ends the command with what to install where a library of the extra `analysis` is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

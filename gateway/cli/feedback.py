@@ -81,7 +81,7 @@ def _send_file(path: Path, source: str, server: str) -> int:
 
 
 def _send(lines: Iterable[Line], source: str, server: str) -> int:
-    """How many labels were accepted. Raises: Failure, which says how many before it and which line is refused."""
+    """Returns how many labels were accepted. Raises: Failure with how many before it and the line that is refused."""
     accepted, rest = 0, iter(lines)
     with control(server) as stub:
         while batch := list(islice(rest, BATCH)):
@@ -94,7 +94,7 @@ def _send(lines: Iterable[Line], source: str, server: str) -> int:
 
 
 def _refused(error: grpc.RpcError, batch: list[Line], accepted: int) -> Failure:
-    """The server's words, with the line of the file where they name an item."""
+    """Returns the server's words, with the line of the file where they name an item."""
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
     index, closed, rest = text.removeprefix("items[").partition("].")
@@ -107,7 +107,7 @@ def _refused(error: grpc.RpcError, batch: list[Line], accepted: int) -> Failure:
 
 
 class _Counted:
-    """Lines of a file, with a word about how far it is read."""
+    """Yields the lines of a file, and tells how far it is read."""
 
     def __init__(self, stream: TextIO, tell: Callable[[int], object]) -> None:
         self._stream = stream
@@ -126,7 +126,7 @@ class _Counted:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[TextIO, int | None]]:
-    """The file and its size, None where it has none. Raises: Failure."""
+    """Yields the file and its size, None where it has none. Raises: Failure."""
     if str(path) == "-":
         yield sys.stdin, None
         return
@@ -138,7 +138,7 @@ def _opened(path: Path) -> Iterator[tuple[TextIO, int | None]]:
 
 
 def csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Line number and fields of every row; empty fields are not given. Raises: ValueError."""
+    """Yields line number and fields of every row; empty fields are not given. Raises: ValueError."""
     reader = csv.DictReader(iter(lines), strict=True)
     try:
         for fields in reader:
@@ -150,7 +150,7 @@ def csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]
 
 
 def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Line number and fields of every JSON object; null is not given. Raises: ValueError."""
+    """Yields line number and fields of every JSON object; null is not given. Raises: ValueError."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -178,7 +178,7 @@ def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> I
 
 
 def item_of(fields: Mapping[str, object]) -> control_pb2.FeedbackItem:
-    """The message of a row; what its values may be is for the server to say. Raises: ValueError, Failure."""
+    """Returns the message of a row; what its values may be is for the server to say. Raises: ValueError, Failure."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
         raise ValueError(f"there is no field {unknown[0]!r}: the fields are {', '.join(FIELDS)}")
@@ -215,7 +215,7 @@ def _set_label(item: control_pb2.FeedbackItem, fields: Mapping[str, object]) -> 
 
 
 def moment_us(given: object) -> int:
-    """Microseconds since the epoch of ISO 8601 (without a zone: UTC) or seconds. Raises: ValueError."""
+    """Returns microseconds since the epoch of ISO 8601 (without a zone: UTC) or seconds. Raises: ValueError."""
     try:
         if isinstance(given, int | float) and not isinstance(given, bool):
             return round(given * 1e6)

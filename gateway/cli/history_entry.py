@@ -9,7 +9,7 @@ from gateway.pb import control_pb2
 
 
 def entry_value(entry: control_pb2.HistoryEntry) -> dict[str, Value]:
-    """The change for machines, without its document."""
+    """Returns the change for machines, without its document."""
     return {
         "model": entry.model,
         "revision": entry.revision,
@@ -25,5 +25,5 @@ def entry_value(entry: control_pb2.HistoryEntry) -> dict[str, Value]:
 
 
 def document_value(entry: control_pb2.HistoryEntry) -> Mapping[str, Value]:
-    """The document that the change made active, None of a deletion."""
+    """Returns the document that the change made active, None of a deletion."""
     return {"document": msgspec.json.decode(entry.document_json) if entry.document_json else None}

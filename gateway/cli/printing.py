@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 
 def moment(microseconds: int) -> str:
-    """A point in time since the epoch as ISO 8601 in UTC, to the millisecond."""
+    """Returns a point in time since the epoch as ISO 8601 in UTC, to the millisecond."""
     if not microseconds:
         return ""
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -90,7 +90,7 @@ def _write(text: str) -> None:
 
 
 def console() -> Console:
-    """Standard output. A pipe has no width of its own: lines that a program reads are not folded to 80 columns."""
+    """Returns standard output. A pipe has no width: lines that a program reads are not folded to 80 columns."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
@@ -118,7 +118,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Value]], out: Console)
 
 
 def _fitted(needs: Sequence[int], left: int) -> list[int] | None:
-    """The widths of columns that need these; None if they cannot be read in what is left."""
+    """Returns widths for columns that need these; None if they cannot be read in what is left."""
     for widest in range(max(needs), READABLE_WIDTH - 1, -1):
         widths = [min(need, widest) for need in needs]
         if sum(widths) <= left:
@@ -142,7 +142,7 @@ def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
 
 
 def line(value: Value, form: Format) -> None:
-    """`value` is one line of JSON, or one document of a YAML stream, written at once."""
+    """Writes `value` at once, as one line of JSON or one document of a YAML stream."""
     text = to_json(value)
     if form is Format.YAML:
         text = "---\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()

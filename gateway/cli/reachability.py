@@ -90,7 +90,7 @@ def _no_http2(said: bytes | None) -> str:
 
 
 def _greeted(stream: socket.socket) -> bytes | None:
-    """What the other side says to HTTP/2's first words: b"" if it hangs up, None if it says nothing in time."""
+    """Returns what the other side says to HTTP/2's first words: b"" if it hangs up, None if it says nothing in time."""
     try:
         stream.sendall(_PREFACE)
         return _read(stream)
@@ -99,7 +99,7 @@ def _greeted(stream: socket.socket) -> bytes | None:
 
 
 def _greets(stream: ssl.SSLSocket) -> bytes | None:
-    """What the other side says by itself: a server of HTTP/2 need not wait for its client.
+    """Returns what the other side says by itself: a server of HTTP/2 need not wait for its client.
 
     It is not spoken to, for what it says may be why it hangs up: TLS 1.3 lets a client finish its handshake before the
     server has looked at the client's certificate.
@@ -148,7 +148,7 @@ def _connected(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _split(server: str) -> tuple[str, int]:
-    """Host and port; "" for what is not written as host:port."""
+    """Returns host and port; "" for what is not written as host:port."""
     host, colon, port = server.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdecimal() or (":" in host and not bracketed) or "/" in server:

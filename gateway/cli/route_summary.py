@@ -17,7 +17,7 @@ _UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the re
 
 
 def shares(route: control_pb2.Route) -> list[list[Value]]:
-    """Arm, version and share of each arm that a route names, by name, and of a holdout.
+    """Returns arm, version and share of each arm that a route names, by name, and of a holdout.
 
     Raises: InvalidArgument (a newer gateway wrote the document).
     """
@@ -30,7 +30,7 @@ def shares(route: control_pb2.Route) -> list[list[Value]]:
 
 
 def arms_text(route: control_pb2.Route) -> str:
-    """The shares in one line."""
+    """Returns the shares in one line."""
     try:
         return ", ".join(f"{arm}={share} (version {version})" for arm, version, share in shares(route))
     except InvalidArgument as error:
@@ -38,7 +38,7 @@ def arms_text(route: control_pb2.Route) -> str:
 
 
 def document_shares(text: str) -> str:
-    """The shares that a document of the history asks for, in one line; "" of a deletion."""
+    """Returns the shares that a document of the history asks for, in one line; "" of a deletion."""
     if not text:
         return ""
     try:
@@ -52,7 +52,7 @@ def document_shares(text: str) -> str:
 
 
 def also_decides(text: str) -> list[str]:
-    """What decides beside the shares, a phrase for each: kill switch, holdout, step, rules, labels and so on."""
+    """Returns a phrase for whatever decides beside the shares: kill switch, holdout, step, rules, labels and so on."""
     try:
         document = parse_json(text)
     except InvalidArgument:
@@ -81,17 +81,17 @@ def also_decides(text: str) -> list[str]:
 
 
 def summary(route: control_pb2.Route) -> str:
-    """The whole route in one line."""
+    """Returns the whole route in one line."""
     return "; ".join([arms_text(route), *also_decides(route.document_json)])
 
 
 def in_force(route: control_pb2.Route, *, dry_run: bool = False) -> str:
-    """What a change has come to: who gets what now, or would."""
+    """Returns what a change has come to: who gets what now, or would."""
     return f"{route.model}: {'would be in force' if dry_run else 'in force now'}: {summary(route)}"
 
 
 def in_force_of(stub: control_pb2_grpc.ControlStub, model: str) -> str:
-    """What is in force for a model, asked of the server; no answer does not undo the change that was made before."""
+    """Asks the server what is in force for a model. If it does not answer, the change before was made all the same."""
     try:
         return in_force(stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10))
     except grpc.RpcError as error:
@@ -102,7 +102,7 @@ def in_force_of(stub: control_pb2_grpc.ControlStub, model: str) -> str:
 
 
 def shares_value(route: control_pb2.Route) -> dict[str, Value]:
-    """Percent of the keys by arm, for machines."""
+    """Returns percent of the keys by arm, for machines."""
     sizes: dict[str, int] = {}
     for part in route.table:
         sizes[part.arm] = sizes.get(part.arm, 0) + part.end - part.start

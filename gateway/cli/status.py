@@ -56,7 +56,7 @@ def status(
 
 
 def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
-    """The page, drawn anew at each change. What is no terminal gets page after page."""
+    """Draws the page anew at each change; what is no terminal gets page after page."""
     changes: deque[str] = deque(maxlen=CHANGES_SHOWN)
     out = console()
     away = ""
@@ -83,7 +83,7 @@ def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
 
 
 def _events(stub: control_pb2_grpc.ControlStub, *, backlog: int) -> Iterator[control_pb2.Event]:
-    """News without a gap: when a worker leaves or its host is away for a while, another one goes on where it ended."""
+    """Yields events without a gap: where a worker leaves or is away for a while, another one goes on."""
     seen = 0
     told = False
     lost_at = 0.0
@@ -109,7 +109,7 @@ def _is_away(error: grpc.RpcError) -> bool:
 
 
 class _Page:
-    """Routes and workers of one moment."""
+    """Holds routes and workers of one moment."""
 
     def __init__(self, stub: control_pb2_grpc.ControlStub) -> None:
         self._listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)

@@ -15,7 +15,7 @@ from gateway.cli.exits import Exit, Failure
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """What a client trusts, and shows; plain text if nothing is given."""
+    """Holds what a client trusts and shows; plain text if nothing is given."""
 
     ca: Path | None = None
     certificate: Path | None = None
@@ -23,7 +23,7 @@ class ClientTls:
     name: str = ""
 
     def channel(self, server: str) -> grpc.Channel:
-        """A channel to `server`. Raises: Failure for a file that cannot be read, and half a pair."""
+        """Returns a channel to `server`. Raises: Failure for a file that cannot be read, and half a pair."""
         if self == ClientTls():
             return grpc.insecure_channel(server)
         if (self.certificate is None) != (self.key is None):
@@ -71,7 +71,7 @@ _CHOOSE: Final = typer.main.get_command(_options)
 
 
 class ServerCommand(TyperCommand):
-    """A command that has the options of `choose` beside its own if it has `--server`."""
+    """Adds the options of `choose` to those of a command that has `--server`."""
 
     def __init__(self, name: str | None, *, params: Sequence[Any], **settings: Any) -> None:
         has_server = any(parameter.name == "server" for parameter in params)
