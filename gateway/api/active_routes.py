@@ -5,6 +5,7 @@ from gateway.api.route_messages import (
     change_message,
     change_of,
     expected_revision,
+    fractions_of,
     named,
     read_document,
     revision_message,
@@ -31,7 +32,7 @@ class ActiveRoutes:
             wait_s=wait_seconds(request.wait),
             dry_run=request.dry_run,
         )
-        return apply_message(result)
+        return apply_message(result, fractions_of(request.document_json))
 
     async def get(self, request: pb.GetRouteRequest, context: object) -> pb.Route:
         return route_message(await self._control.get(named(request.model), request.revision))

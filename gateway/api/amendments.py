@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
 from gateway.pb import control_pb2 as pb
+from gateway.routing.document.caution import fraction_caution
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Pinned
 from gateway.routing.store.amendment import Amendment, flip, kill, label, pin, promote, unkill, weigh
@@ -39,7 +40,9 @@ class Amendments:
 
     async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
         weights = dict(request.weights)
-        return apply_message(await self._amend(request, Amendment("weights", lambda d: weigh(d, weights))))
+        fractions = [fraction_caution(f"weights.{arm}", share) for arm, share in sorted(weights.items())]
+        result = await self._amend(request, Amendment("weights", lambda d: weigh(d, weights)))
+        return apply_message(result, [sentence for sentence in fractions if sentence])
 
     async def pin(self, request: pb.PinRequest, context: object) -> pb.ApplyResponse:
         return apply_message(await self._amend(request, Amendment("pin", lambda d: pin(d, request.arm))))

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.api.readiness import unready
-from gateway.api.route_messages import flow_messages, named, read_document, revision_message, route_message
+from gateway.api.route_messages import (
+    flow_messages,
+    fractions_of,
+    named,
+    read_document,
+    revision_message,
+    route_message,
+)
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.routing.decision.flow import moved, reversioned
@@ -49,6 +56,7 @@ class Plans:
             laggards=planned.laggards,
             workers=planned.workers,
             carried=document.carried(),
+            warnings=[*fractions_of(request.document_json), *planned.cautions],
         )
 
     async def show_revision(self, request: pb.ShowRevisionRequest, context: object) -> pb.ShowRevisionResponse:

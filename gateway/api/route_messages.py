@@ -1,6 +1,6 @@
 """Routes, changes and records as the operators' messages carry them, and what requests say of a change."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 from gateway.errors import Code, InvalidArgument
@@ -8,6 +8,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.records.worker.tail import Row
 from gateway.routing.decision.flow import Flow, moved, reversioned
 from gateway.routing.decision.route import Route
+from gateway.routing.document.caution import fraction_cautions
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
 from gateway.routing.store.change import Change, ChangeEntry, Replicas
@@ -38,7 +39,16 @@ class Waiting(Protocol):
 
 def read_document(text: str) -> RouteDocument:
     """Raises: InvalidArgument."""
-    return parse(read_json(text, limit_bytes=DOCUMENT_LIMIT_BYTES))
+    return parse(_read(text))
+
+
+def fractions_of(text: str) -> tuple[str, ...]:
+    """The warnings of how a document is written. Raises: InvalidArgument."""
+    return fraction_cautions(_read(text))
+
+
+def _read(text: str) -> object:
+    return read_json(text, limit_bytes=DOCUMENT_LIMIT_BYTES)
 
 
 def named(model: str) -> str:
@@ -90,7 +100,7 @@ def route_message(route: Route) -> pb.Route:
     )
 
 
-def change_message(result: ChangeResult) -> pb.ChangeResponse:
+def change_message(result: ChangeResult, fractions: Sequence[str] = ()) -> pb.ChangeResponse:
     return pb.ChangeResponse(
         model=result.model,
         revision=result.revision,
@@ -107,6 +117,7 @@ def change_message(result: ChangeResult) -> pb.ChangeResponse:
         flows=flow_messages(result.flows),
         moved_buckets=moved(result.flows),
         version_buckets=reversioned(result.flows),
+        warnings=[*fractions, *result.cautions],
         replicas=None if result.unchanged or not result.commit_us else replicas_message(result.replicas),
     )
 
@@ -120,9 +131,9 @@ def replicas_message(replicas: Replicas) -> pb.Replicas:
     return pb.Replicas(known=replicas.known, confirmed=replicas.confirmed)
 
 
-def apply_message(result: ApplyResult) -> pb.ApplyResponse:
+def apply_message(result: ApplyResult, fractions: Sequence[str] = ()) -> pb.ApplyResponse:
     return pb.ApplyResponse(
-        change=change_message(result.change),
+        change=change_message(result.change, fractions),
         route=route_message(result.route),
         moved_buckets=result.moved_buckets,
     )

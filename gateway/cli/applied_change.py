@@ -2,7 +2,7 @@
 
 import getpass
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -52,6 +52,7 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
         "flows": flows_value(change.flows),
         "moved_percent": change.moved_buckets / 10_000,
         "version_percent": change.version_buckets / 10_000,
+        "warnings": list(change.warnings),
     }
 
 
@@ -95,6 +96,12 @@ def took(change: control_pb2.ChangeResponse) -> str:
     return ", ".join(part for part in (after, kept_by(change.replicas)) if part)
 
 
+def warn(warnings: Iterable[str], model: str) -> None:
+    """Says what is allowed and seldom meant."""
+    for sentence in warnings:
+        say(f"gateway: warning: {model}: {sentence}")
+
+
 def complain(laggards: Sequence[str]) -> None:
     """Raises: Failure if not everybody followed in time."""
     if laggards:
@@ -126,6 +133,7 @@ def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, 
         note=[in_force(answer.route, dry_run=dry_run) for answer in answers],
     )
     for answer in answers:
+        warn(answer.change.warnings, answer.change.model)
         if answer.change.HasField("already"):
             say(f"gateway: {already_text(answer.change)}")
     complain([laggard for answer in answers for laggard in answer.change.laggards])

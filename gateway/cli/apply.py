@@ -15,6 +15,7 @@ from gateway.cli.applied_change import (
     change_value,
     complain,
     wait_for,
+    warn,
 )
 from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
@@ -70,6 +71,7 @@ def apply(
             results.append(applied_value(answer))
             rows.append(applied_row(answer, dry_run=dry_run))
             late += answer.change.laggards
+            warn(answer.change.warnings, document.model)
             active.append(in_force(answer.route, dry_run=dry_run))
         for route in surplus:
             change = _delete(stub, route, reason or f"not in {file}", timeout, dry_run=dry_run)

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.printing import say
 from gateway.errors import InvalidArgument
-from gateway.routing.document.notation import parse_yaml
+from gateway.routing.document.caution import fraction_cautions
+from gateway.routing.document.notation import json_fault, parse_yaml, read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 File = Annotated[
@@ -38,10 +40,12 @@ def read_documents(path: Path) -> list[Document]:
     documents: list[Document] = []
     for file in _files(path):
         try:
-            parsed = parse_yaml(_text(file))
+            text = _text(file)
+            parsed = parse_yaml(text)
         except InvalidArgument as error:
             raise Failure(Exit.USAGE, f"{file}: {error}") from None
         documents += [Document(document.model, document.to_json(), str(file)) for document in parsed]
+        _warn(file, text)
     origins: dict[str, str] = {}
     for one in documents:
         if one.model in origins:
@@ -56,6 +60,15 @@ def read_document(path: Path) -> Document:
     if len(documents) != 1:
         raise Failure(Exit.USAGE, f"{path}: {len(documents)} documents, exactly one is wanted")
     return documents[0]
+
+
+def _warn(file: Path, text: str) -> None:
+    """Says what is lost where a file becomes documents: how it was written."""
+    if fault := json_fault(text):
+        say(f"gateway: warning: {file}: read as YAML, as it is no JSON: {fault}")
+    for value in read_yaml(text):
+        for sentence in fraction_cautions(value):
+            say(f"gateway: warning: {file}: {sentence}")
 
 
 def _files(path: Path) -> Sequence[Path]:

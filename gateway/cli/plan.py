@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from gateway.cli.applied_change import warn
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
@@ -27,6 +28,7 @@ def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TA
     show(plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
     if output is Format.TABLE:
         show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_summary(answer))
+    warn(answer.warnings, answer.model)
     if answer.obstacles:
         raise Failure(Exit.REFUSED, f"apply would be refused as things are: {'; '.join(answer.obstacles)}")
     if answer.laggards:
@@ -93,6 +95,7 @@ def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
         "workers": answer.workers,
         "laggards": list(answer.laggards),
         "carried": list(answer.carried),
+        "warnings": list(answer.warnings),
     }
 
 

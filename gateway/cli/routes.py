@@ -14,6 +14,7 @@ from gateway.cli.applied_change import (
     kept_by,
     took,
     wait_for,
+    warn,
 )
 from gateway.cli.apply import apply
 from gateway.cli.client import control
@@ -149,6 +150,7 @@ def rollback(
         change = stub.Rollback(request, timeout=timeout + 10)
         active = [] if dry_run else [in_force_of(stub, model)]
     show(change_value(change), output, note=[_rolled_back(change, dry_run=dry_run), *active])
+    warn(change.warnings, model)
     complain(change.laggards)
 
 

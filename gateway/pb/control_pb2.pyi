@@ -79,7 +79,7 @@ class ApplyResponse(_message.Message):
     def __init__(self, change: _Optional[_Union[ChangeResponse, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., moved_buckets: _Optional[int] = ...) -> None: ...
 
 class ChangeResponse(_message.Message):
-    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision", "replicas", "already", "already_ms_ago", "flows", "moved_buckets", "version_buckets")
+    __slots__ = ("model", "revision", "previous_revision", "epoch", "commit_us", "applied_us", "applied_by", "laggards", "unchanged", "restored_revision", "replicas", "already", "already_ms_ago", "flows", "moved_buckets", "version_buckets", "warnings")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class ChangeResponse(_message.Message):
     FLOWS_FIELD_NUMBER: _ClassVar[int]
     MOVED_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     VERSION_BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     previous_revision: int
@@ -112,7 +113,8 @@ class ChangeResponse(_message.Message):
     flows: _containers.RepeatedCompositeFieldContainer[Flow]
     moved_buckets: int
     version_buckets: int
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ..., already: _Optional[_Union[HistoryEntry, _Mapping]] = ..., already_ms_ago: _Optional[int] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., epoch: _Optional[str] = ..., commit_us: _Optional[int] = ..., applied_us: _Optional[int] = ..., applied_by: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., unchanged: _Optional[bool] = ..., restored_revision: _Optional[int] = ..., replicas: _Optional[_Union[Replicas, _Mapping]] = ..., already: _Optional[_Union[HistoryEntry, _Mapping]] = ..., already_ms_ago: _Optional[int] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Replicas(_message.Message):
     __slots__ = ("known", "confirmed")
@@ -273,7 +275,7 @@ class PlanRequest(_message.Message):
     def __init__(self, document_json: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("model", "base_revision", "unchanged", "differences", "flows", "moved_buckets", "version_buckets", "versions", "obstacles", "laggards", "workers", "carried")
+    __slots__ = ("model", "base_revision", "unchanged", "differences", "flows", "moved_buckets", "version_buckets", "versions", "obstacles", "laggards", "workers", "carried", "warnings")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +288,7 @@ class PlanResponse(_message.Message):
     LAGGARDS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     CARRIED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     model: str
     base_revision: int
     unchanged: bool
@@ -298,7 +301,8 @@ class PlanResponse(_message.Message):
     laggards: _containers.RepeatedScalarFieldContainer[str]
     workers: int
     carried: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., base_revision: _Optional[int] = ..., unchanged: _Optional[bool] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., obstacles: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., carried: _Optional[_Iterable[str]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., base_revision: _Optional[int] = ..., unchanged: _Optional[bool] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., obstacles: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., carried: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FlipRequest(_message.Message):
     __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm")

@@ -140,6 +140,23 @@ async def test_a_first_route_and_a_deletion_are_counted_from_what_serves(shell: 
     assert (said in asked, said in done) == (True, True)
 
 
+async def test_what_is_seldom_meant_is_said(shell: Shell) -> None:
+    rules = [{"name": "old", "match": {"id": {"exact": "1"}}, "arm": "a", "until": "2020-01-01"}]
+    file = shell.write("old.yaml", ab(90, 10, rules=rules))
+    for words in (("plan", "-f", file), ("routes", "apply", "-f", file), ("weights", "affine", "a=99.5", "b=0.5")):
+        result = await shell.run(*words)
+        assert result.exit_code == 0
+        assert "gateway: warning: affine: spec.rules[old]: it expired at 2020-01-01T00:00:00Z" in result.stderr
+    assert "warning: affine: weights.b: 0.5 is 0.5 %, not 50 %" in result.stderr
+    text = canary().to_json().replace('"weight":"1%"', '"weight":0.1')[:-1] + ",}"
+    result = await shell.run("routes", "apply", "-f", "-", text=text)
+    assert result.exit_code == 0
+    assert "warning: -: read as YAML, as it is no JSON: line 1, column " in result.stderr
+    assert "steps[0].weight: 0.1 is 0.1 %, not 10 %; write 0.1% if that is meant" in result.stderr
+    quiet = await shell.run("routes", "apply", "-f", shell.write("quiet.yaml", ab(90, 10)))
+    assert "warning" not in quiet.output
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -62,6 +62,17 @@ def read_json(text: str | bytes, *, limit_bytes: int = SIZE_LIMIT_BYTES) -> obje
         raise InvalidArgument(f"document: line {error.lineno}, column {error.colno}: {error.msg}") from None
 
 
+def json_fault(text: str) -> str:
+    """Why text that begins like JSON is read as YAML all the same, such as for a comma too many; "" where it is not."""
+    if not text.lstrip().startswith("{"):
+        return ""
+    try:
+        read_json(text)
+    except InvalidArgument as error:
+        return str(error).removeprefix("document: ")
+    return ""
+
+
 def read_yaml(text: str | bytes) -> list[object]:
     """Plain data of every document that is not empty. Raises: InvalidArgument like `read_json`."""
     decoded = _decoded(text, SIZE_LIMIT_BYTES)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import Protocol
 
 from gateway.errors import (
@@ -17,6 +17,7 @@ from gateway.errors import (
 )
 from gateway.routing.decision.flow import Flow, flows, moved
 from gateway.routing.decision.snapshot import Route, Snapshot, propose
+from gateway.routing.document.caution import cautions
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change, ChangeEntry, Committed, Operation, Proposal, Replicas, StoreReplaced
@@ -40,7 +41,7 @@ class ChangeResult:
 
     `applied` is empty if it was not waited for, `applied_us` 0. `unchanged`: the document was active already and
     nothing was committed; `already` says by whom, where a relative verb lost against its like. `flows` tells who moves,
-    unless the change is repeated or unchanged.
+    unless the change is repeated or unchanged; `cautions` what of the document is seldom meant.
     """
 
     model: str
@@ -55,6 +56,7 @@ class ChangeResult:
     replicas: Replicas = field(default_factory=Replicas)
     flows: tuple[Flow, ...] = ()
     already: DoneAlready | None = None
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,14 @@ class RouteControl:
             if expected_revision is not None and expected_revision != current.revision:
                 raise StaleRevision(model, expected_revision, current.revision)
             same = active is not None and active.document == document
-            result = ChangeResult(model, current.revision, current.revision, current.epoch, unchanged=same)
+            result = ChangeResult(
+                model,
+                current.revision,
+                current.revision,
+                current.epoch,
+                unchanged=same,
+                cautions=cautions(document, time()),
+            )
             if active is not None and same:
                 return ApplyResult(await self._waited(result, started_ns, None if dry_run else wait_s), active)
             route = propose(document, active)
@@ -157,7 +166,8 @@ class RouteControl:
             committed = await self._attempt(proposal, again=expected_revision is None)
             if committed is not None:
                 made = _as_committed(route, committed)
-                return ApplyResult(await self._done(committed, started_ns, wait_s, moves), made)
+                done = await self._done(committed, started_ns, wait_s, moves)
+                return ApplyResult(replace(done, cautions=result.cautions), made)
         raise _contended(model)
 
     async def repeat(
@@ -214,6 +224,7 @@ class RouteControl:
                 current.epoch,
                 restored_revision=target.origin,
                 flows=flows(active, old, self._site.newest_version(model)),
+                cautions=cautions(old.document, time()),
             )
             if active is not None and (active.document, active.table) == (old.document, old.table):
                 result = replace(result, unchanged=True)
@@ -223,7 +234,8 @@ class RouteControl:
             proposal = Proposal(model, "rollback", old, current.revision, current.epoch, change, target.origin)
             committed = await self._attempt(proposal, again=True)
             if committed is not None:
-                return await self._done(committed, started_ns, wait_s, result.flows)
+                done = await self._done(committed, started_ns, wait_s, result.flows)
+                return replace(done, cautions=result.cautions)
         raise _contended(model)
 
     async def delete(

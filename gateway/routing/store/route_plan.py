@@ -1,10 +1,12 @@
 """What a document would do, and how two revisions differ, before anybody is touched."""
 
 from dataclasses import dataclass
+from time import time
 
 from gateway.errors import UnknownRoute
 from gateway.routing.decision.flow import Flow, flows
 from gateway.routing.decision.snapshot import Route, propose
+from gateway.routing.document.caution import cautions
 from gateway.routing.document.difference import Difference, differences
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.history import Revision
@@ -26,6 +28,7 @@ class RoutePlan:
     flows: tuple[Flow, ...]
     laggards: tuple[str, ...]
     workers: int
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
         flows(active, route, control.site.newest_version(document.model)),
         tuple(why for worker in workers if (why := _lag(worker, revision))),
         len(workers),
+        cautions(document, time()),
     )
 
 
