@@ -96,7 +96,7 @@ def build(
         raise Failure(Exit.USAGE, "give one of --label and --labelled, not both")
     try:
         if window:
-            profile = _from_window(model, version, window, where, data_dir)
+            profile = _from_window(model, version, window, where, data_dir, server)
         else:
             path = from_file or replay
             assert path is not None
@@ -180,13 +180,15 @@ def show_profile(
     _show_profile(profile, output)
 
 
-def _from_window(model: str, version: str, window: str, where: str, data_dir: Path) -> "Profile":
-    """The profile of the version's rows in that window; features keep the names that an older profile gives them."""
+def _from_window(model: str, version: str, window: str, where: str, data_dir: Path, server: str) -> "Profile":
+    """The profile of the version's rows in that window. Features have the names of the model's configuration where a
+    gateway tells it, else those that an older profile gives them."""
     with analysis():
         from gateway.drift.report.lake_reader import Lake, Selection
         from gateway.drift.report.reference import feature_names, reference_window
     from numpy.random import default_rng
 
+    from gateway.cli.replay import configured_names
     from gateway.drift.profile_files import ProfileFiles
     from gateway.drift.report.span import parse_span
 
@@ -196,7 +198,11 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
     with Lake(data_dir / "log" / "lake") as lake:
         selection = Selection(model, span, versions=(version,), where=where)
         profile = reference_window(
-            lake, selection, rng=default_rng(0), created_at=time(), names=feature_names(older)
+            lake,
+            selection,
+            rng=default_rng(0),
+            created_at=time(),
+            names={**feature_names(older), **configured_names(server, model, version)},
         ).profile
     # A column without any value was withheld by redaction: there is nothing to hold a window against.
     features = tuple(one for one in profile.features if one.missing < one.n)

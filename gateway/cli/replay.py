@@ -55,6 +55,20 @@ def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, 
     )
 
 
+def configured_names(server: str, model: str, version: str) -> dict[str, str]:
+    """What the configuration of a version calls its features, by their column in the log; empty where it names none,
+    or where no gateway answers that has the version."""
+    try:
+        with inference(server) as stub:
+            contract = ask_contract(stub, model, version)
+    except Failure:
+        return {}
+    columns = [column for tensor in contract.inputs for column in tensor.columns("f.")]
+    if len(columns) != len(contract.feature_names):
+        return {}
+    return dict(zip(columns, contract.feature_names, strict=True))
+
+
 def replay(
     stub: inference_pb2_grpc.GRPCInferenceServiceStub,
     model: str,

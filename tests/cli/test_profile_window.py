@@ -1,5 +1,6 @@
 """gateway profile build --window of models that are not the usual classifier."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,14 +10,16 @@ from typer.testing import CliRunner
 
 from gateway.cli.app import app
 from gateway.drift.profile_files import ProfileFiles
+from tests.api.stand import standing
 from tests.drift.lakes import START_US, write_rows
+from tests.models import affine, write_version
 
 WINDOW = "2026-10-01..2026-10-02"
 
 
-def build(directory: Path) -> tuple[int, str]:
+def build(directory: Path, *options: str) -> tuple[int, str]:
     words = ["profile", "build", "homes", "--version", "1", "--window", WINDOW, "-o", "json"]
-    result = CliRunner().invoke(app, [*words, "--data-dir", str(directory)])
+    result = CliRunner().invoke(app, [*words, "--data-dir", str(directory), *options])
     return result.exit_code, result.stdout
 
 
@@ -46,3 +49,22 @@ def test_embeddings_of_more_rows_than_are_kept_have_a_profile(tmp_path: Path) ->
     profile = ProfileFiles(tmp_path).load("homes", "1")
     assert (profile.rows, profile.embeddings[0].rows) == (rows, rows)
     assert [len(profile.features), len(profile.embeddings[0].centre)] == [1, 520]
+
+
+async def test_features_have_the_names_of_the_configuration(tmp_path: Path) -> None:
+    """As in profiles of files; where no gateway answers they are called as the log calls them."""
+    rows = np.random.default_rng(2).normal(size=(600, 2)).astype(np.float32)
+    times = START_US + np.arange(600) * 1_000_000
+    await asyncio.to_thread(write_rows, tmp_path, times, {"x": rows}, {"y": rows})
+    named = 'parameters { key: "feature_names" value { string_value: "rooms, age" } }'
+    write_version(tmp_path / "models", "homes", "1", affine(features=2), config=named)
+    code, text = await asyncio.to_thread(build, tmp_path, "--server", "127.0.0.1:1")
+    assert code == 0, text
+    assert [one["name"] for one in json.loads(text)["features"]] == ["x_0", "x_1"]
+    async with standing(tmp_path / "models", tmp_path / "worker", probes=tmp_path / "probes") as stand:
+        code, text = await asyncio.to_thread(build, tmp_path, "--server", stand.address)
+    assert code == 0, text
+    assert [(one["name"], one["column"]) for one in json.loads(text)["features"]] == [
+        ("rooms", "f.x_0"),
+        ("age", "f.x_1"),
+    ]
