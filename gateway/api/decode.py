@@ -76,10 +76,11 @@ def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Dec
         raise _missing(signature, shapes, count)
     if rows < 0:
         rows = 1  # a model without inputs
+    typed = count > 0 and not sent_raw  # without any input the answer is raw, as Triton's is
     outputs = request.outputs
     if len(outputs):
-        return inputs, shapes, rows, _reply(outputs, signature, typed=not sent_raw)
-    return inputs, shapes, rows, signature.raw_reply if sent_raw else signature.typed_reply
+        return inputs, shapes, rows, _reply(outputs, signature, typed=typed)
+    return inputs, shapes, rows, signature.typed_reply if typed else signature.raw_reply
 
 
 def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> FittedShape:

@@ -222,7 +222,7 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
             f"{' after the batch dimension' if batches else ''}"
         )
     dims = tuple(tensor.dims)
-    if any(size < -1 or size == 0 for size in dims):
+    if any(size < -1 or (size == 0 and 0 not in own) for size in dims):
         raise FailedPrecondition(f"{where}: dims {list(dims)} must be -1 or positive")
     if tensor.HasField("reshape"):
         _check_reshape(where, dims, tuple(tensor.reshape.shape))

@@ -28,7 +28,7 @@ from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.repository import ModelFolder
 from gateway.serving.session import Session
-from gateway.serving.warm_up import WarmUp
+from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
 from loaders.loader import Loader
 
@@ -162,7 +162,7 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         candidate.source,
         candidate.model,
         inputs=session.inputs,
-        outputs=session.outputs,
+        outputs=served_outputs(session.outputs, result.answers, session.inputs),
         overridable=session.overridable,
         read_file=candidate.folder.read,
         may_batch=result.batches and result.rows_independent is not False,

@@ -16,7 +16,7 @@ from math import ceil
 from time import perf_counter_ns
 from typing import IO
 
-from gateway.errors import GatewayError
+from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import Session, without_places
@@ -72,17 +72,13 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
     facts = verify(request.local, filename=request.filename, policy=request.policy)
     _say(answers, ProbeMessage(stage=LOADING))
     begin = perf_counter_ns()
-    session = Session(
-        request.local.model_file(request.filename),
-        intra_threads=request.intra_threads,
-        inter_threads=request.inter_threads,
-        options=request.options,
-    )
+    session = _session(request, facts.objection)
     load_ms = (perf_counter_ns() - begin) / 1e6
     _say(answers, ProbeMessage(stage=WARMING))
     findings = WarmUp(
         session, request.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
     ).run()
+    warnings = [*([facts.objection] if facts.objection else []), *findings.warnings]
     result = ProbeResult(
         ok=True,
         facts=facts,
@@ -94,12 +90,25 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
         batches=findings.batches,
         rows_independent=findings.rows_independent,
         bit_equal=findings.bit_equal,
-        warnings=tuple(public_reason(warning, str(request.local.path)) for warning in findings.warnings),
+        warnings=tuple(public_reason(warning, str(request.local.path)) for warning in warnings),
         load_ms=load_ms,
     )
     _say(answers, ProbeMessage(stage=EMPTY, provisional=result))
     try_empty_inputs(session, findings.feed, batches=findings.batches)
     return result
+
+
+def _session(request: ProbeRequest, objection: str) -> Session:
+    """The session; where the runtime refuses the model, what the checker objects to says why as well."""
+    try:
+        return Session(
+            request.local.model_file(request.filename),
+            intra_threads=request.intra_threads,
+            inter_threads=request.inter_threads,
+            options=request.options,
+        )
+    except FailedPrecondition as error:
+        raise FailedPrecondition("; ".join(filter(None, (str(error), objection)))) from error
 
 
 def _refused(request: ProbeRequest, reason: str, *, lasting: bool) -> ProbeResult:

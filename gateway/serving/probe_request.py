@@ -15,7 +15,7 @@ from gateway.tensor import TensorSpec
 from loaders.loader import LocalVersion
 
 # Part of every cache key: a result of an older form is never read.
-FORM = 3
+FORM = 4
 _SPARE_BYTES = 2 << 30
 _COPIES = 4  # of the weights, that a load may hold at once: the file, its parsed form, the session's, prepacked ones
 

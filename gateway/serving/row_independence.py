@@ -35,7 +35,8 @@ _SYMBOL: Final = "the rows of a run"
 _MAX_KNOWN = 64  # elements of a tensor whose values are followed
 _SHAPE_ARGUMENTS: Final = ("Reshape", "Expand", "ConstantOfShape", "Resize")
 # Beside our own refusals what a graph that no rule foresaw may run into; ONNX Runtime may still take it.
-_UNPROVEN = (NotRowWise, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
+_NOT_INFERRED = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
+_UNPROVEN = (NotRowWise, *_NOT_INFERRED, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 def row_dependence(model: onnx.ModelProto) -> str:
@@ -162,7 +163,7 @@ class _Walk:
         data = {name: self._data[name] for name in names if name in self._data}
         try:
             return onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=self._imports)
-        except onnx.shape_inference.InferenceError:
+        except _NOT_INFERRED:
             return {}
 
 

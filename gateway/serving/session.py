@@ -263,7 +263,7 @@ def _spec(node: Any, side: str, *, optional: bool = False) -> TensorSpec:
     if datatype is None:
         raise FailedPrecondition(
             f"{side} {node.name!r} has ONNX type {node.type}, which the protocol cannot carry; "
-            "export the model with plain tensors (for scikit-learn: zipmap=False)"
+            "export the model with plain tensors"
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ())
     return TensorSpec(node.name, datatype, shape, optional=optional)

@@ -1,16 +1,17 @@
 """First runs of a session: that it answers, as declared, how fast, and whether rows may share a run.
 
-1. Inputs are made from the declared shapes. Where a configuration gives warm-up requests, these are run first, and
-   their rows serve where made-up ones are not accepted.
+1. Where a configuration gives warm-up requests, these are run, and nothing else: somebody knows what the model takes.
+   Without them inputs are made up from the declared shapes.
 2. Made-up data come in three kinds, tried in order: random, ones, zeros. A model may rightly refuse one of them (an
-   index out of range, a logarithm of a negative number), so only a failure of all kinds counts.
+   index out of range, a logarithm of a negative number).
 3. A size that is free besides the batch is 1, then 16, then 224: convolutions refuse images of one pixel.
-4. A model with free sizes that refuses everything is not condemned: it is not warm, and a warning says so. A model
-   whose shapes are all fixed has no such excuse.
+4. Made-up data never decide whether a version may serve: one that refuses them all, or answers NaN, is served with a
+   warning. What decides is that it loads, that it has enough memory, and that warm-up requests of its author succeed.
+5. Outputs are served in the shape that was seen; one that is declared otherwise is a warning.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from statistics import median
 from time import perf_counter_ns
@@ -31,6 +32,7 @@ _FREE_SIZES = (1, 16, 224)
 _MAX_FEED_BYTES = 1 << 30
 _ROWS = 8
 _REPEATS = 20
+_CURE = "a model_warmup in config.pbtxt names inputs that it does take"
 _REPEATS_NS = 100_000_000
 # How far a row may be off beside others: rounding in another order of addition, not another answer.
 _TOLERANCES = {Datatype.FP16: 1e-2, Datatype.BF16: 4e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-6}
@@ -74,35 +76,35 @@ class WarmUp:
         Raises: WarmUpFailed, whose text is the reason.
         """
         findings = Findings()
-        specs = (*self.session.inputs, *self.session.outputs)
-        free_first = bool(self.session.inputs) and all(spec.shape[:1] == (-1,) for spec in specs)
+        inputs, outputs = self.session.inputs, self.session.outputs
+        free_first = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+        free_first = free_first and all(spec.shape[:1] in ((-1,), ()) for spec in outputs)  # (): may be undeclared
         may_batch = free_first if self.max_batch_size is None else self.max_batch_size > 0
         rows = min(_ROWS, self.max_batch_size or _ROWS) if may_batch else 0
-        given = [self._requested(warmup, findings) for warmup in self.warmups]
-        feed = self._accepted(rows, given, findings)
+        given = [self._requested(warmup) for warmup in self.warmups]
+        feed = _joined(given, rows) if given else self._accepted(rows, findings)
         if feed is None:
             return findings
         single = findings.feed = _rows(feed, 0, 1) if rows else feed
-        outputs = self._outputs(single, "the warm-up run")
-        findings.answers = self._check_answers(outputs)
+        findings.answers = self._answers(self._outputs(single, "the warm-up run"), findings)
         findings.run_us[1 if rows else 0] = self._timed(single)
         if rows:
             self._try_batches(feed, rows, findings)
         return findings
 
-    def _requested(self, warmup: Warmup, findings: Findings) -> Feed:
+    def _requested(self, warmup: Warmup) -> Feed:
         """Runs a warm-up request of the configuration; returns its inputs."""
         random = np.random.default_rng(self.seed)
         feed = {name: _given(value, warmup.batch_size, random) for name, value in warmup.inputs.items()}
         for _ in range(max(1, min(warmup.count, 1000))):
-            outputs = self._outputs(feed, f"warm-up request {shown(warmup.name)}")
-        self._check_answers(outputs)
+            self._outputs(feed, f"warm-up request {shown(warmup.name)}")
         return feed
 
-    def _accepted(self, rows: int, given: Sequence[Feed], findings: Findings) -> Feed | None:
-        """Inputs that the model answers without NaN: `rows` rows (0: not a batch), or None if it takes none."""
-        refused, nan = "", False
-        for feed in self._candidates(rows, given):
+    def _accepted(self, rows: int, findings: Findings) -> Feed | None:
+        """Made-up inputs that the model answers, without NaN if it can: `rows` rows (0: not a batch); None if it takes
+        none of them."""
+        refused, nan = "", None
+        for feed in self._candidates(rows):
             try:
                 outputs = self._outputs(_rows(feed, 0, 1) if rows else feed, "the warm-up run")
             except OutOfMemory:
@@ -112,15 +114,14 @@ class WarmUp:
                 continue
             if not self._has_nan(outputs):
                 return feed
-            nan = True
+            nan = nan or feed
         if nan:
-            raise WarmUpFailed("the model answers NaN for finite inputs, whether random, ones or zeros")
-        if given or not any(-1 in (spec.shape[1:] if rows else spec.shape) for spec in self.session.inputs):
-            raise WarmUpFailed(f"{refused}; a model_warmup in config.pbtxt can name inputs that the model accepts")
-        findings.warnings.append(f"not warmed up: the free sizes of its inputs could not be guessed ({refused})")
-        return None
+            findings.warnings.append(f"it answers NaN for made-up inputs, whether random, ones or zeros; {_CURE}")
+        else:
+            findings.warnings.append(f"not warmed up: it takes none of the made-up inputs ({refused}); {_CURE}")
+        return nan
 
-    def _candidates(self, rows: int, given: Sequence[Feed]) -> Iterator[Feed]:
+    def _candidates(self, rows: int) -> Iterator[Feed]:
         inputs = self.session.inputs
         free = any(-1 in (spec.shape[1:] if rows else spec.shape) for spec in inputs)
         for size in _FREE_SIZES if free else (1,):
@@ -130,8 +131,6 @@ class WarmUp:
             for kind in _KINDS:
                 random = np.random.default_rng(self.seed)
                 yield {spec.name: made_up(spec.datatype, shapes[spec.name], kind, random) for spec in inputs}
-        for feed in given:
-            yield {name: np.resize(array, (rows, *array.shape[1:])) for name, array in feed.items()} if rows else feed
 
     def _try_batches(self, feed: Feed, rows: int, findings: Findings) -> None:
         """Fills in `batches`, `rows_independent` and the times of more than one row."""
@@ -179,8 +178,8 @@ class WarmUp:
         except GatewayError as error:
             raise _failure(what, str(error)) from None
 
-    def _check_answers(self, outputs: Sequence[Array]) -> tuple[TensorSpec, ...]:
-        """The outputs as they really are. Raises: WarmUpFailed, if they are not as declared."""
+    def _answers(self, outputs: Sequence[Array], findings: Findings) -> tuple[TensorSpec, ...]:
+        """The outputs as they really are. Raises: WarmUpFailed, if their datatype is not the declared one."""
         answers = []
         for spec, output in zip(self.session.outputs, outputs, strict=True):
             if output.dtype != spec.datatype.dtype:
@@ -188,14 +187,10 @@ class WarmUp:
                     f"output {shown(spec.name)} is declared as {spec.datatype.wire_name}, "
                     f"the model answered {output.dtype}"
                 )
-            declared = spec.shape
-            matches = len(declared) == output.ndim and all(
-                size in (-1, actual) for size, actual in zip(declared, output.shape, strict=True)
-            )
-            if declared and not matches:
-                raise WarmUpFailed(
-                    f"output {shown(spec.name)} is declared with shape {list(declared)}, "
-                    f"the model answered {list(output.shape)}"
+            if spec.shape and not _fits(spec.shape, output.shape):
+                findings.warnings.append(
+                    f"output {shown(spec.name)} is declared with shape {list(spec.shape)}, the model answered "
+                    f"{list(output.shape)}: that is what is served"
                 )
             answers.append(TensorSpec(spec.name, spec.datatype, tuple(output.shape)))
         return tuple(answers)
@@ -225,6 +220,50 @@ class WarmUp:
             self._outputs(feed, "a repeated run")
             times.append(perf_counter_ns() - begin)
         return median(times) / 1000
+
+
+def served_outputs(
+    declared: Sequence[TensorSpec], answers: Sequence[TensorSpec], inputs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """The outputs as they are served: as declared where the answers fit, else as seen.
+
+    Shapes: what a declaration gets wrong is free where the inputs have free sizes, which it may depend on.
+    """
+    if len(answers) != len(declared):  # not warmed up
+        return tuple(declared)
+    free = any(-1 in spec.shape for spec in inputs)
+    return tuple(
+        spec if _fits(spec.shape, answer.shape) else replace(spec, shape=_seen(spec.shape, answer.shape, free=free))
+        for spec, answer in zip(declared, answers, strict=True)
+    )
+
+
+def _seen(declared: tuple[int, ...], actual: tuple[int, ...], *, free: bool) -> tuple[int, ...]:
+    known = declared if len(declared) == len(actual) else (None,) * len(actual)
+    return tuple(
+        promised if promised in (-1, size) else -1 if free else size
+        for promised, size in zip(known, actual, strict=True)
+    )
+
+
+def _fits(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:
+    return len(declared) == len(actual) and all(
+        promised in (-1, size) for promised, size in zip(declared, actual, strict=True)
+    )
+
+
+def _joined(given: Sequence[Feed], rows: int) -> Feed:
+    """The warm-up requests as one: `rows` rows of all that have the shapes of the first (0: the first as it is)."""
+    first = given[0]
+    if not rows:
+        return first
+    alike = [feed for feed in given if _tails(feed) == _tails(first)]
+    together = {name: np.concatenate([feed[name] for feed in alike]) for name in first}
+    return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in together.items()}
+
+
+def _tails(feed: Feed) -> Mapping[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in feed.items()}
 
 
 def made_up(datatype: Datatype, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:

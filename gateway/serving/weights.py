@@ -77,7 +77,7 @@ class Weights:
     infinite: int = 0
     external_files: set[str] = field(default_factory=set)
 
-    def check(self, tensor: TensorProto) -> None:
+    def check(self, tensor: TensorProto, *, may_hold_nan: bool = False) -> None:
         """Nothing, if the tensor is whole and inside the version.
 
         Raises: InvalidModel naming the tensor.
@@ -96,7 +96,7 @@ class Weights:
             chunks = self._external(tensor, element, size)
         else:
             chunks = _internal(tensor, element, count, size)
-        self._scan(chunks, tensor, element)
+        self._scan(chunks, tensor, element, may_hold_nan=may_hold_nan)
 
     def element_count(self, dims: Iterable[int], label: str, bits: int) -> int:
         """The product of `dims`.
@@ -152,7 +152,7 @@ class Weights:
             raise InvalidModel(f"external data of tensor {name} lie at {shown(location)}, which is not in the version")
         return file
 
-    def _scan(self, chunks: Iterator[bytes], tensor: TensorProto, element: _Element) -> None:
+    def _scan(self, chunks: Iterator[bytes], tensor: TensorProto, element: _Element, *, may_hold_nan: bool) -> None:
         if not (element.floats or element.patterns):
             return
         nans = 0
@@ -173,7 +173,7 @@ class Weights:
                     nans += int((magnitude > element.nan_above).sum())
                     if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT8E5M2):
                         self.infinite += int((magnitude == element.nan_above).sum())
-        if nans and not self.policy.allow_nan:
+        if nans and not (may_hold_nan or self.policy.allow_nan):
             raise InvalidModel(f"tensor {shown(tensor.name)} holds {nans} NaN: the model would answer NaN")
 
 

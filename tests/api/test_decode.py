@@ -395,3 +395,9 @@ def test_every_refusal_is_bounded_and_printable() -> None:
     with pytest.raises(GatewayError) as caught:
         decoded(request, rows_of_four())
     assert len(str(caught.value)) < 600
+
+
+def test_a_model_without_inputs_answers_raw() -> None:
+    _, _, rows, reply = decoded(pb.ModelInferRequest(model_name="m"), signature((), max_batch_size=0))
+    assert rows == 1
+    assert not reply.typed

@@ -20,7 +20,7 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.serving.version import IllegalVersionMove, Version, VersionEvent, VersionState
-from gateway.tensor import Datatype
+from gateway.tensor import Datatype, TensorSpec
 from loadtests.bench.models import MODELS, write
 from tests import models
 from tests.serving.catalogs import opened
@@ -484,3 +484,23 @@ async def test_touched_or_copied_files_reload_nothing_and_changed_ones_do(tmp_pa
         labels.write_text("a\nc\n")
         await live.catalog.poll()
         assert live.catalog.newest("m").labels == {"y": ("a", "c")}
+
+
+async def test_an_output_that_is_declared_wrong_is_served_as_it_is(tmp_path: Path) -> None:
+    node = helper.make_node("Compress", ["x", "which"], ["y"], axis=0)
+    which = models.weight("which", np.array([True, False, True, True]))
+    for shape in ((7,), (4, 4), ()):
+        tensors = models.tensor_value("x", Datatype.FP32, (4,)), models.tensor_value("y", Datatype.FP32, shape)
+        content = models.model_of([node], tensors[:1], tensors[1:], [which]).SerializeToString()
+        models.write_version(tmp_path / "models", f"m{len(shape)}", "1", content)
+    empty = helper.make_node("ReduceSum", ["x", "axes"], ["y"])
+    tensors = models.tensor_value("x", Datatype.FP32, (2, 0, 4)), models.tensor_value("y", Datatype.FP32, (2, 1, 4))
+    axes = models.weight("axes", np.array([1]))
+    content = models.model_of([empty], tensors[:1], tensors[1:], [axes]).SerializeToString()
+    models.write_version(tmp_path / "models", "empty", "1", content)
+    async with opened(tmp_path) as live:
+        await live.catalog.poll()
+        assert set(live.states().values()) == {VersionState.AVAILABLE}, live.states()
+        for model in ("m0", "m1", "m2"):
+            assert live.catalog.newest(model).outputs == (TensorSpec("y", Datatype.FP32, (3,)),)
+        assert live.catalog.newest("empty").inputs[0].shape == (2, 0, 4)
