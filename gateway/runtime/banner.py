@@ -17,7 +17,7 @@ from gateway.runtime.options import BY_NAME
 
 
 def banner(config: Config, ports: Mapping[str, int]) -> str:
-    """The addresses, and three commands that work as printed from the directory that the gateway was started in."""
+    """Returns the addresses, and three commands that work as printed in the directory of the start."""
     host = _connectable(config.listen.host)
     grpc_address, metrics_address = f"{host}:{ports['grpc']}", f"{host}:{ports['metrics']}"
     store = masked_url(config.store.redis_url) if config.store.redis_url else f"embedded Valkey, {config.valkey_dir}"
@@ -44,7 +44,7 @@ Ctrl-C stops everything.
 
 
 def _tls_options(files: TlsFiles | None, host: str) -> str:
-    """The options by which a command on this host trusts the gateway and is let in.
+    """Returns the options by which a command on this host trusts the gateway and is let in.
 
     The gateway's own certificate is what it trusts, and what it shows where clients must show one and the gateway takes
     that one; who has another writes it in the place of the words in capitals.
@@ -66,7 +66,7 @@ def _tls_options(files: TlsFiles | None, host: str) -> str:
 
 
 def _plain(host: str) -> str:
-    """The host as it is compared: an address in its shortest form."""
+    """Returns the host as it is compared: an address in its shortest form."""
     try:
         return str(ip_address(host.strip("[]")))
     except ValueError:
@@ -74,13 +74,13 @@ def _plain(host: str) -> str:
 
 
 def _connectable(host: str) -> str:
-    """The address for a client on this host."""
+    """Returns the address for a client on this host."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{shown}]" if ":" in shown else shown
 
 
 def _command() -> str:
-    """The gateway command as it can be typed in this directory."""
+    """Returns the gateway command as it can be typed in this directory."""
     script = Path(sys.executable).with_name("gateway")
     if not script.exists():
         return f"{sys.executable} -c 'from gateway.cli.app import main; main()'"

@@ -5,6 +5,6 @@ from importlib.util import find_spec
 
 
 def is_compiled() -> bool:
-    """Whether what every request runs through is compiled (see `setup.py`); the same source, less CPU a request."""
+    """Returns whether what every request runs through is compiled (see `setup.py`): the same source, less CPU."""
     spec = find_spec("gateway.rpc.callback_call")
     return spec is not None and spec.origin is not None and spec.origin.endswith(tuple(EXTENSION_SUFFIXES))

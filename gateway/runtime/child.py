@@ -61,7 +61,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """The settings that the supervisor sent to this process, which from here on dies with it.
+    """Returns the settings that the supervisor sent to this process, which from here on dies with it.
 
     Order: before the event loop runs.
     """
@@ -73,7 +73,7 @@ def read_settings() -> Settings:
 
 
 def die_with(parent_pid: int) -> None:
-    """The kernel kills this process when its parent ends; where it cannot, the end of standard input must do."""
+    """Makes the kernel kill this process when its parent ends; where it cannot, the end of standard input must do."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -94,7 +94,7 @@ class SupervisorLink:
         self._draining = False
 
     def ready(self) -> None:
-        """The supervisor counts this child as serving."""
+        """Tells the supervisor that this child serves."""
         self._report({"ready": True})
 
     def loaded(self, model: str) -> None:
@@ -102,7 +102,7 @@ class SupervisorLink:
         self._report({"loaded": model})
 
     def draining(self) -> None:
-        """The supervisor no longer does."""
+        """Tells the supervisor that this child has begun to stop."""
         self._draining = True
         self._report({"draining": True})
 
@@ -143,7 +143,7 @@ class SupervisorLink:
 
 @asynccontextmanager
 async def supervisor_link() -> AsyncIterator[SupervisorLink]:
-    """The link, with signals and the end of standard input watched, beating until the block ends."""
+    """Yields the link, beating and with signals and the end of standard input watched, until the block ends."""
     loop = asyncio.get_running_loop()
     link = SupervisorLink()
     os.set_blocking(REPORT_FD, False)

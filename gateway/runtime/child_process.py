@@ -79,11 +79,11 @@ class ChildProcess:
             self.ready.set()
 
     def served_s(self) -> float:
-        """How long it has been, or was, serving; 0 if it never got so far."""
+        """Returns how long it has been, or was, serving; 0 if it never got so far."""
         return self._loop.time() - self.ready_at if self.ready_at else 0.0
 
     async def stop(self, limit_s: float) -> None:
-        """It has ended: by itself after SIGTERM, or killed when the limit is over."""
+        """Ends the child by SIGTERM, or kills it when the limit is over; returns once it was reaped."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(limit_s):
@@ -130,7 +130,7 @@ class ChildProcess:
 
 
 def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
-    """The process id, the writing end of its standard input, the reading end of its reports.
+    """Returns the process id, the writing end of its standard input, the reading end of its reports.
 
     exec without fork of this process's memory; a process group of its own, so that Ctrl-C reaches the supervisor alone.
     What a child prints goes to standard error: standard output is for what the operator asked for.
@@ -164,7 +164,7 @@ def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
 
 
 async def _exit_status(pid: int) -> int:
-    """The exit code, negative for a signal; the child is reaped."""
+    """Returns the exit code, negative for a signal; the child is reaped."""
     if sys.platform == "linux":
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()

@@ -18,7 +18,7 @@ _DAYS = 2  # of the manifest; as far back as the compactor itself looks for segm
 
 
 def ledgers(config: CompactorConfig) -> Sequence[Ledger]:
-    """What counts the compactor's segments: the drift monitor, where there is a data directory with profiles."""
+    """Returns what counts the compactor's segments: the drift monitor, where a data directory has profiles."""
     if not config.data_directory:
         return ()
     lake = Path(config.lake_directory)
@@ -35,7 +35,7 @@ def ledgers(config: CompactorConfig) -> Sequence[Ledger]:
 
 
 def observers(config: CompactorConfig) -> Sequence[Observer]:
-    """What looks at rows and labels: the monitor of performance, where there is a data directory with profiles."""
+    """Returns what looks at rows and labels: the monitor of performance, where a data directory has profiles."""
     if not config.data_directory:
         return ()
     return (

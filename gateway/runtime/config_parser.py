@@ -126,7 +126,7 @@ def read_file(path: Path) -> Mapping[str, object]:
 
 
 def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Names that look like a misspelt option.
+    """Returns a warning for each name that looks like a misspelt option.
 
     Others are left alone: a container platform puts GATEWAY_PORT and GATEWAY_SERVICE_HOST there by itself.
     """

@@ -62,7 +62,7 @@ class ControlProcess:
         self._polling = asyncio.Lock()
 
     def attach(self, publisher: EventPublisher) -> None:
-        """From now on the publisher is told every state that is polled."""
+        """Tells the publisher every state that is polled from now on."""
         self._publisher = publisher
 
     def restore(self) -> None:
@@ -83,14 +83,14 @@ class ControlProcess:
             await asyncio.sleep(POLL_SECONDS)
 
     async def step(self) -> None:
-        """One poll; its totals are kept on disk for a successor."""
+        """Polls once, and keeps the totals on disk for a successor."""
         await self.poll()
         self._keep()
         if self._publisher is not None:
             self._publisher.observe(self._gauges(), self._children(), self._drift.read())
 
     async def poll(self) -> None:
-        """The totals hold what the workers that answer have counted by now."""
+        """Brings the totals up to date with what the workers that answer have counted."""
         async with self._polling:
             answers = await self._peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
             for slot, answer in answers.items():
@@ -100,7 +100,7 @@ class ControlProcess:
             self._end_series()
 
     async def counters(self, _: Payload) -> Payload:
-        """The sums over all workers, dead ones included, as of now."""
+        """Returns the sums over all workers, dead ones included, as of now."""
         await self.poll()
         return self._totals.sums()
 
@@ -113,7 +113,7 @@ class ControlProcess:
         return {}
 
     async def state(self, _: Payload) -> Payload:
-        """The supervisor's state file, whole."""
+        """Returns the supervisor's state file, whole."""
         return self._state()
 
     async def metrics(self, request: HttpRequest) -> HttpResponse:
@@ -125,7 +125,7 @@ class ControlProcess:
         return HttpResponse(b"ok\n")
 
     async def ready(self, _: HttpRequest) -> HttpResponse:
-        """200 while a worker serves; which ones do is in the body."""
+        """Answers 200 while a worker serves; the body says which ones do."""
         workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
         body = msgspec.json.format(msgspec.json.encode({"ready": serving, "workers": workers}), indent=1) + b"\n"

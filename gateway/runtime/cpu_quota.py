@@ -18,7 +18,7 @@ def cpu_quota(*, cgroup_root: Path = _CGROUP, membership: Path = _SELF) -> float
 
 
 def threads_per_session(quota: float, workers: int) -> int:
-    """Intra-op threads for one session: the root of a worker's share of the quota, never less than one.
+    """Returns the threads of one run: the root of a worker's share of the quota, never less than one.
 
     The other root goes to runs at the same time: they use the cores better than one run on all of them (a convolution
     of 5 ms took 1.05 of the CPU of a bare server, on two threads 1.17), but a lone run is shorter on several.
@@ -27,7 +27,7 @@ def threads_per_session(quota: float, workers: int) -> int:
 
 
 def runs_at_once(quota: float, workers: int, intra_threads: int) -> int:
-    """Long runs that a worker has at the same time, so that all their threads together fill its share of the quota."""
+    """Returns how many long runs a worker has at a time, so that their threads fill its share of the quota."""
     return max(1, ceil(quota / max(1, workers) / intra_threads))
 
 
@@ -60,7 +60,7 @@ def _memberships(membership: Path) -> list[tuple[str, str]]:
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:
-    """The cgroup's folder and those above it; inside a container the path may name a folder that only the host sees."""
+    """Yields the cgroup's folder and those above it; a container's path may name one that only the host sees."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 

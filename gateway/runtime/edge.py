@@ -25,7 +25,7 @@ class Servicers:
 
 
 def make_server(config: Config, servicers: Servicers) -> Server:
-    """A server with every servicer, not started yet."""
+    """Returns a server with every servicer, not started yet."""
     server = _transport(config)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, server)  # type: ignore[no-untyped-call]
     control_pb2_grpc.add_ControlServicer_to_server(servicers.control, server)  # type: ignore[no-untyped-call]

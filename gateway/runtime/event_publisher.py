@@ -1,5 +1,7 @@
-"""Tells what happened: reads the log of changes and the states that the control process polls, makes events of both,
-keeps the newest and sends them to the webhook."""
+"""Makes events of the log of changes and of the states that the control process polls.
+
+The newest are kept, and all are sent to the webhook.
+"""
 
 import asyncio
 import logging
@@ -135,7 +137,7 @@ class EventPublisher:
 
 
 def _restored(path: Path, instance: str, store: str) -> tuple[Observed, States, str]:
-    """What an earlier publisher told: states of this run, states of drift of any run, its place in this store's log."""
+    """Returns what an earlier publisher told: states of this run, drift of any run, its place in this store's log."""
     try:
         told = msgspec.json.decode(path.read_bytes(), type=_Told)
         observed = told.observed if told.instance == instance else Observed()

@@ -24,7 +24,7 @@ class FollowedRules:
         self._snapshot = EMPTY
 
     def in_force(self, model: str) -> frozenset[str]:
-        """The versions that the model's route names now."""
+        """Returns the versions that the model's route names now."""
         compiled = self._snapshot.routes.get(model)
         return compiled.route.document.versions() if compiled is not None else frozenset()
 

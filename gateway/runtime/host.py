@@ -29,7 +29,7 @@ class HostCounts:
         self._peers = peers
 
     async def sums(self) -> Tree:
-        """The sums over all workers, as of now.
+        """Returns the sums over all workers, as of now.
 
         While the control process is being restarted: over the workers that answer.
         """
@@ -50,7 +50,7 @@ class HostFleet:
         self._peers = peers
 
     async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
-        """What each other worker that answered says of the model's versions (of all models, if ""), by worker id."""
+        """Returns what each other worker that answers says of the model's versions ("": of all models), by its id."""
         answers = await self._peers.ask_all("states", {"model": model}, own=False)
         return {
             str(answer["id"]): _statuses(answer.get("versions"))
@@ -86,7 +86,7 @@ class HostRepository:
     """
 
     def __init__(self, catalog: Catalog, peers: Peers, *, loaded: Callable[[str], None]) -> None:
-        """`loaded` is told of each model that was loaded."""
+        """Tells `loaded` each model that was loaded."""
         self._catalog = catalog
         self._peers = peers
         self._loaded = loaded
@@ -111,7 +111,7 @@ class HostRepository:
 def operations(
     catalog: Catalog, *, count: Callable[[], Payload], describe: Callable[[], Payload], in_force: InForce
 ) -> Mapping[str, Operation]:
-    """What a worker answers to the other processes of its host.
+    """Returns what a worker answers to the other processes of its host.
 
     `count` answers its counts with slot and boot, `describe` what it is; `in_force(model)` the versions that its rules
     name now.
@@ -154,12 +154,12 @@ def operations(
 
 
 def version_states(catalog: Catalog, model: str = "") -> list[dict[str, object]]:
-    """Every version (of one model, if named) with its state, as JSON can hold it."""
+    """Returns every version (of one model, if named) with its state, as JSON can hold it."""
     return [{**asdict(status), "state": status.state.name} for status in catalog.states(model or None)]
 
 
 def _statuses(versions: object) -> list[VersionStatus]:
-    """What `version_states` made, read back from a worker of the same release."""
+    """Returns what `version_states` made, read back from a worker of the same release."""
     if not isinstance(versions, list):
         return []
     return [VersionStatus(**{**version, "state": VersionState[version["state"]]}) for version in versions]

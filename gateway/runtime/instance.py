@@ -120,7 +120,7 @@ def _probe(family: int, host: str, port: int) -> None:
 
 
 def make_directories(config: Config) -> None:
-    """The directories of a run exist, and the one for sockets belongs to this user alone.
+    """Makes the directories of a run; the one for sockets belongs to this user alone.
 
     Raises: FailedPrecondition.
     """
@@ -136,7 +136,7 @@ def make_directories(config: Config) -> None:
 
 
 def write_state(path: Path, state: Mapping[str, object]) -> None:
-    """The file holds the state whole, or what it held before. Raises: OSError."""
+    """Replaces the state in the file as a whole. Raises: OSError."""
     staged = path.with_name(f"{path.name}.{os.getpid()}")
     staged.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
     staged.replace(path)

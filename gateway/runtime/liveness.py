@@ -38,7 +38,7 @@ class Heartbeat:
         self.beaten = True
 
     def excuse(self, late_s: float) -> None:
-        """The supervisor could not listen for that long, so the child is not to blame for it."""
+        """Leaves out the time for which the supervisor itself could not listen."""
         self.heard_at += late_s
 
     def hung(self, now: float, timing: Timing) -> bool:

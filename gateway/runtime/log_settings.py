@@ -21,7 +21,7 @@ def prediction_log_limits(config: LogOptions) -> LogLimits:
 
 
 def redaction_of(config: RedactionConfig) -> Redaction:
-    """The rules of the configuration, to be carried out."""
+    """Returns the rules of the configuration, to be carried out."""
     value = config.value()
     listed = value.get("listed", {})
     return Redaction(
@@ -35,7 +35,7 @@ def redaction_of(config: RedactionConfig) -> Redaction:
 
 
 def samplings(snapshot: Snapshot, rate: float) -> Mapping[str, Sampling]:
-    """How the records of each model are sampled whose route says something of it; `rate` where it gives none."""
+    """Returns how records are sampled, by model, where its route says so; `rate` where the route gives none."""
     policies = ((model, compiled.route.document.log) for model, compiled in snapshot.routes.items())
     return {model: _sampling(policy, rate) for model, policy in policies if policy is not None}
 

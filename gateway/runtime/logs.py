@@ -23,7 +23,7 @@ class FieldFormatter(logging.Formatter):
 
 
 def start_logging(who: str, level: str) -> None:
-    """From here on this process logs to standard error."""
+    """Makes this process log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FieldFormatter(who))
     logging.basicConfig(level=level.upper(), handlers=[handler])

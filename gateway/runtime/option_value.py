@@ -145,7 +145,7 @@ def _label(given: object) -> str:
 
 
 def _host(given: object) -> str:
-    """A literal address or `localhost`; names would make what is bound depend on a resolver."""
+    """Returns a literal address or `localhost`; names would make what is bound depend on a resolver."""
     allowed = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
     if not isinstance(given, str):
         raise ValueError(allowed)

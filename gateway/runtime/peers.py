@@ -71,7 +71,7 @@ _BY_CODE: Final[Mapping[Code, type[GatewayError]]] = {
 
 
 def worker_socket(socket_dir: Path, slot: int) -> Path:
-    """Where the worker of that slot answers."""
+    """Returns where the worker of that slot answers."""
     return socket_dir / f"worker-{slot}.sock"
 
 
@@ -99,7 +99,7 @@ class PeerServer:
         staged.replace(self._path)
 
     async def close(self) -> None:
-        """No question is answered any more; those in work are cut off."""
+        """Answers no further question, and cuts off those in work."""
         if self._server is None:
             return
         self._server.close()
@@ -154,7 +154,7 @@ class PeerServer:
 
 
 async def ask(path: Path, operation: str, payload: Payload, timeout_s: float = 5.0) -> Payload:
-    """What the process behind that socket answers.
+    """Returns what the process behind that socket answers.
 
     Raises: PeerGone (nobody answers there, or it went away meanwhile: the operation may have been done),
             DeadlineExceeded, ResourceExhausted (the question is too large), or the GatewayError that the peer raised.
@@ -197,7 +197,7 @@ class Peers:
     async def ask_all(
         self, operation: str, payload: Payload, *, timeout_s: float = 5.0, own: bool = True
     ) -> dict[int, Payload | GatewayError]:
-        """Each slot's answer or its error, by slot; this worker's own among them unless `own` is False.
+        """Returns each slot's answer or its error, by slot; this worker's own among them unless `own` is False.
 
         All are asked at once, so it takes as long as the slowest. This worker's own answer comes over its socket like
         every other's: one path for all.
@@ -228,7 +228,7 @@ def _payload_of(answer: Payload, path: Path, operation: str) -> Payload:
 
 
 async def _read(reader: asyncio.StreamReader) -> Payload:
-    """The next frame. Raises: ValueError if it is too large or no JSON object."""
+    """Returns the next frame. Raises: ValueError if it is too large or no JSON object."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > FRAME_LIMIT_BYTES:
         raise ValueError(f"a frame of {length} bytes, the limit is {FRAME_LIMIT_BYTES}")

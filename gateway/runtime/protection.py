@@ -38,7 +38,7 @@ class TlsOptions:
         return self.files is not None and self.client_ca is not None
 
     def proven(self, now_s: float) -> "TlsOptions":
-        """The same by absolute names, with files that were read.
+        """Returns the options with absolute paths, once their files were read.
 
         Raises: InvalidArgument if no client would take what they hold.
         """
@@ -61,7 +61,7 @@ def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: b
 
 
 def exposure(tls: TlsOptions, host: str, metrics_port: int) -> str:
-    """What strangers can do where other hosts can connect; for the operator to read at the start."""
+    """Returns what strangers can do where other hosts can connect; for the operator to read at the start."""
     if tls.mutual:
         what = "reads metrics, health and events there, without TLS and login"
         return f"metrics-port {metrics_port}: everyone who can connect to {host} {what}"

@@ -38,7 +38,7 @@ class RedactionConfig:
         return tuple(rule for model, tensors in models.items() for rule in _model_rules(model, tensors))
 
     def with_key(self, key: bytes, source: str) -> "RedactionConfig":
-        """The same with its key.
+        """Returns the configuration with its key.
 
         Raises: InvalidArgument (a key too short to keep a hash from being guessed).
         """
@@ -50,7 +50,7 @@ class RedactionConfig:
         return RedactionConfig(self.document, key.hex())
 
     def proven(self) -> "RedactionConfig":
-        """The same with the key that its file holds.
+        """Returns the configuration with the key that its file holds.
 
         Raises: InvalidArgument (a file that cannot be read, or no key where a rule hashes).
         """
@@ -66,16 +66,16 @@ class RedactionConfig:
         return config
 
     def dump(self) -> dict[str, object]:
-        """The section for people; without the key."""
+        """Returns the section for people; without the key."""
         return self.value() | ({"key": "***"} if self.key else {})
 
     def value(self) -> dict[str, Any]:
-        """The section as plain data."""
+        """Returns the section as plain data."""
         return dict(json.loads(self.document)) if self.document else {}
 
 
 def parse_redaction(value: object, key: str, source: str = "file, redaction") -> RedactionConfig:
-    """The section of the file, with the key of the environment; without a section nothing is redacted.
+    """Returns the section of the file, with the key of the environment; without a section nothing is redacted.
 
     Raises: InvalidArgument naming the place, the value and what is allowed.
     """

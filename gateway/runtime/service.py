@@ -84,7 +84,7 @@ class Service:
         self._enter(ServiceState.STOPPED)
 
     async def roll(self) -> bool:
-        """A new process serves in place of the old one, which has finished its work; False if the new one failed.
+        """Starts a new process in place of the old one, which finishes its work; returns False if the new one failed.
 
         Order: the old process serves until the new one is ready, and goes on if that never happens.
         """
@@ -110,7 +110,7 @@ class Service:
         return True
 
     async def stop(self, limit_s: float) -> None:
-        """All its processes have ended and none is started again."""
+        """Ends all its processes and starts none again."""
         self._stop.set()
         self._enter(ServiceState.STOPPING)
         async with asyncio.TaskGroup() as group:
@@ -136,7 +136,7 @@ class Service:
                 child.kill(f"hung: silent for {silent_s:.1f} s", hung=not child.is_stopped())
 
     def describe(self) -> dict[str, object]:
-        """What the state file says of it."""
+        """Returns what the state file says of it."""
         child = self._current
         return {
             "role": self.role,

@@ -49,7 +49,7 @@ def _module(name: str) -> tuple[str, ...]:
 
 
 def _guarded(name: str) -> tuple[str, ...]:
-    """A module that knows nothing of supervisors, run so that it dies with this one."""
+    """Returns the command of a module that knows nothing of supervisors, run so that it dies with this one."""
     return (*_module("gateway.runtime.orphan_guard"), str(os.getpid()), name)
 
 
@@ -175,7 +175,7 @@ class Supervisor:
         announce()
 
     async def _stop_all(self) -> None:
-        """Everything has stopped, within the grace time and five seconds, at once after a second signal."""
+        """Stops everything within the grace time and five seconds, at once after a second signal."""
         self._phase = "STOPPING"
         _log.info("stopping: running calls have %g s", self._config.process.grace_seconds)
         async with asyncio.TaskGroup() as group:
@@ -217,7 +217,7 @@ class Supervisor:
             self._post_mortem.expire()
 
     async def _roll_on_request(self) -> None:
-        """One worker after the other; requests that come meanwhile are one more round together."""
+        """Rolls one worker after the other; requests that come meanwhile are one more round together."""
         while True:
             await self._roll.wait()
             self._roll.clear()
@@ -317,7 +317,7 @@ def _ports(config: Config) -> Ports:
 
 
 def _raise_file_limit() -> None:
-    """As many open files as the system lets this user have: each client connection is one."""
+    """Allows as many open files as the system lets this user have: each client connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -26,7 +26,7 @@ def url(config: Config) -> str:
 
 
 def arguments(config: Config) -> list[str]:
-    """The server's command line behind its name."""
+    """Returns the server's command line behind its name."""
     options = {
         "port": "0",
         "unixsocket": str(socket_path(config)),

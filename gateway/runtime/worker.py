@@ -113,11 +113,11 @@ class Worker:
         self._publish_gauges()
 
     def is_ready(self) -> bool:
-        """Whether new calls are welcome: everything that was there at the start is loaded, and nothing drains."""
+        """Returns whether new calls are welcome: what was there at the start is loaded, and nothing drains."""
         return self.serving and self.catalog.ready()
 
     def describe(self) -> Payload:
-        """What this worker says of itself to the other processes of the host."""
+        """Returns what this worker says of itself to the other processes of the host."""
         status = self.feed.status()
         return {
             "id": self.id,
@@ -131,11 +131,11 @@ class Worker:
         }
 
     def count(self) -> Payload:
-        """Its counts, and whose they are."""
+        """Returns its counts, and whose they are."""
         return {"slot": self.settings.slot, "boot": self.settings.boot, "counters": self.counters.snapshot()}
 
     def _shared_run_state(self) -> SharedRunState:
-        """The page that tells the supervisor what runs when this process dies, and what must not run any more."""
+        """Returns the page that tells the supervisor what runs when this process dies, and what may not run."""
         run_dir, boot = self.config.run_dir, self.settings.boot
         page = RunPage(page_path(run_dir, boot))
         self._faults = fault_path(run_dir, boot).open("wb")
@@ -219,12 +219,12 @@ class Worker:
         self.counters.add_gauge(Gauge.TLS, lambda: self.server.identity.status() if self.server.identity else {})
 
     def _refused(self) -> Mapping[str, str]:
-        """Why a newer route is not in force, by model."""
+        """Returns why a newer route is not in force, by model."""
         unapplied = self.feed.status().unapplied
         return {model: route.error for model, route in unapplied.items() if route.error}
 
     def _quarantined(self) -> list[dict[str, object]]:
-        """What the supervisor has found workers to die of, by version."""
+        """Returns what the supervisor has found workers to die of, by version."""
         self.refusals.follow()
         return [
             {
@@ -240,7 +240,7 @@ class Worker:
         ]
 
     def _rules_age_seconds(self) -> float:
-        """Time since the newest rule in force was committed; 0 while there is none."""
+        """Returns the time since the newest rule in force was committed; 0 while there is none."""
         newest_us = max((compiled.route.committed_at_us for compiled in self.feed.snapshot.routes.values()), default=0)
         return max(0.0, time() - newest_us / 1e6) if newest_us else 0.0
 
@@ -334,7 +334,7 @@ class Worker:
             self._link.loaded(model)
 
     async def _drain(self, link: SupervisorLink) -> None:
-        """No call is running any more."""
+        """Returns once no call is running any more."""
         link.draining()
         self.serving = False
         self.health.drain()
@@ -344,7 +344,7 @@ class Worker:
         await self.server.stop(grace_s)
 
     async def _end(self) -> None:
-        """What was made is let go, whatever ended the worker; the log last, for it holds the calls up to now."""
+        """Lets go of what was made, whatever ended the worker; the log comes last, for it holds the calls up to now."""
         self.engine.close()
         await self.store.aclose()
         await self.catalog.close()
@@ -377,7 +377,7 @@ def _prediction_log(settings: Settings) -> PredictionLog:
 
 
 def _defer_s(workers: int, cpus: float) -> float:
-    """How long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
+    """Returns how long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
     return min(_LONGEST_DEFER_S, _SWAP_S * max(0.0, workers / cpus - 1))
 
 
@@ -386,7 +386,7 @@ def _worker_id(slot: int, boot: str) -> str:
 
 
 def _host_name() -> str:
-    """The host's name, fit to be part of a file name and of a Redis key."""
+    """Returns the host's name, fit to be part of a file name and of a Redis key."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
     return name if name[:1].isalnum() else f"host{name}"
 

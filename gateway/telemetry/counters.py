@@ -53,7 +53,7 @@ class Series:
         self._last_ms = 0
 
     def observe(self, code: Code, queue_ns: int, infer_ns: int, total_ns: int) -> None:
-        """One call has ended with that code.
+        """Counts a call that has ended with that code.
 
         Units: nanoseconds. A call that failed counts in `total` only: it may not have queued or run.
         """
@@ -74,7 +74,7 @@ class Series:
         infer.sum_ns += infer_ns
 
     def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0) -> None:
-        """One run of the model has ended, over `rows` items.
+        """Counts a run of the model that has ended, over `rows` items.
 
         Units: nanoseconds: the run itself, putting its inputs together before, taking its outputs apart after.
         """
@@ -123,7 +123,7 @@ class Counters:
         self._gauges: dict[Gauge, Callable[[], object]] = {}
 
     def series(self, model: str, version: str, arm: str) -> Series:
-        """The counts of that arm; the names must be of a loaded version and a committed route."""
+        """Returns the counts of that arm; the names must be of a loaded version and a committed route."""
         arms = self._series.setdefault(model, {}).setdefault(version, {})
         if len(arms) >= _MOST_ARMS and arm not in arms:
             arm = OTHER_ARMS
@@ -140,23 +140,23 @@ class Counters:
             self._series.pop(model, None)
 
     def refused(self, code: Code) -> None:
-        """A call has ended before it had a version: admission, routing, an unknown model."""
+        """Counts a call that has ended before it had a version: admission, routing, an unknown model."""
         self._refused[code] = self._refused.get(code, 0) + 1
 
     def route_applied(self, latency_ns: int) -> None:
-        """A committed route serves in this worker, that long after its commit."""
+        """Counts a committed route that serves in this worker, that long after its commit."""
         self._apply.observe(max(0, latency_ns))
 
     def add_sums(self, key: Sum, read: Callable[[], Mapping[str, object]]) -> None:
-        """What `read` answers (a tree of integers that only grow) is part of each snapshot's sums, under `key`."""
+        """Makes what `read` returns (a tree of integers that only grow) part of each snapshot's sums, under `key`."""
         self._sums[key] = read
 
     def add_gauge(self, key: Gauge, read: Callable[[], object]) -> None:
-        """What `read` answers (anything JSON can hold) is part of each snapshot's gauges, under `key`."""
+        """Makes what `read` returns (anything JSON can hold) part of each snapshot's gauges, under `key`."""
         self._gauges[key] = read
 
     def snapshot(self) -> dict[str, object]:
-        """Everything counted so far, of values that JSON can hold."""
+        """Returns everything counted so far, of values that JSON can hold."""
         sums: dict[str, object] = {
             Sum.SERIES: {
                 model: {

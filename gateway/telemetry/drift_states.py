@@ -26,7 +26,7 @@ class DriftReport:
         self._report: Tree = {}
 
     def read(self) -> Tree:
-        """The report; an empty one where none can be read."""
+        """Returns the report; an empty one where none can be read."""
         try:
             status = self._path.stat()
             if (status.st_ino, status.st_mtime_ns) != self._known and status.st_size <= _LIMIT_BYTES:
@@ -38,7 +38,7 @@ class DriftReport:
 
 
 def observe_drift(before: States, report: Tree) -> tuple[States, list[Happening]]:
-    """The state of each arm and mirror now, and what happened since `before`.
+    """Returns the state of each arm and mirror now, and what happened since `before`.
 
     What was never told is insufficient. An arm that is no longer in the report keeps its state: it may come back.
     """

@@ -34,7 +34,7 @@ class Event:
     data: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line."""
+        """Returns the event as one line of JSON."""
         at = datetime.fromtimestamp(self.at_us / 1e6, UTC).isoformat(timespec="microseconds")
         attributes: dict[str, object] = {
             "specversion": "1.0",
@@ -59,7 +59,7 @@ class EventLog:
         self._listeners: list[Callable[[Event], None]] = []
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """`listener` must return at once."""
+        """Tells `listener` each event from now on; it must return at once."""
         self._listeners.append(listener)
 
     def add(self, event: Event) -> None:
@@ -70,7 +70,7 @@ class EventLog:
             listener(event)
 
     def after(self, event_id: str = "") -> tuple[list[Event], int]:
-        """The events that followed this one, oldest first, and the place to go on from with `since`.
+        """Returns the events that followed this one, oldest first, and the place to go on from with `since`.
 
         All that are kept if it is none of them.
         """
@@ -79,7 +79,7 @@ class EventLog:
         return events[ids.index(event_id) + 1 :] if event_id in ids else events, self._count
 
     def since(self, position: int) -> tuple[list[Event], int]:
-        """What was added from a place on, as far as it is kept, and the place to go on from."""
+        """Returns what was added from a place on, as far as it is kept, and the place to go on from."""
         missing = min(self._count - position, len(self._events))
         return [self._events[index - missing] for index in range(missing)], self._count
 
@@ -115,7 +115,7 @@ class Observed:
 
 
 def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> tuple[Observed, list[Happening]]:
-    """The states now, and what happened since `before`.
+    """Returns the states now, and what happened since `before`.
 
     `gauges` are those of the workers that answer, by slot; `children` is the supervisor's list of processes. A fact
     about the host holds as soon as one worker says the worse, or all of them say the better: N workers that lose the
@@ -158,7 +158,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
 
 
 def _quarantine(gauges: Mapping[int, Tree]) -> dict[str, tuple[str, Tree]]:
-    """What is held against versions: as a fact, and as a worker says it."""
+    """Returns what is held against versions: as a fact, and as a worker says it."""
     suspects: dict[str, tuple[str, Tree]] = {}
     for values in gauges.values():
         for suspect in listed(values, Gauge.QUARANTINE):
@@ -214,7 +214,7 @@ def _rules(before: str, gauges: Mapping[int, Tree]) -> str:
 
 
 def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[dict[str, str], dict[str, str]]:
-    """State and reason by version: failed in any worker, ready in all that have it, else as before."""
+    """Returns state and reason by version: failed in any worker, ready in all that have it, else as before."""
     if not gauges:
         return dict(before), {}
     states: dict[str, set[str]] = {}
@@ -246,7 +246,7 @@ def _refused(gauges: Mapping[int, Tree]) -> dict[str, str]:
 
 
 def _breakers(gauges: Mapping[int, Tree]) -> dict[str, str]:
-    """Those that are open in some worker."""
+    """Returns the breakers that are open in some worker."""
     return {
         f"{breaker.get('model')}/{breaker.get('arm')}": "open"
         for values in gauges.values()
@@ -256,7 +256,7 @@ def _breakers(gauges: Mapping[int, Tree]) -> dict[str, str]:
 
 
 def _certificate(before: str, gauges: Mapping[int, Tree]) -> str:
-    """The one that every worker shows, else as before."""
+    """Returns the certificate that every worker shows, else the one before."""
     shown = {str(branch(values, Gauge.TLS).get("certificate") or "") for values in gauges.values()}
     return shown.pop() if len(shown) == 1 else before
 

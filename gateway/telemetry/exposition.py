@@ -78,7 +78,7 @@ class HostMetrics:
 
 
 def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
-    """The exposition and its content type, in the format that the scraper prefers."""
+    """Returns the exposition and its content type, in the format that the scraper prefers."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(host))
     encode, content_type = choose_encoder(accept)
@@ -86,7 +86,7 @@ def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
 
 
 def samples(host: HostMetrics) -> Iterator[Sample]:
-    """Everything that is known, in no order; nothing of versions that are over."""
+    """Yields everything that is known, in no order; nothing of versions that are over."""
     for sample in _all_samples(host):
         model = sample.labels.get("model")
         if model is None or not host.over or not is_over(host.over, model, sample.labels.get("version")):
@@ -112,7 +112,7 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
 
 
 def code_name(code: str) -> str:
-    """The name of a code's number; names stay when numbers would have to be looked up."""
+    """Returns the name of a code's number; names stay when numbers would have to be looked up."""
     return Code(int(code)).name
 
 
@@ -216,7 +216,7 @@ def _events(counts: Tree) -> Iterator[Sample]:
 
 
 def _published(by_name: Samples) -> Iterator[Sample]:
-    """What other processes wrote. What this release has no such metric for was written by another one: left out."""
+    """Yields what other processes wrote, but for what another release wrote that this one has no metric for."""
     for name, written in by_name.items():
         metric = METRICS.get(name)
         if metric is None or metric.source is not MetricSource.PUBLISHED:
@@ -249,7 +249,7 @@ def _arm_of(state: Tree) -> dict[str, str]:
 
 
 def _by_label(metric: MetricName, values: Iterable[tuple[str, object]]) -> Iterator[Sample]:
-    """The samples of a metric with one label."""
+    """Yields the samples of a metric with one label."""
     (label,) = metric.labels
     for word, value in values:
         yield Sample(metric, {label: word}, _number(value))
@@ -261,7 +261,7 @@ def _histogram(metric: MetricName, labels: Mapping[str, str], tree: Tree, bounds
 
 
 def _batch_rows(labels: Mapping[str, str], sizes: list[tuple[int, int]]) -> list[Sample]:
-    """A histogram by powers of two, of values that are whole numbers known exactly."""
+    """Returns a histogram by powers of two, of values that are whole numbers known exactly."""
     within = [sum(count for size, count in sizes if size <= bound) for bound in (*_BATCH_BOUNDS, float("inf"))]
     counts = [after - before for before, after in pairwise([0, *within])]
     return histogram(names.BATCH_ROWS, labels, _BATCH_BOUNDS, counts, sum(size * count for size, count in sizes))

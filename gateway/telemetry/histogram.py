@@ -34,5 +34,5 @@ class Histogram:
         self.sum_ns += value_ns
 
     def snapshot(self) -> dict[str, object]:
-        """Two values that add: counts by bound, and the sum."""
+        """Returns two values that add: counts by bound, and the sum."""
         return {"counts": list(self.counts), "sum_ns": self.sum_ns}

@@ -29,7 +29,7 @@ _decoder: Final = msgspec.json.Decoder(_File)
 
 
 def publish(folder: Path, part: str, samples: Iterable[Sample], *, now_s: float) -> None:
-    """The file of that part of the gateway holds these samples, whole, or those it held before.
+    """Replaces what the file of that part of the gateway holds by these samples, as a whole.
 
     A value that is not finite says nothing and is left out.
 
@@ -47,7 +47,7 @@ def publish(folder: Path, part: str, samples: Iterable[Sample], *, now_s: float)
 
 
 def published(folder: Path) -> Samples:
-    """The samples of all parts by metric. A file that cannot be read says nothing."""
+    """Returns the samples of all parts by metric. A file that cannot be read says nothing."""
     by_metric: dict[str, list[tuple[str, dict[str, str], float]]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:

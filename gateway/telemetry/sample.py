@@ -41,7 +41,7 @@ class Sample:
 def histogram(
     metric: MetricName, labels: Mapping[str, str], bounds: Iterable[float], counts: Iterable[int], total: float
 ) -> list[Sample]:
-    """The samples of a histogram. Shapes: one more count than bounds, not yet added up; `total` is the values' sum."""
+    """Returns a histogram's samples. Shapes: one more count than bounds, not yet added up; `total`: the values' sum."""
     samples, added = [], 0
     for bound, count in zip([*bounds, float("inf")], counts, strict=True):
         added += count

@@ -11,7 +11,7 @@ LATEST_PREFIX = "last_"
 
 
 def add(left: Tree, right: Tree) -> dict[str, object]:
-    """The sum of two trees; neither is changed, and the order of additions does not matter.
+    """Returns the sum of two trees; neither is changed, and the order of additions does not matter.
 
     Raises: ValueError if one key holds different kinds of values.
     """
@@ -29,7 +29,7 @@ def add_all(trees: Iterable[Tree]) -> dict[str, object]:
 
 
 def branch(tree: Tree, *path: str) -> dict[str, object]:
-    """The dict at that path, empty where the tree does not reach it."""
+    """Returns the dict at that path, empty where the tree does not reach it."""
     here: object = tree
     for key in path:
         here = here.get(key) if isinstance(here, Mapping) else None
@@ -37,19 +37,19 @@ def branch(tree: Tree, *path: str) -> dict[str, object]:
 
 
 def whole(tree: Tree, *path: str) -> int:
-    """The integer at that path, 0 where there is none."""
+    """Returns the integer at that path, 0 where there is none."""
     value = branch(tree, *path[:-1]).get(path[-1], 0)
     return value if isinstance(value, int) else 0
 
 
 def wholes(tree: Tree, *path: str) -> list[int]:
-    """The list of integers at that path, empty where there is none."""
+    """Returns the list of integers at that path, empty where there is none."""
     value = branch(tree, *path[:-1]).get(path[-1])
     return [item for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
 
 def listed(tree: Tree, key: str) -> list[Tree]:
-    """The dicts of the list under that key, none where there is no list."""
+    """Returns the dicts of the list under that key, none where there is no list."""
     items = tree.get(key)
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 

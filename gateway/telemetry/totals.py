@@ -54,7 +54,7 @@ class Totals:
         self._over: frozenset[Key] = frozenset()
 
     def heard(self, slot: int, boot: str, snapshot: Tree, now: float) -> None:
-        """That boot has counted so much by now. Old news of a boot that was added up already is ignored."""
+        """Takes what a boot has counted by now; old news of a boot that was added up already is ignored."""
         if boot not in self._folded:
             self._lives[boot] = _Life(slot, branch(snapshot, "sums"), branch(snapshot, "gauges"), now)
 
@@ -79,7 +79,7 @@ class Totals:
         _drop(self._ended, self._over)
 
     def gauges(self, now: float, within_s: float) -> dict[int, Tree]:
-        """By slot, what the worker there said of itself, if it was heard lately."""
+        """Returns what the worker of each slot said of itself, if it was heard lately."""
         newest: dict[int, _Life] = {}
         for life in self._lives.values():
             seen = newest.get(life.slot)

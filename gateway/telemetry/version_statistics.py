@@ -53,7 +53,7 @@ class VersionStatistics:
 
 
 def statistics(sums: Tree, model: str = "", version: str = "") -> list[VersionStatistics]:
-    """The statistics of each version that has counts, in order; of one model or version where named."""
+    """Returns the statistics of each version that has counts, in order; of one model or version where named."""
     return [
         of_version(name, number, arms)
         for name, number, arms in _versions(sums)
@@ -62,7 +62,7 @@ def statistics(sums: Tree, model: str = "", version: str = "") -> list[VersionSt
 
 
 def of_version(model: str, version: str, arms: Tree) -> VersionStatistics:
-    """The statistics of a version from the counts of its arms."""
+    """Returns the statistics of a version from the counts of its arms."""
     success = fail = queue = infer = Duration()
     codes: dict[Code, int] = {}
     last_ms = 0

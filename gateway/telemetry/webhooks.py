@@ -41,7 +41,7 @@ class DeliveryPolicy:
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key that a secret stands for: what follows `whsec_` as base64, or the text itself.
+    """Returns the key that a secret stands for: what follows `whsec_` as base64, or the text itself.
 
     Raises: ValueError for less than 16 bytes, or what is no base64.
     """
@@ -54,7 +54,7 @@ def secret_bytes(secret: str) -> bytes:
 
 
 def signature(key: bytes, event_id: str, timestamp_s: int, body: bytes) -> str:
-    """The value of `webhook-signature`."""
+    """Returns the value of `webhook-signature`."""
     mac = hmac.new(key, f"{event_id}.{timestamp_s}.".encode() + body, hashlib.sha256)
     return "v1," + base64.b64encode(mac.digest()).decode()
 
@@ -89,7 +89,7 @@ class Webhook:
         return self._queue.qsize()
 
     def take(self, event: Event) -> None:
-        """Never waits: with a full queue the event is dropped and counted."""
+        """Queues the event without waiting; with a full queue it is dropped and counted."""
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -117,7 +117,7 @@ class Webhook:
             await asyncio.sleep(self._policy.backoff.delay_s(failures, self._draw()))
 
     async def _attempt(self, event: Event) -> tuple[int, str]:
-        """The answer's status, 0 for none, and what to say of it. Each try is signed anew, so it is never too old."""
+        """Returns the answer's status, 0 for none, and what to say of it. Each try is signed anew."""
         body, now_s = event.to_json().encode(), int(self._wall_s())
         headers = {
             "Content-Type": CONTENT_TYPE,
@@ -139,7 +139,7 @@ class Webhook:
 
 
 async def post(url: SplitResult, headers: Mapping[str, str], body: bytes, context: ssl.SSLContext | None) -> int:
-    """The status that the server answers; redirects are not followed, for they would lead signed events elsewhere.
+    """Returns the status that the server answers. Redirects are not followed: signed events would go elsewhere.
 
     Raises: OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError if there is no answer in HTTP/1.
     """

@@ -188,7 +188,7 @@ def test_totals_never_go_back_over_the_lives_of_a_worker() -> None:
     totals.heard(1, "other", snapshot_of(5), 0.0)
     totals.heard(0, "second", snapshot_of(1), 1.0)  # died, started from zero
     assert whole(totals.sums(), "calls") == 16
-    totals.heard(0, "first", snapshot_of(12), 2.0)  # its farewell comes late
+    totals.heard(0, "first", snapshot_of(12), 2.0)  # its last counts come late
     assert whole(totals.sums(), "calls") == 18
     totals.heard(0, "second", snapshot_of(3), 90.0)
     totals.fold(90.0)
