@@ -135,6 +135,21 @@ async def test_missing_values_are_told_and_a_metric(tmp_path: Path) -> None:
     assert [value for _, _, value in metrics["gateway_drift_arm_state"]] == [2]
 
 
+async def test_a_new_category_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    _, x, scores = batch(0, 4000)
+    x[:, 3] = rng.integers(0, 3, 4000)
+    save_profile(tmp_path, x, scores)
+    batches = [batch(hour, 400) for hour in range(3)]
+    for _, own, _ in batches:
+        own[:, 3] = rng.integers(0, 3, 400)
+        own[:40, 3] = 7
+    await log_rows(tmp_path, batches)
+    (arm,) = compact(tmp_path, 3)["arms"]
+    worst = arm["features"][0]
+    assert (worst["feature"], worst["statistic"], worst["direction"]) == ("x_3", "unseen", "new: 7")
+
+
 async def test_few_rows_make_longer_windows_and_too_few_say_nothing(tmp_path: Path) -> None:
     reference(tmp_path)
     await log_rows(tmp_path, [batch(0, 60)])

@@ -6,6 +6,7 @@ keeps no row from the lake.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,18 +14,20 @@ from gateway.drift.arrow_columns import any_true
 from gateway.drift.online.assessment import Schedule, assess_pairs, assess_split, assess_version, compare_arms
 from gateway.drift.online.counting import LoggedArm, VersionRows, agreement, count, count_split
 from gateway.drift.online.drift_publication import Assessments, MonitorHealth, publish_all
+from gateway.drift.online.new_categories import NewCategories
 from gateway.drift.online.tally_store import Book, Part, Subject, TallyStore
 from gateway.drift.online.windows import DAY_S, CellLayout, Tally, agreement_vector
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.statistics.split import bucket_feature
-from gateway.drift.statistics.verdict import DriftRule
+from gateway.drift.statistics.verdict import DriftRule, Verdict
 from gateway.errors import GatewayError
 
 _LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
 _PUBLISH_S: Final = 15.0  # where nothing is new: it says that somebody looks
 _SAVE_S: Final = 60.0
 _SILENT_S: Final = 60 * DAY_S
+_VERSION: Final = "version/"  # begins the subject of a version
 _ARMS: Final = "arms"
 _PAIRS: Final = "pairs"
 _SPLIT: Final = "split"
@@ -57,6 +60,7 @@ class Monitor:
         self._layouts: dict[Subject, CellLayout] = {}
         self._pending: dict[str, list[Part]] = {}
         self._assessments: dict[Subject, Any] = {}
+        self._new: dict[Subject, NewCategories] = {}
         self._closed_s = 0
         self._looked_at = self._published_at = self._saved_at = 0.0
         self.failures: Counter[str] = Counter()
@@ -100,7 +104,7 @@ class Monitor:
                 book = self._books[part.subject] = Book(part.subject, layout)
             for (arm, minute_s), tally in part.tallies.items():
                 book.add(arm, minute_s, tally)
-                if part.subject.name.startswith("version/"):
+                if part.subject.name.startswith(_VERSION):
                     self.rows += tally.rows
 
     # ---- from time to time ----
@@ -124,7 +128,7 @@ class Monitor:
     ) -> list[tuple[Subject, CellLayout, Mapping[tuple[LoggedArm, int], Tally]]]:
         by_subject: dict[Subject, tuple[CellLayout, dict[tuple[LoggedArm, int], Tally]]] = {}
         for version, rows in of_versions:
-            for subject in (Subject(model, name) for name in (f"version/{version}", _ARMS, _SPLIT, _PAIRS)):
+            for subject in (Subject(model, name) for name in (f"{_VERSION}{version}", _ARMS, _SPLIT, _PAIRS)):
                 layout = self._layout_of(subject)
                 if layout is not None:
                     try:
@@ -132,6 +136,9 @@ class Monitor:
                     except _NOT_COUNTED:
                         self.failures["count"] += 1
                     else:
+                        if subject.name.startswith(_VERSION) and counted:
+                            newest_s = max(minute_s for _, minute_s in counted)
+                            self._new.setdefault(subject, NewCategories()).add(rows, layout, counted, newest_s)
                         _merge(by_subject.setdefault(subject, (layout, {}))[1], counted)
         return [(subject, layout, tallies) for subject, (layout, tallies) in by_subject.items() if tallies]
 
@@ -161,6 +168,7 @@ class Monitor:
             if layout is None or layout.key != book.layout.key:  # what is in other bins cannot be compared
                 del self._books[subject]
                 self._assessments.pop(subject, None)
+                self._new.pop(subject, None)
                 self._store.forget(subject)
 
     def _assess(self, now_s: float) -> bool:
@@ -188,14 +196,20 @@ class Monitor:
             return list(assess_split(book, self._schedule, self._rule, now_s=now_s))
         if subject.name == _ARMS:
             return list(compare_arms(book, self._schedule, self._rule, now_s=now_s))
-        profile = self._profiles[subject.model, subject.name.removeprefix("version/")]
-        return list(assess_version(book, profile, self._schedule, self._rule, now_s=now_s))
+        profile = self._profiles[subject.model, subject.name.removeprefix(_VERSION)]
+        return [
+            replace(one, verdicts=tuple(self._named(subject, verdict, one.start_s) for verdict in one.verdicts))
+            for one in assess_version(book, profile, self._schedule, self._rule, now_s=now_s)
+        ]
+
+    def _named(self, subject: Subject, verdict: Verdict, start_s: int) -> Verdict:
+        return self._new[subject].named(verdict, start_s) if subject in self._new else verdict
 
     def _publish(self, now_s: float) -> None:
         if self._published is None:
             return
         whole = Assessments(
-            versions=self._all("version/"), arms=self._all(_ARMS), pairs=self._all(_PAIRS), splits=self._all(_SPLIT)
+            versions=self._all(_VERSION), arms=self._all(_ARMS), pairs=self._all(_PAIRS), splits=self._all(_SPLIT)
         )
         health = MonitorHealth(now_s, self.rows, dict(self.failures), len(self._profiles), self._store.damaged)
         try:
@@ -219,7 +233,7 @@ def _layouts(profiles: Mapping[tuple[str, str], Profile]) -> dict[Subject, CellL
     """The bins of each version; of each model those of its split, and for its arms those of the outputs of the oldest
     profile that has outputs."""
     layouts = {
-        Subject(model, f"version/{version}"): CellLayout(str(profile.revision), profile.watched, profile.embeddings)
+        Subject(model, f"{_VERSION}{version}"): CellLayout(str(profile.revision), profile.watched, profile.embeddings)
         for (model, version), profile in profiles.items()
     }
     for model in {model for model, _ in profiles}:
