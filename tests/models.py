@@ -174,6 +174,29 @@ def recurrent(operator: str = "LSTM", *, features: int = 4, hidden: int = 3) -> 
     return bytes(model.SerializeToString())
 
 
+def largest_row(*, features: int = 4) -> bytes:
+    """`y` [1, features], the largest of each column of x: FP32 [-1, features]; without rows the run fails."""
+    model = model_of(
+        [helper.make_node("TopK", ["x", "k"], ["y", "place"], axis=0)],
+        [tensor_value("x", Datatype.FP32, (-1, features))],
+        [tensor_value("y", Datatype.FP32, (-1, features))],
+        [weight("k", np.array([1], np.int64))],
+    )
+    return bytes(model.SerializeToString())
+
+
+def non_maximum_suppression() -> bytes:
+    """Boxes [1, n, 4] and scores [1, 1, n] -> those that overlap no better one [-1, 3]: n² steps of one operator."""
+    limits = [weight("most", np.array([1 << 30], np.int64)), weight("overlap", np.array([0.5], np.float32))]
+    model = model_of(
+        [helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "overlap"], ["chosen"])],
+        [tensor_value("boxes", Datatype.FP32, (1, -1, 4)), tensor_value("scores", Datatype.FP32, (1, 1, -1))],
+        [tensor_value("chosen", Datatype.INT64, (-1, 3))],
+        limits,
+    )
+    return bytes(model.SerializeToString())
+
+
 def two_matrices(operator: str) -> bytes:
     """`y = a <operator> b`, a and b: FP32 [-1, -1]."""
     attributes: dict[str, Any] = {"axis": 1} if operator == "Concat" else {}

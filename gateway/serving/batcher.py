@@ -329,9 +329,8 @@ class Batcher:
         return permitted, kept
 
     def _run_on_thread(self, calls: list[Call]) -> None:
-        digests = self._digests(calls)
         if self._refusals.active or self._refusals.number[0] != self._refusals.seen:
-            calls, digests = self._permitted(calls, digests)
+            calls, _ = self._permitted(calls, self._digests(calls))
             if not calls:
                 return
         batch = Batch(len(calls))
@@ -344,11 +343,11 @@ class Batcher:
         def ended(future: Future[None]) -> None:  # on the thread
             self._loop.call_soon_threadsafe(self._thread_done, calls, batch, run, future)
 
-        self._threads.submit(self._shown, run, batch.termination, digests).add_done_callback(ended)
+        self._threads.submit(self._shown, run, batch.termination, calls).add_done_callback(ended)
 
-    def _shown(self, run: Run, termination: Termination, digests: list[int]) -> None:
+    def _shown(self, run: Run, termination: Termination, calls: list[Call]) -> None:
         """Executes the run, shown on the page. On a thread."""
-        page = self._page
+        page, digests = self._page, self._digests(calls)
         slot = page.take_slot()
         if slot == NO_SLOT:
             run.execute(termination)
@@ -407,6 +406,9 @@ class Batcher:
         call = calls[0]
         if isinstance(error, GatewayError) and not isinstance(error, RunFailed):
             call.fail(error)
+            return
+        if isinstance(error, RunFailed) and is_empty(call):
+            call.fail(InvalidArgument(f"the model cannot take inputs without rows or elements: {error.public_reason}"))
             return
         request_id = self._shared.ids.of(call)
         omitted = self._error_lines.take(monotonic_ns())

@@ -261,7 +261,7 @@ class Engine:
         version = call.version
         batcher = self._batchers.get(version) if version is not None else None
         if batcher is None:
-            call.fail(Internal(call.request_id))
+            call.fail(Internal(self._shared.ids.of(call)))
             return
         try:
             batcher.put(call)

@@ -66,6 +66,11 @@ class RunFailed(Internal):
         super().__init__()
         self.reason = reason
 
+    @property
+    def public_reason(self) -> str:
+        """What a client may be told where the failure is its own doing."""
+        return _public(self.reason)
+
 
 class Termination:
     """A handle that stops the runs it was given to, from any thread."""

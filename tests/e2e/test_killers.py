@@ -1,5 +1,7 @@
 """Requests that kill a worker, sent to the running product by a client that retries, as docs/examples has it."""
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,7 @@ def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         models.write_version(repository, name, "1", models.divide())
     for operator in ("LSTM", "GRU"):
         models.write_version(repository, operator.lower(), "1", models.recurrent(operator))
+    models.write_version(repository, "nms", "1", models.non_maximum_suppression())
     models.write_version(repository, "affine", "1", models.affine(2.0))
     models.write_version(repository, "chain", "1", models.divide())
     models.write_version(
@@ -168,3 +171,40 @@ def test_a_model_that_dies_without_rows_refuses_them(product: Product, channel: 
     message.raw_input_contents[0] = np.ones((2, 5, 4), np.float32).tobytes()
     assert code(channel, message)[0] is grpc.StatusCode.OK
     assert restarts(product) == before
+
+
+def boxes(count: int) -> pb.ModelInferRequest:
+    """So many boxes that do not overlap: what a run costs grows with the square."""
+    place = np.arange(count, dtype=np.float32) * 2
+    values = {
+        "boxes": np.stack([place, place, place + 1, place + 1], axis=1)[None],
+        "scores": np.linspace(1, 0.5, count, dtype=np.float32)[None, None],
+    }
+    message = pb.ModelInferRequest(model_name="nms")
+    for name, value in values.items():
+        message.inputs.add(name=name, datatype="FP32", shape=value.shape)
+        message.raw_input_contents.append(value.tobytes())
+    return message
+
+
+def test_a_run_that_hangs_the_loop_takes_one_worker_and_is_refused(product: Product, channel: grpc.Channel) -> None:
+    """One operator that does not end cannot be interrupted: the worker is killed when its loop has been silent."""
+    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
+    before = restarts(product)
+    assert code(channel, boxes(150_000))[0] is grpc.StatusCode.UNAVAILABLE  # too large for gRPC to keep and repeat
+    status, text = code(channel, boxes(150_000))
+    assert status is grpc.StatusCode.FAILED_PRECONDITION, text
+    assert "a worker was killed because it hung while it ran these inputs on model 'nms'" in text
+    settle(product)
+    assert restarts(product) == before + 1
+    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
+
+
+def test_a_worker_that_somebody_stops_blames_no_request(product: Product, channel: grpc.Channel) -> None:
+    before = restarts(product)
+    for child in product.children("worker"):
+        os.kill(child["pid"], signal.SIGSTOP)
+    until(lambda: restarts(product) == before + 2, 30, "stopped workers are replaced")
+    settle(product)
+    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
+    assert "hung: silent for" in str([child["reason"] for child in product.children("worker")])

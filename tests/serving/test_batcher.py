@@ -496,3 +496,13 @@ async def test_reshapes_with_a_free_size_take_requests_without_rows(benches: lis
     call = bench.put(np.ones((rows, 4), np.float32))
     (output,) = await bench.outputs(call)
     assert output.shape == (rows, 2, 2)
+
+
+async def test_a_model_that_cannot_take_no_rows_says_so_to_the_client(benches: list[Bench]) -> None:
+    """It is not the version's fault: a breaker would else let one client shut a route."""
+    bench = Bench(models.largest_row(), max_batch_size=0)
+    benches.append(bench)
+    error = await bench.error(bench.put(np.zeros((0, 4), np.float32)))
+    assert error.code is Code.INVALID_ARGUMENT
+    assert "cannot take inputs without rows or elements" in str(error)
+    assert "/onnx" not in str(error)
