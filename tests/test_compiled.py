@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 ROUTING = ("decide", "explain", "key", "snapshot", "replay", "table")
-RECORDS = ("condensation", "log", "loss_policy", "plain", "redaction", "round_trip", "verdict")
+RECORDS = ("fast_path", "large_inputs", "log", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
     *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
@@ -23,11 +24,17 @@ TESTS = (
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 HEADER = Path(sysconfig.get_path("include"), "Python.h")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(shutil.which(COMPILER) is None or not HEADER.exists(), reason=f"no {COMPILER} or no {HEADER}"),
-]
+
+def compiled(test: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Marks a test of the compiled copy: it takes minutes, and a compiler."""
+    missing = shutil.which(COMPILER) is None or not HEADER.exists()
+    test = pytest.mark.skipif(missing, reason=f"no {COMPILER} or no {HEADER}")(test)
+    return pytest.mark.slow(pytest.mark.timeout(900)(test))
+
+
+@pytest.mark.parametrize("path", TESTS)
+def test_what_is_run_on_the_compiled_copy_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +66,12 @@ def run(tree: Path, *arguments: str, **environment: str) -> str:
     return ended.stdout
 
 
+@compiled
 def test_the_copy_is_compiled(built: Path) -> None:
     said = run(built, "-c", "import gateway.runtime.build as build; print(build.__file__, build.is_compiled())")
     assert said.split() == [str(built / "gateway/runtime/build.py"), "True"]
 
 
+@compiled
 def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
     run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *TESTS)
