@@ -67,7 +67,7 @@ def test_each_statistic_is_judged_where_it_is_defined_and_by_its_own_thresholds(
 @pytest.mark.parametrize("feature", FEATURES, ids=["number", "text"])
 def test_a_calibrated_profile_is_judged_by_no_statistic_that_it_lacks(feature: FeatureProfile) -> None:
     """A statistic that is newer than the profile has no own windows: at 0 it would alarm for nothing."""
-    for lacking in (one for one in JUDGED.values() if one.always):
+    for lacking in (one for one in JUDGED.values() if not one.rare):
         known = tuple(one for one in feature.calibration if one.statistic != lacking.name)
         older = replace(feature, calibration=known)
         (verdict,) = judge([older], {feature.name: feature.cell_counts}, RULE)
@@ -77,7 +77,7 @@ def test_a_calibrated_profile_is_judged_by_no_statistic_that_it_lacks(feature: F
 
 def test_every_calibrated_statistic_is_calibrated() -> None:
     known = {one.statistic for feature in FEATURES for one in feature.calibration}
-    assert known >= {one.name for one in CALIBRATED if one.always} | {MEAN.name, "missing", "infinite"}
+    assert known >= {one.name for one in CALIBRATED if not one.rare} | {MEAN.name, "missing", "infinite"}
     assert known <= {one.name for one in CALIBRATED}
     for one in STATISTICS.values():
         if one not in CALIBRATED:
@@ -90,6 +90,8 @@ def test_a_statistic_has_thresholds_if_it_is_measured() -> None:
         Statistic("new", "New", measure=PSI.measure)
     with pytest.raises(ValueError, match="'new' has a measure or thresholds"):
         Statistic("new", "New", thresholds=Thresholds(0.1, 0.2))
+    with pytest.raises(ValueError, match="'new' is judged, expected `own`"):
+        Statistic("new", "New", measure=PSI.measure, thresholds=Thresholds(0.1, 0.2))
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=["number", "text"])

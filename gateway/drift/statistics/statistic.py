@@ -95,9 +95,10 @@ class Statistic:
 
     `bins` is the kind of bins that it is defined for, None for both kinds. `distance` computes it from folded counts,
     for reports. `measure` and `thresholds` make it one that the rule judges by; `measure` returns None where it is not
-    defined. `own` says how large it is between windows of the reference and the rest of it;
-    where it is `always` calibrated a calibrated profile without it cannot be judged by it. `says_what` is false where a
-    statistic says that a distribution changed and not how.
+    defined. `own` says how large it is between windows of the reference and the rest of it. What is judged needs it; a
+    calibrated profile that lacks it (it is older than the statistic) is not judged by it. Of a `rare` one the
+    reference may have nothing, and then lacks it rightly. `says_what` is false where a statistic says that a
+    distribution changed and not how.
     """
 
     name: str
@@ -107,13 +108,15 @@ class Statistic:
     measure: Measure | None = None
     thresholds: Thresholds | None = None
     own: Own | None = None
-    always: bool = False
+    rare: bool = False
     says_what: bool = True
     gauge: ExportedAs = ExportedAs.NONE
 
     def __post_init__(self) -> None:
         if (self.measure is None) != (self.thresholds is None):
             raise ValueError(f"statistic {self.name!r} has a measure or thresholds, expected both or neither")
+        if self.measure is not None and self.own is None:
+            raise ValueError(f"statistic {self.name!r} is judged, expected `own` to calibrate it")
 
     @property
     def word(self) -> str:
@@ -255,18 +258,25 @@ def _own_vanished(bins: Bins, whole: Counts, windows: Counts) -> Floats:
 
 def _share(name: str, label: str, bins: Any = None, gauge: ExportedAs = ExportedAs.SHARE) -> Statistic:
     return Statistic(
-        name, label, bins, measure=_share_of(name), thresholds=Thresholds(0.01, 0.05), own=_own_share(name), gauge=gauge
+        name,
+        label,
+        bins,
+        measure=_share_of(name),
+        thresholds=Thresholds(0.01, 0.05),
+        own=_own_share(name),
+        rare=True,
+        gauge=gauge,
     )
 
 
 PSI_THRESHOLDS: Final = Thresholds(0.10, 0.25)
 PSI: Final = Statistic(
     "psi", "PSI, debiased", distance=distance.debiased_psi, measure=_psi, thresholds=PSI_THRESHOLDS,
-    own=_own_distance(distance.debiased_psi), always=True, says_what=False, gauge=ExportedAs.SCORE,
+    own=_own_distance(distance.debiased_psi), says_what=False, gauge=ExportedAs.SCORE,
 )  # fmt: skip
 L_INFINITY: Final = Statistic(
     "l_infinity", "Largest bin", distance=distance.l_infinity, measure=_largest_gap,
-    thresholds=Thresholds(0.05, 0.10), own=_own_distance(distance.l_infinity), always=True, says_what=False,
+    thresholds=Thresholds(0.05, 0.10), own=_own_distance(distance.l_infinity), says_what=False,
     gauge=ExportedAs.SCORE,
 )  # fmt: skip
 MISSING: Final = _share("missing", "Missing")
@@ -281,7 +291,7 @@ _JUDGED: Final = (
     _share("out_of_range", "Out of range", NumericBins),
     UNSEEN,
     Statistic(
-        "vanished", "Vanished", measure=_vanished, thresholds=Thresholds(0.01, 0.05), own=_own_vanished,
+        "vanished", "Vanished", measure=_vanished, thresholds=Thresholds(0.01, 0.05), own=_own_vanished, rare=True,
         gauge=ExportedAs.SCORE,
     ),
 )  # fmt: skip
@@ -290,7 +300,7 @@ _SHOWN: Final = (
     Statistic("psi_raw", "PSI", distance=distance.psi),
     Statistic(
         "js_distance", "Jensen-Shannon distance", distance=distance.js_distance,
-        own=_own_distance(distance.js_distance), always=True,
+        own=_own_distance(distance.js_distance),
     ),
     Statistic("hellinger", "Hellinger", distance=distance.hellinger),
     Statistic("tvd", "Total variation", distance=distance.tvd),

@@ -163,7 +163,7 @@ def _measured(feature: FeatureProfile, counts: Counts | None, rule: DriftRule) -
 
 def _is_calibrated(feature: FeatureProfile, statistic: Statistic) -> bool:
     """False for a statistic that is newer than the profile: its own windows are not known, so it judges nothing."""
-    if not statistic.always or not feature.calibration:
+    if statistic.rare or not feature.calibration:
         return True
     return any(one.statistic == statistic.name for one in feature.calibration)
 
