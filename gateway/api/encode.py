@@ -34,7 +34,7 @@ def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) ->
         parts = _raw_parts(reply, signature, outputs, call.rows)
     else:
         parts = _array_parts(reply, signature, arrays_of(outputs, reply.specs, call.rows))
-    request_id = call.request_id
+    request_id = call.request_id or call.given_id
     if request_id:
         encoded = request_id.encode()
         parts += (_ID_TAG, varint(len(encoded)), encoded)
@@ -94,7 +94,8 @@ def _remember(reply: Reply, signature: Signature, shapes: tuple[tuple[int, ...],
 
 def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
     """Returns the answer where classes were asked for, or the request came with typed contents."""
-    message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=call.request_id)
+    request_id = call.request_id or call.given_id
+    message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=request_id)
     classes = reply.classes or (0,) * len(reply.specs)
     outputs = arrays_of(call.outputs, reply.specs, call.rows)
     for spec, array, count in zip(reply.specs, outputs, classes, strict=True):

@@ -217,6 +217,8 @@ class Exchanges:
             try:
                 if exchange.signature.config is not cast(Version, exchange.version).config:
                     self._readdress(exchange)
+                if not exchange.request_id:
+                    self._engine.name(exchange)  # the answer tells the id under which the request is logged
                 answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
             except GatewayError as refused:
                 error = refused
