@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROUTING = ("decide", "explain", "key", "snapshot", "replay", "table")
-RECORDS = ("fast_path", "large_inputs", "log", "loss_policy", "redaction", "round_trip", "score_filter")
+RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
     *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
