@@ -26,7 +26,7 @@ _FAULTS: Final = frozenset(
 )
 _FAULT_SUFFIX: Final = ".fault"
 # How Python's fault handler names the thread that the signal reached.
-_THREAD: Final = re.compile(rb"^(?:Current thread|Thread) 0x([0-9a-fA-F]+)", re.MULTILINE)
+_THREAD: Final = re.compile(rb"^Current thread 0x([0-9a-fA-F]+)", re.MULTILINE)
 _log = logging.getLogger(__name__)
 
 

@@ -139,7 +139,7 @@ class Worker:
         run_dir, boot = self.config.run_dir, self.settings.boot
         page = RunPage(page_path(run_dir, boot))
         self._faults = fault_path(run_dir, boot).open("wb")
-        faulthandler.enable(self._faults, all_threads=False)
+        faulthandler.enable(self._faults)
         self.refusals = Refusals(run_dir)
         return SharedRunState(page, self.refusals)
 

@@ -179,3 +179,22 @@ def test_a_certificate_is_renewed_when_every_worker_shows_it_and_refused_when_on
     assert told == []
     state, told = observe(state, {0: shows("c"), 1: shows("c")}, ())
     assert told == [Happening("tls.renewed", "", {"certificate": "c"})]
+
+
+def suspected(*, deaths: int, inputs: int, quarantined: bool = False) -> dict[int, Tree]:
+    suspect = {"model": "m", "version": "1", "cause": "killed by SIGFPE", "deaths": deaths, "inputs": inputs}
+    return {0: {**worker(), "quarantine": [{**suspect, "quarantined": quarantined}]}, 1: worker()}
+
+
+def test_what_workers_die_of_is_told_once() -> None:
+    refused, more = suspected(deaths=1, inputs=1), suspected(deaths=2, inputs=2, quarantined=True)
+    released: dict[int, Tree] = {0: worker(), 1: worker()}
+    assert told(refused, refused, more, more, {}, released, released) == [
+        ["input.refused m"],
+        [],
+        ["version.quarantined m"],
+        [],
+        [],
+        ["version.released m"],
+        [],
+    ]

@@ -1,0 +1,109 @@
+"""Which deaths blame a run, told by processes that really die."""
+
+import faulthandler
+import signal
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from gateway.runtime.child import Settings
+from gateway.runtime.child_process import ChildProcess
+from gateway.runtime.config_parser import parse
+from gateway.runtime.post_mortem import PostMortem, fault_path, page_path
+from gateway.serving.refusals import Refusals
+from gateway.serving.run_page import LOOP_SLOT, SLOT_WORDS, RunPage, VersionKey
+
+KEY = VersionKey("m", "1", "d")
+OTHER = VersionKey("n", "1", "d")
+DIES = "import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), int(sys.argv[1])); sys.exit(3)"
+
+
+def settings(data_dir: Path) -> Settings:
+    config = parse({"data-dir": data_dir, "redis-url": "redis://127.0.0.1:1"}, {}, {})
+    return Settings(config=config, role="worker", slot=0, instance="i", boot=uuid4().hex, supervisor_pid=1)
+
+
+async def dead(own: Settings, number: int) -> ChildProcess:
+    """A child that a signal ended, or none if it is 0."""
+    child = ChildProcess((sys.executable, "-c", DIES, str(number)), own, own.to_json())
+    await child.exited.wait()
+    return child
+
+
+def shown(run_dir: Path, boot: str) -> RunPage:
+    """The page of a worker that ran one version on its loop and another on a thread."""
+    page = RunPage(page_path(run_dir, boot))
+    page.enter(LOOP_SLOT, page.register(KEY), [1])
+    page.enter(page.take_slot(), page.register(OTHER), [2])
+    return page
+
+
+@pytest.mark.parametrize("number", [signal.SIGFPE, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL])
+async def test_a_fault_blames_what_ran(tmp_path: Path, number: signal.Signals) -> None:
+    own = settings(tmp_path)
+    run_dir = own.config.run_dir
+    post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None)
+    shown(run_dir, own.boot)
+    text = post_mortem.examine(await dead(own, number))
+    assert f"killed by {number.name} while it ran model=m version=1" in text
+    refusals = Refusals(run_dir)
+    assert refusals.is_suspect(KEY, 1)  # nobody knows which of the two it was
+    assert refusals.is_suspect(OTHER, 2)
+    assert not page_path(run_dir, own.boot).exists()
+    post_mortem.close()
+    assert not (run_dir / "running").exists()
+
+
+async def test_the_thread_that_the_signal_reached_says_which_run_it_was(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    run_dir = own.config.run_dir
+    post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None)
+    page = shown(run_dir, own.boot)
+    with fault_path(run_dir, own.boot).open("wb") as faults:
+        faulthandler.dump_traceback(faults)  # as a signal would write it
+    thread = int(fault_path(run_dir, own.boot).read_bytes().split(b"Current thread 0x")[1].split()[0], 16)
+    page.words[1], page.words[SLOT_WORDS + 1] = thread, thread + 1
+    text = post_mortem.examine(await dead(own, signal.SIGFPE))
+    assert "model=m version=1" in text
+    assert "model=n" not in text
+    assert Refusals(run_dir).of_input(KEY, 1) is not None
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_an_exit_or_a_kill_from_outside_blames_nobody(tmp_path: Path, number: int) -> None:
+    own = settings(tmp_path)
+    post_mortem = PostMortem(own.config.run_dir, hold_s=60, changed=lambda: None)
+    shown(own.config.run_dir, own.boot)
+    assert post_mortem.examine(await dead(own, number)) == ""
+    assert not Refusals(own.config.run_dir).active
+
+
+@pytest.mark.parametrize(("hung", "blamed"), [(True, ["m"]), (False, [])])
+async def test_a_hang_blames_the_run_on_the_loop(tmp_path: Path, hung: bool, blamed: list[str]) -> None:
+    own = settings(tmp_path)
+    post_mortem = PostMortem(own.config.run_dir, hold_s=60, changed=lambda: None)
+    shown(own.config.run_dir, own.boot)
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(60)"), own, own.to_json())
+    assert not child.is_stopped()
+    child.kill("hung: silent for 3 s", hung=hung)
+    await child.exited.wait()
+    post_mortem.examine(child)
+    assert [version.model for version in Refusals(own.config.run_dir).versions] == blamed
+
+
+async def test_a_model_that_is_loaded_again_is_released(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    changes: list[int] = []
+    post_mortem = PostMortem(own.config.run_dir, hold_s=60, changed=lambda: changes.append(1))
+    page = shown(own.config.run_dir, own.boot)
+    page.leave(1)
+    post_mortem.examine(await dead(own, signal.SIGFPE))
+    refusals = Refusals(own.config.run_dir)
+    assert refusals.of_input(KEY, 1) is not None
+    post_mortem.release("other")
+    post_mortem.release("m")
+    refusals.follow()
+    assert refusals.of_input(KEY, 1) is None
+    assert len(changes) == 2
