@@ -68,6 +68,7 @@ class GatewaySetup:
         return [
             *("--model-repository", str(repository), "--data-dir", str(data_dir)),
             *("--workers", str(self.workers), "--transport", self.transport),
+            *("--max-connections-per-address", "0"),  # the load comes from one
             *("--log-rate", "0" if "log" in self.off else "1"),
             "--no-feedback-token" if "token" in self.off else "--feedback-token",
             *(part for name, port in ports.items() for part in (f"--{name}-port", str(port))),
