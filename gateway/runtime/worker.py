@@ -60,6 +60,9 @@ from gateway.telemetry.keys import Gauge, Sum
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 
+# So long a worker waits, before it serves, for versions that the host has to try first.
+_START_PATIENCE_S: Final = 10.0
+_RESTART_PATIENCE_S: Final = 2.0
 _NEVER_S: Final = 1e7
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
 _LONGEST_DEFER_S: Final = 0.005
@@ -272,7 +275,9 @@ class Worker:
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
             if self.settings.predecessor:
                 group.create_task(self._deregister(self.settings.predecessor), name="deregister")
-            await self.catalog.poll()
+            restarted = bool(self.settings.predecessor)
+            patience_s = _RESTART_PATIENCE_S if restarted else _START_PATIENCE_S
+            await self.catalog.start(patience_s, restarted=restarted)
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
             loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
             await self.feed.boot()

@@ -73,6 +73,8 @@ class Catalog(Registry):
         self._doubted: frozenset[Key] = frozenset()
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
+        self._on_trial: set[Key] = set()  # what the host does not know to be good, and tries
+        self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ---- for operators ----
@@ -147,6 +149,30 @@ class Catalog(Registry):
     async def poll(self) -> None:
         """One look at the repository, and all that follows from it: when this returns, every load has ended."""
         await self._settle(await self._step())
+
+    async def start(self, patience_s: float, *, restarted: bool = False) -> None:
+        """The first look: returns when every load has ended, or, after `patience_s`, when only versions are missing
+        that the host does not know to be good and is trying.
+
+        With `restarted` those do not keep this worker from being ready: its siblings have not got them either.
+        """
+        loop = asyncio.get_running_loop()
+        begun = await self._step()
+        until = loop.time() + patience_s
+        while loads := {key: self._loads[key] for key in begun if key in self._loads}:
+            trials_only = loads.keys() <= self._on_trial
+            left_s = until - loop.time()
+            if trials_only and left_s <= 0:
+                break
+            if self._trial_begins.done():
+                self._trial_begins = loop.create_future()
+            await asyncio.wait(
+                (*loads.values(), self._trial_begins),
+                timeout=left_s if trials_only else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        if restarted and self._first is not None:
+            self._first -= self._on_trial
 
     async def run(self, poll_seconds: float) -> None:
         """Looks at the repository for ever; a load that takes long does not delay the next look.
@@ -270,8 +296,10 @@ class Catalog(Registry):
                 self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
         finally:
             del self._loads[key]
-            if self._first is not None:
+            if self._first:
                 self._first.discard(key)
+                if not self._first and key in self._held:
+                    self._notify(self._held[key].version)  # this worker is ready
 
     async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
         """Whether what serves was made from the same content: then its files were touched or copied, not changed."""
@@ -290,11 +318,18 @@ class Catalog(Registry):
         entry.serving = candidate.fingerprint
         return True
 
-    async def _attempt(self, candidate: Candidate) -> LoadAttempt:
+    async def _attempt(self, candidate: Candidate, *, again: bool = False) -> LoadAttempt:
         """Loads on a thread; a failure is noted, a success is not published."""
-        version = self._begin((candidate.model, candidate.version))
+        key = (candidate.model, candidate.version)
+        version = self._begin(key)
+
+        def note_trial() -> None:
+            self._on_trial.add(key)
+            if not self._trial_begins.done():
+                self._trial_begins.set_result(None)
+
         try:
-            loaded = await self._pipeline.load(candidate)
+            loaded = await self._pipeline.load(candidate, again=again, on_trial=note_trial)
         except GatewayError as error:
             self._fail(version, reason_of(error), "" if error.retryable else candidate.fingerprint)
             return LoadAttempt(version, candidate.fingerprint, error=error)
@@ -306,6 +341,8 @@ class Catalog(Registry):
             fault = FailedPrecondition("internal error while loading, see the log")
             self._fail(version, str(fault), candidate.fingerprint)
             return LoadAttempt(version, candidate.fingerprint, error=fault)
+        finally:
+            self._on_trial.discard(key)
         return LoadAttempt(version, candidate.fingerprint, loaded)
 
     async def _settle(self, keys: Iterable[Key]) -> None:
@@ -352,7 +389,7 @@ class Catalog(Registry):
             elif fingerprint and (held is None or held.serving != fingerprint):
                 candidates.append(view.candidate(key, fingerprint))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._attempt(candidate)) for candidate in candidates]
+            tasks = [group.create_task(self._attempt(candidate, again=True)) for candidate in candidates]
         return [task.result() for task in tasks]
 
     def _abandon(self, attempts: list[LoadAttempt], reason: str) -> None:

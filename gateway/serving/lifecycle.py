@@ -92,16 +92,26 @@ class Pipeline:
         self._permits = asyncio.Semaphore(loads_at_once)
         self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
 
-    async def load(self, candidate: Candidate) -> Loaded:
+    async def load(
+        self, candidate: Candidate, *, again: bool = False, on_trial: Callable[[], None] | None = None
+    ) -> Loaded:
         """The candidate's session, which runs from a verified copy that nobody writes to.
+
+        What the host knows to be good does not queue behind what has to be tried first: `on_trial` is called before
+        such a trial. `again`: a trial that took too long before is repeated.
 
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
         async with self._permits:
             request = await self._on_thread(partial(self._request, candidate))
-            result = await self._prober.probe(request)
-            if not result.ok:
-                raise FailedPrecondition(result.reason)
+        result = await self._prober.known(request, again=again)
+        if result is None:
+            if on_trial is not None:
+                on_trial()
+            result = await self._prober.probe(request, again=again)
+        if not result.ok:
+            raise FailedPrecondition(result.reason)
+        async with self._permits:
             return await self._on_thread(partial(_open, candidate, request, result))
 
     async def identity(self, candidate: Candidate) -> str:

@@ -32,6 +32,7 @@ _LOCK_POLL_S = 0.05
 _LINE_LIMIT = 64 << 20
 _EMPTY_LIMIT_S = 5.0  # runs without rows or elements take no time, unless they never end
 _STDERR_SHOWN = 2000
+_TIMEOUT_REMEMBERED_S = 3600.0  # a model that hangs must not hold up every start again; a busy machine may be why
 _SIGNALS = {
     signal.SIGKILL: "memory limit of the machine?",
     signal.SIGABRT: "aborted, out of memory?",
@@ -45,30 +46,62 @@ _SIGNALS = {
 class Prober:
     """Probes versions, each content with the same parameters once per host.
 
-    `cache` is a directory of this host; without one every probe runs. At most `concurrency` probes of this worker run
-    at a time.
+    `cache` is a directory of this host; without one every probe runs. `concurrency` probes of this worker run side by
+    side; one that takes longer than `patience_s` makes room for another, so that models that hang do not hold up
+    those that do not.
     """
 
-    def __init__(self, cache: Path | None = None, *, concurrency: int = 1) -> None:
+    def __init__(self, cache: Path | None = None, *, concurrency: int = 4, patience_s: float = 5.0) -> None:
         self._cache = cache
         self._permits = asyncio.Semaphore(concurrency)
+        self._patience_s = patience_s
 
-    async def probe(self, request: ProbeRequest) -> ProbeResult:
+    async def known(self, request: ProbeRequest, *, again: bool = False) -> ProbeResult | None:
+        """The result that the host remembers of this content: that it is good, or bad, or took too long within the last
+        hour. With `again` a probe that took too long is forgotten. None where it has to be tried."""
+        if self._cache is None:
+            return None
+        asked_at = time()
+        return await asyncio.to_thread(lambda: _read(self._path(request), asked_at, again=again))
+
+    async def probe(self, request: ProbeRequest, *, again: bool = False) -> ProbeResult:
         """What became of the version; never raises for a bad one.
 
         Order: on cancellation the process is gone before this returns.
         """
-        async with self._permits:
+        async with self._permit():
             if self._cache is None or not await asyncio.to_thread(_made, self._cache):
                 return await _run(request)
             asked_at = time()
-            path = self._cache / f"{request.key(ort_version())}.json"
+            path = await asyncio.to_thread(self._path, request)
             async with _locked(path.with_suffix(".lock")):
-                known = await asyncio.to_thread(_read, path, asked_at)
+                known = await asyncio.to_thread(lambda: _read(path, asked_at, again=again))
                 if known is None:
                     known = await _run(request)
                     await asyncio.to_thread(_write, path, known)
                 return known
+
+    def _path(self, request: ProbeRequest) -> Path:
+        return (self._cache or Path()) / f"{request.key(ort_version())}.json"
+
+    @asynccontextmanager
+    async def _permit(self) -> AsyncIterator[None]:
+        """A permit, given back after the patience or at the end, whichever comes first."""
+        await self._permits.acquire()
+        given_back = False
+
+        def give_back() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                self._permits.release()
+
+        timer = asyncio.get_running_loop().call_later(self._patience_s, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
 
 
 async def _run(request: ProbeRequest) -> ProbeResult:
@@ -100,7 +133,7 @@ async def _run(request: ProbeRequest) -> ProbeResult:
             if progress.provisional is not None:
                 return replace(progress.provisional, empty_inputs="did not end")
             reason = f"took longer than {request.timeout_s:g} s while {progress.stage}"
-            return ProbeResult(ok=False, reason=reason, lasting=False)
+            return ProbeResult(ok=False, reason=reason, lasting=False, timed_out=True)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -150,7 +183,8 @@ def _died(code: int, stage: str, errors: IO[bytes], request: ProbeRequest) -> Pr
     logger.warning("probe died: code=%d stage=%s digest=%s stderr=%s", code, stage, request.local.digest, tail)
     if code < 0:
         hint = _SIGNALS.get(signal.Signals(-code), "crash")
-        return ProbeResult(ok=False, reason=f"killed by signal {-code} ({hint}) while {stage}", lasting=False)
+        reason = f"killed by signal {-code} ({hint}) while {stage}"
+        return ProbeResult(ok=False, reason=reason, lasting=False, timed_out=-code == signal.SIGXCPU)
     return ProbeResult(ok=False, reason=f"the probe ended with exit code {code} while {stage}", lasting=False)
 
 
@@ -179,14 +213,16 @@ def _made(directory: Path) -> bool:
     return True
 
 
-def _read(path: Path, asked_at: float) -> ProbeResult | None:
-    """The cached result, if it holds: a lasting one for ever, another only for who was waiting while it came about."""
+def _read(path: Path, asked_at: float, *, again: bool) -> ProbeResult | None:
+    """The cached result, if it holds: a lasting one for ever, one that took too long for an hour unless it is tried
+    `again`, another only for who was waiting while it came about."""
     try:
         finished_at = path.stat().st_mtime
         result = from_json(path.read_bytes(), ProbeResult)
     except (OSError, ValueError):
         return None
-    return result if result.lasting or finished_at >= asked_at else None
+    remembered = result.timed_out and not again and asked_at - finished_at < _TIMEOUT_REMEMBERED_S
+    return result if result.lasting or remembered or finished_at >= asked_at else None
 
 
 def _write(path: Path, result: ProbeResult) -> None:

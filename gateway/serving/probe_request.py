@@ -59,9 +59,10 @@ class ProbeRequest:
 class ProbeResult:
     """What came of a probe. `ok` False: the version must not serve, and `reason` says why, fit for any client.
 
-    `lasting` is False where the outcome may be another next time (time, memory, a crash). `batches`: every tensor has
-    a free first dimension and a run of several rows answers as many. `rows_independent`: a row has the same answer
-    alone and among others (to the bit where `bit_equal`, else within rounding); None where that was not tried.
+    `lasting` is False where the outcome may be another next time (time, memory, a crash); `timed_out`: it took
+    too long. `batches`: every tensor has a free first dimension and a run of several rows answers as many.
+    `rows_independent`: a row has the same answer alone and among others (to the bit where `bit_equal`, else within
+    rounding); None where that was not tried.
 
     `empty_inputs`: why requests without rows or elements must be refused: the probe's process died of them; "" where it
     did not.
@@ -73,6 +74,7 @@ class ProbeResult:
     ok: bool
     reason: str = ""
     lasting: bool = True
+    timed_out: bool = False
     facts: ModelFacts | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

@@ -96,7 +96,7 @@ class ModelRepository:
         if self._known and not folders:
             raise FailedPrecondition(
                 f"the model repository holds no model any more, it had {len(self._known)}: is its volume mounted? "
-                "(gateway unload takes a model away)"
+                "(RepositoryModelUnload takes a model away)"
             )
         for path in sorted(passed_over.keys() - self._passed_over.keys())[:_MAX_WARNED]:
             logger.warning("passed over in the model repository: path=%s reason=%s", path, passed_over[path])

@@ -504,3 +504,21 @@ async def test_an_output_that_is_declared_wrong_is_served_as_it_is(tmp_path: Pat
         for model in ("m0", "m1", "m2"):
             assert live.catalog.newest(model).outputs == (TensorSpec("y", Datatype.FP32, (3,)),)
         assert live.catalog.newest("empty").inputs[0].shape == (2, 0, 4)
+
+
+async def test_a_restarted_worker_serves_what_its_siblings_serve_whatever_else_loads(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "good", "1", models.affine())
+        await live.catalog.start(60)
+        assert live.catalog.ready()
+        models.write_version(live.root, "hangs", "1", models.endless())
+    begin = time.monotonic()
+    async with opened(tmp_path) as live:
+        await live.catalog.start(1.0, restarted=True)
+        assert time.monotonic() - begin < 5
+        assert live.states() == {"good/1": VersionState.AVAILABLE, "hangs/1": VersionState.LOADING}
+        assert live.catalog.ready()
+    async with opened(tmp_path) as live:
+        await live.catalog.start(0.5)
+        assert answer(live.catalog.newest("good")) == 2.0
+        assert not live.catalog.ready()  # a first start waits for what may still come

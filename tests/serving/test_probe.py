@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -315,6 +316,38 @@ async def test_free_sizes_that_cannot_be_guessed(fetch: Fetch) -> None:
     assert "not warmed up" in result.warnings[0]
 
 
+async def test_a_probe_that_took_too_long_is_remembered_until_somebody_asks_again(fetch: Fetch, tmp_path: Path) -> None:
+    request = ProbeRequest(fetch(models.endless()), timeout_s=1.5)
+    worker, sibling = (Prober(tmp_path / "cache") for _ in range(2))
+    assert await worker.known(request) is None
+    result = await worker.probe(request)
+    assert result.timed_out
+    for prober in (worker, sibling):
+        assert await prober.known(request) == result
+        begin = time.monotonic()
+        assert await prober.probe(request) == result
+        assert time.monotonic() - begin < 1
+    assert await sibling.known(request, again=True) is None
+    begin = time.monotonic()
+    assert (await sibling.probe(request, again=True)).timed_out
+    assert time.monotonic() - begin > 1.4
+    (path,) = (tmp_path / "cache").glob("*.json")
+    os.utime(path, (time.time() - 3700, time.time() - 3700))
+    assert await worker.known(request) is None
+
+
+async def test_a_model_that_hangs_does_not_hold_up_the_others(fetch: Fetch, tmp_path: Path) -> None:
+    prober = Prober(tmp_path / "cache", concurrency=1, patience_s=0.2)
+    endless = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.endless()), timeout_s=30)))
+    await until(lambda: bool(children()))
+    result = await prober.probe(ProbeRequest(fetch(models.affine())))
+    assert result.ok, result.reason
+    assert not endless.done()
+    endless.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await endless
+
+
 async def test_workers_share_one_probe(fetch: Fetch, tmp_path: Path) -> None:
     request = ProbeRequest(fetch(models.affine()))
     workers = [Prober(tmp_path / "cache") for _ in range(4)]
@@ -346,7 +379,14 @@ async def test_passing_failures_are_shared_only_by_who_waited(fetch: Fetch, tmp_
     results = await asyncio.gather(*(worker.probe(request) for worker in workers))
     assert monotonic() - begin < 3
     assert {result.reason for result in results} == {"took longer than 1.5 s while being warmed up"}
-    async with probing(request, workers[0]) as (task, _):  # who asks later tries again
+    assert (await workers[0].probe(request)).timed_out  # that it took too long is remembered
+
+
+async def test_a_lack_of_memory_is_not_remembered(fetch: Fetch, tmp_path: Path) -> None:
+    request = ProbeRequest(fetch(models.huge_constant()))
+    prober = Prober(tmp_path / "cache")
+    assert not (await prober.probe(request)).lasting
+    async with probing(request, prober) as (task, _):  # who asks later tries again
         assert not task.done()
 
 
