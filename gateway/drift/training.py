@@ -120,7 +120,7 @@ def match(given: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str]
 
 
 def answer_columns(columns: Columns) -> Columns:
-    """Those columns of a file that are called as the log calls answers, with class and score where these tell them."""
+    """Returns the columns of a file that are called like answers in the log, with class and score if these follow."""
     given = {name: one for name, one in columns.items() if name.startswith("out.") or name in _PREDICTION}
     scores = find_outputs({name: sql_kind(one) for name, one in given.items()}).scores
     flat: dict[str, npt.NDArray[Any]] = {

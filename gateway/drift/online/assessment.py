@@ -1,4 +1,4 @@
-"""What the tallies say: of each feature of each arm, of the arms against each other, and of mirrors."""
+"""Assesses tallies: each feature of each arm, the arms against each other, and mirrors against what was served."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -92,7 +92,7 @@ class ArmComparison:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """How far a mirror agreed with those who served, in its newest window."""
+    """How far a mirror agreed with what was served, in its newest window."""
 
     model: str
     arm: LoggedArm
@@ -126,7 +126,7 @@ def assess_version(
 
 
 def compare_arms(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[ArmComparison]:
-    """Each arm against the one with the most rows, mirrors left out: their outputs are in the same bins."""
+    """Compares the outputs of each arm that serves with those of the arm with the most rows."""
     end_s = schedule.closed_s(now_s)
     least = max((least_rows(feature, rule) for feature in book.layout.features), default=0)
     windows = {
@@ -246,7 +246,7 @@ def _errors(history: Sequence[Window]) -> Cusum | None:
 
 
 def _as_reference(layout: CellLayout, series: TallySeries, window: Window) -> list[FeatureProfile]:
-    """The other arm's outputs of the same time, as what this arm's are held against."""
+    """Returns the outputs of the other arm in the same time, in the form of a reference profile."""
     counts = window_counts(layout, series.sum(window.start_s, window.end_s))
     features = []
     for feature in layout.features:
@@ -267,7 +267,7 @@ def _excess(verdict: Verdict) -> float:
 
 
 def by_severity(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The worst first: by state, then by how far above the threshold, then by name."""
+    """Returns the verdicts with the worst first: by state, by how far it exceeds the threshold, then by name."""
     return sorted(verdicts, key=lambda one: (-one.state, -_excess(one), one.feature))
 
 

@@ -1,4 +1,4 @@
-"""Rows of the log, as they go to the lake, into tallies."""
+"""Counts rows of the log as they go to the lake."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _MOST_WEIGHT = 1 << 30  # of a row that was kept with next to no probability
 
 @dataclass(frozen=True, slots=True, order=True)
 class LoggedArm:
-    """Whose rows are counted together: an arm's answers of one version, or the copies that a mirror ran."""
+    """Identifies rows that are counted together: what an arm answered with one version, or what a mirror ran."""
 
     version: str
     arm: str
@@ -29,7 +29,7 @@ class LoggedArm:
 
     @property
     def role(self) -> str:
-        """As metrics call it: "serving", or "mirror" where nobody got the answers."""
+        """The value of the label `role`: "serving", or "mirror" where nobody got the answers."""
         return "mirror" if self.shadow else "serving"
 
 
@@ -38,7 +38,7 @@ SPLIT: Final = "SPLIT"  # the reason of a decision by the interval table
 
 
 class VersionRows:
-    """Rows of one version in the order of their arm and minute, with the columns that were asked for.
+    """Holds the rows of one version, ordered by arm and minute.
 
     Units: `weights` in 1024ths of a row.
     """
@@ -92,7 +92,7 @@ class VersionRows:
 
 
 def count(rows: VersionRows, version: str, layout: CellLayout) -> dict[tuple[LoggedArm, int], Tally]:
-    """The tallies of these rows, by arm and minute.
+    """Returns the tallies of these rows by arm and minute.
 
     Rows that ended in an error count as such and no more. Rows whose payload was withheld, and features that redaction
     hides, count for nothing: they are not missing values, they were not logged.
@@ -124,7 +124,7 @@ def count(rows: VersionRows, version: str, layout: CellLayout) -> dict[tuple[Log
 
 
 def count_split(rows: VersionRows, layout: CellLayout) -> dict[tuple[LoggedArm, int], Tally]:
-    """The buckets of the requests that a split decided, of all arms together, by minute; `layout` has the bucket alone.
+    """Returns by minute how often each bucket of a split was hit, in all arms together; `layout` has the bucket alone.
 
     A request counts once, however many rows it has and however it ended.
     """
@@ -144,7 +144,7 @@ def count_split(rows: VersionRows, layout: CellLayout) -> dict[tuple[LoggedArm, 
 
 
 def answers(rows: VersionRows, *, shadow: bool) -> KeyedAnswers | None:
-    """What a version answered, as its own answers or as copies, to be paired with another version's."""
+    """Returns what a version answered, or ran as a mirror, so that it can be paired with another version's answers."""
     hashes, places = rows.column("request_hash"), rows.column("row_index")
     if hashes is None or places is None:
         return None
@@ -159,7 +159,7 @@ def answers(rows: VersionRows, *, shadow: bool) -> KeyedAnswers | None:
 
 
 def agreement(primaries: VersionRows, shadows: VersionRows) -> Agreement:
-    """How far the copies in the second agree with the answers in the first."""
+    """Returns how far the answers of a mirror agree with the served ones."""
     ours, theirs = answers(primaries, shadow=False), answers(shadows, shadow=True)
     return compare(ours, theirs) if ours is not None and theirs is not None else Agreement()
 
@@ -209,7 +209,7 @@ def _moments(
 
 
 def _withheld(columns: Mapping[str, Column | None], rows: int) -> npt.NDArray[np.bool_] | None:
-    """The rows without any value, input or output; None if there are none such."""
+    """Marks the rows without any value of an input or output; None if every row has one."""
     held = [column for column in columns.values() if column is not None]
     if not held or any(column.missing is None for column in held):
         return None

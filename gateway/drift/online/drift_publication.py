@@ -1,4 +1,4 @@
-"""The monitor's findings as metrics of bounded number and as a report in JSON.
+"""Publishes the findings of the monitor: a bounded number of metrics, and all of it as JSON.
 
 The labels are names of models, versions, arms and features: operators chose them, no client does.
 """
@@ -43,7 +43,7 @@ if _SHARES.keys() != (exported := {one.name for one in JUDGED.values() if one.ga
 
 @dataclass(frozen=True, slots=True)
 class Assessments:
-    """Everything that was found."""
+    """Holds the newest assessments of all models."""
 
     versions: Sequence[ArmAssessment]
     arms: Sequence[ArmComparison]
@@ -53,7 +53,7 @@ class Assessments:
 
 @dataclass(frozen=True, slots=True)
 class MonitorHealth:
-    """How the monitor itself is."""
+    """Says how the monitor itself works."""
 
     at_s: float
     rows: int
@@ -63,7 +63,7 @@ class MonitorHealth:
 
 
 def publish_all(folder: Path, assessments: Assessments, health: MonitorHealth, window_s: int) -> None:
-    """Both files hold the findings, whole.
+    """Replaces the file of metrics and the report, each as a whole.
 
     Raises: OSError.
     """
@@ -110,7 +110,7 @@ def samples(assessments: Assessments, health: MonitorHealth, window_s: int) -> I
 
 
 def report(assessments: Assessments, health: MonitorHealth, window_s: int) -> dict[str, Any]:
-    """Every finding, for pages, events and programs."""
+    """Returns every finding, for pages, events and programs."""
     return {
         "at_s": health.at_s,
         "window": window_text(window_s),
@@ -175,7 +175,7 @@ def window_text(window_s: int) -> str:
 
 
 def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
-    """The features of each model that are metrics, the same for all its arms so that those can be compared."""
+    """Returns the features of each model that are exported: the same of all its arms, so that these can be compared."""
     ranked: dict[str, list[Verdict]] = {}
     for arm in arms:
         ranked.setdefault(arm.model, []).extend(arm.verdicts)
@@ -187,7 +187,7 @@ def _worst_features(arms: Sequence[ArmAssessment]) -> dict[str, frozenset[str]]:
 
 
 def _whole(one: ArmAssessment, window: str) -> Iterator[Sample]:
-    """The metrics of an arm as a whole."""
+    """Yields the metrics of an arm as a whole."""
     arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm, "role": one.arm.role}
     yield Sample(names.DRIFT_ARM_STATE, {**arm, "window": window}, int(one.state))
     yield Sample(names.DRIFT_WINDOW_ROWS, {**arm, "window": window}, one.rows)

@@ -1,4 +1,4 @@
-"""Drift as it happens: counts what the compactor puts into the lake, and says from time to time what it means.
+"""Monitors drift: counts what the compactor writes to the lake, and assesses the counts from time to time.
 
 Everything that is decided is in pure modules; here it meets time and the disk. Whatever goes wrong here is counted and
 keeps no row from the lake.
@@ -36,7 +36,7 @@ _NOT_COUNTED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticEr
 
 
 class Monitor:
-    """Counts each segment once, whatever it is killed at; see `tally_store` for how.
+    """Counts each segment exactly once, even if the process is killed; `tally_store` says how.
 
     `is_done` says whether a segment was done before this process began. `published` is where metrics and the report go.
     """
@@ -94,7 +94,7 @@ class Monitor:
                 self.failures["disk"] += 1
 
     def commit(self, segment: str) -> None:
-        """The segment is done: what was prepared counts."""
+        """Adds what was prepared of a segment that is done."""
         for part in self._pending.pop(segment, ()):
             layout = self._layout_of(part.subject)
             if layout is None or layout.key != part.layout.key:
@@ -110,7 +110,7 @@ class Monitor:
     # ---- from time to time ----
 
     def tend(self, now_s: float, *, last: bool) -> None:
-        """Looks for new profiles, says what the counts mean, saves them."""
+        """Reads new profiles, assesses and publishes the counts, and saves them."""
         if last or not 0 <= now_s - self._looked_at < _LOOK_S:
             self._looked_at = now_s
             self._read_profiles()
@@ -172,7 +172,7 @@ class Monitor:
                 self._store.forget(subject)
 
     def _assess(self, now_s: float) -> bool:
-        """Whether there was anything new to say."""
+        """Assesses what has changed. Returns whether anything has."""
         news = False
         closed_s = self._schedule.closed_s(now_s)
         for subject in [subject for subject in self._assessments if subject not in self._books]:
@@ -254,7 +254,7 @@ def _counted(
     layout: CellLayout,
     of_versions: Sequence[tuple[str, VersionRows]],
 ) -> dict[tuple[LoggedArm, int], Tally]:
-    """What the rows of a version add to a subject."""
+    """Returns what the rows of a version add to a subject."""
     if subject.name == _PAIRS:
         return _paired(version, rows, of_versions)
     return count_split(rows, layout) if subject.name == _SPLIT else count(rows, version, layout)
@@ -263,7 +263,7 @@ def _counted(
 def _paired(
     version: str, shadows: VersionRows, of_versions: Sequence[tuple[str, VersionRows]]
 ) -> dict[tuple[LoggedArm, int], Tally]:
-    """The agreement of the copies with what was answered in the segment, in the minute of the first copy."""
+    """Returns how far the mirror agreed with the answers of the segment, counted in its first minute."""
     copies = [(arm, minute_s) for arm, minute_s, _ in shadows.groups(version) if arm.shadow]
     tally = Tally.empty(_NO_FEATURES)
     for _, primaries in of_versions if copies else ():

@@ -19,13 +19,13 @@ _LONGEST: Final = 60  # characters of a name
 
 
 class NewCategories:
-    """Those of one version, by feature; for each name when it last came, oldest first."""
+    """Remembers the new categories of one version: by feature, when each name last came."""
 
     def __init__(self) -> None:
         self._last_s: dict[str, dict[str, int]] = {}
 
     def add(self, rows: VersionRows, layout: CellLayout, tallies: Mapping[Any, Tally], at_s: int) -> None:
-        """Takes the names that the rows have, where their tallies say that there are any. Units: `at_s` of the rows."""
+        """Remembers the new names in the rows, if their tallies count any. Units: `at_s` is the time of the rows."""
         for feature, cells in zip(layout.features, layout.places, strict=True):
             if not isinstance(feature.bins, CategoryBins) or not feature.bins.tail_complete:
                 continue
@@ -44,7 +44,7 @@ class NewCategories:
                     del known[next(iter(known))]
 
     def named(self, verdict: Verdict, start_s: int) -> Verdict:
-        """The verdict, with the newest of the names since then as its direction where it is about new categories."""
+        """Returns the verdict; one about new categories has the newest names since then as its direction."""
         names = [name for name, at_s in self._last_s.get(verdict.feature, {}).items() if at_s >= start_s]
         if verdict.statistic != UNSEEN.name or not names:
             return verdict

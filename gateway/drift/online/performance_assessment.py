@@ -1,4 +1,4 @@
-"""What the sampled rows of an arm say of its performance: as labels have it, and as its scores lead one to expect."""
+"""Assesses the performance of an arm from its sampled rows: by labels, and by what its scores lead one to expect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ _NOT_DONE: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError
 
 @dataclass(slots=True)
 class _Known:
-    """What was found of an arm, None where it could not be assessed; when, and by which revision of its profile."""
+    """Holds the last assessment of an arm (None if it failed), its time, and the revision of the profile."""
 
     performance: ArmPerformance | None
     at_s: float
@@ -91,7 +91,7 @@ class PerformanceMonitor:
             self._give_labels()
 
     def tend(self, now_s: float, *, last: bool) -> None:
-        """Looks at the arm that waits the longest; says what is known; saves the samples."""
+        """Assesses the arm that has waited longest, publishes what is known, and saves the samples."""
         if not self._begun_s:
             self._begun_s = now_s
         self._give_labels()
@@ -111,7 +111,7 @@ class PerformanceMonitor:
             self._save()
 
     def _give_labels(self) -> None:
-        """Most calls bring a single label: many are taken together."""
+        """Joins labels to rows, many at once: most calls bring a single label."""
         by_model: dict[str, list[Label]] = {}
         for label in self._labels:
             by_model.setdefault(label.model, []).append(label)
@@ -157,14 +157,14 @@ class PerformanceMonitor:
         return sample
 
     def _limit(self) -> int:
-        """Rows that an arm may have now."""
+        """Returns how many rows an arm may hold now."""
         arms = sum(len(sample.arms) for sample in self._models.values())
         return min(MOST_ROWS, ALL_ROWS // max(arms, 1))
 
     # ---- what is made of it ----
 
     def _waiting(self, now_s: float, *, at_once: bool) -> list[tuple[float, str, LoggedArm]]:
-        """When each arm was assessed that is to be again, the longest ago first; 0 for never."""
+        """Returns the arms to assess, each with the time of its last assessment, the longest ago first; 0 for never."""
         again_s = 0.0 if at_once else _AGAIN_S
         waiting = []
         for model, sample in self._models.items():
@@ -211,7 +211,7 @@ class PerformanceMonitor:
         return known
 
     def _may_publish(self, now_s: float) -> bool:
-        """After a start not before every arm was assessed: what is published replaces what was before."""
+        """Returns whether every arm was assessed since the start: publishing replaces all that was there before."""
         if not self._published_at:
             behind = any(
                 (model, arm) not in self._known for model, sample in self._models.items() for arm in sample.arms

@@ -1,4 +1,4 @@
-"""What is known of the models' performance, as metrics of bounded number and as a report in JSON.
+"""Publishes the performance of models: a bounded number of metrics, and all of it as JSON.
 
 The labels are names of models, versions, arms and metrics: operators chose them, no client does.
 """
@@ -46,7 +46,7 @@ _ESTIMATED: Final = _Names(
 def publish_performance(
     folder: Path, performances: Sequence[ArmPerformance], failures: Mapping[str, int], *, now_s: float
 ) -> None:
-    """Both files hold what was found, whole.
+    """Replaces the file of metrics and the report, each as a whole.
 
     Raises: OSError.
     """
@@ -57,7 +57,7 @@ def publish_performance(
 
 
 def samples(performances: Sequence[ArmPerformance], failures: Mapping[str, int], now_s: float) -> Iterator[Sample]:
-    """The metrics. Where there are too few labels their number alone is told."""
+    """Yields the metrics. With too few labels only their number is exported."""
     for one in _ranked(performances)[:MAX_ARMS]:
         arm = {"model": one.model, "version": one.arm.version, "arm": one.arm.arm, "role": one.arm.role}
         yield from _side(_REALISED, arm, one.realised)

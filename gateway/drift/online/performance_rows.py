@@ -1,4 +1,4 @@
-"""Rows of the lake and labels, as the samples of performance take them."""
+"""Turns rows of the lake and labels into what samples of performance hold."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def read_outputs(table: Any) -> Outputs:
 
 
 def label_rows(sample: PerformanceSample, labels: Sequence[Label]) -> SampleRows:
-    """Labels of one model as the sample takes them."""
+    """Returns labels of one model in the form that the sample holds."""
     rows = np.empty(len(labels), LABEL)
     hashes = np.array([label.request_hash for label in labels], np.uint64)
     rows["key"] = row_keys(hashes, np.array([label.row_index for label in labels], np.int64))
@@ -48,7 +48,7 @@ def label_rows(sample: PerformanceSample, labels: Sequence[Label]) -> SampleRows
 
 
 def answer_rows(sample: PerformanceSample, table: Any, outputs: Outputs, keys: Any, chosen: Any) -> SampleRows:
-    """The chosen rows of a table as the sample takes them, without a label."""
+    """Returns the chosen rows of a table in the form that the sample holds, without labels."""
     rows = np.zeros(len(chosen), row_type(len(outputs.scores)))
     rows["key"] = keys[chosen]
     rows["ts_us"] = required(table, "ts").values[chosen]

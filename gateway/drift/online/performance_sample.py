@@ -77,7 +77,7 @@ class ArmSample:
         return int(self.rows.dtype["scores"].shape[0])
 
     def add(self, rows: SampleRows, limit: int) -> SampleRows:
-        """Takes rows that are not there yet, and thins the sample to its limit; the keys that were taken."""
+        """Adds rows that are not there yet and thins the sample to its limit. Returns the rows that were added."""
         new = rows[below(rows["key"], self.level)]
         _, first = np.unique(new["key"], return_index=True)
         new = new[first]
@@ -103,7 +103,7 @@ class ArmSample:
         self.changed = self.changed or bool(len(chosen))
 
     def forget(self, before_us: int, limit: int) -> None:
-        """Lets go of rows that arrived before that, and of those beyond the limit."""
+        """Forgets rows that arrived before that, and those beyond the limit."""
         kept = self.rows["ts_us"] >= before_us
         if not kept.all():
             self.rows, self.changed = self.rows[kept], True
@@ -128,7 +128,7 @@ def _places(keys: Keys, wanted: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
 
 def last_labels(labels: SampleRows) -> SampleRows:
-    """Of each key the label that holds, by key. Order: `labels` in the order of their receipt."""
+    """Returns the label that holds for each key, sorted by key. Order: `labels` in the order of their receipt."""
     order = np.lexsort((labels["received_us"], labels["label_us"], labels["key"]))
     ordered = labels[order]
     ends = np.append(np.diff(ordered["key"]) != 0, True) if len(ordered) else np.zeros(0, np.bool_)
@@ -156,7 +156,7 @@ class PerformanceSample:
             sample.label(self.recent[np.isin(self.recent["key"], new["key"])])
 
     def label(self, labels: SampleRows, *, limit: int) -> None:
-        """Labels in the order of their receipt."""
+        """Takes labels in the order of their receipt."""
         loosest = min((sample.level for sample in self.arms.values()), default=0)
         newest = last_labels(labels[below(labels["key"], loosest)])
         for sample in self.arms.values():
@@ -167,7 +167,7 @@ class PerformanceSample:
         self.recent = joined
 
     def forget(self, now_us: int, *, limit: int) -> None:
-        """Lets go of what is old."""
+        """Forgets rows and labels that are too old."""
         for arm, sample in list(self.arms.items()):
             sample.forget(now_us - KEPT_US, limit)
             if not len(sample.rows):
@@ -222,7 +222,7 @@ class _Saved(msgspec.Struct):
 
 
 def pack(model: str, sample: PerformanceSample) -> bytes:
-    """What `unpack` reads back."""
+    """Returns the bytes that `unpack` reads back."""
     arms = [
         _SavedArm(arm.version, arm.arm, arm.shadow, one.level, one.width, one.rows.tobytes())
         for arm, one in sample.arms.items()

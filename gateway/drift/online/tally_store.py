@@ -61,8 +61,8 @@ _Head = TypeVar("_Head", _Entry, _Header)
 
 
 class Subject(NamedTuple):
-    """What a book is about: the drift of a version, "version/2"; the outputs of all arms, "arms"; pairs of answers of
-    mirrors and those who served, "pairs"."""
+    """Names what a book is about: the drift of a version, "version/2"; the outputs of all arms, "arms"; pairs of
+    answers of mirrors and of those who served, "pairs"."""
 
     model: str
     name: str
@@ -117,7 +117,7 @@ class TallyStore:
     def recover(
         self, layout_of: Callable[[Subject], CellLayout | None], is_done: Callable[[str], bool]
     ) -> dict[Subject, Book]:
-        """The books as they were when the last segment was done.
+        """Returns the books as they were when the last segment was done.
 
         Those whose bins are no longer in use are left behind: `layout_of` says which are.
         """

@@ -53,7 +53,7 @@ class CellLayout:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """What was counted in some span of time.
+    """Holds what was counted in a span of time.
 
     Shapes: `counts` [cells]; `moments` [features, 3]: weight of the finite numbers, and the sums of their distances
             from the reference's mean and of the squares of those; `sums` [5]: rows, their weight, its squares, weight
@@ -76,7 +76,7 @@ class Tally:
         )
 
     def add(self, other: "Tally") -> None:
-        """Takes in what the other one counted."""
+        """Adds what the other tally counted."""
         self.counts += other.counts
         with np.errstate(over="ignore", invalid="ignore"):  # of numbers too large to have squares
             self.moments += other.moments
@@ -109,7 +109,7 @@ class Tally:
 
 
 def agreement_vector(agreement: Agreement) -> Floats:
-    """The form that tallies add agreements in."""
+    """Returns the agreement as the vector that tallies add up."""
     return np.array([getattr(agreement, name) for name in _AGREEMENT], np.float64)
 
 
@@ -167,7 +167,7 @@ class TallySeries:
         return max(self.buckets[MINUTE_S], default=-MINUTE_S) + MINUTE_S
 
     def sum(self, start_s: int, end_s: int) -> Tally:
-        """What was counted from `start_s` up to `end_s`, both on the bounds of minutes, hours or days."""
+        """Returns what was counted from `start_s` up to `end_s`, both on the bounds of minutes, hours or days."""
         total = Tally.empty(self._layout)
         length_s = next(size for size in (DAY_S, HOUR_S, MINUTE_S) if start_s % size == 0 and end_s % size == 0)
         for begin_s, tally in self.buckets[length_s].items():

@@ -56,7 +56,7 @@ def narrow_counts(counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def confirm_split(windows: Sequence[SplitVerdict], confirmations: int) -> SplitVerdict:
-    """The newest window's verdict; an alarm that the windows before it do not share is none.
+    """Returns the verdict of the newest window. An alarm counts only if the windows before it share it.
 
     Order: oldest first, at least one.
     """

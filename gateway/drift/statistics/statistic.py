@@ -39,7 +39,7 @@ class ExportedAs(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From which size a change warns and is critical. Calibration adds to that up to `most`."""
+    """The sizes from which a change warns and is critical. Calibration can raise them up to `most`."""
 
     warn: float
     crit: float
@@ -129,8 +129,8 @@ class Statistic:
 
 
 def vanished(bins: Bins, reference: Counts, current: Counts) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Which folded bins of categories and point masses have not come, though by chance they would have; and for every
-    bin the chance that it or another one does not come.
+    """Returns which folded bins of categories and point masses did not come, though by chance they would have, and for
+    every bin the chance that it or another one does not come.
 
     Shapes: `reference` [B], `current` [..., B]; both results as `current`.
     """

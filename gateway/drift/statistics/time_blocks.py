@@ -47,7 +47,7 @@ class BlockedRows:
         return cls(values, cut_blocks(np.arange(len(values)) if moments is None else moments))
 
     def drawn(self, most: int, rng: np.random.Generator) -> "BlockedRows":
-        """At most so many of the rows, in their order: one of each of as many slices of equal length."""
+        """Returns at most so many rows in their order, one from each of as many slices of equal length."""
         if len(self) <= most:
             return self
         chosen = ((np.arange(most) + rng.random(most)) * (len(self) / most)).astype(np.int64)

@@ -96,7 +96,7 @@ class Verdict:
 def judge(
     features: Sequence[FeatureProfile], windows: Mapping[str, Counts], rule: DriftRule, *, rows: float | None = None
 ) -> tuple[Verdict, ...]:
-    """What one window says of each feature, without confirmation by others.
+    """Returns a verdict on each feature from one window, without confirmation by others.
 
     Shapes: `windows` holds the counts of a feature's cells by its name; a feature without them is INSUFFICIENT.
     Units: `rows` is how many rows of equal weight the window is worth, its counts' sum where it is None.
@@ -119,7 +119,7 @@ def psi_threshold(feature: FeatureProfile, rows: float, rule: DriftRule) -> tupl
 
 
 def confirm(windows: Sequence[Verdict], rule: DriftRule) -> Verdict:
-    """The verdict of the newest window, its alarm held back until as many windows in a row as the rule asks for agree.
+    """Returns the verdict of the newest window; an alarm counts once enough windows in a row agree.
 
     Order: oldest first, at least one, all of one feature. Windows that could not be judged are passed over; an alarm
     that too few windows have been judged for is INSUFFICIENT.
@@ -141,7 +141,7 @@ def confirm(windows: Sequence[Verdict], rule: DriftRule) -> Verdict:
 
 
 def least_rows(feature: FeatureProfile, rule: DriftRule) -> int:
-    """The rows that a window needs to be judged: so many for each bin that the reference fills."""
+    """Returns how many rows a window needs to be judged: so many for each bin that the reference fills."""
     return rule.rows_per_bin * max(int((feature.folded > 0).sum()), 2)
 
 
@@ -162,7 +162,7 @@ def _measured(feature: FeatureProfile, counts: Counts | None, rule: DriftRule) -
 
 
 def _is_calibrated(feature: FeatureProfile, statistic: Statistic) -> bool:
-    """False for a statistic that is newer than the profile: its own windows are not known, so it judges nothing."""
+    """Returns whether the profile knows own windows of the statistic; one that is newer judges nothing."""
     if statistic.rare or not feature.calibration:
         return True
     return any(one.statistic == statistic.name for one in feature.calibration)

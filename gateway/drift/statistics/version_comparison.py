@@ -1,4 +1,4 @@
-"""Two versions or arms against each other: on the same rows (a shadow), or each on its own share of the traffic."""
+"""Two versions or arms against each other: on the same rows (a mirror), or each on its own share of the traffic."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
