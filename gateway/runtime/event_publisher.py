@@ -19,17 +19,18 @@ from gateway.routing.store.change_log import ChangeLog
 from gateway.runtime.config import Config
 from gateway.runtime.event_page import EventPage
 from gateway.telemetry.drift_states import States, observe_drift
+from gateway.telemetry.event_types import EventType
 from gateway.telemetry.events import Event, EventLog, Observed, observe
 from gateway.telemetry.sums import Tree
 from gateway.telemetry.webhooks import OUTCOMES, DeliveryPolicy, Webhook, secret_bytes
 
 _KEPT_FILE: Final = "events.json"
 # What a change of rules is called; every other operation is an application of another document.
-_TYPES: Final[Mapping[str, str]] = {
-    "rollback": "route.rolledback",
-    "delete": "route.deleted",
-    "restore": "rules.healed",
-    "accept": "rules.healed",
+_TYPES: Final[Mapping[str, EventType]] = {
+    "rollback": EventType.ROUTE_ROLLED_BACK,
+    "delete": EventType.ROUTE_DELETED,
+    "restore": EventType.RULES_HEALED,
+    "accept": EventType.RULES_HEALED,
 }
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class EventPublisher:
         }
         # The same in every host that reads the log: a receiver that several hosts tell knows it by source and id.
         event_id = f"{entry.revision}-{entry.committed_at_us}"
-        kind = _TYPES.get(entry.operation, "route.applied")
+        kind = _TYPES.get(entry.operation, EventType.ROUTE_APPLIED)
         self.events.add(Event(kind, self._environment, event_id, entry.committed_at_us, entry.model, data))
 
     def _keep(self) -> None:

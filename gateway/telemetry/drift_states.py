@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.telemetry.event_types import EventType
 from gateway.telemetry.events import Happening
 from gateway.telemetry.sums import Tree
 
@@ -51,7 +52,7 @@ def observe_drift(before: States, report: Tree) -> tuple[States, list[Happening]
         if state != previous:
             data = {key: one.get(key) for key in ("model", "version", "arm", "state")}
             data |= {"previous": previous, "window": report.get("window"), **_facts(kind, one)}
-            happenings.append(Happening(f"{kind}.state", str(one.get("model")), data))
+            happenings.append(Happening(EventType(f"{kind}.state"), str(one.get("model")), data))
     return after, happenings
 
 

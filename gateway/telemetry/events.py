@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.telemetry.event_types import EventType
 from gateway.telemetry.keys import Gauge
 from gateway.telemetry.sums import Tree, branch, listed
 
@@ -88,7 +89,7 @@ class EventLog:
 class Happening:
     """What a change of states means; an event without its circumstances."""
 
-    type: str
+    type: EventType
     subject: str
     data: Mapping[str, object]
 
@@ -137,20 +138,20 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
     )
     happenings = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
     if after.tls not in ("", before.tls):
-        happenings.append(Happening("tls.refused", "", {"reason": after.tls}))
+        happenings.append(Happening(EventType.TLS_REFUSED, "", {"reason": after.tls}))
     if after.certificate != before.certificate and before.certificate:
-        happenings.append(Happening("tls.renewed", "", {"certificate": after.certificate}))
+        happenings.append(Happening(EventType.TLS_RENEWED, "", {"certificate": after.certificate}))
     for name in sorted(versions.keys() | before.versions.keys()):
         state = versions.get(name, "unloaded")
         if state != before.versions.get(name, "unloaded"):
             model, _, version = name.partition("/")
             data = {"model": model, "version": version, "reason": reasons.get(name, "")}
-            happenings.append(Happening(f"version.{state}", model, data))
+            happenings.append(Happening(EventType(f"version.{state}"), model, data))
     for name in sorted(after.breakers.keys() | before.breakers.keys()):
         state = after.breakers.get(name, "closed")
         if state != before.breakers.get(name, "closed"):
             model, _, arm = name.partition("/")
-            happenings.append(Happening(f"breaker.{state}", model, {"model": model, "arm": arm}))
+            happenings.append(Happening(EventType(f"breaker.{state}"), model, {"model": model, "arm": arm}))
     for name in sorted(after.quarantine.keys() | before.quarantine.keys()):
         was, now = before.quarantine.get(name, ""), after.quarantine.get(name, "")
         happenings += _quarantine_happenings(name, was, now, suspects)
@@ -178,11 +179,11 @@ def _quarantine_happenings(
         data |= {key: suspects[name][1].get(key) for key in ("cause", "deaths", "inputs")}
     held, was_held = after.startswith("held "), before.startswith("held ")
     if held and not was_held:
-        yield Happening("version.quarantined", model, data)
+        yield Happening(EventType.VERSION_QUARANTINED, model, data)
     elif was_held and not held:
-        yield Happening("version.released", model, data)
+        yield Happening(EventType.VERSION_RELEASED, model, data)
     elif after not in ("", before):
-        yield Happening("input.refused", model, data)
+        yield Happening(EventType.INPUT_REFUSED, model, data)
 
 
 def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, Tree]) -> Iterable[Happening]:
@@ -191,18 +192,21 @@ def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, 
         died = after.restarts[slot] != before.restarts.get(slot, after.restarts[slot])
         if state != before.workers.get(slot, "") or died:
             child = workers[slot]
-            data = {"slot": int(slot), "state": state, "previous": before.workers.get(slot, "")}
-            yield Happening("worker.state", slot, data | {key: child.get(key) for key in ("pid", "restarts", "reason")})
+            data: dict[str, object] = {"slot": int(slot), "state": state, "previous": before.workers.get(slot, "")}
+            data |= {key: child.get(key) for key in ("pid", "restarts", "reason")}
+            yield Happening(
+                EventType.WORKER_STATE, slot, data | {key: child.get(key) for key in ("pid", "restarts", "reason")}
+            )
 
 
 def _rule_happenings(before: Observed, after: Observed, gauges: Mapping[int, Tree]) -> Iterable[Happening]:
     if after.rules != before.rules and (after.rules, before.rules) != ("live", ""):
         slots = [slot for slot, values in gauges.items() if str(values.get(Gauge.FEED_STATE)).lower() == after.rules]
         told = {str(gauges[slot].get(Gauge.RULES_ERROR) or "") for slot in slots} - {""}
-        yield Happening(f"rules.{after.rules}", "", {"workers": slots, "reason": "; ".join(sorted(told))})
+        yield Happening(EventType(f"rules.{after.rules}"), "", {"workers": slots, "reason": "; ".join(sorted(told))})
     for model, reason in sorted(after.refused.items()):
         if before.refused.get(model) != reason:
-            yield Happening("rules.poison", model, {"model": model, "reason": reason})
+            yield Happening(EventType.RULES_POISON, model, {"model": model, "reason": reason})
 
 
 def _rules(before: str, gauges: Mapping[int, Tree]) -> str:

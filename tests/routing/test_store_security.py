@@ -156,6 +156,11 @@ async def test_rules_come_over_tls_with_both_sides_proven(kind: str, valkey: Val
         async with store_of(url) as store, running(follower):
             await control_of(store).apply(document(share=20), change=BY, wait_s=DEADLINE_S)
             assert (follower.state, share_of(follower.snapshot)) == (FeedState.LIVE, 20)
+        plain = feed(f"redis://localhost:{port}", tmp_path, "plain")
+        await plain.boot(timeout_s=5.0)
+        assert not plain.rules_known
+        assert "if it expects TLS its URL begins with rediss://" in plain.error
+        await plain.aclose()
         for doubtful in (f"rediss://localhost:{port}?{CLIENT}", f"rediss://localhost:{port}?{CA}"):
             async with store_of(doubtful) as store:
                 with pytest.raises(StoreUnavailable):
@@ -173,6 +178,17 @@ async def test_a_server_under_another_name_is_not_trusted(valkey: Valkey) -> Non
         async with store_of(f"rediss://localhost:{port}?{CLIENT}") as store:
             with pytest.raises(StoreUnavailable, match="certificate that does not verify"):
                 await store.state()
+
+
+async def test_who_is_asked_over_tls_and_does_not_answer_is_named_so(tmp_path: Path) -> None:
+    server = Server(tmp_path / "plain", {})
+    server.start()
+    async with stopped(server):
+        follower = feed(f"rediss://{server.address}?{CA}", tmp_path)
+        await follower.boot(timeout_s=5.0)
+        assert "did not answer within" in follower.error  # it waits for the rest of what it takes for a command
+        assert "over TLS" in follower.error
+        await follower.aclose()
 
 
 # ---- users ----

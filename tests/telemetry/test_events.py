@@ -1,12 +1,15 @@
 """Events: their form, the ones that are kept, and which change of states is which event."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.telemetry.event_types import EventType
 from gateway.telemetry.events import KEPT, Event, EventLog, Happening, Observed, observe
 from gateway.telemetry.sums import Tree
 
@@ -91,7 +94,7 @@ def test_a_store_that_is_away_is_one_event_however_many_workers_say_so() -> None
     assert told({0: live}, {0: ahead, 1: stale}, {0: ahead}, {0: live}) == [[], ["rules.ahead"], [], ["rules.live"]]
     assert told({0: worker("STARTING")}, {0: live}, {}, {0: live}) == [[], [], [], []]
     _, [happened] = observe(Observed(rules="live"), {3: stale, 4: live}, ())
-    assert happened == Happening("rules.stale", "", {"workers": [3], "reason": "away"})
+    assert happened == Happening(EventType("rules.stale"), "", {"workers": [3], "reason": "away"})
 
 
 def test_a_version_is_ready_once_every_worker_has_it_and_failed_once_one_cannot() -> None:
@@ -170,15 +173,15 @@ def test_a_certificate_is_renewed_when_every_worker_shows_it_and_refused_when_on
     state, told = observe(state, {0: shows("b"), 1: shows("a")}, ())
     assert told == []
     state, told = observe(state, {0: shows("b"), 1: shows("b")}, ())
-    assert told == [Happening("tls.renewed", "", {"certificate": "b"})]
+    assert told == [Happening(EventType.TLS_RENEWED, "", {"certificate": "b"})]
     state, told = observe(state, {0: shows("b", "expired"), 1: shows("b")}, ())
-    assert told == [Happening("tls.refused", "", {"reason": "expired"})]
+    assert told == [Happening(EventType.TLS_REFUSED, "", {"reason": "expired"})]
     state, told = observe(state, {}, ())  # nobody answers: nothing is known to be different
     assert told == []
     state, told = observe(state, {0: shows("b", "expired"), 1: shows("b", "expired")}, ())
     assert told == []
     state, told = observe(state, {0: shows("c"), 1: shows("c")}, ())
-    assert told == [Happening("tls.renewed", "", {"certificate": "c"})]
+    assert told == [Happening(EventType("tls.renewed"), "", {"certificate": "c"})]
 
 
 def suspected(*, deaths: int, inputs: int, quarantined: bool = False) -> dict[int, Tree]:
@@ -198,3 +201,10 @@ def test_what_workers_die_of_is_told_once() -> None:
         ["version.released m"],
         [],
     ]
+
+
+def test_the_page_of_events_names_each_type_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    rows = re.findall(r"^\| (`[a-z.`, ]+`) \|", page, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([a-z.]+)`", row)]
+    assert sorted(named) == sorted(EventType)

@@ -159,7 +159,8 @@ class Link:
                 self._timeout_s = min(self._slowest_s, limit_s * 2)
             why = reason(error, limit_s)
             kind = StoreDamaged if why.startswith("is damaged") else StoreUnavailable
-            raise kind(f"the routing store {why} ({what})") from error
+            over = ", over TLS" if self._address.tls else ""
+            raise kind(f"the routing store {why} ({what}{over})") from error
 
     async def _locate(self) -> None:
         """The connections lead to the server that is to be asked now.
