@@ -26,7 +26,8 @@ class Servicers:
 
 def make_server(config: Config, servicers: Servicers) -> Server:
     """Returns a server with every servicer, not started yet."""
-    server = _transport(config)
+    options = server_options(config)
+    server: Server = Ngh2Server(options) if config.listen.transport == "ngh2" else GrpcioServer(options)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, server)  # type: ignore[no-untyped-call]
     control_pb2_grpc.add_ControlServicer_to_server(servicers.control, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(servicers.health, server)
@@ -35,17 +36,19 @@ def make_server(config: Config, servicers: Servicers) -> Server:
     return server
 
 
-def _transport(config: Config) -> Server:
+def server_options(config: Config) -> ServerOptions:
+    """Returns what the configuration says of the gRPC server."""
     listen = config.listen
-    options = ServerOptions(
+    return ServerOptions(
         host=listen.host,
         port=listen.grpc_port,
         max_receive_bytes=listen.max_message_bytes,
         max_send_bytes=listen.max_message_bytes,
+        # A half for messages that come, a half for answers that wait; each has room for the largest.
+        max_inflight_bytes=max(config.limits.max_in_flight_bytes // 2, listen.max_message_bytes),
         max_connections=listen.max_connections,
         max_connections_per_address=listen.max_connections_per_address,
         busy_poll_us=listen.busy_poll_microseconds,
         default_deadline_s=config.limits.default_deadline_seconds,
         tls=config.tls.files,
     )
-    return Ngh2Server(options) if listen.transport == "ngh2" else GrpcioServer(options)
