@@ -23,7 +23,7 @@ from tests.records.traffic import NOW_US, append, compactor, open_log, open_stre
 
 DOCS = Path(__file__).parents[2] / "docs" / "log.md"
 EXAMPLES = {
-    code.split()[1].partition(".")[0] if "pathlib" not in code else "polars": code
+    next(name for name in ("unify_schemas", "polars", "pandas", "pyarrow", "duckdb") if name in code): code
     for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 }
 HOUR_US = 3_600_000_000
@@ -69,7 +69,7 @@ def run(name: str) -> dict[str, Any]:
 
 
 def test_the_documents_show_every_reader() -> None:
-    assert set(EXAMPLES) == {"pandas", "pyarrow", "polars", "duckdb"}
+    assert set(EXAMPLES) == {"pandas", "pyarrow", "unify_schemas", "polars", "duckdb"}
 
 
 def test_no_key_of_a_folder_is_a_column_and_what_every_row_has_is_of_one_type(lake: Path) -> None:
@@ -109,6 +109,21 @@ def test_pyarrow() -> None:
     assert set(everything.column("version_dir").to_pylist()) == {"v1", "v2", "v3", "vcanary"}
     one = ds.dataset("data/log/lake/predictions/model_dir=7", partitioning="hive").to_table()
     assert set(one.column("version").to_pylist()) == {"1"}
+
+
+async def test_versions_whose_tensors_are_other_numbers_have_a_schema_of_all(lake: Path) -> None:
+    log = open_log(lake.parent / "wal", worker="w1")
+    fractions = TensorSpec("label", Datatype.FP32, (-1,))
+    stream = log.stream("flights", "4", "stable", (), (fractions,), "sha256:dd")
+    stream.append(Record(NOW_US, "4", 0, "S", 1, 1, 1, 0, 0, 0, None, (), (np.array([7.5], "<f4").tobytes(),)))
+    await log.close()
+    compactor(lake.parent / "wal", lake).step()
+    names = run("unify_schemas")
+    everything = names["everything"]
+    assert everything.num_rows == 4 * 6 + 2
+    assert {"in.image", "f.x_0", "f.x_3"} <= set(everything.column_names)
+    assert everything.filter(ds.field("version") == "4").column("out.label").to_pylist() == [7.5]
+    assert len(pd.read_parquet("data/log/lake/predictions", schema=names["schema"])) == 4 * 6 + 2
 
 
 def test_polars(lake: Path) -> None:
