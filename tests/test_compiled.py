@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROUTING = ("decide", "explain", "key", "snapshot", "replay", "table")
+ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table")
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
     *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),

@@ -1,6 +1,6 @@
 """Drafts of routes: proposed by one, approved by others."""
 
-from gateway.api.route_messages import apply_message, change_of, read_document, wait_or_default
+from gateway.api.route_messages import apply_message, change_of, expected_revision, read_document, wait_or_default
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.routing.store.review import Review
@@ -33,7 +33,12 @@ class DraftReviews:
 
     async def approve(self, request: pb.ApproveRequest, context: object) -> pb.ApproveResponse:
         draft, applied = await self._review.approve(
-            request.id, change_of(request.change), edit=_edit(request.edit), wait_s=wait_or_default(request)
+            request.id,
+            change_of(request.change),
+            edit=_edit(request.edit),
+            wait_s=wait_or_default(request),
+            expected_revision=expected_revision(request),
+            dry_run=request.dry_run,
         )
         return pb.ApproveResponse(draft=_state(draft), applied=apply_message(applied) if applied is not None else None)
 

@@ -5,10 +5,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.applied_change import applied_value, change_by_me, complain, took, wait_for
+from gateway.cli.applied_change import DryRun, applied_value, change_by_me, complain, took, wait_for, warn
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.flows import moved_text
 from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2
@@ -60,12 +61,23 @@ def show_draft(draft_id: DraftId, server: Server = DEFAULT_SERVER, output: Outpu
 def approve(
     draft_id: DraftId,
     edit: Annotated[int, typer.Option("--edit", help="The edit that you read; 0 is the newest.", min=0)] = 0,
+    dry_run: DryRun = False,
+    expect_revision: Annotated[
+        int | None, typer.Option("--expect-revision", help="Refuse if the draft was written for another revision.")
+    ] = None,
     timeout: Timeout = 10.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
     """Approve somebody else's draft; the last approval that it needs applies it."""
-    request = control_pb2.ApproveRequest(id=draft_id, edit=edit, change=change_by_me(""), wait=wait_for(timeout))
+    request = control_pb2.ApproveRequest(
+        id=draft_id,
+        edit=edit,
+        change=change_by_me(""),
+        wait=wait_for(timeout),
+        dry_run=dry_run,
+        expected_revision=expect_revision,
+    )
     with control(server) as stub:
         answer = stub.Approve(request, timeout=timeout + 10)
     draft, applied = answer.draft, answer.applied
@@ -75,8 +87,11 @@ def approve(
     if answer.HasField("applied"):
         change = applied.change
         note = f"{change.model}: applied as revision {change.revision} {took(change)}".rstrip()
+        if dry_run:
+            note = f"{change.model}: would be applied to revision {change.revision}, {moved_text(change)}"
         value["applied"] = applied_value(applied)
     show(value, output, columns=COLUMNS, rows=[_row(draft)], note=note)
+    warn(applied.change.warnings, draft.model)
     complain(applied.change.laggards)
 
 

@@ -35,3 +35,13 @@ def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
         }
         for flow in flows
     ]
+
+
+def moved_text(
+    answer: control_pb2.PlanResponse | control_pb2.DiffResponse | control_pb2.ChangeResponse,
+) -> str:
+    """How many keys move, for people."""
+    return (
+        f"{answer.moved_buckets / 10_000:g} % of the keys change their arm, "
+        f"{answer.version_buckets / 10_000:g} % their version"
+    )

@@ -10,7 +10,7 @@ from gateway.cli.applied_change import warn
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value
+from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value, moved_text
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.printing import Format, Value, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
@@ -56,7 +56,7 @@ def diff(
         "version_percent": answer.version_buckets / 10_000,
     }
     title = f"{model}: revision {answer.from_revision} to {answer.to_revision}"
-    note = f"{title}, {_moved(answer)}" if answer.differences else f"{title}: the same document"
+    note = f"{title}, {moved_text(answer)}" if answer.differences else f"{title}: the same document"
     show(value, output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences), note=note)
 
 
@@ -103,19 +103,12 @@ def _summary(answer: control_pb2.PlanResponse) -> list[str]:
     base = f"revision {answer.base_revision}" if answer.base_revision else "no route (the newest ready version answers)"
     if answer.unchanged:
         return [f"{answer.model}: the same as {base}, nothing would be committed"]
-    lines = [f"{answer.model}: compared with {base}, {_moved(answer)}; {answer.workers} live workers"]
+    lines = [f"{answer.model}: compared with {base}, {moved_text(answer)}; {answer.workers} live workers"]
     lines += [f"version {v.version} is {v.state}" + (f": {v.reason}" if v.reason else "") for v in answer.versions]
     if answer.carried:
         lines.append(f"kept with the document, decides nothing by itself: {', '.join(answer.carried)}")
     lines.append(f"apply it with --expect-revision {answer.base_revision} to be sure that nothing came between")
     return lines
-
-
-def _moved(answer: control_pb2.PlanResponse | control_pb2.DiffResponse) -> str:
-    return (
-        f"{answer.moved_buckets / 10_000:g} % of the keys change their arm, "
-        f"{answer.version_buckets / 10_000:g} % their version"
-    )
 
 
 def _differences_value(differences: Iterable[control_pb2.Difference]) -> list[Value]:

@@ -676,16 +676,20 @@ class ListDraftsResponse(_message.Message):
     def __init__(self, drafts: _Optional[_Iterable[_Union[DraftState, _Mapping]]] = ...) -> None: ...
 
 class ApproveRequest(_message.Message):
-    __slots__ = ("id", "edit", "change", "wait")
+    __slots__ = ("id", "edit", "change", "wait", "dry_run", "expected_revision")
     ID_FIELD_NUMBER: _ClassVar[int]
     EDIT_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     id: str
     edit: int
     change: Change
     wait: WaitFor
-    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ...) -> None: ...
+    dry_run: bool
+    expected_revision: int
+    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., expected_revision: _Optional[int] = ...) -> None: ...
 
 class ApproveResponse(_message.Message):
     __slots__ = ("draft", "applied")

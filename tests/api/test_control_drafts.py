@@ -54,6 +54,20 @@ async def test_the_last_approval_applies_the_draft(op: Operated) -> None:
     assert (code, "is applied already" in said) == ("FAILED_PRECONDITION", True)
 
 
+async def test_a_dry_run_of_an_approval_tells_what_it_would_come_to(op: Operated) -> None:
+    base = await op.apply(ab(90, 10))
+    draft = await written(op, ab(50, 50), approvals=2)
+    tried = pb.ApproveRequest(id=draft.id, change=by("bob"), dry_run=True, expected_revision=base)
+    answer = await op.stub.Approve(tried)
+    assert (answer.applied.moved_buckets, list(answer.draft.approvals)) == (400_000, [])
+    assert (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).revision == base
+    wrong = pb.ApproveRequest(id=draft.id, change=by("bob"), expected_revision=base + 1)
+    code, said = await refusal(op.stub.Approve(wrong))
+    assert (code, f"was written for revision {base}, not {base + 1}" in said) == ("FAILED_PRECONDITION", True)
+    right = pb.ApproveRequest(id=draft.id, change=by("bob"), expected_revision=base)
+    assert list((await op.stub.Approve(right)).draft.approvals) == ["bob"]
+
+
 async def test_nobody_approves_his_own_or_edits_anothers(op: Operated) -> None:
     draft = await written(op, ab())
     code, said = await refusal(op.stub.Approve(pb.ApproveRequest(id=draft.id, change=by("ann"))))

@@ -228,7 +228,7 @@ async def test_dry_runs_of_a_rollback_and_a_deletion_say_who_would_answer(op: Op
 async def test_every_change_of_routes_can_be_tried_and_can_name_what_it_leaves() -> None:
     service = pb.DESCRIPTOR.services_by_name["Control"]
     for method in service.methods:
-        if method.output_type.name in ("ApplyResponse", "ChangeResponse", "HealResponse"):
+        if method.output_type.name in ("ApplyResponse", "ApproveResponse", "ChangeResponse", "HealResponse"):
             assert {"change", "wait", "dry_run", "expected_revision"} <= set(method.input_type.fields_by_name), (
                 method.name
             )

@@ -31,14 +31,36 @@ class Review:
         return await self.drafts.put(document, base, change, draft_id=draft_id, edit=edit, needed=needed)
 
     async def approve(
-        self, draft_id: str, change: Change, *, edit: int = 0, wait_s: float | None = None
+        self,
+        draft_id: str,
+        change: Change,
+        *,
+        edit: int = 0,
+        wait_s: float | None = None,
+        expected_revision: int | None = None,
+        dry_run: bool = False,
     ) -> tuple[Draft, ApplyResult | None]:
         """The draft with the approval, and what applying it came to once it has all that it needs.
 
+        A dry run approves nothing and tells what applying the draft would come to.
         Who approved and is told that the apply failed may approve again: it is tried again, and done once at most.
         Raises: StaleRevision (the route has changed since the draft was written: its author edits it again); what
                 `RouteControl.apply` and `Drafts.approve` raise.
         """
+        if dry_run or expected_revision is not None:
+            seen = await self.drafts.get(draft_id)
+            if expected_revision is not None and expected_revision != seen.base_revision:
+                raise FailedPrecondition(
+                    f"draft {draft_id!r} was written for revision {seen.base_revision}, not {expected_revision}"
+                )
+            if edit and edit != seen.edit:
+                raise FailedPrecondition(f"draft {draft_id!r} is at edit {seen.edit}, not {edit}: look at it again")
+            edit = seen.edit
+            if dry_run:
+                base = seen.base_revision
+                return seen, await self._control.apply(
+                    seen.document, change=change, expected_revision=base, dry_run=True, operation="approve"
+                )
         draft = await self.drafts.approve(draft_id, change, edit=edit)
         if not draft.approved:
             return draft, None
