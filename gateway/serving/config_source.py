@@ -76,7 +76,7 @@ def parse_text(text: bytes, origin: str = "config.pbtxt") -> ConfigSource:
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"{len(text)} bytes exceed the limit of {MAX_BYTES}")
-        source = text.decode("utf-8")
+        source = text.decode("utf-8-sig")
         fields = _Fields(source)
         message = inference_pb2.ModelConfig()
         text_format.Parse(fields.known(), message)

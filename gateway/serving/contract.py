@@ -119,6 +119,7 @@ def complete(
     outputs: Sequence[TensorSpec],
     overridable: Sequence[TensorSpec] = (),
     read_file: ReadFile,
+    offers_overridable: bool = True,
     may_batch: bool = True,
     row_dependence: str = "",
     rows_independent: bool | None = None,
@@ -126,7 +127,8 @@ def complete(
     """The configuration of a version whose model has these tensors.
 
     Where nothing is said about batches, a model whose tensors all have a variable first dimension batches, unless
-    `may_batch` says that it does not; `row_dependence` and `rows_independent` are those of
+    `may_batch` says that it does not. Inputs with a default in the model (`overridable`) are offered without being
+    configured where `offers_overridable`; `row_dependence` and `rows_independent` are those of
     `gateway.serving.request_merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
 
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
@@ -134,6 +136,10 @@ def complete(
     check_identity(source, model)
     message = inference_pb2.ModelConfig()
     message.CopyFrom(source.message)
+    if not message.input:
+        _list(message.input, (*inputs, *(overridable if offers_overridable else ())))
+    if not message.output:
+        _list(message.output, outputs)
     own_inputs = _listed(message.input, inputs, overridable, "input")
     own_outputs = _listed(message.output, outputs, (), "output")
     tensors: list[tuple[Tensor, TensorSpec]] = [
@@ -152,16 +158,21 @@ def complete(
     return _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
 
 
+def _list(tensors: "Sequence[Tensor]", own: Sequence[TensorSpec]) -> None:
+    """Adds all of the model's tensors to a configuration that names none."""
+    for spec in own:
+        tensor = tensors.add(name=spec.name)  # type: ignore[attr-defined]  # a repeated field
+        if spec.optional:
+            tensor.optional = True
+
+
 def _listed(
     tensors: "Sequence[Tensor]", own: Sequence[TensorSpec], overridable: Sequence[TensorSpec], side: str
 ) -> list[TensorSpec]:
-    """The model's tensor for each configured one, after adding all of the model's where none is configured.
+    """The model's tensor for each configured one.
 
     A model's outputs may be left out, and are not offered then; an input only if the model has a default for it.
     """
-    if not tensors:
-        for spec in own:
-            tensors.add(name=spec.name)  # type: ignore[attr-defined]  # a repeated field
     known = {spec.name: spec for spec in (*own, *overridable)}
     names = [tensor.name for tensor in tensors]
     for index, name in enumerate(names):
@@ -251,10 +262,12 @@ def _with_labels(spec: TensorSpec, filename: str, read_file: ReadFile) -> Tensor
     if not filename:
         return spec
     try:
-        text = read_file(filename).decode("utf-8")
+        text = read_file(filename).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FailedPrecondition(f"output {spec.name!r}: label_filename {filename[:80]!r} is not UTF-8") from error
-    return replace(spec, labels=tuple(text.splitlines()))
+    # One label a line. Other separators of Unicode are part of a label: splitlines would shift all that follow.
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    return replace(spec, labels=tuple(lines))
 
 
 def _fill_in(message: inference_pb2.ModelConfig, source: ConfigSource, model: str, rows: int, *, merges: bool) -> None:

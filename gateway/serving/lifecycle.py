@@ -174,6 +174,8 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         inputs=session.inputs,
         outputs=served_outputs(session.outputs, result.answers, session.inputs),
         overridable=session.overridable,
+        # Before IR version 4 every weight had to be listed as an input: that says nothing about what may be sent.
+        offers_overridable=result.facts is not None and result.facts.ir_version >= 4,
         read_file=candidate.folder.read,
         may_batch=result.batches and result.rows_independent is not False,
         row_dependence="" if result.facts is None else result.facts.row_dependence,

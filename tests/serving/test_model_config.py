@@ -398,7 +398,7 @@ def test_inputs_that_are_not_listed_are_missed_and_outputs_are_hidden() -> None:
 
 def test_an_input_with_a_default_in_the_model_may_be_offered() -> None:
     default = spec("t", -1, 1, optional=True)
-    assert len(completed(overridable=[default]).inputs) == 1
+    assert len(completed(overridable=[default]).inputs) == 2
     config = completed("input { name: 'x' } input { name: 't' optional: true }", overridable=[default])
     assert [tensor.optional for tensor in config.inputs] == [False, True]
 
@@ -439,3 +439,30 @@ def test_thread_counts_are_numbers(text: str) -> None:
     with pytest.raises(FailedPrecondition, match=r"parameters\.t"):
         thread_count(source, "t", 1)
     assert thread_count(EMPTY, "t", 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"),
+    [
+        (b"cat\ndog\n", ("cat", "dog")),
+        (b"\xef\xbb\xbfcat\r\ndog", ("cat", "dog")),
+        ("a\u2028b\x0bc\x85\x0c\rd\ne".encode(), ("a\u2028b\x0bc\x85\x0c\rd", "e")),
+        (b"\n\nthird\n", ("", "", "third")),
+        (b"", ()),
+    ],
+)
+def test_a_labels_file_has_one_label_a_line(content: bytes, labels: tuple[str, ...]) -> None:
+    source = parse_text(b"\xef\xbb\xbfoutput { name: 'y' label_filename: 'l' }")
+    config = complete(source, "m", inputs=[X], outputs=[Y], read_file=lambda name: content)
+    assert config.outputs[0].labels == labels
+
+
+def test_inputs_with_a_default_are_offered_without_a_configuration() -> None:
+    default = spec("t", 1, optional=True)
+    config = completed(EMPTY, overridable=[default])
+    assert config.inputs == (X, default)
+    assert config.max_batch_size == 0  # the default has no rows
+    assert [tensor.optional for tensor in pb.ModelConfig.FromString(config.message).input] == [False, True]
+    assert complete(
+        EMPTY, "m", inputs=[X], outputs=[Y], overridable=[default], offers_overridable=False, read_file=read_file
+    ).inputs == (X,)
