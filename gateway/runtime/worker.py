@@ -228,7 +228,7 @@ class Worker:
 
     def _quarantined(self) -> list[dict[str, object]]:
         """Returns what the supervisor has found workers to die of, by version."""
-        self.refusals.follow()
+        self.engine.show_quarantine()
         return [
             {
                 "model": version.model,

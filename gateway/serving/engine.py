@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns, time_ns
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.errors import Cancelled, Code, GatewayError, Internal
 from gateway.records.worker.back_pressure import BackPressure
@@ -34,6 +34,9 @@ from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
+
+# How the reason begins of a version that does not run.
+QUARANTINED: Final = "quarantined: "
 
 
 class Routing(Protocol):
@@ -195,6 +198,16 @@ class Engine:
     def name(self, call: Call) -> str:
         """Returns the id under which the call is recorded: its own, or one made for it."""
         return self._shared.ids.of(call)
+
+    def show_quarantine(self) -> None:
+        """Gives the versions that must not run a reason that operators see, and takes it from those that may again."""
+        self._refusals.follow()
+        for version in self._batchers:
+            refusal = self._refusals.of_version(_key(version))
+            if refusal is not None:
+                version.reason = f"{QUARANTINED}{len(self._refusals.deaths(_key(version)))} workers died of it"
+            elif version.reason.startswith(QUARANTINED):
+                version.reason = ""
 
     def drain(self) -> None:
         """Lets no new call begin; those begun are answered."""

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from time import time
 
@@ -44,6 +45,11 @@ class Refusals:
     @property
     def versions(self) -> list[Quarantined]:
         return list(self._versions.values())
+
+    def deaths(self, key: VersionKey) -> Sequence[float]:
+        """Returns when workers died of the version within the last minute before the newest death."""
+        version = self._versions.get(key)
+        return version.died_at_s if version is not None else ()
 
     def of_version(self, key: VersionKey) -> GatewayError | None:
         """Returns why the version must not run at all; None if it may."""

@@ -121,8 +121,15 @@ def test_the_second_death_within_a_minute_quarantines_until_the_model_is_loaded(
     ones.raw_input_contents.append(np.ones(4, np.float32).tobytes())
     assert code(channel, ones)[0] is grpc.StatusCode.OK
     until(lambda: '"version.quarantined"' in product.page("/events?follow=false"), 10, "the event")
+
+    def reason() -> str:
+        index = stub(channel).RepositoryIndex(pb.RepositoryIndexRequest(), timeout=10)
+        return str(next(one.reason for one in index.models if one.name == "other"))
+
+    until(lambda: reason() == "quarantined: 2 workers died of it", 10, "the reason in the list of versions")
     stub(channel).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="other"), timeout=30)
     until(lambda: code(channel, division("other", 6, 3))[0] is grpc.StatusCode.OK, 5, "it runs again")
+    until(lambda: not reason(), 10, "no reason any more")
 
 
 def test_of_a_quarantined_version_the_chain_answers_but_not_what_killed_it(
