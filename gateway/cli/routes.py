@@ -171,8 +171,8 @@ def _rolled_back(change: control_pb2.ChangeResponse, *, dry_run: bool) -> str:
     facts = [
         f"{change.model}: revision {change.previous_revision or 'none'} is left, {target} is active again "
         f"as revision {change.revision}",
-        moves,
         f"{len(change.applied_by)} workers follow after {change.applied_us / 1000:.1f} ms",
+        moves,
         kept_by(change.replicas),
     ]
     return "; ".join(filter(None, facts))
