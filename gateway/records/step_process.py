@@ -76,7 +76,7 @@ class StepProcess:
 
 
 def has_listener() -> bool:
-    """Whether descriptor 3 is the supervisor's pipe; asked before anything else could be given that number."""
+    """Returns whether descriptor 3 is the supervisor's pipe; asked before anything else could be given that number."""
     try:
         mode = os.fstat(_REPORTS).st_mode
     except OSError:
@@ -88,6 +88,6 @@ def has_listener() -> bool:
 
 
 def first_line() -> bytes:
-    """The line on standard input that holds the configuration; what follows stays, for `StepProcess` to see its end."""
+    """Returns the line on standard input with the configuration; what follows stays, for `StepProcess` to see."""
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: `select` watches for its end
         return stdin.readline()

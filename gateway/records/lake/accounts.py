@@ -37,11 +37,11 @@ class CompactorCounts:
     quarantined: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """The counts as JSON can hold them; `asdict` would make keys of a Counter's items."""
+        """Returns the counts as JSON can hold them; `asdict` would make keys of a Counter's items."""
         return {name: getattr(self, name) for name in self.__slots__} | {"quarantined": dict(self.quarantined)}
 
     def samples(self, now_s: float) -> Iterator[Sample]:
-        """The counts as metrics."""
+        """Yields the counts as metrics."""
         for stage in ("segments", "rows", "labels"):
             yield Sample(names.COMPACTED, {"what": stage}, getattr(self, stage))
         for event in ("adopted", "torn_bytes", "expired_files", "merged_folders", "lost_segments", "failures"):

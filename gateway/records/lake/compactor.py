@@ -198,7 +198,7 @@ class Compactor:
         yield "recorded"
 
     def _sealed(self) -> Iterator[LogEntry]:
-        """The segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
+        """Yields the segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
         self._prepare()
         for entry in entries(self._log):
             segment = entry.segment
@@ -348,7 +348,7 @@ def _identity(segment: Segment) -> str:
 
 
 def _mapped(path: Path) -> bytes | mmap:
-    """The bytes of a file, which take no memory of ours. Raises: OSError."""
+    """Returns the bytes of a file, which take no memory of ours. Raises: OSError."""
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return b""

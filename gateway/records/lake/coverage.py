@@ -168,7 +168,7 @@ class Coverage:
             yield Sample(names.LABELS_UNMATCHED, {"model": model}, sample.unmatched)
 
     def _of(self, model: str) -> CoverageSample:
-        """The sample of that model, which is from here on the newest of all; the oldest gives way beyond the bound."""
+        """Returns the sample of that model, now the newest of all; beyond the bound the oldest is dropped."""
         sample = self._models.pop(model, None) or CoverageSample()
         self._models[model] = sample
         if len(self._models) > MAX_MODELS:
@@ -190,6 +190,6 @@ class Coverage:
 
 
 def row_keys(hashes: npt.NDArray[np.uint64], row_index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """The key of each row. Shapes: all [rows]."""
+    """Returns the key of each row. Shapes: all [rows]."""
     keys: npt.NDArray[np.uint64] = hashes + row_index.astype(np.uint64) * np.uint64(_SPREAD)
     return keys

@@ -19,7 +19,7 @@ def prepare(lake: Path) -> None:
 
 
 def hold(lake: Path) -> int | None:
-    """An open descriptor: until it is closed no folder is replaced. None where there is nothing to hold."""
+    """Returns an open descriptor: until it is closed no folder is replaced. None where there is nothing to hold."""
     try:
         descriptor = os.open(lake / _NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -30,7 +30,7 @@ def hold(lake: Path) -> int | None:
 
 @contextmanager
 def alone(lake: Path) -> Iterator[bool]:
-    """Whether nobody reads now; if so, none begins to before this is left. Raises: OSError."""
+    """Yields whether nobody reads now; if so, none begins to before this is left. Raises: OSError."""
     descriptor = os.open(lake / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -42,7 +42,7 @@ class Manifest:
             sync_directory(self._folder)
 
     def entries(self, *, days: int | None = None) -> Iterator[dict[str, object]]:
-        """The entries of the newest `days` files (None: all), oldest first; damaged lines are counted and left out."""
+        """Yields the entries of the newest `days` files (None: all), oldest first; damaged lines are only counted."""
         files = sorted(self._folder.glob("*.jsonl")) if self._folder.is_dir() else []
         for path in files if days is None else files[-days:]:
             for line in path.read_bytes().splitlines():

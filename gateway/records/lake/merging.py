@@ -59,7 +59,7 @@ class _Plan(msgspec.Struct, frozen=True):
 def jobs(
     files: Iterable[StoredFile], lake: Path, pending: Collection[str], now_s: float, limits: MergeLimits
 ) -> list[Job]:
-    """What is to be merged now, the oldest first.
+    """Returns what is to be merged now, the oldest first.
 
     `pending` are the names, without what follows the segment, of files that could be written once more: they stay.
     """
@@ -81,7 +81,7 @@ def jobs(
 
 
 def pending_names(entries: Iterable[LogEntry]) -> set[str]:
-    """The beginnings of the names of files that segments which still exist may be written to."""
+    """Returns the beginnings of the names of files that segments which still exist may be written to."""
     segments = (entry.segment for entry in entries if entry.segment is not None)
     return {f"{one.gateway}-{one.worker}-{one.boot}-{one.seq}-{one.seq}" for one in segments}
 
@@ -96,7 +96,7 @@ class Merger:
         self._left: set[str] = set()  # folders with a file that cannot be read: not tried again
 
     def find(self, pending: Collection[str], *, now_s: float) -> list[Job]:
-        """What there is to do now. Raises: OSError."""
+        """Returns what there is to do now. Raises: OSError."""
         self.recover()
         planned = jobs(lake_files(self._lake), self._lake, pending, now_s, self._limits)
         return [job for job in planned if job.folder not in self._left]
@@ -194,7 +194,7 @@ class Merger:
 
 
 def _write(paths: Sequence[Path], folder: Path, kind: str) -> str:
-    """The name of the file that now holds the rows of all. It follows from theirs."""
+    """Returns the name of the file that now holds the rows of all. It follows from theirs."""
     names = [path.name for path in paths]
     name = f"merged-{sha256(msgspec.json.encode(names)).hexdigest()[:16]}-{kind}.parquet"
     expected = sum(map(parquet_merge.count, paths))
@@ -205,7 +205,7 @@ def _write(paths: Sequence[Path], folder: Path, kind: str) -> str:
 
 
 def _split(name: str, *, labels: bool) -> tuple[str, str]:
-    """What the name says of the segment, and what of the columns."""
+    """Returns what the name says of the segment, and what of the columns."""
     stem = name.removesuffix(".parquet")
     if labels and not stem.endswith(f"-{_LABELS}"):
         return stem, _LABELS

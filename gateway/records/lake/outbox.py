@@ -58,7 +58,7 @@ class Outbox:
 
     @classmethod
     def others(cls, lake: Path, sinks: Sequence[str]) -> Iterator["Outbox"]:
-        """The outboxes of sinks that are no longer configured."""
+        """Yields the outboxes of sinks that are no longer configured."""
         with suppress(OSError):
             for folder in sorted((lake / FOLDER).iterdir()):
                 if folder.is_dir() and folder.name not in sinks:
@@ -81,11 +81,11 @@ class Outbox:
         sync_directory(self.folder)
 
     def rows_of(self, item: Item) -> Path:
-        """The Parquet file of an item."""
+        """Returns the Parquet file of an item."""
         return self.folder / (item.key + _ROWS)
 
     def items(self) -> list[Item]:
-        """What waits, oldest first."""
+        """Returns what waits, oldest first."""
         try:
             keys = {name.removesuffix(_NOTE) for name in os.listdir(self.folder) if name.endswith(_NOTE)}
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Outbox:
                     path.unlink()
 
     def cursor(self) -> tuple[str, int]:
-        """The item at work and how many of its rows were delivered."""
+        """Returns the item at work and how many of its rows were delivered."""
         try:
             cursor = msgspec.json.decode((self.folder / _CURSOR).read_bytes(), type=_Cursor)
         except (OSError, ValueError):

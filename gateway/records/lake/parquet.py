@@ -94,7 +94,7 @@ def _table(block: Block, segment: Segment, exploded: Explosion) -> pa.Table:
 
 
 def split_by_hour(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each hour (UTC), with the partition they belong to: "date=YYYY-MM-DD/hour=HH"."""
+    """Yields the rows of each hour (UTC), with the partition they belong to: "date=YYYY-MM-DD/hour=HH"."""
     hours = rows.column("ts").cast(pa.int64()).to_numpy() // _HOUR_US
     for hour in np.unique(hours).tolist():
         text = str(np.datetime64(hour, "h"))
@@ -103,7 +103,7 @@ def split_by_hour(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def answered(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows that somebody got an answer from, as what labels name them by: request hash, row index, arrival.
+    """Returns the rows that somebody got an answer from, as what labels name them by: request hash, row index, arrival.
 
     Units: arrival in microseconds since the epoch.
     """
@@ -114,12 +114,12 @@ def answered(rows: pa.Table) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table of the rows of all, in order."""
+    """Returns one table of the rows of all, in order."""
     return pa.concat_tables(tables).unify_dictionaries()
 
 
 def write_options(schema: pa.Schema) -> dict[str, Any]:
-    """How files of these columns are written: dictionaries only where values repeat."""
+    """Returns how files of these columns are written: dictionaries only where values repeat."""
     texts = [field.name for field in schema if field.type == pa.string() and field.name != "request_id"]
     repeating = [name for name in (*_DICTIONARY, *texts) if name in schema.names]
     # Without Arrow's own schema in the file every reader sees Parquet's types: text is text, not a dictionary.
@@ -221,7 +221,7 @@ def _flat_texts(column: TensorColumn, exploded: Explosion, features: int) -> lis
 
 
 def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
-    """A tensor that is one list per row: its instance where every row has one, else all of it on the record's first."""
+    """Returns a tensor as one list per row: its instance if every row has one, else all of it on the first row."""
     per_row = (column.leads == exploded.sizes) & is_batched(column.spec)
     sizes = np.diff(column.starts)
     at_records = exploded.records
@@ -245,7 +245,7 @@ def _nested(column: TensorColumn, exploded: Explosion, name: str) -> Columns:
 
 
 def _first_element(column: TensorColumn, exploded: Explosion, per_row: npt.NDArray[np.bool_]) -> int:
-    """The element of the block that the rows begin with."""
+    """Returns the element of the block that the rows begin with."""
     if not exploded.total:
         return 0
     record, index = int(exploded.records[0]), int(exploded.row_index[0])
@@ -293,7 +293,7 @@ _DIGEST = pa.struct(
 
 
 def _prediction(block: Block, exploded: Explosion) -> Columns:
-    """The class and score that most classifiers and regressors mean: a whole-number output, or the place of the largest
+    """Returns the class and score that most models mean: a whole-number output, or the place of the largest
     of several scores; the largest score, or the only one. Null where the outputs say neither."""
     columns: Columns = {
         "pred_class": pa.nulls(exploded.total, pa.int32()),
@@ -346,7 +346,7 @@ def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows:
 
 
 def _texts(column: TensorColumn, first: int, last: int) -> pa.Array:
-    """Elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
+    """Returns elements of a BYTES tensor as text; what is no UTF-8 becomes "base64:..."."""
     assert column.text is not None
     lengths = column.values[first:last]
     begin = int(column.values[:first].sum(dtype=np.int64))
@@ -379,7 +379,7 @@ def _lists(offsets: npt.NDArray[np.int32], elements: pa.Array, absent: npt.NDArr
 
 
 def _plain(values: Array) -> Array:
-    """A contiguous, aligned copy; fields of a frame are neither."""
+    """Returns a contiguous, aligned copy; fields of a frame are neither."""
     return np.array(values, copy=True, order="C")
 
 
@@ -388,7 +388,7 @@ def _constant(value: str, total: int) -> pa.Array:
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """The name, with a number where another tensor's column has it already (readers ignore case); marks it taken."""
+    """Returns the name, numbered where another column has it already (readers ignore case); marks it taken."""
     candidate, number = name, 2
     while candidate.lower() in taken:
         candidate, number = f"{name}~{number}", number + 1

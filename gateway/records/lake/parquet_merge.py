@@ -15,7 +15,7 @@ UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError)
 
 
 def alike(paths: Sequence[Path]) -> list[Path]:
-    """Those with the columns of the first.
+    """Returns those with the columns of the first.
 
     Raises: OSError, UNREADABLE (a file that is no Parquet).
     """
@@ -24,7 +24,7 @@ def alike(paths: Sequence[Path]) -> list[Path]:
 
 
 def merge(paths: Sequence[Path], target: Path) -> int:
-    """How many rows the target has: all of the files, in their order. It is complete and durable when this returns.
+    """Writes the rows of all files, in order, to the target, which is durable then; returns how many there are.
 
     Units: memory is that of one row group of a source and of one to be written.
     Raises: OSError, UNREADABLE.
@@ -42,7 +42,7 @@ def merge(paths: Sequence[Path], target: Path) -> int:
 
 
 def count(path: Path) -> int:
-    """The rows that the file says it has. Raises: OSError, UNREADABLE."""
+    """Returns the rows that the file says it has. Raises: OSError, UNREADABLE."""
     return int(pq.read_metadata(path).num_rows)
 
 

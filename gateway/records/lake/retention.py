@@ -35,7 +35,7 @@ class StoredFile:
 
 
 def expired(files: Iterable[StoredFile], *, now_s: float, max_age_s: float, max_bytes: int) -> list[StoredFile]:
-    """The files to delete: those over the age, then the oldest until the rest fits."""
+    """Returns the files to delete: those over the age, then the oldest until the rest fits."""
     ordered = sorted(files)
     gone = [file for file in ordered if now_s - file.until_s > max_age_s]
     kept = ordered[len(gone) :]
@@ -49,7 +49,7 @@ def expired(files: Iterable[StoredFile], *, now_s: float, max_age_s: float, max_
 
 
 def lake_files(lake: Path) -> Iterator[StoredFile]:
-    """The Parquet files that the compactor made, with the end of their hour (labels: of the day of their receipt).
+    """Yields the Parquet files of the lake, with the end of their hour (labels: of the day of their receipt).
 
     Nothing else below the lake.
     """
@@ -65,7 +65,7 @@ def lake_files(lake: Path) -> Iterator[StoredFile]:
 
 
 def regular_files(folder: Path, *, moved: bool = False) -> Iterator[StoredFile]:
-    """The regular files directly in a folder, by when they were last written, or by when they were moved there."""
+    """Yields the regular files directly in a folder, by when they were last written or moved there."""
     try:
         paths = sorted(folder.iterdir())
     except OSError:

@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
-    """The rows from number `start` on, in lists of bounded length; of the file no more is in memory.
+    """Yields the rows from number `start` on, in lists of bounded length; of the file no more is in memory.
 
     Units: moments as microseconds since the epoch; what JSON cannot say (NaN, infinities) is null.
     Raises: OSError, Unreadable.
@@ -49,7 +49,7 @@ def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
 
 
 def json_rows(batch: pa.RecordBatch) -> list[bytes]:
-    """Each row as a JSON object of its columns that are not null, in their order.
+    """Returns each row as a JSON object of its columns that are not null, in their order.
 
     A row is a template of the batch's columns, filled: values become JSON a column at a time, what all rows have in
     common is in the template, and a row costs no dictionary.
@@ -74,7 +74,7 @@ def json_rows(batch: pa.RecordBatch) -> list[bytes]:
 
 
 def _rows_at_a_time(metadata: Any) -> int:
-    """As many rows as make a batch of bounded size."""
+    """Returns as many rows as make a batch of bounded size."""
     rows = max(1, int(metadata.num_rows))
     size = max(1, sum(int(metadata.row_group(index).total_byte_size) for index in range(metadata.num_row_groups)))
     return max(1, min(_MOST_READ, _BATCH_BYTES * rows // size))
@@ -88,7 +88,7 @@ def _rows(batch: pa.RecordBatch) -> list[StoredRow]:
 
 
 def _ids(batch: pa.RecordBatch, kind: str) -> list[str]:
-    """A record of several rows has one number; a label has one for itself."""
+    """Returns the id of each row: of the record and the row in it; of a label its own number."""
     segments: dict[tuple[Any, ...], str] = {}
     prefixes = []
     for segment in zip(*(_items(batch.column(name)) for name in _SEGMENT), strict=True):
@@ -103,7 +103,7 @@ def _ids(batch: pa.RecordBatch, kind: str) -> list[str]:
 
 
 def _pieces(column: pa.Array) -> list[bytes]:
-    """The JSON of each value; of a null anything."""
+    """Returns the JSON of each value; of a null anything."""
     kind = column.type
     if pa.types.is_timestamp(kind):
         return _pieces(column.cast(pa.int64()))
@@ -120,7 +120,7 @@ def _pieces(column: pa.Array) -> list[bytes]:
 
 
 def _items(column: pa.Array) -> list[Any]:
-    """The values as Python has them; a dictionary's are looked up, and numbers take the short way."""
+    """Returns the values as Python has them; a dictionary's are looked up, and numbers take the short way."""
     kind = column.type
     if pa.types.is_fixed_size_binary(kind):  # few are different
         column = column.dictionary_encode()
@@ -134,7 +134,7 @@ def _items(column: pa.Array) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can say it: of a digest the bytes in hexadecimal."""
+    """Returns the value as JSON can say it: of a digest the bytes in hexadecimal."""
     if isinstance(value, dict):
         return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
     return value

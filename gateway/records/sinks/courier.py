@@ -64,7 +64,7 @@ class Courier:
         return _BACKOFF.delay_s(self._failures) or _IDLE_S
 
     def report(self) -> SinkReport:
-        """As of the last step."""
+        """Returns how the sink stood after the last step."""
         of_sink: Counter[str] = self._sink.counts if self._sink is not None else Counter()
         refused = of_sink["refused"]
         rows = {
@@ -99,7 +99,7 @@ class Courier:
         self._outbox.remove(item)
 
     def _waiting(self) -> list[Item]:
-        """What waits and is still kept; the lag is that of the moment."""
+        """Returns what waits and is still kept; the lag is that of the moment."""
         key, done = self._outbox.cursor()
         for item in self._outbox.expire(self._keeping, now_s=self._clock()):
             self._counts["expired"] += item.rows - (done if key == item.key else 0)

@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise SinkError(f"a sink at Kafka needs its client: {KAFKA_INSTALL}") from error
 
-_PATIENCE_S = 30.0
+_DELIVERY_TIMEOUT_S = 30.0
 _POLL_ROWS = 100
 _DEFAULTS = {
     "enable.idempotence": "true",
@@ -43,7 +43,7 @@ class KafkaSink:
         self._producer: Any = None
         options = {**_DEFAULTS, **target.options, "bootstrap.servers": target.address}
         try:
-            self._producer = confluent_kafka.Producer({**options, "on_delivery": self._settled})
+            self._producer = confluent_kafka.Producer({**options, "on_delivery": self._delivered})
         except confluent_kafka.KafkaException as error:
             raise SinkError(str(error)) from error
 
@@ -51,7 +51,7 @@ class KafkaSink:
         done = start
         for rows in stored_rows(path, start=start):
             self._acknowledged, self._failure = 0, ""
-            deadline = monotonic() + _PATIENCE_S
+            deadline = monotonic() + _DELIVERY_TIMEOUT_S
             for number, row in enumerate(rows):
                 self._produce(row, deadline)
                 if number % _POLL_ROWS == 0:
@@ -72,7 +72,7 @@ class KafkaSink:
             except BufferError:  # the client's own queue is full: the brokers are slow
                 self._producer.poll(0.1)
             except confluent_kafka.KafkaException as error:
-                self._settled(error.args[0], None)
+                self._delivered(error.args[0], None)
                 return
             if self._failure or monotonic() >= deadline:
                 self._give_up()
@@ -83,7 +83,7 @@ class KafkaSink:
                 self._give_up()
             self._producer.poll(0.05)
 
-    def _settled(self, error: Any, _: object) -> None:
+    def _delivered(self, error: Any, _: object) -> None:
         """What became of one message. One that no broker will ever take must not hold up those behind it."""
         if error is not None and error.code() == confluent_kafka.KafkaError.MSG_SIZE_TOO_LARGE:
             self.counts["refused"] += 1
@@ -94,7 +94,7 @@ class KafkaSink:
 
     def _give_up(self) -> None:
         """Raises: SinkError. What is still on its way is dropped: it will be sent again."""
-        why = self._failure or f"{self._acknowledged} messages were acknowledged in {_PATIENCE_S:g} s"
+        why = self._failure or f"{self._acknowledged} messages were acknowledged in {_DELIVERY_TIMEOUT_S:g} s"
         self._drop_waiting()
         raise SinkError(why)
 

@@ -119,7 +119,7 @@ class Sinks:
 
 
 def samples(couriers: Sequence[Courier]) -> Iterator[Sample]:
-    """How the sinks stand, as metrics."""
+    """Yields how the sinks stand, as metrics."""
     for courier in couriers:
         report = courier.report()
         yield Sample(names.SINK_LAG, {"sink": courier.name}, report.lag_rows)

@@ -56,7 +56,7 @@ class Target:
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
-    """The sinks that the text names, none if it is empty.
+    """Returns the sinks that the text names, none if it is empty.
 
     Raises: ValueError, in words without the URL, which may hold a password.
     """

@@ -66,7 +66,7 @@ def encode(
     payload: bool = True,
     new_id: Callable[[int], str],
 ) -> bytes:
-    """The body of a ROWS frame; `payload` False leaves every tensor out.
+    """Returns the body of a ROWS frame; `payload` False leaves every tensor out.
 
     Raises: ENCODE_ERRORS (a record does not fit the schema), RedactionFailed.
     """
@@ -93,7 +93,7 @@ def encode(
 
 
 def _fields(record: Record) -> tuple[int, ...]:
-    """The numbers of a record that begin its row."""
+    """Returns the numbers of a record that begin its row."""
     return (
         record.ts_us, record.revision, record.bucket, record.rows, record.queue_us, record.infer_us, record.total_us,
         record.code,
@@ -101,13 +101,13 @@ def _fields(record: Record) -> tuple[int, ...]:
 
 
 def reason_parts(reasons: Iterable[str]) -> list[bytes]:
-    """The reasons of a block, whose rows name them by number."""
+    """Returns the reasons of a block, whose rows name them by number."""
     texts = [reason.encode(errors="replace")[:1024] for reason in reasons]
     return [struct.pack("<H", len(texts)), *(part for text in texts for part in (struct.pack("<H", len(text)), text))]
 
 
 def _placed(record: Record, count: int) -> Sequence[Logged | None]:
-    """The outputs of a record in the order of the schema, None where one was not asked for.
+    """Returns the outputs of a record in the order of the schema, None where one was not asked for.
 
     Raises: ValueError (more or fewer than there should be: which is which cannot be told).
     """
@@ -154,7 +154,7 @@ def _dense(
     rows: list[int],
     redaction: StreamRedaction,
 ) -> list[bytes] | None:
-    """The column as DENSE, or None where a shape differs from what schema and rows say."""
+    """Returns the column as DENSE, or None where a shape differs from what schema and rows say."""
     batched, size = is_batched(spec), fixed_bytes(spec)
     if shapes is not None and any(
         shape is not None and tensor is not None and shape != ((count, *spec.shape[1:]) if batched else spec.shape)
@@ -257,7 +257,7 @@ def _dimensions(shapes: list[Shape]) -> bytes:
 
 
 def _values(spec: TensorSpec, tensor: Buffer) -> bytes | memoryview:
-    """The raw values; a tensor that is raw already is not copied."""
+    """Returns the raw values; a tensor that is raw already is not copied."""
     if isinstance(tensor, np.ndarray):
         return np.ascontiguousarray(tensor, dtype=spec.datatype.dtype).tobytes()
     return tensor
@@ -271,7 +271,7 @@ def _redacted(spec: TensorSpec, data: bytes | memoryview, redaction: StreamRedac
 
 
 def _elements(tensor: Buffer) -> list[bytes]:
-    """The elements of a BYTES tensor, from an array or from the wire's length-prefixed form."""
+    """Returns the elements of a BYTES tensor, from an array or from the wire's length-prefixed form."""
     if isinstance(tensor, np.ndarray):
         return [item.encode() if isinstance(item, str) else bytes(item) for item in tensor.ravel().tolist()]
     raw, elements, position = bytes(tensor), [], 0

@@ -28,8 +28,8 @@ class Digests(NamedTuple):
 
 
 def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
-    """Hash and statistics of each instance. The hash tells equal tensors, it proves nothing: SHA-256 would take four
-    times as long as all the rest (docs/decisions/0005)."""
+    """Returns hash and statistics of each instance. The hash tells equal tensors and proves nothing: SHA-256 would take
+    four times as long as all the rest (docs/decisions/0005)."""
     digests: list[bytes] = []
     size = len(data) // instances
     whole = memoryview(data)
@@ -43,7 +43,7 @@ def digest(spec: TensorSpec, data: bytes | memoryview, instances: int) -> bytes:
 
 
 def _statistics(values: npt.NDArray[np.generic]) -> tuple[float, float, float, float, int]:
-    """Mean and standard deviation, least and largest of the values that are numbers, and how many are not.
+    """Returns mean and standard deviation, least and largest of the values that are numbers, and how many are not.
 
     Least, largest and the count are exact; mean and deviation are those of at most 8 192 values, in evenly spaced runs
     of 64: single values would fetch every cache line of the tensor once more. It is as few calls as can be, for where

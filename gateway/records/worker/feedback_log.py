@@ -162,7 +162,7 @@ class FeedbackLog:
         self._wal.tend(self.counts)
 
     def _disk_use(self) -> float:
-        """The share of the disk in use; 0 where it cannot be told."""
+        """Returns the share of the disk in use; 0 where it cannot be told."""
         try:
             status = os.statvfs(self._directory)
         except OSError:

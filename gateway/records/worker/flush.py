@@ -200,7 +200,7 @@ class Flusher:
             raise _Oversize
 
     def _used(self) -> float:
-        """The share of the disk in use, as `df` says it, looked up once a second; 0 where it cannot be told."""
+        """Returns the share of the disk in use, as `df` says it, looked up once a second; 0 where it cannot be told."""
         now = self._clock()
         if now - self._disk_checked_at >= _DISK_CHECK_S:
             self._disk_checked_at = now
@@ -213,7 +213,7 @@ class Flusher:
         return self._disk_use
 
     def _new_id(self, ts_us: int) -> str:
-        """A UUID (version 7) for a record whose caller gave no id.
+        """Returns a UUID (version 7) for a record whose caller gave no id.
 
         Source: RFC 9562, section 5.7.
         """

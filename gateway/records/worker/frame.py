@@ -55,7 +55,7 @@ class Damage:
 
 
 def frame(body: bytes, *, seed: int) -> bytes:
-    """The body as a frame of the segment with this seed.
+    """Returns the body as a frame of the segment with this seed.
 
     Raises: ValueError (empty, or longer than a reader accepts).
     """
@@ -65,7 +65,7 @@ def frame(body: bytes, *, seed: int) -> bytes:
 
 
 def scan(data: bytes | memoryview | mmap, *, seed: int, start: int = 0) -> Iterator[Frame | Damage]:
-    """Every frame of a segment in order, and every stretch between them that is none.
+    """Yields every frame of a segment in order, and every run of bytes between them that is no frame.
 
     After damage the next frame is the next magic with a right checksum, so one flipped bit costs one frame.
     """

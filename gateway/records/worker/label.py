@@ -42,17 +42,17 @@ class Label(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def request_hash(request_id: str) -> int:
-    """The 64-bit hash of the id under which the log has a request; feedback tokens carry the same."""
+    """Returns the 64-bit hash of the id under which the log has a request; feedback tokens carry the same."""
     return xxh3_64_intdigest(request_id.encode(errors="replace")[:MAX_ID_BYTES])
 
 
 def encode_labels(labels: Sequence[Label], *, first_record: int) -> bytes:
-    """The body of a LABELS frame: all of a call's labels, so that a kill leaves all of them or none."""
+    """Returns the body of a LABELS frame: all of a call's labels, so that a kill leaves all of them or none."""
     return _HEAD.pack(FrameKind.LABELS, first_record) + msgspec.msgpack.encode(list(labels))
 
 
 def decode_labels(body: bytes | memoryview) -> tuple[int, list[Label]]:
-    """The number of the first label, and the labels, of a LABELS frame.
+    """Returns the number of the first label, and the labels, of a LABELS frame.
 
     Raises: struct.error, ValueError (the body was not written by `encode_labels`).
     """

@@ -1,4 +1,4 @@
-"""Logged records found again in the write-ahead logs of a host: one by its request id, or the newest of a model.
+"""Finds logged records in the write-ahead logs of a host: one by its request id, or the newest of a model.
 
 What the compactor has moved to Parquet is not here; it is read by a process that has Arrow, never by a worker.
 """
@@ -24,7 +24,7 @@ _COARSE_S = 1.0  # a file's time of modification comes from a clock that ticks e
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found and where it was looked for, in words. `marks` are (revision, bucket) of records, newest first."""
+    """What was found, and in words where. `marks` are (revision, bucket) of records, newest first."""
 
     searched: tuple[str, ...]
     row: Row | None = None
@@ -32,10 +32,10 @@ class Search:
 
 
 def find(directory: Path, model: str, request_id: str) -> Search:
-    """The newest record of the model with that request id, if the write-ahead logs still hold one."""
-    looked = _Looked()
+    """Returns the newest record of the model with that request id, if the write-ahead logs still hold one."""
+    search_log = _SearchLog()
     wanted = request_id.encode()
-    for segment, data in looked.segments(directory):
+    for segment, data in search_log.segments(directory):
         for schema, frame in reversed(_frames(data, segment, model)):
             if data.find(wanted, frame.end - len(frame.body), frame.end) < 0:
                 continue
@@ -45,26 +45,26 @@ def find(directory: Path, model: str, request_id: str) -> Search:
                 continue
             places = [index for index, name in enumerate(block.ids) if name == request_id]
             if places:
-                return Search(looked.words(directory), row_of(segment, block, places[-1]))
-    return Search(looked.words(directory))
+                return Search(search_log.words(directory), row_of(segment, block, places[-1]))
+    return Search(search_log.words(directory))
 
 
 def newest(directory: Path, model: str, limit: int) -> Search:
     """Revision and bucket of the model's newest records over all workers, at most `limit`."""
-    looked = _Looked()
+    search_log = _SearchLog()
     table = np.empty(0, ROW)
-    for segment, data in looked.segments(directory):
+    for segment, data in search_log.segments(directory):
         tables = [_table(frame) for _, frame in _frames(data, segment, model)]
         table = np.concatenate([table, *tables])
         table = table[np.argsort(table["ts_us"], kind="stable")[::-1]][:limit]
         if len(table) == limit:  # what was written before the oldest of these is older than all of them
-            looked.not_before = int(table["ts_us"][-1]) / 1e6
+            search_log.not_before = int(table["ts_us"][-1]) / 1e6
     marks = zip(table["revision"].tolist(), table["bucket"].tolist(), strict=True)
-    return Search(looked.words(directory), marks=tuple(marks))
+    return Search(search_log.words(directory), marks=tuple(marks))
 
 
 def _frames(data: bytes, segment: Segment, model: str) -> list[tuple[StreamSchema, Frame]]:
-    """The frames with records of the model, in order. None is decoded: a worker that searches serves meanwhile."""
+    """Returns the frames with records of the model, in order. None is decoded, for the worker serves meanwhile."""
     schemas: dict[int, StreamSchema] = {}
     frames: list[tuple[int, Frame]] = []
     for frame in scan(data, seed=segment.seed):
@@ -83,14 +83,14 @@ def _frames(data: bytes, segment: Segment, model: str) -> list[tuple[StreamSchem
 
 
 def _table(frame: Frame) -> npt.NDArray[np.void]:
-    """What every record of the frame has, without its tensors."""
+    """Returns what every record of the frame has, without its tensors."""
     count = peek_rows(frame.body)[1]
     if HEAD.size + count * ROW.itemsize > len(frame.body):
         return np.empty(0, ROW)
     return np.frombuffer(frame.body, ROW, count, HEAD.size)
 
 
-class _Looked:
+class _SearchLog:
     """Segments as they are read, the newest first, and the account of it.
 
     Units: segments last written before `not_before` (seconds since the epoch) are not wanted.

@@ -195,7 +195,7 @@ class PredictionLog:
         return self._samplings.get(model, self._sampling)
 
     def counts(self) -> LogCounts:
-        """The counts at this moment."""
+        """Returns the counts at this moment."""
         streams = self._streams.values()
         dropped = Counter(self._dropped)
         for stream in streams:

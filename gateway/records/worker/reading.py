@@ -47,7 +47,7 @@ class TensorColumn:
         return (int(self.leads[record]), *self.spec.shape[1:])
 
     def elements(self, record: int, limit: int) -> list[object]:
-        """The first elements of a record's tensor as Python values; texts as str, with what is no UTF-8 replaced."""
+        """Returns a record's first elements as Python values; texts as str, with what is no UTF-8 replaced."""
         first = int(self.starts[record])
         last = min(int(self.starts[record + 1]), first + limit)
         if self.text is None:
@@ -131,7 +131,7 @@ def read(data: bytes | mmap, segment: Segment) -> SegmentContent:
 
 
 def parse_schema(body: memoryview) -> tuple[int, StreamSchema]:
-    """Stream number and schema of a SCHEMA frame.
+    """Returns stream number and schema of a SCHEMA frame.
 
     Raises: DECODE_ERRORS.
     """
@@ -139,13 +139,13 @@ def parse_schema(body: memoryview) -> tuple[int, StreamSchema]:
 
 
 def peek_rows(body: bytes | memoryview) -> tuple[int, int]:
-    """Stream number and record count of a ROWS frame, from its first bytes."""
+    """Returns stream number and record count of a ROWS frame, from its first bytes."""
     _, _, _, stream, count, _ = HEAD.unpack_from(body)
     return int(stream), int(count)
 
 
 def decode(body: memoryview, schema: StreamSchema) -> Block:
-    """The records of a ROWS frame.
+    """Returns the records of a ROWS frame.
 
     Raises: DECODE_ERRORS (the body was not written with this schema).
     """

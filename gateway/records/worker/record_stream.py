@@ -214,7 +214,7 @@ class RecordStream:
             self.dropped["encode_error"] += 1
 
     def take(self) -> StreamRecords:
-        """The records so far; they are the caller's to write."""
+        """Returns the records so far; they are the caller's to write."""
         taken = StreamRecords(self.number, self.schema, self.records, self._fast_path, self._score_bound())
         self.records, self._fast_path = [], FastPathRecords()
         self._undecided = False
@@ -260,7 +260,7 @@ def _has_fast_path(spec: TensorSpec) -> bool:
 
 
 def _row_bytes(specs: tuple[TensorSpec, ...]) -> int:
-    """Bytes of a row over all specs, or 0 if they depend on the request."""
+    """Returns the bytes of a row over all specs, or 0 if they depend on the request."""
     sizes = [fixed_bytes(spec) if is_batched(spec) else 0 for spec in specs]
     return sum(sizes) if all(sizes) else 0
 

@@ -39,7 +39,7 @@ class Redaction:
                 raise ValueError(f"{where}: drop takes the whole tensor; use null for feature {rule.feature}")
 
     def of(self, model: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> "StreamRedaction":
-        """The rules as they bear on one model's tensors.
+        """Returns the rules as they bear on one model's tensors.
 
         A rule that cannot be carried out on the tensor it names (a hash of numbers, a feature of a tensor without fixed
         size) blanks the whole tensor: redaction fails closed.
@@ -62,7 +62,7 @@ class Redaction:
         return StreamRedaction(frozenset(dropped), frozenset(blank), changes, self.key, self.key_id, self.revision)
 
     def idle(self, model: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-        """The tensors that the model's own rules name and that it does not have: a misspelt name hides nothing."""
+        """Returns the tensors that the model's own rules name and it does not have: a misspelt name hides nothing."""
         known = {spec.name for spec in (*inputs, *outputs)}
         named = {rule.tensor for rule in self.rules if rule.model == model}
         named |= {tensor for own, tensor in self.listed if own == model}
@@ -93,11 +93,11 @@ class StreamRedaction:
         return name in self.dropped or name in self.blank
 
     def touches(self, schema: StreamSchema) -> bool:
-        """Whether any tensor of the stream is left out, blanked or changed."""
+        """Returns whether any tensor of the stream is left out, blanked or changed."""
         return any(self.withholds(spec.name) or spec.name in self.changes for spec in (*schema.inputs, *schema.outputs))
 
     def numbers(self, spec: TensorSpec, values: Array) -> Array:
-        """A changed copy of a tensor's values.
+        """Returns a changed copy of a tensor's values.
 
         Shapes: [elements], a whole number of instances.
         """

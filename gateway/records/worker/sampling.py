@@ -55,23 +55,23 @@ class Sampling:
             raise ValueError(f"sampling keep_first is {self.keep_first}, allowed is 0 or more")
 
     def rate_of(self, arm: str) -> float:
-        """The rate of one arm: its own, else the model's."""
+        """Returns the rate of one arm: its own, else the model's."""
         return self.by_arm.get(arm, self.rate)
 
 
 def threshold(rate: float) -> int:
-    """Hashes of 64 bits below this are kept."""
+    """Returns the bound below which hashes of 64 bits are kept."""
     return min(int(rate * EVERY_HASH), EVERY_HASH)
 
 
 def relieved(scale: float, fill: float) -> float:
-    """The next factor of all rates, while a buffer that is `fill` full must not overflow: it halves over 80 % and
-    doubles back below 50 %."""
+    """Returns the next factor of all rates, for a buffer that is `fill` full: half of it over 80 %, twice of it below
+    50 %, so that the buffer does not overflow."""
     if fill > _FULL:
         return max(scale / 2, LEAST_SCALE)
     return min(scale * 2, 1.0) if fill < _ROOMY else scale
 
 
 def disk_scale(used: float, above: float) -> float:
-    """The factor of all rates on a disk of which so much is in use: 1/2 over `above`, 1/4 five points on, 1/8, ..."""
+    """Returns the factor of all rates on a disk that is so full: 1/2 over `above`, 1/4 five points on, 1/8, ..."""
     return 0.5 ** (1 + floor((used - above) / _DISK_STEP + 1e-9)) if used > above else 1.0

@@ -34,7 +34,7 @@ class StreamRecords:
 
 
 def filter_by_score(taken: StreamRecords, redaction: StreamRedaction) -> StreamRecords:
-    """The records that stay, each with the reason and the probability that hold for it.
+    """Returns the records that stay, each with the reason and the probability that hold for it.
 
     A record of which a row has a low score, or none that is a number, is kept with probability 1. The score is that of
     the column `pred_score`; where there is none (no output of numbers, or redaction withholds it), no score is low.
@@ -48,7 +48,7 @@ def filter_by_score(taken: StreamRecords, redaction: StreamRedaction) -> StreamR
 
 
 def score_output(schema: StreamSchema, redaction: StreamRedaction) -> int | None:
-    """The index of the output whose largest value is the score of a row; None where there is none."""
+    """Returns the index of the output whose largest value is the score of a row; None where there is none."""
     for index, spec in enumerate(schema.outputs):
         kind = "f" if spec.datatype.wire_name == "BF16" else np.dtype(spec.datatype.dtype).kind
         if is_flat(spec) and kind == "f" and not redaction.withholds(spec.name) and spec.name not in redaction.hidden:
@@ -116,7 +116,7 @@ def _is_low(spec: TensorSpec, tensor: Logged | None, rows: int, below: float | N
 
 
 def _scores(spec: TensorSpec, tensor: Buffer | None) -> Floats:
-    """The score of each row: the largest of its values.
+    """Returns the score of each row: the largest of its values.
 
     Raises: ENCODE_ERRORS.
     """

@@ -53,7 +53,7 @@ class LogEntry:
 
 
 def checked_part(name: str, value: str) -> str:
-    """The value, fit to be part of a file name.
+    """Returns the value, fit to be part of a file name.
 
     Raises: ValueError (naming field, value and what is allowed).
     """
@@ -63,7 +63,7 @@ def checked_part(name: str, value: str) -> str:
 
 
 def entries(directory: Path) -> Iterator[LogEntry]:
-    """Everything below the log directory that a writer may have put there, and everything that does not belong.
+    """Yields everything below the log directory that a writer may have put there, and everything that does not belong.
 
     Links, pipes and folders are reported as alien without being opened.
     """
@@ -83,7 +83,7 @@ def entries(directory: Path) -> Iterator[LogEntry]:
 
 
 def adopt(directory: Path, segment: Segment, suffix: str = OPEN) -> bool:
-    """True if the writer of an open segment is gone; the segment is sealed then.
+    """Returns whether the writer of an open segment is gone; the segment is sealed then.
 
     Order: a writer holds the lock from before the name is visible until after it has renamed the file itself, so a lock
            that can be had, on a file that still has its name, means that nobody writes.
@@ -106,7 +106,7 @@ def adopt(directory: Path, segment: Segment, suffix: str = OPEN) -> bool:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether the path still names the open file."""
+    """Returns whether the path still names the open file."""
     try:
         named = os.stat(path, follow_symlinks=False)
     except OSError:

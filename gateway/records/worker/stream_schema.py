@@ -56,7 +56,7 @@ class StreamSchema:
 
     @classmethod
     def from_json(cls, text: bytes | memoryview) -> "StreamSchema":
-        """The schema a writer wrote.
+        """Returns the schema that a writer wrote.
 
         Raises: ValueError, KeyError, TypeError (the text is not a schema).
         """
@@ -81,18 +81,18 @@ def is_batched(spec: TensorSpec) -> bool:
 
 
 def fixed_bytes(spec: TensorSpec) -> int:
-    """Bytes of one instance (of the whole tensor where it is not batched), or 0 if they are not fixed."""
+    """Returns the bytes of one instance (of the whole tensor where it is not batched), or 0 if they are not fixed."""
     tail = spec.shape[1:] if is_batched(spec) else spec.shape
     return 0 if any(size < 0 for size in tail) else prod(tail) * spec.datatype.size
 
 
 def is_flat(spec: TensorSpec) -> bool:
-    """Whether each feature gets a column of its own: [batch], or [batch, d] with a small fixed d."""
+    """Returns whether each feature gets a column of its own: [batch], or [batch, d] with a small fixed d."""
     return is_batched(spec) and (len(spec.shape) == 1 or (len(spec.shape) == 2 and 0 < spec.shape[1] <= MAX_FLAT))
 
 
 def width(spec: TensorSpec) -> int:
-    """Elements of one instance of a tensor whose size is fixed."""
+    """Returns the elements of one instance of a tensor whose size is fixed."""
     return prod(spec.shape[1:] if is_batched(spec) else spec.shape)
 
 

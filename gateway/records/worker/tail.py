@@ -59,7 +59,7 @@ async def tail(
     poll_s: float = 0.1,
     max_rows_per_poll: int = 500,
 ) -> AsyncGenerator[Row, None]:
-    """The last `backlog` records that are still in the write-ahead logs by time, then new ones as they are flushed.
+    """Yields the last `backlog` records that the write-ahead logs still have, then new ones as they are flushed.
 
     Order: by time within one poll. Without `follow` it ends after the backlog.
     """
@@ -93,7 +93,7 @@ class Tailer:
         return [row_of(segment, block, index) for segment, block, index in places[-backlog:]] if backlog > 0 else []
 
     def poll(self, limit: int) -> list[Row]:
-        """The newest records since the last call, at most `limit`; the first says how many were skipped."""
+        """Returns the newest records since the last call, at most `limit`; the first says how many were skipped."""
         places: list[tuple[Segment, Block, int]] = []
         skipped = 0
         list(self._discover())
@@ -152,11 +152,11 @@ class _Cursor:
         os.close(self._descriptor)
 
     def is_finished(self) -> bool:
-        """Whether nothing can come any more: sealed in order, or deleted."""
+        """Returns whether nothing can come any more: sealed in order, or deleted."""
         return self._sealed or os.fstat(self._descriptor).st_nlink == 0
 
     def blocks(self, model: str | None) -> Iterator[Block]:
-        """The blocks written since the last call, of one model or all; a frame still being written waits."""
+        """Yields the blocks written since the last call, of one model or all; a frame still being written waits."""
         size = os.fstat(self._descriptor).st_size
         wanted = _READ_BYTES
         while self._position < size:
@@ -218,7 +218,7 @@ class _Cursor:
                 list(self._block(frame, None))
 
     def _frame_bytes(self, data: bytes) -> int:
-        """How long the frame is that the data begin with, 0 if they do not."""
+        """Returns how long the frame is that the data begin with, 0 if they do not."""
         if len(data) < HEAD.size:
             return 0
         magic, length, _ = HEAD.unpack_from(data)
@@ -245,7 +245,7 @@ def _when(item: tuple[Segment, Block, int]) -> tuple[int, str, int]:
 
 
 def row_of(segment: Segment, block: Block, index: int, *, skipped: int = 0) -> Row:
-    """The record of a block, for people to read."""
+    """Returns the record of a block, for people to read."""
     record = block.table[index]
     return Row(
         ts_us=int(record["ts_us"]),
@@ -275,7 +275,7 @@ def _json(columns: Sequence[TensorColumn], index: int) -> str:
 
 
 def _shown(column: TensorColumn, index: int) -> object:
-    """A short tensor as its elements, a long one as shape and first elements, a large one as its shape."""
+    """Returns a short tensor as its elements, a long one as shape and first elements, a large one as its shape."""
     shape = list(column.shape(index))
     if column.modes[index] == ColumnMode.DIGEST:
         return {"shape": shape, "digest": True}

@@ -85,7 +85,7 @@ class WalWriter:
         self.suspects = 0
 
     def write(self, chunks: Sequence[Chunk]) -> int:
-        """Bytes written; all of the chunks, or none.
+        """Writes all of the chunks, or none; returns how many bytes that were.
 
         A write that fails is tried once more in a new segment: the fault may lie in the file (deleted, at its size
         limit) rather than in the disk.
@@ -227,12 +227,12 @@ class WalWriter:
 
 
 def reason(error: OSError) -> str:
-    """What a record that the disk did not take is counted as."""
+    """Returns what a record that the disk did not take is counted as."""
     return "disk_full" if error.errno in _FULL else "disk_error"
 
 
 def _append(current: _OpenSegment, data: bytes) -> int:
-    """All of the data at the end of the file, or none of it.
+    """Writes all of the data at the end of the file, or none of it; returns how many bytes that were.
 
     Raises: OSError.
     """
