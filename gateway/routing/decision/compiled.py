@@ -170,7 +170,10 @@ def decision_of(route: Route, arm: str, reason: str, bucket: int = -1) -> Decisi
 
 
 def kill_decision(route: Route) -> Decision | None:
-    """Every request's decision while the kill switch is on. It never falls back: to an arm that was killed, perhaps."""
+    """Returns the decision of every request while the kill switch is on, None while it is off.
+
+    It never falls back, because the chain may lead to the arm that was killed.
+    """
     switch = route.document.kill_switch
     if switch is None:
         return None
@@ -178,7 +181,10 @@ def kill_decision(route: Route) -> Decision | None:
 
 
 def pin_decisions(route: Route) -> dict[str, Decision]:
-    """By version and by label. A pin never falls back: whoever asks for a version wants that one or an error."""
+    """Returns the decisions of pins by version and by label.
+
+    A pin never falls back: whoever asks for a version wants that one or an error.
+    """
     document = route.document
     arm_of = {arm.version: arm.name for arm in document.arms}
     decisions = {

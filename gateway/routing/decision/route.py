@@ -74,16 +74,16 @@ class Route:
 
 
 def announce(text: str) -> None:
-    """A route with the document of this canonical text will be read without parsing it.
+    """Parses the document of this canonical text, so that a route with it is read without parsing it again.
 
-    That is half of what a change costs a worker that follows. Raises: InvalidArgument for what is no document.
+    Parsing is half of what a change costs a worker that follows. Raises: InvalidArgument for what is no document.
     """
     if text not in _known:
         _keep(text, parse(read_json(text, limit_bytes=_TEXT_LIMIT_BYTES)))
 
 
 def _document(value: object) -> RouteDocument:
-    """The document of that value. Documents come back: by rollbacks and flips, and after they were announced."""
+    """Returns the document of that value, parsed once: rollbacks, flips and announcements bring documents back."""
     text = canonical_json(value)
     document = _known.get(text)
     if document is None:

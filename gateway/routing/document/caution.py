@@ -87,7 +87,7 @@ def _schema() -> Any:
 
 
 def _fractions(value: object, rule: Any, path: str) -> Iterator[str]:
-    """The percentages of the data, found by the schema's reference to their form."""
+    """Yields a sentence for each percentage, which the schema's references tell."""
     if not isinstance(rule, Mapping):
         return
     reference = rule.get("$ref", "")

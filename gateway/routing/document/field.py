@@ -26,11 +26,11 @@ class Field:
     path: str
 
     def refuse(self, allowed: str) -> InvalidArgument:
-        """The error that says that this value is not `allowed`; the caller raises it."""
+        """Returns the error that says that this value is not `allowed`; the caller raises it."""
         return InvalidArgument(f"{self.path}: {shown(self.value)} is not {allowed}")
 
     def fail(self, reason: str) -> InvalidArgument:
-        """The error with this reason; the caller raises it."""
+        """Returns the error with this reason; the caller raises it."""
         return InvalidArgument(f"{self.path}: {reason}")
 
     def section(self, *allowed: str) -> "Section":
@@ -159,7 +159,7 @@ def shown_name(name: str) -> str:
 
 
 def check_shape(document: object) -> None:
-    """Nothing, where the document is a tree of plain values with finite numbers, neither too deep nor too large.
+    """Returns if the document is a tree of plain values with finite numbers, neither too deep nor too large.
 
     Raises: InvalidArgument. A structure that contains itself, or that shares its parts, counts as what it unfolds to.
     """

@@ -53,6 +53,7 @@ def read_json(text: str | bytes, *, limit_bytes: int = SIZE_LIMIT_BYTES) -> obje
     """Plain data. Raises: InvalidArgument for what is not strict JSON, names something twice, or is too large."""
     decoded = _decoded(text, limit_bytes)
     try:
+        # The standard library's reader, because others take a name that is given twice without a word.
         return json.loads(
             decoded, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )

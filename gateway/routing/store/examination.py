@@ -12,7 +12,7 @@ from gateway.routing.store.store_reply import StoreState, loss, many, text
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The store as it was found: `epoch` and `revision` byte for byte, for a healing that nobody else forestalled.
+    """The store as it is: `epoch` and `revision` byte for byte, so that a healing fails where somebody was faster.
 
     `state` is None where the routes cannot be read as a whole. `lost` says what the worker knows and the store does
     not, "" for nothing; `findings` are all that is wrong. `unreadable` are the models whose routes are no routes, or

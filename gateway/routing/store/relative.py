@@ -1,7 +1,7 @@
 """Relative verbs: rollback, flip and promote go one step from what is active, so two at once would go two.
 
-Whoever gives such a verb means the revision that he saw. A change that came after that, and did just what is asked for,
-is the answer: it was done already. Any other change in between is one that he must see first.
+Whoever gives such a verb means the revision that they saw. If a newer change did just what is asked for, it is the
+answer: the step was taken already. Any other newer change is one that they must see first.
 """
 
 from dataclasses import dataclass
