@@ -275,7 +275,7 @@ class Batcher:
         run = Run(self._version, self._session, calls, self._names_of(calls))
         watch, page = self._watch, self._page
         termination = watch.begin()
-        page.enter(LOOP_SLOT, self._entry, digests)
+        page.enter_on_loop(self._entry, digests)
         try:
             run.execute(termination)
         except GatewayError as error:

@@ -65,6 +65,7 @@ class RunPage:
         self._entries: dict[VersionKey, int] = {}
         self._free_entries = list(range(ENTRIES - 1, -1, -1))
         self._lock = Lock()
+        self._loop_calls = 0  # as the loop's slot shows them
 
     def register(self, key: VersionKey) -> int:
         """Returns the number of the version on the page; -1 if there is no place for it: its runs are not shown."""
@@ -98,6 +99,21 @@ class RunPage:
             words[at] = digest
             at += 1
         words[place] = entry + 1
+
+    def enter_on_loop(self, entry: int, digests: list[int]) -> None:
+        """As `enter`, for the loop's slot: always the same thread, and nearly always as many calls as before."""
+        if entry < 0:
+            return
+        words = self.words
+        if len(digests) == 1:
+            if self._loop_calls != 1:
+                words[1], words[2] = get_ident(), 1
+                self._loop_calls = 1
+            words[3] = digests[0]
+            words[0] = entry + 1
+        else:
+            self._loop_calls = len(digests)
+            self.enter(LOOP_SLOT, entry, digests)
 
     def leave(self, slot: int) -> None:
         """The run of this slot has ended."""

@@ -1,6 +1,7 @@
 """What a worker was running when it died, what follows from that, and how its siblings learn of it."""
 
 from pathlib import Path
+from threading import get_ident
 from time import time
 
 import pytest
@@ -55,6 +56,20 @@ def test_a_page_says_what_had_begun_and_not_ended(tmp_path_factory: pytest.TempP
     page.leave(LOOP_SLOT)
     page.give_slot(slot)
     assert unfinished_runs(path) == []
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=6))
+@example([[1], [2, 3], [4]])
+def test_the_loops_slot_shows_each_run_whole(tmp_path_factory: pytest.TempPathFactory, runs: list[list[int]]) -> None:
+    path = tmp_path_factory.mktemp("page") / "boot"
+    page = RunPage(path)
+    entry = page.register(KEY)
+    for digests in runs:
+        page.enter_on_loop(entry, digests)
+        (shown,) = unfinished_runs(path)
+        assert (shown.slot, shown.calls, list(shown.inputs)) == (LOOP_SLOT, len(digests), digests)
+        assert shown.thread == get_ident()
+        page.leave(LOOP_SLOT)
 
 
 def test_a_page_has_a_place_for_a_version_as_long_as_it_lives() -> None:
