@@ -35,6 +35,8 @@ class FollowedRules:
         return self._catalog.require_available(route.model, self._required(route))
 
     def swapped(self, snapshot: Snapshot) -> None:
+        if self._snapshot.routes.keys() - snapshot.routes.keys():
+            self._catalog.release_unrouted(snapshot.routes)
         self._snapshot = snapshot
         self._log.follow(samplings(snapshot, self._log_rate))
         self._health.changed()

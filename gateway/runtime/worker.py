@@ -31,7 +31,7 @@ from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_keys import StoreKeys
-from gateway.routing.store.worker_status import WorkerStatus
+from gateway.routing.store.worker_status import FeedState, WorkerStatus
 from gateway.rpc.server import Server
 from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
@@ -283,6 +283,8 @@ class Worker:
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
             await self.feed.prepared()
+            if self.feed.state is FeedState.LIVE:
+                self.catalog.release_unrouted(self.feed.snapshot.routes)
             # What the start made stays: the collector need not walk it again.
             gc.collect()
             gc.freeze()

@@ -7,7 +7,7 @@ and loading happen on threads, every change of what requests can see on the loop
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import time
@@ -73,6 +73,7 @@ class Catalog(Registry):
         self._doubted: frozenset[Key] = frozenset()
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
+        self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
         self._on_trial: set[Key] = set()  # what the host does not know to be good, and tries
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -131,6 +132,8 @@ class Catalog(Registry):
         """
         names = frozenset(versions)
         if self.require_available(model, names):
+            if self._pinning is not None:
+                await asyncio.shield(self._pinning)
             return
         check_model_name(model)
         for name in names:
@@ -141,8 +144,35 @@ class Catalog(Registry):
         """Whether all of the versions are AVAILABLE, and required from now on as by `require`."""
         if names <= self._available.get(model, {}).keys():
             self._required[model] = names
+            self._pin(model, names)
             return True
         return False
+
+    def _pin(self, model: str, names: frozenset[str]) -> None:
+        """Keeps on disk which content the route was given: it serves until no route names the version any more."""
+        available = self._available.get(model, {})
+        digests = {name: available[name].digest for name in names if name in available}
+        if self._view.intents.with_pins(model, digests) != self._view.intents:
+            self._pinning = self._begin_operation(self._keep_pins(model, digests))
+
+    def release_unrouted(self, routed: Container[str]) -> None:
+        """Pins end for models that have no route any more: what lies in the repository serves again."""
+        for model in [model for model in self._view.intents.pins if model not in routed]:
+            self._required.pop(model, None)
+            self._begin_operation(self._keep_pins(model, {}))
+
+    async def _keep_pins(self, model: str, digests: Mapping[str, str]) -> None:
+        try:
+            intents = await self._intents_with(lambda intents: intents.with_pins(model, digests))
+        except Unavailable as error:
+            logger.warning("the content that a route names is not pinned: model=%s error=%s", model, error)
+            return
+        self._view = replace(self._view, intents=intents)
+        for key, entry in self._held.items():
+            if key[0] == model and key[1] not in digests and entry.version.reason and entry.serving:
+                entry.serving = "before the pin ended"  # no fingerprint: the next look loads what lies there
+                entry.version.reason = ""
+                self._notify(entry.version)
 
     # ---- the loop ----
 
@@ -294,6 +324,9 @@ class Catalog(Registry):
                 self._drop(attempt.version, "unloaded")
             else:
                 self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
+                refusal = await self._refused_content(candidate)
+                if attempt.version.state is VersionState.AVAILABLE:
+                    attempt.version.reason = refusal
         finally:
             del self._loads[key]
             if self._first:
@@ -316,7 +349,27 @@ class Catalog(Registry):
         if identity != entry.identity or entry.version.state is not VersionState.AVAILABLE:
             return False
         entry.serving = candidate.fingerprint
+        entry.version.reason = await self._refused_content(candidate)
         return True
+
+    async def _refused_content(self, candidate: Candidate) -> str:
+        """Why what lies in the repository now does not serve, though it would without the route; "" where it does."""
+        if not candidate.pin:
+            return ""
+        try:
+            digest = await self._pipeline.digest(candidate)
+        except GatewayError as error:
+            return f"its files cannot be read any more, what the route was given serves on: {error}"
+        if digest == candidate.pin:
+            return ""
+        numbers = [int(name) for name in candidate.folder.versions if name.isdigit()]
+        following = max(numbers, default=0) + 1
+        refusal = (
+            f"its files were changed (digest {digest[:12]}, the route was given {candidate.pin[:12]}): "
+            f"a version that a route names is immutable; copy the new content to version {following} and route it"
+        )
+        logger.warning("changed files refused: model=%s version=%s %s", candidate.model, candidate.version, refusal)
+        return refusal
 
     async def _attempt(self, candidate: Candidate, *, again: bool = False) -> LoadAttempt:
         """Loads on a thread; a failure is noted, a success is not published."""
@@ -388,6 +441,10 @@ class Catalog(Registry):
                 self._revive(key)
             elif fingerprint and (held is None or held.serving != fingerprint):
                 candidates.append(view.candidate(key, fingerprint))
+        for candidate in [view.candidate(key, fingerprint) for key, fingerprint in wishes.items() if fingerprint]:
+            refusal = await self._refused_content(candidate)
+            if refusal:
+                raise FailedPrecondition(f"failed to load {candidate.model!r}: version {candidate.version}: {refusal}")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._attempt(candidate, again=True)) for candidate in candidates]
         return [task.result() for task in tasks]
@@ -426,6 +483,9 @@ class Catalog(Registry):
                 for key in keys:
                     self.version(*key)
                 kept = names
+                self._pin(model, names)
+                if self._pinning is not None:
+                    await self._pinning
             finally:
                 self._required[model] = kept
                 if not kept:
@@ -469,10 +529,13 @@ class Catalog(Registry):
 
     async def _as_operation(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs to its end even if the caller goes away: half an operation would help nobody."""
+        await asyncio.shield(self._begin_operation(work))
+
+    def _begin_operation(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._operations.add(task)
         task.add_done_callback(self._forget_operation)
-        await asyncio.shield(task)
+        return task
 
     def _forget_operation(self, task: "asyncio.Task[None]") -> None:
         self._operations.discard(task)

@@ -2,6 +2,7 @@
 
     <data-dir>/state/unloaded.json    ["model", ...]
     <data-dir>/state/overrides.json   {"model": "configuration as JSON text", ...}
+    <data-dir>/state/pins.json        {"model": {"version": "digest", ...}, ...}: the content that routes were given
 
 All workers of a host share the files: each change is a read, a change and an atomic replacement under one lock.
 """
@@ -21,15 +22,17 @@ from gateway.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-Kind = TypeVar("Kind", list[str], dict[str, str])
+Kind = TypeVar("Kind", list[str], dict[str, str], dict[str, dict[str, str]])
 
 
 @dataclass(frozen=True, slots=True)
 class Intents:
-    """The models that were unloaded, and the configurations that stand in for config.pbtxt."""
+    """The models that were unloaded, the configurations that stand in for config.pbtxt, and the digests of the versions
+    that routes name."""
 
     unloaded: frozenset[str] = frozenset()
     overrides: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def with_unload(self, model: str) -> "Intents":
         return replace(self, unloaded=self.unloaded | {model})
@@ -39,7 +42,14 @@ class Intents:
         overrides = {name: text for name, text in self.overrides.items() if name != model}
         if override is not None:
             overrides[model] = override
-        return Intents(self.unloaded - {model}, overrides)
+        return replace(self, unloaded=self.unloaded - {model}, overrides=overrides)
+
+    def with_pins(self, model: str, digests: Mapping[str, str]) -> "Intents":
+        """The routes of the model name just these versions; a digest that is known stays."""
+        known = self.pins.get(model, {})
+        others = {name: pins for name, pins in self.pins.items() if name != model}
+        own = {name: known.get(name) or digest for name, digest in digests.items()}
+        return replace(self, pins={**others, model: own} if own else others)
 
 
 class IntentStore:
@@ -50,7 +60,11 @@ class IntentStore:
 
     def read(self) -> Intents:
         """What is on disk; a file that is damaged counts as empty, and is named in the log."""
-        return Intents(frozenset(self._load("unloaded.json", list[str])), self._load("overrides.json", dict[str, str]))
+        return Intents(
+            frozenset(self._load("unloaded.json", list[str])),
+            self._load("overrides.json", dict[str, str]),
+            self._load("pins.json", dict[str, dict[str, str]]),
+        )
 
     def change(self, change: Callable[[Intents], Intents]) -> Intents:
         """The intents after `change`, which are on disk when this returns.
@@ -63,6 +77,8 @@ class IntentStore:
                 after = change(before)
                 if after.overrides != before.overrides:
                     self._write("overrides.json", dict(sorted(after.overrides.items())))
+                if after.pins != before.pins:
+                    self._write("pins.json", {model: dict(after.pins[model]) for model in sorted(after.pins)})
                 if after.unloaded != before.unloaded:
                     self._write("unloaded.json", sorted(after.unloaded))
         except OSError as error:
@@ -89,7 +105,7 @@ class IntentStore:
             logger.warning("state file cannot be read: file=%s error=%s", name, error)
         return kind()
 
-    def _write(self, name: str, content: list[str] | dict[str, str]) -> None:
+    def _write(self, name: str, content: Kind) -> None:
         staging = self._directory / f"{name}.{os.getpid()}"
         try:
             with open(staging, "wb") as file:

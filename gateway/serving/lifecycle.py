@@ -37,12 +37,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version to load: where it lies, and the configuration that holds for it."""
+    """A version to load: where it lies, and the configuration that holds for it.
+
+    `pin` is the digest of the content that a route was given, "" where no route names the version.
+    """
 
     folder: ModelFolder
     version: str
     source: ConfigSource
     fingerprint: str
+    pin: str = ""
 
     @property
     def model(self) -> str:
@@ -123,6 +127,11 @@ class Pipeline:
         async with self._permits:
             return await self._on_thread(lambda: _identity(candidate, self._request(candidate)))
 
+    async def digest(self, candidate: Candidate) -> str:
+        """The digest of what lies in the repository now, whatever the pin says. Raises: GatewayError."""
+        async with self._permits:
+            return await self._on_thread(lambda: self._loader.fetch(candidate.uri).digest)
+
     def close(self) -> None:
         """No load begins any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -134,7 +143,7 @@ class Pipeline:
             raise FailedPrecondition(candidate.folder.error)
         check_identity(source, candidate.model)
         return ProbeRequest(
-            self._loader.fetch(candidate.uri),
+            self._loader.fetch(candidate.uri, digest=candidate.pin or None),
             filename=candidate.filename,
             intra_threads=thread_count(source, "intra_op_thread_count", self._intra_threads),
             inter_threads=thread_count(source, "inter_op_thread_count", 1),

@@ -26,7 +26,8 @@ class RepositoryView:
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
         """The version as it would be loaded by this view, which has its folder."""
         folder = self.folders[key[0]]
-        return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint)
+        pin = self.intents.pins.get(key[0], {}).get(key[1], "")
+        return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint, pin)
 
 
 EMPTY_VIEW = RepositoryView({}, Intents(), {}, {})

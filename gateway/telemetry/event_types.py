@@ -16,6 +16,7 @@ class EventType(StrEnum):
     RULES_POISON = "rules.poison"
     VERSION_READY = "version.ready"
     VERSION_FAILED = "version.failed"
+    VERSION_REPLACED = "version.replaced"
     VERSION_UNLOADED = "version.unloaded"
     VERSION_QUARANTINED = "version.quarantined"
     VERSION_RELEASED = "version.released"

@@ -98,7 +98,8 @@ class Happening:
 class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
-    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `refused`
+    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `digests` of
+    the content that all workers serve under such a name, `refused`
     the reason by model, `breakers` by "model/arm", `quarantine` how many deaths by "model/version", "held" before it
     while the version does not run, `certificate` the one that new connections are shown, `tls` what is wrong with its
     files.
@@ -108,6 +109,7 @@ class Observed:
     restarts: Mapping[str, str] = field(default_factory=dict)
     rules: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     breakers: Mapping[str, str] = field(default_factory=dict)
     quarantine: Mapping[str, str] = field(default_factory=dict)
@@ -130,6 +132,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         restarts={slot: str(child.get("restarts")) for slot, child in workers.items()},
         rules=_rules(before.rules, gauges),
         versions=versions,
+        digests={name: text for name, text in (before.digests | _digests(gauges)).items() if name in versions},
         refused=_refused(gauges) if gauges else before.refused,
         breakers=_breakers(gauges) if gauges else before.breakers,
         quarantine={name: fact for name, (fact, _) in suspects.items()} if gauges else before.quarantine,
@@ -147,6 +150,11 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
             model, _, version = name.partition("/")
             data = {"model": model, "version": version, "reason": reasons.get(name, "")}
             happenings.append(Happening(EventType(f"version.{state}"), model, data))
+    for name, digest in sorted(after.digests.items()):
+        if before.digests.get(name, digest) != digest:
+            model, _, version = name.partition("/")
+            data = {"model": model, "version": version, "digest": digest, "previous_digest": before.digests[name]}
+            happenings.append(Happening(EventType.VERSION_REPLACED, model, data))
     for name in sorted(after.breakers.keys() | before.breakers.keys()):
         state = after.breakers.get(name, "closed")
         if state != before.breakers.get(name, "closed"):
@@ -215,6 +223,17 @@ def _rules(before: str, gauges: Mapping[int, Tree]) -> str:
         if worse in states:
             return worse.lower()
     return "live" if states == {"LIVE"} else before
+
+
+def _digests(gauges: Mapping[int, Tree]) -> dict[str, str]:
+    """Returns the digest of each version that every worker serves with the same content."""
+    digests: dict[str, set[str]] = {}
+    for values in gauges.values():
+        for version in listed(values, Gauge.VERSIONS):
+            serves = version.get("state") == "AVAILABLE"
+            name = f"{version.get('model')}/{version.get('version')}"
+            digests.setdefault(name, set()).add(str(version.get("digest")) if serves else "")
+    return {name: min(seen) for name, seen in digests.items() if len(seen) == 1 and min(seen) not in ("", "None")}
 
 
 def _versions(before: Mapping[str, str], gauges: Mapping[int, Tree]) -> tuple[dict[str, str], dict[str, str]]:

@@ -522,3 +522,42 @@ async def test_a_restarted_worker_serves_what_its_siblings_serve_whatever_else_l
         await live.catalog.start(0.5)
         assert answer(live.catalog.newest("good")) == 2.0
         assert not live.catalog.ready()  # a first start waits for what may still come
+
+
+async def test_a_version_that_a_route_names_is_immutable(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "m", "1", models.affine(1.0))
+        await live.catalog.poll()
+        first = live.catalog.newest("m")
+        await live.catalog.require("m", ["1"])
+        models.write_version(live.root, "m", "1", models.affine(9.0))
+        for _ in range(2):
+            await live.catalog.poll()
+        assert live.catalog.newest("m") is first
+        assert answer(first) == 1.0
+        assert "a version that a route names is immutable; copy the new content to version 2" in live.reason("m", "1")
+        with pytest.raises(FailedPrecondition, match="immutable"):
+            await live.catalog.load("m")
+        models.write_version(live.root, "m", "2", models.affine(9.0))
+        await live.catalog.poll()
+        assert answer(live.catalog.version("m", "2")) == 9.0
+    async with opened(tmp_path) as live:  # a worker that starts again serves what the route was given
+        await live.catalog.poll()
+        assert answer(live.catalog.version("m", "1")) == 1.0
+        assert "immutable" in live.reason("m", "1")
+        live.catalog.release_unrouted(())
+        await live.until(lambda: live.reason("m", "1") == "")
+        await live.catalog.poll()
+        assert answer(live.catalog.version("m", "1")) == 9.0
+
+
+async def test_a_version_that_no_route_names_is_replaced(tmp_path: Path) -> None:
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "m", "1", models.affine(1.0))
+        models.write_version(live.root, "m", "2", models.affine(2.0))
+        await live.catalog.poll()
+        await live.catalog.require("m", ["1"])
+        await live.catalog.require("m", ["2"])
+        models.write_version(live.root, "m", "1", models.affine(9.0))
+        await live.catalog.poll()
+        assert answer(live.catalog.version("m", "1")) == 9.0
