@@ -43,7 +43,8 @@ class ChildProcess:
         self.ending = ""
         self.status = 0  # as exited: the exit code, negative for a signal
         self.kill_reason = ""
-        self.hung = False
+        self.hung = False  # by its own fault, as far as anybody can tell
+        self.findings = ""  # what it ran when it was found to hang
         self._loaded = loaded
         self._heard = bytearray()
         self.pid, self._stdin, self._reports = _spawn(command)
@@ -59,10 +60,9 @@ class ChildProcess:
         if not self.exited.is_set():
             os.kill(self.pid, number)  # not reaped, so the number is still this child's
 
-    def kill(self, reason: str, *, hung: bool = False) -> None:
-        """Ends it at once; `ending` will name the reason. `hung`: for a fault of its own."""
+    def kill(self, reason: str) -> None:
+        """Ends it at once; `ending` will name the reason."""
         self.kill_reason = self.kill_reason or reason
-        self.hung = self.hung or hung
         self.signal(signal.SIGKILL)
 
     def is_stopped(self) -> bool:

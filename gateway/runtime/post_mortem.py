@@ -60,7 +60,7 @@ class PostMortem:
     def examine(self, child: ChildProcess) -> str:
         """Returns what the child ran when it died, for people; "" if that has nothing to do with its death.
 
-        Order: when this returns, no other worker runs it any more.
+        Order: when this returns, no other worker runs it any more. One that hangs is examined before it is killed.
         """
         page = page_path(self._run_dir, child.settings.boot)
         fault = fault_path(self._run_dir, child.settings.boot)

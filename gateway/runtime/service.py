@@ -130,10 +130,13 @@ class Service:
         for child in list(self._children):
             if late_s > 0:
                 child.heartbeat.excuse(late_s)
-            if child.heartbeat.hung(now, self._timing):
+            if child.heartbeat.hung(now, self._timing) and not child.kill_reason:
                 silent_s = now - child.heartbeat.heard_at
                 _log.error("%s (%d) has been silent for %.1f s: killed", self.name, child.pid, silent_s)
-                child.kill(f"hung: silent for {silent_s:.1f} s", hung=not child.is_stopped())
+                # Examined before it dies: its clients know of the death at once, and may send the same request again.
+                child.hung = not child.is_stopped()
+                child.findings = self._examine(child) if child.hung else ""
+                child.kill(f"hung: silent for {silent_s:.1f} s")
 
     def describe(self) -> dict[str, object]:
         """Returns what the state file says of it."""
@@ -202,8 +205,8 @@ class Service:
         self._quick_deaths += 1
         self._died = child.settings.boot
         self.restarts += 1
-        running = self._examine(child)
-        self._enter(ServiceState.WAITING, reason=running or child.ending)
+        findings = self._examine(child) or child.findings
+        self._enter(ServiceState.WAITING, reason=findings or child.ending)
         _log.error("%s (%d) %s after serving %.1f s", self.name, child.pid, child.ending, child.served_s())
 
     def _examine(self, child: ChildProcess) -> str:

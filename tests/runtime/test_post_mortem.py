@@ -87,9 +87,12 @@ async def test_a_hang_blames_the_run_on_the_loop(tmp_path: Path, hung: bool, bla
     shown(own.config.run_dir, own.boot)
     child = ChildProcess((sys.executable, "-c", "import time; time.sleep(60)"), own, own.to_json())
     assert not child.is_stopped()
-    child.kill("hung: silent for 3 s", hung=hung)
+    child.hung = hung
+    before = post_mortem.examine(child) if hung else ""
+    assert ("while it ran model=m" in before) is hung
+    child.kill("hung: silent for 3 s")
     await child.exited.wait()
-    post_mortem.examine(child)
+    assert post_mortem.examine(child) == ""
     assert [version.model for version in Refusals(own.config.run_dir).versions] == blamed
 
 
