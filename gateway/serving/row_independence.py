@@ -16,12 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gateway.serving.model_policy import shown
-from gateway.serving.row_rules import (
-    FIXED_ONLY,
+from gateway.serving.row_operand import (
     MIXED,
-    RANKS,
     ROWS,
-    RULES,
     Dependence,
     NotRowWise,
     Objects,
@@ -30,6 +27,7 @@ from gateway.serving.row_rules import (
     Size,
     reshaped_axis,
 )
+from gateway.serving.row_rules import FIXED_ONLY, RANKS, RULES
 
 _SYMBOL: Final = "the rows of a run"
 _MAX_KNOWN = 64  # elements of a tensor whose values are followed
