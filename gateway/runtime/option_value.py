@@ -128,6 +128,8 @@ def _switch(given: object) -> bool:
 def _path(given: object) -> Path:
     if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
         raise ValueError("a path")
+    if "://" in str(given):  # as a path it would lose a slash and name a directory that nobody meant
+        raise ValueError("a path of this machine, no URI; mount what lies elsewhere")
     return Path(given).expanduser()
 
 

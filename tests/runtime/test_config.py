@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
 from gateway.runtime.options import IGNORED, OPTIONS
+
+GATEWAY = Path(__file__).parents[2] / "gateway"
+PROGRAM = "".join(path.read_text("utf-8") for path in GATEWAY.rglob("*.py") if path.name != "sections.py")
 
 
 def test_argument_beats_environment_beats_file_beats_default() -> None:
@@ -46,6 +50,7 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"environment": "a{b}"}, {}, {}, ("environment", "a{b}")),
         ({"host": "gateway.example"}, {}, {}, ("host", "gateway.example", "IP address")),
         ({"data-dir": ""}, {}, {}, ("data-dir", "a path")),
+        ({"model-repository": "s3://models/all"}, {}, {}, ("model-repository", "s3://models/all", "no URI")),
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
         ({"grpc-port": 8002}, {}, {}, ("8002", "must differ")),
@@ -169,6 +174,12 @@ def test_an_options_default_is_allowed_and_is_that_of_its_section(option: Option
     assert option.help.endswith(".")
     kind = option.setting.value.kind
     assert kind or isinstance(option.default, bool)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_somebody_reads_the_value_of_an_option(option: Option) -> None:
+    """An option that nobody reads is taken, checked and documented, and does nothing."""
+    assert re.search(rf"\.{option.field}\b", PROGRAM), option.field
 
 
 def test_socket_names_stay_within_the_kernels_limit(tmp_path: Path) -> None:
