@@ -92,6 +92,8 @@ def test_a_statistic_has_thresholds_if_it_is_measured() -> None:
         Statistic("new", "New", thresholds=Thresholds(0.1, 0.2))
     with pytest.raises(ValueError, match="'new' is judged, expected `own`"):
         Statistic("new", "New", measure=PSI.measure, thresholds=Thresholds(0.1, 0.2))
+    with pytest.raises(ValueError, match="'new' is judged, expected `gauge`"):
+        Statistic("new", "New", measure=PSI.measure, thresholds=Thresholds(0.1, 0.2), own=PSI.own)
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=["number", "text"])
@@ -99,7 +101,7 @@ def test_reports_print_every_statistic_that_is_defined(feature: FeatureProfile) 
     values = NUMBERS[np.isfinite(NUMBERS)] if feature is NUMBER else LETTERS
     sample = as_column(feature.name, values[:2000])
     printed = _statistics(feature, feature.cell_counts, sample, sample)
-    skipped = {"vanished", "infinite", "missing", "out_of_range", "unseen"}  # judged, and printed as shares
+    skipped = {one.name for one in JUDGED.values() if one.distance is None}  # printed as shares, or as evidence
     assert list(printed) == [
         name for name, one in STATISTICS.items() if one.applies(feature.bins) and name not in skipped
     ]

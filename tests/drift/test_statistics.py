@@ -12,6 +12,9 @@ from scipy.spatial.distance import jensenshannon
 
 from gateway.drift.statistics import distance as statistics
 from gateway.drift.statistics.distance import Counts, Floats
+from gateway.drift.statistics.statistic import STATISTICS
+
+DISTANCES = {name: one.distance for name, one in STATISTICS.items() if one.distance is not None}
 
 counts = st.integers(2, 30).flatmap(
     lambda bins: st.tuples(
@@ -45,6 +48,18 @@ def test_distances_are_zero_for_equal_shares_symmetric_and_bounded(pair: tuple[C
         assert 0.0 <= distance(a, b) <= 1.0 + 1e-12
     assert statistics.psi(a, a) == pytest.approx(0.0, abs=1e-12)
     assert statistics.psi(a, b) == pytest.approx(float(statistics.psi(b, a)))
+
+
+@pytest.mark.parametrize("of", DISTANCES)
+@settings(deadline=None)
+@given(pair=counts)
+def test_every_distance_of_the_table_compares_many_windows_at_once(of: str, pair: tuple[Counts, Counts]) -> None:
+    a, b = pair
+    distance = DISTANCES[of]
+    assert distance(a, np.array([a, b], np.float64)) == pytest.approx(
+        [float(distance(a, a)), float(distance(a, b))], abs=1e-9
+    )
+    assert distance(np.append(a, 0), np.append(b, 0)) == pytest.approx(float(distance(a, b)), abs=1e-9)
 
 
 @settings(deadline=None)

@@ -97,8 +97,9 @@ class Statistic:
     for reports. `measure` and `thresholds` make it one that the rule judges by; `measure` returns None where it is not
     defined. `own` says how large it is between windows of the reference and the rest of it. What is judged needs it; a
     calibrated profile that lacks it (it is older than the statistic) is not judged by it. Of a `rare` one the
-    reference may have nothing, and then lacks it rightly. `says_what` is false where a statistic says that a
-    distribution changed and not how.
+    reference may have nothing, and then lacks it rightly. `gauge` is the metric of a
+    judged one; it has no default, so that none is left out by oversight. `says_what` is false where a statistic says
+    that a distribution changed and not how.
     """
 
     name: str
@@ -110,13 +111,15 @@ class Statistic:
     own: Own | None = None
     rare: bool = False
     says_what: bool = True
-    gauge: ExportedAs = ExportedAs.NONE
+    gauge: ExportedAs | None = None
 
     def __post_init__(self) -> None:
         if (self.measure is None) != (self.thresholds is None):
             raise ValueError(f"statistic {self.name!r} has a measure or thresholds, expected both or neither")
         if self.measure is not None and self.own is None:
             raise ValueError(f"statistic {self.name!r} is judged, expected `own` to calibrate it")
+        if self.measure is not None and self.gauge is None:
+            raise ValueError(f"statistic {self.name!r} is judged, expected `gauge`: the metric it is, or NONE")
 
     @property
     def word(self) -> str:
@@ -281,15 +284,18 @@ L_INFINITY: Final = Statistic(
 )  # fmt: skip
 MISSING: Final = _share("missing", "Missing")
 UNSEEN: Final = _share("unseen", "Unseen category", CategoryBins)
+_SHARES: Final = (
+    MISSING,
+    _share("infinite", "Infinite", NumericBins, ExportedAs.NONE),
+    _share("out_of_range", "Out of range", NumericBins),
+    UNSEEN,
+)
 MEAN: Final = Statistic("mean", "Mean", NumericBins)  # its shift between the reference's own windows is calibrated
 SHARE_SUFFIX: Final = "_share"
 _JUDGED: Final = (
     PSI,
     L_INFINITY,
-    MISSING,
-    _share("infinite", "Infinite", NumericBins, ExportedAs.NONE),
-    _share("out_of_range", "Out of range", NumericBins),
-    UNSEEN,
+    *_SHARES,
     Statistic(
         "vanished", "Vanished", measure=_vanished, thresholds=Thresholds(0.01, 0.05), own=_own_vanished, rare=True,
         gauge=ExportedAs.SCORE,
@@ -305,8 +311,7 @@ _SHOWN: Final = (
     Statistic("hellinger", "Hellinger", distance=distance.hellinger),
     Statistic("tvd", "Total variation", distance=distance.tvd),
     Statistic("chi2_p", "χ² p"),
-    *(Statistic(one.name + SHARE_SUFFIX, one.label, one.bins) for one in _JUDGED if one.name not in
-      ("psi", "l_infinity", "vanished")),
+    *(Statistic(one.name + SHARE_SUFFIX, one.label, one.bins) for one in _SHARES),
     Statistic("reference_missing_share", "Missing before"),
     MEAN,
     Statistic("sd", "Standard deviation", NumericBins),
