@@ -8,8 +8,10 @@ from typer.testing import CliRunner, Result
 
 import gateway
 from gateway.cli.app import app
+from gateway.pb import control_pb2
 from tests.cli.tree import COMMANDS, options
 
+CLI = "".join(path.read_text("utf-8") for path in Path(gateway.__file__).with_name("cli").glob("*.py"))
 DOCUMENT = """
 apiVersion: gateway/v1
 kind: Route
@@ -80,6 +82,11 @@ def test_a_wrong_document_is_refused_before_anybody_is_asked(tmp_path: Path) -> 
     result = run("routes", "apply", "-f", str(path), "--server", "127.0.0.1:1")
     assert result.exit_code == 2
     assert "spec.strategy.ab.weights: weights sum to 99 %" in result.output
+
+
+@pytest.mark.parametrize("method", sorted(control_pb2.DESCRIPTOR.services_by_name["Control"].methods_by_name))
+def test_a_command_calls_every_method_of_control(method: str) -> None:
+    assert re.search(rf"\.{method}\b|\"{method}\"", CLI)
 
 
 def test_a_document_comes_from_standard_input_too() -> None:

@@ -177,6 +177,14 @@ def test_these_counts_and_gauges_are_all_that_there_are() -> None:
     assert set(GAUGES) == set(Gauge)
 
 
+def test_a_part_of_the_program_tells_each_of_them() -> None:
+    """The values above are the test's own: a key that no worker fills would be exported here and never by a gateway."""
+    program = "".join(path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py"))
+    assert set(re.findall(r"\badd_gauge\(\s*Gauge\.(\w+)", program)) == {key.name for key in Gauge}
+    filled = {Sum.SERIES.name, Sum.REFUSED.name, Sum.ROUTE_APPLY.name}  # by Counters itself
+    assert set(re.findall(r"\badd_sums\(\s*Sum\.(\w+)", program)) == {key.name for key in Sum} - filled
+
+
 @pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
 def test_names_have_one_prefix(metric: MetricName) -> None:
     assert metric.name.startswith(("gateway_", "nv_inference_"))

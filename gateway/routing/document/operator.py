@@ -1,7 +1,7 @@
 """The operators of a match: one test of one text each, in one table from which everything else is derived.
 
-To add one, write a `Matcher` and name it in `OPERATORS`: the parser, the compiled rules with their gates, `explain` and
-the JSON Schema take it from there.
+To add one, write a `Matcher` and name its class in `_ALL`: the parser, the compiled rules with their gates,
+`explain` and the JSON Schema take it from there.
 """
 
 import math
