@@ -1,8 +1,8 @@
-"""Which versions of which models are loaded, and what makes it so.
+"""The catalog: decides which versions of which models are loaded, and loads and unloads them.
 
-What shall be loaded is decided by pure functions (`gateway.serving.repository`) from the repository on disk, the
-versions that routes name, and what operators loaded and unloaded by hand. This module looks, decides and acts: looking
-and loading happen on threads, every change of what requests can see on the loop.
+Pure functions (`gateway.serving.repository`) decide what to load: from the repository on disk, the versions that routes
+name, and what operators loaded and unloaded by hand. This module calls them and acts on the answer. Scans and loads run
+on threads; everything that requests can see changes on the loop only.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoadAttempt:
-    """How loading one version ended; nothing is published yet."""
+    """Holds how the load of one version ended; nothing is published yet."""
 
     version: Version
     fingerprint: str
@@ -46,7 +46,7 @@ class LoadAttempt:
 
 
 class Catalog(Registry):
-    """The versions of this worker. Made and used on one loop; `run` keeps it up to date."""
+    """Holds the versions of this worker. It is made and used on one loop; `run` keeps it up to date."""
 
     def __init__(
         self,
@@ -74,36 +74,36 @@ class Catalog(Registry):
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
-        self._on_trial: set[Key] = set()  # what the host does not know to be good, and tries
+        self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ---- for operators ----
 
     def models(self) -> list[str]:
-        """Every model of the repository, loaded or not, and every model that is still held."""
+        """Returns every model of the repository, loaded or not, and every model that is still held."""
         return sorted(self._view.folders.keys() | {key[0] for key in self._held})
 
     def passed_over(self) -> Mapping[str, str]:
-        """What lies in the repository and is no version that could serve: paths below it, with the reason."""
+        """Returns the repository entries that cannot serve as a version: their paths, each with the reason."""
         return self._view.passed_over
 
     @property
     def trouble(self) -> str:
-        """Why the repository could not be read at the last look; "" where it could. Everything stays as it was."""
+        """Returns why the last scan could not read the repository, "" if it could. A failed scan changes nothing."""
         return self._trouble
 
     def ready(self) -> bool:
-        """Whether everything that was there at the start has been loaded, or has failed to."""
+        """Whether every version that was there at the start has either loaded or failed."""
         return self._first is not None and not self._first
 
     async def load(self, model: str, config_override: str | None = None) -> None:
-        """The model's versions are loaded from what is on disk now, all of them or none.
+        """Loads the model's versions from the files on disk now: all of them or none.
 
-        `config_override` (JSON) stands in for config.pbtxt from now on; without it config.pbtxt holds again.
+        `config_override` (JSON) replaces config.pbtxt from now on; without it config.pbtxt holds again.
 
         Raises: UnknownModel, InvalidArgument (the override), FailedPrecondition naming the version and the reason,
-                Unavailable (disk). What served before serves on then.
+                Unavailable (disk). After an error the versions that served before go on serving.
         """
         check_model_name(model)
         override = None if config_override is None else parse_json(config_override)
@@ -112,7 +112,7 @@ class Catalog(Registry):
         await self._as_operation(self._load_model(model, override, config_override))
 
     async def unload(self, model: str) -> None:
-        """No version of the model can be found any more; each ends with its last request. This outlives a restart.
+        """Unloads every version of the model; each ends with its last request. The unload outlives a restart.
 
         Raises: UnknownModel, Unavailable (disk).
         """
@@ -122,13 +122,13 @@ class Catalog(Registry):
         await self._as_operation(self._unload_model(model))
 
     async def require(self, model: str, versions: Iterable[str]) -> None:
-        """The versions are AVAILABLE and stay so, whatever the version policy says, until the next call for the model.
+        """Makes the versions AVAILABLE, and keeps them so until the next call whatever the version policy says.
 
-        Versions that only the call before named are kept for another two polls: requests decided before the caller
-        swapped its rules may still come.
+        Versions that only the previous call named are kept for two more polls: requests that were decided before the
+        caller swapped its rules may still arrive.
 
-        Raises: UnknownModel, UnknownVersion, VersionNotReady (failed, or unloaded by hand), InvalidArgument; then the
-                call before still holds.
+        Raises: UnknownModel, UnknownVersion, VersionNotReady (failed, or unloaded by hand), InvalidArgument. After an
+                error the previous call still holds.
         """
         names = frozenset(versions)
         if self.require_available(model, names):
@@ -141,7 +141,7 @@ class Catalog(Registry):
         await self._as_operation(self._require_versions(model, names))
 
     def require_available(self, model: str, names: frozenset[str]) -> bool:
-        """Whether all of the versions are AVAILABLE, and required from now on as by `require`."""
+        """Whether all of the versions are AVAILABLE; if so, they are required from now on, as by `require`."""
         if names <= self._available.get(model, {}).keys():
             self._required[model] = names
             self._pin(model, names)
@@ -149,14 +149,14 @@ class Catalog(Registry):
         return False
 
     def _pin(self, model: str, names: frozenset[str]) -> None:
-        """Keeps on disk which content the route was given: it serves until no route names the version any more."""
+        """Pins the content that the route was given, on disk: it serves until no route names the version any more."""
         available = self._available.get(model, {})
         digests = {name: available[name].digest for name in names if name in available}
         if self._view.intents.with_pins(model, digests) != self._view.intents:
             self._pinning = self._begin_operation(self._keep_pins(model, digests))
 
     def release_unrouted(self, routed: Container[str]) -> None:
-        """Pins end for models that have no route any more: what lies in the repository serves again."""
+        """Ends the pins of models that have no route any more: the repository's own content serves again."""
         for model in [model for model in self._view.intents.pins if model not in routed]:
             self._required.pop(model, None)
             self._begin_operation(self._keep_pins(model, {}))
@@ -177,14 +177,15 @@ class Catalog(Registry):
     # ---- the loop ----
 
     async def poll(self) -> None:
-        """One look at the repository, and all that follows from it: when this returns, every load has ended."""
+        """Scans the repository once and acts on it; returns when every load has ended."""
         await self._settle(await self._step())
 
     async def start(self, patience_s: float, *, restarted: bool = False) -> None:
-        """The first look: returns when every load has ended, or, after `patience_s`, when only versions are missing
-        that the host does not know to be good and is trying.
+        """Scans for the first time; returns when every load has ended.
 
-        With `restarted` those do not keep this worker from being ready: its siblings have not got them either.
+        After `patience_s` it no longer waits for versions on trial (those that the host does not know to be good yet).
+
+        With `restarted` versions on trial do not keep this worker from being ready: its siblings lack them, too.
         """
         loop = asyncio.get_running_loop()
         begun = await self._step()
@@ -205,9 +206,9 @@ class Catalog(Registry):
             self._first -= self._on_trial
 
     async def run(self, poll_seconds: float) -> None:
-        """Looks at the repository for ever; a load that takes long does not delay the next look.
+        """Scans the repository for ever; a slow load does not delay the next scan.
 
-        Raises: whatever a load could not have raised, unless there is a fault in this program.
+        Raises: an unexpected error only, which is a fault in this program.
         """
         while not self._fault.done():
             await self._step()
@@ -221,8 +222,7 @@ class Catalog(Registry):
             await asyncio.sleep(UPKEEP_S)
 
     async def keep_copies(self, now_s: float) -> tuple[str, ...]:
-        """Keeps the copies that versions of this worker run from; removes, and returns, those that no worker has used
-        for a day."""
+        """Marks this worker's copies as in use; removes and returns the copies that no worker has used for a day."""
         store = self._store
         if store is None:
             return ()
@@ -242,7 +242,7 @@ class Catalog(Registry):
         return removed
 
     async def close(self) -> None:
-        """Nothing is being loaded any more; what was loaded is let go without waiting for leases."""
+        """Stops all loads and drops every loaded version without waiting for its leases."""
         tasks = [*self._loads.values(), *self._operations]
         for task in tasks:
             task.cancel()
@@ -251,7 +251,7 @@ class Catalog(Registry):
         self._desk.shutdown(wait=False)
 
     async def _step(self) -> list[Key]:
-        """The keys whose loads were begun."""
+        """Returns the keys of the versions whose loads began."""
         async with self._looking:
             try:
                 self._view = await self._look()
@@ -335,7 +335,7 @@ class Catalog(Registry):
                     self._notify(self._held[key].version)  # this worker is ready
 
     async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
-        """Whether what serves was made from the same content: then its files were touched or copied, not changed."""
+        """Whether the serving version has the same content: its files were touched or copied, not changed."""
         entry = self._held.get(key)
         if entry is None or entry.version.state is not VersionState.AVAILABLE:
             return False
@@ -353,7 +353,7 @@ class Catalog(Registry):
         return True
 
     async def _refused_content(self, candidate: Candidate) -> str:
-        """Why what lies in the repository now does not serve, though it would without the route; "" where it does."""
+        """Returns why the repository's present content is refused (it differs from a route's pin); "" if it is not."""
         if not candidate.pin:
             return ""
         try:
@@ -372,7 +372,7 @@ class Catalog(Registry):
         return refusal
 
     async def _attempt(self, candidate: Candidate, *, again: bool = False) -> LoadAttempt:
-        """Loads on a thread; a failure is noted, a success is not published."""
+        """Loads the version on a thread; a failure is recorded, a success is not published yet."""
         key = (candidate.model, candidate.version)
         version = self._begin(key)
 
@@ -389,7 +389,7 @@ class Catalog(Registry):
         except asyncio.CancelledError:
             self._drop(version, "the load was cancelled")
             raise
-        except Exception:  # the supervisor of loads: whatever a file made us do, the worker serves on
+        except Exception:  # the supervisor of loads: whatever a file causes, the worker goes on serving
             logger.exception("load failed: model=%s version=%s", candidate.model, candidate.version)
             fault = FailedPrecondition("internal error while loading, see the log")
             self._fail(version, str(fault), candidate.fingerprint)
@@ -399,7 +399,7 @@ class Catalog(Registry):
         return LoadAttempt(version, candidate.fingerprint, loaded)
 
     async def _settle(self, keys: Iterable[Key]) -> None:
-        """The loads of these versions that were under way have ended."""
+        """Waits until the loads of these versions that are under way have ended."""
         tasks = [self._loads[key] for key in keys if key in self._loads]
         if tasks:
             await asyncio.wait(tasks)
@@ -433,7 +433,7 @@ class Catalog(Registry):
                 self._retire(key, "not selected by the version policy")
 
     async def _attempt_all(self, view: RepositoryView, wishes: Mapping[Key, str]) -> list[LoadAttempt]:
-        """Attempts at every wished version that does not serve with just these files and this configuration."""
+        """Tries to load every wanted version that does not serve with exactly these files and this configuration."""
         candidates = []
         for key, fingerprint in wishes.items():
             held = self._held.get(key)
@@ -510,7 +510,7 @@ class Catalog(Registry):
     async def _look_with(
         self, change: Callable[[Intents], Intents], model: str = "", override: ConfigSource | None = None
     ) -> RepositoryView:
-        """What is on disk, as it would be after a change of the intents that is not made yet."""
+        """Returns the view of the disk as it would be after a change of the intents that is not made yet."""
 
         def read() -> RepositoryView:
             return read_view(self._repository, change(self._intents.read()), model=model, override=override)
@@ -528,7 +528,7 @@ class Catalog(Registry):
         return lock is not None and lock.locked()
 
     async def _as_operation(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs to its end even if the caller goes away: half an operation would help nobody."""
+        """Runs the operation to its end even if the caller goes away: half an operation helps nobody."""
         await asyncio.shield(self._begin_operation(work))
 
     def _begin_operation(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -1,7 +1,7 @@
-"""From a version directory to a session that has run: fetch, probe, open, warm up.
+"""The load pipeline, from a version directory to a session that has run: fetch, probe, open, warm up.
 
-Nothing of it happens on the loop: files and sessions are a thread's business, and what a hostile model may do happens
-first to a process of its own (`gateway.serving.probe`).
+None of it runs on the loop. Files and sessions are handled on threads, and a model first runs in a process of its own,
+so that a hostile one cannot harm the worker (`gateway.serving.probe`).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version to load: where it lies, and the configuration that holds for it.
+    """A version to load: its place on disk, and the configuration that holds for it.
 
     `pin` is the digest of the content that a route was given, "" where no route names the version.
     """
@@ -63,7 +63,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A version that is able to serve; `identity` is that of everything it was made from (see `Pipeline.identity`).
+    """A version that can serve; `identity` hashes everything that it was made from (see `Pipeline.identity`).
 
     Units: `run_us` is the time of a run of one row, 0.0 where it is not known.
     """
@@ -99,10 +99,10 @@ class Pipeline:
     async def load(
         self, candidate: Candidate, *, again: bool = False, on_trial: Callable[[], None] | None = None
     ) -> Loaded:
-        """The candidate's session, which runs from a verified copy that nobody writes to.
+        """Returns the loaded candidate; its session runs from a verified copy that nobody writes to.
 
-        What the host knows to be good does not queue behind what has to be tried first: `on_trial` is called before
-        such a trial. `again`: a trial that took too long before is repeated.
+        A version that the host knows to be good does not queue behind those on trial; `on_trial` is called before a
+        trial begins. With `again` a trial that took too long before is repeated.
 
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
@@ -119,8 +119,9 @@ class Pipeline:
             return await self._on_thread(partial(_open, candidate, request, result))
 
     async def identity(self, candidate: Candidate) -> str:
-        """What changes exactly when loading the candidate could make another version: a hash of the content of its
-        files, its configuration, its labels and its warm-up data.
+        """Returns a hash of the candidate's files, configuration, labels and warm-up data.
+
+        It changes exactly when a load could give another version.
 
         Raises: GatewayError, where the candidate cannot be read.
         """
@@ -128,16 +129,16 @@ class Pipeline:
             return await self._on_thread(lambda: _identity(candidate, self._request(candidate)))
 
     async def digest(self, candidate: Candidate) -> str:
-        """The digest of what lies in the repository now, whatever the pin says. Raises: GatewayError."""
+        """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
         async with self._permits:
             return await self._on_thread(lambda: self._loader.fetch(candidate.uri).digest)
 
     def close(self) -> None:
-        """No load begins any more."""
+        """Lets no further load begin."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _request(self, candidate: Candidate) -> ProbeRequest:
-        """What to ask the probe about a copy of the candidate."""
+        """Returns the request to the probe for a copy of the candidate."""
         source = candidate.source
         if candidate.folder.error and source is candidate.folder.source:
             raise FailedPrecondition(candidate.folder.error)
@@ -159,7 +160,7 @@ class Pipeline:
 
 
 def _explained(work: Callable[[], T]) -> T:
-    """What `work` returns; what it raises has become a reason."""
+    """Returns what `work` returns; turns an error that it raises into a reason."""
     try:
         return work()
     except LoaderError as error:
@@ -193,7 +194,7 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
     warm = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
     ).run()
-    # From here on as clients see it; the warm-up had the model's own shapes.
+    # From here on shapes are those that clients see; the warm-up used the model's own.
     session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
     run_us = next((warm.run_us[rows] for rows in (1, 0) if rows in warm.run_us), 0.0)
     warnings = [*config.warnings, *result.warnings]
@@ -215,5 +216,5 @@ def _identity(candidate: Candidate, request: ProbeRequest) -> str:
 
 
 def reason_of(error: GatewayError) -> str:
-    """Why a load failed, for a person who reads states."""
+    """Returns why a load failed, as text for an operator."""
     return "internal error, see the log" if isinstance(error, Internal) else str(error)[:1000]

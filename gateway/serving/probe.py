@@ -2,8 +2,8 @@
 
     worker ── ProbeRequest ──> python -m gateway.serving.probe ── ProbeResult ──> worker, and the cache for its siblings
 
-The workers of a host share the cache: the first one probes under a file lock, the others wait for its result without
-blocking their loops.
+The workers of a host share the cache: the first worker probes under a file lock, the others wait for its result
+without blocking their loops.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _LOCK_POLL_S = 0.05
 _LINE_LIMIT = 64 << 20
 _EMPTY_LIMIT_S = 5.0  # runs without rows or elements take no time, unless they never end
 _STDERR_SHOWN = 2000
-_TIMEOUT_REMEMBERED_S = 3600.0  # a model that hangs must not hold up every start again; a busy machine may be why
+_TIMEOUT_REMEMBERED_S = 3600.0  # a hanging model must not delay every start; a busy machine may be the cause
 _SIGNALS = {
     signal.SIGKILL: "memory limit of the machine?",
     signal.SIGABRT: "aborted, out of memory?",
@@ -44,11 +44,11 @@ _SIGNALS = {
 
 
 class Prober:
-    """Probes versions, each content with the same parameters once per host.
+    """Probes versions: the same content with the same parameters once per host.
 
     `cache` is a directory of this host; without one every probe runs. `concurrency` probes of this worker run side by
-    side; one that takes longer than `patience_s` makes room for another, so that models that hang do not hold up
-    those that do not.
+    side; one that takes longer than `patience_s` makes room for another, so that a model that hangs does not delay
+    the others.
     """
 
     def __init__(self, cache: Path | None = None, *, concurrency: int = 4, patience_s: float = 5.0) -> None:
@@ -57,17 +57,19 @@ class Prober:
         self._patience_s = patience_s
 
     async def known(self, request: ProbeRequest, *, again: bool = False) -> ProbeResult | None:
-        """The result that the host remembers of this content: that it is good, or bad, or took too long within the last
-        hour. With `again` a probe that took too long is forgotten. None where it has to be tried."""
+        """Returns the result that the host remembers of this content, or None if the content has to be probed.
+
+        A good or bad result is remembered for ever, one that took too long for an hour, or not at all with `again`.
+        """
         if self._cache is None:
             return None
         asked_at = time()
         return await asyncio.to_thread(lambda: _read(self._path(request), asked_at, again=again))
 
     async def probe(self, request: ProbeRequest, *, again: bool = False) -> ProbeResult:
-        """What became of the version; never raises for a bad one.
+        """Returns the result of the probe; never raises for a bad version.
 
-        Order: on cancellation the process is gone before this returns.
+        Order: on cancellation the process has ended before this returns.
         """
         async with self._permit():
             if self._cache is None or not await asyncio.to_thread(_made, self._cache):
@@ -86,7 +88,7 @@ class Prober:
 
     @asynccontextmanager
     async def _permit(self) -> AsyncIterator[None]:
-        """A permit, given back after the patience or at the end, whichever comes first."""
+        """Holds a permit, given back after `patience_s` or at the end, whichever comes first."""
         await self._permits.acquire()
         given_back = False
 
@@ -146,7 +148,7 @@ async def _run(request: ProbeRequest) -> ProbeResult:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a probe came, as its process says before each stage."""
+    """Holds how far a probe has come; its process reports each stage before it begins."""
 
     stage: str = "being started"
     provisional: ProbeResult | None = None
@@ -155,7 +157,7 @@ class _Progress:
 async def _talk(
     process: asyncio.subprocess.Process, request: ProbeRequest, progress: _Progress, limit: asyncio.Timeout
 ) -> ProbeResult | None:
-    """The result that the process reports, or None if it ended without one."""
+    """Returns the result that the process reports, or None if it ended without one."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -190,7 +192,7 @@ def _died(code: int, stage: str, errors: IO[bytes], request: ProbeRequest) -> Pr
 
 @asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
-    """Nobody else on this host holds the lock file. It is polled: the kernel tells no loop when a lock comes free."""
+    """Holds the lock file, alone on this host. It is polled: the kernel tells no event loop when a lock is free."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while True:
@@ -214,8 +216,11 @@ def _made(directory: Path) -> bool:
 
 
 def _read(path: Path, asked_at: float, *, again: bool) -> ProbeResult | None:
-    """The cached result, if it holds: a lasting one for ever, one that took too long for an hour unless it is tried
-    `again`, another only for who was waiting while it came about."""
+    """Returns the cached result if it still holds, else None.
+
+    A lasting result holds for ever. One that took too long holds for an hour, or not at all with `again`. Any other
+    holds only for callers that were already waiting when it was written.
+    """
     try:
         finished_at = path.stat().st_mtime
         result = from_json(path.read_bytes(), ProbeResult)

@@ -1,4 +1,4 @@
-"""The process that may die of a model, so that no worker does: verifies, loads and warms up one version.
+"""The probe's process: verifies, loads and warms up one version, so that a model can crash it and not a worker.
 
 Reads one line of JSON (a ProbeRequest) from standard input and writes lines of JSON (ProbeMessage) to what was its
 standard output: one before each stage, and the result at the end. The limits are set before the first byte of the
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def public_reason(text: str, directory: str) -> str:
-    """`text` without the paths of this machine, without control characters, and of readable length."""
+    """Returns `text` without this machine's paths and without control characters, cut to a readable length."""
     text = text.replace(f"{directory}/", "").replace(directory, "the version directory")
     text = " ".join(without_places(text).split())
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
@@ -99,7 +99,7 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
 
 
 def _session(request: ProbeRequest, objection: str) -> Session:
-    """The session; where the runtime refuses the model, what the checker objects to says why as well."""
+    """Returns the session; if the runtime refuses the model, the error also names what the ONNX checker objects to."""
     try:
         return Session(
             request.local.model_file(request.filename),
@@ -121,7 +121,7 @@ def _say(answers: IO[bytes], message: ProbeMessage) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ends with the process that started it, by the kernel; uses few malloc arenas, as each reserves 64 MiB."""
+    """Has the kernel end this process with its parent, and limits malloc arenas, as each reserves 64 MiB."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -143,7 +143,7 @@ def _set_limits(request: ProbeRequest) -> None:
 
 
 def _memory(name: str) -> int:
-    """A figure of this process in bytes."""
+    """Returns a memory figure of this process in bytes."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith(f"{name}:"):

@@ -1,4 +1,4 @@
-"""What is asked of a probe and what it answers, as values and as JSON."""
+"""The request to a probe and its result, as values and as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,10 +14,10 @@ from gateway.serving.verification import ModelFacts
 from gateway.tensor import TensorSpec
 from loaders.loader import LocalVersion
 
-# Part of every cache key: a result of an older form is never read.
+# Part of every cache key: a result in an older format is never read.
 FORM = 4
 _SPARE_BYTES = 2 << 30
-_COPIES = 4  # of the weights, that a load may hold at once: the file, its parsed form, the session's, prepacked ones
+_COPIES = 4  # of the weights, held at once by a load: the file, its parsed form, the session's, prepacked ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ProbeRequest:
     `max_batch_size` None: a model whose tensors all have a free first dimension is tried with batches; 0: never.
     `options` are those of `gateway.serving.session.Session`.
 
-    Units: `memory_bytes` of address space beyond what the process has before it looks at the model; 0: four times the
+    Units: `memory_bytes` of address space beyond what the process has before it reads the model; 0: four times the
            files and 2 GiB.
     """
 
@@ -49,7 +49,7 @@ class ProbeRequest:
         return self.memory_bytes or _COPIES * self.local.size + _SPARE_BYTES
 
     def key(self, runtime: str) -> str:
-        """The name of the result in a cache: same content, same parameters, same runtime version."""
+        """Returns the result's name in a cache; it depends on the content, the parameters and the runtime version."""
         content = replace(self, local=replace(self.local, path=Path()))
         document = msgspec.json.encode(content, enc_hook=_encoded, order="deterministic")
         return sha256(f"{FORM} {runtime} ".encode() + document).hexdigest()
@@ -57,17 +57,17 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of a probe. `ok` False: the version must not serve, and `reason` says why, fit for any client.
+    """The result of a probe. If `ok` is False the version must not serve; `reason` says why, fit for any client.
 
-    `lasting` is False where the outcome may be another next time (time, memory, a crash); `timed_out`: it took
+    `lasting` is False where the next probe may end differently (time, memory, a crash); `timed_out`: it took
     too long. `batches`: every tensor has a free first dimension and a run of several rows answers as many.
     `rows_independent`: a row has the same answer alone and among others (to the bit where `bit_equal`, else within
-    rounding); None where that was not tried.
+    rounding); None if that was not tried.
 
-    `empty_inputs`: why requests without rows or elements must be refused: the probe's process died of them; "" where it
-    did not.
+    `empty_inputs`: why requests without rows or elements must be refused (they crashed the probe's process); ""
+    if they need not be.
 
-    Shapes: `inputs`, `outputs` as the session declares them; `answers` as a run of one row really answered.
+    Shapes: `inputs`, `outputs` as the session declares them; `answers` as a run of one row actually returned them.
     Units:  `run_us` median microseconds of a run, by batch size (0: not a batch).
     """
 
@@ -94,7 +94,7 @@ class ProbeResult:
 class ProbeMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a probe's process: the stage that begins, or the result.
 
-    `provisional` is the result if the process does not live through the stage, in which empty inputs are tried.
+    `provisional` is the result that holds if the process dies in the stage that tries empty inputs.
     """
 
     stage: str = ""
@@ -106,12 +106,12 @@ Message = TypeVar("Message", ProbeRequest, ProbeResult, ProbeMessage)
 
 
 def to_json(value: ProbeRequest | ProbeResult | ProbeMessage) -> bytes:
-    """JSON in one line."""
+    """Returns the value as JSON in one line."""
     return msgspec.json.encode(value, enc_hook=_encoded)
 
 
 def from_json(text: bytes, kind: type[Message]) -> Message:
-    """The value that `to_json` wrote.
+    """Returns the value that `to_json` wrote.
 
     Raises: msgspec.ValidationError or msgspec.DecodeError, both ValueError, where the text is something else.
     """

@@ -1,4 +1,4 @@
-"""The versions that a worker holds: looked up by requests, moved through their lives by the catalog.
+"""The registry of the versions that a worker holds: requests look them up, the catalog changes their states.
 
 Everything here happens on the loop. A request pays for one or two dictionary look-ups.
 """
@@ -22,7 +22,7 @@ OnVersion = Callable[[Version], None]
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version as an operator sees it; `reason` says why it is in this state, where that is not plain."""
+    """One version as an operator sees it; `reason` says why it is in this state, where that is not obvious."""
 
     model: str
     version: str
@@ -35,7 +35,7 @@ class VersionStatus:
 
 
 class VersionEntry:
-    """What is known of one version: the object that is shown and served, and the fingerprints of what was tried."""
+    """Holds one version: the object that is shown and served, and the fingerprints of the files that were tried."""
 
     __slots__ = ("failed", "identity", "loading", "serving", "version")
 
@@ -51,7 +51,7 @@ class VersionEntry:
 
 
 class Registry:
-    """Finds versions for requests, and keeps their states."""
+    """Finds versions for requests and holds their states."""
 
     def __init__(self, releaser: Executor, *, on_available: OnVersion | None = None, on_ended: OnVersion | None = None):
         self._releaser = releaser
@@ -65,7 +65,7 @@ class Registry:
     # ---- for requests ----
 
     def version(self, model: str, name: str) -> Version:
-        """The version, which is AVAILABLE.
+        """Returns the version, which is AVAILABLE.
 
         Raises: UnknownModel, UnknownVersion, Unavailable (loading, unloading), VersionNotReady (failed),
                 InvalidArgument (no such thing can exist).
@@ -76,7 +76,7 @@ class Registry:
             raise self._refusal(model, name) from None
 
     def newest(self, model: str) -> Version:
-        """The highest AVAILABLE version number of the model, or its last label if it has no numbers.
+        """Returns the highest AVAILABLE version number of the model, or its last label if it has no numbers.
 
         Raises: UnknownModel, NotFound (all unloaded), Unavailable (loading), VersionNotReady (failed), InvalidArgument.
         """
@@ -88,18 +88,18 @@ class Registry:
     # ---- for operators ----
 
     def states(self, model: str | None = None) -> list[VersionStatus]:
-        """The status of every version, or of one model's, sorted by model and age."""
+        """Returns the status of every version, or of one model's versions, sorted by model and age."""
         keys = [key for key in self._held if model is None or key[0] == model]
         keys.sort(key=lambda key: (key[0], version_order(key[1])))
         return [_status(self._held[key].version) for key in keys]
 
     def subscribe(self, callback: OnVersion) -> Callable[[], None]:
-        """Calls back on every change of a version's state, from now until the answer is called."""
+        """Calls back on every change of a version's state, until the function that it returns is called."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
 
     def attach(self, on_available: OnVersion, on_ended: OnVersion | None = None) -> None:
-        """From now on `on_available` runs before a version is published, `on_ended` when it has ended.
+        """Sets the callbacks: `on_available` runs before a version is published, `on_ended` when it has ended.
 
         Order: before the first load.
         """
@@ -114,7 +114,7 @@ class Registry:
         return iter([held for key, held in self._held.items() if key[0] == model])
 
     def _begin(self, key: Key) -> Version:
-        """A version that is LOADING; it is shown unless another one serves under its name."""
+        """Adds a version that is LOADING; it is shown unless another one serves under its name."""
         version = Version(*key)
         version.on_idle = self._drained
         version.move(VersionEvent.LOAD)
@@ -128,8 +128,11 @@ class Registry:
         return version
 
     def _publish(self, version: Version, loaded: Loaded, fingerprint: str) -> None:
-        """Order: all that a request may touch is in place before the version can be found; the one that served under
-        its name until now is found no more before it starts to drain."""
+        """Makes the version AVAILABLE; the version that served under its name drains.
+
+        Order: all that a request may touch is in place before requests can find the version; they no longer find the
+               previous one when it starts to drain.
+        """
         held = self._held[version.model, version.name]
         version.equip(loaded.session, loaded.config, digest=loaded.digest, run_us=loaded.run_us)
         if self._on_available is not None:
@@ -147,7 +150,7 @@ class Registry:
             self._drain(replaced, "replaced by newer files")
 
     def _fail(self, version: Version, reason: str, fingerprint: str) -> None:
-        """`fingerprint` is that of the files that shall not be tried again; "" if they may be."""
+        """Ends a load that failed; `fingerprint` names the files that must not be tried again, "" if they may be."""
         version.move(VersionEvent.FAIL, reason)
         held = self._held.get((version.model, version.name))
         if held is not None:
@@ -166,7 +169,7 @@ class Registry:
         self._notify(version)
 
     def _retire(self, key: Key, reason: str) -> None:
-        """Nobody finds the version any more; it ends when its last lease does."""
+        """Hides the version from requests; it ends when its last lease ends."""
         version = self._held[key].version
         if version.state is VersionState.AVAILABLE:
             self._hide(version)
@@ -189,7 +192,7 @@ class Registry:
             self._notify(held.version)
 
     def _note_unloaded(self, key: Key) -> None:
-        """Shows a version that is there and, by somebody's wish, not loaded."""
+        """Shows a version that is in the repository and that an operator unloaded."""
         if key not in self._held:
             version = Version(*key)
             version.move(VersionEvent.DROP, "unloaded")

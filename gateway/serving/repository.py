@@ -1,10 +1,10 @@
-"""The model repository on disk: which models and versions there are, and what to do about it.
+"""The model repository on disk: the models and versions in it, and what to load and unload.
 
     <repository>/<model>/config.pbtxt           optional
     <repository>/<model>/labels.txt, warmup/    what the configuration names
     <repository>/<model>/<version>/model.onnx
 
-`ModelRepository.scan` looks, `wanted` and `plan` decide (pure), the catalog acts.
+`ModelRepository.scan` reads it, `wanted` and `plan` decide (pure functions), the catalog acts.
 """
 
 import logging
@@ -43,8 +43,9 @@ Fingerprint = Callable[[str], str]  # of the files below a version directory
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model as it lies on disk. `versions` has a fingerprint of each version's files; `error` is what is wrong with
-    its configuration, if anything is."""
+    """One model as it lies on disk. `versions` has a fingerprint of each version's files; `error` says what is
+    wrong with its configuration, if anything is.
+    """
 
     name: str
     path: Path
@@ -58,7 +59,7 @@ class ModelFolder:
         return version_policy(self.source)
 
     def read(self, name: str) -> bytes:
-        """The content of a file below the model's directory (labels, warm-up data).
+        """Returns the content of a file below the model's directory (labels, warm-up data).
 
         Raises: FailedPrecondition (absent, too large, a link, outside).
         """
@@ -66,7 +67,7 @@ class ModelFolder:
 
 
 class ModelRepository:
-    """Looks at a repository directory. Every method blocks: call it on a thread."""
+    """Reads a repository directory. Every method blocks: call it on a thread."""
 
     def __init__(self, root: Path, fingerprint: Fingerprint) -> None:
         self._root = root
@@ -75,12 +76,12 @@ class ModelRepository:
         self._passed_over: dict[str, str] = {}
 
     def scan(self) -> Mapping[str, ModelFolder]:
-        """Every model with at least one version directory, by name.
+        """Returns every model with at least one version directory, by name.
 
-        A model whose directory cannot be read just now stays as it was at the last scan.
+        A model whose directory cannot be read now stays as it was at the last scan.
 
-        Raises: FailedPrecondition, if the repository itself cannot be listed, or if it holds no model any more: that is
-                what an unmounted volume looks like, and no way to unload everything.
+        Raises: FailedPrecondition, if the repository itself cannot be listed, or if it no longer holds any model: an
+                unmounted volume looks the same, and must not unload everything.
         """
         try:
             entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
@@ -105,11 +106,11 @@ class ModelRepository:
 
     @property
     def passed_over(self) -> Mapping[str, str]:
-        """What the last scan found in the repository that is no version that could serve: paths with the reason."""
+        """Returns the paths that the last scan passed over because they cannot serve as a version, with the reason."""
         return self._passed_over
 
     def look(self, model: str) -> ModelFolder | None:
-        """One model, or None if it is not there."""
+        """Returns one model, or None if it is not there."""
         path = self._root / model
         if path.is_symlink() or not path.is_dir():
             return None
@@ -143,7 +144,7 @@ class ModelRepository:
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if not self._passes(entry, passed_over, below=model):
                 continue
-            # A numbered directory without the file is a version that fails, readably.
+            # A numbered directory without the file is a version that fails with a clear reason.
             if not entry.name.isdigit() and not (path / entry.name / filename).exists():
                 if entry.name not in _SIDE_DIRECTORIES:
                     passed_over[f"{model}/{entry.name}"] = f"no version: it holds no {filename}"
@@ -155,7 +156,7 @@ class ModelRepository:
         return versions
 
     def _passes(self, entry: "os.DirEntry[str]", passed_over: dict[str, str], below: str = "") -> bool:
-        """Whether the entry may be a model, or a version of the model `below`; notes why it may not be."""
+        """Whether the entry may be a model, or a version of the model `below`; records why it may not."""
         if entry.name.startswith("."):
             return False
         shown = f"{below}/{entry.name}" if below else entry.name
@@ -179,7 +180,7 @@ class ModelRepository:
 
 
 def read_below(directory: Path, name: str, limit: int = MAX_SIDE_FILE_BYTES) -> bytes:
-    """The content of a regular file below `directory`, reached without following a link.
+    """Returns the content of a regular file below `directory`, reached without following a link.
 
     Raises: FailedPrecondition naming the file and what is wrong.
     """
@@ -213,7 +214,7 @@ def _read_all(descriptor: int, limit: int) -> bytes:
 
 
 def _stamp(path: Path) -> str:
-    """Changes when a file beside the versions changes: the configuration, labels, warm-up data."""
+    """Returns a text that changes with any file beside the versions: the configuration, labels, warm-up data."""
     lines = []
     for folder in (path, path / "warmup"):
         if folder.is_symlink() or not folder.is_dir():
@@ -248,7 +249,7 @@ class PlannedChange:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A version as the catalog holds it: the fingerprints of what serves and of what failed last."""
+    """A version as the catalog holds it: the fingerprints of the files that serve and of those that failed last."""
 
     state: VersionState
     serving: str = ""
@@ -262,10 +263,10 @@ def wanted(
     unloaded: frozenset[str],
     overrides: Mapping[str, ConfigSource],
 ) -> dict[Key, str]:
-    """The versions that shall be loaded, each with a fingerprint of its files and its configuration.
+    """Returns the versions to load, each with a fingerprint of its files and its configuration.
 
-    1. A model that somebody unloaded stays unloaded, until somebody loads it.
-    2. Of the others, what the version policy selects, and what a route requires.
+    1. A model that an operator unloaded stays unloaded until an operator loads it.
+    2. Of every other model, the versions that its policy selects and those that a route requires are loaded.
     3. A required version whose directory is gone is kept as it is: its fingerprint is "".
     """
     wishes: dict[Key, str] = {}
@@ -286,20 +287,20 @@ def wanted(
 
 
 def override_stamp(folder: ModelFolder, override: ConfigSource) -> str:
-    """The configuration's part of a fingerprint where a client's configuration stands in for config.pbtxt."""
+    """Returns the configuration's part of a fingerprint where a client's configuration replaces config.pbtxt."""
     text = override.message.SerializeToString(deterministic=True)
     return f"{folder.stamp}+{sha256(text).hexdigest()}"
 
 
 def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[PlannedChange, ...]:
-    """What brings the catalog from what is present to what is wished.
+    """Returns the steps from the versions that are present to those that are wanted.
 
     1. A version is loaded if it is new, or its fingerprint is neither the one that serves nor the one that failed.
-    2. One that is draining and wanted again comes back without loading, if its files are the same.
-    3. What is loading is left alone: the next plan sees how it ended.
-    4. What nobody wants is retired, but not the last versions that serve a model while none of those that are wanted
-       in their place does: a new version that fails must not take the old one with it.
-    5. What nobody wants and holds nothing is forgotten.
+    2. A draining version that is wanted again comes back without a load, if its files are the same.
+    3. A version that is loading is left alone: the next plan sees how the load ended.
+    4. A version that is no longer wanted is retired, but only once a wanted version of its model serves (or none is
+       wanted): a new version that fails must not take the old one with it.
+    5. A version that is not wanted and holds nothing is forgotten.
 
     Order: loads come newest version first.
     """

@@ -1,8 +1,8 @@
-"""Whether the files of a version are a model that may be loaded, and what the model says about itself.
+"""Verification of a version's files: whether the model may be loaded, and what it declares about itself.
 
-Nothing here runs the model or trusts a number in it: sizes are compared with those of the files before anything is
-allocated for them. Hostile files can still take time and memory in the parsers below, so production calls this in the
-limited process of `gateway.serving.probe`.
+Nothing here runs the model or trusts a number in it: declared sizes are compared with the files before memory is
+allocated. A hostile file can still cost the parsers time and memory, so production calls this in the limited process
+of `gateway.serving.probe`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ _SETS: Mapping[str, int] = {
     domain: max(version for (name, version) in onnx.helper.OP_SET_ID_VERSION_MAP if name == domain)
     for domain in ("ai.onnx", "ai.onnx.ml")
 }
-# Operators that ONNX Runtime itself brings; it alone can say which of them exist.
+# Operators that ONNX Runtime itself adds; only the runtime can say which of them exist.
 _RUNTIME_DOMAINS = frozenset(
     (
         *("com.microsoft", "com.microsoft.experimental", "com.microsoft.nchwc", "com.ms.internal.nhwc"),
@@ -55,10 +55,10 @@ _NAN_TENSORS = frozenset(("nodes_splits", "membership_values", "keys_tensor", "v
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a verified model says about itself.
+    """Holds what a verified model declares about itself.
 
-    `row_dependence` is that of `gateway.serving.row_independence`; `objection` is what the ONNX checker finds fault
-    with, which decides nothing: ONNX Runtime takes much that the checker does not.
+    `row_dependence` is that of `gateway.serving.row_independence`; `objection` is what the ONNX checker
+    rejects. It decides nothing: ONNX Runtime accepts much that the checker does not.
 
     Shapes: as declared, -1 where a size is free; () also where no rank is declared.
     Units:  bytes.
@@ -80,7 +80,7 @@ class ModelFacts:
 
 
 def verify(local: LocalVersion, *, filename: str = "model.onnx", policy: Policy | None = None) -> ModelFacts:
-    """What the model in this copy says about itself, after everything in it that could do harm was looked at.
+    """Returns what the model in this copy declares about itself, once everything harmful in it has been ruled out.
 
     Raises: InvalidModel, whose text is the reason.
     """
@@ -137,7 +137,7 @@ def _first_bytes(content: bytes) -> str:
 
 
 def _opsets(entries: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """The version of each operator set that is imported."""
+    """Returns the version of each imported operator set."""
     opsets: dict[str, int] = {}
     for entry in entries:
         domain = _DEFAULT if entry.domain == "ai.onnx" else entry.domain
@@ -166,7 +166,7 @@ def _check_operators(model: onnx.ModelProto, opsets: Mapping[str, int]) -> None:
 
 
 def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes and those of their subgraphs."""
+    """Yields the nodes and those of their subgraphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:

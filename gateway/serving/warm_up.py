@@ -1,10 +1,10 @@
-"""First runs of a session: that it answers, as declared, how fast, and whether rows may share a run.
+"""The first runs of a session: they show whether it answers as declared, how fast, and whether rows may share a run.
 
-1. Where a configuration gives warm-up requests, these are run, and nothing else: somebody knows what the model takes.
+1. If the configuration has warm-up requests, only these are run: their author knows what the model takes.
    Without them inputs are made up from the declared shapes.
 2. Made-up data come in three kinds, tried in order: random, ones, zeros. A model may rightly refuse one of them (an
    index out of range, a logarithm of a negative number).
-3. A size that is free besides the batch is 1, then 16, then 224: convolutions refuse images of one pixel.
+3. A free size other than the batch is tried as 1, then 16, then 224: convolutions refuse images of one pixel.
 4. Made-up data never decide whether a version may serve: one that refuses them all, or answers NaN, is served with a
    warning. What decides is that it loads, that it has enough memory, and that warm-up requests of its author succeed.
 5. Outputs are served in the shape that was seen; one that is declared otherwise is a warning.
@@ -34,22 +34,22 @@ _ROWS = 8
 _REPEATS = 20
 _CURE = "a model_warmup in config.pbtxt names inputs that it does take"
 _REPEATS_NS = 100_000_000
-# How far a row may be off beside others: rounding in another order of addition, not another answer.
+# How much a row may differ beside other rows: rounding from another order of addition, not another answer.
 _TOLERANCES = {Datatype.FP16: 1e-2, Datatype.BF16: 4e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-6}
 _NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 
 class WarmUpFailed(InvalidModel):
-    """The model loads, but does not answer as it should."""
+    """Raised when the model loads but does not answer as it should."""
 
 
 class OutOfMemory(WarmUpFailed):
-    """A run asked for more memory than the limit."""
+    """Raised when a run asked for more memory than the limit."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What the first runs showed; the fields are those of `gateway.serving.probe_request.ProbeResult`."""
+    """Holds what the first runs showed; the fields are those of `gateway.serving.probe_request.ProbeResult`."""
 
     answers: tuple[TensorSpec, ...] = ()
     run_us: dict[int, float] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Findings:
     rows_independent: bool | None = None
     bit_equal: bool | None = None
     warnings: list[str] = field(default_factory=list)
-    feed: Feed | None = None  # inputs that were answered, of one row where the model batches
+    feed: Feed | None = None  # inputs that the model answered, of one row if it batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class WarmUp:
     seed: int
 
     def run(self) -> Findings:
-        """What the first runs showed.
+        """Returns what the first runs showed.
 
         Raises: WarmUpFailed, whose text is the reason.
         """
@@ -101,8 +101,10 @@ class WarmUp:
         return feed
 
     def _accepted(self, rows: int, findings: Findings) -> Feed | None:
-        """Made-up inputs that the model answers, without NaN if it can: `rows` rows (0: not a batch); None if it takes
-        none of them."""
+        """Returns made-up inputs of `rows` rows (0: not a batch) that the model answers, or None if it refuses all.
+
+        Inputs that are answered without NaN are preferred.
+        """
         refused, nan = "", None
         for feed in self._candidates(rows):
             try:
@@ -179,7 +181,7 @@ class WarmUp:
             raise _failure(what, str(error)) from None
 
     def _answers(self, outputs: Sequence[Array], findings: Findings) -> tuple[TensorSpec, ...]:
-        """The outputs as they really are. Raises: WarmUpFailed, if their datatype is not the declared one."""
+        """Returns the outputs of the run. Raises: WarmUpFailed, if a datatype is not the declared one."""
         answers = []
         for spec, output in zip(self.session.outputs, outputs, strict=True):
             if output.dtype != spec.datatype.dtype:
@@ -213,7 +215,7 @@ class WarmUp:
         )
 
     def _timed(self, feed: Feed) -> float:
-        """The median time of a run in microseconds, over at most 20 runs or a tenth of a second."""
+        """Returns the median time of a run in microseconds, over at most 20 runs or a tenth of a second."""
         times: list[int] = []
         while len(times) < _REPEATS and sum(times) < _REPEATS_NS:
             begin = perf_counter_ns()
@@ -225,9 +227,9 @@ class WarmUp:
 def served_outputs(
     declared: Sequence[TensorSpec], answers: Sequence[TensorSpec], inputs: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
-    """The outputs as they are served: as declared where the answers fit, else as seen.
+    """Returns the outputs as they are served: as declared where the answers fit, else as seen.
 
-    Shapes: what a declaration gets wrong is free where the inputs have free sizes, which it may depend on.
+    Shapes: a size that the declaration gets wrong is free if the inputs have free sizes, as it may depend on them.
     """
     if len(answers) != len(declared):  # not warmed up
         return tuple(declared)
@@ -253,7 +255,7 @@ def _fits(declared: tuple[int, ...], actual: tuple[int, ...]) -> bool:
 
 
 def _joined(given: Sequence[Feed], rows: int) -> Feed:
-    """The warm-up requests as one: `rows` rows of all that have the shapes of the first (0: the first as it is)."""
+    """Returns one request of `rows` rows (0: the first as it is), joined from the requests of the first's shapes."""
     first = given[0]
     if not rows:
         return first
@@ -267,7 +269,7 @@ def _tails(feed: Feed) -> Mapping[str, tuple[int, ...]]:
 
 
 def made_up(datatype: Datatype, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:
-    """An array of invented data. Random integers are 1 or 2: such an index exists, and nothing is divided by zero."""
+    """Returns made-up data. Random integers are 1 or 2: such an index exists, and no division is by zero."""
     if datatype is Datatype.BYTES:
         digits = random.integers(1, 3, shape) if kind == "random" else np.full(shape, int(kind == "ones"))
         texts = np.empty(shape, dtype=object)
@@ -298,7 +300,7 @@ def _given(value: WarmupInput, batch_size: int, random: np.random.Generator) -> 
 
 
 def _texts(data: bytes, count: int) -> Iterator[bytes]:
-    """`count` elements of a BYTES tensor as it is sent: each behind its length in four bytes."""
+    """Returns `count` elements of a BYTES tensor in wire format: each after its length in four bytes."""
     position = 0
     for _ in range(count):
         length = int.from_bytes(data[position : position + 4], "little")

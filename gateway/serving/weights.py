@@ -1,4 +1,4 @@
-"""The tensors in a model file: that each has the data it declares, inside the version's own files, and no NaN."""
+"""Checks of the tensors in a model file: each has the data it declares, inside the version's own files, and no NaN."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +17,12 @@ _DIGITS = frozenset("0123456789")
 
 @dataclass(frozen=True, slots=True)
 class _Element:
-    """An element type: its width, the typed field that may hold it, and the array type to look for NaN in."""
+    """An element type: its width, the typed field that may hold it, and the array type in which NaN is looked for."""
 
     bits: int
     field: str
     floats: str = ""  # numpy dtype of an IEEE type
-    patterns: str = ""  # numpy dtype of the bit patterns of a type that numpy has not
+    patterns: str = ""  # numpy dtype of the bit patterns of a type that numpy lacks
     nan_mask: int = 0
     nan_above: int = 0  # the pattern is NaN if (pattern & nan_mask) > nan_above
 
@@ -78,7 +78,7 @@ class Weights:
     external_files: set[str] = field(default_factory=set)
 
     def check(self, tensor: TensorProto, *, may_hold_nan: bool = False) -> None:
-        """Nothing, if the tensor is whole and inside the version.
+        """Checks that the tensor is whole and inside the version.
 
         Raises: InvalidModel naming the tensor.
         """
@@ -99,7 +99,7 @@ class Weights:
         self._scan(chunks, tensor, element, may_hold_nan=may_hold_nan)
 
     def element_count(self, dims: Iterable[int], label: str, bits: int) -> int:
-        """The product of `dims`.
+        """Returns the product of `dims`.
 
         Raises: InvalidModel, if a dimension is negative or the whole is larger than the policy allows.
         """
@@ -140,7 +140,7 @@ class Weights:
         return _file_chunks(self.directory / file, offset, length)
 
     def _resolve(self, location: str, name: str) -> str:
-        """The name, among the version's files, of what `location` means."""
+        """Returns the name of the version's file that `location` refers to."""
         parts = location.split("/")
         if location.startswith("/") or "\\" in location or any(part in ("", ".", "..") for part in parts):
             raise InvalidModel(
@@ -208,7 +208,7 @@ def _is_complex(tensor: TensorProto) -> bool:
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:
-    """The external data entries of a tensor, of which only four have a meaning that is safe."""
+    """Returns the external data entries of a tensor; refuses all but the four known keys."""
     name = shown(tensor.name)
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
@@ -231,7 +231,7 @@ def _number(text: str, key: str, name: str) -> int:
 
 
 def _file_chunks(path: Path, offset: int, length: int) -> Iterator[bytes]:
-    """The bytes in pieces. They are read, not mapped: a file that shrinks ends the check, not the process."""
+    """Yields the bytes in pieces. They are read, not mapped: a file that shrinks ends the check, not the process."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while length > 0:
