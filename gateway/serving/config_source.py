@@ -1,7 +1,7 @@
 """A model's configuration as its author wrote it: config.pbtxt, or the JSON that a client sends with a load.
 
-Both become the same message, together with what the gateway does not know or does not act on, so that an author who set
-it finds it named in a warning instead of wondering.
+Both become the same message, together with the fields that the gateway does not know or does not act on: a warning
+names these fields to the author who set them.
 """
 
 import json
@@ -20,8 +20,8 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NAMED = 50  # unknown fields that a warning names
 
-# The fields that decide something here, a message with all that it holds where it is named alone. Every other field of
-# the protocol that an author sets is named in a warning: a field that a later protocol adds is so, too.
+# The fields that the gateway acts on; a message that is named alone stands for all its fields. Every other field of
+# the protocol that an author sets is named in a warning, also one that a later protocol adds.
 ACTED_ON = frozenset(
     {
         "name",
@@ -54,14 +54,14 @@ _CLOSING = {"{": "}", "<": ">"}
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """A configuration as written: the message, the field paths it set, and what to warn about."""
+    """Holds a configuration as written: the message, the field paths it set, and what to warn about."""
 
     message: inference_pb2.ModelConfig
     fields: frozenset[str]
     warnings: tuple[str, ...]
 
     def sets(self, field: str) -> bool:
-        """Whether the author wrote the field, be it with its default value."""
+        """Whether the author wrote the field, even with its default value."""
         return field in self.fields
 
 
@@ -69,7 +69,7 @@ EMPTY = ConfigSource(inference_pb2.ModelConfig(), frozenset(), ())
 
 
 def parse_text(text: bytes, origin: str = "config.pbtxt") -> ConfigSource:
-    """What a config.pbtxt says.
+    """Returns the configuration that a config.pbtxt holds.
 
     Raises: FailedPrecondition naming line, column and what is wrong.
     """
@@ -86,7 +86,7 @@ def parse_text(text: bytes, origin: str = "config.pbtxt") -> ConfigSource:
 
 
 def parse_json(text: str) -> ConfigSource:
-    """What the `config` parameter of a load says; it stands in for config.pbtxt as a whole.
+    """Returns the configuration in the `config` parameter of a load; it replaces config.pbtxt as a whole.
 
     Raises: InvalidArgument naming what is wrong.
     """
@@ -124,7 +124,7 @@ def _judged(message: inference_pb2.ModelConfig, paths: frozenset[str], origin: s
 
 
 def without_effect(paths: Iterable[str]) -> list[str]:
-    """The paths of known fields that nothing here acts on; of a message that is idle as a whole, its own path only."""
+    """Returns the paths of known fields that the gateway ignores; a wholly ignored message gives its own path only."""
     idle: set[str] = set()
     for path in sorted(paths):
         parts = path.split(".")
@@ -135,7 +135,7 @@ def without_effect(paths: Iterable[str]) -> list[str]:
     return sorted(idle)
 
 
-# ---- text format: the names of fields here; the values are the business of protobuf's own parser ----
+# ---- text format: only field names are read here; protobuf's own parser reads the values ----
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,9 @@ def _tokens(source: str) -> Iterator[_Token]:
 
 
 class _Fields:
-    """Reads the field paths out of a text-format message, and where its unknown fields lie.
+    """Reads the field paths out of a text-format message, and the positions of its unknown fields.
 
-    protobuf's parser is not asked to skip these: it does not take all of the syntax that Triton's takes, and would not
-    say which they were.
+    protobuf's parser could skip unknown fields, but it accepts less syntax than Triton's and would not name them.
     """
 
     def __init__(self, source: str) -> None:
@@ -172,7 +171,7 @@ class _Fields:
         self.paths: set[str] = set()
 
     def known(self) -> str:
-        """The text with blanks in place of unknown fields, so that lines and columns stay."""
+        """Returns the text with blanks in place of unknown fields, so that lines and columns stay."""
         self._message(inference_pb2.ModelConfig.DESCRIPTOR, "", "", 0)
         text, position = [], 0
         for start, end in self._unknown:
@@ -191,7 +190,7 @@ class _Fields:
         return token.text
 
     def _message(self, message: MessageType | None, prefix: str, closing: str, depth: int) -> None:
-        """Entries up to the closing mark; inside an unknown field (no message type) names mean nothing."""
+        """Reads entries up to the closing mark; inside an unknown field (no message type) names are ignored."""
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
         while True:
@@ -230,7 +229,7 @@ class _Fields:
             if not self._next():
                 raise ValueError(f"{path}: ']' is missing")
         elif token[:1] in ('"', "'"):
-            while self._peek()[:1] in ('"', "'") and self._peek():  # adjacent strings are one
+            while self._peek()[:1] in ('"', "'") and self._peek():  # adjacent strings form one value
                 self._next()
 
     def _extension(self) -> str:
@@ -246,7 +245,7 @@ class _Fields:
 def _known_json(
     document: Mapping[str, Any], message: MessageType, paths: set[str], prefix: str = ""
 ) -> dict[str, object]:
-    """The document without its unknown fields; adds the path of every field to `paths`."""
+    """Returns the document without its unknown fields; adds the path of every field to `paths`."""
     by_name = {**{field.json_name: field for field in message.fields}, **dict(message.fields_by_name)}
     known: dict[str, object] = {}
     for name, value in document.items():

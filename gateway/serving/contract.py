@@ -1,4 +1,4 @@
-"""The contract of a version: what its configuration promises, checked against and completed from the model itself."""
+"""The contract of a version: its configuration, checked against the model and completed from it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from gateway.tensor import Datatype, TensorSpec
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 MODEL_FILENAME = "model.onnx"
-FEATURE_NAMES_PARAMETER = "feature_names"  # "a,b,c": for reference profiles, nothing here depends on it
+FEATURE_NAMES_PARAMETER = "feature_names"  # "a,b,c": for reference profiles; nothing here depends on it
 # Parameters that are read here; `session.` entries are judged by the session itself.
 _PARAMETERS = frozenset(
     {
@@ -44,7 +44,7 @@ _NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TY
 
 
 def session_options(source: ConfigSource) -> dict[str, str]:
-    """What the configuration asks of the session: Triton's parameters, and the graph optimisation level."""
+    """Returns the session's options from the configuration: Triton's parameters and the graph optimisation level."""
     options = {name: value.string_value for name, value in source.message.parameters.items() if name in _PARAMETERS}
     if source.sets("optimization.graph.level"):
         options["graph_level"] = _GRAPH_LEVELS.get(source.message.optimization.graph.level, "all")
@@ -52,9 +52,9 @@ def session_options(source: ConfigSource) -> dict[str, str]:
 
 
 def thread_count(source: ConfigSource, parameter: str, default: int) -> int:
-    """The number of threads that a parameter asks for; `default` where it is absent or 0.
+    """Returns the number of threads that a parameter asks for; `default` if it is absent or 0.
 
-    Raises: FailedPrecondition, if it is no such number.
+    Raises: FailedPrecondition, if it is not such a number.
     """
     if parameter not in source.message.parameters:
         return default
@@ -65,7 +65,7 @@ def thread_count(source: ConfigSource, parameter: str, default: int) -> int:
 
 
 def version_policy(source: ConfigSource) -> VersionPolicy:
-    """Which versions to load; all of them where the configuration does not say (Triton: the latest)."""
+    """Returns which versions to load: all of them if the configuration does not say (Triton: the latest)."""
     policy = source.message.version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "latest":
@@ -76,7 +76,7 @@ def version_policy(source: ConfigSource) -> VersionPolicy:
 
 
 def warmups(source: ConfigSource, read_file: ReadFile) -> tuple[Warmup, ...]:
-    """The warm-up requests that the configuration asks for, with the data that they name.
+    """Returns the warm-up requests of the configuration, with the data that they name.
 
     Raises: FailedPrecondition naming the request, the input and what is wrong.
     """
@@ -84,7 +84,7 @@ def warmups(source: ConfigSource, read_file: ReadFile) -> tuple[Warmup, ...]:
 
 
 def in_model_shapes(requests: Sequence[Warmup], source: ConfigSource) -> tuple[Warmup, ...]:
-    """The warm-up requests as the model takes them, where the configuration offers an input in another shape."""
+    """Returns the warm-up requests in the model's own shapes, where the configuration offers an input in another."""
     targets = _reshapes(source.message.input)
 
     def reshaped(name: str, value: WarmupInput) -> WarmupInput:
@@ -101,7 +101,7 @@ def in_model_shapes(requests: Sequence[Warmup], source: ConfigSource) -> tuple[W
 
 
 def check_identity(source: ConfigSource, model: str) -> None:
-    """Raises: FailedPrecondition, if the configuration is of another model or for another backend."""
+    """Checks that the configuration is for this model and backend. Raises: FailedPrecondition, if it is not."""
     message = source.message
     if message.name and message.name != model:
         raise FailedPrecondition(f"name: {message.name[:128]!a} is not {model!r}, the name of the model's directory")
@@ -124,10 +124,10 @@ def complete(
     row_dependence: str = "",
     rows_independent: bool | None = None,
 ) -> ModelConfig:
-    """The configuration of a version whose model has these tensors.
+    """Returns the configuration of a version whose model has these tensors.
 
-    Where nothing is said about batches, a model whose tensors all have a variable first dimension batches, unless
-    `may_batch` says that it does not. Inputs with a default in the model (`overridable`) are offered without being
+    If the configuration says nothing about batches, a model whose tensors all have a variable first dimension is
+    batched, unless `may_batch` is False. Inputs with a default in the model (`overridable`) are offered without being
     configured where `offers_overridable`; `row_dependence` and `rows_independent` are those of
     `gateway.serving.request_merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
 
@@ -169,9 +169,10 @@ def _list(tensors: "Sequence[Tensor]", own: Sequence[TensorSpec]) -> None:
 def _listed(
     tensors: "Sequence[Tensor]", own: Sequence[TensorSpec], overridable: Sequence[TensorSpec], side: str
 ) -> list[TensorSpec]:
-    """The model's tensor for each configured one.
+    """Returns the model's tensor for each configured one.
 
-    A model's outputs may be left out, and are not offered then; an input only if the model has a default for it.
+    An output that the configuration leaves out is not offered; an input may be left out only if the model has a
+    default for it.
     """
     known = {spec.name: spec for spec in (*own, *overridable)}
     names = [tensor.name for tensor in tensors]
@@ -195,7 +196,7 @@ def _max_batch_size(source: ConfigSource, tensors: Sequence[tuple[Tensor, Tensor
         return rows
     if not may_batch or not all(spec.shape and spec.shape[0] == -1 for _, spec in tensors):
         return 0
-    # Dims that have the model's full rank include the first dimension: the author counts it as one like the others.
+    # Dims of the model's full rank include the first dimension: the author does not treat it as the batch.
     full = any(
         _dims_written(tensor) is not None and len(_dims_written(tensor) or ()) == len(spec.shape)
         for tensor, spec in tensors
@@ -204,14 +205,14 @@ def _max_batch_size(source: ConfigSource, tensors: Sequence[tuple[Tensor, Tensor
 
 
 def _dims_written(tensor: Tensor) -> tuple[int, ...] | None:
-    """The shape that the author says the model has, or None."""
+    """Returns the model's shape as the author wrote it, or None."""
     if tensor.HasField("reshape"):
         return tuple(tensor.reshape.shape)
     return tuple(tensor.dims) if tensor.dims else None
 
 
 def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
-    """The tensor as it is offered; completes `tensor` with what its author left out."""
+    """Returns the tensor as it is offered; fills in what the author left out of `tensor`."""
     where = f"{'input' if isinstance(tensor, inference_pb2.ModelInput) else 'output'} {spec.name!r}"
     if batches and spec.shape[:1] != (-1,):
         raise FailedPrecondition(
@@ -244,7 +245,7 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
 
 
 def _compatible(written: Sequence[int], own: Sequence[int]) -> bool:
-    """A configuration may narrow what the model leaves open, and not the other way round."""
+    """Whether a configured shape fits the model's: it may narrow what the model leaves open, but not widen it."""
     return len(written) == len(own) and all(theirs in (-1, ours) for ours, theirs in zip(written, own, strict=True))
 
 
@@ -361,7 +362,7 @@ def _warmup_input(where: str, value: inference_pb2.ModelWarmup.Input, rows: int,
 
 
 def _checked(warmup: Warmup, inputs: Sequence[TensorSpec]) -> Warmup:
-    """The warm-up request, which fits the inputs."""
+    """Returns the warm-up request, checked to fit the inputs."""
     where = f"model_warmup {warmup.name[:80]!a}"
     known = {spec.name: spec for spec in inputs}
     missing = sorted({spec.name for spec in inputs if not spec.optional} - warmup.inputs.keys())

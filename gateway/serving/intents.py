@@ -1,4 +1,4 @@
-"""What operators asked of models by hand, kept on disk so that a worker that starts again keeps to it.
+"""The loads and unloads that operators asked for by hand, kept on disk so that they outlive a restart.
 
     <data-dir>/state/unloaded.json    ["model", ...]
     <data-dir>/state/overrides.json   {"model": "configuration as JSON text", ...}
@@ -27,8 +27,7 @@ Kind = TypeVar("Kind", list[str], dict[str, str], dict[str, dict[str, str]])
 
 @dataclass(frozen=True, slots=True)
 class Intents:
-    """The models that were unloaded, the configurations that stand in for config.pbtxt, and the digests of the versions
-    that routes name."""
+    """Holds the unloaded models, the configurations that replace config.pbtxt, and the digests of routed versions."""
 
     unloaded: frozenset[str] = frozenset()
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -38,14 +37,14 @@ class Intents:
         return replace(self, unloaded=self.unloaded | {model})
 
     def with_load(self, model: str, override: str | None) -> "Intents":
-        """A load takes back an unload, and the configuration of an earlier load."""
+        """Returns the intents after a load, which cancels an unload and the configuration of an earlier load."""
         overrides = {name: text for name, text in self.overrides.items() if name != model}
         if override is not None:
             overrides[model] = override
         return replace(self, unloaded=self.unloaded - {model}, overrides=overrides)
 
     def with_pins(self, model: str, digests: Mapping[str, str]) -> "Intents":
-        """The routes of the model name just these versions; a digest that is known stays."""
+        """Returns the intents with pins for exactly these versions of the model; a digest that is known stays."""
         known = self.pins.get(model, {})
         others = {name: pins for name, pins in self.pins.items() if name != model}
         own = {name: known.get(name) or digest for name, digest in digests.items()}
@@ -53,13 +52,13 @@ class Intents:
 
 
 class IntentStore:
-    """The intents on disk. Every method blocks: call it on a thread."""
+    """Stores the intents on disk. Every method blocks: call it on a thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def read(self) -> Intents:
-        """What is on disk; a file that is damaged counts as empty, and is named in the log."""
+        """Returns the intents on disk; a damaged file counts as empty and is named in the log."""
         return Intents(
             frozenset(self._load("unloaded.json", list[str])),
             self._load("overrides.json", dict[str, str]),
@@ -67,9 +66,9 @@ class IntentStore:
         )
 
     def change(self, change: Callable[[Intents], Intents]) -> Intents:
-        """The intents after `change`, which are on disk when this returns.
+        """Returns the intents after `change`; they are on disk when this returns.
 
-        Raises: Unavailable, if they cannot be written; the old ones hold then.
+        Raises: Unavailable, if they cannot be written; then the old ones hold.
         """
         try:
             with self._locked():

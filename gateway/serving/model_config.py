@@ -1,4 +1,4 @@
-"""How one model is served: the values that a configuration comes down to.
+"""The values of a model's configuration: how the gateway serves one model.
 
 `gateway.serving.config_source` reads what the author wrote, `gateway.serving.contract` completes it from the model.
 """
@@ -22,7 +22,7 @@ _NUMERIC = re.compile(r"[1-9][0-9]{0,17}\Z", re.ASCII)
 
 
 def check_model_name(name: str) -> None:
-    """Raises: InvalidArgument, if no model can have this name."""
+    """Checks that a model can have this name. Raises: InvalidArgument, if not."""
     if not _MODEL_NAME.match(name):
         raise InvalidArgument(
             f"model name {name[:80]!a} must begin with a letter or digit, hold only letters, digits and '._-', "
@@ -31,7 +31,7 @@ def check_model_name(name: str) -> None:
 
 
 def check_version_name(name: str) -> None:
-    """Raises: InvalidArgument, if no version can have this name."""
+    """Checks that a version can have this name. Raises: InvalidArgument, if not."""
     if not is_version_name(name):
         raise InvalidArgument(
             f"version {name[:80]!a} must be a number without leading zeros, or a label that begins with a letter "
@@ -47,7 +47,7 @@ def is_version_name(name: str) -> bool:
 
 
 def version_order(name: str) -> tuple[int, int, str]:
-    """The sort key of version names, oldest first: labels by name, then numbers by value.
+    """Returns the sort key of a version name; the order is oldest first: labels by name, then numbers by value.
 
     So the newest version of a model is its highest number, and a label only where it has no number.
     """
@@ -56,13 +56,13 @@ def version_order(name: str) -> tuple[int, int, str]:
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which versions of a model are loaded: all of them, the `latest` n, or exactly the `specific` ones."""
+    """Holds which versions of a model are loaded: all of them, the `latest` n, or exactly the `specific` ones."""
 
     latest: int = 0
     specific: frozenset[str] = frozenset()
 
     def select(self, present: Iterable[str]) -> frozenset[str]:
-        """The versions to load out of those that are there."""
+        """Returns the versions to load out of those that are there."""
         names = sorted(present, key=version_order)
         if self.specific:
             return frozenset(names) & self.specific
@@ -91,11 +91,10 @@ class Warmup:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """How one version of a model is served.
+    """Holds how one version of a model is served.
 
-    Shapes: `inputs` and `outputs` include the batch dimension (-1) where max_batch_size > 0. `reshapes` has, for each
-            tensor that the model itself wants in another shape than it is offered in, that shape without the batch
-            dimension.
+    Shapes: `inputs` and `outputs` include the batch dimension (-1) where max_batch_size > 0. `reshapes` holds
+            the model's own shape, without the batch dimension, of each tensor that is offered in another one.
     Units:  `max_batch_size` bounds what is merged, `max_request_rows` a single request (0: only the size of a message
             does); `max_queue_size` in requests, 0: no limit; `default_timeout_us` 0: none.
     """
@@ -106,7 +105,7 @@ class ModelConfig:
     outputs: tuple[TensorSpec, ...] = ()
     max_request_rows: int = 0
     merges: bool = False  # requests of several clients may share a run
-    merging: str = ""  # why, or why not
+    merging: str = ""  # why they may, or may not
     version_policy: VersionPolicy = VersionPolicy()
     max_queue_delay_us: int = 0
     max_queue_size: int = 0

@@ -1,4 +1,4 @@
-"""What a model file may be, and the error for one that is not."""
+"""The limits that a model file must keep, and the error for a file that does not."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ _SHOWN = 160
 
 
 class InvalidModel(FailedPrecondition):
-    """A model file is refused; the text is the reason, fit to be shown to any client."""
+    """Raised when a model file is refused; the text is the reason and may be shown to any client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits of verification.
+    """Holds the limits of verification.
 
-    NaN in weights is refused unless `allow_nan`: such a model answers NaN. Infinity is allowed and counted, since
-    attention masks and clipping bounds are made of it.
+    NaN in weights is refused unless `allow_nan` is set: such a model answers NaN. Infinity is allowed and counted:
+    attention masks and clipping bounds use it.
 
     Units: sizes in bytes; lengths in characters.
     """
@@ -30,6 +30,6 @@ class Policy:
 
 
 def shown(value: object) -> str:
-    """`value` quoted for an error text: control characters escaped, long ones cut."""
+    """Returns `value` quoted for an error text: control characters escaped, a long value cut."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

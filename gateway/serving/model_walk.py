@@ -1,4 +1,4 @@
-"""Every message of a model file, wherever it lies, and the rules for every text in it.
+"""A walk over every message of a model file, at any depth, and the rules for every text in it.
 
 The walk follows the protobuf descriptors, not a list of places: initializers, sparse initializers, attributes,
 subgraphs, functions, training information and whatever a later release of the format adds are all reached.
@@ -19,7 +19,7 @@ _IN_TEXTS = re.compile(f"[{_CONTROL}]")
 
 
 def messages(root: Message) -> Iterator[Message]:
-    """`root` and every message below it; what lies inside a tensor is left to who looks at tensors."""
+    """Yields `root` and every message below it, except those inside tensors (see `gateway.serving.weights`)."""
     pending = [root]
     while pending:
         message = pending.pop()
@@ -33,7 +33,7 @@ def messages(root: Message) -> Iterator[Message]:
 
 
 def check_texts(message: Message, policy: Policy) -> None:
-    """Nothing, if all texts of this one message are of sane length and free of control characters.
+    """Checks that all texts of this one message are within the length limit and free of control characters.
 
     Raises: InvalidModel.
     """

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import ConfigSource
 
-# The gateway's own parameter, for those who know better than the rules below.
+# The gateway's own parameter: an operator who knows the model overrides the rules below.
 MERGE_PARAMETER = "merge_requests"
 
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """The decision, and the rule that it follows from, as an operator reads it."""
+    """Holds the decision and the rule behind it, as an operator reads it."""
 
     allowed: bool
     reason: str
@@ -21,14 +21,16 @@ class Merging:
 
 
 def merging(source: ConfigSource, max_batch_size: int, row_dependence: str, rows_independent: bool | None) -> Merging:
-    """Returns whether requests are merged. `row_dependence` says why the graph does not show its rows to be
-    independent ("" where it does), `rows_independent` what runs with random rows showed (None: not tried).
+    """Returns whether requests are merged, and why.
+
+    `row_dependence` says why the graph does not prove its rows independent ("" if it does); `rows_independent` is
+    what runs with random rows showed (None: not tried).
 
     1. A version that does not batch merges nothing.
     2. The parameter merge_requests decides.
     3. Rows that were seen to depend on each other are kept apart.
-    4. With a configuration its author decides by dynamic_batching, as in Triton: without it nothing is merged.
-    5. Without a configuration the graph has to show that rows are independent.
+    4. If there is a configuration, its dynamic_batching decides, as in Triton: without that field nothing is merged.
+    5. Without a configuration the graph must prove that rows are independent.
 
     Raises: FailedPrecondition, where merge_requests is neither true nor false.
     """

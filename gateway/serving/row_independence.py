@@ -1,11 +1,11 @@
-"""Whether a graph shows that each row of its outputs depends on the same row of its inputs alone.
+"""The proof that each output row of a graph depends on the same row of its inputs alone.
 
-The walk goes through the nodes in their order and keeps, for each value, on which axis it is row-wise
+The walk visits the nodes in order and records, for each value, the axis on which it is row-wise
 (`gateway.serving.row_rules`). Sizes come from ONNX's own shape inference, node by node, with the number of rows as a
 symbol; what the graph computes from sizes (a Shape that ends in a Reshape) is followed through small integer tensors.
 
-A proof holds for every input. What is not proven may still be true: then the answer is the first node that stood in the
-way, and only the operator who knows the model can say more.
+A proof holds for every input. What is not proven may still be true: the answer then names the first node that
+prevented the proof, and only an operator who knows the model can decide.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ from gateway.serving.row_rules import FIXED_ONLY, RANKS, RULES
 _SYMBOL: Final = "the rows of a run"
 _MAX_KNOWN = 64  # elements of a tensor whose values are followed
 _SHAPE_ARGUMENTS: Final = ("Reshape", "Expand", "ConstantOfShape", "Resize")
-# Beside our own refusals what a graph that no rule foresaw may run into; ONNX Runtime may still take it.
+# Beside our own refusals, the errors that a graph beyond the rules may cause; ONNX Runtime may still accept it.
 _NOT_INFERRED = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 _UNPROVEN = (NotRowWise, *_NOT_INFERRED, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 
@@ -166,7 +166,7 @@ class _Walk:
 
 
 def _assumed(key: tuple[str, str], index: int, operation: Operation) -> tuple[Size, ...] | None:
-    """The dims of an output that ONNX does not infer, as far as the operator's specification fixes them."""
+    """Returns the dims of an output that ONNX does not infer, as far as the operator's specification fixes them."""
     ranks = RANKS.get(key)
     first = operation.at(0)
     if first is not None and first.dims and operation.kind == "ArrayFeatureExtractor":
@@ -186,7 +186,7 @@ def _row_operand(axis: int, dims: tuple[Size, ...] | None) -> Operand:
 
 
 def _numbered(known: Objects | None, dims: tuple[Size, ...] | None, *, counted: bool) -> Operand:
-    """A value that no row decides; `counted` where the number of rows may."""
+    """Returns a value that depends on no row; `counted` if it may depend on the number of rows."""
     if known is not None and known.size <= _MAX_KNOWN:
         elements = known.reshape(-1).tolist()
         origin = Dependence.COUNT if ROWS in elements or MIXED in elements else Dependence.FIXED
@@ -195,7 +195,7 @@ def _numbered(known: Objects | None, dims: tuple[Size, ...] | None, *, counted: 
 
 
 def _shaped(operation: Operation, inferred: tuple[Size, ...] | None) -> Operand | None:
-    """What an operator makes that takes a shape; None where nothing of it depends on the rows or on their number."""
+    """Returns the result of an operator that takes a shape; None if it depends neither on rows nor on their number."""
     fills = operation.kind == "ConstantOfShape"
     source, shape = (None, operation.at(0)) if fills else (operation.at(0), operation.at(1))
     if shape is None:  # Reshape of an old operator set
@@ -222,7 +222,7 @@ def _shaped(operation: Operation, inferred: tuple[Size, ...] | None) -> Operand 
 
 
 def _expanded(source: Operand | None, target: list[Size]) -> Operand:
-    """The source broadcast to a shape; without a source one number everywhere."""
+    """Returns the source broadcast to a shape; without a source, one number in every element."""
     rank = len(target) if source is None else max(source.rank, len(target))
     ones: list[Size] = [1] * rank
     sizes = [*ones[len(target) :], *target]
@@ -246,7 +246,7 @@ def _expanded(source: Operand | None, target: list[Size]) -> Operand:
 
 
 def _evaluated(operation: Operation, dims: tuple[Size, ...] | None) -> Objects | None:
-    """The elements of the output, where they follow from sizes and small numbers; None where they are not followed."""
+    """Returns the elements of the output if they follow from sizes and small numbers, else None."""
     kind = operation.kind
     first = operation.at(0)
     if kind == "Shape":

@@ -1,4 +1,4 @@
-"""What is known of a value and of a node while a graph is walked for the independence of its rows."""
+"""Facts about one value and one node, as the walk for row independence collects them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ Objects = npt.NDArray[np.object_]
 
 
 class NotRowWise(Exception):
-    """A node works across rows, or is not known not to; the text says which and how."""
+    """Raised when a node works across rows, or may do so; the text names the node and says how."""
 
 
 class Dependence(Enum):
-    """What a value depends on: nothing of the request's rows, its rows one by one, or their number."""
+    """What a value depends on: not on the request's rows, on the rows one by one, or on their number."""
 
     FIXED = "fixed"
     ROWS = "rows"
@@ -31,7 +31,7 @@ class Dependence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """What is known of one value of a graph.
+    """Holds the facts known about one value of a graph.
 
     Shapes: `dims` is None where the rank is not known; `axis` is the row axis where `origin` is ROWS; `known` holds
             the elements of small integer tensors: numbers, ROWS, MIXED, or None.
@@ -44,7 +44,7 @@ class Operand:
 
     @property
     def rank(self) -> int:
-        """Raises: NotRowWise, where it is not known."""
+        """Returns the number of dimensions. Raises: NotRowWise, if it is not known."""
         if self.dims is None:
             raise NotRowWise("the rank of an input is not known")
         return len(self.dims)
@@ -54,7 +54,7 @@ class Operand:
         return self.origin is Dependence.ROWS
 
     def numbers(self) -> list[int]:
-        """The elements, all of them known numbers. Raises: NotRowWise."""
+        """Returns the elements, all of them known numbers. Raises: NotRowWise."""
         elements = [] if self.known is None else self.known.reshape(-1).tolist()
         if self.known is None or not all(isinstance(element, int) for element in elements):
             raise NotRowWise("an axis or size is computed from data")
@@ -62,7 +62,7 @@ class Operand:
 
 
 class Operation(NamedTuple):
-    """One node with what is known of its inputs; None stands for an optional input that is left out."""
+    """Holds one node and the facts about its inputs; None stands for an optional input that is left out."""
 
     kind: str
     attributes: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Operation(NamedTuple):
     opset: int
 
     def fixed(self, *positions: int) -> None:
-        """Raises: NotRowWise, if one of these inputs depends on the request."""
+        """Checks that none of these inputs depends on the request. Raises: NotRowWise, if one does."""
         for position in positions:
             operand = self.at(position)
             if operand is not None and operand.origin is not Dependence.FIXED:
@@ -81,14 +81,14 @@ class Operation(NamedTuple):
         return self.inputs[position] if position < len(self.inputs) else None
 
     def rows(self, position: int = 0) -> Operand:
-        """The input at this position, which is row-wise. Raises: NotRowWise."""
+        """Returns the input at this position, which is row-wise. Raises: NotRowWise."""
         operand = self.at(position)
         if operand is None or not operand.is_rows:
             raise NotRowWise(f"its input {position + 1} is not the one that depends on the rows")
         return operand
 
     def axes(self, attribute: str = "axes", position: int = 1) -> list[int] | None:
-        """Axes by attribute (older operator sets) or by input; None where neither is given."""
+        """Returns the axes from the attribute (older operator sets) or the input; None if neither is given."""
         if attribute in self.attributes:
             value = self.attributes[attribute]
             return [value] if isinstance(value, int) else list(value)
@@ -97,12 +97,12 @@ class Operation(NamedTuple):
 
 
 def reshaped_axis(source: Operand, target: Sequence[Size], *, copies_zero: bool) -> tuple[int, tuple[Size, ...]]:
-    """The row axis after a Reshape to `target`, and the new dims.
+    """Returns the row axis after a Reshape to `target`, and the new dims.
 
-    1. In row-major order the rows stay whole exactly if the sizes before their axis have the same product as before,
-       and the axis itself has the size ROWS again; what follows then fits by itself.
-    2. Its size is ROWS if it says so, if it is copied (0), or if it is the one that follows from the others (-1) and
-       those have the product that they had.
+    1. In row-major order rows stay whole exactly if the sizes before their axis have the same product as before and
+       the axis still has the size ROWS; the sizes after it then fit by themselves.
+    2. The size is ROWS if the target says so, if it is copied (0), or if it is inferred (-1) and the product of the
+       other sizes has not changed.
 
     Raises: NotRowWise.
     """

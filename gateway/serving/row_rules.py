@@ -1,8 +1,8 @@
 """The table of operators and the axes on which they are row-wise.
 
-A value is row-wise on an axis if its slice at i of that axis depends on row i of the request alone. Each rule is given
-a node whose inputs are row-wise, or the same for every request, and answers on which axis its outputs are row-wise. An
-operator that stands in no table is not known to be row-wise: that is the safe answer for what a later release brings.
+A value is row-wise on an axis if its slice at i of that axis depends on row i of the request alone. Each rule
+receives a node whose inputs are row-wise, or the same for every request, and returns the axis on which its outputs are
+row-wise. An operator in no table counts as not row-wise: that is the safe answer for operators of a later release.
 
 Operators that are left out on purpose: DynamicQuantizeLinear (its scale comes from all rows), everything random,
 NonZero, Unique, Compress and StringSplit (their sizes come from all rows), and what holds a graph of its own.
@@ -27,7 +27,7 @@ def _positive(axis: int, rank: int) -> int:
 
 
 def _elementwise(operation: Operation) -> int:
-    """Broadcasting aligns axes from the right; what does not depend on rows must not have more than one of them."""
+    """Broadcasts: axes align from the right; an operand that does not depend on rows must not have several of them."""
     if "broadcast" in operation.attributes or "axis" in operation.attributes:
         raise NotRowWise("its version aligns axes by an attribute")
     operands = [operand for operand in operation.inputs if operand is not None]
@@ -43,7 +43,7 @@ def _elementwise(operation: Operation) -> int:
 
 
 def _check_spread(operand: Operand, axis_from_right: int) -> None:
-    """Nothing, if the operand is the same for all rows."""
+    """Checks that the operand is the same for all rows."""
     dims = operand.dims or ()
     if operand.origin is Dependence.COUNT:
         raise NotRowWise("it computes with the number of rows")
@@ -52,7 +52,7 @@ def _check_spread(operand: Operand, axis_from_right: int) -> None:
 
 
 def _unary(operation: Operation) -> int:
-    """The first input element by element; the others are settings."""
+    """Works on the first input element by element; the others are settings."""
     operation.fixed(*range(1, len(operation.inputs)))
     return operation.rows().axis
 
@@ -172,7 +172,7 @@ def _gemm(operation: Operation) -> int:
 
 
 def _apart(default: int, attribute: str = "axis", position: int = -1) -> Rule:
-    """Works along one axis, which must not be that of the rows."""
+    """Returns the rule of operators that work along one axis, which must not be the row axis."""
 
     def rule(operation: Operation) -> int:
         source = operation.rows()
@@ -495,8 +495,8 @@ RANKS: Final[Mapping[tuple[str, str], Sequence[int]]] = {
     (_ML, "TreeEnsemble"): (2,),
     (_ML, "FeatureVectorizer"): (2,),
 }
-# Deterministic, and harmless where no input depends on the rows; with such an input they are not row-wise, or the walk
-# itself knows them (those that make or take shapes).
+# Deterministic, and harmless if no input depends on the rows. If one does, they are not row-wise, or the walk itself
+# handles them (those that make or take shapes).
 FIXED_ONLY: Final = frozenset(
     _each(
         _unary,

@@ -1,4 +1,4 @@
-"""The repository and the operators' wishes, read together: what the catalog decides by."""
+"""The repository and the operators' intents, read together: the catalog decides by them."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RepositoryView:
-    """What lay on disk at one moment; `overrides` are the configurations that stand in for config.pbtxt, `passed_over`
-    what is no version, with the reason."""
+    """Holds the state of the disk at one moment.
+
+    `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why.
+    """
 
     folders: Mapping[str, ModelFolder]
     intents: Intents
@@ -24,7 +26,7 @@ class RepositoryView:
     passed_over: Mapping[str, str]
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
-        """The version as it would be loaded by this view, which has its folder."""
+        """Returns the version as this view would load it. The view must have the model's folder."""
         folder = self.folders[key[0]]
         pin = self.intents.pins.get(key[0], {}).get(key[1], "")
         return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint, pin)
@@ -36,7 +38,7 @@ EMPTY_VIEW = RepositoryView({}, Intents(), {}, {})
 def read_view(
     repository: ModelRepository, intents: Intents, *, model: str = "", override: ConfigSource | None = None
 ) -> RepositoryView:
-    """The view of now, with these intents; `override` is that of `model` and parsed already.
+    """Returns the present view with these intents; `override` is the parsed configuration that replaces `model`'s.
 
     Raises: FailedPrecondition, if the repository cannot be listed.
     """
