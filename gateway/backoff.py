@@ -1,4 +1,4 @@
-"""How long to wait before the next try of what failed: pure arithmetic."""
+"""Backoff: how long to wait before the next attempt, as pure arithmetic."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Backoff:
     def delay_s(self, failures: int, draw: float = 1.0) -> float:
         """Returns the delay after so many failures in a row; 0 after none.
 
-        Half of it is multiplied by `draw`, a random number from 0 to 1, so that many clients of one server do not come
-        back at once.
+        Half of it is multiplied by `draw`, a random number from 0 to 1, so that the clients of one server do not all
+        return at once.
         """
         if failures < 1:
             return 0.0

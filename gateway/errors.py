@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree that knows no transport.
+"""The errors of the gateway, as one tree that is independent of any transport.
 
 GatewayError
 ├── InvalidArgument        the request or document does not fit; names field, value and limit
@@ -6,9 +6,9 @@ GatewayError
 │   ├── UnknownModel
 │   ├── UnknownVersion
 │   └── UnknownRoute
-├── FailedPrecondition     right in form, wrong in the present state
+├── FailedPrecondition     valid, but not in the present state
 │   └── VersionNotReady    the version failed to load
-├── StaleRevision          somebody changed the route since it was read
+├── StaleRevision          the route was changed since it was read
 ├── ResourceExhausted      admission, queue or size limit; retryable
 ├── Unavailable            loading, draining, or the store is away; retryable
 │   └── StoreUnavailable
@@ -46,7 +46,7 @@ class Code(Enum):
 
 
 class GatewayError(Exception):
-    """An error that a caller is told about; `str()` is the text to show."""
+    """An error that is reported to the caller; `str()` is the text to show."""
 
     code: ClassVar[Code] = Code.INTERNAL
     retryable: ClassVar[bool] = False
@@ -103,7 +103,7 @@ class StaleRevision(GatewayError):
 
 
 class ResourceExhausted(GatewayError):
-    """`retry_after_ms` tells a caller who may try again when to do so; negative: never, it would be refused again."""
+    """`retry_after_ms` says when the caller may try again; if negative, never: the call would be refused again."""
 
     code = Code.RESOURCE_EXHAUSTED
     retryable = True
@@ -119,7 +119,7 @@ class Unavailable(GatewayError):
 
 
 class StoreUnavailable(Unavailable):
-    """The routing store did not answer; the change was not made, or the caller is told that it may have been."""
+    """The routing store did not answer; the change was not made, or the text says that it may have been made."""
 
 
 class StoreDamaged(StoreUnavailable):
@@ -147,7 +147,7 @@ class PermissionDenied(GatewayError):
 
 
 class Internal(GatewayError):
-    """Generic text and the request id; the stack is in the log."""
+    """Holds a generic text and the request id; the stack is in the log."""
 
     def __init__(self, request_id: str = "") -> None:
         super().__init__("internal error" + (f" (request {request_id})" if request_id else ""))

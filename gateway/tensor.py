@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
-# A tensor on its way in: the raw little-endian bytes as the client sent them (of exactly the right length), or an array
-# where the bytes are not the array (BYTES, typed contents).
+# An incoming tensor: the raw little-endian bytes as the client sent them (of exactly the right length), or an array if
+# the bytes are not the array's own (BYTES, typed contents).
 Buffer = bytes | memoryview | Array
 
 
 class Datatype(Enum):
-    """A datatype by its protocol name, with its numpy dtype (always little-endian) and the name that ONNX gives it.
+    """A datatype by its protocol name, with its numpy dtype (always little-endian) and its name in ONNX.
 
     The one table of datatypes: the names in configurations and in ONNX Runtime are derived from it.
     BYTES has no fixed size (`size` is 0; arrays hold Python bytes). numpy has no BF16: arrays of it hold the raw
@@ -38,7 +38,7 @@ class Datatype(Enum):
 
     def __new__(cls, wire_name: str, dtype: str, onnx_name: str) -> "Datatype":
         member = object.__new__(cls)
-        member._value_ = wire_name  # so Datatype("FP32") finds it, and JSON carries the name
+        member._value_ = wire_name  # so that Datatype("FP32") works, and JSON carries the name
         return member
 
     def __init__(self, wire_name: str, dtype: str, onnx_name: str) -> None:
@@ -60,8 +60,8 @@ class TensorSpec:
 
     Shapes: `shape` includes the batch dimension where the version batches; -1 is any size.
 
-    `batched` False: a first dimension of any size counts no rows. Only the prediction log says so, of versions that do
-    not batch.
+    If `batched` is False, a first dimension of any size does not count rows. Only the prediction log sets it, for
+    versions that do not batch.
     """
 
     name: str
@@ -72,6 +72,6 @@ class TensorSpec:
     batched: bool = True
 
     def row_bytes(self) -> int:
-        """Bytes of one row (everything behind the first dimension), or 0 if that is not fixed."""
+        """Returns the bytes of one row (all dimensions after the first), or 0 if that is not fixed."""
         tail = self.shape[1:]
         return 0 if any(size < 0 for size in tail) else prod(tail) * self.datatype.size

@@ -1,1 +1,1 @@
-"""From a URI to a verified local directory of model files; knows nothing of serving and never imports gateway."""
+"""Loaders turn a URI into a verified local directory of model files; they never import gateway."""

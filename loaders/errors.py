@@ -1,4 +1,4 @@
-"""What can go wrong between a URI and its local copy.
+"""The errors between a URI and its local copy.
 
 LoaderError
 ├── UnsupportedUri      not a path or file:// URI of a version directory below the repository
@@ -6,8 +6,8 @@ LoaderError
 ├── UnsafeSource        a link, a device, a name or a layout that is refused
 ├── SourceTooLarge      more files or bytes than the limits allow
 ├── DigestMismatch      the bytes are not those that a manifest or the caller asked for
-├── SourceChanged       somebody wrote to the directory while it was copied; retryable
-├── SourceUnreadable    the file system said no while reading; retryable
+├── SourceChanged       the directory was written to while it was copied; retryable
+├── SourceUnreadable    the file system reported an error while reading; retryable
 └── StoreUnwritable     the content store could not be written (full, read-only); retryable
 
 Texts name files relative to the version directory, never an absolute path: they are shown to clients.

@@ -14,7 +14,7 @@ from loaders.store import ContentStore, hashed
 from loaders.tree import SourceFile, TreeLimits
 
 _CHUNK = 8 << 20
-# What copy_file_range says where two file systems, or the kernel, cannot copy without us.
+# The errors of copy_file_range where the kernel or two file systems cannot copy by themselves.
 _NO_KERNEL_COPY = frozenset((EXDEV, EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM))
 
 
@@ -27,10 +27,10 @@ class FilesystemLoader:
         self._limits = limits or TreeLimits()
 
     def fetch(self, uri: str, *, digest: str | None = None) -> LocalVersion:
-        """A verified copy of the version directory. With `digest`: of exactly that content.
+        """Returns a verified copy of the version directory; with `digest`, of exactly that content.
 
-        The store answers for a `digest` that it has, even if the repository is gone. Bytes are hashed from the copy,
-        not from the source: what was verified is what will be loaded, whatever happens to the repository afterwards.
+        A `digest` that the store has is served from there, even if the repository is gone. Bytes are hashed from the
+        copy, not from the source: the verified bytes are the loaded ones, whatever happens to the repository later.
         Content that the store has is not copied again.
 
         Raises: LoaderError; nothing is left behind then.
@@ -47,7 +47,7 @@ class FilesystemLoader:
         return local
 
     def fingerprint(self, uri: str) -> str:
-        """A text that changes when a file below the version directory is written, replaced, added or removed.
+        """Returns a text that changes when a file below the version directory is written, replaced, added or removed.
 
         Raises: UnsupportedUri, SourceNotFound, UnsafeSource (a link on the way), SourceUnreadable.
         """
@@ -101,7 +101,7 @@ class FilesystemLoader:
 
 
 def _copy_bytes(source: int, target: int, file: SourceFile) -> None:
-    """Copies `file.size` bytes: by the kernel where it can (it shares the blocks then), else through memory."""
+    """Copies `file.size` bytes: in the kernel if it can (which may share the blocks), else through memory."""
     left = file.size
     while left > 0:
         try:

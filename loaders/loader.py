@@ -21,7 +21,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class LocalVersion:
-    """A verified copy of one version's files that nobody writes to any more.
+    """Holds a verified copy of one version's files, which never changes again.
 
     Order:  `files` are sorted by name; every file below `path` is in `files`, with that size and SHA-256.
     Source: `digest` is the SHA-256 of the manifest (loaders.manifest).
@@ -33,11 +33,11 @@ class LocalVersion:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Returns the total size of the files in bytes."""
         return sum(entry.size for entry in self.files)
 
     def model_file(self, filename: str = "model.onnx") -> Path:
-        """The path of the model: `filename`, or `filename/filename` where the former is a directory.
+        """Returns the path of the model: `filename`, or `filename/filename` if the former is a directory.
 
         Raises: SourceNotFound.
         """
@@ -51,7 +51,7 @@ class LocalVersion:
 
 
 def _missing(filename: str, names: Sequence[str]) -> str:
-    """What is there instead of the model's file, and what to do about it."""
+    """Returns a text that says what is there instead of the model's file, and what to do about it."""
     lacks = f"the version directory holds no file {filename!r}"
     if not names:
         return f"{lacks}, it is empty: copy the model there"
@@ -71,13 +71,13 @@ class Loader(Protocol):
     """Brings the files of one version to this machine. Both methods block: call them on a thread."""
 
     def fetch(self, uri: str, *, digest: str | None = None) -> LocalVersion:
-        """A verified copy of the version. With `digest`: of exactly that content, from the store where it is known.
+        """Returns a verified copy of the version; with `digest`, of exactly that content, from the store if it has it.
 
         Raises: LoaderError; nothing is left behind then.
         """
 
     def fingerprint(self, uri: str) -> str:
-        """A short text that changes when the content may have changed; does not read the files.
+        """Returns a short text that changes when the content may have changed; does not read the files.
 
         Raises: UnsupportedUri, SourceNotFound, SourceUnreadable.
         """

@@ -1,6 +1,6 @@
-"""Manifests: which files make up a version, as `sha256sum` prints them.
+"""Manifests: the list of a version's files, as `sha256sum` prints it.
 
-The text is one line `<sha256>  <name>` per file, sorted by name; its own SHA-256 is the digest of the version. So
+The text is one line `<sha256>  <name>` per file, sorted by name; its own SHA-256 is the digest of the version. Hence
 `LC_ALL=C sha256sum $(find * -type f | LC_ALL=C sort) | sha256sum`, run in a version directory, prints the digest, and
 `sha256sum -c manifest.sha256` checks a copy.
 """
@@ -15,13 +15,13 @@ from loaders.loader import FileEntry
 FILENAME = "manifest.sha256"
 MAX_BYTES = 4 << 20
 
-# One part of a file's name. What begins with a dot is not content (.DS_Store, .gitkeep) and is passed over.
+# One part of a file's name. A name that begins with a dot is not content (.DS_Store, .gitkeep) and is passed over.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,199}\Z", re.ASCII)
 _LINE = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<name>[^\r\n]+)\Z", re.ASCII)
 
 
 def check_part(part: str) -> None:
-    """Raises: UnsafeSource, if `part` may not be a part of a file's name."""
+    """Checks that `part` may be a part of a file's name. Raises: UnsafeSource, if not."""
     if not _PART.match(part):
         shown = ascii(part[:80])
         raise UnsafeSource(
@@ -31,17 +31,17 @@ def check_part(part: str) -> None:
 
 
 def render(files: Iterable[FileEntry]) -> str:
-    """The manifest of these files."""
+    """Returns the manifest of these files."""
     return "".join(f"{entry.sha256}  {entry.name}\n" for entry in sorted(files, key=lambda entry: entry.name))
 
 
 def digest_of(files: Iterable[FileEntry]) -> str:
-    """The digest of a version that consists of these files."""
+    """Returns the digest of a version that consists of these files."""
     return sha256(render(files).encode()).hexdigest()
 
 
 def parse(text: str) -> dict[str, str]:
-    """SHA-256 by file name, from a manifest (the output of `sha256sum`; empty lines are passed over).
+    """Returns SHA-256 by file name, from a manifest (the output of `sha256sum`; empty lines are passed over).
 
     Raises: UnsafeSource, naming the line.
     """
@@ -62,7 +62,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def compare(expected: Mapping[str, str], files: Iterable[FileEntry]) -> None:
-    """Nothing, if the files are exactly those of the manifest.
+    """Checks that the files are exactly those of the manifest.
 
     Raises: DigestMismatch, naming the first file that is missing, unlisted or different.
     """

@@ -30,7 +30,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ContentStore:
-    """Verified copies on this machine, shared by all processes of the host."""
+    """Stores verified copies on this machine, shared by all processes of the host."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -42,7 +42,7 @@ class ContentStore:
             raise StoreUnwritable(f"the content store cannot be made: {error.strerror}") from error
 
     def get(self, digest: str) -> LocalVersion | None:
-        """The copy with this digest, its bytes hashed again just now, or None; a damaged copy is removed.
+        """Returns the copy with this digest, its bytes hashed anew, or None; a damaged copy is removed.
 
         Raises: StoreUnwritable, if the copy is there but cannot be read.
         Order:  a copy that was handed out is not collected for a while (see `collect`).
@@ -61,9 +61,9 @@ class ContentStore:
         return LocalVersion(path, digest, files)
 
     def put(self, fill: Callable[[Path], tuple[FileEntry, ...]]) -> LocalVersion:
-        """The copy that `fill` writes into the directory it is given; it returns what it wrote, hashed from there.
+        """Returns the copy that `fill` writes into a directory; `fill` returns the files, hashed from there.
 
-        Raises: StoreUnwritable; whatever `fill` raises. Nothing is left behind then.
+        Raises: StoreUnwritable; any error of `fill`. Then nothing is left behind.
         """
         with _writing():
             staging = Path(mkdtemp(dir=self._directory / "staging"))
@@ -76,7 +76,7 @@ class ContentStore:
                 shutil.rmtree(staging, ignore_errors=True)
 
     def seen(self, key: str) -> str | None:
-        """The digest noted under `key` (64 hex digits)."""
+        """Returns the digest noted under `key` (64 hex digits)."""
         try:
             digest = (self._directory / "seen" / key).read_text("ascii")
         except (OSError, UnicodeDecodeError):
@@ -84,7 +84,7 @@ class ContentStore:
         return digest if _DIGEST.match(digest) else None
 
     def note(self, key: str, digest: str) -> None:
-        """`seen(key)` answers `digest` from now on."""
+        """Notes `digest` under `key`: `seen(key)` returns it from now on."""
         target = self._directory / "seen" / key
         staging = target.with_name(f"{key}.{os.getpid()}")
         with _writing():
@@ -93,7 +93,7 @@ class ContentStore:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Nobody else on this host holds the lock of `key`; keys share a few lock files, which so do not pile up."""
+        """Holds the lock of `key`, alone on this host. Keys share a few lock files, so that these do not pile up."""
         with _writing():
             descriptor = os.open(self._directory / "locks" / key[:1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -112,8 +112,8 @@ class ContentStore:
         """Removes the copies that no process has made, handed out or kept for `unused_s`, and returns their digests.
 
         Every process that holds a copy calls `keep` more often than that. Removal excludes `get` (one lock, shared
-        by readers), so that no copy goes away between being found and being marked. Where a copy is being read just
-        now nothing is removed: the next call does it.
+        by readers), so that no copy goes away between being found and being marked. While a copy is being read nothing is removed:
+        the next call does it.
 
         Units:  `now_s` seconds since the epoch.
         Raises: StoreUnwritable.
@@ -144,7 +144,7 @@ class ContentStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Nothing is collected meanwhile."""
+        """Keeps `collect` from removing copies meanwhile."""
         with _writing():
             descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -166,7 +166,7 @@ class ContentStore:
         except OSError as error:
             if error.errno not in (EEXIST, ENOTEMPTY):
                 raise
-            known = self.get(digest)  # somebody was faster, or the copy that lies there is damaged
+            known = self.get(digest)  # another process was faster, or the copy there is damaged
             if known is not None:
                 return known
             os.rename(staging, target)
@@ -174,7 +174,7 @@ class ContentStore:
         return LocalVersion(target, digest, files)
 
     def _set_aside(self, path: Path) -> None:
-        """Removes a copy at once from where it would be found, then from the disk."""
+        """Takes a copy out of the store at once, then removes it from the disk."""
         with _writing():
             away = Path(mkdtemp(dir=self._directory / "staging")) / path.name
             try:
@@ -185,14 +185,14 @@ class ContentStore:
 
 
 def hashed(root: Path, name: str) -> FileEntry:
-    """The entry of a file of ours as it is on disk now. Raises: OSError."""
+    """Returns the entry of a stored file as it is on disk now. Raises: OSError."""
     descriptor = os.open(root / name, _READ)
     with open(descriptor, "rb", buffering=0) as file:
         return FileEntry(name, os.fstat(descriptor).st_size, file_digest(file, "sha256").hexdigest())
 
 
 def _verified(path: Path, digest: str) -> tuple[FileEntry, ...]:
-    """What the manifest of a copy lists, every file read and hashed. Raises: DigestMismatch, UnsafeSource, OSError."""
+    """Returns the files of a copy's manifest, each read and hashed. Raises: DigestMismatch, UnsafeSource, OSError."""
     try:
         text = (path / manifest.FILENAME).read_bytes().decode("ascii", "replace")
         files = tuple(hashed(path, name) for name in manifest.parse(text))
@@ -214,7 +214,7 @@ def _writing() -> Iterator[None]:
 
 
 def _seal(directory: Path) -> None:
-    """Makes every file read-only and brings all of it to the disk."""
+    """Makes every file read-only and syncs the whole tree to the disk."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = Path(parent, name)

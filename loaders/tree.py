@@ -31,7 +31,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """What a version may consist of. Units: bytes of all files together; `max_depth` in directories."""
+    """Limits of a version's files. Units: bytes of all files together; `max_depth` in directories."""
 
     max_files: int = 4096
     max_bytes: int = 64 << 30
@@ -41,7 +41,7 @@ class TreeLimits:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file as the walk saw it; `stamp` changes when somebody writes to it or replaces it."""
+    """A file as the walk saw it; `stamp` changes when the file is written to or replaced."""
 
     name: str
     size: int
@@ -50,7 +50,7 @@ class SourceFile:
 
 @contextmanager
 def opened_directory(root: str, names: tuple[str, ...]) -> Iterator[int]:
-    """The descriptor of the directory `root`/`names`, where no name is a symbolic link.
+    """Yields the descriptor of the directory `root`/`names`, where no name is a symbolic link.
 
     Raises: SourceNotFound, UnsafeSource, SourceUnreadable.
     """
@@ -66,7 +66,7 @@ def opened_directory(root: str, names: tuple[str, ...]) -> Iterator[int]:
 
 
 def walk(directory: int, limits: TreeLimits) -> list[SourceFile]:
-    """All files below `directory`, sorted by name; entries whose name begins with a dot are passed over.
+    """Returns all files below `directory`, sorted by name; entries whose name begins with a dot are passed over.
 
     Raises: UnsafeSource, SourceTooLarge, SourceUnreadable.
     """
@@ -84,7 +84,7 @@ def walk(directory: int, limits: TreeLimits) -> list[SourceFile]:
 
 
 def stamps(directory: int, limits: TreeLimits) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and stamp of everything below `directory`, whatever it is: what `walk` refuses is not refused here."""
+    """Returns name and stamp of every entry below `directory`, also of those that `walk` refuses."""
     seen: list[tuple[str, tuple[int, ...]]] = []
     for name, status in _entries(directory, "", limits.max_depth, checked=False):
         seen.append((name, _stamp(status)))
@@ -95,7 +95,7 @@ def stamps(directory: int, limits: TreeLimits) -> list[tuple[str, tuple[int, ...
 
 @contextmanager
 def opened_file(directory: int, file: SourceFile, limits: TreeLimits) -> Iterator[int]:
-    """The descriptor of a file, which is still the one that `walk` found when it is opened and after it was read.
+    """Yields the descriptor of a file; checks on opening and after reading that it is still the one that `walk` saw.
 
     Raises: SourceChanged, UnsafeSource, SourceUnreadable.
     """
@@ -182,5 +182,5 @@ def _check_unchanged(file: SourceFile, status: os.stat_result) -> None:
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    # The change time cannot be set back as the modification time can; with the inode it also shows a replaced file.
+    # Unlike the modification time the change time cannot be set back; with the inode it also shows a replaced file.
     return (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

@@ -13,13 +13,13 @@ _MAX_LENGTH = 4096
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme in lower case; "file" for a plain path."""
+    """Returns the scheme in lower case; "file" for a plain path."""
     match = _SCHEME.match(uri)
     return match[0][:-3].lower() if match else "file"
 
 
 def local_path(uri: str) -> str:
-    """The absolute path that a plain path or file:// URI means; percent-escapes of a URI are decoded once.
+    """Returns the absolute path that a plain path or file:// URI means; percent-escapes of a URI are decoded once.
 
     Raises: UnsupportedUri.
     """
@@ -36,7 +36,7 @@ def local_path(uri: str) -> str:
 
 
 def names_below(root: str, path: str) -> tuple[str, ...]:
-    """The directory names that lead from the repository root to a version; at least one.
+    """Returns the directory names that lead from the repository root to a version; at least one.
 
     Raises: UnsupportedUri, if `path` does not lie below `root` or a name is not letters, digits, '.', '_' and '-'.
     """

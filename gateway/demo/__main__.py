@@ -1,4 +1,4 @@
-"""`python -m gateway.demo DIR [--samples DIR]`: makes the demo repository, or what is missing of it."""
+"""`python -m gateway.demo DIR [--samples DIR]`: makes the demo repository, or its missing parts."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ RECIPES = (digits.RECIPE, breast_cancer.RECIPE, flight_delay.RECIPE)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 if the repository is complete, 1 if something to make it with is missing."""
+    """Returns the exit code: 0 if the repository is complete, 1 if a package needed to make it is missing."""
     parser = argparse.ArgumentParser(prog="python -m gateway.demo", description="Trains the demo models.")
     parser.add_argument("repository", type=Path, help="model repository to make; what it has already stays")
     parser.add_argument("--samples", type=Path, help="also write held-out rows with their answers, one .npz per model")

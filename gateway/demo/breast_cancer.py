@@ -1,4 +1,4 @@
-"""Breast cancer: one version, the model to try a new one beside."""
+"""Breast cancer: a model with one version, to try a second one beside it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""From an estimator of scikit-learn to the bytes of an ONNX model with the outputs `label` and `probabilities`."""
+"""Converts a scikit-learn estimator to an ONNX model with the outputs `label` and `probabilities`."""
 
 import onnx
 from onnx import TensorProto, helper
@@ -10,7 +10,10 @@ OPSET = 17
 
 
 def convert(recipe: Recipe, trained: Trained) -> bytes:
-    """The model; label: INT64 [-1, 1], probabilities: FP32 [-1, classes]. The same estimator gives the same bytes."""
+    """Returns the model's bytes; the same estimator gives the same bytes.
+
+    Shapes: label INT64 [-1, 1], probabilities FP32 [-1, classes].
+    """
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 
@@ -29,7 +32,7 @@ def convert(recipe: Recipe, trained: Trained) -> bytes:
 
 
 def _name_outputs(model: onnx.ModelProto, classes: int) -> None:
-    """Gives the outputs their names, and the label a second dimension, so that each is a table with a row per row."""
+    """Names the outputs, and gives the label a second dimension: each output then has one row for each input row."""
     # The converter may have used these names inside.
     for node in model.graph.node:
         for names in (node.input, node.output):

@@ -1,4 +1,4 @@
-"""Late departures of US flights in 2015. The data come with a known break: US Airways ends on 2015-06-30."""
+"""Late departures of US flights in 2015. The data have a known break: US Airways ends on 2015-06-30."""
 
 import csv
 import gzip
@@ -17,7 +17,7 @@ from gateway.tensor import Datatype, TensorSpec
 _FILES = ("flight_delays_reference.csv.gz", "flight_delays.csv.gz")
 _LATE_MINUTES = 15
 _HELD_OUT_FROM = "2015-06-01"
-_HELD_OUT_UNTIL = "2015-07-01"  # what follows is left for replay: the airlines change then
+_HELD_OUT_UNTIL = "2015-07-01"  # later rows are left for replay: the airlines change then
 _NUMBERS = ("DISTANCE", "TAXI_OUT", "AIR_TIME")
 _COLUMNS = ("AIRLINE", *_NUMBERS, "WEEKDAY")
 
@@ -34,7 +34,7 @@ def _prepare() -> tuple[HeldOutRows, Mapping[str, Callable[[], Trained]]]:
 
 
 def _flights() -> Iterator[dict[str, str]]:
-    """The flights that were flown, with all columns filled in."""
+    """Returns the flights that were flown, with all columns filled in."""
     for path in _paths():
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -43,7 +43,7 @@ def _flights() -> Iterator[dict[str, str]]:
 
 
 def _paths() -> list[Path]:
-    # Found without importing it: the package itself needs much that is of no use here.
+    # Located without importing it: the package itself needs many others that are not used here.
     spec = find_spec("popmon")
     folder = Path(spec.origin).parent / "test_data" if spec is not None and spec.origin else None
     paths = [folder / name for name in _FILES] if folder is not None else []

@@ -1,10 +1,10 @@
-"""Demo models into a repository, in Triton's layout.
+"""Writes demo models into a repository, in Triton's layout.
 
     <repository>/README.md
     <repository>/<model>/config.pbtxt, labels.txt, README.md
     <repository>/<model>/<version>/model.onnx
 
-Order: a version directory appears complete, by rename, or not at all. What exists is left as it is.
+Order: a version directory appears complete, by rename, or not at all. Existing files are left as they are.
 """
 
 import os
@@ -30,7 +30,7 @@ _LABELLED = '\n    label_filename: "labels.txt"'
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Measured on held-out rows, of the ONNX model. `auc`: one class against the rest, averaged."""
+    """The quality of the ONNX model on held-out rows. `auc`: one class against the rest, averaged."""
 
     rows: int
     accuracy: float
@@ -38,7 +38,7 @@ class Quality:
 
 
 def missing(recipe: Recipe, repository: Path, samples: Path | None) -> bool:
-    """Whether anything of this model is still to be made."""
+    """Whether any part of this model is still to be made."""
     folder = repository / recipe.model
     files = [folder / "config.pbtxt", folder / "labels.txt", folder / "README.md"]
     files += [folder / version / "model.onnx" for version in recipe.versions]
@@ -48,7 +48,7 @@ def missing(recipe: Recipe, repository: Path, samples: Path | None) -> bool:
 
 
 def publish(recipe: Recipe, repository: Path, samples: Path | None) -> Mapping[str, Quality]:
-    """Trains and writes what is missing of one model; returns what each version is worth.
+    """Trains and writes the missing parts of one model; returns the quality of each version.
 
     Raises: DemoUnavailable (a package is missing).
     """
@@ -77,7 +77,7 @@ def publish(recipe: Recipe, repository: Path, samples: Path | None) -> Mapping[s
 
 
 def write_index(recipes: Iterable[Recipe], repository: Path) -> None:
-    """Writes the repository's README out of those of its models."""
+    """Writes the repository's README from those of its models."""
     parts = [
         "# Demo models\nTrained on this machine by `python -m gateway.demo`, from data that ship inside packages.\n"
     ]
@@ -91,7 +91,7 @@ def write_index(recipes: Iterable[Recipe], repository: Path) -> None:
 
 
 def config(recipe: Recipe) -> str:
-    """The config.pbtxt of a model."""
+    """Returns the config.pbtxt of a model."""
     blocks = [
         f'name: "{recipe.model}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {MAX_BATCH_SIZE}\n',
         *(_tensor("input", spec.name, spec.datatype.config_name, spec.shape[1:]) for spec in recipe.inputs),
@@ -147,7 +147,7 @@ def _readme(recipe: Recipe, qualities: Mapping[str, Quality], methods: Mapping[s
 
 
 def _move(staging: Path, folder: Path) -> None:
-    """Moves what `folder` has not yet, the configuration before the versions: a version is never seen without it."""
+    """Moves the files that `folder` lacks, the configuration before the versions: no version is seen without it."""
     folder.mkdir(exist_ok=True)
     for entry in sorted(staging.iterdir(), key=lambda path: path.is_dir()):
         if not (folder / entry.name).exists():
@@ -155,7 +155,7 @@ def _move(staging: Path, folder: Path) -> None:
 
 
 def _write_samples(path: Path, held: HeldOutRows, answers: Mapping[str, Arrays]) -> None:
-    """Writes held-out rows with the true class and with what each version answers to them."""
+    """Writes held-out rows with their true class and the answer of each version."""
     arrays: dict[str, Any] = {f"inputs/{name}": array[:_SAMPLES] for name, array in held.inputs.items()}
     for version, outputs in answers.items():
         arrays |= {f"outputs/{version}/{name}": array[:_SAMPLES] for name, array in outputs.items()}

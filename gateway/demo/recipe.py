@@ -1,4 +1,4 @@
-"""What it takes to make one demo model."""
+"""The recipe of one demo model: its contract, data and training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class DemoUnavailable(RuntimeError):
-    """The demo models cannot be made here; the text says what to install."""
+    """Raised when the demo models cannot be made here; the text says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutRows:
-    """Rows that no version was trained on.
+    """Holds rows that no version was trained on.
 
     Shapes: `inputs[name]` [rows, ...] as the model takes them, `truth` [rows].
     """
@@ -28,7 +28,7 @@ class HeldOutRows:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One trained version: an estimator of scikit-learn that answers class probabilities, and how it came about."""
+    """One trained version: a scikit-learn estimator that returns class probabilities, and how it was trained."""
 
     estimator: object
     method: str
@@ -38,8 +38,8 @@ class Trained:
 class Recipe:
     """One demo model: its contract and how each of its versions is trained.
 
-    `prepare` reads the data and returns the held-out rows and, by version, what trains it; nothing is read or imported
-    before it is called.
+    `prepare` reads the data and returns the held-out rows and, by version, the function that trains it. Nothing is
+    read or imported before that call.
 
     Shapes: `inputs` with the batch dimension, [-1, n].
     """
