@@ -112,8 +112,8 @@ class ContentStore:
         """Removes the copies that no process has made, handed out or kept for `unused_s`, and returns their digests.
 
         Every process that holds a copy calls `keep` more often than that. Removal excludes `get` (one lock, shared
-        by readers), so that no copy goes away between being found and being marked. While a copy is being read nothing is removed:
-        the next call does it.
+        by readers), so that no copy goes away between being found and being marked.
+        While a copy is being read nothing is removed: the next call does it.
 
         Units:  `now_s` seconds since the epoch.
         Raises: StoreUnwritable.
