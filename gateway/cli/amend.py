@@ -15,7 +15,7 @@ from gateway.pb import control_pb2
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What every verb can be told beside the thing that it changes."""
+    """Holds the options that every verb takes beside the thing that it changes."""
 
     dry_run: bool
     expect_revision: int | None
@@ -25,7 +25,7 @@ class Edit:
     output: Format
 
     def ask(self, verb: str, request: Any, reason: str) -> None:
-        """The change is made and shown; `reason` is kept where none was given. Raises: Failure."""
+        """Makes the change and shows it; `reason` is the default where the user gave none. Raises: Failure."""
         if self.expect_revision is not None:
             request.expected_revision = self.expect_revision
         request.change.CopyFrom(change_by_me(self.reason or reason))
@@ -145,7 +145,7 @@ def label(
 
 
 def _pairs(texts: list[str], form: str, *, empty: bool = False) -> dict[str, str]:
-    """What stands before and behind the equals signs. Raises: Failure for a text that is not of that form."""
+    """Returns the texts before and after the equals signs. Raises: Failure for a text of another form."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")

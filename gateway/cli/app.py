@@ -99,7 +99,7 @@ app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.ver
 
 
 def _speak_tls(commands: typer.Typer) -> None:
-    """Every command that talks to a server can do so by TLS: said here once, so that none is left out."""
+    """Gives every command that talks to a server the TLS options: in one place, so that none is left out."""
     for command in commands.registered_commands:
         command.cls = ServerCommand
     for group in commands.registered_groups:

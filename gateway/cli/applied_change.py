@@ -1,4 +1,4 @@
-"""A change of a route, as the command line asks for it and prints what came of it."""
+"""A change of a route: the request of the command line, and the printed outcome."""
 
 import getpass
 import uuid
@@ -23,7 +23,7 @@ COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")
 
 
 def change_by_me(reason: str) -> control_pb2.Change:
-    """Who changes what, now: the user of this shell. The key makes sure that it is done once."""
+    """Returns the change in the name of this shell's user, at this time. The key makes sure that it is done once."""
     return control_pb2.Change(
         actor=getpass.getuser(),
         reason=reason,
@@ -34,7 +34,7 @@ def change_by_me(reason: str) -> control_pb2.Change:
 
 
 def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
-    """The change for machines."""
+    """Returns the change for machines."""
     return {
         "model": change.model,
         "revision": change.revision,
@@ -57,13 +57,13 @@ def change_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
 
 
 def already_value(change: control_pb2.ChangeResponse) -> dict[str, Value]:
-    """Whose change did what was asked for, for machines."""
+    """Returns, for machines, whose earlier change already did what was asked for."""
     by = change.already
     return {"actor": by.actor, "operation": by.operation, "revision": by.revision}
 
 
 def already_text(change: control_pb2.ChangeResponse) -> str:
-    """The same for people, with what to say to go on from there."""
+    """Returns the same for people, with the option that goes one step further."""
     by = change.already
     when = f"{change.already_ms_ago} ms ago" if change.already_ms_ago < 10_000 else moment(by.committed_at_us)
     return (
@@ -73,7 +73,7 @@ def already_text(change: control_pb2.ChangeResponse) -> str:
 
 
 def outcome_text(change: control_pb2.ChangeResponse, dry_run: bool) -> str:
-    """What became of it, in a word or two."""
+    """Returns the outcome in a word or two."""
     if change.HasField("already"):
         return f"already by {change.already.actor or 'nobody named'}"
     if change.unchanged:
@@ -86,18 +86,18 @@ def replicas_value(replicas: control_pb2.Replicas) -> dict[str, Value]:
 
 
 def kept_by(replicas: control_pb2.Replicas) -> str:
-    """How many of the store's replicas have it, "" where it has none."""
+    """Returns how many of the store's replicas have the change, "" if the store has no replicas."""
     return f"on {replicas.confirmed} of {replicas.known} replicas" if replicas.known else ""
 
 
 def took(change: control_pb2.ChangeResponse) -> str:
-    """How long it took until everybody followed, if anybody was waited for, and which replicas would keep it."""
+    """Returns how long the workers took to follow, if any were waited for, and how many replicas have the change."""
     after = f"{change.applied_us / 1000:.1f} ms by {len(change.applied_by)} workers" if change.applied_us else ""
     return ", ".join(part for part in (after, kept_by(change.replicas)) if part)
 
 
 def warn(warnings: Iterable[str], model: str) -> None:
-    """Says what is allowed and seldom meant."""
+    """Prints warnings: what is allowed but seldom meant."""
     for sentence in warnings:
         say(f"gateway: warning: {model}: {sentence}")
 
@@ -113,18 +113,18 @@ def wait_for(timeout_s: float, *, applied: bool = True) -> control_pb2.WaitFor:
 
 
 def applied_value(answer: control_pb2.ApplyResponse) -> dict[str, Value]:
-    """A committed document for machines."""
+    """Returns a committed document for machines."""
     return change_value(answer.change) | {"shares": shares_value(answer.route)}
 
 
 def applied_row(answer: control_pb2.ApplyResponse, *, dry_run: bool) -> list[Value]:
-    """The same for people, under COLUMNS."""
+    """Returns the same for people, under COLUMNS."""
     change, moved = answer.change, f"{answer.moved_buckets / 10_000:g} %"
     return [change.model, change.revision or "", outcome_text(change, dry_run), moved, took(change)]
 
 
 def show_applied(answers: Sequence[control_pb2.ApplyResponse], form: Format, *, dry_run: bool) -> None:
-    """What became of each document. Raises: Failure if not everybody followed in time."""
+    """Prints the outcome of each document. Raises: Failure if not everybody followed in time."""
     show(
         [applied_value(answer) for answer in answers],
         form,

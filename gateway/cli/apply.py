@@ -92,7 +92,7 @@ def _commit(
 
 
 def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) -> list[control_pb2.Route]:
-    """Returns the routes of models that no document is of. Raises: Failure if nobody can tell which there are."""
+    """Returns the routes of models without a document. Raises: Failure if the routes cannot be listed."""
     listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)
     if listed.stale:
         raise Failure(Exit.REFUSED, "--prune: the store is away, so nobody can tell which routes there are")
@@ -103,7 +103,7 @@ def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) 
 def _delete(
     stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float, *, dry_run: bool
 ) -> control_pb2.ChangeResponse:
-    """Deletes the route that was listed, and not one that somebody has committed since."""
+    """Deletes the route as it was listed, but not if it has changed since."""
     request = control_pb2.DeleteRouteRequest(
         model=route.model,
         expected_revision=route.revision,

@@ -1,4 +1,4 @@
-"""The control service as the command line calls it."""
+"""The command line's connection to the control service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

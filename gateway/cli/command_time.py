@@ -1,4 +1,4 @@
-"""When the command was given: what was committed since, the one who gave it cannot have seen."""
+"""The time at which the command was given: its user cannot have seen any later commit."""
 
 import os
 import time
@@ -14,13 +14,13 @@ def note_start() -> None:
 
 
 def given_s_ago() -> float:
-    """Seconds since the command was given; 0 where nobody noted it."""
+    """Returns the seconds since the command was given; 0 if its start was not noted."""
     given_at = _given_at.get()
     return max(0.0, time.monotonic() - given_at) if given_at is not None else 0.0
 
 
 def _process_age_s() -> float:
-    """How long this process has run; 0 where the system does not tell."""
+    """Returns how many seconds this process has run; 0 if the system does not tell."""
     try:
         started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         up_s = float(Path("/proc/uptime").read_text().split()[0])

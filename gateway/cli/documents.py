@@ -63,7 +63,7 @@ def read_document(path: Path) -> Document:
 
 
 def _warn(file: Path, text: str) -> None:
-    """Says what is lost where a file becomes documents: how it was written."""
+    """Warns of what is lost when a file becomes documents: the way in which it was written."""
     if fault := json_fault(text):
         say(f"gateway: warning: {file}: read as YAML, as it is no JSON: {fault}")
     for value in read_yaml(text):

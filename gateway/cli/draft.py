@@ -111,7 +111,7 @@ def reject(
 
 
 def draft_value(draft: control_pb2.DraftState) -> dict[str, Value]:
-    """A draft for machines."""
+    """Returns a draft for machines."""
     return {
         "id": draft.id,
         "edit": draft.edit,

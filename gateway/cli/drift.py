@@ -100,7 +100,7 @@ def report(
 def _reference(
     lake: "Lake", question: "Question", text: str, labelled: str, label: str, data_dir: Path, tell: "Tell"
 ) -> "Reference":
-    """What the text of --reference means.
+    """Returns the reference that the text of --reference names.
 
     Raises: GatewayError.
     """
@@ -151,7 +151,7 @@ def _reference(
 
 
 def _profiled_version(lake: "Lake", selection: "Selection", known: list[tuple[str, str]]) -> str:
-    """The version whose profile is meant: the first that was named, else of those that have one the one with most rows.
+    """Returns the version whose profile to use: the first one named, else the one with most rows that has a profile.
 
     Raises: FailedPrecondition (none has one).
     """
@@ -198,7 +198,7 @@ def _show(report: "Report", out: Path | None) -> None:
 
 @contextmanager
 def _progress() -> Iterator["Tell"]:
-    """A bar on standard error, where a person looks at it."""
+    """Shows a progress bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""Performance as `gateway drift status` shows it: what labels say beside what is estimated without them."""
+"""Performance as `gateway drift status` shows it: measured from labels, beside the estimate without labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def read_performance(data_dir: Path, model: str) -> list[Mapping[str, Any]]:
-    """The arms of a model, or of all; none where nothing was published or it cannot be read."""
+    """Returns the arms of a model, or of all; none if nothing was published or the publication cannot be read."""
     try:
         published = msgspec.json.decode((data_dir / _FILE).read_text(encoding="utf-8"))["arms"]
         return [arm for arm in published if not model or arm["model"] == model]
@@ -26,12 +26,12 @@ def read_performance(data_dir: Path, model: str) -> list[Mapping[str, Any]]:
 
 
 def columns_of(model: str) -> Sequence[str]:
-    """The columns for one model, or for all."""
+    """Returns the columns for one model, or for all."""
     return _COLUMNS if model else ("MODEL", *_COLUMNS)
 
 
 def rows_of(arms: Sequence[Mapping[str, Any]], model: str) -> list[list[Value]]:
-    """A row for each metric of each arm."""
+    """Returns a row for each metric of each arm."""
     rows: list[list[Value]] = []
     for arm in arms:
         head: list[Value] = [arm["version"], arm["arm"]] if model else [arm["model"], arm["version"], arm["arm"]]
@@ -47,7 +47,7 @@ def rows_of(arms: Sequence[Mapping[str, Any]], model: str) -> list[list[Value]]:
 
 
 def notes_of(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why there is no metric or no estimate, and labels that mean nothing."""
+    """Returns why a metric or an estimate is absent, and which labels have no meaning."""
     notes = ["REAL and ESTIMATED with the half of their 95 % intervals; the estimate cannot see concept drift"]
     for arm in arms:
         name = f"{arm['model']} {arm['version']} (arm {arm['arm']})"

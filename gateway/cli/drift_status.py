@@ -124,7 +124,7 @@ def _numbers(feature: Mapping[str, Any]) -> list[Value]:
 
 
 def _others(chosen: Mapping[str, list[Any]]) -> list[str]:
-    """Arms, mirrors and splits in words, where there is something to say."""
+    """Returns arms, mirrors and splits in words, if there are any to report."""
     notes = []
     for one in chosen["comparisons"]:
         drifted = [output["feature"] for output in one["outputs"] if output["state"] in ("warn", "crit")]

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Is what the shell is told, with its meaning as help and documentation have it."""
+    """The exit codes of the command line, each with its meaning for help and documentation."""
 
     meaning: str
 

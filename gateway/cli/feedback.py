@@ -81,7 +81,7 @@ def _send_file(path: Path, source: str, server: str) -> int:
 
 
 def _send(lines: Iterable[Line], source: str, server: str) -> int:
-    """Returns how many labels were accepted. Raises: Failure with how many before it and the line that is refused."""
+    """Returns how many labels were accepted. Raises: Failure naming the refused line and how many came before it."""
     accepted, rest = 0, iter(lines)
     with control(server) as stub:
         while batch := list(islice(rest, BATCH)):
@@ -107,7 +107,7 @@ def _refused(error: grpc.RpcError, batch: list[Line], accepted: int) -> Failure:
 
 
 class _Counted:
-    """Yields the lines of a file, and tells how far it is read."""
+    """Yields the lines of a file and counts how far it has been read."""
 
     def __init__(self, stream: TextIO, tell: Callable[[int], object]) -> None:
         self._stream = stream
@@ -178,7 +178,7 @@ def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> I
 
 
 def item_of(fields: Mapping[str, object]) -> control_pb2.FeedbackItem:
-    """Returns the message of a row; what its values may be is for the server to say. Raises: ValueError, Failure."""
+    """Returns the message of a row; the server checks its values. Raises: ValueError, Failure."""
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
         raise ValueError(f"there is no field {unknown[0]!r}: the fields are {', '.join(FIELDS)}")

@@ -1,4 +1,4 @@
-"""Who moves from where to where, as tables and for machines."""
+"""Flows of keys between arms, as tables and for machines."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ FLOW_COLUMNS = ("FROM ARM", "VERSION", "TO ARM", "VERSION", "SHARE")
 
 
 def flow_rows(flows: Iterable[control_pb2.Flow], total: int = 1_000_000) -> list[list[Value]]:
-    """Flows under FLOW_COLUMNS. Units: `total` is what their sizes are shares of."""
+    """Returns the flows under FLOW_COLUMNS. Units: sizes are shares of `total`."""
     return [
         [
             flow.from_arm or ABSENT,
@@ -24,7 +24,7 @@ def flow_rows(flows: Iterable[control_pb2.Flow], total: int = 1_000_000) -> list
 
 
 def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
-    """Flows for machines."""
+    """Returns the flows for machines."""
     return [
         {
             "from_arm": flow.from_arm,
@@ -40,7 +40,7 @@ def flows_value(flows: Iterable[control_pb2.Flow]) -> list[Value]:
 def moved_text(
     answer: control_pb2.PlanResponse | control_pb2.DiffResponse | control_pb2.ChangeResponse,
 ) -> str:
-    """How many keys move, for people."""
+    """Returns how many keys move, for people."""
     return (
         f"{answer.moved_buckets / 10_000:g} % of the keys change their arm, "
         f"{answer.version_buckets / 10_000:g} % their version"

@@ -1,4 +1,4 @@
-"""The record of a request in Parquet, where the compactor has moved it; read on the gateway's host."""
+"""The record of a request that the compactor has moved to Parquet; it is read on the gateway's host."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ from gateway.pb import control_pb2
 
 
 def lake_record(data_dir: Path, model: str, request_id: str) -> control_pb2.LogRow | None:
-    """The newest record of that request that answered its caller, None where there is none.
+    """Returns the newest record of the request that answered its caller, or None.
 
-    Raises: Failure (no log there; what reads Parquet is not installed, or cannot).
+    Raises: Failure (there is no log; the Parquet reader is not installed, or fails).
     """
     directory = data_dir / "log" / "lake"
     if not directory.is_dir():

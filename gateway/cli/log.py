@@ -40,7 +40,7 @@ def tail(
 
 
 def row_value(row: control_pb2.LogRow) -> dict[str, Value]:
-    """A logged prediction for machines."""
+    """Returns a logged prediction for machines."""
     return {
         "ts": moment(row.ts_us),
         "model": row.model,

@@ -62,7 +62,7 @@ def models(
 
 
 def version_value(version: control_pb2.ModelVersionState) -> Value:
-    """A version's state for machines."""
+    """Returns a version's state for machines."""
     return {
         "model": version.model,
         "version": version.version,
@@ -78,7 +78,7 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
 
 
 def worker_value(worker: control_pb2.Worker) -> Value:
-    """A worker for machines."""
+    """Returns a worker for machines."""
     return {
         "id": worker.id,
         "state": worker.state,

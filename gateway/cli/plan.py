@@ -81,7 +81,7 @@ def show_revision(
 
 
 def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
-    """A plan for machines."""
+    """Returns a plan for machines."""
     return {
         "model": answer.model,
         "base_revision": answer.base_revision,

@@ -1,6 +1,6 @@
 """What a command prints: a table for people, YAML or JSON for machines.
 
-People see texts of others (reasons, errors, names) with every character escaped that could steer a terminal.
+In tables every character of foreign texts (reasons, errors, names) that could steer a terminal is escaped.
 """
 
 import re
@@ -65,7 +65,7 @@ def printable(text: str) -> str:
 
 
 def to_json(value: Value, *, indent: int = 0) -> str:
-    """Returns the value as JSON, on one line unless `indent` says otherwise; what is no finite number is null.
+    """Returns the value as JSON, on one line unless `indent` says otherwise; NaN and infinities are null.
 
     Characters that could steer a terminal are escapes, as JSON has them, beyond those that JSON asks for.
     """
@@ -98,9 +98,9 @@ def console() -> Console:
 def table(columns: Sequence[str], rows: Iterable[Sequence[Value]], out: Console) -> RenderableType:
     """Returns the rows under their columns, as wide as `out` at most.
 
-    1. Where all of it fits, nothing is folded.
-    2. Else the columns that are wider than READABLE_WIDTH share what is left, and fold their texts.
-    3. Where that does not do, each row is a block of its own with a line for each column that says something.
+    1. If all columns fit, nothing is folded.
+    2. Otherwise the columns wider than READABLE_WIDTH share the remaining width and fold their texts.
+    3. If even that does not fit, each row is a block of its own, with a line for each column that is not empty.
     """
     cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
     needs = [max(len(name), *(Text(row[place]).cell_len for row in cells), 0) for place, name in enumerate(columns)]
@@ -118,7 +118,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Value]], out: Console)
 
 
 def _fitted(needs: Sequence[int], left: int) -> list[int] | None:
-    """Returns widths for columns that need these; None if they cannot be read in what is left."""
+    """Returns the widths of columns that need these; None if the remaining width is too small to read them in."""
     for widest in range(max(needs), READABLE_WIDTH - 1, -1):
         widths = [min(need, widest) for need in needs]
         if sum(widths) <= left:

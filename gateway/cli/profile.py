@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
     from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 
 app = typer.Typer(no_args_is_help=True, help="Build and read reference profiles, which drift is measured against.")
-_LEAST_TREND = 0.05  # share of a feature that the order of the rows explains, from which on a build says so
+_LEAST_TREND = 0.05  # share of a feature explained by the order of the rows; a build reports it from here on
 
 
 class GivenOrder(StrEnum):
@@ -181,8 +181,10 @@ def show_profile(
 
 
 def _from_window(model: str, version: str, window: str, where: str, data_dir: Path, server: str) -> "Profile":
-    """The profile of the version's rows in that window. Features have the names of the model's configuration where a
-    gateway tells it, else those that an older profile gives them."""
+    """Returns the profile of the version's rows in that window.
+
+    Features have the names of the model's configuration if a gateway tells them, else those of an older profile.
+    """
     with analysis():
         from gateway.drift.report.lake_reader import Lake, Selection
         from gateway.drift.report.reference import feature_names, reference_window
@@ -212,7 +214,7 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
 
 
 class _Rows(NamedTuple):
-    """Inputs, outputs and embeddings by their column in the log, and what features are called otherwise."""
+    """Holds inputs, outputs and embeddings by their column in the log, and the other names of features."""
 
     inputs: "Mapping[str, Column]"
     outputs: "Mapping[str, Column]"
@@ -225,8 +227,10 @@ def _read(
     model: str, version: str, path: Path, columns: Sequence[str], tensor: str, server: str, label: str, *,
     replayed: bool,
 ) -> _Rows:  # fmt: skip
-    """The rows of a file as features of the model, which the server tells about unless it is ""; with the column of
-    labels, and what the file says was answered, if a label is named."""
+    """Returns the rows of a file as features of the model, which `server` describes unless it is "".
+
+    If a label is named, the column of labels and the answers in the file are returned, too.
+    """
     from gateway.cli.replay import ask_contract, inference, replay
     from gateway.drift.training import (
         Matched,
@@ -266,9 +270,9 @@ def _read(
 def _build(
     model: str, version: str, rows: _Rows, categories: Sequence[str], source: str, order: GivenOrder
 ) -> "Profile":
-    """The profile of these rows.
+    """Returns the profile of these rows.
 
-    Raises: InvalidArgument (the rows look sorted, and nobody said what their order is).
+    Raises: InvalidArgument (the rows look sorted, and the order was not given).
     """
     from gateway.drift.statistics.building import build_profile
     from gateway.drift.statistics.calibration import RowOrder, doubt
@@ -376,7 +380,7 @@ def _shown_profile(profile: "Profile") -> _Shown:
 
 
 def _performance(baseline: "Baseline | None") -> str:
-    """The baseline in words."""
+    """Returns the baseline in words."""
     if baseline is None:
         return "no labelled rows: performance has nothing to be compared with, and nothing is estimated without labels"
     told = ", ".join(f"{one.name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in baseline.metrics)

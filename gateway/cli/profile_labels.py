@@ -21,7 +21,7 @@ _MOST_ROWS = 200_000
 def baseline_of_columns(
     label: "Column", outputs: "Mapping[str, Column]", classes: Sequence[str], source: str
 ) -> "Baseline":
-    """The baseline of rows with what was answered and what came true.
+    """Returns the baseline of rows that have an answer and a label.
 
     Raises: InvalidArgument (no row has both, or they cannot be compared).
     """
@@ -40,9 +40,9 @@ def baseline_of_columns(
 def with_logged_labels(
     profile: "Profile", window: str, where: str, classes: Sequence[str], data_dir: Path, *, asked: bool
 ) -> "Profile":
-    """The profile with the labels that the version's logged rows of that window have; as it was where they have none.
+    """Returns the profile with the labels of the version's logged rows in that window; unchanged if there are none.
 
-    `asked`: the operator has named the window for its labels, so that it is an error if there is nothing in it.
+    With `asked` the operator has named the window for its labels: then it is an error if there are none.
     Raises: InvalidArgument.
     """
     with analysis():

@@ -83,7 +83,7 @@ def _object(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Value]:
 
 
 def _json_value(value: Any) -> Value:
-    """A value of DuckDB's as JSON has it."""
+    """Returns a DuckDB value as a JSON value."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

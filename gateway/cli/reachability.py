@@ -1,4 +1,4 @@
-"""Why no gateway answers at an address, found out by connecting to it step by step."""
+"""The diagnosis of an address at which no gateway answers, by connecting to it step by step."""
 
 import socket
 import ssl
@@ -90,7 +90,7 @@ def _no_http2(said: bytes | None) -> str:
 
 
 def _greeted(stream: socket.socket) -> bytes | None:
-    """Returns what the other side says to HTTP/2's first words: b"" if it hangs up, None if it says nothing in time."""
+    """Returns the other side's answer to the HTTP/2 preface: b"" if it hangs up, None if it is silent for too long."""
     try:
         stream.sendall(_PREFACE)
         return _read(stream)
@@ -99,10 +99,10 @@ def _greeted(stream: socket.socket) -> bytes | None:
 
 
 def _greets(stream: ssl.SSLSocket) -> bytes | None:
-    """Returns what the other side says by itself: a server of HTTP/2 need not wait for its client.
+    """Returns what the other side sends unasked: an HTTP/2 server need not wait for its client.
 
-    It is not spoken to, for what it says may be why it hangs up: TLS 1.3 lets a client finish its handshake before the
-    server has looked at the client's certificate.
+    Nothing is sent, so that an alert which says why the other side hangs up can be read: TLS 1.3 lets a client finish
+    its handshake before the server has checked the client's certificate.
     Raises: ssl.SSLError if it hangs up with an alert.
     """
     try:
@@ -135,7 +135,7 @@ def _speaks_tls(host: str, port: int) -> bool:
         with _connected(host, port) as stream, context.wrap_socket(stream, server_hostname=host):
             return True
     except ssl.SSLError as error:
-        # An alert is TLS as well; so is whoever wants a certificate first.
+        # An alert is TLS as well; so is a server that first wants a certificate.
         return "alert" in (error.reason or "").lower()
     except OSError:
         return False
@@ -148,7 +148,7 @@ def _connected(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _split(server: str) -> tuple[str, int]:
-    """Returns host and port; "" for what is not written as host:port."""
+    """Returns host and port; "" for a text of another form."""
     host, colon, port = server.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdecimal() or (":" in host and not bracketed) or "/" in server:

@@ -1,4 +1,4 @@
-"""A model's inputs and outputs as its server tells them, and rows sent through it."""
+"""The contract of a version as its server describes it, and rows sent through the version."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a version takes and answers, and what its configuration calls its features ("" for nothing)."""
+    """Holds a version's inputs and outputs, and the feature names of its configuration ("" for none)."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -32,7 +32,7 @@ class Contract:
 
 @contextmanager
 def inference(server: str) -> Iterator[inference_pb2_grpc.GRPCInferenceServiceStub]:
-    """The inference service of a gateway.
+    """Yields the inference service of a gateway.
 
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """
@@ -41,7 +41,7 @@ def inference(server: str) -> Iterator[inference_pb2_grpc.GRPCInferenceServiceSt
 
 
 def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, version: str) -> Contract:
-    """What the server says of the version."""
+    """Returns the version's contract as the server describes it."""
     metadata = stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name=model, version=version), timeout=_TIMEOUT_S)
     answer = stub.ModelConfig(inference_pb2.ModelConfigRequest(name=model, version=version), timeout=_TIMEOUT_S)
     named = (
@@ -56,8 +56,10 @@ def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, 
 
 
 def configured_names(server: str, model: str, version: str) -> dict[str, str]:
-    """What the configuration of a version calls its features, by their column in the log; empty where it names none,
-    or where no gateway answers that has the version."""
+    """Returns the feature names of a version's configuration, by their column in the log.
+
+    The result is empty if it names none, or if no gateway with the version answers.
+    """
     try:
         with inference(server) as stub:
             contract = ask_contract(stub, model, version)
@@ -77,7 +79,7 @@ def replay(
     columns: Mapping[str, Column],
     embeddings: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """The outputs of the version for these rows, by output, in the order of the rows.
+    """Returns the outputs of the version for these rows, by name, in the order of the rows.
 
     Raises: Failure (an input of the model is no column).
     """
@@ -99,7 +101,7 @@ def replay(
 
 
 def _matrix(tensor: Tensor, columns: Mapping[str, Column], embeddings: Mapping[str, Array]) -> Array:
-    """The rows of an input, [rows, features]."""
+    """Returns the rows of an input, [rows, features]."""
     if f"in.{tensor.name}" in embeddings:
         return np.asarray(embeddings[f"in.{tensor.name}"].astype(BY_NAME[tensor.datatype].dtype))
     own = tensor.columns("f.")

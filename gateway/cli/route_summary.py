@@ -1,4 +1,4 @@
-"""A route in a line or two: who gets what, and what else decides."""
+"""A summary of a route in a line or two: its shares, and everything else that decides."""
 
 from collections.abc import Iterable
 from time import time
@@ -52,7 +52,7 @@ def document_shares(text: str) -> str:
 
 
 def also_decides(text: str) -> list[str]:
-    """Returns a phrase for whatever decides beside the shares: kill switch, holdout, step, rules, labels and so on."""
+    """Returns a phrase for all that decides beside the shares: kill switch, holdout, step, rules, labels and so on."""
     try:
         document = parse_json(text)
     except InvalidArgument:
@@ -86,12 +86,12 @@ def summary(route: control_pb2.Route) -> str:
 
 
 def in_force(route: control_pb2.Route, *, dry_run: bool = False) -> str:
-    """Returns what a change has come to: who gets what now, or would."""
+    """Returns the shares after a change, or those that it would give."""
     return f"{route.model}: {'would be in force' if dry_run else 'in force now'}: {summary(route)}"
 
 
 def in_force_of(stub: control_pb2_grpc.ControlStub, model: str) -> str:
-    """Asks the server what is in force for a model. If it does not answer, the change before was made all the same."""
+    """Asks the server what is in force for a model. If it does not answer, the change was made all the same."""
     try:
         return in_force(stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10))
     except grpc.RpcError as error:

@@ -179,7 +179,7 @@ def _rolled_back(change: control_pb2.ChangeResponse, *, dry_run: bool) -> str:
 
 
 def _successor(change: control_pb2.ChangeResponse) -> str:
-    """Who answers without the route, as far as is known."""
+    """Returns which version answers without the route, as far as is known."""
     if not change.flows:
         return ""
     version = change.flows[0].to_version

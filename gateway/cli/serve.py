@@ -42,7 +42,7 @@ def serve(**given: Any) -> None:
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    """The option as typer reads it from a function's signature; its value is checked by the configuration."""
+    """Returns the option as typer reads it from a function's signature; the configuration checks its value."""
     flag, value = f"--{option.name}", option.setting.value
     default = "none" if option.default in (None, "") else option.default
     facts = [value.limits, f"default: {default}", f"env: {option.environment_name}"]

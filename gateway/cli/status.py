@@ -56,7 +56,7 @@ def status(
 
 
 def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
-    """Draws the page anew at each change; what is no terminal gets page after page."""
+    """Draws the page anew at each change; an output that is no terminal gets one page after another."""
     changes: deque[str] = deque(maxlen=CHANGES_SHOWN)
     out = console()
     away = ""
@@ -83,7 +83,7 @@ def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
 
 
 def _events(stub: control_pb2_grpc.ControlStub, *, backlog: int) -> Iterator[control_pb2.Event]:
-    """Yields events without a gap: where a worker leaves or is away for a while, another one goes on."""
+    """Yields events without a gap: if a worker leaves or is away for a while, another one continues."""
     seen = 0
     told = False
     lost_at = 0.0
@@ -109,7 +109,7 @@ def _is_away(error: grpc.RpcError) -> bool:
 
 
 class _Page:
-    """Holds routes and workers of one moment."""
+    """Holds the routes and workers at one moment."""
 
     def __init__(self, stub: control_pb2_grpc.ControlStub) -> None:
         self._listed = stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10)

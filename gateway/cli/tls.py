@@ -15,7 +15,7 @@ from gateway.cli.exits import Exit, Failure
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """Holds what a client trusts and shows; plain text if nothing is given."""
+    """Holds the authorities that a client trusts and the certificate it shows; without either it speaks plain text."""
 
     ca: Path | None = None
     certificate: Path | None = None
@@ -38,7 +38,7 @@ chosen: ContextVar[ClientTls] = ContextVar("tls", default=PLAIN)
 _options = typer.Typer(add_completion=False)
 
 
-# The variables are not GATEWAY_TLS_KEY and so on, which are the server's own where both run on one host.
+# The variables are not GATEWAY_TLS_KEY and so on: those belong to the server, which may run on the same host.
 @_options.command()
 def choose(
     context: typer.Context,

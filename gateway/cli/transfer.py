@@ -96,7 +96,7 @@ def _text(routes: Sequence[control_pb2.Route], form: Format) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes all of the text, or leaves the file as it was. Raises: Failure."""
+    """Writes the whole text, or leaves the file as it was. Raises: Failure."""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -56,11 +56,11 @@ def test_a_report_is_written_as_page_and_json_and_summed_up(data_dir: Path, tmp_
     assert result.exit_code == 0, result.output
     assert "CRIT: 1 feature of 2 critical: x_0." in result.output
     assert page.read_text().startswith("<!doctype html>")
-    found = json.loads(document.read_text())
-    assert found["features"][0]["name"] == "x_0"
-    assert len(found["features"][0]["trend"]) == 8
-    assert found["performance"]["state"] == "ok"
-    assert found["performance"]["estimated"]
+    written = json.loads(document.read_text())
+    assert written["features"][0]["name"] == "x_0"
+    assert len(written["features"][0]["trend"]) == 8
+    assert written["performance"]["state"] == "ok"
+    assert written["performance"]["estimated"]
 
 
 def test_the_profile_is_the_reference_where_none_is_named(data_dir: Path) -> None:

@@ -17,8 +17,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 def labels(shell: Shell) -> list[Label]:
     """Every label that the worker has written, in order."""
-    found = [entry for entry in entries(shell.worker.log_dir) if entry.segment and "feedback" in entry.segment.worker]
-    contents = [read(entry.path.read_bytes(), entry.segment) for entry in found if entry.segment]
+    segments = [
+        entry for entry in entries(shell.worker.log_dir) if entry.segment and "feedback" in entry.segment.worker
+    ]
+    contents = [read(entry.path.read_bytes(), entry.segment) for entry in segments if entry.segment]
     return [label for content in contents for _, part in content.labels for label in part]
 
 
@@ -39,9 +41,9 @@ async def test_a_csv_file_of_several_batches(shell: Shell, tmp_path: Path) -> No
     rows = [f"affine,r{number},{number % 2},cat,2026-01-02T03:04:05Z,0.5" for number in range(2500)]
     path.write_text("\ufeffmodel,request_id,row_index,label,label_time,reward\n" + "\n".join(rows) + "\n")
     assert await shell.value("feedback", "send", "-f", str(path), "--source", "review") == {"accepted": 2500}
-    found = labels(shell)[before:]
-    assert [label.request_id for label in found] == [f"r{number}" for number in range(2500)]
-    last = found[-1]
+    logged = labels(shell)[before:]
+    assert [label.request_id for label in logged] == [f"r{number}" for number in range(2500)]
+    last = logged[-1]
     assert (last.text, last.reward, last.row_index, last.source) == ("cat", 0.5, 1, "review")
     assert last.label_us == moment_us("2026-01-02T03:04:05Z") == 1_767_323_045_000_000
 
@@ -56,8 +58,8 @@ async def test_json_lines_from_standard_input(shell: Shell) -> None:
     ]
     text = "\n\n".join(json.dumps(line) for line in lines)
     assert await shell.value("feedback", "send", "-f", "-", text=text) == {"accepted": 4}
-    found = [(label.number, label.text, label.source) for label in labels(shell)[-4:]]
-    assert found == [(3.0, None, "cli"), (4.0, None, "cli"), (None, "5", "own"), (1.0, None, "cli")]
+    logged = [(label.number, label.text, label.source) for label in labels(shell)[-4:]]
+    assert logged == [(3.0, None, "cli"), (4.0, None, "cli"), (None, "5", "own"), (1.0, None, "cli")]
     assert labels(shell)[-4].label_us == 12_500_000
 
 

@@ -49,10 +49,10 @@ def test_csv_json_and_lines_for_programs(data_dir: Path) -> None:
         "ts": "2026-10-01T00:00:00Z", "town": "a", "list": [1, None], "is_shadow": False, "d": "1.5", "nan": None,
         "none": None, "struct": {"a": 1},
     }  # fmt: skip
-    found = json.loads(ask(data_dir, sql, "-o", "json").output)
-    assert len(found[0].pop("boot")) == 32
-    assert found[0] == one
-    assert len(found) == 2
+    records = json.loads(ask(data_dir, sql, "-o", "json").output)
+    assert len(records[0].pop("boot")) == 32
+    assert records[0] == one
+    assert len(records) == 2
     lines = ask(data_dir, sql, "-o", "jsonl").output.splitlines()
     assert [json.loads(line)["town"] for line in lines] == ["a", "b|[c]"]
     table = list(csv.DictReader(io.StringIO(ask(data_dir, sql, "-o", "csv").output)))
