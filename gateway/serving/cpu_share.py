@@ -1,4 +1,4 @@
-"""How much of its CPUs a process has used lately."""
+"""The share of its CPUs that a process has used lately."""
 
 
 class CpuShare:

@@ -1,7 +1,7 @@
 """Runs of a session with inputs that have no elements: some models end the process that runs them.
 
-An LSTM or GRU without rows does so in ONNX Runtime, whatever else is in the model. So it is tried where nobody is hurt,
-in the probe's process, after everything else.
+An LSTM or GRU without rows does so in ONNX Runtime, whatever else is in the model. The trial therefore runs in the
+probe's process, after everything else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ Place = tuple[str, int]  # an input and one of its free dimensions
 
 
 def try_empty_inputs(session: Session, accepted: Mapping[str, Array] | None, *, batches: bool) -> None:
-    """Runs the session with each choice of free sizes being 0. What it answers, or that it refuses, does not matter.
+    """Runs the session with each choice of free sizes set to 0. Answers and refusals do not matter.
 
     `accepted` are inputs that it has answered, `batches` whether their first dimensions are rows, which go together.
     """

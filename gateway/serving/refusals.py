@@ -1,4 +1,4 @@
-"""What this worker must not run: the supervisor's quarantine as requests meet it."""
+"""The runs that this worker must refuse: the supervisor's quarantine, as requests meet it."""
 
 import mmap
 import os
@@ -12,7 +12,7 @@ from gateway.serving.run_quarantine import Quarantined, QuarantineFile
 
 
 class Refusals:
-    """Read again when the number on the shared page changes; looking at it costs less than 0.1 us.
+    """Holds the refusals; they are read again when the number on the shared page changes (a check costs under 0.1 us).
 
     `active` is False while nothing is refused, which is nearly always.
     """

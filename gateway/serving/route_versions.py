@@ -1,4 +1,4 @@
-"""What a route asks of the versions that it names: that they could serve, and which of them must stay loaded."""
+"""A route's demands on the versions that it names: they must be able to serve, and some must stay loaded."""
 
 from gateway.errors import FailedPrecondition
 from gateway.routing.document.document import RouteDocument
@@ -37,7 +37,7 @@ def check_versions(catalog: Catalog, document: RouteDocument) -> None:
 
 
 def required_versions(catalog: Catalog, document: RouteDocument, in_force: frozenset[str]) -> frozenset[str]:
-    """Returns what the route cannot do without; what it names beside that, and what serves until now, if it is loaded.
+    """Returns the versions that the route needs, and of its other versions and the present ones those that are loaded.
 
     So a rollback loads nothing, and a kill switch does not wait for the version that it leaves.
     """

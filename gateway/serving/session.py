@@ -16,12 +16,12 @@ from gateway.tensor import Array, Datatype, TensorSpec
 
 _DATATYPES = {kind.runtime_name: kind for kind in Datatype}
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-# What the runtime puts before its errors: its own codes, and the place in its source, with the function's signature.
+# The prefix of the runtime's errors: its own codes, and the place in its source, with the function's signature.
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
 _NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'[^']*' Status Message: ")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
-# What the runtime reports as its own failure, although the sizes that a request chose do not fit together.
+# Failures that the runtime reports as its own, although the request's sizes do not fit together.
 _SIZES = re.compile(
     r"cannot broadcast|attempting to broadcast|dimension mismatch|dimensions must match|mismatched dimensions|"
     r"cannot be reshaped|"
@@ -45,7 +45,7 @@ _LEVELS = {
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-# What the runtime raises: its own exceptions (they share no base but Exception), and those of its Python binding.
+# The runtime's errors: its own exceptions (they share no base but Exception), and those of its Python binding.
 _ERRORS: tuple[type[Exception], ...] = (
     *(
         error
@@ -68,7 +68,7 @@ class RunFailed(Internal):
 
     @property
     def public_reason(self) -> str:
-        """What a client may be told where the failure is its own doing."""
+        """Returns the reason, fit for a client that caused the failure itself."""
         return _public(self.reason)
 
 
@@ -96,8 +96,8 @@ class Session:
     `options` are Triton's parameter names (execution_mode, enable_mem_arena, enable_mem_pattern), `graph_level` (all,
     extended, basic, off), and a few `session.` entries of the runtime itself; others are passed over.
 
-    Raises: FailedPrecondition where the file is no model that the runtime takes, or has tensors that the protocol
-            cannot carry.
+    Raises: FailedPrecondition, if the runtime does not accept the file as a model, or if the protocol cannot carry its
+            tensors.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Session:
             if node.type in _DATATYPES
         )
         self._session = session
-        # The wrapper around the native call validates what was validated before: 7.5 us a run instead of 4.2.
+        # The wrapper around the native call validates the inputs a second time: 7.5 us a run instead of 4.2.
         self._native_run: Callable[..., list[Any]] = session._sess.run
         every_input = self.inputs + self.overridable
         self._wrapped_inputs = frozenset(spec.name for spec in every_input if spec.datatype is Datatype.BF16)
@@ -135,7 +135,7 @@ class Session:
         self._input_tails: Mapping[str, tuple[int, ...]] = {}
         self._output_tails: Mapping[str, tuple[int, ...]] = {}
         self._batches = False
-        # What a request may choose beside its number of rows.
+        # The sizes that a request may choose beside its number of rows.
         self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self.inputs) or not all(
             spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs)
         )
@@ -185,7 +185,7 @@ class Session:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> GatewayError:
-        """Returns whose fault it is: that of the request's data, or that of the model."""
+        """Returns the error that blames the request's data or the model."""
         reason = _reason(error)
         refused = isinstance(error, native.InvalidArgument) and _NODE.search(reason) is not None
         chosen = isinstance(error, native.Fail) and self._has_free_sizes and _SIZES.search(reason) is not None
@@ -238,7 +238,7 @@ def reshaped(array: Array, tail: tuple[int, ...], *, batches: bool) -> Array:
 
 
 def ort_version() -> str:
-    """The version of ONNX Runtime."""
+    """Returns the version of ONNX Runtime."""
     return str(onnxruntime.__version__)
 
 
@@ -275,7 +275,7 @@ def _spec(node: Any, side: str, *, optional: bool = False) -> TensorSpec:
 
 
 def _reason(error: Exception, directory: str = "") -> str:
-    """What the runtime says, without the paths of this machine and of the one that the runtime was built on."""
+    """Returns the runtime's message without paths of this machine and of the machine that built the runtime."""
     text = _SOURCE_PATH.sub("", " ".join(str(error).split()))
     if directory:
         text = text.replace(f"{directory}/", "")
@@ -283,7 +283,7 @@ def _reason(error: Exception, directory: str = "") -> str:
 
 
 def without_places(text: str) -> str:
-    """Returns what the runtime says without its own codes and the places in its source."""
+    """Returns the runtime's message without its own codes and the places in its source."""
     return _PLACE.sub("", _CODE.sub("", text))
 
 
@@ -321,7 +321,7 @@ def _wrap_bf16(array: Array) -> object:
 
 
 def _unwrap_bf16(value: Any) -> Array:
-    """A copy of the value's bit patterns: numpy has no such type, and the value's memory goes with the value."""
+    """Returns a copy of the value's bit patterns: numpy has no such type, and the memory is freed with the value."""
     patterns = np.empty(tuple(value.shape()), dtype=np.uint16)
     if patterns.nbytes:
         ctypes.memmove(patterns.ctypes.data, value.data_ptr(), patterns.nbytes)

@@ -1,4 +1,4 @@
-"""What the runs of all versions of a worker share."""
+"""The state that the runs of all versions of a worker share."""
 
 from gateway.serving.inline_watch import InlineWatch
 from gateway.serving.refusals import Refusals

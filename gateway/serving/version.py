@@ -5,7 +5,8 @@
                          ├─ FAIL ──> FAILED    └─────── REVIVE ────────┘
                          └─ DROP ──> END
 
-AVAILABLE is entered after it is true, UNLOADING before: who finds a version AVAILABLE on the loop may lease it.
+A version becomes AVAILABLE after it can serve, and UNLOADING before it can no longer: code on the loop that sees an
+AVAILABLE version may lease it.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +51,7 @@ MOVES: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
 
 
 class IllegalVersionMove(Exception):  # not RuntimeError: mypyc compiles children of Exception only
-    """A version was asked to make a move that its state does not have: a fault of the caller."""
+    """Raised when a version is asked for a move that its state does not allow: a fault of the caller."""
 
 
 class Version:
@@ -102,7 +103,7 @@ class Version:
         self.merges = config.merges
 
     def equip(self, session: Session, config: ModelConfig, *, digest: str, run_us: float) -> None:
-        """Gives a loading version what it serves with."""
+        """Gives a loading version the parts that it serves with."""
         self.session = session
         self.digest = digest
         self.run_us = run_us
@@ -126,13 +127,13 @@ class Version:
         self.leases += 1
 
     def release(self) -> None:
-        """Ends a lease; the last one of a retired version lets it go."""
+        """Ends a lease; the end of a retired version's last lease unloads it."""
         self.leases -= 1
         if self.leases == 0 and self.state is VersionState.UNLOADING and self.on_idle is not None:
             self.on_idle(self)
 
     def refusal(self) -> GatewayError:
-        """Returns the error of a request that finds this version not able to serve."""
+        """Returns the error for a request when this version cannot serve."""
         if self.state is VersionState.FAILED:
             return VersionNotReady(self.model, self.name, self.reason)
         if self.state is VersionState.END:
