@@ -57,7 +57,7 @@ def models(
             "REASON",
         ),
         rows=rows,
-        note="\n".join(notes),
+        note=notes,
     )
 
 

@@ -14,3 +14,16 @@ async def test_wide_says_whether_requests_are_merged_and_why(shell: Shell) -> No
     assert "yes: the graph shows that rows are independent" in wide
     merging = {(entry["model"], entry["version"]): entry["merging"] for entry in await shell.value("models")}
     assert {text.partition(":")[0] for text in merging.values()} <= {"yes", "no"}
+
+
+async def test_each_folder_that_is_passed_over_has_a_line_of_its_own(shell: Shell) -> None:
+    stray = shell.worker.stand.repository / "notes.txt"
+    stray.write_text("no model")
+    try:
+        await shell.worker.stand.catalog.poll()
+        lines = (await shell.done("models")).splitlines()
+    finally:
+        stray.unlink()
+        await shell.worker.stand.catalog.poll()
+    assert [line for line in lines if line.startswith("passed over: notes.txt: ")]
+    assert not [line for line in lines if r"\n" in line]
