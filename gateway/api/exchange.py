@@ -11,6 +11,7 @@ from time import monotonic_ns
 from typing import ClassVar, Protocol, cast
 from urllib.parse import quote
 
+from gateway.access.principal import Principal
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
@@ -45,6 +46,9 @@ class Caller(Protocol):
 
     @property
     def message_size(self) -> int: ...
+
+    @property
+    def principal(self) -> Principal: ...
 
     def answer(self, message: bytes) -> None: ...
 
@@ -82,6 +86,14 @@ class Exchange(Call):
     @property
     def method(self) -> str:
         return METHODS[self.query.streamed]
+
+    @property
+    def tenant(self) -> str:
+        return self.caller.principal.tenant
+
+    @property
+    def identity(self) -> str:
+        return self.caller.principal.name
 
 
 class Exchanges:

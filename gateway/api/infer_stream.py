@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from time import monotonic_ns
 from typing import Protocol
 
+from gateway.access.principal import Principal
 from gateway.api.exchange import Exchanges, Metadata
 from gateway.api.wire import varint
 from gateway.errors import GatewayError
@@ -33,7 +34,10 @@ _REMEMBERED_PARAMETERS = 1024
 
 
 class StreamContext(Protocol):
-    """Is what a stream needs of grpc's context."""
+    """Is what a stream needs of grpc's context, and who calls."""
+
+    @property
+    def principal(self) -> Principal: ...
 
     def invocation_metadata(self) -> "tuple[tuple[str, str | bytes], ...]": ...
 
@@ -85,6 +89,7 @@ class Stream:
         self, exchanges: Exchanges, context: StreamContext, *, limit: int, describe: Callable[[Metadata], bytes]
     ) -> None:
         self._exchanges = exchanges
+        self.principal = context.principal
         self._metadata = _text_metadata(context)
         self._as_status = self._metadata.get(_GRPC_ERRORS, "").lower() == "true"
         remaining_s = context.time_remaining()
@@ -167,6 +172,7 @@ class StreamCaller:
         "message_size",
         "model",
         "outcome",
+        "principal",
     )
 
     def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
@@ -179,6 +185,7 @@ class StreamCaller:
         self._trailers: Metadata = ()
         self._own: OwnMetadatum | None = None
         self.deadline_ns = stream.deadline_ns
+        self.principal = stream.principal
         self.message_size = request.ByteSize()
 
     def answer(self, message: bytes) -> None:

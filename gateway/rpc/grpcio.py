@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.errors import DeadlineExceeded, GatewayError
 from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, OwnMetadatum, RpcHandler
-from gateway.rpc.identity import Identity, Material
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import MAX_FIELDS, ServerOptions
+from gateway.rpc.server_certificate import Material, ServerCertificate
 from gateway.rpc.status_codes import Status, status_of
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class _Context:
         self._inner = inner
         self._method = method
         self.deadline_ns = deadline_ns
+        self.principal: Principal = ANONYMOUS
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -130,7 +132,7 @@ class GrpcioServer:
         self._options = options
         self._methods = MethodTable()
         self._port = 0
-        self._identity: Identity | None = None
+        self._certificate: ServerCertificate | None = None
         self._following: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._received = ByteBudget(options.max_inflight_bytes)
@@ -152,13 +154,13 @@ class GrpcioServer:
         if self._options.tls is None:
             self._port = self._server.add_insecure_port(address)
         else:
-            identity = self._identity = Identity(self._options.tls)
-            self._port = self._server.add_secure_port(address, _credentials(identity))
-            self._following = asyncio.create_task(self._follow(identity), name="rpc identity")
+            certificate = self._certificate = ServerCertificate(self._options.tls)
+            self._port = self._server.add_secure_port(address, _credentials(certificate))
+            self._following = asyncio.create_task(self._follow(certificate), name="rpc certificate")
         await self._server.start()
 
-    async def _follow(self, identity: Identity) -> None:
-        async for _ in identity.renewals(self._options.tls_look_s):
+    async def _follow(self, certificate: ServerCertificate) -> None:
+        async for _ in certificate.renewals(self._options.tls_look_s):
             pass  # grpcio asks for it at each handshake
 
     async def stop(self, grace_s: float | None) -> None:
@@ -177,8 +179,8 @@ class GrpcioServer:
         return self._port
 
     @property
-    def identity(self) -> Identity | None:
-        return self._identity
+    def certificate(self) -> ServerCertificate | None:
+        return self._certificate
 
     def _adapt(self, method: Method) -> _Adapted:
         run: Callable[[Method, Any, Any], Coroutine[Any, Any, bytes | None]]
@@ -305,12 +307,12 @@ async def _refuse_fields(_: Any, context: Any) -> None:
     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
-def _credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Returns credentials that show at each handshake what the identity is then."""
-    first = identity.material
+def _credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
+    """Returns credentials that show at each handshake what it is then."""
+    first = certificate.material
     return grpc.dynamic_ssl_server_credentials(
         _configuration(first),
-        lambda: _configuration(identity.material),
+        lambda: _configuration(certificate.material),
         require_client_authentication=first.client_ca is not None,
     )
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import grpc
 from grpc.aio import EOF as EOF  # type: ignore[attr-defined]
 
+from gateway.access.principal import Principal
 from gateway.errors import GatewayError
 
 Metadatum = tuple[str, str | bytes]  # the value is bytes where the name ends with -bin
@@ -26,8 +27,13 @@ class CallbackContext(Protocol):
     or deadline, is ignored. A caller that holds something for the call releases it in `on_cancel`'s callback or when it
     answers, whichever comes first.
 
+    `principal` is who calls, as far as it is proven. Handlers of the other style find it in their context as well.
+
     Units:  `deadline_ns` is on the monotonic clock, 0: none; `message_size` counts the bytes of the request's message.
     """
+
+    @property
+    def principal(self) -> Principal: ...
 
     @property
     def deadline_ns(self) -> int: ...

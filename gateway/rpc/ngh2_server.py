@@ -9,9 +9,9 @@ from typing import Final
 
 from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
-from gateway.rpc.identity import Identity
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
+from gateway.rpc.server_certificate import ServerCertificate
 from gateway.rpc.server_state import ServerState
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Ngh2Server:
         self._options = options
         self._methods = MethodTable()
         self._state: ServerState | None = None
-        self._identity: Identity | None = None
+        self._certificate: ServerCertificate | None = None
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._listening = asyncio.Lock()
@@ -46,20 +46,20 @@ class Ngh2Server:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         options = self._options
-        identity = self._identity = Identity(options.tls) if options.tls is not None else None
+        certificate = self._certificate = ServerCertificate(options.tls) if options.tls is not None else None
         state = self._state = ServerState(options, self._methods, loop)
         self._socket = _listening_socket(options)
         self._port = self._socket.getsockname()[1]
         self._listener = await self._listen(state, self._socket)
         checks = {"rpc connection checks": self._check_connections(state)}
-        if identity is not None:
-            checks["rpc identity"] = self._follow(identity, state, self._socket)
+        if certificate is not None:
+            checks["rpc certificate"] = self._follow(certificate, state, self._socket)
         self._checks = [loop.create_task(check, name=name) for name, check in checks.items()]
         for check in self._checks:
             check.add_done_callback(_report)
 
     async def _listen(self, state: ServerState, bound: socket.socket) -> asyncio.Server:
-        secure = self._identity.material.context if self._identity is not None else None
+        secure = self._certificate.material.context if self._certificate is not None else None
         return await state.loop.create_server(
             lambda: ConnectionProtocol(state),
             sock=bound.dup(),
@@ -68,13 +68,13 @@ class Ngh2Server:
             ssl_handshake_timeout=state.options.handshake_timeout_s if secure is not None else None,
         )
 
-    async def _follow(self, identity: Identity, state: ServerState, bound: socket.socket) -> None:
-        """Shows new connections the newest identity.
+    async def _follow(self, certificate: ServerCertificate, state: ServerState, bound: socket.socket) -> None:
+        """Shows new connections the newest certificate.
 
         Both listeners have the same socket, so nobody who connects meanwhile is turned away; and a context of its own
         means that no session of the old one is resumed, whose client authority may be gone.
         """
-        async for _ in identity.renewals(state.options.tls_look_s):
+        async for _ in certificate.renewals(state.options.tls_look_s):
             async with self._listening:
                 if self._stopping:
                     return
@@ -113,8 +113,8 @@ class Ngh2Server:
         return self._port
 
     @property
-    def identity(self) -> Identity | None:
-        return self._identity
+    def certificate(self) -> ServerCertificate | None:
+        return self._certificate
 
     def counts(self) -> dict[str, int]:
         """Returns what a worker's metrics say of its connections.

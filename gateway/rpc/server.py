@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.rpc.handler import GenericHandler, RpcHandler
-from gateway.rpc.identity import Identity, TlsFiles
+from gateway.rpc.server_certificate import ServerCertificate, TlsFiles
 
 MIB = 1 << 20
 MAX_FIELDS: Final = 256  # metadata of one request
@@ -73,5 +73,5 @@ class Server(Protocol):
     def port(self) -> int: ...
 
     @property
-    def identity(self) -> Identity | None:
+    def certificate(self) -> ServerCertificate | None:
         """What the server shows, once it is started; None without TLS."""

@@ -7,6 +7,7 @@ from typing import Final
 import grpc
 import ngh2
 
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.rpc.deadline import Slot
 from gateway.rpc.handler import Metadata
@@ -44,6 +45,7 @@ class ServerCall:
         "inflation",
         "method",
         "output",
+        "principal",
         "request_ended",
         "response_begun",
         "server",
@@ -58,6 +60,7 @@ class ServerCall:
         self.stream_id = stream_id
         self.method = method
         self.headers = headers
+        self.principal: Principal = ANONYMOUS
         self.fields: dict[bytes, bytes] = {}
         self.deadline_ns = 0
         self.encoding = b""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gateway
 from gateway.errors import InvalidArgument
-from gateway.rpc.identity import TlsFiles, lets_in, names
+from gateway.rpc.server_certificate import TlsFiles, lets_in, names
 from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
 from gateway.runtime.masking import masked_url

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.identity import TlsFiles, check_dates, read
+from gateway.rpc.server_certificate import TlsFiles, check_dates, read
 from gateway.runtime.option import Setting
 from gateway.runtime.option_value import MAYBE_PATH
 

@@ -219,7 +219,7 @@ class Worker:
         self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
         self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
         self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
-        self.counters.add_gauge(Gauge.TLS, lambda: self.server.identity.status() if self.server.identity else {})
+        self.counters.add_gauge(Gauge.TLS, lambda: self.server.certificate.status() if self.server.certificate else {})
 
     def _refused(self) -> Mapping[str, str]:
         """Returns why a newer route is not in force, by model."""

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from gateway.cli.app import app
 from gateway.rpc.grpcio import GrpcioServer
-from gateway.rpc.identity import TlsFiles
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
+from gateway.rpc.server_certificate import TlsFiles
 
 FILES = Path(__file__).parents[1] / "rpc" / "certificates"
 CA = ("--tls-ca", str(FILES / "ca.pem"))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import grpc
 
 from gateway.rpc.grpcio import GrpcioServer
-from gateway.rpc.identity import TlsFiles
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
+from gateway.rpc.server_certificate import TlsFiles
 from tests.rpc.service import NAME, Behaviour, register
 
 TRANSPORTS = ("grpcio", "ngh2")

@@ -8,8 +8,8 @@ import ngh2
 import pytest
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.identity import TlsFiles
 from gateway.rpc.server import ServerOptions
+from gateway.rpc.server_certificate import TlsFiles
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import CERTIFICATES, MUTUAL_TLS, TLS, TRANSPORTS, Served, make, path, refused, serving

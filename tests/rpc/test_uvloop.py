@@ -9,9 +9,9 @@ import grpc
 import pytest
 import uvloop
 
-from gateway.rpc.identity import TlsFiles
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import ServerOptions
+from gateway.rpc.server_certificate import TlsFiles
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import MUTUAL_TLS, UNLIMITED, path
 from tests.rpc.test_lifetime import credentials

@@ -4,7 +4,10 @@ from typing import Protocol
 
 
 class Attributes(Protocol):
-    """What rules and key sources read of a request; every method is cheap and answers None for what is absent."""
+    """What rules and key sources read of a request; every method is cheap and answers None for what is absent.
+
+    An edge that knows them has `method`, and `tenant` and `identity` of the caller as far as that is proven.
+    """
 
     def metadata(self, name: str) -> str | None: ...
 

@@ -49,7 +49,7 @@ def _id_reader(_name: str) -> Reader:
 
 
 def _optional_reader(attribute: str) -> Callable[[str], Reader]:
-    """An edge that authenticates nobody has no such attribute: what is not known matches nothing."""
+    """What an edge does not know of its caller is absent or "", and matches nothing."""
 
     def read(attributes: Attributes) -> str | None:
         value = getattr(attributes, attribute, None)

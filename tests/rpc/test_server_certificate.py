@@ -16,8 +16,8 @@ import trustme
 import uvloop
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.identity import Identity, TlsFiles, check_dates, read
 from gateway.rpc.server import Server, ServerOptions
+from gateway.rpc.server_certificate import ServerCertificate, TlsFiles, check_dates, read
 from tests.routing.live import until
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import TRANSPORTS, make, path
@@ -96,8 +96,8 @@ async def test_new_connections_see_the_new_certificate_and_old_ones_go_on(transp
                 serials.append(await becomes(server, authority, serials[-1]))
             assert await called(channel) == b"x"
         assert len(set(serials)) == 4
-        assert server.identity is not None
-        assert server.identity.trouble == ""
+        assert server.certificate is not None
+        assert server.certificate.trouble == ""
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -107,19 +107,19 @@ async def test_what_is_unsound_is_told_and_changes_nothing(
     authority, at = trustme.CA(), place(tmp_path)
     at.write(issued(authority))
     async with started(transport, at.files) as server:
-        before, identity = await shown(server, authority), server.identity
-        assert identity is not None
+        before, certificate = await shown(server, authority), server.certificate
+        assert certificate is not None
         at.write(issued(authority), key=issued(authority))
-        await until(lambda: "key values mismatch" in identity.trouble)
+        await until(lambda: "key values mismatch" in certificate.trouble)
         at.write(issued(authority, not_after=LONG_AGO.replace(year=2021)))
-        await until(lambda: "expired 2021-01-01T00:00:00Z" in identity.trouble)
+        await until(lambda: "expired 2021-01-01T00:00:00Z" in certificate.trouble)
         at.files.certificate.unlink()
-        await until(lambda: "cannot be read: No such file" in identity.trouble)
+        await until(lambda: "cannot be read: No such file" in certificate.trouble)
         assert await shown(server, authority) == before
         assert [record.levelno for record in caplog.records if record.message.startswith("TLS:")] == [logging.ERROR] * 3
         at.write(issued(authority))
         await becomes(server, authority, before)
-        assert identity.trouble == ""
+        assert certificate.trouble == ""
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -197,27 +197,27 @@ def test_files_that_are_written_one_by_one_are_no_trouble(tmp_path: Path) -> Non
     authority, at = trustme.CA(), place(tmp_path)
     first, second = issued(authority), issued(authority)
     at.write(first)
-    identity = Identity(at.files)
-    assert not identity.look()
+    certificate = ServerCertificate(at.files)
+    assert not certificate.look()
     at.write(second, key=first)
-    assert not identity.look()
-    assert identity.trouble == ""
+    assert not certificate.look()
+    assert certificate.trouble == ""
     at.write(second)
-    assert identity.look()
-    assert identity.material.key == second.private_key_pem.bytes()
-    assert not identity.look()
+    assert certificate.look()
+    assert certificate.material.key == second.private_key_pem.bytes()
+    assert not certificate.look()
 
 
 def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is(tmp_path: Path) -> None:
     authority, at = trustme.CA(), place(tmp_path)
     at.write(authority.issue_cert("localhost", not_before=LONG_AGO.replace(year=2021)))
     now = [LONG_AGO.timestamp()]
-    identity = Identity(at.files, wall_s=lambda: now[0])
-    assert "is not valid before" in identity.trouble
-    assert not identity.look()
+    certificate = ServerCertificate(at.files, wall_s=lambda: now[0])
+    assert "is not valid before" in certificate.trouble
+    assert not certificate.look()
     now[0] = LONG_AGO.replace(year=2022).timestamp()
-    assert identity.look()
-    assert identity.trouble == ""
+    assert certificate.look()
+    assert certificate.trouble == ""
 
 
 def test_what_cannot_be_a_servers_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server's identity for TLS: what its PEM files hold, proven before it is shown, and renewed when they change.
+"""A server's certificate for TLS: what its PEM files hold, proven before it is shown, and renewed when they change.
 
 No gRPC here: the configuration checks the files before anything is started.
 """
@@ -99,7 +99,7 @@ def lets_in(files: TlsFiles, certificate: Path, key: Path) -> bool:
     return True
 
 
-class Identity:
+class ServerCertificate:
     """The newest sound content of the files; `trouble` says what is wrong with what they hold now, "" if nothing is.
 
     Order: what is new is read whole and proven before it takes the old one's place, so a certificate without its key, a

@@ -1,0 +1,1 @@
+"""Who calls, what a caller may do, and how it is proven; no grpc, no sockets."""
