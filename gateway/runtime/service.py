@@ -117,6 +117,34 @@ class Service:
             for child in list(self._children):
                 group.create_task(child.stop(limit_s))
 
+    async def finish(self, limit_s: float) -> None:
+        """Stops it as `stop` does. Where its process was dead, or dies of it, one more does the work that is left.
+
+        Order: with the limit over, what is left waits for the next start.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit_s
+        stopped = [child for child in self._children if not child.exited.is_set()]
+        await self.stop(limit_s)
+        failed = [child for child in stopped if child.status != 0]
+        if (stopped and not failed) or (self._current is None) or loop.time() >= end:
+            return
+        for child in failed:
+            _log.error("%s (%d) %s as it was to stop: another does its last work", self.name, child.pid, child.ending)
+            self._died = child.settings.boot
+        last = self._start()
+        if last is None:
+            return
+        try:
+            async with asyncio.timeout_at(end):
+                await self._first_of(last.ready, last.exited)
+        except TimeoutError:
+            pass
+        await last.stop(max(0.0, end - loop.time()))
+        if last.status != 0:
+            _log.error("%s (%d) %s: what is left waits for the next start", self.name, last.pid, last.ending)
+            self.reason = last.ending
+
     def kill(self, reason: str) -> None:
         """Its processes end at once; it is not started again."""
         self._stop.set()

@@ -187,7 +187,9 @@ class Supervisor:
                 limit_s = max(0.5, end - reserve_s - loop.time())
                 async with asyncio.TaskGroup() as together:
                     for service in services:
-                        together.create_task(service.stop(limit_s))
+                        # What the workers have logged becomes Parquet before the end, whatever the compactor died of.
+                        finishes = service is self._compactor and not self._stop_fast.is_set()
+                        together.create_task(service.finish(limit_s) if finishes else service.stop(limit_s))
             if self._store is not None:
                 await self._store.stop(max(0.5, end - loop.time()))
             rush.cancel()

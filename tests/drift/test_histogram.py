@@ -75,6 +75,7 @@ NUMBERS = arrays(np.float64, st.integers(1, 60), elements=st.floats(allow_nan=Tr
 @example(np.full(9, 7.5), np.full(9, 8.0))
 @example(np.full(9, np.nan), np.array([1.0]))
 @example(np.array([-1.7e308, 1.7e308]), np.array([0.0]))
+@example(np.array([0.5, 1.0, -1e292, 2.0, 0.0, 1.79769313e308]), np.array([0.0]))
 @given(NUMBERS, NUMBERS)
 def test_bars_hold_every_row(reference: Floats, window: Floats) -> None:
     report = report_of(reference, window)

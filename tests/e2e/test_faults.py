@@ -24,10 +24,18 @@ RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 
 @pytest.fixture(scope="module")
 def faulty(start_product: Callable[..., Product]) -> Iterator[Product]:
-    """A gateway of its own, for its processes are killed. Its end must be a clean one all the same."""
+    """A gateway of its own, for its processes are killed. Its end must be a clean one all the same.
+
+    Though the compactor has just died, every row is in Parquet then.
+    """
     running = start_product("faulty")
     yield running
+    [compactor] = running.children("compactor")
+    os.kill(compactor["pid"], signal.SIGKILL)
     running.stop()
+    log = running.data / "log"
+    assert list((log / "lake").glob("predictions/*/*/*/*/*.parquet"))
+    assert not [path for path in (log / "wal").rglob("*") if path.suffix in (".wal", ".sealed", ".suspect")]
 
 
 def kill(product: Product, role: str) -> tuple[dict[str, Any], float]:

@@ -2,11 +2,14 @@
 
 `<role>-<slot>.crash`: it ends with status 3 before it is ready. `<role>.slow`: it takes a second to become ready.
 `<role>.stubborn`: it does not stop when asked. It serves its role's port (SO_REUSEPORT). With the argument `compactor`
-it is told what the compactor is told, and leaves the file `compacted` when it stops.
+it is told what the compactor is told, and adds its pid to the file `compacted` when it stops. `compactor.mortal`: the
+one that finds this file when it stops takes it away, and is killed.
 """
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -63,7 +66,12 @@ async def compact(wal_dir: Path) -> None:
     async with supervisor_link() as link:
         link.ready()
         await link.stopping.wait()
-    (wal_dir.parent.parent / "compacted").write_text("yes")
+    data_dir = wal_dir.parent.parent
+    if (data_dir / "compactor.mortal").exists():
+        (data_dir / "compactor.mortal").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with (data_dir / "compacted").open("a") as file:
+        file.write(f"{os.getpid()}\n")
 
 
 if __name__ == "__main__":

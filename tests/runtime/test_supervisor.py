@@ -106,6 +106,22 @@ def test_a_stop_leaves_no_process_and_no_port(tmp_path: Path) -> None:
         assert list((tmp_path / "data" / "run").iterdir()) == [tmp_path / "data" / "run" / "state.json"]
 
 
+@pytest.mark.parametrize("death", ["before", "as it stops"])
+def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_path: Path, death: str) -> None:
+    data_dir = tmp_path / "data"
+    with Supervised(data_dir, workers=1) as gateway:
+        gateway.wait_serving()
+        first = gateway.pid("compactor")
+        if death == "before":
+            os.kill(first, signal.SIGKILL)
+        else:
+            (data_dir / "compactor.mortal").touch()
+        assert gateway.stop() == 0
+        (last,) = (data_dir / "compacted").read_text().split()
+        assert int(last) != first
+        assert not alive(int(last))
+
+
 def test_ctrl_c_stops_too(tmp_path: Path) -> None:
     with Supervised(tmp_path / "data", workers=1) as gateway:
         gateway.wait_serving()

@@ -76,7 +76,7 @@ def _bars(feature: FeatureReport) -> list[_Bar]:
     missing or infinite. Within a bin values are spread evenly; a single value is in the bar that it lies in."""
     low, high = _axis_of(feature.bounds)
     amount = _BARS if high > low and isfinite(high - low) else 1
-    ends = [low + (high - low) * index / amount for index in range(amount)] + [high]
+    ends = [low + (high - low) * (index / amount) for index in range(amount)] + [high]  # no product overflows
     sides = [_rebinned(feature, shares, ends) for shares in (feature.reference_shares, feature.shares)]
     bars = []
     for index in range(amount):

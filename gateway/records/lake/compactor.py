@@ -24,16 +24,17 @@ from gateway.records.lake import parquet
 from gateway.records.lake.accounts import Accounts, CompactorCounts
 from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.coverage import Coverage
+from gateway.records.lake.expiry import Expiry
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.layout import LABELS
+from gateway.records.lake.leftovers import sweep
 from gateway.records.lake.merging import Job, MergeLimits, Merger, pending_names
 from gateway.records.lake.observer import Ledger, Observer
 from gateway.records.lake.outbox import Outbox
 from gateway.records.lake.quarantine import Quarantine
-from gateway.records.lake.retention import RetentionLimits, expired, lake_files, regular_files, remove
+from gateway.records.lake.retention import RetentionLimits
 from gateway.records.lake.segment_part import SegmentPart, parts
 from gateway.records.step_process import StepProcess, first_line, has_listener
-from gateway.records.worker.label import FEEDBACK_SUFFIX
 from gateway.records.worker.reading import SegmentContent, read
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry, Segment, adopt, entries
 
@@ -103,6 +104,7 @@ class Compactor:
         self._merger = Merger(self._lake, self._manifest, config.merging)
         self._to_merge: list[Job] = []
         self.counts = CompactorCounts(quarantined=self._quarantine.counts)
+        self._expiry = Expiry(self._log, self._lake, config.retention, self.counts, sinks=config.sinks)
 
     def tend(self, *, last: bool = False) -> None:
         """Lets the observers publish and save what they have seen."""
@@ -215,13 +217,15 @@ class Compactor:
                 adopt(self._log, segment, NEW)
 
     def _prepare(self) -> None:
-        """Once: forgets half-written files, and reads which segments are done."""
+        """Once: forgets half-written files and those that no line names, and reads which segments are done."""
         if self._done is not None:
             return
         shutil.rmtree(self._lake / "_tmp", ignore_errors=True)
         self._merger.recover()
         self._attempts.recover(after_death=self._config.after_death)
-        self._done = {str(entry.get("segment")) for entry in self._manifest.entries(days=2)}
+        lines = list(self._manifest.entries(days=2))
+        sweep(self._lake, entries(self._log), lines)
+        self._done = {str(line.get("segment")) for line in lines}
 
     def _is_done(self, identity: str) -> bool:
         return self._done is not None and identity in self._done
@@ -310,34 +314,11 @@ class Compactor:
         if 0 <= now - self._retained_at < self._config.retention_interval_s:
             return
         self._retained_at = now
-        limits = self._config.retention
-        old = expired(lake_files(self._lake), now_s=now, max_age_s=limits.max_age_s, max_bytes=limits.max_bytes)
-        self.counts.expired_files += remove(old, up_to=self._lake)
+        self._expiry.run(now_s=now)
         try:
             self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)
         except OSError as error:
             self._failed(error)
-        failed = list(regular_files(self._quarantine.folder, moved=True))
-        remove(
-            expired(failed, now_s=now, max_age_s=limits.failed_max_age_s, max_bytes=limits.failed_max_bytes),
-            up_to=self._quarantine.folder,
-        )
-        manifests = list(regular_files(self._lake / "_manifest"))
-        old = expired(manifests, now_s=now, max_age_s=limits.max_age_s + 86400.0, max_bytes=limits.max_bytes)
-        remove(old, up_to=self._lake / "_manifest")
-        for abandoned in Outbox.others(self._lake, self._config.sinks):
-            abandoned.expire(now_s=now)
-        for gateway in self._log.iterdir() if self._log.is_dir() else ():
-            if gateway != self._quarantine.folder:
-                self._bound_wal(gateway, now)
-
-    def _bound_wal(self, gateway: Path, now: float) -> None:
-        # Labels were promised to be kept, and are few.
-        rows = (file for file in regular_files(gateway) if f"{FEEDBACK_SUFFIX}-" not in file.path.name)
-        sealed = [file for file in rows if file.path.suffix == SEALED]
-        limit = self._config.retention.wal_max_bytes
-        old = expired(sealed, now_s=now, max_age_s=float("inf"), max_bytes=limit)
-        self.counts.lost_segments += remove(old, up_to=gateway)
 
 
 _NOBODY = Segment("", "", "", 0)

@@ -71,9 +71,8 @@ def jobs(
     for folder, own in folders.items():
         kinds: dict[str, list[StoredFile]] = defaultdict(list)
         for file in own:
-            base, kind = _split(file.path.name, labels="hour=" not in folder.name)
-            if base not in pending:
-                kinds[kind].append(file)
+            if segment_of(file.path) not in pending:
+                kinds[_split(file.path.name, labels="hour=" not in folder.name)[1]].append(file)
         runs = tuple((kind, run) for kind in sorted(kinds) for run in _runs(kinds[kind], limits.target_bytes))
         if runs:
             planned.append(Job(folder.relative_to(lake).as_posix(), runs))
@@ -84,6 +83,11 @@ def pending_names(entries: Iterable[LogEntry]) -> set[str]:
     """Returns the beginnings of the names of files that segments which still exist may be written to."""
     segments = (entry.segment for entry in entries if entry.segment is not None)
     return {f"{one.gateway}-{one.worker}-{one.boot}-{one.seq}-{one.seq}" for one in segments}
+
+
+def segment_of(path: Path) -> str:
+    """Returns what the name of a file of the lake says of its segment: one of `pending_names` while that exists."""
+    return _split(path.name, labels="hour=" not in path.parent.name)[0]
 
 
 class Merger:
