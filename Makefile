@@ -70,10 +70,11 @@ run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findst
 test: $(VENV)/.develops
 	@$(BIN)/python -m pytest $(TESTS)
 
-# Property tests with twenty times as many examples, new ones in each run: hours. Each failure tells how to repeat it.
+# Long tests as well, and property tests with twenty times as many examples, new ones in each run: hours. Each failure tells
+# how to repeat it.
 .PHONY: test-all
 test-all: $(VENV)/.develops
-	@$(BIN)/python -m pytest --hypothesis-profile=long -o timeout=3600 $(TESTS)
+	@$(BIN)/python -m pytest -m 'long or not long' --hypothesis-profile=long -o timeout=3600 $(TESTS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check
