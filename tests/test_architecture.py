@@ -20,6 +20,7 @@ ROOMS = {
     "routing": {"errors", "backoff"},
     "serving": {"errors", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
+    "rollout": {"errors", "routing.document"},
     "access": {"errors"},
     "rpc": {"errors", "access"},
     "api": {"errors", "access", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
@@ -51,7 +52,12 @@ ONLY = {
     "uvloop": {"gateway.runtime.worker"},
 }
 # Folders of values in, values out.
-PURE = ("gateway.routing.document", "gateway.routing.decision", "gateway.drift.statistics")
+PURE = (
+    "gateway.routing.document",
+    "gateway.routing.decision",
+    "gateway.drift.statistics",
+    "gateway.rollout.statistics",
+)
 IMPURE = {
     *("asyncio", "grpc", "redis", "onnxruntime", "time", "random", "threading", "socket", "os", "pathlib"),
     *("pyarrow", "duckdb"),

@@ -1,0 +1,48 @@
+"""Evidence that a rate is above a fixed limit: for what has no arm to compare with, such as a mirror's disagreement."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.rollout.statistics.rate_ratio import Floats, log_mean_exp
+
+_POINTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitEvidence:
+    """The state of one test of "at most `limit`"; `limit` is events per trial, in (0, 1).
+
+    Shapes: `log_ratios` is (..., points of the grid).
+    """
+
+    limit: float
+    log_ratios: Floats
+
+    @staticmethod
+    def none(limit: float, *, side_by_side: tuple[int, ...] = ()) -> "RateLimitEvidence":
+        """Returns the evidence before the first trial: 1. Raises: ValueError (a limit outside (0, 1))."""
+        if not 0 < limit < 1:
+            raise ValueError(f"a limit on a rate is between 0 and 1, not {limit}")
+        return RateLimitEvidence(limit, np.zeros((*side_by_side, _POINTS)))
+
+    def after(self, trials: int | Floats, events: int | Floats) -> "RateLimitEvidence":
+        """Returns the evidence with more trials. Raises: ValueError (more events than trials)."""
+        n, bad = np.asarray(trials, float)[..., None], np.asarray(events, float)[..., None]
+        if (bad > n).any():
+            raise ValueError(f"{events} events of {trials} trials")
+        rates = self._rates()
+        added = bad * np.log(rates / self.limit) + (n - bad) * np.log((1 - rates) / (1 - self.limit))
+        return RateLimitEvidence(self.limit, self.log_ratios + added)
+
+    @property
+    def log_e(self) -> Floats:
+        """Returns the logarithm of the e-value."""
+        return log_mean_exp(self.log_ratios)
+
+    def _rates(self) -> Floats:
+        """Returns rates above the limit, spaced evenly by their log-odds, up to 1 - 1/1000 of what is left."""
+        odds = self.limit / (1 - self.limit)
+        spaced = odds * np.geomspace(1.1, max(1000.0, 1000 / odds), _POINTS)
+        rates: Floats = spaced / (1 + spaced)
+        return rates
