@@ -1,7 +1,7 @@
 """The errors between a URI and its local copy.
 
 LoaderError
-├── UnsupportedUri      not a path or file:// URI of a version directory below the repository
+├── UnsupportedUri      a URI that no loader reads
 ├── SourceNotFound      nothing there
 ├── UnsafeSource        a link, a device, a name or a layout that is refused
 ├── SourceTooLarge      more files or bytes than the limits allow

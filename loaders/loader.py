@@ -1,6 +1,6 @@
-"""The contract of every loader, and the value it returns."""
+"""The contract of every loader, and the values it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,17 +67,52 @@ def _missing(filename: str, names: Sequence[str]) -> str:
     return f"{lacks} but {shown}{more}: {advice}"
 
 
-class Loader(Protocol):
-    """Brings the files of one version to this machine. Both methods block: call them on a thread."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The directories at one place of a repository by name, sorted; `refused` has what else is there, and why."""
 
-    def fetch(self, uri: str, *, digest: str | None = None) -> LocalVersion:
+    names: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+class Loader(Protocol):
+    """One model repository, `<model>/<version>/` and files beside the versions; brings versions to this machine.
+
+    Every method blocks, so call it on a thread; several threads may call at once. Names of models, versions and files
+    are whatever the caller was given: a loader reads nothing outside its repository for any of them.
+    """
+
+    def models(self) -> Listing:
+        """Returns the models' directories. Raises: SourceNotFound, SourceUnreadable, if the repository is not there."""
+
+    def versions(self, model: str) -> Listing:
+        """Returns the directories of a model: its versions, and others. Raises: SourceNotFound, SourceUnreadable."""
+
+    def stamp(self, model: str) -> str:
+        """Returns a short text that changes when a file beside the versions may have changed.
+
+        Those are the files of the model's directory and of `warmup` in it.
+
+        Raises: SourceNotFound, SourceUnreadable.
+        """
+
+    def fingerprint(self, model: str, version: str) -> str:
+        """Returns a short text that changes when the version's content may have changed; does not read the files.
+
+        Raises: SourceNotFound, UnsafeSource, SourceUnreadable.
+        """
+
+    def holds(self, model: str, name: str) -> bool:
+        """Whether there is a file (or a directory) `name`, its parts with '/' between them, below the model's."""
+
+    def read(self, model: str, name: str, limit: int) -> bytes:
+        """Returns the content of a file below the model's directory, of at most `limit` bytes.
+
+        Raises: SourceNotFound, UnsafeSource (a name or a link that leads outside), SourceTooLarge, SourceUnreadable.
+        """
+
+    def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content, from the store if it has it.
 
         Raises: LoaderError; nothing is left behind then.
-        """
-
-    def fingerprint(self, uri: str) -> str:
-        """Returns a short text that changes when the content may have changed; does not read the files.
-
-        Raises: UnsupportedUri, SourceNotFound, SourceUnreadable.
         """

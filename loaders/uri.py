@@ -1,11 +1,10 @@
-"""Paths and file:// URIs of version directories, as names below a repository root."""
+"""What names a repository: a path or a URI; and what may name a directory in it."""
 
 import os
 import re
-from pathlib import PurePosixPath
 from urllib.parse import unquote_to_bytes
 
-from loaders.errors import UnsupportedUri
+from loaders.errors import UnsafeSource, UnsupportedUri
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
@@ -26,33 +25,20 @@ def local_path(uri: str) -> str:
     if len(uri) > _MAX_LENGTH:
         raise UnsupportedUri(f"the URI has {len(uri)} characters; at most {_MAX_LENGTH}")
     if scheme_of(uri) != "file":
-        raise UnsupportedUri(f"the scheme {scheme_of(uri)[:40]!r} is not supported: give a path or a file:// URI")
+        raise UnsupportedUri(f"{uri[:80]!a} is not a path or a file:// URI")
     path = _decoded(uri) if _SCHEME.match(uri) else uri
     if "\0" in path or not path:
         raise UnsupportedUri("the path is empty or holds a NUL")
-    if ".." in PurePosixPath(path).parts:
-        raise UnsupportedUri("the path holds '..'")
     return os.path.abspath(path)
 
 
-def names_below(root: str, path: str) -> tuple[str, ...]:
-    """Returns the directory names that lead from the repository root to a version; at least one.
-
-    Raises: UnsupportedUri, if `path` does not lie below `root` or a name is not letters, digits, '.', '_' and '-'.
-    """
-    try:
-        parts = PurePosixPath(path).relative_to(root).parts
-    except ValueError:
-        raise UnsupportedUri("the path does not lie in the model repository") from None
-    if not parts:
-        raise UnsupportedUri("the path is the model repository itself, not a version directory in it")
-    for part in parts:
-        if not _PART.match(part):
-            raise UnsupportedUri(
-                f"the directory name {part[:80]!a} is refused: letters, digits and ._- only, beginning with a "
-                f"letter or digit, at most 128 characters"
-            )
-    return parts
+def check_directory_name(name: str) -> None:
+    """Checks that `name` may be the directory of a model or a version. Raises: UnsafeSource, if not."""
+    if not _PART.match(name):
+        raise UnsafeSource(
+            f"the directory name {name[:80]!a} is refused: letters, digits and ._- only, beginning with a "
+            f"letter or digit, at most 128 characters"
+        )
 
 
 def _decoded(uri: str) -> str:

@@ -25,12 +25,9 @@ def serve(**given: Any) -> None:
         config = load({name: value for name, value in given.items() if value != []})
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
-    if not config.models.repository.is_dir():
-        raise Failure(
-            Exit.USAGE,
-            f"--model-repository {str(config.models.repository)!r} is not a directory: "
-            "make it, mount its volume, or name another one",
-        )
+    missing = config.models.missing_repository()
+    if missing:
+        raise Failure(Exit.USAGE, f"--model-repository {config.models.repository!r} {missing}")
     # The supervisor replaces this process: it must not share one with gRPC, which this command line has loaded.
     reading, writing = os.pipe()
     os.write(writing, config.to_json().encode())

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from gateway.errors import InvalidArgument
 from gateway.records.sinks.target import parse_targets
 from gateway.routing.store.store_address import FORMS, parse_address
+from loaders.errors import UnsupportedUri
+from loaders.schemes import canonical
 
 _T_co = TypeVar("_T_co", covariant=True)
 _WORDS: Final = {
@@ -137,6 +139,27 @@ def _maybe_path(given: object) -> Path | None:
     return None if given is None or given == "" else _path(given)
 
 
+def _repository(given: object) -> str:
+    """Returns a path or a URI that a loader reads; `~` of a path is the user's directory, as in other paths."""
+    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
+        raise ValueError("a path or a URI")
+    text = str(given)
+    try:
+        canonical(text)
+    except UnsupportedUri as error:
+        raise ValueError(str(error)) from None
+    return text if "://" in text else str(Path(text).expanduser())
+
+
+def _paths(given: object) -> str:
+    """Returns absolute paths with commas between them; a file may list them."""
+    if isinstance(given, str):
+        given = [part for part in given.split(",") if part]
+    if not isinstance(given, list):
+        raise ValueError("paths with commas between them, or a list of them")
+    return ",".join(str(_path(one).absolute()) for one in given)
+
+
 def _label(given: object) -> str:
     allowed = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
     if not isinstance(given, str) or not 1 <= len(given) <= 64:
@@ -198,6 +221,8 @@ def _sinks(given: object) -> str:
 SWITCH: Final = Parsed("", _switch)
 PATH: Final = Parsed("PATH", _path)
 MAYBE_PATH: Final = Parsed("PATH", _maybe_path)
+PATHS: Final = Parsed("PATH,...", _paths)
+REPOSITORY: Final = Parsed("PATH|URI", _repository)
 LABEL: Final = Parsed("NAME", _label)
 HOST: Final = Parsed("ADDRESS", _host)
 REDIS_URL: Final = Parsed("URL", _redis_url)

@@ -16,7 +16,9 @@ from gateway.runtime.option_value import (
     LABEL,
     MAYBE_PATH,
     PATH,
+    PATHS,
     REDIS_URL,
+    REPOSITORY,
     SINKS,
     SWITCH,
     WEBHOOK_URL,
@@ -24,6 +26,7 @@ from gateway.runtime.option_value import (
     Number,
     Whole,
 )
+from loaders.schemes import missing
 
 DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
@@ -34,13 +37,23 @@ _PORT: Final = Whole(0, 65535)
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     repository: Annotated[
-        Path, Setting("Holds <model>/<version>/model.onnx.", PATH, name="model-repository")
-    ] = Path("models")  # fmt: skip
+        str, Setting("Holds <model>/<version>/model.onnx.", REPOSITORY, name="model-repository")
+    ] = "models"  # fmt: skip
+    allow_links_to: Annotated[
+        str,
+        Setting(
+            "Directories outside the repository to which links may lead, with commas between.", PATHS, repeated=True
+        ),
+    ] = ""  # fmt: skip
     poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
     intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
     quarantine_seconds: Annotated[
         float, Setting("Refuse what a worker died of for this long.", Number(1, 31_536_000))
     ] = 600.0  # fmt: skip
+
+    def missing_repository(self) -> str:
+        """Returns why a start with this repository is a mistake, "" if nothing speaks against it."""
+        return missing(self.repository)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from time import time
 from typing import Final
 
@@ -57,7 +58,7 @@ from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.gone_versions import KEEP_S
 from gateway.telemetry.keys import Gauge, Sum
-from loaders.filesystem import FilesystemLoader
+from loaders.schemes import LoaderSettings, open_loader
 from loaders.store import ContentStore
 
 # So long a worker waits, before it serves, for versions that the host has to try first.
@@ -149,10 +150,10 @@ class Worker:
     def _catalog(self) -> Catalog:
         config = self.config
         store = ContentStore(config.content_dir)
-        loader = FilesystemLoader(config.models.repository, store)
+        links_to = [Path(path) for path in config.models.allow_links_to.split(",") if path]
+        loader = open_loader(LoaderSettings(config.models.repository, store, links_to))
         pipeline = Pipeline(loader, Prober(config.state_dir / "probes"), intra_threads=self.threads)
-        repository = ModelRepository(config.models.repository, loader.fingerprint)
-        return Catalog(repository, pipeline, IntentStore(config.state_dir), store=store)
+        return Catalog(ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store)
 
     def _feed(self) -> Feed:
         store = self.config.store

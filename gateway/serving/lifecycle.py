@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version to load: its place on disk, and the configuration that holds for it.
+    """A version to load: its place in the repository, and the configuration that holds for it.
 
     `pin` is the digest of the content that a route was given, "" where no route names the version.
     """
@@ -51,10 +51,6 @@ class Candidate:
     @property
     def model(self) -> str:
         return self.folder.name
-
-    @property
-    def uri(self) -> str:
-        return str(self.folder.path / self.version)
 
     @property
     def filename(self) -> str:
@@ -131,7 +127,7 @@ class Pipeline:
     async def digest(self, candidate: Candidate) -> str:
         """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
         async with self._permits:
-            return await self._on_thread(lambda: self._loader.fetch(candidate.uri).digest)
+            return await self._on_thread(lambda: self._loader.fetch(candidate.model, candidate.version).digest)
 
     def close(self) -> None:
         """Lets no further load begin."""
@@ -144,7 +140,7 @@ class Pipeline:
             raise FailedPrecondition(candidate.folder.error)
         check_identity(source, candidate.model)
         return ProbeRequest(
-            self._loader.fetch(candidate.uri, digest=candidate.pin or None),
+            self._loader.fetch(candidate.model, candidate.version, digest=candidate.pin or None),
             filename=candidate.filename,
             intra_threads=thread_count(source, "intra_op_thread_count", self._intra_threads),
             inter_threads=thread_count(source, "inter_op_thread_count", 1),

@@ -1,21 +1,18 @@
-"""The model repository on disk: the models and versions in it, and what to load and unload.
+"""The model repository: the models and versions in it, and what to load and unload.
 
     <repository>/<model>/config.pbtxt           optional
     <repository>/<model>/labels.txt, warmup/    what the configuration names
     <repository>/<model>/<version>/model.onnx
 
-`ModelRepository.scan` reads it, `wanted` and `plan` decide (pure functions), the catalog acts.
+A loader (`loaders.loader`) knows the place where it lies. `ModelRepository.scan` reads it, `wanted` and `plan` decide
+(pure functions), the catalog acts.
 """
 
 import logging
-import os
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from errno import ELOOP
 from hashlib import sha256
-from pathlib import Path
 
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
@@ -28,7 +25,8 @@ from gateway.serving.model_config import (
     version_order,
 )
 from gateway.serving.version import VersionState
-from loaders.errors import LoaderError
+from loaders.errors import LoaderError, SourceNotFound
+from loaders.loader import Listing, Loader
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +36,16 @@ _MAX_WARNED = 100  # a scan
 _SIDE_DIRECTORIES = frozenset(("warmup",))
 
 Key = tuple[str, str]  # model, version
-Fingerprint = Callable[[str], str]  # of the files below a version directory
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model as it lies on disk. `versions` has a fingerprint of each version's files; `error` says what is
-    wrong with its configuration, if anything is.
+    """One model as it lies in the repository. `versions` has a fingerprint of each version's files; `error` says what
+    is wrong with its configuration, if anything is.
     """
 
     name: str
-    path: Path
+    loader: Loader
     source: ConfigSource
     stamp: str
     versions: Mapping[str, str]
@@ -61,17 +58,19 @@ class ModelFolder:
     def read(self, name: str) -> bytes:
         """Returns the content of a file below the model's directory (labels, warm-up data).
 
-        Raises: FailedPrecondition (absent, too large, a link, outside).
+        Raises: FailedPrecondition (absent, too large, outside).
         """
-        return read_below(self.path, name)
+        try:
+            return self.loader.read(self.name, name, MAX_BYTES if name == CONFIG_FILENAME else MAX_SIDE_FILE_BYTES)
+        except LoaderError as error:
+            raise FailedPrecondition(str(error)) from error
 
 
 class ModelRepository:
-    """Reads a repository directory. Every method blocks: call it on a thread."""
+    """Reads a repository through its loader. Every method blocks: call it on a thread."""
 
-    def __init__(self, root: Path, fingerprint: Fingerprint) -> None:
-        self._root = root
-        self._fingerprint = fingerprint
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
         self._known: dict[str, ModelFolder] = {}
         self._passed_over: dict[str, str] = {}
 
@@ -84,16 +83,15 @@ class ModelRepository:
                 unmounted volume looks the same, and must not unload everything.
         """
         try:
-            entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
-        except OSError as error:
-            raise FailedPrecondition(f"the model repository cannot be listed: {error.strerror}") from error
-        passed_over: dict[str, str] = {}
+            listing = self._loader.models()
+        except LoaderError as error:
+            raise FailedPrecondition(f"the model repository cannot be listed: {error}") from error
+        passed_over = dict(listing.refused)
         folders = {}
-        for entry in entries:
-            if self._passes(entry, passed_over):
-                folder = self._look(entry.name, passed_over)
-                if folder is not None and folder.versions:
-                    folders[entry.name] = folder
+        for name in _allowed(listing.names, check_model_name, "", passed_over):
+            folder = self._look(name, passed_over)
+            if folder is not None and folder.versions:
+                folders[name] = folder
         if self._known and not folders:
             raise FailedPrecondition(
                 f"the model repository holds no model any more, it had {len(self._known)}: is its volume mounted? "
@@ -111,123 +109,63 @@ class ModelRepository:
 
     def look(self, model: str) -> ModelFolder | None:
         """Returns one model, or None if it is not there."""
-        path = self._root / model
-        if path.is_symlink() or not path.is_dir():
-            return None
         folder = self._look(model, {})
         return folder if folder is not None and folder.versions else None
 
     def _look(self, model: str, passed_over: dict[str, str]) -> ModelFolder | None:
-        path = self._root / model
+        source, error = EMPTY, ""
         try:
-            source, error = EMPTY, ""
+            listing = self._loader.versions(model)
+            stamp = self._loader.stamp(model)
             try:
-                source = parse_text(read_below(path, CONFIG_FILENAME)) if (path / CONFIG_FILENAME).exists() else EMPTY
-            except GatewayError as refused:
+                source = parse_text(self._loader.read(model, CONFIG_FILENAME, MAX_BYTES))
+            except SourceNotFound:
+                pass
+            except (LoaderError, GatewayError) as refused:
                 error = str(refused)
             filename = source.message.default_model_filename or MODEL_FILENAME
-            versions = self._versions(path, model, filename, passed_over)
-            folder = ModelFolder(model, path, source, _stamp(path), versions, error)
-            if not versions:
-                passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
-            elif not folder.policy.select(versions):
-                passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
-            return folder
-        except FileNotFoundError:
-            return None
-        except OSError as failed:
-            logger.warning("model directory cannot be read: model=%s error=%s", model, failed.strerror)
+            versions = self._versions(model, listing, filename, passed_over)
+        except LoaderError as failed:
+            if isinstance(failed, SourceNotFound):
+                return None
+            logger.warning("model directory cannot be read: model=%s error=%s", model, failed)
             return self._known.get(model)
+        folder = ModelFolder(model, self._loader, source, stamp, versions, error)
+        if not versions:
+            passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
+        elif not folder.policy.select(versions):
+            passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
+        return folder
 
-    def _versions(self, path: Path, model: str, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
+    def _versions(self, model: str, listing: Listing, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
+        for name, reason in listing.refused.items():
+            if is_version_name(name):
+                passed_over[f"{model}/{name}"] = reason
         versions = {}
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-            if not self._passes(entry, passed_over, below=model):
-                continue
+        for name in _allowed(listing.names, check_version_name, f"{model}/", passed_over):
             # A numbered directory without the file is a version that fails with a clear reason.
-            if not entry.name.isdigit() and not (path / entry.name / filename).exists():
-                if entry.name not in _SIDE_DIRECTORIES:
-                    passed_over[f"{model}/{entry.name}"] = f"no version: it holds no {filename}"
+            if not name.isdigit() and not self._loader.holds(model, f"{name}/{filename}"):
+                if name not in _SIDE_DIRECTORIES:
+                    passed_over[f"{model}/{name}"] = f"no version: it holds no {filename}"
                 continue
             try:
-                versions[entry.name] = self._fingerprint(str(path / entry.name))
+                versions[name] = self._loader.fingerprint(model, name)
             except LoaderError as error:
-                versions[entry.name] = f"unreadable: {error}"
+                versions[name] = f"unreadable: {error}"
         return versions
 
-    def _passes(self, entry: "os.DirEntry[str]", passed_over: dict[str, str], below: str = "") -> bool:
-        """Whether the entry may be a model, or a version of the model `below`; records why it may not."""
-        if entry.name.startswith("."):
-            return False
-        shown = f"{below}/{entry.name}" if below else entry.name
-        if entry.is_symlink():
-            if not below or is_version_name(entry.name):
-                passed_over[shown] = "a symbolic link, which is not followed"
-            return False
-        if not entry.is_dir(follow_symlinks=False):
-            if not below:
-                passed_over[shown] = "a file: models are directories"
-            return False
+
+def _allowed(
+    names: Iterable[str], check: Callable[[str], object], above: str, passed_over: dict[str, str]
+) -> Iterator[str]:
+    """Yields the names that `check` allows; records of the others why it does not."""
+    for name in names:
         try:
-            if below:
-                check_version_name(entry.name)
-            else:
-                check_model_name(entry.name)
+            check(name)
         except InvalidArgument as error:
-            passed_over[shown] = str(error)
-            return False
-        return True
-
-
-def read_below(directory: Path, name: str, limit: int = MAX_SIDE_FILE_BYTES) -> bytes:
-    """Returns the content of a regular file below `directory`, reached without following a link.
-
-    Raises: FailedPrecondition naming the file and what is wrong.
-    """
-    parts = name.split("/")
-    if not name or any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise FailedPrecondition(f"file name {name[:80]!a} does not lie in the model's directory")
-    limit = MAX_BYTES if name == CONFIG_FILENAME else limit
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    current = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        for part in parts:
-            below = os.open(part, flags, dir_fd=current)
-            os.close(current)
-            current = below
-        status = os.fstat(current)
-        if not stat.S_ISREG(status.st_mode):
-            raise FailedPrecondition(f"{name[:80]!a} is not a regular file")
-        if status.st_size > limit:
-            raise FailedPrecondition(f"{name[:80]!a} has {status.st_size} bytes, the limit is {limit}")
-        return _read_all(current, limit)
-    except OSError as error:
-        why = "is a symbolic link" if error.errno == ELOOP else f"cannot be read: {error.strerror}"
-        raise FailedPrecondition(f"{name[:80]!a} {why}") from error
-    finally:
-        os.close(current)
-
-
-def _read_all(descriptor: int, limit: int) -> bytes:
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        return file.read(limit)
-
-
-def _stamp(path: Path) -> str:
-    """Returns a text that changes with any file beside the versions: the configuration, labels, warm-up data."""
-    lines = []
-    for folder in (path, path / "warmup"):
-        if folder.is_symlink() or not folder.is_dir():
-            continue
-        for entry in os.scandir(folder):
-            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                status = entry.stat(follow_symlinks=False)
-                lines.append(
-                    " ".join(
-                        map(str, (folder.name, entry.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-                    )
-                )
-    return sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+            passed_over[above + name] = str(error)
+        else:
+            yield name
 
 
 # ---- what to do about it ----

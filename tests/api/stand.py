@@ -96,7 +96,7 @@ async def standing(
     async with AsyncExitStack() as stack:
         loader = FilesystemLoader(repository, ContentStore(data / "content"))
         pipeline = Pipeline(loader, Prober(probes, concurrency=2), intra_threads=1)
-        catalog = Catalog(ModelRepository(repository, loader.fingerprint), pipeline, IntentStore(data / "state"))
+        catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"))
         stack.push_async_callback(catalog.close)
         counters = Counters()
         log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)

@@ -48,7 +48,7 @@ def test_every_version_verifies_and_keeps_its_contract(made: Path, tmp_path: Pat
         assert (folder / "labels.txt").read_text().splitlines() == list(recipe.labels)
         assert (folder / "config.pbtxt").read_text() == config(recipe)
         for version in recipe.versions:
-            facts = verify(loader.fetch(str(folder / version)))
+            facts = verify(loader.fetch(folder.name, version))
             assert facts.inputs == recipe.inputs
             outputs = [(spec.name, spec.datatype, spec.shape) for spec in facts.outputs]
             assert outputs == [

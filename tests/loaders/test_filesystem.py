@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from loaders.boundary import Boundary, Location
 from loaders.errors import (
     DigestMismatch,
     LoaderError,
@@ -25,7 +26,7 @@ from loaders.errors import (
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import FileEntry, LocalVersion
 from loaders.store import ContentStore
-from loaders.tree import TreeLimits, opened_directory, opened_file, walk
+from loaders.tree import TreeLimits, opened_file, walk
 
 CANARY = b"canary: outside the repository"
 
@@ -62,7 +63,7 @@ def test_copy_has_the_bytes_and_their_digests(loader: FilesystemLoader, reposito
     (repository / "m/1/weights").mkdir()
     (repository / "m/1/weights/a.bin").write_bytes(b"w" * 100_000)
     (repository / "m/1/.DS_Store").write_bytes(b"not content")
-    local = loader.fetch(f"file://{repository}/m/1")
+    local = loader.fetch("m", "1")
     assert [(entry.name, entry.size) for entry in local.files] == [("model.onnx", 11), ("weights/a.bin", 100_000)]
     assert local.model_file().read_bytes() == b"model bytes"
     assert local.size == 100_011
@@ -73,7 +74,7 @@ def test_copy_has_the_bytes_and_their_digests(loader: FilesystemLoader, reposito
 
 
 def test_digest_is_what_sha256sum_says(loader: FilesystemLoader, repository: Path) -> None:
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     printed = subprocess.run("sha256sum * | sha256sum", shell=True, cwd=repository / "m/1", capture_output=True)
     assert printed.stdout.split()[0].decode() == local.digest
     subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=local.path, check=True, capture_output=True)
@@ -81,54 +82,54 @@ def test_digest_is_what_sha256sum_says(loader: FilesystemLoader, repository: Pat
 
 def test_same_content_is_one_copy(loader: FilesystemLoader, repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository / "m/1", repository / "m/2")
-    first, second = loader.fetch(f"{repository}/m/1"), loader.fetch(f"{repository}/m/2")
+    first, second = loader.fetch("m", "1"), loader.fetch("m", "2")
     inode = first.model_file().stat().st_ino
     assert first == second
-    assert loader.fetch(f"{repository}/m/1").model_file().stat().st_ino == inode
+    assert loader.fetch("m", "1").model_file().stat().st_ino == inode
     assert copies(tmp_path) == [first.digest]
 
 
 def test_copy_does_not_follow_the_source(loader: FilesystemLoader, repository: Path) -> None:
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     (repository / "m/1/model.onnx").write_bytes(b"swapped after the digest")
     assert local.model_file().read_bytes() == b"model bytes"
-    assert loader.fetch(f"{repository}/m/1").digest != local.digest
+    assert loader.fetch("m", "1").digest != local.digest
 
 
 def test_stored_content_outlives_the_repository(loader: FilesystemLoader, repository: Path) -> None:
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     shutil.rmtree(repository)
-    assert loader.fetch(f"{repository}/m/1", digest=local.digest) == local
+    assert loader.fetch("m", "1", digest=local.digest) == local
     with pytest.raises(SourceNotFound):
-        loader.fetch(f"{repository}/m/1")
+        loader.fetch("m", "1")
 
 
 def test_other_content_than_asked_for_is_refused(loader: FilesystemLoader, repository: Path) -> None:
     with pytest.raises(DigestMismatch, match="not 0000"):
-        loader.fetch(f"{repository}/m/1", digest="0" * 64)
+        loader.fetch("m", "1", digest="0" * 64)
 
 
 def test_damaged_copy_is_made_again(loader: FilesystemLoader, repository: Path) -> None:
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     local.model_file().chmod(0o644)
     local.model_file().write_bytes(b"model bitez")
-    assert loader.fetch(f"{repository}/m/1") == local
+    assert loader.fetch("m", "1") == local
     assert local.model_file().read_bytes() == b"model bytes"
     local.model_file().unlink()
-    assert loader.fetch(f"{repository}/m/1") == local
+    assert loader.fetch("m", "1") == local
     (local.path / "manifest.sha256").chmod(0o644)
     (local.path / "manifest.sha256").write_bytes(b"\xff garbage")
-    assert loader.fetch(f"{repository}/m/1") == local
+    assert loader.fetch("m", "1") == local
 
 
 def test_manifest_beside_the_model_is_held_to(loader: FilesystemLoader, repository: Path) -> None:
     digest = sha256(b"model bytes").hexdigest()
-    without = loader.fetch(f"{repository}/m/1").digest
+    without = loader.fetch("m", "1").digest
     (repository / "m/1/manifest.sha256").write_text(f"{digest}  model.onnx\n")
-    assert loader.fetch(f"{repository}/m/1").digest == without
+    assert loader.fetch("m", "1").digest == without
     (repository / "m/1/model.onnx").write_bytes(b"model bitez")
     with pytest.raises(DigestMismatch, match=r"'model\.onnx' has SHA-256"):
-        loader.fetch(f"{repository}/m/1")
+        loader.fetch("m", "1")
 
 
 def _symlink(version: Path, outside: Path) -> None:
@@ -199,7 +200,7 @@ def test_refuses(
 ) -> None:
     make(repository / "m/1", tmp_path / "outside")
     with pytest.raises(UnsafeSource, match=text) as caught:
-        loader.fetch(f"{repository}/m/1")
+        loader.fetch("m", "1")
     assert str(tmp_path) not in str(caught.value)
     assert copies(tmp_path) == []
     assert not holds_canary(tmp_path)
@@ -208,13 +209,13 @@ def test_refuses(
 
 def test_hard_links_can_be_allowed(repository: Path, store: ContentStore) -> None:
     os.link(repository / "m/1/model.onnx", repository / "m/1/again.onnx")
-    local = FilesystemLoader(repository, store, limits=TreeLimits(allow_hard_links=True)).fetch(f"{repository}/m/1")
+    local = FilesystemLoader(repository, store, limits=TreeLimits(allow_hard_links=True)).fetch("m", "1")
     assert len(local.files) == 2
 
 
 def test_root_may_be_a_link(repository: Path, store: ContentStore, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(repository)
-    assert FilesystemLoader(tmp_path / "link", store).fetch(f"{tmp_path}/link/m/1").files
+    assert FilesystemLoader(tmp_path / "link", store).fetch("m", "1").files
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_limits(limits: TreeLimits, text: str, repository: Path, store: ContentS
     for name in ("a", "b", "d/c"):
         (repository / "m/1" / name).write_bytes(b"x")
     with pytest.raises(SourceTooLarge, match=text):
-        FilesystemLoader(repository, store, limits=limits).fetch(f"{repository}/m/1")
+        FilesystemLoader(repository, store, limits=limits).fetch("m", "1")
 
 
 @pytest.mark.parametrize("layout", ["missing", "directory"])
@@ -240,7 +241,7 @@ def test_no_model_file(layout: str, loader: FilesystemLoader, repository: Path) 
     if layout == "directory":
         (repository / "m/1/model.onnx").mkdir()
         (repository / "m/1/model.onnx/weights.bin").write_bytes(b"x")
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     with pytest.raises(SourceNotFound, match=r"model\.onnx"):
         local.model_file()
 
@@ -249,18 +250,18 @@ def test_model_in_a_directory(loader: FilesystemLoader, repository: Path) -> Non
     (repository / "m/1/model.onnx").unlink()
     (repository / "m/1/model.onnx").mkdir()
     (repository / "m/1/model.onnx/model.onnx").write_bytes(b"x")
-    local = loader.fetch(f"{repository}/m/1")
+    local = loader.fetch("m", "1")
     assert local.model_file() == local.path / "model.onnx/model.onnx"
 
 
 def test_fingerprint_follows_every_change(loader: FilesystemLoader, repository: Path) -> None:
     version = repository / "m/1"
     model = version / "model.onnx"
-    seen = [loader.fingerprint(str(version))]
-    assert loader.fingerprint(f"file://{version}") == seen[0]
+    seen = [loader.fingerprint("m", "1")]
+    assert loader.fingerprint("m", "1") == seen[0]
 
     def changed() -> None:
-        now = loader.fingerprint(str(version))
+        now = loader.fingerprint("m", "1")
         assert now not in seen
         seen.append(now)
 
@@ -275,24 +276,24 @@ def test_fingerprint_follows_every_change(loader: FilesystemLoader, repository: 
     (version / "weights.bin").rename(version / "w.bin")
     changed()
     with pytest.raises(SourceNotFound):
-        loader.fingerprint(f"{repository}/m/2")
+        loader.fingerprint("m", "2")
 
 
 def test_file_swapped_between_walk_and_open_is_noticed(repository: Path, tmp_path: Path) -> None:
     model = repository / "m/1/model.onnx"
-    with opened_directory(str(repository), ("m", "1")) as directory:
-        (file,) = walk(directory, TreeLimits())
-        model.unlink()
-        model.symlink_to(tmp_path / "outside/secret")
-        with pytest.raises(UnsafeSource), opened_file(directory, file, TreeLimits()):
-            pass
-        model.unlink()
-        model.write_bytes(b"model bytes")
-        with pytest.raises(SourceChanged), opened_file(directory, file, TreeLimits()):
-            pass
-        (file,) = walk(directory, TreeLimits())
-        with pytest.raises(SourceChanged), opened_file(directory, file, TreeLimits()):
-            model.write_bytes(b"longer than before")
+    boundary, version, limits = Boundary(str(repository)), Location(0, ("m", "1")), TreeLimits()
+    (file,) = walk(boundary, version, limits)
+    model.unlink()
+    model.symlink_to(tmp_path / "outside/secret")
+    with pytest.raises(UnsafeSource), opened_file(boundary, version, file, limits):
+        pass
+    model.unlink()
+    model.write_bytes(b"model bytes")
+    with pytest.raises(SourceChanged), opened_file(boundary, version, file, limits):
+        pass
+    (file,) = walk(boundary, version, limits)
+    with pytest.raises(SourceChanged), opened_file(boundary, version, file, limits):
+        model.write_bytes(b"longer than before")
 
 
 def test_many_at_once_make_one_copy(repository: Path, tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_many_at_once_make_one_copy(repository: Path, tmp_path: Path) -> None:
     def fetch() -> None:
         loader = FilesystemLoader(repository, ContentStore(tmp_path / "data/store"))
         barrier.wait()
-        results.append(loader.fetch(f"{repository}/m/1").digest)
+        results.append(loader.fetch("m", "1").digest)
 
     threads = [threading.Thread(target=fetch) for _ in range(6)]
     for thread in threads:
@@ -317,7 +318,7 @@ def test_many_at_once_make_one_copy(repository: Path, tmp_path: Path) -> None:
 def test_collect_keeps_what_is_used_or_young(loader: FilesystemLoader, repository: Path, store: ContentStore) -> None:
     shutil.copytree(repository / "m/1", repository / "m/2")
     (repository / "m/2/model.onnx").write_bytes(b"second")
-    first, second = loader.fetch(f"{repository}/m/1"), loader.fetch(f"{repository}/m/2")
+    first, second = loader.fetch("m", "1"), loader.fetch("m", "2")
     now_s = time.time()
     for copy in (first, second):
         os.utime(copy.path, (now_s - 7200, now_s - 7200))
@@ -326,13 +327,13 @@ def test_collect_keeps_what_is_used_or_young(loader: FilesystemLoader, repositor
     assert store.collect(now_s=now_s, unused_s=3600) == (second.digest,)
     assert store.get(second.digest) is None
     assert store.get(first.digest) == first
-    assert loader.fetch(f"{repository}/m/2") == second  # copied again
+    assert loader.fetch("m", "2") == second  # copied again
 
 
 def test_what_is_read_by_another_process_is_not_collected(
     loader: FilesystemLoader, repository: Path, store: ContentStore, tmp_path: Path
 ) -> None:
-    copy = loader.fetch(f"{repository}/m/1")
+    copy = loader.fetch("m", "1")
     now_s = time.time()
     os.utime(copy.path, (0, 0))
     reader = os.open(tmp_path / "data/store/locks/collecting", os.O_RDWR | os.O_CREAT)

@@ -50,7 +50,12 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"environment": "a{b}"}, {}, {}, ("environment", "a{b}")),
         ({"host": "gateway.example"}, {}, {}, ("host", "gateway.example", "IP address")),
         ({"data-dir": ""}, {}, {}, ("data-dir", "a path")),
-        ({"model-repository": "s3://models/all"}, {}, {}, ("model-repository", "s3://models/all", "no URI")),
+        (
+            {"model-repository": "s3://models/all"},
+            {},
+            {},
+            ("model-repository", "s3://models/all", "only for a path or file://"),
+        ),
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
         ({"grpc-port": 8002}, {}, {}, ("8002", "must differ")),
@@ -152,7 +157,7 @@ def test_files_are_read(tmp_path: Path, name: str, text: str) -> None:
     assert by_argument == by_environment
     assert by_argument.listen.grpc_port == 77
     assert by_argument.listen.reflection
-    assert by_argument.models.repository.is_absolute()
+    assert Path(by_argument.models.repository).is_absolute()
     assert by_argument.process.workers >= 1
 
 

@@ -53,7 +53,7 @@ async def opened(directory: Path) -> AsyncIterator[OpenCatalog]:
     store = ContentStore(data / "store")
     loader = FilesystemLoader(root, store)
     pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1)
-    catalog = Catalog(ModelRepository(root, loader.fingerprint), pipeline, IntentStore(data / "state"), store=store)
+    catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)
     live = OpenCatalog(root, catalog)
 
     def note_available(version: Version) -> None:

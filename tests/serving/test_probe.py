@@ -38,7 +38,8 @@ def fetch(tmp_path: Path) -> Fetch:
     loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store"))
 
     def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
-        return loader.fetch(str(models.write_version(tmp_path / "repository", "m", "1", content, files=files)))
+        models.write_version(tmp_path / "repository", "m", "1", content, files=files)
+        return loader.fetch("m", "1")
 
     return fetch
 

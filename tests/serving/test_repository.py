@@ -1,7 +1,6 @@
 """Looking at a repository, and deciding what to do about what is there."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,18 @@ from gateway.serving.repository import (
     PlannedChange,
     Presence,
     plan,
-    read_below,
     wanted,
 )
 from gateway.serving.version import VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 from tests import models
+
+MakeFolder = Callable[..., ModelFolder]
+
+
+def loader_of(root: Path, tmp_path: Path) -> FilesystemLoader:
+    return FilesystemLoader(root, ContentStore(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -36,26 +40,28 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repository(root: Path, tmp_path: Path) -> ModelRepository:
-    return ModelRepository(root, FilesystemLoader(root, ContentStore(tmp_path / "store")).fingerprint)
+    return ModelRepository(loader_of(root, tmp_path))
 
 
 def test_scan_finds_versions_and_passes_over_the_rest(
-    root: Path, repository: ModelRepository, caplog: pytest.LogCaptureFixture
+    root: Path, tmp_path: Path, repository: ModelRepository, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = models.affine()
     for version in ("1", "20", "v2.beta", "01", "0", "1e3", ".hidden", "bad name"):
         models.write_version(root, "m", version, content)
     (root / "m" / "docs").mkdir()
     (root / "m" / "3").mkdir()  # a number without a model is a version that will fail, readably
-    (root / "m" / "linked").symlink_to(root / "m" / "1")
-    (root / "outside").symlink_to(root / "m")
+    (root / "m" / "linked").symlink_to("1")
+    (root / "m" / "4").symlink_to(tmp_path)
+    (root / "m" / "5").symlink_to("nowhere")
+    (root / "outside").symlink_to(tmp_path)
     models.write_version(root, ".git", "1", content)
     models.write_version(root, "bad name", "1", content)
     (root / "file").write_text("")
     (root / "empty").mkdir()
     folders = repository.scan()
     assert list(folders) == ["m"]
-    assert sorted(folders["m"].versions) == ["1", "20", "3", "v2.beta"]
+    assert sorted(folders["m"].versions) == ["1", "20", "3", "linked", "v2.beta"]
     assert folders["m"].error == ""
     models.write_version(root, "choosy", "1", content, config="version_policy { specific { versions: 7 } }")
     repository.scan()
@@ -70,9 +76,12 @@ def test_scan_finds_versions_and_passes_over_the_rest(
         "m/1e3": "version '1e3' mu",
         "m/bad name": "version 'bad nam",
         "m/docs": "no version: it h",
-        "m/linked": "a symbolic link,",
-        "outside": "a symbolic link,",
+        "m/4": "'4' is, or lies ",
+        "m/5": "'5' is, or lies ",
+        "outside": "'outside' is, or",
     }
+    assert "--allow-links-to" in repository.passed_over["outside"]
+    assert "leads nowhere" in repository.passed_over["m/5"]
     warned = [record.getMessage() for record in caplog.records]
     assert len(warned) == len(set(warned)) == len(repository.passed_over)  # each once
 
@@ -119,7 +128,7 @@ def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repositor
     models.write_version(root, "m", "1", models.affine(), config="max_batch_size: x")
     models.write_version(root, "n", "1", models.affine(), config="max_batch_size: 3")
     models.write_version(root, "o", "1", models.affine())
-    (root / "o" / "config.pbtxt").symlink_to(root / "n" / "config.pbtxt")
+    (root / "o" / "config.pbtxt").symlink_to("/etc/hostname")
     folders = repository.scan()
     assert "max_batch_size" in folders["m"].error
     assert folders["n"].error == ""
@@ -128,34 +137,19 @@ def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repositor
 
 def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="cannot be listed"):
-        ModelRepository(tmp_path / "nowhere", str).scan()
+        ModelRepository(loader_of(tmp_path / "nowhere", tmp_path)).scan()
 
 
-def test_side_files_are_read_from_below_only(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    canary.write_text("secret")
-    model = tmp_path / "m"
-    (model / "warmup").mkdir(parents=True)
-    (model / "labels.txt").write_bytes(b"a\nb")
-    (model / "warmup" / "x").write_bytes(b"data")
-    (model / "link").symlink_to(canary)
-    (model / "up").symlink_to(tmp_path)
-    os.mkfifo(model / "fifo")
-    assert read_below(model, "labels.txt") == b"a\nb"
-    assert read_below(model, "warmup/x") == b"data"
-    names = ("../canary", "/etc/passwd", str(canary), "link", "up/canary", "fifo", "warmup", "", "a\0b", "none", "./x")
-    for name in names:
-        with pytest.raises(FailedPrecondition):
-            read_below(model, name)
-    with pytest.raises(FailedPrecondition, match="limit is 2"):
-        read_below(model, "labels.txt", limit=2)
+@pytest.fixture
+def folder(tmp_path: Path) -> MakeFolder:
+    def made(name: str, *versions: str, source: str = "{}", stamp: str = "s") -> ModelFolder:
+        fingerprints = {version: f"f{version}" for version in versions}
+        return ModelFolder(name, loader_of(tmp_path, tmp_path), parse_json(source), stamp, fingerprints)
+
+    return made
 
 
-def folder(name: str, *versions: str, source: str = "{}", stamp: str = "s") -> ModelFolder:
-    return ModelFolder(name, Path(name), parse_json(source), stamp, {version: f"f{version}" for version in versions})
-
-
-def test_wanted_is_policy_and_routes_without_what_was_unloaded() -> None:
+def test_wanted_is_policy_and_routes_without_what_was_unloaded(folder: MakeFolder) -> None:
     latest = '{"version_policy": {"latest": {"num_versions": 1}}}'
     folders = {"a": folder("a", "1", "2", "10", "x", source=latest), "b": folder("b", "1"), "c": folder("c", "1")}
     wishes = wanted(

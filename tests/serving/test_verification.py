@@ -28,7 +28,8 @@ def fetch(tmp_path: Path) -> Fetch:
     loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store"))
 
     def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
-        return loader.fetch(str(models.write_version(tmp_path / "repository", "m", "1", content, files=files)))
+        models.write_version(tmp_path / "repository", "m", "1", content, files=files)
+        return loader.fetch("m", "1")
 
     return fetch
 
@@ -75,7 +76,7 @@ def test_external_data_beside_a_model_in_a_directory(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(models.with_external_data(FLOATS, location="w.bin"))
     (folder / "w.bin").write_bytes(FLOATS.tobytes())
-    local = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store")).fetch(str(folder.parent))
+    local = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store")).fetch("m", "1")
     assert verify(local).external_files == ("model.onnx/w.bin",)
 
 
@@ -136,7 +137,8 @@ def test_any_damage_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("damage")
     loader = FilesystemLoader(root / "r", ContentStore(root / "s"))
     files = {"w.bin": FLOATS.tobytes()}
-    local = loader.fetch(str(models.write_version(root / "r", "m", "1", bytes(content), files=files)))
+    models.write_version(root / "r", "m", "1", bytes(content), files=files)
+    local = loader.fetch("m", "1")
     reason = ""
     try:
         verify(local)
