@@ -12,6 +12,7 @@ import grpc
 from gateway.access.principal import ANONYMOUS, Principal
 from gateway.errors import DeadlineExceeded, GatewayError
 from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, OwnMetadatum, RpcHandler
+from gateway.rpc.handshake_filter import duplicate, listening_descriptors, turn_away
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
@@ -132,6 +133,7 @@ class GrpcioServer:
         self._options = options
         self._methods = MethodTable()
         self._port = 0
+        self._listening: set[int] = set()  # descriptors, which grpcio owns
         self._certificate: ServerCertificate | None = None
         self._following: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -151,13 +153,23 @@ class GrpcioServer:
     async def start(self) -> None:
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
         address = f"{host}:{self._options.port}"
+        before = listening_descriptors()
         if self._options.tls is None:
             self._port = self._server.add_insecure_port(address)
         else:
             certificate = self._certificate = ServerCertificate(self._options.tls)
             self._port = self._server.add_secure_port(address, _credentials(certificate))
             self._following = asyncio.create_task(self._follow(certificate), name="rpc certificate")
+        self._listening = listening_descriptors() - before
         await self._server.start()
+
+    async def _turn_away(self) -> None:
+        sockets = [one for one in map(duplicate, self._listening) if one is not None]
+        try:
+            await turn_away(sockets)
+        finally:
+            for one in sockets:
+                one.close()  # grpcio closes its own
 
     async def _follow(self, certificate: ServerCertificate) -> None:
         async for _ in certificate.renewals(self._options.tls_look_s):
@@ -167,6 +179,8 @@ class GrpcioServer:
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait((self._following,))
+        if grace_s and self._options.reuse_port:
+            await self._turn_away()
         await self._server.stop(grace_s)
         # grpcio returns before the clean-up of the handlers that it cancelled has run.
         if self._running:

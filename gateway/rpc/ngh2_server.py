@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
+from gateway.rpc.handshake_filter import turn_away
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import ServerCertificate
@@ -88,6 +89,8 @@ class Ngh2Server:
         state, listener = self._state, self._listener
         if state is None or listener is None:
             return
+        if grace_s and self._socket is not None and self._options.reuse_port:
+            await turn_away([self._socket])
         listener.close()
         if self._socket is not None:
             self._socket.close()

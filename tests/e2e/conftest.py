@@ -1,5 +1,6 @@
 """The real product, and what its users bring: demo models, samples with known answers, connections."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -47,12 +48,14 @@ def demo(request: pytest.FixtureRequest) -> Demo:
     assert request.config.cache is not None
     directory = request.config.cache.mkdir("demo") / digest
     made = Demo(directory / "models", directory / "samples")
-    subprocess.run(
-        [sys.executable, "-m", "gateway.demo", made.repository, "--samples", made.samples],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=environment(),
-    )
+    with (directory.with_suffix(".lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run beside these make the same
+        subprocess.run(
+            [sys.executable, "-m", "gateway.demo", made.repository, "--samples", made.samples],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+        )
     return made
 
 

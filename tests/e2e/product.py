@@ -35,6 +35,11 @@ def until(condition: Callable[[], _T], seconds: float, what: str) -> _T:
     return answer
 
 
+def as_loaded(seconds: float) -> float:
+    """The limit that a promise of so many seconds has on this machine now: longer while more runs than it has CPUs."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def environment() -> dict[str, str]:
     """This process' environment without what would configure a gateway."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.calls import infer
 from tests.e2e.conftest import OWN_CONNECTION, Demo
-from tests.e2e.product import Product, until
+from tests.e2e.product import Product, as_loaded, until
 from tests.e2e.traffic import traffic
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,13 +22,16 @@ BACK_WITHIN_S = 5.0
 RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 
 
-@pytest.fixture(scope="module")
-def faulty(start_product: Callable[..., Product]) -> Iterator[Product]:
+ONE_TRANSPORT = pytest.mark.parametrize("faulty", ["ngh2"], indirect=True)  # what no transport has a part in
+
+
+@pytest.fixture(scope="module", params=["ngh2", "grpcio"])
+def faulty(request: pytest.FixtureRequest, start_product: Callable[..., Product]) -> Iterator[Product]:
     """A gateway of its own, for its processes are killed. Its end must be a clean one all the same.
 
     Though the compactor has just died, every row is in Parquet then.
     """
-    running = start_product("faulty")
+    running = start_product(f"faulty-{request.param}", "--transport", request.param)
     yield running
     [compactor] = running.children("compactor")
     os.kill(compactor["pid"], signal.SIGKILL)
@@ -63,7 +66,7 @@ def apply(product: Product, version: str) -> int:
 def test_a_killed_worker_is_back_and_only_its_calls_fail(faulty: Product, demo: Demo) -> None:
     with traffic(faulty.server, demo.rows("digits"), OWN_CONNECTION) as calls:
         child, seconds = kill(faulty, "worker")
-        assert seconds <= BACK_WITHIN_S
+        assert seconds <= as_loaded(BACK_WITHIN_S)
         assert child["restarts"] == 1
         back_s = time.monotonic()
         calls.wait_for(100)
@@ -81,9 +84,11 @@ def test_a_client_that_retries_does_not_notice(faulty: Product, demo: Demo) -> N
     assert calls.failures() == []
 
 
-def test_a_rolling_restart_is_noticed_by_nobody(faulty: Product, demo: Demo) -> None:
+@pytest.mark.parametrize("connect_per_call", [False, True])
+def test_a_rolling_restart_is_noticed_by_nobody(faulty: Product, demo: Demo, connect_per_call: bool) -> None:
     before = {child["pid"] for child in faulty.children("worker")}
-    with traffic(faulty.server, demo.rows("digits"), OWN_CONNECTION) as calls:
+    rows = demo.rows("digits")
+    with traffic(faulty.server, rows, OWN_CONNECTION, connect_per_call=connect_per_call) as calls:
         os.kill(faulty.state()["pid"], signal.SIGHUP)
 
         def renewed() -> bool:
@@ -95,6 +100,7 @@ def test_a_rolling_restart_is_noticed_by_nobody(faulty: Product, demo: Demo) -> 
     assert calls.failures() == []
 
 
+@ONE_TRANSPORT
 def test_a_killed_valkey_is_back_and_nobody_notices(faulty: Product, demo: Demo) -> None:
     assert apply(faulty, "1") == 0
     with traffic(faulty.server, demo.rows("digits"), OWN_CONNECTION) as calls:
@@ -108,6 +114,7 @@ def test_a_killed_valkey_is_back_and_nobody_notices(faulty: Product, demo: Demo)
     assert history.count("apply") == 2  # what was committed before the kill is still there
 
 
+@ONE_TRANSPORT
 def test_while_valkey_is_away_the_last_rules_serve(faulty: Product, demo: Demo) -> None:
     assert apply(faulty, "1") == 0
     [valkey] = faulty.children("valkey")
@@ -130,6 +137,7 @@ def test_while_valkey_is_away_the_last_rules_serve(faulty: Product, demo: Demo) 
         assert infer(channel, "digits", demo.rows("digits")[0]).version == "2"
 
 
+@ONE_TRANSPORT
 @pytest.mark.parametrize("role", ["control", "compactor"])
 def test_a_killed_helper_process_is_back_and_nobody_notices(faulty: Product, demo: Demo, role: str) -> None:
     with traffic(faulty.server, demo.rows("digits"), OWN_CONNECTION) as calls:

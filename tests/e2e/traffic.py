@@ -17,9 +17,9 @@ PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`ended_s` is monotonic; `failure` is "" or a status code's name or what was wrong with the answer."""
+    """`began_s` is monotonic; `failure` is "" or a status code's name or what was wrong with the answer."""
 
-    ended_s: float
+    began_s: float
     failure: str
     text: str = ""
 
@@ -43,19 +43,33 @@ class Traffic:
             assert self._more.wait_for(lambda: len(self.outcomes) >= wanted, seconds), "the traffic stands still"
 
     def failures(self, since_s: float = 0.0) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.failure and outcome.ended_s >= since_s]
+        """Those of the calls that began then or later."""
+        return [outcome for outcome in self.outcomes if outcome.failure and outcome.began_s >= since_s]
 
 
 @contextmanager
 def traffic(
-    server: str, rows: Sequence[Sample], options: Sequence[tuple[str, object]], *, clients: int = 8
+    server: str,
+    rows: Sequence[Sample],
+    options: Sequence[tuple[str, object]],
+    *,
+    clients: int = 8,
+    connect_per_call: bool = False,
 ) -> Iterator[Traffic]:
-    """Calls of `digits` from so many clients with a connection each, while the context is open."""
+    """Calls of `digits` from so many clients while the context is open; each keeps its connection, or has many."""
     made, over = Traffic(), threading.Event()
-    threads = [
-        threading.Thread(target=_client, args=(server, rows[number::clients], options, made, over))
-        for number in range(clients)
-    ]
+
+    def run(mine: Sequence[Sample]) -> None:
+        call = 0
+        while not over.is_set():
+            with grpc.insecure_channel(server, options=options) as channel:
+                while not over.wait(PAUSE_S):
+                    call += 1
+                    made.add(_outcome(channel, mine[call % len(mine)], str(call)))
+                    if connect_per_call:
+                        break
+
+    threads = [threading.Thread(target=run, args=(rows[number::clients],)) for number in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -67,23 +81,13 @@ def traffic(
             thread.join(60)
 
 
-def _client(
-    server: str,
-    rows: Sequence[Sample],
-    options: Sequence[tuple[str, object]],
-    made: Traffic,
-    over: threading.Event,
-) -> None:
-    with grpc.insecure_channel(server, options=options) as channel:
-        number = 0
-        while not over.wait(PAUSE_S):
-            number += 1
-            failure, text = "", ""
-            try:
-                infer(channel, "digits", rows[number % len(rows)], request_id=str(number))
-            except grpc.RpcError as error:
-                assert isinstance(error, grpc.Call)  # noqa: PT017
-                failure, text = error.code().name, error.details() or ""
-            except Violation as violation:
-                failure = str(violation)
-            made.add(Outcome(time.monotonic(), failure, text))
+def _outcome(channel: grpc.Channel, row: Sample, request_id: str) -> Outcome:
+    failure, text, began_s = "", "", time.monotonic()
+    try:
+        infer(channel, "digits", row, request_id=request_id)
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)  # noqa: PT017
+        failure, text = error.code().name, error.details() or ""
+    except Violation as violation:
+        failure = str(violation)
+    return Outcome(began_s, failure, text)
