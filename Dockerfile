@@ -14,6 +14,9 @@ COPY loaders loaders
 RUN GATEWAY_COMPILE=require pip install --no-deps .
 
 FROM python:3.12-slim
+# Models that normalise texts need a locale; ONNX's default is en_US.
+RUN apt-get update && apt-get install -y --no-install-recommends locales && rm -rf /var/lib/apt/lists/* \
+    && localedef -i en_US -f UTF-8 en_US.UTF-8
 RUN groupadd --gid 10001 gateway \
     && useradd --uid 10001 --gid gateway --no-create-home --home-dir /data --shell /usr/sbin/nologin gateway \
     && mkdir /data /models && chown gateway:gateway /data

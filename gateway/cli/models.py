@@ -37,6 +37,7 @@ def models(
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
     value: list[Value] = [version_value(version) for version in answer.versions]
+    value += [_passed_over_value(passed) for passed in answer.passed_over]
     wide = output is ModelsFormat.WIDE
     rows = [
         [
@@ -75,6 +76,15 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
         "in_flight": version.in_flight,
         "workers": dict(version.workers),
     }
+
+
+def _passed_over_value(passed: control_pb2.PassedOver) -> Value:
+    """Returns what cannot serve as an entry of the same list, so that programs that read versions go on working."""
+    model, _, version = passed.path.partition("/")
+    state = control_pb2.ModelVersionState(model=model, version=version, state="PASSED_OVER", reason=passed.reason)
+    value = version_value(state)
+    assert isinstance(value, dict)
+    return {**value, "passed_over": passed.path}
 
 
 def worker_value(worker: control_pb2.Worker) -> Value:

@@ -29,6 +29,7 @@ _SIZES = re.compile(
     re.IGNORECASE,
 )
 _MAX_PUBLIC = 300
+_LOCALE = re.compile(r"Failed to construct locale with name:(([\w-]{1,40})[\w.@-]{0,40})")
 _SOURCE_PATH = re.compile(r"/onnxruntime_src/(?:[\w.-]+/)*")
 _QUIET = 4  # fatal only: every error reaches us as an exception
 # Entries of the runtime's own configuration that a model's configuration may set: none that names a file.
@@ -279,6 +280,13 @@ def _reason(error: Exception, directory: str = "") -> str:
     text = _SOURCE_PATH.sub("", " ".join(str(error).split()))
     if directory:
         text = text.replace(f"{directory}/", "")
+    locale = _LOCALE.search(text)
+    if locale is not None:
+        return (
+            f"a string normalizer of the model needs the locale {locale[1]!r}, which this machine lacks: generate it "
+            f"(Debian: package locales, then `localedef -i {locale[2]} -f UTF-8 {locale[1]}`), or export the model "
+            "with a locale that is there (`locale -a`)"
+        )
     return text[:2000] or type(error).__name__
 
 

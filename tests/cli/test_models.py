@@ -22,8 +22,13 @@ async def test_each_folder_that_is_passed_over_has_a_line_of_its_own(shell: Shel
     try:
         await shell.worker.stand.catalog.poll()
         lines = (await shell.done("models")).splitlines()
+        entries = await shell.value("models")
     finally:
         stray.unlink()
         await shell.worker.stand.catalog.poll()
     assert [line for line in lines if line.startswith("passed over: notes.txt: ")]
     assert not [line for line in lines if r"\n" in line]
+    (passed,) = [entry for entry in entries if "passed_over" in entry]
+    assert (passed["passed_over"], passed["state"]) == ("notes.txt", "PASSED_OVER")
+    assert passed["reason"] == "a file: models are directories"
+    assert passed.keys() - {"passed_over"} == entries[0].keys()

@@ -148,6 +148,14 @@ def test_reasons_do_not_name_directories(tmp_path: Path) -> None:
         assert "onnxruntime_src" not in str(caught.value)
 
 
+def test_a_missing_locale_is_named_with_its_cure() -> None:
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_YY.UTF-8")
+    tensors = [models.tensor_value(name, Datatype.BYTES, (None,)) for name in ("x", "y")]
+    content = models.model_of([node], tensors[:1], tensors[1:]).SerializeToString()
+    with pytest.raises(FailedPrecondition, match=r"needs the locale 'xx_YY\.UTF-8', .* `localedef -i xx_YY -f UTF-8"):
+        Session(content, intra_threads=1)
+
+
 def test_tensors_that_the_protocol_cannot_carry_are_refused_by_name() -> None:
     value = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
     model = models.model_of(

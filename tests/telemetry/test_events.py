@@ -97,6 +97,22 @@ def test_a_store_that_is_away_is_one_event_however_many_workers_say_so() -> None
     assert happened == Happening(EventType("rules.stale"), "", {"workers": [3], "reason": "away"})
 
 
+def serving(digest: str, state: str = "AVAILABLE") -> Tree:
+    """Gauges of a worker whose version 1 of model m has this content."""
+    return {"feed_state": "LIVE", "versions": [_version("1", state) | {"digest": digest}]}
+
+
+def test_a_version_is_replaced_once_every_worker_serves_the_new_content() -> None:
+    old, new, loading = serving("a" * 64), serving("b" * 64), serving("", "LOADING")
+    steps = [{0: old, 1: old}, {0: new, 1: old}, {0: new, 1: loading}, {0: new, 1: new}, {0: new, 1: new}]
+    assert told(*steps) == [["version.ready m"], [], [], ["version.replaced m"], []]
+    assert told({0: old}, {}, {0: old}) == [["version.ready m"], [], []]  # a restart replaces nothing
+    seen, _ = observe(Observed(), {0: old}, ())
+    _, [replaced] = observe(seen, {0: new}, ())
+    digests = {"digest": "b" * 64, "previous_digest": "a" * 64}
+    assert replaced == Happening(EventType.VERSION_REPLACED, "m", {"model": "m", "version": "1", **digests})
+
+
 def test_a_version_is_ready_once_every_worker_has_it_and_failed_once_one_cannot() -> None:
     loading, ready, failed = (worker(versions={"1": state}) for state in ("LOADING", "AVAILABLE", "FAILED"))
     assert told({0: ready, 1: loading}, {0: ready, 1: ready}, {0: ready, 1: ready}) == [[], ["version.ready m"], []]
