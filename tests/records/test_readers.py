@@ -22,8 +22,10 @@ from tests.records.labels import label, open_labels
 from tests.records.traffic import NOW_US, append, compactor, open_log, open_stream
 
 DOCS = Path(__file__).parents[2] / "docs" / "log.md"
+READERS = ("pandas", "pyarrow", "polars", "duckdb")
+# By library, and whether it is the one for versions with other tensors.
 EXAMPLES = {
-    next(name for name in ("unify_schemas", "polars", "pandas", "pyarrow", "duckdb") if name in code): code
+    (next(name for name in READERS if f"import {name}" in code), "everything" in code): code
     for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 }
 HOUR_US = 3_600_000_000
@@ -61,15 +63,15 @@ async def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data / "lake"
 
 
-def run(name: str) -> dict[str, Any]:
+def run(name: str, *, everything: bool = False) -> dict[str, Any]:
     """What the example of that library leaves behind."""
     names: dict[str, Any] = {}
-    exec(EXAMPLES[name], names)
+    exec(EXAMPLES[name, everything], names)
     return names
 
 
 def test_the_documents_show_every_reader() -> None:
-    assert set(EXAMPLES) == {"pandas", "pyarrow", "unify_schemas", "polars", "duckdb"}
+    assert set(EXAMPLES) == {(name, everything) for name in READERS for everything in (False, True)}
 
 
 def test_no_key_of_a_folder_is_a_column_and_what_every_row_has_is_of_one_type(lake: Path) -> None:
@@ -111,19 +113,71 @@ def test_pyarrow() -> None:
     assert set(one.column("version").to_pylist()) == {"1"}
 
 
-async def test_versions_whose_tensors_are_other_numbers_have_a_schema_of_all(lake: Path) -> None:
+@pytest.fixture
+async def mixed(lake: Path) -> Path:
+    """A lake with versions in which tensors of one name are of other types: numbers, texts, and a list."""
     log = open_log(lake.parent / "wal", worker="w1")
-    fractions = TensorSpec("label", Datatype.FP32, (-1,))
-    stream = log.stream("flights", "4", "stable", (), (fractions,), "sha256:dd")
-    stream.append(Record(NOW_US, "4", 0, "S", 1, 1, 1, 0, 0, 0, None, (), (np.array([7.5], "<f4").tobytes(),)))
+    kinds = {
+        "4": (Datatype.FP64, (Datatype.FP32, (-1,)), np.array([[1.5, 2, 3, 4]], "<f8"), np.array([7.5], "<f4")),
+        "5": (Datatype.BOOL, (Datatype.INT8, (-1,)), np.array([[True, False, True, True]]), np.array([7], "i1")),
+        "6": (Datatype.UINT64, (Datatype.FP64, (-1,)), np.array([[2**63, 1, 2, 3]], "<u8"), np.array([0.1], "<f8")),
+        "7": (Datatype.BYTES, (Datatype.BYTES, (-1,)), np.array([list("abcd")], object), np.array(["late"], object)),
+        "8": (Datatype.FP16, (Datatype.FP32, (-1, 2, 2)), np.ones((1, 4), "<f2"), np.ones((1, 2, 2), "<f4")),
+    }
+    for version, (kind, (answer_kind, shape), x, answer) in kinds.items():
+        tensors = (TensorSpec("x", kind, (-1, 4)),), (TensorSpec("label", answer_kind, shape),)
+        stream = log.stream("flights", version, "stable", *tensors, f"sha256:{version}")
+        sent = [np.char.encode(x.astype(str)).astype(object), np.array([b"late"], object)] if version == "7" else []
+        x, answer = sent or (x, answer)
+        stream.append(Record(NOW_US, version, 0, "S", 1, 1, 1, 0, 0, 0, [x.shape], (x,), (answer,)))
     await log.close()
     compactor(lake.parent / "wal", lake).step()
-    names = run("unify_schemas")
-    everything = names["everything"]
-    assert everything.num_rows == 4 * 6 + 2
-    assert {"in.image", "f.x_0", "f.x_3"} <= set(everything.column_names)
-    assert everything.filter(ds.field("version") == "4").column("out.label").to_pylist() == [7.5]
-    assert len(pd.read_parquet("data/log/lake/predictions", schema=names["schema"])) == 4 * 6 + 2
+    return lake
+
+
+ALL_ROWS = {"1": 6, "2": 6, "canary": 6} | dict.fromkeys("345678", 1)
+
+
+@pytest.mark.usefixtures("mixed")
+def test_every_reader_takes_versions_whose_tensors_are_of_other_types_together() -> None:
+    """By the commands of the documents: each row is there, with what it has in the columns that it has."""
+    pandas = run("pandas", everything=True)["everything"]
+    arrow = run("pyarrow", everything=True)["everything"]
+    polars = run("polars", everything=True)["everything"]
+    duck = run("duckdb", everything=True)["everything"]
+    read: dict[str, list[dict[str, Any]]] = {
+        "pandas": pandas.to_dict("records"),
+        "pyarrow": arrow.to_pylist(),
+        "polars": polars.to_dicts(),
+        "duckdb": duck.to_dict("records"),
+    }
+    for name, rows in read.items():
+        versions = [row["version"] for row in rows]
+        assert {version: versions.count(version) for version in versions} == ALL_ROWS, name
+        values = {row["version"]: row["f.x_0"] for row in rows}
+        assert str(values["7"]) == "a", name
+        assert (float(values["4"]), int(float(values["6"]))) == (1.5, 2**63), name
+        assert str(values["5"]).lower() in ("true", "1.0", "1"), name
+        assert float(values["8"]) == 1.0, name
+        assert pd.isna([row["f.x_3"] for row in rows if row["version"] == "canary"]).sum() == 0, name
+    labels = {row["version"]: row["out.label"] for row in read["pandas"]}
+    assert (labels["4"], labels["7"], list(labels["8"])) == (7.5, "late", [1.0] * 4)
+    texts = {row["version"]: row["out.label"] for row in read["polars"]}
+    assert (texts["4"], texts["5"], texts["7"], texts["8"]) == ("7.5", "7", "late", None)
+    assert "out.label" not in arrow.column_names
+
+
+@pytest.mark.usefixtures("mixed")
+def test_columns_that_every_row_has_are_read_from_such_versions_without_more() -> None:
+    wanted = ["version", "pred_score", "status"]
+    folder = "data/log/lake/predictions/model_dir=flights"
+    rows = sum(ALL_ROWS.values())
+    assert len(pd.read_parquet(folder, columns=wanted)) == rows
+    assert ds.dataset(folder, partitioning="hive").to_table(columns=wanted).num_rows == rows
+    frames = [pl.scan_parquet(path).select(wanted) for path in Path(folder).rglob("*.parquet")]
+    assert len(pl.concat(frames).collect()) == rows
+    listed = duckdb.execute(f"SELECT {', '.join(wanted)} FROM '{folder}/**/*.parquet'").fetchall()
+    assert len(listed) == rows
 
 
 def test_polars(lake: Path) -> None:
