@@ -264,7 +264,8 @@ def _read(
         alone = bool(embeddings) and not any(tensor.width for tensor in contract.inputs)
         matched = Matched({}, {}) if alone else match(columns_read, contract.inputs, contract.feature_names)
         answers = replay(stub, model, version, contract, matched.columns, embeddings) if replayed else {}
-    return _Rows(matched.columns, output_columns(answers) or answered, matched.names, embeddings, labels)
+    outputs = output_columns(answers, classified=contract.classified) if replayed else {}
+    return _Rows(matched.columns, outputs or answered, matched.names, embeddings, labels)
 
 
 def _build(

@@ -22,12 +22,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Holds a version's inputs and outputs, and the feature names of its configuration ("" for none)."""
+    """Holds a version's inputs and outputs, and the feature names of its configuration ("" for none).
+
+    `classified` names the outputs that have a labels file.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     feature_names: tuple[str, ...]
     max_batch_size: int
+    classified: frozenset[str] = frozenset()
 
 
 @contextmanager
@@ -52,6 +56,7 @@ def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, 
         outputs=tuple(Tensor(one.name, one.datatype, tuple(one.shape)) for one in metadata.outputs),
         feature_names=tuple(name.strip() for name in named.split(",")) if named.strip() else (),
         max_batch_size=answer.config.max_batch_size,
+        classified=frozenset(one.name for one in answer.config.output if one.label_filename),
     )
 
 

@@ -1,6 +1,6 @@
 """Columns of training data as the features of a model: data have names and an order, a model has tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from gateway.drift.statistics.answers import find_outputs, sql_kind
 from gateway.drift.statistics.bins import number_text
 from gateway.drift.statistics.column import Column, as_column
 from gateway.errors import InvalidArgument
+from gateway.records.lake.predicted_class import are_scores, chances
 
 MAX_FLAT: Final = 512  # widest tensor that the log spreads into one column per feature
 Columns = dict[str, Column]
@@ -132,10 +133,10 @@ def answer_columns(columns: Columns) -> Columns:
     return {**_prediction(flat), **given}
 
 
-def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
+def output_columns(outputs: Mapping[str, npt.NDArray[Any]], *, classified: Collection[str] = ()) -> Columns:
     """The columns that the log makes of a model's outputs, the prediction among them.
 
-    Shapes: each output [rows] or [rows, d]; others have no columns.
+    Shapes: each output [rows] or [rows, d]; others have no columns. `classified` names those that have a labels file.
     """
     columns: Columns = {}
     flat: dict[str, npt.NDArray[Any]] = {}
@@ -147,7 +148,7 @@ def output_columns(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
         for index in range(matrix.shape[1]):
             column = f"out.{name}" if matrix.shape[1] == 1 else f"out.{name}_{index}"
             columns[column] = as_column(column, matrix[:, index])
-    return {**columns, **_prediction(flat)}
+    return {**columns, **_prediction(flat, classified)}
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -158,19 +159,27 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise InvalidArgument(f"{str(path)!r} cannot be read: {error}") from None
 
 
-def _prediction(outputs: Mapping[str, npt.NDArray[Any]]) -> Columns:
-    """Class and score by the rule of the log: a whole-number output or the place of the largest score; the largest
-    score or the only one."""
+def _prediction(outputs: Mapping[str, npt.NDArray[Any]], classified: Collection[str] = ()) -> Columns:
+    """Class and score by the rule of the log: a whole-number output, or the place of the largest of the scores of
+    classes; the largest of these, or the only number."""
     prediction: Columns = {}
     whole = [array for array in outputs.values() if array.dtype.kind in "iu" and array.shape[1] == 1]
-    scores = [array for array in outputs.values() if array.dtype.kind == "f"]
-    several = [array for array in scores if array.shape[1] > 1]
     if whole:
         prediction["pred_class"] = as_column("pred_class", whole[0][:, 0])
-    elif several:
-        prediction["pred_class"] = as_column("pred_class", several[0].argmax(axis=1))
-    if scores:
-        prediction["pred_score"] = as_column("pred_score", scores[0].max(axis=1))
+    class_beside = any(array.dtype.kind in "iuO" and array.shape[1] == 1 for array in outputs.values())
+    for name, array in outputs.items():
+        if array.dtype.kind != "f":
+            continue
+        if array.shape[1] == 1:
+            prediction.setdefault("pred_score", as_column("pred_score", array[:, 0]))
+            continue
+        held = np.ones(len(array), np.bool_)
+        if not are_scores(name, classified=classified, class_beside=class_beside):
+            held = chances(array, precise=array.dtype.itemsize >= 4)
+        if held.any():
+            missing = None if held.all() else ~held
+            prediction.setdefault("pred_class", Column(array.argmax(axis=1), missing))
+            prediction.setdefault("pred_score", Column(array.max(axis=1), missing))
     return prediction
 
 

@@ -158,12 +158,14 @@ def test_only_what_is_worse_beyond_both_intervals_is_an_alarm(
 
 def test_answers_in_a_file_have_their_class_and_score() -> None:
     rng = np.random.default_rng(11)
-    scores = rng.random((50, 3))
+    scores = rng.dirichlet(np.ones(3), 50)
     columns = {f"out.p_{place}": as_column("p", scores[:, place]) for place in range(3)}
     found = answer_columns({**columns, "age": as_column("age", scores[:, 0])})
     assert found["pred_class"].values.tolist() == scores.argmax(axis=1).tolist()
     assert found["pred_score"].values.tolist() == scores.max(axis=1).tolist()
     assert "age" not in found
+    numbers = {name: as_column("p", column.values + 1) for name, column in columns.items()}
+    assert list(answer_columns(numbers)) == list(columns)  # several quantities have no largest one
     given_class = {"pred_class": as_column("c", np.arange(50))}
     assert answer_columns({**columns, **given_class})["pred_class"].values.tolist() == list(range(50))
     outputs = find_outputs({name: sql_kind(column) for name, column in found.items()})

@@ -282,6 +282,7 @@ async def test_classes_alone_have_accuracy_judged_and_f1_told(tmp_path: Path) ->
     assert arm["estimated"]["note"] == "answers carry no confidence"
 
 
+@pytest.mark.timeout(240)
 async def test_a_killed_process_goes_on_with_what_it_had(tmp_path: Path) -> None:
     """The real process, and labels that come while it is dead."""
     now_us = int(time() * 1e6)
@@ -304,7 +305,7 @@ def compact_until(directory: Path, rows: int) -> dict[str, Any]:
         assert process.stdin is not None
         process.stdin.write(config_of(directory).to_json().encode() + b"\n")
         process.stdin.flush()
-        found = until(lambda: told(directory, rows), 30.0, f"what {rows} labels say")
+        found = until(lambda: told(directory, rows), 100.0, f"what {rows} labels say")
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -102,6 +102,20 @@ def test_outputs_become_the_columns_of_the_log() -> None:
     assert output_columns({"p": scores})["pred_class"].values.tolist() == [1, 0]
 
 
+def test_only_scores_of_classes_become_a_class() -> None:
+    numbers = np.array([[30.5, -4.0], [0.25, 0.75]], np.float32)
+    found = output_columns({"where": numbers})
+    assert [found[name].missing.tolist() for name in ("pred_class", "pred_score")] == [[True, False]] * 2  # type: ignore[union-attr]
+    assert list(output_columns({"where": numbers[:1]})) == ["out.where_0", "out.where_1"]
+    for said in (
+        output_columns({"where": numbers}, classified={"where"}),
+        output_columns({"logits": numbers}),
+        output_columns({"margins": numbers, "label": np.array([["a"], ["b"]], object)}),
+    ):
+        assert said["pred_class"].values.tolist() == [0, 1]
+        assert said["pred_class"].missing is None
+
+
 def test_an_input_that_is_too_wide_for_columns_is_an_embedding(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", e=np.ones((4, 700)), x=np.ones((4, 3)))
     inputs = [Tensor("e", "FP32", (-1, 700)), Tensor("x", "FP32", (-1, 3))]

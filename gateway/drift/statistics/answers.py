@@ -19,6 +19,7 @@ from gateway.errors import InvalidArgument
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 _SUM_TOLERANCE: Final = 0.02
+_BY_CHANCE: Final = 0.05  # share of rows whose numbers may look like chances though they are none
 
 
 class Task(StrEnum):
@@ -215,6 +216,20 @@ def read_answers(
         inside = single[known & np.isfinite(single)]
         if whole and labels.max() <= 1 and len(inside) and inside.min() >= 0 and inside.max() <= 1:
             predicted = np.where(np.isfinite(single), (single >= 0.5).astype(np.float64), np.nan)
+    confidence = numbers(given["pred_score"])
+    named = np.isfinite(predicted).mean() if len(predicted) else 0.0
+    if (
+        task is not Task.REGRESSION
+        and named <= _BY_CHANCE
+        and whole
+        and scores is not None
+        and labels.max() < scores.shape[1] > 1
+    ):
+        # Nobody called these numbers scores of classes, but the labels are classes that they have a place for.
+        complete = np.isfinite(scores).all(axis=1)
+        best = np.where(np.isfinite(scores), scores, -np.inf)
+        predicted = np.where(complete, best.argmax(axis=1), np.nan)
+        confidence = np.where(complete, best.max(axis=1), np.nan)
     if task is Task.REGRESSION or not whole or not np.isfinite(predicted).any():
         values = single if single is not None else numbers(given["pred_score"])
         return Answers(Task.REGRESSION, values, None, None, None), known & np.isfinite(values)
@@ -222,7 +237,6 @@ def read_answers(
     if single is not None:
         scores = np.column_stack([1 - single, single]) if threshold else None
     width = max(int(np.nanmax(predicted)), int(labels.max()) if len(labels) else 0) + 1
-    confidence = numbers(given["pred_score"])
     if scores is None or scores.shape[1] < width or (classes and scores.shape[1] != len(classes)):
         usable = bool(np.isfinite(confidence[known]).any())
         return Answers(Task.CLASSIFICATION, predicted, None, None, confidence if usable else None), known

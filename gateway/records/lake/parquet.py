@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.records.lake.explode import Explosion, explode
+from gateway.records.lake.predicted_class import are_scores, chances
 from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
 from gateway.records.worker.label import request_hash
@@ -293,13 +294,15 @@ _DIGEST = pa.struct(
 
 
 def _prediction(block: Block, exploded: Explosion) -> Columns:
-    """Returns the class and score that most models mean: a whole-number output, or the place of the largest
-    of several scores; the largest score, or the only one. Null where the outputs say neither."""
+    """Returns class and score: a whole-number output, or the place of the largest of the scores of classes; the largest
+    of these, or the only number. Null where the outputs say neither."""
     columns: Columns = {
         "pred_class": pa.nulls(exploded.total, pa.int32()),
         "pred_score": pa.nulls(exploded.total, pa.float32()),
     }
     decided: set[str] = set()
+    class_given = any(_is_class(other) for other in block.outputs)
+    class_beside = class_given or any(other.text is not None and _is_single(other) for other in block.outputs)
     for column in block.outputs:
         withheld = column.spec.name in block.schema.hidden or column.spec.name in block.schema.dropped
         if not is_flat(column.spec) or column.text is not None or withheld:
@@ -311,19 +314,33 @@ def _prediction(block: Block, exploded: Explosion) -> Columns:
             _decide(columns, decided, "pred_class", values[:, 0].astype("<i8"), rows)
         elif values.dtype.kind == "f":
             if values.shape[1] > 1:
+                if not are_scores(column.spec.name, classified=block.schema.classified, class_beside=class_beside):
+                    held = chances(values, precise=column.spec.datatype.size >= 4)
+                    rows, values = _chosen(rows, held), values[held]
+                    if not len(values):
+                        continue
                 _decide(columns, decided, "pred_score", values.max(axis=1), rows)
-                if not any(_is_class(other) for other in block.outputs):
+                if not class_given:
                     _decide(columns, decided, "pred_class", values.argmax(axis=1), rows)
             else:
                 _decide(columns, decided, "pred_score", values[:, 0], rows)
     return columns
 
 
+def _chosen(rows: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Returns those of the marked rows that are held."""
+    chosen = rows.copy()
+    chosen[rows] = held
+    return chosen
+
+
 def _is_class(column: TensorColumn) -> bool:
     kind = np.dtype(column.spec.datatype.dtype).kind
-    return (
-        is_flat(column.spec) and width(column.spec) == 1 and kind in "iu" and column.spec.datatype is not Datatype.BF16
-    )
+    return _is_single(column) and kind in "iu" and column.spec.datatype is not Datatype.BF16
+
+
+def _is_single(column: TensorColumn) -> bool:
+    return is_flat(column.spec) and width(column.spec) == 1
 
 
 def _decide(columns: Columns, decided: set[str], name: str, values: Array, rows: npt.NDArray[np.bool_]) -> None:

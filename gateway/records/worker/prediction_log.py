@@ -177,6 +177,7 @@ class PredictionLog:
             schema = StreamSchema(
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
+                frozenset(spec.name for spec in outputs if spec.labels),
             )  # fmt: skip
             stream = RecordStream(
                 len(self._streams), schema, redaction, self._buffer, self._sampling_of(model), self._draw

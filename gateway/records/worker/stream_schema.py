@@ -18,6 +18,7 @@ class StreamSchema:
 
     `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out. In a
     stream of copies that a mirror ran, `shadow_of` is the version that answered the callers; it is "" in every other.
+    `classified` names the outputs whose numbers are scores of classes, because the configuration has labels for them.
     """
 
     model: str
@@ -30,6 +31,7 @@ class StreamSchema:
     hidden: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     redaction_revision: int = 0
     shadow_of: str = ""
+    classified: frozenset[str] = frozenset()
 
     @property
     def shape_hash(self) -> str:
@@ -51,6 +53,7 @@ class StreamSchema:
                 "hidden": {name: list(indices) for name, indices in self.hidden.items()},
                 "redaction_revision": self.redaction_revision,
                 "shadow_of": self.shadow_of,
+                "classified": sorted(self.classified),
             }
         )
 
@@ -72,6 +75,7 @@ class StreamSchema:
             hidden={name: tuple(indices) for name, indices in document["hidden"].items()},
             redaction_revision=int(document["redaction_revision"]),
             shadow_of=str(document.get("shadow_of", "")),
+            classified=frozenset(document.get("classified", ())),
         )
 
 
