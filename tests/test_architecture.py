@@ -27,6 +27,7 @@ ROOMS = {
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
         *("errors", "access", "tensor", "pb", "drift", "routing.document"),
+        *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },
     "demo": {"errors", "tensor", "serving"},

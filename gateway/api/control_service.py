@@ -77,6 +77,7 @@ class ControlService:
             "Reject": drafts.reject,
             "Watch": observations.watch,
             "Audit": observations.audit,
+            "AuditChain": observations.audit_chain,
             "Heal": observations.heal,
             "Models": inventory.models,
             "Workers": inventory.workers,

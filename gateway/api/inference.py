@@ -8,7 +8,7 @@ from gateway.api.extensions import server_metadata
 from gateway.api.feedback_token import Tokens
 from gateway.api.infer_stream import MAX_IN_FLIGHT, StreamContext, Streams
 from gateway.api.naming import shown
-from gateway.api.repository_extension import ModelControl
+from gateway.api.repository_extension import Calling, ModelControl
 from gateway.api.statistics_extension import Counts
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
@@ -94,14 +94,14 @@ class InferenceService(GRPCInferenceServiceServicer):
         return repository_extension.index(self._catalog, request)
 
     async def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: object
+        self, request: pb.RepositoryModelLoadRequest, context: Calling
     ) -> pb.RepositoryModelLoadResponse:
-        return await repository_extension.load(self._repository, request)
+        return await repository_extension.load(self._repository, request, context)
 
     async def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: object
+        self, request: pb.RepositoryModelUnloadRequest, context: Calling
     ) -> pb.RepositoryModelUnloadResponse:
-        return await repository_extension.unload(self._repository, request)
+        return await repository_extension.unload(self._repository, request, context)
 
     # ---- settings ----
 

@@ -6,8 +6,9 @@ from time import time_ns
 
 from gateway.api.drain import Drain
 from gateway.api.route_messages import (
+    audit_message,
+    chained_message,
     change_of,
-    entry_message,
     expected_revision,
     laggard_texts,
     replicas_message,
@@ -17,7 +18,7 @@ from gateway.api.route_messages import (
 )
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
-from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.audit_trail import LIMIT, audit, chain, routes_in_force
 from gateway.routing.store.change import Change, ChangeEntry
 from gateway.routing.store.healing import Healed
 from gateway.routing.store.history import Revision, readable
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Observations:
-    """Serves Watch, Audit and Heal."""
+    """Serves Watch, Audit, AuditChain and Heal."""
 
     def __init__(self, control: RouteControl, drain: Drain) -> None:
         self._control = control
@@ -57,7 +58,24 @@ class Observations:
 
     async def audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
         entries = await audit(self._control.store, limit=request.limit, model=request.model, actor=request.actor)
-        return pb.HistoryResponse(entries=[entry_message(entry) for entry in entries])
+        return pb.HistoryResponse(entries=[audit_message(entry) for entry in entries])
+
+    async def audit_chain(self, request: pb.AuditChainRequest, context: object) -> pb.AuditChainResponse:
+        store = self._control.store
+        limit = request.limit or LIMIT
+        page = await chain(store, after=request.after, limit=limit)
+        last = len(page.entries) < limit
+        return pb.AuditChainResponse(
+            entries=[chained_message(entry) for entry in page.entries],
+            trimmed_sequence=page.anchor.sequence,
+            trimmed_hash=page.anchor.hash,
+            head_sequence=page.head.sequence,
+            head_hash=page.head.hash,
+            routes=[
+                pb.RecordedRoute(model=route.model, revision=route.revision, document=route.document)
+                for route in (await routes_in_force(store) if last else ())
+            ],
+        )
 
     async def heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
         change = change_of(request.change)

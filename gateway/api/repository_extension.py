@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from gateway.access.principal import Principal
 from gateway.api.naming import check_model_name, shown
 from gateway.errors import InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
@@ -28,15 +29,15 @@ STATES: Mapping[VersionState, tuple[str, str]] = {
 
 
 class ModelControl(Protocol):
-    """Loads and unloads in every worker of the host."""
+    """Loads and unloads in every worker of the host, for `actor`."""
 
-    async def load(self, model: str, config: str | None) -> None:
+    async def load(self, model: str, config: str | None, *, actor: str) -> None:
         """Makes the model's versions serve in every worker; `config` (JSON) takes the place of its config.pbtxt.
 
         Raises: GatewayError; then what served before serves on.
         """
 
-    async def unload(self, model: str) -> None:
+    async def unload(self, model: str, *, actor: str) -> None:
         """Makes every worker stop serving the model.
 
         Raises: GatewayError.
@@ -63,18 +64,29 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     return pb.RepositoryIndexResponse(models=entries)
 
 
-async def load(control: ModelControl, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+class Calling(Protocol):
+    """A call's context, as far as it says who calls."""
+
+    @property
+    def principal(self) -> Principal: ...
+
+
+async def load(
+    control: ModelControl, request: pb.RepositoryModelLoadRequest, context: Calling
+) -> pb.RepositoryModelLoadResponse:
     """Loads the model in every worker, again if it was loaded.
 
     Raises: InvalidArgument, Unimplemented (files in the request), and what loading raises.
     """
     _check_repository(request.repository_name)
     check_model_name(request.model_name)
-    await control.load(request.model_name, _config(request.parameters))
+    await control.load(request.model_name, _config(request.parameters), actor=context.principal.name)
     return pb.RepositoryModelLoadResponse()
 
 
-async def unload(control: ModelControl, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+async def unload(
+    control: ModelControl, request: pb.RepositoryModelUnloadRequest, context: Calling
+) -> pb.RepositoryModelUnloadResponse:
     """Unloads the model from every worker. No model depends on another, so `unload_dependents` changes nothing.
 
     Raises: InvalidArgument, and what unloading raises.
@@ -85,7 +97,7 @@ async def unload(control: ModelControl, request: pb.RepositoryModelUnloadRequest
         if name != "unload_dependents":
             raise _unexpected(name, "unload_dependents")
         _check_kind(name, parameter, "bool_param")
-    await control.unload(request.model_name)
+    await control.unload(request.model_name, actor=context.principal.name)
     return pb.RepositoryModelUnloadResponse()
 
 

@@ -11,6 +11,7 @@ from gateway.routing.decision.route import Route
 from gateway.routing.document.caution import fraction_cautions
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
+from gateway.routing.store.audit_chain import AuditEntry
 from gateway.routing.store.change import Change, ChangeEntry, Replicas
 from gateway.routing.store.history import Revision
 from gateway.routing.store.route_control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
@@ -159,6 +160,44 @@ def entry_message(entry: ChangeEntry) -> pb.HistoryEntry:
         source=entry.source,
         committed_at_us=entry.committed_at_us,
         digest=entry.digest,
+    )
+
+
+def audit_message(entry: AuditEntry) -> pb.HistoryEntry:
+    """Returns what the audit trail has recorded, as a change without its document."""
+    return pb.HistoryEntry(
+        model=entry.model,
+        revision=entry.revision,
+        previous_revision=entry.previous_revision,
+        restored_revision=entry.restored_revision,
+        operation=entry.operation,
+        actor=entry.actor,
+        reason=entry.reason,
+        source=entry.source,
+        committed_at_us=entry.at_us,
+        sequence=entry.sequence,
+        detail=entry.detail,
+    )
+
+
+def chained_message(entry: AuditEntry) -> pb.ChainedEntry:
+    """Returns the entry with all that its hash covers."""
+    return pb.ChainedEntry(
+        sequence=entry.sequence,
+        operation=entry.operation,
+        model=entry.model,
+        revision=entry.revision,
+        previous_revision=entry.previous_revision,
+        restored_revision=entry.restored_revision,
+        document=entry.document,
+        actor=entry.actor,
+        reason=entry.reason,
+        source=entry.source,
+        at_us=entry.at_us,
+        detail=entry.detail,
+        before=entry.before,
+        hash=entry.hash,
+        unreadable=entry.unreadable,
     )
 
 

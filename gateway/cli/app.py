@@ -14,11 +14,13 @@ from gateway.cli import (
     drift_status,
     explain,
     feedback,
+    heal,
     log,
     models,
     plan,
     profile,
     query,
+    redis_acl,
     routes,
     serve,
     status,
@@ -82,8 +84,8 @@ app.command(epilog="Example: gateway promote flights --full")(amend.promote)
 app.command(epilog="Example: gateway label digits stable=2 --reason 'a week without complaints'")(amend.label)
 app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
-app.command(epilog="Example: gateway audit --limit 20")(audit.audit)
-app.command(epilog="Example: gateway heal --reason 'failover lost the last writes'")(audit.heal)
+app.add_typer(audit.app, name="audit")
+app.command(epilog="Example: gateway heal --reason 'failover lost the last writes'")(heal.heal)
 app.command(epilog="Example: gateway export -f routes.yaml")(transfer.export)
 app.command("import", epilog="Example: gateway import -f routes.yaml --dry-run")(transfer.import_routes)
 app.add_typer(draft.app, name="draft")
@@ -95,6 +97,7 @@ app.add_typer(feedback.app, name="feedback")
 app.add_typer(profile.app, name="profile")
 drift.app.command(epilog="Example: gateway drift status flights")(drift_status.status)
 app.add_typer(drift.app, name="drift")
+app.command("redis-acl", epilog="Example: gateway redis-acl --environment production")(redis_acl.redis_acl)
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 

@@ -1,75 +1,182 @@
-"""gateway audit and gateway heal: who changed what over all models, and healing a store that lost writes."""
+"""gateway audit: who changed what over all models, the proof that nobody changed that, and the trail as a file."""
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import typer
+from typer.core import TyperGroup
 
-from gateway.cli.applied_change import DryRun, change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.client import control
+from gateway.cli.documents import write_whole
+from gateway.cli.exits import Exit, Failure
 from gateway.cli.history_entry import entry_value
-from gateway.cli.printing import Format, Value, moment, show
-from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server, Timeout
+from gateway.cli.printing import Format, Value, moment, say, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2
+from gateway.routing.store.audit_chain import AuditEntry, ChainFault, ChainLink, RouteInForce, compare, first_fault
+
+PAGE = 1000
 
 
-def audit(
+class _Audit(TyperGroup):
+    """A group whose command is `list` where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+app = typer.Typer(
+    cls=_Audit, help="Who changed what, over all models; whether the record is whole; the record as a file."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The whole audit trail: what it follows, its entries, its newest, and the routes in force."""
+
+    anchor: ChainLink
+    entries: Sequence[AuditEntry]
+    head: ChainLink
+    routes: Sequence[RouteInForce]
+
+
+@app.command("list", epilog="Example: gateway audit list --limit 20")
+def list_(
     limit: Annotated[int, typer.Option("--limit", help="How many, newest first.", min=1, max=1000)] = 50,
     model: Annotated[str, typer.Option("--model", help="Only changes of this model.")] = "",
     actor: Annotated[str, typer.Option("--actor", help="Only changes by this person.")] = "",
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Print who changed which route, when, by what and why, over all models; newest first."""
+    """Print who changed what, when, by what and why, over all models; newest first (the same as `gateway audit`)."""
     with control(server) as stub:
         answer = stub.Audit(control_pb2.AuditRequest(limit=limit, model=model, actor=actor), timeout=10)
     value: list[Value] = [entry_value(entry) for entry in answer.entries]
     rows = [
-        [moment(e.committed_at_us), e.revision, e.model, e.operation, e.actor, e.source, e.reason]
+        [
+            *(e.sequence or "", moment(e.committed_at_us), e.revision or "", e.model, e.operation),
+            *(e.actor, e.source, e.reason, e.detail),
+        ]
         for e in answer.entries
     ]
     show(
         value,
         output,
-        columns=("COMMITTED", "REVISION", "MODEL", "OPERATION", "ACTOR", "SOURCE", "REASON"),
+        columns=("ENTRY", "COMMITTED", "REVISION", "MODEL", "OPERATION", "ACTOR", "SOURCE", "REASON", "DETAIL"),
         rows=rows,
         note="" if rows else "no change",
     )
 
 
-def heal(
-    accept_store: Annotated[
-        bool, typer.Option("--accept-store", help="Declare right what the store holds; workers drop what they serve.")
-    ] = False,
-    dry_run: DryRun = False,
-    expect_revision: Annotated[
-        int | None, typer.Option("--expect-revision", help="Refuse if the store is not at this revision.")
-    ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")] = "",
-    timeout: Timeout = 10.0,
+@app.command(epilog="Example: gateway audit verify --file audit.jsonl")
+def verify(
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="An exported trail; else the server's.")] = None,
+    anchor: Annotated[
+        str, typer.Option("--anchor", help="ENTRY:HASH that was noted earlier, and must still be in the trail.")
+    ] = "",
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Heal a store that lost writes or is damaged: write back the routes that the answering worker serves."""
-    change, wait = change_by_me(reason or "heal"), wait_for(timeout)
-    request = control_pb2.HealRequest(
-        accept_store=accept_store, change=change, wait=wait, dry_run=dry_run, expected_revision=expect_revision
-    )
-    with control(server) as stub:
-        answer = stub.Heal(request, timeout=timeout + 10)
+    """Check that no entry of the audit trail was changed, taken out or added, and that the routes are what it recorded.
+
+    Ends with exit code 1 and the first broken entry where that is not so.
+    """
+    known = _noted(anchor)
+    chain = _read(file) if file is not None else _ask(server)
+    fault = first_fault(chain.entries, anchor=chain.anchor, head=chain.head, known=known)
+    routes = compare(chain.entries, chain.routes)
+    wrong = [f"entry {fault.sequence} {fault.why}"] if fault is not None else [*routes.contradictions]
     value: Value = {
-        "epoch": answer.epoch,
-        "revision": answer.revision,
-        "accepted_store": accept_store,
-        "findings": list(answer.findings),
-        "applied_by": list(answer.applied_by),
-        "laggards": list(answer.laggards),
-        "replicas": replicas_value(answer.replicas),
+        "entries": len(chain.entries),
+        "first": chain.anchor.sequence + 1,
+        "head": f"{chain.head.sequence}:{chain.head.hash}",
+        "unchained": list(routes.unchained),
+        "wrong": wrong,
     }
-    done = "the store's routes are declared right" if accept_store else "the served routes are written back"
-    facts = [
-        f"{'with this ' if dry_run else ''}{done}: epoch {answer.epoch}, revision {answer.revision}",
-        "" if dry_run else f"{len(answer.applied_by)} workers follow",
-        kept_by(answer.replicas),
-    ]
-    show(value, output, note=[f"wrong: {what}" for what in answer.findings] + ["; ".join(filter(None, facts))])
-    complain(answer.laggards)
+    show(value, output, note=[*wrong, *_account(chain, routes.unchained, fault)])
+    if wrong:
+        raise Failure(Exit.REFUSED, "the audit trail is broken")
+
+
+@app.command(epilog="Example: gateway audit export --file audit.jsonl")
+def export(
+    file: Annotated[Path, typer.Option("-f", "--file", help="Where to; - is standard output.")] = Path("-"),
+    server: Server = DEFAULT_SERVER,
+    output: Annotated[Format, typer.Option("-o", "--output", help="json: one entry a line.")] = Format.JSON,
+) -> None:
+    """Write the whole audit trail to a file that `gateway audit verify --file` checks without any server."""
+    if output is not Format.JSON:
+        raise Failure(Exit.USAGE, f"-o {output.value}: the trail is written as json, one entry a line")
+    chain = _ask(server)
+    lines: list[object] = [{"anchor": chain.anchor, "head": chain.head}, *chain.entries]
+    text = "".join(msgspec.json.encode(line).decode() + "\n" for line in lines)
+    if str(file) == "-":
+        typer.echo(text, nl=False)
+    else:
+        write_whole(file, text)
+        say(f"gateway: {len(chain.entries)} entries are in {file}; the newest is {_link(chain.head)}")
+
+
+def _account(chain: _Chain, unchained: Sequence[str], fault: ChainFault | None) -> Iterator[str]:
+    if fault is None:
+        yield (
+            f"entries {chain.anchor.sequence + 1} to {chain.head.sequence} are a chain; "
+            f"note the newest where nobody can change it: {_link(chain.head)}"
+            if chain.entries
+            else "nothing was recorded yet"
+        )
+    if chain.anchor.sequence:
+        yield f"older entries are no longer kept; the newest of them is {_link(chain.anchor)}"
+    if unchained:
+        yield f"unchained, from before what is kept began: {', '.join(unchained)}"
+
+
+def _ask(server: str) -> _Chain:
+    entries: list[AuditEntry] = []
+    with control(server) as stub:
+        while True:
+            after = entries[-1].sequence if entries else 0
+            page = stub.AuditChain(control_pb2.AuditChainRequest(after=after, limit=PAGE), timeout=30)
+            entries += [_entry(entry) for entry in page.entries]
+            if len(page.entries) < PAGE:
+                break
+    return _Chain(
+        ChainLink(page.trimmed_sequence, page.trimmed_hash),
+        entries,
+        ChainLink(page.head_sequence, page.head_hash),
+        [RouteInForce(route.model, route.revision, route.document) for route in page.routes],
+    )
+
+
+def _entry(entry: control_pb2.ChainedEntry) -> AuditEntry:
+    return AuditEntry(**{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields})
+
+
+def _read(file: Path) -> _Chain:
+    """Raises: Failure for a file that is no exported trail."""
+    try:
+        first, *others = file.read_bytes().splitlines() or [b""]
+        ends = msgspec.json.decode(first, type=dict[str, ChainLink])
+        entries = [msgspec.json.decode(other, type=AuditEntry) for other in others]
+        return _Chain(ends["anchor"], entries, ends["head"], ())
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"cannot read {file}: {error.strerror}") from None
+    except (msgspec.DecodeError, KeyError) as error:
+        raise Failure(Exit.USAGE, f"{file} is no exported audit trail: {error}") from None
+
+
+def _noted(anchor: str) -> ChainLink | None:
+    sequence, colon, hash_ = anchor.partition(":")
+    if not anchor:
+        return None
+    if not (colon and sequence.isascii() and sequence.isdecimal() and hash_):
+        raise Failure(Exit.USAGE, f"--anchor {anchor!r} is not ENTRY:HASH")
+    return ChainLink(int(sequence), hash_)
+
+
+def _link(link: ChainLink) -> str:
+    return f"{link.sequence}:{link.hash}"

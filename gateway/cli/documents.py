@@ -1,6 +1,8 @@
 """Route documents in files: one, several in one, a directory of them, standard input."""
 
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,3 +89,18 @@ def _text(file: Path) -> str:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(Exit.USAGE, f"cannot read {file}: {error}") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes the whole text, or leaves the file as it was. Raises: Failure."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"cannot write {path}: {error}") from None

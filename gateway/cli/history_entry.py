@@ -21,6 +21,8 @@ def entry_value(entry: control_pb2.HistoryEntry) -> dict[str, Value]:
         "reason": entry.reason,
         "committed_at": moment(entry.committed_at_us),
         "digest": entry.digest,
+        "sequence": entry.sequence,
+        "detail": entry.detail,
     }
 
 

@@ -1,7 +1,5 @@
 """gateway export and gateway import: all routes as documents, out of one gateway and into another."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,7 @@ import yaml
 from gateway.cli.applied_change import DryRun, ExpectRevision
 from gateway.cli.apply import apply
 from gateway.cli.client import control
-from gateway.cli.documents import File
+from gateway.cli.documents import File, write_whole
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, say, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
@@ -41,7 +39,7 @@ def export(
         say("gateway: the store is away: these are the rules that the answering worker serves by")
     if file.is_dir():
         for route in routes:
-            _write(file / f"{route.model}.{output.value}", _text([route], output))
+            write_whole(file / f"{route.model}.{output.value}", _text([route], output))
         say(f"gateway: {len(routes)} routes are in {file}")
         return
     text = _text(routes, output)
@@ -54,7 +52,7 @@ def export(
     if str(file) == "-":
         typer.echo(text, nl=False)
     else:
-        _write(file, text)
+        write_whole(file, text)
         say(f"gateway: {len(routes)} routes are in {file}")
 
 
@@ -93,18 +91,3 @@ def _text(routes: Sequence[control_pb2.Route], form: Format) -> str:
         # YAML's separators between JSON documents: what is read back is a stream of YAML.
         return "".join(f"---\n{to_json(document)}\n" for document in documents)
     return "".join(f"---\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}" for document in documents)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes the whole text, or leaves the file as it was. Raises: Failure."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise Failure(Exit.USAGE, f"cannot write {path}: {error}") from None

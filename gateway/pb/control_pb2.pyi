@@ -171,7 +171,7 @@ class HistoryRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json", "model", "restored_revision")
+    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json", "model", "restored_revision", "sequence", "detail")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +183,8 @@ class HistoryEntry(_message.Message):
     DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     revision: int
     previous_revision: int
     operation: str
@@ -194,7 +196,9 @@ class HistoryEntry(_message.Message):
     document_json: str
     model: str
     restored_revision: int
-    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ..., model: _Optional[str] = ..., restored_revision: _Optional[int] = ...) -> None: ...
+    sequence: int
+    detail: str
+    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ..., model: _Optional[str] = ..., restored_revision: _Optional[int] = ..., sequence: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("entries",)
@@ -612,6 +616,74 @@ class AuditRequest(_message.Message):
     model: str
     actor: str
     def __init__(self, limit: _Optional[int] = ..., model: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ChainedEntry(_message.Message):
+    __slots__ = ("sequence", "operation", "model", "revision", "previous_revision", "restored_revision", "document", "actor", "reason", "source", "at_us", "detail", "before", "hash", "unreadable")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    AT_US_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    operation: str
+    model: str
+    revision: int
+    previous_revision: int
+    restored_revision: int
+    document: str
+    actor: str
+    reason: str
+    source: str
+    at_us: int
+    detail: str
+    before: str
+    hash: str
+    unreadable: str
+    def __init__(self, sequence: _Optional[int] = ..., operation: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., restored_revision: _Optional[int] = ..., document: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., at_us: _Optional[int] = ..., detail: _Optional[str] = ..., before: _Optional[str] = ..., hash: _Optional[str] = ..., unreadable: _Optional[str] = ...) -> None: ...
+
+class AuditChainRequest(_message.Message):
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class AuditChainResponse(_message.Message):
+    __slots__ = ("entries", "trimmed_sequence", "trimmed_hash", "head_sequence", "head_hash", "routes")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    TRIMMED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TRIMMED_HASH_FIELD_NUMBER: _ClassVar[int]
+    HEAD_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_HASH_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[ChainedEntry]
+    trimmed_sequence: int
+    trimmed_hash: str
+    head_sequence: int
+    head_hash: str
+    routes: _containers.RepeatedCompositeFieldContainer[RecordedRoute]
+    def __init__(self, entries: _Optional[_Iterable[_Union[ChainedEntry, _Mapping]]] = ..., trimmed_sequence: _Optional[int] = ..., trimmed_hash: _Optional[str] = ..., head_sequence: _Optional[int] = ..., head_hash: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[RecordedRoute, _Mapping]]] = ...) -> None: ...
+
+class RecordedRoute(_message.Message):
+    __slots__ = ("model", "revision", "document")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    revision: int
+    document: str
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., document: _Optional[str] = ...) -> None: ...
 
 class DraftRequest(_message.Message):
     __slots__ = ("id", "document_json", "change", "approvals", "edit")

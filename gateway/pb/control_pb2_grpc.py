@@ -159,6 +159,11 @@ class ControlStub:
                 request_serializer=control__pb2.AuditRequest.SerializeToString,
                 response_deserializer=control__pb2.HistoryResponse.FromString,
                 _registered_method=True)
+        self.AuditChain = channel.unary_unary(
+                '/gateway.v1.Control/AuditChain',
+                request_serializer=control__pb2.AuditChainRequest.SerializeToString,
+                response_deserializer=control__pb2.AuditChainResponse.FromString,
+                _registered_method=True)
         self.Draft = channel.unary_unary(
                 '/gateway.v1.Control/Draft',
                 request_serializer=control__pb2.DraftRequest.SerializeToString,
@@ -358,6 +363,15 @@ class ControlServicer:
 
     def Audit(self, request, context):
         """Changes of all models, newest first, without their documents.
+        Newest first: what was changed, of all models; beside routes also drafts, loads and unloads, healings, and contents
+        of versions that were replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditChain(self, request, context):
+        """The same as a chain, oldest first: each entry has the hash of the one before it, so that the caller can check it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -531,6 +545,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Audit,
                     request_deserializer=control__pb2.AuditRequest.FromString,
                     response_serializer=control__pb2.HistoryResponse.SerializeToString,
+            ),
+            'AuditChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuditChain,
+                    request_deserializer=control__pb2.AuditChainRequest.FromString,
+                    response_serializer=control__pb2.AuditChainResponse.SerializeToString,
             ),
             'Draft': grpc.unary_unary_rpc_method_handler(
                     servicer.Draft,
@@ -1238,6 +1257,33 @@ class Control:
             '/gateway.v1.Control/Audit',
             control__pb2.AuditRequest.SerializeToString,
             control__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/AuditChain',
+            control__pb2.AuditChainRequest.SerializeToString,
+            control__pb2.AuditChainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 Each worker answers the same operations to the others (`operations`), so any of them can be asked by a client.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +12,9 @@ from typing import Final
 from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
 from gateway.routing.decision.route import announce
 from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.audit_trail import append
+from gateway.routing.store.change import Change
+from gateway.routing.store.redis_store import RedisStore
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
@@ -82,21 +86,26 @@ class HostRepository:
     """Loads and unloads in every worker of this host.
 
     This worker goes first: what cannot be done at all fails here, with every other worker unchanged. A worker that is
-    not there needs nothing: it keeps to what operators asked for when it starts.
+    not there needs nothing: it keeps to what operators asked for when it starts. What cannot be recorded in the audit
+    trail is not done.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers, *, loaded: Callable[[str], None]) -> None:
+    def __init__(self, catalog: Catalog, peers: Peers, store: RedisStore, *, loaded: Callable[[str], None]) -> None:
         """Tells `loaded` each model that was loaded."""
+        self._store = store
         self._catalog = catalog
         self._peers = peers
         self._loaded = loaded
 
-    async def load(self, model: str, config: str | None) -> None:
+    async def load(self, model: str, config: str | None, *, actor: str) -> None:
+        detail = f"config sha256 {hashlib.sha256(config.encode()).hexdigest()}" if config is not None else ""
+        await append(self._store, "model.load", model=model, detail=detail, change=_asked_by(actor))
         await self._catalog.load(model, config)
         self._loaded(model)
         await self._others("load", {"model": model, "config": config})
 
-    async def unload(self, model: str) -> None:
+    async def unload(self, model: str, *, actor: str) -> None:
+        await append(self._store, "model.unload", model=model, change=_asked_by(actor))
         await self._catalog.unload(model)
         await self._others("unload", {"model": model})
 
@@ -106,6 +115,10 @@ class HostRepository:
             if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone):
                 _log.error("%s of %s failed in worker %d: %s", operation, payload["model"], slot, answer)
                 raise answer
+
+
+def _asked_by(actor: str) -> Change:
+    return Change(actor=actor, source="api")
 
 
 def operations(

@@ -185,7 +185,7 @@ class Worker:
         inference = InferenceService(
             self.engine,
             self.catalog,
-            repository=HostRepository(self.catalog, self.peers, loaded=self._loaded_by_hand),
+            repository=HostRepository(self.catalog, self.peers, self.store, loaded=self._loaded_by_hand),
             counts=HostCounts(self.peers),
             max_answer_bytes=config.listen.max_message_bytes,
             default_timeout_s=timeout_s,

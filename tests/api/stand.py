@@ -54,10 +54,10 @@ class OneWorker:
     catalog: Catalog
     counters: Counters
 
-    async def load(self, model: str, config: str | None) -> None:
+    async def load(self, model: str, config: str | None, *, actor: str) -> None:
         await self.catalog.load(model, config)
 
-    async def unload(self, model: str) -> None:
+    async def unload(self, model: str, *, actor: str) -> None:
         await self.catalog.unload(model)
 
     async def sums(self) -> Tree:

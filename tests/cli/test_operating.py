@@ -86,6 +86,38 @@ async def test_every_verb_changes_what_it_says(shell: Shell) -> None:
     assert len(table.strip().splitlines()) == 4
 
 
+async def test_the_audit_trail_is_verified_here_and_from_a_file(shell: Shell) -> None:
+    await shell.worker.apply(ab(90, 10))
+    newest = (await shell.value("audit", "verify"))["head"]
+    await shell.worker.apply(ab(60, 40))
+    assert "are a chain; note the newest" in await shell.done("audit", "verify", "--anchor", newest)
+    assert (await shell.value("audit", "--limit", "1"))[0]["sequence"] == int(newest.partition(":")[0]) + 1
+    file = shell.directory / "audit.jsonl"
+    exported = await shell.run("audit", "export", "-f", str(file))
+    assert (exported.exit_code, f"entries are in {file}" in exported.stderr) == (0, True)
+    assert "are a chain" in await shell.done("audit", "verify", "-f", str(file), "--anchor", newest)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-1], lines[-1].replace('"tester"', '"nobody"')]))
+    changed = await shell.run("audit", "verify", "-f", str(file))
+    assert (changed.exit_code, "its hash is not that of its fields" in changed.stdout) == (1, True)
+    sequence = newest.partition(":")[0]
+    anew = await shell.run("audit", "verify", "--anchor", f"{sequence}:{'0' * 64}")
+    assert (anew.exit_code, f"entry {sequence} is not the entry that was noted" in anew.stdout) == (1, True)
+    for words in (["--anchor", "x"], ["-f", "/no/such"], ["-f", __file__]):
+        assert (await shell.run("audit", "verify", *words)).exit_code == 2
+    assert (await shell.run("audit", "export", "-o", "yaml")).exit_code == 2
+
+
+async def test_a_route_that_was_written_by_hand_is_found(shell: Shell) -> None:
+    await shell.worker.apply(ab(90, 10))
+    store = shell.worker.store
+    held = (await store.current("affine")).text
+    await store.link.call("HSET", store.keys.routes, "affine", held.replace('"version":"1"', '"version":"2"'))
+    told = await shell.run("audit", "verify")
+    await store.link.call("HSET", store.keys.routes, "affine", held)
+    assert (told.exit_code, "the route of 'affine' is not what entry" in told.stdout) == (1, True)
+
+
 async def test_a_rollback_names_what_it_leaves_and_a_second_one_who_was_first(shell: Shell) -> None:
     first = await shell.worker.apply(ab(90, 10))
     second = await shell.worker.apply(ab(60, 40))

@@ -1,5 +1,6 @@
 """The store's address, its TLS, and the users with least rights that docs/redis.md publishes, on real servers."""
 
+import ast
 import asyncio
 import re
 import shutil
@@ -9,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli.app import app
 from gateway.errors import InvalidArgument, StoreUnavailable
 from gateway.routing.store import store_script
-from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.audit_trail import append, audit
 from gateway.routing.store.route_draft import Drafts
 from gateway.routing.store.store_address import Node, parse_address
 from gateway.routing.store.store_link import Link
+from gateway.routing.store.store_rights import users
 from gateway.routing.store.store_script import library
 from gateway.routing.store.watch import CaughtUp, watch
 from gateway.routing.store.worker_status import FeedState
@@ -253,6 +257,46 @@ async def test_the_published_users_work_on_the_server_that_this_machine_has(tmp_
             await follower.leave()
 
 
+def test_the_page_shows_what_the_command_prints() -> None:
+    printed = CliRunner().invoke(app, ["redis-acl"]).stdout
+    assert [line.split() for line in printed.splitlines()] == published()
+    other = CliRunner().invoke(app, ["redis-acl", "--environment", "prod"]).stdout
+    assert other == printed.replace("{gw:default}", "{gw:prod}")
+    assert CliRunner().invoke(app, ["redis-acl", "--environment", "a} b"]).exit_code == 2
+
+
+async def test_the_users_may_use_the_commands_that_stand_in_the_sources_and_no_other(valkey: Valkey) -> None:
+    """`SET` in the sources is a command if the server has one of this name."""
+    async with admin_of(valkey.url) as admin:
+        listed = await admin.call("COMMAND", "LIST")
+    assert isinstance(listed, list)
+    commands = {name.decode() for name in listed if isinstance(name, bytes)}
+    folder = Path(store_script.__file__).parent
+    words: set[str] = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper():
+                words.add(node.value.lower())
+    for path in folder.glob("*.lua"):
+        words |= {call.lower() for call in re.findall(r"redis\.call\('([A-Z]+)'", path.read_text("utf-8"))}
+    used = (words & commands) - {"eval", "evalsha", "object", "acl"}
+    used |= {"fcall", "fcall_ro"}  # in place of EVAL and EVALSHA, which nobody but the administrator may send
+    used |= {"ping", "client|setname", "select", "multi", "exec"}  # of the client library itself
+    used = (used - {"xinfo"}) | {"xinfo|stream"}
+    granted = {command for user in users("default") for command in user.grant.commands}
+    assert granted == used
+    beside = {command for user in users("default") if user.beside is not None for command in user.beside.commands}
+    assert beside < granted
+
+
+async def test_a_worker_adds_to_the_audit_trail_and_takes_nothing_away(valkey: Valkey) -> None:
+    async with guarded(valkey) as (worker_url, _), store_of(worker_url) as store, admin_of(worker_url) as worker:
+        assert await append(store, "model.load", model="fraud", change=BY) == 1
+        for words in (("DEL", store.keys.audit), ("XDEL", store.keys.audit, "1-0"), ("DEL", store.keys.chain)):
+            with pytest.raises(StoreUnavailable, match="refused permission"):
+                await worker.call(*words)
+
+
 def test_the_published_users_name_no_command_that_came_after_redis_7_0() -> None:
     later = {"client|setinfo", "client|no-touch", "waitaof", "hexpire", "hpexpire", "hgetdel", "hgetex", "hsetex"}
     assert not later & {word.removeprefix("+") for words in published() for word in words}
@@ -266,7 +310,8 @@ async def test_drafts_the_audit_and_watching_work_with_the_published_users(valke
         assert approved.approved
         assert [one.id for one in await drafts.list()] == [draft.id]
         await control_of(store).apply(document(), change=BY)
-        assert [entry.revision for entry in await audit(store)] == [1]
+        operations = [entry.operation for entry in await audit(store)]
+        assert operations == ["apply", "draft.approve", "draft.put"]
         async for happening in watch(store, backlog=1):
             if isinstance(happening, CaughtUp):
                 break
@@ -274,7 +319,7 @@ async def test_drafts_the_audit_and_watching_work_with_the_published_users(valke
 
 def test_every_script_of_the_store_is_a_function_of_the_library() -> None:
     scripts = {path.name for path in (Path(store_script.__file__).parent).glob("*.lua")}
-    assert scripts == {f"{script.name}.lua" for script in store_script.ALL}
+    assert scripts - {"chain.lua"} == {f"{script.name}.lua" for script in store_script.ALL}
     for script in store_script.ALL:
         assert ("no-writes" in script.text.split("\n", 1)[0]) == (script.suffix == "_RO")
 

@@ -69,7 +69,8 @@ class Proposal:
 class Healing:
     """What the store shall be from now on, if it is still as it was seen, byte for byte.
 
-    `routes` are written back; those that it holds beside them go, unless `keeps_others`.
+    `routes` are written back; those that it holds beside them go, unless `keeps_others`. `findings` say
+    what was wrong.
     """
 
     operation: HealingOperation
@@ -79,6 +80,7 @@ class Healing:
     revision: int
     routes: tuple[Route, ...] = ()
     keeps_others: bool = False
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ class ChangeEntry:
     def origin(self) -> int:
         """The revision whose document this one made active: its own, or the one that a rollback restored."""
         return self.restored_revision or self.revision
+
+
+def shortened(words: str) -> str:
+    """As much of a text as an entry may hold."""
+    return words.encode("utf-8", "replace")[:TEXT_LIMIT].decode(errors="ignore")
 
 
 def operation(word: str) -> Operation:

@@ -1,20 +1,22 @@
 #!lua
 -- Commits one change of one model's route, or says why not; nothing is written unless all of it can be.
 --
--- KEYS 1 epoch  2 rev  3 routes  4 log  5 hist:MODEL  6 idem:KEY
+-- KEYS 1 epoch  2 rev  3 routes  4 log  5 hist:MODEL  6 idem:KEY  7 audit  8 chain
 -- ARGV 1 epoch that the caller saw ('' none)   2 epoch to create if there is none   3 model
 --      4 revision of the model's route that the caller saw ('*' any, 0 none)   5 operation: delete, or another word
 --      6 the route's JSON object without its opening brace, revision, previous revision and time; '' for delete
 --      7 actor   8 reason   9 source   10 revision whose document is restored (0 none)
 --      11 entries kept in the log   12 entries kept in the history   13 seconds an idempotency key is remembered
+--      14 SHA-256 of what is given as 6, '' for delete   15 entries kept in the audit trail
 -- Answers
 --      {'done' | 'again', revision, previous revision, epoch, committed_at_us, restored revision, model, operation}
 --      {'conflict', current revision}   {'epoch', current epoch}   {'damaged', key, what it holds}
 
 local wanted = {'string', 'string', 'hash', 'stream', 'stream', 'string'}
-for i, key in ipairs(KEYS) do
+for i, kind in ipairs(wanted) do
+  local key = KEYS[i]
   local holds = redis.call('TYPE', key).ok
-  if holds ~= 'none' and holds ~= wanted[i] then return {'damaged', key, holds} end
+  if holds ~= 'none' and holds ~= kind then return {'damaged', key, holds} end
 end
 
 -- 1. The same key again is the same commit: a caller that lost the answer may ask again.
@@ -38,6 +40,9 @@ local current = redis.call('HGET', KEYS[3], ARGV[3])
 local previous = tonumber(current and string.match(current, '^{"revision":(%d+),') or 0)
 if ARGV[4] ~= '*' and tonumber(ARGV[4]) ~= previous then return {'conflict', previous} end
 
+local damage = chain_damage(KEYS[7], KEYS[8])
+if damage then return damage end
+
 -- 4. An entry that somebody added by hand must not block the log: such a stream is moved aside, never deleted.
 local next_revision = tonumber(revision or 0) + 1
 local time = redis.call('TIME')
@@ -53,14 +58,19 @@ for i = 4, 5 do
   end
 end
 
--- 5. All of it.
+-- 5. The record comes first: where there can be none, nothing changes.
+local number = string.format('%.0f', next_revision)
+local before = string.format('%.0f', previous)
+chain_append(KEYS[7], KEYS[8], ARGV[15], {'op', ARGV[5], 'model', ARGV[3], 'revision', number, 'prev', before,
+  'restored', ARGV[10], 'document', ARGV[14], 'actor', ARGV[7], 'reason', ARGV[8], 'source', ARGV[9], 'at', at_us,
+  'detail', ''})
+
+-- 6. All of it.
 if not epoch then
   epoch = ARGV[2]
   redis.call('SET', KEYS[1], epoch)
 end
-redis.call('SET', KEYS[2], string.format('%.0f', next_revision))
-local number = string.format('%.0f', next_revision)
-local before = string.format('%.0f', previous)
+redis.call('SET', KEYS[2], number)
 local route = ''
 if ARGV[5] == 'delete' then
   redis.call('HDEL', KEYS[3], ARGV[3])

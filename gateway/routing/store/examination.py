@@ -1,6 +1,6 @@
 """What a store holds that the gateway never wrote, or has lost: the findings that `heal` puts right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.routing.decision.snapshot import Snapshot
@@ -53,9 +53,29 @@ async def examine(store: RedisStore, snapshot: Snapshot) -> Examination:
         unreadable = _unreadable(snapshot, state)
         told += [lost] if lost else []
         told += [f"the route of {model!r} is unreadable or gone" for model in unreadable]
+        told += await _wrong_trail(store, findings)
         models = [*state.texts]
         told += await _wrong_members(store, models)
     return Examination(epoch, revision, state, lost, tuple(told), unreadable)
+
+
+async def _wrong_trail(store: RedisStore, wrong_types: Mapping[str, str]) -> list[str]:
+    """Why nothing can be recorded in the audit trail (chain.lua judges the same way)."""
+    audit, chain = store.keys.audit, store.keys.chain
+    if wrong_types.keys() & {audit, chain}:
+        return []
+    sequence = _raw(await store.link.call("HGET", chain, "sequence"))
+    if sequence and not (sequence.isdigit() and len(sequence) <= 15):
+        return [f"{chain} holds {sequence[:40]!r}, which is no sequence"]
+    if not await store.link.call("EXISTS", audit):
+        return []
+    if not sequence:
+        return [f"{chain} is gone, and {audit} is there"]
+    about = many(await store.link.call("XINFO", "STREAM", audit))
+    last = _raw(about[about.index(b"last-generated-id") + 1])
+    if int(last.partition(b"-")[0]) > int(sequence):
+        return [f"{audit} has entry {last.decode()}, beyond the newest that was recorded"]
+    return []
 
 
 def _unreadable(snapshot: Snapshot, state: StoreState) -> tuple[str, ...]:

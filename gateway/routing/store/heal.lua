@@ -1,17 +1,18 @@
 #!lua
 -- Heals a store that is behind the workers or damaged: 'restore' writes their routes back, 'accept' declares it right.
 --
--- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts
+-- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts  9 audit  10 chain
 -- ARGV 1 'restore' or 'accept'   2 epoch that the caller saw, byte for byte ('' none)   3 revision, in the same way
 --      4 epoch to hold from now on   5 revision to hold from now on   6 actor   7 reason   8 source
 --      9 prefix of the history keys   10 prefix of the workers' keys
 --      11 'replace' (the routes that follow are all there are) or 'keep' (the others stay)
---      12... model, route, its revision (restore only)
+--      12 entries kept in the audit trail   13 what was wrong
+--      14... model, route, its revision (restore only)
 -- Answers {'done', revision, epoch, committed_at_us} or {'epoch', current epoch} (somebody was faster).
 
 local time = redis.call('TIME')
 local at_us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset'}
+local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset', 'stream', 'hash'}
 local function alien(key, kind)
   local holds = redis.call('TYPE', key).ok
   return holds ~= 'none' and holds ~= kind
@@ -28,6 +29,17 @@ end
 for i, key in ipairs(KEYS) do
   if alien(key, wanted[i]) then aside(key) end
 end
+if chain_damage(KEYS[9], KEYS[10]) then
+  for _, key in ipairs({KEYS[9], KEYS[10]}) do
+    if redis.call('EXISTS', key) == 1 then aside(key) end
+  end
+end
+if redis.call('EXISTS', KEYS[9]) == 0 and redis.call('EXISTS', KEYS[10]) == 1 then
+  local newest = redis.call('HMGET', KEYS[10], 'sequence', 'hash')
+  redis.call('HSET', KEYS[10], 'trimmed_sequence', newest[1], 'trimmed_hash', newest[2])
+end
+chain_append(KEYS[9], KEYS[10], ARGV[12], {'op', ARGV[1], 'model', '', 'revision', ARGV[5], 'prev', '0', 'restored', '0',
+  'document', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'detail', ARGV[13]})
 if redis.call('EXISTS', KEYS[4]) == 1 then
   local ahead = ARGV[11] == 'replace'
   local about = redis.call('XINFO', 'STREAM', KEYS[4])
@@ -45,12 +57,12 @@ end
 -- 2. The routes, each with the beginning of a history where it has none.
 if ARGV[1] == 'restore' then
   if ARGV[11] == 'replace' then redis.call('DEL', KEYS[3]) end
-  for i = 12, #ARGV, 3 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+  for i = 14, #ARGV, 3 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
 end
 for _, model in ipairs(redis.call('HKEYS', KEYS[3])) do
   if alien(ARGV[9] .. model, 'stream') then aside(ARGV[9] .. model) end
 end
-for i = 12, #ARGV, 3 do
+for i = 14, #ARGV, 3 do
   local history = ARGV[9] .. ARGV[i]
   if redis.call('EXISTS', history) == 0 then
     redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', 'apply', 'route', ARGV[i + 1], 'prev', '0',

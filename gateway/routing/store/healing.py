@@ -84,16 +84,16 @@ async def plan_healing(
     siblings = [worker for worker in await _workers(store) if worker.epoch == local.epoch]
     held = examination.state.texts.values() if examination.state is not None else ()
     known = [local.revision, *(worker.head for worker in siblings), *(revision_in(one or "") for one in held)]
-    seen = (examination.epoch, examination.revision)
+    seen, wrong = (examination.epoch, examination.revision), examination.findings
     revision = 1 + max(examination.number, *known)
     if accept_store:
-        return Healing("accept", *seen, uuid.uuid4().hex, revision, keeps_others=True), examination
+        return Healing("accept", *seen, uuid.uuid4().hex, revision, keeps_others=True, findings=wrong), examination
     _check_knows_most(local, siblings)
     keeps = _keeps(examination, local)
     routes = tuple(
         compiled.route for model, compiled in local.routes.items() if not keeps or model in examination.unreadable
     )
-    return Healing("restore", *seen, local.epoch, revision, routes, keeps), examination
+    return Healing("restore", *seen, local.epoch, revision, routes, keeps, wrong), examination
 
 
 def _check_knows_most(local: Snapshot, siblings: Iterable[WorkerStatus]) -> None:

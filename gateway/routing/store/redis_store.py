@@ -16,6 +16,7 @@ from gateway.routing.store.change import (
     StoreReplaced,
     operation,
     parse_entry,
+    shortened,
 )
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_link import Link, Word
@@ -34,6 +35,7 @@ from gateway.routing.store.store_reply import (
     store_state,
     stream_entries,
     text,
+    text_digest,
 )
 from gateway.routing.store.store_script import COMMIT, HEAL, SNAPSHOT
 from gateway.routing.store.worker_status import WorkerStatus, parse_status
@@ -41,6 +43,7 @@ from gateway.routing.store.worker_status import WorkerStatus, parse_status
 VALUE_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_LENGTH = 10_000
 HISTORY_LENGTH = 200
+AUDIT_LENGTH = 20_000
 IDEMPOTENCY_S = 86_400
 ONCE_S = 60  # of a commit whose caller gave no key: long enough for the second try of `Link`
 BLOCK_MS = 500
@@ -80,11 +83,14 @@ class RedisStore:
         model, change = proposal.model, proposal.change
         keys = [self.keys.epoch, self.keys.revision, self.keys.routes, self.keys.log, self.keys.history(model)]
         keys.append(self.keys.idempotency(change.idempotency_key or f"once:{uuid.uuid4().hex}"))
+        keys += [self.keys.audit, self.keys.chain]
         arguments: list[Word] = [proposal.epoch, uuid.uuid4().hex, model]
         arguments.append("*" if proposal.expected_revision is None else proposal.expected_revision)
-        arguments += [proposal.operation, route_body(proposal.route)]
+        body = route_body(proposal.route)
+        arguments += [proposal.operation, body]
         arguments += [change.actor, change.reason, change.source, proposal.restored_revision]
         arguments += [LOG_LENGTH, HISTORY_LENGTH, IDEMPOTENCY_S if change.idempotency_key else ONCE_S]
+        arguments += [text_digest(body), AUDIT_LENGTH]
         answer, replicas = await self._link.written(COMMIT, keys, arguments)
         match text(answer[0]):
             case "conflict":
@@ -201,6 +207,7 @@ class RedisStore:
         arguments: list[Word] = [healing.operation, healing.seen_epoch, healing.seen_revision]
         arguments += [healing.epoch, healing.revision, change.actor, change.reason, change.source]
         arguments += [self.keys.history(""), self.keys.worker(""), "keep" if healing.keeps_others else "replace"]
+        arguments += [AUDIT_LENGTH, shortened("; ".join(healing.findings))]
         for route in healing.routes:
             arguments += [route.model, committed_text(route), route.revision]
         answer, replicas = await self._link.written(HEAL, list(self.keys.kinds), arguments)

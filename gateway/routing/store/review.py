@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gateway.errors import FailedPrecondition, InvalidArgument, UnknownRoute
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.store.change import TEXT_LIMIT, Change
+from gateway.routing.store.change import Change, shortened
 from gateway.routing.store.route_control import ApplyResult, RouteControl
 from gateway.routing.store.route_draft import APPLIED, OPEN, REJECTED, Draft, Drafts
 
@@ -91,4 +91,4 @@ def _account(draft: Draft) -> str:
     """Why, and through whom: the history's reason."""
     by = f"draft {draft.id} by {draft.author}, approved by {', '.join(draft.approvals)}"
     whole = f"{draft.reason} ({by})" if draft.reason else by
-    return whole.encode()[:TEXT_LIMIT].decode(errors="ignore")
+    return shortened(whole)

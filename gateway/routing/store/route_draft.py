@@ -16,8 +16,8 @@ from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.field import shown
 from gateway.routing.document.notation import parse_json
 from gateway.routing.store.change import Change
-from gateway.routing.store.redis_store import RedisStore
-from gateway.routing.store.store_reply import many, text
+from gateway.routing.store.redis_store import AUDIT_LENGTH, RedisStore
+from gateway.routing.store.store_reply import many, text, text_digest
 from gateway.routing.store.store_script import DRAFT
 
 KEPT_MS = 7 * 86_400_000
@@ -78,7 +78,8 @@ class Drafts:
             raise InvalidArgument(f"approvals: {needed} is not 1 to {APPROVALS_LIMIT}")
         name = draft_id or uuid.uuid4().hex[:12]
         seen = ("" if not edit else str(edit)) if draft_id else "0"
-        own: Sequence[str | int] = (document.model, base_revision, document.to_json(), change.reason, needed)
+        wording = document.to_json()
+        own: Sequence[str | int] = (document.model, base_revision, wording, text_digest(wording), needed)
         await self._change("put", name, seen, change, own)
         return await self.get(name)
 
@@ -89,7 +90,7 @@ class Drafts:
 
     async def close(self, draft_id: str, state: str, change: Change, *, edit: int, revision: int = 0) -> Draft:
         """The draft, decided."""
-        await self._change("close", draft_id, str(edit or ""), change, (state, change.reason, revision))
+        await self._change("close", draft_id, str(edit or ""), change, (state, revision))
         return await self.get(draft_id)
 
     async def get(self, draft_id: str) -> Draft:
@@ -112,8 +113,10 @@ class Drafts:
     async def _change(self, step: str, draft_id: str, seen: str, change: Change, own: Sequence[str | int]) -> None:
         if not change.actor:
             raise InvalidArgument("change.actor: empty; a draft is written and approved by somebody")
-        keys = [self._key(draft_id), self._store.keys.drafts]
-        answer = await self._store.link.script(DRAFT, keys, [step, draft_id, seen, change.actor, KEPT_MS, *own])
+        names = self._store.keys
+        keys = [self._key(draft_id), names.drafts, names.audit, names.chain]
+        who = (change.actor, KEPT_MS, change.reason, change.source, AUDIT_LENGTH)
+        answer = await self._store.link.script(DRAFT, keys, [step, draft_id, seen, *who, *own])
         match text(answer[0]):
             case "missing":
                 raise NotFound(f"there is no draft {draft_id!r}; a draft is kept for 7 days")

@@ -6,7 +6,9 @@ epoch      string  identity of the store, made at the first commit
 rev        string  the newest revision; dense, over all models
 accepted   string  an epoch that an operator told the workers to follow
 routes     hash    model -> committed route
-log        stream  id `<revision>-0`: every change with who, when and why; feed and audit in one
+log        stream  id `<revision>-0`: every change of a route with who, when and why; the feed
+audit      stream  id `<sequence>-0`: all that was changed, an entry with the hash of the one before it (chain.lua)
+chain      hash    sequence and hash of the newest entry of `audit`, and of the newest that is no longer kept
 hist:MODEL stream  the same entries of one model, the newest 200
 idem:KEY   string  the answer to a commit, for a day
 worker:ID  hash    a worker's acknowledgement, for 15 s
@@ -17,6 +19,7 @@ drafts     zset    draft ids by when they are forgotten
 """
 
 import re
+import uuid
 from dataclasses import dataclass
 
 from gateway.errors import InvalidArgument
@@ -41,6 +44,11 @@ class StoreKeys:
         return f"{{gw:{self.environment}}}:{name}"
 
     @property
+    def every(self) -> str:
+        """The pattern of all keys of the environment."""
+        return self._key("*")
+
+    @property
     def kinds(self) -> dict[str, str]:
         """The type of each key that there is one of, as TYPE names it."""
         return {
@@ -52,6 +60,8 @@ class StoreKeys:
             self.acknowledgements: "stream",
             self.workers: "zset",
             self.drafts: "zset",
+            self.audit: "stream",
+            self.chain: "hash",
         }
 
     @property
@@ -75,6 +85,14 @@ class StoreKeys:
         return self._key("log")
 
     @property
+    def audit(self) -> str:
+        return self._key("audit")
+
+    @property
+    def chain(self) -> str:
+        return self._key("chain")
+
+    @property
     def workers(self) -> str:
         return self._key("workers")
 
@@ -87,6 +105,10 @@ class StoreKeys:
 
     def idempotency(self, key: str) -> str:
         return self._key(f"idem:{key}")
+
+    def recorded(self, what: str) -> str:
+        """The key that remembers that this was recorded; of its own each time where nothing says what it is."""
+        return self.idempotency(f"audit:{what or uuid.uuid4().hex}")
 
     @property
     def drafts(self) -> str:

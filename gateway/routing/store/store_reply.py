@@ -15,6 +15,7 @@ Reply: TypeAlias = "bytes | int | list[Reply] | None"
 # What the store writes in front of a route's own fields when it commits it.
 _STORE_FIELDS = ("revision", "previous_revision", "committed_at_us")
 _REVISION = re.compile(r'\{"revision":(\d{1,15}),')
+_COMMITTED = re.compile(r'\{"revision":\d{1,15},"previous_revision":\d+,"committed_at_us":\d+,')
 _WRAP = 2**48
 
 
@@ -152,6 +153,17 @@ def route_body(route: Route | None) -> str:
         return ""
     own = {name: value for name, value in route.to_value().items() if name not in _STORE_FIELDS}
     return canonical_json(own)[1:]
+
+
+def text_digest(document: str) -> str:
+    """The SHA-256 by which the audit trail knows a route or a document; "" for none."""
+    return hashlib.sha256(document.encode("utf-8", "surrogateescape")).hexdigest() if document else ""
+
+
+def committed_digest(route_text: str | None) -> str:
+    """The same of a committed route, which begins with what the store has added; of nothing for what is no route."""
+    added = _COMMITTED.match(route_text or "")
+    return text_digest((route_text or "")[added.end() :] if added else " ")
 
 
 def committed_text(route: Route) -> str:

@@ -11,12 +11,20 @@ import sys
 from importlib.resources import files
 
 
+def _source(name: str) -> str:
+    return files("gateway.routing.store").joinpath(name).read_text("utf-8")
+
+
 class Script:
-    """One script: its text, its hash, and the name of the function with the same text."""
+    """One script: its text, its hash, and the name of the function with the same text.
+
+    One that changes something begins with the functions by which changes are recorded (chain.lua).
+    """
 
     def __init__(self, name: str, *, reads_only: bool = False) -> None:
         self.name = name.removesuffix(".lua")
-        self.text = files("gateway.routing.store").joinpath(name).read_text("utf-8")
+        shebang, _, body = _source(name).partition("\n")
+        self.text = f"{shebang}\n{'' if reads_only else _source('chain.lua')}{body}"
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.suffix = "_RO" if reads_only else ""
 
@@ -39,7 +47,8 @@ COMMIT = Script("commit.lua")
 SNAPSHOT = Script("snapshot.lua", reads_only=True)
 HEAL = Script("heal.lua")
 DRAFT = Script("draft.lua")
-ALL = (COMMIT, SNAPSHOT, HEAL, DRAFT)
+AUDIT = Script("audit.lua")
+ALL = (COMMIT, SNAPSHOT, HEAL, DRAFT, AUDIT)
 
 
 # In the library's name and in its functions', so that the libraries of several releases can be loaded at a time.
