@@ -3,9 +3,10 @@
 import inspect
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+import yaml
 
 import gateway
 from gateway.cli.client import control
@@ -18,13 +19,19 @@ from gateway.runtime.config_parser import load
 from gateway.runtime.option import CONFIG_OPTION, ENVIRONMENT_PREFIX, Option
 from gateway.runtime.options import IGNORED, OPTIONS
 
+_PRINT: Final = "print-config"
+
 
 def serve(**given: Any) -> None:
     """Start the gateway and everything that belongs to it, and run until SIGTERM or Ctrl-C."""
+    only_print = given.pop(_PRINT.replace("-", "_"))
     try:
         config = load({name: value for name, value in given.items() if value != []})
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
+    if only_print:
+        typer.echo(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
+        return
     missing = config.models.missing_repository()
     if missing:
         raise Failure(Exit.USAGE, f"--model-repository {config.models.repository!r} {missing}")
@@ -57,9 +64,9 @@ def _ignored_parameter(name: str) -> inspect.Parameter:
     return _keyword(name, Annotated[str | None, typer.Option(f"--{name}", hidden=True)])
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: Any, default: object = None) -> inspect.Parameter:
     name = name.replace("-", "_")
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _config_parameter() -> inspect.Parameter:
@@ -68,7 +75,12 @@ def _config_parameter() -> inspect.Parameter:
     return _keyword(CONFIG_OPTION, annotation)
 
 
-_parameters = [_config_parameter(), *map(_parameter, OPTIONS), *map(_ignored_parameter, IGNORED)]
+def _print_parameter() -> inspect.Parameter:
+    shown = "Print every option as it is in force, in the form of a --config file with secrets masked, and exit."
+    return _keyword(_PRINT, Annotated[bool, typer.Option(f"--{_PRINT}", help=shown)], default=False)
+
+
+_parameters = [_config_parameter(), _print_parameter(), *map(_parameter, OPTIONS), *map(_ignored_parameter, IGNORED)]
 serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 

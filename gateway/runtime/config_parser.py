@@ -115,6 +115,10 @@ def read_file(path: Path) -> Mapping[str, object]:
         content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except OSError as error:
         raise InvalidArgument(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:  # its text quotes the line, which may hold a password
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise InvalidArgument(f"config file {str(path)!r} does not parse: {error.problem}{where}") from None
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"config file {str(path)!r} does not parse: {error}") from None
     if content is None:

@@ -1,25 +1,31 @@
-"""URLs without what lets one in, to be logged and printed."""
+"""Values of options without what lets one in, to be logged and printed."""
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import urlsplit
 
 from gateway.records.sinks.target import parse_targets
 
+_SECRET = re.compile(r"pass|secret|token|credential|sasl|auth", re.IGNORECASE)
 
-def masked_url(url: str) -> str:
-    """Returns the URL with its password replaced."""
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        return "***"
-    query = "&".join(
-        f"{pair.split('=', 1)[0]}=***" if "password=" in pair.lower() else pair for pair in parts.query.split("&")
-    )
-    netloc = parts.netloc
-    if password is not None:
-        user, _, address = netloc.rpartition("@")
-        netloc = f"{user.split(':', 1)[0]}:***@{address}"
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+def masked_url(text: str) -> str:
+    """Returns the text with what lets one in replaced, where it is a URL or looks like a part of one.
+
+    1. In front of the last `@` nothing but a scheme and a user's name is shown.
+    2. Of a parameter whose name says that it is a secret the value is not shown.
+    """
+    access, at, rest = text.rpartition("@")
+    if at:
+        scheme, slashes, login = access.rpartition("://")
+        user, colon, _ = login.partition(":")
+        shown = f"{scheme}{slashes}{user}{':***' if colon else ''}" if slashes else "***"
+    else:
+        shown = ""
+    head, mark, query = rest.partition("?")
+    pairs = [
+        f"{name}=***" if _SECRET.search(name) else pair for pair in query.split("&") for name in [pair.split("=")[0]]
+    ]
+    return f"{shown}{at}{head}{mark}{'&'.join(pairs)}"
 
 
 def masked_webhook(url: str) -> str:

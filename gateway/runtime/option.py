@@ -1,6 +1,5 @@
 """What an option of `gateway serve` is, and how a field of the configuration declares one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +14,13 @@ class Setting:
     """Makes a field of a section an option: `Annotated[int, Setting("What it means.", Whole(0, 10))]`.
 
     `name` is the option's, where it is not the field's own with dashes. An option that is `repeated` is given a list
-    where it is named twice. `mask` makes text that is safe to print of a value that holds secrets.
+    where it is named twice.
     """
 
     help: str
     value: OptionValue[Any]
     name: str = ""
     repeated: bool = False
-    mask: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +47,4 @@ class Option:
 
     def masked(self, value: object) -> object:
         """Returns the value, fit to be printed and logged."""
-        return value if self.setting.mask is None or not value else self.setting.mask(str(value))
+        return value if isinstance(value, bool | int | float) or not value else self.setting.value.mask(str(value))

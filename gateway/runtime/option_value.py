@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from gateway.errors import InvalidArgument
 from gateway.records.sinks.target import parse_targets
 from gateway.routing.store.store_address import FORMS, parse_address
+from gateway.runtime.masking import masked_sinks, masked_url, masked_webhook
 from loaders.errors import UnsupportedUri
 from loaders.schemes import canonical
 
@@ -31,13 +32,19 @@ _WORDS: Final = {
 
 
 class OptionValue(Protocol[_T_co]):
-    """A kind of value: `kind` and `limits` say in a command's help what it is and what it may be."""
+    """A kind of value: `kind` and `limits` say in a command's help what it is and what it may be.
+
+    `mask` makes text that is safe to print where a value of this kind has secrets beside passwords of URLs.
+    """
 
     @property
     def kind(self) -> str: ...
 
     @property
     def limits(self) -> str: ...
+
+    @property
+    def mask(self) -> Callable[[str], str]: ...
 
     def read(self, given: object) -> _T_co:
         """Raises: ValueError saying what is allowed."""
@@ -50,6 +57,7 @@ class Whole:
     low: int
     high: int
     kind: str = "INTEGER"
+    mask: Callable[[str], str] = masked_url
 
     @property
     def limits(self) -> str:
@@ -75,6 +83,7 @@ class Number:
     low: float
     high: float
     kind: str = "NUMBER"
+    mask: Callable[[str], str] = masked_url
 
     @property
     def limits(self) -> str:
@@ -99,6 +108,7 @@ class Choice:
 
     words: tuple[str, ...]
     limits: str = ""
+    mask: Callable[[str], str] = masked_url
 
     @property
     def kind(self) -> str:
@@ -117,6 +127,7 @@ class Parsed(Generic[_T_co]):
     kind: str
     read: Callable[[object], _T_co]
     limits: str = ""
+    mask: Callable[[str], str] = masked_url
 
 
 def _switch(given: object) -> bool:
@@ -189,7 +200,7 @@ def _redis_url(given: object) -> str:
         try:
             parse_address(given)
         except InvalidArgument as error:
-            why = str(error).removeprefix("redis url: ")
+            why = masked_url(str(error).removeprefix("redis url: "))
             raise ValueError(f"{FORMS}, or empty for the embedded Valkey; here: {why}") from None
     return given
 
@@ -214,7 +225,10 @@ def _sinks(given: object) -> str:
         given = ",".join(given)
     if not isinstance(given, str):
         raise ValueError("URLs of sinks with commas between them, or a list of them")
-    parse_targets(given)
+    try:
+        parse_targets(given)
+    except ValueError as error:  # it may quote what was taken for a parameter
+        raise ValueError(masked_url(str(error))) from None
     return given
 
 
@@ -226,5 +240,5 @@ REPOSITORY: Final = Parsed("PATH|URI", _repository)
 LABEL: Final = Parsed("NAME", _label)
 HOST: Final = Parsed("ADDRESS", _host)
 REDIS_URL: Final = Parsed("URL", _redis_url)
-WEBHOOK_URL: Final = Parsed("URL", _webhook_url)
-SINKS: Final = Parsed("URL,...", _sinks)
+WEBHOOK_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
+SINKS: Final = Parsed("URL,...", _sinks, mask=masked_sinks)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 
-from gateway.runtime.masking import masked_sinks, masked_url, masked_webhook
+from gateway.runtime.masking import masked_url, masked_webhook
 from gateway.runtime.option import Setting
 from gateway.runtime.option_value import (
     HOST,
@@ -98,7 +98,7 @@ class ListenOptions:
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreOptions:
     redis_url: Annotated[
-        str, Setting("Redis >= 7 with the rules; empty: embedded.", REDIS_URL, mask=masked_url)
+        str, Setting("Redis >= 7 with the rules; empty: embedded.", REDIS_URL)
     ] = ""  # fmt: skip
     start_without_rules: Annotated[
         bool,
@@ -115,7 +115,7 @@ class EventOptions:
     """The secret itself is no option: an argument can be read by every user of the host."""
 
     webhook_url: Annotated[
-        str, Setting("POST every event there, signed; empty: nowhere.", WEBHOOK_URL, mask=masked_webhook)
+        str, Setting("POST every event there, signed; empty: nowhere.", WEBHOOK_URL)
     ] = ""  # fmt: skip
     webhook_secret_file: Annotated[
         Path | None,
@@ -156,7 +156,6 @@ class LogOptions:
             SINKS,
             name="sink",
             repeated=True,
-            mask=masked_sinks,
         ),
     ] = field(default="", repr=False)  # URLs may hold passwords
 

@@ -102,6 +102,18 @@ def test_nobody_there_ends_with_three(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no gateway answers at 127.0.0.1:1" in result.output
 
 
+def test_the_configuration_in_force_is_printed_without_secrets_and_can_be_read_again(tmp_path: Path) -> None:
+    words = ["serve", "--model-repository", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--print-config"]
+    result = run(*words, "--workers", "3", "--redis-url", "redis://me:s3cret@store:1/0")
+    assert (result.exit_code, "s3cret" in result.output) == (0, False)
+    assert "redis-url: redis://me:***@store:1/0" in result.output
+    file = tmp_path / "gateway.yaml"
+    file.write_text(result.stdout.replace("***", "other"))
+    again = run("serve", "--config", str(file), "--print-config")
+    assert again.stdout == result.stdout
+    assert not (tmp_path / "data").exists()
+
+
 def test_the_version_is_an_option_too() -> None:
     result = run("--version")
     assert (result.exit_code, result.output) == (0, f"gateway {gateway.__version__}\n")

@@ -6,10 +6,12 @@ import pytest
 import trustme
 
 from gateway.errors import InvalidArgument
+from gateway.runtime.banner import banner
 from gateway.runtime.config import from_json
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
+from gateway.runtime.option_value import MAYBE_PATH, PATH, PATHS, REPOSITORY, WEBHOOK_URL
 from gateway.runtime.options import IGNORED, OPTIONS
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -134,6 +136,53 @@ def test_secrets_are_masked_for_people_and_kept_for_children() -> None:
     with pytest.raises(InvalidArgument) as raised:
         parse({"redis-url": "http://me:s3cret@store"}, {}, {})
     assert "s3cret" not in str(raised.value)
+
+
+SECRET = "s3cret"
+# Wherever an operator may write a password, by intent or by mistake.
+HOSTILE = [
+    f"redis://u:{SECRET}@h:1/0",
+    f"redis://u:{SECRET}@h:1?stream=x",
+    f"redis://h:1?stream=x&password={SECRET}",
+    f"redis://u:a?{SECRET}@h:1",
+    f"redis://u:{SECRET}@@h:1",
+    f"rediss+sentinel://u:{SECRET}@a:1/m?sentinel_password={SECRET}",
+    f"redis+cluster://u:{SECRET}@a:port",
+    f"redis:u:{SECRET}@h",
+    f"u:{SECRET}@h:1",
+    f"unix:///s?username=u&password={SECRET}",
+    f"https://u:{SECRET}@h/x",
+    f"https://h/x?token={SECRET}",
+    f"kafka://h:1/t?sasl.username=u&sasl.password={SECRET}",
+    f"s3://k:{SECRET}@bucket/prefix",
+    f"kafka://h:1/t?name=a,redis://u:{SECRET}@h?stream=x",
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_no_option_shows_what_lets_one_in(option: Option) -> None:
+    texts = HOSTILE
+    if option.setting.value is WEBHOOK_URL:  # whoever knows its path may write there
+        texts = [*HOSTILE, f"https://h/hooks/{SECRET}", f"https://h:x/{SECRET}"]
+    elif option.setting.value in (PATH, MAYBE_PATH, PATHS, REPOSITORY):
+        texts = [text for text in HOSTILE if "://" in text]  # the others are paths
+    for text in texts:
+        try:
+            config = parse({option.name: text}, {}, {})
+        except InvalidArgument as error:
+            shown = str(error)
+        else:
+            shown = f"{config!r} {config.dump()} {config.warnings} {banner(config, {'grpc': 1, 'metrics': 2})}"
+        assert SECRET not in shown, text
+
+
+@pytest.mark.parametrize("name", ["g.yaml", "g.toml"])
+def test_a_file_that_does_not_parse_is_not_quoted(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f'redis-url: "redis://u:{SECRET}@h\nworkers: 1\n')
+    with pytest.raises(InvalidArgument, match=r"does not parse.* line") as raised:
+        load({"config": str(path)}, {})
+    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis://", "redis://h:port", "redis://h:99999", "unix://", 7])
