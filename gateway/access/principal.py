@@ -6,7 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from gateway.errors import InvalidArgument
+from gateway.access.denials import Denials, Reason
+from gateway.errors import InvalidArgument, PermissionDenied, UnknownModel
 
 Method = Literal["anonymous", "certificate", "jwt", "token"]
 _REMEMBERED: Final = 1024  # models whose roles a principal keeps; callers choose the names
@@ -59,7 +60,7 @@ class Principal:
     `within` are the models of its tenant: a grant reaches no further. Units: `expires_s` on the wall clock, 0: never.
     """
 
-    __slots__ = ("_roles", "_scopes", "expires_s", "grants", "method", "name", "tenant", "within")
+    __slots__ = ("_denials", "_roles", "_scopes", "expires_s", "grants", "method", "name", "tenant", "within")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Principal:
         grants: tuple[Grant, ...] = (),
         expires_s: float = 0.0,
         within: tuple[str, ...] = ("*",),
+        denials: Denials | None = None,
     ) -> None:
         self.name = name
         self.tenant = tenant
@@ -76,6 +78,7 @@ class Principal:
         self.grants = grants
         self.expires_s = expires_s
         self.within = within
+        self._denials = denials
         self._scopes = [(INCLUDED[grant.role], _matcher(grant.models)) for grant in grants]
         self._roles: dict[str, frozenset[Role]] = {}
 
@@ -87,6 +90,23 @@ class Principal:
                 self._roles.clear()
             roles = self._roles[model] = self._match(model)
         return roles
+
+    def check(self, roles: frozenset[Role], model: str) -> None:
+        """Checks that the caller holds one of the roles on the model.
+
+        Raises: UnknownModel where the caller holds none at all, whether there is such a model or not: whose model it is
+                is nobody's business; PermissionDenied where it holds others.
+        """
+        held = self.roles_on(model)
+        if not held.isdisjoint(roles):
+            return
+        if self._denials is not None:
+            self._denials.note(Reason.MODEL, self.name, f"model {model[:64]!a}")
+        if not held:
+            raise UnknownModel(model)
+        raise PermissionDenied(
+            f"model {model!r}: this needs the role {or_words(roles)}; {self.name!r} holds {or_words(held)} on it"
+        )
 
     def roles(self) -> frozenset[Role]:
         """Returns the roles that the caller holds on some model."""
@@ -107,6 +127,12 @@ class Principal:
 
     def __repr__(self) -> str:
         return f"Principal({self.name!r}, {self.tenant!r}, {self.method!r}, {self.grants!r})"
+
+
+def or_words(roles: Iterable[Role]) -> str:
+    """Returns the roles in a phrase, in the order of their table."""
+    held = set(roles)
+    return " or ".join(role for role in Role if role in held)
 
 
 def _matcher(patterns: Iterable[str]) -> "re.Pattern[str]":

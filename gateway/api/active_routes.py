@@ -27,7 +27,7 @@ class ActiveRoutes:
         document = read_document(request.document_json)
         result = await self._control.apply(
             document,
-            change=change_of(request.change),
+            change=change_of(request.change, context),
             expected_revision=expected_revision(request),
             wait_s=wait_seconds(request.wait),
             dry_run=request.dry_run,
@@ -49,7 +49,7 @@ class ActiveRoutes:
     async def delete(self, request: pb.DeleteRouteRequest, context: object) -> pb.ChangeResponse:
         result = await self._control.delete(
             named(request.model),
-            change=change_of(request.change),
+            change=change_of(request.change, context),
             expected_revision=expected_revision(request),
             wait_s=wait_seconds(request.wait),
             dry_run=request.dry_run,
@@ -63,7 +63,7 @@ class ActiveRoutes:
     async def rollback(self, request: pb.RollbackRequest, context: object) -> pb.ChangeResponse:
         result = await self._control.rollback(
             named(request.model),
-            change=change_of(request.change),
+            change=change_of(request.change, context),
             to_revision=request.to_revision,
             expected_revision=expected_revision(request),
             wait_s=wait_or_default(request),

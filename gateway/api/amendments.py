@@ -36,16 +36,16 @@ class Amendments:
 
     async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("flip", lambda document: flip(document, request.arm), relative=not request.arm)
-        return apply_message(await self._amend(request, amendment))
+        return apply_message(await self._amend(request, context, amendment))
 
     async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
         weights = dict(request.weights)
         fractions = [fraction_caution(f"weights.{arm}", share) for arm, share in sorted(weights.items())]
-        result = await self._amend(request, Amendment("weights", lambda d: weigh(d, weights)))
+        result = await self._amend(request, context, Amendment("weights", lambda d: weigh(d, weights)))
         return apply_message(result, [sentence for sentence in fractions if sentence])
 
     async def pin(self, request: pb.PinRequest, context: object) -> pb.ApplyResponse:
-        return apply_message(await self._amend(request, Amendment("pin", lambda d: pin(d, request.arm))))
+        return apply_message(await self._amend(request, context, Amendment("pin", lambda d: pin(d, request.arm))))
 
     async def kill(self, request: pb.KillRequest, context: object) -> pb.ApplyResponse:
         """Switches on the kill switch. Only the arm that is to serve must be ready: the others may be what is wrong."""
@@ -55,35 +55,37 @@ class Amendments:
             check_versions(self._catalog, _last_resort(killed))
             return killed
 
-        result = await self._amend(request, Amendment("kill", edit), check=False)
-        self._break_glass("kill", request, result)
+        result = await self._amend(request, context, Amendment("kill", edit), check=False)
+        self._break_glass("kill", request, context, result)
         return apply_message(result)
 
     async def unkill(self, request: pb.UnkillRequest, context: object) -> pb.ApplyResponse:
-        result = await self._amend(request, Amendment("unkill", unkill))
-        self._break_glass("unkill", request, result)
+        result = await self._amend(request, context, Amendment("unkill", unkill))
+        self._break_glass("unkill", request, context, result)
         return apply_message(result)
 
     async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("promote", lambda document: promote(document, full=request.full), relative=True)
-        return apply_message(await self._amend(request, amendment))
+        return apply_message(await self._amend(request, context, amendment))
 
     async def set_labels(self, request: pb.SetLabelsRequest, context: object) -> pb.ApplyResponse:
         labels = dict(request.labels)
-        return apply_message(await self._amend(request, Amendment("label", lambda d: label(d, labels))))
+        return apply_message(await self._amend(request, context, Amendment("label", lambda d: label(d, labels))))
 
-    async def _amend(self, request: Request, amendment: Amendment, *, check: bool = True) -> ApplyResult:
+    async def _amend(
+        self, request: Request, context: object, amendment: Amendment, *, check: bool = True
+    ) -> ApplyResult:
         return await self._editor.amend(
             named(request.model),
             amendment,
-            change=change_of(request.change),
+            change=change_of(request.change, context),
             expected_revision=expected_revision(request),
             wait_s=wait_or_default(request),
             dry_run=request.dry_run,
             check=check,
         )
 
-    def _break_glass(self, verb: str, request: Request, result: ApplyResult) -> None:
+    def _break_glass(self, verb: str, request: Request, context: object, result: ApplyResult) -> None:
         """Logs an edit that goes past every check, for whoever reads the events; the history has it as well."""
         if request.dry_run or result.change.unchanged:
             return
@@ -91,7 +93,7 @@ class Amendments:
             "break-glass: %s of %s by %s, revision %d: %s",
             verb,
             request.model,
-            request.change.actor or "nobody named",
+            change_of(request.change, context).actor or "nobody named",
             result.change.revision,
             request.change.reason or "no reason given",
         )

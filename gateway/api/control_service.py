@@ -47,7 +47,9 @@ class ControlService:
         amendments = Amendments(Editor(control), catalog)
         plans = Plans(control, catalog, fleet)
         explanations = Explanations(control, catalog, log_dir)
-        drafts = DraftReviews(Review(control))
+        review = Review(control)
+        drafts = DraftReviews(review)
+        self._drafts = review.drafts
         observations = Observations(control, self._drain)
         inventory = Inventory(control, catalog, fleet, worker=worker, transport=transport)
         tails = LogTails(log_dir, self._drain)
@@ -88,6 +90,10 @@ class ControlService:
         check_handlers(self.handlers)
         for name, handler in self.handlers.items():
             setattr(self, name, handler)  # where grpc's registration looks for it
+
+    async def model_of_draft(self, draft_id: str) -> str:
+        """Raises: NotFound, InvalidArgument (no such id can exist), StoreUnavailable."""
+        return (await self._drafts.get(draft_id)).document.model
 
     def drain(self) -> None:
         """Ends the streams that would go on for ever; their callers go on with another worker."""

@@ -17,7 +17,7 @@ class DraftReviews:
         document = read_document(request.document_json)
         draft = await self._review.propose(
             document,
-            change_of(request.change),
+            change_of(request.change, context),
             draft_id=request.id,
             edit=_edit(request.edit),
             needed=request.approvals or 1,
@@ -34,7 +34,7 @@ class DraftReviews:
     async def approve(self, request: pb.ApproveRequest, context: object) -> pb.ApproveResponse:
         draft, applied = await self._review.approve(
             request.id,
-            change_of(request.change),
+            change_of(request.change, context),
             edit=_edit(request.edit),
             wait_s=wait_or_default(request),
             expected_revision=expected_revision(request),
@@ -43,7 +43,7 @@ class DraftReviews:
         return pb.ApproveResponse(draft=_state(draft), applied=apply_message(applied) if applied is not None else None)
 
     async def reject(self, request: pb.RejectRequest, context: object) -> pb.DraftState:
-        return _state(await self._review.reject(request.id, change_of(request.change)))
+        return _state(await self._review.reject(request.id, change_of(request.change, context)))
 
 
 def _edit(edit: int) -> int:

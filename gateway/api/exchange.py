@@ -11,7 +11,8 @@ from time import monotonic_ns
 from typing import ClassVar, Protocol, cast
 from urllib.parse import quote
 
-from gateway.access.principal import Principal
+from gateway.access.permissions import RPCS
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
@@ -36,6 +37,7 @@ Metadata = tuple[tuple[str, str], ...]
 TOKEN = "x-gateway-token"
 REQUEST_ID = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
 _REMEMBERED_TRAILERS = 4096
+_ROLES = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
 
 
 class Caller(Protocol):
@@ -164,6 +166,8 @@ class Exchanges:
             own_deadline = exchange.deadline_ns <= exchange.received_ns and self._limit(exchange)
             if query.parameters:
                 exchange.queue_limit_ns = timeout_ns(query.parameters)
+            if caller.principal is not ANONYMOUS:
+                caller.principal.check(_ROLES, query.model)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(self._engine.name(exchange))))

@@ -6,8 +6,11 @@ from math import isfinite
 from pathlib import Path
 from time import time_ns
 
+from gateway.access.permissions import RPCS
+from gateway.access.principal import Principal
 from gateway.api.feedback_token import Tokens
 from gateway.api.naming import check_model_name, check_request_id, shown
+from gateway.api.route_messages import principal_of
 from gateway.errors import GatewayError, InvalidArgument, NotFound
 from gateway.pb import control_pb2 as pb
 from gateway.records.lake.layout import has_model
@@ -19,6 +22,7 @@ MAX_ITEMS = 1000  # of one call; more would keep the loop from serving for too l
 AHEAD_US = 3_600_000_000  # a label time may lie so far in the future: clocks differ
 _SLICE = 50  # items that are read between two turns of the loop
 _ROWS = 1 << 31
+_ROLES = RPCS["/gateway.v1.Control/SendFeedback"].roles
 
 
 class FeedbackIntake:
@@ -33,14 +37,14 @@ class FeedbackIntake:
     async def send(self, request: pb.SendFeedbackRequest, context: object) -> pb.SendFeedbackResponse:
         received_us = time_ns() // 1000
         try:
-            labels = await self._read(request, received_us)
+            labels = await self._read(request, received_us, principal_of(context))
         except GatewayError:
             self._labels.counts["refused"] += len(request.items)
             raise
         await self._labels.write(labels)
         return pb.SendFeedbackResponse(accepted=len(labels), received_at_us=received_us)
 
-    async def _read(self, request: pb.SendFeedbackRequest, received_us: int) -> list[Label]:
+    async def _read(self, request: pb.SendFeedbackRequest, received_us: int, principal: Principal) -> list[Label]:
         if not 1 <= len(request.items) <= MAX_ITEMS:
             raise InvalidArgument(f"items has {len(request.items)} elements, allowed: 1 to {MAX_ITEMS}")
         labels: list[Label] = []
@@ -51,6 +55,8 @@ class FeedbackIntake:
                 raise InvalidArgument(f"items[{index}].{error}") from None
             if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
+        for model in {label.model for label in labels}:
+            principal.check(_ROLES, model)
         # Whom a token names has been served; a name that anybody may send must not become a folder of the lake.
         named = {item.model: index for index, item in enumerate(request.items) if not item.token}
         for model, index in named.items():

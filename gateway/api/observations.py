@@ -78,7 +78,7 @@ class Observations:
         )
 
     async def heal(self, request: pb.HealRequest, context: object) -> pb.HealResponse:
-        change = change_of(request.change)
+        change = change_of(request.change, context)
         wait_s = wait_or_default(request) or 0.0
         healed = await self._control.heal(
             change=change,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
+from gateway.access.principal import NOBODY, Principal
 from gateway.errors import Code, InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.records.worker.tail import Row
@@ -12,7 +13,7 @@ from gateway.routing.document.caution import fraction_cautions
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
 from gateway.routing.store.audit_chain import AuditEntry
-from gateway.routing.store.change import Change, ChangeEntry, Replicas
+from gateway.routing.store.change import SOURCE_LIMIT, Change, ChangeEntry, Replicas
 from gateway.routing.store.history import Revision
 from gateway.routing.store.route_control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
 from gateway.routing.store.store_reply import Applied
@@ -59,15 +60,27 @@ def named(model: str) -> str:
     return model
 
 
-def change_of(change: pb.Change) -> Change:
-    """Raises: InvalidArgument."""
+def principal_of(context: object) -> Principal:
+    """Returns who calls; a context that does not say is nobody's."""
+    principal = getattr(context, "principal", NOBODY)
+    return principal if isinstance(principal, Principal) else NOBODY
+
+
+def change_of(change: pb.Change, context: object) -> Change:
+    """Returns the change that a caller asks for, in the name that is proven; another one is told as a claim.
+
+    Raises: InvalidArgument.
+    """
+    proven, source = principal_of(context).name, change.source or "api"
+    if proven and change.actor not in ("", proven):
+        source = f"{source} (claims {change.actor})".encode()[:SOURCE_LIMIT].decode(errors="ignore")
     if change.given_ms_ago < 0:
         raise InvalidArgument(f"change.given_ms_ago is {change.given_ms_ago}, it must not be negative")
     return Change(
         given_ms_ago=change.given_ms_ago,
-        actor=change.actor,
+        actor=proven or change.actor,
         reason=change.reason,
-        source=change.source or "api",
+        source=source,
         idempotency_key=change.idempotency_key,
     )
 

@@ -24,6 +24,7 @@ from gateway.cli import (
     routes,
     serve,
     status,
+    token,
     transfer,
 )
 from gateway.cli.command_time import note_start
@@ -98,6 +99,7 @@ app.add_typer(profile.app, name="profile")
 drift.app.command(epilog="Example: gateway drift status flights")(drift_status.status)
 app.add_typer(drift.app, name="drift")
 app.command("redis-acl", epilog="Example: gateway redis-acl --environment production")(redis_acl.redis_acl)
+app.add_typer(token.app, name="token")
 app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.version)
 
 

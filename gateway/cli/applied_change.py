@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from gateway.cli.command_time import given_s_ago
+from gateway.cli.credential import chosen_credential
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import flows_value
 from gateway.cli.printing import Format, Value, moment, say, show
 from gateway.cli.route_summary import in_force, shares_value
+from gateway.cli.tls import chosen
 from gateway.pb import control_pb2
 
 ExpectRevision = Annotated[
@@ -23,9 +25,13 @@ COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")
 
 
 def change_by_me(reason: str) -> control_pb2.Change:
-    """Returns the change in the name of this shell's user, at this time. The key makes sure that it is done once."""
+    """Returns the change in the name of this shell's user, at this time. The key makes sure that it is done once.
+
+    Who proves a name by a token or a certificate claims no other one beside it.
+    """
+    proven = chosen_credential.get().token or chosen.get().certificate
     return control_pb2.Change(
-        actor=getpass.getuser(),
+        actor="" if proven else getpass.getuser(),
         reason=reason,
         source="cli",
         idempotency_key=uuid.uuid4().hex,

@@ -7,9 +7,10 @@ from time import monotonic
 
 import grpc
 
+from gateway.cli.credential import chosen_credential
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.reachability import why_unreachable
-from gateway.cli.tls import ClientTls, chosen
+from gateway.cli.tls import PLAIN, ClientTls, chosen
 from gateway.pb import control_pb2_grpc
 
 CONNECT_S = 5.0
@@ -34,8 +35,9 @@ def connected(server: str) -> Iterator[grpc.Channel]:
     tls = chosen.get()
     with tls.channel(server) as channel:
         _connect(channel, server, tls)
+        credential = chosen_credential.get()
         try:
-            yield channel
+            yield credential.joined_to(channel, server, secure=tls != PLAIN)
         except grpc.RpcError as error:
             raise _failure(error) from None
 

@@ -1,4 +1,4 @@
-"""TLS of a command's connection: options that every command with `--server` has."""
+"""TLS and token of a command's connection: options that every command with `--server` has."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -10,6 +10,7 @@ import grpc
 import typer
 from typer.core import TyperCommand
 
+from gateway.cli.credential import TOKEN_VARIABLE, chosen_credential, read_credential
 from gateway.cli.exits import Exit, Failure
 
 
@@ -61,10 +62,22 @@ def choose(
             help="The name in the server's certificate, where --server has another one.",
         ),
     ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GATEWAY_TOKEN_FILE",
+            help=f"Holds the token that says who you are; or {TOKEN_VARIABLE} in the environment.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Send the token in plain text to another host, too.")
+    ] = False,
 ) -> None:
-    """Makes every connection of the command use this TLS, until the command ends."""
-    token = chosen.set(ClientTls(tls_ca, tls_cert, tls_key, tls_name))
-    context.call_on_close(lambda: chosen.reset(token))
+    """Makes every connection of the command use this TLS and this token, until the command ends."""
+    before = chosen.set(ClientTls(tls_ca, tls_cert, tls_key, tls_name))
+    context.call_on_close(lambda: chosen.reset(before))
+    anonymous = chosen_credential.set(read_credential(token_file, insecure=insecure))
+    context.call_on_close(lambda: chosen_credential.reset(anonymous))
 
 
 _CHOOSE: Final = typer.main.get_command(_options)

@@ -8,13 +8,15 @@ from typing import Any, Final, cast
 import ngh2
 from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, WindowUpdated
 
+from gateway.access.principal import ANONYMOUS
+from gateway.errors import GatewayError
 from gateway.rpc.callback_call import CallbackCall
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.lifetime import Lifetime
 from gateway.rpc.method import Method
 from gateway.rpc.output import Output
-from gateway.rpc.peer_identity import auth_context
-from gateway.rpc.request_head import Rejection, check_head
+from gateway.rpc.peer_identity import auth_context, certificate_names
+from gateway.rpc.request_head import Rejection, check_head, refusal
 from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, ServerCall
 from gateway.rpc.server_state import ServerState
@@ -38,12 +40,13 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
 class Connection:
     """Feeds what it reads to ngh2, and what ngh2 reports to the calls, which answer through `output`."""
 
-    __slots__ = ("calls", "h2", "lifetime", "max_metadata_bytes", "output", "server")
+    __slots__ = ("calls", "h2", "lifetime", "max_metadata_bytes", "names", "output", "server")
 
     def __init__(self, server: ServerState) -> None:
         self.server = server
         self.h2 = ngh2.Connection(ngh2.Role.SERVER, server.configuration)
         self.calls: dict[int, ServerCall] = {}
+        self.names: tuple[str, ...] = ()  # of the client's certificate
         self.max_metadata_bytes = server.options.max_metadata_bytes
         self.output = Output(
             self.h2,
@@ -59,7 +62,9 @@ class Connection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         ssl_object: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        self.output.open(cast(asyncio.Transport, transport), auth_context(ssl_object))
+        proven = auth_context(ssl_object)
+        self.names = certificate_names(proven)
+        self.output.open(cast(asyncio.Transport, transport), proven)
         if not self.server.add(self.lifetime) or (
             ssl_object is not None and ssl_object.selected_alpn_protocol() != "h2"
         ):
@@ -187,10 +192,18 @@ class Connection:
                 self._reject(stream_id, head, end_stream)
                 return
             method, encoding = head
+        principal = ANONYMOUS
+        if server.authorizer is not None:
+            try:
+                principal = server.authorizer.authorize(fields[b":path"], fields.get(b"authorization"), self.names)
+            except GatewayError as error:
+                self._reject(stream_id, refusal(error, method.path), end_stream)
+                return
         timeout = fields.get(b"grpc-timeout")
         make = CallbackCall if method.by_callback else TaskCall
         call = make(server, output, stream_id, method, headers)
         call.fields = fields
+        call.principal = principal
         call.encoding = encoding
         self.calls[stream_id] = call
         server.open_calls += 1

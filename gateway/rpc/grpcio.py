@@ -5,25 +5,28 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
 from gateway.access.principal import ANONYMOUS, Principal
 from gateway.errors import DeadlineExceeded, GatewayError
+from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.handler import EOF, CancelCallback, GenericHandler, Metadata, OwnMetadatum, RpcHandler
 from gateway.rpc.handshake_filter import duplicate, listening_descriptors, turn_away
 from gateway.rpc.invocation import failure, invoke, requests
-from gateway.rpc.message import ByteBudget
+from gateway.rpc.message import BadMessage, ByteBudget
 from gateway.rpc.method import Method, MethodTable
+from gateway.rpc.peer_identity import certificate_names
 from gateway.rpc.server import MAX_FIELDS, ServerOptions
-from gateway.rpc.server_certificate import Material, ServerCertificate
+from gateway.rpc.server_certificate import Material, ServerCertificate, TlsFiles
 from gateway.rpc.status_codes import Status, status_of
 
 _log = logging.getLogger(__name__)
 
 _STOP_WAIT_S = 5.0
 _Adapted = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+_Run = Callable[[Method, Any, Any, Principal], Coroutine[Any, Any, bytes | None]]
 
 
 def channel_arguments(options: ServerOptions) -> list[tuple[str, int]]:
@@ -62,11 +65,11 @@ def _ms(seconds: float) -> int:
 class _Context:
     """grpcio's context with decoded messages, a known method and the server's own deadline."""
 
-    def __init__(self, inner: Any, method: Method, deadline_ns: int) -> None:
+    def __init__(self, inner: Any, method: Method, deadline_ns: int, principal: Principal) -> None:
         self._inner = inner
         self._method = method
         self.deadline_ns = deadline_ns
-        self.principal: Principal = ANONYMOUS
+        self.principal = principal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -85,8 +88,10 @@ class _Context:
 class _CallbackContext(_Context):
     """A call that is answered by callback, while the Task that grpcio gave it waits."""
 
-    def __init__(self, inner: Any, method: Method, deadline_ns: int, *, message_size: int) -> None:
-        super().__init__(inner, method, deadline_ns)
+    def __init__(
+        self, inner: Any, method: Method, deadline_ns: int, principal: Principal, *, message_size: int
+    ) -> None:
+        super().__init__(inner, method, deadline_ns, principal)
         self.message_size = message_size
         self.answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._on_cancel: list[CancelCallback] = []
@@ -129,7 +134,7 @@ class _CallbackContext(_Context):
 class GrpcioServer:
     """A `gateway.rpc.server.Server` on grpc.aio. It must be made inside the event loop that it will serve on."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, authorizer: Authorizer | None = None) -> None:
         self._options = options
         self._methods = MethodTable()
         self._port = 0
@@ -142,13 +147,16 @@ class GrpcioServer:
         self._server = grpc.aio.server(
             options=channel_arguments(options), maximum_concurrent_rpcs=options.max_concurrent_calls
         )
-        self._server.add_generic_rpc_handlers((_Adapter(self._methods, self._adapt),))
+        self._server.add_generic_rpc_handlers((_Adapter(self, self._methods, authorizer, options.tls),))
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
         self._methods.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
         self._methods.register(service_name, method_handlers)
+
+    def paths(self) -> Iterable[str]:
+        return self._methods.registered()
 
     async def start(self) -> None:
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
@@ -196,22 +204,48 @@ class GrpcioServer:
     def certificate(self) -> ServerCertificate | None:
         return self._certificate
 
-    def _adapt(self, method: Method) -> _Adapted:
-        run: Callable[[Method, Any, Any], Coroutine[Any, Any, bytes | None]]
+    def adapt(self, method: Method, principal: Principal) -> _Adapted:
+        """Returns the handler of a method for a caller who is known from the request's head."""
+        run = self._runner(method)
+
+        async def adapted(request: Any, inner: Any) -> Any:
+            return await run(method, request, inner, principal)
+
+        return adapted
+
+    def adapt_to_certificate(self, method: Method, authorizer: Authorizer) -> _Adapted:
+        """Returns a handler that finds out who calls: grpcio tells certificates to handlers only.
+
+        It takes the request as a stream: grpcio would read the message of any other kind of handler first.
+        """
+        run = self._runner(method)
+
+        async def adapted(request: Any, inner: Any) -> Any:
+            try:
+                names = certificate_names(inner.auth_context())
+                principal = authorizer.authorize(method.path.encode(), None, names)
+            except GatewayError as error:
+                await _abort(inner, error, method.path)
+            message = request if method.request_streaming else await inner.read()
+            if message is EOF:
+                await _abort(inner, BadMessage("a unary call ended without a whole message"), method.path)
+            return await run(method, message, inner, principal)
+
+        return adapted
+
+    def _runner(self, method: Method) -> "_Run":
+        run: _Run
         if method.by_callback:
             run = self._call_back
         elif method.request_streaming:
             run = self._stream
         else:
             run = self._call
+        return run
 
-        async def adapted(request: Any, inner: Any) -> Any:
-            return await run(method, request, inner)
-
-        return adapted
-
-    async def _call_back(self, method: Method, message: bytes, inner: Any) -> bytes | None:
-        context = _CallbackContext(inner, method, self._deadline_ns(inner, method), message_size=len(message))
+    async def _call_back(self, method: Method, message: bytes, inner: Any, principal: Principal) -> bytes | None:
+        deadline_ns = self._deadline_ns(inner, method)
+        context = _CallbackContext(inner, method, deadline_ns, principal, message_size=len(message))
         async with self._boundary(context, method, inner):
             try:
                 _hold(self._received, len(message), "a message", inner)
@@ -222,15 +256,15 @@ class GrpcioServer:
                 raise
         return None
 
-    async def _call(self, method: Method, message: bytes, inner: Any) -> bytes | None:
-        context = _Context(inner, method, self._deadline_ns(inner, method))
+    async def _call(self, method: Method, message: bytes, inner: Any, principal: Principal) -> bytes | None:
+        context = _Context(inner, method, self._deadline_ns(inner, method), principal)
         async with self._boundary(context, method, inner):
             _hold(self._received, len(message), "a message", inner)
             return self._encoded(method, inner, await invoke(method, method.decode(message), context))
         return None
 
-    async def _stream(self, method: Method, _: object, inner: Any) -> bytes | None:
-        context = _Context(inner, method, self._deadline_ns(inner, method))
+    async def _stream(self, method: Method, _: object, inner: Any, principal: Principal) -> bytes | None:
+        context = _Context(inner, method, self._deadline_ns(inner, method), principal)
         async with self._boundary(context, method, inner):
             return self._encoded(method, inner, await invoke(method, requests(context), context))
         return None
@@ -293,11 +327,15 @@ def _hold(budget: ByteBudget, count: int, what: str, inner: Any) -> None:
 
 
 class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    """Gives grpcio the adapted handler of each method, with messages left as bytes."""
+    """Gives grpcio the adapted handler of each method, with messages left as bytes, or one that refuses the caller."""
 
-    def __init__(self, methods: MethodTable, adapt: Callable[[Method], _Adapted]) -> None:
+    def __init__(
+        self, server: GrpcioServer, methods: MethodTable, authorizer: Authorizer | None, tls: TlsFiles | None
+    ) -> None:
+        self._server = server
         self._methods = methods
-        self._adapt = adapt
+        self._authorizer = authorizer
+        self._certificates = tls is not None and tls.client_ca is not None
 
     def service(self, handler_call_details: Any) -> "RpcHandler | None":
         metadata = tuple(handler_call_details.invocation_metadata or ())
@@ -306,13 +344,43 @@ class _Adapter(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         method = self._methods.find(handler_call_details.method, metadata)
         if method is None:
             return None
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[method.request_streaming, method.response_streaming]
-        return make(self._adapt(method))
+        if self._authorizer is None:
+            return _handler(method, self._server.adapt(method, ANONYMOUS))
+        authorization = next((value for key, value in reversed(metadata) if key == "authorization"), None)
+        if authorization is None and self._certificates:
+            adapted = self._server.adapt_to_certificate(method, self._authorizer)
+            return _handler(method, adapted, request_streaming=True)
+        raw = authorization.encode() if isinstance(authorization, str) else authorization
+        try:
+            principal = self._authorizer.authorize(method.path.encode(), raw, ())
+        except GatewayError as error:
+            return grpc.stream_stream_rpc_method_handler(_refusing(error, method.path))
+        return _handler(method, self._server.adapt(method, principal))
+
+
+def _handler(method: Method, adapted: _Adapted, *, request_streaming: bool = False) -> "RpcHandler":
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.request_streaming or request_streaming, method.response_streaming]
+    return make(adapted)
+
+
+def _refusing(error: GatewayError, path: str) -> _Adapted:
+    """Returns a handler that answers with the error; as one of a stream it reads no message."""
+
+    async def refuse(_: Any, inner: Any) -> None:
+        await _abort(inner, error, path)
+
+    return refuse
+
+
+async def _abort(inner: Any, error: GatewayError, path: str) -> NoReturn:
+    status = status_of(error, path)
+    await inner.abort(status.code, status.details, status.metadata)
+    raise AssertionError("abort raises")
 
 
 async def _refuse_fields(_: Any, context: Any) -> None:

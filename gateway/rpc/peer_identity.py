@@ -6,6 +6,8 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final
 
+# The names of kinds of alternative names, as ssl and as grpc call them.
+_KINDS: Final[Mapping[str, str]] = MappingProxyType({"URI": "peer_uri", "DNS": "peer_dns", "email": "peer_email"})
 INSECURE: Final[Mapping[str, Iterable[bytes]]] = MappingProxyType({})
 
 
@@ -22,12 +24,27 @@ def auth_context(ssl_object: ssl.SSLObject | None) -> Mapping[str, Iterable[byte
         for key, value in relative_name:
             if key == "commonName":
                 properties.setdefault("x509_common_name", []).append(value.encode())
-    for _, value in certificate.get("subjectAltName", ()):
+    for kind, value in certificate.get("subjectAltName", ()):
         properties.setdefault("x509_subject_alternative_name", []).append(value.encode())
+        if kind in _KINDS:
+            properties.setdefault(_KINDS[kind], []).append(value.encode())
     raw = ssl_object.getpeercert(binary_form=True)
     if raw:
         properties["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(raw).encode()]
     return MappingProxyType(properties)
+
+
+def certificate_names(properties: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
+    """Returns the names of the peer's certificate: URIs, DNS names, mail addresses, then the other alternative names.
+
+    The common name counts only where there is no alternative name, as for servers (RFC 6125, 6.4.4).
+    """
+    names: dict[str, None] = {}
+    for key in (*_KINDS.values(), "x509_subject_alternative_name"):
+        names |= {value.decode("utf-8", "replace"): None for value in properties.get(key, ())}
+    if not names:
+        names = {value.decode("utf-8", "replace"): None for value in properties.get("x509_common_name", ())}
+    return tuple(names)
 
 
 def identity_key(properties: Mapping[str, Iterable[bytes]]) -> str | None:

@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import grpc
 
-from gateway.errors import InvalidArgument
+from gateway.errors import GatewayError, InvalidArgument
 from gateway.rpc.inflation import ENCODINGS
-from gateway.rpc.metadata import Fields, decode, percent_encoded
+from gateway.rpc.metadata import Fields, decode, encode, percent_encoded
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED
 from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import RESPONSE
 from gateway.rpc.server_state import ServerState
-from gateway.rpc.status_codes import number_of
+from gateway.rpc.status_codes import number_of, status_of
 
 _ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,deflate,gzip"),)
 
@@ -65,6 +65,12 @@ def check_head(
     if congested:
         return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, CONGESTED)
     return RequestHead(method, b"" if encoding == b"identity" else encoding)
+
+
+def refusal(error: GatewayError, method: str) -> Rejection:
+    """Returns the answer that refuses a call with this error."""
+    status = status_of(error, method)
+    return _refuse(status.code, status.details, encode(status.metadata))
 
 
 def _find(server: ServerState, fields: dict[bytes, bytes], headers: Fields) -> Method | None:

@@ -65,6 +65,9 @@ class Server(Protocol):
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None: ...
 
+    def paths(self) -> Iterable[str]:
+        """Returns the paths of all methods that are registered, `/package.Service/Method`."""
+
     async def start(self) -> None: ...
 
     async def stop(self, grace_s: float | None) -> None: ...

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import ngh2
 
+from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
 from gateway.rpc.inflation import Inflater
@@ -53,7 +54,14 @@ class ServerState:
     copies what it keeps. An idle connection so holds no buffer of its own.
     """
 
-    def __init__(self, options: ServerOptions, methods: MethodTable, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        methods: MethodTable,
+        loop: asyncio.AbstractEventLoop,
+        authorizer: Authorizer | None = None,
+    ) -> None:
+        self.authorizer = authorizer
         self.options = options
         self.methods = methods
         self.max_receive_bytes = options.max_receive_bytes

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from gateway.runtime.access_options import AccessOptions
 from gateway.runtime.options import OPTIONS
 from gateway.runtime.protection import TlsOptions
 from gateway.runtime.redaction_config import SECTION as REDACTION
@@ -41,6 +42,7 @@ class Config:
     process: ProcessOptions = field(default_factory=ProcessOptions)
     listen: ListenOptions = field(default_factory=ListenOptions)
     tls: TlsOptions = field(default_factory=TlsOptions)
+    access: AccessOptions = field(default_factory=AccessOptions)
     store: StoreOptions = field(default_factory=StoreOptions)
     events: EventOptions = field(default_factory=EventOptions)
     log: LogOptions = field(default_factory=LogOptions)
@@ -90,6 +92,11 @@ class Config:
     def token_key_file(self) -> Path:
         """The key that all workers of the host sign feedback tokens with."""
         return self.state_dir / "token.key"
+
+    @property
+    def access_dir(self) -> Path:
+        """What was last read of the files that say who may do what, for a process that starts while they are broken."""
+        return self.state_dir / "access"
 
     @property
     def content_dir(self) -> Path:

@@ -84,6 +84,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         models=replace(config.models, repository=canonical(config.models.repository)),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
+        access=config.access.proven(),
         redaction=config.redaction.proven(),
     )
 
@@ -139,6 +140,7 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
         ENVIRONMENT_PREFIX + "CONFIG",
         ENVIRONMENT_PREFIX + "SERVER",
         *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),
+        *(ENVIRONMENT_PREFIX + name for name in ("TOKEN", "TOKEN_FILE")),
         WEBHOOK_SECRET,
         *(ENVIRONMENT_PREFIX + name.replace("-", "_").upper() for name in IGNORED),
         REDACTION_KEY,

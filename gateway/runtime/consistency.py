@@ -19,7 +19,14 @@ def check_consistency(config: Config) -> Config:
     Raises: InvalidArgument for values that exclude each other, or that need what is not installed.
     """
     listen = config.listen
-    check_protection(config.tls, listen.host, reachable=listen.reachable, insecure=listen.insecure)
+    config.access.check(certificates=config.tls.mutual)
+    check_protection(
+        config.tls,
+        listen.host,
+        reachable=listen.reachable,
+        insecure=listen.insecure,
+        tokens=config.access.configured,
+    )
     _check_sinks(config)
     config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
     if listen.grpc_port and listen.grpc_port == listen.metrics_port:
@@ -43,7 +50,8 @@ def _check_sinks(config: Config) -> None:
 def _trust_warnings(config: Config) -> tuple[str, ...]:
     warnings = []
     if config.listen.reachable:
-        warnings.append(exposure(config.tls, config.listen.host, config.listen.metrics_port))
+        listen = config.listen
+        warnings.append(exposure(config.tls, listen.host, listen.metrics_port, tokens=config.access.configured))
     if "ssl_cert_reqs=none" in config.store.redis_url:
         warnings.append("redis-url: with ssl_cert_reqs=none whoever takes the connection is believed to be the store")
     if config.events.webhook_url.startswith("http://"):

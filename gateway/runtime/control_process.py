@@ -16,7 +16,9 @@ from typing import Final
 import msgspec
 
 import gateway
+from gateway.access.permissions import PAGES, check_registered
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
 from gateway.runtime.event_publisher import EventPublisher
@@ -196,13 +198,21 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     operations = {"counters": control.counters, "last_counts": control.last_counts, "state": control.state}
     pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
     pages["/events"] = publisher.page.answer
-    http = HttpServer(config.listen.host, config.listen.metrics_port, pages)
+    check_registered(pages, PAGES)
+    # Nobody shows a certificate here: where callers prove themselves by that alone, the port is as open as its address.
+    entrance = make_entrance(config) if config.access.configured else None
+    authorizer = entrance.gatekeeper if entrance is not None else None
+    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
+        if entrance is not None:
+            await entrance.prepare()
         await http.start()
         stack.push_async_callback(http.close)
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(control.run()), group.create_task(publisher.run())]
+            if entrance is not None:
+                loops.append(group.create_task(entrance.follow()))
             link.ready()
             await link.stopping.wait()
             link.draining()

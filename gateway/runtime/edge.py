@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from grpc_health.v1 import health_pb2_grpc
 
+from gateway.access.permissions import RPCS, check_registered
 from gateway.api.control_service import ControlService
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
+from gateway.api.model_guard import ModelGuard
 from gateway.api.reflection import add_reflection
 from gateway.pb import control_pb2_grpc, inference_pb2_grpc
+from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
@@ -24,15 +27,25 @@ class Servicers:
     health: HealthService
 
 
-def make_server(config: Config, servicers: Servicers) -> Server:
-    """Returns a server with every servicer, not started yet."""
+def make_server(config: Config, servicers: Servicers, authorizer: Authorizer | None = None) -> Server:
+    """Returns a server with every servicer, not started yet. With an authorizer callers are checked.
+
+    Raises: TypeError if the table of permissions misses a method.
+    """
     options = server_options(config)
-    server: Server = Ngh2Server(options) if config.listen.transport == "ngh2" else GrpcioServer(options)
+    make = Ngh2Server if config.listen.transport == "ngh2" else GrpcioServer
+    server: Server = make(options, authorizer)
+    if authorizer is not None:
+        guard = ModelGuard(servicers.control.model_of_draft)
+        guard.guard(servicers.inference, "inference.GRPCInferenceService")
+        guard.guard(servicers.control, "gateway.v1.Control")
+        guard.guard(servicers.health, "grpc.health.v1.Health")
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, server)  # type: ignore[no-untyped-call]
     control_pb2_grpc.add_ControlServicer_to_server(servicers.control, server)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(servicers.health, server)
     if config.listen.reflection:
         add_reflection(server)
+    check_registered(server.paths(), RPCS)
     return server
 
 

@@ -11,8 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qsl
+
+from gateway.errors import PermissionDenied, Unauthenticated
 
 _HEAD_LIMIT_BYTES: Final = 16 << 10
 _REQUEST_LIMIT_S: Final = 10.0
@@ -43,10 +45,20 @@ class HttpResponse:
 Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
+class PageAuthorizer(Protocol):
+    """Whoever decides by a request's head who asks, and whether that caller may read the page."""
+
+    def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> object:
+        """Raises: Unauthenticated, PermissionDenied."""
+
+
 class HttpServer:
     """Serves pages by exact path on a port that it shares (SO_REUSEPORT) with the supervisor's reservation."""
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
+    def __init__(
+        self, host: str, port: int, pages: Mapping[str, Page], authorizer: PageAuthorizer | None = None
+    ) -> None:
+        self._authorizer = authorizer
         self._host = host
         self._port = port
         self._pages = dict(pages)
@@ -106,11 +118,28 @@ class HttpServer:
             return _plain(HTTPStatus.NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
             return HttpResponse(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
         try:
             return await page(request)
         except Exception:  # the boundary of a request
             _log.exception("%s failed", request.path)
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _refusal(self, request: HttpRequest) -> HttpResponse | None:
+        """Returns the answer to somebody who may not read the page, None to everybody else."""
+        if self._authorizer is None:
+            return None
+        given = request.headers.get("authorization")
+        try:
+            self._authorizer.authorize(request.path.encode(), given.encode("latin-1") if given else None, ())
+        except Unauthenticated as error:
+            headers = {"WWW-Authenticate": 'Bearer realm="gateway"'}
+            return HttpResponse(f"{error}\n".encode(), status=HTTPStatus.UNAUTHORIZED, headers=headers)
+        except PermissionDenied as error:
+            return HttpResponse(f"{error}\n".encode(), status=HTTPStatus.FORBIDDEN)
+        return None
 
 
 async def _go_on(pieces: AsyncGenerator[bytes, None], writer: asyncio.StreamWriter) -> None:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Final, get_type_hints
 
 from gateway.errors import InvalidArgument
+from gateway.runtime.access_options import AccessOptions
 from gateway.runtime.option import Option, Setting
 from gateway.runtime.protection import TlsOptions
 from gateway.runtime.sections import (
@@ -28,6 +29,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "process": ProcessOptions,
     "listen": ListenOptions,
     "tls": TlsOptions,
+    "access": AccessOptions,
     "store": StoreOptions,
     "events": EventOptions,
     "log": LogOptions,

@@ -48,20 +48,27 @@ class TlsOptions:
         return tls
 
 
-def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: bool) -> None:
-    """Raises: InvalidArgument for half an identity, and where strangers could connect unasked."""
+def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: bool, tokens: bool) -> None:
+    """Raises: InvalidArgument for half an identity, and where strangers could connect unasked, or read tokens."""
     if (tls.certificate is None) != (tls.key is None) or (tls.client_ca is not None and tls.certificate is None):
         raise InvalidArgument("tls-certificate and tls-key need each other, and tls-client-ca needs both")
-    if reachable and not (tls.mutual or insecure):
-        lacking = "nobody has to say who he is" if tls.files is not None else "nothing protects the gateway"
+    if reachable and not (tls.mutual or insecure or (tokens and tls.files is not None)):
+        if tokens:
+            lacking = "tokens could be read on their way"
+        else:
+            lacking = "nobody has to say who he is" if tls.files is not None else "nothing protects the gateway"
         raise InvalidArgument(
             f"host is {host!r}, which other hosts can reach, and {lacking} there: listen on 127.0.0.1, ask clients for "
-            "certificates (--tls-certificate, --tls-key and --tls-client-ca), or give --insecure to accept that"
+            "certificates (--tls-certificate, --tls-key and --tls-client-ca) or for tokens by TLS (--access-tokens or "
+            "--jwt-keys with --tls-certificate and --tls-key), or give --insecure to accept that"
         )
 
 
-def exposure(tls: TlsOptions, host: str, metrics_port: int) -> str:
+def exposure(tls: TlsOptions, host: str, metrics_port: int, *, tokens: bool) -> str:
     """Returns what strangers can do where other hosts can connect; for the operator to read at the start."""
+    if tokens:
+        there = "there is no TLS" if tls.files is None else f"metrics-port {metrics_port} has no TLS"
+        return f"{there}: whoever is on the way to {host} can read the tokens that are sent to it"
     if tls.mutual:
         what = "reads metrics, health and events there, without TLS and login"
         return f"metrics-port {metrics_port}: everyone who can connect to {host} {what}"

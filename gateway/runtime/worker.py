@@ -36,6 +36,7 @@ from gateway.routing.store.worker_status import FeedState, WorkerStatus
 from gateway.rpc.server import Server
 from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
+from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
@@ -113,6 +114,7 @@ class Worker:
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
+        self.entrance = make_entrance(config)
         self.server = self._server()
         self._publish_gauges()
 
@@ -202,7 +204,8 @@ class Worker:
             worker=self.id,
             transport=config.listen.transport,
         )
-        return make_server(config, Servicers(inference, self.control, self.health))
+        authorizer = self.entrance.gatekeeper if self.entrance is not None else None
+        return make_server(config, Servicers(inference, self.control, self.health), authorizer)
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)
@@ -220,6 +223,9 @@ class Worker:
         self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
         self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
         self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
+        if self.entrance is not None:
+            self.counters.add_sums(Sum.ACCESS, self.entrance.denied)
+            self.counters.add_gauge(Gauge.ACCESS, self.entrance.status)
         self.counters.add_gauge(Gauge.TLS, lambda: self.server.certificate.status() if self.server.certificate else {})
 
     def _refused(self) -> Mapping[str, str]:
@@ -291,6 +297,9 @@ class Worker:
             gc.freeze()
             if not self.feed.rules_known and not self.config.store.start_without_rules:
                 self.admission.close(_NO_RULES)
+            if self.entrance is not None:
+                await self.entrance.prepare()
+                loops.append(group.create_task(self.entrance.follow(), name="entrance"))
             await self.server.start()
             await stack.enter_async_context(
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)

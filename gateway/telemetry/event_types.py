@@ -25,6 +25,8 @@ class EventType(StrEnum):
     BREAKER_CLOSED = "breaker.closed"
     TLS_RENEWED = "tls.renewed"
     TLS_REFUSED = "tls.refused"
+    ACCESS_DENIED = "access.denied"
+    ACCESS_REFUSED = "access.refused"
     DRIFT_STATE = "drift.state"
     SHADOW_STATE = "shadow.state"
     WORKER_STATE = "worker.state"

@@ -4,7 +4,7 @@ Source: CloudEvents 1.0.2, JSON event format.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -102,7 +102,8 @@ class Observed:
     the content that all workers serve under such a name, `refused`
     the reason by model, `breakers` by "model/arm", `quarantine` how many deaths by "model/version", "held" before it
     while the version does not run, `certificate` the one that new connections are shown, `tls` what is wrong with its
-    files.
+    files, `access` what is wrong with those that say who may call, `denied` how many callers were refused by
+    "slot/reason".
     """
 
     workers: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +116,8 @@ class Observed:
     quarantine: Mapping[str, str] = field(default_factory=dict)
     certificate: str = ""
     tls: str = ""
+    access: str = ""
+    denied: Mapping[str, str] = field(default_factory=dict)
 
 
 def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> tuple[Observed, list[Happening]]:
@@ -137,11 +140,14 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         breakers=_breakers(gauges) if gauges else before.breakers,
         quarantine={name: fact for name, (fact, _) in suspects.items()} if gauges else before.quarantine,
         certificate=_certificate(before.certificate, gauges),
-        tls=_tls_trouble(gauges) if gauges else before.tls,
+        tls=_trouble(gauges, Gauge.TLS) if gauges else before.tls,
+        access=_trouble(gauges, Gauge.ACCESS) if gauges else before.access,
+        denied={name: str(told.get("count")) for name, told in _denied(gauges).items()} if gauges else before.denied,
     )
     happenings = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
     if after.tls not in ("", before.tls):
         happenings.append(Happening(EventType.TLS_REFUSED, "", {"reason": after.tls}))
+    happenings += _access_happenings(before, after, _denied(gauges))
     if after.certificate != before.certificate and before.certificate:
         happenings.append(Happening(EventType.TLS_RENEWED, "", {"certificate": after.certificate}))
     for name in sorted(versions.keys() | before.versions.keys()):
@@ -284,5 +290,26 @@ def _certificate(before: str, gauges: Mapping[int, Tree]) -> str:
     return shown.pop() if len(shown) == 1 else before
 
 
-def _tls_trouble(gauges: Mapping[int, Tree]) -> str:
-    return max((str(branch(values, Gauge.TLS).get("trouble") or "") for values in gauges.values()), default="")
+def _trouble(gauges: Mapping[int, Tree], part: Gauge) -> str:
+    return max((str(branch(values, part).get("trouble") or "") for values in gauges.values()), default="")
+
+
+def _denied(gauges: Mapping[int, Tree]) -> dict[str, Tree]:
+    """Returns what workers tell of callers that they refused, by "slot/reason"."""
+    return {
+        f"{slot}/{reason}": branch(values, Gauge.ACCESS, "told", reason)
+        for slot, values in gauges.items()
+        for reason in branch(values, Gauge.ACCESS, "told")
+    }
+
+
+def _access_happenings(before: Observed, after: Observed, told: Mapping[str, Tree]) -> Iterator[Happening]:
+    """Yields one event for each worker and reason that refused somebody since; workers tell now and then only."""
+    if after.access not in ("", before.access):
+        yield Happening(EventType.ACCESS_REFUSED, "", {"reason": after.access})
+    for name, count in sorted(after.denied.items()):
+        was = before.denied.get(name, "0")
+        if count != was:
+            more = int(count) - int(was) if int(count) > int(was) else int(count)  # fewer: of another worker
+            data = {"reason": name.partition("/")[2], "count": more, "last": str(told[name].get("last"))}
+            yield Happening(EventType.ACCESS_DENIED, "", data)

@@ -101,6 +101,7 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _second_choices(host.sums)
     yield from _by_label(names.REFUSED, ((code_name(code), n) for code, n in branch(host.sums, Sum.REFUSED).items()))
     yield from _histogram(names.ROUTE_APPLY_SECONDS, {}, branch(host.sums, Sum.ROUTE_APPLY), APPLY_BOUNDS_NS)
+    yield from _by_label(names.ACCESS_DENIED, branch(host.sums, Sum.ACCESS).items())
     yield from _by_label(names.LABELS, branch(host.sums, Sum.LABELS).items())
     for slot, gauges in sorted(host.gauges.items()):
         yield from _worker(str(slot), gauges)
@@ -187,6 +188,8 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
     if identity := branch(gauges, Gauge.TLS):
         yield Sample(names.TLS_NOT_AFTER, worker, _number(identity.get("not_after_s")))
         yield Sample(names.TLS_TROUBLE, worker, int(bool(identity.get("trouble"))))
+    if entrance := branch(gauges, Gauge.ACCESS):
+        yield Sample(names.ACCESS_TROUBLE, worker, int(bool(entrance.get("trouble"))))
     for version in listed(gauges, Gauge.VERSIONS):
         labels = {key: str(version[key]) for key in ("model", "version", "state")}
         yield Sample(names.VERSION_STATE, {**worker, **labels}, 1)

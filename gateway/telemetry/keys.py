@@ -13,6 +13,7 @@ class Sum(StrEnum):
     LABELS = "labels"
     FALLBACKS = "fallbacks"
     SHADOWS = "shadows"
+    ACCESS = "access"
 
 
 class Gauge(StrEnum):
@@ -30,6 +31,7 @@ class Gauge(StrEnum):
     IN_FLIGHT = "in_flight"
     READY = "ready"
     TLS = "tls"
+    ACCESS = "access"
     LOG_BUFFER_BYTES = "log_buffer_bytes"
     LOG_SCALE = "log_scale"
     BREAKERS = "breakers"

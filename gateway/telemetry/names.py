@@ -74,6 +74,13 @@ ROUTE_APPLY_SECONDS: Final = _metric(
     (),
     "From the commit of a route to its being in force in a worker.",
 )
+ACCESS_DENIED: Final = _metric(
+    _SUMMED,
+    "gateway_access_denied",
+    "counter",
+    ("reason",),
+    "Callers refused for no_credential, their credential, its signing_key, a role or a model that they lack.",
+)
 FALLBACKS: Final = _metric(
     _SUMMED,
     "gateway_fallbacks",
@@ -217,6 +224,9 @@ TLS_NOT_AFTER: Final = _metric(
     "gauge",
     ("worker",),
     "When the certificate in force ends, since the Unix epoch.",
+)
+ACCESS_TROUBLE: Final = _metric(
+    _EACH_WORKER, "gateway_access_trouble", "gauge", ("worker",), "1 while a file or the issuer's keys cannot be taken."
 )
 TLS_TROUBLE: Final = _metric(
     _EACH_WORKER,

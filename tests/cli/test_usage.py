@@ -33,7 +33,7 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_that_asks_a_server_can_do_so_by_tls(words: tuple[str, ...]) -> None:
-    tls = {"tls_ca", "tls_cert", "tls_key", "tls_name"}
+    tls = {"tls_ca", "tls_cert", "tls_key", "tls_name", "token_file", "insecure"}
     named = options(COMMANDS[words])
     assert named >= tls if "server" in named else words == ("serve",) or not named & tls
 

@@ -46,6 +46,7 @@ SUMS: Mapping[Sum, dict[str, object]] = {
         "blocked_ns": 1, "flush_ns": 1, "flushes": 1,
     },
     Sum.LABELS: {"accepted": 1},
+    Sum.ACCESS: {"no_credential": 2, "role": 0},
     Sum.FALLBACKS: {"m": {"stable": {"INTERNAL": 2}}},
     Sum.SHADOWS: {"m": {"mirror": {"outcomes": {"agree": 3}, "rows": 6, "same_rows": 5}}},
 }  # fmt: skip
@@ -61,6 +62,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.READY: 1,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
+    Gauge.ACCESS: {"trouble": "", "told": {"role": {"count": 1, "last": "ci called /metrics"}}},
     Gauge.LOG_BUFFER_BYTES: 0,
     Gauge.LOG_SCALE: 1.0,
     Gauge.BREAKERS: [{"model": "m", "arm": "stable", "state": "open"}],

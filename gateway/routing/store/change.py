@@ -15,6 +15,7 @@ HealingOperation = Literal["restore", "accept"]
 
 TEXT_LIMIT = 1024
 KEY_LIMIT = 128
+SOURCE_LIMIT = 64
 
 
 class StoreReplaced(FailedPrecondition):
@@ -39,7 +40,7 @@ class Change:
     given_ms_ago: int = 0  # when it was asked for: what was committed since, its author cannot have seen
 
     def __post_init__(self) -> None:
-        limits = {"actor": 256, "reason": TEXT_LIMIT, "source": 64, "idempotency_key": KEY_LIMIT}
+        limits = {"actor": 256, "reason": TEXT_LIMIT, "source": SOURCE_LIMIT, "idempotency_key": KEY_LIMIT}
         for field, limit in limits.items():
             size = len(getattr(self, field).encode("utf-8", "surrogatepass"))
             if size > limit:

@@ -96,7 +96,7 @@ class Drafts:
     async def get(self, draft_id: str) -> Draft:
         words = [text(word) for word in many(await self._store.link.call("HGETALL", self._key(draft_id)))]
         if not words:
-            raise NotFound(f"there is no draft {draft_id!r}; a draft is kept for 7 days")
+            raise missing_draft(draft_id)
         return _draft(dict(zip(words[::2], words[1::2], strict=True)))
 
     async def list(self) -> list[Draft]:
@@ -119,7 +119,7 @@ class Drafts:
         answer = await self._store.link.script(DRAFT, keys, [step, draft_id, seen, *who, *own])
         match text(answer[0]):
             case "missing":
-                raise NotFound(f"there is no draft {draft_id!r}; a draft is kept for 7 days")
+                raise missing_draft(draft_id)
             case "edit":
                 raise FailedPrecondition(
                     f"draft {draft_id!r} is at edit {text(answer[1])}, not {seen}: look at it again"
@@ -135,6 +135,11 @@ class Drafts:
         if not _ID.fullmatch(draft_id):
             raise InvalidArgument(f"draft: {shown(draft_id)} is not an id of 12 hexadecimal digits")
         return self._store.keys.draft(draft_id)
+
+
+def missing_draft(draft_id: str) -> NotFound:
+    """The error for a draft that is not there, or that is not to be told of."""
+    return NotFound(f"there is no draft {draft_id!r}; a draft is kept for 7 days")
 
 
 def _draft(values: Mapping[str, str]) -> Draft:

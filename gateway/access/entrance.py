@@ -1,0 +1,258 @@
+"""Keeps the directory of callers at what its files and its issuer say, beside the requests.
+
+1. What is new is read whole and checked before it takes the old one's place: a broken or missing file changes nothing
+   but `trouble`. A file that changes is read once it has been the same for two looks, so half of one never counts.
+2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
+   away, knows who everybody is.
+3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
+   more often than the least time between two tries.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from gateway.access.denials import LOG_EVERY_S, Denials
+from gateway.access.directory import Directory
+from gateway.access.gatekeeper import Gatekeeper
+from gateway.access.json_web_token import LIMIT_BYTES, NO_KEYS, ExpectedClaims, SigningKeys, parse_keys
+from gateway.access.roles_file import EVERYONE, Roles, parse_roles
+from gateway.access.token_file import NO_TOKENS, StaticTokens, parse_tokens
+from gateway.errors import InvalidArgument
+
+LOOK_S: Final = 1.0
+FETCH_S: Final = 300.0
+RETRY_S: Final = 10.0
+_FETCH_LIMIT_S: Final = 5.0
+_FILE_LIMIT_BYTES: Final = 4 << 20
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessFiles:
+    """Where callers are known from; `keys` is the path or the URL of a JWKS document, of the issuer of `expected`."""
+
+    tokens: Path | None = None
+    roles: Path | None = None
+    keys: str = ""
+    expected: ExpectedClaims | None = None
+
+    @property
+    def keys_url(self) -> str:
+        return self.keys if "://" in self.keys else ""
+
+
+class Watched(Generic[_T]):
+    """The newest sound content of one file, or of what was fetched; `trouble` says what is wrong with the newest."""
+
+    def __init__(self, what: str, parse: Callable[[str], _T], kept: Path | None) -> None:
+        self.trouble = ""
+        self._what = what
+        self._parse = parse
+        self._kept = kept
+        self._text: str | None = None
+        self._marks: list[object] = [None, None]
+        self.value: _T | None = None
+
+    def restore(self) -> None:
+        """Takes what an earlier process kept, if nothing better is there."""
+        if self.value is None and self._kept is not None:
+            try:
+                self.value = self._parse(_read(self._kept))
+            except (InvalidArgument, OSError):
+                return
+            _log.warning("%s: going on with what was last read of it", self._what)
+
+    def take(self, text: str) -> bool:
+        """Makes the text the content if it is sound; returns whether anything is different then."""
+        if text == self._text and not self.trouble:
+            return False
+        try:
+            value = self._parse(text)
+        except InvalidArgument as error:
+            self.complain(str(error))
+            return False
+        changed, self._text, self.trouble = text != self._text, text, ""
+        if changed:
+            self.value = value
+            self._keep(text)
+        return changed
+
+    def look(self, path: Path, *, first: bool = False) -> bool:
+        """Reads the file if it was written since, and nobody writes it now; returns whether it says something new."""
+        try:
+            about = path.stat()
+            mark = (about.st_mtime_ns, about.st_size, about.st_ino)
+            before, taken = self._marks
+            self._marks[0] = mark
+            if not first and (mark != before or mark == taken):
+                return False
+            text = _read(path)
+        except OSError as error:
+            self._marks = [None, None]
+            self.complain(f"cannot be read: {error.strerror}")
+            return False
+        except InvalidArgument as error:
+            self.complain(str(error))
+            return False
+        self._marks[1] = mark
+        return self.take(text)
+
+    def complain(self, trouble: str) -> None:
+        trouble = f"{self._what}: {trouble}"
+        if trouble != self.trouble:
+            self.trouble = trouble
+            _log.error("%s; what was in force stays", trouble)
+
+    def _keep(self, text: str) -> None:
+        if self._kept is None:
+            return
+        staged = self._kept.with_name(f"{self._kept.name}.{os.getpid()}")
+        try:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            staged.touch(0o600)
+            staged.write_text(text, encoding="utf-8")
+            staged.replace(self._kept)
+        except OSError as error:
+            _log.warning("%s was not kept for a restart: %s", self._what, error.strerror)
+
+
+_AnyWatched = Watched[StaticTokens] | Watched[Roles] | Watched[SigningKeys]
+
+
+class Entrance:
+    """The gatekeeper of a process, and what keeps it up to date.
+
+    Raises: InvalidArgument if a file holds nothing sound, and nothing sound of it was kept.
+    """
+
+    def __init__(
+        self, files: AccessFiles, *, wall_s: Callable[[], float], monotonic_s: Callable[[], float], kept: Path | None
+    ) -> None:
+        self._files = files
+        self._monotonic_s = monotonic_s
+        self.denials = Denials()
+        self._tokens: Watched[StaticTokens] = Watched("access-tokens", parse_tokens, _in(kept, "tokens"))
+        self._roles: Watched[Roles] = Watched("access-roles", parse_roles, _in(kept, "roles"))
+        self._keys: Watched[SigningKeys] = Watched("jwt-keys", parse_keys, _in(kept, "keys"))
+        self._fetch_at_s = 0.0
+        self._tried_s = float("-inf")
+        self._wanted = False
+        self._told_s = monotonic_s()
+        self._look(first=True)
+        for watched, path in self._by_path():
+            watched.restore()
+            if path is not None and watched.value is None:
+                raise InvalidArgument(watched.trouble)
+        self._keys.restore()
+        self.gatekeeper = Gatekeeper(self._directory(), wall_s=wall_s, unknown_key=self._want_keys)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with what the files say now; "" if nothing is."""
+        return "; ".join(one.trouble for one in (self._tokens, self._roles, self._keys) if one.trouble)
+
+    def denied(self) -> Mapping[str, int]:
+        """Returns how many callers were refused, by why."""
+        return self.denials.counts
+
+    def status(self) -> dict[str, object]:
+        """Returns, for gauges and events, what is wrong, and who was refused."""
+        return {"trouble": self.trouble, "told": self.denials.told()}
+
+    async def prepare(self) -> None:
+        """Fetches the issuer's keys once, where none are known; waits for them for a few seconds at most."""
+        if self._files.keys_url and self._keys.value is None:
+            await self.step()
+
+    async def follow(self) -> None:
+        """Looks, fetches and tells, for ever."""
+        while True:
+            await self.step()
+            await asyncio.sleep(LOOK_S)
+
+    async def step(self) -> bool:
+        """Looks once; returns whether callers are admitted by something new."""
+        now_s = self._monotonic_s()
+        changed = await asyncio.to_thread(self._look)
+        wanted = self._wanted and now_s >= self._tried_s + RETRY_S
+        if self._files.keys_url and (wanted or now_s >= self._fetch_at_s):
+            self._wanted = False
+            changed |= await asyncio.to_thread(self._fetch)
+            self._tried_s = now_s
+            self._fetch_at_s = now_s + (RETRY_S if self._keys.trouble else FETCH_S)
+        if changed:
+            self.gatekeeper.replace(self._directory())
+            _log.info("who may call was read anew")
+        if now_s >= self._told_s + LOG_EVERY_S:
+            self._told_s = now_s
+            self.denials.tell()
+        return changed
+
+    def _want_keys(self) -> None:
+        self._wanted = True
+
+    def _by_path(self) -> "tuple[tuple[_AnyWatched, Path | None], ...]":
+        files = self._files
+        keys = Path(files.keys) if files.keys and not files.keys_url else None
+        return (self._tokens, files.tokens), (self._roles, files.roles), (self._keys, keys)
+
+    def _look(self, *, first: bool = False) -> bool:
+        changes = [watched.look(path, first=first) for watched, path in self._by_path() if path is not None]
+        return any(changes)
+
+    def _fetch(self) -> bool:
+        try:
+            return self._keys.take(fetch(self._files.keys_url))
+        except (OSError, ValueError) as error:
+            self._keys.complain(f"cannot be fetched: {getattr(error, 'reason', None) or error}")
+            return False
+
+    def _directory(self) -> Directory:
+        files = self._files
+        nothing = files.tokens is None and files.roles is None and files.expected is None
+        roles = self._roles.value or (EVERYONE if nothing else Roles())
+        return Directory(
+            self._tokens.value or NO_TOKENS, roles, self._keys.value or NO_KEYS, files.expected, self.denials
+        )
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Follows nothing: whoever may redirect would choose whose keys are trusted."""
+
+
+def fetch(url: str) -> str:
+    """Returns the document at a URL. Raises: OSError (URLError is one), ValueError."""
+    opener = urllib.request.build_opener(
+        _NoRedirect(), urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    )
+    with opener.open(url, timeout=_FETCH_LIMIT_S) as answer:
+        content: bytes = answer.read(LIMIT_BYTES + 1)
+    if len(content) > LIMIT_BYTES:
+        raise ValueError(f"more than {LIMIT_BYTES} bytes")
+    return content.decode()
+
+
+def _read(path: Path) -> str:
+    """Raises: OSError; InvalidArgument for what is too large, or no text."""
+    with path.open("rb") as file:
+        content = file.read(_FILE_LIMIT_BYTES + 1)
+    if len(content) > _FILE_LIMIT_BYTES:
+        raise InvalidArgument(f"more than {_FILE_LIMIT_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument("the text is not UTF-8") from None
+
+
+def _in(directory: Path | None, name: str) -> Path | None:
+    return directory / name if directory is not None else None

@@ -1,0 +1,146 @@
+"""JSON Web Tokens: whose key signed one, and what it claims. The only module that imports PyJWT.
+
+Source: RFC 7519, RFC 7517, RFC 8725 (algorithms are ours to choose, never the token's).
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.errors import InvalidArgument, Unauthenticated
+
+if TYPE_CHECKING:
+    import jwt
+
+INSTALL: Final = "pip install 'model-serving-gateway[jwt]'"
+# Asymmetric ones alone: with a shared secret every verifier could sign, and `none` is no signature.
+ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+LEEWAY_S: Final = 30.0
+LIMIT_BYTES: Final = 1 << 20
+_KEYS: Final = 1000
+_RSA_BITS: Final = 2048
+
+
+class UnknownKey(Unauthenticated):
+    """A token that names a signing key that is not known, or not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedClaims:
+    """What every token must claim."""
+
+    issuer: str
+    audience: str
+
+
+def check_installed() -> None:
+    """Raises: InvalidArgument where PyJWT, or what it verifies signatures with, is not installed."""
+    if find_spec("jwt") is None or find_spec("cryptography") is None:
+        raise InvalidArgument(f"JWTs need a library that is not installed: {INSTALL}")
+
+
+class SigningKeys:
+    """The public keys of an issuer by their ids."""
+
+    def __init__(self, keys: "Mapping[str, jwt.PyJWK]") -> None:
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, key_id: str) -> "jwt.PyJWK":
+        """Returns the key of that id; the only one there is for a token that names none. Raises: UnknownKey."""
+        key = self._keys.get(key_id)
+        if key is None and not key_id and len(self._keys) == 1:
+            (key,) = self._keys.values()
+        if key is None:
+            raise UnknownKey("the token names a signing key that is not known: ask its issuer for a new token")
+        return key
+
+
+NO_KEYS: Final = SigningKeys({})
+
+
+def parse_keys(text: str | bytes) -> SigningKeys:
+    """Returns the keys of a JWKS document that can verify a signature; others are passed over.
+
+    Raises: InvalidArgument for text that is none, or holds no such key.
+    """
+    import jwt
+
+    try:
+        listed = json.loads(text)["keys"]
+        if not isinstance(listed, list) or len(listed) > _KEYS:
+            raise ValueError("keys")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InvalidArgument('not a JWKS document: {"keys": [...]} is expected') from None
+    keys: dict[str, jwt.PyJWK] = {}
+    for one in listed:
+        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+            continue
+        try:
+            key = jwt.PyJWK(one)
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+            continue
+        if key.algorithm_name in ALGORITHMS and getattr(key.key, "key_size", _RSA_BITS) >= _least_bits(key.key_type):
+            keys[str(one.get("kid") or "")] = key
+    if not keys:
+        raise InvalidArgument(f"no key for one of {', '.join(ALGORITHMS)} (RSA with {_RSA_BITS} bits or more) in it")
+    return SigningKeys(keys)
+
+
+def verify(token: str, keys: SigningKeys, expected: ExpectedClaims, now_s: float) -> Mapping[str, Any]:
+    """Returns the claims of a token that its issuer signed for this audience, and that is valid now.
+
+    Raises: Unauthenticated saying what to do about it, and nothing of the token; UnknownKey.
+    """
+    import jwt
+
+    try:
+        header = jwt.get_unverified_header(token)
+        key = keys.find(str(header.get("kid") or ""))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=list(ALGORITHMS),
+                issuer=expected.issuer,
+                audience=expected.audience,
+                # The times are compared here, with a clock that is given.
+                options={
+                    "require": ["exp", "iss", "aud"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+    except jwt.InvalidAudienceError:
+        raise Unauthenticated("the token is for another audience: ask for one for this gateway") from None
+    except jwt.InvalidIssuerError:
+        raise Unauthenticated("the token is of another issuer than this gateway trusts") from None
+    except jwt.MissingRequiredClaimError as error:
+        raise Unauthenticated(f"the token has no claim {error.claim!r}") from None
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        raise Unauthenticated("the token is no JWT that this gateway's issuer signed") from None
+    if _number(claims.get("exp")) + LEEWAY_S <= now_s:
+        raise Unauthenticated("the token has expired: get a new one")
+    if "nbf" in claims and _number(claims["nbf"]) - LEEWAY_S > now_s:
+        raise Unauthenticated("the token is not valid yet: is the clock right?")
+    return claims
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unauthenticated("the token's times are no numbers")
+    return float(value)
+
+
+def _least_bits(key_type: str | None) -> int:
+    return _RSA_BITS if key_type == "RSA" else 0

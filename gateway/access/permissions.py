@@ -1,0 +1,159 @@
+"""Which role every method and page needs: the one table. What is not in it is refused, and a server does not start.
+
+Source: docs/security.md shows the same table; a test compares.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from gateway.access.principal import Role
+
+
+class Scope(StrEnum):
+    """Where a method's model is named, and so where the role is checked once more, for that model."""
+
+    SERVER = "the server"  # no model: the role on any model is enough
+    EVERYWHERE = "all models"  # the role on all models is needed
+    FIELD = "the request's field"
+    DOCUMENT = "the route document"
+    DRAFT = "the draft"
+    HANDLER = "each item"  # by the handler, for each request of a stream or item of a request
+
+
+class Permission(NamedTuple):
+    """What a method needs: one of the roles, on the models that its scope names. No roles: open to all.
+
+    `field` names the model in the request; an empty one means all models, of which the answer shows those that the
+    caller knows. `listed` are the answer's lists of things that have a model each, with the path to its name.
+    With a `prefix` the field names a model only where it begins so.
+    `hidden` are texts of the answer that may name any model: only who knows all models is shown them.
+    """
+
+    roles: frozenset[Role]
+    scope: Scope = Scope.SERVER
+    field: str = ""
+    listed: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[str, ...] = ()
+    prefix: str = ""
+
+    @property
+    def names_models(self) -> bool:
+        """Whether a request or its answer names models, so that more is to be checked than the role."""
+        return self.scope in (Scope.FIELD, Scope.DOCUMENT, Scope.DRAFT, Scope.HANDLER) or bool(
+            self.listed or self.hidden
+        )
+
+    @property
+    def is_open(self) -> bool:
+        return not self.roles
+
+
+def _need(
+    *roles: Role,
+    scope: Scope = Scope.SERVER,
+    field: str = "",
+    listed: tuple[tuple[str, str], ...] = (),
+    hidden: tuple[str, ...] = (),
+) -> Permission:
+    return Permission(frozenset(roles), Scope.FIELD if field else scope, field, listed, hidden)
+
+
+_INFER: Final = Role.INFER
+_READER: Final = Role.READER
+_OPERATOR: Final = Role.OPERATOR
+_SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
+    "inference.GRPCInferenceService": {
+        "ServerLive": _need(),
+        "ServerReady": _need(),
+        "ServerMetadata": _need(_INFER, _READER),
+        "ModelReady": _need(_INFER, _READER, field="name"),
+        "ModelMetadata": _need(_INFER, _READER, field="name"),
+        "ModelConfig": _need(_INFER, _READER, field="name"),
+        "ModelInfer": _need(_INFER, scope=Scope.HANDLER),
+        "ModelStreamInfer": _need(_INFER, scope=Scope.HANDLER),
+        "ModelStatistics": _need(_READER, field="name", listed=(("model_stats", "name"),)),
+        "RepositoryIndex": _need(_READER, listed=(("models", "name"),)),
+        "RepositoryModelLoad": _need(_OPERATOR, field="model_name"),
+        "RepositoryModelUnload": _need(_OPERATOR, field="model_name"),
+        # There is never any shared memory; Triton's clients ask for it all the same.
+        "SystemSharedMemoryStatus": _need(_INFER, _READER),
+        "SystemSharedMemoryRegister": _need(_INFER),
+        "SystemSharedMemoryUnregister": _need(_INFER),
+        "CudaSharedMemoryStatus": _need(_INFER, _READER),
+        "CudaSharedMemoryRegister": _need(_INFER),
+        "CudaSharedMemoryUnregister": _need(_INFER),
+        "TraceSetting": _need(_READER, field="model_name"),
+        "LogSettings": _need(_READER),
+    },
+    "gateway.v1.Control": {
+        "Apply": _need(_OPERATOR, scope=Scope.DOCUMENT),
+        "GetRoute": _need(_READER, field="model"),
+        "ListRoutes": _need(_READER, listed=(("routes", "model"),)),
+        "DeleteRoute": _need(_OPERATOR, field="model"),
+        "History": _need(_READER, field="model"),
+        "Rollback": _need(_OPERATOR, field="model"),
+        "Workers": _need(_READER, hidden=("workers.error",)),
+        "Models": _need(_READER, field="model", listed=(("versions", "model"), ("passed_over", "path"))),
+        "TailLog": _need(_READER, field="model", listed=(("", "model"),)),
+        "SendFeedback": _need(_INFER, scope=Scope.HANDLER),
+        "ServerVersion": _need(_INFER, _READER),
+        "Plan": _need(_READER, scope=Scope.DOCUMENT),
+        "ShowRevision": _need(_READER, field="model"),
+        "Diff": _need(_READER, field="model"),
+        "Flip": _need(_OPERATOR, field="model"),
+        "SetWeights": _need(_OPERATOR, field="model"),
+        "Pin": _need(_OPERATOR, field="model"),
+        "Kill": _need(_OPERATOR, field="model"),
+        "Unkill": _need(_OPERATOR, field="model"),
+        "Promote": _need(_OPERATOR, field="model"),
+        "SetLabels": _need(_OPERATOR, field="model"),
+        "Explain": _need(_READER, field="model"),
+        "Simulate": _need(_READER, scope=Scope.DOCUMENT),
+        "Watch": _need(
+            _READER, field="model", listed=(("", "committed.model"),), hidden=("worker.worker.error", "store_away")
+        ),
+        "Audit": _need(_READER, field="model", listed=(("entries", "model"),)),
+        "AuditChain": _need(_READER, scope=Scope.EVERYWHERE),
+        "Draft": _need(_OPERATOR, scope=Scope.DOCUMENT),
+        "GetDraft": _need(_READER, scope=Scope.DRAFT),
+        "ListDrafts": _need(_READER, listed=(("drafts", "model"),)),
+        "Approve": _need(Role.APPROVER, scope=Scope.DRAFT),
+        "Reject": _need(Role.APPROVER, _OPERATOR, scope=Scope.DRAFT),
+        "Heal": _need(Role.ADMIN, scope=Scope.EVERYWHERE),
+    },
+    # A model's own health, `model/NAME`, is told to those who know the model.
+    "grpc.health.v1.Health": {
+        "Check": Permission(frozenset(), Scope.FIELD, "service", prefix="model/"),
+        "Watch": Permission(frozenset(), Scope.FIELD, "service", prefix="model/"),
+    },
+    "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": _need(_READER)},
+    "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _need(_READER)},
+}
+RPCS: Final[Mapping[str, Permission]] = MappingProxyType(
+    {
+        f"/{service}/{method}": permission
+        for service, methods in _SERVICES.items()
+        for method, permission in methods.items()
+    }
+)
+# The operators' port. What is read there names models of all tenants.
+PAGES: Final[Mapping[str, Permission]] = MappingProxyType(
+    {
+        "/healthz": _need(),
+        "/readyz": _need(),
+        "/metrics": _need(_READER, scope=Scope.EVERYWHERE),
+        "/events": _need(_READER, scope=Scope.EVERYWHERE),
+    }
+)
+PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType({**RPCS, **PAGES})
+
+
+def check_registered(paths: Iterable[str], table: Mapping[str, Permission]) -> None:
+    """Checks that the table has a permission for everything that is served.
+
+    Raises: TypeError naming what is missing, so that a server with a gap does not start.
+    """
+    if missing := sorted(set(paths) - table.keys()):
+        raise TypeError(f"gateway/access/permissions.py says of none of these who may call it: {', '.join(missing)}")
