@@ -304,3 +304,15 @@ def test_a_rate_above_its_limit_is_found_and_one_at_it_is_not() -> None:
         above.after(2, 3)
     with pytest.raises(ValueError, match="between 0 and 1, not 1"):
         RateLimitEvidence.none(1.0)
+
+
+def test_a_rate_below_its_limit_is_proven_and_one_at_it_is_not() -> None:
+    rng = np.random.default_rng(16)
+    at_limit = RateLimitEvidence.none(0.02, below=True, side_by_side=(500,))
+    proven = np.zeros(500, bool)
+    for _ in range(100):
+        at_limit = at_limit.after(np.full(500, 50.0), rng.binomial(50, 0.02, size=500).astype(float))
+        proven |= at_limit.log_e >= PASS_LOG_E
+    assert proven.mean() <= 0.05
+    # Without an event about 4 / limit trials are enough.
+    assert float(RateLimitEvidence.none(0.02, below=True).after(250, 0).log_e) > PASS_LOG_E

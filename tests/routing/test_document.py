@@ -94,16 +94,15 @@ def test_fields_for_the_rollout_are_kept_and_named() -> None:
         "stable": "stable",
         "canary": "canary",
         "steps": [{"weight": "1%", "hold": "2m", "minEvents": 500}, {"weight": "5%", "approval": ["ml-oncall"]}],
-        "analysis": {"onFail": "rollback", "guardrails": [{"kind": "errors", "tolerance": 1.2}]},
+        "analysis": {"onFail": "hold", "guardrails": [{"kind": "errors", "tolerance": 1.3}]},
     }
     route = document(arms=_PAIR, strategy={"canary": canary})
     assert json.loads(route.to_json())["spec"]["strategy"]["canary"] == canary
-    assert route.carried() == (
-        "spec.strategy.canary.analysis",
-        "spec.strategy.canary.steps[0].hold",
-        "spec.strategy.canary.steps[0].minEvents",
-        "spec.strategy.canary.steps[1].approval",
-    )
+    assert route.carried() == ()
+    green = {"active": "stable", "preview": "canary", "keepWarm": "30m", "promote": "manual"}
+    kept = document(arms=_PAIR, strategy={"blueGreen": green})
+    assert json.loads(kept.to_json())["spec"]["strategy"]["blueGreen"] == green
+    assert kept.carried() == ("spec.strategy.blueGreen.promote", "spec.strategy.blueGreen.keepWarm")
     assert document().carried() == ()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document.document import SPEC_FIELDS, parse
+from gateway.routing.document.guardrail import ACTIONS, GUARDRAILS
 from gateway.routing.document.operator import OPERATORS
 from gateway.routing.document.safeguard import BREAKER_OPEN, CAUSES
 from gateway.routing.document.schema import schema
@@ -71,6 +72,22 @@ COMMON: Plain = {
     "killSwitch": {"arm": "a", "reason": "x"},
 }
 METADATA: Plain = {"model": "m", "owner": "o", "description": "d", "labels": {"k": "v"}}
+EVERY_OPTION: Plain = {
+    "tolerance": 2.5,
+    "passBelow": "2%",
+    "quantile": 0.9,
+    "limit": "3%",
+    "metric": "clicks",
+    "url": "http://gate.example/check",
+}
+EVERY_GUARDRAIL: list[Plain] = [
+    {
+        "kind": kind.name,
+        "action": ACTIONS[kind.action == ACTIONS[0]],
+        **{name: EVERY_OPTION[name] for name in kind.options},
+    }
+    for kind in GUARDRAILS.values()
+]
 EVERY_STRATEGY: Plain = {
     "ab": {
         "control": "a",
@@ -86,9 +103,19 @@ EVERY_STRATEGY: Plain = {
         "canary": "b",
         "weight": "5%",
         "step": 1,
-        "steps": [{"weight": "1%", "hold": "1m", "minEvents": 5, "approval": True}, {"weight": "2%"}],
-        "analysis": {"x": 1},
-        "afterPromote": "x",
+        "steps": [{"weight": "1%", "hold": "1m", "minEvents": 5, "approval": ["x"]}, {"weight": "2%"}],
+        "analysis": {
+            "tick": "2s",
+            "alpha": 0.05,
+            "passMargin": 3,
+            "onFail": "hold",
+            "onInconclusive": "advance",
+            "onNoData": "rollback",
+            "maxHold": "1h",
+            "maxHarmed": 50,
+            "guardrails": EVERY_GUARDRAIL,
+        },
+        "afterPromote": {"watch": "1h", "keepWarm": "2h", "onFail": "hold"},
     },
     "blueGreen": {
         "active": "a",
@@ -107,6 +134,12 @@ FULL.append(plain(clientPin={"deny": True}))
 NOT_KEPT = {"onFull"}  # it has one value, which is the default
 
 
+def is_kind(rule: Any, value: object) -> bool:
+    """Whether the rule's fields that have one word have that word in the value, where it is a mapping."""
+    words = {name: one["const"] for name, one in rule.get("properties", {}).items() if "const" in one}
+    return not isinstance(value, Mapping) or all(value.get(name) == word for name, word in words.items())
+
+
 def resolved(rule: Any, value: object) -> Any:
     """The rule itself behind references and alternatives."""
     while True:
@@ -114,7 +147,7 @@ def resolved(rule: Any, value: object) -> Any:
             rule = SCHEMA["$defs"][rule["$ref"].removeprefix("#/$defs/")]
         elif "anyOf" in rule and "properties" not in rule:
             kind = "object" if isinstance(value, Mapping) else "string"
-            rule = next((one for one in rule["anyOf"] if one.get("type") == kind), {})
+            rule = next((one for one in rule["anyOf"] if one.get("type") == kind and is_kind(one, value)), {})
         else:
             return rule
 

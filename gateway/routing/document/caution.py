@@ -14,7 +14,7 @@ from gateway.routing.document.strategy import BlueGreen, Canary
 
 def cautions(document: RouteDocument, now_s: float) -> tuple[str, ...]:
     """Returns a sentence for each thing that decides nothing, or other than it reads, in the order of the paths."""
-    return (*_steps(document), *_rules(document, now_s), *_arms_in_vain(document))
+    return (*_steps(document), *_guardrails(document), *_rules(document, now_s), *_arms_in_vain(document))
 
 
 def fraction_cautions(value: object) -> tuple[str, ...]:
@@ -39,6 +39,15 @@ def _steps(document: RouteDocument) -> Iterator[str]:
         if after.weight < before.weight:
             fall = f"{percent_text(after.weight)} is less than the {percent_text(before.weight)} of the step before"
             yield f"spec.strategy.canary.steps[{index}]: {fall}; promote takes the canary down there"
+
+
+def _guardrails(document: RouteDocument) -> Iterator[str]:
+    strategy = document.strategy
+    analysis = strategy.analysis if isinstance(strategy, Canary) else None
+    for index, guardrail in enumerate(analysis.guardrails if analysis is not None else ()):
+        if not guardrail.kind.judged:
+            path = f"spec.strategy.canary.analysis.guardrails[{index}]"
+            yield f"{path}: {guardrail.kind.name} is kept with the document and is not judged by this release"
 
 
 def _rules(document: RouteDocument, now_s: float) -> Iterator[str]:

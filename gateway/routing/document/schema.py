@@ -6,6 +6,15 @@ versions). Whatever `parse` takes, the schema takes too.
 
 from collections.abc import Sequence
 
+from gateway.routing.document.analysis import (
+    ALPHA,
+    APPROVER_LIMIT,
+    MOST_EVENTS,
+    ON_FAIL,
+    ON_INCONCLUSIVE,
+    ON_NO_DATA,
+    PASS_MARGIN,
+)
 from gateway.routing.document.document import (
     API_VERSION,
     ARM_LIMIT,
@@ -14,6 +23,7 @@ from gateway.routing.document.document import (
     RULE_LIMIT,
 )
 from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
+from gateway.routing.document.guardrail import ACTIONS, GUARDRAIL_LIMIT, GUARDRAILS
 from gateway.routing.document.key import ON_MISSING, SALT_LIMIT, SOURCE_LIMIT
 from gateway.routing.document.log_policy import FIRST_LIMIT, SCORE_LIMIT
 from gateway.routing.document.match import CONDITION_LIMIT
@@ -24,10 +34,8 @@ from gateway.routing.document.source import KEY_PATTERN, MATCH_FIELDS, SOURCES
 from gateway.routing.document.strategy import (
     AB_PLAN,
     BLUE_GREEN_PLAN,
-    CANARY_PLAN,
     PLAN_DURATIONS,
     STEP_LIMIT,
-    STEP_PLAN,
     STRATEGIES,
     Ab,
     BlueGreen,
@@ -145,7 +153,12 @@ def _strategy() -> Schema:
         },
         required=("control", "weights"),
     )
-    step = _object({"weight": _of("percent"), **_carried(STEP_PLAN)}, required=("weight",))
+    gate: Schema = {
+        "hold": _of("duration"),
+        "minEvents": _whole(0, MOST_EVENTS),
+        "approval": _list(_text(256), APPROVER_LIMIT, least=1),
+    }
+    step = _object({"weight": _of("percent"), **gate}, required=("weight",))
     canary = _object(
         {
             "stable": _of("name"),
@@ -153,7 +166,10 @@ def _strategy() -> Schema:
             "weight": _of("percent"),
             "step": _whole(0, STEP_LIMIT - 1),
             "steps": _list(step, STEP_LIMIT, least=1),
-            **_carried(CANARY_PLAN),
+            "analysis": _analysis(),
+            "afterPromote": _object(
+                {"watch": _of("duration"), "keepWarm": _of("duration"), "onFail": {"enum": list(ON_FAIL)}}
+            ),
         },
         anyOf=[{"required": ["weight"]}, {"required": ["steps"]}],
     )
@@ -169,6 +185,33 @@ def _strategy() -> Schema:
     pinned = _object({"arm": _of("name")}, required=("arm",))
     kinds: Schema = {Ab.name: ab, Canary.name: canary, BlueGreen.name: blue_green, Pinned.name: pinned}
     return _object({name: kinds[name] for name in STRATEGIES}, minProperties=1, maxProperties=1)
+
+
+def _analysis() -> Schema:
+    kinds = [
+        _object(
+            {
+                "kind": {"const": kind.name},
+                "action": {"enum": list(ACTIONS)},
+                **{name: dict(option.schema) for name, option in kind.options.items()},
+            },
+            required=("kind", *(name for name, option in kind.options.items() if option.default is None)),
+        )
+        for kind in GUARDRAILS.values()
+    ]
+    return _object(
+        {
+            "tick": _of("duration"),
+            "alpha": {"type": "number", "minimum": ALPHA[0], "maximum": ALPHA[1]},
+            "passMargin": {"type": "number", "minimum": PASS_MARGIN[0], "maximum": PASS_MARGIN[1]},
+            "onFail": {"enum": list(ON_FAIL)},
+            "onInconclusive": {"enum": list(ON_INCONCLUSIVE)},
+            "onNoData": {"enum": list(ON_NO_DATA)},
+            "maxHold": _of("duration"),
+            "maxHarmed": _whole(1, MOST_EVENTS),
+            "guardrails": _list({"anyOf": kinds}, GUARDRAIL_LIMIT, least=1),
+        }
+    )
 
 
 def _carried(names: Sequence[str]) -> Schema:

@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import msgspec
 
+from gateway.errors import InvalidArgument
+from gateway.routing.document.analysis import (
+    NO_GATE,
+    AfterPromote,
+    Analysis,
+    StepGate,
+    parse_after_promote,
+    parse_analysis,
+    parse_gate,
+)
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.field import Field, Section
@@ -18,7 +29,7 @@ AB_PLAN = ("metrics", "guardrails", "srm", "maxDuration")
 STEP_PLAN = ("hold", "minEvents", "approval")
 CANARY_PLAN = ("analysis", "afterPromote")
 BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
-PLAN_DURATIONS = frozenset({"hold", "maxDuration", "keepWarm"})  # the fields of plans whose form is checked
+PLAN_DURATIONS = frozenset({"maxDuration", "keepWarm"})  # the fields of plans whose form is checked
 AB_FIELDS = ("control", "weights", "holdout", *AB_PLAN)
 STEP_FIELDS = ("weight", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
@@ -82,7 +93,7 @@ class CanaryStep:
     """One step of a ramp. Units: `weight` in buckets."""
 
     weight: int
-    plan: CarriedFields = CarriedFields()
+    gate: StepGate = NO_GATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,8 @@ class Canary:
     steps: tuple[CanaryStep, ...] = ()
     step: int = 0
     weight: int | None = None
-    plan: CarriedFields = CarriedFields()
+    analysis: Analysis | None = None
+    after_promote: AfterPromote | None = None
 
     @property
     def control_arm(self) -> str:
@@ -106,7 +118,14 @@ class Canary:
     @property
     def carried(self) -> tuple[str, ...]:
         """Paths of what is kept for whoever carries out the rollout."""
-        return self.plan.names + tuple(name for step in self.steps for name in step.plan.names)
+        return ()
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether the gateway itself moves it: it is judged, or a step ends by itself."""
+        return bool(self.steps) and (
+            self.analysis is not None or any(step.gate.hold_ms is not None for step in self.steps)
+        )
 
     @property
     def active_weight(self) -> int:
@@ -114,10 +133,13 @@ class Canary:
         return self.weight if self.weight is not None else self.steps[self.step].weight
 
     def to_value(self) -> dict[str, object]:
-        value = self.plan.to_value()
-        value |= {"stable": self.stable, "canary": self.canary}
+        value: dict[str, object] = {"stable": self.stable, "canary": self.canary}
         if self.steps:
-            value["steps"] = [step.plan.to_value() | {"weight": percent_text(step.weight)} for step in self.steps]
+            value["steps"] = [step.gate.to_value() | {"weight": percent_text(step.weight)} for step in self.steps]
+        if self.analysis is not None:
+            value["analysis"] = self.analysis.to_value()
+        if self.after_promote is not None:
+            value["afterPromote"] = self.after_promote.to_value()
         if self.step:
             value["step"] = self.step
         if self.weight is not None:
@@ -245,12 +267,29 @@ def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:
         raise at.fail("there are no steps")
     step = at.whole(0, len(steps) - 1) if at is not None else 0
     weight = percent(share) if share is not None else None
-    return Canary(stable, canary, steps, step, weight, _plan(section, CANARY_PLAN))
+    analysis, after = section.field("analysis"), section.field("afterPromote")
+    if analysis is not None and not steps:
+        raise analysis.fail("there are no steps to judge; a canary with a weight alone grows by hand")
+    parsed = Canary(
+        stable,
+        canary,
+        steps,
+        step,
+        weight,
+        parse_analysis(analysis) if analysis is not None else None,
+        parse_after_promote(after) if after is not None else None,
+    )
+    for index, (before, now) in enumerate(pairwise(steps), start=1):
+        if parsed.is_driven and now.weight < before.weight:
+            fall = f"{percent_text(now.weight)} is less than the {percent_text(before.weight)} of the step before"
+            raise InvalidArgument(f"{section.at('steps')}[{index}].weight: {fall}; a ramp that moves by itself grows")
+    return parsed
 
 
 def _step(field: Field) -> CanaryStep:
     section = field.section(*STEP_FIELDS)
-    return CanaryStep(percent(section.required("weight")), _plan(section, STEP_PLAN))
+    gate = parse_gate(*(section.field(name) for name in STEP_PLAN))
+    return CanaryStep(percent(section.required("weight")), gate)
 
 
 def _parse_blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:

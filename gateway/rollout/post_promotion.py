@@ -1,0 +1,89 @@
+"""After the promotion: whether the new version, which has everything, is worse than the old one was.
+
+There is no other arm to compare with, so its rates are held against limits that are frozen at the promotion: what the
+stable arm showed during the rollout, with its uncertainty and the tolerance added. The evidence goes on from that of
+the ramp, hedged by (1 + E) / 2, so that a good ramp does not make the watch slow and the whole keeps its alpha.
+"""
+
+import math
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from gateway.rollout.arm_counts import ArmCounts
+from gateway.rollout.evidence import CanaryEvidence, harm_log_e
+from gateway.rollout.statistics.rate_limit import RateLimitEvidence
+from gateway.routing.document.analysis import Analysis
+
+_UNCERTAIN: Final = 3  # events that are added to what was seen: with none seen, the rule of three
+_HIGHEST: Final = 0.9
+
+
+class WatchedMetric(msgspec.Struct, frozen=True):
+    """One rate that is watched. A request is slow beyond the latency bound with the index `bound`; -1 for errors."""
+
+    kind: str
+    limit: float
+    bound: int
+    log_ratios: tuple[float, ...]
+    requests: int = 0
+    events: int = 0
+
+
+class PromotionWatch(msgspec.Struct, frozen=True):
+    """What is known since the promotion. `start_log_e` is what the ramp left."""
+
+    start_log_e: float
+    metrics: tuple[WatchedMetric, ...]
+
+
+def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
+    """Returns the watch that follows on the ramp's evidence. A metric of which the ramp saw nothing is not watched."""
+    metrics = []
+    judged = [guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged]
+    for guardrail, known in zip(judged, evidence.guardrails, strict=True):
+        first = known.metrics[0]
+        if guardrail.action != "fail" or not first.stable:
+            continue
+        rate = (first.stable_events + _UNCERTAIN) / first.stable
+        limit = min(_HIGHEST, rate * guardrail.number("tolerance"))
+        nothing = RateLimitEvidence.none(limit)
+        metrics.append(WatchedMetric(guardrail.kind.name, limit, known.bound, tuple(nothing.log_ratios.tolist())))
+    ramp = harm_log_e(evidence, analysis)
+    start = float(np.logaddexp(0.0, ramp)) - math.log(2)
+    return PromotionWatch(start, tuple(metrics))
+
+
+def after_watched_tick(watch: PromotionWatch, arm: ArmCounts) -> PromotionWatch:
+    """Returns the watch after a tick in which the arm that has everything did that."""
+    metrics = []
+    for metric in watch.metrics:
+        requests = arm.completed if metric.bound < 0 else sum(arm.latency)
+        events = arm.errors if metric.bound < 0 else arm.slower_than(metric.bound)
+        known = RateLimitEvidence(metric.limit, np.array(metric.log_ratios)).after(requests, events)
+        metrics.append(
+            msgspec.structs.replace(
+                metric,
+                log_ratios=tuple(known.log_ratios.tolist()),
+                requests=metric.requests + requests,
+                events=metric.events + events,
+            )
+        )
+    return PromotionWatch(watch.start_log_e, tuple(metrics))
+
+
+def watched_harm(watch: PromotionWatch, analysis: Analysis) -> str:
+    """Returns why the version is harmful, with the numbers; "" where nothing shows that it is."""
+    if not watch.metrics:
+        return ""
+    log_e = [float(RateLimitEvidence(one.limit, np.array(one.log_ratios)).log_e) for one in watch.metrics]
+    mean = float(np.logaddexp.reduce(log_e)) - math.log(len(log_e))
+    if watch.start_log_e + mean < -math.log(analysis.alpha):
+        return ""
+    told = (
+        f"{one.kind}: {one.events} of {one.requests}, the limit is {one.limit:.2%}"
+        for one, own in zip(watch.metrics, log_e, strict=True)
+        if own > 0
+    )
+    return "failed while it was watched: " + "; ".join(told)

@@ -1,0 +1,169 @@
+"""The next step of a canary: what its plan and the evidence ask for at this moment. Pure.
+
+The judge may hold or stop; only the plan's own schedule, or a person, moves on. Whatever a person set by hand (a
+share, a kill switch, a pause) is left as it is.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from gateway.rollout.evidence import CanaryEvidence, findings, harmed, verdict_of
+from gateway.routing.document.analysis import Analysis
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.quantity import duration_text, percent_text
+from gateway.routing.document.strategy import Canary
+
+Phase = Literal["ramping", "watching", "promoted", "stopped"]
+OVER: Final = frozenset[Phase]({"promoted", "stopped"})
+
+
+class RampState(msgspec.Struct, frozen=True):
+    """Where a rollout is. Units: milliseconds since the Unix epoch, by the store's clock.
+
+    `step_since_ms` is when its step began; `approved_by` who has approved the end of that step, "" for nobody;
+    `paused_by` who has paused it.
+    """
+
+    phase: Phase
+    step: int
+    step_since_ms: int
+    evidence: CanaryEvidence
+    approved_by: str = ""
+    paused_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing changes. `left_ms` is how long at least, where that is known."""
+
+    reason: str
+    left_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The canary goes to that step."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The canary's version becomes the stable one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The canary's share becomes 0; while it is watched, the stable version is what it was."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The rollout is over: what was promoted stays."""
+
+    reason: str
+
+
+Step = Hold | Advance | Promote | Stop | Finish
+
+
+def next_step(plan: Canary, state: RampState, now_ms: int, *, killed: bool = False, watched: str = "") -> Step:
+    """Returns what is to be done now; most of the time to hold, with the reason.
+
+    `killed`: the route's kill switch is on. `watched`: while it is watched after the promotion, why the new version
+    is harmful, "" where it is not. Order: one step at most comes of one call, however long nobody called.
+    """
+    if state.phase in OVER:
+        return Hold(f"the rollout is over: {state.phase}")
+    if killed:
+        return Hold("the kill switch is on")
+    if state.phase == "watching":
+        return _watched(plan, state, now_ms, watched)
+    if plan.weight is not None:
+        return Hold(f"the share of {percent_text(plan.weight)} was set by hand; promote or resume goes on")
+    failed = _failure(plan.analysis, state.evidence)
+    if failed and plan.analysis is not None and plan.analysis.on_fail == "rollback":
+        return Stop(failed)
+    if failed:
+        return Hold(failed)
+    if state.paused_by:
+        return Hold(f"paused by {state.paused_by}")
+    return _ramping(plan, state, now_ms)
+
+
+def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
+    step, gate = plan.steps[state.step], plan.steps[state.step].gate
+    if gate.hold_ms is None:
+        return Hold("the step has no end of its own; promote goes on")
+    since_ms = now_ms - state.step_since_ms
+    if since_ms < gate.hold_ms:
+        left_ms = gate.hold_ms - since_ms
+        return Hold(f"{duration_text(_seconds(left_ms))} of {duration_text(gate.hold_ms)} are left", left_ms)
+    waited_ms = since_ms - gate.hold_ms
+    least = min(arm.completed for arm in state.evidence.step)
+    if least < gate.min_events:
+        text = f"{least} of the {gate.min_events} requests that both arms must have completed in this step"
+        return _held(plan.analysis, text, waited_ms)
+    if plan.analysis is not None and 0 < step.weight < BUCKETS:
+        verdict = verdict_of(state.evidence, plan.analysis)
+        told = "; ".join(str(finding) for finding in findings(state.evidence, plan.analysis))
+        if verdict == "nodata":
+            if plan.analysis.on_no_data == "rollback":
+                return Stop(f"no data: {told}")
+            return _held(plan.analysis, f"no data: {told}", waited_ms)
+        if verdict == "inconclusive" and plan.analysis.on_inconclusive != "advance":
+            if plan.analysis.on_inconclusive == "rollback":
+                return Stop(f"inconclusive: {told}")
+            return _held(plan.analysis, f"inconclusive: {told}", waited_ms)
+    if gate.approval and not state.approved_by:
+        return Hold(f"waits for the approval of one of {', '.join(gate.approval)}")
+    reason = f"step {state.step + 1} of {len(plan.steps)} ({percent_text(step.weight)}) is over"
+    if gate.approval:
+        reason += f", approved by {state.approved_by}"
+    if plan.analysis is not None:
+        reason += "".join(f"; {finding}" for finding in findings(state.evidence, plan.analysis))
+    return Promote(reason) if state.step + 1 >= len(plan.steps) else Advance(state.step + 1, reason)
+
+
+def _held(analysis: Analysis | None, text: str, waited_ms: int) -> Step:
+    """Holds, or stops where it has held for longer than the document allows."""
+    if analysis is not None and analysis.max_hold_ms and waited_ms >= analysis.max_hold_ms:
+        return Stop(f"held for {duration_text(analysis.max_hold_ms)}, the most that maxHold allows: {text}")
+    return Hold(text)
+
+
+def _failure(analysis: Analysis | None, evidence: CanaryEvidence) -> str:
+    """Returns why the canary is harmful; "" where nothing shows that it is."""
+    if analysis is None:
+        return ""
+    if verdict_of(evidence, analysis) == "fail":
+        told = [str(finding) for finding in findings(evidence, analysis) if finding.log_e > 0]
+        return "failed: " + "; ".join(told)
+    excess = harmed(evidence)
+    if analysis.max_harmed and excess >= analysis.max_harmed:
+        return f"failed: {excess:.0f} more errors than its share, the harm budget is {analysis.max_harmed}"
+    return ""
+
+
+def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str) -> Step:
+    after = plan.after_promote
+    watch_ms = after.watch_ms if after is not None else 0
+    if harmful:
+        on_fail = after.on_fail if after is not None else "rollback"
+        return Stop(harmful) if on_fail == "rollback" else Hold(harmful)
+    left_ms = watch_ms - (now_ms - state.step_since_ms)
+    if left_ms > 0:
+        return Hold(f"watched for {duration_text(_seconds(left_ms))} more", left_ms)
+    return Finish("the watch is over" if watch_ms else "promoted")
+
+
+def _seconds(length_ms: int) -> int:
+    """Returns the length in whole seconds, as milliseconds, rounded up: what people read."""
+    return -(-length_ms // 1000) * 1000
