@@ -15,6 +15,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from hashlib import file_digest
@@ -29,11 +30,32 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class ContentStore:
-    """Stores verified copies on this machine, shared by all processes of the host."""
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection removed, and by how many bytes the copies in use exceed the store's limit."""
 
-    def __init__(self, directory: Path) -> None:
+    removed: tuple[str, ...]
+    excess_bytes: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Copy:
+    """A stored copy. Units: `used_s` when it was marked last, seconds since the epoch; `size` bytes."""
+
+    used_s: float
+    path: Path
+    size: int
+
+
+class ContentStore:
+    """Stores verified copies on this machine, shared by all processes of the host.
+
+    Units: `max_bytes` of all copies together; those in use are kept beyond it.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int = 1 << 50) -> None:
         self._directory = directory
+        self._max_bytes = max_bytes
         self._collecting = directory / "locks" / "collecting"
         try:
             for name in ("seen", "staging", "locks"):
@@ -108,10 +130,13 @@ class ContentStore:
             with _writing(), suppress(FileNotFoundError):
                 os.utime(self._path(digest))
 
-    def collect(self, *, now_s: float, unused_s: float) -> tuple[str, ...]:
-        """Removes the copies that no process has made, handed out or kept for `unused_s`, and returns their digests.
+    def collect(self, *, now_s: float, unused_s: float, marked_s: float = 0.0) -> Collected:
+        """Removes the copies that no process has made, handed out or kept for `unused_s`.
 
-        Every process that holds a copy calls `keep` more often than that. Removal excludes `get` (one lock, shared
+        While the others have more bytes than the store's limit, the least recently used of those goes that no process
+        has made, handed out or kept for `marked_s`.
+
+        Every process that needs a copy calls `keep` more often than that. Removal excludes `get` (one lock, shared
         by readers), so that no copy goes away between being found and being marked.
         While a copy is being read nothing is removed: the next call does it.
 
@@ -122,25 +147,30 @@ class ContentStore:
             descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(descriptor, LOCK_EX | LOCK_NB)
-            return self._remove_unused(now_s - unused_s)
+            with _writing():
+                return self._remove_unused(now_s - unused_s, now_s - marked_s)
         except BlockingIOError:
-            return ()
+            return Collected((), 0)
         finally:
             os.close(descriptor)
 
-    def _remove_unused(self, before_s: float) -> tuple[str, ...]:
+    def _remove_unused(self, before_s: float, unmarked_before_s: float) -> Collected:
+        copies = sorted(filter(None, map(_copy_at, self._directory.iterdir())))
+        total = sum(copy.size for copy in copies)
         removed = []
-        for path in self._directory.iterdir():
-            if _DIGEST.match(path.name) and _is_old(path, before_s):
-                self._set_aside(path)
-                removed.append(path.name)
+        for copy in copies:
+            is_excess = total > self._max_bytes and copy.used_s < unmarked_before_s
+            if is_excess or copy.used_s < before_s:
+                self._set_aside(copy.path)
+                removed.append(copy.path.name)
+                total -= copy.size
         for path in (self._directory / "staging").iterdir():
             if _is_old(path, before_s):
                 shutil.rmtree(path, ignore_errors=True)
         for path in (self._directory / "seen").iterdir():
             if self.seen(path.name) in removed:
                 path.unlink(missing_ok=True)
-        return tuple(sorted(removed))
+        return Collected(tuple(sorted(removed)), max(0, total - self._max_bytes))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -229,6 +259,18 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _copy_at(path: Path) -> _Copy | None:
+    """Returns the copy at this path of the store; None if it is none, or goes away meanwhile."""
+    if not _DIGEST.match(path.name):
+        return None
+    try:
+        used_s = path.stat().st_mtime
+        sizes = [Path(parent, name).stat().st_size for parent, _, names in os.walk(path) for name in names]
+    except OSError:
+        return None
+    return _Copy(used_s, path, sum(sizes))
 
 
 def _is_old(path: Path, before_s: float) -> bool:

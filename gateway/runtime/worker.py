@@ -151,7 +151,7 @@ class Worker:
 
     def _catalog(self) -> Catalog:
         config = self.config
-        store = ContentStore(config.content_dir)
+        store = ContentStore(config.content_dir, max_bytes=config.models.content_store_bytes)
         links_to = [Path(path) for path in config.models.allow_links_to.split(",") if path]
         loader = open_loader(LoaderSettings(config.models.repository, store, links_to))
         pipeline = Pipeline(loader, Prober(config.state_dir / "probes"), intra_threads=self.threads)

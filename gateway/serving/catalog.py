@@ -16,20 +16,22 @@ from typing import Any, TypeVar
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents, IntentStore
+from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
 from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.registry import OnVersion, Registry, VersionStatus
-from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, wanted
+from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again, wanted
 from gateway.serving.session import Session
 from gateway.serving.version import Version, VersionState
 from gateway.serving.view import EMPTY_VIEW, RepositoryView, read_view
 from loaders.errors import LoaderError
-from loaders.store import ContentStore
+from loaders.store import Collected, ContentStore
 
 __all__ = ["Catalog", "VersionStatus"]
 
 UNUSED_COPY_S = 86_400.0
-UPKEEP_S = 3_600.0  # far more often than a copy may stay unused
+UPKEEP_S = 60.0
+MARKED_COPY_S = 15 * UPKEEP_S  # a copy that was marked since then is in use: a load may take long, a worker stand still
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class Catalog(Registry):
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
+        self._is_over = False  # the content store has more in use than its limit
         self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -152,7 +155,8 @@ class Catalog(Registry):
         """Pins the content that the route was given, on disk: it serves until no route names the version any more."""
         available = self._available.get(model, {})
         digests = {name: available[name].digest for name in names if name in available}
-        if self._view.intents.with_pins(model, digests) != self._view.intents:
+        intents = self._view.intents
+        if intents.with_pins(model, digests) != intents or (digests and model not in intents.kept and self._store):
             self._pinning = self._begin_operation(self._keep_pins(model, digests))
 
     def release_unrouted(self, routed: Container[str]) -> None:
@@ -173,6 +177,21 @@ class Catalog(Registry):
                 entry.serving = "before the pin ended"  # no fingerprint: the next look loads what lies there
                 entry.version.reason = ""
                 self._notify(entry.version)
+        if digests:
+            await self._keep_pinned_files(model)
+
+    async def _keep_pinned_files(self, model: str) -> None:
+        """Keeps the files beside the versions of a model that has pins, for the time when its directory is gone."""
+        folder, store = self._view.folders.get(model), self._store
+        if folder is None or store is None:
+            return
+        try:
+            digest = await self._on(self._desk, lambda: keep_files(store, folder))
+            intents = await self._intents_with(lambda intents: intents.with_kept(model, digest))
+        except (Unavailable, LoaderError) as error:
+            logger.warning("files beside routed versions are not kept: model=%s error=%s", model, error)
+            return
+        self._view = replace(self._view, intents=intents)
 
     # ---- the loop ----
 
@@ -222,24 +241,34 @@ class Catalog(Registry):
             await asyncio.sleep(UPKEEP_S)
 
     async def keep_copies(self, now_s: float) -> tuple[str, ...]:
-        """Marks this worker's copies as in use; removes and returns the copies that no worker has used for a day."""
+        """Marks the copies that this worker holds or a route needs; removes and returns what may go.
+
+        That is what no worker has marked for a day, and beyond the store's limit what was used least recently.
+        """
         store = self._store
         if store is None:
             return ()
         digests = {entry.version.digest for entry in self._held.values() if entry.version.session is not None}
 
-        def keep_and_collect() -> tuple[str, ...]:
-            store.keep(digests)
-            return store.collect(now_s=now_s, unused_s=UNUSED_COPY_S)
+        def keep_and_collect() -> Collected:
+            store.keep(digests | self._intents.read().digests())
+            return store.collect(now_s=now_s, unused_s=UNUSED_COPY_S, marked_s=MARKED_COPY_S)
 
         try:
-            removed = await self._on(self._desk, keep_and_collect)
+            collected = await self._on(self._desk, keep_and_collect)
         except LoaderError as error:
             logger.warning("the content store cannot be cleaned up: %s", error)
             return ()
-        if removed:
-            logger.info("unused copies removed from the content store: copies=%d", len(removed))
-        return removed
+        if collected.removed:
+            logger.info("unused copies removed from the content store: copies=%d", len(collected.removed))
+        if collected.excess_bytes and not self._is_over:
+            logger.warning(
+                "the content store has %d bytes more than its limit, all of them in use: raise --content-store-bytes, "
+                "or unload models",
+                collected.excess_bytes,
+            )
+        self._is_over = collected.excess_bytes > 0
+        return collected.removed
 
     async def close(self) -> None:
         """Stops all loads and drops every loaded version without waiting for its leases."""
@@ -299,7 +328,7 @@ class Catalog(Registry):
             self._retire(key, "unloaded")
 
     def _wishes(self, view: RepositoryView) -> dict[Key, str]:
-        return wanted(view.folders, self._required, view.intents.unloaded, view.overrides)
+        return wanted(view.folders, self._required, view.intents.unloaded, view.overrides, view.loadable_pins())
 
     # ---- loading ----
 
@@ -327,6 +356,8 @@ class Catalog(Registry):
                 refusal = await self._refused_content(candidate)
                 if attempt.version.state is VersionState.AVAILABLE:
                     attempt.version.reason = refusal
+                if candidate.pin:  # labels and configuration may be new
+                    self._begin_operation(self._keep_pinned_files(key[0]))
         finally:
             del self._loads[key]
             if self._first:
@@ -495,7 +526,11 @@ class Catalog(Registry):
         held = self._held.get(key)
         if held is not None and held.version.state is VersionState.AVAILABLE:
             return
-        if held is not None and held.version.state is VersionState.UNLOADING and fingerprint in ("", held.serving):
+        if (
+            held is not None
+            and held.version.state is VersionState.UNLOADING
+            and serves_again(fingerprint, held.serving)
+        ):
             self._revive(key)
         elif not fingerprint:
             raise UnknownVersion(*key) if key[0] in view.folders else UnknownModel(key[0])
@@ -513,7 +548,8 @@ class Catalog(Registry):
         """Returns the view of the disk as it would be after a change of the intents that is not made yet."""
 
         def read() -> RepositoryView:
-            return read_view(self._repository, change(self._intents.read()), model=model, override=override)
+            intents = change(self._intents.read())
+            return read_view(self._repository, intents, store=self._store, model=model, override=override)
 
         return await self._on(self._desk, read)
 

@@ -3,6 +3,7 @@
     <data-dir>/state/unloaded.json    ["model", ...]
     <data-dir>/state/overrides.json   {"model": "configuration as JSON text", ...}
     <data-dir>/state/pins.json        {"model": {"version": "digest", ...}, ...}: the content that routes were given
+    <data-dir>/state/kept.json        {"model": "digest", ...}: the files beside the versions of such a model, as copied
 
 All workers of a host share the files: each change is a read, a change and an atomic replacement under one lock.
 """
@@ -27,11 +28,19 @@ Kind = TypeVar("Kind", list[str], dict[str, str], dict[str, dict[str, str]])
 
 @dataclass(frozen=True, slots=True)
 class Intents:
-    """Holds the unloaded models, the configurations that replace config.pbtxt, and the digests of routed versions."""
+    """Holds the unloaded models, the configurations that replace config.pbtxt, and the digests of routed versions.
+
+    `kept` has the digest of the files beside the versions of each model that has pins.
+    """
 
     unloaded: frozenset[str] = frozenset()
     overrides: Mapping[str, str] = field(default_factory=dict)
     pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    def digests(self) -> frozenset[str]:
+        """Returns the digests of all copies that routes need."""
+        return frozenset(digest for pins in self.pins.values() for digest in pins.values()).union(self.kept.values())
 
     def with_unload(self, model: str) -> "Intents":
         return replace(self, unloaded=self.unloaded | {model})
@@ -48,7 +57,13 @@ class Intents:
         known = self.pins.get(model, {})
         others = {name: pins for name, pins in self.pins.items() if name != model}
         own = {name: known.get(name) or digest for name, digest in digests.items()}
-        return replace(self, pins={**others, model: own} if own else others)
+        if own:
+            return replace(self, pins={**others, model: own})
+        return replace(self, pins=others, kept={name: kept for name, kept in self.kept.items() if name != model})
+
+    def with_kept(self, model: str, digest: str) -> "Intents":
+        """Returns the intents with the copy of the files beside the model's versions, if the model has pins."""
+        return replace(self, kept={**self.kept, model: digest}) if digest and model in self.pins else self
 
 
 class IntentStore:
@@ -63,6 +78,7 @@ class IntentStore:
             frozenset(self._load("unloaded.json", list[str])),
             self._load("overrides.json", dict[str, str]),
             self._load("pins.json", dict[str, dict[str, str]]),
+            self._load("kept.json", dict[str, str]),
         )
 
     def change(self, change: Callable[[Intents], Intents]) -> Intents:
@@ -78,6 +94,8 @@ class IntentStore:
                     self._write("overrides.json", dict(sorted(after.overrides.items())))
                 if after.pins != before.pins:
                     self._write("pins.json", {model: dict(after.pins[model]) for model in sorted(after.pins)})
+                if after.kept != before.kept:
+                    self._write("kept.json", dict(sorted(after.kept.items())))
                 if after.unloaded != before.unloaded:
                     self._write("unloaded.json", sorted(after.unloaded))
         except OSError as error:

@@ -10,8 +10,9 @@ A loader (`loaders.loader`) knows the place where it lies. `ModelRepository.scan
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from hashlib import sha256
 
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
@@ -32,10 +33,12 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILENAME = "config.pbtxt"
 MAX_SIDE_FILE_BYTES = 64 << 20  # labels and warm-up data
+_KEPT = "kept:"  # begins the fingerprint of a version whose directory is gone and whose content is in the store
 _MAX_WARNED = 100  # a scan
 _SIDE_DIRECTORIES = frozenset(("warmup",))
 
 Key = tuple[str, str]  # model, version
+ReadLimited = Callable[[str, int], bytes]  # the file below a model's directory, of at most so many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class ModelFolder:
     """
 
     name: str
-    loader: Loader
+    read_file: ReadLimited = field(compare=False)
     source: ConfigSource
     stamp: str
     versions: Mapping[str, str]
@@ -61,7 +64,7 @@ class ModelFolder:
         Raises: FailedPrecondition (absent, too large, outside).
         """
         try:
-            return self.loader.read(self.name, name, MAX_BYTES if name == CONFIG_FILENAME else MAX_SIDE_FILE_BYTES)
+            return self.read_file(name, MAX_BYTES if name == CONFIG_FILENAME else MAX_SIDE_FILE_BYTES)
         except LoaderError as error:
             raise FailedPrecondition(str(error)) from error
 
@@ -130,7 +133,7 @@ class ModelRepository:
                 return None
             logger.warning("model directory cannot be read: model=%s error=%s", model, failed)
             return self._known.get(model)
-        folder = ModelFolder(model, self._loader, source, stamp, versions, error)
+        folder = ModelFolder(model, partial(self._loader.read, model), source, stamp, versions, error)
         if not versions:
             passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
         elif not folder.policy.select(versions):
@@ -200,12 +203,14 @@ def wanted(
     required: Mapping[str, frozenset[str]],
     unloaded: frozenset[str],
     overrides: Mapping[str, ConfigSource],
+    kept: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[Key, str]:
     """Returns the versions to load, each with a fingerprint of its files and its configuration.
 
     1. A model that an operator unloaded stays unloaded until an operator loads it.
     2. Of every other model, the versions that its policy selects and those that a route requires are loaded.
-    3. A required version whose directory is gone is kept as it is: its fingerprint is "".
+    3. A required version whose directory is gone is kept as it is; its fingerprint is "", or, where `kept` has the
+       digest of its content, one by which the content store's copy is loaded if the version is not.
     """
     wishes: dict[Key, str] = {}
     for model, folder in folders.items():
@@ -220,7 +225,8 @@ def wanted(
     for model, versions in required.items():
         if model not in unloaded:
             for version in versions:
-                wishes.setdefault((model, version), "")
+                digest = (kept or {}).get(model, {}).get(version, "")
+                wishes.setdefault((model, version), f"{_KEPT}{digest}" if digest else "")
     return wishes
 
 
@@ -262,14 +268,21 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Pl
     return tuple(actions)
 
 
+def serves_again(fingerprint: str, serving: str) -> bool:
+    """Whether a draining version is what is wanted: its files are the same, or they are gone."""
+    return fingerprint in ("", serving) or fingerprint.startswith(_KEPT)
+
+
 def _change_for(fingerprint: str, held: Presence | None) -> CatalogChange | None:
     if held is None:
         return CatalogChange.LOAD if fingerprint else None
     if held.loading:
         return None
-    if held.state is VersionState.UNLOADING and fingerprint in ("", held.serving):
+    if held.state is VersionState.UNLOADING and serves_again(fingerprint, held.serving):
         return CatalogChange.REVIVE
     if not fingerprint or fingerprint == held.failed:
+        return None
+    if held.state is VersionState.AVAILABLE and fingerprint.startswith(_KEPT):
         return None
     if held.state is VersionState.AVAILABLE and fingerprint == held.serving:
         return None

@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents
+from gateway.serving.kept_files import kept_folder
 from gateway.serving.lifecycle import Candidate
 from gateway.serving.repository import Key, ModelFolder, ModelRepository
+from loaders.errors import LoaderError
+from loaders.store import ContentStore
 
 logger = logging.getLogger(__name__)
 
@@ -17,17 +20,24 @@ logger = logging.getLogger(__name__)
 class RepositoryView:
     """Holds the state of the disk at one moment.
 
-    `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why.
+    `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why;
+    `kept` has the models that are gone from the repository, as the content store has them, because a route names them.
     """
 
     folders: Mapping[str, ModelFolder]
     intents: Intents
     overrides: Mapping[str, ConfigSource]
     passed_over: Mapping[str, str]
+    kept: Mapping[str, ModelFolder] = field(default_factory=dict)
+
+    def loadable_pins(self) -> Mapping[str, Mapping[str, str]]:
+        """Returns the digests of routed versions by model and version, where the model's configuration is known."""
+        known = self.folders.keys() | self.kept.keys()
+        return {model: pins for model, pins in self.intents.pins.items() if model in known}
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
-        """Returns the version as this view would load it. The view must have the model's folder."""
-        folder = self.folders[key[0]]
+        """Returns the version as this view would load it. The view must have the model, in `folders` or `kept`."""
+        folder = self.folders.get(key[0]) or self.kept[key[0]]
         pin = self.intents.pins.get(key[0], {}).get(key[1], "")
         return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint, pin)
 
@@ -36,16 +46,38 @@ EMPTY_VIEW = RepositoryView({}, Intents(), {}, {})
 
 
 def read_view(
-    repository: ModelRepository, intents: Intents, *, model: str = "", override: ConfigSource | None = None
+    repository: ModelRepository,
+    intents: Intents,
+    *,
+    store: ContentStore | None = None,
+    model: str = "",
+    override: ConfigSource | None = None,
 ) -> RepositoryView:
     """Returns the present view with these intents; `override` is the parsed configuration that replaces `model`'s.
+
+    `store` has what routes need of models that are gone.
 
     Raises: FailedPrecondition, if the repository cannot be listed.
     """
     overrides = dict(_parsed(intents.overrides))
     if override is not None:
         overrides[model] = override
-    return RepositoryView(repository.scan(), intents, overrides, repository.passed_over)
+    folders = repository.scan()
+    kept = dict(_kept(folders, intents, store)) if store is not None else {}
+    return RepositoryView(folders, intents, overrides, repository.passed_over, kept)
+
+
+def _kept(
+    folders: Mapping[str, ModelFolder], intents: Intents, store: ContentStore
+) -> Iterator[tuple[str, ModelFolder]]:
+    for model in intents.pins.keys() - folders.keys():
+        try:
+            folder = kept_folder(store, model, intents.kept.get(model, ""))
+        except LoaderError as error:
+            logger.warning("kept files cannot be read: model=%s error=%s", model, error)
+            continue
+        if folder is not None:
+            yield model, folder
 
 
 def _parsed(overrides: Mapping[str, str]) -> Iterator[tuple[str, ConfigSource]]:

@@ -322,12 +322,34 @@ def test_collect_keeps_what_is_used_or_young(loader: FilesystemLoader, repositor
     now_s = time.time()
     for copy in (first, second):
         os.utime(copy.path, (now_s - 7200, now_s - 7200))
-    assert store.collect(now_s=now_s, unused_s=9000) == ()
+    assert store.collect(now_s=now_s, unused_s=9000).removed == ()
     store.keep([first.digest, "f" * 64])  # one that is not there is no fault
-    assert store.collect(now_s=now_s, unused_s=3600) == (second.digest,)
+    assert store.collect(now_s=now_s, unused_s=3600).removed == (second.digest,)
     assert store.get(second.digest) is None
     assert store.get(first.digest) == first
     assert loader.fetch("m", "2") == second  # copied again
+
+
+@pytest.mark.parametrize(
+    ("limit", "left", "excess"), [(5000, [1, 2, 3, 4], 0), (4000, [1, 3, 4], 0), (2200, [1, 3], 0), (0, [1], 1077)]
+)
+def test_beyond_the_limit_the_least_recently_used_goes_unless_it_is_marked(
+    limit: int, left: list[int], excess: int, repository: Path, tmp_path: Path
+) -> None:
+    store = ContentStore(tmp_path / "data" / "store", max_bytes=limit)
+    loader = FilesystemLoader(repository, store)
+    now_s = time.time()
+    fetched = {}
+    for version, age_s in ((1, 900), (2, 800), (3, 600), (4, 700)):
+        (repository / f"m/{version}").mkdir(exist_ok=True)
+        (repository / f"m/{version}/model.onnx").write_bytes(bytes([version]) * 1000)
+        fetched[version] = loader.fetch("m", str(version))
+        os.utime(fetched[version].path, (now_s - age_s, now_s - age_s))
+    store.keep([fetched[1].digest])
+    collected = store.collect(now_s=now_s, unused_s=86_400, marked_s=300)
+    assert [version for version, copy in fetched.items() if copy.path.is_dir()] == left
+    assert collected.excess_bytes == excess
+    assert set(collected.removed) == {copy.digest for version, copy in fetched.items() if version not in left}
 
 
 def test_what_is_read_by_another_process_is_not_collected(
@@ -339,12 +361,12 @@ def test_what_is_read_by_another_process_is_not_collected(
     reader = os.open(tmp_path / "data/store/locks/collecting", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(reader, fcntl.LOCK_SH)  # as `get` does in another process
-        assert store.collect(now_s=now_s, unused_s=3600) == ()
+        assert store.collect(now_s=now_s, unused_s=3600).removed == ()
         assert store.get(copy.digest) == copy
     finally:
         os.close(reader)
     os.utime(copy.path, (0, 0))
-    assert store.collect(now_s=now_s, unused_s=3600) == (copy.digest,)
+    assert store.collect(now_s=now_s, unused_s=3600).removed == (copy.digest,)
 
 
 def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path) -> None:

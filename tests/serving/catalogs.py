@@ -44,13 +44,19 @@ class OpenCatalog:
         finally:
             stop()
 
+    async def settled(self) -> None:
+        """Returns when every change of the pins that has begun is on disk."""
+        tasks = [task for task in asyncio.all_tasks() if "_keep_pin" in str(task.get_coro())]
+        if tasks:
+            await asyncio.wait(tasks)
+
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[OpenCatalog]:
+async def opened(directory: Path, *, store_bytes: int = 1 << 40) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
     root.mkdir(exist_ok=True)
-    store = ContentStore(data / "store")
+    store = ContentStore(data / "store", max_bytes=store_bytes)
     loader = FilesystemLoader(root, store)
     pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1)
     catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)

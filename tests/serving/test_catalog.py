@@ -551,6 +551,65 @@ async def test_a_version_that_a_route_names_is_immutable(tmp_path: Path) -> None
         assert answer(live.catalog.version("m", "1")) == 9.0
 
 
+@pytest.mark.parametrize("vanished", ["m/1", "m"])
+async def test_a_routed_version_whose_directory_vanished_is_loaded_from_its_copy(tmp_path: Path, vanished: str) -> None:
+    labelled = 'output { name: "y" label_filename: "labels.txt" } max_batch_size: 3'
+    async with opened(tmp_path) as live:
+        models.write_version(live.root, "n", "1", models.affine())  # a repository without any model changes nothing
+        models.write_version(live.root, "m", "2", models.affine(2.0))
+        models.write_version(live.root, "m", "1", models.affine(9.0), config=labelled)
+        (live.root / "m" / "labels.txt").write_text("a\nb\n")
+        await live.catalog.poll()
+        await live.catalog.require("m", ["1"])
+        (live.root / "m" / "labels.txt").write_text("c\nd\n")
+        await live.catalog.poll()
+        await live.until(lambda: live.catalog.version("m", "1").labels == {"y": ("c", "d")})
+        await live.settled()
+        shutil.rmtree(live.root / vanished)
+        for _ in range(3):
+            await live.catalog.poll()
+        assert answer(live.catalog.version("m", "1")) == 9.0
+    for digest in (tmp_path / "data/store").glob("?" * 64):
+        os.utime(digest, (0, 0))  # the gateway was stopped for long
+    async with opened(tmp_path) as live:
+        await live.catalog.poll()
+        await live.catalog.keep_copies(time.time())
+        await live.catalog.require("m", ["1"])
+        version = live.catalog.version("m", "1")
+        assert answer(version) == 9.0
+        assert (version.labels, version.config.max_batch_size) == ({"y": ("c", "d")}, 3)
+        for _ in range(3):
+            await live.catalog.poll()
+        assert live.catalog.version("m", "1") is version
+        with pytest.raises(UnknownVersion if vanished == "m/1" else UnknownModel):
+            await live.catalog.require("m", ["7"])
+    async with opened(tmp_path) as live:  # without a route nothing is kept for it
+        await live.catalog.poll()
+        live.catalog.release_unrouted(())
+        await live.settled()
+        with pytest.raises((UnknownVersion, UnknownModel)):
+            await live.catalog.require("m", ["1"])
+        for digest in (tmp_path / "data/store").glob("?" * 64):
+            os.utime(digest, (0, 0))
+        assert version.digest in await live.catalog.keep_copies(time.time())
+
+
+async def test_copies_in_use_are_kept_beyond_the_limit_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path, store_bytes=0) as live:
+        models.write_version(live.root, "m", "1", models.affine())
+        await live.catalog.poll()
+        for _ in range(2):
+            assert await live.catalog.keep_copies(time.time()) == ()
+        models.write_version(live.root, "m", "1", models.affine(3.0))
+        old = live.catalog.newest("m").digest
+        await live.catalog.poll()
+        os.utime(tmp_path / "data/store" / old, (0, 0))
+        assert await live.catalog.keep_copies(time.time()) == (old,)
+    assert len([text for text in caplog.messages if "raise --content-store-bytes" in text]) == 1
+
+
 async def test_a_version_that_no_route_names_is_replaced(tmp_path: Path) -> None:
     async with opened(tmp_path) as live:
         models.write_version(live.root, "m", "1", models.affine(1.0))

@@ -1,6 +1,6 @@
 """Looking at a repository, and deciding what to do about what is there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,10 @@ from gateway.serving.repository import (
     wanted,
 )
 from gateway.serving.version import VersionState
+from loaders.errors import SourceNotFound
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 from tests import models
-
-MakeFolder = Callable[..., ModelFolder]
 
 
 def loader_of(root: Path, tmp_path: Path) -> FilesystemLoader:
@@ -140,16 +139,15 @@ def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ModelRepository(loader_of(tmp_path / "nowhere", tmp_path)).scan()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> MakeFolder:
-    def made(name: str, *versions: str, source: str = "{}", stamp: str = "s") -> ModelFolder:
-        fingerprints = {version: f"f{version}" for version in versions}
-        return ModelFolder(name, loader_of(tmp_path, tmp_path), parse_json(source), stamp, fingerprints)
-
-    return made
+def no_file(name: str, limit: int) -> bytes:
+    raise SourceNotFound(name)
 
 
-def test_wanted_is_policy_and_routes_without_what_was_unloaded(folder: MakeFolder) -> None:
+def folder(name: str, *versions: str, source: str = "{}", stamp: str = "s") -> ModelFolder:
+    return ModelFolder(name, no_file, parse_json(source), stamp, {version: f"f{version}" for version in versions})
+
+
+def test_wanted_is_policy_and_routes_without_what_was_unloaded() -> None:
     latest = '{"version_policy": {"latest": {"num_versions": 1}}}'
     folders = {"a": folder("a", "1", "2", "10", "x", source=latest), "b": folder("b", "1"), "c": folder("c", "1")}
     wishes = wanted(
@@ -158,6 +156,9 @@ def test_wanted_is_policy_and_routes_without_what_was_unloaded(folder: MakeFolde
     assert set(wishes) == {("a", "10"), ("a", "1"), ("a", "gone"), ("b", "1"), ("d", "5")}
     assert wishes["a", "10"] == "s:f10"
     assert wishes["a", "gone"] == wishes["d", "5"] == ""
+    kept = {"d": {"5": "digest"}, "a": {"1": "digest"}}
+    others = wanted(folders, {"a": frozenset({"1"}), "d": frozenset({"5"})}, frozenset(), {}, kept)
+    assert (others["a", "1"], others["d", "5"]) == ("s:f1", "kept:digest")
     assert wishes["b", "1"] not in ("", "s:f1")  # another configuration holds
 
 
