@@ -67,14 +67,21 @@ $(MODELS): | $(VENV)/.serves
 run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findstring --config,$(ARGS))),,$(MODELS)) $(if $(IS_COMPILED),$(BUILT)/.made)
 	@$(if $(IS_COMPILED),PYTHONPATH=$(abspath $(BUILT))) exec $(BIN)/gateway serve $(ARGS)
 
+# Files run beside each other, each by one process from beginning to end, so that it starts its gateways once. Two
+# processes, for a whole gateway with two workers is four CPUs' worth; JOBS=0: one after the other, in this process.
+# What the gateways import is compiled once, not at each start, also where the environment asks for the latter.
+unexport PYTHONDONTWRITEBYTECODE
+JOBS ?= $(if $(TESTS),0,2)
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 test: $(VENV)/.develops
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(PYTEST) $(TESTS)
 
 # Long tests as well, and property tests with twenty times as many examples, new ones in each run: hours. Each failure tells
 # how to repeat it.
 .PHONY: test-all
 test-all: $(VENV)/.develops
-	@$(BIN)/python -m pytest -m 'long or not long' --hypothesis-profile=long -o timeout=3600 $(TESTS)
+	@$(PYTEST) -m 'long or not long' --hypothesis-profile=long -o timeout=3600 $(TESTS)
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check

@@ -72,7 +72,7 @@ class HttpServer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((self._host, self._port))
-        self._server = await asyncio.start_server(self._serve, sock=listening, limit=_HEAD_LIMIT_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=listening, limit=_HEAD_LIMIT_BYTES)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -83,10 +83,13 @@ class HttpServer:
                 await asyncio.wait(self._serving)
             await self._server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A Task of our own: asyncio 3.11 logs each of its own that is cancelled as an error.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_REQUEST_LIMIT_S):
                 answer, head_only = await self._exchange(reader)
@@ -100,7 +103,6 @@ class HttpServer:
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client went away or is too slow
         finally:
-            self._serving.discard(task)
             writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> tuple[HttpResponse, bool]:

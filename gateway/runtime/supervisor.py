@@ -38,6 +38,8 @@ from gateway.runtime.service import Service
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
 _STORE_PATIENCE_S: Final = 10.0
+# What is promised is five seconds after the grace time; the rest is for the kills and the reaping.
+_AFTER_GRACE_S: Final = 4.5
 # It beats between the parts of its work, and writing one large file is one part.
 _COMPACTOR_SILENCE_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -181,7 +183,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             rush = group.create_task(self._rush())
             loop = asyncio.get_running_loop()
-            end = loop.time() + self._config.process.grace_seconds + 5.0
+            end = loop.time() + self._config.process.grace_seconds + _AFTER_GRACE_S
             steps = ((self._workers, 3.5), ([self._control], 3.0), ([self._compactor], 1.0), (self._sinks, 0.3))
             for services, reserve_s in steps:
                 limit_s = max(0.5, end - reserve_s - loop.time())

@@ -109,7 +109,7 @@ class Product:
         try:
             code = self._process.wait(STOP_DEADLINE_S)
         finally:
-            left = self._remains()
+            left = self.remains()
             self.kill()
         assert code == 0, f"exit code {code}: {self.events()[-2000:]}"
         assert not left, f"processes are left: {left}"
@@ -122,11 +122,11 @@ class Product:
         """Nothing of it runs, whatever state it is in."""
         if self._process is None:
             return
-        for pid in self._remains():
+        for pid in self.remains():
             _signal(pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait(STOP_DEADLINE_S)
-        until(lambda: not self._remains(), STOP_DEADLINE_S, "the end of killed processes")
+        until(lambda: not self.remains(), STOP_DEADLINE_S, "the end of killed processes")
         if self._reader is not None:
             self._reader.join(STOP_DEADLINE_S)
         if self._process.stdout is not None:
@@ -195,7 +195,7 @@ class Product:
                 raise AssertionError(f"the gateway did not start: {self.events()[-4000:]}")
         return "".join(lines)
 
-    def _remains(self) -> Sequence[int]:
+    def remains(self) -> Sequence[int]:
         """Living processes of the gateway's session, without the supervisor."""
         assert self._process is not None
         leader = self._process.pid
