@@ -58,6 +58,7 @@ MODULES = [
     "gateway/serving/inline_watch.py",
     "gateway/serving/input_digest.py",
     "gateway/serving/line_limit.py",
+    "gateway/serving/queue_wait.py",
     "gateway/serving/refusals.py",
     "gateway/serving/request_ids.py",
     "gateway/serving/run.py",

@@ -18,3 +18,10 @@ MOVING_KEYS: Final = 4000
 # order. Samples whose versions differ by less than DISTINCT cannot tell who answered and are left out.
 TOLERANCE: Final = 1e-4
 DISTINCT: Final = 1e-2
+# Under overload (`python -m loadtests overload`).
+OVERLOAD_FACTOR: Final = 5.0
+GOODPUT: Final = 0.9  # of the highest
+MEMORY_MARGIN: Final = 1.2  # over what the worker held before, and the bytes that it may hold
+REFUSAL_S: Final = 0.05
+LATE_S: Final = 0.025  # the client's clock starts when it hands the call to its socket, the server's when it reads it
+OVERLOAD_CODES: Final = frozenset({"1", "4", "8"})  # CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED

@@ -22,7 +22,7 @@ from gateway.api.parameters import NONE, Value, read_request, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.stale_calls import StaleCalls
 from gateway.api.template import Query, Templates, decode_query
-from gateway.api.wire import Raw, parse
+from gateway.api.wire import Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.source import METHODS
@@ -137,6 +137,15 @@ class Exchanges:
             return
         if self._begin(query, request_id, raw, caller):
             self._templates.learn(message, query)
+
+    def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> None:
+        """Refuses a message that would be refused when it is whole, by its length and the model that it begins with.
+
+        Raises: ResourceExhausted, Unavailable.
+        """
+        model, version = leading_names(lead)
+        if model:
+            self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
 
     def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""

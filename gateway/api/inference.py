@@ -13,7 +13,7 @@ from gateway.api.statistics_extension import Counts
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
-from gateway.rpc.handler import CallbackContext, by_callback
+from gateway.rpc.handler import CallbackContext, announced_to, by_callback
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 
@@ -54,9 +54,14 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     # ---- inference ----
 
+    @announced_to("announced")
     @by_callback
     def ModelInfer(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._exchanges.infer(message, context)
+
+    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> None:
+        """Refuses a long message at its beginning, if it is known by then that it would be refused at its end."""
+        self._exchanges.announced(context, size_bytes, lead)
 
     def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext

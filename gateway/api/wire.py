@@ -12,6 +12,7 @@ from gateway.pb import inference_pb2 as pb
 
 # Below this protobuf's own copies of raw tensors are cheaper than walking the fields here.
 LARGE_BYTES = 128 * 1024
+_MODEL_TAG, _VERSION_TAG = 1 << 3 | 2, 2 << 3 | 2
 _RAW_INPUT_TAG = 7 << 3 | 2
 _LENGTH_DELIMITED = 2
 
@@ -68,6 +69,29 @@ def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes 
         offset += length
     kept.append(view[kept_from:])
     return b"".join(kept)
+
+
+def leading_names(lead: bytes) -> tuple[str, str]:
+    """Returns the model and the version that a message names in its first fields, as serializers write them.
+
+    `lead` is the beginning of the message. What is not there, or in another form, is "".
+    """
+    model, offset = _leading_text(lead, 0, _MODEL_TAG)
+    version, _ = _leading_text(lead, offset, _VERSION_TAG) if model else ("", 0)
+    return model, version
+
+
+def _leading_text(lead: bytes, offset: int, tag: int) -> tuple[str, int]:
+    """Returns the text of the field at the offset and the offset behind it; "" and the same offset for another one."""
+    if lead[offset : offset + 1] != bytes((tag,)):
+        return "", offset
+    length, start = read_varint(lead, offset + 1)
+    if start < 0 or start + length > len(lead):
+        return "", offset
+    try:
+        return lead[start : start + length].decode(), start + length
+    except UnicodeDecodeError:
+        return "", offset
 
 
 def read_varint(message: bytes | memoryview, offset: int) -> tuple[int, int]:

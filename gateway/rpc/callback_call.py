@@ -51,8 +51,12 @@ class CallbackCall(ServerCall):
             self._dispatch(data[PREFIX:])
             return
         self.held_bytes += len(data)
-        assembler = self.assembler or self.make_assembler()
+        assembler = self.assembler
         try:
+            if assembler is None:
+                assembler = self.make_assembler()
+                if self.method.announce is not None and size > 0 and not data[0]:
+                    self.method.announce(self, int.from_bytes(data[1:PREFIX], "big"), data[PREFIX:])
             assembler.feed(data)
             if len(assembler.messages) > 1:
                 raise BadMessage("a unary call has more than one message")

@@ -17,7 +17,10 @@ RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CancelCallback = Callable[[], None]
 
 _MARK = "__answers_by_callback__"
+_ANNOUNCED = "__is_announced_to__"
 _Function = TypeVar("_Function", bound=Callable[..., None])
+# Is told the length of a message that comes in parts, and its first part, before the rest is read.
+Announced = Callable[["CallbackContext", int, bytes], None]
 
 
 class CallbackContext(Protocol):
@@ -83,6 +86,26 @@ def by_callback(function: _Function) -> _Function:
     """
     setattr(function, _MARK, True)
     return function
+
+
+def announced_to(name: str) -> Callable[[_Function], _Function]:
+    """Returns a decorator for a method that answers by callback: its object's method `name` is an `Announced`.
+
+    A GatewayError that leaves it refuses the call before its message is read. A transport that reads messages whole
+    does not announce them.
+    """
+
+    def mark(function: _Function) -> _Function:
+        setattr(function, _ANNOUNCED, name)
+        return function
+
+    return mark
+
+
+def announced_by(function: object) -> Announced | None:
+    """Returns what is told of the messages that the bound method will be given; None if nothing is."""
+    name, owner = getattr(function, _ANNOUNCED, ""), getattr(function, "__self__", None)
+    return getattr(owner, name) if name else None
 
 
 def answers_by_callback(function: object) -> bool:

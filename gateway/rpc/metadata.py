@@ -23,6 +23,7 @@ class Pair(NamedTuple):
 
 
 _KEY = pattern(r"[0-9a-z_.\-]+", ASCII)
+_PLAIN = pattern(rb"[ -$&-~]*")  # what needs no percent-encoding
 _RESERVED: Final = frozenset({b"te", b"content-type"})
 _UNRESERVED: Final = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
 _KEPT: Final = 4096
@@ -110,6 +111,6 @@ def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
 def percent_encoded(text: str) -> bytes:
     """Returns a status text as `grpc-message` carries it."""
     raw = text.encode("utf-8", "replace")
-    if all(0x20 <= byte <= 0x7E and byte != 0x25 for byte in raw):
+    if _PLAIN.fullmatch(raw):
         return raw
     return b"".join(bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)

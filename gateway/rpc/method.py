@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 from google.protobuf.message import DecodeError
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.handler import GenericHandler, Metadata, RpcHandler, answers_by_callback
+from gateway.rpc.handler import Announced, GenericHandler, Metadata, RpcHandler, announced_by, answers_by_callback
 
 
 class HandlerCallDetails(NamedTuple):
@@ -19,7 +19,10 @@ class HandlerCallDetails(NamedTuple):
 class Method:
     """One method: the handler's function with its codecs, whatever the kind of call."""
 
-    __slots__ = ("by_callback", "call", "deserializer", "path", "request_streaming", "response_streaming", "serializer")
+    __slots__ = (
+        *("announce", "by_callback", "call", "deserializer", "path"),
+        *("request_streaming", "response_streaming", "serializer"),
+    )
 
     def __init__(self, path: str, handler: RpcHandler) -> None:
         self.path = path
@@ -37,6 +40,7 @@ class Method:
             raise TypeError(f"handler of {path} has no function for its kind of call")
         self.call: Callable[..., Any] = call
         self.by_callback = answers_by_callback(call)
+        self.announce: Announced | None = announced_by(call)
         if self.by_callback and (self.request_streaming or self.response_streaming):
             raise TypeError(f"handler of {path} answers by callback, which only unary methods can")
 

@@ -1,6 +1,6 @@
 """Admission: how many requests, and how many bytes of them, a worker holds at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import random
 from typing import Final
 
@@ -19,43 +19,64 @@ def retry_after_ms(draw: float) -> int:
 class Admission:
     """Permits by count and by bytes; what is over either is refused at once, before it is parsed.
 
-    The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many.
+    The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many. While
+    most of either limit is in use, only calls of the higher priority classes are admitted (`ladder`: the share of the
+    limits up to which each class is, the highest first).
     """
 
-    __slots__ = ("_bytes", "_closed", "_draw", "_max_bytes", "_max_requests", "_requests", "refused")
+    __slots__ = ("_bytes", "_closed", "_draw", "_max_bytes", "_max_requests", "_requests", "refused", "shed")
 
-    def __init__(self, *, max_requests: int, max_bytes: int, draw: Callable[[], float] = random) -> None:
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        ladder: Sequence[float] = (1.0,),
+        draw: Callable[[], float] = random,
+    ) -> None:
+        self._max_requests = [max(1, int(max_requests * share)) for share in ladder]
+        self._max_bytes = [int(max_bytes * share) for share in ladder]
         self._requests = 0
         self._bytes = 0
         self._closed = ""  # why nothing is admitted
         self._draw = draw
         self.refused = 0
+        self.shed = [0] * len(ladder)  # refused by their class's limits
 
-    def take(self, size_bytes: int) -> None:
-        """Takes a permit; it is given back with the same size.
+    def take(self, size_bytes: int, level: int = 0) -> None:
+        """Takes a permit for a call of that class; it is given back with the same size.
 
         Raises: ResourceExhausted (a limit is reached), Unavailable (it is closed, such as while the worker drains).
         """
-        if self._requests >= self._max_requests or self._bytes + size_bytes > self._max_bytes or self._closed:
-            self.refused += 1
-            raise self._refusal(size_bytes)
+        if (
+            self._requests >= self._max_requests[level]
+            or self._bytes + size_bytes > self._max_bytes[level]
+            or self._closed
+        ):
+            self.check(size_bytes, level)
         self._requests += 1
         self._bytes += size_bytes
 
-    def _refusal(self, size_bytes: int) -> ResourceExhausted | Unavailable:
+    def check(self, size_bytes: int, level: int = 0) -> None:
+        """Counts and raises what `take` would raise; takes nothing."""
+        most_requests, most_bytes = self._max_requests[level], self._max_bytes[level]
         if self._closed:
-            return Unavailable(self._closed)
+            self.refused += 1
+            raise Unavailable(self._closed)
         after_ms = retry_after_ms(self._draw())
-        if self._requests >= self._max_requests:
-            text = f"{self._requests} requests are in flight, the limit is {self._max_requests}"
-        elif size_bytes > self._max_bytes:
-            text, after_ms = f"a request of {size_bytes} bytes never fits, the limit is {self._max_bytes}", -1
-        else:
-            held = f"{self._bytes} of {self._max_bytes} bytes are in flight"
+        whose = f" for its class ({level + 1} of {len(self.shed)})" if len(self.shed) > 1 else ""
+        if self._requests >= most_requests:
+            text = f"{self._requests} requests are in flight, the limit is {most_requests}{whose}"
+        elif size_bytes > most_bytes:
+            text, after_ms = f"a request of {size_bytes} bytes never fits, the limit is {most_bytes}{whose}", -1
+        elif self._bytes + size_bytes > most_bytes:
+            held = f"{self._bytes} of {most_bytes} bytes are in flight{whose}"
             text = f"a request of {size_bytes} bytes does not fit: {held}"
-        return ResourceExhausted(text, retry_after_ms=after_ms)
+        else:
+            return
+        self.refused += 1
+        self.shed[level] += 1
+        raise ResourceExhausted(text, retry_after_ms=after_ms)
 
     def give(self, size_bytes: int) -> None:
         """Gives back the permit of one `take`."""
@@ -94,4 +115,4 @@ class Admission:
         """Returns the share in use of the limit that is nearer; 1 while it is closed."""
         if self._closed:
             return 1.0
-        return max(self._requests / self._max_requests, self._bytes / self._max_bytes)
+        return max(self._requests / self._max_requests[0], self._bytes / self._max_bytes[0])

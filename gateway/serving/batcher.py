@@ -13,6 +13,7 @@
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -27,6 +28,7 @@ from gateway.serving.call import Call
 from gateway.serving.inline_watch import LIMIT_NS
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import LineLimit
+from gateway.serving.queue_wait import QueueWait
 from gateway.serving.run import RowBytes, Run, alike, common_wanted, is_empty, split
 from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
 from gateway.serving.session import RunFailed, Termination
@@ -49,6 +51,8 @@ LONELY_RUNS = 32
 COMPANY_NS = 30_000
 # How long runs stay on threads after one had to be ended on the loop.
 LONG_NS = 60_000_000_000
+# How much later a call may come than one of the next lower class and still run before it: no class waits for ever.
+HEAD_START_NS = 250_000_000
 # Of long runs, one in so many tries what the measures speak against, because they may have changed.
 EXPLORED_RUNS = 64
 
@@ -105,7 +109,9 @@ class Batcher:
         self._merged_ns = 0.0
         self._long_runs = 0
         self._on_loop = version.run_us * 1000 < INLINE_NS
+        self._wait = QueueWait()
         self._waiting: deque[Call] = deque()
+        self._by_class = False  # whether calls of several priority classes have been queued
         self._queued = 0
         self._running = 0
         self._flush_handle: asyncio.Handle | None = None
@@ -116,6 +122,20 @@ class Batcher:
     def queued(self) -> int:
         """Returns how many calls wait for a run."""
         return self._queued
+
+    def wait_ns(self, level: int, now_ns: int) -> int:
+        """Returns how long a call of that class would wait here, as far as is known; 0 where it is not."""
+        ahead = self._place_of(level, now_ns) if self._by_class else self._queued
+        self._version.backlog = self._wait.of(self._queued, now_ns)
+        return self._wait.of(ahead, now_ns)
+
+    def _place_of(self, level: int, now_ns: int) -> int:
+        """Returns how many calls are before one of that class: those of its class or a better one, and others that wait
+        for so long that nobody passes them any more.
+
+        Source: Triton's priority levels, where only lower levels wait for ever under load.
+        """
+        return bisect_right(self._waiting, now_ns + level * HEAD_START_NS, key=_turn_ns)
 
     def put(self, call: Call) -> None:
         """Queues the call, which will be answered.
@@ -133,9 +153,15 @@ class Batcher:
                 f"max_queue_size is {self._max_queue}",
                 retry_after_ms=retry_after_ms(self._draw()),
             )
-        call.queued_ns = monotonic_ns()
-        self._waiting.append(call)
+        now_ns = call.queued_ns = monotonic_ns()
+        if call.level or self._by_class:
+            self._by_class = True
+            self._waiting.insert(self._place_of(call.level, now_ns), call)
+        else:
+            self._waiting.append(call)
         self._queued += 1
+        if self._version.backlog:
+            self._version.backlog = self._wait.of(self._queued, now_ns)
         if self._queue_limit_ns or self._override:
             self._limit(call)
         if self._flush_handle is None and self._running < self._parallel:
@@ -247,6 +273,8 @@ class Batcher:
             taken.append(call)
             rows += call.rows
         waiting.extendleft(reversed(rest))
+        self._wait.took(len(taken), self._queued, now)
+        self._version.backlog = self._wait.of(self._queued, now)
         return taken
 
     def _rows_of_next_run(self) -> int:
@@ -397,7 +425,10 @@ class Batcher:
             arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
         for call, own in zip(calls, answers, strict=True):
             call.infer_ns = run.infer_ns
-            call.answer(own)
+            if call.deadline_ns and call.deadline_ns < sliced_at:
+                call.fail(DeadlineExceeded("the deadline passed while the model ran"))
+            else:
+                call.answer(own)
 
     def _failed(self, calls: list[Call], error: BaseException) -> None:
         if len(calls) > 1:
@@ -449,6 +480,11 @@ class Batcher:
             self._on_loop = self._batch_ns < 2 * INLINE_NS
         else:
             self._on_loop = self._batch_ns < INLINE_NS / 2 and monotonic_ns() >= self._long_until_ns
+
+
+def _turn_ns(call: Call) -> int:
+    """Returns the time by which calls of all classes are in order."""
+    return call.queued_ns + call.level * HEAD_START_NS
 
 
 def _waited_too_long() -> DeadlineExceeded:

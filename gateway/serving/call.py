@@ -55,6 +55,7 @@ class Call:
         "given_id",
         "infer_ns",
         "inputs",
+        "level",
         "model",
         "outputs",
         "queue_expires_ns",
@@ -88,6 +89,7 @@ class Call:
         self.receiver = receiver
         self.deadline_ns = deadline_ns
         self.size_bytes = size_bytes
+        self.level = 0  # its priority class (access/priority); the lower, the sooner it runs
         self.given_id = ""  # the id that it is recorded under, where it came without one
         self.received_ns = monotonic_ns()
         self.answered = False

@@ -6,13 +6,13 @@ when `call.done` has run and the answer is sent, `finish`. None of them waits: n
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns, time_ns
 from typing import Final, Protocol
 
-from gateway.errors import Cancelled, Code, GatewayError, Internal
+from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, ResourceExhausted
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record_stream import RecordStream
@@ -20,7 +20,7 @@ from gateway.routing.decision.decide import decide
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
-from gateway.serving.admission import Admission
+from gateway.serving.admission import Admission, retry_after_ms
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
 from gateway.serving.call_record import record_of
@@ -35,6 +35,11 @@ from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 
+# What a queue may take of the time that a call has left; the rest is for its run, for the way back, and for what cannot
+# be foreseen. A long message was measured when it began, and has cost its transfer since.
+PATIENCE: Final = 0.5
+LAST_PATIENCE: Final = 0.875
+ANNOUNCED_BYTES: Final = 1 << 16
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
 
@@ -107,7 +112,7 @@ class Engine:
         Raises: GatewayError (admission, routing, no such version); then nothing is held.
         """
         try:
-            self._admission.take(call.size_bytes)
+            self._admission.take(call.size_bytes, call.level)
             try:
                 snapshot = self._routing.snapshot
                 decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
@@ -118,6 +123,8 @@ class Engine:
                     version = self.find(call.model, decision.version)
                 else:
                     version = self._permitted(self._catalog.newest(call.model))
+                if version.backlog and not decision.fallback_on:
+                    self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
             except BaseException:
                 self._admission.give(call.size_bytes)
                 raise
@@ -129,6 +136,55 @@ class Engine:
         call.arm = self._arms.get((version, decision.arm)) or self._arm(version, decision.arm)
         version.lease()
         return version
+
+    def foresee(self, model: str, version: str, size_bytes: int, deadline_ns: int) -> None:
+        """Refuses a call that is still to come, as `begin` would if it came now.
+
+        Order: nothing is held either way; the call is begun when it is there.
+        Raises: ResourceExhausted, Unavailable.
+        """
+        try:
+            self._admission.check(size_bytes)
+            if version or not deadline_ns:
+                return
+            compiled = self._routing.snapshot.routes.get(model)
+            if compiled is None:
+                self._foresee_wait((self._catalog.newest(model),), deadline_ns)
+            elif compiled.rules is None and not compiled.default.fallback_on:
+                names = {outcome.version for outcome in compiled.outcomes} if compiled.splits else set()
+                names = names or {compiled.default.version}
+                self._foresee_wait([self._catalog.version(model, name) for name in names if name], deadline_ns)
+        except NotFound:
+            return  # said when the whole request is known
+        except GatewayError as error:
+            self._counters.refused(error.code)
+            raise
+
+    def _foresee_wait(self, versions: Sequence[Version], deadline_ns: int) -> None:
+        """Refuses a call that would wait for too long, whichever of the versions served it."""
+        if versions and all(version.backlog for version in versions):
+            self._check_wait(min(versions, key=_backlog), deadline_ns, 0, PATIENCE)
+
+    def _check_wait(self, version: Version, deadline_ns: int, level: int, share: float) -> None:
+        """Refuses a call that would spend more than this share of the time that it has left in the queue: it would be
+        answered too late, or take the place of one that is not.
+
+        Raises: ResourceExhausted.
+        """
+        batcher = self._batchers.get(version)
+        if batcher is None or not deadline_ns:
+            return
+        now_ns = monotonic_ns()
+        left_ns = deadline_ns - now_ns
+        allowed_ns = int(left_ns * share)
+        wait_ns = batcher.wait_ns(level, now_ns)
+        if wait_ns > allowed_ns:
+            after_ms = max(retry_after_ms(self._draw()), (wait_ns - allowed_ns) // 1_000_000)
+            raise ResourceExhausted(
+                f"model {version.model!r} version {version.name!r} has a queue of {wait_ns // 1_000_000} ms, too long "
+                f"for a request whose deadline is in {left_ns // 1_000_000} ms; retry in {after_ms} ms",
+                retry_after_ms=after_ms,
+            )
 
     def submit(self, call: Call) -> None:
         """Queues the call, whose receiver is given the outcome exactly once, at once if the queue is full.
@@ -277,6 +333,9 @@ class Engine:
             call.fail(Internal(self._shared.ids.of(call)))
             return
         try:
+            # Where there is a chain, the next arm may have a shorter queue.
+            if version is not None and version.backlog and call.decision is not None and call.decision.fallback_on:
+                self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
             batcher.put(call)
         except GatewayError as error:
             call.fail(error)
@@ -321,6 +380,14 @@ class Engine:
         )
         self._arms[version, arm] = made
         return made
+
+
+def _share_of(size_bytes: int) -> float:
+    return PATIENCE if size_bytes < ANNOUNCED_BYTES else LAST_PATIENCE
+
+
+def _backlog(version: Version) -> int:
+    return version.backlog
 
 
 def _key(version: Version) -> VersionKey:

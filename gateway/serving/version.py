@@ -62,6 +62,7 @@ class Version:
     """
 
     __slots__ = (
+        "backlog",
         "batches",
         "config",
         "digest",
@@ -90,6 +91,7 @@ class Version:
         self.session: Session | None = None
         self.on_idle: Callable[[Version], None] | None = None
         self.run_us = 0.0
+        self.backlog = 0  # how long its queue was when it moved last, in nanoseconds; 0: short, or not known
         self.config = ModelConfig(name=model)
         self._describe(self.config)
 

@@ -2,10 +2,10 @@
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.wire import LARGE_BYTES, _without_raw, parse, varint
+from gateway.api.wire import LARGE_BYTES, _without_raw, leading_names, parse, varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from tests.api.requests import raw_request
@@ -74,3 +74,18 @@ def test_bytes_that_are_no_request_are_refused(padding: int) -> None:
 def test_varints_are_protobufs(value: int) -> None:
     message = pb.InferParameter(uint64_param=value).SerializeToString()
     assert message[1:] == varint(value)
+
+
+@given(model=st.text(max_size=40), version=st.text(max_size=8), cut=st.integers(0, 60))
+@example(model="m", version="", cut=60)
+def test_the_names_that_a_message_begins_with_are_its_own(model: str, version: str, cut: int) -> None:
+    message = pb.ModelInferRequest(model_name=model, model_version=version, id="i", raw_input_contents=[b"x" * 99])
+    content = message.SerializeToString()
+    assert leading_names(content) == (model, version if model else "")
+    known = leading_names(content[:cut])
+    assert known in ((model, version), (model, ""), ("", ""))
+
+
+@pytest.mark.parametrize("lead", [b"", b"\x0a", b"\x0a\xff\xff\xff\xff\xff\x01", b"\x0a\x02\xff\xfe", b"\x12\x01m"])
+def test_a_beginning_of_another_form_names_nothing(lead: bytes) -> None:
+    assert leading_names(lead) == ("", "")

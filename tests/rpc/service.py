@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from gateway.errors import InvalidArgument, Unavailable
-from gateway.rpc.handler import CallbackContext, RpcHandler, by_callback
+from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable
+from gateway.rpc.handler import CallbackContext, RpcHandler, announced_to, by_callback
 from gateway.rpc.server import Server
 
 NAME = "testing.Behaviour"
@@ -61,6 +61,16 @@ class Behaviour:
     @by_callback
     def echo_now(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.set_trailing_metadata(TRAILERS, ("x-size", b"%d" % context.message_size))
+        context.answer(bytes(message))
+
+    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> None:
+        self.note(f"{size_bytes} {lead[:4]!r}")
+        if lead.startswith(b"stop"):
+            raise ResourceExhausted("no room for that", retry_after_ms=70)
+
+    @announced_to("announced")
+    @by_callback
+    def echo_announced(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.answer(bytes(message))
 
     @by_callback
@@ -215,6 +225,7 @@ def handlers(behaviour: Behaviour) -> Mapping[str, RpcHandler]:
     return {
         "Echo": uu(behaviour.echo),
         "EchoNow": uu(behaviour.echo_now),
+        "EchoAnnounced": uu(behaviour.echo_announced),
         "EchoLater": uu(behaviour.echo_later),
         "See": uu(behaviour.see),
         "Hold": uu(behaviour.hold),

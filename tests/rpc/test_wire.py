@@ -198,3 +198,17 @@ async def test_large_messages_side_by_side_do_not_starve_each_other(fast: Served
             fields, _ = await client.answer(stream_id)
             assert fields[b"grpc-status"] == b"0"
         await sending
+
+
+async def test_a_long_message_is_announced_and_can_be_refused_before_it_is_read() -> None:
+    async with serving("ngh2") as served, RawClient(served.server.port) as client:
+        head = (100_000).to_bytes(5, "big") + b"stop here"
+        stream_id = await client.request(request_headers("EchoAnnounced"), head, end=False)
+        fields, body = await client.answer(stream_id)
+        assert (fields[b"grpc-status"], body) == (b"8", b"")
+        assert fields[b"grpc-retry-pushback-ms"] == b"70"
+        assert served.behaviour.events["100000 b'stop'"] == 1
+        whole = message(b"go" * 20_000)
+        stream_id = await client.request(request_headers("EchoAnnounced"), whole[:9000], whole[9000:])
+        assert (await client.answer(stream_id))[1] == whole
+        assert served.behaviour.events["40000 b'gogo'"] == 1

@@ -1,0 +1,40 @@
+"""How long a queue takes to run what is in it, measured by what it did a moment ago.
+
+Runs, other versions, other processes and the transport all share the CPUs, so the time of a run alone says too little:
+what counts is how many calls leave the queue in a time in which it was never empty.
+"""
+
+from typing import Final
+
+_SMOOTHING: Final = 0.1
+_VALID_NS: Final = 1_000_000_000  # a measure is forgotten after so long, and after so many of the calls that it is of
+_VALID_CALLS: Final = 4
+
+
+class QueueWait:
+    """The time that each call of a queue adds to the wait of those behind it. Units: nanoseconds, monotonic clock."""
+
+    __slots__ = ("_begun_ns", "_call_ns", "_calls", "_measured_ns")
+
+    def __init__(self) -> None:
+        self._call_ns = 0.0
+        self._measured_ns = 0
+        self._begun_ns = 0
+        self._calls = 0  # that left the queue last, if others stayed behind; else 0
+
+    def took(self, calls: int, left: int, now_ns: int) -> None:
+        """Notes that so many calls have just left the queue, and how many stay."""
+        if self._calls:
+            call_ns = (now_ns - self._begun_ns) / self._calls
+            known = self._is_known(now_ns)
+            self._call_ns += _SMOOTHING * (call_ns - self._call_ns) if known else call_ns - self._call_ns
+            self._measured_ns = now_ns
+        self._calls = calls if left else 0
+        self._begun_ns = now_ns
+
+    def of(self, queued: int, now_ns: int) -> int:
+        """Returns how long one more call behind `queued` others waits; 0 where nobody knows."""
+        return int(queued * self._call_ns) if queued and self._is_known(now_ns) else 0
+
+    def _is_known(self, now_ns: int) -> bool:
+        return self._call_ns > 0.0 and now_ns - self._measured_ns < max(_VALID_NS, _VALID_CALLS * self._call_ns)

@@ -1,0 +1,168 @@
+"""`python -m loadtests overload`: what a gateway does with more work than it can do, and what it costs.
+
+A gateway of its own is started with one worker. Its capacity is measured by a schedule that grows until the answers do
+not; then calls come at 1 to 10 times that rate, by a schedule, small ones and ones of 4 MiB. The gates are in
+`budgets`: goodput (right answers within their deadline, per second) under overload, memory, how long a refusal takes,
+and no answer after its deadline.
+"""
+
+import asyncio
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from loadtests import budgets
+from loadtests.bench import cases
+from loadtests.bench.models import INPUT, BenchModel, Graph
+from loadtests.bench.processes import usage
+from loadtests.bench.servers import GatewaySetup, Server, gateway
+from loadtests.open_loop import OK, Outcome, Traffic, drive
+
+MIB: Final = 1 << 20
+FACTORS: Final = (1.0, 2.0, 3.0, 5.0, 10.0)
+LIMIT_BYTES: Final = 256 * MIB
+_GROWTH: Final = 1.5
+
+
+def _steady(graph: Graph, output: str) -> None:
+    """About ten milliseconds for each row, hardly less for rows that run together.
+
+    So a client at ten times the capacity leaves the CPUs to the server, also where it shares them.
+    """
+    source = graph.convolution(INPUT, 1, 64)
+    for _ in range(12):
+        source = graph.convolution(source, 64, 64)
+    pooled = graph.node("Flatten", graph.node("GlobalAveragePool", source), axis=1)
+    graph.node("Softmax", graph.dense(pooled, 64, 10), output=output, axis=1)
+
+
+def _weighty(graph: Graph, output: str) -> None:
+    """Some tens of milliseconds for a message of 4 MiB."""
+    source = INPUT
+    for _ in range(12):
+        source = graph.node("Erf", source)
+    graph.node("ReduceMean", source, axes=[1], keepdims=1, output=output)
+
+
+SMALL: Final = BenchModel("small", "1 KiB", _steady, (1, 16, 16), "scores", (10,), 16, 11)
+LARGE: Final = BenchModel("large", "4 MiB", _weighty, (1 << 20,), "mean", (1,), 16, 12)
+# The deadline of a call; where the search for the capacity begins, in calls per second.
+_SCENARIOS: Final[Mapping[str, tuple[BenchModel, float, float]]] = {
+    "small": (SMALL, 1.0, 10.0),
+    "large": (LARGE, 2.0, 4.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitedSetup(GatewaySetup):
+    """A gateway with limits that a load test reaches."""
+
+    more: tuple[str, ...] = ()
+
+    def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
+        limits = ("--max-in-flight-bytes", str(LIMIT_BYTES), *self.more)
+        return [*GatewaySetup.arguments(self, repository, data_dir, ports), *limits]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rate and what came of it."""
+
+    factor: float
+    offered: float
+    outcome: Outcome
+    rss_mib: float
+
+    def line(self) -> str:
+        outcome = self.outcome
+        codes = ", ".join(f"{code}: {count}" for code, count in sorted(outcome.codes.items()))
+        return (
+            f"{self.factor:5.1f}x {self.offered:8.0f}/s  goodput {outcome.goodput:8.1f}/s  p50 "
+            f"{1e3 * outcome.latency_s(0.5):6.0f} ms  p99 {1e3 * outcome.latency_s(0.99):6.0f} ms  refused in "
+            f"{1e3 * outcome.refusal_s(0.5):5.1f} / {1e3 * outcome.refusal_s(0.99):5.1f} ms  late {outcome.late} "
+            f"({1e3 * outcome.late_by_s:.0f} ms)  RSS {self.rss_mib:5.0f} MiB  client behind by "
+            f"{1e3 * outcome.lag_s:.0f} ms  codes {{{codes}}}"
+        )
+
+
+def worker_rss_mib(server: Server) -> float:
+    return usage(server.pid).rss_mib.get("worker", 0.0)
+
+
+async def capacity(server: Server, traffic: Traffic, first: float, seconds: float) -> float:
+    """Returns the most right answers a second, found by offering more until they grow no more."""
+    best, offered = 0.0, first
+    while True:
+        goodput = (await _offer(server, traffic, offered, seconds)).goodput
+        if goodput < 1.1 * best:
+            return max(best, goodput)
+        best = max(best, goodput)
+        offered *= _GROWTH if goodput > 0.8 * offered else 1.1
+
+
+async def _offer(server: Server, traffic: Traffic, per_second: float, seconds: float) -> Outcome:
+    asked = Traffic(traffic.body, per_second, traffic.deadline_s, traffic.headers, traffic.connections)
+    (outcome,) = await drive(server.address, [asked], seconds)
+    return outcome
+
+
+async def measure(server: Server, traffic: Traffic, first: float, seconds: float) -> tuple[float, list[Step]]:
+    """Returns the worker's memory before the overload, and the steps."""
+    rate = await capacity(server, traffic, first, seconds)
+    base_mib = worker_rss_mib(server)
+    print(f"capacity {rate:.0f} calls/s, the worker holds {base_mib:.0f} MiB", flush=True)
+    steps = []
+    for factor in FACTORS:
+        peak = base_mib
+        running = asyncio.ensure_future(_offer(server, traffic, factor * rate, seconds))
+        while not running.done():
+            await asyncio.wait([running], timeout=0.2)
+            peak = max(peak, worker_rss_mib(server))
+        steps.append(Step(factor, factor * rate, await running, peak))
+        print(steps[-1].line(), flush=True)
+    return base_mib, steps
+
+
+def faults(base_mib: float, steps: list[Step]) -> list[str]:
+    """Returns what does not hold, in words."""
+    wrong = []
+    peak = max(step.outcome.goodput for step in steps)
+    allowed_mib = (base_mib + LIMIT_BYTES / MIB) * budgets.MEMORY_MARGIN
+    for step in steps:
+        outcome = step.outcome
+        at = f"at {step.factor:g}x"
+        if step.factor <= budgets.OVERLOAD_FACTOR and step.factor > 1 and outcome.goodput < budgets.GOODPUT * peak:
+            wrong.append(f"{at} goodput is {outcome.goodput:.0f}/s, {outcome.goodput / peak:.0%} of {peak:.0f}/s")
+        if step.rss_mib > allowed_mib:
+            wrong.append(f"{at} the worker holds {step.rss_mib:.0f} MiB, {allowed_mib:.0f} are allowed")
+        if outcome.refusals_s and outcome.refusal_s(0.99) > budgets.REFUSAL_S:
+            wrong.append(f"{at} refusals take {1e3 * outcome.refusal_s(0.99):.0f} ms (p99)")
+        if outcome.late_by_s > budgets.LATE_S:
+            wrong.append(f"{at} {outcome.late} answers up to {1e3 * outcome.late_by_s:.0f} ms after their deadline")
+        if unknown := set(outcome.codes) - {OK, *budgets.OVERLOAD_CODES}:
+            wrong.append(f"{at} calls ended with {', '.join(sorted(unknown))}")
+    return wrong
+
+
+def run(options: Namespace) -> int:
+    """Runs the scenario; returns 0 if every gate held."""
+    wrong = []
+    with tempfile.TemporaryDirectory(prefix="overload-") as work:
+        made = cases.make([model for model, _, _ in _SCENARIOS.values()], Path(work))
+        setup = LimitedSetup("gateway", options.transport, off=frozenset({"route"}))
+        with gateway(setup, made, Path(work)) as server:
+            for case, (name, (_, deadline_s, first)) in zip(made, _SCENARIOS.items(), strict=True):
+                if options.messages not in (name, "both"):
+                    continue
+                print(f"{name} messages ({case.model.about}), deadline {deadline_s:g} s", flush=True)
+                traffic = Traffic(case.body.read_bytes(), 0.0, deadline_s, connections=16)
+                result = uvloop.run(measure(server, traffic, first, options.step_seconds))
+                wrong += [f"{name}: {fault}" for fault in faults(*result)]
+    for fault in wrong:
+        print(f"FAILED {fault}")
+    return 1 if wrong else 0

@@ -1,0 +1,156 @@
+"""Overload in the engine: how long a queue is, who is refused before he waits in vain, and who goes first."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic_ns
+
+import pytest
+import pytest_asyncio
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.access.priority import LADDER, Priority
+from gateway.errors import DeadlineExceeded, ResourceExhausted
+from gateway.serving.admission import Admission
+from gateway.serving.batcher import HEAD_START_NS
+from gateway.serving.queue_wait import QueueWait
+from tests import models
+from tests.serving.stage import Stage, floats, staged, until
+from tests.serving.test_batcher import Bench, row
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench(models.affine(), max_batch_size=1)
+    yield made
+    made.threads.shutdown()
+
+
+# ---- the measure ----
+
+
+@given(call_ns=st.integers(1000, 100 * MS), batch=st.integers(1, 16), queued=st.integers(1, 4096))
+@example(call_ns=1000, batch=1, queued=1)
+def test_the_wait_is_what_the_queue_took_for_those_before(call_ns: int, batch: int, queued: int) -> None:
+    wait = QueueWait()
+    now = SECOND
+    for _ in range(100):
+        wait.took(batch, 1, now)
+        now += batch * call_ns
+    assert wait.of(queued, now - batch * call_ns) == pytest.approx(queued * call_ns, rel=0.01)
+
+
+def test_nothing_is_known_of_a_queue_that_was_empty_or_is_long_gone() -> None:
+    wait = QueueWait()
+    assert wait.of(100, SECOND) == 0
+    wait.took(4, 0, SECOND)  # nobody stayed: the time to the next run is not the queue's
+    wait.took(4, 5, 9 * SECOND)
+    assert wait.of(100, 9 * SECOND) == 0
+    wait.took(4, 5, 9 * SECOND + 4 * MS)
+    assert wait.of(100, 9 * SECOND + 4 * MS) == 100 * MS
+    assert wait.of(0, 9 * SECOND + 4 * MS) == 0
+    assert wait.of(100, 11 * SECOND) == 0  # so a queue that stood still once does not refuse for ever
+
+
+# ---- refused before waiting in vain ----
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_call_that_would_wait_in_vain_is_refused_at_once(stage: Stage) -> None:
+    calls = [stage.submit(stage.begin("slow"), floats(1)) for _ in range(12)]
+    version = calls[0].version
+    assert version is not None
+    await until(lambda: version.backlog > 0)
+    before = stage.codes("slow", "1", "")
+    with pytest.raises(ResourceExhausted, match=r"has a queue of \d+ ms, too long for a request whose") as refused:
+        stage.begin("slow", deadline_ns=monotonic_ns() + 10 * MS)
+    assert (refused.value.retry_after_ms or 0) >= 50
+    with pytest.raises(ResourceExhausted, match="too long"):  # a long message is told so at its beginning
+        stage.engine.foresee("slow", "", 1000, monotonic_ns() + 10 * MS)
+    assert stage.codes("slow", "1", "") == before  # nothing of that is the version's
+    stage.engine.foresee("slow", "", 1000, monotonic_ns() + 60 * SECOND)
+    stage.engine.foresee("nothing", "", 1000, monotonic_ns() + 10 * MS)  # said when the request is there
+    calls.append(stage.submit(stage.begin("slow", deadline_ns=monotonic_ns() + 60 * SECOND), floats(1)))
+    for call in calls:
+        assert (await stage.end(call)).error is None
+    stage.submit(stage.begin("slow", deadline_ns=monotonic_ns() + 60 * SECOND), floats(1))
+    await until(stage.idle)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    directory = tmp_path_factory.mktemp("overload")
+    models.write_version(directory / "models", "slow", "1", models.slow(4_000, features=4))
+    async with staged(directory, max_requests=64, max_bytes=100_000) as made:
+        yield made
+
+
+async def test_an_answer_that_comes_after_the_deadline_is_none() -> None:
+    bench = Bench(models.affine(), run_us=5000)  # on a thread
+    bench.session.costs = {1: 0.02}
+    call = bench.put(row(1, 2, 3, 4), deadline_ns=monotonic_ns() + 60 * SECOND)
+    await asyncio.to_thread(bench.session.began.wait)
+    call.deadline_ns = monotonic_ns()  # while it runs
+    with pytest.raises(DeadlineExceeded, match="while the model ran"):
+        await bench.outputs(call)
+    bench.threads.shutdown()
+
+
+# ---- who goes first ----
+
+
+async def test_the_queue_is_in_the_order_of_classes(bench: Bench) -> None:
+    calls = []
+    for level in (2, 1, 0, 2, 1, 0):
+        call = bench.call(row(1, 2, 3, 4))
+        call.level = level
+        bench.batcher.put(call)
+        calls.append(call)
+    for call in calls:
+        await bench.outputs(call)
+    assert [calls.index(call) for call in bench.outcomes] == [2, 5, 1, 4, 0, 3]
+
+
+async def test_no_class_waits_for_ever(bench: Bench) -> None:
+    """Of a queue into which critical calls come without end, a sheddable one runs after its head start is over."""
+    last = bench.call(row(1, 2, 3, 4))
+    last.level = int(Priority.SHEDDABLE)
+    bench.batcher.put(last)
+    last.queued_ns -= 2 * HEAD_START_NS + 1  # it came so long ago
+    await asyncio.gather(*(bench.outputs(bench.put(row(1, 2, 3, 4))) for _ in range(8)))
+    assert bench.outcomes[0] is last
+
+
+def _fill(admission: Admission, priority: Priority) -> None:
+    for _ in range(200):
+        admission.take(1, priority)
+
+
+def test_admission_sheds_by_class_the_lowest_first() -> None:
+    admission = Admission(max_requests=100, max_bytes=1000, ladder=tuple(LADDER.values()), draw=lambda: 0.0)
+    admitted = {}
+    for priority in sorted(Priority, reverse=True):
+        before = admission.requests
+        with pytest.raises(ResourceExhausted) as refused:
+            _fill(admission, priority)
+        admitted[priority] = admission.requests
+        assert f"the limit is {admission.requests} for its class ({priority + 1} of 3)" in str(refused.value)
+        assert admission.requests > before
+    assert admitted == {Priority.SHEDDABLE: 90, Priority.DEFAULT: 95, Priority.CRITICAL: 100}
+    assert admission.shed == [1, 1, 1]
+    for _ in range(100):
+        admission.give(1)
+    admission.take(901 - 1, Priority.SHEDDABLE)
+    with pytest.raises(ResourceExhausted, match=r"901 bytes never fits, the limit is 900 for its class") as never:
+        admission.take(901, Priority.SHEDDABLE)
+    assert never.value.retry_after_ms == -1
+
+
+def test_a_class_has_room_for_one_call_at_least() -> None:
+    admission = Admission(max_requests=1, max_bytes=10, ladder=tuple(LADDER.values()))
+    admission.take(1, Priority.SHEDDABLE)
+    with pytest.raises(ResourceExhausted):
+        admission.take(1, Priority.CRITICAL)
