@@ -18,11 +18,11 @@ ROOMS = {
     "pb": set(),
     "telemetry": {"errors", "backoff"},
     "routing": {"errors", "backoff"},
-    "serving": {"errors", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
+    "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing.document"},
     "access": {"errors", "routing.document"},
-    "rpc": {"errors", "access"},
+    "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {

@@ -5,13 +5,14 @@ import logging
 
 import ngh2
 
-from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.errors import DeadlineExceeded, GatewayError
 from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import PREFIX, BadMessage, Compressed
 from gateway.rpc.metadata import Fields, ok_trailers
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED, LARGE_BYTES, Output
+from gateway.rpc.pushback import later, never
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, ServerCall
 from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
 from gateway.rpc.status_codes import status_of
@@ -87,7 +88,7 @@ class CallbackCall(ServerCall):
             self.refuse(DeadlineExceeded("deadline exceeded before the call began"))
             return
         if output.congested:
-            self.refuse(ResourceExhausted(CONGESTED))
+            self.refuse(later(CONGESTED))
             return
         try:
             self.method.call(message, self)
@@ -124,7 +125,7 @@ class CallbackCall(ServerCall):
             body = message if type(message) is bytes else self.method.encode(message)
             size = len(body)
             if size > output.max_send_bytes:
-                raise ResourceExhausted(f"answer of {size} bytes, at most {output.max_send_bytes} are sent")
+                raise never(f"answer of {size} bytes, at most {output.max_send_bytes} are sent")
             if size >= LARGE_BYTES or output.unsent_bytes:
                 output.reserve(size)
             trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK

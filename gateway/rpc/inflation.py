@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Final
 
-from gateway.errors import ResourceExhausted
 from gateway.rpc.message import BadMessage, ByteBudget, Compressed
+from gateway.rpc.pushback import never
 
 # The encodings by their name in `grpc-encoding`, with zlib's window bits. Source: gRPC's compression.md; its "deflate"
 # is zlib's format, RFC 1950.
@@ -21,6 +21,22 @@ FREE_BYTES: Final = 4 << 20  # whatever the ratio
 _STEP_BYTES: Final = 4 << 20  # of content between two looks at the budget
 _SLICE_BYTES: Final = 256 * 1024  # of compressed data at once: zlib copies what it has not consumed
 _THREADS: Final = 2
+_GZIP_MAGIC: Final = b"\x1f\x8b\x08"
+
+
+def encoding_of(body: bytes) -> bytes:
+    """Returns the encoding that a message seems to have, b"" for one that is plain.
+
+    It serves where the transport does not tell. A message of protobuf never begins like gzip: its first field would
+    have the wire type 7. It may begin like zlib, and then it is not of that format to its end.
+
+    Source: RFC 1952, 2.3.1; RFC 1950, 2.2.
+    """
+    if body[:3] == _GZIP_MAGIC:
+        return b"gzip"
+    if len(body) >= 8 and body[0] & 0x8F == 0x08 and not body[1] & 0x20 and (body[0] << 8 | body[1]) % 31 == 0:
+        return b"deflate"
+    return b""
 
 
 class Inflation:
@@ -110,7 +126,7 @@ class Inflation:
         except zlib.error as error:
             raise BadMessage("a compressed message is not what its grpc-encoding says") from error
         if self._size_bytes > self._limit_bytes:
-            raise ResourceExhausted(
+            raise never(
                 f"message of {len(self._body)} compressed bytes inflates to more than {self._limit_bytes}: at most the "
                 f"largest message, and beyond {FREE_BYTES} bytes {MAX_RATIO} times its size, is accepted"
             )

@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.errors import GatewayError, Internal, ResourceExhausted
+from gateway.errors import GatewayError, Internal
+from gateway.rpc.pushback import later, never
 
 PREFIX: Final = 5
 _LARGE: Final = 64 * 1024
@@ -37,9 +38,10 @@ class ByteBudget:
         Raises: ResourceExhausted, with nothing taken.
         """
         if count > self.free_bytes:
-            raise ResourceExhausted(
-                f"{what} of {count} bytes: {self.size_bytes - self.free_bytes} of {self.size_bytes} bytes are in use"
-            )
+            if count > self.size_bytes:
+                raise never(f"{what} of {count} bytes never fits: {self.size_bytes} bytes is all there is")
+            in_use = self.size_bytes - self.free_bytes
+            raise later(f"{what} of {count} bytes: {in_use} of {self.size_bytes} bytes are in use")
         self.free_bytes -= count
 
     @property
@@ -177,7 +179,7 @@ class Assembler:
         if self._flag and not self._encoding:
             raise BadMessage("a message is marked compressed, and grpc-encoding names no compression")
         if size_bytes > self._limit_bytes:
-            raise ResourceExhausted(f"message of {size_bytes} bytes, at most {self._limit_bytes} are accepted")
+            raise never(f"message of {size_bytes} bytes, at most {self._limit_bytes} are accepted")
         self._budget.take(size_bytes)
         self._held = size_bytes
         self.held_bytes += size_bytes

@@ -6,9 +6,9 @@ from typing import Any, Final, cast
 
 import ngh2
 
-from gateway.errors import ResourceExhausted
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.peer_identity import INSECURE, peer_address, peer_name
+from gateway.rpc.pushback import later
 
 QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have waiting before its writer waits
 # A unary answer of this size is counted before it is queued. Smaller ones are counted after the write, which most of
@@ -108,7 +108,7 @@ class Output:
         Raises: ResourceExhausted, with nothing counted, if the client leaves too many answers unread.
         """
         if self.unsent_bytes + count > self._max_unsent_bytes:
-            raise ResourceExhausted(
+            raise later(
                 f"answer of {count} bytes: {self.unsent_bytes} bytes of earlier answers on this connection are not "
                 f"read, at most {self._max_unsent_bytes} wait"
             )

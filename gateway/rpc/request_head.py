@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import grpc
-
-from gateway.errors import GatewayError, InvalidArgument
+from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.rpc.inflation import ENCODINGS
 from gateway.rpc.metadata import Fields, decode, encode, percent_encoded
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED
+from gateway.rpc.pushback import later, never
 from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import RESPONSE
 from gateway.rpc.server_state import ServerState
@@ -43,34 +42,26 @@ def check_head(
     if content_type[:16] != b"application/grpc" or content_type[16:17] not in (b"", b"+", b";"):
         return Rejection(((b":status", b"415"),))
     if len(headers) > MAX_FIELDS:
-        text = f"metadata of {len(headers)} fields, at most {MAX_FIELDS} are accepted"
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        return refusal(never(f"metadata of {len(headers)} fields, at most {MAX_FIELDS} are accepted"), "")
     size_bytes = sum(len(name) + len(value) for name, value in headers)
     if size_bytes > server.options.max_metadata_bytes:
-        text = f"metadata of {size_bytes} bytes, at most {server.options.max_metadata_bytes} are accepted"
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        most_bytes = server.options.max_metadata_bytes
+        return refusal(never(f"metadata of {size_bytes} bytes, at most {most_bytes} are accepted"), "")
     try:
         method = _find(server, fields, headers)
     except InvalidArgument as error:
-        return _refuse(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return refusal(error, "")
     if method is None:
-        return _refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        return refusal(Unimplemented("Method not found!"), "")
     encoding = fields.get(b"grpc-encoding", b"identity")
     if encoding != b"identity" and encoding not in ENCODINGS:
         text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity, deflate or gzip"
-        return _refuse(grpc.StatusCode.UNIMPLEMENTED, text, _ACCEPTED)
+        return refusal(Unimplemented(text), "", _ACCEPTED)
     if server.open_calls >= server.max_calls:
-        text = f"{server.open_calls} calls are open, at most {server.max_calls} are served at a time"
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        return refusal(later(too_many_calls(server.open_calls, server.max_calls)), "")
     if congested:
-        return _refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, CONGESTED)
+        return refusal(later(CONGESTED), "")
     return RequestHead(method, b"" if encoding == b"identity" else encoding)
-
-
-def refusal(error: GatewayError, method: str) -> Rejection:
-    """Returns the answer that refuses a call with this error."""
-    status = status_of(error, method)
-    return _refuse(status.code, status.details, encode(status.metadata))
 
 
 def _find(server: ServerState, fields: dict[bytes, bytes], headers: Fields) -> Method | None:
@@ -78,6 +69,17 @@ def _find(server: ServerState, fields: dict[bytes, bytes], headers: Fields) -> M
     return server.paths.get(path) or server.methods.find(path.decode("latin-1"), decode(headers))
 
 
-def _refuse(code: grpc.StatusCode, text: str, extra: Fields = ()) -> Rejection:
-    status: Fields = ((b"grpc-status", b"%d" % number_of(code)), (b"grpc-message", percent_encoded(text)))
-    return Rejection(RESPONSE + status + extra)
+def too_many_calls(open_calls: int, most: int) -> str:
+    """Returns the text of the refusal, which is the same on every transport."""
+    return f"{open_calls} calls are open, at most {most} are served at a time"
+
+
+def refusal(error: GatewayError, method: str, extra: Fields = ()) -> Rejection:
+    """Returns the answer that refuses a call with this error."""
+    status = status_of(error, method)
+    fields: Fields = (
+        (b"grpc-status", b"%d" % number_of(status.code)),
+        (b"grpc-message", percent_encoded(status.details)),
+        *encode(status.metadata),
+    )
+    return Rejection(RESPONSE + fields + extra)

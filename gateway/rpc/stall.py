@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.errors import ResourceExhausted
 from gateway.rpc.output import Output
+from gateway.rpc.pushback import later
 from gateway.rpc.server_call import OPEN, ServerCall
 from gateway.rpc.server_state import ServerState
 
@@ -59,5 +59,5 @@ class StallCheck:
                 before = self._missing.get(stream_id, -1)
                 missing[stream_id] = assembler.missing_bytes
                 if 0 <= before - missing[stream_id] < least_bytes:
-                    call.refuse(ResourceExhausted("the message comes too slowly for a server that has no room left"))
+                    call.refuse(later("the message comes too slowly for a server that has no room left"))
         self._missing = missing

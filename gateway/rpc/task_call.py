@@ -7,13 +7,14 @@ from typing import Any, NoReturn
 import grpc
 import ngh2
 
-from gateway.errors import Cancelled, DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.errors import Cancelled, DeadlineExceeded, GatewayError
 from gateway.rpc.handler import EOF, Metadata
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import BadMessage, Compressed, frame
 from gateway.rpc.metadata import Fields, encode
 from gateway.rpc.method import Method
 from gateway.rpc.output import QUEUED_BYTES, Output
+from gateway.rpc.pushback import never
 from gateway.rpc.server_call import ANSWERED, GONE, OK, OPEN, RESPONSE, ServerCall
 from gateway.rpc.server_state import ServerState
 from gateway.rpc.status_codes import Status, status_of
@@ -183,7 +184,7 @@ class TaskCall(ServerCall):
         raw = self.method.encode(message)
         output = self.output
         if len(raw) > output.max_send_bytes:
-            raise ResourceExhausted(f"answer of {len(raw)} bytes, at most {output.max_send_bytes} are sent")
+            raise never(f"answer of {len(raw)} bytes, at most {output.max_send_bytes} are sent")
         framed = frame(raw, compress=self._compress and self._compress_next)
         output.reserve(len(framed))
         self._begin_response(())

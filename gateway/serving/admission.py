@@ -2,18 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Final
 
+from gateway.backoff import retry_after_ms
 from gateway.errors import ResourceExhausted, Unavailable
-
-# When refused callers may try again: spread, because clients add no jitter of their own to what they are told.
-RETRY_AFTER_MS: Final = (50, 250)
-
-
-def retry_after_ms(draw: float) -> int:
-    """Returns after what time a refused caller may try again; `draw` is one of [0, 1)."""
-    soonest_ms, latest_ms = RETRY_AFTER_MS
-    return soonest_ms + int(draw * (latest_ms - soonest_ms))
 
 
 class Admission:

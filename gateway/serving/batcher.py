@@ -20,9 +20,9 @@ from concurrent.futures import Executor, Future
 from random import random
 from time import monotonic_ns
 
+from gateway.backoff import retry_after_ms
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument, ResourceExhausted
 from gateway.routing.decision.decision import FALLBACK
-from gateway.serving.admission import retry_after_ms
 from gateway.serving.batch import Batch
 from gateway.serving.call import Call
 from gateway.serving.inline_watch import LIMIT_NS
