@@ -42,25 +42,25 @@ def check_head(
     if content_type[:16] != b"application/grpc" or content_type[16:17] not in (b"", b"+", b";"):
         return Rejection(((b":status", b"415"),))
     if len(headers) > MAX_FIELDS:
-        return refusal(never(f"metadata of {len(headers)} fields, at most {MAX_FIELDS} are accepted"), "")
+        return refusal(never(f"metadata of {len(headers)} fields, at most {MAX_FIELDS} are accepted"))
     size_bytes = sum(len(name) + len(value) for name, value in headers)
     if size_bytes > server.options.max_metadata_bytes:
         most_bytes = server.options.max_metadata_bytes
-        return refusal(never(f"metadata of {size_bytes} bytes, at most {most_bytes} are accepted"), "")
+        return refusal(never(f"metadata of {size_bytes} bytes, at most {most_bytes} are accepted"))
     try:
         method = _find(server, fields, headers)
     except InvalidArgument as error:
-        return refusal(error, "")
+        return refusal(error)
     if method is None:
-        return refusal(Unimplemented("Method not found!"), "")
+        return refusal(Unimplemented("Method not found!"))
     encoding = fields.get(b"grpc-encoding", b"identity")
     if encoding != b"identity" and encoding not in ENCODINGS:
         text = f"Compression algorithm '{encoding.decode('latin-1')}' is not supported: use identity, deflate or gzip"
-        return refusal(Unimplemented(text), "", _ACCEPTED)
+        return refusal(Unimplemented(text), extra=_ACCEPTED)
     if server.open_calls >= server.max_calls:
-        return refusal(later(too_many_calls(server.open_calls, server.max_calls)), "")
+        return refusal(later(too_many_calls(server.open_calls, server.max_calls)))
     if congested:
-        return refusal(later(CONGESTED), "")
+        return refusal(later(CONGESTED))
     return RequestHead(method, b"" if encoding == b"identity" else encoding)
 
 
@@ -74,7 +74,7 @@ def too_many_calls(open_calls: int, most: int) -> str:
     return f"{open_calls} calls are open, at most {most} are served at a time"
 
 
-def refusal(error: GatewayError, method: str, extra: Fields = ()) -> Rejection:
+def refusal(error: GatewayError, method: str = "", extra: Fields = ()) -> Rejection:
     """Returns the answer that refuses a call with this error."""
     status = status_of(error, method)
     fields: Fields = (

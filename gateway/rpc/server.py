@@ -17,14 +17,14 @@ class ServerOptions:
 
     Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
            `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
-           sockets and grpcio have none. `max_inflight_bytes` bounds the messages that came in parts and are not yet
-           answered, with the content of compressed ones; and once more the answers that clients have not read.
-           While hardly any of that is left, who holds some and does not move on for `stall_timeout_s` loses it (ngh2).
-           `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
-           for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
-           connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
-           looked at every `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see
-           `busy_poll`; grpcio has none.
+           sockets have none; grpcio counts the connections that have calls. `max_inflight_bytes` bounds the messages
+           that came in parts and are not yet answered, with the content of compressed ones; and once more the answers
+           that clients have not read. While hardly any of that is left, who holds some and does not move on for
+           `stall_timeout_s` loses it (of grpcio: see `open_calls`). `default_deadline_s` counts for calls answered by
+           callback whose client sets none, `default_task_deadline_s` for the other unary ones: loading a model takes as
+           long as it takes. A stream lives at most as long as its connection: `max_connection_age_s` (spread by 10 %
+           either way) plus `age_grace_s`. The files of `tls` are looked at every `tls_look_s`; what is new in them is
+           for connections that are made then. `busy_poll_us`: see `busy_poll`; grpcio has none.
     """
 
     host: str = "127.0.0.1"

@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic_ns, time_ns
 from typing import Final, Protocol
 
+from gateway.backoff import retry_after_ms
 from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, ResourceExhausted
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
@@ -20,7 +21,7 @@ from gateway.routing.decision.decide import decide
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
-from gateway.serving.admission import Admission, retry_after_ms
+from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
 from gateway.serving.call_record import record_of

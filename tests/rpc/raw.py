@@ -36,8 +36,16 @@ def message(body: bytes, flag: int = 0) -> bytes:
 class RawClient:
     """One connection; `events` collects what came, `until` reads until a condition holds."""
 
-    def __init__(self, port: int, settings: dict[int, int] | None = None, **configuration: Any) -> None:
+    def __init__(
+        self,
+        port: int,
+        settings: dict[int, int] | None = None,
+        *,
+        local_address: str | None = None,
+        **configuration: Any,
+    ) -> None:
         self._port = port
+        self._local = None if local_address is None else (local_address, 0)
         self.h2 = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration(**configuration))
         self.h2.initiate_connection(settings)
         self.events: list[Any] = []
@@ -46,7 +54,7 @@ class RawClient:
         self.writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Self:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=self._local)
         await self.send()
         return self
 

@@ -1,12 +1,15 @@
 """What clients send without end and leave unread is bounded, and told to them; the others are served."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import ngh2
 import pytest
 
+from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.open_calls import Peer
 from gateway.rpc.server import ServerOptions
 from tests.rpc.raw import PING, RawClient, message, raw_frame, request_headers
 from tests.rpc.serving import TRANSPORTS, Served, refused, serving
@@ -14,12 +17,23 @@ from tests.rpc.serving import TRANSPORTS, Served, refused, serving
 MIB = 1 << 20
 INITIAL_WINDOW_SIZE = 4
 EXHAUSTED = b"8"
+PUSHBACK = b"grpc-retry-pushback-ms"
+
+
+def told_to_come_later(fields: dict[bytes, bytes]) -> bool:
+    """Whether the answer is a refusal that says when to come again."""
+    return fields[b"grpc-status"] == EXHAUSTED and 50 <= int(fields[PUSHBACK]) < 250
+
+
+def told_never_to_come(fields: dict[bytes, bytes]) -> bool:
+    """Whether the answer is a refusal of a call that is itself beyond a limit."""
+    return fields[b"grpc-status"] == EXHAUSTED and fields[PUSHBACK] == b"-1"
 
 
 def budget(served: Served, name: str) -> Any:
     """The server's budget of that name, whatever its transport."""
     owner: Any = served.server
-    return getattr(owner, f"_{name}", None) or getattr(owner._state, name)
+    return getattr(owner._calls if isinstance(owner, GrpcioServer) else owner._state, name)
 
 
 def ended(client: RawClient) -> set[int]:
@@ -38,7 +52,7 @@ async def test_answers_that_are_not_read_are_bounded(transport: str) -> None:
             unsent = budget(served, "unsent")
             assert unsent.free_bytes >= 0
             for stream_id in ended(client):
-                assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+                assert told_to_come_later(client.seen(stream_id)[0])
             assert len(ended(client)) < len(streams)
             # Others are served, and do not wait.
             assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
@@ -48,16 +62,22 @@ async def test_answers_that_are_not_read_are_bounded(transport: str) -> None:
         assert await served.unary("EchoNow")(b"x" * 900_000, timeout=5) == b"x" * 900_000
 
 
-async def test_a_connection_with_unread_answers_gets_no_more_requests_served() -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_connection_with_unread_answers_gets_no_more_requests_served(transport: str) -> None:
     options = ServerOptions(reuse_port=False, max_inflight_bytes=8 * MIB, max_receive_bytes=MIB, max_send_bytes=MIB)
-    async with serving("ngh2", options) as served:
+    async with serving(transport, options) as served:
         client = RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0})
         async with client:
             await client.until(lambda self: self.events)
-            for _ in range(6):
+            unsent = budget(served, "unsent")
+            for number in range(1, 7):
                 await client.request(request_headers("EchoNow"), message(b"x" * 1_000_000))
+                while unsent.size_bytes - unsent.free_bytes < number * 1_000_000:  # not answered yet
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.02):
+                            await client.step()
             fields, _ = await client.answer(await client.request(request_headers("Hold"), message(b"")))
-            assert fields[b"grpc-status"] == EXHAUSTED
+            assert told_to_come_later(fields)
             assert fields[b"grpc-message"] == b"earlier answers on this connection are not read"
             assert served.behaviour.events["hold"] == 0
             # When it reads, it is served again.
@@ -91,7 +111,7 @@ async def test_unfinished_small_messages_are_bounded() -> None:
         streams = [await client.request(request_headers("EchoNow"), part, end=False) for _ in range(30)]
         await client.until(lambda self: len(ended(self)) >= 13)  # 17 messages of 60 000 bytes have room
         for stream_id in ended(client):
-            assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+            assert told_to_come_later(client.seen(stream_id)[0])
         assert len(ended(client)) == 13 < len(streams)
         assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
 
@@ -153,7 +173,52 @@ async def test_many_empty_fields_are_refused(fast: Served) -> None:
         more = [(b"x%d" % number, b"") for number in range(257)]
         for method in ("EchoNow", "Chat", "Missing"):
             fields, _ = await client.answer(await client.request(request_headers(method, *more), message(b"x")))
-            assert fields[b"grpc-status"] == EXHAUSTED
+            assert told_never_to_come(fields)
+
+
+async def test_calls_of_one_address_come_from_so_many_connections() -> None:
+    """grpcio shows no connections: their calls are refused, before their messages are read."""
+    options = ServerOptions(reuse_port=False, host="0.0.0.0", max_connections_per_address=2)
+    async with serving("grpcio", options) as served:
+        port = served.server.port
+        async with RawClient(port) as first, RawClient(port) as second, RawClient(port) as third:
+            held = await first.request(request_headers("Hold"), message(b"x"))
+            await second.request(request_headers("Hold"), message(b"x"))
+            await served.behaviour.until("hold", 2)
+            prefix = b"\0" + (1_000_000).to_bytes(4, "big")
+            fields, _ = await third.answer(await third.request(request_headers("EchoNow"), prefix, end=False))
+            assert told_to_come_later(fields)
+            assert b"calls of 2 connections of this address are open" in fields[b"grpc-message"]
+            # Those that are in have further calls, and another address has room.
+            fields, _ = await second.answer(await second.request(request_headers("EchoNow"), message(b"x")))
+            assert fields[b"grpc-status"] == b"0"
+            async with RawClient(port, local_address="127.0.0.2") as other:
+                fields, _ = await other.answer(await other.request(request_headers("EchoNow"), message(b"x")))
+                assert fields[b"grpc-status"] == b"0"
+            first.h2.reset_stream(held, 8)
+            await first.send()
+            await served.behaviour.until("hold cancelled")
+            async with asyncio.timeout(5):
+                fields = {}
+                while fields.get(b"grpc-status") != b"0":
+                    fields, _ = await third.answer(await third.request(request_headers("EchoNow"), message(b"x")))
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("ipv4:1.2.3.4:5", "1.2.3.4"),
+        ("ipv6:%5B::1%5D:5", "::/64"),
+        ("ipv6:%5B2001:db8::7%5D:5", "2001:db8::/64"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:5", "fe80::/64"),
+        ("ipv6:%5B::ffff:1.2.3.4%5D:5", "1.2.3.4"),
+        ("unix:", ""),
+        ("unix:/run/socket", ""),
+        ("", ""),
+    ],
+)
+def test_addresses_of_grpcios_peers(name: str, address: str) -> None:
+    assert Peer(name).address == address
 
 
 async def test_one_address_cannot_take_every_connection() -> None:
@@ -176,7 +241,8 @@ async def test_refused_answers_are_told_to_grpcios_client() -> None:
     async with serving("grpcio", options) as served:
         error = await refused(served.unary("Echo")(b"x" * (MIB + 1), timeout=5))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "bytes are in use" in (error.details() or "")
+        assert "never fits" in (error.details() or "")
+        assert "-1" in str(error.trailing_metadata())
 
 
 async def test_who_leaves_answers_unread_loses_its_connection_when_room_runs_out() -> None:
@@ -209,6 +275,46 @@ async def test_an_unread_answer_may_wait_while_there_is_room() -> None:
             assert (await client.answer(stream_id))[1] == message(b"x" * 1_000_000)
 
 
+async def test_slow_messages_of_grpcio_count_as_the_largest() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=3 * MIB, max_receive_bytes=MIB, stall_timeout_s=0.1)
+    async with serving("grpcio", options) as served, RawClient(served.server.port) as client:
+        prefix = message(bytes(500_000))[:5]
+        streams = [await client.request(request_headers("EchoNow"), prefix, end=False) for _ in range(5)]
+        await client.until(lambda self: len(ended(self)) == 2)  # three have room
+        for stream_id in ended(client):
+            fields = client.seen(stream_id)[0]
+            assert told_to_come_later(fields)
+            assert b"too slowly" in fields[b"grpc-message"]
+        received = budget(served, "received")
+        assert received.free_bytes == 0
+        # One of them comes at last, and is answered.
+        late = next(stream_id for stream_id in streams if stream_id not in ended(client))
+        client.h2.send_data(late, b"x" * 500_000, end_stream=True)
+        await client.send()
+        fields, body = await client.answer(late)
+        assert (fields[b"grpc-status"], body) == (b"0", message(b"x" * 500_000))
+        for stream_id in streams:
+            client.h2.reset_stream(stream_id, 8)
+        await client.send()
+        async with asyncio.timeout(5):
+            while received.free_bytes < received.size_bytes - 1:  # of this call
+                await served.unary("Echo")(b"t")
+
+
+async def test_a_refused_message_is_never_read() -> None:
+    """What a client sends of it stays in its window."""
+    options = ServerOptions(reuse_port=False, max_concurrent_calls=1)
+    async with serving("grpcio", options) as served, RawClient(served.server.port) as client:
+        await client.request(request_headers("Hold"), message(b"x"))
+        await served.behaviour.until("hold")
+        streams = [
+            await client.request(request_headers("EchoNow"), message(bytes(40 * MIB)), end=False) for _ in range(6)
+        ]
+        for stream_id in streams:
+            assert told_to_come_later((await client.answer(stream_id))[0])
+        assert budget(served, "received").free_bytes == options.max_inflight_bytes - 1
+
+
 async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> None:
     options = ServerOptions(reuse_port=False, max_inflight_bytes=4 * MIB, max_receive_bytes=MIB, stall_timeout_s=0.1)
     async with serving("ngh2", options) as served, RawClient(served.server.port) as client:
@@ -217,7 +323,7 @@ async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> N
             await client.request(request_headers(method), prefix, end=False)
         await client.until(lambda self: len(ended(self)) == 4)
         for stream_id in ended(client):
-            assert client.seen(stream_id)[0][b"grpc-status"] == EXHAUSTED
+            assert told_to_come_later(client.seen(stream_id)[0])
         assert await served.unary("EchoNow")(b"x" * 1_000_000, timeout=5) == b"x" * 1_000_000
 
 
@@ -231,7 +337,7 @@ async def test_open_calls_are_bounded_over_all_connections(transport: str) -> No
                 await client.until(lambda self: sum(isinstance(e, ngh2.DataReceived) for e in self.events) == 3)
             for method in ("EchoNow", "Chat"):
                 fields, _ = await second.answer(await second.request(request_headers(method), message(b"x")))
-                assert fields[b"grpc-status"] == EXHAUSTED
+                assert told_to_come_later(fields)
         await served.behaviour.until("chat over", 6)
         async with asyncio.timeout(5):
             while await outcome(served) is not grpc.StatusCode.OK:

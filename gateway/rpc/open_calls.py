@@ -1,0 +1,165 @@
+"""The open calls of the grpcio transport: how many there are, from how many connections, and what each holds.
+
+grpcio shows calls and no connections, so a connection is what its calls say of their peer: address and port.
+"""
+
+from collections import Counter
+from typing import Any, Final
+from urllib.parse import unquote
+
+from gateway.errors import ResourceExhausted
+from gateway.rpc.inflation import Inflation
+from gateway.rpc.message import ByteBudget
+from gateway.rpc.output import CONGESTED, QUEUED_BYTES
+from gateway.rpc.peer_identity import peer_address
+from gateway.rpc.pushback import later
+from gateway.rpc.request_head import too_many_calls
+from gateway.rpc.server import ServerOptions
+
+_NO_ROOM: Final = "the message comes too slowly for a server that has no room left"
+
+
+class Peer:
+    """One connection with open calls. Units: `unsent_bytes` of its answers are not read yet."""
+
+    __slots__ = ("address", "calls", "certificate_names", "name", "unsent_bytes")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.address = _address(name)
+        self.calls = 0
+        self.certificate_names: tuple[str, ...] | None = None  # None: not looked at yet
+        self.unsent_bytes = 0
+
+
+class OpenCall:
+    """What one call holds, from its head until grpcio is done with it.
+
+    Units: `awaited_ns` is since when a unary call waits for its message, 0 while it does not.
+    """
+
+    __slots__ = ("_calls", "awaited_ns", "inflation", "limit", "peer", "received_bytes", "refusal", "unsent_bytes")
+
+    def __init__(self, calls: "OpenCalls", peer: Peer) -> None:
+        self._calls = calls
+        self.peer = peer
+        self.awaited_ns = 0
+        self.inflation: Inflation | None = None  # of the message that the handler has
+        self.limit: Any = None  # the asyncio.Timeout of its handler
+        self.received_bytes = 0
+        self.refusal: ResourceExhausted | None = None
+        self.unsent_bytes = 0
+
+    def receive(self, count: int) -> None:
+        """Counts a message in the place of the one before. Raises: ResourceExhausted."""
+        if self.inflation is not None:
+            self.inflation.release()
+            self.inflation = None
+        self._calls.received.give(self.received_bytes)
+        self.received_bytes = 0
+        self._calls.received.take(count)
+        self.received_bytes = count
+
+    def reserve(self, count: int) -> None:
+        """Counts an answer before it is sent. Raises: ResourceExhausted."""
+        self._calls.reserve(self.peer, count)
+        self.unsent_bytes += count
+
+    def sent(self, count: int) -> None:
+        """Counts an answer that has left."""
+        self.unsent_bytes -= count
+        self.peer.unsent_bytes -= count
+        self._calls.unsent.give(count)
+
+    def refuse(self, error: ResourceExhausted) -> None:
+        """Ends the call at once, while its handler waits for a message."""
+        self.refusal = error
+        self.limit.reschedule(0.0)
+
+    def close(self) -> None:
+        """Gives back everything that the call held."""
+        self._calls.remove(self)
+
+
+class OpenCalls:
+    """The limits of one server over all of its calls.
+
+    1. A call is refused at its head, and its message never read, where too many calls are open; where calls of too many
+       other connections of its address are; and where its connection leaves answers unread and room for them is scarce,
+       or leaves more than a quarter of that room.
+    2. A message or an answer without room is refused.
+    3. How much of a message has come cannot be seen. A unary call that has waited for its message longer than
+       `stall_timeout_s` is taken to hold the largest, and refused if that has no room.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self.received = ByteBudget(options.max_inflight_bytes)
+        self.unsent = ByteBudget(options.max_inflight_bytes)
+        self._congested_bytes = max(options.max_send_bytes + 16 * QUEUED_BYTES, options.max_inflight_bytes // 4)
+        self._calls: set[OpenCall] = set()
+        self._peers: dict[str, Peer] = {}
+        self._by_address: Counter[str] = Counter()
+
+    def add(self, peer_name: str) -> OpenCall:
+        """Returns a call that was let in; it is closed once. Raises: ResourceExhausted, with nothing counted."""
+        options = self._options
+        if len(self._calls) >= options.max_concurrent_calls:
+            raise later(too_many_calls(len(self._calls), options.max_concurrent_calls))
+        peer = self._peers.get(peer_name)
+        if peer is None:
+            peer = Peer(peer_name)
+            most, address = options.max_connections_per_address, peer.address
+            if most and address and self._by_address[address] >= most:
+                raise later(f"calls of {most} connections of this address are open, no more are served at a time")
+            self._peers[peer_name] = peer
+            self._by_address[address] += 1
+        elif peer.unsent_bytes > self._congested_bytes or (peer.unsent_bytes > 0 and self.unsent.scarce):
+            raise later(CONGESTED)
+        peer.calls += 1
+        call = OpenCall(self, peer)
+        self._calls.add(call)
+        return call
+
+    def remove(self, call: OpenCall) -> None:
+        """Takes a call out, with everything that it held."""
+        if call not in self._calls:
+            return
+        self._calls.remove(call)
+        call.receive(0)
+        call.sent(call.unsent_bytes)
+        peer = call.peer
+        peer.calls -= 1
+        if not peer.calls:
+            del self._peers[peer.name]
+            self._by_address[peer.address] -= 1
+            if not self._by_address[peer.address]:
+                del self._by_address[peer.address]
+
+    def reserve(self, peer: Peer, count: int) -> None:
+        """Counts an answer of a connection. Raises: ResourceExhausted, with nothing counted."""
+        if peer.unsent_bytes + count > 2 * self._congested_bytes:
+            raise later(f"answer of {count} bytes: {peer.unsent_bytes} bytes of {CONGESTED}")
+        self.unsent.take(count, "an answer")
+        peer.unsent_bytes += count
+
+    def check(self, now_ns: int) -> None:
+        """Counts the messages that come slowly as the largest, and refuses those for which there is no room."""
+        before_ns = now_ns - int(self._options.stall_timeout_s * 1e9)
+        for call in [call for call in self._calls if 0 < call.awaited_ns < before_ns and not call.received_bytes]:
+            try:
+                call.receive(self._options.max_receive_bytes)
+            except ResourceExhausted:
+                call.refuse(later(_NO_ROOM))
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+
+def _address(peer: str) -> str:
+    """Returns the address of a peer as grpcio writes it, such as `ipv4:1.2.3.4:5` or `ipv6:%5B::1%5D:5`."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    host, _, port = unquote(rest).rpartition(":")
+    return peer_address((host.strip("[]"), port))
