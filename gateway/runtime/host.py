@@ -5,6 +5,7 @@ Each worker answers the same operations to the others (`operations`), so any of 
 
 import hashlib
 import logging
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
@@ -18,6 +19,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
+from gateway.serving.replacement import Replacement
 from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, add_all, branch
 
@@ -115,6 +117,26 @@ class HostRepository:
             if isinstance(answer, GatewayError) and not isinstance(answer, PeerGone):
                 _log.error("%s of %s failed in worker %d: %s", operation, payload["model"], slot, answer)
                 raise answer
+
+
+class ReplacementRecorder:
+    """Records in the audit trail that other content is to serve under a version's name, once for all workers."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+
+    async def __call__(self, replacement: Replacement) -> None:
+        """Returns once it is recorded. Raises: GatewayError."""
+        digests = f"{replacement.previous_digest} -> {replacement.digest}"
+        what = f"{socket.gethostname()} {replacement.model}/{replacement.version} {digests} {replacement.fingerprint}"
+        await append(
+            self._store,
+            "version.replaced",
+            model=replacement.model,
+            detail=f"version {replacement.version}: {digests}",
+            change=Change(source="model repository", reason="files of a version that no route names were overwritten"),
+            once=hashlib.sha256(what.encode()).hexdigest(),
+        )
 
 
 def _asked_by(actor: str) -> Change:

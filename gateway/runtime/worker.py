@@ -41,7 +41,7 @@ from gateway.runtime.child import Settings, SupervisorLink, read_settings, super
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.followed_rules import FollowedRules
-from gateway.runtime.host import HostCounts, HostFleet, HostRepository, operations, version_states
+from gateway.runtime.host import HostCounts, HostFleet, HostRepository, ReplacementRecorder, operations, version_states
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path, page_path
@@ -114,6 +114,7 @@ class Worker:
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
+        self.catalog.record_replacements(ReplacementRecorder(self.store))
         self.entrance = make_entrance(config)
         self.server = self._server()
         self._publish_gauges()

@@ -20,6 +20,7 @@ from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
 from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.registry import OnVersion, Registry, VersionStatus
+from gateway.serving.replacement import RecordReplacement, Replacement, recorded
 from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again, wanted
 from gateway.serving.session import Session
 from gateway.serving.version import Version, VersionState
@@ -76,10 +77,17 @@ class Catalog(Registry):
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
+        self._record: RecordReplacement | None = None
         self._is_over = False  # the content store has more in use than its limit
         self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def record_replacements(self, record: RecordReplacement) -> None:
+        """Has `record` called before other content takes the place of what a version serves; it raises a GatewayError
+        where that must wait.
+        """
+        self._record = record
 
     # ---- for operators ----
 
@@ -349,8 +357,18 @@ class Catalog(Registry):
             attempt = await self._attempt(candidate)
             if attempt.loaded is None:
                 return
+            replacement = self._replacement(attempt)
+            if replacement is not None and self._record is not None:
+                try:
+                    await recorded(replacement, self._record, self._held[key].version)
+                except asyncio.CancelledError:
+                    self._drop(attempt.version, "the load was cancelled")
+                    raise
+            pin = self._view.intents.pins.get(key[0], {}).get(key[1], attempt.loaded.digest)
             if key[0] in self._view.intents.unloaded:
                 self._drop(attempt.version, "unloaded")
+            elif pin != attempt.loaded.digest:
+                self._drop(attempt.version, "a route names the version meanwhile: its content is immutable")
             else:
                 self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
                 refusal = await self._refused_content(candidate)
@@ -364,6 +382,14 @@ class Catalog(Registry):
                 self._first.discard(key)
                 if not self._first and key in self._held:
                     self._notify(self._held[key].version)  # this worker is ready
+
+    def _replacement(self, attempt: LoadAttempt) -> Replacement | None:
+        """Returns what the load is about to replace; None where no other content serves under the name."""
+        model, name = attempt.version.model, attempt.version.name
+        served = self._available.get(model, {}).get(name)
+        if attempt.loaded is None or served is None or served.digest == attempt.loaded.digest:
+            return None
+        return Replacement(model, name, served.digest, attempt.loaded.digest, attempt.fingerprint)
 
     async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
         """Whether the serving version has the same content: its files were touched or copied, not changed."""
@@ -452,10 +478,13 @@ class Catalog(Registry):
             attempts = await self._attempt_all(view, wishes)
             try:
                 _raise_first_failure(model, attempts)
+                for replacement in filter(None, map(self._replacement, attempts)):
+                    if self._record is not None:
+                        await self._record(replacement)
                 changed = self._intents_with(lambda intents: intents.with_load(model, text))
                 self._view = replace(view, intents=await changed)
             except GatewayError as error:
-                self._abandon(attempts, f"dropped, because the load failed: {error}")
+                self._abandon(attempts, f"dropped, because the load failed: {error}", may_return=error.retryable)
                 raise
             for attempt in attempts:
                 if attempt.loaded is not None:
@@ -480,11 +509,11 @@ class Catalog(Registry):
             tasks = [group.create_task(self._attempt(candidate, again=True)) for candidate in candidates]
         return [task.result() for task in tasks]
 
-    def _abandon(self, attempts: list[LoadAttempt], reason: str) -> None:
+    def _abandon(self, attempts: list[LoadAttempt], reason: str, *, may_return: bool) -> None:
         sessions: list[Session | None] = []
         for attempt in attempts:
             if attempt.loaded is not None:
-                self._fail(attempt.version, reason, attempt.fingerprint)
+                self._fail(attempt.version, reason, "" if may_return else attempt.fingerprint)
                 sessions.append(attempt.loaded.session)
         attempts.clear()
         self._release(sessions)

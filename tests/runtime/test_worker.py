@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -102,6 +103,34 @@ def test_it_serves_routes_rolls_back_and_counts(gateway: Supervised, client: Cli
         text = answer.read().decode()
     assert 'gateway_requests_total{arm="one",code="OK",model="affine",version="1"} 2.0' in text
     assert 'gateway_route_revision{worker="1"} 3.0' in text
+
+
+def test_an_overwritten_version_is_audited_once_and_told_with_both_digests(gateway: Supervised, client: Client) -> None:
+    repository = Path(gateway.config.models.repository)
+    write_version(repository, "loose", "1", affine(2.0))
+    before = wait_until(lambda: _digest(client, "loose"))
+    write_version(repository, "loose", "1", affine(5.0))
+    after = wait_until(lambda: _digest(client, "loose", other_than=before))
+    request = control_pb2.AuditRequest(model="loose", limit=10)
+    (entry,) = client.control.Audit(request, timeout=10).entries
+    assert (entry.operation, entry.detail) == ("version.replaced", f"version 1: {before} -> {after}")
+    (told,) = wait_until(lambda: _events(gateway, "version.replaced"))
+    assert told["data"] == {"model": "loose", "version": "1", "digest": after, "previous_digest": before}
+
+
+def _digest(client: Client, model: str, other_than: str = "") -> str:
+    """The digest that all workers serve as version 1 of the model, once it is another one."""
+    versions = client.control.Models(control_pb2.ModelsRequest(model=model), timeout=10).versions
+    ready = [version for version in versions if version.state == "AVAILABLE" and not version.workers]
+    return ready[0].digest if ready and ready[0].digest != other_than else ""
+
+
+def _events(gateway: Supervised, kind: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{gateway.port('metrics')}/events?follow=false", timeout=10
+    ) as answer:
+        lines = [json.loads(line) for line in answer.read().decode().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["type"] == kind]
 
 
 def test_a_route_to_a_version_that_is_not_there_is_refused(client: Client) -> None:

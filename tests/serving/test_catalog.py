@@ -19,6 +19,7 @@ from gateway.errors import (
     UnknownVersion,
     VersionNotReady,
 )
+from gateway.serving.replacement import Replacement
 from gateway.serving.version import IllegalVersionMove, Version, VersionEvent, VersionState
 from gateway.tensor import Datatype, TensorSpec
 from loadtests.bench.models import MODELS, write
@@ -608,6 +609,64 @@ async def test_copies_in_use_are_kept_beyond_the_limit_and_said_once(
         os.utime(tmp_path / "data/store" / old, (0, 0))
         assert await live.catalog.keep_copies(time.time()) == (old,)
     assert len([text for text in caplog.messages if "raise --content-store-bytes" in text]) == 1
+
+
+async def test_a_replacement_is_recorded_before_it_takes_effect_or_waits(tmp_path: Path) -> None:
+    seen: list[tuple[Replacement, float]] = []
+    reachable, polls_again = False, asyncio.Event()
+
+    async with opened(tmp_path) as live:
+
+        async def record(replacement: Replacement) -> None:
+            seen.append((replacement, answer(live.catalog.newest("m"))))
+            if len(seen) == 2:
+                polls_again.set()
+            if not reachable:
+                raise Unavailable("the store is away")
+
+        live.catalog.record_replacements(record)
+        models.write_version(live.root, "m", "1", models.affine(1.0))
+        await live.catalog.poll()
+        first = live.catalog.newest("m")
+        models.write_version(live.root, "m", "1", models.affine(9.0))
+        with pytest.raises(Unavailable, match="the store is away"):
+            await live.catalog.load("m")
+        assert answer(live.catalog.newest("m")) == 1.0
+        polled = asyncio.ensure_future(live.catalog.poll())
+        await polls_again.wait()
+        assert "cannot be recorded in the audit trail: the store is away" in live.reason("m", "1")
+        assert not polled.done()
+        reachable = True
+        await polled
+        second = live.catalog.newest("m")
+        assert (answer(second), second.reason) == (9.0, "")
+        assert {(one.previous_digest, one.digest, serving) for one, serving in seen} == {
+            (first.digest, second.digest, 1.0)
+        }
+        assert len({one.fingerprint for one, _ in seen}) == 1
+
+
+async def test_a_route_that_comes_while_new_content_waits_keeps_the_old(tmp_path: Path) -> None:
+    waits, may_go = asyncio.Event(), asyncio.Event()
+
+    async def record(replacement: Replacement) -> None:
+        waits.set()
+        await may_go.wait()
+
+    async with opened(tmp_path) as live:
+        live.catalog.record_replacements(record)
+        models.write_version(live.root, "m", "1", models.affine(1.0))
+        await live.catalog.poll()
+        models.write_version(live.root, "m", "1", models.affine(9.0))
+        polled = asyncio.ensure_future(live.catalog.poll())
+        await waits.wait()
+        await live.catalog.require("m", ["1"])
+        may_go.set()
+        await polled
+        assert answer(live.catalog.newest("m")) == 1.0
+        await live.catalog.poll()
+        assert answer(live.catalog.newest("m")) == 1.0
+        assert "immutable" in live.reason("m", "1")
 
 
 async def test_a_version_that_no_route_names_is_replaced(tmp_path: Path) -> None:
