@@ -12,11 +12,13 @@ _RESTARTS: Final = Backoff(first_s=0.25, longest_s=15.0)
 class Timing:
     """Units: seconds on the monotonic clock."""
 
-    silence_s: float = 2.5  # without a beat; five beats are missed by then
+    silence_s: float = 2.0  # without a beat; four beats are missed by then
     start_s: float = 60.0  # until the first beat: imports, before the loop runs
     healthy_s: float = 10.0  # a child that served this long was well: its next death counts as the first
     backoff: Backoff = _RESTARTS
-    check_s: float = 0.25
+    check_s: float = 0.1
+    memory_look_s: float = 1.0
+    recycle_s: float = 60.0  # a worker serves at least so long before it is replaced for its memory
 
     def delay_s(self, quick_deaths: int) -> float:
         """Returns the wait before the next start, after so many deaths in a row that came quickly.
@@ -24,6 +26,14 @@ class Timing:
         The first costs nothing: most crashes are one bad request or the OOM killer, and N - 1 workers carry the load.
         """
         return self.backoff.delay_s(quick_deaths - 1)
+
+
+def overweight(resident_bytes: int, served_s: float, limit_bytes: int, timing: Timing) -> bool:
+    """Returns whether a process is to be replaced for the memory that it holds; a limit of 0 is none.
+
+    One that begins over the limit is replaced once in a while, not at once: the successor would begin so, too.
+    """
+    return 0 < limit_bytes < resident_bytes and served_s >= timing.recycle_s
 
 
 @dataclass(slots=True)

@@ -64,6 +64,9 @@ class ProcessOptions:
     data_dir: Annotated[Path, Setting("Holds the log, the store, the state.", PATH)] = Path("data")
     workers: Annotated[int, Setting("Worker processes; 0: one for each CPU.", Whole(0, 256))] = 0
     grace_seconds: Annotated[float, Setting("A stop waits this long for calls.", Number(0, 3600))] = 10.0
+    worker_memory_bytes: Annotated[
+        int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", Whole(0, 1 << 50))
+    ] = 0  # fmt: skip
     log_level: Annotated[str, Setting("What to tell.", Choice(("debug", "info", "warning", "error")))] = "info"
 
 

@@ -9,7 +9,7 @@ from time import time
 
 from gateway.runtime.child import Settings
 from gateway.runtime.child_process import ChildProcess
-from gateway.runtime.liveness import Timing
+from gateway.runtime.liveness import Timing, overweight
 from gateway.runtime.post_mortem import PostMortem
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Service:
         self._died = ""  # the boot that died last, until another serves in its place
         self.state = ServiceState.STARTING
         self.restarts = 0
+        self.recycled = 0
         self.reason = ""
         self.since = time()
         self.was_ready = asyncio.Event()
@@ -83,7 +84,21 @@ class Service:
                 child = self._current
         self._enter(ServiceState.STOPPED)
 
-    async def roll(self) -> bool:
+    async def recycle(self, limit_bytes: int) -> None:
+        """Replaces the process if it holds more memory than that: the old one serves until the new one does."""
+        child = self._current
+        if child is None or self.state is not ServiceState.READY:
+            return
+        held = child.resident_bytes()
+        if not overweight(held, child.served_s(), limit_bytes, self._timing):
+            return
+        reason = f"held {held >> 20} MiB of memory, more than the {limit_bytes >> 20} MiB of --worker-memory-bytes"
+        _log.warning("%s (%d) %s: it is replaced", self.name, child.pid, reason)
+        if await self.roll(f"recycled: the one before it {reason}"):
+            self.recycled += 1
+            self._changed()
+
+    async def roll(self, reason: str = "restarted on request") -> bool:
         """Starts a new process in place of the old one, which finishes its work; returns False if the new one failed.
 
         Order: the old process serves until the new one is ready, and goes on if that never happens.
@@ -103,7 +118,7 @@ class Service:
                 return False
             self._current = new
             self._swapped.set()
-            self._enter(ServiceState.READY, reason="restarted on request")
+            self._enter(ServiceState.READY, reason=reason)
         await old.stop(self._grace_s())
         self._examine(old)
         self._children.discard(old)
@@ -176,6 +191,7 @@ class Service:
             "pid": child.pid if child is not None and not child.exited.is_set() else 0,
             "boot": child.settings.boot if child is not None else "",
             "restarts": self.restarts,
+            "recycled": self.recycled,
             "reason": self.reason,
             "since": self.since,
         }

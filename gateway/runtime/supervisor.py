@@ -146,7 +146,13 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(step)
-                for step in (self._check(), self._write_states(), self._roll_on_request(), self._start(group, announce))
+                for step in (
+                    self._check(),
+                    self._recycle(),
+                    self._write_states(),
+                    self._roll_on_request(),
+                    self._start(group, announce),
+                )
             ]
             await self._stop.wait()
             await self._stop_all()
@@ -219,6 +225,14 @@ class Supervisor:
             for service in self._services:
                 service.check(now, late_s if late_s > self._timing.check_s else 0.0)
             self._post_mortem.expire()
+
+    async def _recycle(self) -> None:
+        """Replaces workers that hold too much memory, one after the other."""
+        limit_bytes = self._config.process.worker_memory_bytes
+        while limit_bytes:
+            await asyncio.sleep(self._timing.memory_look_s)
+            for worker in self._workers:
+                await worker.recycle(limit_bytes)
 
     async def _roll_on_request(self) -> None:
         """Rolls one worker after the other; requests that come meanwhile are one more round together."""

@@ -30,3 +30,4 @@ class EventType(StrEnum):
     DRIFT_STATE = "drift.state"
     SHADOW_STATE = "shadow.state"
     WORKER_STATE = "worker.state"
+    WORKER_RECYCLED = "worker.recycled"

@@ -98,8 +98,8 @@ class Happening:
 class Observed:
     """The states of one host at a moment, each as the fact that is told about: a word, by what it is the state of.
 
-    `workers` and `restarts` by slot, `rules` the state of the host's rules, `versions` by "model/version", `digests` of
-    the content that all workers serve under such a name, `refused`
+    `workers`, `restarts` and `recycled` by slot, `rules` the state of the host's rules, `versions` by "model/version",
+    `digests` of the content that all workers serve under such a name, `refused`
     the reason by model, `breakers` by "model/arm", `quarantine` how many deaths by "model/version", "held" before it
     while the version does not run, `certificate` the one that new connections are shown, `tls` what is wrong with its
     files, `access` what is wrong with those that say who may call, `denied` how many callers were refused by
@@ -108,6 +108,7 @@ class Observed:
 
     workers: Mapping[str, str] = field(default_factory=dict)
     restarts: Mapping[str, str] = field(default_factory=dict)
+    recycled: Mapping[str, str] = field(default_factory=dict)
     rules: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -133,6 +134,7 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
     after = Observed(
         workers={slot: str(child.get("state")) for slot, child in workers.items()},
         restarts={slot: str(child.get("restarts")) for slot, child in workers.items()},
+        recycled={slot: str(child.get("recycled", 0)) for slot, child in workers.items()},
         rules=_rules(before.rules, gauges),
         versions=versions,
         digests={name: text for name, text in (before.digests | _digests(gauges)).items() if name in versions},
@@ -211,6 +213,10 @@ def _worker_happenings(before: Observed, after: Observed, workers: Mapping[str, 
             yield Happening(
                 EventType.WORKER_STATE, slot, data | {key: child.get(key) for key in ("pid", "restarts", "reason")}
             )
+    for slot, recycled in after.recycled.items():
+        if recycled != before.recycled.get(slot, recycled):
+            told = {key: workers[slot].get(key) for key in ("pid", "recycled", "reason")}
+            yield Happening(EventType.WORKER_RECYCLED, slot, {"slot": int(slot)} | told)
 
 
 def _rule_happenings(before: Observed, after: Observed, gauges: Mapping[int, Tree]) -> Iterable[Happening]:

@@ -209,6 +209,7 @@ def _process(process: Tree) -> Iterator[Sample]:
     labels = {"role": str(process.get("role")), "slot": str(process.get("slot"))}
     yield Sample(names.PROCESS_STATE, {**labels, "state": str(process.get("state"))}, 1)
     yield Sample(names.PROCESS_RESTARTS, labels, whole(process, "restarts"))
+    yield Sample(names.PROCESS_RECYCLED, labels, whole(process, "recycled"))
 
 
 def _events(counts: Tree) -> Iterator[Sample]:

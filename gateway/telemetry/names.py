@@ -250,6 +250,13 @@ PROCESS_RESTARTS: Final = _metric(
     ("role", "slot"),
     "How often a process was started again after it died.",
 )
+PROCESS_RECYCLED: Final = _metric(
+    _CONTROL,
+    "gateway_process_recycled",
+    "counter",
+    ("role", "slot"),
+    "How often a process was replaced because it held too much memory.",
+)
 EVENTS: Final = _metric(_CONTROL, "gateway_events", "counter", ("type",), "Events that were told, by type.")
 WEBHOOK: Final = _metric(
     _CONTROL,

@@ -1,9 +1,10 @@
 """A child of the supervisor with nothing to do, run as a program: its life follows files in the data directory.
 
 `<role>-<slot>.crash`: it ends with status 3 before it is ready. `<role>.slow`: it takes a second to become ready.
-`<role>.stubborn`: it does not stop when asked. It serves its role's port (SO_REUSEPORT). With the argument `compactor`
-it is told what the compactor is told, and adds its pid to the file `compacted` when it stops. `compactor.mortal`: the
-one that finds this file when it stops takes it away, and is killed.
+`<role>.stubborn`: it does not stop when asked. `<role>.heavy`: it holds 128 MiB more. It serves its role's port
+(SO_REUSEPORT). With the argument `compactor` it is told what the compactor is told, and adds its pid to the file
+`compacted` when it stops. `compactor.mortal`: the one that finds this file when it stops takes it away, and is
+killed.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         sys.exit(3)
     if (data_dir / f"{settings.role}.slow").exists():
         await asyncio.sleep(1.0)
+    heavy = (data_dir / f"{settings.role}.heavy").exists()
+    _weight = b"x" * (128 << 20) if heavy else b""
     listener = listening(settings)
     asyncio.get_running_loop().add_reader(listener, answer, listener)
     link.ready()

@@ -150,7 +150,7 @@ def answers(port: int) -> bool:
 
 def main() -> None:
     programs = Programs(worker=CHILD, control=CHILD, compactor=(*CHILD, "compactor"))
-    quick = Timing(healthy_s=2.0, backoff=Backoff(0.2, 0.8))
+    quick = Timing(healthy_s=2.0, backoff=Backoff(0.2, 0.8), memory_look_s=0.1, recycle_s=0.5)
     supervise(from_json(sys.stdin.read()), programs=programs, timing=quick)
 
 

@@ -15,7 +15,7 @@ from gateway.errors import FailedPrecondition
 from gateway.runtime.banner import banner
 from gateway.runtime.config_parser import parse
 from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
-from gateway.runtime.liveness import Heartbeat, Timing
+from gateway.runtime.liveness import Heartbeat, Timing, overweight
 from gateway.runtime.logs import FieldFormatter
 
 
@@ -97,6 +97,16 @@ def test_a_child_is_hung_when_it_beat_once_and_then_was_silent() -> None:
     assert heartbeat.hung(112.6, timing)
     heartbeat.excuse(5.0)
     assert not heartbeat.hung(117.4, timing)
+
+
+@pytest.mark.parametrize(
+    ("held", "served_s", "limit", "due"),
+    [(0, 99, 10, False), (10, 99, 10, False), (11, 99, 10, True), (11, 59, 10, False), (11, 99, 0, False)],
+)
+def test_who_holds_too_much_memory_is_replaced_but_not_again_at_once(
+    held: int, served_s: float, limit: int, due: bool
+) -> None:
+    assert overweight(held, served_s, limit, Timing(recycle_s=60)) is due
 
 
 def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path) -> None:

@@ -203,6 +203,22 @@ def test_a_replacement_that_fails_leaves_the_old_worker_serving(tmp_path: Path) 
         assert gateway.stop() == 0
 
 
+def test_a_worker_that_holds_too_much_memory_is_replaced_once_another_serves(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker.heavy").touch()
+    with Supervised(data_dir, workers=1, options={"worker-memory-bytes": 100 << 20}) as gateway:
+        heavy = gateway.wait_ready("worker")
+        (data_dir / "worker.heavy").unlink()
+        while gateway.pid("worker") in (0, heavy) or alive(heavy):
+            assert answers(gateway.port("grpc"))
+        light = gateway.wait_ready("worker", other_than=heavy)
+        child = wait_until(lambda: gateway.child("worker") if gateway.child("worker")["recycled"] else {})
+        assert (child["pid"], child["recycled"], child["restarts"]) == (light, 1, 0)
+        assert "MiB of memory, more than the 100 MiB of --worker-memory-bytes" in str(child["reason"])
+        assert gateway.stop() == 0
+
+
 def test_a_stop_during_the_start_is_a_stop(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()

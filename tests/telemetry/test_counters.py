@@ -112,7 +112,7 @@ def test_statistics_are_tritons() -> None:
 
 def view(counters: Counters) -> HostMetrics:
     snapshot = counters.snapshot()
-    processes: tuple[Tree, ...] = ({"role": "worker", "slot": 0, "state": "READY", "restarts": 2},)
+    processes: tuple[Tree, ...] = ({"role": "worker", "slot": 0, "state": "READY", "restarts": 2, "recycled": 1},)
     return HostMetrics(branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, processes, "1.2.3")
 
 
@@ -152,6 +152,7 @@ def test_the_exposition_says_what_was_counted() -> None:
     assert read("gateway_version_state", worker="0", model="fraud", version="12", state="AVAILABLE") == 1
     assert read("gateway_process_state", role="worker", slot="0", state="READY") == 1
     assert read("gateway_process_restarts_total", role="worker", slot="0") == 2
+    assert read("gateway_process_recycled_total", role="worker", slot="0") == 1
     assert read("gateway_build_info", version="1.2.3") == 1
     version = {"model": "fraud", "version": "12"}
     assert read("nv_inference_request_success", **version) == 4

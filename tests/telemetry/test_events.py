@@ -40,7 +40,15 @@ def _version(name: str, state: str) -> dict[str, str]:
 
 
 def child(slot: int, state: str, role: str = "worker", restarts: int = 1) -> Tree:
-    return {"role": role, "slot": slot, "state": state, "pid": 7, "restarts": restarts, "reason": "killed"}
+    return {
+        "role": role,
+        "slot": slot,
+        "state": state,
+        "pid": 7,
+        "restarts": restarts,
+        "recycled": 0,
+        "reason": "killed",
+    }
 
 
 def told(*moments: Mapping[int, Tree]) -> list[list[str]]:
@@ -159,6 +167,9 @@ def test_each_state_of_a_worker_is_an_event_and_no_other_process_is() -> None:
     starting, _ = observe(Observed(), {}, [child(0, "STARTING", restarts=0)])
     _, [died] = observe(starting, {}, [child(0, "STARTING", restarts=1)])
     assert (died.data["state"], died.data["reason"]) == ("STARTING", "killed")
+    _, [recycled] = observe(starting, {}, [child(0, "STARTING", restarts=0) | {"recycled": 1}])
+    assert (recycled.type, recycled.subject) == ("worker.recycled", "0")
+    assert recycled.data == {"slot": 0, "pid": 7, "recycled": 1, "reason": "killed"}
 
 
 _states = st.sampled_from(["LIVE", "STALE", "AHEAD", "STARTING"])
