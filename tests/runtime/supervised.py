@@ -21,7 +21,7 @@ T = TypeVar("T")
 CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child_program.py")))
 
 
-def wait_until(read: Callable[[], T], within_s: float = 10.0) -> T:
+def wait_until(read: Callable[[], T], within_s: float = 30.0) -> T:
     """The first true answer of `read`."""
     deadline = time.monotonic() + within_s
     while True:

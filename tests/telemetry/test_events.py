@@ -167,7 +167,7 @@ def test_each_state_of_a_worker_is_an_event_and_no_other_process_is() -> None:
     starting, _ = observe(Observed(), {}, [child(0, "STARTING", restarts=0)])
     _, [died] = observe(starting, {}, [child(0, "STARTING", restarts=1)])
     assert (died.data["state"], died.data["reason"]) == ("STARTING", "killed")
-    _, [recycled] = observe(starting, {}, [child(0, "STARTING", restarts=0) | {"recycled": 1}])
+    _, [recycled] = observe(starting, {}, [{**child(0, "STARTING", restarts=0), "recycled": 1}])
     assert (recycled.type, recycled.subject) == ("worker.recycled", "0")
     assert recycled.data == {"slot": 0, "pid": 7, "recycled": 1, "reason": "killed"}
 
