@@ -83,16 +83,16 @@ def imports(path: Path) -> frozenset[str]:
         if isinstance(check, ast.If) and getattr(check.test, "id", "") == "TYPE_CHECKING"
         for node in ast.walk(check)
     }
-    found: set[str] = set()
+    named: set[str] = set()
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            named |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found |= {str(node.module)} | {f"{node.module}.{name.name}" for name in node.names}
-    return frozenset(found)
+            named |= {str(node.module)} | {f"{node.module}.{name.name}" for name in node.names}
+    return frozenset(named)
 
 
 def room_of(module: str) -> str:
@@ -207,8 +207,8 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_the_supervisor_loads_nothing_that_can_crash() -> None:
-    found = loaded("import gateway.runtime.supervisor")
-    assert not found & {
+    packages = loaded("import gateway.runtime.supervisor")
+    assert not packages & {
         "grpc",
         "redis",
         "valkey",
@@ -237,9 +237,9 @@ def test_no_serving_process_loads_what_reports_need(process: str) -> None:
 
 
 def test_the_compactor_needs_no_extra_to_say_how_good_answers_were() -> None:
-    found = loaded("import gateway.runtime.compaction")
-    assert "pyarrow" in found
-    assert not found & {"duckdb", "scipy", "jinja2", "grpc", "onnxruntime"}
+    packages = loaded("import gateway.runtime.compaction")
+    assert "pyarrow" in packages
+    assert not packages & {"duckdb", "scipy", "jinja2", "grpc", "onnxruntime"}
 
 
 def test_the_command_line_loads_analysis_only_where_it_is_asked_for() -> None:

@@ -1,9 +1,10 @@
 """The command tree, and the one place where failures become exit codes."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import gateway
 from gateway.cli import (
@@ -27,6 +28,7 @@ from gateway.cli import (
     token,
     transfer,
 )
+from gateway.cli.change_options import ChangeCommand
 from gateway.cli.command_time import note_start
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import say
@@ -69,26 +71,27 @@ def gateway_(
     """A model serving gateway: serve ONNX models, and decide by rules which version answers."""
 
 
+_change = partial(app.command, cls=ChangeCommand)
 app.command(epilog="Example: gateway serve --model-repository ./models --data-dir ./data")(serve.serve)
 app.command(epilog="Example: gateway models flights -o json")(models.models)
 app.command(epilog="Example: gateway workers")(models.workers)
 app.add_typer(routes.app, name="routes")
 app.command(epilog="Example: gateway status --watch")(status.status)
 app.command(epilog="Example: gateway plan -f route.yaml")(plan.plan)
-app.command(epilog="Example: gateway rollback flights --reason 'score dropped'")(routes.rollback)
-app.command(epilog="Example: gateway flip flights --reason 'the new one is warm'")(amend.flip)
-app.command(epilog="Example: gateway weights flights a=90 b=10")(amend.weights)
-app.command(epilog="Example: gateway pin flights stable")(amend.pin)
-app.command(epilog="Example: gateway kill flights --reason 'incident 4711'")(amend.kill)
-app.command(epilog="Example: gateway unkill flights")(amend.unkill)
-app.command(epilog="Example: gateway promote flights --full")(amend.promote)
-app.command(epilog="Example: gateway label digits stable=2 --reason 'a week without complaints'")(amend.label)
+_change(epilog="Example: gateway rollback flights --reason 'score dropped'")(routes.rollback)
+_change(epilog="Example: gateway flip flights --reason 'the new one is warm'")(amend.flip)
+_change(epilog="Example: gateway weights flights a=90 b=10")(amend.weights)
+_change(epilog="Example: gateway pin flights stable")(amend.pin)
+_change(epilog="Example: gateway kill flights --reason 'incident 4711'")(amend.kill)
+_change(epilog="Example: gateway unkill flights")(amend.unkill)
+_change(epilog="Example: gateway promote flights --full")(amend.promote)
+_change(epilog="Example: gateway label digits stable=2 --reason 'a week without complaints'")(amend.label)
 app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
 app.add_typer(audit.app, name="audit")
-app.command(epilog="Example: gateway heal --reason 'failover lost the last writes'")(heal.heal)
+_change(epilog="Example: gateway heal --reason 'failover lost the last writes'")(heal.heal)
 app.command(epilog="Example: gateway export -f routes.yaml")(transfer.export)
-app.command("import", epilog="Example: gateway import -f routes.yaml --dry-run")(transfer.import_routes)
+_change("import", epilog="Example: gateway import -f routes.yaml --dry-run")(transfer.import_routes)
 app.add_typer(draft.app, name="draft")
 log.app.command(
     epilog="Example: gateway log query 'SELECT version, count(*) AS rows, avg(pred_score) FROM predictions GROUP BY 1'"
@@ -106,7 +109,8 @@ app.command(epilog="Example: gateway version --server 127.0.0.1:8001")(serve.ver
 def _speak_tls(commands: typer.Typer) -> None:
     """Gives every command that talks to a server the TLS options: in one place, so that none is left out."""
     for command in commands.registered_commands:
-        command.cls = ServerCommand
+        if not issubclass(command.cls or TyperCommand, ServerCommand):
+            command.cls = ServerCommand
     for group in commands.registered_groups:
         if group.typer_instance is not None:
             _speak_tls(group.typer_instance)

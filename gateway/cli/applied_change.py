@@ -3,24 +3,15 @@
 import getpass
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Annotated
-
-import typer
 
 from gateway.cli.command_time import given_s_ago
-from gateway.cli.credential import chosen_credential
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import flows_value
 from gateway.cli.printing import Format, Value, moment, say, show
 from gateway.cli.route_summary import in_force, shares_value
-from gateway.cli.tls import chosen
+from gateway.cli.tls import CONNECTING, Connecting
 from gateway.pb import control_pb2
 
-ExpectRevision = Annotated[
-    int | None,
-    typer.Option("--expect-revision", help="Refuse if the route is not at this revision (0: there is none)."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say what would change; commit nothing.")]
 COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")
 
 
@@ -29,7 +20,8 @@ def change_by_me(reason: str) -> control_pb2.Change:
 
     Who proves a name by a token or a certificate claims no other one beside it.
     """
-    proven = chosen_credential.get().token or chosen.get().certificate
+    way = CONNECTING.get(Connecting())
+    proven = way.credential.token or way.tls.certificate
     return control_pb2.Change(
         actor="" if proven else getpass.getuser(),
         reason=reason,

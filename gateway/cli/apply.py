@@ -1,14 +1,13 @@
 """gateway routes apply: documents of files become the active routes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.cli.applied_change import (
     COLUMNS,
-    DryRun,
-    ExpectRevision,
     applied_row,
     applied_value,
     change_by_me,
@@ -17,43 +16,46 @@ from gateway.cli.applied_change import (
     wait_for,
     warn,
 )
+from gateway.cli.change_options import CHANGING, Changing
 from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, Value, show
+from gateway.cli.printing import Value, show
 from gateway.cli.route_summary import in_force
-from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
 from gateway.pb import control_pb2, control_pb2_grpc
 
 
 def apply(
     file: File,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when every live worker follows.")] = True,
-    dry_run: DryRun = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete the routes of models that the directory has no document for.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Prune without asking.")] = False,
-    expect_revision: ExpectRevision = None,
-    reason: Reason = "",
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
 ) -> None:
     """Commit the routes of a file or a directory.
 
     Each document is taken whole or refused whole; of several, all are checked before the first is committed.
     """
-    documents = read_documents(file)
     if prune and not file.is_dir():
         raise Failure(Exit.USAGE, f"--prune: {file} is no directory; what it does not name would be deleted")
-    if expect_revision is not None and len(documents) != 1:
+    commit(file, CHANGING.get(), wait=wait, prune=prune, yes=yes)
+
+
+def commit(
+    file: Path, options: Changing, *, wait: bool, reason: str = "", prune: bool = False, yes: bool = False
+) -> None:
+    """Commits every document of the file, and shows the outcome; `reason` is the one where the user gave none."""
+    dry_run, expected, timeout = options.dry_run, options.expect_revision, options.timeout
+    why = options.reason or reason
+    documents = read_documents(file)
+    if expected is not None and len(documents) != 1:
         raise Failure(Exit.USAGE, f"--expect-revision: it is of one model, {file} has {len(documents)} documents")
     results: list[Value] = []
     rows: list[list[Value]] = []
     late: list[str] = []
     active: list[str] = []
-    with control(server) as stub:
+    with control(options.server) as stub:
         surplus = _surplus(stub, documents) if prune else []
         if surplus and not dry_run and not yes:
             _ask(surplus)
@@ -62,8 +64,8 @@ def apply(
                 _commit(stub, document, control_pb2.ApplyRequest(dry_run=True), timeout)
         for document in documents:
             request = control_pb2.ApplyRequest(
-                expected_revision=expect_revision,
-                change=change_by_me(reason),
+                expected_revision=expected,
+                change=change_by_me(why),
                 wait=wait_for(timeout, applied=wait),
                 dry_run=dry_run,
             )
@@ -74,12 +76,12 @@ def apply(
             warn(answer.change.warnings, document.model)
             active.append(in_force(answer.route, dry_run=dry_run))
         for route in surplus:
-            change = _delete(stub, route, reason or f"not in {file}", timeout, dry_run=dry_run)
+            change = _delete(stub, route, why or f"not in {file}", timeout, dry_run=dry_run)
             results.append(change_value(change) | {"deleted": not dry_run})
             fate = "would be deleted" if dry_run else "deleted"
             rows.append([route.model, change.revision, fate, f"{change.moved_buckets / 10_000:g} %", ""])
             late += change.laggards
-    show(results, output, columns=COLUMNS, rows=rows, note=active)
+    show(results, options.output, columns=COLUMNS, rows=rows, note=active)
     complain(late)
 
 

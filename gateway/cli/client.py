@@ -7,13 +7,10 @@ from time import monotonic
 
 import grpc
 
-from gateway.cli.credential import chosen_credential
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.reachability import why_unreachable
-from gateway.cli.tls import PLAIN, ClientTls, chosen
+from gateway.cli.tls import CONNECTING, PLAIN, Connecting
 from gateway.pb import control_pb2_grpc
-
-CONNECT_S = 5.0
 
 
 @contextmanager
@@ -32,21 +29,20 @@ def connected(server: str) -> Iterator[grpc.Channel]:
 
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """
-    tls = chosen.get()
-    with tls.channel(server) as channel:
-        _connect(channel, server, tls)
-        credential = chosen_credential.get()
+    way = CONNECTING.get(Connecting())
+    with way.tls.channel(server) as channel:
+        _connect(channel, server, way)
         try:
-            yield credential.joined_to(channel, server, secure=tls != PLAIN)
+            yield way.credential.joined_to(channel, server, secure=way.tls != PLAIN)
         except grpc.RpcError as error:
             raise _failure(error) from None
 
 
-def _connect(channel: grpc.Channel, server: str, tls: ClientTls) -> None:
+def _connect(channel: grpc.Channel, server: str, way: Connecting) -> None:
     """Returns when the channel is connected. Raises: Failure as soon as an attempt fails for a reason that lasts."""
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     channel.subscribe(states.put, try_to_connect=True)
-    give_up_at = monotonic() + CONNECT_S
+    give_up_at = monotonic() + way.limit_s
     reason = ""
     try:
         while not reason:
@@ -54,9 +50,9 @@ def _connect(channel: grpc.Channel, server: str, tls: ClientTls) -> None:
             if state is grpc.ChannelConnectivity.READY:
                 return
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                reason = why_unreachable(server, tls)
+                reason = why_unreachable(server, way)
     except Empty:
-        reason = why_unreachable(server, tls) or f"no connection within {CONNECT_S:g} s"
+        reason = why_unreachable(server, way) or f"no connection within {way.limit_s:g} s"
     finally:
         channel.unsubscribe(states.put)
     raise Failure(Exit.UNREACHABLE, f"no gateway answers at {server}: {reason}")

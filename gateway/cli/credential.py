@@ -1,7 +1,6 @@
 """The token that a command sends: from a file or the environment, never an argument, which every user could read."""
 
 import os
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -39,7 +38,6 @@ class Credential:
 
 
 NO_CREDENTIAL: Final = Credential()
-chosen_credential: ContextVar[Credential] = ContextVar("credential", default=NO_CREDENTIAL)
 
 
 def read_credential(token_file: Path | None, *, insecure: bool) -> Credential:

@@ -5,13 +5,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from gateway.cli.applied_change import DryRun, applied_value, change_by_me, complain, took, wait_for, warn
+from gateway.cli.applied_change import applied_value, change_by_me, complain, took, wait_for, warn
+from gateway.cli.change_options import CHANGING, ChangeCommand
 from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import moved_text
 from gateway.cli.printing import Format, Value, moment, show
-from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
+from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Propose routes, and approve those of others.")
@@ -57,29 +58,23 @@ def show_draft(draft_id: DraftId, server: Server = DEFAULT_SERVER, output: Outpu
     show(draft_value(draft), output, columns=COLUMNS, rows=[_row(draft)])
 
 
-@app.command(epilog="Example: gateway draft approve 1f0c2a9be77d --edit 2")
+@app.command(cls=ChangeCommand, epilog="Example: gateway draft approve 1f0c2a9be77d --edit 2")
 def approve(
     draft_id: DraftId,
     edit: Annotated[int, typer.Option("--edit", help="The edit that you read; 0 is the newest.", min=0)] = 0,
-    dry_run: DryRun = False,
-    expect_revision: Annotated[
-        int | None, typer.Option("--expect-revision", help="Refuse if the draft was written for another revision.")
-    ] = None,
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
 ) -> None:
     """Approve somebody else's draft; the last approval that it needs applies it."""
+    options = CHANGING.get()
     request = control_pb2.ApproveRequest(
         id=draft_id,
         edit=edit,
-        change=change_by_me(""),
-        wait=wait_for(timeout),
-        dry_run=dry_run,
-        expected_revision=expect_revision,
+        change=change_by_me(options.reason),
+        wait=wait_for(options.timeout),
+        dry_run=options.dry_run,
+        expected_revision=options.expect_revision,
     )
-    with control(server) as stub:
-        answer = stub.Approve(request, timeout=timeout + 10)
+    with control(options.server) as stub:
+        answer = stub.Approve(request, timeout=options.timeout + 10)
     draft, applied = answer.draft, answer.applied
     missing = draft.approvals_needed - len(draft.approvals)
     note = f"approved by {len(draft.approvals)} of {draft.approvals_needed}: {missing} more are needed"
@@ -87,10 +82,10 @@ def approve(
     if answer.HasField("applied"):
         change = applied.change
         note = f"{change.model}: applied as revision {change.revision} {took(change)}".rstrip()
-        if dry_run:
+        if options.dry_run:
             note = f"{change.model}: would be applied to revision {change.revision}, {moved_text(change)}"
         value["applied"] = applied_value(applied)
-    show(value, output, columns=COLUMNS, rows=[_row(draft)], note=note)
+    show(value, options.output, columns=COLUMNS, rows=[_row(draft)], note=note)
     warn(applied.change.warnings, draft.model)
     complain(applied.change.laggards)
 

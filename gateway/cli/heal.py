@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.applied_change import DryRun, change_by_me, complain, kept_by, replicas_value, wait_for
+from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
+from gateway.cli.change_options import CHANGING
 from gateway.cli.client import control
-from gateway.cli.printing import Format, Value, show
-from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server, Timeout
+from gateway.cli.printing import Value, show
 from gateway.pb import control_pb2
 
 
@@ -15,22 +15,19 @@ def heal(
     accept_store: Annotated[
         bool, typer.Option("--accept-store", help="Declare right what the store holds; workers drop what they serve.")
     ] = False,
-    dry_run: DryRun = False,
-    expect_revision: Annotated[
-        int | None, typer.Option("--expect-revision", help="Refuse if the store is not at this revision.")
-    ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit.")] = "",
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
 ) -> None:
     """Heal a store that lost writes or is damaged: write back the routes that the answering worker serves."""
-    change, wait = change_by_me(reason or "heal"), wait_for(timeout)
+    options = CHANGING.get()
+    change, wait = change_by_me(options.reason or "heal"), wait_for(options.timeout)
     request = control_pb2.HealRequest(
-        accept_store=accept_store, change=change, wait=wait, dry_run=dry_run, expected_revision=expect_revision
+        accept_store=accept_store,
+        change=change,
+        wait=wait,
+        dry_run=options.dry_run,
+        expected_revision=options.expect_revision,
     )
-    with control(server) as stub:
-        answer = stub.Heal(request, timeout=timeout + 10)
+    with control(options.server) as stub:
+        answer = stub.Heal(request, timeout=options.timeout + 10)
     value: Value = {
         "epoch": answer.epoch,
         "revision": answer.revision,
@@ -42,9 +39,9 @@ def heal(
     }
     done = "the store's routes are declared right" if accept_store else "the served routes are written back"
     facts = [
-        f"{'with this ' if dry_run else ''}{done}: epoch {answer.epoch}, revision {answer.revision}",
-        "" if dry_run else f"{len(answer.applied_by)} workers follow",
+        f"{'with this ' if options.dry_run else ''}{done}: epoch {answer.epoch}, revision {answer.revision}",
+        "" if options.dry_run else f"{len(answer.applied_by)} workers follow",
         kept_by(answer.replicas),
     ]
-    show(value, output, note=[f"wrong: {what}" for what in answer.findings] + ["; ".join(filter(None, facts))])
+    show(value, options.output, note=[f"wrong: {what}" for what in answer.findings] + ["; ".join(filter(None, facts))])
     complain(answer.laggards)

@@ -6,42 +6,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from gateway.cli.tls import PLAIN, ClientTls
+from gateway.cli.tls import PLAIN, ClientTls, Connecting
 
-STEP_S = 2.0
+_STEP_S: Final = 2.0  # at most: who waits less long for a connection waits half of that
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and empty SETTINGS
 _SETTINGS_TYPE: Final = 4
 _NOT_GRPC: Final = "the gateway's gRPC port is 8001 unless it was told otherwise"
 
 
-def why_unreachable(server: str, tls: ClientTls) -> str:
+def why_unreachable(server: str, way: Connecting) -> str:
     """Returns in a phrase why gRPC does not connect to `server` (host:port); "" if nothing is wrong with it now.
 
     1. Does the name have an address? 2. Does the port accept connections? 3. Do both sides speak TLS, or neither, and
-    do they trust each other? 4. Is HTTP/2 spoken there? Each step waits for STEP_S at most.
+    do they trust each other? 4. Is HTTP/2 spoken there? Each step waits for 2 s
+    at most.
     """
     host, port = _split(server)
     if not host:
         return ""  # another form of address, such as unix:PATH: gRPC's own
+    step_s = min(_STEP_S, way.limit_s / 2)
     try:
-        stream = socket.create_connection((host, port), timeout=STEP_S)
+        stream = socket.create_connection((host, port), timeout=step_s)
     except (socket.gaierror, UnicodeError) as error:
         return f"unknown host: {host!r} has no address ({getattr(error, 'strerror', error)})"
     except ConnectionRefusedError:
         return f"connection refused: nothing listens on port {port} of {host}; start one with `gateway serve`"
     except TimeoutError:
-        return f"no answer from {host} within {STEP_S:g} s: is it up, and does a firewall let port {port} through?"
+        return f"no answer from {host} within {step_s:g} s: is it up, and does a firewall let port {port} through?"
     except OSError as error:
         return f"cannot connect: {error.strerror or error}"
     with stream:
-        return _plain(stream, host, port) if tls == PLAIN else _secured(stream, host, tls)
+        return _plain(stream, host, port, step_s) if way.tls == PLAIN else _secured(stream, host, way.tls)
 
 
-def _plain(stream: socket.socket, host: str, port: int) -> str:
+def _plain(stream: socket.socket, host: str, port: int, step_s: float) -> str:
     said = _greeted(stream)
     if said is not None and _is_http2(said):
         return ""
-    if _speaks_tls(host, port):
+    if _speaks_tls(host, port, step_s):
         return "TLS: it speaks TLS; name the authorities that signed its certificate with --tls-ca"
     return _no_http2(said)
 
@@ -71,7 +73,7 @@ def _secured(stream: socket.socket, host: str, tls: ClientTls) -> str:
             return "TLS: it does not speak TLS; leave the --tls options out"
         return f"TLS: the handshake failed: {reason}"
     except TimeoutError:
-        return f"TLS: no handshake within {STEP_S:g} s: it does not speak TLS, or is no gateway"
+        return f"TLS: no handshake within {stream.gettimeout():g} s: it does not speak TLS, or is no gateway"
     except OSError as error:
         return f"TLS: it closed the connection during the handshake ({error.strerror or error})"
     if said == b"" and tls.certificate is None:
@@ -127,12 +129,12 @@ def _is_http2(said: bytes) -> bool:
     return len(said) == 9 and said[3] == _SETTINGS_TYPE
 
 
-def _speaks_tls(host: str, port: int) -> bool:
+def _speaks_tls(host: str, port: int, step_s: float) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with _connected(host, port) as stream, context.wrap_socket(stream, server_hostname=host):
+        with _connected(host, port, step_s) as stream, context.wrap_socket(stream, server_hostname=host):
             return True
     except ssl.SSLError as error:
         # An alert is TLS as well; so is a server that first wants a certificate.
@@ -142,8 +144,8 @@ def _speaks_tls(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _connected(host: str, port: int) -> Iterator[socket.socket]:
-    with socket.create_connection((host, port), timeout=STEP_S) as stream:
+def _connected(host: str, port: int, step_s: float) -> Iterator[socket.socket]:
+    with socket.create_connection((host, port), timeout=step_s) as stream:
         yield stream
 
 

@@ -6,8 +6,6 @@ import msgspec
 import typer
 
 from gateway.cli.applied_change import (
-    DryRun,
-    ExpectRevision,
     change_by_me,
     change_value,
     complain,
@@ -17,18 +15,21 @@ from gateway.cli.applied_change import (
     warn,
 )
 from gateway.cli.apply import apply
+from gateway.cli.change_options import CHANGING, ChangeCommand
 from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.plan import diff, show_revision
 from gateway.cli.printing import Format, Value, moment, show
 from gateway.cli.route_summary import also_decides, arms_text, document_shares, in_force_of, shares
-from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server, Timeout
+from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
 
 HISTORY_COLUMNS = ("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "SHARES", "REASON")
 
 app = typer.Typer(no_args_is_help=True, help="Read and change the routes: which version of a model answers.")
-app.command(epilog="Example: gateway routes apply -f route.yaml --wait --reason 'canary at 5 %'")(apply)
+app.command(cls=ChangeCommand, epilog="Example: gateway routes apply -f route.yaml --wait --reason 'canary at 5 %'")(
+    apply
+)
 app.command(epilog="Example: gateway routes diff flights 12 14")(diff)
 app.command("show", epilog="Example: gateway routes show flights 12")(show_revision)
 
@@ -96,60 +97,50 @@ def history(
     show(value, output, columns=HISTORY_COLUMNS, rows=rows)
 
 
-@app.command(epilog="Example: gateway routes delete flights --reason 'back to the newest version'")
-def delete(
-    model: Model,
-    dry_run: DryRun = False,
-    expect_revision: ExpectRevision = None,
-    reason: Reason = "",
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
-) -> None:
+@app.command(cls=ChangeCommand, epilog="Example: gateway routes delete flights --reason 'back to the newest version'")
+def delete(model: Model) -> None:
     """Remove a route: the model serves its newest ready version again, and you are told which one that is."""
+    options = CHANGING.get()
     request = control_pb2.DeleteRouteRequest(
         model=model,
-        expected_revision=expect_revision,
-        change=change_by_me(reason),
-        wait=wait_for(timeout),
-        dry_run=dry_run,
+        expected_revision=options.expect_revision,
+        change=change_by_me(options.reason),
+        wait=wait_for(options.timeout),
+        dry_run=options.dry_run,
     )
-    with control(server) as stub:
-        change = stub.DeleteRoute(request, timeout=timeout + 10)
-    fate = f"would lose its route of revision {change.revision}" if dry_run else f"no route since {change.revision}"
-    facts = [f"{model}: {fate}", _successor(change), "" if dry_run else took(change)]
-    show(change_value(change), output, note="; ".join(filter(None, facts)))
+    with control(options.server) as stub:
+        change = stub.DeleteRoute(request, timeout=options.timeout + 10)
+    fate = (
+        f"would lose its route of revision {change.revision}"
+        if options.dry_run
+        else f"no route since {change.revision}"
+    )
+    facts = [f"{model}: {fate}", _successor(change), "" if options.dry_run else took(change)]
+    show(change_value(change), options.output, note="; ".join(filter(None, facts)))
     complain(change.laggards)
 
 
 def rollback(
     model: Model,
     to_revision: Annotated[int, typer.Option("--to-revision", help="0: the one before the active one.")] = 0,
-    dry_run: DryRun = False,
-    expect_revision: Annotated[
-        int | None, typer.Option("--expect-revision", help="The revision to leave; by default the active one.")
-    ] = None,
-    reason: Reason = "",
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
 ) -> None:
     """Flip a model back to its previous revision, and return when every live worker follows.
 
     Somebody else who did so at the same time is named, and nothing more is done.
     """
+    options = CHANGING.get()
     request = control_pb2.RollbackRequest(
         model=model,
         to_revision=to_revision,
-        expected_revision=expect_revision,
-        change=change_by_me(reason or "rollback"),
-        wait=wait_for(timeout),
-        dry_run=dry_run,
+        expected_revision=options.expect_revision,
+        change=change_by_me(options.reason or "rollback"),
+        wait=wait_for(options.timeout),
+        dry_run=options.dry_run,
     )
-    with control(server) as stub:
-        change = stub.Rollback(request, timeout=timeout + 10)
-        active = [] if dry_run else [in_force_of(stub, model)]
-    show(change_value(change), output, note=[_rolled_back(change, dry_run=dry_run), *active])
+    with control(options.server) as stub:
+        change = stub.Rollback(request, timeout=options.timeout + 10)
+        active = [] if options.dry_run else [in_force_of(stub, model)]
+    show(change_value(change), options.output, note=[_rolled_back(change, dry_run=options.dry_run), *active])
     warn(change.warnings, model)
     complain(change.laggards)
 

@@ -1,17 +1,16 @@
-"""TLS and token of a command's connection: options that every command with `--server` has."""
+"""A command's connection: TLS, token, patience; options that every command with `--server` has."""
 
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import grpc
 import typer
-from typer.core import TyperCommand
 
-from gateway.cli.credential import TOKEN_VARIABLE, chosen_credential, read_credential
+from gateway.cli.credential import NO_CREDENTIAL, TOKEN_VARIABLE, Credential, read_credential
 from gateway.cli.exits import Exit, Failure
+from gateway.cli.option_set import ExtendedCommand, OptionSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,19 @@ class ClientTls:
 
 
 PLAIN: Final = ClientTls()
-chosen: ContextVar[ClientTls] = ContextVar("tls", default=PLAIN)
-_options = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """How a command connects to its server. Units: `limit_s` until it gives up."""
+
+    tls: ClientTls = PLAIN
+    credential: Credential = NO_CREDENTIAL
+    limit_s: float = 5.0
 
 
 # The variables are not GATEWAY_TLS_KEY and so on: those belong to the server, which may run on the same host.
-@_options.command()
-def choose(
-    context: typer.Context,
+def connecting(
     tls_ca: Annotated[
         Path | None,
         typer.Option(
@@ -72,30 +76,27 @@ def choose(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Send the token in plain text to another host, too.")
     ] = False,
-) -> None:
-    """Makes every connection of the command use this TLS and this token, until the command ends."""
-    before = chosen.set(ClientTls(tls_ca, tls_cert, tls_key, tls_name))
-    context.call_on_close(lambda: chosen.reset(before))
-    anonymous = chosen_credential.set(read_credential(token_file, insecure=insecure))
-    context.call_on_close(lambda: chosen_credential.reset(anonymous))
+    connect_timeout: Annotated[
+        float,
+        typer.Option(envvar="GATEWAY_CLI_CONNECT_TIMEOUT", help="Seconds to wait for a connection.", min=0.1, max=600),
+    ] = 5.0,
+) -> Connecting:
+    """Returns how every connection of the command is made."""
+    credential = read_credential(token_file, insecure=insecure)
+    return Connecting(ClientTls(tls_ca, tls_cert, tls_key, tls_name), credential, connect_timeout)
 
 
-_CHOOSE: Final = typer.main.get_command(_options)
+CONNECTING: Final = OptionSet(connecting)
 
 
-class ServerCommand(TyperCommand):
-    """Adds the options of `choose` to those of a command that has `--server`."""
+class ServerCommand(ExtendedCommand):
+    """Adds the options of a connection to a command that has `--server`."""
 
-    def __init__(self, name: str | None, *, params: Sequence[Any], **settings: Any) -> None:
-        has_server = any(parameter.name == "server" for parameter in params)
-        self._tls = _CHOOSE.params if has_server else []
-        super().__init__(name, params=[*params, *self._tls], **settings)
+    sets: ClassVar[tuple[OptionSet[Any], ...]] = (CONNECTING,)
 
-    def invoke(self, ctx: Any) -> Any:
-        given = {str(option.name): ctx.params.pop(option.name) for option in self._tls}
-        if given and _CHOOSE.callback is not None:
-            _CHOOSE.callback(**given)
-        return super().invoke(ctx)
+    def adds(self, one: OptionSet[Any], params: Sequence[Any]) -> bool:
+        added = [option for other in self.sets if other is not CONNECTING for option in other.params]
+        return one is not CONNECTING or any(option.name == "server" for option in (*params, *added))
 
 
 def _content(path: Path | None) -> bytes | None:

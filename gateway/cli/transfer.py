@@ -8,13 +8,13 @@ import msgspec
 import typer
 import yaml
 
-from gateway.cli.applied_change import DryRun, ExpectRevision
-from gateway.cli.apply import apply
+from gateway.cli.apply import commit
+from gateway.cli.change_options import CHANGING
 from gateway.cli.client import control
 from gateway.cli.documents import File, write_whole
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, say, to_json
-from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server, Timeout
+from gateway.cli.shared_options import DEFAULT_SERVER, Server
 from gateway.pb import control_pb2
 
 READABLE_BYTES = 1 << 20
@@ -56,31 +56,12 @@ def export(
         say(f"gateway: {len(routes)} routes are in {file}")
 
 
-def import_routes(
-    file: File,
-    dry_run: DryRun = False,
-    expect_revision: ExpectRevision = None,
-    reason: Reason = "",
-    timeout: Timeout = 10.0,
-    server: Server = DEFAULT_SERVER,
-    output: Output = Format.TABLE,
-) -> None:
+def import_routes(file: File) -> None:
     """Commit every route of a file or directory: all are checked before the first is committed.
 
     The same as `gateway routes apply`, which can delete the routes of other models too.
     """
-    apply(
-        file,
-        wait=True,
-        dry_run=dry_run,
-        prune=False,
-        yes=False,
-        expect_revision=expect_revision,
-        reason=reason or "import",
-        timeout=timeout,
-        server=server,
-        output=output,
-    )
+    commit(file, CHANGING.get(), wait=True, reason="import")
 
 
 def _text(routes: Sequence[control_pb2.Route], form: Format) -> str:

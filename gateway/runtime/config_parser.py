@@ -141,6 +141,7 @@ def _environment_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
         ENVIRONMENT_PREFIX + "SERVER",
         *(f"{ENVIRONMENT_PREFIX}CLI_TLS_{name}" for name in ("CA", "CERT", "KEY", "NAME")),
         *(ENVIRONMENT_PREFIX + name for name in ("TOKEN", "TOKEN_FILE")),
+        ENVIRONMENT_PREFIX + "CLI_CONNECT_TIMEOUT",
         WEBHOOK_SECRET,
         *(ENVIRONMENT_PREFIX + name.replace("-", "_").upper() for name in IGNORED),
         REDACTION_KEY,

@@ -165,5 +165,5 @@ async def test_drafts_are_forgotten_in_the_end(op: Operated) -> None:
     ],
 )
 async def test_what_is_refused(op: Operated, method: str, request_: object, code: str, said: str) -> None:
-    found, details = await refusal(getattr(op.stub, method)(request_))
-    assert (found, said in details) == (code, True), details
+    refused, details = await refusal(getattr(op.stub, method)(request_))
+    assert (refused, said in details) == (code, True), details

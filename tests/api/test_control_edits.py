@@ -262,6 +262,6 @@ async def test_what_is_refused_changes_nothing(
     op: Operated, method: str, request_: object, code: str, said: str
 ) -> None:
     revision = await op.apply(ab())
-    found, details = await refusal(getattr(op.stub, method)(request_))
-    assert (found, said in details) == (code, True), details
+    refused, details = await refusal(getattr(op.stub, method)(request_))
+    assert (refused, said in details) == (code, True), details
     assert (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).revision == revision

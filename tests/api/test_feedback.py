@@ -29,8 +29,8 @@ def token(model: str = "affine", request_id: str = "r1") -> str:
 
 def written(op: Operated) -> int:
     """Labels on the disk of the worker."""
-    found = [entry for entry in entries(op.log_dir) if entry.segment and entry.segment.worker == "w0.feedback"]
-    contents = [read(entry.path.read_bytes(), entry.segment) for entry in found if entry.segment]
+    listed = [entry for entry in entries(op.log_dir) if entry.segment and entry.segment.worker == "w0.feedback"]
+    contents = [read(entry.path.read_bytes(), entry.segment) for entry in listed if entry.segment]
     return sum(len(labels) for content in contents for _, labels in content.labels)
 
 

@@ -1,4 +1,4 @@
-"""Learned requests: what is found is what protobuf and the checks would have said."""
+"""Learned requests: what is parts is what protobuf and the checks would have said."""
 
 import numpy as np
 import pytest
@@ -41,12 +41,12 @@ def test_what_is_found_is_what_a_parse_would_give(
     learn(templates, request_of(first[0], request_id="id", version=first[2]).SerializeToString())
     request = request_of(second[0], request_id=second[1], version=second[2], seed=seed)
     message = request.SerializeToString()
-    found = templates.find(message)
+    parts = templates.find(message)
     alike = first[0] == second[0] and first[2] == second[2]
-    assert (found is not None) == (alike and second[1].isprintable())
-    if found is None:
+    assert (parts is not None) == (alike and second[1].isprintable())
+    if parts is None:
         return
-    query, request_id, raw = found
+    query, request_id, raw = parts
     assert (query.model, query.version, request_id) == ("m", second[2], second[1])
     for _ in range(2):  # the second time from what was remembered
         inputs, shapes, rows, reply = decode_query(query, raw, CONTRACT)
@@ -65,10 +65,10 @@ def test_a_changed_byte_is_never_overlooked(data: st.DataObject) -> None:
         changed[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.sampled_from([len(changed), len(changed), len(changed) - 1, len(changed) // 2]))
     mutant = bytes(changed[:cut]) + data.draw(st.sampled_from([b"", b"", b"a"]))
-    found = templates.find(mutant)
-    if found is None:
+    parts = templates.find(mutant)
+    if parts is None:
         return
-    query, request_id, raw = found
+    query, request_id, raw = parts
     parsed = pb.ModelInferRequest.FromString(mutant)
     assert parsed.id == request_id
     assert list(parsed.raw_input_contents) == list(raw)
@@ -92,19 +92,19 @@ def test_several_inputs_in_any_order_are_learned() -> None:
     templates = Templates()
     learn(templates, request.SerializeToString())
     request.raw_input_contents[0] = b"\7\7"
-    found = templates.find(request.SerializeToString())
-    assert found is not None
+    parts = templates.find(request.SerializeToString())
+    assert parts is not None
     for _ in range(2):
-        assert decode_query(found[0], found[2], contract)[0] == [bytes(8), b"\3\4", b"\7\7"]
+        assert decode_query(parts[0], parts[2], contract)[0] == [bytes(8), b"\3\4", b"\7\7"]
 
 
 def test_large_requests_are_found_as_views() -> None:
     templates = Templates()
     message = request_of(LARGE_BYTES // 16).SerializeToString()
     learn(templates, message)
-    found = templates.find(message)
-    assert found is not None
-    view = found[2][0]
+    parts = templates.find(message)
+    assert parts is not None
+    view = parts[2][0]
     assert isinstance(view, memoryview)
     assert view.obj is message
     assert view == request_of(LARGE_BYTES // 16).raw_input_contents[0]
@@ -114,9 +114,9 @@ def test_two_contracts_of_one_request_are_kept_apart() -> None:
     templates = Templates()
     message = request_of(1).SerializeToString()
     learn(templates, message)
-    found = templates.find(message)
-    assert found is not None
-    query, _, raw = found
+    parts = templates.find(message)
+    assert parts is not None
+    query, _, raw = parts
     swapped = signature([TensorSpec("o", Datatype.FP32, (1,), optional=True), TensorSpec("x", Datatype.FP32, (1, 4))])
     for _ in range(2):
         assert list(decode_query(query, raw, CONTRACT)[0]) == list(raw)
@@ -128,9 +128,9 @@ def test_values_are_checked_each_time() -> None:
     templates = Templates()
     good = raw_request(datatype="BOOL", shape=(2,), data=b"\0\1").SerializeToString()
     learn(templates, good)
-    found = templates.find(good)
-    assert found is not None
-    decode_query(found[0], found[2], contract)
+    parts = templates.find(good)
+    assert parts is not None
+    decode_query(parts[0], parts[2], contract)
     bad = templates.find(good[:-1] + b"\2")
     assert bad is not None
     with pytest.raises(Exception, match="0 or 1 is allowed"):

@@ -16,17 +16,17 @@ COMMAND = (sys.executable, "-m", "loadtests.bench")
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not h2load.installed(), reason=h2load.MISSING)
 def test_a_pair_is_measured_and_reported(tmp_path: Path) -> None:
-    found = tmp_path / "found.json"
+    figures = tmp_path / "figures.json"
     done = subprocess.run(
         [
             *COMMAND, *("--models", "tiny", "--concurrency", "16", "--seconds", "1", "--rounds", "1", "--tries", "1"),
-            *("--systems", "gateway,aio", "--json", str(found), "--work", str(tmp_path / "work")),
+            *("--systems", "gateway,aio", "--json", str(figures), "--work", str(tmp_path / "work")),
         ],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "grpc.aio" in done.stdout
-    content = json.loads(found.read_text())
+    content = json.loads(figures.read_text())
     gateway, bare = content["runs"]
     assert (gateway["system"], bare["system"]) == ("gateway", "grpc.aio")
     for run in (gateway, bare):

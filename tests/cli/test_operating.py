@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gateway.cli.applied_change import change_value, took
+from gateway.cli.explain import KEYS_PER_CALL
 from gateway.pb import control_pb2
 from gateway.routing.document.document import parse
 from tests.api.routes import ab, blue_green, canary, pinned, route
@@ -229,17 +230,17 @@ async def test_a_decision_is_explained(shell: Shell) -> None:
     assert (value["decision"], value["error"]["code"]) == (None, "NOT_FOUND")
 
 
-async def test_keys_of_a_file_are_simulated_in_parts(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.explain.KEYS_PER_CALL", 300)
+async def test_keys_of_a_file_are_simulated_in_parts(shell: Shell) -> None:
+    count = KEYS_PER_CALL + 500
     key = {"from": ["metadata:x-user"]}
     await shell.worker.apply(ab(100, 0, key=key))
     keys = shell.directory / "keys.txt"
-    keys.write_text("".join(f"user-{number}\n\n" for number in range(1000)))
+    keys.write_text("".join(f"user-{number}\n\n" for number in range(count)))
     draft = shell.write("draft.yaml", ab(75, 25, key=key))
     value = await shell.value("simulate", "-f", draft, "--keys", str(keys))
-    assert value["counted"] == 1000
+    assert value["counted"] == count
     assert abs(value["shares"]["b"] - 0.25) < 0.05
-    assert value["moved"] == round(1000 * value["shares"]["b"])
+    assert value["moved"] == round(count * value["shares"]["b"])
     text = await shell.done("simulate", "-f", draft, "--keys", "-", text=keys.read_text())
     assert f"{value['moved']} (" in text
     assert "searched: the write-ahead logs" in await shell.done("simulate", "-f", draft)

@@ -33,7 +33,7 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_that_asks_a_server_can_do_so_by_tls(words: tuple[str, ...]) -> None:
-    tls = {"tls_ca", "tls_cert", "tls_key", "tls_name", "token_file", "insecure"}
+    tls = {"tls_ca", "tls_cert", "tls_key", "tls_name", "token_file", "insecure", "connect_timeout"}
     named = options(COMMANDS[words])
     assert named >= tls if "server" in named else words == ("serve",) or not named & tls
 
@@ -95,9 +95,8 @@ def test_a_document_comes_from_standard_input_too() -> None:
     assert "weights sum to 99 %" in result.output
 
 
-def test_nobody_there_ends_with_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.client.CONNECT_S", 0.3)
-    result = run("models", "--server", "127.0.0.1:1")
+def test_nobody_there_ends_with_three() -> None:
+    result = run("models", "--server", "127.0.0.1:1", "--connect-timeout", "0.3")
     assert result.exit_code == 3
     assert "no gateway answers at 127.0.0.1:1" in result.output
 

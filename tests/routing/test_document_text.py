@@ -8,9 +8,8 @@ import yaml
 from hypothesis import given, settings
 
 from gateway.errors import InvalidArgument
-from gateway.routing.document import notation
 from gateway.routing.document.document import parse
-from gateway.routing.document.notation import parse_json, parse_yaml, read_json, read_yaml
+from gateway.routing.document.notation import LOADER, parse_json, parse_yaml, read_json, read_yaml
 from tests.routing.documents import Plain, documents, plain
 
 TEXT = """
@@ -28,23 +27,20 @@ spec:
 """
 
 
-@pytest.fixture(params=["libyaml", "python"])
-def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=[LOADER, yaml.SafeLoader], ids=["libyaml", "python"])
+def loader(request: pytest.FixtureRequest) -> object:
     """Both parsers of PyYAML: the one in C is missing from some builds."""
-    if request.param == "python":
-        monkeypatch.setattr(notation, "_LOADER", yaml.SafeLoader)
-    return str(request.param)
+    return request.param
 
 
-def refused(text: str | bytes) -> str:
+def refused(text: str | bytes, loader: object = LOADER) -> str:
     with pytest.raises(InvalidArgument) as caught:
-        parse_yaml(text)
+        parse_yaml(text, loader=loader)
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("loader")
-def test_yaml_words_that_other_readers_turn_into_something_else_stay_text() -> None:
-    [route] = parse_yaml(TEXT)
+def test_yaml_words_that_other_readers_turn_into_something_else_stay_text(loader: object) -> None:
+    [route] = parse_yaml(TEXT, loader=loader)
     value = json.loads(route.to_json())["spec"]
     assert value["arms"] == {"canary": {"version": "0013"}, "stable": {"version": "12"}}
     assert value["fallback"] == {"on": ["INTERNAL"], "order": ["canary"]}
@@ -57,11 +53,10 @@ def test_yaml_words_that_other_readers_turn_into_something_else_stay_text() -> N
         }
     ]
     assert parse_json(route.to_json()) == route
-    assert parse_yaml(route.to_json()) == [route]
+    assert parse_yaml(route.to_json(), loader=loader) == [route]
 
 
-@pytest.mark.usefixtures("loader")
-def test_plain_scalars_follow_json() -> None:
+def test_plain_scalars_follow_json(loader: object) -> None:
     scalars = {
         "1": 1,
         "-2": -2,
@@ -84,7 +79,7 @@ def test_plain_scalars_follow_json() -> None:
         "2027-01-01": "2027-01-01",
         ".inf": ".inf",
     }
-    [values] = read_yaml("".join(f"- {text}\n" for text in scalars))
+    [values] = read_yaml("".join(f"- {text}\n" for text in scalars), loader=loader)
     assert values == list(scalars.values())
     assert isinstance(values, list)
     assert [type(value) for value in values] == [type(value) for value in scalars.values()]
@@ -114,7 +109,6 @@ def test_the_document_that_is_wrong_is_named_by_its_place() -> None:
     assert refused("\n---\n".join([texts[0]] * 2)) == "document 2: there is another document of model 'a'"
 
 
-@pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -140,9 +134,9 @@ def test_the_document_that_is_wrong_is_named_by_its_place() -> None:
         ("x" * ((1 << 20) + 1), "1048577 bytes, at most 1048576 are allowed"),
     ],
 )
-def test_yaml_that_could_mean_two_things_or_too_much_is_refused(text: str | bytes, reason: str) -> None:
+def test_yaml_that_could_mean_two_things_or_too_much_is_refused(text: str | bytes, reason: str, loader: object) -> None:
     started = perf_counter()
-    assert reason in refused(text)
+    assert reason in refused(text, loader)
     assert perf_counter() - started < 5
 
 

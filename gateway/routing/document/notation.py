@@ -17,7 +17,7 @@ from gateway.errors import InvalidArgument
 from gateway.routing.document.document import SIZE_LIMIT_BYTES, RouteDocument, parse
 from gateway.routing.document.field import DEPTH_LIMIT, shown
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser in C is missing from some builds
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 _WORDS: dict[str, object] = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -29,12 +29,12 @@ def parse_json(text: str | bytes) -> RouteDocument:
     return parse(read_json(text))
 
 
-def parse_yaml(text: str | bytes) -> list[RouteDocument]:
+def parse_yaml(text: str | bytes, *, loader: Any = LOADER) -> list[RouteDocument]:
     """Every document of YAML text, in order; JSON is YAML too.
 
     Raises: InvalidArgument, also where there is no document, or two of one model.
     """
-    values = read_yaml(text)
+    values = read_yaml(text, loader=loader)
     if not values:
         raise InvalidArgument("document: the text is empty")
     documents: list[RouteDocument] = []
@@ -74,7 +74,7 @@ def json_fault(text: str) -> str:
     return ""
 
 
-def read_yaml(text: str | bytes) -> list[object]:
+def read_yaml(text: str | bytes, *, loader: Any = LOADER) -> list[object]:
     """Plain data of every document that is not empty. Raises: InvalidArgument like `read_json`."""
     decoded = _decoded(text, SIZE_LIMIT_BYTES)
     if decoded.lstrip().startswith("{"):
@@ -84,7 +84,7 @@ def read_yaml(text: str | bytes) -> list[object]:
             pass  # a mapping in YAML's flow style, or wrong in both notations
     values: list[object] = []
     try:
-        events = iter(yaml.parse(decoded, Loader=_LOADER))
+        events = iter(yaml.parse(decoded, Loader=loader))
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 value = _value(next(events), events, depth=0)
