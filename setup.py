@@ -49,6 +49,7 @@ MODULES = [
     "gateway/rpc/task_call.py",
     "gateway/rpc/callback_call.py",
     "gateway/serving/admission.py",
+    "gateway/serving/arm_tally.py",
     "gateway/serving/batch.py",
     "gateway/serving/batcher.py",
     "gateway/serving/call.py",

@@ -20,10 +20,10 @@ ROOMS = {
     "routing": {"errors", "backoff"},
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
-    "rollout": {"errors", "routing.document"},
+    "rollout": {"errors", "routing", "telemetry"},
     "access": {"errors", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
-    "api": {"errors", "access", "tensor", "pb", "routing", "serving", "records", "telemetry", "rpc"},
+    "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
         *("errors", "access", "tensor", "pb", "drift", "routing.document"),
@@ -33,7 +33,7 @@ ROOMS = {
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
         *("errors", "backoff", "access"),
-        *("tensor", "pb", "routing", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
+        *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
     },
     "loaders": set(),
 }  # fmt: skip

@@ -24,7 +24,9 @@ from gateway.runtime.config import Config
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import STATE_FILE
+from gateway.runtime.judging import Judging
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
+from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.telemetry.drift_states import DriftReport
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
@@ -56,7 +58,7 @@ class ControlProcess:
         self._drift = DriftReport(config.published_dir)
         self._instance = instance
         self._clock = clock
-        self._peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
+        self.peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
         self._totals = Totals()
         self._gone = GoneVersions()
         self._published_versions: set[Key] = set()
@@ -94,7 +96,7 @@ class ControlProcess:
     async def poll(self) -> None:
         """Brings the totals up to date with what the workers that answer have counted."""
         async with self._polling:
-            answers = await self._peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
+            answers = await self.peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
             for slot, answer in answers.items():
                 if not isinstance(answer, GatewayError):
                     self._take(slot, answer)
@@ -209,8 +211,11 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
             await entrance.prepare()
         await http.start()
         stack.push_async_callback(http.close)
+        hand = PeerRolloutHand(control.peers, config.process.workers)
+        store = config.store
+        judge = Judging(store.redis_url, store.environment, hand, settings.instance, publisher)
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(control.run()), group.create_task(publisher.run())]
+            loops = [group.create_task(one.run()) for one in (control, publisher, judge)]
             if entrance is not None:
                 loops.append(group.create_task(entrance.follow()))
             link.ready()

@@ -28,6 +28,7 @@ _KEPT_FILE: Final = "events.json"
 # What a change of rules is called; every other operation is an application of another document.
 _TYPES: Final[Mapping[str, EventType]] = {
     "rollback": EventType.ROUTE_ROLLED_BACK,
+    "abort": EventType.ROUTE_ROLLED_BACK,
     "delete": EventType.ROUTE_DELETED,
     "restore": EventType.RULES_HEALED,
     "accept": EventType.RULES_HEALED,
@@ -105,6 +106,10 @@ class EventPublisher:
             counts["webhook"] = {outcome: self.webhook.counts[outcome] for outcome in OUTCOMES}
             counts["waiting"] = self.webhook.waiting
         return counts
+
+    def tell(self, kind: EventType, event_id: str, at_us: int, subject: str, data: dict[str, object]) -> None:
+        """Tells of something in the environment, by an id that every host gives it."""
+        self.events.add(Event(kind, self._environment, event_id, at_us, subject, data))
 
     def _tell_change(self, entry: ChangeEntry) -> None:
         data = {

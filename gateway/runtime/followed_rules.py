@@ -5,21 +5,30 @@ from gateway.records.worker.prediction_log import PredictionLog
 from gateway.routing.decision.route import Route
 from gateway.routing.decision.snapshot import EMPTY, Snapshot
 from gateway.runtime.log_settings import samplings
+from gateway.serving.arm_tally import JudgedRoutes
 from gateway.serving.catalog import Catalog
 from gateway.serving.route_versions import required_versions
 from gateway.telemetry.counters import Counters
 
 
 class FollowedRules:
-    """The `RouteConsumer` of a worker: loads what routes name, and tells log, health and counters of each change."""
+    """The `RouteConsumer` of a worker: loads what routes name, and tells everybody else of each change."""
 
     def __init__(
-        self, catalog: Catalog, log: PredictionLog, health: HealthService, counters: Counters, *, log_rate: float
+        self,
+        catalog: Catalog,
+        log: PredictionLog,
+        health: HealthService,
+        counters: Counters,
+        judged: JudgedRoutes,
+        *,
+        log_rate: float,
     ) -> None:
         self._catalog = catalog
         self._log = log
         self._health = health
         self._counters = counters
+        self._judged = judged
         self._log_rate = log_rate
         self._snapshot = EMPTY
 
@@ -38,6 +47,7 @@ class FollowedRules:
         if self._snapshot.routes.keys() - snapshot.routes.keys():
             self._catalog.release_unrouted(snapshot.routes)
         self._snapshot = snapshot
+        self._judged.follow(snapshot)
         self._log.follow(samplings(snapshot, self._log_rate))
         self._health.changed()
 

@@ -207,9 +207,13 @@ class Peers:
             tasks = {slot: group.create_task(self._ask(slot, operation, payload, timeout_s)) for slot in slots}
         return {slot: task.result() for slot, task in tasks.items()}
 
+    async def ask_one(self, slot: int, operation: str, payload: Payload, *, timeout_s: float = 5.0) -> Payload:
+        """Returns that slot's answer. Raises: what `ask` raises."""
+        return await ask(worker_socket(self._socket_dir, slot), operation, payload, timeout_s)
+
     async def _ask(self, slot: int, operation: str, payload: Payload, timeout_s: float) -> Payload | GatewayError:
         try:
-            return await ask(worker_socket(self._socket_dir, slot), operation, payload, timeout_s)
+            return await self.ask_one(slot, operation, payload, timeout_s=timeout_s)
         except GatewayError as error:
             return error
 

@@ -28,6 +28,7 @@ from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.sampling import Sampling
 from gateway.routing.store.acknowledger import Acknowledger
+from gateway.routing.store.editor import Editor
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
@@ -45,6 +46,8 @@ from gateway.runtime.host import HostCounts, HostFleet, HostRepository, Replacem
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path, page_path
+from gateway.runtime.rollout_counts import RolloutCounts
+from gateway.runtime.rollout_hand import OPERATION, rollout_operation
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -95,7 +98,10 @@ class Worker:
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
         self.catalog = self._catalog()
         self.health = HealthService(self.catalog, ready=self.is_ready, admits=lambda: self.admission.is_open)
-        self.rules = FollowedRules(self.catalog, self.log, self.health, self.counters, log_rate=config.log.rate)
+        self.run_state = self._shared_run_state()
+        self.rules = FollowedRules(
+            self.catalog, self.log, self.health, self.counters, self.run_state.judged, log_rate=config.log.rate
+        )
         self.feed = self._feed()
         self.admission = Admission(
             max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes
@@ -107,7 +113,7 @@ class Worker:
             self.log,
             self.admission,
             threads=runs_at_once(cpu_quota(), config.process.workers, self.threads),
-            shared=self._shared_run_state(),
+            shared=self.run_state,
         )
         self.catalog.attach(self.engine.attach, self.engine.detach)
         self.catalog.subscribe(self._version_changed)
@@ -115,6 +121,7 @@ class Worker:
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
         self.catalog.record_replacements(ReplacementRecorder(self.store))
+        self.rollouts = RolloutCounts(self.run_state.judged, config.store.redis_url, config.store.environment, self.id)
         self.entrance = make_entrance(config)
         self.server = self._server()
         self._publish_gauges()
@@ -196,8 +203,9 @@ class Worker:
             admits=lambda: self.admission.is_open,
             tokens=tokens if config.listen.feedback_token else None,
         )
+        self.route_control = RouteControl(self.store, AnsweringWorker(self.catalog, self.feed, self.fleet))
         self.control = ControlService(
-            RouteControl(self.store, AnsweringWorker(self.catalog, self.feed, self.fleet)),
+            self.route_control,
             self.catalog,
             self.fleet,
             feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
@@ -278,7 +286,10 @@ class Worker:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end)
-            answers = operations(self.catalog, count=self.count, describe=self.describe, in_force=self.rules.in_force)
+            answers = {
+                **operations(self.catalog, count=self.count, describe=self.describe, in_force=self.rules.in_force),
+                OPERATION: rollout_operation(Editor(self.route_control)),
+            }
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
             if self.settings.predecessor:
@@ -290,6 +301,7 @@ class Worker:
             loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
+            loops.append(group.create_task(self.rollouts.run(), name="rollout counts"))
             await self.feed.prepared()
             if self.feed.state is FeedState.LIVE:
                 self.catalog.release_unrouted(self.feed.snapshot.routes)
@@ -364,6 +376,7 @@ class Worker:
     async def _end(self) -> None:
         """Lets go of what was made, whatever ended the worker; the log comes last, for it holds the calls up to now."""
         self.engine.close()
+        await self._within(1.0, self.rollouts.aclose(), "telling what the arms of rollouts did")
         await self.store.aclose()
         await self.catalog.close()
         await self.labels.close()

@@ -423,12 +423,20 @@ class Batcher:
         if arm is not None:
             items = rows if self._version.batches else 1
             arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
+            if self._shared.judged.by_revision:
+                self._judge(calls[0], items, run.infer_ns)
         for call, own in zip(calls, answers, strict=True):
             call.infer_ns = run.infer_ns
             if call.deadline_ns and call.deadline_ns < sliced_at:
                 call.fail(DeadlineExceeded("the deadline passed while the model ran"))
             else:
                 call.answer(own)
+
+    def _judge(self, call: Call, rows: int, infer_ns: int) -> None:
+        decision = call.decision
+        tally = self._shared.judged.of(decision) if decision is not None else None
+        if tally is not None:
+            tally.run(rows, infer_ns)
 
     def _failed(self, calls: list[Call], error: BaseException) -> None:
         if len(calls) > 1:

@@ -22,6 +22,7 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
+from gateway.serving.arm_tally import SPLIT
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
 from gateway.serving.call_record import record_of
@@ -80,6 +81,7 @@ class Engine:
         self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._shared = shared or SharedRunState()
         self._refusals = self._shared.refusals
+        self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
         self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
         counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
@@ -221,6 +223,10 @@ class Engine:
             raise ValueError("finish of a call that was not begun")
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
+        if self._judged.by_revision and decision.reason == SPLIT:
+            tally = self._judged.of(decision)
+            if tally is not None:
+                tally.observe(code, total_ns, decision.bucket)
         request_id = self.name(call)
         record = record_of(
             call,
@@ -355,6 +361,10 @@ class Engine:
         if retry is None:
             return False
         arm.series.observe(error.code, 0, 0, now_ns - call.received_ns)
+        if self._judged.by_revision and decision.reason == SPLIT:
+            tally = self._judged.of(decision)
+            if tally is not None:
+                tally.observe(error.code, now_ns - call.received_ns, decision.bucket)
         self._fallbacks.left(call, retry, cause)
         version = retry.version
         version.lease()

@@ -1,5 +1,6 @@
 """The state that the runs of all versions of a worker share."""
 
+from gateway.serving.arm_tally import JudgedRoutes
 from gateway.serving.inline_watch import InlineWatch
 from gateway.serving.refusals import Refusals
 from gateway.serving.request_ids import RequestIds
@@ -7,9 +8,9 @@ from gateway.serving.run_page import RunPage
 
 
 class SharedRunState:
-    """The page that shows what runs, what must not run, the watch over runs on the loop, and the ids of requests."""
+    """The page that shows what runs, what must not run, the watch over runs on the loop, ids, and what is judged."""
 
-    __slots__ = ("ids", "page", "refusals", "watch")
+    __slots__ = ("ids", "judged", "page", "refusals", "watch")
 
     def __init__(self, page: RunPage | None = None, refusals: Refusals | None = None) -> None:
         """Without a page the runs are shown to nobody; without refusals everything may run."""
@@ -17,3 +18,4 @@ class SharedRunState:
         self.refusals = refusals or Refusals()
         self.watch = InlineWatch()
         self.ids = RequestIds()
+        self.judged = JudgedRoutes()

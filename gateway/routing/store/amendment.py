@@ -6,6 +6,8 @@ Pin      everybody to one arm; the strategy before it is in the history, and a r
 Kill     everybody to one arm, rules and pins included, above a document that stays as it is.
 Unkill   the same without the switch; without effect where it is off.
 Promote  canary: the next step, or all of it (see `promote`). Blue-green: a flip.
+Abort    canary: no share. Revert: after a promotion in full, the arms' versions change places again.
+Resume   canary: the share of its step again. Retry: the first step again.
 Label    names for versions: set, moved, taken away; arms that name a label get its version.
 
 Raises: InvalidArgument or FailedPrecondition from all of them, naming what the document has and what would do instead.
@@ -125,6 +127,34 @@ def promote(document: RouteDocument, *, full: bool = False) -> RouteDocument:
     if not isinstance(strategy, Canary):
         raise _unfit(document, "promote", "canary or blueGreen")
     return _promoted(document, strategy) if full else _stepped(document, strategy)
+
+
+def abort(document: RouteDocument) -> RouteDocument:
+    """The document whose canary has no share, whatever its step says."""
+    if not isinstance(document.strategy, Canary):
+        raise _unfit(document, "abort", "canary")
+    return _with_strategy(document, {"weight": "0%"})
+
+
+def revert(document: RouteDocument) -> RouteDocument:
+    """The document before a promotion in full: the arms' versions change places again, and the canary has no share."""
+    if not isinstance(document.strategy, Canary):
+        raise _unfit(document, "revert", "canary")
+    return _promoted(document, document.strategy)
+
+
+def resume(document: RouteDocument) -> RouteDocument:
+    """The document whose canary has the share of its step again."""
+    if not isinstance(document.strategy, Canary) or not document.strategy.steps:
+        raise _unfit(document, "resume", "canary with steps")
+    return _with_strategy(document, {"weight": None})
+
+
+def retry(document: RouteDocument) -> RouteDocument:
+    """The document whose canary begins with its first step again."""
+    if not isinstance(document.strategy, Canary) or not document.strategy.steps:
+        raise _unfit(document, "retry", "canary with steps")
+    return _with_strategy(document, {"step": None, "weight": None})
 
 
 def label(document: RouteDocument, labels: Mapping[str, str]) -> RouteDocument:

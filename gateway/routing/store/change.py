@@ -8,7 +8,20 @@ from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.decision.snapshot import Route
 
 Operation = Literal[
-    "apply", "rollback", "delete", "flip", "weights", "pin", "kill", "unkill", "promote", "label", "approve"
+    "apply",
+    "rollback",
+    "delete",
+    "flip",
+    "weights",
+    "pin",
+    "kill",
+    "unkill",
+    "promote",
+    "label",
+    "approve",
+    "abort",
+    "resume",
+    "retry",
 ]
 # What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
 HealingOperation = Literal["restore", "accept"]

@@ -16,6 +16,9 @@ workers    zset    worker ids by when they were last seen
 acks       stream  every acknowledgement as it comes
 draft:ID   hash    a proposed route with its approvals, for a week
 drafts     zset    draft ids by when they are forgotten
+rollouts   hash    model -> the state of its rollout
+judge      string  the process that judges rollouts, for 5 s
+counts:REV hash    worker id -> what its arms did at this revision, for a week
 """
 
 import re
@@ -116,6 +119,17 @@ class StoreKeys:
 
     def draft(self, draft_id: str) -> str:
         return self._key(f"draft:{draft_id}")
+
+    @property
+    def rollouts(self) -> str:
+        return self._key("rollouts")
+
+    @property
+    def judge(self) -> str:
+        return self._key("judge")
+
+    def counts(self, revision: int | str) -> str:
+        return self._key(f"counts:{revision}")
 
     def worker(self, worker_id: str) -> str:
         return self._key(f"worker:{worker_id}")

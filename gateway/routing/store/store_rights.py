@@ -60,7 +60,10 @@ def users(environment: str) -> tuple[StoreUser, ...]:
     """
     names = StoreKeys(environment)
     every = names.every
-    own = (("R", every), *(("RW", key) for key in (names.worker("*"), names.workers, names.acknowledgements)))
+    own = (
+        ("R", every),
+        *(("RW", key) for key in (names.worker("*"), names.workers, names.acknowledgements, names.counts("*"))),
+    )
     trail = tuple(("RW", key) for key in (names.audit, names.chain, names.idempotency("audit:*")))
     return (
         StoreUser("gateway-worker", StoreGrant(_CONNECTS + _FOLLOWS + _ACKNOWLEDGES, own), StoreGrant(_RECORDS, trail)),

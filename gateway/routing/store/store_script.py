@@ -48,7 +48,8 @@ SNAPSHOT = Script("snapshot.lua", reads_only=True)
 HEAL = Script("heal.lua")
 DRAFT = Script("draft.lua")
 AUDIT = Script("audit.lua")
-ALL = (COMMIT, SNAPSHOT, HEAL, DRAFT, AUDIT)
+ROLLOUT = Script("rollout.lua")
+ALL = (COMMIT, SNAPSHOT, HEAL, DRAFT, AUDIT, ROLLOUT)
 
 
 # In the library's name and in its functions', so that the libraries of several releases can be loaded at a time.

@@ -1,0 +1,159 @@
+"""The judge: once a second, for each canary that moves by itself, what it did, what that proves, and what follows.
+
+One process of all hosts judges at a time; two that believe they do are held apart by the sequence of the state and the
+revision of the route. While the store is away, or nobody judges, weights stay as they are.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.rollout.arm_counts import NOTHING, ArmCounts
+from gateway.rollout.evidence import after_tick
+from gateway.rollout.post_promotion import after_watched_tick, watched_harm
+from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step
+from gateway.rollout.rollout_events import canary_of, followed
+from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
+from gateway.rollout.rollout_store import RolloutStore
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.document.strategy import Canary
+
+TICK_S: Final = 1.0
+_REASON_BYTES: Final = 1000
+_log = logging.getLogger(__name__)
+
+
+class RolloutHand(Protocol):
+    """Who carries out what the judge decides, each as one commit through the same door as an operator's.
+
+    Raises: GatewayError, StaleRevision among them: somebody else was faster, and is right.
+    """
+
+    async def advance(self, model: str, revision: int, reason: str) -> None:
+        """The canary is at its next step."""
+
+    async def promote(self, model: str, revision: int, reason: str) -> None:
+        """The canary's version is the stable one."""
+
+    async def abort(self, model: str, revision: int, reason: str) -> None:
+        """The canary has no share."""
+
+    async def revert(self, model: str, revision: int, reason: str) -> None:
+        """The version that was stable before the promotion is it again, and the other has no share."""
+
+
+class RolloutController:
+    """Judges the rollouts of one environment. `tell` is given each record whose phase or step is new."""
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        hand: RolloutHand,
+        holder: str,
+        *,
+        tell: Callable[[RolloutRecord | None, RolloutRecord], None] = lambda before, after: None,
+    ) -> None:
+        self._store = store
+        self._hand = hand
+        self._holder = holder
+        self._tell = tell
+        self.leads = False
+
+    async def run(self) -> None:
+        """Judges for ever."""
+        while True:
+            try:
+                await self.step()
+            except StoreUnavailable as error:
+                self.leads = False
+                _log.debug("rollouts stand still: %s", error)
+            await asyncio.sleep(TICK_S)
+
+    async def step(self) -> None:
+        """Judges once, if this process is the one that does. Raises: StoreUnavailable."""
+        self.leads = await self._store.lead(self._holder)
+        if not self.leads:
+            return
+        routes, records = await self._store.routes(), await self._store.records()
+        now_ms = await self._store.now_ms()
+        for model in sorted(records.keys() | {model for model, route in routes.items() if canary_of(route.document)}):
+            route = routes.get(model)
+            if route is None:
+                continue
+            try:
+                await self._judge(records.get(model), route, now_ms)
+            except StoreUnavailable:
+                raise
+            except GatewayError as error:
+                # A rollout that cannot move costs itself: the others are judged all the same.
+                _log.warning("the rollout of model %s stands still: %s", model, error)
+
+    async def _judge(self, before: RolloutRecord | None, route: Route, now_ms: int) -> None:
+        moved = before is None or before.revision != route.revision
+        entry = await self._store.entry(route.model, route.revision) if moved else None
+        record = followed(before, route, entry, now_ms, uuid.uuid4().hex)
+        if record is None:
+            return
+        canary = canary_of(route.document)
+        if canary is None or not record.is_running:
+            if record != before:
+                await self._save(record, before)
+            return
+        tick_ms = (canary.analysis or UNJUDGED).tick_ms
+        if not moved and now_ms - record.tick_ms < tick_ms - 500:
+            return
+        record = _counted(record, canary, await self._store.counts(route.revision), now_ms)
+        harmful = ""
+        if record.watch is not None and canary.analysis is not None:
+            harmful = watched_harm(record.watch, canary.analysis)
+        killed = route.document.kill_switch is not None
+        step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful)
+        record = _said(record, step)
+        if await self._save(record, before):
+            await self._carry_out(step, route, watching=record.state.phase == "watching")
+
+    async def _save(self, record: RolloutRecord, before: RolloutRecord | None) -> bool:
+        seen = before.sequence if before is not None else 0
+        record = msgspec.structs.replace(record, sequence=seen + 1)
+        if not await self._store.save(record, seen):
+            return False  # somebody else has judged this tick
+        self._tell(before, record)
+        return True
+
+    async def _carry_out(self, step: Step, route: Route, *, watching: bool) -> None:
+        """Order: the evidence is kept before it is acted on; what could not be done is decided again, a tick later."""
+        if isinstance(step, Hold | Finish):
+            return
+        reason = step.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        stop = self._hand.revert if watching else self._hand.abort
+        act = {Advance: self._hand.advance, Promote: self._hand.promote, Stop: stop}[type(step)]
+        _log.info("rollout of model %s: %s: %s", route.model, type(step).__name__.lower(), reason)
+        await act(route.model, route.revision, reason)
+
+
+def _counted(record: RolloutRecord, canary: Canary, now: Mapping[str, ArmCounts], now_ms: int) -> RolloutRecord:
+    """Returns the record with the tick since its totals were taken."""
+    stable, own = (
+        now.get(arm, NOTHING).since(record.totals.get(arm, NOTHING)) for arm in (canary.stable, canary.canary)
+    )
+    totals = {arm: now.get(arm, NOTHING) for arm in (canary.stable, canary.canary)}
+    record = msgspec.structs.replace(record, totals=totals, tick_ms=now_ms)
+    if record.state.phase == "watching":
+        watch = record.watch
+        return msgspec.structs.replace(record, watch=after_watched_tick(watch, stable) if watch is not None else None)
+    evidence = after_tick(record.state.evidence, canary.analysis or UNJUDGED, own, stable)
+    return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, evidence=evidence))
+
+
+def _said(record: RolloutRecord, step: Step) -> RolloutRecord:
+    left_ms = step.left_ms if isinstance(step, Hold) else 0
+    record = msgspec.structs.replace(record, told=step.reason, left_ms=left_ms)
+    if isinstance(step, Finish):
+        state = msgspec.structs.replace(record.state, phase="promoted")
+        return msgspec.structs.replace(record, state=state)
+    return record

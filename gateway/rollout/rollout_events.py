@@ -1,0 +1,100 @@
+"""How a rollout follows the route: what a change of the rules, by the judge or by a person, makes of its state. Pure.
+
+Everything that moves is a commit, so a judge that takes over knows from the history alone what its predecessor did: the
+state in the store adds the evidence, and nothing that could contradict the route.
+"""
+
+from typing import Final
+
+import msgspec
+
+from gateway.rollout.evidence import new_step
+from gateway.rollout.post_promotion import begin_watch
+from gateway.rollout.rollout_record import RolloutRecord, begun, plan_of
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.strategy import Canary
+from gateway.routing.store.change import ChangeEntry
+
+# Documents that come back are a person's decision to leave a rollout, not to begin one.
+_BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept", "abort"})
+_BEGINS: Final = frozenset({"apply", "approve", "retry", "promote"})
+
+
+def canary_of(document: RouteDocument) -> Canary | None:
+    """Returns the canary that moves by itself; None where the route has none."""
+    strategy = document.strategy
+    return strategy if isinstance(strategy, Canary) and strategy.is_driven else None
+
+
+def followed(
+    record: RolloutRecord | None, route: Route, entry: ChangeEntry | None, now_ms: int, new_id: str
+) -> RolloutRecord | None:
+    """Returns the state of the model's rollout under the route that is in force now; None where there is none.
+
+    `entry` is the change that made the route, None where it is not kept. The sequence stays: the caller counts.
+    """
+    canary = canary_of(route.document)
+    if canary is None:
+        if record is None or not record.is_running or record.revision == route.revision:
+            return record
+        return _over(record, route, f"the route has no canary that moves by itself any more{_by(entry)}")
+    if record is not None and record.revision == route.revision:
+        return record
+    operation = entry.operation if entry is not None else "apply"
+    if record is None or record.plan != plan_of(route.document):
+        if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
+            return _promoted(record, route, now_ms)
+        new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0)
+        if operation in _BROUGHT_BACK:
+            return _over(new, route, f"not begun: {operation}{_by(entry)} made this route; retry begins it")
+        return new
+    if operation == "abort":
+        return _over(record, route, entry.reason if entry is not None and entry.reason else f"aborted{_by(entry)}")
+    if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
+        return begun(new_id, route.document, route.revision, now_ms, record.sequence)
+    record = msgspec.structs.replace(record, revision=route.revision, totals={})
+    if canary.step == record.state.step:
+        return record
+    state = msgspec.structs.replace(
+        record.state,
+        step=canary.step,
+        step_since_ms=now_ms,
+        approved_by="",
+        evidence=new_step(record.state.evidence),
+    )
+    return msgspec.structs.replace(record, state=state)
+
+
+def _is_promotion(record: RolloutRecord, document: RouteDocument) -> bool:
+    """Returns whether the canary's version has become the stable one, by the judge or by hand."""
+    strategy = document.strategy
+    if not isinstance(strategy, Canary):
+        return False
+    return [document.version_of(strategy.canary), document.version_of(strategy.stable)] == list(record.versions)
+
+
+def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord:
+    """Returns the rollout in its watch: the version that was stable stays named, so it stays loaded."""
+    canary = canary_of(route.document)
+    state = msgspec.structs.replace(record.state, phase="watching", step_since_ms=now_ms, approved_by="", paused_by="")
+    analysis = canary.analysis if canary is not None else None
+    return msgspec.structs.replace(
+        record,
+        plan=plan_of(route.document),
+        versions=record.versions[::-1],
+        revision=route.revision,
+        totals={},
+        state=state,
+        watch=begin_watch(record.state.evidence, analysis) if analysis is not None else None,
+        told="promoted",
+    )
+
+
+def _over(record: RolloutRecord, route: Route, told: str) -> RolloutRecord:
+    state = msgspec.structs.replace(record.state, phase="stopped", paused_by="")
+    return msgspec.structs.replace(record, revision=route.revision, totals={}, state=state, told=told, left_ms=0)
+
+
+def _by(entry: ChangeEntry | None) -> str:
+    return f" by {entry.actor}" if entry is not None and entry.actor else ""

@@ -1,0 +1,121 @@
+"""What rollouts keep in the store: their states, who judges, and the counts of all workers of all hosts."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.rollout.arm_counts import ArmCounts, total
+from gateway.rollout.rollout_record import RolloutRecord
+from gateway.routing.decision.snapshot import Route
+from gateway.routing.store.change import ChangeEntry
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.route_reader import RouteReader
+from gateway.routing.store.store_keys import StoreKeys
+from gateway.routing.store.store_link import Link, Word
+from gateway.routing.store.store_reply import many, text
+from gateway.routing.store.store_script import ROLLOUT
+
+LEASE_MS: Final = 5_000
+COUNTS_KEPT_MS: Final = 7 * 86_400_000
+_log = logging.getLogger(__name__)
+
+
+class CountsWriter:
+    """Writes what one worker counted, as totals: to write the same twice changes nothing, and a lost write nothing."""
+
+    def __init__(self, url: str, environment: str, worker_id: str) -> None:
+        self._keys = StoreKeys(environment)
+        self._worker = worker_id
+        self._link = Link(url, name=f"gateway-counts:{worker_id}", connections=1)
+
+    async def write(self, counts: Mapping[int, Mapping[str, object]]) -> None:
+        """Raises: StoreUnavailable."""
+        commands: list[Sequence[Word]] = []
+        for revision, arms in counts.items():
+            key = self._keys.counts(revision)
+            commands += [("HSET", key, self._worker, msgspec.json.encode(arms)), ("PEXPIRE", key, COUNTS_KEPT_MS)]
+        if commands:
+            await self._link.transaction(commands)
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+
+class RolloutStore:
+    """The judge's side. Raises: StoreUnavailable from every method while the store is away."""
+
+    def __init__(self, store: RedisStore, reader: RouteReader) -> None:
+        self._store = store
+        self._reader = reader
+
+    async def lead(self, holder: str) -> bool:
+        """Returns whether `holder` is the one that judges for the next seconds.
+
+        Two that believe it do no harm: every change compares what it saw.
+        """
+        key, link = self._store.keys.judge, self._store.link
+        if await link.call("SET", key, holder, "NX", "PX", LEASE_MS) is not None:
+            return True
+        if text(await link.call("GET", key)) != holder:
+            return False
+        await link.call("PEXPIRE", key, LEASE_MS)
+        return True
+
+    async def now_ms(self) -> int:
+        """Returns the store's time, in milliseconds since the Unix epoch."""
+        return await self._store.now_us() // 1000
+
+    async def routes(self) -> Mapping[str, Route]:
+        """Returns every active route that can be read."""
+        return await self._reader.routes()
+
+    async def entry(self, model: str, revision: int) -> ChangeEntry | None:
+        """Returns the change that made the revision; None where it is not kept."""
+        return await self._store.entry(model, revision)
+
+    async def records(self) -> dict[str, RolloutRecord]:
+        """Returns the state of every rollout by model. One that cannot be read is left out, and said."""
+        reply = many(await self._store.link.call("HGETALL", self._store.keys.rollouts))
+        records = {}
+        for model, content in zip(reply[::2], reply[1::2], strict=True):
+            record = _record(text(model), content)
+            if record is not None:
+                records[record.model] = record
+        return records
+
+    async def record(self, model: str) -> RolloutRecord | None:
+        """Returns the state of the model's rollout; None where there is none that can be read."""
+        return _record(model, await self._store.link.call("HGET", self._store.keys.rollouts, model))
+
+    async def save(self, record: RolloutRecord, seen: int) -> bool:
+        """Writes the state where the one with the sequence `seen` (0: none) is still there; returns whether it was."""
+        content = msgspec.json.encode(record)
+        answer = await self._store.link.script(ROLLOUT, [self._store.keys.rollouts], [record.model, seen, content])
+        return text(answer[0]) == "done"
+
+    async def counts(self, revision: int) -> dict[str, ArmCounts]:
+        """Returns what the arms did at the revision, by arm: the sums over all workers that ever told."""
+        reply = many(await self._store.link.call("HGETALL", self._store.keys.counts(revision)))
+        told: dict[str, list[ArmCounts]] = {}
+        for content in reply[1::2]:
+            try:
+                arms = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, ArmCounts])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                _log.warning("counts of revision %d in the store cannot be read; they are left out", revision)
+                continue
+            for arm, counts in arms.items():
+                told.setdefault(arm, []).append(counts)
+        return {arm: total(parts) for arm, parts in told.items()}
+
+
+def _record(model: str, content: object) -> RolloutRecord | None:
+    if not isinstance(content, bytes):
+        return None
+    try:
+        record = msgspec.json.decode(content, type=RolloutRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _log.warning("the state of the rollout of model %s in the store cannot be read: %s", model, error)
+        return None
+    return record if record.model == model else None

@@ -1,0 +1,80 @@
+"""A rollout told to people: which event a new state is, and its numbers as plain values."""
+
+import math
+
+from gateway.rollout.evidence import Finding, findings, harm_log_e, harmed
+from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
+from gateway.routing.document.analysis import Analysis
+from gateway.telemetry.event_types import EventType
+
+_NUMBER_WORDS = 24  # how much of a reason tells holds apart: the numbers in it change with every tick
+
+
+def rollout_event(before: RolloutRecord | None, after: RolloutRecord) -> EventType | None:
+    """Returns the event that the new state is; None where only numbers are new."""
+    if before is None or before.id != after.id:
+        return EventType.ROLLOUT_BEGUN if after.is_running else None
+    if before.state.phase != after.state.phase:
+        return {
+            "stopped": EventType.ROLLOUT_STOPPED,
+            "watching": EventType.ROLLOUT_PROMOTED,
+            "promoted": EventType.ROLLOUT_PROMOTED if before.state.phase == "ramping" else None,
+        }.get(after.state.phase)
+    if before.state.step != after.state.step:
+        return EventType.ROLLOUT_STEP
+    if after.is_running and not after.left_ms and _cause(before.told) != _cause(after.told):
+        return EventType.ROLLOUT_HELD
+    return None
+
+
+def told_rollout(record: RolloutRecord, analysis: Analysis | None = None) -> dict[str, object]:
+    """Returns the state with its numbers, of values that JSON can hold."""
+    told: dict[str, object] = {
+        "rollout": record.id,
+        "model": record.model,
+        "phase": record.state.phase,
+        "step": record.state.step,
+        "revision": record.revision,
+        "told": record.told,
+        "left_ms": record.left_ms,
+        "paused_by": record.state.paused_by,
+        "approved_by": record.state.approved_by,
+        "canary": record.state.evidence.whole[0].completed,
+        "stable": record.state.evidence.whole[1].completed,
+        "harmed": round(harmed(record.state.evidence), 1),
+    }
+    if analysis is not None:
+        told["evidence"] = _finite(harm_log_e(record.state.evidence, analysis))
+        told["bound"] = -math.log(analysis.alpha)
+        told["guardrails"] = [_finding(finding) for finding in findings(record.state.evidence, analysis)]
+    return told
+
+
+def analysis_or_usual(analysis: Analysis | None) -> Analysis:
+    """Returns what a rollout's counts are shown by."""
+    return analysis or UNJUDGED
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "kind": finding.kind,
+        "action": finding.action,
+        "verdict": finding.verdict,
+        "evidence": _finite(finding.log_e),
+        "pass_evidence": _finite(finding.pass_log_e),
+        "canary": finding.canary,
+        "stable": finding.stable,
+        "canary_events": finding.canary_events,
+        "stable_events": finding.stable_events,
+        "ratio_low": finding.ratio_low,
+        "ratio_high": _finite(finding.ratio_high),
+        "text": str(finding),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _cause(told: str) -> str:
+    return told.partition(":")[0][:_NUMBER_WORDS].rstrip("0123456789 ")

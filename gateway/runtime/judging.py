@@ -1,0 +1,67 @@
+"""The judge of rollouts in the control process: it is loaded when a route needs it, because it brings numpy with it."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from gateway.errors import StoreUnavailable
+from gateway.routing.document.strategy import Canary
+from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.route_reader import RouteReader
+from gateway.runtime.event_publisher import EventPublisher
+from gateway.runtime.rollout_hand import PeerRolloutHand
+
+if TYPE_CHECKING:
+    from gateway.rollout.rollout_record import RolloutRecord
+
+LOOK_S: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Judging:
+    """Waits until a canary moves by itself, and judges from then on; `holder` names this process to other judges."""
+
+    def __init__(
+        self, url: str, environment: str, hand: PeerRolloutHand, holder: str, publisher: EventPublisher
+    ) -> None:
+        self._store = RedisStore(url, environment)
+        self._hand = hand
+        self._holder = holder
+        self._publisher = publisher
+
+    async def run(self) -> None:
+        """Judges for ever."""
+        try:
+            reader = RouteReader(self._store)
+            while True:
+                if await self._is_wanted(reader):
+                    await self._judge(reader)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await self._store.aclose()
+
+    async def _is_wanted(self, reader: RouteReader) -> bool:
+        try:
+            routes = await reader.routes()
+        except StoreUnavailable as error:
+            _log.debug("rollouts cannot be looked for: %s", error)
+            return False
+        strategies = (route.document.strategy for route in routes.values())
+        return any(isinstance(strategy, Canary) and strategy.is_driven for strategy in strategies)
+
+    async def _judge(self, reader: RouteReader) -> None:
+        from gateway.rollout.controller import RolloutController
+        from gateway.rollout.rollout_store import RolloutStore
+
+        store = RolloutStore(self._store, reader)
+        await RolloutController(store, self._hand, self._holder, tell=self._tell).run()
+
+    def _tell(self, before: "RolloutRecord | None", after: "RolloutRecord") -> None:
+        """Tells what is new in a rollout: its beginning, a step, its end, and that it holds for another reason."""
+        from gateway.rollout.rollout_story import rollout_event, told_rollout
+
+        kind = rollout_event(before, after)
+        if kind is not None:
+            # The same from every host: whoever judges tells of the same state by the same id.
+            event_id, at_us = f"{after.id}-{after.sequence}", after.tick_ms * 1000
+            self._publisher.tell(kind, event_id, at_us, after.model, told_rollout(after))

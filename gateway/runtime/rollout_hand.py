@@ -1,0 +1,75 @@
+"""How the judge's decisions become commits: the control process asks a worker, which commits as for an operator."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.errors import InvalidArgument, Unavailable
+from gateway.routing.store.amendment import Amendment, abort, promote, revert
+from gateway.routing.store.change import Change
+from gateway.routing.store.editor import Editor
+from gateway.runtime.peers import Operation, Payload, PeerGone, Peers
+
+OPERATION: Final = "rollout"
+SOURCE: Final = "rollout"  # of the judge's changes, in the history
+JUDGE: Final = "judge"  # who made them
+_TIMEOUT_S: Final = 15.0
+
+# Each act of the judge as an edit of the route. A stop is not refused because a version is not ready.
+ACTS: Final[Mapping[str, tuple[Amendment, bool]]] = {
+    "advance": (Amendment("promote", promote), True),
+    "promote": (Amendment("promote", lambda document: promote(document, full=True)), True),
+    "abort": (Amendment("abort", abort), False),
+    "revert": (Amendment("abort", revert), False),
+}
+
+
+class PeerRolloutHand:
+    """A `RolloutHand` in the control process: the first worker of the host that answers carries it out."""
+
+    def __init__(self, peers: Peers, workers: int) -> None:
+        self._peers = peers
+        self._workers = workers
+
+    async def advance(self, model: str, revision: int, reason: str) -> None:
+        await self._ask("advance", model, revision, reason)
+
+    async def promote(self, model: str, revision: int, reason: str) -> None:
+        await self._ask("promote", model, revision, reason)
+
+    async def abort(self, model: str, revision: int, reason: str) -> None:
+        await self._ask("abort", model, revision, reason)
+
+    async def revert(self, model: str, revision: int, reason: str) -> None:
+        await self._ask("revert", model, revision, reason)
+
+    async def _ask(self, act: str, model: str, revision: int, reason: str) -> None:
+        """Raises: Unavailable where no worker of this host answers; what the commit raises."""
+        payload: Payload = {"act": act, "model": model, "revision": revision, "reason": reason}
+        for slot in range(self._workers):
+            try:
+                await self._peers.ask_one(slot, OPERATION, payload, timeout_s=_TIMEOUT_S)
+                return
+            except PeerGone:
+                continue
+        raise Unavailable("no worker of this host answers")
+
+
+def rollout_operation(editor: Editor) -> Operation:
+    """Returns what a worker answers to the judge of its host."""
+
+    async def carry_out(payload: Payload) -> Payload:
+        act, model, revision = payload.get("act"), payload.get("model"), payload.get("revision")
+        if act not in ACTS or not isinstance(model, str) or not isinstance(revision, int):
+            raise InvalidArgument(f"act is {act!r}, allowed: {', '.join(ACTS)}, with a model and a revision")
+        amendment, check = ACTS[str(act)]
+        change = Change(
+            actor=JUDGE,
+            reason=str(payload.get("reason", "")),
+            source=SOURCE,
+            idempotency_key=hashlib.sha256(f"{SOURCE} {act} {revision} {model}".encode()).hexdigest()[:32],
+        )
+        result = await editor.amend(model, amendment, change=change, expected_revision=revision, check=check)
+        return {"revision": result.change.revision}
+
+    return carry_out
