@@ -1,6 +1,6 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
 # make test    every test;  make check  style and types;  make bench  speed;  make wheel  a wheel for this platform
-# make protos  generated code;  make test-all  property tests with many more examples;  make clean
+# make protos  generated code;  make test-all  long tests, many more examples;  make soak  what grows;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -87,6 +87,12 @@ check: $(VENV)/.develops
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Everything at once for SOAK_SECONDS, and whether anything grows: build/soak/soak.html. SOAK_ARGS: --seed, --transport, --help.
+SOAK_SECONDS ?= 600
+.PHONY: soak
+soak: $(VENV)/.develops $(BUILT)/.made
+	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.soak --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
 # AGAINST=host:port measures that server; BENCH_ARGS passes options through, --help among them.
 .PHONY: bench

@@ -231,6 +231,7 @@ class Worker:
         self.counters.add_gauge(Gauge.QUARANTINE, self._quarantined)
         self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
         self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
+        self.counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
         self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
         if self.entrance is not None:
             self.counters.add_sums(Sum.ACCESS, self.entrance.denied)

@@ -57,6 +57,7 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.REPOSITORY_UNREADABLE: Gauge.REPOSITORY_UNREADABLE,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
+    names.TASKS: Gauge.TASKS,
     names.WORKER_READY: Gauge.READY,
     names.LOG_BUFFER: Gauge.LOG_BUFFER_BYTES,
     names.LOG_SCALE: Gauge.LOG_SCALE,

@@ -29,6 +29,7 @@ class Gauge(StrEnum):
     QUARANTINE = "quarantine"
     REPOSITORY_UNREADABLE = "repository_unreadable"
     IN_FLIGHT = "in_flight"
+    TASKS = "tasks"
     READY = "ready"
     TLS = "tls"
     ACCESS = "access"

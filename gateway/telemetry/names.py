@@ -217,6 +217,13 @@ VERSION_STATE: Final = _metric(
 IN_FLIGHT: Final = _metric(
     _EACH_WORKER, "gateway_requests_in_flight", "gauge", ("worker",), "Calls begun and not finished."
 )
+TASKS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_worker_tasks",
+    "gauge",
+    ("worker",),
+    "Tasks of the event loop; requests have none.",
+)
 WORKER_READY: Final = _metric(_EACH_WORKER, "gateway_worker_ready", "gauge", ("worker",), "1 while the worker serves.")
 TLS_NOT_AFTER: Final = _metric(
     _EACH_WORKER,

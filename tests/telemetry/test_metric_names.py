@@ -59,6 +59,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REFUSED: {},
     Gauge.VERSIONS: [{"model": "m", "version": "1", "state": "AVAILABLE"}],
     Gauge.IN_FLIGHT: 0,
+    Gauge.TASKS: 12,
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.READY: 1,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
