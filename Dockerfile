@@ -8,7 +8,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 # Dependencies first: they change less often than the code, and this layer is kept as long as they do not.
 COPY pyproject.toml setup.py README.md ./
 COPY gateway/__init__.py gateway/
-RUN mkdir loaders && touch loaders/__init__.py && GATEWAY_COMPILE=never pip install '.[analysis,s3,kafka]' && pip uninstall -y model-serving-gateway
+RUN mkdir loaders && touch loaders/__init__.py && GATEWAY_COMPILE=never pip install '.[analysis,s3,kafka,signing]' && pip uninstall -y model-serving-gateway
 COPY gateway gateway
 COPY loaders loaders
 RUN GATEWAY_COMPILE=require pip install --no-deps .

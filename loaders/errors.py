@@ -6,6 +6,7 @@ LoaderError
 ├── UnsafeSource        a link, a device, a name or a layout that is refused
 ├── SourceTooLarge      more files or bytes than the limits allow
 ├── DigestMismatch      the bytes are not those that a manifest or the caller asked for
+├── SignatureRefused    a required signature that is absent or does not fit the files
 ├── SourceChanged       the directory was written to while it was copied; retryable
 ├── SourceUnreadable    the file system reported an error while reading; retryable
 └── StoreUnwritable     the content store could not be written (full, read-only); retryable
@@ -37,6 +38,10 @@ class SourceTooLarge(LoaderError):
 
 
 class DigestMismatch(LoaderError):
+    pass
+
+
+class SignatureRefused(LoaderError):
     pass
 
 

@@ -22,7 +22,6 @@ from gateway.runtime.redaction_config import SECTION as REDACTION
 from gateway.runtime.redaction_config import parse_redaction
 from gateway.runtime.sections import EventOptions
 from gateway.telemetry.webhooks import secret_bytes
-from loaders.schemes import canonical
 
 WEBHOOK_SECRET: Final = ENVIRONMENT_PREFIX + "WEBHOOK_SECRET"
 
@@ -81,7 +80,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
     return replace(
         config,
         events=_with_secret(config.events),
-        models=replace(config.models, repository=canonical(config.models.repository)),
+        models=config.models.proven(),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
         access=config.access.proven(),

@@ -4,11 +4,13 @@ Each field that is `Annotated` with a Setting is an option: name, type, default,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 
+from gateway.errors import InvalidArgument
 from gateway.runtime.masking import masked_url, masked_webhook
 from gateway.runtime.option import Setting
 from gateway.runtime.option_value import (
@@ -26,7 +28,9 @@ from gateway.runtime.option_value import (
     Number,
     Whole,
 )
-from loaders.schemes import missing
+from loaders.errors import SignatureRefused
+from loaders.model_signature import INSTALL, TrustedKeys
+from loaders.schemes import canonical, missing
 
 DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
@@ -45,6 +49,9 @@ class ModelOptions:
             "Directories outside the repository to which links may lead, with commas between.", PATHS, repeated=True
         ),
     ] = ""  # fmt: skip
+    require_signature: Annotated[
+        Path | None, Setting("File of public keys (PEM); versions that none of them signed do not load.", MAYBE_PATH)
+    ] = None  # fmt: skip
     content_store_bytes: Annotated[
         int, Setting("Copies that are not in use go when there is more; 0: they always do.", Whole(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
@@ -53,6 +60,21 @@ class ModelOptions:
     quarantine_seconds: Annotated[
         float, Setting("Refuse what a worker died of for this long.", Number(1, 31_536_000))
     ] = 600.0  # fmt: skip
+
+    def proven(self) -> "ModelOptions":
+        """Returns the options with paths made absolute, once the file of trusted keys was read.
+
+        Raises: InvalidArgument naming what is wrong with it, or what must be installed.
+        """
+        keys = self.require_signature
+        if keys is not None:
+            if find_spec("cryptography") is None:
+                raise InvalidArgument(f"require-signature needs what is not installed: {INSTALL}")
+            try:
+                TrustedKeys(keys).read()
+            except SignatureRefused as error:
+                raise InvalidArgument(f"require-signature {str(keys)!r}: {error}") from None
+        return replace(self, repository=canonical(self.repository), require_signature=keys and keys.absolute())
 
     def missing_repository(self) -> str:
         """Returns why a start with this repository is a mistake, "" if nothing speaks against it."""

@@ -62,6 +62,7 @@ from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.gone_versions import KEEP_S
 from gateway.telemetry.keys import Gauge, Sum
+from loaders.model_signature import TrustedKeys
 from loaders.schemes import LoaderSettings, open_loader
 from loaders.store import ContentStore
 
@@ -162,7 +163,13 @@ class Worker:
         store = ContentStore(config.content_dir, max_bytes=config.models.content_store_bytes)
         links_to = [Path(path) for path in config.models.allow_links_to.split(",") if path]
         loader = open_loader(LoaderSettings(config.models.repository, store, links_to))
-        pipeline = Pipeline(loader, Prober(config.state_dir / "probes"), intra_threads=self.threads)
+        keys = config.models.require_signature
+        pipeline = Pipeline(
+            loader,
+            Prober(config.state_dir / "probes"),
+            intra_threads=self.threads,
+            trusted_keys=None if keys is None else TrustedKeys(keys),
+        )
         return Catalog(ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store)
 
     def _feed(self) -> Feed:

@@ -31,6 +31,7 @@ from gateway.serving.session import Session
 from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
 from loaders.loader import Loader
+from loaders.model_signature import TrustedKeys
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class Loaded:
 
 
 class Pipeline:
-    """Loads versions, a few at a time."""
+    """Loads versions, a few at a time; with `trusted_keys` only those that one of the keys has signed."""
 
     def __init__(
         self,
@@ -83,12 +84,14 @@ class Pipeline:
         policy: Policy | None = None,
         loads_at_once: int = 2,
         probe_timeout_s: float = 60.0,
+        trusted_keys: TrustedKeys | None = None,
     ) -> None:
         self._loader = loader
         self._prober = prober
         self._intra_threads = intra_threads
         self._policy = policy or Policy()
         self._probe_timeout_s = probe_timeout_s
+        self._trusted_keys = trusted_keys
         self._permits = asyncio.Semaphore(loads_at_once)
         self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
 
@@ -139,8 +142,11 @@ class Pipeline:
         if candidate.folder.error and source is candidate.folder.source:
             raise FailedPrecondition(candidate.folder.error)
         check_identity(source, candidate.model)
+        local = self._loader.fetch(candidate.model, candidate.version, digest=candidate.pin or None)
+        if self._trusted_keys is not None:
+            self._trusted_keys.check(local)
         return ProbeRequest(
-            self._loader.fetch(candidate.model, candidate.version, digest=candidate.pin or None),
+            local,
             filename=candidate.filename,
             intra_threads=thread_count(source, "intra_op_thread_count", self._intra_threads),
             inter_threads=thread_count(source, "inter_op_thread_count", 1),

@@ -242,3 +242,14 @@ def test_socket_names_stay_within_the_kernels_limit(tmp_path: Path) -> None:
     long = parse({"data-dir": str(tmp_path / ("x" * 120))}, {}, {})
     assert len(str(long.socket_dir / "worker-255.sock.4194304")) < 108
     assert long.socket_dir != parse({"data-dir": str(tmp_path / ("y" * 120))}, {}, {}).socket_dir
+
+
+def test_the_keys_of_a_required_signature_are_read_at_the_start(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.pem"
+    with pytest.raises(
+        InvalidArgument, match=r"require-signature '.*keys\.pem': the file of trusted keys cannot be read"
+    ):
+        load({"require-signature": str(keys)}, {})
+    keys.write_text("no key")
+    with pytest.raises(InvalidArgument, match="must hold public keys"):
+        load({"require-signature": str(keys)}, {})

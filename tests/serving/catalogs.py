@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from gateway.serving.catalog import Catalog
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
@@ -13,7 +15,14 @@ from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
+from loaders.model_signature import TrustedKeys
 from loaders.store import ContentStore
+
+
+def answer(version: Version) -> float:
+    """The first element that the version (`models.affine`) answers to ones."""
+    assert version.session is not None
+    return float(version.session.run(None, {"x": np.ones((1, 4), np.float32)})[0][0, 0])
 
 
 @dataclass
@@ -52,13 +61,15 @@ class OpenCatalog:
 
 
 @asynccontextmanager
-async def opened(directory: Path, *, store_bytes: int = 1 << 40) -> AsyncIterator[OpenCatalog]:
+async def opened(
+    directory: Path, *, store_bytes: int = 1 << 40, trusted_keys: TrustedKeys | None = None
+) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
     root.mkdir(exist_ok=True)
     store = ContentStore(data / "store", max_bytes=store_bytes)
     loader = FilesystemLoader(root, store)
-    pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1)
+    pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1, trusted_keys=trusted_keys)
     catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)
     live = OpenCatalog(root, catalog)
 

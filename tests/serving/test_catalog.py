@@ -24,12 +24,7 @@ from gateway.serving.version import IllegalVersionMove, Version, VersionEvent, V
 from gateway.tensor import Datatype, TensorSpec
 from loadtests.bench.models import MODELS, write
 from tests import models
-from tests.serving.catalogs import opened
-
-
-def answer(version: Version) -> float:
-    assert version.session is not None
-    return float(version.session.run(None, {"x": np.ones((1, 4), np.float32)})[0][0, 0])
+from tests.serving.catalogs import answer, opened
 
 
 def state_of(version: Version) -> VersionState:
