@@ -19,6 +19,10 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     "gateway/access/gatekeeper.py",
     "gateway/access/principal.py",
+    "gateway/access/quota_pass.py",
+    "gateway/access/quota_use.py",
+    "gateway/access/quotas.py",
+    "gateway/access/token_bucket.py",
     "gateway/api/decode.py",
     "gateway/api/element.py",
     "gateway/api/encode.py",

@@ -21,7 +21,7 @@ ROOMS = {
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing", "telemetry"},
-    "access": {"errors", "routing.document"},
+    "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},

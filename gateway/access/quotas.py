@@ -17,6 +17,7 @@ from gateway.access.priority import Priority
 from gateway.access.quota_pass import ModelRules, QuotaPass
 from gateway.access.quota_rules import PriorityRule, Quota, QuotaRules
 from gateway.access.quota_use import QuotaCounts, QuotaUse
+from gateway.backoff import retry_after_ms
 from gateway.errors import Code, ResourceExhausted
 
 OTHER: Final = "other"  # the label of those whom the file does not name one by one
@@ -24,7 +25,6 @@ OTHER: Final = "other"  # the label of those whom the file does not name one by 
 _MOST_CALLERS: Final = 4096
 _MOST_MODELS: Final = 1024
 _MOST_USES: Final = 4096
-_CONCURRENCY_RETRY_MS: Final = (50, 250)
 _WORDS: Final = {"requests": "requests per second", "concurrency": "requests at a time", "bytes": "bytes per second"}
 
 
@@ -147,8 +147,7 @@ class Quotas:
             soonest_ms = -(-wait_ns // 1_000_000)
             after_ms = soonest_ms + int(draw * soonest_ms / 2)
         else:
-            soonest_ms, latest_ms = _CONCURRENCY_RETRY_MS
-            after_ms = soonest_ms + int(draw * (latest_ms - soonest_ms))
+            after_ms = retry_after_ms(draw)
         quota = use.quota
         whole = {
             "requests": quota.requests_per_second,

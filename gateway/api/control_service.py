@@ -14,6 +14,7 @@ from gateway.api.inventory import Inventory
 from gateway.api.log_tails import LogTails
 from gateway.api.observations import Observations
 from gateway.api.plans import Fleet, Plans
+from gateway.api.quota_states import HostQuotas, QuotaStates
 from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
@@ -38,6 +39,7 @@ class ControlService:
         fleet: Fleet,
         *,
         feedback: FeedbackIntake,
+        quotas: HostQuotas,
         log_dir: Path,
         worker: str,
         transport: str,
@@ -86,6 +88,7 @@ class ControlService:
             "ServerVersion": inventory.server_version,
             "TailLog": tails.tail,
             "SendFeedback": feedback.send,
+            "Quotas": QuotaStates(quotas).quotas,
         }
         check_handlers(self.handlers)
         for name, handler in self.handlers.items():

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from gateway.access.permissions import RPCS
 from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.quota_pass import QuotaPass
+from gateway.access.quotas import Quotas
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
@@ -51,6 +53,9 @@ class Caller(Protocol):
 
     @property
     def principal(self) -> Principal: ...
+
+    @property
+    def quota_pass(self) -> QuotaPass | None: ...
 
     def answer(self, message: bytes) -> None: ...
 
@@ -107,9 +112,16 @@ class Exchanges:
     """
 
     def __init__(
-        self, engine: Engine, *, max_answer_bytes: int, default_timeout_s: float, tokens: Tokens | None = None
+        self,
+        engine: Engine,
+        *,
+        max_answer_bytes: int,
+        default_timeout_s: float,
+        tokens: Tokens | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._engine = engine
+        self._quotas = quotas
         self._tokens = tokens
         self._max_answer_bytes = max_answer_bytes
         self._default_ns = int(default_timeout_s * 1e9)
@@ -141,10 +153,14 @@ class Exchanges:
     def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> None:
         """Refuses a message that would be refused when it is whole, by its length and the model that it begins with.
 
-        Raises: ResourceExhausted, Unavailable.
+        Raises: PermissionDenied, ResourceExhausted, Unavailable.
         """
         model, version = leading_names(lead)
         if model:
+            if caller.principal is not ANONYMOUS:
+                caller.principal.check(_ROLES, model)
+            if caller.quota_pass is not None:
+                caller.quota_pass.enter_model(model, size_bytes)
             self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
 
     def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
@@ -177,6 +193,8 @@ class Exchanges:
                 exchange.queue_limit_ns = timeout_ns(query.parameters)
             if caller.principal is not ANONYMOUS:
                 caller.principal.check(_ROLES, query.model)
+            if self._quotas is not None:
+                self._admit(exchange, caller, query)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
@@ -201,6 +219,16 @@ class Exchanges:
         caller.on_cancel(partial(self._abandon, exchange))
         self._engine.submit(exchange)
         return True
+
+    def _admit(self, exchange: Exchange, caller: Caller, query: Query) -> None:
+        """Lets the request in by the quotas of its model and by its bytes, and gives it its priority class.
+
+        Raises: ResourceExhausted.
+        """
+        quota_pass = caller.quota_pass
+        if quota_pass is not None:
+            quota_pass.enter_model(query.model, exchange.size_bytes)
+            exchange.level = quota_pass.priority_of(query.model, query.parameters.get("priority"))
 
     def _limit(self, exchange: Exchange) -> bool:
         """Gives a request without a deadline the default one, which no transport keeps; returns whether it did.

@@ -19,6 +19,8 @@ from time import monotonic_ns
 from typing import Protocol
 
 from gateway.access.principal import Principal
+from gateway.access.quota_pass import QuotaPass
+from gateway.access.quotas import Quotas
 from gateway.api.exchange import Exchanges, Metadata
 from gateway.api.wire import varint
 from gateway.errors import GatewayError
@@ -47,8 +49,9 @@ class StreamContext(Protocol):
 class Streams:
     """Serves streams, and keeps what their answers have in common."""
 
-    def __init__(self, exchanges: Exchanges, *, limit: int = MAX_IN_FLIGHT) -> None:
+    def __init__(self, exchanges: Exchanges, *, limit: int = MAX_IN_FLIGHT, quotas: Quotas | None = None) -> None:
         self._exchanges = exchanges
+        self._quotas = quotas
         self._limit = limit
         self._parameters: dict[Metadata, bytes] = {}
 
@@ -59,7 +62,7 @@ class Streams:
 
         Raises: GatewayError (of a request, if the client asked for errors as status).
         """
-        stream = Stream(self._exchanges, context, limit=self._limit, describe=self.describe)
+        stream = Stream(self._exchanges, context, limit=self._limit, describe=self.describe, quotas=self._quotas)
         reader = asyncio.create_task(stream.read(requests))
         try:
             while (answer := await stream.next_answer()) is not None:
@@ -86,9 +89,11 @@ class Stream:
     """Holds one stream's requests in flight and its answers not yet sent."""
 
     def __init__(
-        self, exchanges: Exchanges, context: StreamContext, *, limit: int, describe: Callable[[Metadata], bytes]
-    ) -> None:
+        self, exchanges: Exchanges, context: StreamContext, *, limit: int, describe: Callable[[Metadata], bytes],
+        quotas: Quotas | None,
+    ) -> None:  # fmt: skip
         self._exchanges = exchanges
+        self._quotas = quotas
         self.principal = context.principal
         self._metadata = _text_metadata(context)
         self._as_status = self._metadata.get(_GRPC_ERRORS, "").lower() == "true"
@@ -108,6 +113,12 @@ class Stream:
                 await self._slots.acquire()
                 caller = StreamCaller(self, request)
                 self._unsent.setdefault(request.model_name, deque()).append(caller)
+                if self._quotas is not None:
+                    try:
+                        caller.quota_pass = self._quotas.enter(self.principal.name, self.principal.tenant)
+                    except GatewayError as error:
+                        caller.fail(error)
+                        continue
                 self._exchanges.open(request, caller)
         finally:
             self._reading = False
@@ -173,6 +184,7 @@ class StreamCaller:
         "model",
         "outcome",
         "principal",
+        "quota_pass",
     )
 
     def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
@@ -186,6 +198,7 @@ class StreamCaller:
         self._own: OwnMetadatum | None = None
         self.deadline_ns = stream.deadline_ns
         self.principal = stream.principal
+        self.quota_pass: QuotaPass | None = None
         self.message_size = request.ByteSize()
 
     def answer(self, message: bytes) -> None:
@@ -195,10 +208,14 @@ class StreamCaller:
             parameters += _parameters(pb.ModelInferResponse(), own).SerializeToString()
         # Serialized messages joined are those messages merged.
         size = varint(len(message) + len(parameters))
+        if self.quota_pass is not None:
+            self.quota_pass.release()
         self._stream.answer(self, b"".join((_INFER_RESPONSE_TAG, size, message, parameters)))
 
     def fail(self, error: GatewayError) -> None:
         own = ((self._own[0], self._own[1].decode("ascii")),) if self._own is not None else ()
+        if self.quota_pass is not None:
+            self.quota_pass.release()
         response = _with_parameters(self._request, (*self._trailers, *own, (_CODE, error.code.name)))
         refusal = pb.ModelStreamInferResponse(error_message=str(error), infer_response=response)
         self._stream.refuse(self, error, refusal.SerializeToString())

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 
+from gateway.access.quotas import Quotas
 from gateway.api import model_metadata, repository_extension, settings, statistics_extension
 from gateway.api.exchange import Exchanges
 from gateway.api.extensions import server_metadata
@@ -25,7 +26,7 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Units:  `max_answer_bytes` is the largest message that may be sent, `default_timeout_s` bounds a streamed request
             whose stream has no deadline, `max_stream_requests` are the requests of one stream in flight.
-    With `tokens` every answer to a unary request carries a feedback token.
+    With `tokens` every answer to a unary request carries a feedback token; with `quotas` each request has to be let in.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         ready: Callable[[], bool] | None = None,
         admits: Callable[[], bool] = lambda: True,
         tokens: Tokens | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._catalog = catalog
         self._repository = repository
@@ -48,9 +50,13 @@ class InferenceService(GRPCInferenceServiceServicer):
         self._ready = ready or catalog.ready
         self._admits = admits
         self._exchanges = Exchanges(
-            engine, max_answer_bytes=max_answer_bytes, default_timeout_s=default_timeout_s, tokens=tokens
+            engine,
+            max_answer_bytes=max_answer_bytes,
+            default_timeout_s=default_timeout_s,
+            tokens=tokens,
+            quotas=quotas,
         )
-        self._streams = Streams(self._exchanges, limit=max_stream_requests)
+        self._streams = Streams(self._exchanges, limit=max_stream_requests, quotas=quotas)
 
     # ---- inference ----
 

@@ -21,6 +21,7 @@ from gateway.cli import (
     plan,
     profile,
     query,
+    quota_table,
     redis_acl,
     routes,
     serve,
@@ -75,6 +76,7 @@ _change = partial(app.command, cls=ChangeCommand)
 app.command(epilog="Example: gateway serve --model-repository ./models --data-dir ./data")(serve.serve)
 app.command(epilog="Example: gateway models flights -o json")(models.models)
 app.command(epilog="Example: gateway workers")(models.workers)
+app.command(epilog="Example: gateway quotas -o json")(quota_table.quotas)
 app.add_typer(routes.app, name="routes")
 app.command(epilog="Example: gateway status --watch")(status.status)
 app.command(epilog="Example: gateway plan -f route.yaml")(plan.plan)

@@ -857,6 +857,60 @@ class WorkersResponse(_message.Message):
     revision: int
     def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class QuotasRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class QuotaUser(_message.Message):
+    __slots__ = ("who", "in_flight", "requests_per_second", "requests_left", "bytes_left")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    in_flight: int
+    requests_per_second: int
+    requests_left: float
+    bytes_left: float
+    def __init__(self, who: _Optional[str] = ..., in_flight: _Optional[int] = ..., requests_per_second: _Optional[int] = ..., requests_left: _Optional[float] = ..., bytes_left: _Optional[float] = ...) -> None: ...
+
+class QuotaState(_message.Message):
+    __slots__ = ("name", "per", "identities", "tenants", "models", "requests_per_second", "burst", "concurrency", "bytes_per_second", "refused", "users")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PER_FIELD_NUMBER: _ClassVar[int]
+    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BURST_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    per: str
+    identities: _containers.RepeatedScalarFieldContainer[str]
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    models: _containers.RepeatedScalarFieldContainer[str]
+    requests_per_second: float
+    burst: float
+    concurrency: int
+    bytes_per_second: float
+    refused: int
+    users: _containers.RepeatedCompositeFieldContainer[QuotaUser]
+    def __init__(self, name: _Optional[str] = ..., per: _Optional[str] = ..., identities: _Optional[_Iterable[str]] = ..., tenants: _Optional[_Iterable[str]] = ..., models: _Optional[_Iterable[str]] = ..., requests_per_second: _Optional[float] = ..., burst: _Optional[float] = ..., concurrency: _Optional[int] = ..., bytes_per_second: _Optional[float] = ..., refused: _Optional[int] = ..., users: _Optional[_Iterable[_Union[QuotaUser, _Mapping]]] = ...) -> None: ...
+
+class QuotasResponse(_message.Message):
+    __slots__ = ("quotas", "workers", "trouble")
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    quotas: _containers.RepeatedCompositeFieldContainer[QuotaState]
+    workers: int
+    trouble: str
+    def __init__(self, quotas: _Optional[_Iterable[_Union[QuotaState, _Mapping]]] = ..., workers: _Optional[int] = ..., trouble: _Optional[str] = ...) -> None: ...
+
 class ModelsRequest(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]

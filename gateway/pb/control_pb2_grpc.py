@@ -89,6 +89,11 @@ class ControlStub:
                 request_serializer=control__pb2.ServerVersionRequest.SerializeToString,
                 response_deserializer=control__pb2.ServerVersionResponse.FromString,
                 _registered_method=True)
+        self.Quotas = channel.unary_unary(
+                '/gateway.v1.Control/Quotas',
+                request_serializer=control__pb2.QuotasRequest.SerializeToString,
+                response_deserializer=control__pb2.QuotasResponse.FromString,
+                _registered_method=True)
         self.Plan = channel.unary_unary(
                 '/gateway.v1.Control/Plan',
                 request_serializer=control__pb2.PlanRequest.SerializeToString,
@@ -270,6 +275,13 @@ class ControlServicer:
 
     def ServerVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quotas(self, request, context):
+        """The quotas of the answering host, and what is in use of them now, summed over its workers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -475,6 +487,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ServerVersion,
                     request_deserializer=control__pb2.ServerVersionRequest.FromString,
                     response_serializer=control__pb2.ServerVersionResponse.SerializeToString,
+            ),
+            'Quotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quotas,
+                    request_deserializer=control__pb2.QuotasRequest.FromString,
+                    response_serializer=control__pb2.QuotasResponse.SerializeToString,
             ),
             'Plan': grpc.unary_unary_rpc_method_handler(
                     servicer.Plan,
@@ -879,6 +896,33 @@ class Control:
             '/gateway.v1.Control/ServerVersion',
             control__pb2.ServerVersionRequest.SerializeToString,
             control__pb2.ServerVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/Quotas',
+            control__pb2.QuotasRequest.SerializeToString,
+            control__pb2.QuotasResponse.FromString,
             options,
             channel_credentials,
             insecure,

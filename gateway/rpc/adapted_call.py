@@ -6,6 +6,7 @@ from time import monotonic_ns
 from typing import Any
 
 from gateway.access.principal import Principal
+from gateway.access.quota_pass import QuotaPass
 from gateway.errors import GatewayError
 from gateway.rpc.handler import EOF, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflater, encoding_of
@@ -38,6 +39,7 @@ class AdaptedCall:
         self._max_send_bytes = max_send_bytes
         self.deadline_ns = deadline_ns
         self.principal = principal
+        self.quota_pass: QuotaPass | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

@@ -116,6 +116,8 @@ class Connection:
         for call in calls:
             if call.slot is not None:
                 del call.slot[call]
+            if call.quota_pass is not None:
+                call.quota_pass.release()
             call.closed()
 
     def pause_writing(self) -> None:
@@ -156,6 +158,8 @@ class Connection:
                     slot = call.slot
                     if slot is not None:
                         del slot[call]
+                    if call.quota_pass is not None:
+                        call.quota_pass.release()
                     if call.state == ANSWERED and call.assembler is None and not call.held_bytes:
                         call.state = GONE
                     else:
@@ -199,11 +203,19 @@ class Connection:
             except GatewayError as error:
                 self._reject(stream_id, refusal(error, method.path), end_stream)
                 return
+        quota_pass = None
+        if server.quotas is not None and method.by_callback:
+            try:
+                quota_pass = server.quotas.enter(principal.name, principal.tenant)
+            except GatewayError as error:
+                self._reject(stream_id, refusal(error, method.path), end_stream)
+                return
         timeout = fields.get(b"grpc-timeout")
         make = CallbackCall if method.by_callback else TaskCall
         call = make(server, output, stream_id, method, headers)
         call.fields = fields
         call.principal = principal
+        call.quota_pass = quota_pass
         call.encoding = encoding
         self.calls[stream_id] = call
         server.open_calls += 1

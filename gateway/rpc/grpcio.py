@@ -10,6 +10,7 @@ from typing import Any, Final
 import grpc
 
 from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.quotas import Quotas
 from gateway.errors import DeadlineExceeded
 from gateway.rpc.adapted_call import Adapted, AdaptedCall, AdaptedCallbackCall
 from gateway.rpc.authorizer import Authorizer
@@ -36,8 +37,11 @@ _EXPIRED: Final = Status(*status_of(DeadlineExceeded("deadline exceeded"), ""))
 class GrpcioServer:
     """A `gateway.rpc.server.Server` on grpc.aio. It must be made inside the event loop that it will serve on."""
 
-    def __init__(self, options: ServerOptions, authorizer: Authorizer | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, authorizer: Authorizer | None = None, quotas: Quotas | None = None
+    ) -> None:
         self._options = options
+        self._quotas = quotas
         self._authorizer = authorizer
         self._certificates = options.tls is not None and options.tls.client_ca is not None
         self._methods = MethodTable()
@@ -177,7 +181,7 @@ class GrpcioServer:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
-        held = None
+        held = quota_pass = None
         deadline_ns = self._deadline_ns(inner, method)
         remaining_s = (deadline_ns - monotonic_ns()) / 1e9 if deadline_ns else None
         limit = asyncio.timeout(remaining_s)
@@ -190,6 +194,8 @@ class GrpcioServer:
             make = AdaptedCallbackCall if method.by_callback else AdaptedCall
             principal = self._principal(method, held, inner)
             context = make(inner, method, deadline_ns, principal, held, self._inflater, self._options.max_send_bytes)
+            if self._quotas is not None and method.by_callback:
+                quota_pass = context.quota_pass = self._quotas.enter(principal.name, principal.tenant)
             async with limit:
                 yield context
         except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -203,6 +209,8 @@ class GrpcioServer:
             said = (*(inner.trailing_metadata() or ()), *status.metadata)
             await inner.abort(status.code, status.details, said)
         finally:
+            if quota_pass is not None:
+                quota_pass.release()
             self._running.discard(task)
 
 

@@ -7,6 +7,7 @@ import grpc
 from grpc.aio import EOF as EOF  # type: ignore[attr-defined]
 
 from gateway.access.principal import Principal
+from gateway.access.quota_pass import QuotaPass
 from gateway.errors import GatewayError
 
 Metadatum = tuple[str, str | bytes]  # the value is bytes where the name ends with -bin
@@ -37,6 +38,10 @@ class CallbackContext(Protocol):
 
     @property
     def principal(self) -> Principal: ...
+
+    @property
+    def quota_pass(self) -> QuotaPass | None:
+        """By which quotas let the call in at its head; None without any. Its transport releases it."""
 
     @property
     def deadline_ns(self) -> int: ...

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from time import monotonic_ns
 from typing import Final
 
+from gateway.access.quotas import Quotas
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
@@ -27,9 +28,12 @@ _MAX_CHECK_S: Final = 1.0
 class Ngh2Server:
     """A `gateway.rpc.server.Server` on ngh2; `start` binds it to the running event loop (uvloop's is faster)."""
 
-    def __init__(self, options: ServerOptions, authorizer: Authorizer | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, authorizer: Authorizer | None = None, quotas: Quotas | None = None
+    ) -> None:
         self._options = options
         self._authorizer = authorizer
+        self._quotas = quotas
         self._methods = MethodTable()
         self._state: ServerState | None = None
         self._certificate: ServerCertificate | None = None
@@ -53,7 +57,7 @@ class Ngh2Server:
         loop = asyncio.get_running_loop()
         options = self._options
         certificate = self._certificate = ServerCertificate(options.tls) if options.tls is not None else None
-        state = self._state = ServerState(options, self._methods, loop, self._authorizer)
+        state = self._state = ServerState(options, self._methods, loop, self._authorizer, self._quotas)
         self._socket = _listening_socket(options)
         self._port = self._socket.getsockname()[1]
         self._listener = await self._listen(state, self._socket)

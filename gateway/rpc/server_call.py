@@ -8,6 +8,7 @@ import grpc
 import ngh2
 
 from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.quota_pass import QuotaPass
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.rpc.deadline import Slot
 from gateway.rpc.handler import Metadata
@@ -46,6 +47,7 @@ class ServerCall:
         "method",
         "output",
         "principal",
+        "quota_pass",
         "request_ended",
         "response_begun",
         "server",
@@ -61,6 +63,7 @@ class ServerCall:
         self.method = method
         self.headers = headers
         self.principal: Principal = ANONYMOUS
+        self.quota_pass: QuotaPass | None = None
         self.fields: dict[bytes, bytes] = {}
         self.deadline_ns = 0
         self.encoding = b""

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import ngh2
 
+from gateway.access.quotas import Quotas
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
@@ -60,8 +61,10 @@ class ServerState:
         methods: MethodTable,
         loop: asyncio.AbstractEventLoop,
         authorizer: Authorizer | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.authorizer = authorizer
+        self.quotas = quotas
         self.options = options
         self.methods = methods
         self.max_receive_bytes = options.max_receive_bytes

@@ -94,6 +94,11 @@ class Config:
         return self.state_dir / "token.key"
 
     @property
+    def quotas_kept(self) -> Path:
+        """What was last read of the quota file, for a worker that starts while it is broken."""
+        return self.state_dir / "quotas"
+
+    @property
     def access_dir(self) -> Path:
         """What was last read of the files that say who may do what, for a process that starts while they are broken."""
         return self.state_dir / "access"

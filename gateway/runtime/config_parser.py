@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from gateway.access.quota_file import watched_rules
 from gateway.errors import InvalidArgument
 from gateway.runtime.config import Config
 from gateway.runtime.consistency import check_consistency
@@ -20,7 +21,7 @@ from gateway.runtime.options import IGNORED, OPTIONS, SECTIONS, nearest, option_
 from gateway.runtime.redaction_config import KEY_VARIABLE as REDACTION_KEY
 from gateway.runtime.redaction_config import SECTION as REDACTION
 from gateway.runtime.redaction_config import parse_redaction
-from gateway.runtime.sections import EventOptions
+from gateway.runtime.sections import CallLimits, EventOptions
 from gateway.telemetry.webhooks import secret_bytes
 
 WEBHOOK_SECRET: Final = ENVIRONMENT_PREFIX + "WEBHOOK_SECRET"
@@ -84,8 +85,23 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
         access=config.access.proven(),
+        limits=_with_quotas(config.limits),
         redaction=config.redaction.proven(),
     )
+
+
+def _with_quotas(limits: CallLimits) -> CallLimits:
+    """Returns the limits with an absolute path of the quota file, once that was read.
+
+    Raises: InvalidArgument naming the file and what is wrong with it.
+    """
+    if limits.quotas is None:
+        return limits
+    watched = watched_rules(None)
+    watched.look(limits.quotas, first=True)
+    if watched.trouble:
+        raise InvalidArgument(watched.trouble)
+    return replace(limits, quotas=limits.quotas.absolute())
 
 
 def _with_secret(events: EventOptions) -> EventOptions:

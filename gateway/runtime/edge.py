@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from grpc_health.v1 import health_pb2_grpc
 
 from gateway.access.permissions import RPCS, check_registered
+from gateway.access.quotas import Quotas
 from gateway.api.control_service import ControlService
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
@@ -27,14 +28,17 @@ class Servicers:
     health: HealthService
 
 
-def make_server(config: Config, servicers: Servicers, authorizer: Authorizer | None = None) -> Server:
-    """Returns a server with every servicer, not started yet. With an authorizer callers are checked.
+def make_server(
+    config: Config, servicers: Servicers, authorizer: Authorizer | None = None, quotas: Quotas | None = None
+) -> Server:
+    """Returns a server with every servicer, not started yet. With an authorizer callers are checked, with quotas their
+    inference requests are counted.
 
     Raises: TypeError if the table of permissions misses a method.
     """
     options = server_options(config)
     make = Ngh2Server if config.listen.transport == "ngh2" else GrpcioServer
-    server: Server = make(options, authorizer)
+    server: Server = make(options, authorizer, quotas)
     if authorizer is not None:
         guard = ModelGuard(servicers.control.model_of_draft)
         guard.guard(servicers.inference, "inference.GRPCInferenceService")

@@ -49,6 +49,18 @@ class HostCounts:
         )
 
 
+class HostQuotaUses:
+    """The quotas of all workers of this host."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def present(self) -> list[Payload]:
+        """Returns what each worker that answers says of its quotas; nothing where there are none."""
+        answers = await self._peers.ask_all("quotas", {})
+        return [answer for answer in answers.values() if not isinstance(answer, GatewayError) and answer]
+
+
 class HostFleet:
     """The workers of this host, as far as versions are concerned."""
 
@@ -144,7 +156,12 @@ def _asked_by(actor: str) -> Change:
 
 
 def operations(
-    catalog: Catalog, *, count: Callable[[], Payload], describe: Callable[[], Payload], in_force: InForce
+    catalog: Catalog,
+    *,
+    count: Callable[[], Payload],
+    describe: Callable[[], Payload],
+    in_force: InForce,
+    quotas: Callable[[], Payload] = dict,
 ) -> Mapping[str, Operation]:
     """Returns what a worker answers to the other processes of its host.
 
@@ -175,6 +192,9 @@ def operations(
     async def states(payload: Payload) -> Payload:
         return {"id": describe()["id"], "versions": version_states(catalog, str(payload.get("model") or ""))}
 
+    async def present_quotas(_: Payload) -> Payload:
+        return quotas()
+
     async def worker(_: Payload) -> Payload:
         return describe()
 
@@ -184,6 +204,7 @@ def operations(
         "unload": unload,
         "prepare": prepare,
         "states": states,
+        "quotas": present_quotas,
         "worker": worker,
     }
 

@@ -200,6 +200,9 @@ class CallLimits:
     default_deadline_seconds: Annotated[
         float, Setting("Deadline of a call that brings none.", Number(0.001, 86400))
     ] = 30.0  # fmt: skip
+    quotas: Annotated[
+        Path | None, Setting("Who may use how much, and whose calls go first, in YAML (docs/quotas.md).", MAYBE_PATH)
+    ] = None
     max_in_flight: Annotated[int, Setting("Calls a worker holds at a time.", Whole(1, 1_000_000))] = 4096
     max_in_flight_bytes: Annotated[
         int, Setting("Bytes of requests a worker holds at a time.", Whole(1 << 20, 1 << 40))

@@ -18,6 +18,8 @@ from typing import Final
 
 import uvloop
 
+from gateway.access.priority import LADDER, Priority
+from gateway.access.quota_file import QuotaFile
 from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
@@ -42,7 +44,15 @@ from gateway.runtime.child import Settings, SupervisorLink, read_settings, super
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, make_server
 from gateway.runtime.followed_rules import FollowedRules
-from gateway.runtime.host import HostCounts, HostFleet, HostRepository, ReplacementRecorder, operations, version_states
+from gateway.runtime.host import (
+    HostCounts,
+    HostFleet,
+    HostQuotaUses,
+    HostRepository,
+    ReplacementRecorder,
+    operations,
+    version_states,
+)
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path, page_path
@@ -104,9 +114,13 @@ class Worker:
             self.catalog, self.log, self.health, self.counters, self.run_state.judged, log_rate=config.log.rate
         )
         self.feed = self._feed()
+        self.quota_file = self._quota_file()
         self.admission = Admission(
-            max_requests=config.limits.max_in_flight, max_bytes=config.limits.max_in_flight_bytes
+            max_requests=config.limits.max_in_flight,
+            max_bytes=config.limits.max_in_flight_bytes,
+            ladder=tuple(LADDER.values()) if self.quota_file is not None else (1.0,),
         )
+        self.log.load = lambda: self.admission.load
         self.engine = Engine(
             self.catalog,
             self.feed,
@@ -172,6 +186,19 @@ class Worker:
         )
         return Catalog(ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store)
 
+    def _quota_file(self) -> QuotaFile | None:
+        """Returns the quotas as the configuration asks for them; None where everybody may do as much as he likes."""
+        path, workers = self.config.limits.quotas, self.config.process.workers
+        if path is None:
+            return None
+        return QuotaFile(path, workers=workers, refused=self.counters.refused, kept=self.config.quotas_kept)
+
+    def _present_quotas(self) -> Payload:
+        quota_file = self.quota_file
+        if quota_file is None:
+            return {}
+        return {"quotas": quota_file.quotas.present(), "trouble": quota_file.trouble}
+
     def _feed(self) -> Feed:
         store = self.config.store
         return Feed(
@@ -199,6 +226,7 @@ class Worker:
         config = self.config
         timeout_s = config.limits.default_deadline_seconds
         tokens = Tokens(load_key(config.token_key_file))
+        quotas = self.quota_file.quotas if self.quota_file is not None else None
         inference = InferenceService(
             self.engine,
             self.catalog,
@@ -209,6 +237,7 @@ class Worker:
             ready=self.is_ready,
             admits=lambda: self.admission.is_open,
             tokens=tokens if config.listen.feedback_token else None,
+            quotas=quotas,
         )
         self.route_control = RouteControl(self.store, AnsweringWorker(self.catalog, self.feed, self.fleet))
         self.control = ControlService(
@@ -216,12 +245,13 @@ class Worker:
             self.catalog,
             self.fleet,
             feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
+            quotas=HostQuotaUses(self.peers),
             log_dir=config.wal_dir,
             worker=self.id,
             transport=config.listen.transport,
         )
         authorizer = self.entrance.gatekeeper if self.entrance is not None else None
-        return make_server(config, Servicers(inference, self.control, self.health), authorizer)
+        return make_server(config, Servicers(inference, self.control, self.health), authorizer, quotas)
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)
@@ -240,10 +270,18 @@ class Worker:
         self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
         self.counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
         self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
+        if self.quota_file is not None:
+            self.counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
+            self.counters.add_sums(Sum.SHED, self._shed)
+            self.counters.add_gauge(Gauge.QUOTAS, self.quota_file.status)
         if self.entrance is not None:
             self.counters.add_sums(Sum.ACCESS, self.entrance.denied)
             self.counters.add_gauge(Gauge.ACCESS, self.entrance.status)
         self.counters.add_gauge(Gauge.TLS, lambda: self.server.certificate.status() if self.server.certificate else {})
+
+    def _shed(self) -> Mapping[str, int]:
+        """Returns how many calls were refused because the limits of their class were reached, by class."""
+        return {priority.name.lower(): self.admission.shed[priority] for priority in Priority}
 
     def _refused(self) -> Mapping[str, str]:
         """Returns why a newer route is not in force, by model."""
@@ -295,7 +333,13 @@ class Worker:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end)
             answers = {
-                **operations(self.catalog, count=self.count, describe=self.describe, in_force=self.rules.in_force),
+                **operations(
+                    self.catalog,
+                    count=self.count,
+                    describe=self.describe,
+                    in_force=self.rules.in_force,
+                    quotas=self._present_quotas,
+                ),
                 OPERATION: rollout_operation(Editor(self.route_control)),
             }
             group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -321,6 +365,8 @@ class Worker:
             if self.entrance is not None:
                 await self.entrance.prepare()
                 loops.append(group.create_task(self.entrance.follow(), name="entrance"))
+            if self.quota_file is not None:
+                loops.append(group.create_task(self.quota_file.follow(), name="quotas"))
             await self.server.start()
             await stack.enter_async_context(
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)

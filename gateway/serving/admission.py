@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from random import random
+from typing import Final
 
 from gateway.backoff import retry_after_ms
 from gateway.errors import ResourceExhausted, Unavailable
+
+_MOST_CLASSES: Final = 4
 
 
 class Admission:
@@ -15,7 +18,17 @@ class Admission:
     limits up to which each class is, the highest first).
     """
 
-    __slots__ = ("_bytes", "_closed", "_draw", "_max_bytes", "_max_requests", "_requests", "refused", "shed")
+    __slots__ = (
+        "_bytes",
+        "_classes",
+        "_closed",
+        "_draw",
+        "_max_bytes",
+        "_max_requests",
+        "_requests",
+        "refused",
+        "shed",
+    )
 
     def __init__(
         self,
@@ -25,14 +38,17 @@ class Admission:
         ladder: Sequence[float] = (1.0,),
         draw: Callable[[], float] = random,
     ) -> None:
-        self._max_requests = [max(1, int(max_requests * share)) for share in ladder]
-        self._max_bytes = [int(max_bytes * share) for share in ladder]
+        # A class below the last step has that step's share.
+        shares = [*ladder, *[ladder[-1]] * (_MOST_CLASSES - len(ladder))]
+        self._max_requests = [max(1, int(max_requests * share)) for share in shares]
+        self._max_bytes = [int(max_bytes * share) for share in shares]
+        self._classes = len(ladder)
         self._requests = 0
         self._bytes = 0
         self._closed = ""  # why nothing is admitted
         self._draw = draw
         self.refused = 0
-        self.shed = [0] * len(ladder)  # refused by their class's limits
+        self.shed = [0] * _MOST_CLASSES  # refused by their class's limits
 
     def take(self, size_bytes: int, level: int = 0) -> None:
         """Takes a permit for a call of that class; it is given back with the same size.
@@ -55,7 +71,7 @@ class Admission:
             self.refused += 1
             raise Unavailable(self._closed)
         after_ms = retry_after_ms(self._draw())
-        whose = f" for its class ({level + 1} of {len(self.shed)})" if len(self.shed) > 1 else ""
+        whose = f" for its class ({level + 1} of {self._classes})" if self._classes > 1 else ""
         if self._requests >= most_requests:
             text = f"{self._requests} requests are in flight, the limit is {most_requests}{whose}"
         elif size_bytes > most_bytes:

@@ -103,6 +103,8 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _by_label(names.REFUSED, ((code_name(code), n) for code, n in branch(host.sums, Sum.REFUSED).items()))
     yield from _histogram(names.ROUTE_APPLY_SECONDS, {}, branch(host.sums, Sum.ROUTE_APPLY), APPLY_BOUNDS_NS)
     yield from _by_label(names.ACCESS_DENIED, branch(host.sums, Sum.ACCESS).items())
+    yield from _quotas(host.sums)
+    yield from _by_label(names.SHED, branch(host.sums, Sum.SHED).items())
     yield from _by_label(names.LABELS, branch(host.sums, Sum.LABELS).items())
     for slot, gauges in sorted(host.gauges.items()):
         yield from _worker(str(slot), gauges)
@@ -131,6 +133,17 @@ class _Collected(Collector):
             name = sample.metric.name + sample.suffix
             metrics[sample.metric].add_sample(name, dict(sample.labels), sample.value)
         yield from metrics.values()
+
+
+def _quotas(sums: Tree) -> Iterator[Sample]:
+    for quota in branch(sums, Sum.QUOTAS):
+        for who, counts in branch(sums, Sum.QUOTAS, quota).items():
+            labels = {"quota": quota, "who": who}
+            if isinstance(counts, Mapping):
+                yield Sample(names.QUOTA_ADMITTED, labels, whole(counts, "admitted"))
+                yield Sample(names.QUOTA_BYTES, labels, whole(counts, "bytes"))
+                for limit, count in branch(counts, "refused").items():
+                    yield Sample(names.QUOTA_REFUSED, {**labels, "limit": limit}, _number(count))
 
 
 def _arms(sums: Tree) -> Iterator[Sample]:
@@ -189,6 +202,11 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
     if identity := branch(gauges, Gauge.TLS):
         yield Sample(names.TLS_NOT_AFTER, worker, _number(identity.get("not_after_s")))
         yield Sample(names.TLS_TROUBLE, worker, int(bool(identity.get("trouble"))))
+    if quotas := branch(gauges, Gauge.QUOTAS):
+        yield Sample(names.QUOTA_TROUBLE, worker, int(bool(quotas.get("trouble"))))
+        for quota, users in branch(quotas, "in_flight").items():
+            for who, count in users.items() if isinstance(users, Mapping) else ():
+                yield Sample(names.QUOTA_IN_FLIGHT, {**worker, "quota": quota, "who": who}, count)
     if entrance := branch(gauges, Gauge.ACCESS):
         yield Sample(names.ACCESS_TROUBLE, worker, int(bool(entrance.get("trouble"))))
     for version in listed(gauges, Gauge.VERSIONS):

@@ -14,6 +14,8 @@ class Sum(StrEnum):
     FALLBACKS = "fallbacks"
     SHADOWS = "shadows"
     ACCESS = "access"
+    QUOTAS = "quotas"
+    SHED = "shed"
 
 
 class Gauge(StrEnum):
@@ -33,6 +35,7 @@ class Gauge(StrEnum):
     READY = "ready"
     TLS = "tls"
     ACCESS = "access"
+    QUOTAS = "quotas"
     LOG_BUFFER_BYTES = "log_buffer_bytes"
     LOG_SCALE = "log_scale"
     BREAKERS = "breakers"

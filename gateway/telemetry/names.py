@@ -120,6 +120,30 @@ LOG_RESTARTS: Final = _metric(
     _SUMMED, "gateway_log_thread_restarts", "counter", (), "Errors that gave the log a new thread; each cost one write."
 )
 LOG_FLUSH: Final = _metric(_SUMMED, "gateway_log_flush_seconds", "summary", (), "Writes of the log, and their time.")
+QUOTA_ADMITTED: Final = _metric(
+    _SUMMED,
+    "gateway_quota_admitted",
+    "counter",
+    ("quota", "who"),
+    "Calls that a quota let in; who: identity or tenant, where it has a bucket for each and its file names them.",
+)
+QUOTA_BYTES: Final = _metric(
+    _SUMMED, "gateway_quota_bytes", "counter", ("quota", "who"), "Bytes of request messages that a quota let in."
+)
+QUOTA_REFUSED: Final = _metric(
+    _SUMMED,
+    "gateway_quota_refused",
+    "counter",
+    ("quota", "who", "limit"),
+    "Calls refused by a quota, by the limit that was reached: requests, concurrency, bytes.",
+)
+SHED: Final = _metric(
+    _SUMMED,
+    "gateway_shed",
+    "counter",
+    ("priority",),
+    "Calls refused because a worker's limits for their priority class were reached.",
+)
 LABELS: Final = _metric(
     _SUMMED, "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."
 )
@@ -234,6 +258,20 @@ TLS_NOT_AFTER: Final = _metric(
 )
 ACCESS_TROUBLE: Final = _metric(
     _EACH_WORKER, "gateway_access_trouble", "gauge", ("worker",), "1 while a file or the issuer's keys cannot be taken."
+)
+QUOTA_IN_FLIGHT: Final = _metric(
+    _EACH_WORKER,
+    "gateway_quota_in_flight",
+    "gauge",
+    ("worker", "quota", "who"),
+    "Calls in flight that a quota counts.",
+)
+QUOTA_TROUBLE: Final = _metric(
+    _EACH_WORKER,
+    "gateway_quota_trouble",
+    "gauge",
+    ("worker",),
+    "1 while the quota file cannot be taken; what was in force stays.",
 )
 TLS_TROUBLE: Final = _metric(
     _EACH_WORKER,

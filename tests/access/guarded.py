@@ -11,6 +11,7 @@ import grpc.aio
 from gateway.access.directory import Directory
 from gateway.access.gatekeeper import Gatekeeper
 from gateway.access.principal import Role
+from gateway.access.quotas import Quotas
 from gateway.access.roles_file import parse_roles
 from gateway.access.token_file import digest_of, new_token, parse_tokens
 from gateway.api.control_service import ControlService
@@ -32,6 +33,7 @@ CALLERS: Mapping[str, tuple[str, str]] = {
     **{role.value: (role.value, "affine") for role in Role},
     "other": ("admin", "other*"),
     "author": ("operator", "affine,other"),
+    "overseer": ("reader", "*"),
 }
 NOW_S = 1_790_000_000.0
 
@@ -79,26 +81,29 @@ def directory() -> Directory:
 
 
 @asynccontextmanager
-async def guarded(operated: Operated, transport: str, scratch: Path) -> AsyncIterator[Guarded]:
+async def guarded(
+    operated: Operated, transport: str, scratch: Path, quotas: Quotas | None = None
+) -> AsyncIterator[Guarded]:
     """The servicers of the operated worker once more, on a port where every caller is checked."""
     async with AsyncExitStack() as stack:
         stand = operated.stand
         host = OneWorker(stand.catalog, stand.counters)
         inference = InferenceService(
-            stand.engine, stand.catalog, repository=host, counts=host, max_answer_bytes=1 << 20
+            stand.engine, stand.catalog, repository=host, counts=host, max_answer_bytes=1 << 20, quotas=quotas
         )
         control = ControlService(
             RouteControl(operated.store, Site(operated.feed, stand.catalog)),
             stand.catalog,
             Alone(),
             feedback=FeedbackIntake(stand.catalog, operated.labels, TOKENS, scratch / "lake"),
+            quotas=Alone(quotas),
             log_dir=operated.log_dir,
             worker="w0",
             transport=transport,
         )
         gatekeeper = Gatekeeper(directory(), wall_s=lambda: NOW_S)
         config = Config(listen=ListenOptions(grpc_port=0, transport=transport, reflection=True))
-        server = make_server(config, Servicers(inference, control, HealthService(stand.catalog)), gatekeeper)
+        server = make_server(config, Servicers(inference, control, HealthService(stand.catalog)), gatekeeper, quotas)
         await server.start()
         stack.push_async_callback(server.stop, 0.0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))

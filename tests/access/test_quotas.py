@@ -11,6 +11,7 @@ from gateway.access.quota_pass import QuotaPass
 from gateway.access.quota_rules import QuotaRules, parse_rules
 from gateway.access.quotas import OTHER, Quotas
 from gateway.access.token_bucket import cost_ns, taken, wait_ns
+from gateway.api.quota_states import summed
 from gateway.errors import Code, InvalidArgument, ResourceExhausted
 
 SECOND = 1_000_000_000
@@ -262,3 +263,19 @@ def test_a_file_that_does_not_fit_is_refused_by_name(document: object, text: str
 
 def test_an_empty_file_limits_nobody() -> None:
     assert parse_rules(None) == QuotaRules()
+
+
+def test_uses_of_workers_add_up_and_their_buckets_are_a_mean() -> None:
+    def said(*users: tuple[str, int, float], refused: int = 0) -> Mapping[str, object]:
+        shown = [
+            {"who": who, "in_flight": count, "rate": count, "requests_left": left, "bytes_left": 1.0}
+            for who, count, left in users
+        ]
+        return {"quotas": [{"name": "q", "concurrency": 4, "refused": refused, "users": shown}], "trouble": ""}
+
+    answer = summed([said(("a", 1, 0.5), refused=2), said(("a", 2, 0.0), ("b", 1, 0.5), refused=1)])
+    assert answer.workers == 2
+    (quota,) = answer.quotas
+    assert quota.refused == 3
+    assert [(user.who, user.in_flight, user.requests_left) for user in quota.users] == [("a", 3, 0.25), ("b", 1, 0.75)]
+    assert not summed([]).quotas

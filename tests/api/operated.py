@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import grpc.aio
 
+from gateway.access.quotas import Quotas
 from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import KEY_BYTES, Tokens
@@ -35,11 +36,17 @@ TOKENS = Tokens(bytes(KEY_BYTES))
 WAIT = pb.WaitFor(applied=True, timeout_ms=5000)
 
 
+@dataclass
 class Alone:
     """The fleet of a host with one worker."""
 
+    quotas: Quotas | None = None
+
     async def versions(self, model: str) -> Mapping[str, Sequence[VersionStatus]]:
         return {}
+
+    async def present(self) -> Sequence[Mapping[str, object]]:
+        return [{"quotas": self.quotas.present(), "trouble": ""}] if self.quotas is not None else []
 
 
 @dataclass
@@ -142,6 +149,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
             stand.catalog,
             Alone(),
             feedback=FeedbackIntake(stand.catalog, labels, TOKENS, directory / "lake"),
+            quotas=Alone(),
             log_dir=directory / "wal",
             worker="w0",
             transport="grpcio",

@@ -140,7 +140,7 @@ def test_admission_sheds_by_class_the_lowest_first() -> None:
         assert f"the limit is {admission.requests} for its class ({priority + 1} of 3)" in str(refused.value)
         assert admission.requests > before
     assert admitted == {Priority.SHEDDABLE: 90, Priority.DEFAULT: 95, Priority.CRITICAL: 100}
-    assert admission.shed == [1, 1, 1]
+    assert admission.shed[:3] == [1, 1, 1]
     for _ in range(100):
         admission.give(1)
     admission.take(901 - 1, Priority.SHEDDABLE)

@@ -47,6 +47,8 @@ SUMS: Mapping[Sum, dict[str, object]] = {
     },
     Sum.LABELS: {"accepted": 1},
     Sum.ACCESS: {"no_credential": 2, "role": 0},
+    Sum.QUOTAS: {"q": {"acme": {"admitted": 3, "bytes": 300, "refused": {"requests": 2}}}},
+    Sum.SHED: {"critical": 0, "default": 1, "sheddable": 2},
     Sum.FALLBACKS: {"m": {"stable": {"INTERNAL": 2}}},
     Sum.SHADOWS: {"m": {"mirror": {"outcomes": {"agree": 3}, "rows": 6, "same_rows": 5}}},
 }  # fmt: skip
@@ -63,6 +65,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.READY: 1,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
+    Gauge.QUOTAS: {"trouble": "", "in_flight": {"q": {"acme": 1}}},
     Gauge.ACCESS: {"trouble": "", "told": {"role": {"count": 1, "last": "ci called /metrics"}}},
     Gauge.LOG_BUFFER_BYTES: 0,
     Gauge.LOG_SCALE: 1.0,

@@ -81,6 +81,10 @@ class LogCounts:
         return counts | {"dropped": dict(self.dropped), "withheld": dict(self.withheld)}
 
 
+def _idle() -> float:
+    return 0.0
+
+
 class PredictionLog:
     """The log of one worker. Everything but the writing itself happens on the loop.
 
@@ -136,6 +140,8 @@ class PredictionLog:
                 limit_s=self._limits.block_s,
                 refuses=self._limits.policy is LossPolicy.AUDIT,
             )
+        # The share of the worker's limits that is in use: with loss policy SAMPLE fewer calls are logged over 80 %.
+        self.load: Callable[[], float] = _idle
         self._relief = 1.0  # factor of the rates for the buffer, beside that for the disk
         self._disk_use = 0.0
         self._ticker: asyncio.TimerHandle | None = None
@@ -237,7 +243,7 @@ class PredictionLog:
     def _tick(self) -> None:
         """Looks at the buffer at the rhythm of the writes, also while a write hangs."""
         limits, buffer = self._limits, self._buffer
-        fill = max(buffer.size_bytes / limits.max_bytes, buffer.records / limits.max_records)
+        fill = max(buffer.size_bytes / limits.max_bytes, buffer.records / limits.max_records, self.load())
         self._relief = relieved(self._relief, fill)
         self._rescale()
         self._ticker = asyncio.get_running_loop().call_later(limits.flush_interval_s, self._tick)
