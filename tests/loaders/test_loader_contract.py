@@ -107,6 +107,15 @@ def test_a_copy_has_the_bytes_and_the_digest_of_sha256sum(loader: Loader) -> Non
     assert loader.fetch("m", "1") == local
 
 
+def test_names_with_a_dot_in_front_are_no_content(written: WrittenRepository, loader: Loader) -> None:
+    before = loader.fetch("m", "1")
+    for name in ("m/1/.DS_Store", "m/.hidden/model.onnx", ".git/1/model.onnx"):
+        written.write(name, b"not content")
+    assert loader.fetch("m", "1") == before
+    assert loader.versions("m").names == ("1", "20", "warmup")
+    assert loader.models().names == ("m", "n")
+
+
 def test_a_copy_outlives_its_source(written: WrittenRepository, loader: Loader) -> None:
     local = loader.fetch("m", "1")
     written.write("m/1/model.onnx", b"overwritten")
