@@ -82,7 +82,7 @@ def parse_keys(text: str | bytes) -> SigningKeys:
         raise InvalidArgument('not a JWKS document: {"keys": [...]} is expected') from None
     keys: dict[str, jwt.PyJWK] = {}
     for one in listed:
-        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct" or "d" in one:
             continue
         try:
             key = jwt.PyJWK(one)

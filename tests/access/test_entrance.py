@@ -1,0 +1,254 @@
+"""Files that change, files that break, issuers that are away: who is known then, and what is told of it."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gateway.access.entrance import FETCH_S, RETRY_S, AccessFiles, Entrance
+from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from tests.access.guarded import token_of, tokens_file
+from tests.access.issuer import EXPECTED, NOW_S, Issuer
+
+INFER = b"/inference.GRPCInferenceService/ModelInfer"
+APPLY = b"/gateway.v1.Control/Apply"
+
+
+class Clock:
+    """Both clocks; a test moves them on."""
+
+    now_s = float(NOW_S)
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(tokens_file())
+    return path
+
+
+def entrance(clock: Clock, files: AccessFiles, kept: Path | None = None) -> Entrance:
+    return Entrance(files, wall_s=clock, monotonic_s=clock, kept=kept)
+
+
+def bearer(name: str) -> bytes:
+    return f"Bearer {token_of(name)}".encode()
+
+
+def written(path: Path, content: str | bytes | None) -> None:
+    """Makes the file hold the content; None takes it away."""
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+async def looked_twice(made: Entrance) -> bool:
+    """A file counts once it was the same for two looks."""
+    return [await made.step(), await made.step()][-1]
+
+
+async def test_a_token_that_is_revoked_is_refused_at_the_next_look(clock: Clock, tokens: Path) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    gate = made.gatekeeper
+    assert gate.authorize(INFER, bearer("infer"), ()).name == "infer"
+    assert not await looked_twice(made)
+    written(tokens, "".join(line for line in tokens_file().splitlines(keepends=True) if "name=infer" not in line))
+    assert not await made.step()
+    assert await made.step()
+    with pytest.raises(Unauthenticated):
+        gate.authorize(INFER, bearer("infer"), ())
+    assert gate.authorize(APPLY, bearer("operator"), ()).name == "operator"
+    assert made.status() == {"trouble": "", "told": {}}
+
+
+@pytest.mark.parametrize("damage", [b"half a li", b"\xff", None], ids=["text", "bytes", "gone"])
+async def test_a_broken_file_changes_nothing_and_is_told(clock: Clock, tokens: Path, damage: bytes | None) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    written(tokens, damage)
+    assert not await looked_twice(made)
+    assert made.gatekeeper.authorize(INFER, bearer("infer"), ()).name == "infer"
+    assert made.trouble.startswith("access-tokens: ")
+    written(tokens, tokens_file() + "\n# mended")
+    assert await looked_twice(made)
+    assert made.trouble == ""
+
+
+async def test_roles_are_read_anew(clock: Clock, tmp_path: Path) -> None:
+    roles = tmp_path / "roles.yaml"
+    roles.write_text("identities: {batch: {grants: [{role: infer}]}}")
+    made = entrance(clock, AccessFiles(roles=roles))
+    assert made.gatekeeper.authorize(INFER, None, ("batch",)).name == "batch"
+    roles.write_text("identities: {batch: {grants: [{role: reader}]}}")
+    assert await looked_twice(made)
+    with pytest.raises(PermissionDenied, match="'batch' holds reader"):
+        made.gatekeeper.authorize(INFER, None, ("batch",))
+    roles.write_text("identities: {batch: {grants: [{role: root}]}}")
+    assert not await looked_twice(made)
+    assert "access-roles: identities.batch.grants[0].role: 'root' is not one of" in made.trouble
+
+
+def test_a_worker_that_starts_while_a_file_is_broken_goes_on_with_what_was_kept(
+    clock: Clock, tokens: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    entrance(clock, AccessFiles(tokens=tokens), kept)
+    assert (kept / "tokens").stat().st_mode & 0o077 == 0
+    tokens.write_text("oops")
+    made = entrance(clock, AccessFiles(tokens=tokens), kept)
+    assert made.gatekeeper.authorize(INFER, bearer("infer"), ()).name == "infer"
+    assert "access-tokens: line 1:" in made.trouble
+    with pytest.raises(InvalidArgument, match="access-tokens: line 1:"):
+        entrance(clock, AccessFiles(tokens=tokens), tmp_path / "nothing-kept")
+
+
+class Published:
+    """A web server with an issuer's document; `down` makes it fail, `asked` counts."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self.asked = 0
+        self.down = False
+        self.body = b""
+        published = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                published.asked += 1
+                if published.down or self.path == "/moved":
+                    self.send_response(302 if self.path == "/moved" else 503)
+                    self.send_header("Location", "/keys")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                body = published.body or issuer.document().encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    made = Issuer()
+    made.add("first")
+    return made
+
+
+@pytest.fixture
+def web(issuer: Issuer) -> Iterator[Published]:
+    published = Published(issuer)
+    thread = threading.Thread(target=published.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield published
+    published.server.shutdown()
+    thread.join()
+    published.server.server_close()
+
+
+def files(web: Published, roles: Path) -> AccessFiles:
+    roles.write_text("groups: {ml: {grants: [{role: operator}]}}")
+    return AccessFiles(roles=roles, keys=web.url, expected=EXPECTED)
+
+
+def signed(issuer: Issuer, key_id: str) -> bytes:
+    return f"Bearer {issuer.sign(key_id, groups=['ml'], exp=NOW_S + 10**6)}".encode()
+
+
+async def test_keys_are_fetched_beside_the_requests_and_rotated(
+    clock: Clock, web: Published, issuer: Issuer, tmp_path: Path
+) -> None:
+    made = entrance(clock, files(web, tmp_path / "roles"))
+    await made.prepare()
+    gate = made.gatekeeper
+    assert gate.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+    issuer.add("second")
+    issuer.published.remove("first")
+    assert not await made.step()
+    clock.now_s += FETCH_S
+    assert await made.step()
+    assert gate.authorize(APPLY, signed(issuer, "second"), ()).name == "alice"
+    with pytest.raises(Unauthenticated):
+        gate.authorize(APPLY, signed(issuer, "first"), ())
+    assert web.asked == 2
+
+
+async def test_an_unknown_key_has_the_keys_fetched_once_for_a_while(
+    clock: Clock, web: Published, issuer: Issuer, tmp_path: Path
+) -> None:
+    made = entrance(clock, files(web, tmp_path / "roles"))
+    await made.prepare()
+    issuer.add("second")
+    clock.now_s += RETRY_S
+    for _ in range(100):
+        with pytest.raises(Unauthenticated, match="signing key that is not known"):
+            made.gatekeeper.authorize(APPLY, signed(issuer, "second"), ())
+    assert web.asked == 1
+    assert await made.step()
+    assert made.gatekeeper.authorize(APPLY, signed(issuer, "second"), ()).name == "alice"
+    stranger = Issuer()
+    stranger.add("never")
+    for _ in range(100):
+        with pytest.raises(Unauthenticated):
+            made.gatekeeper.authorize(APPLY, signed(stranger, "never"), ())
+        await made.step()
+    assert web.asked == 2
+    clock.now_s += RETRY_S
+    await made.step()
+    assert web.asked == 3
+
+
+async def test_while_the_issuer_is_away_its_old_keys_count(
+    clock: Clock, web: Published, issuer: Issuer, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    made = entrance(clock, files(web, tmp_path / "roles"), kept)
+    await made.prepare()
+    web.down = True
+    clock.now_s += FETCH_S
+    assert not await made.step()
+    assert made.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+    assert "jwt-keys: cannot be fetched:" in made.trouble
+    started_now = entrance(clock, files(web, tmp_path / "roles"), kept)
+    await started_now.prepare()
+    assert started_now.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+    web.down = False
+    clock.now_s += RETRY_S
+    await made.step()
+    assert made.trouble == ""
+
+
+@pytest.mark.parametrize("body", [b"{}", b"\xff", b"[" * 100, b"x" * (2 << 20)], ids=["none", "bytes", "deep", "large"])
+async def test_a_document_that_is_none_changes_nothing(
+    clock: Clock, web: Published, issuer: Issuer, tmp_path: Path, body: bytes
+) -> None:
+    made = entrance(clock, files(web, tmp_path / "roles"))
+    await made.prepare()
+    web.body = body
+    clock.now_s += FETCH_S
+    assert not await made.step()
+    assert made.trouble.startswith("jwt-keys: ")
+    assert made.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+
+
+async def test_a_redirect_is_not_followed(clock: Clock, web: Published, tmp_path: Path) -> None:
+    web.url = web.url.replace("/keys", "/moved")
+    made = entrance(clock, files(web, tmp_path / "roles"))
+    await made.prepare()
+    assert "jwt-keys: cannot be fetched" in made.trouble
+    assert web.asked == 1
