@@ -30,10 +30,11 @@ def connected(server: str) -> Iterator[grpc.Channel]:
     Raises: Failure (nobody answers there; the server refuses; the time is over).
     """
     way = CONNECTING.get(Connecting())
+    way.credential.check(server, secure=way.tls != PLAIN)
     with way.tls.channel(server) as channel:
         _connect(channel, server, way)
         try:
-            yield way.credential.joined_to(channel, server, secure=way.tls != PLAIN)
+            yield way.credential.joined_to(channel)
         except grpc.RpcError as error:
             raise _failure(error) from None
 

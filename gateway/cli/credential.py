@@ -21,20 +21,18 @@ class Credential:
     token: str = field(default="", repr=False)
     insecure: bool = False
 
-    def joined_to(self, channel: grpc.Channel, server: str, *, secure: bool) -> grpc.Channel:
-        """Returns a channel whose calls carry the token.
-
-        Raises: Failure where it would travel in plain text to another host.
-        """
-        if not self.token:
-            return channel
-        if not (secure or self.insecure or is_this_host(server)):
+    def check(self, server: str, *, secure: bool) -> None:
+        """Raises: Failure where the token would travel in plain text to another host."""
+        if self.token and not (secure or self.insecure or is_this_host(server)):
             raise Failure(
                 Exit.USAGE,
                 f"the token would be sent in plain text to {server}: use TLS (--tls-ca), or give --insecure to accept "
                 "that everybody on the way can read it",
             )
-        return grpc.intercept_channel(channel, _Sender(self.token))
+
+    def joined_to(self, channel: grpc.Channel) -> grpc.Channel:
+        """Returns a channel whose calls carry the token. Order: after `check`."""
+        return grpc.intercept_channel(channel, _Sender(self.token)) if self.token else channel
 
 
 NO_CREDENTIAL: Final = Credential()

@@ -13,6 +13,7 @@ import typer
 
 from gateway.access.principal import Grant, Role, check_pattern
 from gateway.access.token_file import (
+    NAME,
     StaticToken,
     date_text,
     digest_of,
@@ -51,6 +52,8 @@ def new(
 ) -> None:
     """Makes a token, prints it once, and adds its line to the file, or prints that as well."""
     try:
+        if name and NAME.fullmatch(name) is None:
+            raise InvalidArgument(f"--name {name[:64]!r}, allowed: {NAME.pattern}")
         until_s = time.time() + _duration_s(expires) if expires else 0.0
         patterns = tuple(check_pattern(pattern) for pattern in models.split(","))
         token = random_token()

@@ -26,12 +26,21 @@ _MAX_CHECK_S: Final = 1.0
 
 
 class Ngh2Server:
-    """A `gateway.rpc.server.Server` on ngh2; `start` binds it to the running event loop (uvloop's is faster)."""
+    """A `gateway.rpc.server.Server` on ngh2; `start` binds it to the running event loop (uvloop's is faster).
+
+    With `listening`, a socket that listens already, it serves there and not at the options' address, and closes it at
+    the end; a unix socket speaks plain text.
+    """
 
     def __init__(
-        self, options: ServerOptions, authorizer: Authorizer | None = None, quotas: Quotas | None = None
+        self,
+        options: ServerOptions,
+        authorizer: Authorizer | None = None,
+        quotas: Quotas | None = None,
+        listening: socket.socket | None = None,
     ) -> None:
         self._options = options
+        self._given = listening
         self._authorizer = authorizer
         self._quotas = quotas
         self._methods = MethodTable()
@@ -58,8 +67,9 @@ class Ngh2Server:
         options = self._options
         certificate = self._certificate = ServerCertificate(options.tls) if options.tls is not None else None
         state = self._state = ServerState(options, self._methods, loop, self._authorizer, self._quotas)
-        self._socket = _listening_socket(options)
-        self._port = self._socket.getsockname()[1]
+        self._socket = self._given or _listening_socket(options)
+        if self._socket.family != socket.AF_UNIX:
+            self._port = self._socket.getsockname()[1]
         self._listener = await self._listen(state, self._socket)
         checks = {"rpc connection checks": self._check_connections(state)}
         if certificate is not None:
@@ -69,6 +79,10 @@ class Ngh2Server:
             check.add_done_callback(_report)
 
     async def _listen(self, state: ServerState, bound: socket.socket) -> asyncio.Server:
+        if bound.family == socket.AF_UNIX:
+            return await state.loop.create_unix_server(
+                lambda: ConnectionProtocol(state), sock=bound.dup(), backlog=_BACKLOG
+            )
         secure = self._certificate.material.context if self._certificate is not None else None
         return await state.loop.create_server(
             lambda: ConnectionProtocol(state),

@@ -18,17 +18,23 @@ from gateway.runtime.options import BY_NAME
 
 def banner(config: Config, ports: Mapping[str, int]) -> str:
     """Returns the addresses, and three commands that work as printed in the directory of the start."""
-    host = _connectable(config.listen.host)
+    host, listen = _connectable(config.listen.host), config.listen
     grpc_address, metrics_address = f"{host}:{ports['grpc']}", f"{host}:{ports['metrics']}"
+    scheme = "grpcs" if config.tls.files else "grpc"
+    asked, services = grpc_address, f"  inference, control   {scheme}://{grpc_address}"
+    if listen.control_apart:
+        asked = f"unix:{listen.control_socket}" if listen.control_socket is not None else f"{host}:{ports['control']}"
+        control = asked if listen.control_socket is not None else f"{scheme}://{asked}"
+        services = f"  inference            {scheme}://{grpc_address}\n  control              {control}"
     store = masked_url(config.store.redis_url) if config.store.redis_url else f"embedded Valkey, {config.valkey_dir}"
     command = _command()
-    server = "" if grpc_address == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {grpc_address}"
-    server += _tls_options(config.tls.files, host)
+    server = "" if asked == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {shlex.quote(asked)}"
+    server += "" if listen.control_socket is not None else _tls_options(config.tls.files, host)
     workers = config.process.workers
     build = "compiled" if is_compiled() else "not compiled: more CPU per request"
     return f"""
 gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"} ({build})
-  inference, control   {"grpcs" if config.tls.files else "grpc"}://{grpc_address}
+{services}
   metrics, health      http://{metrics_address}/metrics
   models               {config.models.repository}
   rules                {store}

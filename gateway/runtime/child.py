@@ -26,6 +26,7 @@ from gateway.runtime.config import Config, decode, encode
 from gateway.runtime.logs import start_logging
 
 REPORT_FD: Final = 3
+CONTROL_FD: Final = 4  # the listening socket of --control-socket, which all workers share
 BEAT_SECONDS: Final = 0.5
 _SETTINGS_LIMIT_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -67,6 +68,8 @@ def read_settings() -> Settings:
     """
     os.set_inheritable(REPORT_FD, False)
     settings = decode(_first_line(0), Settings)
+    if settings.role == "worker" and settings.config.listen.control_socket is not None:
+        os.set_inheritable(CONTROL_FD, False)
     die_with(settings.supervisor_pid)
     start_logging(f"{settings.role}-{settings.slot}", settings.config.process.log_level)
     return settings

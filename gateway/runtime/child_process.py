@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.runtime.child import REPORT_FD, ChildReport, Settings
+from gateway.runtime.child import CONTROL_FD, REPORT_FD, ChildReport, Settings
 from gateway.runtime.liveness import Heartbeat
 
 _LINE_LIMIT_BYTES: Final = 1 << 16
@@ -28,9 +28,17 @@ class ChildProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], settings: Settings, opening: str, *, loaded: Callable[[str], None] | None = None
+        self,
+        command: Sequence[str],
+        settings: Settings,
+        opening: str,
+        *,
+        loaded: Callable[[str], None] | None = None,
+        control_fd: int | None = None,
     ) -> None:
         """Starts it; `opening` is the line on its standard input, `loaded` is told the models that it says are loaded.
+
+        `control_fd` is a listening socket that it shares.
 
         Raises: OSError if the system cannot (no such program, no free process, no memory).
         """
@@ -48,7 +56,7 @@ class ChildProcess:
         self.findings = ""  # what it ran when it was found to hang
         self._loaded = loaded
         self._heard = bytearray()
-        self.pid, self._stdin, self._reports = _spawn(command)
+        self.pid, self._stdin, self._reports = _spawn(command, control_fd)
         try:
             os.write(self._stdin, opening.encode() + b"\n")
         except OSError:
@@ -138,7 +146,7 @@ class ChildProcess:
         self.exited.set()
 
 
-def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
+def _spawn(command: Sequence[str], control_fd: int | None = None) -> tuple[int, int, int]:
     """Returns the process id, the writing end of its standard input, the reading end of its reports.
 
     exec without fork of this process's memory; a process group of its own, so that Ctrl-C reaches the supervisor alone.
@@ -154,6 +162,9 @@ def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
         (os.POSIX_SPAWN_DUP2, 2, 1),
         (os.POSIX_SPAWN_DUP2, moved, REPORT_FD),
     ]
+    held = fcntl.fcntl(control_fd, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1) if control_fd is not None else None
+    if held is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, held, CONTROL_FD))
     # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do nothing.
     # numpy's BLAS would start a thread for each CPU, which spins between two products; models have their own.
     environ = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
@@ -169,6 +180,8 @@ def _spawn(command: Sequence[str]) -> tuple[int, int, int]:
     finally:
         os.close(stdin_read)
         os.close(moved)
+        if held is not None:
+            os.close(held)
     return pid, stdin_write, report_read
 
 

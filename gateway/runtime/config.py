@@ -124,8 +124,9 @@ class Config:
     def with_store(self, redis_url: str) -> "Config":
         return replace(self, store=replace(self.store, redis_url=redis_url))
 
-    def with_ports(self, *, grpc_port: int, metrics_port: int) -> "Config":
-        return replace(self, listen=replace(self.listen, grpc_port=grpc_port, metrics_port=metrics_port))
+    def with_ports(self, *, grpc_port: int, metrics_port: int, control_port: int = -1) -> "Config":
+        listen = replace(self.listen, grpc_port=grpc_port, metrics_port=metrics_port, control_port=control_port)
+        return replace(self, listen=listen)
 
     def to_json(self) -> str:
         """Returns one line that `from_json` reads back; it holds the secrets, so it is for a child's standard input."""

@@ -82,6 +82,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         config,
         events=_with_secret(config.events),
         models=config.models.proven(),
+        listen=config.listen.proven(),
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
         access=config.access.proven(),

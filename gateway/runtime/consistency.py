@@ -31,6 +31,10 @@ def check_consistency(config: Config) -> Config:
     config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
     if listen.grpc_port and listen.grpc_port == listen.metrics_port:
         raise InvalidArgument(f"grpc-port {listen.grpc_port} and metrics-port {listen.metrics_port} must differ")
+    if listen.control_port > 0 and listen.control_port in (listen.grpc_port, listen.metrics_port):
+        raise InvalidArgument(f"control-port {listen.control_port} is grpc-port or metrics-port, and must differ")
+    if listen.control_port >= 0 and listen.control_socket is not None:
+        raise InvalidArgument("control-port and control-socket exclude each other")
     return config
 
 

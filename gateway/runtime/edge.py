@@ -1,22 +1,31 @@
 """The servicers of a worker on the transport that was chosen: the one place that knows all of them."""
 
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from grpc_health.v1 import health_pb2_grpc
 
 from gateway.access.permissions import RPCS, check_registered
+from gateway.access.principal import Role
 from gateway.access.quotas import Quotas
 from gateway.api.control_service import ControlService
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.model_guard import ModelGuard
-from gateway.api.reflection import add_reflection
+from gateway.api.reflection import REFLECTION_SERVICES, add_reflection
 from gateway.pb import control_pb2_grpc, inference_pb2_grpc
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
+from gateway.runtime.child import CONTROL_FD
 from gateway.runtime.config import Config
+
+_INFERENCE: Final = "inference.GRPCInferenceService"
+_CONTROL: Final = "gateway.v1.Control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,35 @@ class Servicers:
     health: HealthService
 
 
+class _Selected:
+    """Passes on to a server those methods of generated code that `wanted` picks by their paths."""
+
+    def __init__(self, server: Server, wanted: Callable[[str], bool]) -> None:
+        self._server = server
+        self._wanted = wanted
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[GenericHandler]) -> None:
+        """Passes on none: they would serve the whole service."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
+        check_registered((f"/{service_name}/{name}" for name in method_handlers), RPCS)
+        picked = {name: one for name, one in method_handlers.items() if self._wanted(f"/{service_name}/{name}")}
+        self._server.add_registered_method_handlers(service_name, picked)
+
+
+def guard_servicers(servicers: Servicers) -> None:
+    """Makes the servicers check their callers. Order: once, before any server is made of them."""
+    guard = ModelGuard(servicers.control.model_of_draft)
+    guard.guard(servicers.inference, _INFERENCE)
+    guard.guard(servicers.control, _CONTROL)
+    guard.guard(servicers.health, "grpc.health.v1.Health")
+
+
 def make_server(
     config: Config, servicers: Servicers, authorizer: Authorizer | None = None, quotas: Quotas | None = None
 ) -> Server:
-    """Returns a server with every servicer, not started yet. With an authorizer callers are checked, with quotas their
+    """Returns the server of the gRPC port, not started yet: with every method, or with those of applications where
+    operators have an address of their own. With an authorizer callers are checked, with quotas their
     inference requests are counted.
 
     Raises: TypeError if the table of permissions misses a method.
@@ -39,18 +73,49 @@ def make_server(
     options = server_options(config)
     make = Ngh2Server if config.listen.transport == "ngh2" else GrpcioServer
     server: Server = make(options, authorizer, quotas)
-    if authorizer is not None:
-        guard = ModelGuard(servicers.control.model_of_draft)
-        guard.guard(servicers.inference, "inference.GRPCInferenceService")
-        guard.guard(servicers.control, "gateway.v1.Control")
-        guard.guard(servicers.health, "grpc.health.v1.Health")
-    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, server)  # type: ignore[no-untyped-call]
-    control_pb2_grpc.add_ControlServicer_to_server(servicers.control, server)  # type: ignore[no-untyped-call]
-    health_pb2_grpc.add_HealthServicer_to_server(servicers.health, server)
-    if config.listen.reflection:
-        add_reflection(server)
-    check_registered(server.paths(), RPCS)
+    _add(config, servicers, server, is_for_applications if config.listen.control_apart else lambda _: True)
     return server
+
+
+def make_control_server(config: Config, servicers: Servicers, authorizer: Authorizer | None = None) -> Server | None:
+    """Returns the server of operators' own address, not started yet; None where they have none. It is on ngh2.
+
+    Raises: TypeError as `make_server` does.
+    """
+    listen = config.listen
+    if not listen.control_apart:
+        return None
+    options, inherited = server_options(config), None
+    if listen.control_socket is not None:
+        options, inherited = replace(options, tls=None), socket.socket(fileno=CONTROL_FD)
+    server = Ngh2Server(replace(options, port=max(listen.control_port, 0)), authorizer, listening=inherited)
+    _add(config, servicers, server, is_for_operators)
+    return server
+
+
+def is_for_applications(path: str) -> bool:
+    """Whether a method stays at the gRPC port where operators have an address of their own."""
+    roles = RPCS[path].roles
+    return not roles or Role.INFER in roles or (path.startswith(f"/{_INFERENCE}/") and Role.READER in roles)
+
+
+def is_for_operators(path: str) -> bool:
+    return RPCS[path].is_open or not is_for_applications(path) or path.startswith(f"/{_CONTROL}/")
+
+
+def _add(config: Config, servicers: Servicers, server: Server, wanted: Callable[[str], bool]) -> None:
+    part: Any = _Selected(server, wanted)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, part)  # type: ignore[no-untyped-call]
+    control_pb2_grpc.add_ControlServicer_to_server(servicers.control, part)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(servicers.health, part)
+    if config.listen.reflection:
+        add_reflection(server, _services(server))
+    check_registered(server.paths(), RPCS)
+
+
+def _services(server: Server) -> tuple[str, ...]:
+    """Returns the services that the server serves methods of, and those of reflection."""
+    return (*dict.fromkeys(path.split("/")[1] for path in server.paths()), *REFLECTION_SERVICES)
 
 
 def server_options(config: Config) -> ServerOptions:

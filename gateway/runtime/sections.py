@@ -96,6 +96,12 @@ class ProcessOptions:
 class ListenOptions:
     host: Annotated[str, Setting("Address to listen on.", HOST)] = "127.0.0.1"
     grpc_port: Annotated[int, Setting("Inference and control over gRPC; 0: any.", _PORT)] = 8001
+    control_port: Annotated[
+        int, Setting("Control over gRPC there, and no longer at grpc-port; 0: any, -1: at grpc-port.", Whole(-1, 65535))
+    ] = -1  # fmt: skip
+    control_socket: Annotated[
+        Path | None, Setting("Control over gRPC at this unix socket, and no longer at grpc-port.", MAYBE_PATH)
+    ] = None  # fmt: skip
     metrics_port: Annotated[int, Setting("Metrics, health; 0: any.", _PORT)] = 8002
     transport: Annotated[str, Setting("The gRPC server.", Choice(("grpcio", "ngh2")))] = "ngh2"
     reflection: Annotated[bool, Setting("Serve gRPC reflection.", SWITCH)] = False
@@ -116,6 +122,15 @@ class ListenOptions:
             "Stay awake so long for the next call of a client that makes one at a time; 0: never.", Whole(0, 10_000)
         ),
     ] = 100
+
+    def proven(self) -> "ListenOptions":
+        """Returns the options with absolute paths."""
+        return replace(self, control_socket=self.control_socket.absolute() if self.control_socket else None)
+
+    @property
+    def control_apart(self) -> bool:
+        """Whether the control service has an address of its own."""
+        return self.control_port >= 0 or self.control_socket is not None
 
     @property
     def reachable(self) -> bool:

@@ -30,7 +30,7 @@ class Service:
 
     `probe` is for a program that does not speak the protocol of children: it returns when the program serves, and such
     a child is not expected to beat. `opening` makes the line on a child's standard input from its settings.
-    `post_mortem` finds out what its children died of.
+    `post_mortem` finds out what its children died of. `control_fd` is a listening socket that they all share.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class Service:
         opening: Callable[[Settings], str] = Settings.to_json,
         probe: Callable[[], Awaitable[None]] | None = None,
         post_mortem: PostMortem | None = None,
+        control_fd: int | None = None,
     ) -> None:
+        self._control_fd = control_fd
         self._command = command
         self._settings = settings
         first = settings()
@@ -200,7 +202,8 @@ class Service:
         try:
             settings = replace(self._settings(), predecessor=self._died)
             loaded = self._post_mortem.release if self._post_mortem is not None else None
-            child = ChildProcess(self._command, settings, self._opening(settings), loaded=loaded)
+            opening = self._opening(settings)
+            child = ChildProcess(self._command, settings, opening, loaded=loaded, control_fd=self._control_fd)
         except OSError as error:
             self._quick_deaths += 1
             self._enter(ServiceState.WAITING, reason=f"cannot be started: {error.strerror}")

@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from time import time
 from typing import Final
@@ -29,11 +30,12 @@ from gateway.runtime import valkey
 from gateway.runtime.banner import banner
 from gateway.runtime.child import Settings
 from gateway.runtime.config import Config, from_json
+from gateway.runtime.control_socket import ControlSocket
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
 from gateway.runtime.logs import start_logging
 from gateway.runtime.post_mortem import PostMortem
-from gateway.runtime.sections import DRIFT_WINDOWS_S
+from gateway.runtime.sections import DRIFT_WINDOWS_S, ListenOptions
 from gateway.runtime.service import Service
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
@@ -100,7 +102,7 @@ class Programs:
 class Supervisor:
     """One run of a gateway. `config` holds the ports that were chosen and the store's URL."""
 
-    def __init__(self, config: Config, *, programs: Programs, timing: Timing) -> None:
+    def __init__(self, config: Config, *, programs: Programs, timing: Timing, control_fd: int | None = None) -> None:
         self._config = config.with_store(valkey.url(config)) if config.embedded_store else config
         self._timing = timing
         self._instance = secrets.token_hex(8)
@@ -128,7 +130,7 @@ class Supervisor:
             config.run_dir, hold_s=config.models.quarantine_seconds, changed=self._state_dirty.set
         )
         self._workers = [
-            self._service("worker", slot, programs.worker, post_mortem=self._post_mortem)
+            self._service("worker", slot, programs.worker, post_mortem=self._post_mortem, control_fd=control_fd)
             for slot in range(config.process.workers)
         ]
 
@@ -259,7 +261,7 @@ class Supervisor:
             "phase": self._phase,
             "started_at": self._started_at,
             "host": listen.host,
-            "ports": {"grpc": listen.grpc_port, "metrics": listen.metrics_port},
+            "ports": _numbers(listen),
             "children": [service.describe() for service in self._services],
         }
         try:
@@ -277,6 +279,7 @@ class Supervisor:
         silence_s: float = 0.0,
         probe: Callable[[], Awaitable[None]] | None = None,
         post_mortem: PostMortem | None = None,
+        control_fd: int | None = None,
     ) -> Service:
         def settings() -> Settings:
             return Settings(
@@ -297,6 +300,7 @@ class Supervisor:
             opening=opening,
             probe=probe,
             post_mortem=post_mortem,
+            control_fd=control_fd,
         )
 
 
@@ -308,29 +312,46 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
     os.umask(0o077)
     _raise_file_limit()
     listen = config.listen
-    with InstanceLock(config.process.data_dir), _ports(config) as ports:
+    with ExitStack() as stack:
+        stack.enter_context(InstanceLock(config.process.data_dir))
+        ports = stack.enter_context(_ports(config))
         make_directories(config)
-        grpc_port, metrics_port = ports.numbers["grpc-port"], ports.numbers["metrics-port"]
-        config = config.with_ports(grpc_port=grpc_port, metrics_port=metrics_port)
+        config = config.with_ports(
+            grpc_port=ports.numbers["grpc-port"],
+            metrics_port=ports.numbers["metrics-port"],
+            control_port=ports.numbers.get("control-port", -1),
+        )
+        control = stack.enter_context(ControlSocket(listen.control_socket)) if listen.control_socket else None
+        control_fd = control.fileno() if control is not None else None
         for warning in config.warnings:
             _log.warning("%s", warning)
 
         def announce() -> None:
-            sys.stdout.write(banner(config, {"grpc": grpc_port, "metrics": metrics_port}))
+            sys.stdout.write(banner(config, _numbers(config.listen)))
             sys.stdout.flush()
 
         _log.info("starting on %s with %d workers", listen.host, config.process.workers)
-        asyncio.run(_supervised(config, programs or Programs(), timing or Timing(), announce))
+        asyncio.run(_supervised(config, programs or Programs(), timing or Timing(), control_fd, announce))
         _log.info("stopped")
 
 
-async def _supervised(config: Config, programs: Programs, timing: Timing, announce: Callable[[], None]) -> None:
-    await Supervisor(config, programs=programs, timing=timing).run(announce)
+async def _supervised(
+    config: Config, programs: Programs, timing: Timing, control_fd: int | None, announce: Callable[[], None]
+) -> None:
+    await Supervisor(config, programs=programs, timing=timing, control_fd=control_fd).run(announce)
+
+
+def _numbers(listen: ListenOptions) -> dict[str, int]:
+    """Returns the ports that are served, as the state file and the banner name them."""
+    ports = {"grpc": listen.grpc_port, "metrics": listen.metrics_port}
+    return ports | ({"control": listen.control_port} if listen.control_port >= 0 else {})
 
 
 def _ports(config: Config) -> Ports:
     listen = config.listen
-    wanted: Mapping[str, int] = {"grpc-port": listen.grpc_port, "metrics-port": listen.metrics_port}
+    wanted = {"grpc-port": listen.grpc_port, "metrics-port": listen.metrics_port}
+    if listen.control_port >= 0:
+        wanted["control-port"] = listen.control_port
     return Ports(listen.host, wanted)
 
 

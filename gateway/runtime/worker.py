@@ -42,7 +42,7 @@ from gateway.runtime.build import is_compiled
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
-from gateway.runtime.edge import Servicers, make_server
+from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
 from gateway.runtime.followed_rules import FollowedRules
 from gateway.runtime.host import (
     HostCounts,
@@ -138,7 +138,7 @@ class Worker:
         self.catalog.record_replacements(ReplacementRecorder(self.store))
         self.rollouts = RolloutCounts(self.run_state.judged, config.store.redis_url, config.store.environment, self.id)
         self.entrance = make_entrance(config)
-        self.server = self._server()
+        self.server, self.control_server = self._servers()
         self._publish_gauges()
 
     def is_ready(self) -> bool:
@@ -222,7 +222,8 @@ class Worker:
         if states.get(version, VersionState.END) is VersionState.END:
             self.counters.forget(model, version)
 
-    def _server(self) -> Server:
+    def _servers(self) -> tuple[Server, Server | None]:
+        """Returns the server of the gRPC port, and that of operators' own address, if they have one."""
         config = self.config
         timeout_s = config.limits.default_deadline_seconds
         tokens = Tokens(load_key(config.token_key_file))
@@ -250,8 +251,11 @@ class Worker:
             worker=self.id,
             transport=config.listen.transport,
         )
-        authorizer = self.entrance.gatekeeper if self.entrance is not None else None
-        return make_server(config, Servicers(inference, self.control, self.health), authorizer, quotas)
+        servicers, authorizer = Servicers(inference, self.control, self.health), None
+        if self.entrance is not None:
+            authorizer = self.entrance.gatekeeper
+            guard_servicers(servicers)
+        return make_server(config, servicers, authorizer, quotas), make_control_server(config, servicers, authorizer)
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)
@@ -368,6 +372,8 @@ class Worker:
             if self.quota_file is not None:
                 loops.append(group.create_task(self.quota_file.follow(), name="quotas"))
             await self.server.start()
+            if self.control_server is not None:
+                await self.control_server.start()
             await stack.enter_async_context(
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
             )
@@ -425,7 +431,10 @@ class Worker:
         grace_s = 0.0 if link.orphaned else self.config.process.grace_seconds
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
         self.control.drain()
-        await self.server.stop(grace_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.server.stop(grace_s))
+            if self.control_server is not None:
+                group.create_task(self.control_server.stop(grace_s))
 
     async def _end(self) -> None:
         """Lets go of what was made, whatever ended the worker; the log comes last, for it holds the calls up to now."""

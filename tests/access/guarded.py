@@ -23,7 +23,7 @@ from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.server import Server
 from gateway.runtime.config import Config
-from gateway.runtime.edge import Servicers, make_server
+from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
 from gateway.runtime.sections import ListenOptions
 from tests.api.operated import TOKENS, Alone, Operated, Site
 from tests.api.stand import OneWorker
@@ -60,6 +60,7 @@ class Guarded:
     """A server whose callers are checked, and a channel to it."""
 
     server: Server
+    operators: Server | None  # at an address of their own
     gatekeeper: Gatekeeper
     channel: grpc.aio.Channel
     control: ControlStub
@@ -82,7 +83,7 @@ def directory() -> Directory:
 
 @asynccontextmanager
 async def guarded(
-    operated: Operated, transport: str, scratch: Path, quotas: Quotas | None = None
+    operated: Operated, transport: str, scratch: Path, quotas: Quotas | None = None, *, control_port: int = -1
 ) -> AsyncIterator[Guarded]:
     """The servicers of the operated worker once more, on a port where every caller is checked."""
     async with AsyncExitStack() as stack:
@@ -102,13 +103,21 @@ async def guarded(
             transport=transport,
         )
         gatekeeper = Gatekeeper(directory(), wall_s=lambda: NOW_S)
-        config = Config(listen=ListenOptions(grpc_port=0, transport=transport, reflection=True))
-        server = make_server(config, Servicers(inference, control, HealthService(stand.catalog)), gatekeeper, quotas)
-        await server.start()
-        stack.push_async_callback(server.stop, 0.0)
+        config = Config(
+            listen=ListenOptions(grpc_port=0, transport=transport, reflection=True, control_port=control_port)
+        )
+        servicers = Servicers(inference, control, HealthService(stand.catalog))
+        guard_servicers(servicers)
+        server = make_server(config, servicers, gatekeeper, quotas)
+        operators = make_control_server(config, servicers, gatekeeper)
+        for one in (server, operators):
+            if one is not None:
+                await one.start()
+                stack.push_async_callback(one.stop, 0.0)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
         yield Guarded(
             server,
+            operators,
             gatekeeper,
             channel,
             ControlStub(channel),  # type: ignore[no-untyped-call]

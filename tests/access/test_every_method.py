@@ -1,5 +1,6 @@
 """Closed by default: each registered method, called as nobody, with each role, and by another tenant."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +13,8 @@ from gateway.access.permissions import PAGES, RPCS, Permission, Scope, check_reg
 from gateway.access.principal import INCLUDED, Role
 from gateway.api.reflection import REFLECTION_SERVICES
 from gateway.pb import control_pb2, inference_pb2
-from tests.access.guarded import CALLERS, Guarded, header, token_of
+from gateway.pb.control_pb2_grpc import ControlStub
+from tests.access.guarded import CALLERS, Guarded, guarded, header, token_of
 from tests.api.calls import good
 from tests.api.operated import Operated
 from tests.api.routes import ab
@@ -185,3 +187,28 @@ async def test_watching_tells_of_the_models_that_the_caller_knows(port: Guarded,
 
 async def test_every_caller_of_the_tests_has_a_role() -> None:
     assert {role for role, _ in CALLERS.values()} == set(Role)
+
+
+async def test_operators_methods_leave_the_applications_port(worker: Operated, tmp_path: Path) -> None:
+    """Every method is at one of the two addresses; what changes something for all is at the operators' alone."""
+    async with guarded(worker, "ngh2", tmp_path, control_port=0) as apart:
+        assert apart.operators is not None
+        here, there = set(apart.server.paths()), set(apart.operators.paths())
+        assert here | there == set(RPCS)
+        assert {path for path in here & there if not RPCS[path].is_open} == {
+            "/gateway.v1.Control/SendFeedback",
+            "/gateway.v1.Control/ServerVersion",
+            *(f"/{service}/ServerReflectionInfo" for service in REFLECTION_SERVICES),
+        }
+        strong = {Role.OPERATOR, Role.APPROVER, Role.ADMIN}
+        assert not [path for path in here if RPCS[path].roles & strong]
+        # The other address is guarded as well.
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{apart.operators.port}") as channel:
+            stub = ControlStub(channel)  # type: ignore[no-untyped-call]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ListRoutes(control_pb2.ListRoutesRequest())
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            await stub.ListRoutes(control_pb2.ListRoutesRequest(), metadata=header("reader"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await apart.control.ListRoutes(control_pb2.ListRoutesRequest(), metadata=header("reader"))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
