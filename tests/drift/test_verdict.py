@@ -242,12 +242,22 @@ def test_a_reference_whose_own_windows_differ_raises_the_threshold() -> None:
     ordered, shuffled = build_feature("t", "f.t", season), build_feature("t", "f.t", rng.permutation(season))
     window = season[4000:4400]
     said = replace(ordered, bounded=False)
-    assert verdict_of(said, window).threshold > 1.0
-    assert (verdict_of(said, window).state, verdict_of(said, window).origin) == (DriftState.OK, Origin.REFERENCE)
-    assert verdict_of(ordered, window).threshold == 1.0  # four times what is critical
-    assert verdict_of(ordered, window).origin is Origin.BOUND
-    assert verdict_of(shuffled, window).threshold < 0.2
-    assert verdict_of(shuffled, window).state >= DriftState.WARN
+    evidence = {key: verdict_of(one, window) for key, one in (("said", said), ("ordered", ordered), ("no", shuffled))}
+    assert evidence["said"].state is DriftState.OK
+    assert evidence["no"].state >= DriftState.WARN
+    measured = {one.statistic for one in evidence["said"].evidence}
+    calibrated = measured & {one.statistic for one in ordered.calibration} & JUDGED.keys()
+    assert "psi" in calibrated
+    for name in sorted(calibrated):  # whatever the table judges by
+        most = THRESHOLDS[name].most
+        raised, bounded, plain = (found(evidence[key], name) for key in ("said", "ordered", "no"))
+        assert (raised.state, raised.origin) == (DriftState.OK, Origin.REFERENCE), name
+        assert bounded.threshold == min(raised.threshold, most), name
+        assert bounded.origin is (Origin.BOUND if raised.threshold > most else Origin.REFERENCE), name
+        assert plain.threshold < raised.threshold, name
+    assert found(evidence["said"], "psi").threshold > 1.0
+    assert found(evidence["ordered"], "psi").threshold == 1.0  # four times what is critical
+    assert found(evidence["no"], "psi").threshold < 0.2
 
 
 def test_a_reference_that_is_too_small_is_calibrated_by_theory_alone() -> None:
