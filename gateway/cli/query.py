@@ -49,6 +49,8 @@ def query(
         with Lake(data_dir / "log" / "lake") as lake:
             answer = lake.query(text, model=model)
             _write_rows(answer.columns, answer.rows, output)
+            for words in lake.left_out:
+                say(words)
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
     except GatewayError as error:

@@ -84,6 +84,7 @@ def gather(
             lake, question.selection, (selection.versions[0], selection.versions[1]), profile, outputs, rng=rng,
             classes=question.classes, shares=question.split,
         )  # fmt: skip
+    notes += lake.left_out
     return _report(question, selection, census, window, reference, features, vectors, performance, comparison, notes)
 
 

@@ -25,6 +25,7 @@ from gateway.records.lake.accounts import Accounts, CompactorCounts
 from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.coverage import Coverage
 from gateway.records.lake.expiry import Expiry
+from gateway.records.lake.inspection import Inspection
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.layout import LABELS
 from gateway.records.lake.leftovers import sweep
@@ -104,6 +105,7 @@ class Compactor:
         self._merger = Merger(self._lake, self._manifest, config.merging)
         self._to_merge: list[Job] = []
         self.counts = CompactorCounts(quarantined=self._quarantine.counts)
+        self._inspection = Inspection(self._lake, self._quarantine)
         self._expiry = Expiry(self._log, self._lake, config.retention, self.counts, sinks=config.sinks)
 
     def tend(self, *, last: bool = False) -> None:
@@ -314,6 +316,7 @@ class Compactor:
         if 0 <= now - self._retained_at < self._config.retention_interval_s:
             return
         self._retained_at = now
+        self._inspection.run()
         self._expiry.run(now_s=now)
         try:
             self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)

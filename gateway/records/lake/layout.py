@@ -9,8 +9,10 @@ and `feedback/model=<model>`; they are read and expire like all others.
 """
 
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -63,17 +65,41 @@ def parse(path: str) -> LakePath | None:
 
 
 def prediction_paths(lake: Path, *, model: str | None = None) -> Iterator[tuple[Path, LakePath]]:
-    """Yields the files with rows, of one model or of all."""
+    """Yields the files with rows, of one model or of all. Links, pipes and folders are none, whatever their names."""
+    return _files(_prediction_entries(lake, model))
+
+
+def label_paths(lake: Path, *, model: str | None = None) -> Iterator[tuple[Path, LakePath]]:
+    """Yields the files with labels, of one model or of all."""
+    return _files(_label_entries(lake, model))
+
+
+def every_entry(lake: Path) -> Iterator[Path]:
+    """Yields whatever lies where rows and labels do under the name of a file, of any kind."""
+    for path, _ in chain(_prediction_entries(lake, None), _label_entries(lake, None)):
+        yield path
+
+
+def _prediction_entries(lake: Path, model: str | None) -> Iterator[tuple[Path, LakePath]]:
     name = "*" if model is None else quote(model, safe="")
     yield from _matching(lake, f"{PREDICTIONS}/model_dir={name}/version_dir=v*/date=*/hour=*/*.parquet")
     yield from _matching(lake, f"model={name}/version=*/date=*/hour=*/*.parquet")
 
 
-def label_paths(lake: Path, *, model: str | None = None) -> Iterator[tuple[Path, LakePath]]:
-    """Yields the files with labels, of one model or of all."""
+def _label_entries(lake: Path, model: str | None) -> Iterator[tuple[Path, LakePath]]:
     name = "*" if model is None else quote(model, safe="")
     yield from _matching(lake, f"{LABELS}/model_dir={name}/date=*/*.parquet")
     yield from _matching(lake, f"feedback/model={name}/date=*/*.parquet")
+
+
+def _files(entries: Iterable[tuple[Path, LakePath]]) -> Iterator[tuple[Path, LakePath]]:
+    for path, parsed in entries:
+        try:
+            regular = stat.S_ISREG(path.lstat().st_mode)
+        except OSError:  # merged or expired since
+            continue
+        if regular:
+            yield path, parsed
 
 
 def has_model(lake: Path, model: str) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.records.lake import parquet_merge
+from gateway.records.lake.damaged_parquet import DamagedParquet
 from gateway.records.lake.lake_lock import alone, prepare
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.retention import StoredFile, lake_files
@@ -121,7 +122,7 @@ class Merger:
                 if len(paths) > 1:
                     merged[_write(paths, new, kind)] = [path.name for path in paths]
                     yield "merged"
-        except parquet_merge.UNREADABLE:
+        except DamagedParquet:
             self._left.add(job.folder)
             merged = {}
         except OSError:

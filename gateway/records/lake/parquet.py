@@ -124,7 +124,10 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
     texts = [field.name for field in schema if field.type == pa.string() and field.name != "request_id"]
     repeating = [name for name in (*_DICTIONARY, *texts) if name in schema.names]
     # Without Arrow's own schema in the file every reader sees Parquet's types: text is text, not a dictionary.
-    return {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating, "store_schema": False}
+    return {
+        "compression": "zstd", "compression_level": 1, "use_dictionary": repeating, "store_schema": False,
+        "write_page_checksum": True,
+    }  # fmt: skip
 
 
 def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:

@@ -54,8 +54,6 @@ def lake_files(lake: Path) -> Iterator[StoredFile]:
     Nothing else below the lake.
     """
     for path, parsed in chain(prediction_paths(lake), label_paths(lake)):
-        if path.is_symlink():
-            continue
         try:
             begin = timegm(strptime(f"{parsed.day} {parsed.hour or 0:02}", "%Y-%m-%d %H"))
             length_s = 86400.0 if parsed.hour is None else 3600.0

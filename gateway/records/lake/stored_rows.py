@@ -10,6 +10,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gateway.records.lake.damaged_parquet import DamagedParquet, reading
+
 _MOST_ROWS = 1000
 _MOST_READ = 8000  # at a time: opening a batch costs as much as a hundred rows
 _BATCH_BYTES = 4 << 20  # before they are JSON, which is about three times as long
@@ -38,13 +40,16 @@ def stored_rows(path: Path, *, start: int = 0) -> Iterator[list[StoredRow]]:
     Raises: OSError, Unreadable.
     """
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        with (
+            reading(path),
+            pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True) as file,
+        ):
             left = start
             for batch in file.iter_batches(batch_size=_rows_at_a_time(file.metadata)):
                 for first in range(min(left, batch.num_rows), batch.num_rows, _MOST_ROWS):
                     yield _rows(batch.slice(first, _MOST_ROWS))
                 left = max(left - batch.num_rows, 0)
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (DamagedParquet, KeyError) as error:
         raise Unreadable(str(error)) from error
 
 
