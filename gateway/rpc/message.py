@@ -2,6 +2,7 @@
 
 import zlib
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -24,13 +25,17 @@ class BadMessage(Internal):
 
 
 class ByteBudget:
-    """Counts the bytes that a server holds, over all its connections: of messages that come in, or of answers."""
+    """Counts the bytes that a server holds, over all its connections: of messages that come in, or of answers.
 
-    __slots__ = ("free_bytes", "size_bytes")
+    `on_change` is told by how many bytes more, or fewer, are held.
+    """
 
-    def __init__(self, size_bytes: int) -> None:
+    __slots__ = ("_on_change", "free_bytes", "size_bytes")
+
+    def __init__(self, size_bytes: int, on_change: Callable[[int], None] | None = None) -> None:
         self.size_bytes = size_bytes
         self.free_bytes = size_bytes
+        self._on_change = on_change
 
     def take(self, count: int, what: str = "a message") -> None:
         """Takes bytes.
@@ -42,7 +47,7 @@ class ByteBudget:
                 raise never(f"{what} of {count} bytes never fits: {self.size_bytes} bytes is all there is")
             in_use = self.size_bytes - self.free_bytes
             raise later(f"{what} of {count} bytes: {in_use} of {self.size_bytes} bytes are in use")
-        self.free_bytes -= count
+        self.charge(count)
 
     @property
     def scarce(self) -> bool:
@@ -52,9 +57,12 @@ class ByteBudget:
     def charge(self, count: int) -> None:
         """Counts bytes that are held already, whether or not there is room for them."""
         self.free_bytes -= count
+        if self._on_change is not None and count:
+            self._on_change(count)
 
     def give(self, count: int) -> None:
-        self.free_bytes += count
+        """Counts bytes that are not held any more."""
+        self.charge(-count)
 
 
 def frame(message: bytes, *, compress: bool = False) -> bytes:

@@ -95,7 +95,7 @@ class OpenCalls:
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
         self.received = ByteBudget(options.max_inflight_bytes)
-        self.unsent = ByteBudget(options.max_inflight_bytes)
+        self.unsent = ByteBudget(options.max_inflight_bytes, options.on_unread)
         self._congested_bytes = max(options.max_send_bytes + 16 * QUEUED_BYTES, options.max_inflight_bytes // 4)
         self._calls: set[OpenCall] = set()
         self._peers: dict[str, Peer] = {}

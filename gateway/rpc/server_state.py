@@ -75,7 +75,7 @@ class ServerState:
         self.wheel = DeadlineWheel(loop)
         self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
         self.received = ByteBudget(options.max_inflight_bytes)
-        self.unsent = ByteBudget(options.max_inflight_bytes)
+        self.unsent = ByteBudget(options.max_inflight_bytes, options.on_unread)
         self.inflater = Inflater(options.max_receive_bytes, self.received)
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.connections: set[OpenConnection] = set()

@@ -62,15 +62,22 @@ def guard_servicers(servicers: Servicers) -> None:
 
 
 def make_server(
-    config: Config, servicers: Servicers, authorizer: Authorizer | None = None, quotas: Quotas | None = None
+    config: Config,
+    servicers: Servicers,
+    authorizer: Authorizer | None = None,
+    quotas: Quotas | None = None,
+    *,
+    on_unread: Callable[[int], None] | None = None,
 ) -> Server:
     """Returns the server of the gRPC port, not started yet: with every method, or with those of applications where
     operators have an address of their own. With an authorizer callers are checked, with quotas their
     inference requests are counted.
 
+    `on_unread` is told by how many bytes the answers that clients have not read become more, or fewer.
+
     Raises: TypeError if the table of permissions misses a method.
     """
-    options = server_options(config)
+    options = replace(server_options(config), on_unread=on_unread)
     make = Ngh2Server if config.listen.transport == "ngh2" else GrpcioServer
     server: Server = make(options, authorizer, quotas)
     _add(config, servicers, server, is_for_applications if config.listen.control_apart else lambda _: True)

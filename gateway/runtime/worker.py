@@ -255,7 +255,8 @@ class Worker:
         if self.entrance is not None:
             authorizer = self.entrance.gatekeeper
             guard_servicers(servicers)
-        return make_server(config, servicers, authorizer, quotas), make_control_server(config, servicers, authorizer)
+        server = make_server(config, servicers, authorizer, quotas, on_unread=self.admission.count_unread)
+        return server, make_control_server(config, servicers, authorizer)
 
     def _publish_gauges(self) -> None:
         self.counters.add_sums(Sum.LOG, self._log_counts)

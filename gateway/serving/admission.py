@@ -16,6 +16,8 @@ class Admission:
     The byte budget is the real bound of a worker's memory: messages are large, connections and streams are many. While
     most of either limit is in use, only calls of the higher priority classes are admitted (`ladder`: the share of the
     limits up to which each class is, the highest first).
+
+    Answers that clients have not read count as bytes too: who does not read leaves less room for requests.
     """
 
     __slots__ = (
@@ -26,6 +28,7 @@ class Admission:
         "_max_bytes",
         "_max_requests",
         "_requests",
+        "_unread",
         "refused",
         "shed",
     )
@@ -44,7 +47,8 @@ class Admission:
         self._max_bytes = [int(max_bytes * share) for share in shares]
         self._classes = len(ladder)
         self._requests = 0
-        self._bytes = 0
+        self._bytes = 0  # of requests, and of answers that are not read
+        self._unread = 0  # of answers alone
         self._closed = ""  # why nothing is admitted
         self._draw = draw
         self.refused = 0
@@ -78,6 +82,8 @@ class Admission:
             text, after_ms = f"a request of {size_bytes} bytes never fits, the limit is {most_bytes}{whose}", -1
         elif self._bytes + size_bytes > most_bytes:
             held = f"{self._bytes} of {most_bytes} bytes are in flight{whose}"
+            if self._unread:
+                held += f", {self._unread} of them in answers that clients have not read"
             text = f"a request of {size_bytes} bytes does not fit: {held}"
         else:
             return
@@ -89,6 +95,11 @@ class Admission:
         """Gives back the permit of one `take`."""
         self._requests -= 1
         self._bytes -= size_bytes
+
+    def count_unread(self, change_bytes: int) -> None:
+        """Counts answers that clients have not read: so many bytes more, or fewer where it is negative."""
+        self._unread += change_bytes
+        self._bytes += change_bytes
 
     def close(self, why: str) -> None:
         """Hands out no further permit until `open`; callers are told why, and may try again."""
@@ -114,7 +125,7 @@ class Admission:
 
     @property
     def bytes(self) -> int:
-        """Bytes of request messages in flight."""
+        """Bytes of request messages in flight, and of answers that are not read."""
         return self._bytes
 
     @property

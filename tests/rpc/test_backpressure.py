@@ -8,9 +8,11 @@ import grpc
 import ngh2
 import pytest
 
+from gateway.errors import ResourceExhausted
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.open_calls import Peer
 from gateway.rpc.server import ServerOptions
+from gateway.serving.admission import Admission
 from tests.rpc.raw import PING, RawClient, message, raw_frame, request_headers
 from tests.rpc.serving import TRANSPORTS, Served, refused, serving
 
@@ -60,6 +62,28 @@ async def test_answers_that_are_not_read_are_bounded(transport: str) -> None:
             while unsent.free_bytes < unsent.size_bytes:
                 await served.unary("EchoNow")(b"turn")
         assert await served.unary("EchoNow")(b"x" * 900_000, timeout=5) == b"x" * 900_000
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_answers_that_are_not_read_leave_less_room_for_requests(transport: str) -> None:
+    admission = Admission(max_requests=100, max_bytes=MIB)
+    options = ServerOptions(reuse_port=False, on_unread=admission.count_unread)
+    async with serving(transport, options) as served:
+        async with RawClient(served.server.port, settings={INITIAL_WINDOW_SIZE: 0}) as client:
+            await client.until(lambda self: self.events)
+            await client.request(request_headers("EchoNow"), message(b"x" * 900_000))
+            while admission.bytes < 900_000:  # not answered yet
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await client.step()
+            with pytest.raises(ResourceExhausted, match=r"9\d+ of them in answers that clients have not read"):
+                admission.take(200_000)
+            admission.take(100_000)  # there is room for smaller ones
+            admission.give(100_000)
+        async with asyncio.timeout(10):
+            while admission.bytes:
+                await served.unary("EchoNow")(b"turn")
+        admission.take(MIB)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
