@@ -33,6 +33,7 @@ MODULES = [
     "gateway/api/wire.py",
     "gateway/records/worker/large_inputs.py",
     "gateway/records/worker/fast_path.py",
+    "gateway/records/worker/record.py",
     "gateway/records/worker/record_stream.py",
     "gateway/routing/decision/compiled.py",
     "gateway/routing/decision/decide.py",
@@ -74,6 +75,7 @@ MODULES = [
     "gateway/api/feedback_token.py",
     "gateway/serving/version.py",
     "gateway/telemetry/counters.py",
+    "gateway/telemetry/histogram.py",
 ]
 WISH = os.environ.get("GATEWAY_COMPILE", "auto")
 COMMANDS = {"build", "build_ext", "bdist_wheel", "install"}

@@ -7,6 +7,7 @@ order of the fields differs, which protobuf leaves free.
 
 from collections.abc import Sequence
 from math import prod
+from typing import Final
 
 from gateway.api.classification import classify
 from gateway.api.contents import join_bytes, to_typed
@@ -17,9 +18,9 @@ from gateway.pb import inference_pb2 as pb
 from gateway.serving.call import Call, arrays_of
 from gateway.tensor import Array, Buffer, Datatype
 
-_ID_TAG = b"\x1a"  # field 3, length-delimited
-_RAW_TAG = b"\x32"  # field 6, length-delimited
-_REMEMBERED_SKELETONS = 256
+_ID_TAG: Final = b"\x1a"  # field 3, length-delimited
+_RAW_TAG: Final = b"\x32"  # field 6, length-delimited
+_REMEMBERED_SKELETONS: Final = 256
 
 
 def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Final, Protocol, cast
 from urllib.parse import quote
 
 from gateway.access.permissions import RPCS
@@ -36,10 +36,11 @@ from gateway.serving.version import Version
 logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
-TOKEN = "x-gateway-token"
-REQUEST_ID = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
-_REMEMBERED_TRAILERS = 4096
-_ROLES = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
+TOKEN: Final = "x-gateway-token"
+REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
+_REMEMBERED_TRAILERS: Final = 4096
+_OK: Final = Code.OK
+_ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
 
 
 class Caller(Protocol):
@@ -135,7 +136,8 @@ class Exchanges:
         """Answers a unary request: its caller is given the outcome exactly once, now or later."""
         learned = self._templates.find(message)
         if learned is not None:
-            self._begin(*learned, caller)
+            query, request_id, raw = learned
+            self._begin(query, request_id, raw, caller)
             return
         try:
             request, raw = parse(message)
@@ -288,7 +290,7 @@ class Exchanges:
             caller.set_trailing_metadata(trailers, own)
         if error is None:
             caller.answer(answer)
-            code = Code.OK
+            code = _OK
         else:
             caller.fail(error)
             code = error.code

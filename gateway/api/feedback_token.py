@@ -21,6 +21,7 @@ from pathlib import Path
 from struct import Struct
 from tempfile import NamedTemporaryFile
 from time import time_ns
+from typing import Final
 
 from xxhash import xxh3_64_digest
 
@@ -30,10 +31,10 @@ VERSION = b"1."
 KEY_BYTES = 32
 SIGNATURE_BYTES = 12
 LIMIT = 1024  # characters; the longest that is ever made has fewer
-_TIME_BYTES = 6
+_TIME_BYTES: Final = 6
 _SAID_BYTES = _TIME_BYTES + 8
 _REVISION = Struct(">Q")
-_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)

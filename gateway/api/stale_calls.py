@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import Final
 
 from gateway.serving.call import Call
 
-SWEEP_S = 0.1
+SWEEP_S: Final = 0.1
 
 
 class StaleCalls:
@@ -31,7 +32,8 @@ class StaleCalls:
 
     def forget(self, call: Call) -> None:
         """Stops watching the call, if it was watched."""
-        self._calls.pop(call, None)
+        if self._calls:
+            self._calls.pop(call, None)
 
     def sweep(self, now_ns: int) -> None:
         """Hands over every watched call whose deadline has passed."""

@@ -4,6 +4,7 @@ Source: protobuf encoding specification.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -11,10 +12,11 @@ from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 
 # Below this protobuf's own copies of raw tensors are cheaper than walking the fields here.
-LARGE_BYTES = 128 * 1024
-_MODEL_TAG, _VERSION_TAG = 1 << 3 | 2, 2 << 3 | 2
-_RAW_INPUT_TAG = 7 << 3 | 2
-_LENGTH_DELIMITED = 2
+LARGE_BYTES: Final = 128 * 1024
+_MODEL_TAG: Final = 1 << 3 | 2
+_VERSION_TAG: Final = 2 << 3 | 2
+_RAW_INPUT_TAG: Final = 7 << 3 | 2
+_LENGTH_DELIMITED: Final = 2
 
 _ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
 

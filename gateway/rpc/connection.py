@@ -176,7 +176,11 @@ class Connection:
 
     def _begin(self, stream_id: int, headers: tuple[tuple[bytes, bytes], ...], end_stream: bool) -> None:
         server, output = self.server, self.output
-        fields = dict(headers)
+        fields: dict[bytes, bytes] = {}
+        size_bytes = 0
+        for name, value in headers:
+            fields[name] = value
+            size_bytes += len(name) + len(value)
         method = server.paths.get(fields.get(b":path", b""))
         encoding = b""
         if (
@@ -184,7 +188,7 @@ class Connection:
             or fields.get(b"content-type") != b"application/grpc"
             or fields.get(b":method") != b"POST"
             or b"grpc-encoding" in fields
-            or sum(map(len, fields.values())) > self.max_metadata_bytes
+            or size_bytes > self.max_metadata_bytes
             or len(fields) != len(headers)
             or len(headers) > MAX_FIELDS
             or output.congested
@@ -211,8 +215,11 @@ class Connection:
                 self._reject(stream_id, refusal(error, method.path), end_stream)
                 return
         timeout = fields.get(b"grpc-timeout")
-        make = CallbackCall if method.by_callback else TaskCall
-        call = make(server, output, stream_id, method, headers)
+        call: ServerCall
+        if method.by_callback:
+            call = CallbackCall(server, output, stream_id, method, headers)
+        else:
+            call = TaskCall(server, output, stream_id, method, headers)
         call.fields = fields
         call.principal = principal
         call.quota_pass = quota_pass
@@ -223,7 +230,7 @@ class Connection:
         if timeout is not None or not (method.request_streaming or method.response_streaming):
             call.deadline_ns = output.received_ns + self._timeout_ns(timeout, method)
             server.wheel.add(call)
-        if type(call) is TaskCall:
+        if isinstance(call, TaskCall):
             call.begin()
         if end_stream:
             call.half_close()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from random import random
 from time import monotonic_ns
+from typing import Final
 
 from gateway.backoff import retry_after_ms
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument, ResourceExhausted
@@ -39,22 +40,22 @@ from gateway.tensor import Buffer
 logger = logging.getLogger(__name__)
 
 # A thread hop costs about 100 us of two threads' time; up to this a run on the loop delays others less than it saves.
-INLINE_NS = 1_000_000
+INLINE_NS: Final = 1_000_000
 # Merging beyond this only adds latency: the fixed cost of a run is long paid.
-MERGED_RUN_NS = 20_000_000
-SMOOTHING = 0.1
+MERGED_RUN_NS: Final = 20_000_000
+SMOOTHING: Final = 0.1
 # A run costs about 5 us beside its rows; joining inputs costs 100 us per MiB. Larger rows run one by one.
-MERGED_ROW_BYTES = 65_536
+MERGED_ROW_BYTES: Final = 65_536
 # After so many runs of one call each, the next call runs at once instead of at the end of the loop's turn, until one
 # comes so soon after a run that it had company.
-LONELY_RUNS = 32
-COMPANY_NS = 30_000
+LONELY_RUNS: Final = 32
+COMPANY_NS: Final = 30_000
 # How long runs stay on threads after one had to be ended on the loop.
-LONG_NS = 60_000_000_000
+LONG_NS: Final = 60_000_000_000
 # How much later a call may come than one of the next lower class and still run before it: no class waits for ever.
-HEAD_START_NS = 250_000_000
+HEAD_START_NS: Final = 250_000_000
 # Of long runs, one in so many tries what the measures speak against, because they may have changed.
-EXPLORED_RUNS = 64
+EXPLORED_RUNS: Final = 64
 
 
 class Batcher:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from time import time_ns
+from typing import Final
 
 from gateway.errors import Code
 from gateway.records.worker.record import Record
 from gateway.serving.call import Call
+
+_OK: Final = Code.OK
 
 
 def record_of(
@@ -26,7 +29,7 @@ def record_of(
     return Record(
         ts_us=time_ns() // 1000 - total_ns // 1000,
         request_id=request_id,
-        code=0 if code is Code.OK else code.value,
+        code=0 if code is _OK else code.value,
         reason=reason,
         revision=revision,
         bucket=bucket,

@@ -44,6 +44,7 @@ LAST_PATIENCE: Final = 0.875
 ANNOUNCED_BYTES: Final = 1 << 16
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
+_OK: Final = Code.OK
 
 
 class Routing(Protocol):
@@ -238,7 +239,7 @@ class Engine:
             shapes=None if arm.fixed else call.shapes,
             total_ns=total_ns,
         )
-        if decision.mirrors and code is Code.OK:
+        if decision.mirrors and code is _OK:
             self._mirror(call, arm, decision, request_id, partial(arm.stream.append, record))
         else:
             arm.stream.append(record)
@@ -302,9 +303,7 @@ class Engine:
         return self._permitted(self._catalog.version(model, name))
 
     def _permitted(self, version: Version) -> Version:
-        refusals = self._refusals
-        if refusals.number[0] != refusals.seen:
-            refusals.follow()
+        refusals = self._refusals  # they are followed by what runs
         if refusals.active:
             refusal = refusals.of_version(_key(version))
             if refusal is not None:

@@ -1,14 +1,16 @@
 """The digest of a call's inputs, by which a request that ended a worker is known again."""
 
+from typing import Final
+
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from gateway.serving.call import Call
 
 # Of a longer input these many pieces, evenly spread, are read: all of a MiB would cost a tenth of the whole request.
-_WHOLE_BYTES = 1 << 16
-_PIECES = 16
-_PIECE_BYTES = _WHOLE_BYTES // _PIECES
+_WHOLE_BYTES: Final = 1 << 16
+_PIECES: Final = 16
+_PIECE_BYTES: Final = _WHOLE_BYTES // _PIECES
 
 
 def input_digest(call: Call, *, fixed: bool) -> int:

@@ -2,11 +2,14 @@
 
 import os
 from time import time_ns
+from typing import Final
 
 from gateway.serving.call import Call
 
-_RANDOM_BITS = (1 << 62) - 1
-_VARIANT = 2 << 62
+_RANDOM_BITS: Final = (1 << 62) - 1
+_VARIANT: Final = 2 << 62
+# The ends that the ids of one block differ in: putting a whole id into text costs ten times as much as adding its end.
+_ENDS: Final = [f"{number:03x}" for number in range(4096)]
 
 
 class RequestIds:
@@ -18,10 +21,14 @@ class RequestIds:
     """
 
     def __init__(self) -> None:
-        self._count = int.from_bytes(os.urandom(8), "little") & _RANDOM_BITS >> 1  # far from where it would begin anew
+        # Far from where the count would begin anew.
+        self._blocks = (int.from_bytes(os.urandom(8), "little") & _RANDOM_BITS >> 1) >> 12
         self._random = int.from_bytes(os.urandom(2), "little") & 0xFFF
         self._millisecond = 0
-        self._head = ""
+        self._head = ""  # of the ids of one millisecond
+        self._block = ""  # of the ids whose counts differ in the last 12 bits
+        self._begin_block()
+        self._end = int.from_bytes(os.urandom(2), "little") & 0xFFF
 
     def of(self, call: Call) -> str:
         """Returns the id under which the call is recorded and its client told: its own, or one made for it."""
@@ -31,8 +38,15 @@ class RequestIds:
             millisecond = time_ns() // 1_000_000
             if millisecond > self._millisecond:  # a clock that steps back changes no order
                 self._millisecond = millisecond
-                self._head = f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7{self._random:03x}-"
-            self._count += 1
-            tail = f"{_VARIANT | self._count & _RANDOM_BITS:016x}"
-            call.given_id = f"{self._head}{tail[:4]}-{tail[4:]}"
+                self._head = f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7{_ENDS[self._random]}-"
+            self._end += 1
+            if self._end == len(_ENDS):
+                self._begin_block()
+            call.given_id = self._head + self._block + _ENDS[self._end]
         return call.given_id
+
+    def _begin_block(self) -> None:
+        self._end = 0
+        self._blocks += 1
+        text = f"{_VARIANT | (self._blocks << 12) & _RANDOM_BITS:016x}"
+        self._block = f"{text[:4]}-{text[4:13]}"

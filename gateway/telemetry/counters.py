@@ -4,7 +4,6 @@ Labels come from loaded versions and the arms of routes, never from what a clien
 it had a version is counted by its code alone.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import Final
@@ -12,7 +11,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from gateway.errors import Code
-from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS, Histogram
+from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS, Histogram, latency_place
 from gateway.telemetry.keys import Gauge, Sum
 
 # Batch sizes are bounded by the model's own limit; where a model takes any first dimension, what is beyond this many
@@ -21,6 +20,7 @@ _MOST_BATCH_SIZES: Final = 256
 # Arms have the names that routes give them. Of one version those beyond this number are counted together.
 _MOST_ARMS: Final = 500
 OTHER_ARMS: Final = "(others)"
+_OK: Final = Code.OK
 
 
 class BatchTotals:
@@ -57,20 +57,19 @@ class Series:
 
         Units: nanoseconds. A call that failed counts in `total` only: it may not have queued or run.
         """
-        bounds = LATENCY_BOUNDS_NS
         total = self._total
-        total.counts[bisect_left(bounds, total_ns)] += 1
+        total.counts[latency_place(total_ns)] += 1
         total.sum_ns += total_ns
-        if code is not Code.OK:
+        if code is not _OK:
             self._codes[code] = self._codes.get(code, 0) + 1
             self._other_ns += total_ns
             return
         self._ok += 1
         self._ok_ns += total_ns
         queue, infer = self._queue, self._infer
-        queue.counts[bisect_left(bounds, queue_ns)] += 1
+        queue.counts[latency_place(queue_ns)] += 1
         queue.sum_ns += queue_ns
-        infer.counts[bisect_left(bounds, infer_ns)] += 1
+        infer.counts[latency_place(infer_ns)] += 1
         infer.sum_ns += infer_ns
 
     def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0) -> None:
@@ -91,7 +90,7 @@ class Series:
     def snapshot(self) -> dict[str, object]:
         codes = {str(code.value): count for code, count in self._codes.items()}
         if self._ok:
-            codes[str(Code.OK.value)] = self._ok
+            codes[str(_OK.value)] = self._ok
         return {
             "codes": codes,
             "ok_ns": self._ok_ns,

@@ -92,6 +92,14 @@ def stream_of(sampling: Sampling) -> RecordStream:
     return RecordStream(0, SCHEMA, REDACTION, buffering, sampling, lambda bits: 0)
 
 
+def told(record: Record) -> tuple[object, ...]:
+    """Everything that the record says, in a form that can be compared."""
+    numbers = (record.ts_us, record.code, record.revision, record.bucket, record.rows, record.size_bytes)
+    times = (record.queue_us, record.infer_us, record.total_us)
+    tensors = (record.in_shapes, tuple(record.inputs), tuple(record.outputs), record.wanted)
+    return record.request_id, record.reason, record.sample_p, record.kept, numbers, times, tensors
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20), st.booleans())
 def test_the_fast_path_decides_what_looking_in_detail_decides(records: list[tuple[int, int]], broken: bool) -> None:
@@ -109,7 +117,7 @@ def test_the_fast_path_decides_what_looking_in_detail_decides(records: list[tupl
     detail = filter_by_score(
         type(taken)(0, SCHEMA, taken.fast_path.records(SCHEMA), type(taken.fast_path)(), taken.below), REDACTION
     )
-    assert joined.fast_path.records(SCHEMA) == detail.records
+    assert list(map(told, joined.fast_path.records(SCHEMA))) == list(map(told, detail.records))
     assert {record.kept for record in detail.records} <= {Kept.RATE, Kept.LOW_CONFIDENCE}
     assert joined.fast_path.rows == sum(record.rows for record in detail.records)
 

@@ -1,16 +1,17 @@
 import json
+from bisect import bisect_left
 from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.exposition import HostMetrics, text
-from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, Histogram
+from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, Histogram, latency_place
 from gateway.telemetry.keys import Gauge, Sum
 from gateway.telemetry.sums import add, add_all, branch, whole, wholes
 from gateway.telemetry.totals import KeptTotals, Totals
@@ -215,3 +216,16 @@ def test_a_successor_goes_on_from_what_was_kept() -> None:
 
 def test_many_trees_add() -> None:
     assert add_all([{"a": 1}, {"b": [1, 2]}, {"a": 2, "b": [1]}]) == {"a": 3, "b": [2, 2]}
+
+
+@given(st.integers(-(10**6), 40 * 10**9) | st.integers(0, 11_000_000))
+@example(0)
+@example(-1)
+def test_a_latency_is_put_where_a_search_of_the_bounds_puts_it(value_ns: int) -> None:
+    assert latency_place(value_ns) == bisect_left(LATENCY_BOUNDS_NS, value_ns)
+
+
+@pytest.mark.parametrize("off_ns", [-1, 0, 1])
+def test_the_bounds_themselves_are_inclusive(off_ns: int) -> None:
+    places = [latency_place(bound + off_ns) for bound in LATENCY_BOUNDS_NS]
+    assert places == [bisect_left(LATENCY_BOUNDS_NS, bound + off_ns) for bound in LATENCY_BOUNDS_NS]

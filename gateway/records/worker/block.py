@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from hashlib import sha256
+from typing import Final
 
 import numpy as np
 
@@ -33,7 +34,7 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 PACKED_ROW = struct.Struct("<qqiiqqqhHHBf")  # as ROW
-MAX_ID_BYTES = 512
+MAX_ID_BYTES: Final = 512
 MAX_TEXT_BYTES = 1024
 ENCODE_ERRORS = (TypeError, ValueError, AttributeError, BufferError, IndexError, OverflowError, struct.error)
 

@@ -9,6 +9,7 @@ a few dozen inputs would fill the buffer, and on the log's thread the digest wou
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
+from typing import Final
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -24,11 +25,12 @@ from gateway.records.worker.score_filter import StreamRecords
 from gateway.records.worker.stream_schema import StreamSchema, fixed_bytes, is_batched
 from gateway.tensor import Datatype, TensorSpec
 
-_PACK_ROW = PACKED_ROW.pack
-_ERROR, _FIRST = int(Kept.ERROR), int(Kept.FIRST)
-_OVERHEAD_BYTES = 400  # of a record beside its tensors: the object, its integers, its id
-_FAST_PATH_BYTES = 260  # of a fast-path record beside its values: its row, and the heads of its bytes
-_DIGESTED_BYTES = 4 << 20  # of a record that is digested at once, at 80 us a MiB; a larger one is left to the thread
+_PACK_ROW: Final = PACKED_ROW.pack
+_ERROR: Final = int(Kept.ERROR)
+_FIRST: Final = int(Kept.FIRST)
+_OVERHEAD_BYTES: Final = 400  # of a record beside its tensors: the object, its integers, its id
+_FAST_PATH_BYTES: Final = 260  # of a fast-path record beside its values: its row, and the heads of its bytes
+_DIGESTED_BYTES: Final = 4 << 20  # of a record digested at once, at 80 us a MiB; a larger one is left to the thread
 
 
 class Buffering:
@@ -74,6 +76,7 @@ class RecordStream:
         "_has_fast_path",
         "_input_count",
         "_keep_errors",
+        "_keeps_all",
         "_kept",
         "_output_count",
         "_passed",
@@ -125,6 +128,7 @@ class RecordStream:
         self._sampling = sampling
         self._rate = sampling.rate_of(self.schema.arm) * self._buffer.scale
         self._threshold = threshold(self._rate)
+        self._keeps_all = self._threshold == EVERY_HASH
         self._keep_errors = sampling.keep_errors
         self._first = sampling.keep_first
         self._below = sampling.keep_score_below
@@ -132,7 +136,7 @@ class RecordStream:
         self._passed = 0  # why a record is undecided whose hash is not below the threshold; 0: it is left out
         if self._below is not None:
             self._kept, self._passed = UNDECIDED_IN | self._kept, UNDECIDED_OUT
-        self.keeps_disagreement = sampling.keep_disagreement and self._threshold != EVERY_HASH
+        self.keeps_disagreement = sampling.keep_disagreement and not self._keeps_all
 
     def rescale(self) -> None:
         """The buffer's scale has changed."""
@@ -147,7 +151,7 @@ class RecordStream:
         sample_p, kept = 1.0, 0
         try:
             request_id, code, rows = record.request_id, record.code, record.rows
-            if self._threshold != EVERY_HASH:
+            if not self._keeps_all:
                 if code and self._keep_errors:
                     kept = _ERROR
                 elif self.seen <= self._first:
