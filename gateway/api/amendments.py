@@ -9,8 +9,8 @@ from gateway.routing.document.caution import fraction_caution
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Pinned
 from gateway.routing.store.amendment import Amendment, flip, kill, label, pin, promote, unkill, weigh
+from gateway.routing.store.change_result import ApplyResult
 from gateway.routing.store.editor import Editor
-from gateway.routing.store.route_control import ApplyResult
 from gateway.serving.catalog import Catalog
 from gateway.serving.route_versions import check_versions
 

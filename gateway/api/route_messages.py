@@ -14,8 +14,9 @@ from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
 from gateway.routing.store.audit_chain import AuditEntry
 from gateway.routing.store.change import SOURCE_LIMIT, Change, ChangeEntry, Replicas
+from gateway.routing.store.change_result import ApplyResult, ChangeResult
 from gateway.routing.store.history import Revision
-from gateway.routing.store.route_control import WAIT_DEFAULT_S, ApplyResult, ChangeResult
+from gateway.routing.store.route_control import WAIT_DEFAULT_S
 from gateway.routing.store.store_reply import Applied
 from gateway.routing.store.worker_status import WorkerStatus
 

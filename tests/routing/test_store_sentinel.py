@@ -12,8 +12,9 @@ import pytest
 
 from gateway.errors import FailedPrecondition, StoreUnavailable
 from gateway.routing.store.audit_trail import audit
+from gateway.routing.store.change_result import ApplyResult
 from gateway.routing.store.feed import Feed
-from gateway.routing.store.route_control import ApplyResult, RouteControl
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.worker_status import FeedState
 from tests.routing.live import (

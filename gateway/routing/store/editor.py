@@ -3,7 +3,9 @@
 from gateway.errors import StaleRevision, Unavailable
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change
-from gateway.routing.store.route_control import ATTEMPTS, ApplyResult, RouteControl
+from gateway.routing.store.change_result import ApplyResult
+from gateway.routing.store.committer import ATTEMPTS
+from gateway.routing.store.route_control import RouteControl
 
 
 class Editor:

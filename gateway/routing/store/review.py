@@ -5,7 +5,8 @@ from dataclasses import replace
 from gateway.errors import FailedPrecondition, InvalidArgument, UnknownRoute
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.change import Change, shortened
-from gateway.routing.store.route_control import ApplyResult, RouteControl
+from gateway.routing.store.change_result import ApplyResult
+from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_draft import APPLIED, OPEN, REJECTED, Draft, Drafts
 
 
