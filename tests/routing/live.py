@@ -82,9 +82,10 @@ def feed(
     on_applied: Callable[[float], None] = lambda _seconds: None,
     on_swap: Callable[[Snapshot], None] = lambda _snapshot: None,
     defer_s: float = 0.0,
+    file: str = "",
 ) -> Feed:
     consumer = Consumer(prepare, at_once, on_swap, on_applied)
-    path = directory / f"{name}.routes"
+    path = directory / (file or f"{name}.routes")
     return Feed(url, "default", name, consumer, last_known_good_path=path, defer_s=defer_s)
 
 

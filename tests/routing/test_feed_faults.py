@@ -271,6 +271,19 @@ async def test_a_worker_starts_from_disk_when_the_store_is_away(valkey: Valkey, 
             assert share_of(reborn.snapshot) == 20
 
 
+async def test_a_slot_without_rules_starts_by_those_of_a_sibling(valkey: Valkey, tmp_path: Path) -> None:
+    async with store_of(valkey.url) as store:
+        sibling = feed(valkey.url, tmp_path, file="worker-0")
+        async with running(sibling):
+            await control_of(store, sibling).apply(document(), change=BY, wait_s=DEADLINE_S)
+            await sibling.leave()
+    valkey.kill()
+    new = feed(valkey.url, tmp_path, "w5", file="worker-5")
+    await new.boot(timeout_s=0.2)
+    assert (new.state, new.rules_known, share_of(new.snapshot)) == (FeedState.STALE, True, 10)
+    await new.aclose()
+
+
 async def test_a_worker_with_nothing_starts_and_learns_later(valkey: Valkey, tmp_path: Path) -> None:
     valkey.kill()
     follower = feed(valkey.url, tmp_path)

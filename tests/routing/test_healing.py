@@ -9,8 +9,9 @@ from gateway.errors import FailedPrecondition, StoreDamaged
 from gateway.routing.store.audit_trail import audit
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
+from gateway.routing.store.store_reply import committed_text
 from gateway.routing.store.worker_status import FeedState
-from tests.routing.live import BY, DEADLINE_S, control_of, document, live, share_of, store_of, until, workers
+from tests.routing.live import BY, DEADLINE_S, control_of, document, live, route, share_of, store_of, until, workers
 from tests.valkey import Valkey
 
 Damage = Callable[[RedisStore], Awaitable[object]]
@@ -39,11 +40,14 @@ def without(*names: str) -> Damage:
     return lambda store: store.link.call("DEL", *map(key, names))
 
 
-def a_route_of(model: str, text: str | bytes) -> Damage:
+def a_route_of(model: str | bytes, text: str | bytes) -> Damage:
     return lambda store: store.link.call("HSET", store.keys.routes, model, text)
 
 
-SINGLE = ("epoch", "rev", "routes", "log", "accepted", "acks", "workers", "drafts", "hist:fraud", "worker:w0")
+SINGLE = (
+    *("epoch", "rev", "routes", "log", "accepted", "acks", "workers", "drafts", "audit", "chain"),
+    *("hist:fraud", "worker:w0"),
+)
 DAMAGES = [
     *(pytest.param(another_type(name), id=f"type-{name}") for name in SINGLE),
     *(pytest.param(holds("rev", value), id=f"rev-{value!r:.12}") for value in ("x", "-1", "1e9", "9" * 16, b"\xff")),
@@ -53,6 +57,9 @@ DAMAGES = [
     pytest.param(without("epoch", "rev"), id="no-identity"),
     pytest.param(without("routes"), id="no-routes"),
     pytest.param(a_route_of("fraud", "garbage"), id="garbage-route"),
+    pytest.param(a_route_of("stranger", b"garb\xffage"), id="garbage-of-a-stranger"),
+    pytest.param(a_route_of(b"\xff", "garbage"), id="a-name-that-is-no-text"),
+    pytest.param(a_route_of("stranger", committed_text(route("another"))), id="the-route-of-another"),
     pytest.param(lambda store: store.link.call("HDEL", store.keys.routes, "churn"), id="lost-route"),
     pytest.param(lambda store: store.link.call("FLUSHALL"), id="flushed"),
 ]
@@ -106,7 +113,10 @@ async def test_a_damage_that_loses_nothing_keeps_what_this_worker_has_not_got_ye
         assert share_of(follower.snapshot) == 10
 
 
-@pytest.mark.parametrize("damage", [another_type("routes"), holds("rev", "x"), without("rev"), another_type("log")])
+@pytest.mark.parametrize(
+    "damage",
+    [another_type("routes"), holds("rev", "x"), without("rev"), another_type("log"), a_route_of("stranger", "x")],
+)
 async def test_the_store_can_be_declared_right_whatever_is_wrong(
     valkey: Valkey, tmp_path: Path, damage: Damage
 ) -> None:
@@ -118,6 +128,8 @@ async def test_the_store_can_be_declared_right_whatever_is_wrong(
         assert (sorted(healed.applied.workers), healed.applied.laggards) == (["w0", "w1"], ())
         assert {one.snapshot.epoch for one in feeds} == {healed.epoch}
         await changed(store, feeds, 20)
+        with pytest.raises(FailedPrecondition, match="is not damaged"):
+            await control.heal(change=BY)
 
 
 async def test_a_worker_without_rules_writes_nothing_back(valkey: Valkey) -> None:

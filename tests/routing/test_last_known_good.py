@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.routing.decision.snapshot import Route, Snapshot
-from gateway.routing.store.last_known_good import Keeper, load, save
+from gateway.routing.store.last_known_good import Keeper, load, load_newest, save
 from tests.routing.live import route, until
 
 
@@ -41,6 +41,28 @@ def test_nothing_is_nothing(tmp_path: Path) -> None:
     loaded = load(tmp_path / "empty")
     assert loaded is not None
     assert (loaded.epoch, dict(loaded.routes)) == ("e", {})
+
+
+def test_a_slot_starts_by_the_newest_rules_of_its_host(tmp_path: Path) -> None:
+    paths = [tmp_path / f"worker-{slot}" for slot in range(5)]
+    assert load_newest(paths[0]) is None
+    save(paths[1], snapshot(revision=7))
+    save(paths[2], snapshot(revision=9))
+    save(tmp_path / "worker-x", snapshot(revision=99))
+    save(paths[3], snapshot(revision=11))
+    damaged = paths[3].read_bytes()[:-1]
+    paths[3].write_bytes(damaged)
+    for slot in (0, 1, 2):
+        newest = load_newest(paths[slot])
+        assert newest is not None
+        assert newest.revision == 9
+    assert paths[3].read_bytes() == damaged
+    (tmp_path / "worker-6").mkdir()
+    os.mkfifo(tmp_path / "worker-7")
+    save(tmp_path / "alone", snapshot(revision=3))
+    alone = load_newest(tmp_path / "alone")
+    assert alone is not None
+    assert alone.revision == 3
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

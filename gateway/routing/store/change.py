@@ -84,7 +84,7 @@ class Healing:
     """What the store shall be from now on, if it is still as it was seen, byte for byte.
 
     `routes` are written back; those that it holds beside them go, unless `keeps_others`. `findings` say
-    what was wrong.
+    what was wrong; `strangers` are models whose routes are none and which nobody serves by a route: they go aside.
     """
 
     operation: HealingOperation
@@ -95,6 +95,7 @@ class Healing:
     routes: tuple[Route, ...] = ()
     keeps_others: bool = False
     findings: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a store holds that the gateway never wrote, or has lost: the findings that `heal` puts right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.routing.decision.snapshot import Snapshot
@@ -54,8 +54,7 @@ async def examine(store: RedisStore, snapshot: Snapshot) -> Examination:
         told += [lost] if lost else []
         told += [f"the route of {model!r} is unreadable or gone" for model in unreadable]
         told += await _wrong_trail(store, findings)
-        models = [*state.texts]
-        told += await _wrong_members(store, models)
+        told += await _wrong_members(store, state.texts)
     return Examination(epoch, revision, state, lost, tuple(told), unreadable)
 
 
@@ -79,7 +78,8 @@ async def _wrong_trail(store: RedisStore, wrong_types: Mapping[str, str]) -> lis
 
 
 def _unreadable(snapshot: Snapshot, state: StoreState) -> tuple[str, ...]:
-    broken = {model for model, route_text in state.texts.items() if readable(route_text) is None}
+    routes = {model: readable(route_text) for model, route_text in state.texts.items()}
+    broken = {model for model, route in routes.items() if route is None or route.model != model}
     if (state.epoch, state.revision) == (snapshot.epoch, snapshot.revision):
         broken |= snapshot.routes.keys() - state.texts.keys()
     return tuple(sorted(broken))
@@ -94,9 +94,9 @@ async def _wrong_types(store: RedisStore, kinds: dict[str, str]) -> dict[str, st
     return {name: kind for name, kind in zip(kinds, held, strict=True) if kind not in ("none", kinds[name])}
 
 
-async def _wrong_members(store: RedisStore, models: Sequence[str]) -> list[str]:
+async def _wrong_members(store: RedisStore, models: Iterable[str]) -> list[str]:
     """The histories and acknowledgements of another type than ours."""
-    kinds = {store.keys.history(model): "stream" for model in models}
+    kinds = {store.keys.history(model): "stream" for model in models if model.isprintable()}
     workers = store.keys.workers
     if not await _wrong_types(store, {workers: "zset"}):
         names = many(await store.link.call("ZRANGE", workers, 0, -1))

@@ -117,7 +117,7 @@ class Feed:
                with a version that no route names; `prepared` tells when they are.
         """
         saved, store = await asyncio.gather(
-            asyncio.to_thread(last_known_good.load, self._path), self._read_within(timeout_s)
+            asyncio.to_thread(last_known_good.load_newest, self._path), self._read_within(timeout_s)
         )
         if saved is not None:
             self._known.set()

@@ -7,7 +7,8 @@
 --      9 prefix of the history keys   10 prefix of the workers' keys
 --      11 'replace' (the routes that follow are all there are) or 'keep' (the others stay)
 --      12 entries kept in the audit trail   13 what was wrong
---      14... model, route, its revision (restore only)
+--      14 number of models whose routes are none and are served by nobody   15... their names
+--      ... model, route, its revision (restore only)
 -- Answers {'done', revision, epoch, committed_at_us} or {'epoch', current epoch} (somebody was faster).
 
 local time = redis.call('TIME')
@@ -54,15 +55,24 @@ for _, name in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do
   if alien(ARGV[10] .. name, 'hash') then aside(ARGV[10] .. name) end
 end
 
+local routes = 15 + tonumber(ARGV[14])
+for i = 15, routes - 1 do
+  local garbage = redis.call('HGET', KEYS[3], ARGV[i])
+  if garbage then
+    redis.call('HSET', KEYS[3] .. ':alien:' .. at_us, ARGV[i], garbage)
+    redis.call('HDEL', KEYS[3], ARGV[i])
+  end
+end
+
 -- 2. The routes, each with the beginning of a history where it has none.
 if ARGV[1] == 'restore' then
   if ARGV[11] == 'replace' then redis.call('DEL', KEYS[3]) end
-  for i = 14, #ARGV, 3 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+  for i = routes, #ARGV, 3 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
 end
 for _, model in ipairs(redis.call('HKEYS', KEYS[3])) do
   if alien(ARGV[9] .. model, 'stream') then aside(ARGV[9] .. model) end
 end
-for i = 14, #ARGV, 3 do
+for i = routes, #ARGV, 3 do
   local history = ARGV[9] .. ARGV[i]
   if redis.call('EXISTS', history) == 0 then
     redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', 'apply', 'route', ARGV[i + 1], 'prev', '0',

@@ -70,7 +70,8 @@ async def plan_healing(
     2. What the store lost, it gets back from `local` under its old epoch, and loses what is not in there.
     3. Where it lost nothing, its routes stay; those that are unreadable or gone come back as `local` has them.
 
-    Keys of another type are moved aside in any case; the revision is beyond all that anybody has seen.
+    Keys of another type, and what is no route of a model that `local` has none of, are moved aside in any case; the
+    revision is beyond all that anybody has seen.
     Raises: FailedPrecondition (nothing is wrong; the store is not at the expected revision; this worker has no rules;
             another worker knows more than this one).
     """
@@ -86,14 +87,16 @@ async def plan_healing(
     known = [local.revision, *(worker.head for worker in siblings), *(revision_in(one or "") for one in held)]
     seen, wrong = (examination.epoch, examination.revision), examination.findings
     revision = 1 + max(examination.number, *known)
+    strangers = tuple(model for model in examination.unreadable if model not in local.routes)
     if accept_store:
-        return Healing("accept", *seen, uuid.uuid4().hex, revision, keeps_others=True, findings=wrong), examination
+        epoch = uuid.uuid4().hex
+        return Healing("accept", *seen, epoch, revision, (), True, wrong, strangers), examination
     _check_knows_most(local, siblings)
     keeps = _keeps(examination, local)
     routes = tuple(
         compiled.route for model, compiled in local.routes.items() if not keeps or model in examination.unreadable
     )
-    return Healing("restore", *seen, local.epoch, revision, routes, keeps, wrong), examination
+    return Healing("restore", *seen, local.epoch, revision, routes, keeps, wrong, strangers), examination
 
 
 def _check_knows_most(local: Snapshot, siblings: Iterable[WorkerStatus]) -> None:

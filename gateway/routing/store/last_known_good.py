@@ -21,6 +21,10 @@ SIZE_LIMIT_BYTES = 256 * 1024 * 1024
 DEBOUNCE_S = 0.4  # on average: the workers of a host must not all sync their files at once, nor with the next commit
 
 
+# What reading a file raises that is not what was saved.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError, GatewayError)
+
+
 class _Head(msgspec.Struct):
     """The first line of the file, before its routes."""
 
@@ -64,11 +68,36 @@ def load(path: Path) -> Snapshot | None:
     except OSError as error:
         log.warning("last known good routes cannot be read", extra={"path": str(path), "error": str(error)})
         return None
-    except (ValueError, KeyError, TypeError, RecursionError, GatewayError) as error:
+    except _DAMAGED as error:
         log.warning("last known good routes are damaged", extra={"path": str(path), "error": str(error)})
         _set_aside(path)
         return None
     return snapshot
+
+
+def load_newest(path: Path) -> Snapshot | None:
+    """The newest snapshot of the workers of this host: that of `path`, or of one beside it with another number.
+
+    A slot that is new, or was not used for a while, starts by what its siblings serve. Their files are theirs: one that
+    is damaged or goes away meanwhile is passed over.
+    """
+    family = path.name.rstrip("0123456789")
+    siblings = [
+        one
+        for one in path.parent.glob("*")
+        if family != path.name and one != path and one.name.startswith(family) and one.name[len(family) :].isdecimal()
+    ]
+    own = load(path)
+    for revision, sibling in sorted(((_revision(one), one) for one in siblings), reverse=True):
+        if revision <= (own.revision if own is not None else -1):
+            break
+        try:
+            snapshot = _read(sibling)
+        except _DAMAGED:
+            continue
+        log.info("starts by the routes of a sibling", extra={"path": str(sibling), "revision": revision})
+        return snapshot
+    return own
 
 
 class Keeper:
@@ -107,6 +136,17 @@ class Keeper:
             self._saved = mark
         except OSError as error:
             log.warning("last known good routes were not saved", extra={"path": str(self._path), "error": str(error)})
+
+
+def _revision(path: Path) -> int:
+    """The revision that the file's head names, unchecked; -1 where it has none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with open(descriptor, "rb") as file:
+            head = file.read(1024).split(b"\n")[1]
+        return msgspec.json.decode(head, type=_Head).revision
+    except (*_DAMAGED, IndexError):
+        return -1
 
 
 def _private(path: str, flags: int) -> int:

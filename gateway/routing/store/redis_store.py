@@ -208,6 +208,8 @@ class RedisStore:
         arguments += [healing.epoch, healing.revision, change.actor, change.reason, change.source]
         arguments += [self.keys.history(""), self.keys.worker(""), "keep" if healing.keeps_others else "replace"]
         arguments += [AUDIT_LENGTH, shortened("; ".join(healing.findings))]
+        strangers = [model.encode("utf-8", "surrogateescape") for model in healing.strangers]
+        arguments += [len(strangers), *strangers]
         for route in healing.routes:
             arguments += [route.model, committed_text(route), route.revision]
         answer, replicas = await self._link.written(HEAL, list(self.keys.kinds), arguments)
