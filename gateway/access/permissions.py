@@ -110,6 +110,10 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         "Unkill": _need(_OPERATOR, field="model"),
         "Promote": _need(_OPERATOR, field="model"),
         "SetLabels": _need(_OPERATOR, field="model"),
+        "GetRollout": _need(_READER, field="model"),
+        "ListRollouts": _need(_READER, listed=(("rollouts", "model"),)),
+        "SteerRollout": _need(_OPERATOR, field="model"),
+        "ApproveStep": _need(Role.APPROVER, field="model"),
         "Explain": _need(_READER, field="model"),
         "Simulate": _need(_READER, scope=Scope.DOCUMENT),
         "Watch": _need(

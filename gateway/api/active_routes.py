@@ -1,5 +1,6 @@
 """The active routes: read, committed, deleted, rolled back."""
 
+from gateway.api.rollouts import Rollouts
 from gateway.api.route_messages import (
     apply_message,
     change_message,
@@ -20,11 +21,12 @@ from gateway.routing.store.route_control import RouteControl
 class ActiveRoutes:
     """Serves Apply, GetRoute, ListRoutes, DeleteRoute, History and Rollback."""
 
-    def __init__(self, control: RouteControl) -> None:
+    def __init__(self, control: RouteControl, rollouts: Rollouts) -> None:
         self._control = control
+        self._rollouts = rollouts
 
     async def apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
-        document = read_document(request.document_json)
+        document = await self._rollouts.admit(read_document(request.document_json), override=request.override)
         result = await self._control.apply(
             document,
             change=change_of(request.change, context),

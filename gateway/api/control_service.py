@@ -15,6 +15,7 @@ from gateway.api.log_tails import LogTails
 from gateway.api.observations import Observations
 from gateway.api.plans import Fleet, Plans
 from gateway.api.quota_states import HostQuotas, QuotaStates
+from gateway.api.rollouts import Rollouts
 from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
@@ -45,7 +46,8 @@ class ControlService:
         transport: str,
     ) -> None:
         self._drain = Drain()
-        routes = ActiveRoutes(control)
+        rollouts = Rollouts(control)
+        routes = ActiveRoutes(control, rollouts)
         amendments = Amendments(Editor(control), catalog)
         plans = Plans(control, catalog, fleet)
         explanations = Explanations(control, catalog, log_dir)
@@ -69,6 +71,10 @@ class ControlService:
             "Unkill": amendments.unkill,
             "Promote": amendments.promote,
             "SetLabels": amendments.set_labels,
+            "GetRollout": rollouts.get,
+            "ListRollouts": rollouts.list,
+            "SteerRollout": rollouts.steer,
+            "ApproveStep": rollouts.approve,
             "Plan": plans.plan,
             "Diff": plans.diff,
             "ShowRevision": plans.show_revision,

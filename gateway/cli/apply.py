@@ -32,6 +32,9 @@ def apply(
         bool, typer.Option("--prune", help="Delete the routes of models that the directory has no document for.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Prune without asking.")] = False,
+    override: Annotated[
+        bool, typer.Option("--override", help="Also where that ends a rollout of the model that is running.")
+    ] = False,
 ) -> None:
     """Commit the routes of a file or a directory.
 
@@ -39,11 +42,18 @@ def apply(
     """
     if prune and not file.is_dir():
         raise Failure(Exit.USAGE, f"--prune: {file} is no directory; what it does not name would be deleted")
-    commit(file, CHANGING.get(), wait=wait, prune=prune, yes=yes)
+    commit(file, CHANGING.get(), wait=wait, prune=prune, yes=yes, override=override)
 
 
 def commit(
-    file: Path, options: Changing, *, wait: bool, reason: str = "", prune: bool = False, yes: bool = False
+    file: Path,
+    options: Changing,
+    *,
+    wait: bool,
+    reason: str = "",
+    prune: bool = False,
+    yes: bool = False,
+    override: bool = False,
 ) -> None:
     """Commits every document of the file, and shows the outcome; `reason` is the one where the user gave none."""
     dry_run, expected, timeout = options.dry_run, options.expect_revision, options.timeout
@@ -61,13 +71,14 @@ def commit(
             _ask(surplus)
         if len(documents) > 1 and not dry_run:
             for document in documents:
-                _commit(stub, document, control_pb2.ApplyRequest(dry_run=True), timeout)
+                _commit(stub, document, control_pb2.ApplyRequest(dry_run=True, override=override), timeout)
         for document in documents:
             request = control_pb2.ApplyRequest(
                 expected_revision=expected,
                 change=change_by_me(why),
                 wait=wait_for(timeout, applied=wait),
                 dry_run=dry_run,
+                override=override,
             )
             answer = _commit(stub, document, request, timeout)
             results.append(applied_value(answer))

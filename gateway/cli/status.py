@@ -16,6 +16,8 @@ from gateway.cli.client import control
 from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.models import worker_value
 from gateway.cli.printing import Format, Value, console, line, moment, printable, show, table
+from gateway.cli.rollout import COLUMNS as ROLLOUT_COLUMNS
+from gateway.cli.rollout import rollout_row, rollout_value, states_of
 from gateway.cli.route_summary import also_decides, arms_text, shares_value
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.pb import control_pb2, control_pb2_grpc
@@ -119,6 +121,7 @@ class _Page:
             if not self._listed.stale:
                 raise
             self._workers = control_pb2.WorkersResponse()
+        self._rollouts = [] if self._listed.stale else [state for state in states_of(stub) if state.phase != "stopped"]
 
     def drawn(self, out: Console, changes: deque[str] | None = None, away: str = "") -> Group:
         routes = table(
@@ -142,7 +145,10 @@ class _Page:
             state += "; THE STORE IS AWAY: these are the rules that the answering worker serves by"
         if away:
             state += f" ({printable(away)})"
-        parts: list[RenderableType] = [Text(state), Text(""), routes, Text(""), workers]
+        parts: list[RenderableType] = [Text(state), Text(""), routes]
+        if self._rollouts:
+            parts += [Text(""), table(ROLLOUT_COLUMNS, map(rollout_row, self._rollouts), out)]
+        parts += [Text(""), workers]
         if changes:
             parts += [Text(""), Text("\n".join(reversed(changes)))]
         return Group(*parts)
@@ -163,6 +169,7 @@ class _Page:
                 }
                 for r in self._listed.routes
             ],
+            "rollouts": [rollout_value(state) for state in self._rollouts],
             "workers": [worker_value(w) for w in self._workers.workers],
         }
 

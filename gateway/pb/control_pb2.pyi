@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -55,18 +56,20 @@ class WaitFor(_message.Message):
     def __init__(self, applied: _Optional[bool] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("document_json", "expected_revision", "change", "wait", "dry_run")
+    __slots__ = ("document_json", "expected_revision", "change", "wait", "dry_run", "override")
     DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     document_json: str
     expected_revision: int
     change: Change
     wait: WaitFor
     dry_run: bool
-    def __init__(self, document_json: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    override: bool
+    def __init__(self, document_json: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("change", "route", "moved_buckets")
@@ -408,6 +411,124 @@ class PromoteRequest(_message.Message):
     dry_run: bool
     full: bool
     def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
+
+class GetRolloutRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListRolloutsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRolloutsResponse(_message.Message):
+    __slots__ = ("rollouts",)
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    rollouts: _containers.RepeatedCompositeFieldContainer[RolloutState]
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutState, _Mapping]]] = ...) -> None: ...
+
+class SteerRolloutRequest(_message.Message):
+    __slots__ = ("model", "verb", "change")
+    class Verb(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERB_UNSPECIFIED: _ClassVar[SteerRolloutRequest.Verb]
+        PAUSE: _ClassVar[SteerRolloutRequest.Verb]
+        RESUME: _ClassVar[SteerRolloutRequest.Verb]
+        ABORT: _ClassVar[SteerRolloutRequest.Verb]
+        RETRY: _ClassVar[SteerRolloutRequest.Verb]
+    VERB_UNSPECIFIED: SteerRolloutRequest.Verb
+    PAUSE: SteerRolloutRequest.Verb
+    RESUME: SteerRolloutRequest.Verb
+    ABORT: SteerRolloutRequest.Verb
+    RETRY: SteerRolloutRequest.Verb
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    verb: SteerRolloutRequest.Verb
+    change: Change
+    def __init__(self, model: _Optional[str] = ..., verb: _Optional[_Union[SteerRolloutRequest.Verb, str]] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
+
+class ApproveStepRequest(_message.Message):
+    __slots__ = ("model", "step", "change")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    step: int
+    change: Change
+    def __init__(self, model: _Optional[str] = ..., step: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
+
+class RolloutState(_message.Message):
+    __slots__ = ("model", "id", "phase", "step", "steps", "revision", "told", "left_ms", "paused_by", "approved_by", "approvers", "evidence", "bound", "harmed", "started_at_us", "judged_at_us", "findings", "stable_version", "canary_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_BY_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    APPROVERS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    HARMED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    STABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    id: str
+    phase: str
+    step: int
+    steps: int
+    revision: int
+    told: str
+    left_ms: int
+    paused_by: str
+    approved_by: str
+    approvers: _containers.RepeatedScalarFieldContainer[str]
+    evidence: float
+    bound: float
+    harmed: float
+    started_at_us: int
+    judged_at_us: int
+    findings: _containers.RepeatedCompositeFieldContainer[RolloutFinding]
+    stable_version: str
+    canary_version: str
+    def __init__(self, model: _Optional[str] = ..., id: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., revision: _Optional[int] = ..., told: _Optional[str] = ..., left_ms: _Optional[int] = ..., paused_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., evidence: _Optional[float] = ..., bound: _Optional[float] = ..., harmed: _Optional[float] = ..., started_at_us: _Optional[int] = ..., judged_at_us: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RolloutFinding, _Mapping]]] = ..., stable_version: _Optional[str] = ..., canary_version: _Optional[str] = ...) -> None: ...
+
+class RolloutFinding(_message.Message):
+    __slots__ = ("kind", "action", "verdict", "evidence", "pass_evidence", "canary", "stable", "canary_events", "stable_events", "ratio_low", "ratio_high", "text")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PASS_EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    STABLE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    STABLE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    RATIO_LOW_FIELD_NUMBER: _ClassVar[int]
+    RATIO_HIGH_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    action: str
+    verdict: str
+    evidence: float
+    pass_evidence: float
+    canary: int
+    stable: int
+    canary_events: int
+    stable_events: int
+    ratio_low: float
+    ratio_high: float
+    text: str
+    def __init__(self, kind: _Optional[str] = ..., action: _Optional[str] = ..., verdict: _Optional[str] = ..., evidence: _Optional[float] = ..., pass_evidence: _Optional[float] = ..., canary: _Optional[int] = ..., stable: _Optional[int] = ..., canary_events: _Optional[int] = ..., stable_events: _Optional[int] = ..., ratio_low: _Optional[float] = ..., ratio_high: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SetLabelsRequest(_message.Message):
     __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "labels")

@@ -144,6 +144,26 @@ class ControlStub:
                 request_serializer=control__pb2.SetLabelsRequest.SerializeToString,
                 response_deserializer=control__pb2.ApplyResponse.FromString,
                 _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/gateway.v1.Control/GetRollout',
+                request_serializer=control__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=control__pb2.RolloutState.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/gateway.v1.Control/ListRollouts',
+                request_serializer=control__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=control__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.SteerRollout = channel.unary_unary(
+                '/gateway.v1.Control/SteerRollout',
+                request_serializer=control__pb2.SteerRolloutRequest.SerializeToString,
+                response_deserializer=control__pb2.RolloutState.FromString,
+                _registered_method=True)
+        self.ApproveStep = channel.unary_unary(
+                '/gateway.v1.Control/ApproveStep',
+                request_serializer=control__pb2.ApproveStepRequest.SerializeToString,
+                response_deserializer=control__pb2.RolloutState.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/gateway.v1.Control/Explain',
                 request_serializer=control__pb2.ExplainRequest.SerializeToString,
@@ -352,6 +372,35 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRollout(self, request, context):
+        """Canaries that move by themselves (docs/rollout.md): where each is, and by which numbers. NOT_FOUND where the model never
+        had one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SteerRollout(self, request, context):
+        """What a person does to a rollout. FAILED_PRECONDITION where it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveStep(self, request, context):
+        """Approves the end of the step that waits for it. FAILED_PRECONDITION where none does; PERMISSION_DENIED where the caller is
+        none of those whom the step names, or has begun the rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Why a request is, or was, answered as it is: step by step.
         """
@@ -542,6 +591,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SetLabels,
                     request_deserializer=control__pb2.SetLabelsRequest.FromString,
                     response_serializer=control__pb2.ApplyResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=control__pb2.GetRolloutRequest.FromString,
+                    response_serializer=control__pb2.RolloutState.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=control__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=control__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'SteerRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.SteerRollout,
+                    request_deserializer=control__pb2.SteerRolloutRequest.FromString,
+                    response_serializer=control__pb2.RolloutState.SerializeToString,
+            ),
+            'ApproveStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveStep,
+                    request_deserializer=control__pb2.ApproveStepRequest.FromString,
+                    response_serializer=control__pb2.RolloutState.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -1193,6 +1262,114 @@ class Control:
             '/gateway.v1.Control/SetLabels',
             control__pb2.SetLabelsRequest.SerializeToString,
             control__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/GetRollout',
+            control__pb2.GetRolloutRequest.SerializeToString,
+            control__pb2.RolloutState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/ListRollouts',
+            control__pb2.ListRolloutsRequest.SerializeToString,
+            control__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/SteerRollout',
+            control__pb2.SteerRolloutRequest.SerializeToString,
+            control__pb2.RolloutState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/ApproveStep',
+            control__pb2.ApproveStepRequest.SerializeToString,
+            control__pb2.RolloutState.FromString,
             options,
             channel_credentials,
             insecure,

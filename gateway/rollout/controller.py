@@ -119,10 +119,9 @@ class RolloutController:
 
     async def _save(self, record: RolloutRecord, before: RolloutRecord | None) -> bool:
         seen = before.sequence if before is not None else 0
-        record = msgspec.structs.replace(record, sequence=seen + 1)
         if not await self._store.save(record, seen):
             return False  # somebody else has judged this tick
-        self._tell(before, record)
+        self._tell(before, msgspec.structs.replace(record, sequence=seen + 1))
         return True
 
     async def _carry_out(self, step: Step, route: Route, *, watching: bool) -> None:

@@ -42,17 +42,21 @@ def followed(
     if record is not None and record.revision == route.revision:
         return record
     operation = entry.operation if entry is not None else "apply"
+    who = entry.actor if entry is not None else ""
+    if record is not None and operation == "abort":
+        told = entry.reason if entry is not None and entry.reason else f"aborted{_by(entry)}"
+        versions = route.document.version_of(canary.stable), route.document.version_of(canary.canary)
+        record = msgspec.structs.replace(record, plan=plan_of(route.document), versions=versions)
+        return _over(record, route, told)
     if record is None or record.plan != plan_of(route.document):
         if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
             return _promoted(record, route, now_ms)
-        new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0)
+        new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
         if operation in _BROUGHT_BACK:
             return _over(new, route, f"not begun: {operation}{_by(entry)} made this route; retry begins it")
         return new
-    if operation == "abort":
-        return _over(record, route, entry.reason if entry is not None and entry.reason else f"aborted{_by(entry)}")
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
-        return begun(new_id, route.document, route.revision, now_ms, record.sequence)
+        return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)
     record = msgspec.structs.replace(record, revision=route.revision, totals={})
     if canary.step == record.state.step:
         return record

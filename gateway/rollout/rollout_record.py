@@ -20,7 +20,7 @@ class RolloutRecord(msgspec.Struct, frozen=True):
 
     `plan` tells rollouts apart: versions, steps and analysis, whatever the step or share of the moment. `versions` are
     those of the stable and the canary arm. `totals` are the arms' counts at `revision` when the last tick was taken.
-    `told` is what the last step said.
+    `told` is what the last step said, `begun_by` who committed the route that began it.
     Units:  milliseconds since the Unix epoch, by the store's clock.
     """
 
@@ -37,6 +37,7 @@ class RolloutRecord(msgspec.Struct, frozen=True):
     told: str = ""
     left_ms: int = 0
     watch: PromotionWatch | None = None
+    begun_by: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -59,7 +60,9 @@ def plan_of(document: RouteDocument) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
 
 
-def begun(record_id: str, document: RouteDocument, revision: int, now_ms: int, sequence: int) -> RolloutRecord:
+def begun(
+    record_id: str, document: RouteDocument, revision: int, now_ms: int, sequence: int, begun_by: str = ""
+) -> RolloutRecord:
     """Returns the record of a rollout that begins now."""
     strategy = document.strategy
     if not isinstance(strategy, Canary):
@@ -68,5 +71,16 @@ def begun(record_id: str, document: RouteDocument, revision: int, now_ms: int, s
     versions = document.version_of(strategy.stable), document.version_of(strategy.canary)
     plan = plan_of(document)
     return RolloutRecord(
-        sequence, record_id, document.model, plan, versions, revision, now_ms, now_ms, state, {}, told="it begins"
+        sequence,
+        record_id,
+        document.model,
+        plan,
+        versions,
+        revision,
+        now_ms,
+        now_ms,
+        state,
+        {},
+        told="it begins",
+        begun_by=begun_by,
     )

@@ -90,8 +90,8 @@ class RolloutStore:
         return _record(model, await self._store.link.call("HGET", self._store.keys.rollouts, model))
 
     async def save(self, record: RolloutRecord, seen: int) -> bool:
-        """Writes the state where the one with the sequence `seen` (0: none) is still there; returns whether it was."""
-        content = msgspec.json.encode(record)
+        """Writes the state, if that with the sequence `seen` (0: none) is still there; returns whether it was."""
+        content = msgspec.json.encode(msgspec.structs.replace(record, sequence=seen + 1))
         answer = await self._store.link.script(ROLLOUT, [self._store.keys.rollouts], [record.model, seen, content])
         return text(answer[0]) == "done"
 

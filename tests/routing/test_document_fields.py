@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from gateway.errors import InvalidArgument
+from gateway.routing.document.analysis import AFTER_PROMOTE_FIELDS, ANALYSIS_FIELDS
 from gateway.routing.document.document import SPEC_FIELDS, parse
 from gateway.routing.document.guardrail import ACTIONS, GUARDRAILS
 from gateway.routing.document.operator import OPERATORS
@@ -239,7 +240,7 @@ def test_the_reference_names_the_fields_of_a_document() -> None:
     paragraph = REFERENCE.partition("Fields of `spec`: ")[2].partition(". A field")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(SPEC_FIELDS)
     paragraph = REFERENCE.partition("### Fields that are kept for the rollout\n\n")[2].partition(" are kept with")[0]
-    assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted((*AB_PLAN, *CANARY_PLAN, *STEP_PLAN, *BLUE_GREEN_PLAN))
+    assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted((*AB_PLAN, *BLUE_GREEN_PLAN))
     assert "exactly one of " + ", ".join(STRATEGIES) in REFERENCE
     paragraph = REFERENCE.partition("It may look at ")[2].partition(". The method")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(MATCH_FIELDS)
@@ -250,3 +251,17 @@ def test_an_arm_has_a_version_whatever_its_strategy() -> None:
         made = document(arms=COMMON["arms"], labels=COMMON["labels"], strategy={name: EVERY_STRATEGY[name]})
         assert made.version_of(made.strategy.control_arm) == "12"
         assert made.strategy.name == name
+
+
+def test_the_page_of_rollouts_names_every_field_and_guardrail() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rollout.md").read_text("utf-8")
+    fields, _, kinds = page.partition("## Fields of `analysis`")[2].partition("| guardrail |")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE)) == sorted(ANALYSIS_FIELDS)
+    for kind in GUARDRAILS.values():
+        if kind.judged:
+            [row] = re.findall(rf"^\| `{kind.name}` \| (.*?) \|", kinds, re.MULTILINE)
+            assert set(re.findall(r"`(\w+):", row)) == set(kind.options)
+        else:
+            assert f"`{kind.name}`" in kinds.partition("**not judged yet**")[0].rpartition("With `action: warn`")[2]
+    for field in (*CANARY_PLAN, *STEP_PLAN, *AFTER_PROMOTE_FIELDS):
+        assert f"{field}:" in page

@@ -14,7 +14,11 @@ from gateway.routing.store.store_script import AUDIT
 LIMIT_DEFAULT = 50
 LIMIT = 1000
 PAGE = 200
-OUTSIDE = ("model.load", "model.unload", "version.replaced")  # what changes something outside the store
+# What changes something that is no route: outside the store, or the state of a rollout.
+OUTSIDE = (
+    *("model.load", "model.unload", "version.replaced"),
+    *("rollout.pause", "rollout.resume", "rollout.approve"),
+)
 _FIELDS = (
     *("sequence", "op", "model", "revision", "prev", "restored", "document"),
     *("actor", "reason", "source", "at", "detail", "before", "hash"),

@@ -1,0 +1,187 @@
+"""Rollouts as operators ask for them: their states with the numbers, and what people do to them."""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from gateway.api.route_messages import change_of, named
+from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
+from gateway.pb import control_pb2 as pb
+from gateway.rollout.evidence import Finding, findings, harm_log_e, harmed
+from gateway.rollout.rollout_events import canary_of
+from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
+from gateway.rollout.rollout_store import RolloutStore
+from gateway.rollout.steering import admitted, approved, paused, resumed
+from gateway.routing.decision.route import Route
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.strategy import Canary
+from gateway.routing.store.amendment import Amendment, abort, resume, retry, revert
+from gateway.routing.store.audit_trail import append
+from gateway.routing.store.change import Change
+from gateway.routing.store.editor import Editor
+from gateway.routing.store.route_control import RouteControl
+from gateway.routing.store.route_reader import RouteReader
+
+_TRIES: Final = 20
+_MOST: Final = 600.0  # nats; beyond it a number is no number any more
+
+
+class Rollouts:
+    """Serves GetRollout, ListRollouts, SteerRollout and ApproveStep."""
+
+    def __init__(self, control: RouteControl) -> None:
+        self._control = control
+        self._editor = Editor(control)
+        self._store = RolloutStore(control.store, RouteReader(control.store))
+        self._verbs: Mapping[int, Callable[[str, Change], Awaitable[None]]] = {
+            pb.SteerRolloutRequest.PAUSE: self._pause,
+            pb.SteerRolloutRequest.RESUME: self._resume,
+            pb.SteerRolloutRequest.ABORT: self._abort,
+            pb.SteerRolloutRequest.RETRY: self._retry,
+        }
+
+    async def get(self, request: pb.GetRolloutRequest, context: object) -> pb.RolloutState:
+        return await self._state(named(request.model))
+
+    async def list(self, request: pb.ListRolloutsRequest, context: object) -> pb.ListRolloutsResponse:
+        records, routes = await self._store.records(), await self._store.routes()
+        states = [_message(record, routes.get(model)) for model, record in sorted(records.items())]
+        return pb.ListRolloutsResponse(rollouts=states)
+
+    async def steer(self, request: pb.SteerRolloutRequest, context: object) -> pb.RolloutState:
+        model, carry_out = named(request.model), self._verbs.get(request.verb)
+        if carry_out is None:
+            raise InvalidArgument(f"verb: {request.verb} is none of PAUSE, RESUME, ABORT and RETRY")
+        await carry_out(model, change_of(request.change, context))
+        return await self._state(model)
+
+    async def approve(self, request: pb.ApproveStepRequest, context: object) -> pb.RolloutState:
+        model, change = named(request.model), change_of(request.change, context)
+        canary = canary_of((await self._control.get(model)).document)
+        if canary is None:
+            raise FailedPrecondition(f"model {model!r}: its route has no canary that moves by itself")
+        await self._change(
+            "rollout.approve", model, change, lambda record: approved(record, canary, request.step, change.actor)
+        )
+        return await self._state(model)
+
+    async def admit(self, document: RouteDocument, *, override: bool) -> RouteDocument:
+        """Returns the document to apply. Raises: FailedPrecondition (it would end a rollout that is running)."""
+        record = await self._store.record(document.model)
+        if record is None or not record.is_running:
+            return document
+        try:
+            active = (await self._control.get(document.model)).document
+        except UnknownRoute:
+            return document
+        return admitted(record, active, document, override=override)
+
+    async def _pause(self, model: str, change: Change) -> None:
+        await self._change("rollout.pause", model, change, lambda record: paused(record, change.actor))
+
+    async def _resume(self, model: str, change: Change) -> None:
+        record = await self._record(model)
+        canary = canary_of((await self._control.get(model)).document)
+        if record.state.paused_by:
+            await self._change("rollout.resume", model, change, resumed)
+        elif not (record.is_running and canary is not None and canary.weight is not None):
+            raise FailedPrecondition(f"model {model!r}: its rollout is not held by anybody: {record.told}")
+        if canary is not None and canary.weight is not None and record.state.phase == "ramping":
+            await self._editor.amend(model, Amendment("resume", resume), change=change)
+
+    async def _abort(self, model: str, change: Change) -> None:
+        record = await self._record(model)
+        if not record.is_running:
+            raise FailedPrecondition(f"model {model!r}: its rollout is over ({record.state.phase}: {record.told})")
+        edit = revert if record.state.phase == "watching" else abort
+        await self._editor.amend(model, Amendment("abort", edit), change=change, check=False)
+
+    async def _retry(self, model: str, change: Change) -> None:
+        record = await self._record(model)
+        if record.is_running:
+            raise FailedPrecondition(f"model {model!r}: its rollout is running ({record.state.phase}); abort it first")
+        await self._editor.amend(model, Amendment("retry", retry), change=change)
+
+    async def _change(
+        self, operation: str, model: str, change: Change, edit: Callable[[RolloutRecord], RolloutRecord]
+    ) -> None:
+        """Order: what cannot be done is refused before it is recorded, and recorded before it takes effect."""
+        edit(await self._record(model))
+        await append(self._control.store, operation, model=model, change=change)
+        for _ in range(_TRIES):  # the judge writes the state once a second
+            record = await self._record(model)
+            changed = edit(record)
+            if await self._store.save(changed, record.sequence):
+                return
+        raise Unavailable(f"model {model!r}: the state of its rollout changed {_TRIES} times meanwhile: try again")
+
+    async def _record(self, model: str) -> RolloutRecord:
+        record = await self._store.record(model)
+        if record is None:
+            raise NotFound(f"model {model!r} has no rollout: apply a canary with steps, and analysis or holds")
+        return record
+
+    async def _state(self, model: str) -> pb.RolloutState:
+        record = await self._record(model)
+        try:
+            route: Route | None = await self._control.get(model)
+        except UnknownRoute:
+            route = None
+        return _message(record, route)
+
+
+def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
+    canary: Canary | None = canary_of(route.document) if route is not None else None
+    analysis = (canary.analysis if canary is not None else None) or UNJUDGED
+    state = record.state
+    told: list[Finding] = []
+    evidence = 0.0
+    # The numbers are those of the plan that they were counted under.
+    if canary is not None and len(state.evidence.guardrails) == len(
+        [guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged]
+    ):
+        told = list(findings(state.evidence, analysis))
+        evidence = _e(harm_log_e(state.evidence, analysis))
+    waits = canary is not None and record.is_running and state.step < len(canary.steps)
+    return pb.RolloutState(
+        model=record.model,
+        id=record.id,
+        phase=state.phase,
+        step=state.step,
+        steps=len(canary.steps) if canary is not None else 0,
+        revision=record.revision,
+        told=record.told,
+        left_ms=record.left_ms,
+        paused_by=state.paused_by,
+        approved_by=state.approved_by,
+        approvers=canary.steps[state.step].gate.approval if canary is not None and waits else (),
+        evidence=evidence,
+        bound=1 / analysis.alpha,
+        harmed=harmed(state.evidence),
+        started_at_us=record.started_ms * 1000,
+        judged_at_us=record.tick_ms * 1000,
+        findings=[_finding(finding) for finding in told],
+        stable_version=record.versions[0],
+        canary_version=record.versions[1],
+    )
+
+
+def _finding(finding: Finding) -> pb.RolloutFinding:
+    return pb.RolloutFinding(
+        kind=finding.kind,
+        action=finding.action,
+        verdict=finding.verdict,
+        evidence=_e(finding.log_e),
+        pass_evidence=_e(finding.pass_log_e),
+        canary=finding.canary,
+        stable=finding.stable,
+        canary_events=finding.canary_events,
+        stable_events=finding.stable_events,
+        ratio_low=finding.ratio_low,
+        ratio_high=finding.ratio_high,
+        text=str(finding),
+    )
+
+
+def _e(log_e: float) -> float:
+    return math.exp(min(log_e, _MOST))

@@ -1,0 +1,174 @@
+"""gateway rollout ...: canaries that move by themselves; where they are, and what people do to them."""
+
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.applied_change import change_by_me
+from gateway.cli.client import control
+from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server
+from gateway.pb import control_pb2, control_pb2_grpc
+
+app = typer.Typer(
+    no_args_is_help=True, help="Show canaries that move by themselves; pause, approve, abort, retry them."
+)
+
+COLUMNS = ("MODEL", "PHASE", "STEP", "VERSIONS", "EVIDENCE", "HARMED", "NOW")
+FINDING_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "TIMES THE STABLE RATE", "OF HARM", "OF HARMLESSNESS")
+_Verb = control_pb2.SteerRolloutRequest
+_TIMEOUT_S = 15
+
+
+@app.command("list", epilog="Example: gateway rollout list")
+def list_rollouts(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Print every rollout, those that are over too."""
+    with control(server) as stub:
+        states = states_of(stub)
+    value: list[Value] = [rollout_value(state) for state in states]
+    show(
+        value,
+        output,
+        columns=COLUMNS,
+        rows=map(rollout_row, states),
+        note="" if states else "no rollout was ever begun",
+    )
+
+
+@app.command("show", epilog="Example: gateway rollout show flights")
+def show_rollout(model: Model, server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Print where a rollout is, what it waits for, and what each guardrail says by which numbers."""
+    with control(server) as stub:
+        state = stub.GetRollout(control_pb2.GetRolloutRequest(model=model), timeout=_TIMEOUT_S)
+    _tell(state, output)
+
+
+@app.command(epilog="Example: gateway rollout pause flights --reason 'sales day'")
+def pause(model: Model, reason: Reason = "", server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Keep a rollout at its step; what does harm is taken back all the same."""
+    _steer(model, _Verb.PAUSE, reason, server, output)
+
+
+@app.command(epilog="Example: gateway rollout resume flights")
+def resume(model: Model, reason: Reason = "", server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Let a rollout go on that was paused, or whose share was set by hand."""
+    _steer(model, _Verb.RESUME, reason, server, output)
+
+
+@app.command(epilog="Example: gateway rollout abort flights --reason 'complaints'")
+def abort(model: Model, reason: Reason = "", server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Take the canary's share away at once; after a promotion the version before is the stable one again."""
+    _steer(model, _Verb.ABORT, reason, server, output)
+
+
+@app.command(epilog="Example: gateway rollout retry flights --reason 'the database was slow'")
+def retry(model: Model, reason: Reason = "", server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+    """Begin a rollout that is over again, with its first step and no evidence."""
+    _steer(model, _Verb.RETRY, reason, server, output)
+
+
+@app.command(epilog="Example: gateway rollout approve flights --step 3")
+def approve(
+    model: Model,
+    step: Annotated[
+        int, typer.Option("--step", help="The step that may end, counted from 1; the present one.", min=0)
+    ] = 0,
+    reason: Reason = "",
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Approve the end of a step; only those whom the step names may, and not who began the rollout."""
+    with control(server) as stub:
+        if not step:
+            step = stub.GetRollout(control_pb2.GetRolloutRequest(model=model), timeout=_TIMEOUT_S).step + 1
+        request = control_pb2.ApproveStepRequest(model=model, step=step - 1, change=change_by_me(reason))
+        state = stub.ApproveStep(request, timeout=_TIMEOUT_S)
+    _tell(state, output)
+
+
+def states_of(stub: control_pb2_grpc.ControlStub) -> list[control_pb2.RolloutState]:
+    """Returns every rollout, by model."""
+    return list(stub.ListRollouts(control_pb2.ListRolloutsRequest(), timeout=_TIMEOUT_S).rollouts)
+
+
+def rollout_row(state: control_pb2.RolloutState) -> list[Value]:
+    """Returns a rollout as a line of a table."""
+    step = f"{state.step + 1} of {state.steps}" if state.steps and state.phase == "ramping" else ""
+    evidence = f"{state.evidence:.3g} of {state.bound:.3g}" if state.findings else ""
+    now = f"{state.left_ms / 1000:.0f} s left; {state.told}" if state.left_ms else state.told
+    versions = f"{state.stable_version} <- {state.canary_version}"
+    return [state.model, state.phase, step, versions, evidence, f"{state.harmed:.0f}", now]
+
+
+def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:
+    """Returns a rollout for machines."""
+    return {
+        "model": state.model,
+        "id": state.id,
+        "phase": state.phase,
+        "step": state.step + 1,
+        "steps": state.steps,
+        "revision": state.revision,
+        "stable_version": state.stable_version,
+        "canary_version": state.canary_version,
+        "told": state.told,
+        "left_s": state.left_ms / 1000,
+        "paused_by": state.paused_by,
+        "approved_by": state.approved_by,
+        "approvers": list(state.approvers),
+        "evidence": state.evidence,
+        "bound": state.bound,
+        "harmed": state.harmed,
+        "started_at": moment(state.started_at_us),
+        "judged_at": moment(state.judged_at_us),
+        "guardrails": [_finding_value(finding) for finding in state.findings],
+    }
+
+
+def _finding_value(finding: control_pb2.RolloutFinding) -> dict[str, Value]:
+    return {
+        "kind": finding.kind,
+        "action": finding.action,
+        "verdict": finding.verdict,
+        "evidence": finding.evidence,
+        "pass_evidence": finding.pass_evidence,
+        "canary": finding.canary,
+        "stable": finding.stable,
+        "canary_events": finding.canary_events,
+        "stable_events": finding.stable_events,
+        "ratio_low": finding.ratio_low,
+        "ratio_high": finding.ratio_high,
+    }
+
+
+def _finding_row(finding: control_pb2.RolloutFinding) -> list[Value]:
+    return [
+        finding.kind if finding.action == "fail" else f"{finding.kind} (warns)",
+        finding.verdict,
+        f"{finding.canary_events} of {finding.canary}",
+        f"{finding.stable_events} of {finding.stable}",
+        f"{finding.ratio_low:.3g} to {finding.ratio_high:.3g}",
+        f"{finding.evidence:.3g}",
+        f"{finding.pass_evidence:.3g}",
+    ]
+
+
+def _steer(model: str, verb: Any, reason: str, server: str, output: Format) -> None:
+    request = control_pb2.SteerRolloutRequest(model=model, verb=verb, change=change_by_me(reason))
+    with control(server) as stub:
+        state = stub.SteerRollout(request, timeout=_TIMEOUT_S)
+    _tell(state, output)
+
+
+def _tell(state: control_pb2.RolloutState, output: Format) -> None:
+    if output is not Format.TABLE:
+        show(rollout_value(state), output)
+        return
+    show(None, output, columns=COLUMNS, rows=[rollout_row(state)])
+    if state.findings:
+        show(None, output, columns=FINDING_COLUMNS, rows=map(_finding_row, state.findings))
+    if state.paused_by:
+        show(None, output, note=f"paused by {state.paused_by}: gateway rollout resume {state.model}")
+    if state.approvers:
+        by = f"approved by {state.approved_by}" if state.approved_by else f"one of {', '.join(state.approvers)}"
+        show(None, output, note=f"the end of step {state.step + 1} needs an approval: {by}")

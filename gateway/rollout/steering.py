@@ -1,0 +1,84 @@
+"""What people do to a rollout that is no change of the route: pause, go on, approve. Pure: state in, state out."""
+
+from dataclasses import replace
+
+import msgspec
+
+from gateway.errors import FailedPrecondition, PermissionDenied
+from gateway.rollout.rollout_events import canary_of
+from gateway.rollout.rollout_record import RolloutRecord, plan_of
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.strategy import Canary
+
+
+def paused(record: RolloutRecord, who: str) -> RolloutRecord:
+    """Returns the rollout that stays at its step; what is harmful is stopped all the same.
+
+    Raises: FailedPrecondition (it is over, or watched after its promotion).
+    """
+    _running(record)
+    if record.state.phase != "ramping":
+        raise FailedPrecondition(f"model {record.model!r}: its version has everything already; abort takes it back")
+    return _with(record, paused_by=who or "somebody")
+
+
+def resumed(record: RolloutRecord) -> RolloutRecord:
+    """Returns the rollout that goes on. Raises: FailedPrecondition (it is over)."""
+    _running(record)
+    return _with(record, paused_by="")
+
+
+def approved(record: RolloutRecord, canary: Canary, step: int, who: str) -> RolloutRecord:
+    """Returns the rollout whose step may end.
+
+    Raises: FailedPrecondition (it is over, at another step, or needs no approval); PermissionDenied (the step does not
+            name the caller, or the caller began the rollout: two people are meant to look).
+    """
+    _running(record)
+    if record.state.phase != "ramping" or step != record.state.step:
+        raise FailedPrecondition(
+            f"model {record.model!r}: step {step + 1} is not the one that it is at: {record.state.phase}, "
+            f"step {record.state.step + 1}"
+        )
+    approvers = canary.steps[step].gate.approval
+    if not approvers:
+        raise FailedPrecondition(f"model {record.model!r}: step {step + 1} needs no approval")
+    if who not in approvers:
+        raise PermissionDenied(
+            f"model {record.model!r}: step {step + 1} is approved by one of {', '.join(approvers)}, not by {who!r}"
+        )
+    if who == record.begun_by:
+        raise PermissionDenied(f"model {record.model!r}: {who!r} began the rollout; somebody else has to approve it")
+    return _with(record, approved_by=who)
+
+
+def admitted(
+    record: RolloutRecord | None, active: RouteDocument, document: RouteDocument, *, override: bool
+) -> RouteDocument:
+    """Returns the document to apply while a rollout may be running.
+
+    The same plan, without a step or share of its own, keeps the step that the rollout has reached: a file that is
+    applied again does not throw it back.
+    Raises: FailedPrecondition (another plan would end the rollout), unless `override`.
+    """
+    if record is None or not record.is_running or override:
+        return document
+    canary, present = canary_of(document), canary_of(active)
+    if canary is None or present is None or plan_of(document) != plan_of(active):
+        at = f"{record.state.phase}, step {record.state.step + 1}"
+        raise FailedPrecondition(
+            f"model {record.model!r}: a rollout of version {record.versions[1]} is running ({at}), and this document "
+            "would end it: abort it first (gateway rollout abort), wait for its end, or give --override"
+        )
+    if canary.weight is None and not canary.step and present.step:
+        return replace(document, strategy=replace(canary, step=present.step))
+    return document
+
+
+def _running(record: RolloutRecord) -> None:
+    if not record.is_running:
+        raise FailedPrecondition(f"model {record.model!r}: its rollout is over ({record.state.phase}: {record.told})")
+
+
+def _with(record: RolloutRecord, **fields: str) -> RolloutRecord:
+    return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, **fields))

@@ -1,0 +1,162 @@
+"""Rollouts over a running server: what people see and do, who may approve, and what would end one."""
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from gateway.pb import control_pb2 as pb
+from gateway.rollout.controller import RolloutController
+from gateway.rollout.rollout_store import RolloutStore
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.route_reader import RouteReader
+from tests.api.operated import BY, WAIT, Operated
+from tests.api.routes import pinned, route
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+STEER = pb.SteerRolloutRequest
+STEPS: list[dict[str, Any]] = [{"weight": "10%", "hold": "1h", "approval": ["bob", "tester"]}, {"weight": "50%"}]
+
+
+class NoHand:
+    """Nothing is due in these tests."""
+
+    async def advance(self, model: str, revision: int, reason: str) -> None:
+        raise AssertionError(reason)
+
+    promote = abort = revert = advance
+
+
+def rolled(version: str = "2", steps: list[dict[str, Any]] = STEPS) -> RouteDocument:
+    strategy = {"canary": {"steps": steps, "analysis": {}}}
+    return route({"stable": {"version": "1"}, "canary": {"version": version}}, strategy)
+
+
+async def judged(op: Operated, told: str = "") -> pb.RolloutState:
+    """The state after the judge has looked, again and again until it tells that: it looks once a second at most."""
+    judge = RolloutController(RolloutStore(op.store, RouteReader(op.store)), NoHand(), "test")
+    end = time.monotonic() + 20.0
+    while True:
+        await judge.step()
+        state: pb.RolloutState = await op.stub.GetRollout(pb.GetRolloutRequest(model="affine"))
+        if told in state.told:
+            return state
+        assert time.monotonic() < end, state.told
+        await asyncio.sleep(0.02)
+
+
+async def begun(op: Operated) -> pb.RolloutState:
+    await op.store.link.call("DEL", op.store.keys.rollouts)
+    await op.clear()
+    await op.apply(rolled())
+    return await judged(op)
+
+
+def by(name: str) -> pb.Change:
+    return pb.Change(actor=name, reason="test", source="test")
+
+
+async def steer(op: Operated, verb: Any, who: str = "ann") -> pb.RolloutState:
+    state: pb.RolloutState = await op.stub.SteerRollout(STEER(model="affine", verb=verb, change=by(who)))
+    return state
+
+
+async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code().name, str(caught.value.details())
+
+
+async def test_a_rollout_shows_where_it_is_and_by_which_numbers(op: Operated) -> None:
+    state = await begun(op)
+    assert (state.phase, state.step, state.steps) == ("ramping", 0, 2)
+    assert (state.stable_version, state.canary_version) == ("1", "2")
+    assert state.left_ms > 3_500_000
+    assert list(state.approvers) == ["bob", "tester"]
+    assert [(finding.kind, finding.verdict) for finding in state.findings] == [
+        ("errors", "nodata"),
+        ("latency", "nodata"),
+    ]
+    assert state.bound == pytest.approx(100)
+    listed = await op.stub.ListRollouts(pb.ListRolloutsRequest())
+    assert [one.model for one in listed.rollouts] == ["affine"]
+    assert (await refusal(op.stub.GetRollout(pb.GetRolloutRequest(model="other"))))[0] == "NOT_FOUND"
+
+
+async def test_a_pause_holds_and_is_in_the_audit_trail(op: Operated) -> None:
+    await begun(op)
+    assert (await steer(op, STEER.PAUSE)).paused_by == "ann"
+    await judged(op, "paused by ann")
+    assert (await steer(op, STEER.RESUME)).paused_by == ""
+    await judged(op, "are left")
+    entries = (await op.stub.Audit(pb.AuditRequest(limit=2))).entries
+    assert [(entry.operation, entry.actor) for entry in entries] == [
+        ("rollout.resume", "ann"),
+        ("rollout.pause", "ann"),
+    ]
+    code, text = await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.RESUME, change=BY)))
+    assert (code, "is not held by anybody" in text) == ("FAILED_PRECONDITION", True)
+    assert (await refusal(op.stub.SteerRollout(STEER(model="affine", change=BY))))[0] == "INVALID_ARGUMENT"
+
+
+async def test_resume_takes_away_a_share_that_was_set_by_hand(op: Operated) -> None:
+    await begun(op)
+    await op.stub.SetWeights(pb.SetWeightsRequest(model="affine", weights={"canary": "30%"}, change=BY, wait=WAIT))
+    await judged(op, "set by hand")
+    await steer(op, STEER.RESUME)
+    await judged(op, "are left")
+    assert '"weight":"30%"' not in await op.document()
+
+
+async def test_only_who_is_named_and_did_not_begin_it_approves(op: Operated) -> None:
+    await begun(op)
+
+    def ask(who: str, step: int = 0) -> Any:
+        return op.stub.ApproveStep(pb.ApproveStepRequest(model="affine", step=step, change=by(who)))
+
+    code, text = await refusal(ask("mallory"))
+    assert (code, "approved by one of bob, tester, not by 'mallory'" in text) == ("PERMISSION_DENIED", True)
+    code, text = await refusal(ask("tester"))
+    assert (code, "'tester' began the rollout" in text) == ("PERMISSION_DENIED", True)
+    code, text = await refusal(ask("bob", 1))
+    assert (code, "step 2 is not the one that it is at" in text) == ("FAILED_PRECONDITION", True)
+    assert (await ask("bob")).approved_by == "bob"
+    newest = (await op.stub.Audit(pb.AuditRequest(limit=1))).entries[0]
+    assert (newest.operation, newest.actor, newest.model) == ("rollout.approve", "bob", "affine")
+
+
+async def test_abort_and_retry(op: Operated) -> None:
+    first = await begun(op)
+    await steer(op, STEER.ABORT)
+    state = await judged(op)
+    assert (state.phase, state.told) == ("stopped", "test")
+    code, text = await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.ABORT, change=BY)))
+    assert (code, "its rollout is over (stopped" in text) == ("FAILED_PRECONDITION", True)
+    await steer(op, STEER.RETRY)
+    again = await judged(op)
+    assert (again.phase, again.id != first.id) == ("ramping", True)
+    assert (await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.RETRY, change=BY))))[0] == (
+        "FAILED_PRECONDITION"
+    )
+
+
+async def test_a_second_rollout_is_refused_while_one_is_running(op: Operated) -> None:
+    await begun(op)
+    for other in (rolled("3"), pinned()):
+        code, text = await refusal(op.stub.Apply(pb.ApplyRequest(document_json=other.to_json(), change=BY)))
+        assert (code, "a rollout of version 2 is running (ramping, step 1)" in text) == ("FAILED_PRECONDITION", True)
+    override = pb.ApplyRequest(document_json=rolled("3").to_json(), change=BY, override=True)
+    await op.stub.Apply(override)
+    assert (await judged(op)).canary_version == "3"
+
+
+async def test_the_same_document_again_keeps_the_step(op: Operated) -> None:
+    await begun(op)
+    await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY, wait=WAIT))
+    assert (await judged(op)).step == 1
+    again = await op.stub.Apply(pb.ApplyRequest(document_json=rolled().to_json(), change=BY))
+    assert again.change.unchanged
+    assert (await judged(op)).step == 1
