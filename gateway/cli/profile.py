@@ -26,7 +26,7 @@ _LEAST_TREND = 0.05  # share of a feature explained by the order of the rows; a 
 
 
 class GivenOrder(StrEnum):
-    """What the operator says of the order of a file's rows."""
+    """Names what the operator says of the order of a file's rows."""
 
     UNSAID = "unsaid"
     TIME = "time"

@@ -55,7 +55,7 @@ def column(rows: pa.Table, name: str) -> Values | None:
 
 
 def any_true(rows: pa.Table, name: str) -> bool:
-    """Whether a column of booleans has a true value; False where there is none."""
+    """Returns whether a column of booleans has a true value; False where there is none."""
     return name in rows.column_names and bool(pc.any(rows.column(name)).as_py())
 
 

@@ -322,7 +322,7 @@ class Worker:
             "sampled_out": counts.sampled_out,
             "dropped": dict(counts.dropped),
             "withheld": dict(counts.withheld),
-            "thread_restarts": counts.thread_restarts,
+            "thread_restarts": {"records": counts.thread_restarts, "labels": self.labels.restarts},
             "blocked_ns": counts.blocked_ns,
             "flush_ns": counts.flush_ns,
             "flushes": counts.flushes,

@@ -174,7 +174,7 @@ def _log(sums: Tree) -> Iterator[Sample]:
     yield from _by_label(names.LOG_WITHHELD, branch(records, "withheld").items())
     if "blocked_ns" in records:
         yield Sample(names.LOG_BLOCKED, {}, whole(records, "blocked_ns") / 1e9)
-        yield Sample(names.LOG_RESTARTS, {}, whole(records, "thread_restarts"))
+        yield from _by_label(names.LOG_RESTARTS, branch(records, "thread_restarts").items())
         yield Sample(names.LOG_FLUSH, {}, whole(records, "flushes"), "_count")
         yield Sample(names.LOG_FLUSH, {}, whole(records, "flush_ns") / 1e9, "_sum")
 

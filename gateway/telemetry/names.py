@@ -117,7 +117,11 @@ LOG_BLOCKED: Final = _metric(
     _SUMMED, "gateway_log_blocked_seconds", "counter", (), "How long answers waited for room in the log, together."
 )
 LOG_RESTARTS: Final = _metric(
-    _SUMMED, "gateway_log_thread_restarts", "counter", (), "Errors that gave the log a new thread; each cost one write."
+    _SUMMED,
+    "gateway_log_thread_restarts",
+    "counter",
+    ("thread",),
+    "Errors that gave the log a new thread, of records or of labels; each cost one write.",
 )
 LOG_FLUSH: Final = _metric(_SUMMED, "gateway_log_flush_seconds", "summary", (), "Writes of the log, and their time.")
 QUOTA_ADMITTED: Final = _metric(

@@ -43,7 +43,7 @@ OTHER = LoggedArm("2", "candidate", False)
 SUMS: Mapping[Sum, dict[str, object]] = {
     Sum.LOG: {
         "seen": 6, "written": 4, "sampled_out": 1, "dropped": {"buffer": 1}, "withheld": {"size": 1},
-        "blocked_ns": 1, "flush_ns": 1, "flushes": 1,
+        "blocked_ns": 1, "flush_ns": 1, "flushes": 1, "thread_restarts": {"records": 0, "labels": 1},
     },
     Sum.LABELS: {"accepted": 1},
     Sum.ACCESS: {"no_credential": 2, "role": 0},

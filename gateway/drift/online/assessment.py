@@ -92,7 +92,7 @@ class ArmComparison:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """How far a mirror agreed with what was served, in its newest window."""
+    """Tells how far a mirror agreed with what was served, in its newest window."""
 
     model: str
     arm: LoggedArm
@@ -172,7 +172,8 @@ def assess_pairs(book: Book, schedule: Schedule, *, now_s: float) -> list[Pairin
 
 
 def assess_split(book: Book, schedule: Schedule, rule: DriftRule, *, now_s: float) -> list[SplitAssessment]:
-    """How evenly the requests of the model fell on the buckets of its split; nothing where there was no split."""
+    """Returns how evenly the requests of the model fell on the buckets of its split; nothing where there was no
+    split."""
     series = book.series.get(EVERY_ARM)
     end_s = schedule.closed_s(now_s)
     if series is None or series.last_s() <= end_s - _quiet_s(schedule):

@@ -142,7 +142,7 @@ def _positions(texts: Sequence[str], names: Sequence[str]) -> Floats:
 
 
 def _task(labels: Floats, answered: Floats, scores: npt.NDArray[np.float32]) -> Task:
-    """What the model probably does, by most of its labels and answers: some odd labels change nothing."""
+    """Returns what the model probably does, by most of its labels and answers: some odd labels change nothing."""
     known = labels[np.isfinite(labels)]
     if not len(known):
         return Task.CLASSIFICATION if np.isfinite(answered).any() else Task.REGRESSION

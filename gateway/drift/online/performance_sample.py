@@ -55,7 +55,7 @@ def row_keys(hashes: npt.NDArray[Any], row_index: npt.NDArray[Any]) -> Keys:
 
 
 def below(keys: Keys, level: int) -> npt.NDArray[np.bool_]:
-    """Which keys the sample of that level holds."""
+    """Returns which keys the sample of that level holds."""
     return np.ones(len(keys), np.bool_) if level == 0 else keys >> np.uint64(64 - min(level, 64)) == 0
 
 
@@ -119,7 +119,7 @@ class ArmSample:
 
 
 def _places(keys: Keys, wanted: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where each wanted key is among the keys, which ascend, or would be; and whether it is there."""
+    """Returns where each wanted key is among the keys, which ascend, or would be; and whether it is there."""
     places = np.searchsorted(keys, wanted)
     there = np.zeros(len(wanted), np.bool_)
     inside = places < len(keys)

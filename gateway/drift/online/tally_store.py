@@ -39,7 +39,7 @@ class _Part(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    """What a segment adds, before the arrays of its tallies, whose types and shapes it has."""
+    """Tells what a segment adds, before the arrays of its tallies, whose types and shapes it has."""
 
     segment: str
     parts: list[_Part]
@@ -98,7 +98,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a segment adds to one book."""
+    """Tells what a segment adds to one book."""
 
     subject: Subject
     layout: CellLayout

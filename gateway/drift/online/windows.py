@@ -28,7 +28,7 @@ _AGREEMENT: Final = tuple(one.name for one in fields(Agreement) if one.name != "
 
 @dataclass(frozen=True, slots=True)
 class CellLayout:
-    """Where the cells of each feature are in a vector of counts; `key` differs where the bins do.
+    """Tells where the cells of each feature are in a vector of counts; `key` differs where the bins do.
 
     `embeddings` are those that some of the features are made of.
     """
@@ -89,7 +89,7 @@ class Tally:
 
     @property
     def row_value(self) -> float:
-        """How many rows of equal weight a row of average weight is worth: 1 where all weigh the same."""
+        """Returns how many rows of equal weight a row of average weight is worth: 1 where all weigh the same."""
         return effective_rows(self.sums[1] / WEIGHT_ONE, self.sums[2]) / self.sums[0] if self.sums[0] else 1.0
 
     @property

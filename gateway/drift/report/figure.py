@@ -92,7 +92,7 @@ def _bars(feature: FeatureReport) -> list[_Bar]:
 
 
 def _axis_of(bounds: Sequence[float]) -> tuple[float, float]:
-    """What is drawn: all of the range, less what lies far from the bins between the tails."""
+    """Returns what is drawn: all of the range, less what lies far from the bins between the tails."""
     low, high = bounds[0], bounds[-1]
     if len(bounds) < 4:
         return low, high
@@ -219,7 +219,7 @@ def metric_trend(name: str, realised: Sequence[Point], estimated: Sequence[Point
 
 
 def attribution(name: str, parts: Sequence[tuple[str, float]]) -> Markup:
-    """How much each feature tells the rows apart, as bars."""
+    """Returns how much each feature tells the rows apart, as bars."""
     top = max((value for _, value in parts), default=0.0) or 1.0
     left, line = 150.0, 20.0
     rows = []

@@ -31,9 +31,9 @@ _MOST_VERSIONS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a report is asked. Of two `selection.versions` the second is compared with the first; `split` are the shares
-    that the route meant them to get. `classes` name classes in order where labels are texts. Units: `every_us` is the
-    length of the time blocks of the trend, None for one that suits."""
+    """Tells what a report is asked. Of two `selection.versions` the second is compared with the first; `split` are the
+    shares that the route meant them to get. `classes` name classes in order where labels are texts. Units: `every_us`
+    is the length of the time blocks of the trend, None for one that suits."""
 
     selection: Selection
     seed: int

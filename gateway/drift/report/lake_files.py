@@ -1,4 +1,5 @@
-"""Which Parquet files of the lake hold the rows of a model, some versions and a span of time; found by their paths."""
+"""Tells which Parquet files of the lake hold the rows of a model, some versions and a span of time; found by their
+paths."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class LakeFile:
     path: str
 
     def may_hold(self, versions: Collection[str], span: Span) -> bool:
-        """Whether rows of these versions (any, where none is named) and of this time can be in it."""
+        """Returns whether rows of these versions (any, where none is named) and of this time can be in it."""
         return (
             self.start_us < span.end_us and self.end_us > span.start_us and (not versions or self.version in versions)
         )

@@ -56,7 +56,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Census:
-    """How many rows a selection has, by version, arm and minute.
+    """Tells how many rows a selection has, by version, arm and minute.
 
     Shapes: [groups] each; `weights` sums 1 / sample_p, `squares` their squares.
     """
@@ -74,7 +74,7 @@ class Census:
 
     @property
     def sampled(self) -> bool:
-        """Whether some rows stand for more than themselves."""
+        """Returns whether some rows stand for more than themselves."""
         return bool((self.weights > self.rows * (1 + 1e-9)).any())
 
 
@@ -166,7 +166,7 @@ class Lake:
         return tuple(sorted({file.model for file in prediction_files(self._directory)}))
 
     def census(self, selection: Selection) -> Census:
-        """How many rows the selection has, without reading them.
+        """Returns how many rows the selection has, without reading them.
 
         Raises: InvalidArgument (the condition is none), Unavailable.
         """
@@ -227,7 +227,7 @@ class Lake:
         )
 
     def rewards(self, selection: Selection) -> tuple[int, float, float]:
-        """How many rows of the selection have a reward, its mean and its standard deviation."""
+        """Returns how many rows of the selection have a reward, its mean and its standard deviation."""
         if not self._files(selection) or not self._join_labels(selection.model):
             return 0, float("nan"), float("nan")
         rows = self._execute(
@@ -238,7 +238,7 @@ class Lake:
         return int(count), float("nan") if mean is None else float(mean), float("nan") if sd is None else float(sd)
 
     def label_count(self, model: str) -> int:
-        """How many rows of the model have feedback, whenever they were asked."""
+        """Returns how many rows of the model have feedback, whenever they were asked."""
         if not self._join_labels(model):
             return 0
         return int(self._execute("SELECT count(*) FROM last_labels").fetchall()[0][0])
@@ -316,7 +316,7 @@ class Lake:
         return self._described[file.path]
 
     def _join_labels(self, model: str) -> bool:
-        """Whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
+        """Returns whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
         if self._feedback_of == model:
             return True
         if not self._whole(feedback_files(self._directory, model=model)):

@@ -59,7 +59,7 @@ def drawn(share: float, prefix: str = "") -> str:
 
 
 def is_nested(kind: str) -> bool:
-    """Whether values of an SQL type have parts."""
+    """Returns whether values of an SQL type have parts."""
     return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
@@ -80,7 +80,8 @@ def union(groups: Sequence[tuple[Sequence[LakeFile], Mapping[str, str], bool]]) 
 
 
 def is_condition(serialised: str) -> bool:
-    """Whether a statement that DuckDB has parsed and serialised is `SELECT (one expression)` and nothing more."""
+    """Returns whether a statement that DuckDB has parsed and serialised is `SELECT (one expression)` and nothing
+    more."""
     document = msgspec.json.decode(serialised)
     node = document["statements"][0]["node"] if len(document.get("statements", ())) == 1 else {}
     bare = node.get("type") == "SELECT_NODE" and node["from_table"]["type"] == "EMPTY"

@@ -141,12 +141,12 @@ def delay(seconds: float) -> str:
 
 
 def metric(name: str) -> str:
-    """What a metric is called on the page. Raises: KeyError (it is not in the table)."""
+    """Returns what a metric is called on the page. Raises: KeyError (it is not in the table)."""
     return METRICS[name].label
 
 
 def statistic(name: str) -> str:
-    """What a statistic is called on the page. Raises: KeyError (it is not in the table)."""
+    """Returns what a statistic is called on the page. Raises: KeyError (it is not in the table)."""
     return STATISTICS[name].label
 
 
@@ -157,7 +157,7 @@ def said(feature: FeatureReport) -> str:
 
 
 def unconfirmed(feature: FeatureReport) -> int:
-    """How many blocks up to the newest one are above the threshold without being an alarm yet."""
+    """Returns how many blocks up to the newest one are above the threshold without being an alarm yet."""
     amount = 0
     for step in reversed(feature.trend):
         if step.state < DriftState.WARN or step.confirmed:
@@ -186,7 +186,7 @@ def hint(feature: FeatureReport) -> str:
 
 
 def _differences(duel: ComparisonReport) -> str:
-    """What tells B from A, in a sentence."""
+    """Returns what tells B from A, in a sentence."""
     words = []
     if duel.split is not None and duel.split.mismatch:
         words.append("their shares of the requests are not what was meant")

@@ -143,7 +143,8 @@ def _split(
 
 
 def _buckets(lake: Lake, selection: Selection) -> SplitVerdict | None:
-    """Whether all requests of the model that a split decided fall evenly on its buckets; None where there were none."""
+    """Returns whether all requests of the model that a split decided fall evenly on its buckets; None where there were
+    none."""
     every = Selection(selection.model, selection.span, where="row_index = 0 AND reason = 'SPLIT' AND bucket >= 0")
     if "bucket" not in lake.columns(every):
         return None

@@ -1,4 +1,4 @@
-"""How good a window's answers were, and are likely to be, against the labelled rows of the reference."""
+"""Tells how good a window's answers were, and are likely to be, against the labelled rows of the reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a window is compared with: a stored profile, another window of the log, or rows of a file."""
+"""Tells what a window is compared with: a stored profile, another window of the log, or rows of a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -204,5 +204,5 @@ def _embeddings(lake: Lake, selection: Selection, kinds: Mapping[str, str], tota
 
 
 def feature_names(profiles: Sequence[Profile]) -> dict[str, str]:
-    """What stored profiles call the columns; a later one overrides an earlier one."""
+    """Returns what stored profiles call the columns; a later one overrides an earlier one."""
     return {feature.column: feature.name for profile in profiles for feature in profile.all_features}

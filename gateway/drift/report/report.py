@@ -35,7 +35,7 @@ class TrendStep:
 
 @dataclass(frozen=True, slots=True)
 class FeatureReport:
-    """What the window says of a feature or output.
+    """Tells what the window says of a feature or output.
 
     `verdict` has the statistic that decided, `statistics` all of them by name. Shapes: `labels`, `reference_shares`
     and `shares` one per bin. `since_us`: when the first confirmed alarm began, None where there is none.
@@ -88,7 +88,7 @@ class MetricStep:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceReport:
-    """How good the answers were (labels) and probably are (no labels).
+    """Tells how good the answers were (labels) and probably are (no labels).
 
     `reference` are the metrics of the reference's labelled rows, `changes` the window's less those; `by_version` the
     metrics of each version that answered. Units: `delays_s`.
@@ -110,7 +110,7 @@ class PerformanceReport:
 
 @dataclass(frozen=True, slots=True)
 class OutputGap:
-    """How far one output of B is from that of A. `psi` is debiased, `p` adjusted for all outputs."""
+    """Tells how far one output of B is from that of A. `psi` is debiased, `p` adjusted for all outputs."""
 
     name: str
     psi: float

@@ -62,7 +62,7 @@ def parse_length_us(text: str) -> int:
 
 
 def is_span(text: str) -> bool:
-    """Whether a text is meant as a span of time, right or wrong."""
+    """Returns whether a text is meant as a span of time, right or wrong."""
     given = text.strip()
     return bool(_AGO.fullmatch(given) or ".." in given.replace("../", "") or _DATE.fullmatch(given))
 

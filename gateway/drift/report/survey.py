@@ -33,7 +33,7 @@ _TENSOR: Final = re.compile(r"_\d+$")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """What was found in a window.
+    """Tells what was found in a window.
 
     Shapes: `counts` by feature name [buckets, cells], weighted where rows were sampled; `effective` [buckets] how many
             rows of equal weight those are worth; `sample` by feature name or by the name of an extra expression, and
@@ -52,7 +52,7 @@ class Survey:
 
     @property
     def worth(self) -> float:
-        """How many rows of equal weight the whole window is worth."""
+        """Returns how many rows of equal weight the whole window is worth."""
         return float(self.effective.sum())
 
     def total(self, feature: str) -> Counts | None:
@@ -191,7 +191,7 @@ def _logged(rows: dict[str, Array], columns: Collection[str]) -> tuple[dict[str,
 
 
 def _masks(rows: Mapping[str, Array], columns: Collection[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Where the columns that have nulls have them."""
+    """Returns where the columns that have nulls have them."""
     return {name: np.ma.getmaskarray(rows[name]) for name in columns if isinstance(rows[name], np.ma.MaskedArray)}
 
 

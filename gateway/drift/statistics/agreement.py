@@ -18,7 +18,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class KeyedAnswers:
-    """What a version answered to single rows.
+    """Tells what a version answered to single rows.
 
     Shapes: [rows] each. `requests` and `places` (which row of the request) name a row; `classes` is -1 and `scores` NaN
     where there is none.

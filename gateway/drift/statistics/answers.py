@@ -1,5 +1,5 @@
-"""What a model's outputs say, whichever way they are read: classes with their chances, or numbers; and labels beside
-them."""
+"""Tells what a model's outputs say, whichever way they are read: classes with their chances, or numbers; and labels
+beside them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ _BY_CHANCE: Final = 0.05  # share of rows whose numbers may look like chances th
 
 
 class Task(StrEnum):
-    """What a model does."""
+    """Names what a model does."""
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
@@ -31,7 +31,7 @@ class Task(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Which columns of the lake are the model's answer.
+    """Tells which columns of the lake are the model's answer.
 
     `scores` are the columns of one number per class, or of the only number; `said` the column of a class as text.
     """
@@ -48,7 +48,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """What a model answered.
+    """Tells what a model answered.
 
     Shapes: [rows] each; `predicted` are classes, or numbers of a regression; `chances` [rows, classes] or None;
             `ranks`, which order rows by class 1, None where there are not two; `confidence` in the answer, or None.
@@ -90,7 +90,7 @@ class Labelled:
         )  # fmt: skip
 
     def outcomes(self) -> Outcomes:
-        """What metrics are taken of. Raises: ValueError (no rows)."""
+        """Returns what metrics are taken of. Raises: ValueError (no rows)."""
         weights = None if bool((self.weights == 1).all()) else self.weights
         if self.answers.task is Task.REGRESSION:
             return regressed(self.answers.predicted, self.actual, weights=weights)
@@ -171,8 +171,8 @@ def sampled_answers(columns: Mapping[str, Array], like: Labelled) -> tuple[Answe
 
 
 def reference_curve(reference: Labelled, answers: Answers) -> Calibrator | None:
-    """What answers like these are estimated with: the labelled reference rows, by score of class 1 or by confidence.
-    None for a regression, or where answers carry no confidence.
+    """Returns what answers like these are estimated with: the labelled reference rows, by score of class 1 or by
+    confidence. None for a regression, or where answers carry no confidence.
 
     Raises: ValueError (too few labelled rows, or of one class only).
     """
@@ -204,7 +204,7 @@ def estimate_performance(
 def read_answers(
     given: Mapping[str, Array], known: Array, labels: Floats, *, classes: Sequence[str], task: Task | None = None
 ) -> tuple[Answers, Array]:
-    """What was answered, and which of the known rows have an answer."""
+    """Returns what was answered, and which of the known rows have an answer."""
     columns = sorted((name for name in given if name.startswith("score:")), key=lambda name: int(name[6:]))
     scores = np.column_stack([numbers(given[name]) for name in columns]) if columns else None
     single = scores[:, 0] if scores is not None and scores.shape[1] == 1 else None

@@ -1,5 +1,5 @@
-"""How good the version was where it was right: the metrics of labelled reference rows, and the curve from its scores to
-the chance of being right, which estimates without labels rest on. A part of the profile."""
+"""Tells how good the version was where it was right: the metrics of labelled reference rows, and the curve from its
+scores to the chance of being right, which estimates without labels rest on. A part of the profile."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CELLS: Final = 200  # of the curve, so that a profile stays small
 
 
 class CurveKind(StrEnum):
-    """What a curve turns into a chance."""
+    """Names what a curve turns into a chance."""
 
     SCORE = "score"  # of class 1, of two: the chance that the row is of class 1
     CONFIDENCE = "confidence"  # in the answer: the chance that it is right
@@ -53,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the labelled rows of a reference say.
+    """Tells what the labelled rows of a reference say.
 
     `classes` name the classes 0, 1, 2, ... where labels or answers are texts; `metrics` with 95 % intervals, those that
     are defined; `curve` None: nothing can be estimated, and `note` says why.

@@ -56,7 +56,7 @@ class NumericBins:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What each place of a count stands for."""
+        """Returns what each place of a count stands for."""
         bounds = [self.low, *self.edges, self.high]
         ranges = [f"{a:.6g} to {b:.6g}" for a, b in pairwise(bounds)]
         points = [f"= {point:.6g}" for point in self.points]
@@ -64,12 +64,12 @@ class NumericBins:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What each bin of `fold` stands for."""
+        """Returns what each bin of `fold` stands for."""
         return (*self.cells[1 : len(self.edges) + 2], *self.cells[len(self.edges) + 3 : -3], "missing", "infinite")
 
     @property
     def positions(self) -> Floats:
-        """Where the bins of `fold` that hold numbers lie, for distances along the axis, in their order."""
+        """Returns where the bins of `fold` that hold numbers lie, for distances along the axis, in their order."""
         bounds = np.array([self.low, *self.edges, self.high])
         return np.concatenate([bounds[:-1] / 2.0 + bounds[1:] / 2.0, np.array(self.points, np.float64)])
 
@@ -174,12 +174,12 @@ class CategoryBins:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What each place of a count stands for."""
+        """Returns what each place of a count stands for."""
         return (*self.categories, "other", "unseen", "null", "NaN")
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What each bin of `fold` stands for."""
+        """Returns what each bin of `fold` stands for."""
         return (*self.categories, "other", "missing")
 
     def count(self, values: npt.ArrayLike | Column, weights: Weights = None) -> Counts:
@@ -210,7 +210,7 @@ class CategoryBins:
         return {**missing, "unseen": float(counts[-3])} if self.tail_complete else missing
 
     def is_new(self, text: str) -> bool:
-        """Whether a category is one that the reference does not know."""
+        """Returns whether a category is one that the reference does not know."""
         return self._place(text) == len(self.categories) + 1
 
     def _text_places(self, column: Column) -> npt.NDArray[np.int64]:
@@ -290,7 +290,7 @@ def build_categories(values: npt.ArrayLike | Column, *, top: int = TOP) -> Categ
 
 
 def number_text(value: float) -> str:
-    """How a number is written as a category: 3 for 3.0, else the shortest text that gives the same float32."""
+    """Returns how a number is written as a category: 3 for 3.0, else the shortest text that gives the same float32."""
     narrow = np.float32(value)
     return str(int(narrow)) if np.isfinite(narrow) and narrow == int(narrow) else str(narrow)
 

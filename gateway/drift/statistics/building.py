@@ -171,12 +171,12 @@ def _without_noise(components: Floats, fitted: Floats, beside: Floats) -> Floats
 
 
 def embedded_name(name: str, place: int, components: int) -> str:
-    """What a component of an embedding is called, counted from 1; the length beside them is called the rest."""
+    """Returns what a component of an embedding is called, counted from 1; the length beside them is called the rest."""
     return f"{name}~{place + 1}" if place < components else f"{name}~rest"
 
 
 def feature_name(column: str) -> str:
-    """What a feature is called by default: its column in the lake, without the "f." of inputs."""
+    """Returns what a feature is called by default: its column in the lake, without the "f." of inputs."""
     return column.removeprefix("f.")
 
 

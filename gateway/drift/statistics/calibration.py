@@ -1,4 +1,5 @@
-"""How far the reference's own windows are from the rest of it: what a window of that size does without any change.
+"""Tells how far the reference's own windows are from the rest of it: what a window of that size does without any
+change.
 
 Rows of a reference are in the order of time where they have one, so its windows have the weather, the weekends and the
 batches of similar rows that live windows have. Theory knows nothing of those. Where the rows are in another order, as
@@ -27,7 +28,7 @@ _MOST_WINDOWS: Final = 512  # of one size; a 99th percentile needs no more
 
 
 class RowOrder(StrEnum):
-    """What the order of a reference's rows is."""
+    """Names what the order of a reference's rows is."""
 
     UNSAID = "unsaid"  # nobody said so: own windows count, up to the bound
     TIME = "time"  # that of time: own windows count, however far they are apart
@@ -35,7 +36,7 @@ class RowOrder(StrEnum):
 
 
 class OwnLimit(NamedTuple):
-    """How large a statistic is between windows of the reference itself. `bounded`: it was larger, and was cut."""
+    """Tells how large a statistic is between windows of the reference itself. `bounded`: it was larger, and was cut."""
 
     value: float
     bounded: bool
@@ -85,8 +86,8 @@ def calibrated(feature: FeatureProfile, statistic: Statistic, rows: float) -> Ca
 
 
 def own_limit(feature: FeatureProfile, statistic: Statistic, rows: float, deviations: float = DEVIATIONS) -> OwnLimit:
-    """What the reference's own windows reach, at most the largest threshold of the statistic unless the profile was
-    built with the word that its order is that of time; 0 where nothing is known of that."""
+    """Returns what the reference's own windows reach, at most the largest threshold of the statistic unless the profile
+    was built with the word that its order is that of time; 0 where nothing is known of that."""
     own = calibrated(feature, statistic, rows)
     value = 0.0 if own is None else own.mean + deviations * own.sd
     most = statistic.thresholds.most if statistic.thresholds is not None and feature.bounded else float("inf")
@@ -136,7 +137,7 @@ def _eighths(column: Column) -> Iterator[Column]:
 
 
 def _mean_shifts(whole: Floats, windows: Floats) -> Floats:
-    """How many standard deviations the mean of each window is from that of the rest."""
+    """Returns how many standard deviations the mean of each window is from that of the rest."""
     rest = whole - windows
     with np.errstate(divide="ignore", invalid="ignore"):
         sd = np.sqrt(np.maximum(whole[2] / whole[0] - (whole[1] / whole[0]) ** 2, 0.0)) if whole[0] else np.nan

@@ -1,4 +1,4 @@
-"""How good predictions probably are while no label has come: confidence-based performance estimation.
+"""Tells how good predictions probably are while no label has come: confidence-based performance estimation.
 
 A score that is calibrated on labelled reference rows says how likely each prediction is right. That holds for as long
 as the same inputs mean the same labels: where that changes (concept drift), the estimate stays high and is wrong.

@@ -49,7 +49,7 @@ def accumulate(scores: Sequence[float], *, allowance: float = ALLOWANCE, limit: 
 def standardised_means(
     means: Sequence[float], rows: Sequence[float], *, mean: float, sd: float, spread: float
 ) -> list[float]:
-    """How many standard deviations each window's mean is from the reference's.
+    """Returns how many standard deviations each window's mean is from the reference's.
 
     `sd` is that of single rows; `spread` is how far means of the reference's own windows are apart, whichever rows.
     """
@@ -61,7 +61,7 @@ def standardised_means(
 
 
 def standardised_shares(hits: Sequence[float], rows: Sequence[float]) -> list[float]:
-    """How many standard deviations each window's share is from that of the first 30 windows; none for those.
+    """Returns how many standard deviations each window's share is from that of the first 30 windows; none for those.
 
     Their share has half a hit more than it had, so that a first error among many rows is a surprise, not an infinite
     one. The scale is that of independent rows, or of those windows where they differ by more.

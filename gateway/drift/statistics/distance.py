@@ -1,4 +1,4 @@
-"""How far apart two distributions are, from their counts in the same bins or from their values.
+"""Tells how far apart two distributions are, from their counts in the same bins or from their values.
 
 Counts are arrays whose last axis is the bins; every axis before it is taken element by element, so that one call
 compares many windows. They may be fractions: a sampled row stands for 1 / p rows. A bin that is empty on both sides is
@@ -108,7 +108,7 @@ def shares(counts: Counts) -> Floats:
 
 
 def effective_rows(weight: float, squares: float) -> float:
-    """How many rows of equal weight tell as much as rows of this total weight and sum of squared weights.
+    """Returns how many rows of equal weight tell as much as rows of this total weight and sum of squared weights.
 
     Source: Kish, "Survey Sampling" (1965).
     """

@@ -1,4 +1,4 @@
-"""How well a classifier tells rows of today from rows of the reference, and by which features."""
+"""Tells how well a classifier tells rows of today from rows of the reference, and by which features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def auc_interval(scores: Floats, positive: npt.NDArray[np.bool_], blocks: Intege
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Space:
-    """What the classifier sees of the rows; no label has a part in it, so all folds share it.
+    """Tells what the classifier sees of the rows; no label has a part in it, so all folds share it.
 
     Shapes: `standard` [rows, columns]; `directions` [columns, Fourier features]; `phases` [Fourier features].
     """
@@ -183,7 +183,7 @@ def _loss(design: Floats, target: Floats, share: Floats, ridge: Floats, weights:
 
 
 def _folds(rows: BlockedRows, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Which fold each row is held out in: blocks are dealt out evenly."""
+    """Returns which fold each row is held out in: blocks are dealt out evenly."""
     of_block = np.empty(rows.count, np.int64)
     of_block[rng.permutation(rows.count)] = np.arange(rows.count) % _FOLDS
     return of_block[rows.blocks]

@@ -80,8 +80,8 @@ def mmd(
 
 
 def own_windows(reference: Floats, share: float, *, rng: np.random.Generator) -> OwnWindows | None:
-    """How far windows that hold this share of the reference are from the rest of it; None where it has not eight of
-    them, or too few rows.
+    """Returns how far windows that hold this share of the reference are from the rest of it; None where it has not
+    eight of them, or too few rows.
 
     What lasts as long as a window (a season, a storm, a campaign) is in there; no permutation knows of it.
     Shapes: [rows, dimensions], in the order of time; finite.

@@ -1,4 +1,5 @@
-"""How good labelled predictions were: metrics with bootstrap intervals, and how they differ from another set of rows.
+"""Tells how good labelled predictions were: metrics with bootstrap intervals, and how they differ from another set of
+rows.
 
 Rows are joined into cells in which every metric is (nearly) constant, so a draw of the bootstrap costs the same for a
 thousand rows and for ten million.
@@ -24,8 +25,9 @@ _LEAST_CHANCE = 1e-15
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
-    """What a metric is called, and which change of it is bad: that of a share in its own units, that of a loss relative
-    to what it was. A metric without a bad side is shown and never rated. `drawn` metrics have a figure of their own."""
+    """Tells what a metric is called, and which change of it is bad: that of a share in its own units, that of a loss
+    relative to what it was. A metric without a bad side is shown and never rated. `drawn` metrics have a figure of
+    their own."""
 
     label: str
     higher_is_better: bool | None
@@ -45,7 +47,7 @@ class MetricKind:
         return cls(label, False, 0.05, 0.25, relative=True, drawn=drawn)
 
     def worse(self, low: float, high: float) -> bool:
-        """Whether the interval of a change lies on the bad side of zero."""
+        """Returns whether the interval of a change lies on the bad side of zero."""
         return self.higher_is_better is not None and (high < 0 if self.higher_is_better else low > 0)
 
 
@@ -232,7 +234,7 @@ def measure(outcomes: Outcomes, *, rng: np.random.Generator) -> tuple[Metric, ..
 
 
 def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator) -> tuple[MetricChange, ...]:
-    """How the metrics that both sets define differ, by independent bootstraps of the two."""
+    """Returns how the metrics that both sets define differ, by independent bootstraps of the two."""
     before, now = reference.metrics(reference.counts), current.metrics(current.counts)
     drawn_before, drawn_now = reference.metrics(_draws(reference, rng)), current.metrics(_draws(current, rng))
     enough = min(reference.rows, current.rows) >= MIN_LABELLED
@@ -247,7 +249,7 @@ def compare(reference: Outcomes, current: Outcomes, *, rng: np.random.Generator)
 
 
 def differ(reference: Metric, current: Metric, *, margin: float = 1.0) -> MetricChange:
-    """How a metric differs from that of independent rows, of which only its interval is known.
+    """Returns how a metric differs from that of independent rows, of which only its interval is known.
 
     `margin` widens the interval: 1 leaves it at 95 %. NaN where one of the two is not defined.
     Source: Zou and Donner, "Construction of confidence limits about effect measures" (2008): the distances of two

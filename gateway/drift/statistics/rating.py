@@ -1,4 +1,4 @@
-"""How bad it is that a metric has changed, by the table of metrics."""
+"""Tells how bad it is that a metric has changed, by the table of metrics."""
 
 from gateway.drift.statistics.cbpe import Estimate
 from gateway.drift.statistics.performance import METRICS, Metric, MetricChange, MetricKind
@@ -6,7 +6,7 @@ from gateway.drift.statistics.verdict import DriftState
 
 
 def rate(change: MetricChange) -> DriftState:
-    """How bad a change of a metric is: OK where chance may have made it, or where it is too small to matter.
+    """Returns how bad a change of a metric is: OK where chance may have made it, or where it is too small to matter.
 
     Raises: KeyError (a metric that is not in the table).
     """
@@ -19,7 +19,7 @@ def rate(change: MetricChange) -> DriftState:
 
 
 def rate_estimate(reference: Metric, estimate: Estimate) -> DriftState:
-    """How bad it is that a metric is estimated so, against that of the reference's labelled rows.
+    """Returns how bad it is that a metric is estimated so, against that of the reference's labelled rows.
 
     Raises: KeyError (a metric that is not in the table).
     """

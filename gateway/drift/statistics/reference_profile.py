@@ -16,7 +16,7 @@ from gateway.drift.statistics.distance import Counts, Floats
 
 
 class FeatureKind(StrEnum):
-    """What the values of a feature are."""
+    """Names what the values of a feature are."""
 
     NUMBER = "num"
     INTEGER = "int"
@@ -26,7 +26,8 @@ class FeatureKind(StrEnum):
 
 
 class Calibration(NamedTuple):
-    """What a statistic was between the reference's own windows of that many rows and the rest of the reference."""
+    """Tells what a statistic was between the reference's own windows of that many rows and the rest of the
+    reference."""
 
     statistic: str
     rows: int

@@ -1,4 +1,4 @@
-"""How surprising a difference is if nothing has changed: p-values, intervals of shares, and many tests at once.
+"""Tells how surprising a difference is if nothing has changed: p-values, intervals of shares, and many tests at once.
 
 The gamma function's tail is our own: the compactor of every gateway needs it, and nothing else of SciPy, which comes
 with the extra `analysis` (0.3 s to load, 21 MiB of memory, 140 MB on disk).
@@ -150,8 +150,8 @@ def newcombe(
 def least_difference(
     reference_hits: npt.ArrayLike, reference_rows: float, hits: npt.ArrayLike, rows: float, z: float
 ) -> Floats:
-    """How far apart two shares are at least: the end of Newcombe's interval that is nearer to 0, and 0 where the
-    interval holds it.
+    """Returns how far apart two shares are at least: the end of Newcombe's interval that is nearer to 0, and 0 where
+    the interval holds it.
 
     Shapes: hits of both sides alike; the result as they.
     """

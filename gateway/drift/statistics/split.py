@@ -1,4 +1,4 @@
-"""Whether requests fall evenly on the buckets of a split, so that each arm gets the share that its route names.
+"""Tells whether requests fall evenly on the buckets of a split, so that each arm gets the share that its route names.
 
 A route gives an arm a share of the buckets, and the hash of a key names the bucket: as long as all buckets are hit
 alike, shares of requests are the shares of the route, whatever those are. Where the requests of an arm are lost, or are
@@ -69,7 +69,7 @@ def confirm_split(windows: Sequence[SplitVerdict], confirmations: int) -> SplitV
 
 
 def judge_split(narrow: npt.NDArray[np.float64]) -> SplitVerdict:
-    """What one window says, without confirmation by others. Shapes: [200] requests in each range of buckets.
+    """Returns what one window says, without confirmation by others. Shapes: [200] requests in each range of buckets.
 
     An analysis of variance between 20 wide ranges and within them; with so many narrow ones its F is close to χ²
     over its degrees of freedom.

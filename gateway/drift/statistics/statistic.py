@@ -123,11 +123,11 @@ class Statistic:
 
     @property
     def word(self) -> str:
-        """What it is called in a sentence."""
+        """Returns what it is called in a sentence."""
         return "PSI" if self is PSI else self.name.replace("_", " ")
 
     def applies(self, bins: Bins) -> bool:
-        """Whether it is defined for features with such bins."""
+        """Returns whether it is defined for features with such bins."""
         return self.bins is None or isinstance(bins, self.bins)
 
 
@@ -145,7 +145,7 @@ def vanished(bins: Bins, reference: Counts, current: Counts) -> tuple[npt.NDArra
 
 
 def direction(feature: FeatureProfile, counts: Counts) -> str:
-    """Where the values have gone: higher, lower, wider or narrower for numbers, else which bin changed most."""
+    """Returns where the values have gone: higher, lower, wider or narrower for numbers, else which bin changed most."""
     reference, current = distance.shares(feature.folded), distance.shares(feature.bins.fold(counts))
     gaps = current - reference
     if isinstance(feature.bins, NumericBins):
@@ -182,7 +182,7 @@ def _psi(contrast: Contrast) -> Measurement:
 
 
 def _largest_gap(contrast: Contrast) -> Measurement | None:
-    """How much a single category has gained or lost: PSI is small where large categories trade rows.
+    """Returns how much a single category has gained or lost: PSI is small where large categories trade rows.
 
     The error is that of the category of which most is left, with an interval so wide that those of all categories hold
     at once: the largest of many differences is large by chance alone.

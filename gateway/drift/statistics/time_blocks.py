@@ -30,7 +30,7 @@ class BlockedRows:
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Returns how many blocks there are."""
         return int(self.blocks[-1]) + 1 if len(self.blocks) else 0
 
     @classmethod

@@ -20,7 +20,7 @@ from gateway.drift.statistics.statistic import CHANCE, JUDGED, PSI, Contrast, Me
 
 
 class DriftState(IntEnum):
-    """How a feature is, the worse the higher; too few rows to tell is never OK."""
+    """Names how a feature is, the worse the higher; too few rows to tell is never OK."""
 
     INSUFFICIENT = -1
     OK = 0
@@ -29,7 +29,7 @@ class DriftState(IntEnum):
 
 
 class Origin(StrEnum):
-    """Where the threshold of an evidence comes from."""
+    """Names where the threshold of an evidence comes from."""
 
     TABLE = "table"  # the size that warns, by docs/drift.md
     SAMPLE = "sample"  # that and what the error of the samples may have added, or what chance alone reaches
@@ -73,7 +73,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of one feature: the worst of its statistics, with what it was held against.
+    """Tells what is said of one feature: the worst of its statistics, with what it was held against.
 
     `n` is the rows of the window, as many as count, and `least_rows` how many it needs to be judged; `streak` how many
     windows in a row exceed the thresholds by now.
@@ -112,7 +112,7 @@ def judge(
 
 
 def psi_threshold(feature: FeatureProfile, rows: float, rule: DriftRule) -> tuple[float, Origin]:
-    """What PSI has to exceed in a window of so many rows, and where that comes from."""
+    """Returns what PSI has to exceed in a window of so many rows, and where that comes from."""
     current = np.asarray(feature.folded * (rows / max(feature.n, 1)), np.float64)
     noise = rule.deviations * float(psi_null_sd(feature.folded, current)) if feature.n and rows else 0.0
     return _threshold(feature, PSI, Measurement(0.0, 0.0, 1.0, "", noise=noise), rows, rule)

@@ -16,7 +16,7 @@ MISMATCH_P = 0.001
 
 @dataclass(frozen=True, slots=True)
 class SplitTest:
-    """Whether requests came to the arms in the shares that were meant.
+    """Tells whether requests came to the arms in the shares that were meant.
 
     A `mismatch` (p below 0.001) makes every other comparison of the arms doubtful: rows are lost or moved for a reason
     that may well have to do with the answer.
@@ -34,7 +34,7 @@ class SplitTest:
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Which of two versions is right more often on the same labelled rows; `p` is exact and two-sided."""
+    """Tells which of two versions is right more often on the same labelled rows; `p` is exact and two-sided."""
 
     only_a: int
     only_b: int

@@ -1,4 +1,4 @@
-"""What the compactor has done, in numbers: for its supervisor, and as metrics."""
+"""Tells what the compactor has done, in numbers: for its supervisor, and as metrics."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ _PART = "compactor"
 
 @dataclass(slots=True)
 class CompactorCounts:
-    """What was done since the start, and what waits.
+    """Tells what was done since the start, and what waits.
 
     Units: `waiting_since_s`: when the oldest segment that waits was last written, since the epoch; 0: none waits.
     """

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the compactor is told; the supervisor writes it as one JSON object on one line.
+    """Tells what the compactor is told; the supervisor writes it as one JSON object on one line.
 
     `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
     `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`;

@@ -1,4 +1,4 @@
-"""How many of the logged rows have a label, and after how long: of a sample, in bounded memory.
+"""Tells how many of the logged rows have a label, and after how long: of a sample, in bounded memory.
 
 The rows whose key (a hash of request and row) is below a threshold are remembered, seven days long; labels find theirs
 by the same key. Where a model's sample grows beyond its bound the threshold is halved: that leaves out half of the

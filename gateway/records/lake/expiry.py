@@ -1,4 +1,4 @@
-"""What the compactor deletes because it is old, or because there is too much of it."""
+"""Tells what the compactor deletes because it is old, or because there is too much of it."""
 
 from pathlib import Path
 

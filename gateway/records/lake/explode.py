@@ -1,4 +1,4 @@
-"""Which instances a block's records become: a batch of k is k rows."""
+"""Tells which instances a block's records become: a batch of k is k rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

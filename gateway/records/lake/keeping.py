@@ -1,4 +1,4 @@
-"""How much waits for a sink that is away."""
+"""Tells how much waits for a sink that is away."""
 
 from dataclasses import dataclass
 

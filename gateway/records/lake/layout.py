@@ -1,4 +1,4 @@
-"""Where files of the lake lie: folders that every reader of Hive layouts can open as they are.
+"""Tells where files of the lake lie: folders that every reader of Hive layouts can open as they are.
 
 predictions/model_dir=<model>/version_dir=v<version>/date=YYYY-MM-DD/hour=HH/<name>.parquet
 labels/model_dir=<model>/date=YYYY-MM-DD/<name>.parquet
@@ -34,7 +34,7 @@ _FORMS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class LakePath:
-    """What the path of a file says. `hour` is None of labels, whose `version` is ""."""
+    """Tells what the path of a file says. `hour` is None of labels, whose `version` is ""."""
 
     model: str
     version: str

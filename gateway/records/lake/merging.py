@@ -178,7 +178,7 @@ class Merger:
         yield
 
     def recover(self) -> None:
-        """What a kill or a disk that refused interrupted is undone, or carried on where it was planned.
+        """Returns what a kill or a disk that refused interrupted is undone, or carried on where it was planned.
 
         Order: before anything is written to the lake. Raises: OSError.
         """

@@ -1,4 +1,4 @@
-"""Who looks at the rows that the compactor writes, in the same pass."""
+"""Tells who looks at the rows that the compactor writes, in the same pass."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -1,4 +1,5 @@
-"""What a sink has not taken yet: a folder of hard links to published Parquet files, a note beside each, and a cursor.
+"""Tells what a sink has not taken yet: a folder of hard links to published Parquet files, a note beside each, and a
+cursor.
 
 The links hold the rows though the lake may delete or merge its files, and cost no space while it does not. The
 compactor puts them here before a segment counts as done; the sink takes them away when it has delivered them. Both may

@@ -1,4 +1,4 @@
-"""Which outputs are scores of classes, so that the place of the largest is a class, and the largest its score.
+"""Tells which outputs are scores of classes, so that the place of the largest is a class, and the largest its score.
 
 Several numbers a row may as well be quantities of a regression: the larger one of latitude and longitude is nothing.
 They are scores where somebody says so: the labels file of the output in `config.pbtxt`, an output that names the class

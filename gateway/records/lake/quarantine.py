@@ -1,4 +1,4 @@
-"""Where files and frames go that cannot be read: kept for a look, counted by reason, never in the way."""
+"""Tells where files and frames go that cannot be read: kept for a look, counted by reason, never in the way."""
 
 import os
 from collections import Counter

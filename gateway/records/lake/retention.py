@@ -1,4 +1,4 @@
-"""What is old or large enough to be deleted; the default bounds hold without anybody's care."""
+"""Tells what is old or large enough to be deleted; the default bounds hold without anybody's care."""
 
 from calendar import timegm
 from collections.abc import Iterable, Iterator

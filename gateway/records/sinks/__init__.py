@@ -1,1 +1,1 @@
-"""Where rows go beside Parquet: each sink takes from its own outbox, at its own pace."""
+"""Tells where rows go beside Parquet: each sink takes from its own outbox, at its own pace."""

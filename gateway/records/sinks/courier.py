@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SinkReport:
-    """How a sink stands. `rows` by outcome: delivered, expired, refused, evicted."""
+    """Tells how a sink stands. `rows` by outcome: delivered, expired, refused, evicted."""
 
     lag_rows: int
     errors: int

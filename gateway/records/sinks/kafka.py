@@ -84,7 +84,7 @@ class KafkaSink:
             self._producer.poll(0.05)
 
     def _delivered(self, error: Any, _: object) -> None:
-        """What became of one message. One that no broker will ever take must not hold up those behind it."""
+        """Returns what became of one message. One that no broker will ever take must not hold up those behind it."""
         if error is not None and error.code() == confluent_kafka.KafkaError.MSG_SIZE_TOO_LARGE:
             self.counts["refused"] += 1
         elif error is not None:

@@ -1,4 +1,4 @@
-"""What a sink does, and what can be in its way."""
+"""Tells what a sink does, and what can be in its way."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class SinksConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the process is told, as one JSON object on one line. `sinks` are URLs, as for `parse_targets`.
+    """Tells what the process is told, as one JSON object on one line. `sinks` are URLs, as for `parse_targets`.
 
     `routing_key` is a key that only the Redis with the routing rules has; `published_directory` "" means: nowhere.
     """

@@ -12,7 +12,7 @@ _TROUBLE_NS = 1_000_000_000
 
 
 class LossPolicy(Enum):
-    """What happens when more waits for the disk than the log may hold."""
+    """Names what happens when more waits for the disk than the log may hold."""
 
     DROP_NEWEST = "drop_newest"
     SAMPLE = "sample"

@@ -46,7 +46,7 @@ class ColumnLayout(IntEnum):
 
 
 class ColumnMode(IntEnum):
-    """What a record has of a tensor."""
+    """Names what a record has of a tensor."""
 
     ABSENT = 0
     VALUES = 1

@@ -1,4 +1,4 @@
-"""What is logged of a large tensor: a hash and statistics of each instance."""
+"""Tells what is logged of a large tensor: a hash and statistics of each instance."""
 
 import math
 import struct
@@ -21,7 +21,7 @@ _PACK = struct.Struct("<16s4dQ").pack  # as DIGEST
 
 
 class Digests(NamedTuple):
-    """What is left of a large tensor. `data` are DIGEST, one of each instance; `shape` is the tensor's."""
+    """Tells what is left of a large tensor. `data` are DIGEST, one of each instance; `shape` is the tensor's."""
 
     data: bytes
     shape: tuple[int, ...]

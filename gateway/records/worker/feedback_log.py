@@ -98,7 +98,8 @@ class FeedbackLog:
                 await self._failure_of(self._tend)
 
     async def close(self) -> None:
-        """What waits is written and sealed; labels that come later are refused. Gives up after `close_timeout_s`."""
+        """Returns what waits is written and sealed; labels that come later are refused. Gives up after
+        `close_timeout_s`."""
         self._closed = True
         try:
             async with asyncio.timeout(self._limits.close_timeout_s):

@@ -33,7 +33,7 @@ class FlushBatch:
 
 @dataclass(slots=True)
 class FlushOutcome:
-    """What became of a batch; every record of it was written, sampled out or dropped."""
+    """Tells what became of a batch; every record of it was written, sampled out or dropped."""
 
     written: int = 0
     sampled_out: int = 0

@@ -24,7 +24,7 @@ _COARSE_S = 1.0  # a file's time of modification comes from a clock that ticks e
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found, and in words where. `marks` are (revision, bucket) of records, newest first."""
+    """Tells what was found, and in words where. `marks` are (revision, bucket) of records, newest first."""
 
     searched: tuple[str, ...]
     row: Row | None = None

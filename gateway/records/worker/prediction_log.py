@@ -55,7 +55,7 @@ class LogLimits:
 
 @dataclass(frozen=True, slots=True)
 class LogCounts:
-    """What became of the records since the worker started.
+    """Tells what became of the records since the worker started.
 
     seen = written + sampled_out + sum(dropped.values()) + buffered. `withheld` counts records that were written without
     their tensors, by reason; they are among the written.

@@ -75,7 +75,7 @@ class Block:
 
 @dataclass(slots=True)
 class SegmentContent:
-    """What a segment holds: its rows, what could not be read, and what its writer counted.
+    """Tells what a segment holds: its rows, what could not be read, and what its writer counted.
 
     `labels`: those of each LABELS frame, with the number of the first. Rows are decoded as they are asked for, and
     damage inside them is known by then.

@@ -34,7 +34,7 @@ _DIGESTED_BYTES: Final = 4 << 20  # of a record digested at once, at 80 us a MiB
 
 
 class Buffering:
-    """What all streams of a log share on the hot path."""
+    """Tells what all streams of a log share on the hot path."""
 
     __slots__ = (
         "closed",

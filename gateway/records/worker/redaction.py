@@ -1,4 +1,4 @@
-"""What must not reach the disk: rules per tensor and feature, applied before a record is written."""
+"""Tells what must not reach the disk: rules per tensor and feature, applied before a record is written."""
 
 import hmac
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is asked to be hidden: values that a configuration can hold without what carries them out."""
+"""Tells what is asked to be hidden: values that a configuration can hold without what carries them out."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +17,7 @@ class RedactionAction(Enum):
 
 
 class InputMode(Enum):
-    """Which inputs are logged at all."""
+    """Names which inputs are logged at all."""
 
     ALL = "all"
     LISTED = "listed"

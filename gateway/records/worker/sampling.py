@@ -1,4 +1,4 @@
-"""Which records are kept, and with which probability; every statistic weighs a row with 1 / sample_p."""
+"""Tells which records are kept, and with which probability; every statistic weighs a row with 1 / sample_p."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

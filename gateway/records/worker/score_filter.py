@@ -1,4 +1,4 @@
-"""Which records are kept for their score: decided when they are written, not while a request waits."""
+"""Tells which records are kept for their score: decided when they are written, not while a request waits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ class Segment:
 
     @property
     def seed(self) -> int:
-        """Where the checksums of this segment's frames start."""
+        """Returns where the checksums of this segment's frames start."""
         return crc32(UUID(self.boot).bytes + self.seq.to_bytes(8, "little"))
 
     def path(self, directory: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""What the rows of one stream look like: model, version, arm and the tensors of the version's contract."""
+"""Tells what the rows of one stream look like: model, version, arm and the tensors of the version's contract."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
