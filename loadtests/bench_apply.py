@@ -33,8 +33,8 @@ def histogram(metrics_url: str) -> dict[float, int]:
     """How many applications took at most so many seconds."""
     with urllib.request.urlopen(metrics_url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    found = [line for line in lines if line.startswith(_METRIC)]
-    return {float(line.split('"')[1]): int(float(line.rpartition(" ")[2])) for line in found}
+    samples = [line for line in lines if line.startswith(_METRIC)]
+    return {float(line.split('"')[1]): int(float(line.rpartition(" ")[2])) for line in samples}
 
 
 def percentile_s(counts: Mapping[float, int], share: float) -> float:
@@ -109,11 +109,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="gateway-apply-") as folder:
         try:
-            found = measure(options, Path(folder))
+            samples = measure(options, Path(folder))
         except ServerFailed as error:
             print(f"failed: {error}", file=sys.stderr)
             return 1
-    print(json.dumps(found))
+    print(json.dumps(samples))
     return 0
 
 

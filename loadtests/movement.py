@@ -50,7 +50,7 @@ class Movement:
 
     keys: int
     steps: list[Step] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def add(self, step: Step) -> str:
         """One line about the step, which is judged against those before it."""
@@ -66,7 +66,7 @@ class Movement:
         if same and same[-1].on_b != step.on_b:
             trouble.append(f"{len(same[-1].on_b ^ step.on_b)} keys are not where they were at this weight before")
         name = f"{step.kind} {step.weight:.0%}, revision {step.revision}"
-        self.found += [f"{name}: {text}" for text in trouble if text]
+        self.problems += [f"{name}: {text}" for text in trouble if text]
         self.steps.append(step)
         back = f", the same {hits} keys as before" if same and same[-1].on_b == step.on_b else ""
         return f"{name}: {hits} of {self.keys} on b ({hits / self.keys:.2%}), {moved} moved (least: {least}){back}"
@@ -87,17 +87,17 @@ def run(options: Any) -> int:
             try:
                 arms = ask(channels, options.model, keys, rows, revision)
             except (grpc.RpcError, Violation) as error:
-                movement.found.append(f"{kind} {weight:.0%}: {error}")
+                movement.problems.append(f"{kind} {weight:.0%}: {error}")
                 break
             calls += len(arms)
             on_b = frozenset(key for key, arm in arms.items() if arm == "b")
             print(movement.add(Step(kind, weight, revision, on_b)), flush=True)
     print(f"{calls} answers in {perf_counter() - began:.0f} s")
-    for text in movement.found:
+    for text in movement.problems:
         print(f"FAILED: {text}")
-    print(dumps({"requests": calls, "failures": len(movement.found), "found": movement.found}))
+    print(dumps({"requests": calls, "failures": len(movement.problems), "found": movement.problems}))
     sys.stdout.flush()
-    return 1 if movement.found else 0
+    return 1 if movement.problems else 0
 
 
 def ask(

@@ -56,16 +56,16 @@ class Scenario:
 
     def findings(self, flips: int) -> list[str]:
         """What is wrong with the run as a whole; `flips` is how many there had to be."""
-        found = []
+        problems = []
         if self.flips is not None and self.flips.done < flips:
-            found.append(f"{self.flips.done} flips were done, {flips} had to be")
+            problems.append(f"{self.flips.done} flips were done, {flips} had to be")
         if self.kind == "StickyCaller":
             arms = list(self.arms.by_key.values())
-            found.append(share_text(arms.count("b"), len(arms), budgets.STICKY_WEIGHT))
+            problems.append(share_text(arms.count("b"), len(arms), budgets.STICKY_WEIGHT))
         if self.kind == "CanaryCaller":
             drawn = self.arms.drawn
-            found.append(share_text(drawn["b"], drawn.total(), budgets.CANARY_WEIGHT))
-        return [text for text in found if text]
+            problems.append(share_text(drawn["b"], drawn.total(), budgets.CANARY_WEIGHT))
+        return [text for text in problems if text]
 
     def measured(self) -> str:
         """What the run found out, on one line."""

@@ -50,14 +50,14 @@ def starts(options: Options, made: Sequence[Case], work: Path) -> list[Start]:
     def of(setup: GatewaySetup) -> Start:
         return lambda: servers.gateway(setup, made, work)
 
-    found: list[Start] = [of(setup) for setup in gateway_setups(options)]
+    outcome: list[Start] = [of(setup) for setup in gateway_setups(options)]
     if "aio" in options.systems:
-        found.append(lambda: servers.bare(made, work))
+        outcome.append(lambda: servers.bare(made, work))
     if options.floor:
-        found.append(lambda: servers.floor(options.floor, made, work))
+        outcome.append(lambda: servers.floor(options.floor, made, work))
     if options.against:
-        found.append(lambda: servers.against(options.against, options.pid, made))
-    return found
+        outcome.append(lambda: servers.against(options.against, options.pid, made))
+    return outcome
 
 
 @contextmanager
@@ -150,10 +150,10 @@ def tell(options: Options, rows: Sequence[Row], costs: Sequence[idle.IdleCost], 
         shown = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
         about = {"machine": describe(), "options": shown, "log": logs, "idle": [asdict(cost) for cost in costs]}
         options.json.write_text(json.dumps(report.as_json(rows, summaries, about), indent=1) + "\n")
-    found = report.faults(summaries)
-    for fault in found:
+    outcome = report.faults(summaries)
+    for fault in outcome:
         _results.print(f"fault: {fault}", style="red", highlight=False, markup=False, soft_wrap=True)
-    return 1 if found else 0
+    return 1 if outcome else 0
 
 
 def run(options: Options) -> int:

@@ -104,14 +104,14 @@ class Connection:
 
     def _frames(self) -> list[tuple[int, int]]:
         """Kind and flags of each frame that is complete; the rest waits."""
-        found = []
+        result = []
         while len(self._received) >= 9:
             length = int.from_bytes(self._received[:3])
             if len(self._received) < 9 + length:
                 break
-            found.append((self._received[3], self._received[4]))
+            result.append((self._received[3], self._received[4]))
             self._received = self._received[9 + length :]
-        return found
+        return result
 
 
 def hold(server: Server, count: int, body: Path, *, advanced: Callable[[int], None]) -> IdleCost:

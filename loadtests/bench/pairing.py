@@ -61,10 +61,10 @@ def turn_count(options: Options, servers: int) -> int:
 
 
 def fastest_layout(case: Case, concurrency: int) -> Layout:
-    found = layouts(concurrency, cores())
-    if len(found) == 1:
-        return found[0]
-    return max(found, key=lambda layout: run_in_process(case, layout, concurrency, _TRIAL_S).requests_per_s)
+    layouts_here = layouts(concurrency, cores())
+    if len(layouts_here) == 1:
+        return layouts_here[0]
+    return max(layouts_here, key=lambda layout: run_in_process(case, layout, concurrency, _TRIAL_S).requests_per_s)
 
 
 def calmest(measure: Measure, options: Options) -> Row:

@@ -63,11 +63,11 @@ class Probe:
 
     def keys_of_arms(self) -> dict[str, str]:
         """A key for every arm that answers, found by asking with many."""
-        found: dict[str, str] = {}
+        result: dict[str, str] = {}
         for number in range(_KEYS_TRIED):
             key = f"user-{number}"
-            found.setdefault(self.ask(key).arm, key)
-        return found
+            result.setdefault(self.ask(key).arm, key)
+        return result
 
     def _checked(self, response: inference_pb2.ModelInferResponse) -> str:
         """The version whose values these are: the one that the answer names, or any where it names none."""

@@ -40,14 +40,14 @@ def parse_stat(line: str) -> ProcessStat:
 
 
 def all_processes() -> list[ProcessStat]:
-    found = []
+    pids = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                found.append(parse_stat(Path("/proc", name, "stat").read_text(errors="replace")))
+                pids.append(parse_stat(Path("/proc", name, "stat").read_text(errors="replace")))
             except (OSError, ValueError):
                 continue  # it has ended
-    return found
+    return pids
 
 
 def members(root: int, processes: Iterable[ProcessStat]) -> list[ProcessStat]:

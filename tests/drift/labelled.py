@@ -54,19 +54,19 @@ def look(directory: Path, now_us: int) -> dict[str, Any]:
     worker.tend(last=True)
     assert not monitor.failures
     (arm,) = report(directory)["arms"]
-    found: dict[str, Any] = arm
-    return found
+    content: dict[str, Any] = arm
+    return content
 
 
 def report(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "run" / "published" / "performance.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((directory / "run" / "published" / "performance.json").read_text())
+    return content
 
 
 def metrics(directory: Path, name: str) -> dict[str, float]:
     """The samples of a metric of the only arm, by what it is called (and which bound)."""
-    found = published(directory / "run" / "published").get(name, [])
-    return {"/".join(filter(None, (own.get("name"), own.get("bound")))): value for _, own, value in found}
+    content = published(directory / "run" / "published").get(name, [])
+    return {"/".join(filter(None, (own.get("name"), own.get("bound")))): value for _, own, value in content}
 
 
 def values(arm: dict[str, Any], side: str) -> dict[str, float]:

@@ -47,7 +47,7 @@ def lost(share: float) -> Change:
     return lambda values, rng: np.where(rng.uniform(size=len(values)) < share, np.nan, values)
 
 
-def found(
+def alarm_shares(
     feature: FeatureProfile, values: npt.NDArray[np.float64], size: int, change: Change, trials: int
 ) -> tuple[int, int]:
     """Percent of single windows, and of three windows in a row, in which the change is an alarm."""
@@ -73,7 +73,7 @@ def power_table(
     """Rows are changes, columns sizes of the window; "a / b": one window, three in a row."""
     lines = [f"| {title} | " + " | ".join(f"n = {size:,}" for size in SIZES) + " |", "|---" * (len(SIZES) + 1) + "|"]
     for name, change in changes:
-        cells = ["{} / {}".format(*found(feature, values, size, change, trials)) for size in SIZES]
+        cells = ["{} / {}".format(*alarm_shares(feature, values, size, change, trials)) for size in SIZES]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

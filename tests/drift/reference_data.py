@@ -33,13 +33,13 @@ def flights() -> Table:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             rows += csv.DictReader(file)
     rows.sort(key=lambda row: row["DATE"])
-    found: Table = {"DATE": np.array([row["DATE"] for row in rows])}
+    result: Table = {"DATE": np.array([row["DATE"] for row in rows])}
     for name in FLIGHT_FEATURES:
         if name == "AIRLINE":
-            found[name] = np.array([row[name] or None for row in rows], object)
+            result[name] = np.array([row[name] or None for row in rows], object)
         else:
-            found[name] = np.array([float(row[name]) if row[name] else np.nan for row in rows])
-    return found
+            result[name] = np.array([float(row[name]) if row[name] else np.nan for row in rows])
+    return result
 
 
 def days(table: Table, first: str, last: str) -> Iterator[tuple[str, Table]]:
@@ -56,9 +56,9 @@ def rows(table: Table, chosen: npt.NDArray[Any]) -> Table:
 @cache
 def census(part: str) -> Table:
     """Employment in Massachusetts from the American Community Survey: "reference" is 2015, "analysis" 2016 to 2018."""
-    found = pq.read_table(folder("nannyml") / "datasets" / "data" / f"employment_MA_{part}.pq")
+    result = pq.read_table(folder("nannyml") / "datasets" / "data" / f"employment_MA_{part}.pq")
     table: Table = {}
-    for name in found.column_names:
-        values = found.column(name).to_numpy(zero_copy_only=False)
+    for name in result.column_names:
+        values = result.column(name).to_numpy(zero_copy_only=False)
         table[name] = values.astype(object) if values.dtype.kind in "OU" else values
     return table

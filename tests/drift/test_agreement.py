@@ -32,13 +32,13 @@ def of(rows: dict[tuple[int, int], tuple[int, float]]) -> KeyedAnswers:
 def test_pairs_are_the_rows_that_both_have(
     a: dict[tuple[int, int], tuple[int, float]], b: dict[tuple[int, int], tuple[int, float]]
 ) -> None:
-    found = compare(of(a), of(b))
+    compared = compare(of(a), of(b))
     both = a.keys() & b.keys()
-    assert found.pairs == found.scores == len(both)
-    assert found.classes == sum(a[key][0] >= 0 and b[key][0] >= 0 for key in both)
-    assert found.same == sum(a[key][0] == b[key][0] >= 0 for key in both)
-    assert found.difference == pytest.approx(sum(abs(a[key][1] - b[key][1]) for key in both))
-    assert compare(of(b), of(a)) == found
+    assert compared.pairs == compared.scores == len(both)
+    assert compared.classes == sum(a[key][0] >= 0 and b[key][0] >= 0 for key in both)
+    assert compared.same == sum(a[key][0] == b[key][0] >= 0 for key in both)
+    assert compared.difference == pytest.approx(sum(abs(a[key][1] - b[key][1]) for key in both))
+    assert compare(of(b), of(a)) == compared
 
 
 def test_counts_of_two_windows_add_up() -> None:
@@ -52,9 +52,9 @@ def test_counts_of_two_windows_add_up() -> None:
     [(10, 10, -1), (1000, 1000, 0), (995, 1000, 0), (960, 1000, 1), (900, 1000, 2), (94, 100, -1)],
 )
 def test_the_upper_end_of_the_interval_decides(same: int, pairs: int, state: int) -> None:
-    found = Agreement(pairs, pairs, same, pairs, 0)
-    assert found.state == DriftState(state)
-    assert found.interval.low < found.ratio <= found.interval.high
+    compared = Agreement(pairs, pairs, same, pairs, 0)
+    assert compared.state == DriftState(state)
+    assert compared.interval.low < compared.ratio <= compared.interval.high
 
 
 def test_without_classes_scores_decide() -> None:

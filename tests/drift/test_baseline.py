@@ -41,8 +41,8 @@ def draw(rows: int, seed: int) -> tuple[Floats, Floats]:
     return chances, (rng.random(rows) < chances).astype(float)
 
 
-def build(found: Labelled) -> Baseline:
-    return build_baseline(found, "here", rng=np.random.default_rng(0))
+def build(answered: Labelled) -> Baseline:
+    return build_baseline(answered, "here", rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("confidence", [False, True])
@@ -65,10 +65,10 @@ def test_the_estimate_from_the_kept_curve_is_that_of_the_rows() -> None:
     shifted = chances**0.5  # others than before: more of class 1
     actual = (np.random.default_rng(3).random(4000) < shifted).astype(float)
     answers = labelled(shifted, actual).answers
-    found = {one.name: one for one in made.estimate(answers, rng=np.random.default_rng(0))}
-    assert found["accuracy"].value == pytest.approx(accuracy_score(actual, shifted >= 0.5), abs=0.02)
-    assert found["auc"].value == pytest.approx(roc_auc_score(actual, shifted), abs=0.02)
-    assert all(one.low < one.value < one.high for one in found.values())
+    answered = {one.name: one for one in made.estimate(answers, rng=np.random.default_rng(0))}
+    assert answered["accuracy"].value == pytest.approx(accuracy_score(actual, shifted >= 0.5), abs=0.02)
+    assert answered["auc"].value == pytest.approx(roc_auc_score(actual, shifted), abs=0.02)
+    assert all(one.low < one.value < one.high for one in answered.values())
 
 
 def test_rows_that_stand_for_more_count_for_more_and_for_less_certainty() -> None:
@@ -94,8 +94,8 @@ def test_rows_that_stand_for_more_count_for_more_and_for_less_certainty() -> Non
         (replace(labelled(*draw(200, 8)), answers=Answers(Task.REGRESSION, np.ones(200), None, None, None)), "numbers"),
     ],
 )  # fmt: skip
-def test_where_there_is_no_curve_it_says_why(found: Labelled, note: str) -> None:
-    made = build(found)
+def test_where_there_is_no_curve_it_says_why(answered: Labelled, note: str) -> None:
+    made = build(answered)
     assert note in made.note
     assert made.curve is None
     assert made.metrics
@@ -160,17 +160,17 @@ def test_answers_in_a_file_have_their_class_and_score() -> None:
     rng = np.random.default_rng(11)
     scores = rng.dirichlet(np.ones(3), 50)
     columns = {f"out.p_{place}": as_column("p", scores[:, place]) for place in range(3)}
-    found = answer_columns({**columns, "age": as_column("age", scores[:, 0])})
-    assert found["pred_class"].values.tolist() == scores.argmax(axis=1).tolist()
-    assert found["pred_score"].values.tolist() == scores.max(axis=1).tolist()
-    assert "age" not in found
+    answered = answer_columns({**columns, "age": as_column("age", scores[:, 0])})
+    assert answered["pred_class"].values.tolist() == scores.argmax(axis=1).tolist()
+    assert answered["pred_score"].values.tolist() == scores.max(axis=1).tolist()
+    assert "age" not in answered
     numbers = {name: as_column("p", column.values + 1) for name, column in columns.items()}
     assert list(answer_columns(numbers)) == list(columns)  # several quantities have no largest one
     given_class = {"pred_class": as_column("c", np.arange(50))}
     assert answer_columns({**columns, **given_class})["pred_class"].values.tolist() == list(range(50))
-    outputs = find_outputs({name: sql_kind(column) for name, column in found.items()})
-    rows = labelled_columns(as_column("y", scores.argmax(axis=1)), found, outputs)
+    outputs = find_outputs({name: sql_kind(column) for name, column in answered.items()})
+    rows = labelled_columns(as_column("y", scores.argmax(axis=1)), answered, outputs)
     assert rows is not None
     assert build(rows).metric("accuracy") == Metric("accuracy", 1.0, 1.0, 1.0, 50)
     with pytest.raises(InvalidArgument, match="--classes"):
-        labelled_columns(as_column("y", np.array(["a"] * 50)), found, outputs)
+        labelled_columns(as_column("y", np.array(["a"] * 50)), answered, outputs)

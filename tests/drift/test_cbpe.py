@@ -48,9 +48,9 @@ def test_the_band_covers_the_realised_metric_as_often_as_it_says() -> None:
         calibrator = calibrate(reference, flip(rng, reference**1.5))
         labels = flip(rng, now**1.5)
         predicted = now > 0.55
-        found = estimate(now, predicted, calibrator, rng=rng, draws=100)
+        estimates = estimate(now, predicted, calibrator, rng=rng, draws=100)
         real = (accuracy_score(labels, predicted), f1_score(labels, predicted), roc_auc_score(labels, now))
-        inside += [item.low <= value <= item.high for item, value in zip(found, real, strict=True)]
+        inside += [item.low <= value <= item.high for item, value in zip(estimates, real, strict=True)]
     assert (inside >= 50).all()  # of 60; 57 expected
 
 
@@ -58,9 +58,9 @@ def test_many_scores_are_joined_without_moving_the_answer() -> None:
     rng = np.random.default_rng(3)
     reference, now = rng.random(5000), rng.random(50_000)
     calibrator = calibrate(reference, flip(rng, reference))
-    found = estimate(now, now > 0.5, calibrator, rng=rng, draws=5)
+    estimates = estimate(now, now > 0.5, calibrator, rng=rng, draws=5)
     chances = calibrator(now)
-    assert found[0].value == pytest.approx(np.where(now > 0.5, chances, 1 - chances).mean(), abs=1e-3)
+    assert estimates[0].value == pytest.approx(np.where(now > 0.5, chances, 1 - chances).mean(), abs=1e-3)
 
 
 def test_it_does_not_see_that_the_labels_changed() -> None:
@@ -77,18 +77,18 @@ def test_confidence_of_many_classes_gives_accuracy() -> None:
     rng = np.random.default_rng(5)
     reference, now = rng.uniform(0.3, 1.0, 3000), rng.uniform(0.3, 0.7, 3000)
     calibrator = calibrate(reference, flip(rng, reference * 0.9))
-    found = estimate_accuracy(now, calibrator, rng=rng)
-    assert found.low < now.mean() * 0.9 < found.high
+    estimates = estimate_accuracy(now, calibrator, rng=rng)
+    assert estimates.low < now.mean() * 0.9 < estimates.high
 
 
 def test_what_is_undefined_is_nan() -> None:
     rng = np.random.default_rng(6)
     scores = rng.random(200)
     calibrator = calibrate(scores, scores > 0.5)
-    found = estimate(np.zeros(5), np.zeros(5, bool), calibrator, rng=rng)
-    assert found[0].value == 1.0
-    assert np.isnan(found[1].value)
-    assert np.isnan(found[2].value)
+    estimates = estimate(np.zeros(5), np.zeros(5, bool), calibrator, rng=rng)
+    assert estimates[0].value == 1.0
+    assert np.isnan(estimates[1].value)
+    assert np.isnan(estimates[2].value)
 
 
 @pytest.mark.parametrize(

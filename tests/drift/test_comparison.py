@@ -13,12 +13,12 @@ from gateway.drift.statistics.version_comparison import mcnemar, paired_loss, re
 def test_the_split_test_is_pearsons(counts: list[int], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.integers(1, 90), min_size=len(counts), max_size=len(counts)))
     names = [f"arm{index}" for index in range(len(counts))]
-    found = split_test(dict(zip(names, counts, strict=True)), dict(zip(names, weights, strict=True)))
+    result = split_test(dict(zip(names, counts, strict=True)), dict(zip(names, weights, strict=True)))
     expected = np.array(weights) / sum(weights) * sum(counts)
     oracle = stats.chisquare(counts, expected)
-    assert found.chi2 == pytest.approx(oracle.statistic)
-    assert found.p == pytest.approx(oracle.pvalue, abs=1e-12)
-    assert found.mismatch == (oracle.pvalue < 0.001)
+    assert result.chi2 == pytest.approx(oracle.statistic)
+    assert result.p == pytest.approx(oracle.pvalue, abs=1e-12)
+    assert result.mismatch == (oracle.pvalue < 0.001)
 
 
 def test_a_lost_percent_of_one_arm_is_a_mismatch_and_chance_is_not() -> None:
@@ -46,11 +46,11 @@ def test_refuses_arms_that_do_not_fit(observed: dict[str, int], shares: dict[str
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=80))
 def test_mcnemar_is_the_binomial_test_of_where_they_differ(pairs: list[tuple[bool, bool]]) -> None:
     right = np.array(pairs, bool).reshape(-1, 2)
-    found = mcnemar(right[:, 0], right[:, 1])
-    discordant = found.only_a + found.only_b
-    oracle = stats.binomtest(found.only_a, discordant, 0.5).pvalue if discordant else 1.0
-    assert found.p == pytest.approx(oracle)
-    assert found.rows == len(pairs)
+    result = mcnemar(right[:, 0], right[:, 1])
+    discordant = result.only_a + result.only_b
+    oracle = stats.binomtest(result.only_a, discordant, 0.5).pvalue if discordant else 1.0
+    assert result.p == pytest.approx(oracle)
+    assert result.rows == len(pairs)
 
 
 @example(1, 0)
@@ -58,12 +58,12 @@ def test_mcnemar_is_the_binomial_test_of_where_they_differ(pairs: list[tuple[boo
 def test_paired_loss_is_the_mean_difference(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     loss_a, loss_b = rng.random(rows), rng.random(rows)
-    found = paired_loss(loss_a, loss_b, rng=rng)
-    assert found.mean == pytest.approx((loss_b - loss_a).mean(), abs=1e-12)
-    assert found.low <= found.high
+    result = paired_loss(loss_a, loss_b, rng=rng)
+    assert result.mean == pytest.approx((loss_b - loss_a).mean(), abs=1e-12)
+    assert result.low <= result.high
     if rows > 500:
         half = 1.96 * (loss_b - loss_a).std() / np.sqrt(rows)
-        assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.25)
+        assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.25)
 
 
 def test_paired_loss_needs_rows() -> None:
@@ -76,18 +76,18 @@ def test_paired_loss_needs_rows() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=60))
 def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     first, second = np.array(pairs, float).T
-    found = spearman(first, second)
+    result = spearman(first, second)
     if len(set(first)) == 1 or len(set(second)) == 1:
-        assert np.isnan(found)
+        assert np.isnan(result)
     else:
-        assert found == pytest.approx(stats.spearmanr(first, second).statistic)
+        assert result == pytest.approx(stats.spearmanr(first, second).statistic)
 
 
 def test_the_gap_of_rewards_is_welchs() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(1.0, 2.0, 900), rng.normal(1.5, 0.5, 300)
-    found = reward_gap((900, a.mean(), a.std(ddof=1)), (300, b.mean(), b.std(ddof=1)))
-    assert found is not None
+    result = reward_gap((900, a.mean(), a.std(ddof=1)), (300, b.mean(), b.std(ddof=1)))
+    assert result is not None
     oracle = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=2e-3)
+    assert (result.low, result.high) == pytest.approx((oracle.low, oracle.high), abs=2e-3)
     assert reward_gap((1, 1.0, float("nan")), (300, 1.0, 1.0)) is None

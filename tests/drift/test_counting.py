@@ -118,8 +118,8 @@ async def test_batches_of_many_minutes_and_arms_in_any_order(tmp_path: Path) -> 
         expected[key] = expected.get(key, 0) + size
     await log.close()
     (rows,) = seen(tmp_path)
-    found = {(arm.arm, minute_s): tally.rows for (arm, minute_s), tally in count(rows, "1", LAYOUT).items()}
-    assert found == expected
+    result = {(arm.arm, minute_s): tally.rows for (arm, minute_s), tally in count(rows, "1", LAYOUT).items()}
+    assert result == expected
 
 
 async def test_an_embedding_is_watched_by_its_components(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_a_shift_of_one_deviation_is_found_in_about_ten_windows() -> None:
 @example([0.5] * 30)
 @given(st.lists(st.floats(-10, 10), max_size=60))
 def test_the_other_way_round_is_the_mirror_image(scores: list[float]) -> None:
-    found, mirrored = accumulate(scores), accumulate([-score for score in scores])
-    assert (found.up, found.down, found.streak) == (mirrored.down, mirrored.up, mirrored.streak)
+    sums, mirrored = accumulate(scores), accumulate([-score for score in scores])
+    assert (sums.up, sums.down, sums.streak) == (mirrored.down, mirrored.up, mirrored.streak)
 
 
 def test_an_alarm_ends_soon_after_the_change_has_ended() -> None:

@@ -47,49 +47,49 @@ def test_the_optimiser_finds_what_scikit_learn_finds() -> None:
 def test_where_nothing_tells_rows_apart_no_warning_is_near() -> None:
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        found = told_apart(rng.normal(size=(800, 6)), rng.normal(size=(800, 6)), alone(list("abcdef")), rng=rng)
+        separation = told_apart(rng.normal(size=(800, 6)), rng.normal(size=(800, 6)), alone(list("abcdef")), rng=rng)
         # Held-out rows of the same kind score a little below a half: the folds lean away from each other.
-        assert found.auc == pytest.approx(0.5, abs=0.05)
-        assert found.attribution[0][1] < 0.03
+        assert separation.auc == pytest.approx(0.5, abs=0.05)
+        assert separation.attribution[0][1] < 0.03
 
 
 def test_the_shifted_feature_is_named_first() -> None:
     rng = np.random.default_rng(3)
     reference, current = rng.normal(size=(1000, 5)), rng.normal(size=(1000, 5))
     current[:, 3] += 1.0
-    found = told_apart(reference, current, alone(list("abcde")), rng=rng)
-    assert found.auc == pytest.approx(0.76, abs=0.03)  # Phi(1 / sqrt(2)) = 0.76
-    assert found.attribution[0][0] == "d"
-    assert found.attribution[0][1] > 5 * found.attribution[1][1]
+    separation = told_apart(reference, current, alone(list("abcde")), rng=rng)
+    assert separation.auc == pytest.approx(0.76, abs=0.03)  # Phi(1 / sqrt(2)) = 0.76
+    assert separation.attribution[0][0] == "d"
+    assert separation.attribution[0][1] > 5 * separation.attribution[1][1]
 
 
 def test_a_change_of_spread_alone_is_found_by_the_fourier_features() -> None:
     rng = np.random.default_rng(4)
     reference, current = rng.normal(size=(1500, 3)), rng.normal(size=(1500, 3))
     current[:, 1] *= 2.5
-    found = told_apart(reference, current, alone(list("abc")), rng=rng)
-    assert found.auc > 0.65
-    assert found.attribution[0][0] == "b"
+    separation = told_apart(reference, current, alone(list("abc")), rng=rng)
+    assert separation.auc > 0.65
+    assert separation.attribution[0][0] == "b"
 
 
 def test_columns_that_belong_together_are_shuffled_together() -> None:
     rng = np.random.default_rng(5)
     shift = np.array([1.0, 1.0, 0.0])
-    found = told_apart(
+    separation = told_apart(
         rng.normal(size=(600, 3)),
         rng.normal(size=(600, 3)) + shift,
         [Feature("pair", (0, 1)), Feature("still", (2,))],
         rng=rng,
     )
-    assert [name for name, _ in found.attribution] == ["pair", "still"]
+    assert [name for name, _ in separation.attribution] == ["pair", "still"]
 
 
 def test_constant_columns_and_few_rows_are_no_trouble_and_a_seed_repeats() -> None:
     data = np.random.default_rng(6).normal(size=(24, 3))
     data[:, 2] = 1e9
-    found = [told_apart(data[:12], data[12:], alone(list("abc")), rng=np.random.default_rng(0)) for _ in range(2)]
-    assert found[0] == found[1]
-    assert 0.0 <= found[0].auc <= 1.0
+    separation = [told_apart(data[:12], data[12:], alone(list("abc")), rng=np.random.default_rng(0)) for _ in range(2)]
+    assert separation[0] == separation[1]
+    assert 0.0 <= separation[0].auc <= 1.0
 
 
 @pytest.mark.parametrize("alike", [1, 5])

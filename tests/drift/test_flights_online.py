@@ -67,8 +67,8 @@ async def test_the_monitor_finds_the_airline_on_the_third_of_july_and_nothing_el
     def assessed(day: str) -> ArmAssessment:
         """As the monitor sees it in the night after that day."""
         schedule = Schedule(DAY_S)
-        (found,) = assess_version(book, profile, schedule, DriftRule(), now_s=midnight_s(day) + DAY_S + 200)
-        return found
+        (result,) = assess_version(book, profile, schedule, DriftRule(), now_s=midnight_s(day) + DAY_S + 200)
+        return result
 
     every = [day for day, _ in days(flights(), "2015-02-04", "2016-01-01")]
     looked = [day for day in every if "2015-06-24" <= day <= "2015-07-10"] + every[::12]

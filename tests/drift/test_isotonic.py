@@ -17,10 +17,10 @@ VALUES = st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(1, 1000)), max_siz
 @given(VALUES)
 def test_it_is_the_curve_of_scipy(pairs: list[tuple[float, int]]) -> None:
     values, weights = (np.array([pair[place] for pair in pairs], np.float64) for place in (0, 1))
-    found = rising(values, weights)
-    assert (np.diff(found) >= 0).all()
+    curve = rising(values, weights)
+    assert (np.diff(curve) >= 0).all()
     if pairs:
-        assert found == pytest.approx(isotonic_regression(values, weights=weights).x, rel=1e-9, abs=1e-9)
+        assert curve == pytest.approx(isotonic_regression(values, weights=weights).x, rel=1e-9, abs=1e-9)
 
 
 @example([])

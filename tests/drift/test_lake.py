@@ -124,14 +124,14 @@ def test_a_tally_counts_texts_nulls_included(data_dir: Path) -> None:
 def test_the_last_label_of_a_row_wins(data_dir: Path) -> None:
     with Lake(lake_of(data_dir)) as lake:
         selection = Selection("homes", WEEK)
-        found = lake.labelled(
+        fetched = lake.labelled(
             selection,
             {"x": 'p."f.x_0"', "label": "l.label_num", "late": "epoch_us(l.first_received_ts) - epoch_us(p.ts)"},
         )
         nothing = lake.labelled(Selection("o'ther/m*", WEEK), {"label": "l.label_num"})
-    order = np.argsort(found["x"])
-    assert found["label"][order].tolist() == [1.0] * 50 + [0.0] * 50
-    assert (found["late"][order][60:] == 3_600_000_000).all()
+    order = np.argsort(fetched["x"])
+    assert fetched["label"][order].tolist() == [1.0] * 50 + [0.0] * 50
+    assert (fetched["late"][order][60:] == 3_600_000_000).all()
     assert len(nothing["label"]) == 0
 
 
@@ -143,9 +143,9 @@ def test_two_versions_of_one_request_are_paired(tmp_path: Path) -> None:
                version="2", shadow_of="1")  # fmt: skip
     with Lake(lake_of(tmp_path)) as lake:
         a, b = Selection("homes", WEEK, versions=("1",)), Selection("homes", WEEK, versions=("2",), shadow=True)
-        found = lake.paired(a, b, {"a": 'a."out.y"', "b": 'b."out.y"'})
+        fetched = lake.paired(a, b, {"a": 'a."out.y"', "b": 'b."out.y"'})
         assert lake.census(Selection("homes", WEEK)).total == 40
-    assert (found["b"] - found["a"]).tolist() == [1.0] * 30
+    assert (fetched["b"] - fetched["a"]).tolist() == [1.0] * 30
 
 
 def test_sql_sees_every_model_and_labels(data_dir: Path) -> None:

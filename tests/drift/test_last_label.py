@@ -64,14 +64,14 @@ def test_the_last_label_and_the_last_reward_hold_each_for_itself(
     }
     with Lake(lake_dir) as lake:
         wanted = "SELECT request_hash, label_num, label_text, reward FROM"
-        found = list(lake.query(f"{wanted} labels").rows)
+        answered = list(lake.query(f"{wanted} labels").rows)
         assert lake.label_count("m") == len(expected)
         # What reports join is there once somebody gave feedback: without any the model has no file of it.
         first = "SELECT request_hash, epoch_us(first_received_ts) FROM last_labels"
         joined = list(lake.query(f"{wanted} last_labels").rows) if expected else []
         received = dict(lake.query(first).rows) if expected else {}
         assert len(lake.labelled(Selection("m", Span(T_US, T_US + 10)), {"label": "l.label_num"})["label"]) == 0
-    assert {row: tuple(rest) for row, *rest in found} == expected
+    assert {row: tuple(rest) for row, *rest in answered} == expected
     assert {row: tuple(rest) for row, *rest in joined} == expected
     assert received == {
         row: min(label.received_us for label in labels if label.request_hash == row) for row in expected

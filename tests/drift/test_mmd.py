@@ -39,12 +39,12 @@ def autoregressive(rows: int, memory: float, rng: np.random.Generator) -> np.nda
 def test_equals_the_double_sum(m: int, n: int, dimensions: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     left, right = rng.normal(size=(m, dimensions)), rng.normal(1.0, 2.0, size=(n, dimensions))
-    found = of_rows(left, right, rng=rng, permutations=5)
+    result = of_rows(left, right, rng=rng, permutations=5)
     cut = mmd(BlockedRows.in_order(left), BlockedRows.in_order(right), rng=rng, permutations=5)
-    assert cut.squared == pytest.approx(found.squared, abs=1e-12)
-    assert found.squared == pytest.approx(by_definition(left, right, found.sigma), abs=1e-9)
-    assert found.sigma == pytest.approx(median_width(squared_distances(*[np.concatenate([left, right])] * 2)))
-    assert (found.reference_rows, found.current_rows) == (m, n)
+    assert cut.squared == pytest.approx(result.squared, abs=1e-12)
+    assert result.squared == pytest.approx(by_definition(left, right, result.sigma), abs=1e-9)
+    assert result.sigma == pytest.approx(median_width(squared_distances(*[np.concatenate([left, right])] * 2)))
+    assert (result.reference_rows, result.current_rows) == (m, n)
 
 
 def test_finds_a_small_shift_in_many_dimensions_and_nothing_where_nothing_is() -> None:
@@ -66,25 +66,25 @@ def test_false_alarms_are_as_many_as_the_level_says() -> None:
 
 def test_the_same_seed_gives_the_same_answer_and_rows_are_bounded() -> None:
     data = np.random.default_rng(3).normal(size=(5000, 4))
-    found = [of_rows(data, data + 0.1, rng=np.random.default_rng(5), max_rows=200) for _ in range(2)]
-    assert found[0] == found[1]
-    assert (found[0].reference_rows, found[0].current_rows) == (200, 200)
+    result = [of_rows(data, data + 0.1, rng=np.random.default_rng(5), max_rows=200) for _ in range(2)]
+    assert result[0] == result[1]
+    assert (result[0].reference_rows, result[0].current_rows) == (200, 200)
 
 
 def test_equal_rows_are_no_shift() -> None:
     same = np.ones((10, 2))
-    found = of_rows(same, same, rng=np.random.default_rng(0))
-    assert (found.sigma, found.p) == (0.0, 1.0)
-    assert found.squared == pytest.approx(0.0)
+    result = of_rows(same, same, rng=np.random.default_rng(0))
+    assert (result.sigma, result.p) == (0.0, 1.0)
+    assert result.squared == pytest.approx(0.0)
 
 
 def test_mostly_equal_rows_still_have_a_width() -> None:
     rows = np.zeros((40, 1))
     rows[:5] = 1.0
     other = np.ones((40, 1))
-    found = of_rows(rows, other, rng=np.random.default_rng(0))
-    assert found.sigma > 0
-    assert found.p < 0.05
+    result = of_rows(rows, other, rng=np.random.default_rng(0))
+    assert result.sigma > 0
+    assert result.p < 0.05
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_rows_that_remember_each_other_are_no_shift_when_blocks_are_exchanged() 
 
 def test_exchanging_blocks_finds_a_shift_of_independent_rows() -> None:
     rng = np.random.default_rng(19)
-    found = sum(
+    result = sum(
         in_order(rng.normal(size=(2000, 4)), rng.normal([0.4, 0, 0, 0], size=(2000, 4)), rng=rng).p <= 0.01
         for _ in range(20)
     )
-    assert found >= 18
+    assert result >= 18
 
 
 def test_what_lasts_as_long_as_a_window_is_told_by_the_references_own_windows() -> None:
@@ -129,12 +129,12 @@ def test_what_lasts_as_long_as_a_window_is_told_by_the_references_own_windows() 
     for _ in range(20):
         series = autoregressive(16_000, 0.996, rng)
         reference, window = series[:15_000], series[15_000:]
-        found = in_order(reference, window, rng=rng)
+        result = in_order(reference, window, rng=rng)
         own = own_windows(reference, len(window) / len(reference), rng=rng)
         assert own is not None
         assert own.windows == 12
-        alarms += found.p <= 0.01
-        beyond += found.p <= 0.01 and found.squared > own.mean + 3 * own.sd
+        alarms += result.p <= 0.01
+        beyond += result.p <= 0.01 and result.squared > own.mean + 3 * own.sd
     assert alarms >= 8
     assert beyond <= 1
 
@@ -143,6 +143,6 @@ def test_own_windows_need_eight_and_rows() -> None:
     data = np.random.default_rng(0).normal(size=(1000, 2))
     assert own_windows(data, 0.2, rng=np.random.default_rng(0)) is None
     assert own_windows(data, 0.04, rng=np.random.default_rng(0)) is None
-    found = own_windows(data, 0.1, rng=np.random.default_rng(0))
-    assert found is not None
-    assert abs(found.mean) < 3 * found.sd < 0.05
+    result = own_windows(data, 0.1, rng=np.random.default_rng(0))
+    assert result is not None
+    assert abs(result.mean) < 3 * result.sd < 0.05

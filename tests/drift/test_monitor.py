@@ -35,8 +35,8 @@ def reference(directory: Path, version: str = "1") -> Profile:
 
 
 def report(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "published" / "drift.json").read_text())
-    return found
+    told: dict[str, Any] = json.loads((directory / "published" / "drift.json").read_text())
+    return told
 
 
 def compact(directory: Path, hours: int) -> dict[str, Any]:
@@ -189,10 +189,10 @@ async def test_arms_are_compared_in_the_same_bins(tmp_path: Path) -> None:
         await log_rows(tmp_path, [batch(hour, 500)], arm="a")
         await log_rows(tmp_path, [batch(hour, 400, score=0.65)], version="2", arm="b")
         await log_rows(tmp_path, [batch(hour, 400)], version="3", arm="c")
-    found = {one["arm"]: one for one in compact(tmp_path, 3)["comparisons"]}
-    assert set(found) == {"b", "c"}
-    assert found["b"]["against"] == {"version": "1", "arm": "a"}
-    scores = {arm: {one["feature"]: one["state"] for one in comparison["outputs"]} for arm, comparison in found.items()}
+    told = {one["arm"]: one for one in compact(tmp_path, 3)["comparisons"]}
+    assert set(told) == {"b", "c"}
+    assert told["b"]["against"] == {"version": "1", "arm": "a"}
+    scores = {arm: {one["feature"]: one["state"] for one in comparison["outputs"]} for arm, comparison in told.items()}
     assert scores["b"] == {"pred_class": "ok", "pred_score": "crit"}
     assert scores["c"] == {"pred_class": "ok", "pred_score": "ok"}
 

@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from gateway.drift.statistics.performance import Metric, classified, compare, delay_quantiles, measure, regressed
 
 
-def by_name(found: tuple[Metric, ...]) -> dict[str, Metric]:
-    return {metric.name: metric for metric in found}
+def by_name(result: tuple[Metric, ...]) -> dict[str, Metric]:
+    return {metric.name: metric for metric in result}
 
 
 def answers(rng: np.random.Generator, rows: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def test_two_classes_as_scikit_learn(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities, predicted, actual = answers(rng, rows, 2)
     predicted[:2], actual[:2] = (0, 1), (0, 1)
-    found = by_name(measure(classified(predicted, actual, probabilities=probabilities), rng=rng))
+    result = by_name(measure(classified(predicted, actual, probabilities=probabilities), rng=rng))
     truth = {
         "accuracy": accuracy_score(actual, predicted),
         "f1": f1_score(actual, predicted),
@@ -33,8 +33,8 @@ def test_two_classes_as_scikit_learn(rows: int, seed: int) -> None:
         "brier": brier_score_loss(actual, probabilities[:, 1]),
         "auc": roc_auc_score(actual, probabilities[:, 1]),
     }
-    assert {name: metric.value for name, metric in found.items()} == pytest.approx(truth)
-    assert all(metric.low <= metric.value <= metric.high for metric in found.values())
+    assert {name: metric.value for name, metric in result.items()} == pytest.approx(truth)
+    assert all(metric.low <= metric.value <= metric.high for metric in result.values())
 
 
 @given(st.integers(3, 6), st.integers(0, 2**32 - 1))
@@ -42,11 +42,11 @@ def test_many_classes_as_scikit_learn(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities, predicted, actual = answers(rng, 200, classes)
     actual[:classes] = np.arange(classes)
-    found = by_name(measure(classified(predicted, actual, probabilities=probabilities), rng=rng))
-    assert found["accuracy"].value == pytest.approx(accuracy_score(actual, predicted))
-    assert found["f1"].value == pytest.approx(f1_score(actual, predicted, average="macro"))
-    assert found["log_loss"].value == pytest.approx(log_loss(actual, probabilities, labels=np.arange(classes)))
-    assert "auc" not in found
+    result = by_name(measure(classified(predicted, actual, probabilities=probabilities), rng=rng))
+    assert result["accuracy"].value == pytest.approx(accuracy_score(actual, predicted))
+    assert result["f1"].value == pytest.approx(f1_score(actual, predicted, average="macro"))
+    assert result["log_loss"].value == pytest.approx(log_loss(actual, probabilities, labels=np.arange(classes)))
+    assert "auc" not in result
 
 
 @example([(0.0, 0.0)])
@@ -54,11 +54,11 @@ def test_many_classes_as_scikit_learn(classes: int, seed: int) -> None:
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=1, max_size=100))
 def test_regression_as_defined(pairs: list[tuple[float, float]]) -> None:
     predicted, actual = np.array(pairs).T
-    found = by_name(measure(regressed(predicted, actual), rng=np.random.default_rng(0)))
+    result = by_name(measure(regressed(predicted, actual), rng=np.random.default_rng(0)))
     error = predicted - actual
-    assert found["rmse"].value == pytest.approx(np.sqrt((error**2).mean()), abs=1e-6)
-    assert found["mae"].value == pytest.approx(np.abs(error).mean(), abs=1e-6)
-    assert found["bias"].value == pytest.approx(error.mean(), abs=1e-6)
+    assert result["rmse"].value == pytest.approx(np.sqrt((error**2).mean()), abs=1e-6)
+    assert result["mae"].value == pytest.approx(np.abs(error).mean(), abs=1e-6)
+    assert result["bias"].value == pytest.approx(error.mean(), abs=1e-6)
 
 
 def test_very_many_scores_are_joined_without_moving_the_answer() -> None:
@@ -66,9 +66,9 @@ def test_very_many_scores_are_joined_without_moving_the_answer() -> None:
     probabilities, predicted, actual = answers(rng, 100_000, 2)
     outcomes = classified(predicted, actual, probabilities=probabilities)
     assert len(outcomes.counts) <= 4000
-    found = by_name(measure(outcomes, rng=rng))
-    assert found["auc"].value == pytest.approx(roc_auc_score(actual, probabilities[:, 1]), abs=2e-4)
-    assert found["log_loss"].value == pytest.approx(log_loss(actual, probabilities))
+    result = by_name(measure(outcomes, rng=rng))
+    assert result["auc"].value == pytest.approx(roc_auc_score(actual, probabilities[:, 1]), abs=2e-4)
+    assert result["log_loss"].value == pytest.approx(log_loss(actual, probabilities))
     error = rng.normal(size=100_000)
     assert by_name(measure(regressed(error, np.zeros_like(error)), rng=rng))["rmse"].value == pytest.approx(
         np.sqrt((error**2).mean())

@@ -60,8 +60,8 @@ def spread(rows: int, *, day: int = 0) -> npt.NDArray[np.int64]:
 
 def save_profile(directory: Path, chances: Floats, labels: Floats, *, labelled: bool = True) -> None:
     """A profile of version 1 with the labels of these answers."""
-    found = {f"out.p_{place}": Column(pair(chances)[:, place]) for place in (0, 1)}
-    outputs = answer_columns(found)
+    shown = {f"out.p_{place}": Column(pair(chances)[:, place]) for place in (0, 1)}
+    outputs = answer_columns(shown)
     profile = build_profile("homes", "1", {"f.x": chances}, outputs, created_at=1.0, source="test")
     if labelled:
         columns = find_outputs({name: sql_kind(column) for name, column in outputs.items()})
@@ -291,9 +291,9 @@ async def test_a_killed_process_goes_on_with_what_it_had(tmp_path: Path) -> None
     names = await log_answers(tmp_path, moments, {"p": pair(chances)})
     await send_labels(tmp_path, names[:250], labels[:250].tolist(), received_us=now_us)
     for rows in (250, 400):
-        found = await asyncio.to_thread(compact_until, tmp_path, rows)
+        shown = await asyncio.to_thread(compact_until, tmp_path, rows)
         real = accuracy_score(labels[:rows], chances[:rows] >= 0.5)
-        assert values(found, "realised")["accuracy"] == pytest.approx(real)
+        assert values(shown, "realised")["accuracy"] == pytest.approx(real)
         await send_labels(tmp_path, names[250:], labels[250:].tolist(), received_us=now_us)
 
 
@@ -305,12 +305,12 @@ def compact_until(directory: Path, rows: int) -> dict[str, Any]:
         assert process.stdin is not None
         process.stdin.write(config_of(directory).to_json().encode() + b"\n")
         process.stdin.flush()
-        found = until(lambda: told(directory, rows), 100.0, f"what {rows} labels say")
+        shown = until(lambda: told(directory, rows), 100.0, f"what {rows} labels say")
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert found is not None
-    return found
+    assert shown is not None
+    return shown
 
 
 def told(directory: Path, rows: int) -> dict[str, Any] | None:
@@ -332,11 +332,11 @@ async def test_errors_count_for_nothing_and_mirrors_are_arms_of_their_own(tmp_pa
     worker, _ = watch(tmp_path, BEGIN_US + DAY_US)
     worker.step()
     worker.tend(last=True)
-    found = {(one["version"], one["arm"], one["shadow"]): one for one in report(tmp_path)["arms"]}
-    assert set(found) == {("1", "stable", False), ("2", "next", True)}
-    first, second = (values(one, "realised")["accuracy"] for one in found.values())
+    shown = {(one["version"], one["arm"], one["shadow"]): one for one in report(tmp_path)["arms"]}
+    assert set(shown) == {("1", "stable", False), ("2", "next", True)}
+    first, second = (values(one, "realised")["accuracy"] for one in shown.values())
     assert first + second == pytest.approx(1.0)
-    assert found["1", "stable", False]["realised"]["rows"] == 300
+    assert shown["1", "stable", False]["realised"]["rows"] == 300
 
 
 async def test_a_mirror_that_falls_rings_no_alert_of_what_is_served(tmp_path: Path) -> None:

@@ -39,16 +39,16 @@ def baseline() -> Baseline:
     both = np.column_stack([1 - scores, scores])
     answers = Answers(Task.CLASSIFICATION, (scores >= 0.5).astype(float), both, scores, both.max(axis=1))
     rows = len(labels)
-    found = Labelled(answers, labels, np.ones(rows), np.zeros(rows, np.int64), np.zeros(rows))
-    return build_baseline(found, "2015", rng=np.random.default_rng(0))
+    made = Labelled(answers, labels, np.ones(rows), np.zeros(rows, np.int64), np.zeros(rows))
+    return build_baseline(made, "2015", rng=np.random.default_rng(0))
 
 
 def rows_of(scores: Floats, labels: Floats) -> SampleRows:
-    found: Any = np.zeros(len(scores), row_type(1))
-    found["key"], found["ts_us"], found["p"] = np.arange(len(scores)), np.arange(len(scores)), 1.0
-    found["pred_class"], found["pred_score"], found["scores"][:, 0] = np.nan, scores, scores
-    found["said"], found["label"], found["label_text"], found["label_us"] = NO_TEXT, labels, NO_TEXT, 1
-    rows: SampleRows = found
+    made: Any = np.zeros(len(scores), row_type(1))
+    made["key"], made["ts_us"], made["p"] = np.arange(len(scores)), np.arange(len(scores)), 1.0
+    made["pred_class"], made["pred_score"], made["scores"][:, 0] = np.nan, scores, scores
+    made["said"], made["label"], made["label_text"], made["label_us"] = NO_TEXT, labels, NO_TEXT, 1
+    rows: SampleRows = made
     return rows
 
 
@@ -57,7 +57,7 @@ def alarms(size: int, windows: int, *, turned: float) -> tuple[int, int]:
     the estimate."""
     scores, labels = later_years()
     rng = np.random.default_rng(2)
-    found = [0, 0]
+    made = [0, 0]
     for number in range(windows):
         part = slice(number * size, (number + 1) * size)
         given = np.where(rng.random(size) < turned, 1 - labels[part], labels[part])
@@ -68,8 +68,8 @@ def alarms(size: int, windows: int, *, turned: float) -> tuple[int, int]:
         for place, (side, metrics) in enumerate(((arm.realised, 5), (arm.estimated, 3))):
             states = [one.state for one in side.judged if one.state is not None]
             assert len(states) == metrics
-            found[place] += max(states) >= DriftState.WARN
-    return found[0], found[1]
+            made[place] += max(states) >= DriftState.WARN
+    return made[0], made[1]
 
 
 @pytest.mark.parametrize("size", [300, 3000])

@@ -96,7 +96,7 @@ async def test_california_the_estimate_sees_the_fall_before_the_labels_and_is_ne
     moments = BEGIN_US + np.arange(len(before.labels)) * 10_000_000
     await pin_profile(tmp_path, moments, before.labels, pairs(before.scores), before.inputs.astype("<f4"))
     assert metrics(tmp_path, "gateway_model_metric")["auc"] == pytest.approx(0.908, abs=2e-3)
-    found = []
+    alerts = []
     for number, chosen in enumerate(np.array_split(np.arange(len(now.labels)), 5)):
         start = BEGIN_US + (3 + 2 * number) * DAY_US
         later = start + np.arange(len(chosen)) * 10_000_000
@@ -112,8 +112,8 @@ async def test_california_the_estimate_sees_the_fall_before_the_labels_and_is_ne
         assert values(arm, "realised")["auc"] == pytest.approx(real, abs=2e-3)
         assert estimated == pytest.approx(real, abs=0.05)
         rung = {one["name"] for one in firing("AccuracyDrop", published(tmp_path))}
-        found.append((round(real, 2), "auc" in told, "auc" in rung))
-    assert found == [
+        alerts.append((round(real, 2), "auc" in told, "auc" in rung))
+    assert alerts == [
         (0.81, True, True), (0.73, True, True), (0.86, False, True), (0.93, False, False), (0.88, False, True),
     ]  # fmt: skip
     worker, _ = watch(tmp_path, BEGIN_US + 30 * DAY_US)
@@ -140,9 +140,9 @@ async def test_a_profile_of_a_file_takes_its_labels_from_the_log(tmp_path: Path)
     assert "no logged row of version '1'" in nothing.output.replace("\n", " ")
     await send_labels(tmp_path, names, before.labels[:500].tolist(), received_us=int(moments[-1]))
     look(tmp_path, int(moments[-1]))
-    found = json.loads(build("2026-10-01").stdout)["baseline"]
-    assert (found["rows"], found["estimates"]) == (500, True)
+    alerts = json.loads(build("2026-10-01").stdout)["baseline"]
+    assert (alerts["rows"], alerts["estimates"]) == (500, True)
     real = accuracy_score(before.labels[:500], before.scores[:500] > 0.5)  # of two that are equal it is the first
-    assert found["metrics"]["accuracy"]["value"] == pytest.approx(real)
+    assert alerts["metrics"]["accuracy"]["value"] == pytest.approx(real)
     arm = look(tmp_path, int(moments[-1]) + DAY_US // 2)
     assert arm["baseline"] == "500 labelled rows: labels of logged rows of 2026-10-01 to 2026-10-02"

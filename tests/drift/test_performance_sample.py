@@ -31,11 +31,11 @@ LIMIT = 1000
 
 
 def rows_of(hashes: list[int], *, ts_us: int = NOW_US, width: int = 1) -> SampleRows:
-    found = np.zeros(len(hashes), row_type(width))
-    found["key"] = keys_of(hashes)
-    found["ts_us"], found["p"] = ts_us, 1.0
-    found["label"], found["label_text"], found["label_us"], found["said"] = np.nan, NO_TEXT, NO_LABEL_US, NO_TEXT
-    return found
+    result = np.zeros(len(hashes), row_type(width))
+    result["key"] = keys_of(hashes)
+    result["ts_us"], result["p"] = ts_us, 1.0
+    result["label"], result["label_text"], result["label_us"], result["said"] = np.nan, NO_TEXT, NO_LABEL_US, NO_TEXT
+    return result
 
 
 def keys_of(hashes: list[int]) -> Any:
@@ -44,11 +44,11 @@ def keys_of(hashes: list[int]) -> Any:
 
 def labels_of(given: list[tuple[int, float, int, int]]) -> SampleRows:
     """Labels as (request, label, time of the label, receipt)."""
-    found = np.zeros(len(given), LABEL)
-    found["key"] = keys_of([one[0] for one in given])
-    found["label"], found["label_text"] = [one[1] for one in given], NO_TEXT
-    found["label_us"], found["received_us"] = [one[2] for one in given], [one[3] for one in given]
-    return found
+    result = np.zeros(len(given), LABEL)
+    result["key"] = keys_of([one[0] for one in given])
+    result["label"], result["label_text"] = [one[1] for one in given], NO_TEXT
+    result["label_us"], result["received_us"] = [one[2] for one in given], [one[3] for one in given]
+    return result
 
 
 EVENTS = st.lists(
@@ -85,10 +85,10 @@ def test_each_row_has_the_label_that_holds_however_rows_and_labels_come(events: 
                 truth[request] = (label_us, NOW_US + clock, float(label))
         for _ in range(2 if twice else 1):
             sample.label(labels_of(made), limit=LIMIT)
-    found = sample.arms[ARM].rows if seen else rows_of([])
-    assert sorted(found["key"].tolist()) == sorted(keys_of(sorted(seen)).tolist())
+    result = sample.arms[ARM].rows if seen else rows_of([])
+    assert sorted(result["key"].tolist()) == sorted(keys_of(sorted(seen)).tolist())
     expected = {int(keys_of([request])[0]): label for request, (_, _, label) in truth.items() if request in seen}
-    got = {int(row["key"]): float(row["label"]) for row in found if row["label_us"] != NO_LABEL_US}
+    got = {int(row["key"]): float(row["label"]) for row in result if row["label_us"] != NO_LABEL_US}
     assert got == expected
 
 
@@ -102,12 +102,12 @@ def test_of_many_rows_an_even_sample_is_kept_that_knows_the_share(seed: int, sha
         assert len(sample.arms[ARM].rows) <= LIMIT
     chosen = rng.random(len(hashes)) < share
     sample.label(labels_of([(one, float(up), 1, NOW_US) for one, up in zip(hashes, chosen, strict=True)]), limit=LIMIT)
-    found = sample.arms[ARM].rows
-    assert (found["label_us"] == 1).all()
+    result = sample.arms[ARM].rows
+    assert (result["label_us"] == 1).all()
     assert len(sample.recent) <= LIMIT
-    weights = np.exp2(found["level"].astype(float))
+    weights = np.exp2(result["level"].astype(float))
     assert weights.sum() == pytest.approx(20_000, rel=0.25)
-    assert np.average(found["label"], weights=weights) == pytest.approx(share, abs=5 * 0.5 / np.sqrt(len(found)))
+    assert np.average(result["label"], weights=weights) == pytest.approx(share, abs=5 * 0.5 / np.sqrt(len(result)))
 
 
 def test_a_log_that_keeps_requests_by_their_hash_is_drawn_from_evenly() -> None:
@@ -150,9 +150,9 @@ def test_where_arms_become_many_each_gives_rows_up() -> None:
     sample = PerformanceSample()
     sample.add(ARM, rows_of(list(range(900))), limit=LIMIT)
     sample.forget(NOW_US, limit=100)
-    found = sample.arms[ARM].rows
-    assert 25 < len(found) <= 100
-    assert np.exp2(found["level"].astype(float)).sum() == pytest.approx(900, rel=0.4)
+    result = sample.arms[ARM].rows
+    assert 25 < len(result) <= 100
+    assert np.exp2(result["level"].astype(float)).sum() == pytest.approx(900, rel=0.4)
 
 
 def test_a_mirror_gets_the_labels_of_those_who_served() -> None:

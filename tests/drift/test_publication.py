@@ -35,22 +35,22 @@ def arm(number: int, features: int) -> ArmAssessment:
 
 
 def test_the_worst_features_of_a_model_are_metrics_and_all_are_in_the_report() -> None:
-    found = Assessments([arm(number, 300) for number in range(3)], [], [])
-    made = list(samples(found, HEALTH, 3600))
+    assessments = Assessments([arm(number, 300) for number in range(3)], [], [])
+    made = list(samples(assessments, HEALTH, 3600))
     states = [sample for sample in made if sample.metric.name == "gateway_drift_state"]
     assert len(states) == 3 * MAX_FEATURES
     assert {sample.labels["feature"] for sample in states} == {f"x_{index}" for index in range(250, 300)}
     for sample in made:
         assert set(sample.labels) == set(sample.metric.labels)
-    whole = report(found, HEALTH, 3600)
+    whole = report(assessments, HEALTH, 3600)
     assert [len(one["features"]) for one in whole["arms"]] == [300] * 3
     assert whole["arms"][0]["features"][0]["feature"] == "x_299"
     json.dumps(whole, allow_nan=False)
 
 
 def test_however_many_arms_there_are_the_number_of_series_is_bounded() -> None:
-    found = Assessments([arm(number, 40) for number in range(MAX_ARMS + 50)], [], [])
-    counts = Counter(sample.metric.name for sample in samples(found, HEALTH, 3600))
+    assessments = Assessments([arm(number, 40) for number in range(MAX_ARMS + 50)], [], [])
+    counts = Counter(sample.metric.name for sample in samples(assessments, HEALTH, 3600))
     assert counts["gateway_drift_arm_state"] == MAX_ARMS
     assert MAX_SAMPLES - 300 < sum(counts.values()) - 3 * MAX_ARMS < MAX_SAMPLES + 20
 

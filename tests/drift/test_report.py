@@ -92,19 +92,19 @@ def report(data_dir: Path) -> Report:
 
 
 def test_what_has_moved_is_found_and_what_has_not_is_left_alone(report: Report) -> None:
-    found = by_name(report)
+    parsed = by_name(report)
     assert report.state is DriftState.CRIT
     assert (report.rows, report.reference_rows) == (4000, 4000)
-    assert found["x_1"].state is DriftState.CRIT
-    assert (found["x_1"].verdict.statistic, found["x_1"].verdict.direction) == ("psi", "higher")
-    assert found["x_2"].state is DriftState.CRIT
-    assert found["x_2"].verdict.statistic == "missing"
-    assert found["town"].state is DriftState.CRIT
+    assert parsed["x_1"].state is DriftState.CRIT
+    assert (parsed["x_1"].verdict.statistic, parsed["x_1"].verdict.direction) == ("psi", "higher")
+    assert parsed["x_2"].state is DriftState.CRIT
+    assert parsed["x_2"].verdict.statistic == "missing"
+    assert parsed["town"].state is DriftState.CRIT
     assert [feature.name for feature in report.features[:3]] == sorted(
         ["x_1", "x_2", "town"], key=lambda name: [f.name for f in report.features].index(name)
     )
     quiet = {"x_0", "x_3", "out.p_0", "out.p_1", "pred_class", "pred_score"}
-    assert {name for name, feature in found.items() if feature.state is DriftState.OK} == quiet
+    assert {name for name, feature in parsed.items() if feature.state is DriftState.OK} == quiet
 
 
 def test_every_statistic_of_a_feature_is_near_what_it_is_by_theory(report: Report) -> None:
@@ -120,12 +120,12 @@ def test_every_statistic_of_a_feature_is_near_what_it_is_by_theory(report: Repor
 
 
 def test_the_trend_says_when_it_began(report: Report) -> None:
-    found = by_name(report)
+    parsed = by_name(report)
     assert len(report.features[0].trend) == 5
-    assert found["x_1"].since_us == WINDOW.start_us + 2 * DAY_US  # the third day in a row
-    assert found["x_2"].since_us == WINDOW.start_us + 4 * DAY_US
-    assert [step.confirmed for step in found["x_0"].trend] == [False] * 5
-    assert [step.rows for step in found["x_1"].trend] == [DAY_ROWS] * 5
+    assert parsed["x_1"].since_us == WINDOW.start_us + 2 * DAY_US  # the third day in a row
+    assert parsed["x_2"].since_us == WINDOW.start_us + 4 * DAY_US
+    assert [step.confirmed for step in parsed["x_0"].trend] == [False] * 5
+    assert [step.rows for step in parsed["x_1"].trend] == [DAY_ROWS] * 5
 
 
 def test_whole_rows_are_told_apart_by_what_moved(report: Report) -> None:
@@ -208,12 +208,12 @@ def test_the_same_seed_gives_the_same_report(data_dir: Path, report: Report) -> 
 
 
 def test_the_json_is_whole_and_has_no_nan(report: Report) -> None:
-    found = json.loads(report.to_json(), parse_constant=lambda word: pytest.fail(word))
-    assert found["state"] == "crit"
-    assert found["window"] == {"start": "2026-10-06", "end": "2026-10-11"}
-    assert len(found["features"]) == len(report.features)
-    assert found["features"][0]["verdict"]["evidence"]
-    assert found["performance"]["trend"][0]["realised"]
+    parsed = json.loads(report.to_json(), parse_constant=lambda word: pytest.fail(word))
+    assert parsed["state"] == "crit"
+    assert parsed["window"] == {"start": "2026-10-06", "end": "2026-10-11"}
+    assert len(parsed["features"]) == len(report.features)
+    assert parsed["features"][0]["verdict"]["evidence"]
+    assert parsed["performance"]["trend"][0]["realised"]
 
 
 def test_a_profile_as_reference_has_no_rows_and_says_so(data_dir: Path) -> None:

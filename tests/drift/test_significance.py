@@ -30,16 +30,16 @@ def test_full_tables_have_scipys_p(cells: list[tuple[int, int]]) -> None:
     table = np.array(cells).T
     if stats.contingency.expected_freq(table).min() < 5:
         return
-    found, expected = significance.chi2_test(table[0], table[1]), stats.chi2_contingency(table, correction=False)
-    assert found.statistic == pytest.approx(expected.statistic)
-    assert found.freedom == expected.dof
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-14)
+    result, expected = significance.chi2_test(table[0], table[1]), stats.chi2_contingency(table, correction=False)
+    assert result.statistic == pytest.approx(expected.statistic)
+    assert result.freedom == expected.dof
+    assert result.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-14)
 
 
 def test_rare_cells_are_taken_together() -> None:
     reference = np.array([5000, 5000] + [3] * 100)
-    found = significance.chi2_test(reference, np.array([150, 150] + [0] * 100))
-    assert found.freedom == 2  # the hundred rare ones are one cell
+    result = significance.chi2_test(reference, np.array([150, 150] + [0] * 100))
+    assert result.freedom == 2  # the hundred rare ones are one cell
     assert significance.chi2_test(np.array([5, 0]), np.array([7, 0])).p == 1.0
     assert significance.chi2_test(np.array([0, 0]), np.array([7, 0])).p == 1.0
 
@@ -50,8 +50,8 @@ def test_rare_cells_are_taken_together() -> None:
 @example([0.5] * 9)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=50))
 def test_benjamini_hochberg_is_scipys(p_values: list[float]) -> None:
-    found = significance.benjamini_hochberg(p_values)
-    assert found == pytest.approx(stats.false_discovery_control(p_values))
+    result = significance.benjamini_hochberg(p_values)
+    assert result == pytest.approx(stats.false_discovery_control(p_values))
 
 
 def test_no_tests_have_no_p() -> None:
@@ -91,8 +91,8 @@ def test_the_normal_quantile_is_scipys(share: float) -> None:
 
 def test_newcombe_is_the_published_example() -> None:
     """Newcombe 1998, table II (a): 56 of 70 against 48 of 80."""
-    found = significance.newcombe(48, 80, 56, 70)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
+    result = significance.newcombe(48, 80, 56, 70)
+    assert (round(result.low, 4), round(result.high, 4)) == (0.0524, 0.3339)
 
 
 @settings(deadline=None)
@@ -101,12 +101,12 @@ def test_newcombe_is_the_published_example() -> None:
 @given(st.integers(0, 60), st.integers(1, 400), st.integers(0, 60), st.integers(1, 400))
 def test_shares_are_compared_exactly_where_counts_are_small(a: int, m: int, b: int, n: int) -> None:
     a, b = min(a, m), min(b, n)
-    found = significance.share_test(a, m, b, n)
+    result = significance.share_test(a, m, b, n)
     table = [[b, n - b], [a, m - a]]
     if stats.contingency.expected_freq(np.maximum(table, 1e-9)).min() >= 24:
         return
     one_sided = min(stats.fisher_exact(table, alternative=side).pvalue for side in ("less", "greater"))
-    assert found == pytest.approx(min(2 * one_sided, 1.0), rel=1e-6, abs=1e-12)
+    assert result == pytest.approx(min(2 * one_sided, 1.0), rel=1e-6, abs=1e-12)
 
 
 def test_large_shares_are_compared_by_the_normal_law() -> None:
@@ -128,5 +128,5 @@ def test_p_values_are_uniform_where_nothing_changed() -> None:
     pairs = zip(
         rng.multinomial(20_000, [0.05] * 20, size=2000), rng.multinomial(500, [0.05] * 20, size=2000), strict=True
     )
-    found = np.array([significance.chi2_test(a, b).p for a, b in pairs])
-    assert stats.kstest(found, "uniform").pvalue > 0.001
+    result = np.array([significance.chi2_test(a, b).p for a, b in pairs])
+    assert stats.kstest(result, "uniform").pvalue > 0.001

@@ -28,14 +28,14 @@ def judged(
 ) -> list[DriftState]:
     """States of windows: uniform buckets, or those of so many keys; a share of an arm's requests is lost."""
     rng = np.random.default_rng(requests)
-    found = []
+    result = []
     for _ in range(windows):
         buckets = rng.integers(0, BUCKETS, requests)
         if keys:
             buckets = rng.integers(0, BUCKETS, keys)[rng.integers(0, keys, requests)]
         gone = (buckets < arm * BUCKETS) & (rng.uniform(size=requests) < lost)
-        found.append(judge_split(narrow(buckets[~gone])).state)
-    return found
+        result.append(judge_split(narrow(buckets[~gone])).state)
+    return result
 
 
 def test_each_bucket_has_its_place() -> None:

@@ -128,10 +128,10 @@ def test_debiased_psi_is_zero_on_average_where_nothing_changed(rows: int) -> Non
     rng = np.random.default_rng(rows)
     shares = np.full(20, 0.05)
     reference, windows = rng.multinomial(50_000, shares, size=2000), rng.multinomial(rows, shares, size=2000)
-    found = statistics.debiased_psi(reference, windows)
+    measured = statistics.debiased_psi(reference, windows)
     sd = float(statistics.psi_null_sd(reference[0], windows[0]))
-    assert abs(found.mean()) < 0.15 * sd
-    assert found.std() == pytest.approx(sd, rel=0.15)
+    assert abs(measured.mean()) < 0.15 * sd
+    assert measured.std() == pytest.approx(sd, rel=0.15)
     noise = 1 / rows + 1 / 50_000
     assert np.quantile(statistics.psi(reference, windows), 0.99) == pytest.approx(
         stats.chi2(19).ppf(0.99) * noise, rel=0.1

@@ -34,19 +34,19 @@ def census(minutes: list[int], rows: list[int]) -> Census:
      (100 * DAY_US, 15)],
 )  # fmt: skip
 def test_a_window_is_cut_where_people_would(length_us: int, blocks: int) -> None:
-    found = cut(Span(0, length_us))
-    assert len(found) == blocks
-    assert (found[0].start_us, found[-1].end_us) == (0, length_us)
+    parts = cut(Span(0, length_us))
+    assert len(parts) == blocks
+    assert (parts[0].start_us, parts[-1].end_us) == (0, length_us)
 
 
 @example(1, None)
 @example(400 * DAY_US, None)
 @given(st.integers(1, 400 * DAY_US), st.none() | st.integers(DAY_US // 24, 40 * DAY_US))
 def test_blocks_are_the_window_and_nothing_else(length_us: int, every_us: int | None) -> None:
-    found = cut(Span(5, 5 + length_us), every_us)
-    assert found[0].start_us == 5
-    assert found[-1].end_us == 5 + length_us
-    assert all(one.end_us == other.start_us for one, other in pairwise(found))
+    parts = cut(Span(5, 5 + length_us), every_us)
+    assert parts[0].start_us == 5
+    assert parts[-1].end_us == 5 + length_us
+    assert all(one.end_us == other.start_us for one, other in pairwise(parts))
 
 
 @example({0: 1}, 1)
@@ -56,14 +56,14 @@ def test_blocks_are_the_window_and_nothing_else(length_us: int, every_us: int | 
 def test_slices_hold_every_row_once_and_are_bounded(rows: dict[int, int], width: int) -> None:
     buckets = cut(Span(0, 180 * MINUTE_US), 60 * MINUTE_US)
     minutes = sorted(rows)
-    found = list(slices(census(minutes, [rows[minute] for minute in minutes]), buckets, width))
+    parts = list(slices(census(minutes, [rows[minute] for minute in minutes]), buckets, width))
     most = min(survey._SLICE_ROWS, survey._SLICE_VALUES // width)
     for minute, amount in rows.items():
-        holding = [held for _, span, held in found if span.start_us <= minute * MINUTE_US < span.end_us]
+        holding = [held for _, span, held in parts if span.start_us <= minute * MINUTE_US < span.end_us]
         assert len(holding) == 1
         assert holding[0] <= max(most, amount)
-    assert sum(held for _, _, held in found) == sum(rows.values())
-    for bucket, span, _ in found:
+    assert sum(held for _, _, held in parts) == sum(rows.values())
+    for bucket, span, _ in parts:
         assert buckets[bucket].start_us <= span.start_us
         assert span.end_us <= buckets[bucket].end_us
 
@@ -87,13 +87,13 @@ def test_rows_without_a_payload_are_not_counted_and_hide_nothing(tmp_path: Path)
     features.append(build_feature("out.y", "out.y", x[:, 0]))
     with Lake(lake_of(tmp_path)) as lake:
         selection = Selection("homes", Span(START_US, START_US + DAY_US))
-        found = survey.survey(
+        parts = survey.survey(
             lake, selection, features, rng=rng, census=lake.census(selection), buckets=cut(selection.span)
         )  # fmt: skip
-    assert found.rows == 300
+    assert parts.rows == 300
     for feature in features:
-        counts = found.total(feature.name)
+        counts = parts.total(feature.name)
         assert counts is not None
         assert counts.sum() == 200
         assert feature.bins.special(counts)["missing"] == 0
-        assert len(found.sample[feature.name]) == 200
+        assert len(parts.sample[feature.name]) == 200

@@ -32,10 +32,10 @@ VERSION = Subject("a/b", "version/..")
 
 
 def tally(values: list[float]) -> Tally:
-    found = Tally.empty(WIDE)
-    found.counts[:] = FEATURE.bins.count(np.array(values, np.float64)) * WEIGHT_ONE
-    found.sums[:3] = len(values), len(values) * WEIGHT_ONE, len(values)
-    return found
+    counted = Tally.empty(WIDE)
+    counted.counts[:] = FEATURE.bins.count(np.array(values, np.float64)) * WEIGHT_ONE
+    counted.sums[:3] = len(values), len(values) * WEIGHT_ONE, len(values)
+    return counted
 
 
 @pytest.mark.slow
@@ -134,10 +134,10 @@ def test_hours_and_days_are_the_sums_of_their_minutes(batches: list[tuple[int, l
     for minute, values in batches:
         series.add(minute * MINUTE_S, tally(values))
     for length_s in (HOUR_S, DAY_S):
-        for start_s, found in series.buckets[length_s].items():
+        for start_s, counted in series.buckets[length_s].items():
             inside = [v for minute, values in batches if start_s <= minute * 60 < start_s + length_s for v in values]
-            assert found.rows == len(inside)
-            assert (found.counts == FEATURE.bins.count(np.array(inside, np.float64)) * WEIGHT_ONE).all()
+            assert counted.rows == len(inside)
+            assert (counted.counts == FEATURE.bins.count(np.array(inside, np.float64)) * WEIGHT_ONE).all()
     whole = series.sum(0, 4 * DAY_S)
     assert whole.rows == sum(len(values) for _, values in batches)
 
@@ -170,10 +170,10 @@ def test_only_so_many_buckets_are_kept() -> None:
 
 
 def test_weighed_rows_are_worth_fewer() -> None:
-    found = tally([5.0] * 40)
-    found.counts *= 4
-    found.sums[1], found.sums[2] = 40 * 4 * WEIGHT_ONE, 40 * 16
-    assert window_counts(WIDE, found)["x"].sum() == pytest.approx(40.0)
+    counted = tally([5.0] * 40)
+    counted.counts *= 4
+    counted.sums[1], counted.sums[2] = 40 * 4 * WEIGHT_ONE, 40 * 16
+    assert window_counts(WIDE, counted)["x"].sum() == pytest.approx(40.0)
     assert window_counts(WIDE, Tally.empty(WIDE)) == {}
 
 

@@ -24,16 +24,16 @@ def test_a_csv_a_parquet_and_an_npz_file_hold_the_same_columns(tmp_path: Path) -
     pq.write_table(pa.table({"x": pa.array([1.5, 2.5, None]), "t": texts}), tmp_path / "a.parquet")
     np.savez(tmp_path / "a.npz", x=numbers, t=np.array(texts))
     for suffix in ("csv", "parquet", "npz"):
-        found = read_file(tmp_path / f"a.{suffix}")
-        assert list(found) == ["x", "t"]
-        codes, known = found["t"].values, found["t"].texts
+        columns_read = read_file(tmp_path / f"a.{suffix}")
+        assert list(columns_read) == ["x", "t"]
+        codes, known = columns_read["t"].values, columns_read["t"].texts
         assert known is not None
         assert [known[int(code)] for code in codes.tolist()] == texts
-        assert found["x"].values.tolist()[:2] == [1.5, 2.5]
+        assert columns_read["x"].values.tolist()[:2] == [1.5, 2.5]
         assert list(read_file(tmp_path / f"a.{suffix}", ["t"])) == ["t"]
         with pytest.raises(InvalidArgument, match="'z'"):
             read_file(tmp_path / f"a.{suffix}", ["z"])
-    assert found["x"].missing is None  # NaN in an array, null in a table
+    assert columns_read["x"].missing is None  # NaN in an array, null in a table
     assert read_file(tmp_path / "a.csv")["x"].missing is not None
 
 
@@ -54,19 +54,19 @@ def test_an_npz_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
 
 def test_columns_are_matched_by_order_by_name_or_by_the_models_own_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", age=np.arange(4), fare=np.ones(4), sex=np.zeros(4))
-    found = read_file(tmp_path / "a.npz")
-    by_order = match(found, [X])
+    columns_read = read_file(tmp_path / "a.npz")
+    by_order = match(columns_read, [X])
     assert list(by_order.columns) == ["f.X_0", "f.X_1", "f.X_2"]
     assert by_order.names == {"f.X_0": "age", "f.X_1": "fare", "f.X_2": "sex"}
     assert by_order.columns["f.X_0"].values.tolist() == [0, 1, 2, 3]
-    own = match(found, [X], ["sex", "age", "fare"])
+    own = match(columns_read, [X], ["sex", "age", "fare"])
     assert own.columns["f.X_1"].values.tolist() == [0, 1, 2, 3]
     assert own.names["f.X_1"] == "age"
     np.savez(tmp_path / "b.npz", X=np.arange(12).reshape(4, 3), y=np.ones(4))
     logged = match(read_file(tmp_path / "b.npz"), [X])
     assert logged.columns["f.X_2"].values.tolist() == [2, 5, 8, 11]
     assert logged.names == {}
-    single = match({"age": found["age"], "other": found["fare"]}, [Tensor("age", "INT64", (-1,))])
+    single = match({"age": columns_read["age"], "other": columns_read["fare"]}, [Tensor("age", "INT64", (-1,))])
     assert list(single.columns) == ["f.age"]
 
 
@@ -95,17 +95,17 @@ def test_columns_that_fit_no_model_are_refused(
 
 def test_outputs_become_the_columns_of_the_log() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
-    found = output_columns({"label": np.array([[1], [0]]), "probabilities": scores, "map": np.zeros((2, 3, 3))})
-    assert list(found) == ["out.label", "out.probabilities_0", "out.probabilities_1", "pred_class", "pred_score"]
-    assert found["pred_class"].values.tolist() == [1, 0]
-    assert found["pred_score"].values.tolist() == pytest.approx([0.9, 0.8])
+    columns_read = output_columns({"label": np.array([[1], [0]]), "probabilities": scores, "map": np.zeros((2, 3, 3))})
+    assert list(columns_read) == ["out.label", "out.probabilities_0", "out.probabilities_1", "pred_class", "pred_score"]
+    assert columns_read["pred_class"].values.tolist() == [1, 0]
+    assert columns_read["pred_score"].values.tolist() == pytest.approx([0.9, 0.8])
     assert output_columns({"p": scores})["pred_class"].values.tolist() == [1, 0]
 
 
 def test_only_scores_of_classes_become_a_class() -> None:
     numbers = np.array([[30.5, -4.0], [0.25, 0.75]], np.float32)
-    found = output_columns({"where": numbers})
-    assert [found[name].missing.tolist() for name in ("pred_class", "pred_score")] == [[True, False]] * 2  # type: ignore[union-attr]
+    columns_read = output_columns({"where": numbers})
+    assert [columns_read[name].missing.tolist() for name in ("pred_class", "pred_score")] == [[True, False]] * 2  # type: ignore[union-attr]
     assert list(output_columns({"where": numbers[:1]})) == ["out.where_0", "out.where_1"]
     for said in (
         output_columns({"where": numbers}, classified={"where"}),
@@ -120,7 +120,9 @@ def test_an_input_that_is_too_wide_for_columns_is_an_embedding(tmp_path: Path) -
     np.savez(tmp_path / "a.npz", e=np.ones((4, 700)), x=np.ones((4, 3)))
     inputs = [Tensor("e", "FP32", (-1, 700)), Tensor("x", "FP32", (-1, 3))]
     assert list(read_file(tmp_path / "a.npz")) == ["x_0", "x_1", "x_2"]
-    assert {name: found.shape for name, found in read_vectors(tmp_path / "a.npz", inputs).items()} == {"in.e": (4, 700)}
+    assert {name: columns_read.shape for name, columns_read in read_vectors(tmp_path / "a.npz", inputs).items()} == {
+        "in.e": (4, 700)
+    }
     assert read_vectors(tmp_path / "a.npz", inputs[1:]) == {}
     with pytest.raises(InvalidArgument, match="'e' has 700 columns, the input has 768"):
         read_vectors(tmp_path / "a.npz", [Tensor("e", "FP32", (-1, 768))])

@@ -44,26 +44,26 @@ def test_a_feature_that_never_varies_has_no_part() -> None:
 
 def test_few_rows_are_not_compared() -> None:
     few, many = BlockedRows.in_order(np.zeros((99, 1))), BlockedRows.in_order(np.zeros((500, 1)))
-    found = compare_rows("x", few, many, [Feature("x", (0,))], rng=np.random.default_rng(0))
-    assert found.state is DriftState.INSUFFICIENT
-    assert "100 of each" in found.note
+    compared = compare_rows("x", few, many, [Feature("x", (0,))], rng=np.random.default_rng(0))
+    assert compared.state is DriftState.INSUFFICIENT
+    assert "100 of each" in compared.note
 
 
 def test_rows_of_few_requests_are_not_compared_however_many_they_are() -> None:
     values = np.random.default_rng(0).normal(size=(500, 1))
     requests = BlockedRows.in_order(values, np.arange(500) // 100)
-    found = compare_rows(
+    compared = compare_rows(
         "x", BlockedRows.in_order(values), requests, [Feature("x", (0,))], rng=np.random.default_rng(0)
     )
-    assert found.state is DriftState.INSUFFICIENT
-    assert "20 and 5 time blocks, 8 of each" in found.note
+    assert compared.state is DriftState.INSUFFICIENT
+    assert "20 and 5 time blocks, 8 of each" in compared.note
 
 
 @example([0])
 @example([7] * 300)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300))
-def test_blocks_are_in_order_and_rows_of_one_moment_stay_together(found: list[int]) -> None:
-    moments = np.sort(np.array(found, np.int64))
+def test_blocks_are_in_order_and_rows_of_one_moment_stay_together(compared: list[int]) -> None:
+    moments = np.sort(np.array(compared, np.int64))
     blocks = cut_blocks(moments)
     assert blocks[0] == 0
     assert set(np.diff(blocks).tolist()) <= {0, 1}

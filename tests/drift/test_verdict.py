@@ -40,14 +40,14 @@ def verdict_of(feature: FeatureProfile, values: npt.ArrayLike, rule: DriftRule =
     return judge([feature], {feature.name: feature.bins.count(values)}, rule)[0]
 
 
-def found(verdict: Verdict, statistic: str) -> Evidence:
+def evidence_of(verdict: Verdict, statistic: str) -> Evidence:
     return next(one for one in verdict.evidence if one.statistic == statistic)
 
 
 def test_the_same_distribution_is_ok() -> None:
     verdict = verdict_of(NORMAL, RNG.normal(size=2000))
     assert verdict.state is DriftState.OK
-    assert abs(found(verdict, "psi").value) < 0.05
+    assert abs(evidence_of(verdict, "psi").value) < 0.05
 
 
 def test_a_shift_is_found_with_its_direction_and_the_threshold_it_is_held_against() -> None:
@@ -64,7 +64,7 @@ def test_a_shift_is_found_with_its_direction_and_the_threshold_it_is_held_agains
 def test_a_small_change_is_no_drift_however_certain_it_is() -> None:
     verdict = verdict_of(NORMAL, RNG.normal(0.05, size=400_000))
     assert verdict.state is DriftState.OK
-    assert found(verdict, "psi").p < 1e-6
+    assert evidence_of(verdict, "psi").p < 1e-6
 
 
 @pytest.mark.parametrize("rows", [0, 50, 199])
@@ -92,20 +92,20 @@ def test_missing_values_are_told_whether_null_or_nan() -> None:
 def test_infinities_and_values_out_of_range_are_told() -> None:
     values = RNG.normal(size=2000)
     values[:50] = np.inf
-    assert found(verdict_of(NORMAL, values), "infinite").state is DriftState.WARN
+    assert evidence_of(verdict_of(NORMAL, values), "infinite").state is DriftState.WARN
     values[:150] = 40.0
-    assert found(verdict_of(NORMAL, values), "out_of_range").state is DriftState.CRIT
-    assert found(verdict_of(NORMAL, values), "out_of_range").value == pytest.approx(0.075, abs=0.002)
+    assert evidence_of(verdict_of(NORMAL, values), "out_of_range").state is DriftState.CRIT
+    assert evidence_of(verdict_of(NORMAL, values), "out_of_range").value == pytest.approx(0.075, abs=0.002)
 
 
 def test_a_new_category_and_one_that_vanished() -> None:
     values = RNG.choice(["AA", "US", "DL", "XX"], size=2000, p=[0.5, 0.07, 0.4, 0.03]).astype(object)
     verdict = verdict_of(CARRIERS, values)
-    assert found(verdict, "unseen").state is DriftState.WARN
+    assert evidence_of(verdict, "unseen").state is DriftState.WARN
     gone = verdict_of(CARRIERS, RNG.choice(["AA", "DL"], size=2000, p=[0.6, 0.4]).astype(object))
     assert gone.state is DriftState.CRIT
-    assert found(gone, "vanished").direction == "US"
-    assert found(gone, "vanished").value == pytest.approx(0.1, abs=0.01)
+    assert evidence_of(gone, "vanished").direction == "US"
+    assert evidence_of(gone, "vanished").value == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("categories", [1, 40, 549, 551, 600, 5000])
@@ -125,7 +125,7 @@ def test_categories_that_trade_rows_are_found_where_psi_is_small() -> None:
     values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.41, 0.1, 0.49]).astype(object)
     verdict = verdict_of(CARRIERS, values)
     assert (verdict.state, verdict.statistic, verdict.direction) == (DriftState.WARN, "l_infinity", "more DL")
-    assert found(verdict, "psi").state is DriftState.OK
+    assert evidence_of(verdict, "psi").state is DriftState.OK
     values = RNG.choice(["AA", "US", "DL"], size=4000, p=[0.36, 0.1, 0.54]).astype(object)
     assert verdict_of(CARRIERS, values).state is DriftState.CRIT
 
@@ -141,7 +141,7 @@ def test_what_is_held_against_the_threshold_is_what_the_samples_error_leaves() -
         now[place["AA"]] -= 0.08
         counts = np.zeros(len(bins.cells))
         counts[: len(now) - 1] = now[:-1] * rows
-        gap = found(judge([CARRIERS], {"carrier": counts}, RULE)[0], "l_infinity")
+        gap = evidence_of(judge([CARRIERS], {"carrier": counts}, RULE)[0], "l_infinity")
         assert gap.value == pytest.approx(0.08)
         assert gap.threshold >= THRESHOLDS["l_infinity"].warn + gap.error
         states.append((gap.state, gap.error))
@@ -205,10 +205,10 @@ def test_a_change_just_as_large_as_the_threshold_alarms_in_one_window_of_a_hundr
     windows = synthetic_windows(
         categories, uneven, moved=THRESHOLDS["l_infinity"].warn, lost=0.0, rows=rows, windows=50
     )
-    gaps = [found(verdict, "l_infinity") for verdicts in windows for verdict in verdicts]
+    gaps = [evidence_of(verdict, "l_infinity") for verdicts in windows for verdict in verdicts]
     assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.01 * len(gaps)
     windows = synthetic_windows(categories, uneven, moved=0.0, lost=THRESHOLDS["missing"].warn, rows=rows, windows=50)
-    gaps = [found(verdict, "missing") for verdicts in windows for verdict in verdicts]
+    gaps = [evidence_of(verdict, "missing") for verdicts in windows for verdict in verdicts]
     assert sum(gap.state >= DriftState.WARN for gap in gaps) <= 0.02 * len(gaps)
     if rows >= 5000:
         assert sum(gap.p < RULE.alpha for gap in gaps) > 0.99 * len(gaps)
@@ -217,7 +217,7 @@ def test_a_change_just_as_large_as_the_threshold_alarms_in_one_window_of_a_hundr
 def test_a_rare_category_that_does_not_come_in_a_small_window_has_not_vanished() -> None:
     feature = build_feature("c", "f.c", RNG.choice(["a", "b", "r"], size=20_000, p=[0.6, 0.39, 0.01]).astype(object))
     values = RNG.choice(["a", "b"], size=100, p=[0.61, 0.39]).astype(object)
-    assert found(verdict_of(feature, values), "vanished").value == 0.0
+    assert evidence_of(verdict_of(feature, values), "vanished").value == 0.0
 
 
 def test_many_features_do_not_make_an_alarm_by_their_number() -> None:
@@ -250,21 +250,21 @@ def test_a_reference_whose_own_windows_differ_raises_the_threshold() -> None:
     assert "psi" in calibrated
     for name in sorted(calibrated):  # whatever the table judges by
         most = THRESHOLDS[name].most
-        raised, bounded, plain = (found(evidence[key], name) for key in ("said", "ordered", "no"))
+        raised, bounded, plain = (evidence_of(evidence[key], name) for key in ("said", "ordered", "no"))
         assert (raised.state, raised.origin) == (DriftState.OK, Origin.REFERENCE), name
         assert bounded.threshold == min(raised.threshold, most), name
         assert bounded.origin is (Origin.BOUND if raised.threshold > most else Origin.REFERENCE), name
         assert plain.threshold < raised.threshold, name
-    assert found(evidence["said"], "psi").threshold > 1.0
-    assert found(evidence["ordered"], "psi").threshold == 1.0  # four times what is critical
-    assert found(evidence["no"], "psi").threshold < 0.2
+    assert evidence_of(evidence["said"], "psi").threshold > 1.0
+    assert evidence_of(evidence["ordered"], "psi").threshold == 1.0  # four times what is critical
+    assert evidence_of(evidence["no"], "psi").threshold < 0.2
 
 
 def test_a_reference_that_is_too_small_is_calibrated_by_theory_alone() -> None:
     feature = build_feature("x", "f.x", RNG.normal(size=400))
     assert feature.calibration == ()
     assert verdict_of(feature, RNG.normal(size=250)).state is DriftState.OK
-    assert found(verdict_of(feature, RNG.normal(size=250)), "psi").threshold > 0.1
+    assert evidence_of(verdict_of(feature, RNG.normal(size=250)), "psi").threshold > 0.1
     assert verdict_of(feature, RNG.normal(2.0, size=250)).state is DriftState.CRIT
 
 

@@ -25,7 +25,7 @@ class Result:
     """Records that were acknowledged, that are in the lake, and what is wrong with them."""
 
     acknowledged: int
-    found: int
+    outcome: int
     lost: int
     twice: int
 

@@ -43,7 +43,7 @@ async def test_two_quantities_of_a_regression_have_no_class_and_no_score(tmp_pat
 
 async def test_chances_have(tmp_path: Path) -> None:
     rows = await predictions(tmp_path, ("p", CHANCES, ()))
-    assert [found for found, _ in rows] == [1, 0, 0]
+    assert [chosen for chosen, _ in rows] == [1, 0, 0]
     assert [score for _, score in rows] == pytest.approx([0.9, 0.7, 0.5])
 
 
