@@ -117,6 +117,9 @@ class GrpcioServer:
     def port(self) -> int:
         return self._port
 
+    def counts(self) -> Mapping[str, int]:
+        return {}  # grpcio does not tell
+
     @property
     def certificate(self) -> ServerCertificate | None:
         return self._certificate

@@ -16,6 +16,7 @@ from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import ServerCertificate
 from gateway.rpc.server_state import ServerState
+from gateway.rpc.tls_handshake import TlsListener
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,7 @@ class Ngh2Server:
         self._state: ServerState | None = None
         self._certificate: ServerCertificate | None = None
         self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
-        self._listening = asyncio.Lock()
-        self._stopping = False
+        self._listener: asyncio.Server | TlsListener | None = None
         self._checks: list[asyncio.Task[None]] = []
         self._port = 0
 
@@ -70,45 +69,33 @@ class Ngh2Server:
         self._socket = self._given or _listening_socket(options)
         if self._socket.family != socket.AF_UNIX:
             self._port = self._socket.getsockname()[1]
-        self._listener = await self._listen(state, self._socket)
+        self._listener = await self._listen(state, self._socket.dup())
         checks = {"rpc connection checks": self._check_connections(state)}
         if certificate is not None:
-            checks["rpc certificate"] = self._follow(certificate, state, self._socket)
+            checks["rpc certificate"] = self._follow(certificate)
         self._checks = [loop.create_task(check, name=name) for name, check in checks.items()]
         for check in self._checks:
             check.add_done_callback(_report)
 
-    async def _listen(self, state: ServerState, bound: socket.socket) -> asyncio.Server:
-        if bound.family == socket.AF_UNIX:
-            return await state.loop.create_unix_server(
-                lambda: ConnectionProtocol(state), sock=bound.dup(), backlog=_BACKLOG
-            )
-        secure = self._certificate.material.context if self._certificate is not None else None
-        return await state.loop.create_server(
-            lambda: ConnectionProtocol(state),
-            sock=bound.dup(),
-            backlog=_BACKLOG,
-            ssl=secure,
-            ssl_handshake_timeout=state.options.handshake_timeout_s if secure is not None else None,
-        )
+    async def _listen(self, state: ServerState, bound: socket.socket) -> asyncio.Server | TlsListener:
+        """Returns what accepts connections.
 
-    async def _follow(self, certificate: ServerCertificate, state: ServerState, bound: socket.socket) -> None:
-        """Shows new connections the newest certificate.
-
-        Both listeners have the same socket, so nobody who connects meanwhile is turned away; and a context of its own
-        means that no session of the old one is resumed, whose client authority may be gone.
+        Each certificate has a context of its own, so no session of an old one is resumed, whose client authority may be
+        gone.
         """
-        async for _ in certificate.renewals(state.options.tls_look_s):
-            async with self._listening:
-                if self._stopping:
-                    return
-                before, self._listener = self._listener, await self._listen(state, bound)
-                if before is not None:
-                    await _retire(before, state.loop)
+        if bound.family == socket.AF_UNIX:
+            return await state.loop.create_unix_server(lambda: ConnectionProtocol(state), sock=bound, backlog=_BACKLOG)
+        certificate = self._certificate
+        if certificate is not None:
+            bound.listen(_BACKLOG)
+            return TlsListener(state, bound, lambda: certificate.material.context)
+        return await state.loop.create_server(lambda: ConnectionProtocol(state), sock=bound, backlog=_BACKLOG)
+
+    async def _follow(self, certificate: ServerCertificate) -> None:
+        async for _ in certificate.renewals(self._options.tls_look_s):
+            pass  # the next handshake shows it
 
     async def stop(self, grace_s: float | None) -> None:
-        async with self._listening:
-            self._stopping = True  # no other listener follows
         state, listener = self._state, self._listener
         if state is None or listener is None:
             return
@@ -190,19 +177,6 @@ class Ngh2Server:
             now_ns = monotonic_ns()
             for connection in list(state.connections):
                 connection.check(now_ns)
-
-
-async def _retire(listener: asyncio.Server, loop: asyncio.AbstractEventLoop) -> None:
-    """Closes the listener, and loses nobody whom it had accepted.
-
-    asyncio gives a connection its transport one turn after it was accepted, and a server that is closed by then has
-    none for it. (uvloop does both at once.)
-    """
-    for listening in listener.sockets:
-        loop.remove_reader(listening.fileno())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    listener.close()
 
 
 def _report(checks: asyncio.Task[None]) -> None:

@@ -77,6 +77,11 @@ class Server(Protocol):
     @property
     def port(self) -> int: ...
 
+    def counts(self) -> Mapping[str, int]:
+        """Returns what metrics say of the connections: `open`, handshakes among them, and since the start those that
+        were `accepted`, `refused` for a limit, and `broken` by their peers. Empty where the transport does not tell.
+        """
+
     @property
     def certificate(self) -> ServerCertificate | None:
         """What the server shows, once it is started; None without TLS."""

@@ -109,25 +109,33 @@ class ServerState:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def add(self, connection: OpenConnection) -> bool:
-        """Counts the connection; returns False, with nothing counted, if there is no room for it."""
+    def add(self, connection: OpenConnection, *, handshake: bool = False) -> bool:
+        """Counts the connection; returns False, with nothing counted, if there is no room for it.
+
+        A handshake takes a connection's place, and is not accepted yet.
+        """
         address, most = connection.address, self.options.max_connections_per_address
         if len(self.connections) >= self.options.max_connections or (
             most and address and self._by_address[address] >= most
         ):
             self.refused += 1
             return False
-        self.accepted += 1
+        self.accepted += not handshake
         self._by_address[address] += 1
         self.connections.add(connection)
         self.empty.clear()
         return True
 
-    def remove(self, connection: OpenConnection) -> None:
+    def release(self, connection: OpenConnection) -> None:
+        """Frees the place of a connection for one that takes it at once."""
         if connection in self.connections:
             self.connections.remove(connection)
             self._by_address[connection.address] -= 1
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]
+
+    def remove(self, connection: OpenConnection) -> None:
+        """Frees the place of a connection that has ended."""
+        self.release(connection)
         if not self.connections:
             self.empty.set()

@@ -222,6 +222,10 @@ class Worker:
         if states.get(version, VersionState.END) is VersionState.END:
             self.counters.forget(model, version)
 
+    def _connections_seen(self) -> dict[str, object]:
+        counts = self.server.counts()
+        return {outcome: counts[outcome] for outcome in ("accepted", "refused", "broken") if outcome in counts}
+
     def _servers(self) -> tuple[Server, Server | None]:
         """Returns the server of the gRPC port, and that of operators' own address, if they have one."""
         config = self.config
@@ -282,6 +286,8 @@ class Worker:
         if self.entrance is not None:
             self.counters.add_sums(Sum.ACCESS, self.entrance.denied)
             self.counters.add_gauge(Gauge.ACCESS, self.entrance.status)
+        self.counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
+        self.counters.add_gauge(Gauge.CONNECTIONS, lambda: self.server.counts().get("open", 0))
         self.counters.add_gauge(Gauge.TLS, lambda: self.server.certificate.status() if self.server.certificate else {})
 
     def _shed(self) -> Mapping[str, int]:

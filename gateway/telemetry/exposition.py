@@ -59,6 +59,7 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
     names.TASKS: Gauge.TASKS,
     names.WORKER_READY: Gauge.READY,
+    names.CONNECTIONS: Gauge.CONNECTIONS,
     names.LOG_BUFFER: Gauge.LOG_BUFFER_BYTES,
     names.LOG_SCALE: Gauge.LOG_SCALE,
 }
@@ -105,6 +106,7 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _by_label(names.ACCESS_DENIED, branch(host.sums, Sum.ACCESS).items())
     yield from _quotas(host.sums)
     yield from _by_label(names.SHED, branch(host.sums, Sum.SHED).items())
+    yield from _by_label(names.CONNECTIONS_SEEN, branch(host.sums, Sum.CONNECTIONS).items())
     yield from _by_label(names.LABELS, branch(host.sums, Sum.LABELS).items())
     for slot, gauges in sorted(host.gauges.items()):
         yield from _worker(str(slot), gauges)

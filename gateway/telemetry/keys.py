@@ -16,6 +16,7 @@ class Sum(StrEnum):
     ACCESS = "access"
     QUOTAS = "quotas"
     SHED = "shed"
+    CONNECTIONS = "connections"
 
 
 class Gauge(StrEnum):
@@ -33,6 +34,7 @@ class Gauge(StrEnum):
     IN_FLIGHT = "in_flight"
     TASKS = "tasks"
     READY = "ready"
+    CONNECTIONS = "connections"
     TLS = "tls"
     ACCESS = "access"
     QUOTAS = "quotas"

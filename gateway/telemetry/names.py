@@ -74,6 +74,13 @@ ROUTE_APPLY_SECONDS: Final = _metric(
     (),
     "From the commit of a route to its being in force in a worker.",
 )
+CONNECTIONS_SEEN: Final = _metric(
+    _SUMMED,
+    "gateway_connections_seen",
+    "counter",
+    ("outcome",),
+    "Connections that were accepted, refused for a limit, or broken by their peers; by the ngh2 transport.",
+)
 ACCESS_DENIED: Final = _metric(
     _SUMMED,
     "gateway_access_denied",
@@ -226,6 +233,13 @@ SHADOW_DIFFERENCE: Final = _metric(
     "gauge",
     ("worker", "model", "arm"),
     "Largest difference of the present version of a mirror from what was served.",
+)
+CONNECTIONS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_connections",
+    "gauge",
+    ("worker",),
+    "Open connections, TLS handshakes among them; by the ngh2 transport.",
 )
 LOG_BUFFER: Final = _metric(_EACH_WORKER, "gateway_log_buffer_bytes", "gauge", ("worker",), "What waits for the disk.")
 LOG_SCALE: Final = _metric(

@@ -4,7 +4,9 @@ import asyncio
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
+import grpc
 import ngh2
 import pytest
 
@@ -24,7 +26,9 @@ from tests.rpc.raw import (
     raw_frame,
     request_headers,
 )
-from tests.rpc.serving import Served, serving
+from tests.rpc.service import Behaviour, register
+from tests.rpc.serving import TLS, Served, make, path, serving
+from tests.rpc.test_lifetime import credentials
 
 CALM = ngh2.ErrorCode.ENHANCE_YOUR_CALM
 COUNT = 20_000
@@ -72,7 +76,7 @@ async def test_a_flood_ends_its_connection(bystander: Served, name: str) -> None
         spent_s = time.process_time() - began
     assert spent_s < 3.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 * 1024
-    assert bystander.server.counts()["broken"] == 1  # type: ignore[attr-defined]
+    assert bystander.server.counts()["broken"] == 1
     assert bystander.behaviour.events["hold"] == bystander.behaviour.events["hold cancelled"]
 
 
@@ -137,6 +141,43 @@ async def test_connections_beyond_the_limit_are_closed_and_room_returns() -> Non
                 fields, _ = await third.answer(await third.request(request_headers("EchoNow"), message(b"x")))
                 assert fields[b"grpc-status"] == b"0"
         assert await served.unary("EchoNow")(b"room", timeout=10, wait_for_ready=True) == b"room"
+
+
+@pytest.mark.parametrize(
+    ("transport", "limit"),
+    [
+        ("ngh2", {"max_connections": 3}),
+        ("ngh2", {"max_connections_per_address": 3}),
+        ("grpcio", {"max_connections": 3}),
+    ],
+)
+async def test_half_open_handshakes_are_connections(transport: str, limit: dict[str, int]) -> None:
+    options = ServerOptions(reuse_port=False, tls=TLS, handshake_timeout_s=1.0, **limit)  # type: ignore[arg-type]
+    server = make(transport, options)
+    register(Behaviour(), server)
+    await server.start()
+    try:
+        silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+        silent[0][1].write(hello)  # a part of one
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                assert await reader.read() == b""  # at once
+                writer.close()
+            if transport == "ngh2":
+                assert (server.counts()["open"], server.counts()["refused"]) == (3, 1)
+            for reader, writer in silent:  # the time is over
+                with suppress(ConnectionError):
+                    await reader.read()
+                writer.close()
+        async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials(None)) as channel:
+            answer = await channel.unary_unary(path("EchoNow"), None, None)(b"x", timeout=10, wait_for_ready=True)
+            assert answer == b"x"
+            if transport == "ngh2":
+                assert server.counts() == {"open": 1, "accepted": 1, "refused": 1, "broken": 3, "calls": 0}
+    finally:
+        await server.stop(0)
 
 
 async def test_streams_beyond_the_limit_are_refused() -> None:
