@@ -13,24 +13,21 @@
 
 import asyncio
 import logging
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from random import random
 from time import monotonic_ns
 from typing import Final
 
-from gateway.backoff import retry_after_ms
-from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument, ResourceExhausted
+from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument
 from gateway.routing.decision.decision import FALLBACK
 from gateway.serving.batch import Batch
 from gateway.serving.call import Call
-from gateway.serving.inline_watch import LIMIT_NS
+from gateway.serving.call_queue import CallQueue
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import LineLimit
-from gateway.serving.queue_wait import QueueWait
-from gateway.serving.run import RowBytes, Run, alike, common_wanted, is_empty, split
+from gateway.serving.run import RowBytes, Run, common_wanted, is_empty, split
+from gateway.serving.run_cost import INLINE_NS, RunCost
 from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
 from gateway.serving.session import RunFailed, Termination
 from gateway.serving.shared_run_state import SharedRunState
@@ -39,23 +36,12 @@ from gateway.tensor import Buffer
 
 logger = logging.getLogger(__name__)
 
-# A thread hop costs about 100 us of two threads' time; up to this a run on the loop delays others less than it saves.
-INLINE_NS: Final = 1_000_000
-# Merging beyond this only adds latency: the fixed cost of a run is long paid.
-MERGED_RUN_NS: Final = 20_000_000
-SMOOTHING: Final = 0.1
 # A run costs about 5 us beside its rows; joining inputs costs 100 us per MiB. Larger rows run one by one.
 MERGED_ROW_BYTES: Final = 65_536
 # After so many runs of one call each, the next call runs at once instead of at the end of the loop's turn, until one
 # comes so soon after a run that it had company.
 LONELY_RUNS: Final = 32
 COMPANY_NS: Final = 30_000
-# How long runs stay on threads after one had to be ended on the loop.
-LONG_NS: Final = 60_000_000_000
-# How much later a call may come than one of the next lower class and still run before it: no class waits for ever.
-HEAD_START_NS: Final = 250_000_000
-# Of long runs, one in so many tries what the measures speak against, because they may have changed.
-EXPLORED_RUNS: Final = 64
 
 
 class Batcher:
@@ -78,7 +64,6 @@ class Batcher:
         self._loop = loop
         self._threads = threads
         self._parallel = parallel
-        self._draw = draw
         self._shared = shared or SharedRunState()
         self._page = self._shared.page
         self._refusals = self._shared.refusals
@@ -86,8 +71,6 @@ class Batcher:
         self._key = VersionKey(version.model, version.name, version.digest)
         self._entry = self._page.register(self._key)
         self._error_lines = LineLimit()
-        self._refuses_empty = bool(version.config.refuses_empty)
-        self._long_until_ns = 0
         self._names = [spec.name for spec in version.outputs]
         self._row_bytes = RowBytes.of(version)
         self._merges = version.config.merges
@@ -95,25 +78,9 @@ class Batcher:
         self._max_rows = version.max_batch_size if version.batches else 1
         if sum(spec.row_bytes() for spec in version.inputs) > MERGED_ROW_BYTES:
             self._max_rows = 1
-        self._max_queue = version.config.max_queue_size
         self._delay_s = version.config.max_queue_delay_us / 1e6
-        config = version.config
-        self._queue_limit_ns = 0 if config.delays_expired else config.default_timeout_us * 1000
-        self._override = config.allow_timeout_override and not config.delays_expired
-        self._expiry_timer: asyncio.TimerHandle | None = None
-        self._expiry_timer_ns = 0
-        self._row_ns = max(1.0, version.run_us * 1000)
-        self._batch_ns = self._row_ns
-        # What a row costs in a run of its own, and in a merged one: 0 until measured. A convolution is dearer merged,
-        # because its data leave the cache; a layer whose weights are read once for all rows is cheaper.
-        self._alone_ns = 0.0
-        self._merged_ns = 0.0
-        self._long_runs = 0
-        self._on_loop = version.run_us * 1000 < INLINE_NS
-        self._wait = QueueWait()
-        self._waiting: deque[Call] = deque()
-        self._by_class = False  # whether calls of several priority classes have been queued
-        self._queued = 0
+        self._queue = CallQueue(version, loop, fixed=self._fixed, draw=draw)
+        self._cost = RunCost(version.run_us, self._max_rows)
         self._running = 0
         self._flush_handle: asyncio.Handle | None = None
         self._lonely_runs = 0
@@ -122,176 +89,52 @@ class Batcher:
     @property
     def queued(self) -> int:
         """Returns how many calls wait for a run."""
-        return self._queued
+        return self._queue.size
 
     def wait_ns(self, level: int, now_ns: int) -> int:
         """Returns how long a call of that class would wait here, as far as is known; 0 where it is not."""
-        ahead = self._place_of(level, now_ns) if self._by_class else self._queued
-        self._version.backlog = self._wait.of(self._queued, now_ns)
-        return self._wait.of(ahead, now_ns)
-
-    def _place_of(self, level: int, now_ns: int) -> int:
-        """Returns how many calls are before one of that class: those of its class or a better one, and others that wait
-        for so long that nobody passes them any more.
-
-        Source: Triton's priority levels, where only lower levels wait for ever under load.
-        """
-        return bisect_right(self._waiting, now_ns + level * HEAD_START_NS, key=_turn_ns)
+        return self._queue.wait_ns(level, now_ns)
 
     def put(self, call: Call) -> None:
-        """Queues the call, which will be answered.
-
-        Raises: ResourceExhausted (the configured queue size is reached), InvalidArgument (nothing is in a tensor, and
-                the version cannot take that).
-        """
-        if self._refuses_empty and is_empty(call):
-            raise InvalidArgument(
-                f"model {self._version.model!r} version {self._version.name!r} takes no inputs without rows or elements"
-            )
-        if self._max_queue and self._queued >= self._max_queue:
-            raise ResourceExhausted(
-                f"the queue of model {self._version.model!r} version {self._version.name!r} is full: "
-                f"max_queue_size is {self._max_queue}",
-                retry_after_ms=retry_after_ms(self._draw()),
-            )
-        now_ns = call.queued_ns = monotonic_ns()
-        if call.level or self._by_class:
-            self._by_class = True
-            self._waiting.insert(self._place_of(call.level, now_ns), call)
-        else:
-            self._waiting.append(call)
-        self._queued += 1
-        if self._version.backlog:
-            self._version.backlog = self._wait.of(self._queued, now_ns)
-        if self._queue_limit_ns or self._override:
-            self._limit(call)
+        """Queues the call, which will be answered. Raises: as `CallQueue.put`."""
+        queue, cost = self._queue, self._cost
+        queue.put(call)
         if self._flush_handle is None and self._running < self._parallel:
-            if self._delay_s and self._queued < self._max_rows:
+            if self._delay_s and queue.size < self._max_rows:
                 self._flush_handle = self._loop.call_later(self._delay_s, self._flush)
-            elif self._lonely_runs < LONELY_RUNS or not self._on_loop:
+            elif self._lonely_runs < LONELY_RUNS or not cost.on_loop:
                 self._flush_handle = self._loop.call_soon(self._flush)
             elif call.queued_ns - self._flushed_ns > COMPANY_NS:
                 self._flush()
             else:
                 self._lonely_runs = 0
                 self._flush_handle = self._loop.call_soon(self._flush)
-        elif self._delay_s and self._queued == self._max_rows and self._flush_handle is not None:
+        elif self._delay_s and queue.size == self._max_rows and self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = self._loop.call_soon(self._flush)
 
-    def _limit(self, call: Call) -> None:
-        """Sets when the call has waited for too long, which is noticed then, whatever runs meanwhile.
-
-        Source: Triton, ModelQueuePolicy: a request may shorten the default, it cannot lengthen it.
-        """
-        limit_ns = self._queue_limit_ns
-        own_ns = call.queue_limit_ns if self._override else 0
-        if own_ns and (not limit_ns or own_ns < limit_ns):
-            limit_ns = own_ns
-        if not limit_ns:
-            return
-        call.queue_expires_ns = call.queued_ns + limit_ns
-        timer = self._expiry_timer
-        if timer is not None:
-            if self._expiry_timer_ns <= call.queue_expires_ns:
-                return
-            timer.cancel()
-        self._expiry_timer_ns = call.queue_expires_ns
-        self._expiry_timer = self._loop.call_later(limit_ns / 1e9, self._expire)
-
-    def _expire(self) -> None:
-        """Answers the calls that have waited for too long; they leave the queue when it moves."""
-        self._expiry_timer = None
-        now_ns = monotonic_ns()
-        next_ns = 0
-        expired: list[Call] = []
-        for call in self._waiting:
-            if call.answered or not call.queue_expires_ns:
-                continue
-            if call.queue_expires_ns <= now_ns:
-                expired.append(call)
-            elif not next_ns or call.queue_expires_ns < next_ns:
-                next_ns = call.queue_expires_ns
-        if next_ns:
-            self._expiry_timer_ns = next_ns
-            self._expiry_timer = self._loop.call_later(max(0, next_ns - now_ns) / 1e9, self._expire)
-        for call in expired:
-            if not call.answered:
-                self._queued -= 1
-                call.fail(_waited_too_long())
-
     def forget(self, call: Call) -> None:
         """Stops counting an answered call as waiting."""
-        self._queued -= 1
+        self._queue.size -= 1
 
     def _flush(self) -> None:
         self._flush_handle = None
         started = monotonic_ns()
-        while self._queued and self._running < self._parallel:
-            calls = self._take()
+        queue, cost = self._queue, self._cost
+        while queue.size and self._running < self._parallel:
+            rows = cost.rows_of_next_run(queue.size, self._parallel - self._running) if self._merges else 1
+            calls = queue.take(rows, merges=self._merges)
             if not calls:
                 break
-            if not self._on_loop:
+            if not cost.on_loop:
                 self._run_on_thread(calls)
                 continue
             self._lonely_runs = self._lonely_runs + 1 if len(calls) == 1 else 0
             self._run_here(calls)
             self._flushed_ns = monotonic_ns()
-            if self._queued and monotonic_ns() - started > INLINE_NS:  # others on the loop come first
+            if queue.size and self._flushed_ns - started > INLINE_NS:  # others on the loop come first
                 self._flush_handle = self._loop.call_soon(self._flush)
                 return
-
-    def _take(self) -> list[Call]:
-        """Returns the calls of the next run; drops those that were answered, and fails those whose time is over."""
-        now = monotonic_ns()
-        limit = self._rows_of_next_run()
-        taken: list[Call] = []
-        rest: list[Call] = []
-        rows = 0
-        waiting = self._waiting
-        while waiting:
-            call = waiting.popleft()
-            if call.answered:
-                continue
-            if call.deadline_ns and now > call.deadline_ns:
-                self._queued -= 1
-                call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
-                continue
-            if call.queue_expires_ns and now > call.queue_expires_ns:
-                self._queued -= 1
-                call.fail(_waited_too_long())
-                continue
-            # Without rows a model may fail, or do worse: the others do not share that.
-            alone = not call.rows or (taken and not rows)
-            if taken and (rows + call.rows > limit or not self._merges or alone):
-                waiting.appendleft(call)
-                break
-            if taken and not self._fixed and not alike(taken[0], call):
-                rest.append(call)
-                continue
-            self._queued -= 1
-            call.queue_ns = now - call.queued_ns
-            taken.append(call)
-            rows += call.rows
-        waiting.extendleft(reversed(rest))
-        self._wait.took(len(taken), self._queued, now)
-        self._version.backlog = self._wait.of(self._queued, now)
-        return taken
-
-    def _rows_of_next_run(self) -> int:
-        if not self._merges:
-            return 1
-        budget = INLINE_NS if self._on_loop else MERGED_RUN_NS
-        limit = min(self._max_rows, max(1, int(budget / self._row_ns)))
-        free = self._parallel - self._running
-        if self._on_loop:
-            return limit
-        if free > 1:  # several threads are free: share what waits among them
-            limit = min(limit, max(1, -(-self._queued // free)))
-        self._long_runs += 1
-        alone = 0.0 < self._alone_ns < self._merged_ns
-        exploring = self._long_runs % EXPLORED_RUNS == 0 or (self._merged_ns > 0.0 and not self._alone_ns)
-        return 1 if alone != exploring else limit
 
     # ---- runs ----
 
@@ -310,7 +153,7 @@ class Batcher:
         except GatewayError as error:
             page.leave(LOOP_SLOT)
             if watch.end():
-                self._take_for_long()
+                self._cost.keep_off_loop(monotonic_ns())
                 self._run_on_thread(calls)
                 return
             self._failed(calls, error)
@@ -323,14 +166,8 @@ class Batcher:
             raise
         page.leave(LOOP_SLOT)
         if watch.end():
-            self._take_for_long()
+            self._cost.keep_off_loop(monotonic_ns())
         self._succeeded(calls, run)
-
-    def _take_for_long(self) -> None:
-        """Runs happen on threads for a minute at least: one of them held up the loop."""
-        self._on_loop = False
-        self._long_until_ns = monotonic_ns() + LONG_NS
-        self._batch_ns = max(self._batch_ns, float(LIMIT_NS))
 
     def _digests(self, calls: Sequence[Call]) -> list[int]:
         return [input_digest(call, fixed=self._fixed) for call in calls]
@@ -397,7 +234,7 @@ class Batcher:
         elif batch.live:
             self._failed(calls, error)
         self._version.release()
-        if self._queued and self._flush_handle is None:
+        if self._queue.size and self._flush_handle is None:
             self._flush()
 
     def _names_of(self, calls: Sequence[Call]) -> list[str]:
@@ -419,7 +256,8 @@ class Batcher:
         raw = self._row_bytes.split(calls, outputs, rows) if self._row_bytes is not None else None
         answers: Sequence[Sequence[Buffer]] = split(calls, outputs) if raw is None else raw
         output_ns = monotonic_ns() - sliced_at
-        self._learn(max(rows, 1), run.cpu_ns, merged=len(calls) > 1)
+        self._cost.learn(max(rows, 1), run.cpu_ns, sliced_at, merged=len(calls) > 1)
+        self._version.run_us = self._cost.row_ns / 1000
         arm = calls[0].arm
         if arm is not None:
             items = rows if self._version.batches else 1
@@ -469,32 +307,7 @@ class Batcher:
         for call in calls:
             if call.answered:
                 continue
-            if self._on_loop:
+            if self._cost.on_loop:
                 self._run_here([call])
             else:
                 self._run_on_thread([call])
-
-    def _learn(self, rows: int, run_ns: int, *, merged: bool) -> None:
-        if not self._on_loop:
-            row_ns = run_ns / rows
-            if merged:
-                self._merged_ns += SMOOTHING * (row_ns - self._merged_ns) if self._merged_ns else row_ns
-            else:
-                self._alone_ns += SMOOTHING * (row_ns - self._alone_ns) if self._alone_ns else row_ns
-        self._batch_ns += SMOOTHING * (run_ns - self._batch_ns)
-        self._row_ns += SMOOTHING * (run_ns / rows - self._row_ns)
-        self._version.run_us = self._row_ns / 1000
-        # The gap between the two bounds keeps a version whose runs are near the bound from changing sides all the time.
-        if self._on_loop:
-            self._on_loop = self._batch_ns < 2 * INLINE_NS
-        else:
-            self._on_loop = self._batch_ns < INLINE_NS / 2 and monotonic_ns() >= self._long_until_ns
-
-
-def _turn_ns(call: Call) -> int:
-    """Returns the time by which calls of all classes are in order."""
-    return call.queued_ns + call.level * HEAD_START_NS
-
-
-def _waited_too_long() -> DeadlineExceeded:
-    return DeadlineExceeded("the request waited in the queue of its version for longer than the limit")

@@ -8,6 +8,7 @@ from gateway.serving.call import Call
 
 _RANDOM_BITS: Final = (1 << 62) - 1
 _VARIANT: Final = 2 << 62
+_DIGITS: Final = "0123456789abcdef"
 # The ends that the ids of one block differ in: putting a whole id into text costs ten times as much as adding its end.
 _ENDS: Final = [f"{number:03x}" for number in range(4096)]
 
@@ -23,7 +24,9 @@ class RequestIds:
     def __init__(self) -> None:
         # Far from where the count would begin anew.
         self._blocks = (int.from_bytes(os.urandom(8), "little") & _RANDOM_BITS >> 1) >> 12
-        self._random = int.from_bytes(os.urandom(2), "little") & 0xFFF
+        self._middle = f"-7{_ENDS[int.from_bytes(os.urandom(2), 'little') & 0xFFF]}-"
+        self._minute = 0  # of 65 536 ms
+        self._minute_text = ""
         self._millisecond = 0
         self._head = ""  # of the ids of one millisecond
         self._block = ""  # of the ids whose counts differ in the last 12 bits
@@ -38,12 +41,19 @@ class RequestIds:
             millisecond = time_ns() // 1_000_000
             if millisecond > self._millisecond:  # a clock that steps back changes no order
                 self._millisecond = millisecond
-                self._head = f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7{_ENDS[self._random]}-"
+                self._head = self._head_of(millisecond)
             self._end += 1
             if self._end == len(_ENDS):
                 self._begin_block()
             call.given_id = self._head + self._block + _ENDS[self._end]
         return call.given_id
+
+    def _head_of(self, millisecond: int) -> str:
+        if millisecond >> 16 != self._minute:
+            self._minute = millisecond >> 16
+            self._minute_text = f"{self._minute:08x}-"
+        low = millisecond & 0xFFFF
+        return self._minute_text + _ENDS[low >> 4] + _DIGITS[low & 0xF] + self._middle
 
     def _begin_block(self) -> None:
         self._end = 0

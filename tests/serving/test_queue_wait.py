@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.access.priority import LADDER, Priority
 from gateway.errors import DeadlineExceeded, ResourceExhausted
 from gateway.serving.admission import Admission
-from gateway.serving.batcher import HEAD_START_NS
+from gateway.serving.call_queue import HEAD_START_NS
 from gateway.serving.queue_wait import QueueWait
 from tests import models
 from tests.serving.stage import Stage, floats, staged, until
