@@ -121,7 +121,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         ),
         "Audit": _need(_READER, field="model", listed=(("entries", "model"),)),
         "AuditChain": _need(_READER, scope=Scope.EVERYWHERE),
-        "Draft": _need(_OPERATOR, scope=Scope.DOCUMENT),
+        # Who only approves may write drafts too, for others to approve: four eyes without any operator.
+        "Draft": _need(_OPERATOR, Role.APPROVER, scope=Scope.DOCUMENT),
         "GetDraft": _need(_READER, scope=Scope.DRAFT),
         "ListDrafts": _need(_READER, listed=(("drafts", "model"),)),
         "Approve": _need(Role.APPROVER, scope=Scope.DRAFT),

@@ -39,6 +39,8 @@ def gateway_setups(options: Options) -> list[GatewaySetup]:
             GatewaySetup(f"gateway no {feature}", workers=first, off=frozenset({feature}))
             for feature in options.features_off
         ]
+    if "guarded" in options.systems:
+        setups.append(GatewaySetup("gateway with a token", workers=first, guarded=True))
     if "grpcio" in options.systems:
         setups.append(GatewaySetup("gateway grpcio", transport="grpcio", workers=first))
     return setups

@@ -74,6 +74,7 @@ class Order:
     body: Path
     keys: tuple[str, ...]
     concurrency: int
+    authorization: str = ""
 
     def commands(self, count: int, logs: Sequence[Path]) -> list[list[str]]:
         """The command of each client: they share connections and calls evenly."""
@@ -86,7 +87,8 @@ class Order:
             command = ["h2load", "-t1", "-n", str(share), "-c", str(connections), "-m", str(streams)]
             if logs:
                 command += ["--log-file", str(logs[place])]
-            for header in ("content-type: application/grpc", "te: trailers", f"{KEY_HEADER}: {key}"):
+            caller = (f"authorization: {self.authorization}",) if self.authorization else ()
+            for header in ("content-type: application/grpc", "te: trailers", f"{KEY_HEADER}: {key}", *caller):
                 command += ["-H", header]
             made.append([*command, "-d", str(self.body), f"http://{self.address}{METHOD}"])
         return made

@@ -37,7 +37,10 @@ class Answer:
 class Probe:
     """One model's calls to one server."""
 
-    def __init__(self, channel: grpc.Channel, model: BenchModel, expected: Mapping[str, Floats]) -> None:
+    def __init__(
+        self, channel: grpc.Channel, model: BenchModel, expected: Mapping[str, Floats], authorization: str
+    ) -> None:
+        self._caller = (("authorization", authorization),) if authorization else ()
         self._call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
         self._model = model
         self._message = message(model)
@@ -46,7 +49,9 @@ class Probe:
     def ask(self, key: str) -> Answer:
         """A checked answer. Raises: WrongAnswer."""
         try:
-            content, call = self._call.with_call(self._message, timeout=_PATIENCE_S, metadata=((KEY_HEADER, key),))
+            content, call = self._call.with_call(
+                self._message, timeout=_PATIENCE_S, metadata=((KEY_HEADER, key), *self._caller)
+            )
         except grpc.RpcError as error:
             raise WrongAnswer(f"{self._model.name}: {_status(error)}") from None
         response = inference_pb2.ModelInferResponse.FromString(content)
@@ -98,7 +103,9 @@ def _values(response: inference_pb2.ModelInferResponse) -> Floats:
 
 
 @contextmanager
-def probing(address: str, model: BenchModel, expected: Mapping[str, Floats]) -> Iterator[Probe]:
-    """A probe of the server at `address` (host:port)."""
+def probing(
+    address: str, model: BenchModel, expected: Mapping[str, Floats], authorization: str = ""
+) -> Iterator[Probe]:
+    """A probe of the server at `address` (host:port), which proves who calls where that is asked for."""
     with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
-        yield Probe(channel, model, expected)
+        yield Probe(channel, model, expected, authorization)

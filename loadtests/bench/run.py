@@ -82,7 +82,9 @@ class Watch:
 
     def _scrape(self) -> None:
         try:
-            with urllib.request.urlopen(self._server.metrics_url, timeout=5) as answer:
+            caller = {"Authorization": self._server.authorization} if self._server.authorization else {}
+            request = urllib.request.Request(self._server.metrics_url, headers=caller)
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 answer.read()
         except urllib.error.URLError as error:
             raise LoadFailed(f"{self._server.metrics_url}: {error.reason}") from None
@@ -98,13 +100,13 @@ class Driver:
     def run(self, server: Server, case: Case, concurrency: int) -> Row:
         """A row; its `fault` says what is wrong with it, if anything is."""
         try:
-            with probing(server.address, case.model, case.expected) as probe:
+            with probing(server.address, case.model, case.expected, server.authorization) as probe:
                 keys = tuple(probe.keys_of_arms().values())
                 keys = keys if self.arms == "both" else keys[:1]
                 sizes = {probe.answer_bytes(key) for key in keys}
             if len(sizes) != 1:
                 raise WrongAnswer(f"{case.model.name}: the arms' answers have {sorted(sizes)} bytes")
-            order = Order(server.address, case.body, keys, concurrency)
+            order = Order(server.address, case.body, keys, concurrency, server.authorization)
             return self._timed(server, order, case.model.name, sizes.pop())
         except (LoadFailed, WrongAnswer) as error:
             nothing = float("nan")

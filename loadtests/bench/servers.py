@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.access.principal import Grant, Role
+from gateway.access.token_file import StaticToken, digest_of, random_token
 from loadtests.bench.cases import Case
 from loadtests.bench.probe import KEY_HEADER, WrongAnswer, probing
 from loadtests.bench.processes import all_processes, usage
@@ -53,6 +55,7 @@ class Server:
     pid: int = 0
     metrics_url: str = ""
     tally: Tally = field(default_factory=Tally, compare=False)
+    authorization: str = field(default="", repr=False)  # what its callers send to prove who they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class GatewaySetup:
     transport: str = "ngh2"
     workers: int = 1
     off: frozenset[str] = frozenset()
+    guarded: bool = False  # callers prove who they are by a token
 
     def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
         return [
@@ -85,17 +89,24 @@ def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[
     data_dir = work / setup.label.replace(" ", "-")
     data_dir.mkdir(parents=True, exist_ok=True)
     arguments = setup.arguments(cases[0].repository, data_dir, ports)
+    token = ""
+    if setup.guarded:
+        token = random_token()
+        known = StaticToken(digest_of(token.encode()), "bench", (Grant(Role.ADMIN),))
+        (data_dir / "tokens").write_text(known.to_line() + "\n")
+        arguments += ["--access-tokens", str(data_dir / "tokens")]
+    authorization = f"Bearer {token}" if token else ""
     if "metrics" in setup.off:
         command = [sys.executable, "-P", "-m", "loadtests.bench.uncounted", *arguments]
     else:
         command = [*gateway_command(), "serve", *arguments]
     address = f"{HOST}:{ports['grpc']}"
     with running(command, data_dir / "output.txt") as process:
-        _await_answers(address, cases, process, data_dir / "output.txt")
+        _await_answers(address, cases, process, data_dir / "output.txt", authorization)
         if "route" not in setup.off:
-            _apply_routes(address, cases, data_dir / "routes.yaml")
+            _apply_routes(address, cases, data_dir / "routes.yaml", token)
         metrics_url = "" if "metrics" in setup.off else f"http://{HOST}:{ports['metrics']}/metrics"
-        server = Server(setup.label, address, process.pid, metrics_url)
+        server = Server(setup.label, address, process.pid, metrics_url, authorization=authorization)
         compactor_s = usage(process.pid).cpu_s.get("compactor", 0.0)
         yield server
         last = usage(process.pid)
@@ -185,7 +196,9 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _await_answers(address: str, cases: Sequence[Case], process: subprocess.Popen[bytes], output: Path) -> None:
+def _await_answers(
+    address: str, cases: Sequence[Case], process: subprocess.Popen[bytes], output: Path, authorization: str = ""
+) -> None:
     """Every case has been answered rightly."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + _START_S
@@ -194,7 +207,7 @@ def _await_answers(address: str, cases: Sequence[Case], process: subprocess.Pope
         time.sleep(_TURN_S)
         try:
             socket.create_connection((host, int(port)), 1).close()
-            _ask_all(address, cases)
+            _ask_all(address, cases, authorization)
             return
         except (OSError, WrongAnswer) as error:
             trouble = str(error)
@@ -203,9 +216,9 @@ def _await_answers(address: str, cases: Sequence[Case], process: subprocess.Pope
     raise ServerFailed(f"{shlex.join(map(str, process.args))[:300]}: {state}\n{tail}")  # type: ignore[arg-type]
 
 
-def _ask_all(address: str, cases: Sequence[Case]) -> None:
+def _ask_all(address: str, cases: Sequence[Case], authorization: str = "") -> None:
     for case in cases:
-        with probing(address, case.model, case.expected) as probe:
+        with probing(address, case.model, case.expected, authorization) as probe:
             probe.ask("user-0")
 
 
@@ -223,15 +236,16 @@ def route_document(model: str) -> dict[str, object]:
     }
 
 
-def _apply_routes(address: str, cases: Sequence[Case], file: Path) -> None:
+def _apply_routes(address: str, cases: Sequence[Case], file: Path, token: str) -> None:
     """Every worker follows the routes, and both arms of each answer."""
     file.write_text("\n---\n".join(json.dumps(route_document(case.model.name)) for case in cases))
     command = [*gateway_command(), "routes", "apply", "-f", str(file), "--wait", "--server", address, "--timeout", "60"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **({"GATEWAY_TOKEN": token} if token else {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise ServerFailed(f"the routes were not applied: {done.stderr.strip() or done.stdout.strip()}")
     for case in cases:
-        with probing(address, case.model, case.expected) as probe:
+        with probing(address, case.model, case.expected, f"Bearer {token}" if token else "") as probe:
             arms = sorted(probe.keys_of_arms())
         if arms != sorted(ARMS):
             raise ServerFailed(f"{case.model.name}: of the route's arms {sorted(ARMS)} only {arms} answer")

@@ -120,7 +120,7 @@ def test_wrong_options_are_refused(arguments: tuple[str, ...], capsys: pytest.Ca
 
 
 def test_systems_follow_from_what_is_asked() -> None:
-    assert options().systems == ("gateway", "grpcio", "aio")
+    assert options().systems == ("gateway", "guarded", "grpcio", "aio")
     assert options("--feature-off", "log").systems == ("gateway",)
     assert options("--against", "h:1").systems == ()
     assert options("--against", "h:1", "--systems", "gateway").systems == ("gateway",)

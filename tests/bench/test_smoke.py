@@ -20,16 +20,16 @@ def test_a_pair_is_measured_and_reported(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *COMMAND, *("--models", "tiny", "--concurrency", "16", "--seconds", "1", "--rounds", "1", "--tries", "1"),
-            *("--systems", "gateway,aio", "--json", str(figures), "--work", str(tmp_path / "work")),
+            *("--systems", "gateway,guarded,aio", "--json", str(figures), "--work", str(tmp_path / "work")),
         ],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "grpc.aio" in done.stdout
     content = json.loads(figures.read_text())
-    gateway, bare = content["runs"]
-    assert (gateway["system"], bare["system"]) == ("gateway", "grpc.aio")
-    for run in (gateway, bare):
+    gateway, guarded, bare = content["runs"]
+    assert [run["system"] for run in content["runs"]] == ["gateway", "gateway with a token", "grpc.aio"]
+    for run in (gateway, guarded, bare):
         assert run["fault"] == ""
         assert run["requests"] > 16
         assert run["cpu_us"] > 0
