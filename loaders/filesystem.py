@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from errno import EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM, EXDEV
 from functools import partial
 from hashlib import sha256
@@ -39,6 +40,10 @@ class FilesystemLoader:
         self._boundary = Boundary(root, tuple(os.path.abspath(path) for path in links_to))
         self._store = store
         self._limits = limits or TreeLimits()
+
+    def one_look(self) -> AbstractContextManager[None]:
+        """Returns a context without effect: looking costs little here."""
+        return nullcontext()
 
     def models(self) -> Listing:
         """Returns the directories at the top. Raises: SourceNotFound, SourceUnreadable."""

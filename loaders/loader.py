@@ -1,6 +1,7 @@
 """The contract of every loader, and the values it returns."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +82,12 @@ class Loader(Protocol):
     Every method blocks, so call it on a thread; several threads may call at once. Names of models, versions and files
     are whatever the caller was given: a loader reads nothing outside its repository for any of them.
     """
+
+    def one_look(self) -> AbstractContextManager[None]:
+        """Returns what a scan holds: until its end, all that this thread asks may be answered from one look.
+
+        Raises: on entering, as `models`.
+        """
 
     def models(self) -> Listing:
         """Returns the models' directories. Raises: SourceNotFound, SourceUnreadable, if the repository is not there."""

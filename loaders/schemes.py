@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loaders import uri
+from loaders import object_store, uri
 from loaders.errors import UnsupportedUri
 from loaders.filesystem import FilesystemLoader, missing_directory
 from loaders.loader import Loader
@@ -41,6 +41,12 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         uri.local_path,
         missing_directory,
         lambda settings: FilesystemLoader(settings.uri, settings.store, links_to=settings.links_to),
+    ),
+    "s3": Scheme(
+        "s3://",
+        object_store.canonical,
+        lambda repository: "",
+        lambda settings: object_store.ObjectStoreLoader(settings.uri, settings.store),
     ),
 }
 

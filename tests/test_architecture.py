@@ -41,7 +41,8 @@ ROOMS = {
 ONLY = {
     "onnxruntime": {"gateway.serving.session"},
     "redis": {"gateway.routing.store.store_link", "gateway.records.sinks.redis_stream"},
-    "botocore": {"gateway.records.sinks.s3"},
+    "botocore": {"gateway.records.sinks.s3", "loaders.object_store"},
+    "cryptography": {"loaders.model_signature"},
     "confluent_kafka": {"gateway.records.sinks.kafka"},
     "pyarrow": {
         *("gateway.records.lake.parquet", "gateway.records.lake.label_table", "gateway.records.lake.stored_rows"),

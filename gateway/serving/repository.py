@@ -86,15 +86,14 @@ class ModelRepository:
                 unmounted volume looks the same, and must not unload everything.
         """
         try:
-            listing = self._loader.models()
+            with self._loader.one_look():
+                listing = self._loader.models()
+                passed_over = dict(listing.refused)
+                allowed = _allowed(listing.names, check_model_name, "", passed_over)
+                looks = {name: self._look(name, passed_over) for name in allowed}
         except LoaderError as error:
             raise FailedPrecondition(f"the model repository cannot be listed: {error}") from error
-        passed_over = dict(listing.refused)
-        folders = {}
-        for name in _allowed(listing.names, check_model_name, "", passed_over):
-            folder = self._look(name, passed_over)
-            if folder is not None and folder.versions:
-                folders[name] = folder
+        folders = {name: folder for name, folder in looks.items() if folder is not None and folder.versions}
         if self._known and not folders:
             raise FailedPrecondition(
                 f"the model repository holds no model any more, it had {len(self._known)}: is its volume mounted? "
@@ -116,16 +115,10 @@ class ModelRepository:
         return folder if folder is not None and folder.versions else None
 
     def _look(self, model: str, passed_over: dict[str, str]) -> ModelFolder | None:
-        source, error = EMPTY, ""
         try:
             listing = self._loader.versions(model)
             stamp = self._loader.stamp(model)
-            try:
-                source = parse_text(self._loader.read(model, CONFIG_FILENAME, MAX_BYTES))
-            except SourceNotFound:
-                pass
-            except (LoaderError, GatewayError) as refused:
-                error = str(refused)
+            source, error = self._configuration(model, stamp)
             filename = source.message.default_model_filename or MODEL_FILENAME
             versions = self._versions(model, listing, filename, passed_over)
         except LoaderError as failed:
@@ -139,6 +132,18 @@ class ModelRepository:
         elif not folder.policy.select(versions):
             passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
         return folder
+
+    def _configuration(self, model: str, stamp: str) -> tuple[ConfigSource, str]:
+        """Returns the model's configuration, and what is wrong with it; it is read where its stamp is new."""
+        known = self._known.get(model)
+        if known is not None and known.stamp == stamp:
+            return known.source, known.error
+        try:
+            return parse_text(self._loader.read(model, CONFIG_FILENAME, MAX_BYTES)), ""
+        except SourceNotFound:
+            return EMPTY, ""
+        except (LoaderError, GatewayError) as refused:
+            return EMPTY, str(refused)
 
     def _versions(self, model: str, listing: Listing, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
         for name, reason in listing.refused.items():

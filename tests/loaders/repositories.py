@@ -5,8 +5,13 @@ A writer puts files where the loader of its scheme finds them; a real server of 
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from botocore.session import get_session
+from moto.server import ThreadedMotoServer
 
 
 class WrittenRepository(Protocol):
@@ -43,5 +48,55 @@ class WrittenDirectory:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+class WrittenBucket:
+    """A bucket of moto's S3 server, which runs in this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._endpoint = f"http://127.0.0.1:{_moto_port()}"
+        self._bucket = f"b-{sha256(str(directory).encode()).hexdigest()[:40]}"
+        self.client: Any = get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self._endpoint,
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",  # moto takes any
+        )
+        self.client.create_bucket(Bucket=self._bucket)
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self._bucket}/all/models?endpoint={self._endpoint}"
+
+    def write(self, name: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self._bucket, Key=f"all/models/{name}", Body=content)
+
+    def remove(self, name: str) -> None:
+        place = "/".join(part for part in ("all/models", name) if part)
+        held = self.client.list_objects_v2(Bucket=self._bucket, Prefix=place).get("Contents", ())
+        for one in held:
+            if one["Key"] == place or one["Key"].startswith(f"{place}/"):
+                self.client.delete_object(Bucket=self._bucket, Key=one["Key"])
+        if not name:
+            self.client.delete_bucket(Bucket=self._bucket)
+
+
+@cache
+def _client(endpoint: str) -> Any:
+    return get_session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=endpoint,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",  # moto takes any
+    )
+
+
+@cache
+def _moto_port() -> int:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    return server.get_host_and_port()[1]
+
+
 # By scheme, as in `loaders.schemes`; a writer is made with an empty directory of its own.
-WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {"file": WrittenDirectory}
+WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {"file": WrittenDirectory, "s3": WrittenBucket}

@@ -26,7 +26,10 @@ FILES = {
 
 
 @pytest.fixture(params=SCHEMES)
-def written(request: pytest.FixtureRequest, tmp_path: Path) -> WrittenRepository:
+def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WrittenRepository:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     repository = WRITERS[request.param](tmp_path)
     for name, content in FILES.items():
         repository.write(name, content)
@@ -56,6 +59,18 @@ def test_models_and_versions_are_listed_in_order(loader: Loader) -> None:
     assert loader.versions("m").names == ("1", "20", "warmup")
     with pytest.raises(SourceNotFound):
         loader.versions("absent")
+
+
+def test_within_one_look_what_is_asked_fits_together(written: WrittenRepository, loader: Loader) -> None:
+    with loader.one_look():
+        assert loader.models().names == ("m", "n")
+        assert loader.versions("n").names == ("1",)
+        assert loader.read("m", "labels.txt", 10) == b"a\nb\n"
+    written.write("o/1/model.onnx", b"a third model")
+    assert loader.models().names == ("m", "n", "o")
+    written.remove("")
+    with pytest.raises((SourceNotFound, SourceUnreadable)), loader.one_look():
+        loader.models()
 
 
 def test_what_is_beside_the_versions_can_be_read(loader: Loader) -> None:
@@ -148,7 +163,7 @@ def test_a_repository_that_is_gone_is_an_error(written: WrittenRepository, loade
         loader.models()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each is 20 requests
 @given(name=st.text(max_size=30) | st.lists(st.sampled_from(["..", ".", "", "m", "1", "/", "etc"])).map("/".join))
 @example(name="")
 @example(name="..")

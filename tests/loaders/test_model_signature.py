@@ -155,7 +155,7 @@ def test_keys_that_cannot_be_used_are_refused_and_new_ones_hold_at_once(
     keys.check(local)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), byte=st.integers(0, 255))
 @example(position=0, byte=0)
 def test_any_damage_of_a_bundle_is_refused_or_harmless(

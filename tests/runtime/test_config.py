@@ -53,10 +53,10 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"host": "gateway.example"}, {}, {}, ("host", "gateway.example", "IP address")),
         ({"data-dir": ""}, {}, {}, ("data-dir", "a path")),
         (
-            {"model-repository": "s3://models/all"},
+            {"model-repository": "gs://models/all"},
             {},
             {},
-            ("model-repository", "s3://models/all", "only for a path or file://"),
+            ("model-repository", "gs://models/all", "only for a path or file://"),
         ),
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
