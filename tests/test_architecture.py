@@ -26,7 +26,7 @@ ROOMS = {
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc"},
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
-        *("errors", "access", "tensor", "pb", "drift", "routing.document"),
+        *("errors", "access", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },

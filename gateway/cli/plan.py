@@ -3,31 +3,66 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
+import grpc
 import msgspec
 import typer
 
 from gateway.cli.applied_change import warn
-from gateway.cli.client import control
+from gateway.cli.client import connected, control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value, moved_text
 from gateway.cli.history_entry import document_value, entry_value
+from gateway.cli.plan_forecast import (
+    FORECAST_COLUMNS,
+    Traffic,
+    forecast_notes,
+    forecast_rows,
+    forecast_value,
+    measured,
+)
 from gateway.cli.printing import Format, Value, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.pb import control_pb2
+from gateway.rollout.forecast import forecast
+from gateway.routing.document.notation import parse_json
+from gateway.routing.document.strategy import Canary
 
 
-def plan(file: File, server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
+def plan(
+    file: File,
+    requests_per_second: Annotated[
+        float,
+        typer.Option(
+            "--requests-per-second", help="Of the model, for a canary's forecast; measured by default.", min=0
+        ),
+    ] = 0.0,
+    error_rate: Annotated[
+        float,
+        typer.Option("--error-rate", help="Percentage of requests that fail; measured by default.", min=0, max=50),
+    ] = 0.0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
     """Say what a document would change, who would move and what stands in its way. Nothing is committed.
 
+    Of a canary that moves by itself also what each step can find out, and how long it takes.
     Ends with 1 if the server would refuse the document as things are.
     """
     document = read_document(file)
     with control(server) as stub:
         answer = stub.Plan(control_pb2.PlanRequest(document_json=document.text), timeout=30)
-    show(plan_value(answer), output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
+    canary = _driven(document.text)
+    traffic = _traffic(server, answer.model, requests_per_second, error_rate) if canary is not None else None
+    steps = forecast(canary, traffic.requests_per_s, traffic.error_rate) if canary is not None and traffic else ()
+    value = plan_value(answer) | {"rollout": forecast_value(steps, traffic) if traffic is not None else None}
+    show(value, output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
     if output is Format.TABLE:
         show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_summary(answer))
+        if traffic is not None:
+            show(None, output, columns=FORECAST_COLUMNS, rows=forecast_rows(steps), note=forecast_notes(steps, traffic))
+        elif canary is not None:
+            show(None, output, note="what its steps can find out is not known: give --requests-per-second")
     warn(answer.warnings, answer.model)
     if answer.obstacles:
         raise Failure(Exit.REFUSED, f"apply would be refused as things are: {'; '.join(answer.obstacles)}")
@@ -78,6 +113,27 @@ def show_revision(
     }
     rows = [[name, text] for name, text in value.items() if name not in ("document", "table")]
     show(value, output, columns=("FIELD", "VALUE"), rows=rows)
+
+
+def _driven(text: str) -> Canary | None:
+    """Returns the canary of a document that moves by itself."""
+    strategy = parse_json(text).strategy
+    return strategy if isinstance(strategy, Canary) and strategy.is_driven else None
+
+
+def _traffic(server: str, model: str, requests_per_s: float, error_percent: float) -> Traffic | None:
+    """Returns the traffic as it was given, else as it is now; None where neither is known."""
+    known: Traffic | None = None
+    if not (requests_per_s and error_percent):
+        try:
+            with connected(server) as channel:
+                known = measured(channel, model)
+        except (Failure, grpc.RpcError):
+            known = None  # a port for operators alone has no statistics
+    rate = error_percent / 100 or (known.error_rate if known is not None else 0.001)
+    if requests_per_s:
+        return Traffic(requests_per_s, rate)
+    return Traffic(known.requests_per_s, rate) if known is not None else None
 
 
 def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
