@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,15 @@ def test_a_supervisor_that_was_paused_kills_nobody(shared: Supervised) -> None:
     time.sleep(3.2)  # longer than a child may be silent
     shared.process.send_signal(signal.SIGCONT)
     time.sleep(0.7)
+    assert [shared.pid("worker", slot) for slot in (0, 1)] == before
+
+
+def test_workers_that_get_little_time_are_not_taken_for_hung(shared: Supervised) -> None:
+    """Eight programs that never pause for each CPU, for longer than a worker may be silent."""
+    before = [shared.wait_ready("worker", slot) for slot in (0, 1)]
+    greedy = "import time\nend = time.monotonic() + 3.0\nwhile time.monotonic() < end: pass"
+    hogs = [subprocess.Popen([sys.executable, "-S", "-c", greedy]) for _ in range(8 * (os.cpu_count() or 1))]
+    assert [hog.wait(60) for hog in hogs] == [0] * len(hogs)
     assert [shared.pid("worker", slot) for slot in (0, 1)] == before
 
 

@@ -148,6 +148,8 @@ class Compactor:
         self.counts.waiting_since_s = min(left, default=0.0)
         self._merge(progress)
         self._retain()
+        if finished:
+            parquet.give_back_memory()
         return finished
 
     def compact(self, entry: LogEntry) -> Iterator[str]:

@@ -60,6 +60,11 @@ def limit_threads() -> None:
     pa.set_io_thread_count(1)
 
 
+def give_back_memory() -> None:
+    """Returns to the system what Arrow keeps for the next time, which is a minute away."""
+    pa.default_memory_pool().release_unused()
+
+
 def row_bytes(schema: StreamSchema) -> int:
     """Returns about how many bytes a row takes in memory, beside those of tensors that are no columns of their own."""
     flat = (spec for spec in (*schema.inputs, *schema.outputs) if is_flat(spec))
