@@ -56,6 +56,34 @@ async def test_a_model_is_shown_with_all_its_features(data_dir: Path) -> None:
     assert json.loads(run(data_dir, "other", "-o", "json").stdout)["arms"] == []
 
 
+async def test_each_feature_has_where_its_threshold_comes_from(data_dir: Path) -> None:
+    features = json.loads(run(data_dir, "flights", "-o", "json").stdout)["arms"][0]["features"]
+    assert {one["origin"] for one in features} <= {"table", "sample", "reference", "bound"}
+    (missing,) = (one for one in features if one["feature"] == "x_2")
+    assert (missing["origin"], missing["least_rows"]) == ("sample", 200)
+    shown = run(data_dir, "flights").stdout
+    assert "LIMIT FROM" in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("1 ") and " x_2 " in line)
+    assert " sample " in line
+    assert "needed" not in shown
+
+
+async def test_an_arm_with_too_few_rows_says_how_many_are_needed(tmp_path: Path) -> None:
+    save_profile(tmp_path, RNG.normal(size=(4000, 4)), RNG.uniform(size=4000))
+    await log_rows(tmp_path, [(BEGIN_S, RNG.normal(size=(50, 4)).astype(np.float32), RNG.uniform(size=50))])
+    worker, _ = watched(tmp_path, hours=1)
+    worker.step()
+    worker.tend(last=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "published").rename(tmp_path / "run" / "published")
+    features = json.loads(run(tmp_path, "flights", "-o", "json").stdout)["arms"][0]["features"]
+    assert {(one["feature"], one["n"], one["least_rows"]) for one in features} >= {("x_0", 50.0, 200)}
+    lines = [line for line in run(tmp_path, "flights").stdout.splitlines() if " x_0 " in line]
+    assert len(lines) == 1
+    assert "insufficient" in lines[0]
+    assert "50 of 200 needed" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "is not there"), ("{", "cannot be read"), ("{}", "cannot be read")]
 )

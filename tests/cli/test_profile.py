@@ -42,6 +42,26 @@ def test_a_profile_from_a_file_is_stored_listed_and_shown(tmp_path: Path) -> Non
     assert sum(features["age"]["cells"].values()) == 400
 
 
+@pytest.mark.parametrize("order", ["time", "none"])
+def test_a_profile_says_where_its_thresholds_come_from(tmp_path: Path, order: str) -> None:
+    rng = np.random.default_rng(4)
+    season = np.repeat(rng.normal(size=25), 200) + rng.normal(size=5000)
+    path = tmp_path / "season.csv"
+    path.write_text("\n".join(["t,same", *(f"{value:.4f},1" for value in season)]))
+    words = ("build", "m", "--version", "1", "--from", str(path), "--tensor", "X", "--order", order)
+    code, text = run(*words, directory=tmp_path)
+    assert code == 0, text
+    code, text = run("show", "m", "--version", "1", directory=tmp_path)
+    assert "LIMIT FROM" in text
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("t "))
+    code, text = run("show", "m", "--version", "1", "-o", "json", directory=tmp_path)
+    (feature, _) = json.loads(text)["features"]
+    assert feature["threshold_origin"] in line
+    assert f"{feature['psi_threshold']:.2f}" in line
+    assert feature["threshold_origin"] == "reference" or order == "none"
+    assert (feature["psi_threshold"] > 0.5) == (order == "time")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -20,7 +20,7 @@ from gateway.drift.report.reference import reference_window
 from gateway.drift.report.report import Report
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.answers import find_outputs
-from gateway.drift.statistics.verdict import DriftState
+from gateway.drift.statistics.verdict import DriftState, Origin
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
 VOID = {"meta", "rect", "circle", "line", "polygon", "path", "link", "br"}
@@ -141,6 +141,23 @@ def test_it_says_what_was_found_by_what_and_of_how_many_rows(report: Report, htm
     assert "95 % interval" in text
     assert "2 000 of 2 000 (100 %)" in text
     assert "seed 0" in text
+
+
+def test_the_page_says_where_each_threshold_comes_from_and_how_many_rows_are_missing(report: Report) -> None:
+    origins = list(Origin)
+    features = [
+        replace(feature, verdict=replace(feature.verdict, origin=origins[place % len(origins)]))
+        for place, feature in enumerate(report.features)
+    ]
+    thin = replace(features[-1].verdict, state=DriftState.INSUFFICIENT, statistic="", n=150.0, least_rows=200)
+    features[-1] = replace(features[-1], state=DriftState.INSUFFICIENT, verdict=thin)
+    assert len(features) > len(origins)
+    changed = replace(report, features=tuple(features))
+    text = Page(render(changed)).text
+    for words in ("what warns", "with the samples' error", "the reference's own windows", "the bound: "):
+        assert words in text
+    assert "150 rows, 200 are needed" in text
+    assert any("could not be judged; 200 rows are needed" in line for _, line in headlines(changed))
 
 
 def test_figures_say_in_words_what_they_show(html: str) -> None:
