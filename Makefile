@@ -72,7 +72,7 @@ run: $(VENV)/.serves $(if $(or $(findstring --model-repository,$(ARGS)),$(findst
 # What the gateways import is compiled once, not at each start, also where the environment asks for the latter.
 unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= $(if $(TESTS),0,2)
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.develops
 	@$(PYTEST) $(TESTS)

@@ -74,4 +74,4 @@ def test_the_copy_is_compiled(built: Path) -> None:
 
 @compiled
 def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
-    run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *TESTS)
+    run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long", *TESTS)
