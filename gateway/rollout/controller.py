@@ -62,6 +62,7 @@ class RolloutController:
         self._hand = hand
         self._holder = holder
         self._tell = tell
+        self._standing: dict[str, str] = {}
         self.leads = False
 
     async def run(self) -> None:
@@ -87,11 +88,20 @@ class RolloutController:
                 continue
             try:
                 await self._judge(records.get(model), route, now_ms)
+                self._standing.pop(model, None)
             except StoreUnavailable:
                 raise
-            except GatewayError as error:
-                # A rollout that cannot move costs itself: the others are judged all the same.
-                _log.warning("the rollout of model %s stands still: %s", model, error)
+            except Exception as error:
+                # The boundary of a rollout: one that cannot move costs itself, the others are judged all the same.
+                self._stands(model, error)
+
+    def _stands(self, model: str, error: Exception) -> None:
+        """Logs why a rollout does not move, once for each reason."""
+        reason = f"{type(error).__name__}: {error}"
+        if self._standing.get(model) != reason:
+            self._standing[model] = reason
+            known = isinstance(error, GatewayError)
+            _log.warning("the rollout of model %s stands still: %s", model, reason, exc_info=None if known else error)
 
     async def _judge(self, before: RolloutRecord | None, route: Route, now_ms: int) -> None:
         moved = before is None or before.revision != route.revision

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,7 +33,6 @@ def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         "failing": (models.fragile(1000), models.fragile(8)),
         "equal": (models.fragile(1000), models.fragile(1000)),
         "slower": (models.slow(1, features=8), models.slow(3000, features=8)),
-        "late": (models.fragile(1000), models.fragile(8)),
     }.items():
         for version, content in enumerate(contents, start=1):
             models.write_version(repository, model, str(version), content)
@@ -125,6 +126,13 @@ def active(product: Product, model: str) -> dict[str, object]:
     return {"arms": spec["arms"], **spec["strategy"]["canary"]}
 
 
+def rollout(product: Product, model: str) -> dict[str, object]:
+    done = product.cli("rollout", "show", model, "-o", "json")
+    assert done.exit_code == 0, done.output
+    shown: dict[str, object] = json.loads(done.stdout)
+    return shown
+
+
 def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rolling: Product, tmp_path: Path) -> None:
     apply(rolling, tmp_path, route("failing"))
     with Load(rolling, "failing", named("failing", index)) as load:
@@ -141,10 +149,15 @@ def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rollin
     assert "failed: errors: canary " in newest["reason"]
 
 
-def test_an_equal_version_gets_everybody_step_by_step(rolling: Product, tmp_path: Path) -> None:
+def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Product, tmp_path: Path) -> None:
     apply(rolling, tmp_path, route("equal", after={"watch": "2s"}))
     with Load(rolling, "equal", named("equal", index)) as load:
+        until(lambda: active(rolling, "equal").get("step") == 1, LIMIT_S, "the second step")
+        begun = rollout(rolling, "equal")["id"]
+        os.kill(rolling.children("control")[0]["pid"], signal.SIGKILL)
         until(lambda: active(rolling, "equal")["arms"]["stable"]["version"] == "2", LIMIT_S, "the promotion")  # type: ignore[index]
+        until(lambda: rollout(rolling, "equal")["phase"] == "promoted", LIMIT_S, "the end of the watch")
+    assert rollout(rolling, "equal")["id"] == begun
     assert {code for _, code in load.answers} == {"OK"}
 
 

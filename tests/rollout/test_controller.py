@@ -237,6 +237,20 @@ async def test_a_state_or_counts_that_cannot_be_read_cost_themselves(
     assert "cannot be read" in caplog.text
 
 
+async def test_a_rollout_that_cannot_be_judged_costs_itself_and_is_said_once(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+    await rolling.until(lambda record: True)
+    record = await rolling.record()
+    evidence = msgspec.structs.replace(record.state.evidence, guardrails=())  # as of another release
+    state = msgspec.structs.replace(record.state, evidence=evidence)
+    assert await rolling.rollouts.save(msgspec.structs.replace(record, state=state, tick_ms=0), record.sequence)
+    for _ in range(3):
+        await rolling.judge.step()
+    assert caplog.text.count("the rollout of model fraud stands still") == 1
+
+
 def test_counts_are_read_as_workers_write_them() -> None:
     from gateway.errors import Code
     from gateway.serving.arm_tally import ArmTally
