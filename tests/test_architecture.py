@@ -1,6 +1,7 @@
 """The arrows of docs/architecture.md: who imports whom, read from the sources, and what a process really loads."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -245,6 +246,19 @@ def test_the_compactor_needs_no_extra_to_say_how_good_answers_were() -> None:
 
 def test_the_command_line_loads_analysis_only_where_it_is_asked_for() -> None:
     assert not loaded("import gateway.cli.app") & {"duckdb", "scipy", "jinja2", "numpy", "pyarrow"}
+
+
+def test_a_broad_except_says_which_boundary_it_is() -> None:
+    """In a comment on its line or the next: the boundary of a request, of a task, of one of many things."""
+    silent = []
+    for name, path in modules():
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            broad = re.match(r"\s*except (BaseException|Exception)\b.*:", line)
+            raised = any(after.strip() == "raise" for after in lines[number + 1 : number + 6])
+            if broad and not raised and "#" not in line and not lines[number + 1].lstrip().startswith("#"):
+                silent.append(f"{name}:{number + 1}")
+    assert not silent
 
 
 def test_loaders_know_nothing_of_the_gateway() -> None:

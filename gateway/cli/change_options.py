@@ -13,7 +13,7 @@ from gateway.cli.tls import ServerCommand
 
 @dataclass(frozen=True, slots=True)
 class Changing:
-    """How a change is made, and where. Units: `timeout` in seconds."""
+    """Holds how a change is made, and where. Units: `timeout` in seconds."""
 
     dry_run: bool
     expect_revision: int | None

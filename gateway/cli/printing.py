@@ -1,4 +1,4 @@
-"""What a command prints: a table for people, YAML or JSON for machines.
+"""The output of a command: a table for people, YAML or JSON for machines.
 
 In tables every character of foreign texts (reasons, errors, names) that could steer a terminal is escaped.
 """

@@ -38,7 +38,7 @@ PLAIN: Final = ClientTls()
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """How a command connects to its server. Units: `limit_s` until it gives up."""
+    """Holds how a command connects to its server. Units: `limit_s` until it gives up."""
 
     tls: ClientTls = PLAIN
     credential: Credential = NO_CREDENTIAL

@@ -1,1 +1,1 @@
-"""Which version answers: documents, the interval table, the decision, and the Redis store that feeds them."""
+"""The rules that choose a version: documents, the interval table, the decision, and the store that feeds them."""

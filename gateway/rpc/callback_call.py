@@ -92,7 +92,7 @@ class CallbackCall(ServerCall):
             return
         try:
             self.method.call(message, self)
-        except Exception as error:
+        except Exception as error:  # the boundary of a request
             self._fail(error)
 
     def _inflate(self, message: Compressed) -> None:
@@ -110,7 +110,7 @@ class CallbackCall(ServerCall):
     async def _finish_inflation(self, inflation: Inflation) -> None:
         try:
             content = await self.server.inflater.finish(inflation)
-        except Exception as error:
+        except Exception as error:  # the boundary of a request
             self._fail(error)
             return
         if self.state == OPEN:
@@ -129,7 +129,7 @@ class CallbackCall(ServerCall):
             if size >= LARGE_BYTES or output.unsent_bytes:
                 output.reserve(size)
             trailers = ok_trailers(self._trailing, self._own) if self._trailing or self._own else _OK
-        except Exception as error:
+        except Exception as error:  # the boundary of a request
             self._fail(error)
             return
         self.state = ANSWERED
@@ -177,7 +177,7 @@ class CallbackCall(ServerCall):
         for callback in callbacks or ():
             try:
                 callback()
-            except Exception:
+            except Exception:  # the boundary of a request: the other callbacks must run
                 _log.exception("cancel callback of %s failed", self.method.path)
 
     def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:

@@ -203,7 +203,7 @@ class GrpcioServer:
                 yield context
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # the boundary of a request
             if isinstance(error, TimeoutError) and limit.expired():
                 refusal = held.refusal if held is not None else None
                 status = _EXPIRED if refusal is None else status_of(refusal, method.path)

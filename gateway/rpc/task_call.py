@@ -118,7 +118,7 @@ class TaskCall(ServerCall):
             if self.state == OPEN:
                 self.send_status(status_of(Cancelled("the call was cancelled by the server"), method.path), ())
             raise
-        except Exception as error:
+        except Exception as error:  # the boundary of a request
             if self.state == OPEN:
                 self._end(failure(error, method, self))
 

@@ -1,4 +1,4 @@
-"""What a worker counts: plain integers on the loop, read as one snapshot that adds up with those of other workers.
+"""The counts of a worker: plain integers on the loop, read as one snapshot that adds up with those of other workers.
 
 Labels come from loaded versions and the arms of routes, never from what a client sent: a call that was refused before
 it had a version is counted by its code alone.

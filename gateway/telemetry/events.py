@@ -1,4 +1,4 @@
-"""What happened, as CloudEvents: the form of an event, the last ones of this host, and how states become events.
+"""Events as CloudEvents: the form of an event, the last ones of this host, and how states become events.
 
 Source: CloudEvents 1.0.2, JSON event format.
 """
@@ -87,7 +87,7 @@ class EventLog:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What a change of states means; an event without its circumstances."""
+    """Holds what a change of states means; an event without its circumstances."""
 
     type: EventType
     subject: str

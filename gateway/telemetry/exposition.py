@@ -68,7 +68,7 @@ _BATCH_BOUNDS: Final = tuple(float(1 << exponent) for exponent in range(13))
 
 @dataclass(frozen=True, slots=True)
 class HostMetrics:
-    """What one exposition shows: summed counts, each live worker's gauges by its slot, the supervisor's state file."""
+    """Holds what an exposition shows: summed counts, each live worker's gauges by slot, the supervisor's state file."""
 
     sums: Tree
     gauges: Mapping[int, Tree]

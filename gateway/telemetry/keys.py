@@ -20,7 +20,7 @@ class Sum(StrEnum):
 
 
 class Gauge(StrEnum):
-    """What a worker says of itself now, for metrics and events."""
+    """Holds what a worker says of itself now, for metrics and events."""
 
     REVISION = "revision"
     STALE_SECONDS = "stale_seconds"

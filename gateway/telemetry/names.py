@@ -17,7 +17,7 @@ Kind = Literal["counter", "gauge", "histogram", "summary", "unknown", "info"]
 
 
 class MetricSource(Enum):
-    """Where the samples of a metric come from."""
+    """Holds where the samples of a metric come from."""
 
     SUMMED = "counted by every worker, added up over workers and their lives"
     EACH_WORKER = "said by each worker of itself"

@@ -34,7 +34,7 @@ class Sample:
 
     @property
     def suffix(self) -> str:
-        """What follows the metric's name in the name of this sample."""
+        """Returns what follows the metric's name in the name of this sample."""
         return self.part or _ENDINGS.get(self.metric.kind, "")
 
 

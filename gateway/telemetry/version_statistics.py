@@ -13,7 +13,7 @@ from gateway.telemetry.sums import Tree, branch, whole, wholes
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often, and how long altogether. Units: nanoseconds."""
+    """Counts how often something was done, and how long it took altogether. Units: nanoseconds."""
 
     count: int = 0
     ns: int = 0

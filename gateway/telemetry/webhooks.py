@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """How long and how often a receiver is tried. Units: seconds."""
+    """Holds how long and how often a receiver is tried. Units: seconds."""
 
     answer_s: float = 10.0
     backoff: Backoff = _BACKOFF

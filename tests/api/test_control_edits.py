@@ -1,6 +1,7 @@
 """The verbs over a running server: what they commit, who is served then, and who loses a race."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
+import gateway
 from gateway.pb import control_pb2 as pb
 from gateway.pb import inference_pb2
 from gateway.routing.document.document import RouteDocument
@@ -265,3 +267,16 @@ async def test_what_is_refused_changes_nothing(
     refused, details = await refusal(getattr(op.stub, method)(request_))
     assert (refused, said in details) == (code, True), details
     assert (await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))).revision == revision
+
+
+async def test_labels_are_set_and_taken_away(op: Operated) -> None:
+    await op.apply(ab(90, 10))
+    await op.stub.SetLabels(pb.SetLabelsRequest(model="affine", labels={"stable": "1", "next": "2"}, change=BY))
+    await op.stub.SetLabels(pb.SetLabelsRequest(model="affine", labels={"next": ""}, change=BY))
+    assert json.loads(await op.document())["spec"]["labels"] == {"stable": "1"}
+    assert (await last(op)).operation == "label"
+
+
+async def test_the_server_says_what_it_is(op: Operated) -> None:
+    answer = await op.stub.ServerVersion(pb.ServerVersionRequest())
+    assert (answer.version, answer.worker, answer.transport) == (gateway.__version__, "w0", "grpcio")

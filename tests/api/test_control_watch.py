@@ -139,6 +139,20 @@ async def test_the_audit_reads_on_over_pages(op: Operated) -> None:
     assert revisions == list(range(revisions[0], 0, -1))
 
 
+async def test_the_chain_is_read_in_parts_with_the_routes_at_its_end(op: Operated) -> None:
+    revision = await op.apply(blue_green())
+    head = (await op.stub.AuditChain(pb.AuditChainRequest(limit=1))).head_sequence
+    last = await op.stub.AuditChain(pb.AuditChainRequest(after=head - 1, limit=2))
+    [entry] = last.entries
+    assert (entry.sequence, entry.revision, entry.hash) == (head, revision, last.head_hash)
+    assert [(r.model, r.revision, r.document) for r in last.routes] == [("affine", revision, entry.document)]
+    part = await op.stub.AuditChain(pb.AuditChainRequest(after=head - 1, limit=1))
+    assert (list(part.entries), list(part.routes)) == ([entry], [])
+    for refused in (pb.AuditChainRequest(limit=1001), pb.AuditChainRequest(after=-1)):
+        with pytest.raises(grpc.aio.AioRpcError, match="limit"):
+            await op.stub.AuditChain(refused)
+
+
 async def test_a_sound_store_needs_no_healing(op: Operated) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await op.stub.Heal(pb.HealRequest(change=BY))

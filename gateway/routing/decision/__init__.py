@@ -1,1 +1,1 @@
-"""Which version answers: the interval table, the snapshot and the decision. Pure."""
+"""The decision which version answers: the interval table, the snapshot and the decision. Pure."""

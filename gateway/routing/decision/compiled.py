@@ -20,7 +20,7 @@ _NEVER = float("inf")
 
 
 class ArmOutcome(NamedTuple):
-    """What an arm's decisions have in common."""
+    """Holds what an arm's decisions have in common."""
 
     arm: str
     version: str
@@ -154,7 +154,7 @@ def ordered_rules(document: RouteDocument) -> tuple[Rule, ...]:
 
 
 def outcome_of(document: RouteDocument, arm: str) -> ArmOutcome:
-    """What deciding for an arm of the table comes to."""
+    """Returns what deciding for an arm of the table comes to."""
     serving = document.strategy.control_arm if arm == HOLDOUT else arm
     fallback = document.fallback
     if fallback is None:

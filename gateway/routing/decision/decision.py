@@ -9,7 +9,7 @@ FALLBACK: Final = "FALLBACK:"
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """Which arm and version serve a request, and why.
+    """Names the arm and version that serve a request, and why.
 
     `version` is "" where the newest ready version of the model is meant (no route, no pin). `fallbacks` are the
     (arm, version) pairs to try in order if this one cannot serve, `fallback_on` the reasons that allow it. `bucket` is

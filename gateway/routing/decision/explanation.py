@@ -51,7 +51,7 @@ class Explanation:
 
 
 def explain(snapshot: Snapshot, model: str, attributes: Attributes, draw: float, now_s: float) -> Explanation:
-    """Why `decide` with these arguments answers as it does. What `decide` raises is in `error`."""
+    """Returns why `decide` with these arguments answers as it does. What `decide` raises is in `error`."""
     compiled = snapshot.routes.get(model)
     if compiled is None:
         requested = attributes.requested_version

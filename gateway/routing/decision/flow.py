@@ -1,4 +1,4 @@
-"""Who moves when one route takes the place of another: buckets by the arm and version before and after."""
+"""The users that move when one route takes the place of another: buckets by arm and version before and after."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class Flow:
 
     @property
     def moves(self) -> bool:
-        """Whether these keys answer from another arm than before."""
+        """Returns whether these keys answer from another arm than before."""
         if not (self.from_arm and self.to_arm):  # without a route there are no arms, but somebody answers
             return self.changes_version
         return self.from_arm != self.to_arm and not self.renamed
@@ -59,12 +59,12 @@ def named(
 
 
 def moved(flows: Iterable[Flow]) -> int:
-    """How many answer from another arm than before, or where one of the two has no route, from another version."""
+    """Returns how many answer from another arm than before; where one of the two has no route, from another version."""
     return sum(flow.size for flow in flows if flow.moves)
 
 
 def reversioned(flows: Iterable[Flow]) -> int:
-    """How many get another version than before."""
+    """Returns how many get another version than before."""
     return sum(flow.size for flow in flows if flow.changes_version)
 
 
@@ -73,8 +73,10 @@ def _version(route: Route | None, arm: str, newest: str) -> str:
 
 
 class BucketArms:
-    """Which arm of a route answers a bucket, rules and pins aside: the table, or the kill switch while it is on; ""
-    where there is no route."""
+    """Tells which arm of a route answers a bucket, rules and pins aside; "" where there is no route.
+
+    The table says so, or the kill switch while it is on.
+    """
 
     def __init__(self, route: Route | None) -> None:
         self.starts: list[int] = []

@@ -38,7 +38,7 @@ class Interval:
 
     @property
     def rising(self) -> bool:
-        """Whether the last bucket is the newest one."""
+        """Returns whether the last bucket is the newest one."""
         return self.generation % 2 == 0
 
 
@@ -166,7 +166,7 @@ def _fresh(weights: Mapping[str, int]) -> Table:
 def _release(
     intervals: Iterable[Interval], surplus: Mapping[str, int]
 ) -> tuple[list[Interval], list[tuple[int, int, bool]]]:
-    """What stays, and the pieces (start, end, rising) given back, the newest of all first."""
+    """Returns what stays, and the pieces (start, end, rising) given back, the newest of all first."""
     left = dict(surplus)
     kept: list[Interval] = []
     freed: list[tuple[int, int, bool]] = []

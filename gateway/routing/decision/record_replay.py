@@ -19,7 +19,7 @@ RULE = "RULE:"
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What a record says of its decision. `bucket` is -1 where none was needed."""
+    """Holds what a record says of its decision. `bucket` is -1 where none was needed."""
 
     version: str
     arm: str
@@ -28,7 +28,7 @@ class Logged:
     bucket: int
 
     def agrees(self, decision: Decision | None) -> bool:
-        """Whether the decision is what was served. A decision for the newest ready version agrees with any."""
+        """Returns whether the decision is what was served. A decision for the newest ready version agrees with any."""
         if decision is None:
             return False
         return (decision.arm, decision.reason) == (self.arm, self.reason) and decision.version in ("", self.version)
@@ -118,7 +118,7 @@ class _Replay:
         return None
 
     def first_choices(self) -> Iterable[Decision]:
-        """What may have been decided before the fallback: by the bucket, or without one by a rule or the strategy."""
+        """Yields what may have been decided before the fallback: by the bucket, else by a rule or the strategy."""
         if self.logged.bucket >= 0:
             yield self.split("SPLIT")
             return

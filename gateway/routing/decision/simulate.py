@@ -1,4 +1,4 @@
-"""What becomes of real keys under a draft: decided by the active route and by the draft's; rules and pins aside."""
+"""The outcome of real keys under a draft: decided by the active route and by the draft's; rules and pins aside."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ def simulate_buckets(
 
 
 def hashing(document: RouteDocument) -> tuple[object, ...]:
-    """What decides which bucket a request falls into: equal where the same request has the same bucket."""
+    """Returns what decides which bucket a request falls into: equal where the same request has the same bucket."""
     return salt_of(document), document.key.sources if document.key is not None else ()
 
 

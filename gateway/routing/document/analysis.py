@@ -1,4 +1,4 @@
-"""How a canary is judged while it grows and after it has everything: the plan of a rollout, as checked values."""
+"""The plan of a rollout, as checked values: how a canary is judged while it grows and after it has everything."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ APPROVER_LIMIT: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """How a canary is judged.
+    """Holds how a canary is judged.
 
     Units:  `tick_ms` between looks; `alpha` bounds the chance that a harmless version is ever stopped, over all looks
             and guardrails; `pass_margin` is the ratio of rates that the canary must be proven to stay below;
@@ -75,7 +75,7 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class AfterPromote:
-    """What happens once the canary has everything. Units: milliseconds; 0: not at all."""
+    """Holds what happens once the canary has everything. Units: milliseconds; 0: not at all."""
 
     watch_ms: int = 0
     keep_warm_ms: int = 0
@@ -94,7 +94,7 @@ class AfterPromote:
 
 @dataclass(frozen=True, slots=True)
 class StepGate:
-    """What a step of a ramp waits for before the next one.
+    """Holds what a step of a ramp waits for before the next one.
 
     Units:  `hold_ms` None: until somebody promotes; `min_events` requests that both arms have completed in the step.
     """

@@ -1,10 +1,10 @@
-"""What routing may look at in a request."""
+"""The view that routing has of a request."""
 
 from typing import Protocol
 
 
 class Attributes(Protocol):
-    """What rules and key sources read of a request; every method is cheap and answers None for what is absent.
+    """Answers what rules and key sources read of a request; every method is cheap and answers None for what is absent.
 
     An edge that knows them has `method`, and `tenant` and `identity` of the caller as far as that is proven.
     """

@@ -1,4 +1,4 @@
-"""What is allowed in a document and is seldom meant: each has a sentence that is shown to whoever writes it."""
+"""Warnings of a document: each names something that is allowed and seldom meant, for whoever writes it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache

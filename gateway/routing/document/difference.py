@@ -1,4 +1,4 @@
-"""Where two documents differ, as paths with what stood there and what stands there now."""
+"""The differences of two documents, as paths with what stood there and what stands there now."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RouteDocument:
-    """What an operator asks for. Two documents that mean the same are equal and have the same canonical JSON."""
+    """Holds what an operator asks for. Two documents that mean the same are equal and have the same canonical JSON."""
 
     model: str
     arms: tuple[Arm, ...]  # sorted by name

@@ -193,7 +193,7 @@ def check_shape(document: object) -> None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text has no half of a surrogate pair, which no UTF-8 can hold."""
+    """Returns whether the text has no half of a surrogate pair, which no UTF-8 can hold."""
     if text.isascii():
         return True
     try:

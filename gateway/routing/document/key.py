@@ -26,8 +26,11 @@ ON_MISSING: tuple[OnMissing, ...] = get_args(OnMissing)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Where the key of a request comes from (the first source that is there and not empty), and what happens without
-    one. `salt` is "" where the document gives none; the model's name is used then."""
+    """Holds where the key of a request comes from, and what happens without one.
+
+    The first source that is there and not empty has it. `salt` is "" where the document gives none; the model's name is
+    used then.
+    """
 
     sources: tuple[Source, ...]
     on_missing: OnMissing = "control"

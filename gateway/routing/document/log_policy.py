@@ -1,4 +1,4 @@
-"""Which of a model's requests the prediction log keeps, as a route says it."""
+"""The part of a route that says which requests the prediction log keeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

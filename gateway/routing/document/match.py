@@ -79,7 +79,7 @@ def _check_methods(field: Field, matcher: Matcher) -> None:
 
 
 def compile_match(match: Match) -> Predicate:
-    """Whether all conditions hold for a request."""
+    """Returns whether all conditions hold for a request."""
     tests = tuple((reader(condition.source), condition.matcher.compile()) for condition in match.conditions)
     if len(tests) == 1:
         [(read, test)] = tests

@@ -28,7 +28,7 @@ _OUTPUT_LIMIT = 64
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far an output may be off: not at all (`exact`), or by absolute + relative * |primary|."""
+    """Holds how far an output may be off: not at all (`exact`), or by absolute + relative * |primary|."""
 
     output: str
     exact: bool = True

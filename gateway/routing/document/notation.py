@@ -64,7 +64,7 @@ def read_json(text: str | bytes, *, limit_bytes: int = SIZE_LIMIT_BYTES) -> obje
 
 
 def json_fault(text: str) -> str:
-    """Why text that begins like JSON is read as YAML all the same, such as for a comma too many; "" where it is not."""
+    """Returns why text that begins like JSON is read as YAML (a comma too many, say); "" where it is not."""
     if not text.lstrip().startswith("{"):
         return ""
     try:

@@ -58,7 +58,7 @@ class Matcher(ABC):
         return None
 
     def needs_value(self) -> bool:
-        """Whether the test fails for a request that lacks the source."""
+        """Returns whether the test fails for a request that lacks the source."""
         return not self.compile()(None)
 
     def to_value(self) -> dict[str, object]:

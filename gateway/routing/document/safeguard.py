@@ -1,4 +1,4 @@
-"""What protects a route from its arms: the kill switch, the fallback chain with its breaker, and who may pin."""
+"""The parts of a route that protect it from its arms: kill switch, fallback chain with its breaker, and who may pin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class KillSwitch:
 
 @dataclass(frozen=True, slots=True)
 class ClientPin:
-    """Which requests may choose their version: none if `deny`, those that fit `allow`, all where that is None.
+    """Holds which requests may choose their version: none if `deny`, those that fit `allow`, all where that is None.
     `metadata` is the name of a pin beside the protocol's model_version, "" for none."""
 
     metadata: str = ""

@@ -1,5 +1,5 @@
-"""Where a rule or a key looks: metadata, parameters, an input tensor, the request id, the method that was called, the
-caller's tenant and identity."""
+"""The places at which a rule or a key looks: metadata, parameters, an input tensor, the request id, the method that was
+called, the caller's tenant and identity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _METADATA_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 @dataclass(frozen=True)
 class SourceKind:
-    """How a kind of source is read, and who may look there.
+    """Holds how a kind of source is read, and who may look there.
 
     `match_field` is its field in a match, "" where no rule looks. `placeholder` stands for the name in texts, "" where
     the kind has only one source; `keys` tells whether a routing key may come from it.
@@ -49,7 +49,7 @@ def _id_reader(_name: str) -> Reader:
 
 
 def _optional_reader(attribute: str) -> Callable[[str], Reader]:
-    """What an edge does not know of its caller is absent or "", and matches nothing."""
+    """Returns what an edge does not know of its caller is absent or "", and matches nothing."""
 
     def read(attributes: Attributes) -> str | None:
         value = getattr(attributes, attribute, None)

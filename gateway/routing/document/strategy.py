@@ -122,7 +122,7 @@ class Canary:
 
     @property
     def is_driven(self) -> bool:
-        """Whether the gateway itself moves it: it is judged, or a step ends by itself."""
+        """Returns whether the gateway itself moves it: it is judged, or a step ends by itself."""
         return bool(self.steps) and (
             self.analysis is not None or any(step.gate.hold_ms is not None for step in self.steps)
         )

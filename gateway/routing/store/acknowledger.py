@@ -1,4 +1,4 @@
-"""How a worker tells operators what it follows: its acknowledgement in the store, at each change and every 5 s."""
+"""The acknowledgement of a worker: it tells operators what it follows, at each change and every 5 s."""
 
 import asyncio
 import logging

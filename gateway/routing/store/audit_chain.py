@@ -114,7 +114,7 @@ def first_fault(
 
 @dataclass(frozen=True, slots=True)
 class RouteInForce:
-    """What the store holds as the route of a model; `document` as in `AuditEntry`."""
+    """Holds the route of a model as the store has it; `document` as in `AuditEntry`."""
 
     model: str
     revision: int
@@ -123,7 +123,7 @@ class RouteInForce:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """How the routes in force compare with a chain: `unchained` are from before it, `contradictions` are not its."""
+    """Compares the routes in force with a chain: `unchained` are from before it, `contradictions` are not its."""
 
     unchained: tuple[str, ...]
     contradictions: tuple[str, ...]

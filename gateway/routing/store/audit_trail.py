@@ -1,4 +1,4 @@
-"""Who changed what, when and why: what the store has recorded, and recording what changes something outside it."""
+"""The audit trail in the store: reading who changed what, and recording what changes something outside the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

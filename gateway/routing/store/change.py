@@ -41,7 +41,7 @@ class StoreReplaced(FailedPrecondition):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes what and why; every commit carries one into the history.
+    """Holds who changes what and why; every commit carries one into the history.
 
     Raises: InvalidArgument for a text that is too long.
     """
@@ -64,7 +64,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a commit shall do if the store is still as the caller saw it.
+    """Holds what a commit shall do if the store is still as the caller saw it.
 
     `route` is None for a deletion; its revision, previous revision and time are the store's to give.
     `expected_revision` is the model's active revision (0: it has none), or None to commit whatever it is.
@@ -81,7 +81,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """What the store shall be from now on, if it is still as it was seen, byte for byte.
+    """Holds what the store shall be from now on, if it is still as it was seen, byte for byte.
 
     `routes` are written back; those that it holds beside them go, unless `keeps_others`. `findings` say
     what was wrong; `strangers` are models whose routes are none and which nobody serves by a route: they go aside.
@@ -100,7 +100,7 @@ class Healing:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """How many replicas the store's server had at a commit, and how many of them confirmed it within 100 ms.
+    """Holds how many replicas the store's server had at a commit, and how many of them confirmed it within 100 ms.
 
     A commit that no replica has is lost if the server is lost now.
     """

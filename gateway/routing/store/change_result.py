@@ -1,4 +1,4 @@
-"""What a change of a route came to."""
+"""The outcome of a change of a route."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from gateway.routing.store.store_reply import Applied
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """What a change came to.
+    """Holds what a change came to.
 
     `applied` is empty if it was not waited for, `applied_us` 0. `unchanged`: the document was active already and
     nothing was committed; `already` says by whom, where a relative verb lost against its like. `flows` tells who moves,
@@ -42,5 +42,5 @@ class ApplyResult:
 
     @property
     def moved_buckets(self) -> int:
-        """How many of 1 000 000 answer from another arm than before; without a route before, from another version."""
+        """Returns how many of 1 000 000 buckets get another arm; without a route before, another version."""
         return moved(self.change.flows)

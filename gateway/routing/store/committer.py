@@ -25,7 +25,7 @@ class Committer:
         self._site = site
 
     async def current(self, model: str) -> tuple[Current, Route | None]:
-        """What a proposal builds on.
+        """Returns what a proposal builds on.
 
         Raises: FailedPrecondition if the store lost what is served: nobody knows what else it lost.
         """
@@ -48,7 +48,7 @@ class Committer:
         return None
 
     async def repeated(self, model: str, operation: Operation, change: Change) -> Committed | None:
-        """What the change's idempotency key stands for already. Raises: InvalidArgument if that is something else."""
+        """Returns what the idempotency key stands for already. Raises: InvalidArgument if that is something else."""
         if not change.idempotency_key:
             return None
         first = await self._store.remembered(change.idempotency_key)

@@ -1,4 +1,4 @@
-"""What a store holds that the gateway never wrote, or has lost: the findings that `heal` puts right."""
+"""The examination of a store for what the gateway never wrote and what it has lost; `heal` puts that right."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ async def examine(store: RedisStore, snapshot: Snapshot) -> Examination:
 
 
 async def _wrong_trail(store: RedisStore, wrong_types: Mapping[str, str]) -> list[str]:
-    """Why nothing can be recorded in the audit trail (chain.lua judges the same way)."""
+    """Returns why nothing can be recorded in the audit trail (chain.lua judges the same way)."""
     audit, chain = store.keys.audit, store.keys.chain
     if wrong_types.keys() & {audit, chain}:
         return []

@@ -52,7 +52,7 @@ SLOWEST_S = 6.0  # a store whose answers take a second is followed, if slowly
 
 
 class RouteConsumer(RouteLoader, Protocol):
-    """What a worker does with the rules that its feed brings."""
+    """Does with the rules that a feed brings what its worker has to."""
 
     def swapped(self, snapshot: Snapshot) -> None:
         """Learns that this snapshot is in force."""
@@ -151,7 +151,7 @@ class Feed:
 
     @property
     def rules_known(self) -> bool:
-        """Whether the rules were read once, from the store or from disk."""
+        """Returns whether the rules were read once, from the store or from disk."""
         return self._known.is_set()
 
     async def known(self) -> None:
@@ -379,7 +379,7 @@ def _compiled(route_text: str, model: str) -> CompiledRoute:
 
 
 def _printable(words: str) -> str:
-    """What came from the store, without bytes that are no text."""
+    """Returns what came from the store, without bytes that are no text."""
     return words.encode("ascii", "backslashreplace").decode()
 
 

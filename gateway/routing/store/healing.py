@@ -20,7 +20,7 @@ PAUSE_S = 0.1  # before a store that did not answer is asked again
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What was wrong with the store, what it is now, who follows it, and how many replicas would keep it."""
+    """Holds what was wrong with the store, what it is now, who follows it, and how many replicas would keep it."""
 
     epoch: str
     revision: int
@@ -64,7 +64,7 @@ async def heal(
 async def plan_healing(
     store: RedisStore, local: Snapshot, *, accept_store: bool, expected_revision: int | None = None
 ) -> tuple[Healing, Examination]:
-    """What would be written, and what is wrong.
+    """Returns what would be written, and what is wrong.
 
     1. With `accept_store` the store's own state is declared right: it gets a new epoch, and workers drop theirs.
     2. What the store lost, it gets back from `local` under its old epoch, and loses what is not in there.
@@ -113,7 +113,7 @@ def _check_knows_most(local: Snapshot, siblings: Iterable[WorkerStatus]) -> None
 
 
 def _keeps(examination: Examination, local: Snapshot) -> bool:
-    """Whether the store has every route that is served, in the same or a newer revision, what is unreadable aside."""
+    """Returns whether the store has every served route in the same or a newer revision, unreadable ones aside."""
     state = examination.state
     if state is None or examination.epoch != local.epoch.encode():
         return False

@@ -30,7 +30,7 @@ class RouteLoader(Protocol):
 
 
 class RouteTarget(Protocol):
-    """Where prepared routes go."""
+    """Takes prepared routes."""
 
     def install(self, compiled: CompiledRoute) -> None:
         """Brings the route into force."""

@@ -116,7 +116,7 @@ class RedisStore:
         return Current(store_identity(held), revision_in(route_text), route_text)
 
     async def remembered(self, idempotency_key: str) -> Committed | None:
-        """What the first commit with this key answered, for a day."""
+        """Returns what the first commit with this key answered, for a day."""
         words = text(await self._link.call("GET", self.keys.idempotency(idempotency_key))).split(" ")
         return _committed([b"again", *(word.encode() for word in words)], repeated=True) if len(words) == 7 else None
 
@@ -155,7 +155,7 @@ class RedisStore:
         return sorted(workers, key=lambda worker: worker.id)
 
     async def wait_applied(self, revision: int, timeout_s: float, *, epoch: str, somebody: bool = False) -> Applied:
-        """Who follows the revision, as soon as every live worker does or has said why it cannot, or at the timeout.
+        """Returns who follows the revision, once every live worker does or has said why it cannot, or at the timeout.
 
         Order: a worker that starts later reads the revision at its start, so it is not waited for; one that dies is
                waited for until its acknowledgement expires. Where no worker is listed but `somebody` is known to

@@ -21,7 +21,7 @@ class DoneAlready:
 
 
 def unseen(newest: ChangeEntry, left: int | None, *, age_ms: int, given_ms_ago: int, same: bool) -> bool:
-    """Whether the caller of a relative verb cannot have meant the revision that `newest` made.
+    """Returns whether the caller of a relative verb cannot have meant the revision that `newest` made.
 
     `left` is the revision that the caller names, None if none; `same` tells whether `newest` did what is asked for.
     """

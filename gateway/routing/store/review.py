@@ -89,7 +89,7 @@ class Review:
 
 
 def _account(draft: Draft) -> str:
-    """Why, and through whom: the history's reason."""
+    """Returns why, and through whom: the history's reason."""
     by = f"draft {draft.id} by {draft.author}, approved by {', '.join(draft.approvals)}"
     whole = f"{draft.reason} ({by})" if draft.reason else by
     return shortened(whole)

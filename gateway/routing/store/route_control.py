@@ -1,4 +1,4 @@
-"""What an operator asks for, on one worker or many: apply, roll back, delete, look up, wait, heal."""
+"""The operations of operators, on one worker or many: apply, roll back, delete, look up, wait, heal."""
 
 from dataclasses import replace
 from time import monotonic_ns, time
@@ -87,7 +87,7 @@ class RouteControl(RouteInquiry):
     async def repeat(
         self, model: str, operation: Operation, change: Change, *, wait_s: float | None
     ) -> ApplyResult | None:
-        """What the change's idempotency key stands for already; None if for nothing.
+        """Returns what the change's idempotency key stands for already; None if for nothing.
 
         Raises: InvalidArgument if it was used for something else.
         """
@@ -152,7 +152,7 @@ class RouteControl(RouteInquiry):
     async def step(
         self, model: str, amendment: Amendment, left: int | None, change: Change, *, wait_s: float | None
     ) -> ApplyResult | int:
-        """What somebody else made of a relative amendment just before, or the revision that it is to leave.
+        """Returns what somebody else made of a relative amendment just before, or the revision that it is to leave.
 
         Raises: UnknownRoute; StaleRevision if another change came between.
         """

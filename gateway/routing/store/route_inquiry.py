@@ -1,4 +1,4 @@
-"""What the store knows of routes, their changes and the workers that follow them; by the snapshot while it is away."""
+"""The reads of operators: routes, their changes, workers; routes are the snapshot's while the store is away."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class RouteSite(Protocol):
 
     @property
     def snapshot(self) -> Snapshot:
-        """What it serves by."""
+        """Returns what it serves by."""
 
     async def check(self, document: RouteDocument) -> None:
         """Refuses what could not serve (a version that is not ready), before anything is committed.
@@ -61,7 +61,7 @@ class RouteInquiry:
 
     @property
     def store(self) -> RedisStore:
-        """What is operated on."""
+        """Returns what is operated on."""
         return self._store
 
     async def get(self, model: str, revision: int = 0) -> Route:

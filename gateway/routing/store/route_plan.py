@@ -1,4 +1,4 @@
-"""What a document would do, and how two revisions differ, before anybody is touched."""
+"""The plan of a document, before anybody is touched, and the difference of two revisions."""
 
 from dataclasses import dataclass
 from time import time
@@ -16,7 +16,7 @@ from gateway.routing.store.worker_status import FeedState, WorkerStatus
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """What a commit of `route` would change of revision `base_revision` (0: the model has no route).
+    """Holds what a commit of `route` would change of revision `base_revision` (0: the model has no route).
 
     `laggards` are live workers that would not follow at once, each with why.
     """
@@ -42,7 +42,7 @@ class RouteComparison:
 
 
 async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
-    """What applying the document would come to. Nothing is committed or loaded.
+    """Returns what applying the document would come to. Nothing is committed or loaded.
 
     Raises: StoreUnavailable (who follows cannot be told then).
     """
@@ -66,7 +66,7 @@ async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
 
 
 async def compare(control: RouteControl, model: str, before: int, after: int = 0) -> RouteComparison:
-    """How revision `after` (0: the newest) differs from `before`.
+    """Returns how revision `after` (0: the newest) differs from `before`.
 
     Raises: NotFound (no such revision of this model); UnknownRoute.
     """
@@ -84,7 +84,7 @@ async def compare(control: RouteControl, model: str, before: int, after: int = 0
 
 
 def _lag(worker: WorkerStatus, revision: int) -> str:
-    """Why the worker would not follow at once; "" if it would."""
+    """Returns why the worker would not follow at once; "" if it would."""
     if worker.state != FeedState.LIVE.value:
         return f"{worker.id}: {worker.state}" + (f" ({worker.all_errors()})" if worker.all_errors() else "")
     if worker.revision < revision:

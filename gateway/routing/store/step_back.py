@@ -83,7 +83,7 @@ class Steps:
     async def step(
         self, model: str, amendment: Amendment, left: int | None, change: Change, *, wait_s: float | None
     ) -> ApplyResult | int:
-        """What somebody else made of a relative amendment just before, or the revision that it is to leave.
+        """Returns what somebody else made of a relative amendment just before, or the revision that it is to leave.
 
         Raises: UnknownRoute; StaleRevision if another change came between.
         """

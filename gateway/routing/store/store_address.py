@@ -1,4 +1,4 @@
-"""Where the routing store is, read from its URL: one server, a server that Sentinel names, or a cluster's nodes.
+"""The address of the routing store, read from its URL: one server, a server that Sentinel names, or a cluster's nodes.
 
 redis://[user[:password]@]host[:port][/db]                 one server, or any node of a cluster
 rediss://...                                               the same over TLS

@@ -1,4 +1,4 @@
-"""What is wrong with the routing store, in words that hold neither its address nor its password."""
+"""The failures of the routing store, in words that hold neither its address nor its password."""
 
 from collections.abc import Mapping
 from errno import ECONNREFUSED

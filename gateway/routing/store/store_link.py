@@ -243,7 +243,7 @@ def _connecting(address: StoreAddress, node: Node) -> tuple[type[AbstractConnect
 
 
 async def _replicas(execute: Callable[..., Awaitable[object]]) -> Replicas:
-    """What became of this connection's last write; nothing where there is no replica or the user may not ask."""
+    """Returns how far this connection's last write came; nothing where there is no replica or the user may not ask."""
     try:
         role = await execute("ROLE")
         known = len(role[2]) if isinstance(role, list) and role[0] == b"master" else 0

@@ -1,4 +1,4 @@
-"""What the routing store answers, as values: replies of the protocol in, typed values or StoreUnavailable out."""
+"""The answers of the routing store, as values: replies of the protocol in, typed values or StoreUnavailable out."""
 
 import hashlib
 import re
@@ -36,9 +36,9 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """What a caller must know to propose a change of one model's route. `text` is "" and `revision` 0 without one.
+    """Holds what a caller must know to propose a change of one model's route.
 
-    `store` is the identity of the store, without its routes.
+    `text` is "" and `revision` 0 without a route; `store` is the identity of the store, without its routes.
     """
 
     store: StoreState
@@ -52,7 +52,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Who follows a revision. `laggards` had not acknowledged in time; `errors` says why, where a worker said so.
+    """Holds who follows a revision. `laggards` had not acknowledged in time; `errors` says why, where a worker said so.
 
     `final`: waiting longer changes nothing, because everybody follows or has refused.
     """
@@ -64,7 +64,7 @@ class Applied:
 
 
 def loss(epoch: str, head: int, store: StoreState) -> str:
-    """What the store has lost of what a worker at `head` of `epoch` knows; "" if it can be followed."""
+    """Returns what the store has lost of what a worker at `head` of `epoch` knows; "" if it can be followed."""
     if not epoch or (store.epoch and store.accepted == store.epoch and store.epoch != epoch):
         return ""
     if store.epoch == epoch:
@@ -134,7 +134,7 @@ def store_identity(answer: Reply) -> StoreState:
 
 
 def fingerprint(model: str, value: str | None, size: int = 0) -> tuple[int, int]:
-    """What one route adds to a store's digest (snapshot.lua computes the same)."""
+    """Returns what one route adds to a store's digest (snapshot.lua computes the same)."""
     content = f"size {size}" if value is None else value
     digest = hashlib.sha1(f"{model}\0{content}".encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
     return int(digest[:12], 16), int(digest[12:24], 16)

@@ -1,4 +1,4 @@
-"""Which server the sentinels name.
+"""The server that the sentinels name.
 
 Source: redis.io, "Guidelines for Redis clients with support for Redis Sentinel", steps 1 to 3.
 """

@@ -67,7 +67,7 @@ async def watch(store: RedisStore, *, backlog: int = 0, after: int = 0) -> Async
 
 
 class _Watcher:
-    """Where one who watches stands in the log and among the acknowledgements."""
+    """Holds where one who watches stands in the log and among the acknowledgements."""
 
     def __init__(self, store: RedisStore, after: int) -> None:
         self._store = store
@@ -77,7 +77,7 @@ class _Watcher:
         self._looked_at = 0.0
 
     async def begin(self, backlog: int | None) -> list[Happening]:
-        """What is so already; None leaves the place in the log where it is."""
+        """Returns what is so already; None leaves the place in the log where it is."""
         keys, link = self._store.keys, self._store.link
         told: list[Happening] = []
         if not self._log:

@@ -1,4 +1,4 @@
-"""What a worker says of itself: which revision it follows, what it has not applied and why."""
+"""The status of a worker: which revision it follows, what it has not applied and why."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,7 +59,7 @@ class WorkerStatus:
         return not any(revision in route.revisions for route in self.unapplied.values())
 
     def refusal_of(self, revision: int, epoch: str) -> str:
-        """Why the revision cannot come into force as things are; "" if it may."""
+        """Returns why the revision cannot come into force as things are; "" if it may."""
         if self.epoch == epoch:
             for route in self.unapplied.values():
                 if revision in route.revisions:
@@ -67,7 +67,7 @@ class WorkerStatus:
         return ""
 
     def error_of(self, revision: int, epoch: str) -> str:
-        """Why the revision is not in force yet, as far as the worker knows."""
+        """Returns why the revision is not in force yet, as far as the worker knows."""
         following = self.state == FeedState.LIVE.value
         return self.refusal_of(revision, epoch) or ("" if following else f"{self.state}: {self.error}")
 
