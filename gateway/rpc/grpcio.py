@@ -20,7 +20,7 @@ from gateway.rpc.handshake_filter import duplicate, listening_descriptors, turn_
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.method import Method, MethodTable
-from gateway.rpc.open_calls import OpenCall, OpenCalls
+from gateway.rpc.open_calls import OpenCalls
 from gateway.rpc.peer_identity import certificate_names
 from gateway.rpc.pushback import never
 from gateway.rpc.server import MAX_FIELDS, ServerOptions
@@ -167,16 +167,15 @@ class GrpcioServer:
             remaining_s = options.default_deadline_s if method.by_callback else options.default_task_deadline_s
         return monotonic_ns() + int(remaining_s * 1e9)
 
-    def _principal(self, method: Method, held: OpenCall, inner: Any) -> Principal:
+    def _principal(self, method: Method, inner: Any) -> Principal:
         """Returns who calls. Raises: Unauthenticated, PermissionDenied."""
         if self._authorizer is None:
             return ANONYMOUS
         given = [value for key, value in inner.invocation_metadata() if key == "authorization"]
         raw = given[-1].encode() if given and isinstance(given[-1], str) else None
-        peer = held.peer
-        if peer.certificate_names is None:  # they are the same for all calls of a connection
-            peer.certificate_names = certificate_names(inner.auth_context()) if self._certificates else ()
-        return self._authorizer.authorize(method.path.encode(), raw, peer.certificate_names)
+        # Read anew for each call: a peer's address names its connection only until the next client has that port.
+        names = certificate_names(inner.auth_context()) if self._certificates else ()
+        return self._authorizer.authorize(method.path.encode(), raw, names)
 
     @asynccontextmanager
     async def _boundary(self, method: Method, inner: Any) -> AsyncIterator[AdaptedCall]:
@@ -195,7 +194,7 @@ class GrpcioServer:
             if remaining_s is not None and remaining_s <= 0:
                 raise DeadlineExceeded("deadline exceeded before the call began")
             make = AdaptedCallbackCall if method.by_callback else AdaptedCall
-            principal = self._principal(method, held, inner)
+            principal = self._principal(method, inner)
             context = make(inner, method, deadline_ns, principal, held, self._inflater, self._options.max_send_bytes)
             if self._quotas is not None and method.by_callback:
                 quota_pass = context.quota_pass = self._quotas.enter(principal.name, principal.tenant)

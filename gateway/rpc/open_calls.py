@@ -22,13 +22,12 @@ _NO_ROOM: Final = "the message comes too slowly for a server that has no room le
 class Peer:
     """One connection with open calls. Units: `unsent_bytes` of its answers are not read yet."""
 
-    __slots__ = ("address", "calls", "certificate_names", "name", "unsent_bytes")
+    __slots__ = ("address", "calls", "name", "unsent_bytes")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.address = _address(name)
         self.calls = 0
-        self.certificate_names: tuple[str, ...] | None = None  # None: not looked at yet
         self.unsent_bytes = 0
 
 

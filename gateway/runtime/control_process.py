@@ -54,6 +54,7 @@ class ControlProcess:
 
     def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
         self._run_dir = config.run_dir
+        self._asks_callers = config.access.configured
         self._published_dir = config.published_dir
         self._drift = DriftReport(config.published_dir)
         self._instance = instance
@@ -129,10 +130,16 @@ class ControlProcess:
         return HttpResponse(b"ok\n")
 
     async def ready(self, _: HttpRequest) -> HttpResponse:
-        """Answers 200 while a worker serves; the body says which ones do."""
+        """Answers 200 while a worker serves; the body says which ones do, where nobody has to prove who asks."""
         workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
-        body = msgspec.json.format(msgspec.json.encode({"ready": serving, "workers": workers}), indent=1) + b"\n"
+        body = (
+            msgspec.json.format(
+                msgspec.json.encode({"ready": serving, **({} if self._asks_callers else {"workers": workers})}),
+                indent=1,
+            )
+            + b"\n"
+        )
         status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(body, "application/json", status)
 

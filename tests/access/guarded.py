@@ -33,6 +33,7 @@ CALLERS: Mapping[str, tuple[str, str]] = {
     **{role.value: (role.value, "affine") for role in Role},
     "other": ("admin", "other*"),
     "author": ("operator", "affine,other"),
+    "member": ("infer tenant=acme", "affine"),
     "overseer": ("reader", "*"),
 }
 NOW_S = 1_790_000_000.0

@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.errors import Code, InvalidArgument
+from gateway.runtime.access_options import AccessOptions
 from gateway.runtime.config import Config
 from gateway.runtime.config_parser import parse
 from gateway.runtime.control_process import ControlProcess
@@ -140,3 +142,9 @@ async def test_series_of_versions_that_are_gone_end_within_the_hour(config: Conf
         assert served(await control.counters({})) == 0
     now = 3700.0
     assert await shown() == {name for name in both if name.endswith("2")}  # while no worker answers nobody is gone
+
+
+async def test_readiness_names_no_workers_where_callers_must_prove_who_they_are(config: Config) -> None:
+    guarded = replace(config, access=AccessOptions(tokens=config.run_dir / "tokens"))
+    answer = await ControlProcess(guarded, "run", lambda: 0.0).ready(SCRAPE)
+    assert json.loads(answer.body) == {"ready": False}

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from gateway.errors import PermissionDenied, Unauthenticated
 from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import Ports
 
@@ -52,3 +53,31 @@ async def test_answers(sent: bytes, status: str, body: bytes) -> None:
             assert (await exchange(port, b"GET /page HTTP/1.1\r\n\r\n"))[1] == b"accept="
         finally:
             await server.close()
+
+
+async def test_a_page_that_its_reader_may_not_see_says_what_is_missing() -> None:
+    class Guard:
+        def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> object:
+            if path == b"/open":
+                return None
+            if authorization is None:
+                raise Unauthenticated("send a token")
+            if authorization != b"Bearer good":
+                raise PermissionDenied("the role reader is missing")
+            return None
+
+    read = []
+
+    async def page(request: HttpRequest) -> HttpResponse:
+        read.append(request.path)
+        return HttpResponse(b"secret\n")
+
+    server = HttpServer("127.0.0.1", 0, {"/open": page, "/closed": page}, Guard())
+    assert (await server._answer(HttpRequest("GET", "/open"))).status == 200
+    nobody = await server._answer(HttpRequest("GET", "/closed"))
+    assert (nobody.status, nobody.body) == (401, b"send a token\n")
+    assert nobody.headers["WWW-Authenticate"].startswith("Bearer")
+    other = await server._answer(HttpRequest("GET", "/closed", {"authorization": "Bearer bad"}))
+    assert (other.status, other.body) == (403, b"the role reader is missing\n")
+    assert (await server._answer(HttpRequest("GET", "/closed", {"authorization": "Bearer good"}))).status == 200
+    assert read == ["/open", "/closed"]

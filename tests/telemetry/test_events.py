@@ -235,3 +235,23 @@ def test_the_page_of_events_names_each_type_and_no_other() -> None:
     rows = re.findall(r"^\| (`[a-z.`, ]+`) \|", page, re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`([a-z.]+)`", row)]
     assert sorted(named) == sorted(EventType)
+
+
+def test_refused_callers_are_told_by_reason_and_broken_files_once() -> None:
+    def seen(count: int, trouble: str = "") -> Tree:
+        told = {"role": {"count": count, "last": "ci called /x"}} if count else {}
+        return {"feed_state": "LIVE", "access": {"trouble": trouble, "told": told}}
+
+    before, told = observe(Observed(), {0: seen(0)}, [])
+    assert told == []
+    before, told = observe(before, {0: seen(5)}, [])
+    assert told == [Happening(EventType.ACCESS_DENIED, "", {"reason": "role", "count": 5, "last": "ci called /x"})]
+    before, told = observe(before, {0: seen(7, "access-roles: oops")}, [])
+    assert told == [
+        Happening(EventType.ACCESS_REFUSED, "", {"reason": "access-roles: oops"}),
+        Happening(EventType.ACCESS_DENIED, "", {"reason": "role", "count": 2, "last": "ci called /x"}),
+    ]
+    before, told = observe(before, {0: seen(7, "access-roles: oops")}, [])
+    assert told == []
+    _, told = observe(before, {0: seen(1)}, [])  # another worker in its place
+    assert [one.data["count"] for one in told] == [1]
