@@ -32,9 +32,10 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection removed, and by how many bytes the copies in use exceed the store's limit."""
+    """What a collection removed, how many bytes are left, and by how many these exceed the store's limit."""
 
     removed: tuple[str, ...]
+    left_bytes: int
     excess_bytes: int
 
 
@@ -149,13 +150,14 @@ class ContentStore:
             flock(descriptor, LOCK_EX | LOCK_NB)
             with _writing():
                 return self._remove_unused(now_s - unused_s, now_s - marked_s)
-        except BlockingIOError:
-            return Collected((), 0)
+        except BlockingIOError:  # the next call does it
+            total = sum(copy.size for copy in self._copies())
+            return Collected((), total, max(0, total - self._max_bytes))
         finally:
             os.close(descriptor)
 
     def _remove_unused(self, before_s: float, unmarked_before_s: float) -> Collected:
-        copies = sorted(filter(None, map(_copy_at, self._directory.iterdir())))
+        copies = self._copies()
         total = sum(copy.size for copy in copies)
         removed = []
         for copy in copies:
@@ -170,7 +172,11 @@ class ContentStore:
         for path in (self._directory / "seen").iterdir():
             if self.seen(path.name) in removed:
                 path.unlink(missing_ok=True)
-        return Collected(tuple(sorted(removed)), max(0, total - self._max_bytes))
+        return Collected(tuple(sorted(removed)), total, max(0, total - self._max_bytes))
+
+    def _copies(self) -> "list[_Copy]":
+        """Returns all copies, the least recently used first."""
+        return sorted(filter(None, map(_copy_at, self._directory.iterdir())))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -269,6 +269,7 @@ class Worker:
         self.counters.add_sums(Sum.LABELS, lambda: self.labels.counts)
         self.counters.add_gauge(Gauge.REVISION, lambda: self.feed.status().revision)
         self.counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(self.catalog.trouble)))
+        self.counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: self.catalog.copies_bytes)
         self.counters.add_gauge(Gauge.STALE_SECONDS, self.feed.stale_seconds)
         self.counters.add_gauge(Gauge.AGE_SECONDS, self._rules_age_seconds)
         self.counters.add_gauge(Gauge.FEED_STATE, lambda: self.feed.state.value)

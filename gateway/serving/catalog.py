@@ -79,6 +79,7 @@ class Catalog(Registry):
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
         self._record: RecordReplacement | None = None
         self._is_over = False  # the content store has more in use than its limit
+        self.copies_bytes = 0  # of all copies in the content store, when they were looked at last
         self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -276,6 +277,7 @@ class Catalog(Registry):
                 collected.excess_bytes,
             )
         self._is_over = collected.excess_bytes > 0
+        self.copies_bytes = collected.left_bytes
         return collected.removed
 
     async def close(self) -> None:

@@ -55,6 +55,7 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.ROUTE_REVISION: Gauge.REVISION,
     names.ROUTE_STALE_SECONDS: Gauge.STALE_SECONDS,
     names.REPOSITORY_UNREADABLE: Gauge.REPOSITORY_UNREADABLE,
+    names.CONTENT_STORE_BYTES: Gauge.CONTENT_STORE_BYTES,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
     names.TASKS: Gauge.TASKS,

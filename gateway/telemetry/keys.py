@@ -31,6 +31,7 @@ class Gauge(StrEnum):
     VERSIONS = "versions"
     QUARANTINE = "quarantine"
     REPOSITORY_UNREADABLE = "repository_unreadable"
+    CONTENT_STORE_BYTES = "content_store_bytes"
     IN_FLIGHT = "in_flight"
     TASKS = "tasks"
     READY = "ready"

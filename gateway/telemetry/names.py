@@ -193,6 +193,13 @@ REPOSITORY_UNREADABLE: Final = _metric(
     ("worker",),
     "1 while the model repository cannot be read or holds no model any more; everything stays loaded.",
 )
+CONTENT_STORE_BYTES: Final = _metric(
+    _EACH_WORKER,
+    "gateway_content_store_bytes",
+    "gauge",
+    ("worker",),
+    "Copies of model versions on disk, as of this worker's last look: one store for all workers of the host.",
+)
 ROUTE_AGE_SECONDS: Final = _metric(
     _EACH_WORKER, "gateway_route_age_seconds", "gauge", ("worker",), "Time since the rules in force were committed."
 )

@@ -75,10 +75,13 @@ class Client:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     root = tmp_path_factory.mktemp("whole")
+    (root / "models").mkdir()
     for version, scale in (("1", 2.0), ("2", 3.0)):
         config = "version_policy { latest { num_versions: 1 } }"
-        write_version(root / "models", "affine", version, affine(scale), config=config)
-    with Supervised(root / "data", real=True, options={"model-repository": root / "models"}) as whole:
+        write_version(root / "elsewhere", "affine", version, affine(scale), config=config)
+    (root / "models" / "affine").symlink_to(root / "elsewhere" / "affine")
+    options = {"model-repository": root / "models", "allow-links-to": str(root / "elsewhere")}
+    with Supervised(root / "data", real=True, options=options) as whole:
         yield whole.wait_serving()
 
 

@@ -64,6 +64,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.IN_FLIGHT: 0,
     Gauge.TASKS: 12,
     Gauge.REPOSITORY_UNREADABLE: 0,
+    Gauge.CONTENT_STORE_BYTES: 4096,
     Gauge.READY: 1,
     Gauge.CONNECTIONS: 2,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
