@@ -1,4 +1,4 @@
-"""`python -m loadtests SCENARIO`: flips, sticky, canary, movement, overload. Exit 0: the numbers of budgets.py held."""
+"""`python -m loadtests SCENARIO`: a scenario by the numbers of budgets.py. Exit 0: they held."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gateway.demo.__main__ import main as make_demo
-from loadtests import budgets, movement, overload
+from loadtests import budgets, movement, overload, tenants
 from loadtests.options import add_options
 
 USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canary": ("CanaryCaller",)}
@@ -14,14 +14,14 @@ USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canar
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests", description="Load on a running gateway, all checked.")
-    parser.add_argument("scenario", choices=[*USERS, "movement", "overload"])
+    parser.add_argument("scenario", choices=[*USERS, "movement", "overload", "tenants"])
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of the gateway's gRPC port.")
     parser.add_argument("--seconds", type=int, default=budgets.FLIPS_SECONDS)
     parser.add_argument("--users", type=int, default=budgets.USERS)
     parser.add_argument("--keys", type=int, default=budgets.MOVING_KEYS, help="Of the scenario movement.")
-    parser.add_argument("--step-seconds", type=float, default=4.0, help="Of each rate of the scenario overload.")
+    parser.add_argument("--step-seconds", type=float, default=4.0, help="Of each step of overload and tenants.")
     parser.add_argument("--messages", choices=["small", "large", "both"], default="both", help="Of overload.")
-    parser.add_argument("--transport", choices=["ngh2", "grpcio"], default="ngh2", help="Of overload.")
+    parser.add_argument("--transport", choices=["ngh2", "grpcio"], default="ngh2", help="Of overload and tenants.")
     parser.add_argument(
         "--repository", type=Path, default=Path("models"), help="Demo repository, if samples are missing."
     )
@@ -30,6 +30,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.scenario == "overload":
         return overload.run(options)
+    if options.scenario == "tenants":
+        return tenants.run(options)
     if not (options.samples / f"{options.model}.npz").is_file() and make_demo(
         [str(options.repository), "--samples", str(options.samples)]
     ):

@@ -25,3 +25,4 @@ MEMORY_MARGIN: Final = 1.2  # over what the worker held before, and the bytes th
 REFUSAL_S: Final = 0.05
 LATE_S: Final = 0.025  # the client's clock starts when it hands the call to its socket, the server's when it reads it
 OVERLOAD_CODES: Final = frozenset({"1", "4", "8"})  # CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED
+NEIGHBOUR: Final = 1.5  # p99 of a tenant beside another at ten times its quota, over that alone (`tenants`)

@@ -92,7 +92,7 @@ class Batcher:
         return self._queue.size
 
     def wait_ns(self, level: int, now_ns: int) -> int:
-        """Returns how long a call of that class would wait here, as far as is known; 0 where it is not."""
+        """Returns after what time a call of that class would be answered; 0 where the queue is short or not known."""
         return self._queue.wait_ns(level, now_ns)
 
     def put(self, call: Call) -> None:
@@ -256,6 +256,7 @@ class Batcher:
         raw = self._row_bytes.split(calls, outputs, rows) if self._row_bytes is not None else None
         answers: Sequence[Sequence[Buffer]] = split(calls, outputs) if raw is None else raw
         output_ns = monotonic_ns() - sliced_at
+        self._queue.ran(calls[0], sliced_at)
         self._cost.learn(max(rows, 1), run.cpu_ns, sliced_at, merged=len(calls) > 1)
         self._version.run_us = self._cost.row_ns / 1000
         arm = calls[0].arm

@@ -59,10 +59,15 @@ class CallQueue:
         self.size = 0
 
     def wait_ns(self, level: int, now_ns: int) -> int:
-        """Returns how long a call of that class would wait here, as far as is known; 0 where it is not."""
+        """Returns after what time a call of that class would be answered; 0 where the queue is short or not known."""
         ahead = self._place_of(level, now_ns) if self._by_class else self.size
         self._version.backlog = self._wait.of(self.size, now_ns)
-        return self._wait.of(ahead, now_ns)
+        wait_ns = self._wait.of(ahead, now_ns)
+        return wait_ns + int(self._wait.run_ns) if wait_ns else 0
+
+    def ran(self, call: Call, now_ns: int) -> None:
+        """Notes that the run of a call that was taken has just ended."""
+        self._wait.ran(now_ns - call.queued_ns - call.queue_ns)
 
     def put(self, call: Call) -> None:
         """Takes the call in.
@@ -102,12 +107,16 @@ class CallQueue:
         rest: list[Call] = []
         rows = 0
         waiting = self._waiting
+        run_ns = int(self._wait.run_ns)
         while waiting:
             call = waiting.popleft()
             if call.answered:
                 continue
-            if call.deadline_ns and now > call.deadline_ns:
+            # While others wait, nothing runs whose answer would come too late. The call's time is over then, and that
+            # is nobody's fault but its deadline's.
+            if call.deadline_ns and now + (run_ns if waiting else 0) > call.deadline_ns:
                 self.size -= 1
+                call.deadline_ns = now
                 call.fail(DeadlineExceeded("the deadline passed while the request was queued"))
                 continue
             if call.queue_expires_ns and now > call.queue_expires_ns:

@@ -14,13 +14,14 @@ _VALID_CALLS: Final = 4
 class QueueWait:
     """The time that each call of a queue adds to the wait of those behind it. Units: nanoseconds, monotonic clock."""
 
-    __slots__ = ("_begun_ns", "_call_ns", "_calls", "_measured_ns")
+    __slots__ = ("_begun_ns", "_call_ns", "_calls", "_measured_ns", "run_ns")
 
     def __init__(self) -> None:
         self._call_ns = 0.0
         self._measured_ns = 0
         self._begun_ns = 0
         self._calls = 0  # that left the queue last, if others stayed behind; else 0
+        self.run_ns = 0.0  # from leaving the queue to the answer
 
     def took(self, calls: int, left: int, now_ns: int) -> None:
         """Notes that so many calls have just left the queue, and how many stay."""
@@ -31,6 +32,10 @@ class QueueWait:
             self._measured_ns = now_ns
         self._calls = calls if left else 0
         self._begun_ns = now_ns
+
+    def ran(self, run_ns: int) -> None:
+        """Notes what passed from the moment at which a call left the queue to its answer."""
+        self.run_ns += _SMOOTHING * (run_ns - self.run_ns) if self.run_ns else run_ns
 
     def of(self, queued: int, now_ns: int) -> int:
         """Returns how long one more call behind `queued` others waits; 0 where nobody knows."""

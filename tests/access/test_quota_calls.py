@@ -214,3 +214,16 @@ async def test_a_changed_file_counts_and_a_broken_one_changes_nothing(tmp_path: 
 def good_bytes() -> bytes:
     content: bytes = good().SerializeToString()
     return content
+
+
+async def test_a_flood_of_one_tenant_costs_another_no_call(worker: Operated, transport: str, tmp_path: Path) -> None:
+    """The short form of `python -m loadtests tenants`: it counts, and leaves time to the long one."""
+    document = limits(per="identity", concurrency=16, **{"requests-per-second": 20, "burst": 20})
+    async with limited(worker, transport, tmp_path, document) as (port, quotas):
+        flood = [port.inference.ModelInfer(good(), metadata=header("infer")) for _ in range(200)]
+        steady = [await code_of(port.inference.ModelInfer(good(), metadata=header("admin"))) for _ in range(10)]
+        assert steady == [grpc.StatusCode.OK] * 10
+        codes = [await code_of(call) for call in flood]
+        assert set(codes) == {grpc.StatusCode.OK, EXHAUSTED}
+        assert codes.count(EXHAUSTED) >= 100  # some more are let in while the flood lasts
+        assert branch(quotas.sums(), "q", "other")["admitted"] == 10 + codes.count(grpc.StatusCode.OK)

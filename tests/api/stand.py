@@ -1,7 +1,7 @@
 """One worker's worth of real parts behind a real port: catalog, engine, log, servicers, transport."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
+from gateway.access.quotas import Quotas
 from gateway.api.feedback_token import Tokens
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
@@ -91,6 +92,8 @@ async def standing(
     transport: str = "ngh2",
     tokens: Tokens | None = None,
     log_limits: LogLimits | None = None,
+    quotas: Quotas | None = None,
+    ladder: Sequence[float] = (1.0,),
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository; every model of it has been loaded, or has failed to."""
     async with AsyncExitStack() as stack:
@@ -101,7 +104,7 @@ async def standing(
         counters = Counters()
         log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)
         rules = Rules()
-        admission = Admission(max_requests=max_requests, max_bytes=1 << 28)
+        admission = Admission(max_requests=max_requests, max_bytes=1 << 28, ladder=ladder)
         engine = Engine(catalog, rules, counters, log, admission, threads=2)
         stack.callback(engine.close)
         catalog.attach(engine.attach, engine.detach)
@@ -109,7 +112,7 @@ async def standing(
         stack.push_async_callback(_ended, log, flushing)
         host = OneWorker(catalog, counters)
         options = ServerOptions(reuse_port=False)
-        server: Server = GrpcioServer(options) if transport == "grpcio" else Ngh2Server(options)
+        server: Server = (GrpcioServer if transport == "grpcio" else Ngh2Server)(options, None, quotas)
         health = HealthService(catalog, max_watchers=4)
         service = InferenceService(
             engine,
@@ -119,6 +122,7 @@ async def standing(
             max_answer_bytes=MAX_ANSWER_BYTES,
             max_stream_requests=stream_limit,
             tokens=tokens,
+            quotas=quotas,
         )
         add_GRPCInferenceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

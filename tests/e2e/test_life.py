@@ -13,7 +13,8 @@ import pyarrow.dataset as ds
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.e2e.calls import infer
+from gateway.pb import inference_pb2 as pb
+from tests.e2e.calls import infer, refusal
 from tests.e2e.conftest import Demo, connect
 from tests.e2e.product import GATEWAY, Product, environment
 
@@ -22,8 +23,10 @@ Served = Counter[tuple[str, str, str, int]]
 
 
 @pytest.fixture(scope="module")
-def living(start_product: Callable[..., Product]) -> Product:
-    return start_product("living", "--reflection")
+def living(start_product: Callable[..., Product], tmp_path_factory: pytest.TempPathFactory) -> Product:
+    quotas = tmp_path_factory.mktemp("quotas") / "quotas.yaml"
+    quotas.write_text("quotas: [{name: spare, models: [spare], requests-per-second: 0.001, concurrency: 8}]")
+    return start_product("living", "--reflection", "--quotas", str(quotas))
 
 
 def test_reflection_lists_the_services_when_it_is_on(living: Product) -> None:
@@ -32,6 +35,25 @@ def test_reflection_lists_the_services_when_it_is_on(living: Product) -> None:
         answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([asked]), timeout=20)
         names = {service.name for service in next(answers).list_services_response.service}
     assert names >= {"inference.GRPCInferenceService", "gateway.v1.Control", "grpc.health.v1.Health"}
+
+
+def test_quotas_are_enforced_shown_and_counted(living: Product) -> None:
+    """By a model that is not there: what is over the quota is not even looked for."""
+    asked = pb.ModelInferRequest(model_name="spare")
+    with connect(living) as channel:
+        codes = [refusal(channel, asked).code.name for _ in range(3)]
+    assert codes == ["NOT_FOUND", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+    shown = living.cli("quotas", "-o", "json")
+    assert shown.exit_code == 0, shown.output
+    value = json.loads(shown.stdout)
+    (quota,) = value["quotas"]
+    workers = len(living.children("worker"))
+    assert (value["workers"], quota["name"], quota["concurrency"], quota["refused"]) == (workers, "spare", 8, 2)
+    table = living.cli("quotas").stdout
+    assert f"{8 // workers} at a time" in table
+    assert f"summed over {workers} workers" in table
+    assert living.metrics()['gateway_quota_refused_total{limit="requests",quota="spare",who=""}'] == 2
+    assert all(living.metrics()[f'gateway_quota_trouble{{worker="{slot}"}}'] == 0 for slot in range(workers))
 
 
 def test_every_prediction_is_logged_and_the_next_start_goes_on(living: Product, demo: Demo) -> None:

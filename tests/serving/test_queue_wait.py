@@ -154,3 +154,15 @@ def test_a_class_has_room_for_one_call_at_least() -> None:
     admission.take(1, Priority.SHEDDABLE)
     with pytest.raises(ResourceExhausted):
         admission.take(1, Priority.CRITICAL)
+
+
+async def test_while_others_wait_nothing_runs_that_would_be_too_late() -> None:
+    bench = Bench(models.affine(), run_us=5000)  # on a thread
+    bench.session.costs = {1: 0.02}
+    await bench.outputs(bench.put(row(1, 2, 3, 4)))  # 20 ms at least: that is known now
+    hopeless = bench.put(row(1, 2, 3, 4), deadline_ns=monotonic_ns() + 10 * MS)
+    other = bench.put(row(1, 2, 3, 4), deadline_ns=monotonic_ns() + 60 * SECOND)
+    assert "while the request was queued" in str(await bench.error(hopeless))
+    await bench.outputs(other)
+    assert bench.session.runs == [1, 1]
+    bench.threads.shutdown()
