@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -171,3 +172,20 @@ async def test_a_segment_that_the_compactor_died_of_twice_is_set_aside(tmp_path:
     else:
         assert sorted(lake_ids(tmp_path / "lake")) == ["a", "b"]
         assert not compactor.counts.quarantined
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system keeps what it keeps")
+def test_memory_that_is_free_goes_back_to_the_system() -> None:
+    """Chunks too small for pages of their own, and one above them that stays: free alone gives nothing back."""
+    chunks = [b"%d" % number * 8192 for number in range(4096)]
+    above = b"above" * 1024
+    held = resident_bytes()
+    size = sum(map(len, chunks))
+    del chunks
+    parquet.give_back_memory()
+    assert resident_bytes() < held - size // 2
+    assert above
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

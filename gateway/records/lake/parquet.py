@@ -1,6 +1,7 @@
 """Blocks to Arrow to Parquet files. Imports pyarrow, which a worker never loads."""
 
 import base64
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ _TYPES = {
     # Readers are at home with float32; both are exact in it.
     Datatype.FP16: pa.float32(), Datatype.BF16: pa.float32(),
 }  # fmt: skip
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
 Columns = dict[str, pa.Array]
 
 
@@ -61,8 +63,10 @@ def limit_threads() -> None:
 
 
 def give_back_memory() -> None:
-    """Returns to the system what Arrow keeps for the next time, which is a minute away."""
+    """Returns to the system what Arrow and the C library keep for the next time, which is a minute away."""
     pa.default_memory_pool().release_unused()
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def row_bytes(schema: StreamSchema) -> int:
