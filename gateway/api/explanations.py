@@ -1,4 +1,4 @@
-"""Why a request is, or was, answered as it is; and what becomes of keys under a draft."""
+"""Explanations: why a request is, or was, answered as it is; and what becomes of keys under a draft."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What the server says of itself: its name, its version, and the extensions that it has."""
+"""The server's description of itself: its name, its version, and the extensions that it has."""
 
 from gateway import __version__
 from gateway.pb import inference_pb2 as pb

@@ -1,4 +1,4 @@
-"""What became true of predictions: labels and rewards by feedback token, or by model and request id."""
+"""Intake of what became true of predictions: labels and rewards by feedback token, or by model and request id."""
 
 import asyncio
 from collections.abc import Callable

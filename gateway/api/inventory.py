@@ -1,4 +1,4 @@
-"""What there is: model versions, workers, the server itself."""
+"""The inventory: model versions, workers, the server itself."""
 
 import platform
 

@@ -1,4 +1,4 @@
-"""What a client can read of a model: whether it is ready, its tensors, its configuration.
+"""The metadata of a model that a client can read: whether it is ready, its tensors, its configuration.
 
 Source: Open Inference Protocol v2, ModelReady and ModelMetadata; Triton's model configuration extension.
 """

@@ -1,4 +1,4 @@
-"""What operators see of the whole: news as they happen, the audit of all models, the settling of a damaged store."""
+"""Observations for operators: news as they happen, the audit of all models, the settling of a damaged store."""
 
 import logging
 from collections.abc import AsyncIterator

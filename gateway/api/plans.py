@@ -1,4 +1,4 @@
-"""What a document would do and what revisions did: plan, diff, show a revision."""
+"""Plans: what a document would do, and what revisions did: plan, diff, show a revision."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Whether the versions that a route names could serve, on the answering host."""
+"""Readiness of a route: the versions that it names which could not serve, on the answering host."""
 
 from collections.abc import Mapping, Sequence
 

@@ -44,7 +44,7 @@ SkeletonKey = int | tuple[tuple[int, ...], ...]
 
 
 class Reply:
-    """What a request wants back: which outputs, in which form, and the skeletons of such answers."""
+    """Says what a request wants back: which outputs, in which form, and the skeletons of such answers."""
 
     __slots__ = ("classes", "skeletons", "specs", "typed", "wanted")
 

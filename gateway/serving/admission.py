@@ -115,7 +115,7 @@ class Admission:
 
     @property
     def is_open(self) -> bool:
-        """Whether permits are handed out, as far as the limits go."""
+        """Returns whether permits are handed out, as far as the limits go."""
         return not self._closed
 
     @property

@@ -1,4 +1,4 @@
-"""What a worker counts of the arms of routes that are judged: nothing is counted where no route is."""
+"""Tallies of the arms of routes that are judged: nothing is counted where no route is."""
 
 from bisect import bisect_left
 from collections.abc import Mapping

@@ -38,7 +38,7 @@ class BreakerEvent(Enum):
 
 
 class Admittance(Enum):
-    """Whether a call may go to the arm; a PROBE must report its outcome as one."""
+    """Returns whether a call may go to the arm; a PROBE must report its outcome as one."""
 
     PASS = "pass"
     PROBE = "probe"

@@ -1,4 +1,4 @@
-"""How many requests of a route may leave their arm: a share of those of the last seconds."""
+"""The budget of fallbacks: a share of a route's requests of the last seconds may leave their arm."""
 
 from gateway.routing.document.bucket import BUCKETS
 

@@ -15,7 +15,7 @@ from gateway.tensor import Array, Buffer, TensorSpec
 
 
 class Receiver(Protocol):
-    """Who is told what becomes of a call, on the event loop.
+    """Is told what becomes of a call, on the event loop.
 
     Order: `submitted` at most once, then `answered`; `withdrawn` between them if nobody waits for the answer any more.
     """

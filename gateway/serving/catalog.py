@@ -106,7 +106,7 @@ class Catalog(Registry):
         return self._trouble
 
     def ready(self) -> bool:
-        """Whether every version that was there at the start has either loaded or failed."""
+        """Returns whether every version that was there at the start has either loaded or failed."""
         return self._first is not None and not self._first
 
     async def load(self, model: str, config_override: str | None = None) -> None:
@@ -153,7 +153,7 @@ class Catalog(Registry):
         await self._as_operation(self._require_versions(model, names))
 
     def require_available(self, model: str, names: frozenset[str]) -> bool:
-        """Whether all of the versions are AVAILABLE; if so, they are required from now on, as by `require`."""
+        """Returns whether all of the versions are AVAILABLE; if so, they are required from now on, as by `require`."""
         if names <= self._available.get(model, {}).keys():
             self._required[model] = names
             self._pin(model, names)
@@ -394,7 +394,7 @@ class Catalog(Registry):
         return Replacement(model, name, served.digest, attempt.loaded.digest, attempt.fingerprint)
 
     async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
-        """Whether the serving version has the same content: its files were touched or copied, not changed."""
+        """Returns whether the serving version has the same content: its files were touched or copied, not changed."""
         entry = self._held.get(key)
         if entry is None or entry.version.state is not VersionState.AVAILABLE:
             return False

@@ -61,7 +61,7 @@ class ConfigSource:
     warnings: tuple[str, ...]
 
     def sets(self, field: str) -> bool:
-        """Whether the author wrote the field, even with its default value."""
+        """Returns whether the author wrote the field, even with its default value."""
         return field in self.fields
 
 

@@ -245,7 +245,7 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
 
 
 def _compatible(written: Sequence[int], own: Sequence[int]) -> bool:
-    """Whether a configured shape fits the model's: it may narrow what the model leaves open, but not widen it."""
+    """Returns whether a configured shape fits the model's: it may narrow what the model leaves open, not widen it."""
     return len(written) == len(own) and all(theirs in (-1, ours) for ours, theirs in zip(written, own, strict=True))
 
 

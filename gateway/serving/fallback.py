@@ -1,4 +1,4 @@
-"""What a call does when its arm cannot serve it: the chain of its decision, within the route's budget and breakers.
+"""Fallback: a call that its arm cannot serve goes down the chain of its decision, within budget and breakers.
 
 1. Where the decided version is not there, or its breaker is open, the call begins on the next arm of the chain that
    can take it. A version that was tried and failed hands the call on in the same way, its tensors as they were decoded.
@@ -43,7 +43,7 @@ HandOn = Callable[["ChainReceiver", Call, str], bool]
 
 
 class Retry(NamedTuple):
-    """Where a call goes on: the arm, its version, and what follows it in the chain."""
+    """Holds where a call goes on: the arm, its version, and what follows it in the chain."""
 
     arm: str
     version: Version
@@ -51,7 +51,7 @@ class Retry(NamedTuple):
 
 
 class Guard:
-    """What one worker remembers of one route."""
+    """Holds what one worker remembers of one route."""
 
     __slots__ = ("breakers", "budget")
 

@@ -1,4 +1,4 @@
-"""How far a mirrored answer is from the one that was served.
+"""Comparison of a mirrored answer with the one that was served.
 
 Only the first elements of large outputs are looked at: the comparison happens on the loop, beside requests.
 """
@@ -21,7 +21,7 @@ Numbers = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whether the outputs agree, and what that rests on.
+    """Says whether the outputs agree, and what that rests on.
 
     Units:  `rows` are those whose highest score was compared (of the first floating-point output of two dimensions),
             `same_rows` those where both have it in the same place; `max_difference` is the largest absolute difference
@@ -80,7 +80,7 @@ def _numbers(array: Array, datatype: Datatype) -> Numbers:
 
 
 def _distance(served: Numbers, mirrored: Numbers, tolerance: Tolerance | None) -> tuple[bool, bool, float]:
-    """Whether all are equal, whether all are within the tolerance, and the largest difference."""
+    """Returns whether all are equal, whether all are within the tolerance, and the largest difference."""
     same = served == mirrored
     if same.all():
         return True, True, 0.0

@@ -24,7 +24,7 @@ NICENESS = 10
 
 
 class MirrorHost(Protocol):
-    """What mirrors need of the engine."""
+    """The part of the engine that mirrors need."""
 
     def find(self, model: str, name: str) -> Version: ...
 
@@ -37,7 +37,7 @@ class MirrorHost(Protocol):
 
 
 class MirrorResources:
-    """What all mirrors of a worker share: their bytes, their thread, and how busy the worker is."""
+    """Holds what all mirrors of a worker share: their bytes, their thread, and how busy the worker is."""
 
     __slots__ = ("_asked", "_timer", "admission", "cpu", "held_bytes", "host", "loop", "shared", "threads")
 

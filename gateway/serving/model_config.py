@@ -40,7 +40,7 @@ def check_version_name(name: str) -> None:
 
 
 def is_version_name(name: str) -> bool:
-    """Whether a version can have this name: a number without leading zeros, or a label that is no number."""
+    """Returns whether a version can have this name: a number without leading zeros, or a label that is no number."""
     if _NUMERIC.match(name):
         return True
     return bool(_VERSION_NAME.match(name)) and not _NUMBER_LIKE.match(name)

@@ -1,4 +1,4 @@
-"""How long a queue takes to run what is in it, measured by what it did a moment ago.
+"""The wait in a queue: the time that it takes to run what is in it, measured by what it did a moment ago.
 
 Runs, other versions, other processes and the transport all share the CPUs, so the time of a run alone says too little:
 what counts is how many calls leave the queue in a time in which it was never empty.

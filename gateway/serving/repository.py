@@ -274,7 +274,7 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Pl
 
 
 def serves_again(fingerprint: str, serving: str) -> bool:
-    """Whether a draining version is what is wanted: its files are the same, or they are gone."""
+    """Returns whether a draining version is what is wanted: its files are the same, or they are gone."""
     return fingerprint in ("", serving) or fingerprint.startswith(_KEPT)
 
 

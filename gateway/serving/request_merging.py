@@ -1,4 +1,4 @@
-"""Whether requests of several clients may share a run of a version, and why."""
+"""Merging: the decision whether requests of several clients may share a run of a version, and its reason."""
 
 from dataclasses import dataclass
 

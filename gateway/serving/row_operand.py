@@ -22,7 +22,7 @@ class NotRowWise(Exception):
 
 
 class Dependence(Enum):
-    """What a value depends on: not on the request's rows, on the rows one by one, or on their number."""
+    """Says what a value depends on: not on the request's rows, on the rows one by one, or on their number."""
 
     FIXED = "fixed"
     ROWS = "rows"

@@ -128,7 +128,7 @@ def is_empty(call: Call) -> bool:
 
 
 def alike(first: Call, other: Call) -> bool:
-    """Whether two calls fit into one run: the same inputs given, equal in every dimension but the first."""
+    """Returns whether two calls fit into one run: the same inputs given, equal in every dimension but the first."""
     return all(
         (mine is None) == (theirs is None) and (mine is None or theirs is None or mine[1:] == theirs[1:])
         for mine, theirs in zip(first.shapes, other.shapes, strict=True)

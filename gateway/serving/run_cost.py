@@ -1,4 +1,4 @@
-"""What runs of a version cost, measured, and what follows: where the next one happens and how many rows it takes.
+"""The measured cost of a version's runs, by which the next one happens here or there, over more rows or fewer.
 
 A short run happens on the event loop itself: handing it to a thread would cost more than the run. A long one happens on
 a thread, so that the loop never stalls.

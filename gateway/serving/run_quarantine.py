@@ -27,7 +27,7 @@ _NUMBER: Final = "quarantine.number"
 
 
 class Quarantined(msgspec.Struct):
-    """What one version did. Units: seconds since the Unix epoch; `inputs` and `suspects` until when, by digest.
+    """Holds what one version did. Units: seconds since the Unix epoch; `inputs` and `suspects` until when, by digest.
 
     `until_s` 0: the version as such may run.
     """

@@ -6,7 +6,7 @@ from gateway.telemetry.counters import Series
 
 
 class ServedArm:
-    """What the calls of one arm of one version are counted and logged with.
+    """Holds what the calls of one arm of one version are counted and logged with.
 
     `fixed`: the shapes of a call's inputs follow from its rows, so a record need not keep them.
     """

@@ -1,4 +1,4 @@
-"""Whether one version can answer, with the tensors as they are, what was decoded for another."""
+"""Substitutes: versions that can answer, with the tensors as they are, what was decoded for another."""
 
 from collections.abc import Sequence
 
