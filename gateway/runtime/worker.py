@@ -269,7 +269,7 @@ class Worker:
         self.counters.add_sums(Sum.LABELS, lambda: self.labels.counts)
         self.counters.add_gauge(Gauge.REVISION, lambda: self.feed.status().revision)
         self.counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(self.catalog.trouble)))
-        self.counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: self.catalog.copies_bytes)
+        self.counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: self.catalog.copies.size_bytes)
         self.counters.add_gauge(Gauge.STALE_SECONDS, self.feed.stale_seconds)
         self.counters.add_gauge(Gauge.AGE_SECONDS, self._rules_age_seconds)
         self.counters.add_gauge(Gauge.FEED_STATE, lambda: self.feed.state.value)
@@ -362,7 +362,7 @@ class Worker:
             patience_s = _RESTART_PATIENCE_S if restarted else _START_PATIENCE_S
             await self.catalog.start(patience_s, restarted=restarted)
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
-            loops.append(group.create_task(self.catalog.run_upkeep(), name="content store"))
+            loops.append(group.create_task(self.catalog.copies.run(), name="content store"))
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
             loops.append(group.create_task(self.rollouts.run(), name="rollout counts"))

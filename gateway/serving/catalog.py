@@ -7,48 +7,33 @@ on threads; everything that requests can see changes on the loop only.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from time import time
-from typing import Any, TypeVar
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
 from gateway.serving.config_source import ConfigSource, parse_json
-from gateway.serving.intents import Intents, IntentStore
+from gateway.serving.copy_upkeep import CopyUpkeep
+from gateway.serving.intents import IntentStore
 from gateway.serving.kept_files import keep_files
-from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
+from gateway.serving.lifecycle import Pipeline
 from gateway.serving.model_config import check_model_name, check_version_name
-from gateway.serving.registry import OnVersion, Registry, VersionStatus
-from gateway.serving.replacement import RecordReplacement, Replacement, recorded
+from gateway.serving.operations import Operations
+from gateway.serving.refused_content import refused_content
+from gateway.serving.registry import OnVersion, VersionStatus
 from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again, wanted
-from gateway.serving.session import Session
-from gateway.serving.version import Version, VersionState
-from gateway.serving.view import EMPTY_VIEW, RepositoryView, read_view
+from gateway.serving.repository_reader import RepositoryReader
+from gateway.serving.version import VersionState
+from gateway.serving.version_loads import LoadAttempt, VersionLoads, raise_first_failure
+from gateway.serving.view import RepositoryView
 from loaders.errors import LoaderError
-from loaders.store import Collected, ContentStore
+from loaders.store import ContentStore
 
 __all__ = ["Catalog", "VersionStatus"]
 
-UNUSED_COPY_S = 86_400.0
-UPKEEP_S = 60.0
-MARKED_COPY_S = 15 * UPKEEP_S  # a copy that was marked since then is in use: a load may take long, a worker stand still
-
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadAttempt:
-    """Holds how the load of one version ended; nothing is published yet."""
-
-    version: Version
-    fingerprint: str
-    loaded: Loaded | None = None
-    error: GatewayError | None = None
-
-
-class Catalog(Registry):
+class Catalog(VersionLoads):
     """Holds the versions of this worker. It is made and used on one loop; `run` keeps it up to date."""
 
     def __init__(
@@ -61,34 +46,30 @@ class Catalog(Registry):
         on_available: OnVersion | None = None,
         on_ended: OnVersion | None = None,
     ) -> None:
-        self._desk = ThreadPoolExecutor(1, thread_name_prefix="repository")
-        super().__init__(self._desk, on_available=on_available, on_ended=on_ended)
-        self._repository = repository
-        self._pipeline = pipeline
-        self._intents = intents
+        self._reader = RepositoryReader(repository, intents, store)
+        super().__init__(
+            self._reader.threads,
+            pipeline,
+            pinned_loaded=self._note_pinned,
+            on_available=on_available,
+            on_ended=on_ended,
+        )
+        self.copies = CopyUpkeep(store, self._reader, self._digests)
         self._store = store
-        self._view = EMPTY_VIEW
         self._required: dict[str, frozenset[str]] = {}
-        self._loads: dict[Key, asyncio.Task[None]] = {}
-        self._operations: set[asyncio.Task[None]] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._operations = Operations()
         self._looking = asyncio.Lock()
         self._doubted: frozenset[Key] = frozenset()
-        self._first: set[Key] | None = None  # what the first look found; None before it
         self._trouble = ""
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
-        self._record: RecordReplacement | None = None
-        self._is_over = False  # the content store has more in use than its limit
-        self.copies_bytes = 0  # of all copies in the content store, when they were looked at last
-        self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
-        self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def record_replacements(self, record: RecordReplacement) -> None:
-        """Has `record` called before other content takes the place of what a version serves; it raises a GatewayError
-        where that must wait.
-        """
-        self._record = record
+    def _digests(self) -> set[str]:
+        """Returns the digests of the versions that are loaded."""
+        return {entry.version.digest for entry in self._held.values() if entry.version.session is not None}
+
+    def _note_pinned(self, model: str) -> None:
+        """Keeps the files of the model again: labels and configuration may be new."""
+        self._operations.begin(self._keep_pinned_files(model))
 
     # ---- for operators ----
 
@@ -119,9 +100,9 @@ class Catalog(Registry):
         """
         check_model_name(model)
         override = None if config_override is None else parse_json(config_override)
-        if not await self._on(self._desk, lambda: self._repository.look(model)):
+        if not await self._reader.has(model):
             raise UnknownModel(model)
-        await self._as_operation(self._load_model(model, override, config_override))
+        await self._operations.finish(self._load_model(model, override, config_override))
 
     async def unload(self, model: str) -> None:
         """Unloads every version of the model; each ends with its last request. The unload outlives a restart.
@@ -131,7 +112,7 @@ class Catalog(Registry):
         check_model_name(model)
         if model not in self._view.folders and not self._knows(model):
             raise UnknownModel(model)
-        await self._as_operation(self._unload_model(model))
+        await self._operations.finish(self._unload_model(model))
 
     async def require(self, model: str, versions: Iterable[str]) -> None:
         """Makes the versions AVAILABLE, and keeps them so until the next call whatever the version policy says.
@@ -150,7 +131,7 @@ class Catalog(Registry):
         check_model_name(model)
         for name in names:
             check_version_name(name)
-        await self._as_operation(self._require_versions(model, names))
+        await self._operations.finish(self._require_versions(model, names))
 
     def require_available(self, model: str, names: frozenset[str]) -> bool:
         """Returns whether all of the versions are AVAILABLE; if so, they are required from now on, as by `require`."""
@@ -166,17 +147,17 @@ class Catalog(Registry):
         digests = {name: available[name].digest for name in names if name in available}
         intents = self._view.intents
         if intents.with_pins(model, digests) != intents or (digests and model not in intents.kept and self._store):
-            self._pinning = self._begin_operation(self._keep_pins(model, digests))
+            self._pinning = self._operations.begin(self._keep_pins(model, digests))
 
     def release_unrouted(self, routed: Container[str]) -> None:
         """Ends the pins of models that have no route any more: the repository's own content serves again."""
         for model in [model for model in self._view.intents.pins if model not in routed]:
             self._required.pop(model, None)
-            self._begin_operation(self._keep_pins(model, {}))
+            self._operations.begin(self._keep_pins(model, {}))
 
     async def _keep_pins(self, model: str, digests: Mapping[str, str]) -> None:
         try:
-            intents = await self._intents_with(lambda intents: intents.with_pins(model, digests))
+            intents = await self._reader.change_intents(lambda intents: intents.with_pins(model, digests))
         except Unavailable as error:
             logger.warning("the content that a route names is not pinned: model=%s error=%s", model, error)
             return
@@ -195,8 +176,8 @@ class Catalog(Registry):
         if folder is None or store is None:
             return
         try:
-            digest = await self._on(self._desk, lambda: keep_files(store, folder))
-            intents = await self._intents_with(lambda intents: intents.with_kept(model, digest))
+            digest = await self._reader.on_thread(lambda: keep_files(store, folder))
+            intents = await self._reader.change_intents(lambda intents: intents.with_kept(model, digest))
         except (Unavailable, LoaderError) as error:
             logger.warning("files beside routed versions are not kept: model=%s error=%s", model, error)
             return
@@ -243,57 +224,20 @@ class Catalog(Registry):
             await asyncio.wait((self._fault,), timeout=poll_seconds)
         self._fault.result()
 
-    async def run_upkeep(self) -> None:
-        """Keeps the content store free of copies that nobody uses, for ever."""
-        while True:
-            await self.keep_copies(time())
-            await asyncio.sleep(UPKEEP_S)
-
-    async def keep_copies(self, now_s: float) -> tuple[str, ...]:
-        """Marks the copies that this worker holds or a route needs; removes and returns what may go.
-
-        That is what no worker has marked for a day, and beyond the store's limit what was used least recently.
-        """
-        store = self._store
-        if store is None:
-            return ()
-        digests = {entry.version.digest for entry in self._held.values() if entry.version.session is not None}
-
-        def keep_and_collect() -> Collected:
-            store.keep(digests | self._intents.read().digests())
-            return store.collect(now_s=now_s, unused_s=UNUSED_COPY_S, marked_s=MARKED_COPY_S)
-
-        try:
-            collected = await self._on(self._desk, keep_and_collect)
-        except LoaderError as error:
-            logger.warning("the content store cannot be cleaned up: %s", error)
-            return ()
-        if collected.removed:
-            logger.info("unused copies removed from the content store: copies=%d", len(collected.removed))
-        if collected.excess_bytes and not self._is_over:
-            logger.warning(
-                "the content store has %d bytes more than its limit, all of them in use: raise --content-store-bytes, "
-                "or unload models",
-                collected.excess_bytes,
-            )
-        self._is_over = collected.excess_bytes > 0
-        self.copies_bytes = collected.left_bytes
-        return collected.removed
-
     async def close(self) -> None:
         """Stops all loads and drops every loaded version without waiting for its leases."""
-        tasks = [*self._loads.values(), *self._operations]
+        tasks = [*self._loads.values(), *self._operations.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._pipeline.close()
-        self._desk.shutdown(wait=False)
+        self._reader.close()
 
     async def _step(self) -> list[Key]:
         """Returns the keys of the versions whose loads began."""
         async with self._looking:
             try:
-                self._view = await self._look()
+                self._view = await self._reader.look()
             except FailedPrecondition as error:
                 if str(error) != self._trouble:
                     logger.error("everything stays as it is: %s", error)
@@ -309,7 +253,7 @@ class Catalog(Registry):
 
     def _act(self, view: RepositoryView) -> list[Key]:
         wishes = self._wishes(view)
-        actions = [action for action in plan(wishes, self._presences()) if not self._is_locked(action.model)]
+        actions = [action for action in plan(wishes, self._presences()) if not self._operations.is_locked(action.model)]
         doubted = frozenset((action.model, action.version) for action in actions if action.change in _ENDING)
         for action in actions:
             key = (action.model, action.version)
@@ -340,135 +284,12 @@ class Catalog(Registry):
     def _wishes(self, view: RepositoryView) -> dict[Key, str]:
         return wanted(view.folders, self._required, view.intents.unloaded, view.overrides, view.loadable_pins())
 
-    # ---- loading ----
-
-    def _start_load(self, key: Key, candidate: Candidate) -> None:
-        task = asyncio.create_task(self._load_one(key, candidate), name=f"load {key[0]} {key[1]}")
-        self._loads[key] = task
-        task.add_done_callback(self._note_fault)
-
-    def _note_fault(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self._fault.done():
-            self._fault.set_exception(error)
-
-    async def _load_one(self, key: Key, candidate: Candidate) -> None:
-        try:
-            if await self._serves_already(key, candidate):
-                return
-            attempt = await self._attempt(candidate)
-            if attempt.loaded is None:
-                return
-            replacement = self._replacement(attempt)
-            if replacement is not None and self._record is not None:
-                try:
-                    await recorded(replacement, self._record, self._held[key].version)
-                except asyncio.CancelledError:
-                    self._drop(attempt.version, "the load was cancelled")
-                    raise
-            pin = self._view.intents.pins.get(key[0], {}).get(key[1], attempt.loaded.digest)
-            if key[0] in self._view.intents.unloaded:
-                self._drop(attempt.version, "unloaded")
-            elif pin != attempt.loaded.digest:
-                self._drop(attempt.version, "a route names the version meanwhile: its content is immutable")
-            else:
-                self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
-                refusal = await self._refused_content(candidate)
-                if attempt.version.state is VersionState.AVAILABLE:
-                    attempt.version.reason = refusal
-                if candidate.pin:  # labels and configuration may be new
-                    self._begin_operation(self._keep_pinned_files(key[0]))
-        finally:
-            del self._loads[key]
-            if self._first:
-                self._first.discard(key)
-                if not self._first and key in self._held:
-                    self._notify(self._held[key].version)  # this worker is ready
-
-    def _replacement(self, attempt: LoadAttempt) -> Replacement | None:
-        """Returns what the load is about to replace; None where no other content serves under the name."""
-        model, name = attempt.version.model, attempt.version.name
-        served = self._available.get(model, {}).get(name)
-        if attempt.loaded is None or served is None or served.digest == attempt.loaded.digest:
-            return None
-        return Replacement(model, name, served.digest, attempt.loaded.digest, attempt.fingerprint)
-
-    async def _serves_already(self, key: Key, candidate: Candidate) -> bool:
-        """Returns whether the serving version has the same content: its files were touched or copied, not changed."""
-        entry = self._held.get(key)
-        if entry is None or entry.version.state is not VersionState.AVAILABLE:
-            return False
-        entry.loading = True
-        try:
-            identity = await self._pipeline.identity(candidate)
-        except GatewayError:
-            return False  # the load says why
-        finally:
-            entry.loading = False
-        if identity != entry.identity or entry.version.state is not VersionState.AVAILABLE:
-            return False
-        entry.serving = candidate.fingerprint
-        entry.version.reason = await self._refused_content(candidate)
-        return True
-
-    async def _refused_content(self, candidate: Candidate) -> str:
-        """Returns why the repository's present content is refused (it differs from a route's pin); "" if it is not."""
-        if not candidate.pin:
-            return ""
-        try:
-            digest = await self._pipeline.digest(candidate)
-        except GatewayError as error:
-            return f"its files cannot be read any more, what the route was given serves on: {error}"
-        if digest == candidate.pin:
-            return ""
-        numbers = [int(name) for name in candidate.folder.versions if name.isdigit()]
-        following = max(numbers, default=0) + 1
-        refusal = (
-            f"its files were changed (digest {digest[:12]}, the route was given {candidate.pin[:12]}): "
-            f"a version that a route names is immutable; copy the new content to version {following} and route it"
-        )
-        logger.warning("changed files refused: model=%s version=%s %s", candidate.model, candidate.version, refusal)
-        return refusal
-
-    async def _attempt(self, candidate: Candidate, *, again: bool = False) -> LoadAttempt:
-        """Loads the version on a thread; a failure is recorded, a success is not published yet."""
-        key = (candidate.model, candidate.version)
-        version = self._begin(key)
-
-        def note_trial() -> None:
-            self._on_trial.add(key)
-            if not self._trial_begins.done():
-                self._trial_begins.set_result(None)
-
-        try:
-            loaded = await self._pipeline.load(candidate, again=again, on_trial=note_trial)
-        except GatewayError as error:
-            self._fail(version, reason_of(error), "" if error.retryable else candidate.fingerprint)
-            return LoadAttempt(version, candidate.fingerprint, error=error)
-        except asyncio.CancelledError:
-            self._drop(version, "the load was cancelled")
-            raise
-        except Exception:  # the supervisor of loads: whatever a file causes, the worker goes on serving
-            logger.exception("load failed: model=%s version=%s", candidate.model, candidate.version)
-            fault = FailedPrecondition("internal error while loading, see the log")
-            self._fail(version, str(fault), candidate.fingerprint)
-            return LoadAttempt(version, candidate.fingerprint, error=fault)
-        finally:
-            self._on_trial.discard(key)
-        return LoadAttempt(version, candidate.fingerprint, loaded)
-
-    async def _settle(self, keys: Iterable[Key]) -> None:
-        """Waits until the loads of these versions that are under way have ended."""
-        tasks = [self._loads[key] for key in keys if key in self._loads]
-        if tasks:
-            await asyncio.wait(tasks)
-
     # ---- by hand, and for routes ----
 
     async def _load_model(self, model: str, override: ConfigSource | None, text: str | None) -> None:
-        async with self._lock(model):
+        async with self._operations.lock(model):
             await self._settle([key for key in self._loads if key[0] == model])
-            view = await self._look_with(lambda intents: intents.with_load(model, text), model, override)
+            view = await self._reader.look(lambda intents: intents.with_load(model, text), model, override)
             folder = view.folders.get(model)
             if folder is None:
                 raise UnknownModel(model)
@@ -479,11 +300,11 @@ class Catalog(Registry):
                 raise FailedPrecondition(f"failed to load {model!r}, no version is available")
             attempts = await self._attempt_all(view, wishes)
             try:
-                _raise_first_failure(model, attempts)
+                raise_first_failure(model, attempts)
                 for replacement in filter(None, map(self._replacement, attempts)):
                     if self._record is not None:
                         await self._record(replacement)
-                changed = self._intents_with(lambda intents: intents.with_load(model, text))
+                changed = self._reader.change_intents(lambda intents: intents.with_load(model, text))
                 self._view = replace(view, intents=await changed)
             except GatewayError as error:
                 self._abandon(attempts, f"dropped, because the load failed: {error}", may_return=error.retryable)
@@ -504,36 +325,27 @@ class Catalog(Registry):
             elif fingerprint and (held is None or held.serving != fingerprint):
                 candidates.append(view.candidate(key, fingerprint))
         for candidate in [view.candidate(key, fingerprint) for key, fingerprint in wishes.items() if fingerprint]:
-            refusal = await self._refused_content(candidate)
+            refusal = await refused_content(self._pipeline, candidate)
             if refusal:
                 raise FailedPrecondition(f"failed to load {candidate.model!r}: version {candidate.version}: {refusal}")
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._attempt(candidate, again=True)) for candidate in candidates]
         return [task.result() for task in tasks]
 
-    def _abandon(self, attempts: list[LoadAttempt], reason: str, *, may_return: bool) -> None:
-        sessions: list[Session | None] = []
-        for attempt in attempts:
-            if attempt.loaded is not None:
-                self._fail(attempt.version, reason, "" if may_return else attempt.fingerprint)
-                sessions.append(attempt.loaded.session)
-        attempts.clear()
-        self._release(sessions)
-
     async def _unload_model(self, model: str) -> None:
-        intents = await self._intents_with(lambda intents: intents.with_unload(model))
+        intents = await self._reader.change_intents(lambda intents: intents.with_unload(model))
         self._view = replace(self._view, intents=intents)
         for key in [key for key in self._held if key[0] == model]:
             self._retire(key, "unloaded")
 
     async def _require_versions(self, model: str, names: frozenset[str]) -> None:
-        async with self._lock(model):
+        async with self._operations.lock(model):
             before = self._required.get(model, frozenset())
             # Until the outcome is known both are kept: a look in between must not retire what was just loaded.
             self._required[model] = before | names
             kept = before
             try:
-                view = self._view = await self._look()
+                view = self._view = await self._reader.look()
                 if model in view.intents.unloaded:
                     raise VersionNotReady(model, sorted(names)[0], "the model was unloaded by hand; load it first")
                 wishes = self._wishes(view)
@@ -568,59 +380,8 @@ class Catalog(Registry):
         elif held is None or fingerprint != held.failed:
             self._start_load(key, view.candidate(key, fingerprint))
 
-    # ---- inside ----
-
-    async def _look(self) -> RepositoryView:
-        return await self._look_with(lambda intents: intents)
-
-    async def _look_with(
-        self, change: Callable[[Intents], Intents], model: str = "", override: ConfigSource | None = None
-    ) -> RepositoryView:
-        """Returns the view of the disk as it would be after a change of the intents that is not made yet."""
-
-        def read() -> RepositoryView:
-            intents = change(self._intents.read())
-            return read_view(self._repository, intents, store=self._store, model=model, override=override)
-
-        return await self._on(self._desk, read)
-
-    async def _intents_with(self, change: Callable[[Intents], Intents]) -> Intents:
-        return await self._on(self._desk, lambda: self._intents.change(change))
-
-    def _lock(self, model: str) -> asyncio.Lock:
-        return self._locks.setdefault(model, asyncio.Lock())
-
-    def _is_locked(self, model: str) -> bool:
-        lock = self._locks.get(model)
-        return lock is not None and lock.locked()
-
-    async def _as_operation(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs the operation to its end even if the caller goes away: half an operation helps nobody."""
-        await asyncio.shield(self._begin_operation(work))
-
-    def _begin_operation(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._operations.add(task)
-        task.add_done_callback(self._forget_operation)
-        return task
-
-    def _forget_operation(self, task: "asyncio.Task[None]") -> None:
-        self._operations.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.debug("operation ended with an error: %s", task.exception())
-
-    def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(threads, work)
-
 
 _ENDING = (CatalogChange.RETIRE, CatalogChange.FORGET)
-
-
-def _raise_first_failure(model: str, attempts: Iterable[LoadAttempt]) -> None:
-    for attempt in attempts:
-        if attempt.error is not None:
-            kind = Unavailable if attempt.error.retryable else FailedPrecondition
-            raise kind(f"failed to load {model!r}: version {attempt.version.name}: {attempt.version.reason}")
 
 
 def _why_ended(model: str, view: RepositoryView, is_there: bool) -> str:

@@ -440,7 +440,7 @@ async def test_copies_that_no_worker_uses_leave_the_content_store(tmp_path: Path
         store = tmp_path / "data" / "store"
         for digest in (old, new):
             os.utime(store / digest, (0, 0))
-        assert await live.catalog.keep_copies(time.time()) == (old,)
+        assert await live.catalog.copies.tend(time.time()) == (old,)
         assert (store / new).is_dir()
         assert answer(live.catalog.version("m", "1")) == 2.0
 
@@ -569,7 +569,7 @@ async def test_a_routed_version_whose_directory_vanished_is_loaded_from_its_copy
         os.utime(digest, (0, 0))  # the gateway was stopped for long
     async with opened(tmp_path) as live:
         await live.catalog.poll()
-        await live.catalog.keep_copies(time.time())
+        await live.catalog.copies.tend(time.time())
         await live.catalog.require("m", ["1"])
         version = live.catalog.version("m", "1")
         assert answer(version) == 9.0
@@ -587,7 +587,7 @@ async def test_a_routed_version_whose_directory_vanished_is_loaded_from_its_copy
             await live.catalog.require("m", ["1"])
         for digest in (tmp_path / "data/store").glob("?" * 64):
             os.utime(digest, (0, 0))
-        assert version.digest in await live.catalog.keep_copies(time.time())
+        assert version.digest in await live.catalog.copies.tend(time.time())
 
 
 async def test_copies_in_use_are_kept_beyond_the_limit_and_said_once(
@@ -597,12 +597,12 @@ async def test_copies_in_use_are_kept_beyond_the_limit_and_said_once(
         models.write_version(live.root, "m", "1", models.affine())
         await live.catalog.poll()
         for _ in range(2):
-            assert await live.catalog.keep_copies(time.time()) == ()
+            assert await live.catalog.copies.tend(time.time()) == ()
         models.write_version(live.root, "m", "1", models.affine(3.0))
         old = live.catalog.newest("m").digest
         await live.catalog.poll()
         os.utime(tmp_path / "data/store" / old, (0, 0))
-        assert await live.catalog.keep_copies(time.time()) == (old,)
+        assert await live.catalog.copies.tend(time.time()) == (old,)
     assert len([text for text in caplog.messages if "raise --content-store-bytes" in text]) == 1
 
 

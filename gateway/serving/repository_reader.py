@@ -1,0 +1,58 @@
+"""The reader of the repository and of the intents, on a thread of its own: neither disk nor lock holds up the loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from gateway.serving.config_source import ConfigSource
+from gateway.serving.intents import Intents, IntentStore
+from gateway.serving.repository import ModelRepository
+from gateway.serving.view import RepositoryView, read_view
+from loaders.store import ContentStore
+
+T = TypeVar("T")
+
+
+class RepositoryReader:
+    """Reads what is there and what operators want, one request after the other."""
+
+    def __init__(self, repository: ModelRepository, intents: IntentStore, store: ContentStore | None) -> None:
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix="repository")
+        self._repository = repository
+        self._intents = intents
+        self._store = store
+
+    def on_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Returns what the work returns, done on the thread."""
+        return asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    async def has(self, model: str) -> bool:
+        """Returns whether the repository has a directory of that name."""
+        return bool(await self.on_thread(lambda: self._repository.look(model)))
+
+    async def look(
+        self,
+        change: Callable[[Intents], Intents] = lambda intents: intents,
+        model: str = "",
+        override: ConfigSource | None = None,
+    ) -> RepositoryView:
+        """Returns the view of the disk as it would be after a change of the intents that is not made yet."""
+
+        def read() -> RepositoryView:
+            intents = change(self._intents.read())
+            return read_view(self._repository, intents, store=self._store, model=model, override=override)
+
+        return await self.on_thread(read)
+
+    async def change_intents(self, change: Callable[[Intents], Intents]) -> Intents:
+        """Returns the intents as they are on disk now, with the change. Raises: Unavailable."""
+        return await self.on_thread(lambda: self._intents.change(change))
+
+    def read_intents(self) -> Intents:
+        """Returns the intents on disk. On the thread."""
+        return self._intents.read()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self.threads.shutdown(wait=False)
