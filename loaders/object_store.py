@@ -69,11 +69,14 @@ class ObjectStoreLoader:
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """Lists the whole repository once, for all that the thread asks until the end."""
-        self._held.objects = self._listed("")
+        by_model: dict[str, dict[str, StoredObject]] = {}
+        for name, one in self._listed("").items():
+            by_model.setdefault(name.partition("/")[0], {})[name] = one
+        self._held.by_model = by_model
         try:
             yield
         finally:
-            del self._held.objects
+            del self._held.by_model
 
     def models(self) -> Listing:
         """Returns the first parts of the keys. Raises: SourceNotFound (no bucket), SourceUnreadable."""
@@ -182,8 +185,13 @@ class ObjectStoreLoader:
         for name in names:
             uri.check_directory_name(name)
         prefix = "".join(f"{name}/" for name in names)
-        held: Objects | None = getattr(self._held, "objects", None)
-        listed = self._listed(prefix) if held is None else held
+        by_model: Mapping[str, Objects] | None = getattr(self._held, "by_model", None)
+        if by_model is None:
+            listed = self._listed(prefix)
+        elif names:
+            listed = by_model.get(names[0], {})
+        else:
+            listed = {name: one for objects in by_model.values() for name, one in objects.items()}
         objects = {name.removeprefix(prefix): one for name, one in listed.items() if name.startswith(prefix)}
         if names and not objects:
             raise SourceNotFound(f"{names[-1]!a} is not there")

@@ -250,6 +250,7 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Pl
     4. A version that is no longer wanted is retired, but only once a wanted version of its model serves (or none is
        wanted): a new version that fails must not take the old one with it.
     5. A version that is not wanted and holds nothing is forgotten.
+    6. A version whose directory is gone is loaded from its copy if it does not serve; while it serves it is left alone.
 
     Order: loads come newest version first.
     """
