@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,13 @@ def test_what_has_a_wrong_form_does_not(path: str, value: object) -> None:
 
 def test_the_published_file_is_the_schema() -> None:
     assert json.loads((DOCS / "route.schema.json").read_text("utf-8")) == SCHEMA
+
+
+def test_the_command_that_writes_the_file_is_the_one_that_the_recipe_names() -> None:
+    page = (DOCS / "contributing.md").read_text("utf-8")
+    [program] = re.findall(r'`python -c "([^"]*)" > docs/route\.schema\.json`', page)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == (DOCS / "route.schema.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
