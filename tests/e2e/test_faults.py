@@ -58,6 +58,11 @@ def kill(product: Product, role: str) -> tuple[dict[str, Any], float]:
     return child, time.monotonic() - killed_s
 
 
+def ready(product: Product) -> set[int]:
+    """The processes of the workers that serve."""
+    return {child["pid"] for child in product.children("worker") if child["state"] == "READY"}
+
+
 def apply(product: Product, version: str) -> int:
     """The exit code of a change of the route."""
     return product.cli("routes", "apply", "-f", "-", text=PINNED.replace('"1"', f'"{version}"')).exit_code
@@ -78,8 +83,12 @@ def test_a_killed_worker_is_back_and_only_its_calls_fail(faulty: Product, demo: 
 
 def test_a_client_that_retries_does_not_notice(faulty: Product, demo: Demo) -> None:
     with traffic(faulty.server, demo.rows("digits"), RETRYING) as calls:
-        for _ in range(2):
-            kill(faulty, "worker")
+        kill(faulty, "worker")
+        before = faulty.children("worker")
+        for child in before:  # all at once: nobody is left to answer
+            os.kill(child["pid"], signal.SIGKILL)
+        until(lambda: not ready(faulty) & {child["pid"] for child in before}, 30, "the deaths are known")
+        until(lambda: len(ready(faulty)) == len(before), 30, "all are back")
         calls.wait_for(100)
     assert calls.failures() == []
 
