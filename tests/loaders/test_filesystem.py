@@ -352,6 +352,21 @@ def test_beyond_the_limit_the_least_recently_used_goes_unless_it_is_marked(
     assert set(collected.removed) == {copy.digest for version, copy in fetched.items() if version not in left}
 
 
+def test_a_copy_that_was_handed_out_is_there_whoever_collects_meanwhile(repository: Path, tmp_path: Path) -> None:
+    """Two stores over one directory, as two processes have them: what `get` hands out is kept, else it hands out none."""
+    used, collecting = (ContentStore(tmp_path / "data" / "store", max_bytes=0) for _ in range(2))
+    loader = FilesystemLoader(repository, used)
+    for _ in range(60):
+        copy = loader.fetch("m", "1")
+        os.utime(copy.path, (0, 0))
+        now_s = time.time()
+        collector = threading.Thread(target=lambda: collecting.collect(now_s=now_s, unused_s=now_s, marked_s=300))  # noqa: B023
+        collector.start()
+        handed_out = used.get(copy.digest)
+        collector.join()
+        assert (handed_out is None) or copy.model_file().read_bytes() == b"model bytes"
+
+
 def test_what_is_read_by_another_process_is_not_collected(
     loader: FilesystemLoader, repository: Path, store: ContentStore, tmp_path: Path
 ) -> None:
