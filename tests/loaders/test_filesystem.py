@@ -353,7 +353,7 @@ def test_beyond_the_limit_the_least_recently_used_goes_unless_it_is_marked(
 
 
 def test_a_copy_that_was_handed_out_is_there_whoever_collects_meanwhile(repository: Path, tmp_path: Path) -> None:
-    """Two stores over one directory, as two processes have them: what `get` hands out is kept, else it hands out none."""
+    """Two stores over one directory, as two processes have them: what `get` hands out stays."""
     used, collecting = (ContentStore(tmp_path / "data" / "store", max_bytes=0) for _ in range(2))
     loader = FilesystemLoader(repository, used)
     for _ in range(60):
