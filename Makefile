@@ -1,6 +1,6 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
 # make test    every test;  make check  style and types;  make bench  speed;  make wheel  a wheel for this platform
-# make protos  generated code;  make test-all  long tests, many more examples;  make soak  what grows;  make clean
+# make protos  generated code;  make test-all  long tests, many more examples;  make soak  what grows;  make fuzz;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -98,6 +98,17 @@ soak: $(VENV)/.develops $(BUILT)/.made
 .PHONY: bench
 bench: $(VENV)/.develops $(BUILT)/.made
 	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+
+# Any bytes to the decoders of requests, documents and the log, and to the HTTP/2 front: FUZZ_SECONDS each. What is found
+# is a file in build/fuzz; put into tests/fuzz/corpus it is tried in every run of the tests.
+.PHONY: fuzz
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= request document log http2
+fuzz: $(VENV)/.develops
+	@$(INSTALL) --only-binary :all: '.[fuzz]' 2>/dev/null || echo "no wheel of atheris for this Python: plain mutations instead"
+	@mkdir -p build/fuzz
+	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  (cd build/fuzz && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/python -m tests.fuzz $$target $(FUZZ_SECONDS)) || exit 1; done
 
 # The package as `pip install .` builds it: what every request runs through is compiled where there is a C compiler.
 $(BUILT)/.made: $(shell find gateway loaders -name '*.py') setup.py pyproject.toml | $(VENV)/.serves
