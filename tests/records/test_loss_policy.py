@@ -75,3 +75,15 @@ async def test_a_disk_that_is_filling_up_costs_probability_first(tmp_path: Path)
     await every.flush()
     assert every.scale == 1.0
     await every.close()
+
+
+async def test_a_worker_that_is_nearly_full_logs_fewer_where_the_policy_lets_it(tmp_path: Path) -> None:
+    for policy, scale in ((LossPolicy.SAMPLE, 0.5), (LossPolicy.DROP_NEWEST, 1.0)):
+        log = open_log(tmp_path / policy.value, limits=LogLimits(policy=policy, flush_interval_s=60))
+        log.load = lambda: 0.81
+        running = asyncio.create_task(log.run())
+        await asyncio.sleep(0)  # it looks as soon as it runs
+        assert log.scale == scale
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await log.close()
