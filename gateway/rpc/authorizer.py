@@ -1,4 +1,4 @@
-"""Whoever decides by the head of a request who calls, and whether that caller may."""
+"""The decision, by the head of a request, who calls and whether that caller may."""
 
 from typing import Protocol
 

@@ -41,7 +41,7 @@ class BusyPoll:
 
     @property
     def polling(self) -> bool:
-        """True while the loop is kept awake."""
+        """Returns whether the loop is kept awake."""
         return self._armed
 
     def _turn(self) -> None:

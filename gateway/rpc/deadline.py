@@ -58,7 +58,7 @@ class DeadlineWheel:
         self._timer: TimerHandle | None = None
 
     def add(self, member: Timed) -> None:
-        """`member.deadline_ns` is set; it has no slot yet."""
+        """Takes in a member whose `deadline_ns` is set, and which has no slot yet."""
         tick = member.deadline_ns >> _SHIFT
         if self._timer is None:
             self._tick = monotonic_ns() >> _SHIFT

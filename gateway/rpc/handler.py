@@ -1,4 +1,4 @@
-"""What a handler is given and how it marks that it answers by callback."""
+"""The interfaces of a handler: its context, and the mark of those that answer by callback."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -41,7 +41,7 @@ class CallbackContext(Protocol):
 
     @property
     def quota_pass(self) -> QuotaPass | None:
-        """By which quotas let the call in at its head; None without any. Its transport releases it."""
+        """The permit by which quotas let the call in at its head; None without any. The transport releases it."""
 
     @property
     def deadline_ns(self) -> int: ...

@@ -1,4 +1,4 @@
-"""How a handler of grpcio's asyncio style is called, in all its forms."""
+"""The call of a handler of grpcio's asyncio style, in all its forms."""
 
 import inspect
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""How a connection lives and ends: its pings, its keepalive, its age, its drain."""
+"""The life and the end of a connection: its pings, its keepalive, its age, its drain."""
 
 import logging
 import random
@@ -65,12 +65,12 @@ class Lifetime:
 
     @property
     def address(self) -> str:
-        """The address that the connection is counted by; empty if it is not."""
+        """Returns the address that the connection is counted by; empty if it is not."""
         return self._output.address
 
     @property
     def open_calls(self) -> int:
-        """The number of calls whose streams have not ended."""
+        """Returns the number of calls whose streams have not ended."""
         return len(self._calls)
 
     def begin(self) -> None:

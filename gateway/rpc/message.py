@@ -51,7 +51,7 @@ class ByteBudget:
 
     @property
     def scarce(self) -> bool:
-        """True when less than an eighth is free."""
+        """Returns whether less than an eighth is free."""
         return self.free_bytes < self.size_bytes // 8
 
     def charge(self, count: int) -> None:
@@ -130,12 +130,12 @@ class Assembler:
 
     @property
     def partial(self) -> bool:
-        """True if a message has begun that is not complete."""
+        """Returns whether a message has begun that is not complete."""
         return self._missing >= 0 or bool(self._head)
 
     @property
     def missing_bytes(self) -> int:
-        """How many bytes of the message that is not complete are still to come."""
+        """Returns how many bytes of the message that is not complete are still to come."""
         return max(self._missing, 0)
 
     def feed(self, data: bytes) -> None:

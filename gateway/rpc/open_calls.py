@@ -32,7 +32,7 @@ class Peer:
 
 
 class OpenCall:
-    """What one call holds, from its head until grpcio is done with it.
+    """Holds what one call has taken, from its head until grpcio is done with it.
 
     Units: `awaited_ns` is since when a unary call waits for its message, 0 while it does not.
     """

@@ -1,4 +1,4 @@
-"""Who the peer of a connection is."""
+"""The identity of a connection's peer: its names, its address."""
 
 import ssl
 from collections.abc import Iterable, Mapping

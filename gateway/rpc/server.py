@@ -1,4 +1,4 @@
-"""What every transport offers, and the limits that all of them keep."""
+"""The interface of every transport, and the limits that all of them keep."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MAX_FIELDS: Final = 256  # metadata of one request
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where a server listens, and what it allows.
+    """Holds the address of a server, and what it allows.
 
     Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
            `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
@@ -84,4 +84,4 @@ class Server(Protocol):
 
     @property
     def certificate(self) -> ServerCertificate | None:
-        """What the server shows, once it is started; None without TLS."""
+        """Returns what the server shows, once it is started; None without TLS."""

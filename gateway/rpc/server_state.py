@@ -1,4 +1,4 @@
-"""What the connections of one ngh2 server share."""
+"""The state that the connections of one ngh2 server share."""
 
 import asyncio
 from collections import Counter

@@ -32,7 +32,7 @@ STATUS: Final[Mapping[Code, grpc.StatusCode]] = MappingProxyType(
 
 
 class Status(NamedTuple):
-    """What a caller is told: a code, a text, and what else trailing metadata say of it."""
+    """Holds what a caller is told: a code, a text, and what else trailing metadata say of it."""
 
     code: grpc.StatusCode
     details: str
@@ -52,7 +52,7 @@ def status_of(error: BaseException, method: str) -> Status:
 
 
 def _pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
-    """Source: gRFC A6, "Pushback"."""
+    """Returns the metadata that say when to come again. Source: gRFC A6, "Pushback"."""
     if isinstance(error, ResourceExhausted) and error.retry_after_ms is not None:
         return ((PUSHBACK, str(error.retry_after_ms)),)
     return ()

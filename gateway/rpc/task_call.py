@@ -54,7 +54,7 @@ class TaskCall(ServerCall):
     # What the connection tells.
 
     def begin(self) -> None:
-        """The request's headers are here; a handler of a client's stream starts now."""
+        """Notes that the request's headers are here; a handler of a client's stream starts now."""
         self.make_assembler()
         if self.method.request_streaming:
             self._start()

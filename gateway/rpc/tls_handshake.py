@@ -16,7 +16,7 @@ _ACCEPT_PAUSE_S: Final = 0.5  # after a failure, such as no descriptor being lef
 
 
 class TlsHandshake:
-    """What a server has in the place of a connection until TLS is agreed upon, or its handshake time is over."""
+    """Holds the place of a connection until TLS is agreed upon, or its handshake time is over."""
 
     def __init__(self, server: ServerState, accepted: socket.socket, peer: object) -> None:
         self._server = server
