@@ -13,7 +13,19 @@ from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.worker_status import FeedState
 from tests.routing.fault_proxy import FAULTS, Fault, FaultProxy
-from tests.routing.live import BY, DEADLINE_S, control_of, document, feed, live, running, share_of, store_of, until
+from tests.routing.live import (
+    BY,
+    DEADLINE_S,
+    admin_of,
+    control_of,
+    document,
+    feed,
+    live,
+    running,
+    share_of,
+    store_of,
+    until,
+)
 from tests.valkey import Valkey
 
 RESUMED_S = 2.0  # P14: how soon after the network is well again every worker is where the store is
@@ -77,6 +89,33 @@ async def test_a_change_over_a_broken_network_is_unavailable_and_done_once_at_mo
         shares = [entry.revision for entry in await sound.history("fraud")]
         assert shares == list(range(len(shares), 0, -1))
         assert len(shares) <= 3
+
+
+async def read_until_it_fails(store: RedisStore) -> None:
+    while True:
+        await store.state()
+
+
+@pytest.mark.parametrize("words", [("CLIENT", "PAUSE", "700", "ALL"), ("DEBUG", "SLEEP", "0.7")])
+async def test_a_server_that_stands_still_for_a_moment_costs_that_moment(
+    words: tuple[str, ...], valkey: Valkey, tmp_path: Path
+) -> None:
+    follower = feed(valkey.url, tmp_path)
+    async with store_of(valkey.url, timeout_s=0.2) as store, admin_of(valkey.url) as admin, running(follower):
+        await control_of(store, follower).apply(document(share=10), change=BY, wait_s=DEADLINE_S)
+        standing = asyncio.create_task(admin.call(*words))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.2 s"):
+            await read_until_it_fails(store)
+        assert share_of(follower.snapshot) == 10
+        await standing
+        while True:
+            try:
+                await control_of(store, follower).apply(document(share=20), change=BY, wait_s=DEADLINE_S)
+                break
+            except StoreUnavailable:
+                continue
+        assert share_of(follower.snapshot) == 20
 
 
 async def test_answers_that_come_late_belong_to_those_who_asked(proxy: FaultProxy, valkey: Valkey) -> None:

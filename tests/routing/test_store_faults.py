@@ -4,10 +4,12 @@ import asyncio
 import time
 
 import pytest
+from redis._parsers import _AsyncRESP2Parser
 
 from gateway.errors import StoreUnavailable
 from gateway.routing.store.change import Proposal
 from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES, RedisStore
+from gateway.routing.store.store_failure import reason
 from gateway.routing.store.store_link import Word
 from tests.routing.live import BY, admin_of, route, store_of
 from tests.valkey import Valkey
@@ -64,6 +66,21 @@ async def test_a_server_that_takes_no_writes_is_still_read(
         with pytest.raises(StoreUnavailable, match=reason):
             await commit(store)
         assert await store.state() == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("LOADING Redis is loading the dataset in memory", "is loading its data"),
+        ("MISCONF Redis is configured to save RDB snapshots", "cannot write its data to disk"),
+        ("NOAUTH Authentication required.", "asks for credentials"),
+        ("MASTERDOWN Link with MASTER is down", "is a replica without its master"),
+        ("CLUSTERDOWN Hash slot not served", "is a cluster that does not serve all keys"),
+    ],
+)
+def test_what_a_server_answers_instead_is_said_in_words(answer: str, said: str) -> None:
+    error = _AsyncRESP2Parser(socket_read_size=1).parse_error(answer)  # type: ignore[no-untyped-call]
+    assert reason(error, 1.0) == said
 
 
 async def test_refused_credentials_are_said_without_showing_them(valkey: Valkey) -> None:

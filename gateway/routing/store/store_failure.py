@@ -42,6 +42,8 @@ def reason(error: BaseException, timeout_s: float) -> str:
     for cause in causes:
         if "CertificateError" in str(cause) or "CERTIFICATE_VERIFY_FAILED" in str(cause):
             return "shows a TLS certificate that does not verify"
+        if "Authentication required" in str(cause):  # the client has cut NOAUTH off
+            return _BY_WORD["NOAUTH"]
         if isinstance(cause, OSError) and f"[Errno {ECONNREFUSED}]" in str(cause):  # of every address of a name
             return _REASONS["ConnectionRefusedError"]
         if "Connection closed by server" in str(cause):
