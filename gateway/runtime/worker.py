@@ -10,15 +10,14 @@ import gc
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import time
 from typing import Final
 
 import uvloop
 
-from gateway.access.priority import LADDER, Priority
+from gateway.access.priority import LADDER
 from gateway.access.quota_file import QuotaFile
 from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
@@ -51,13 +50,13 @@ from gateway.runtime.host import (
     HostRepository,
     ReplacementRecorder,
     operations,
-    version_states,
 )
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path, page_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
+from gateway.runtime.worker_gauges import shed_counts, tell_log, tell_rules, tell_versions, tell_work
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -263,77 +262,19 @@ class Worker:
         return server, make_control_server(config, servicers, authorizer)
 
     def _publish_gauges(self) -> None:
-        self.counters.add_sums(Sum.LOG, self._log_counts)
-        self.counters.add_gauge(Gauge.LOG_BUFFER_BYTES, lambda: self.log.counts().buffered_bytes)
-        self.counters.add_gauge(Gauge.LOG_SCALE, lambda: self.log.scale)
-        self.counters.add_sums(Sum.LABELS, lambda: self.labels.counts)
-        self.counters.add_gauge(Gauge.REVISION, lambda: self.feed.status().revision)
-        self.counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(self.catalog.trouble)))
-        self.counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: self.catalog.copies.size_bytes)
-        self.counters.add_gauge(Gauge.STALE_SECONDS, self.feed.stale_seconds)
-        self.counters.add_gauge(Gauge.AGE_SECONDS, self._rules_age_seconds)
-        self.counters.add_gauge(Gauge.FEED_STATE, lambda: self.feed.state.value)
-        self.counters.add_gauge(Gauge.RULES_ERROR, lambda: self.feed.error)
-        self.counters.add_gauge(Gauge.REFUSED, self._refused)
-        self.counters.add_gauge(Gauge.QUARANTINE, self._quarantined)
-        self.counters.add_gauge(Gauge.VERSIONS, lambda: version_states(self.catalog))
-        self.counters.add_gauge(Gauge.IN_FLIGHT, lambda: self.engine.in_flight)
-        self.counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
-        self.counters.add_gauge(Gauge.READY, lambda: int(self.is_ready()))
+        counters = self.counters
+        tell_log(counters, self.log, self.labels)
+        tell_rules(counters, self.feed)
+        tell_versions(counters, self.catalog, self.engine, self.refusals)
+        tell_work(counters, self.engine, self.server, self.is_ready)
+        counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
         if self.quota_file is not None:
-            self.counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
-            self.counters.add_sums(Sum.SHED, self._shed)
-            self.counters.add_gauge(Gauge.QUOTAS, self.quota_file.status)
+            counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
+            counters.add_sums(Sum.SHED, lambda: shed_counts(self.admission))
+            counters.add_gauge(Gauge.QUOTAS, self.quota_file.status)
         if self.entrance is not None:
-            self.counters.add_sums(Sum.ACCESS, self.entrance.denied)
-            self.counters.add_gauge(Gauge.ACCESS, self.entrance.status)
-        self.counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
-        self.counters.add_gauge(Gauge.CONNECTIONS, lambda: self.server.counts().get("open", 0))
-        self.counters.add_gauge(Gauge.TLS, lambda: self.server.certificate.status() if self.server.certificate else {})
-
-    def _shed(self) -> Mapping[str, int]:
-        """Returns how many calls were refused because the limits of their class were reached, by class."""
-        return {priority.name.lower(): self.admission.shed[priority] for priority in Priority}
-
-    def _refused(self) -> Mapping[str, str]:
-        """Returns why a newer route is not in force, by model."""
-        unapplied = self.feed.status().unapplied
-        return {model: route.error for model, route in unapplied.items() if route.error}
-
-    def _quarantined(self) -> list[dict[str, object]]:
-        """Returns what the supervisor has found workers to die of, by version."""
-        self.engine.show_quarantine()
-        return [
-            {
-                "model": version.model,
-                "version": version.version,
-                "cause": version.cause,
-                "deaths": version.deaths,
-                "inputs": len(version.inputs),
-                "suspects": len(version.suspects),
-                "quarantined": version.until_s > time(),
-            }
-            for version in self.refusals.versions
-        ]
-
-    def _rules_age_seconds(self) -> float:
-        """Returns the time since the newest rule in force was committed; 0 while there is none."""
-        newest_us = max((compiled.route.committed_at_us for compiled in self.feed.snapshot.routes.values()), default=0)
-        return max(0.0, time() - newest_us / 1e6) if newest_us else 0.0
-
-    def _log_counts(self) -> Mapping[str, object]:
-        counts = self.log.counts()
-        return {
-            "seen": counts.seen,
-            "written": counts.written,
-            "sampled_out": counts.sampled_out,
-            "dropped": dict(counts.dropped),
-            "withheld": dict(counts.withheld),
-            "thread_restarts": {"records": counts.thread_restarts, "labels": self.labels.restarts},
-            "blocked_ns": counts.blocked_ns,
-            "flush_ns": counts.flush_ns,
-            "flushes": counts.flushes,
-        }
+            counters.add_sums(Sum.ACCESS, self.entrance.denied)
+            counters.add_gauge(Gauge.ACCESS, self.entrance.status)
 
     # ---- its life ----
 

@@ -1,0 +1,97 @@
+"""What a worker says of its parts beside what it counts: each part's gauges and sums, under the keys of the table."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import time
+
+from gateway.access.priority import Priority
+from gateway.records.worker.feedback_log import FeedbackLog
+from gateway.records.worker.prediction_log import PredictionLog
+from gateway.routing.store.feed import Feed
+from gateway.rpc.server import Server
+from gateway.runtime.host import version_states
+from gateway.serving.admission import Admission
+from gateway.serving.catalog import Catalog
+from gateway.serving.engine import Engine
+from gateway.serving.refusals import Refusals
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.keys import Gauge, Sum
+
+
+def tell_log(counters: Counters, log: PredictionLog, labels: FeedbackLog) -> None:
+    """Tells of the prediction log and of the labels."""
+
+    def counts() -> Mapping[str, object]:
+        told = log.counts()
+        return {
+            "seen": told.seen,
+            "written": told.written,
+            "sampled_out": told.sampled_out,
+            "dropped": dict(told.dropped),
+            "withheld": dict(told.withheld),
+            "thread_restarts": {"records": told.thread_restarts, "labels": labels.restarts},
+            "blocked_ns": told.blocked_ns,
+            "flush_ns": told.flush_ns,
+            "flushes": told.flushes,
+        }
+
+    counters.add_sums(Sum.LOG, counts)
+    counters.add_sums(Sum.LABELS, lambda: labels.counts)
+    counters.add_gauge(Gauge.LOG_BUFFER_BYTES, lambda: log.counts().buffered_bytes)
+    counters.add_gauge(Gauge.LOG_SCALE, lambda: log.scale)
+
+
+def tell_rules(counters: Counters, feed: Feed) -> None:
+    """Tells which rules are in force, how old they are, and which newer ones are not followed."""
+
+    def age_seconds() -> float:
+        newest_us = max((compiled.route.committed_at_us for compiled in feed.snapshot.routes.values()), default=0)
+        return max(0.0, time() - newest_us / 1e6) if newest_us else 0.0
+
+    def refused() -> Mapping[str, str]:
+        return {model: route.error for model, route in feed.status().unapplied.items() if route.error}
+
+    counters.add_gauge(Gauge.REVISION, lambda: feed.status().revision)
+    counters.add_gauge(Gauge.STALE_SECONDS, feed.stale_seconds)
+    counters.add_gauge(Gauge.AGE_SECONDS, age_seconds)
+    counters.add_gauge(Gauge.FEED_STATE, lambda: feed.state.value)
+    counters.add_gauge(Gauge.RULES_ERROR, lambda: feed.error)
+    counters.add_gauge(Gauge.REFUSED, refused)
+
+
+def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals: Refusals) -> None:
+    """Tells which versions are there, what is wrong with them, and what workers were found to die of."""
+
+    def quarantined() -> list[dict[str, object]]:
+        engine.show_quarantine()
+        return [
+            {
+                "model": version.model,
+                "version": version.version,
+                "cause": version.cause,
+                "deaths": version.deaths,
+                "inputs": len(version.inputs),
+                "suspects": len(version.suspects),
+                "quarantined": version.until_s > time(),
+            }
+            for version in refusals.versions
+        ]
+
+    counters.add_gauge(Gauge.VERSIONS, lambda: version_states(catalog))
+    counters.add_gauge(Gauge.QUARANTINE, quarantined)
+    counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(catalog.trouble)))
+    counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: catalog.copies.size_bytes)
+
+
+def tell_work(counters: Counters, engine: Engine, server: Server, ready: Callable[[], bool]) -> None:
+    """Tells what the worker does at this moment, and by which certificate."""
+    counters.add_gauge(Gauge.READY, lambda: int(ready()))
+    counters.add_gauge(Gauge.IN_FLIGHT, lambda: engine.in_flight)
+    counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
+    counters.add_gauge(Gauge.CONNECTIONS, lambda: server.counts().get("open", 0))
+    counters.add_gauge(Gauge.TLS, lambda: server.certificate.status() if server.certificate else {})
+
+
+def shed_counts(admission: Admission) -> Mapping[str, int]:
+    """Returns how many calls were refused because the limits of their class were reached, by class."""
+    return {priority.name.lower(): admission.shed[priority] for priority in Priority}
