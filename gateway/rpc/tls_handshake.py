@@ -83,15 +83,18 @@ class TlsListener:
         self._accepting = server.loop.create_task(self._accept(), name="rpc accept")
 
     async def _accept(self) -> None:
-        loop = self._server.loop
+        loop, trouble = self._server.loop, ""
         with self._bound:
             while True:
                 try:
                     accepted, peer = await loop.sock_accept(self._bound)
                 except OSError as error:
-                    _log.warning("connections are not accepted: %s", error.strerror)
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        _log.error("connections are not accepted: %s", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE_S)
                     continue
+                trouble = ""
                 TlsHandshake(self._server, accepted, peer).begin(self._context())
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import random
 import re
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ from tests.rpc.raw import (
     request_headers,
 )
 from tests.rpc.serving import TLS, TRANSPORTS, make, serving
+from tests.rpc.test_lifetime import credentials
 
 MIB = 1 << 20
 IA, NF, RE, UI, DE, INTERNAL = b"3", b"5", b"8", b"12", b"4", b"13"
@@ -292,6 +294,56 @@ async def test_102_connections_are_capped_and_room_returns(transport: str) -> No
         for _, writer in kept:
             writer.close()
         assert await served.unary("EchoNow")(b"room", timeout=10, wait_for_ready=True) == b"room"
+
+
+POOR_SERVER = """
+import asyncio, resource, sys
+import uvloop
+from gateway.rpc.server import ServerOptions
+from tests.rpc.service import Behaviour, register
+from tests.rpc.serving import TLS, make
+
+async def main():
+    server = make(sys.argv[1], ServerOptions(reuse_port=False, tls=TLS if sys.argv[2] else None, handshake_timeout_s=2))
+    register(Behaviour(), server)
+    await server.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    print(server.port, flush=True)
+    await asyncio.Event().wait()
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.parametrize(("transport", "tls"), [("ngh2", ""), ("ngh2", "tls"), ("grpcio", "")])
+async def test_102_a_server_without_descriptors_serves_who_is_there(transport: str, tls: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", POOR_SERVER, transport, tls, stdout=-1, stderr=-3, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout is not None
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        port = int(await process.stdout.readline())
+        made = credentials(None) if tls else None
+        target = f"localhost:{port}"
+        async with grpc.aio.secure_channel(target, made) if made else grpc.aio.insecure_channel(target) as channel:
+            call = channel.unary_unary("/testing.Behaviour/EchoNow", None, None)
+            assert await call(b"before", timeout=10, wait_for_ready=True) == b"before"
+            for _ in range(100):  # the kernel takes those that the server cannot
+                writers.append((await asyncio.open_connection("127.0.0.1", port))[1])
+            for _ in range(50):
+                assert await call(b"meanwhile", timeout=10) == b"meanwhile"
+        for writer in writers:
+            writer.close()
+        async with grpc.aio.secure_channel(target, made) if made else grpc.aio.insecure_channel(target) as channel:
+            call = channel.unary_unary("/testing.Behaviour/EchoNow", None, None)
+            assert await call(b"after", timeout=15, wait_for_ready=True) == b"after"
+        assert process.returncode is None
+    finally:
+        for writer in writers:
+            writer.close()
+        process.kill()
+        await process.wait()
 
 
 # ---- tensors, names and versions ----
