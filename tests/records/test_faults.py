@@ -247,6 +247,66 @@ def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_ar
     assert [path.suffix for path in (log / "failed").iterdir() if path.name != "reasons.jsonl"] == [SUSPECT]
 
 
+async def test_a_directory_that_is_replaced_by_a_file_costs_counted_rows_until_it_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "wal"
+    log = open_log(folder)
+    stream = open_stream(log)
+    append(stream, "before")
+    await log.flush()
+    folder.rename(tmp_path / "moved")
+    folder.write_text("somebody's notes")
+    append(stream, "goes into the open segment, or is lost")
+    await log.flush()
+    await log.close()
+    log = open_log(folder)  # the next start
+    stream = open_stream(log)
+    append(stream, "lost")
+    await log.flush()
+    assert dict(log.counts().dropped) == {"disk_error": 1}
+    assert log.counts().error
+    assert folder.read_text() == "somebody's notes"
+    folder.unlink()
+    append(stream, "after")
+    await log.close()
+    assert (log.counts().written, log.counts().error) == (1, "")
+    assert balanced(log.counts())
+    compactor(folder, tmp_path / "lake").step()
+    assert lake_ids(tmp_path / "lake") == ["after"]
+
+
+def test_a_disk_that_takes_half_a_second_for_each_sync_delays_no_request(tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed; it makes fdatasync slow")
+    slow = [strace, "-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]
+    slow += ["-e", "inject=fdatasync,fsync:delay_enter=500ms"]
+    if subprocess.run([*slow, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("strace may not trace here")
+    script = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from gateway.records.worker.prediction_log import LogLimits; from gateway.records.worker.wal import *\n"
+        "from tests.records.traffic import *\n"
+        "async def go():\n"
+        "    log = open_log(Path(sys.argv[1]), limits=LogLimits(segment=SegmentLimits(durability=Durability.ALWAYS)))\n"
+        "    stream = open_stream(log); running = asyncio.create_task(log.run())\n"
+        "    for number in range(2000):\n"
+        "        append(stream, f'r{number}')\n"
+        "        if number % 100 == 0: await log.flush() if number == 0 else await asyncio.sleep(0)\n"
+        "    waiting = log.counts().buffered\n"
+        "    running.cancel(); await log.close()\n"
+        "    counts = log.counts(); print(waiting, counts.written, sum(counts.dropped.values()), counts.flush_ns)\n"
+        "asyncio.run(go())\n"
+    )
+    command = [*slow, sys.executable, "-c", script, str(tmp_path / "wal")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    waiting, written, dropped, flush_ns = map(int, done.stdout.split())
+    assert waiting > 0  # requests went on while the disk was at work: none waited for it
+    assert (written, dropped) == (2000, 0)
+    assert flush_ns >= 1_000_000_000
+    compactor(tmp_path / "wal", tmp_path / "lake").step()
+    assert len(lake_ids(tmp_path / "lake")) == 2000
+
+
 def test_a_writer_killed_in_the_middle_of_a_write_loses_the_torn_tail_only(tmp_path: Path) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-m", "tests.records.writer", str(tmp_path / "wal"), "w0"], stdout=subprocess.PIPE, text=True
