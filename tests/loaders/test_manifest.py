@@ -1,7 +1,7 @@
 """Manifests: what they accept, what they refuse, and that a digest names one content."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loaders import manifest
@@ -14,6 +14,7 @@ DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 
 
 @given(st.dictionaries(NAMES, DIGESTS, max_size=8))
+@example({})
 def test_what_is_rendered_is_parsed_again(digests: dict[str, str]) -> None:
     files = [FileEntry(name, 0, digest) for name, digest in digests.items()]
     assert manifest.parse(manifest.render(files)) == digests
@@ -22,6 +23,8 @@ def test_what_is_rendered_is_parsed_again(digests: dict[str, str]) -> None:
 
 
 @given(st.text(max_size=200))
+@example("")
+@example("\n" * 200)
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         digests = manifest.parse(text)

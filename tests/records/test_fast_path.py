@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.records.worker.block import encode
@@ -51,6 +51,8 @@ def fill(stream: RecordStream, records: list[tuple[str, int, str, int]]) -> None
 
 
 @given(rows_of_records)
+@example([("a", 1, "SPLIT", 0)])
+@example([("a", 1, "SPLIT", 0)] * 12)
 def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: list[tuple[str, int, str, int]]) -> None:
     stream = stream_of()
     fill(stream, records)
@@ -74,6 +76,8 @@ def test_joined_columns_are_the_block_that_encoding_one_by_one_gives(records: li
 
 
 @given(rows_of_records, st.integers(1, 5))
+@example([("a", 1, "SPLIT", 0)], 1)
+@example([("a", 5, "PIN", 0)] * 12, 5)
 def test_runs_of_bounded_size_are_all_records_in_order(records: list[tuple[str, int, str, int]], limit: int) -> None:
     stream = stream_of()
     fill(stream, records)

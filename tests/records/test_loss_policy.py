@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.records.worker.back_pressure import LossPolicy
@@ -14,6 +14,10 @@ from tests.records.traffic import append, balanced, compactor, lake_rows, open_l
 
 
 @given(st.lists(st.floats(0, 1.2), max_size=60))
+@example([])
+@example([0.8])
+@example([1.2] * 60)
+@example([0.0] * 60)
 def test_the_factor_halves_over_four_fifths_and_doubles_back_below_a_half(fills: list[float]) -> None:
     scale = 1.0
     for fill in fills:

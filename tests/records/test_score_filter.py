@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.records.worker.record import Record
@@ -102,6 +102,8 @@ def told(record: Record) -> tuple[object, ...]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20), st.booleans())
+@example([(0, 0)], False)
+@example([(3, 9)] * 20, True)
 def test_the_fast_path_decides_what_looking_in_detail_decides(records: list[tuple[int, int]], broken: bool) -> None:
     stream = stream_of(Sampling(0.5, keep_score_below=0.5))
     for number, (rows, seed) in enumerate(records):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
@@ -169,6 +169,7 @@ def test_every_edit_gives_a_document_or_a_reason(
 
 
 @given(SHARES)
+@example({})
 def test_labels_give_a_document_with_them_or_a_reason(labels: dict[str, str]) -> None:
     try:
         made = label(labelled(), labels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import (
@@ -266,6 +266,11 @@ def _entry(entries: Sequence[ChangeEntry], operation: str, share: int | None, re
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 3), st.sampled_from(["delete", "rollback"])), max_size=14))
+@example([])
+@example([0])
+@example([1] * 14)
+@example(["rollback"] * 14)
+@example(["delete"] * 14)
 def test_a_rollback_is_undo(steps: list[int | str]) -> None:
     undo, entries = Undo(), list[ChangeEntry]()
     for step in steps:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
@@ -62,6 +62,8 @@ def test_a_document_names_its_versions() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(weights(["a", "b", "c"]), st.integers(0, BUCKETS - 1))
+@example({"a": BUCKETS, "b": 0, "c": 0}, 0)
+@example({"a": 0, "b": 0, "c": BUCKETS}, BUCKETS - 1)
 def test_a_holdout_scales_the_arms_by_less_than_a_bucket(shares: dict[str, int], holdout: int) -> None:
     strategy = Ab("a", tuple(sorted(shares.items())), holdout)
     scaled = strategy.table_weights()
@@ -212,12 +214,17 @@ def test_documents_cannot_be_changed() -> None:
 
 
 @given(st.integers(0, BUCKETS))
+@example(0)
+@example(1)
+@example(BUCKETS)
 def test_percentages_survive_their_text(buckets: int) -> None:
     assert percent(Field(percent_text(buckets), "p")) == buckets
     assert percent(Field(buckets / 10_000, "p")) == buckets
 
 
 @given(st.integers(0, 10 * 365 * 86_400_000))
+@example(0)
+@example(1)
 def test_durations_survive_their_text(length_ms: int) -> None:
     text = duration_text(length_ms)
     if len(text) <= 11:
@@ -225,5 +232,6 @@ def test_durations_survive_their_text(length_ms: int) -> None:
 
 
 @given(st.integers(0, 4_000_000_000))
+@example(0)
 def test_dates_survive_their_text(second: int) -> None:
     assert instant_s(Field(instant_text(second), "t")) == second

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
@@ -48,6 +48,9 @@ def test_each_change_reaches_its_weights_by_the_least_movement(path: list[dict[s
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=2, max_size=20))
+@example([0, 0])
+@example([100] * 20)
+@example([0, 100])
 def test_with_two_arms_a_weight_is_always_the_same_set(path: list[int]) -> None:
     table = rebalance(None, pair(10))
     seen: dict[int, dict[str, list[tuple[int, int]]]] = {}

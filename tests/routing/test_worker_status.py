@@ -1,7 +1,7 @@
 """An acknowledgement never claims more than is true, however much of it has to be left out."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
@@ -21,6 +21,9 @@ def told(full: WorkerStatus) -> WorkerStatus:
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.integers(1, HEAD), max_size=3 * MODELS_TOLD))
+@example(set())
+@example({1})
+@example({HEAD})
 def test_what_is_told_is_true(revisions: set[int]) -> None:
     full = status({f"m{revision}": Unapplied((revision,), "why") for revision in revisions})
     read = told(full)

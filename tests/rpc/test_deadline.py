@@ -2,7 +2,7 @@ import asyncio
 from time import monotonic_ns
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.rpc.deadline import DeadlineWheel, Slot, parse_timeout
@@ -35,6 +35,9 @@ def test_other_timeouts_are_refused(value: bytes) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 200_000), st.booleans()), max_size=30), st.integers(10, 5_000))
+@example([], 10)
+@example([(0, False)], 10)
+@example([(1000, True)] * 30, 10)
 def test_members_expire_after_their_deadline_and_soon(plans: list[tuple[int, bool]], step_ms: int) -> None:
     loop = asyncio.new_event_loop()
     try:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf import struct_pb2
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import ResourceExhausted
@@ -59,6 +59,9 @@ async def test_content_comes_out_as_it_was(encoding: bytes, size: int, kind: str
 
 
 @given(body=st.binary(max_size=2000), limit=st.integers(0, 2000))
+@example(body=b"", limit=0)
+@example(body=b"a", limit=0)
+@example(body=b"a" * 2000, limit=2000)
 def test_the_limit_is_exact(body: bytes, limit: int) -> None:
     inflation = Inflation(Compressed(gzip.compress(body), b"gzip"), limit, ByteBudget(MIB))
     if len(body) <= limit:
@@ -192,6 +195,7 @@ async def test_plain_messages_that_begin_like_zlib_stay_plain(body: bytes) -> No
 
 
 @given(st.binary(max_size=40))
+@example(b"")
 def test_no_message_of_protobuf_looks_like_gzip(body: bytes) -> None:
     try:
         struct_pb2.Value.FromString(b"\x1f\x8b\x08" + body)

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import ResourceExhausted
@@ -20,6 +20,9 @@ def assembler(limit_bytes: int = 1 << 20, budget: ByteBudget | None = None) -> A
 @given(
     st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=6), st.lists(st.integers(0, 2000), max_size=12)
 )
+@example([], [])
+@example([(b"", True)], [0])
+@example([(b"a" * 300, True)] * 6, [1] * 12)
 def test_messages_come_out_whole_however_the_bytes_are_cut(messages: list[tuple[bytes, bool]], cuts: list[int]) -> None:
     wire = b"".join(frame(body, compress=compress) for body, compress in messages)
     places = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]

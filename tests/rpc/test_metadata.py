@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
@@ -13,6 +13,9 @@ RAWS = st.tuples(KEYS.map(lambda key: key + "-bin"), st.binary(max_size=40))
 
 
 @given(st.lists(st.one_of(TEXTS, RAWS), max_size=8))
+@example([])
+@example([("a", "")])
+@example([("a-bin", b"")] * 8)
 def test_what_is_encoded_is_decoded(pairs: list[tuple[str, str | bytes]]) -> None:
     assert decode(encode(pairs)) == tuple(pairs)
 
@@ -68,6 +71,8 @@ def test_trailers_are_encoded_once_for_each_tuple() -> None:
 
 
 @given(st.text())
+@example("")
+@example("%" * 10)
 def test_status_texts_are_printable_and_can_be_read_back(text: str) -> None:
     from urllib.parse import unquote_to_bytes
 

@@ -1,7 +1,7 @@
 """The circuit breaker and the budget, whose clock is the test's."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -183,6 +183,9 @@ def test_one_request_of_the_window_may_always_fall_back_unless_none_may() -> Non
     st.lists(st.tuples(st.integers(0, 4 * SLOT_NS), st.booleans()), max_size=60),
     st.integers(0, BUCKETS),
 )
+@example([], 0)
+@example([(0, True)], BUCKETS)
+@example([(0, True)] * 60, 1)
 def test_the_budget_knows_exactly_what_is_in_its_window(steps: list[tuple[int, bool]], share: int) -> None:
     """Against a list of all times: the slots of the window count, and nothing before them."""
     budget = Budget()
@@ -207,6 +210,8 @@ def test_the_budget_knows_exactly_what_is_in_its_window(steps: list[tuple[int, b
 
 @given(st.integers(1, BUCKETS), st.integers(1, 300))
 @settings(max_examples=50, deadline=None)
+@example(1, 1)
+@example(BUCKETS, 1)
 def test_no_more_than_the_share_ever_falls_back(share: int, count: int) -> None:
     budget = Budget()
     fallen = 0

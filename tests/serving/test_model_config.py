@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import FailedPrecondition, InvalidArgument
@@ -222,6 +222,8 @@ def test_bad_json_is_refused_shortly(text: str) -> None:
 
 
 @given(st.text(alphabet="{}<>[]:,;'\"#\\\n -1aname input", max_size=40))
+@example("")
+@example("{" * 40)
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         parse_text(text.encode())

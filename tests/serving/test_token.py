@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.api.feedback_token import KEY_BYTES, LIMIT, Token, Tokens, load_key
@@ -50,6 +50,8 @@ GOOD = TOKENS.stamp("fraud", "12", "stable", 77).mint("request-1").decode()
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.characters(codec="utf-8"))
+@example(0, "a")
+@example(len(GOOD) - 1, "=")
 def test_a_token_with_one_other_character_is_refused(place: int, character: str) -> None:
     changed = GOOD[:place] + character + GOOD[place + 1 :]
     if changed != GOOD:
@@ -79,6 +81,8 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=200))
+@example("")
+@example("." * 200)
 def test_no_text_is_more_than_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         TOKENS.verify(text)

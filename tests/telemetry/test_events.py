@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.telemetry.event_types import EventType
@@ -179,6 +179,7 @@ _moments = st.lists(st.dictionaries(st.integers(0, 2), _workers), max_size=8)
 
 
 @given(_moments)
+@example([])
 def test_a_moment_that_lasts_is_told_once_and_no_event_repeats_the_last(moments: list[dict[int, Tree]]) -> None:
     seen, last = Observed(), dict[str, str]()
     for gauges in moments:
