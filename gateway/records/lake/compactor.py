@@ -122,7 +122,7 @@ class Compactor:
         the parts of the work.
         """
         finished = 0
-        waiting = sorted(self._sealed(), key=lambda entry: entry.segment or _NOBODY)
+        waiting = sorted(self._sealed(progress), key=lambda entry: entry.segment or _NOBODY)
         self.counts.pending_segments = len(waiting)
         self.counts.pending_bytes = sum(entry.size_bytes for entry in waiting)
         self.counts.waiting_since_s = min((entry.modified_s for entry in waiting), default=0.0)
@@ -147,7 +147,7 @@ class Compactor:
                 _log.exception("a segment of the prediction log was not compacted: %s", entry.path.name)
         self.counts.waiting_since_s = min(left, default=0.0)
         self._merge(progress)
-        self._retain()
+        self._retain(progress)
         if finished:
             parquet.give_back_memory()
         return finished
@@ -203,10 +203,11 @@ class Compactor:
             ledger.commit(identity)
         yield "recorded"
 
-    def _sealed(self) -> Iterator[LogEntry]:
+    def _sealed(self, progress: Callable[[], None]) -> Iterator[LogEntry]:
         """Yields the segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
         self._prepare()
         for entry in entries(self._log):
+            progress()  # there may be a hundred thousand that do not belong
             segment = entry.segment
             if segment is None:
                 self._quarantine.move(entry.path, "alien")
@@ -313,12 +314,12 @@ class Compactor:
         self.counts.failures += 1
         self.counts.error = str(error)
 
-    def _retain(self) -> None:
+    def _retain(self, progress: Callable[[], None]) -> None:
         now = self._clock()
         if 0 <= now - self._retained_at < self._config.retention_interval_s:
             return
         self._retained_at = now
-        self._inspection.run()
+        self._inspection.run(progress)
         self._expiry.run(now_s=now)
         try:
             self._to_merge = self._merger.find(pending_names(entries(self._log)), now_s=now)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.records.lake.layout import every_entry
@@ -42,10 +43,11 @@ class Inspection:
         self._quarantine = quarantine
         self._seen: set[tuple[str, int, int]] = set()
 
-    def run(self) -> None:
-        """Puts aside what is no whole Parquet file."""
+    def run(self, progress: Callable[[], None]) -> None:
+        """Puts aside what is no whole Parquet file; `progress` is called between files."""
         seen = set()
         for path in every_entry(self._lake):
+            progress()
             try:
                 status = path.lstat()
                 key = (str(path), status.st_ino, status.st_mtime_ns)
