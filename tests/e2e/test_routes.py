@@ -117,11 +117,12 @@ def test_what_is_printed_for_programs_can_be_read(product: Product) -> None:
     listed = yaml.safe_load(product.cli("routes", "list", "-o", "yaml").stdout)
     assert [route["document"] for route in listed["routes"]] == [document]
     models = json.loads(product.cli("models", "-o", "json").stdout)
-    assert {(entry["model"], entry["version"], entry["state"]) for entry in models} == {
+    assert {(entry["model"], entry["version"], entry["state"]) for entry in models if "passed_over" not in entry} == {
         (model, version, "AVAILABLE")
         for model, versions in {"digits": "12", "flight_delay": "12", "breast_cancer": "1"}.items()
         for version in versions
     }
+    assert [entry["passed_over"] for entry in models if "passed_over" in entry] == ["README.md"]
     workers = yaml.safe_load(product.cli("workers", "-o", "yaml").stdout)
     assert {worker["pid"] for worker in workers} == {child["pid"] for child in product.children("worker")}
 
