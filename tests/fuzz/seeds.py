@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.pb import inference_pb2 as pb
 from gateway.records.worker.frame import Frame, scan
 from gateway.records.worker.segment import entries
+from gateway.tensor import Datatype
 from tests.fuzz.targets import TARGETS
 from tests.records.traffic import append, open_log, open_stream
 from tests.rpc.raw import DATA, HEADERS, PING, PRIORITY, RST_STREAM, WINDOW_UPDATE, message, raw_frame, request_headers
@@ -44,16 +45,21 @@ def _requests() -> Iterator[bytes]:
     contents = pb.InferTensorContents(fp32_contents=[1, 2, 3, 4])
     typed.inputs.add(name="x", datatype="FP32", shape=[1, 4], contents=contents)
     yield b"\0" + typed.SerializeToString()
-    for number, (datatype, data) in enumerate((("BOOL", b"\1\0"), ("UINT8", b"ab"), ("BYTES", b"\1\0\0\0a\0\0\0\0"))):
+    for datatype, data in (
+        (Datatype.BOOL, b"\1\0"),
+        (Datatype.UINT8, b"ab"),
+        (Datatype.BYTES, b"\1\0\0\0a" + bytes(4)),
+    ):
         other = pb.ModelInferRequest(model_name="m", raw_input_contents=[data])
-        other.inputs.add(name="x", datatype=datatype, shape=[2])
-        yield bytes((number + 1,)) + other.SerializeToString()
+        other.inputs.add(name="x", datatype=datatype.wire_name, shape=[2])
+        yield bytes((1 + list(Datatype).index(datatype),)) + other.SerializeToString()
 
 
 def _documents() -> Iterator[bytes]:
     for path in sorted(EXAMPLES.glob("*.yaml")):
         yield b"\n".join(line for line in path.read_bytes().splitlines() if not line.lstrip().startswith(b"#"))
-    yield b'{"apiVersion":"gateway/v1","kind":"Route","metadata":{"model":"m"},"spec":{"arms":{"a":{"version":"1"}}}}'
+    head = b'{"apiVersion":"gateway/v1","kind":"Route","metadata":{"model":"m"},"spec":'
+    yield head + b'{"arms":{"a":{"version":"1"}},"strategy":{"pinned":{"arm":"a"}}}}'
 
 
 def _segments() -> Iterator[bytes]:

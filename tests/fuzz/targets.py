@@ -33,12 +33,12 @@ Target = Callable[[bytes], None]
 
 # ---- the request decoder ----
 
-_SIGNATURES: Final = (rows_of_four(), *(one(datatype) for datatype in Datatype), *(one(d, (2, -1)) for d in Datatype))
+SIGNATURES: Final = (rows_of_four(), *(one(datatype) for datatype in Datatype), *(one(d, (2, -1)) for d in Datatype))
 
 
 def request(data: bytes) -> None:
     """The first byte chooses the model's contract; the rest is the message."""
-    contract, message = _SIGNATURES[data[0] % len(_SIGNATURES)] if data else _SIGNATURES[0], data[1:]
+    contract, message = SIGNATURES[data[0] % len(SIGNATURES)] if data else SIGNATURES[0], data[1:]
     leading_names(message)
     try:
         parsed, raw = parse(message)
@@ -112,10 +112,10 @@ SEGMENT: Final = Segment("gw", "w0", UUID(int=7).hex, 1)
 def log(data: bytes) -> None:
     """Reads the bytes as a segment, and as bodies of frames (two bytes of length before each) whose checksums hold."""
     _read(data)
-    _read(b"".join(frame(body, seed=SEGMENT.seed) for body in _bodies(data)))
+    _read(b"".join(frame(body, seed=SEGMENT.seed) for body in bodies(data)))
 
 
-def _bodies(data: bytes) -> Iterator[bytes]:
+def bodies(data: bytes) -> Iterator[bytes]:
     position = 0
     while position + 2 < len(data):
         end = position + 2 + int.from_bytes(data[position : position + 2], "little")

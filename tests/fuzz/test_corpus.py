@@ -7,6 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.api.decode import decode
+from gateway.api.wire import parse
+from gateway.records.worker.frame import frame
+from gateway.records.worker.reading import read
+from gateway.routing.document.notation import parse_yaml
 from tests.fuzz import targets
 from tests.fuzz.__main__ import mutation
 from tests.fuzz.seeds import CORPUS, SEEDS
@@ -30,6 +35,19 @@ def corpus(target: str) -> list[bytes]:
 def test_every_target_has_a_small_corpus() -> None:
     assert set(TARGETS) == set(SEEDS) == {path.name for path in CORPUS.iterdir()}
     assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < MOST_BYTES
+
+
+def test_the_seeds_are_what_is_served() -> None:
+    """Inputs near what is refused at the door would go no further."""
+    for data in SEEDS["request"]():
+        parsed, raw = parse(data[1:])
+        assert decode(parsed, raw, targets.SIGNATURES[data[0]])[2] > 0
+    for data in SEEDS["document"]():
+        assert parse_yaml(data)
+    (data,) = SEEDS["log"]()
+    content = read(b"".join(frame(body, seed=targets.SEGMENT.seed) for body in targets.bodies(data)), targets.SEGMENT)
+    assert list(content.blocks())
+    assert content.damages == []
 
 
 @pytest.mark.parametrize("target", TARGETS)

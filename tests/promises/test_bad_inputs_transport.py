@@ -73,6 +73,8 @@ class Row(NamedTuple):
 
 
 ROWS: dict[str, Row] = {
+    "38 an answer over the limit": Row(headers("Count"), (message(b"1 2000000"),), RE),
+    "38 an answer over the limit, later": Row(headers("Count"), (message(b"-1 2000000"),), RE),
     "82 invalid text": Row(headers("Parse"), (message(b"\xff\xfe"),), IA),
     "82 invalid text in a stream": Row(headers("Shout"), (message(b"good") + message(b"\xc3("),), IA),
     "82 half a character": Row(headers("Parse"), (message(b"\xe2\x98"),), IA),
