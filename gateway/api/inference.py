@@ -112,7 +112,7 @@ class InferenceService(GRPCInferenceServiceServicer):
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Calling
     ) -> pb.RepositoryModelUnloadResponse:
-        return await repository_extension.unload(self._repository, request, context)
+        return await repository_extension.unload(self._repository, self._catalog, request, context)
 
     # ---- settings ----
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gateway.access.principal import Principal
 from gateway.api.naming import check_model_name, shown
-from gateway.errors import InvalidArgument, Unimplemented
+from gateway.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
 from gateway.serving.version import VersionState
@@ -18,6 +18,7 @@ _Parameters = Mapping[str, pb.ModelRepositoryParameter]
 _Index = pb.RepositoryIndexResponse.ModelIndex
 MAX_CONFIG_BYTES = 1 << 20
 _FILE = "file:"
+_UNLOAD_PARAMETERS = ("force", "unload_dependents")
 STATES: Mapping[VersionState, tuple[str, str]] = {
     VersionState.START: ("LOADING", ""),
     VersionState.LOADING: ("LOADING", ""),
@@ -85,18 +86,25 @@ async def load(
 
 
 async def unload(
-    control: ModelControl, request: pb.RepositoryModelUnloadRequest, context: Calling
+    control: ModelControl, catalog: Catalog, request: pb.RepositoryModelUnloadRequest, context: Calling
 ) -> pb.RepositoryModelUnloadResponse:
     """Unloads the model from every worker. No model depends on another, so `unload_dependents` changes nothing.
 
-    Raises: InvalidArgument, and what unloading raises.
+    Raises: FailedPrecondition (a route serves the model, and `force` is not set), InvalidArgument, and what unloading
+            raises.
     """
     _check_repository(request.repository_name)
     check_model_name(request.model_name)
     for name, parameter in request.parameters.items():
-        if name != "unload_dependents":
-            raise _unexpected(name, "unload_dependents")
+        if name not in _UNLOAD_PARAMETERS:
+            raise _unexpected(name, " or ".join(_UNLOAD_PARAMETERS))
         _check_kind(name, parameter, "bool_param")
+    routed = catalog.routed(request.model_name)
+    if routed and not request.parameters["force"].bool_param:
+        raise FailedPrecondition(
+            f"the route of model {request.model_name!r} serves version {', '.join(routed)}: delete the route first "
+            f"(gateway routes delete {request.model_name}), or set parameter 'force' to true to unload it all the same"
+        )
     await control.unload(request.model_name, actor=context.principal.name)
     return pb.RepositoryModelUnloadResponse()
 

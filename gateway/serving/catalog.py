@@ -90,6 +90,10 @@ class Catalog(VersionLoads):
         """Returns whether every version that was there at the start has either loaded or failed."""
         return self._first is not None and not self._first
 
+    def routed(self, model: str) -> list[str]:
+        """Returns the versions of the model that a route names and that serve."""
+        return sorted(self._required.get(model, frozenset()) & self._available.get(model, {}).keys())
+
     async def load(self, model: str, config_override: str | None = None) -> None:
         """Loads the model's versions from the files on disk now: all of them or none.
 

@@ -200,8 +200,32 @@ async def test_a_load_that_fails_says_why(stand: Stand) -> None:
     await refused(stand.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="../affine")), IA)
     await refused(stand.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="nobody")), NF)
     unload = pb.RepositoryModelUnloadRequest(model_name="affine")
-    unload.parameters["force"].bool_param = True
+    unload.parameters["other"].bool_param = True
     await refused(stand.stub.RepositoryModelUnload(unload), IA)
+
+
+async def test_a_model_that_a_route_serves_is_unloaded_by_force_only(stand: Stand) -> None:
+    models.write_version(stand.repository, "routed", "1", models.affine(5.0))
+    await stand.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="routed"))
+    await stand.catalog.require("routed", ["1"])
+    request = pb.RepositoryModelUnloadRequest(model_name="routed")
+    text = await refused(stand.stub.RepositoryModelUnload(request), FP)
+    assert "the route of model 'routed' serves version 1" in text
+    assert "'force'" in text
+    assert (await stand.stub.ModelReady(pb.ModelReadyRequest(name="routed"))).ready
+    request.parameters["force"].bool_param = False
+    await refused(stand.stub.RepositoryModelUnload(request), FP)
+    request.parameters["force"].bool_param = True
+    await stand.stub.RepositoryModelUnload(request)
+    assert not (await stand.stub.ModelReady(pb.ModelReadyRequest(name="routed"))).ready
+
+
+async def test_a_model_whose_route_is_gone_is_unloaded_without_more_words(stand: Stand) -> None:
+    models.write_version(stand.repository, "unrouted", "1", models.affine(5.0))
+    await stand.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="unrouted"))
+    await stand.catalog.require("unrouted", ["1"])
+    stand.catalog.release_unrouted(())
+    await stand.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="unrouted"))
 
 
 # ---- settings and shared memory ----

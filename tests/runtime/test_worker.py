@@ -178,7 +178,9 @@ def _applied(client: Client, version: str) -> bool:
 
 def test_unloading_holds_in_every_worker_and_for_those_to_come(gateway: Supervised, client: Client) -> None:
     client.control.DeleteRoute(control_pb2.DeleteRouteRequest(model="affine"), timeout=10)
-    client.inference.RepositoryModelUnload(inference_pb2.RepositoryModelUnloadRequest(model_name="affine"), timeout=20)
+    unload = inference_pb2.RepositoryModelUnloadRequest(model_name="affine")
+    unload.parameters["force"].bool_param = True  # not every worker has seen the route go
+    client.inference.RepositoryModelUnload(unload, timeout=20)
     victim = gateway.wait_ready("worker", 1)
     os.kill(victim, signal.SIGKILL)
     gateway.wait_ready("worker", 1, other_than=victim)
