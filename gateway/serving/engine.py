@@ -303,8 +303,9 @@ class Engine:
         return self._permitted(self._catalog.version(model, name))
 
     def _permitted(self, version: Version) -> Version:
-        refusals = self._refusals  # they are followed by what runs
-        if refusals.active:
+        refusals = self._refusals
+        if refusals.active:  # a run follows them while nothing is refused
+            refusals.follow()
             refusal = refusals.of_version(_key(version))
             if refusal is not None:
                 raise refusal

@@ -19,6 +19,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.call import Call, arrays_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
@@ -166,7 +167,12 @@ async def until(true: Callable[[], bool], limit_s: float = 20) -> None:
 
 @asynccontextmanager
 async def staged(
-    directory: Path, *, threads: int = 1, max_requests: int = 1000, max_bytes: int = 1 << 28
+    directory: Path,
+    *,
+    threads: int = 1,
+    max_requests: int = 1000,
+    max_bytes: int = 1 << 28,
+    shared: SharedRunState | None = None,
 ) -> AsyncIterator[Stage]:
     """An engine over the models in `<directory>/models`, all loaded."""
     async with opened(directory) as shop:
@@ -175,7 +181,7 @@ async def staged(
         log = PredictionLog(wal, worker="worker-0", gateway="tests", boot=str(uuid4()))
         rules = Rules()
         admission = Admission(max_requests=max_requests, max_bytes=max_bytes)
-        engine = Engine(shop.catalog, rules, counters, log, admission, threads=threads, draw=lambda: 0.5)
+        engine = Engine(shop.catalog, rules, counters, log, admission, threads=threads, shared=shared, draw=lambda: 0.5)
         shop.catalog.attach(engine.attach, engine.detach)
         await shop.catalog.poll()
         try:

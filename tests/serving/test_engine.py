@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import time
 
 import numpy as np
 import pytest
@@ -19,8 +20,13 @@ from gateway.errors import (
     Unavailable,
     UnknownModel,
     UnknownVersion,
+    VersionNotReady,
 )
 from gateway.serving.call import Call
+from gateway.serving.refusals import Refusals
+from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey
+from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import VersionState
 from tests import models
 from tests.serving.stage import Nobody, Request, Stage, floats, given, indices, staged, until
@@ -40,7 +46,9 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
     models.write_version(directory / "models", "slow", "1", models.slow(50_000))
     queue = "max_batch_size: 8\ndynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     models.write_version(directory / "models", "narrow", "1", models.affine(2.0), config=queue)
-    async with staged(directory, max_requests=8, max_bytes=1000) as made:
+    QuarantineFile(directory).clear()
+    shared = SharedRunState(refusals=Refusals(directory))
+    async with staged(directory, max_requests=8, max_bytes=1000, shared=shared) as made:
         yield made
 
 
@@ -205,3 +213,19 @@ async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_p
         ended = await asyncio.gather(*map(stage.end, calls))
         assert [float(given(call)[0][0, 0]) for call in ended] == [2.0, 4.0]
         assert stage.idle()
+
+
+async def test_a_version_that_is_released_serves_again_though_nothing_else_ran(stage: Stage) -> None:
+    file, quarantine = QuarantineFile(stage.wal.parent), RunQuarantine(600)
+    key = VersionKey("plain", "1", stage.catalog.version("plain", "1").digest)
+    for _ in range(2):
+        quarantine.worker_died([UnfinishedRun(LOOP_SLOT, key, 1, 1, (5,))], "killed by SIGFPE", time())
+    file.write(quarantine.versions)
+    call = await stage.end(stage.submit(stage.begin("plain", version="1"), floats(1)))
+    assert isinstance(call.error, VersionNotReady)  # the run reads what became known
+    with pytest.raises(VersionNotReady, match="quarantined"):
+        stage.begin("plain", version="1")
+    quarantine.release("plain")
+    file.write(quarantine.versions)
+    call = await stage.end(stage.submit(stage.begin("plain", version="1"), floats(1)))
+    assert call.error is None
