@@ -229,7 +229,7 @@ async def test_a_worker_that_starts_late_reads_everything_at_once(valkey: Valkey
 
 
 async def test_a_trimmed_log_is_no_gap_in_knowledge(valkey: Valkey, tmp_path: Path) -> None:
-    async with store_of(valkey.url) as store, workers(valkey.url, tmp_path, 1) as [follower]:
+    async with store_of(valkey.url, timeout_s=10.0) as store, workers(valkey.url, tmp_path, 1) as [follower]:
         control = control_of(store, follower)
         first = await control.apply(document("gone"), change=BY, wait_s=DEADLINE_S)
         valkey.pause()  # so that the commits and the trim reach the server before the feed can read on

@@ -50,7 +50,7 @@ async def test_the_digest_of_the_store_is_that_of_what_was_read(valkey: Valkey) 
 
 
 async def test_one_of_fifty_writers_wins_each_revision(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
+    async with store_of(valkey.url, timeout_s=10.0) as store:
         epoch = ""
         for round_number in range(3):
             current = (await store.current("fraud")).revision
@@ -65,7 +65,7 @@ async def test_one_of_fifty_writers_wins_each_revision(valkey: Valkey) -> None:
 
 
 async def test_revisions_are_dense_over_all_models_and_the_log_holds_each(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
+    async with store_of(valkey.url, timeout_s=10.0) as store:
         epoch = (await store.commit(proposal("m"))).epoch
         commits = [store.commit(proposal(f"m{n}", n, expected=None, epoch=epoch)) for n in range(60)]
         revisions = sorted(c.revision for c in await asyncio.gather(*commits))

@@ -297,6 +297,20 @@ async def test_a_worker_adds_to_the_audit_trail_and_takes_nothing_away(valkey: V
                 await worker.call(*words)
 
 
+async def test_a_user_who_may_not_record_a_change_cannot_make_it(valkey: Valkey) -> None:
+    """As one of an older release, whose rights were not renewed at the upgrade."""
+    async with guarded(valkey) as (_, control_url), store_of(control_url) as store, admin_of(valkey.url) as admin:
+        await control_of(store).apply(document(), change=BY)
+        before = await store.state()
+        for command in ("-hmget", "-xadd"):
+            await admin.call("ACL", "SETUSER", "gateway-control", command)
+            with pytest.raises(StoreUnavailable, match=r"ACL failure|permission"):
+                await control_of(store).apply(document(share=20), change=BY)
+            await admin.call("ACL", "SETUSER", "gateway-control", f"+{command[1:]}")
+            assert await store.state() == before
+        assert [entry.operation for entry in await audit(store)] == ["apply"]
+
+
 def test_the_published_users_name_no_command_that_came_after_redis_7_0() -> None:
     later = {"client|setinfo", "client|no-touch", "waitaof", "hexpire", "hpexpire", "hgetdel", "hgetex", "hsetex"}
     assert not later & {word.removeprefix("+") for words in published() for word in words}

@@ -152,5 +152,8 @@ def compare(entries: Iterable[AuditEntry], routes: Iterable[RouteInForce]) -> Re
         elif recorded is None and route.revision and route.revision < max(first, declared):
             unchained.append(f"revision {route.revision} of {route.model!r}")
         elif recorded is None:
-            contradictions.append(f"no entry has recorded revision {route.revision} of {route.model!r}, its route")
+            contradictions.append(
+                f"no entry has recorded revision {route.revision} of {route.model!r}, its route: "
+                "an older release committed it, or somebody wrote it by hand"
+            )
     return Recorded(tuple(unchained), tuple(contradictions))

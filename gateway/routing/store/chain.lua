@@ -21,7 +21,7 @@ local START = {
   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 }
 local function sha256(message)
-  local band, bxor, bnot, ror, rshift, tobit = bit.band, bit.bxor, bit.bnot, bit.ror, bit.rshift, bit.tobit
+  local band, bxor, ror, rshift, tobit = bit.band, bit.bxor, bit.ror, bit.rshift, bit.tobit
   local length = #message * 8
   message = message .. '\128' .. string.rep('\0', (55 - #message) % 64) .. string.char(0, 0, 0, 0,
     math.floor(length / 2 ^ 24) % 256, math.floor(length / 2 ^ 16) % 256, math.floor(length / 256) % 256, length % 256)
@@ -38,8 +38,9 @@ local function sha256(message)
     end
     local a, b, c, d, e, f, g, h = unpack(state)
     for i = 1, 64 do
-      local t = tobit(h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(band(e, f), band(bnot(e), g)) + ROUND[i] + w[i])
-      local u = tobit(bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, b), band(a, c), band(b, c)))
+      -- Sums of a few words are exact as numbers: one reduction to 32 bits at the end is enough.
+      local t = h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(g, band(e, bxor(f, g))) + ROUND[i] + w[i]
+      local u = bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, bxor(b, c)), band(b, c))
       a, b, c, d, e, f, g, h = tobit(t + u), a, b, c, tobit(d + t), e, f, g
     end
     for i, word in ipairs({a, b, c, d, e, f, g, h}) do state[i] = tobit(state[i] + word) end
