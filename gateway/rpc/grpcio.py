@@ -209,7 +209,11 @@ class GrpcioServer:
             else:
                 status = failure(error, method, inner)
             said = (*(inner.trailing_metadata() or ()), *status.metadata)
-            await inner.abort(status.code, status.details, said)
+            try:
+                await inner.abort(status.code, status.details, said)
+            except grpc.aio.InternalError:
+                # The client has ended the call: nobody is left to be told, and grpcio would log a traceback.
+                raise asyncio.CancelledError from None
         finally:
             if quota_pass is not None:
                 quota_pass.release()

@@ -69,7 +69,7 @@ def _soak(options: argparse.Namespace, seed: str, work: Path) -> int:
     if code:
         wrong.append(f"the gateway ended with {code}: {log.read_text(errors='replace')[-2000:]}")
     if "Traceback" in (text := log.read_text(errors="replace")):
-        wrong.append(f"a traceback in the log: {text[text.index('Traceback') :][:2000]}")
+        wrong.append(f"a traceback in the log: {text[text.index('Traceback') :][:6000]}")
     facts = {
         "seed": seed,
         "transport": options.transport,
