@@ -105,7 +105,7 @@ bench: $(VENV)/.develops $(BUILT)/.made
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= request document log http2
 fuzz: $(VENV)/.develops
-	@$(INSTALL) --only-binary :all: '.[fuzz]' 2>/dev/null || echo "no wheel of atheris for this Python: plain mutations instead"
+	@$(INSTALL) --only-binary :all: 'atheris>=3.0' 2>/dev/null || echo "no wheel of atheris for this Python: plain mutations instead"
 	@mkdir -p build/fuzz
 	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 	  (cd build/fuzz && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/python -m tests.fuzz $$target $(FUZZ_SECONDS)) || exit 1; done
