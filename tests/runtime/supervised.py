@@ -96,7 +96,7 @@ class Supervised:
         return int(ports[name])
 
     def wait_serving(self) -> "Supervised":
-        wait_until(lambda: self.state().get("phase") == "SERVING", 20)
+        wait_until(lambda: self.state().get("phase") == "SERVING", 50)
         return self
 
     def wait_ready(self, role: str, slot: int = 0, *, other_than: int = 0, within_s: float = 10.0) -> int:

@@ -250,8 +250,8 @@ def test_a_taken_port_is_refused(shared: Supervised, tmp_path: Path) -> None:
         assert process.returncode == 1
 
 
-async def command(config_dir: Path, *words: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(config_dir / "run" / valkey.SOCKET)
+async def command(gateway: Supervised, *words: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(gateway.config.socket_dir / valkey.SOCKET)
     writer.write(b" ".join(words) + b"\r\n")
     answer = await reader.readline()
     if answer.startswith(b"$") and answer != b"$-1\r\n":
@@ -264,16 +264,16 @@ def test_the_embedded_store_keeps_its_data_over_a_kill_and_over_runs(tmp_path: P
     data_dir = tmp_path / "data"
     with Supervised(data_dir, workers=1, embedded=True) as gateway:
         gateway.wait_serving()
-        assert asyncio.run(command(data_dir, b"SET", b"rule", b"one")) == b"+OK"
+        assert asyncio.run(command(gateway, b"SET", b"rule", b"one")) == b"+OK"
         server = gateway.pid("valkey")
         os.kill(server, signal.SIGKILL)
         gateway.wait_ready("valkey", other_than=server, within_s=5.0)
-        assert asyncio.run(command(data_dir, b"GET", b"rule")) == b"one"
-        assert asyncio.run(command(data_dir, b"CONFIG", b"GET", b"nothing")) == b"*0"
+        assert asyncio.run(command(gateway, b"GET", b"rule")) == b"one"
+        assert asyncio.run(command(gateway, b"CONFIG", b"GET", b"nothing")) == b"*0"
         assert gateway.stop() == 0
     with Supervised(data_dir, workers=1, embedded=True) as again:
         again.wait_serving()
-        assert asyncio.run(command(data_dir, b"GET", b"rule")) == b"one"
+        assert asyncio.run(command(again, b"GET", b"rule")) == b"one"
         assert again.stop() == 0
 
 
