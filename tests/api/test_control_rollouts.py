@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+import pytest_asyncio
 
 from gateway.pb import control_pb2 as pb
 from gateway.rollout.controller import RolloutController
@@ -53,6 +55,13 @@ async def begun(op: Operated) -> pb.RolloutState:
     await op.clear()
     await op.apply(rolled())
     return await judged(op)
+
+
+@pytest_asyncio.fixture(loop_scope="session", autouse=True)
+async def no_rollout_is_left(op: Operated) -> AsyncIterator[None]:
+    """Other tests of the same server apply what they please."""
+    yield
+    await op.store.link.call("DEL", op.store.keys.rollouts, op.store.keys.judge)
 
 
 def by(name: str) -> pb.Change:

@@ -135,7 +135,7 @@ async def test_the_audit_reads_on_over_pages(op: Operated) -> None:
     for _ in range(210):
         await op.stub.Flip(pb.FlipRequest(model="affine", change=BY, wait=pb.WaitFor()))
     everything = await op.stub.Audit(pb.AuditRequest(limit=1000))
-    revisions = [entry.revision for entry in everything.entries]
+    revisions = [entry.revision for entry in everything.entries if entry.revision]  # others change no route
     assert revisions == list(range(revisions[0], 0, -1))
 
 

@@ -64,3 +64,4 @@ async def test_a_rollout_is_listed_shown_and_steered(shell: Shell) -> None:
     await RolloutController(RolloutStore(store, RouteReader(store)), NoHand(), "test").step()
     assert (await shell.value("rollout", "show", "affine"))["told"] == "complaints"
     await shell.done("rollout", "retry", "affine")
+    await store.link.call("DEL", store.keys.rollouts, store.keys.judge)  # other tests apply what they please
