@@ -67,6 +67,7 @@ class GatewaySetup:
     workers: int = 1
     off: frozenset[str] = frozenset()
     guarded: bool = False  # callers prove who they are by a token
+    judged: bool = False  # routes are canaries of the same split, which are counted and judged
 
     def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
         return [
@@ -104,7 +105,7 @@ def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[
     with running(command, data_dir / "output.txt") as process:
         _await_answers(address, cases, process, data_dir / "output.txt", authorization)
         if "route" not in setup.off:
-            _apply_routes(address, cases, data_dir / "routes.yaml", token)
+            _apply_routes(address, cases, data_dir / "routes.yaml", token, judged=setup.judged)
         metrics_url = "" if "metrics" in setup.off else f"http://{HOST}:{ports['metrics']}/metrics"
         server = Server(setup.label, address, process.pid, metrics_url, authorization=authorization)
         compactor_s = usage(process.pid).cpu_s.get("compactor", 0.0)
@@ -222,8 +223,13 @@ def _ask_all(address: str, cases: Sequence[Case], authorization: str = "") -> No
             probe.ask("user-0")
 
 
-def route_document(model: str) -> dict[str, object]:
-    """Half of the keys to each version."""
+def route_document(model: str, *, judged: bool = False) -> dict[str, object]:
+    """Half of the keys to each version; as a canary that is judged and stays there, if `judged`."""
+    stable, other = ARMS
+    split: dict[str, object] = {"ab": {"control": stable, "weights": dict.fromkeys(ARMS, "50%")}}
+    if judged:
+        steps = [{"weight": "50%", "hold": "1d"}]
+        split = {"canary": {"stable": stable, "canary": other, "steps": steps, "analysis": {"onFail": "hold"}}}
     return {
         "apiVersion": "gateway/v1",
         "kind": "Route",
@@ -231,14 +237,15 @@ def route_document(model: str) -> dict[str, object]:
         "spec": {
             "arms": {arm: {"version": version} for arm, version in ARMS.items()},
             "key": {"from": [f"metadata:{KEY_HEADER}"], "salt": "bench"},
-            "strategy": {"ab": {"control": "a", "weights": dict.fromkeys(ARMS, "50%")}},
+            "strategy": split,
         },
     }
 
 
-def _apply_routes(address: str, cases: Sequence[Case], file: Path, token: str) -> None:
+def _apply_routes(address: str, cases: Sequence[Case], file: Path, token: str, *, judged: bool) -> None:
     """Every worker follows the routes, and both arms of each answer."""
-    file.write_text("\n---\n".join(json.dumps(route_document(case.model.name)) for case in cases))
+    documents = (route_document(case.model.name, judged=judged) for case in cases)
+    file.write_text("\n---\n".join(json.dumps(document) for document in documents))
     command = [*gateway_command(), "routes", "apply", "-f", str(file), "--wait", "--server", address, "--timeout", "60"]
     environment = {**os.environ, **({"GATEWAY_TOKEN": token} if token else {})}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
