@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from loadtests.bench.alone import Layout, layouts
-from loadtests.bench.options import Options, read_options
+from loadtests.bench.options import SYSTEMS, Options, read_options
 from loadtests.bench.pairing import Turn, calmest, run_rounds, turn_count
 from loadtests.bench.report import as_json, faults, summarize, table
 from loadtests.bench.run import Row
@@ -120,7 +120,7 @@ def test_wrong_options_are_refused(arguments: tuple[str, ...], capsys: pytest.Ca
 
 
 def test_systems_follow_from_what_is_asked() -> None:
-    assert options().systems == ("gateway", "guarded", "grpcio", "aio")
+    assert options().systems == SYSTEMS
     assert options("--feature-off", "log").systems == ("gateway",)
     assert options("--against", "h:1").systems == ()
     assert options("--against", "h:1", "--systems", "gateway").systems == ("gateway",)
