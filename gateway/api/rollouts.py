@@ -8,10 +8,11 @@ from gateway.api.route_messages import change_of, named
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
 from gateway.pb import control_pb2 as pb
 from gateway.rollout.evidence import Finding, findings, harm_log_e, harmed
-from gateway.rollout.rollout_events import canary_of
+from gateway.rollout.post_promotion import WatchedMetric
+from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
-from gateway.rollout.steering import admitted, approved, paused, resumed
+from gateway.rollout.steering import aborted, admitted, approved, paused, resumed
 from gateway.routing.decision.route import Route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
@@ -45,7 +46,10 @@ class Rollouts:
 
     async def list(self, request: pb.ListRolloutsRequest, context: object) -> pb.ListRolloutsResponse:
         records, routes = await self._store.records(), await self._store.routes()
-        states = [_message(record, routes.get(model)) for model, record in sorted(records.items())]
+        states = [
+            _message(await self._present(record, routes.get(model)), routes.get(model))
+            for model, record in sorted(records.items())
+        ]
         return pb.ListRolloutsResponse(rollouts=states)
 
     async def steer(self, request: pb.SteerRolloutRequest, context: object) -> pb.RolloutState:
@@ -81,7 +85,12 @@ class Rollouts:
 
     async def _resume(self, model: str, change: Change) -> None:
         record = await self._record(model)
-        canary = canary_of((await self._control.get(model)).document)
+        document = (await self._control.get(model)).document
+        canary = canary_of(document)
+        if document.kill_switch is not None:
+            raise FailedPrecondition(
+                f"model {model!r}: its kill switch is on ({document.kill_switch.reason}); unkill it"
+            )
         if record.state.paused_by:
             await self._change("rollout.resume", model, change, resumed)
         elif not (record.is_running and canary is not None and canary.weight is not None):
@@ -94,12 +103,22 @@ class Rollouts:
         if not record.is_running:
             raise FailedPrecondition(f"model {model!r}: its rollout is over ({record.state.phase}: {record.told})")
         edit = revert if record.state.phase == "watching" else abort
-        await self._editor.amend(model, Amendment("abort", edit), change=change, check=False)
+        done = await self._editor.amend(model, Amendment("abort", edit), change=change, check=False)
+        if (
+            done.change.unchanged
+        ):  # it had no share already; without this the rollout would go on when it gets one again
+            await self._change(
+                "rollout.abort", model, change, lambda record: aborted(record, change.actor, change.reason)
+            )
 
     async def _retry(self, model: str, change: Change) -> None:
         record = await self._record(model)
         if record.is_running:
             raise FailedPrecondition(f"model {model!r}: its rollout is running ({record.state.phase}); abort it first")
+        if record.state.phase == "promoted":
+            raise FailedPrecondition(
+                f"model {model!r}: version {record.versions[0]} has everything; the next begins with another document"
+            )
         await self._editor.amend(model, Amendment("retry", retry), change=change)
 
     async def _change(
@@ -116,18 +135,30 @@ class Rollouts:
         raise Unavailable(f"model {model!r}: the state of its rollout changed {_TRIES} times meanwhile: try again")
 
     async def _record(self, model: str) -> RolloutRecord:
+        """Returns the state under the route that is in force. Raises: NotFound."""
+        return await self._present(await self._written(model), await self._route(model))
+
+    async def _written(self, model: str) -> RolloutRecord:
         record = await self._store.record(model)
         if record is None:
             raise NotFound(f"model {model!r} has no rollout: apply a canary with steps, and analysis or holds")
         return record
 
-    async def _state(self, model: str) -> pb.RolloutState:
-        record = await self._record(model)
+    async def _route(self, model: str) -> Route | None:
         try:
-            route: Route | None = await self._control.get(model)
+            return await self._control.get(model)
         except UnknownRoute:
-            route = None
-        return _message(record, route)
+            return None
+
+    async def _state(self, model: str) -> pb.RolloutState:
+        return _message(await self._record(model), await self._route(model))
+
+    async def _present(self, record: RolloutRecord, route: Route | None) -> RolloutRecord:
+        """Returns the state under that route: what was changed a moment ago the judge has not seen yet."""
+        if route is None or route.revision == record.revision:
+            return record
+        entry = await self._store.entry(record.model, route.revision)
+        return followed(record, route, entry, await self._store.now_ms(), record.id) or record
 
 
 def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
@@ -136,13 +167,16 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
     state = record.state
     told: list[Finding] = []
     evidence = 0.0
+    watched = (
+        [_watched(metric) for metric in record.watch.metrics] if record.watch and state.phase == "watching" else []
+    )
     # The numbers are those of the plan that they were counted under.
     if canary is not None and len(state.evidence.guardrails) == len(
         [guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged]
     ):
         told = list(findings(state.evidence, analysis))
         evidence = _e(harm_log_e(state.evidence, analysis))
-    waits = canary is not None and record.is_running and state.step < len(canary.steps)
+    waits = canary is not None and state.phase == "ramping" and state.step < len(canary.steps)
     return pb.RolloutState(
         model=record.model,
         id=record.id,
@@ -160,9 +194,22 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
         harmed=harmed(state.evidence),
         started_at_us=record.started_ms * 1000,
         judged_at_us=record.tick_ms * 1000,
-        findings=[_finding(finding) for finding in told],
+        findings=watched or [_finding(finding) for finding in told],
         stable_version=record.versions[0],
         canary_version=record.versions[1],
+    )
+
+
+def _watched(metric: WatchedMetric) -> pb.RolloutFinding:
+    """Returns a rate that is watched after the promotion: there is no other arm, so its limit stands for the ratio."""
+    return pb.RolloutFinding(
+        kind=metric.kind,
+        action="fail",
+        verdict="inconclusive" if metric.requests else "nodata",
+        evidence=_e(metric.log_e),
+        stable=metric.requests,
+        stable_events=metric.events,
+        text=f"{metric.kind}: {metric.events} of {metric.requests}, the limit is {metric.limit:.2%}",
     )
 
 

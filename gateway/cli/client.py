@@ -64,4 +64,6 @@ def _failure(error: grpc.RpcError) -> Failure:
     text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Failure(Exit.TIMED_OUT, text)
+    if code is grpc.StatusCode.UNIMPLEMENTED and text == "Method not found!":
+        text = "not served at this address; a gateway with --control-port or --control-socket serves operators there"
     return Failure(Exit.REFUSED, f"{code.name}: {text}")

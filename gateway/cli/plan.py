@@ -38,9 +38,8 @@ def plan(
         ),
     ] = 0.0,
     error_rate: Annotated[
-        float,
-        typer.Option("--error-rate", help="Percentage of requests that fail; measured by default.", min=0, max=50),
-    ] = 0.0,
+        str, typer.Option("--error-rate", help="Requests that fail, such as 0.5%; measured by default.")
+    ] = "",
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
@@ -53,7 +52,7 @@ def plan(
     with control(server) as stub:
         answer = stub.Plan(control_pb2.PlanRequest(document_json=document.text), timeout=30)
     canary = _driven(document.text)
-    traffic = _traffic(server, answer.model, requests_per_second, error_rate) if canary is not None else None
+    traffic = _traffic(server, answer.model, requests_per_second, _percent(error_rate)) if canary is not None else None
     steps = forecast(canary, traffic.requests_per_s, traffic.error_rate) if canary is not None and traffic else ()
     value = plan_value(answer) | {"rollout": forecast_value(steps, traffic) if traffic is not None else None}
     show(value, output, columns=("PATH", "BEFORE", "AFTER"), rows=_rows(answer.differences))
@@ -115,6 +114,17 @@ def show_revision(
     show(value, output, columns=("FIELD", "VALUE"), rows=rows)
 
 
+def _percent(text: str) -> float:
+    """Returns a percentage from text such as 0.5%; 0 where none is given. Raises: Failure."""
+    try:
+        value = float(text.removesuffix("%") or 0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 50:
+        raise Failure(Exit.USAGE, f"--error-rate: {text!r} is not a percentage from 0 to 50, such as 0.5%")
+    return value
+
+
 def _driven(text: str) -> Canary | None:
     """Returns the canary of a document that moves by itself."""
     strategy = parse_json(text).strategy
@@ -130,10 +140,13 @@ def _traffic(server: str, model: str, requests_per_s: float, error_percent: floa
                 known = measured(channel, model)
         except (Failure, grpc.RpcError):
             known = None  # a port for operators alone has no statistics
-    rate = error_percent / 100 or (known.error_rate if known is not None else 0.001)
+    if error_percent:
+        rate, assumed = error_percent / 100, ""
+    else:
+        rate, assumed = (known.error_rate, known.assumed) if known is not None else (0.001, "assumed: none was given")
     if requests_per_s:
-        return Traffic(requests_per_s, rate)
-    return Traffic(known.requests_per_s, rate) if known is not None else None
+        return Traffic(requests_per_s, rate, assumed)
+    return Traffic(known.requests_per_s, rate, assumed) if known is not None else None
 
 
 def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:

@@ -22,6 +22,7 @@ class Traffic:
 
     requests_per_s: float
     error_rate: float
+    assumed: str = ""  # where the error rate is not what was seen or given: why it is what it is
 
 
 def measured(channel: grpc.Channel, model: str) -> Traffic | None:
@@ -42,9 +43,10 @@ def measured(channel: grpc.Channel, model: str) -> Traffic | None:
     requests = later_good + later_bad - good - bad
     if requests <= 0:
         return None
-    # Three errors more than were seen: with none, the most that the rule of three leaves open.
-    rate = (later_bad + 3) / (later_good + later_bad + 3)
-    return Traffic(requests / (monotonic() - began_s), min(0.5, rate))
+    per_s, calls = requests / (monotonic() - began_s), later_good + later_bad
+    if later_bad:
+        return Traffic(per_s, min(0.5, later_bad / calls))
+    return Traffic(per_s, min(0.5, 3 / (calls + 3)), f"none of {calls} failed, which leaves so much open")
 
 
 def forecast_rows(steps: Sequence[StepForecast]) -> list[list[Value]]:
@@ -63,7 +65,8 @@ def forecast_rows(steps: Sequence[StepForecast]) -> list[list[Value]]:
 
 def forecast_notes(steps: Sequence[StepForecast], traffic: Traffic) -> list[str]:
     """Returns the lines under the table."""
-    lines = [f"at {traffic.requests_per_s:.3g} requests a second, of which {traffic.error_rate:.2%} fail"]
+    fails = f"{traffic.error_rate:.2%} fail" + (f" ({traffic.assumed})" if traffic.assumed else "")
+    lines = [f"at {traffic.requests_per_s:.3g} requests a second, of which {fails}"]
     whole = total_seconds(steps)
     lines.append("a step waits for somebody" if whole is None else f"the rollout takes {_takes(whole)} at least")
     blind = [str(index) for index, step in enumerate(steps, start=1) if step.is_blind]
@@ -77,6 +80,7 @@ def forecast_value(steps: Sequence[StepForecast], traffic: Traffic) -> Value:
     return {
         "requests_per_second": traffic.requests_per_s,
         "error_rate": traffic.error_rate,
+        "assumed": traffic.assumed,
         "steps": [
             {
                 "share": percent_text(step.weight),

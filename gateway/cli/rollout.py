@@ -165,10 +165,13 @@ def _tell(state: control_pb2.RolloutState, output: Format) -> None:
         show(rollout_value(state), output)
         return
     show(None, output, columns=COLUMNS, rows=[rollout_row(state)])
-    if state.findings:
+    if state.phase == "watching":
+        show(None, output, note=[f"watched: {finding.text}" for finding in state.findings])
+    elif state.findings:
         show(None, output, columns=FINDING_COLUMNS, rows=map(_finding_row, state.findings))
     if state.paused_by:
         show(None, output, note=f"paused by {state.paused_by}: gateway rollout resume {state.model}")
     if state.approvers:
-        by = f"approved by {state.approved_by}" if state.approved_by else f"one of {', '.join(state.approvers)}"
-        show(None, output, note=f"the end of step {state.step + 1} needs an approval: {by}")
+        end = f"the end of step {state.step + 1}"
+        needed = f"{end} needs an approval by one of {', '.join(state.approvers)}"
+        show(None, output, note=f"{end} is approved by {state.approved_by}" if state.approved_by else needed)

@@ -63,7 +63,9 @@ def also_decides(text: str) -> list[str]:
     if HOLDOUT in document.weights():
         phrases.append(f"holdout answered by {document.strategy.control_arm}")
     if isinstance(document.strategy, Canary) and document.strategy.steps:
-        by_hand = ", its share set by hand" if document.strategy.weight is not None else ""
+        by_hand = ""
+        if document.strategy.weight is not None:
+            by_hand = ", its share set by hand" if document.strategy.weight else ", no share"
         phrases.append(f"step {document.strategy.step + 1} of {len(document.strategy.steps)}{by_hand}")
     if isinstance(document.strategy, BlueGreen) and document.strategy.preview_match is not None:
         phrases.append(f"preview match -> {document.strategy.preview}")

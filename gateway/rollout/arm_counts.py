@@ -30,10 +30,14 @@ class ArmCounts(msgspec.Struct, frozen=True):
         )
 
     def since(self, before: "ArmCounts") -> "ArmCounts":
-        """Returns what was counted after `before`; never less than nothing, also where counts were lost."""
+        """Returns what was counted after `before`.
+
+        It is never less than nothing, and never more errors than requests, also where counts were lost or made up.
+        """
+        completed = max(0, self.completed - before.completed)
         return ArmCounts(
-            max(0, self.completed - before.completed),
-            max(0, self.errors - before.errors),
+            completed,
+            min(completed, max(0, self.errors - before.errors)),
             _less(self.latency, before.latency),
             tuple(_less(run, before._run(index)) for index, run in enumerate(self.runs)),
         )

@@ -16,7 +16,7 @@ from gateway.errors import GatewayError, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
 from gateway.rollout.evidence import after_tick
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
-from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step
+from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step, standing
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
@@ -117,11 +117,13 @@ class RolloutController:
         tick_ms = (canary.analysis or UNJUDGED).tick_ms
         if not moved and now_ms - record.tick_ms < tick_ms - 500:
             return
+        killed = route.document.kill_switch is not None
+        state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
+        record = msgspec.structs.replace(record, state=state)
         record = _counted(record, canary, await self._store.counts(route.revision), now_ms)
         harmful = ""
         if record.watch is not None and canary.analysis is not None:
             harmful = watched_harm(record.watch, canary.analysis)
-        killed = route.document.kill_switch is not None
         step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful)
         record = _said(record, step)
         if await self._save(record, before):

@@ -30,6 +30,11 @@ class WatchedMetric(msgspec.Struct, frozen=True):
     requests: int = 0
     events: int = 0
 
+    @property
+    def log_e(self) -> float:
+        """Returns the logarithm of the evidence that the rate is above its limit."""
+        return float(RateLimitEvidence(self.limit, np.array(self.log_ratios)).log_e)
+
 
 class PromotionWatch(msgspec.Struct, frozen=True):
     """What is known since the promotion. `start_log_e` is what the ramp left."""
@@ -77,7 +82,7 @@ def watched_harm(watch: PromotionWatch, analysis: Analysis) -> str:
     """Returns why the version is harmful, with the numbers; "" where nothing shows that it is."""
     if not watch.metrics:
         return ""
-    log_e = [float(RateLimitEvidence(one.limit, np.array(one.log_ratios)).log_e) for one in watch.metrics]
+    log_e = [one.log_e for one in watch.metrics]
     mean = float(np.logaddexp.reduce(log_e)) - math.log(len(log_e))
     if watch.start_log_e + mean < -math.log(analysis.alpha):
         return ""

@@ -74,6 +74,19 @@ class Finish:
 Step = Hold | Advance | Promote | Stop | Finish
 
 
+def standing(state: RampState, plan: Canary, passed_ms: int, *, killed: bool) -> RampState:
+    """Returns the state after `passed_ms` in which a person held the ramp: its step is not shorter for that.
+
+    While the kill switch was on nothing was compared, so an approval from before it does not count.
+    """
+    if state.phase != "ramping" or not (killed or state.paused_by or plan.weight is not None):
+        return state
+    approved_by = "" if killed else state.approved_by
+    return msgspec.structs.replace(
+        state, step_since_ms=state.step_since_ms + max(0, passed_ms), approved_by=approved_by
+    )
+
+
 def next_step(plan: Canary, state: RampState, now_ms: int, *, killed: bool = False, watched: str = "") -> Step:
     """Returns what is to be done now; most of the time to hold, with the reason.
 

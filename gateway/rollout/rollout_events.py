@@ -16,8 +16,8 @@ from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
 from gateway.routing.store.change import ChangeEntry
 
-# Documents that come back are a person's decision to leave a rollout, not to begin one.
-_BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept", "abort"})
+# A document that comes back is a person's decision: its canary is judged, and goes on when somebody says so.
+_BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept"})
 _BEGINS: Final = frozenset({"apply", "approve", "retry", "promote"})
 
 
@@ -52,12 +52,12 @@ def followed(
         if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
             return _promoted(record, route, now_ms)
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
-        if operation in _BROUGHT_BACK:
-            return _over(new, route, f"not begun: {operation}{_by(entry)} made this route; retry begins it")
-        return new
+        return _held_by(new, entry) if operation in _BROUGHT_BACK else new
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
         return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)
     record = msgspec.structs.replace(record, revision=route.revision, totals={})
+    if operation in _BROUGHT_BACK and record.is_running:
+        record = _held_by(record, entry)
     if canary.step == record.state.step:
         return record
     state = msgspec.structs.replace(
@@ -93,6 +93,12 @@ def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord
         watch=begin_watch(record.state.evidence, analysis) if analysis is not None else None,
         told="promoted",
     )
+
+
+def _held_by(record: RolloutRecord, entry: ChangeEntry | None) -> RolloutRecord:
+    """Returns the rollout that stays where a rollback has put it, until somebody resumes it."""
+    who = f"{entry.actor or 'somebody'} ({entry.operation})" if entry is not None else "somebody (rollback)"
+    return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, paused_by=who, approved_by=""))
 
 
 def _over(record: RolloutRecord, route: Route, told: str) -> RolloutRecord:

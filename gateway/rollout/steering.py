@@ -28,6 +28,13 @@ def resumed(record: RolloutRecord) -> RolloutRecord:
     return _with(record, paused_by="")
 
 
+def aborted(record: RolloutRecord, who: str, reason: str) -> RolloutRecord:
+    """Returns the rollout that is over, though its canary had no share already. Raises: FailedPrecondition."""
+    _running(record)
+    state = msgspec.structs.replace(record.state, phase="stopped", paused_by="")
+    return msgspec.structs.replace(record, state=state, told=reason or f"aborted by {who or 'somebody'}", left_ms=0)
+
+
 def approved(record: RolloutRecord, canary: Canary, step: int, who: str) -> RolloutRecord:
     """Returns the rollout whose step may end.
 
@@ -35,10 +42,13 @@ def approved(record: RolloutRecord, canary: Canary, step: int, who: str) -> Roll
             name the caller, or the caller began the rollout: two people are meant to look).
     """
     _running(record)
-    if record.state.phase != "ramping" or step != record.state.step:
+    if record.state.phase != "ramping":
         raise FailedPrecondition(
-            f"model {record.model!r}: step {step + 1} is not the one that it is at: {record.state.phase}, "
-            f"step {record.state.step + 1}"
+            f"model {record.model!r}: no step is left to approve, its version has everything already"
+        )
+    if step != record.state.step:
+        raise FailedPrecondition(
+            f"model {record.model!r}: it is at step {record.state.step + 1}, and step {step + 1} was to be approved"
         )
     approvers = canary.steps[step].gate.approval
     if not approvers:

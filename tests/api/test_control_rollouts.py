@@ -131,7 +131,7 @@ async def test_only_who_is_named_and_did_not_begin_it_approves(op: Operated) -> 
     code, text = await refusal(ask("tester"))
     assert (code, "'tester' began the rollout" in text) == ("PERMISSION_DENIED", True)
     code, text = await refusal(ask("bob", 1))
-    assert (code, "step 2 is not the one that it is at" in text) == ("FAILED_PRECONDITION", True)
+    assert (code, "it is at step 1, and step 2 was to be approved" in text) == ("FAILED_PRECONDITION", True)
     assert (await ask("bob")).approved_by == "bob"
     newest = (await op.stub.Audit(pb.AuditRequest(limit=1))).entries[0]
     assert (newest.operation, newest.actor, newest.model) == ("rollout.approve", "bob", "affine")
@@ -139,7 +139,8 @@ async def test_only_who_is_named_and_did_not_begin_it_approves(op: Operated) -> 
 
 async def test_abort_and_retry(op: Operated) -> None:
     first = await begun(op)
-    await steer(op, STEER.ABORT)
+    state = await steer(op, STEER.ABORT)
+    assert (state.phase, state.told) == ("stopped", "test")  # the answer is what is in force now
     state = await judged(op)
     assert (state.phase, state.told) == ("stopped", "test")
     code, text = await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.ABORT, change=BY)))
@@ -150,6 +151,33 @@ async def test_abort_and_retry(op: Operated) -> None:
     assert (await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.RETRY, change=BY))))[0] == (
         "FAILED_PRECONDITION"
     )
+
+
+async def test_an_abort_ends_it_also_where_the_canary_had_no_share(op: Operated) -> None:
+    await begun(op)
+    await op.stub.SetWeights(pb.SetWeightsRequest(model="affine", weights={"canary": "0%"}, change=BY, wait=WAIT))
+    await judged(op, "set by hand")
+    assert (await steer(op, STEER.ABORT)).phase == "stopped"
+    assert (await judged(op)).phase == "stopped"
+    newest = (await op.stub.Audit(pb.AuditRequest(limit=1))).entries[0]
+    assert (newest.operation, newest.actor) == ("rollout.abort", "ann")
+    await op.stub.Apply(pb.ApplyRequest(document_json=pinned().to_json(), change=BY))
+
+
+async def test_a_kill_switch_is_named_where_it_holds(op: Operated) -> None:
+    await begun(op)
+    await op.stub.Kill(pb.KillRequest(model="affine", change=BY, wait=WAIT))
+    code, text = await refusal(op.stub.SteerRollout(STEER(model="affine", verb=STEER.RESUME, change=BY)))
+    assert (code, "its kill switch is on (test); unkill it" in text) == ("FAILED_PRECONDITION", True)
+
+
+async def test_a_promotion_after_a_retry_is_carried_out(op: Operated) -> None:
+    await begun(op)
+    await steer(op, STEER.ABORT)
+    await steer(op, STEER.RETRY)
+    answer = await op.stub.Promote(pb.PromoteRequest(model="affine", change=by("ann"), wait=WAIT))
+    assert not answer.change.unchanged
+    assert (await judged(op)).step == 1
 
 
 async def test_a_second_rollout_is_refused_while_one_is_running(op: Operated) -> None:

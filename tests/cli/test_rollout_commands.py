@@ -23,7 +23,7 @@ def rolled() -> RouteDocument:
 
 async def test_a_plan_says_what_each_step_finds(shell: Shell) -> None:
     file = shell.write("draft.yaml", rolled())
-    text = await shell.done("plan", "-f", file, "--requests-per-second", "500", "--error-rate", "0.1")
+    text = await shell.done("plan", "-f", file, "--requests-per-second", "500", "--error-rate", "0.1%")
     assert re.search(r"1 +5% +10 min +[\d.]+ times the error rate +\d+", text)
     assert "at 500 requests a second, of which 0.10% fail" in text
     assert "the rollout takes 30 min at least" in text
@@ -31,6 +31,10 @@ async def test_a_plan_says_what_each_step_finds(shell: Shell) -> None:
     assert [step["blind"] for step in value["rollout"]["steps"]] == [True, True]
     silent = await shell.done("plan", "-f", file)
     assert "what its steps can find out is not known: give --requests-per-second" in silent
+    given = await shell.done("plan", "-f", file, "--requests-per-second", "500")
+    assert re.search(r"of which [\d.]+% fail \((assumed|none of)", given)
+    wrong = await shell.run("plan", "-f", file, "--error-rate", "many")
+    assert (wrong.exit_code, "--error-rate: 'many' is not a percentage" in wrong.stderr) == (2, True)
 
 
 async def test_a_rollout_is_listed_shown_and_steered(shell: Shell) -> None:

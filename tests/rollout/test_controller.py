@@ -203,13 +203,24 @@ async def test_what_a_person_does_to_the_route_is_followed(rolling: Rolling) -> 
     await Editor(rolling.control).amend(MODEL, by_hand, change=BY)
     await rolling.until(lambda record: "was set by hand" in record.told)
     await rolling.control.rollback(MODEL, change=Change(actor="ann", reason="no"))
-    await rolling.until(lambda record: "was set by hand" not in record.told)
-    assert (await rolling.record()).state.phase == "ramping"  # the same plan: its share is the step's again
-    await rolling.control.apply(document(version="3"), change=BY)
+    await rolling.until(lambda record: record.told == "paused by ann (rollback)")
+    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}], "3"), change=BY)
     await rolling.until(lambda record: record.versions == ("1", "3"))
+    await rolling.control.rollback(MODEL, change=Change(actor="bob", reason="no"))
+    await rolling.until(lambda record: record.told == "paused by bob (rollback)")
+    assert (await rolling.record()).versions == ("1", "2")
+
+
+async def test_what_a_rollback_brings_back_is_judged_and_does_not_go_on(rolling: Rolling) -> None:
+    await rolling.control.apply(document(), change=BY)
+    await rolling.tell(stable=GOOD, canary=GOOD)
+    await rolling.until(lambda record: record.state.step == 1)
     await rolling.control.rollback(MODEL, change=Change(actor="ann", reason="no"))
+    await rolling.tell(stable=GOOD, canary=GOOD)
+    await rolling.until(lambda record: record.told == "paused by ann (rollback)" and record.state.step == 0)
+    await rolling.tell(stable={"completed": 10_000, "errors": 10}, canary={"completed": 10_000, "errors": 505})
     await rolling.until(stopped)
-    assert "not begun: rollback by ann made this route; retry begins it" in (await rolling.record()).told
+    assert [operation for operation, _ in await rolling.operations()] == ["abort", "rollback", "promote", "apply"]
 
 
 async def test_a_harmful_version_goes_back_while_it_is_watched(rolling: Rolling) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.rollout.arm_counts import NOTHING, ROWS_BINS, ArmCounts, quantile_bound, total
 from gateway.rollout.evidence import after_tick, findings, harmed, new_step, no_evidence, verdict_of
 from gateway.rollout.post_promotion import PromotionWatch, after_watched_tick, begin_watch, watched_harm
-from gateway.rollout.ramp import Advance, Finish, Hold, Promote, RampState, Step, Stop, next_step
+from gateway.rollout.ramp import Advance, Finish, Hold, Promote, RampState, Step, Stop, next_step, standing
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.strategy import Canary
 from tests.routing.documents import Plain, document
@@ -211,6 +211,18 @@ def test_what_a_person_set_stays() -> None:
         assert held(next_step(plan(), over, 10**9)) == f"the rollout is over: {phase}"
 
 
+def test_the_time_of_a_step_stands_still_while_a_person_holds_it() -> None:
+    state = RampState("ramping", 0, 1000, no_evidence(analysis_of(plan())), approved_by="bob")
+    assert standing(state, plan(), 5000, killed=False) == state
+    killed = standing(state, plan(), 5000, killed=True)
+    assert (killed.step_since_ms, killed.approved_by) == (6000, "")
+    paused = msgspec.structs.replace(state, paused_by="ann")
+    assert standing(paused, plan(), 5000, killed=False).step_since_ms == 6000
+    assert standing(paused, plan(), -5000, killed=False).step_since_ms == 1000  # the store's clock went back
+    watching = msgspec.structs.replace(state, phase="watching")
+    assert standing(watching, plan(), 5000, killed=True) == watching
+
+
 def held(step: Step) -> str:
     assert isinstance(step, Hold)
     return step.reason
@@ -275,7 +287,7 @@ def test_counts_of_parts_add_up_and_their_growth_is_what_came(parts: list[ArmCou
     whole = total(parts)
     assert whole.completed == sum(part.completed for part in parts)
     grown = (whole + more).since(whole)
-    assert (grown.completed, grown.errors) == (more.completed, more.errors)
+    assert (grown.completed, grown.errors) == (more.completed, min(more.completed, more.errors))
     assert sum(grown.latency) == sum(more.latency)
     assert sum(map(sum, grown.runs)) == sum(map(sum, more.runs))
     assert NOTHING.since(whole) == NOTHING

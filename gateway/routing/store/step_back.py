@@ -96,7 +96,8 @@ class Steps:
         if after is None:  # the history is lost: nobody can tell who did what
             return current.revision if left is None else left
         before = readable(entries[1].route_text) if len(entries) > 1 else None
-        same = before is not None and _makes(amendment, before.document, after.document)
+        begins = entries[0].operation in ("retry", "resume")  # not what is asked for, though the document is the same
+        same = not begins and before is not None and _makes(amendment, before.document, after.document)
         already = await self._already(entries[0], left, change, same=same)
         if already is None:
             return current.revision if left is None else left
