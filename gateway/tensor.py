@@ -58,7 +58,8 @@ BY_NAME = {datatype.wire_name: datatype for datatype in Datatype}
 class TensorSpec:
     """One input or output of a version.
 
-    Shapes: `shape` includes the batch dimension where the version batches; -1 is any size.
+    Shapes: `shape` includes the batch dimension where the version batches; -1 is any size. Where `any_shape`, the model
+            declares none: `shape` is () and says nothing, and any number of dimensions of any sizes fits.
 
     If `batched` is False, a first dimension of any size does not count rows. Only the prediction log sets it, for
     versions that do not batch.
@@ -70,8 +71,14 @@ class TensorSpec:
     optional: bool = False
     labels: tuple[str, ...] = ()
     batched: bool = True
+    any_shape: bool = False
+
+    @property
+    def told_shape(self) -> tuple[int, ...]:
+        """The shape as clients are told it: (-1,) where any fits, as () would promise a scalar."""
+        return (-1,) if self.any_shape else self.shape
 
     def row_bytes(self) -> int:
         """Returns the bytes of one row (all dimensions after the first), or 0 if that is not fixed."""
         tail = self.shape[1:]
-        return 0 if any(size < 0 for size in tail) else prod(tail) * self.datatype.size
+        return 0 if self.any_shape or any(size < 0 for size in tail) else prod(tail) * self.datatype.size

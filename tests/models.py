@@ -72,6 +72,14 @@ def identity(datatype: Datatype, dims: Dims = (-1, 4)) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def without_shapes(content: bytes) -> bytes:
+    """The same model, whose graph declares no shape for any input and output."""
+    model = onnx.ModelProto.FromString(content)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    return bytes(model.SerializeToString())
+
+
 def add_sub(datatype: Datatype = Datatype.INT32, *, features: int = 16) -> bytes:
     """Triton's "simple" model: OUTPUT0 = INPUT0 + INPUT1, OUTPUT1 = INPUT0 - INPUT1; all [-1, features]."""
     names = ["INPUT0", "INPUT1"]

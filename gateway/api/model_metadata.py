@@ -43,7 +43,7 @@ def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelRead
 def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
     """Returns the tensors of a version and the versions that can be asked for.
 
-    Shapes: with the batch dimension, as -1, where the version batches.
+    Shapes: with the batch dimension, as -1, where the version batches; [-1] where the model declares none.
     Raises: InvalidArgument, NotFound, Unavailable, VersionNotReady.
     """
     version = find(catalog, request.name, request.version)
@@ -67,4 +67,4 @@ def model_config(catalog: Catalog, request: pb.ModelConfigRequest) -> pb.ModelCo
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:
-    return [_Tensor(name=spec.name, datatype=spec.datatype.wire_name, shape=spec.shape) for spec in specs]
+    return [_Tensor(name=spec.name, datatype=spec.datatype.wire_name, shape=spec.told_shape) for spec in specs]

@@ -87,8 +87,8 @@ class InputPlan:
         """
         self._check_dimensions(shape)
         expected = self.spec.shape
-        matches = len(shape) == len(expected) and all(
-            want in (-1, size) for size, want in zip(shape, expected, strict=True)
+        matches = self.spec.any_shape or (
+            len(shape) == len(expected) and all(want in (-1, size) for size, want in zip(shape, expected, strict=True))
         )
         if not matches:
             raise InvalidArgument(

@@ -214,6 +214,11 @@ def _dims_written(tensor: Tensor) -> tuple[int, ...] | None:
 def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
     """Returns the tensor as it is offered; fills in what the author left out of `tensor`."""
     where = f"{'input' if isinstance(tensor, inference_pb2.ModelInput) else 'output'} {spec.name!r}"
+    written = _dims_written(tensor)
+    if spec.any_shape and written is not None:  # what the model leaves open as a whole, the configuration says
+        spec = replace(spec, shape=(-1, *written) if batches else written, any_shape=False)
+    if batches and spec.any_shape:
+        raise FailedPrecondition(f"{where} has no shape in the model; max_batch_size > 0 needs its dims")
     if batches and spec.shape[:1] != (-1,):
         raise FailedPrecondition(
             f"{where} has shape {list(spec.shape)} in the model; max_batch_size > 0 needs a variable first dimension"
@@ -225,15 +230,14 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
             f"{where} is configured as {configured.wire_name}, the model has {spec.datatype.wire_name}"
         )
     tensor.data_type = _NUMBERS[spec.datatype]
-    written = _dims_written(tensor)
     if written is None:
-        tensor.dims.extend(own)
+        tensor.dims.extend(spec.told_shape if spec.any_shape else own)
     elif not _compatible(written, own):
         raise FailedPrecondition(
             f"{where} is configured with dims {list(written)}, the model has {list(own)}"
             f"{' after the batch dimension' if batches else ''}"
         )
-    dims = tuple(tensor.dims)
+    dims = () if spec.any_shape else tuple(tensor.dims)
     if any(size < -1 or (size == 0 and 0 not in own) for size in dims):
         raise FailedPrecondition(f"{where}: dims {list(dims)} must be -1 or positive")
     if tensor.HasField("reshape"):
@@ -372,7 +376,8 @@ def _checked(warmup: Warmup, inputs: Sequence[TensorSpec]) -> Warmup:
     for name, value in warmup.inputs.items():
         spec = known[name]
         offered = spec.shape[1:] if warmup.batch_size else spec.shape
-        if value.datatype is not spec.datatype or not _compatible(value.dims, offered):
+        fits = spec.any_shape or _compatible(value.dims, offered)
+        if value.datatype is not spec.datatype or not fits:
             raise FailedPrecondition(
                 f"{where}: input {name[:80]!a} is {value.datatype.wire_name} {list(value.dims)}, "
                 f"the model has {spec.datatype.wire_name} {list(offered)}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from gateway.errors import GatewayError
 from gateway.serving.session import Session
+from gateway.serving.warm_up import of_each_rank
 from gateway.tensor import Array, TensorSpec
 
 # Up to so many free sizes every choice of empty ones is tried; beyond it each alone, and all together.
@@ -27,12 +28,23 @@ def try_empty_inputs(session: Session, accepted: Mapping[str, Array] | None, *, 
 
     `accepted` are inputs that it has answered, `batches` whether their first dimensions are rows, which go together.
     """
-    for shapes in _shapes(session.inputs, accepted or {}, batches=batches):
-        feed = {spec.name: _array(spec, shapes[spec.name], (accepted or {}).get(spec.name)) for spec in session.inputs}
+    for inputs in of_each_rank(session.inputs):
+        _try(session, inputs, _of_rank(inputs, accepted or {}), batches=batches)
+
+
+def _try(session: Session, inputs: Sequence[TensorSpec], accepted: Mapping[str, Array], *, batches: bool) -> None:
+    for shapes in _shapes(inputs, accepted, batches=batches):
+        feed = {spec.name: _array(spec, shapes[spec.name], accepted.get(spec.name)) for spec in inputs}
         try:
             session.run(None, feed)
         except (GatewayError, MemoryError):
             continue
+
+
+def _of_rank(inputs: Sequence[TensorSpec], accepted: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Returns the accepted inputs that have as many dimensions as these specs say."""
+    ranks = {spec.name: len(spec.shape) for spec in inputs}
+    return {name: array for name, array in accepted.items() if array.ndim == ranks.get(name)}
 
 
 def _shapes(

@@ -179,6 +179,7 @@ def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> L
         intra_threads=request.intra_threads,
         inter_threads=request.inter_threads,
         options=request.options,
+        without_shape=frozenset() if result.facts is None else result.facts.without_shape,
     )
     config = complete(
         candidate.source,

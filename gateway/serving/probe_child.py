@@ -20,7 +20,7 @@ from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import Session, without_places
-from gateway.serving.verification import verify
+from gateway.serving.verification import ModelFacts, verify
 from gateway.serving.warm_up import OutOfMemory, WarmUp
 
 VERIFYING = "being verified"
@@ -72,7 +72,7 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
     facts = verify(request.local, filename=request.filename, policy=request.policy)
     _say(answers, ProbeMessage(stage=LOADING))
     begin = perf_counter_ns()
-    session = _session(request, facts.objection)
+    session = _session(request, facts)
     load_ms = (perf_counter_ns() - begin) / 1e6
     _say(answers, ProbeMessage(stage=WARMING))
     findings = WarmUp(
@@ -98,7 +98,7 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
     return result
 
 
-def _session(request: ProbeRequest, objection: str) -> Session:
+def _session(request: ProbeRequest, facts: ModelFacts) -> Session:
     """Returns the session; if the runtime refuses the model, the error also names what the ONNX checker objects to."""
     try:
         return Session(
@@ -106,9 +106,10 @@ def _session(request: ProbeRequest, objection: str) -> Session:
             intra_threads=request.intra_threads,
             inter_threads=request.inter_threads,
             options=request.options,
+            without_shape=facts.without_shape,
         )
     except FailedPrecondition as error:
-        raise FailedPrecondition("; ".join(filter(None, (str(error), objection)))) from error
+        raise FailedPrecondition("; ".join(filter(None, (str(error), facts.objection)))) from error
 
 
 def _refused(request: ProbeRequest, reason: str, *, lasting: bool) -> ProbeResult:

@@ -15,7 +15,7 @@ from gateway.tensor import TensorSpec
 from loaders.loader import LocalVersion
 
 # Part of every cache key: a result in an older format is never read.
-FORM = 4
+FORM = 5
 _SPARE_BYTES = 2 << 30
 _COPIES = 4  # of the weights, held at once by a load: the file, its parsed form, the session's, prepacked ones
 

@@ -24,7 +24,7 @@ def check_versions(catalog: Catalog, document: RouteDocument) -> None:
             raise FailedPrecondition(f"model {document.model!r} version {name!r} is {status.state.value}{reason}")
         version = catalog.version(document.model, name)
         contracts[name] = (
-            [(spec.name, spec.datatype, spec.shape) for spec in version.inputs],
+            [(spec.name, spec.datatype, spec.shape, spec.any_shape) for spec in version.inputs],
             [(spec.name, spec.datatype) for spec in version.outputs],
         )
     first = next(iter(contracts), "")

@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -95,7 +95,8 @@ class Session:
     """A loaded model; `run` may be called from several threads at once.
 
     `options` are Triton's parameter names (execution_mode, enable_mem_arena, enable_mem_pattern), `graph_level` (all,
-    extended, basic, off), and a few `session.` entries of the runtime itself; others are passed over.
+    extended, basic, off), and a few `session.` entries of the runtime itself; others are passed over. `without_shape`
+    names the tensors that the graph declares no shape for: the runtime says [] of them, as it does of scalars.
 
     Raises: FailedPrecondition, if the runtime does not accept the file as a model, or if the protocol cannot carry its
             tensors.
@@ -108,6 +109,7 @@ class Session:
         intra_threads: int,
         inter_threads: int = 1,
         options: Mapping[str, str] | None = None,
+        without_shape: Collection[str] = (),
     ) -> None:
         settings = _settings(intra_threads, inter_threads, options or {})
         source = model if isinstance(model, bytes) else str(model)
@@ -116,8 +118,8 @@ class Session:
         except _ERRORS as error:
             reason = _reason(error, "" if isinstance(model, bytes) else str(Path(model).parent))
             raise FailedPrecondition(f"ONNX Runtime refuses the model: {reason}") from error
-        self.inputs = tuple(_spec(node, "input") for node in session.get_inputs())
-        self.outputs = tuple(_spec(node, "output") for node in session.get_outputs())
+        self.inputs = tuple(_spec(node, "input", without_shape=without_shape) for node in session.get_inputs())
+        self.outputs = tuple(_spec(node, "output", without_shape=without_shape) for node in session.get_outputs())
         self.overridable = tuple(
             _spec(node, "input", optional=True)
             for node in session.get_overridable_initializers()
@@ -264,7 +266,7 @@ def _settings(intra_threads: int, inter_threads: int, options: Mapping[str, str]
     return settings
 
 
-def _spec(node: Any, side: str, *, optional: bool = False) -> TensorSpec:
+def _spec(node: Any, side: str, *, optional: bool = False, without_shape: Collection[str] = ()) -> TensorSpec:
     datatype = _DATATYPES.get(node.type)
     if datatype is None:
         raise FailedPrecondition(
@@ -272,7 +274,9 @@ def _spec(node: Any, side: str, *, optional: bool = False) -> TensorSpec:
             "export the model with plain tensors"
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ())
-    return TensorSpec(node.name, datatype, shape, optional=optional)
+    # A shape that the runtime worked out itself is better than none; [] may be a scalar or nothing at all.
+    any_shape = not shape and node.name in without_shape
+    return TensorSpec(node.name, datatype, shape, optional=optional, any_shape=any_shape)
 
 
 def _reason(error: Exception, directory: str = "") -> str:

@@ -29,6 +29,7 @@ def _alike(first: Sequence[TensorSpec], second: Sequence[TensorSpec]) -> bool:
         mine.name == theirs.name
         and mine.datatype is theirs.datatype
         and mine.shape == theirs.shape
+        and mine.any_shape == theirs.any_shape
         and mine.optional == theirs.optional
         for mine, theirs in zip(first, second, strict=True)
     )

@@ -60,7 +60,7 @@ class ModelFacts:
     `row_dependence` is that of `gateway.serving.row_independence`; `objection` is what the ONNX checker
     rejects. It decides nothing: ONNX Runtime accepts much that the checker does not.
 
-    Shapes: as declared, -1 where a size is free; () also where no rank is declared.
+    Shapes: as declared, -1 where a size is free; `any_shape` where none is declared.
     Units:  bytes.
     """
 
@@ -77,6 +77,11 @@ class ModelFacts:
     external_files: tuple[str, ...] = ()
     row_dependence: str = ""
     objection: str = ""
+
+    @property
+    def without_shape(self) -> frozenset[str]:
+        """The inputs and outputs that the graph declares no shape for."""
+        return frozenset(spec.name for spec in (*self.inputs, *self.outputs) if spec.any_shape)
 
 
 def verify(local: LocalVersion, *, filename: str = "model.onnx", policy: Policy | None = None) -> ModelFacts:
@@ -253,7 +258,7 @@ def _spec(value: onnx.ValueInfoProto, side: str, weights: Weights, *, zipped: bo
     # Some exporters write -1 for a free size; anything below is nonsense.
     sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
     weights.element_count([1 if size == -1 else size for size in sizes], f"{side} {shown(value.name)}", 8)
-    return TensorSpec(value.name, datatype, tuple(sizes))
+    return TensorSpec(value.name, datatype, tuple(sizes), any_shape=not tensor.HasField("shape"))
 
 
 def _objection(path: Path) -> str:

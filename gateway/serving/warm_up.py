@@ -4,10 +4,11 @@
    Without them inputs are made up from the declared shapes.
 2. Made-up data come in three kinds, tried in order: random, ones, zeros. A model may rightly refuse one of them (an
    index out of range, a logarithm of a negative number).
-3. A free size other than the batch is tried as 1, then 16, then 224: convolutions refuse images of one pixel.
-4. Made-up data never decide whether a version may serve: one that refuses them all, or answers NaN, is served with a
+3. A tensor that is declared without a shape is tried with no dimension, then with one to four, all of them free.
+4. A free size other than the batch is tried as 1, then 16, then 224: convolutions refuse images of one pixel.
+5. Made-up data never decide whether a version may serve: one that refuses them all, or answers NaN, is served with a
    warning. What decides is that it loads, that it has enough memory, and that warm-up requests of its author succeed.
-5. Outputs are served in the shape that was seen; one that is declared otherwise is a warning.
+6. Outputs are served in the shape that was seen; one that is declared otherwise is a warning.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ Feed = Mapping[str, Array]
 
 _KINDS = ("random", "ones", "zeros")
 _FREE_SIZES = (1, 16, 224)
+_RANKS = range(5)  # up to a batch of images
 _MAX_FEED_BYTES = 1 << 30
 _ROWS = 8
 _REPEATS = 20
@@ -124,7 +126,10 @@ class WarmUp:
         return nan
 
     def _candidates(self, rows: int) -> Iterator[Feed]:
-        inputs = self.session.inputs
+        for inputs in of_each_rank(self.session.inputs):
+            yield from self._sized(inputs, rows)
+
+    def _sized(self, inputs: Sequence[TensorSpec], rows: int) -> Iterator[Feed]:
         free = any(-1 in (spec.shape[1:] if rows else spec.shape) for spec in inputs)
         for size in _FREE_SIZES if free else (1,):
             shapes = {spec.name: _shape(spec, rows, size) for spec in inputs}
@@ -229,15 +234,28 @@ def served_outputs(
 ) -> tuple[TensorSpec, ...]:
     """Returns the outputs as they are served: as declared where the answers fit, else as seen.
 
-    Shapes: a size that the declaration gets wrong is free if the inputs have free sizes, as it may depend on them.
+    Shapes: a size that the declaration gets wrong is free if the inputs have free sizes, as it may depend on them. An
+            output without a declared shape keeps any if an input has any, as its dimensions may depend on that.
     """
     if len(answers) != len(declared):  # not warmed up
         return tuple(declared)
-    free = any(-1 in spec.shape for spec in inputs)
+    any_shape = any(spec.any_shape for spec in inputs)
+    free = any_shape or any(-1 in spec.shape for spec in inputs)
     return tuple(
-        spec if _fits(spec.shape, answer.shape) else replace(spec, shape=_seen(spec.shape, answer.shape, free=free))
+        spec
+        if (spec.any_shape and any_shape) or (not spec.any_shape and _fits(spec.shape, answer.shape))
+        else replace(spec, shape=_seen(spec.shape, answer.shape, free=free), any_shape=False)
         for spec, answer in zip(declared, answers, strict=True)
     )
+
+
+def of_each_rank(inputs: Sequence[TensorSpec]) -> Iterator[Sequence[TensorSpec]]:
+    """Yields the inputs as they are; where some have any shape, with each number of dimensions in turn."""
+    if not any(spec.any_shape for spec in inputs):
+        yield inputs
+        return
+    for rank in _RANKS:
+        yield [replace(spec, shape=(-1,) * rank, any_shape=False) if spec.any_shape else spec for spec in inputs]
 
 
 def _seen(declared: tuple[int, ...], actual: tuple[int, ...], *, free: bool) -> tuple[int, ...]:

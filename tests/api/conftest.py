@@ -45,6 +45,8 @@ def fill(repository: Path) -> None:
     (repository / "classifier" / "labels.txt").write_text(LABELS)
     models.write_version(repository, "gather", "1", models.fragile())
     models.write_version(repository, "wide", "1", models.identity(Datatype.FP32, (-1, -1)))
+    models.write_version(repository, "shapeless", "1", models.without_shapes(models.identity(Datatype.FP32)))
+    models.write_version(repository, "scalar", "1", models.identity(Datatype.FP32, ()))
     models.write_version(repository, "slow", "1", models.slow(100_000))
     policy = "default_queue_policy { allow_timeout_override: true }"
     hasty = f"max_batch_size: 1\ndynamic_batching {{ {policy} }}\n"

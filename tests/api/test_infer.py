@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision.route import propose
 from gateway.routing.document.document import parse
 from gateway.tensor import Datatype
-from tests.api.calls import good, is_well
+from tests.api.calls import fails, good, is_well
 from tests.api.conftest import ECHOED, NUMBERS
 from tests.api.requests import floats
 from tests.api.stand import Stand
@@ -58,6 +59,46 @@ async def test_every_datatype_comes_back_as_it_went(stand: Stand, datatype: Data
         assert response.outputs[0].datatype == datatype.wire_name
         assert response.outputs[0].shape == [2, 2]
         assert response.model_version == "1"
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0, 3), (1, 2, 3)])
+async def test_an_input_without_a_shape_takes_any(stand: Stand, shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape, dtype=int), dtype=np.float32)
+    request = pb.ModelInferRequest(model_name="shapeless", raw_input_contents=[values.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=shape)
+    for _ in range(3):  # learned after the first
+        response = await stand.stub.ModelInfer(request)
+        assert tuple(response.outputs[0].shape) == shape
+        assert response.raw_output_contents[0] == values.tobytes()
+
+
+async def test_an_input_without_a_shape_needs_the_bytes_of_the_one_sent(stand: Stand) -> None:
+    request = pb.ModelInferRequest(model_name="shapeless", raw_input_contents=[bytes(8)])
+    request.inputs.add(name="x", datatype="FP32", shape=[4])
+    assert await fails(stand, request) == (
+        Code.INVALID_ARGUMENT,
+        "input byte size mismatch for input 'x' for model 'shapeless'. Expected 16, got 8",
+    )
+
+
+async def test_a_scalar_stays_a_scalar(stand: Stand) -> None:
+    request = pb.ModelInferRequest(model_name="scalar", raw_input_contents=[bytes(4)])
+    request.inputs.add(name="x", datatype="FP32", shape=[])
+    assert list((await stand.stub.ModelInfer(request)).outputs[0].shape) == []
+    request.inputs[0].shape.append(1)
+    code, details = await fails(stand, request)
+    assert code is Code.INVALID_ARGUMENT
+    assert details.endswith("Expected [], got [1]")
+
+
+async def test_metadata_tell_no_shape_from_a_scalar(stand: Stand) -> None:
+    for model, shape in (("shapeless", [-1]), ("scalar", [])):
+        metadata = await stand.stub.ModelMetadata(pb.ModelMetadataRequest(name=model))
+        assert [list(tensor.shape) for tensor in (*metadata.inputs, *metadata.outputs)] == [shape, shape]
+        config = (await stand.stub.ModelConfig(pb.ModelConfigRequest(name=model))).config
+        assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [shape, shape]
+        assert config.max_batch_size == 0
+        assert not config.HasField("dynamic_batching")
 
 
 async def test_many_callers_at_once_each_get_their_own(stand: Stand) -> None:

@@ -101,3 +101,11 @@ def test_rules_that_make_no_sense_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"bucket edges are \(2\.0, 1\.0\)"):
         Redaction((RedactionRule("people", "age", RedactionAction.BUCKET, 0, (2.0, 1.0)),))
     assert "secret" not in repr(Redaction(key=b"secret"))
+
+
+def test_a_feature_of_a_tensor_without_a_shape_leaves_the_tensor_out() -> None:
+    """Which element is its feature 0 cannot be told."""
+    spec = TensorSpec("age", Datatype.FP32, (), any_shape=True)
+    for feature, blank in ((0, {"age"}), (None, set())):
+        rules = (RedactionRule("people", "age", RedactionAction.BUCKET, feature, (18.0,)),)
+        assert Redaction(rules, key=b"k", key_id="k1").of("people", (spec,), ()).blank == blank

@@ -26,6 +26,8 @@ Tail = st.lists(st.sampled_from([1, 2, 3, -1]), max_size=2).map(tuple)
 
 @st.composite
 def specs(draw: st.DrawFn, name: str) -> TensorSpec:
+    if draw(st.integers(0, 4)) == 4:
+        return TensorSpec(name, draw(st.sampled_from(list(Datatype))), (), any_shape=True)
     tail = draw(Tail)
     shape = (-1, *tail) if draw(st.booleans()) or not tail else tail
     return TensorSpec(name, draw(st.sampled_from(list(Datatype))), shape)
@@ -35,7 +37,7 @@ def specs(draw: st.DrawFn, name: str) -> TensorSpec:
 def tensors(draw: st.DrawFn, spec: TensorSpec, rows: int) -> Array:
     shape = tuple(
         (rows if place == 0 and is_batched(spec) else draw(st.integers(0, 3))) if size < 0 else size
-        for place, size in enumerate(spec.shape)
+        for place, size in enumerate(draw(Tail) * 2 if spec.any_shape else spec.shape)
     )
     count = math.prod(shape)
     if spec.datatype is Datatype.BYTES:

@@ -22,12 +22,15 @@ from gateway.errors import (
     UnknownVersion,
     VersionNotReady,
 )
+from gateway.records.worker.reading import read
+from gateway.records.worker.segment import entries
 from gateway.serving.call import Call
 from gateway.serving.refusals import Refusals
 from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey
 from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import VersionState
+from gateway.tensor import Datatype
 from tests import models
 from tests.serving.stage import Nobody, Request, Stage, floats, given, indices, staged, until
 
@@ -43,6 +46,8 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         models.write_version(directory / "models", name, "2", models.affine(3.0), config=ALL)
     models.write_version(directory / "models", "broken", "1", b"not a model")
     models.write_version(directory / "models", "gather", "1", models.fragile(8))
+    shapeless = models.without_shapes(models.identity(Datatype.FP32))
+    models.write_version(directory / "models", "shapeless", "1", shapeless)
     models.write_version(directory / "models", "slow", "1", models.slow(50_000))
     queue = "max_batch_size: 8\ndynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     models.write_version(directory / "models", "narrow", "1", models.affine(2.0), config=queue)
@@ -229,3 +234,21 @@ async def test_a_version_that_is_released_serves_again_though_nothing_else_ran(s
     file.write(quarantine.versions)
     call = await stage.end(stage.submit(stage.begin("plain", version="1"), floats(1)))
     assert call.error is None
+
+
+async def test_tensors_without_a_declared_shape_are_logged_in_the_shapes_sent(stage: Stage) -> None:
+    sent = [np.array(7, np.float32), np.arange(4, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)]
+    for values in sent:
+        call = await stage.infer("shapeless", values)
+        assert call.error is None
+        assert [array.shape for array in given(call)] == [values.shape]
+    await stage.log.flush()
+    logged = [
+        (block.inputs[0].shape(index), block.outputs[0].shape(index), block.inputs[0].elements(index, 10), int(rows))
+        for entry in entries(stage.wal)
+        if entry.segment is not None
+        for block in read(entry.path.read_bytes(), entry.segment).blocks()
+        if block.schema.model == "shapeless"
+        for index, rows in enumerate(block.table["rows"])
+    ]
+    assert logged == [(values.shape, values.shape, values.ravel().tolist(), 1) for values in sent]

@@ -11,6 +11,9 @@ import pytest_asyncio
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, InvalidArgument, ResourceExhausted
 from gateway.serving.call import Call
+from gateway.serving.substitute import same_contract
+from gateway.serving.version import Version
+from gateway.tensor import Datatype, TensorSpec
 from tests import models
 from tests.serving.stage import Stage, floats, given, indices, staged, until
 
@@ -124,6 +127,14 @@ async def test_a_version_with_another_contract_is_passed_over(stage: Stage) -> N
     assert call.error.code is Code.INTERNAL
     assert said(call) == ("old", "1", "DEFAULT")
     assert "other" not in stage.sums("fallbacks")
+
+
+async def test_any_shape_is_another_contract_than_a_scalar() -> None:
+    first, second, third = (Version("m", name) for name in "123")
+    first.inputs = second.inputs = (TensorSpec("x", Datatype.FP32, (), any_shape=True),)
+    third.inputs = (TensorSpec("x", Datatype.FP32, ()),)
+    assert same_contract(first, second)
+    assert not same_contract(first, third)
 
 
 async def test_a_full_queue_sends_the_call_on(stage: Stage) -> None:

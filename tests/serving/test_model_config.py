@@ -385,6 +385,32 @@ def test_what_does_not_fit_the_model_is_refused_by_name(text: str, names: str) -
     assert names in str(caught.value)
 
 
+ANY = TensorSpec("x", Datatype.FP32, (), any_shape=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "any_shape"),
+    [
+        ("", (), True),
+        ("input { name: 'x' }", (), True),
+        ("input { name: 'x' dims: [-1, 4] }", (-1, 4), False),
+        ("max_batch_size: 8 input { name: 'x' dims: [4] }", (-1, 4), False),
+        ("input { name: 'x' dims: [1] reshape { shape: [] } }", (1,), False),
+    ],
+)
+def test_dims_of_the_configuration_say_what_the_model_leaves_open(
+    text: str, shape: tuple[int, ...], any_shape: bool
+) -> None:
+    config = completed(text, inputs=[ANY])
+    assert (config.inputs[0].shape, config.inputs[0].any_shape) == (shape, any_shape)
+    assert not config.merges
+
+
+def test_a_batch_of_no_shape_is_refused() -> None:
+    with pytest.raises(FailedPrecondition, match="input 'x' has no shape in the model; max_batch_size > 0 needs"):
+        completed("max_batch_size: 8", inputs=[ANY])
+
+
 def test_a_fixed_first_dimension_cannot_batch() -> None:
     with pytest.raises(FailedPrecondition, match=r"input 'x' has shape \[1, 4\].*variable first dimension"):
         completed("max_batch_size: 2", inputs=[spec("x", 1, 4)])

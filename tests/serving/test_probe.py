@@ -426,6 +426,25 @@ async def test_a_model_that_dies_without_rows_serves_and_refuses_them(fetch: Fet
     assert result.empty_inputs.endswith("while being run without rows or elements")
 
 
+async def test_a_model_without_shapes_that_dies_without_rows_refuses_them(fetch: Fetch) -> None:
+    """The configuration's warm-up tells a shape that it takes; the trial empties each of its dimensions."""
+    given = Warmup("steps", 0, {"x": WarmupInput(Datatype.FP32, (2, 5, 4), "random")})
+    content = models.without_shapes(models.recurrent())
+    result = await Prober().probe(ProbeRequest(fetch(content), warmups=(given,)))
+    assert (result.ok, result.batches) == (True, False)
+    assert result.empty_inputs.startswith("killed by signal 6")
+
+
+@pytest.mark.parametrize(("rank", "perm"), [(1, [0]), (2, [1, 0]), (4, [0, 2, 3, 1])])
+async def test_a_model_without_shapes_is_tried_with_several_ranks(rank: int, perm: list[int], fetch: Fetch) -> None:
+    values = [models.tensor_value(name, Datatype.FP32, [-1] * rank) for name in "xy"]
+    model = models.model_of([helper.make_node("Transpose", ["x"], ["y"], perm=perm)], values[:1], values[1:])
+    result = await Prober().probe(ProbeRequest(fetch(models.without_shapes(model.SerializeToString()))))
+    assert (result.ok, list(result.run_us)) == (True, [0])
+    assert [spec.any_shape for spec in result.inputs] == [True]
+    assert [len(spec.shape) for spec in result.answers] == [rank]
+
+
 @pytest.mark.parametrize("model", [models.recurrent("RNN"), models.affine(), models.two_matrices("MatMul")])
 async def test_a_model_that_lives_without_rows_is_given_them(fetch: Fetch, model: bytes) -> None:
     result = await Prober().probe(ProbeRequest(fetch(model)))

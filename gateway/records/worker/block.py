@@ -244,7 +244,9 @@ def _all_shapes(
             all_shapes.append(())
         elif shape is not None:
             all_shapes.append(tuple(shape))
-        elif isinstance(tensor, Digests) or (isinstance(tensor, np.ndarray) and len(tensor.shape) == len(spec.shape)):
+        elif isinstance(tensor, Digests) or (
+            isinstance(tensor, np.ndarray) and (spec.any_shape or len(tensor.shape) == len(spec.shape))
+        ):
             all_shapes.append(tensor.shape)
         else:
             all_shapes.append((rows[index], *spec.shape[1:]) if is_batched(spec) else spec.shape)

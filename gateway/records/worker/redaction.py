@@ -137,5 +137,7 @@ def _fits(rule: RedactionRule, spec: TensorSpec) -> bool:
         return False
     if rule.feature is None:
         return True
+    if spec.any_shape:
+        return False
     tail = spec.shape[1:] if is_batched(spec) else spec.shape
     return not any(size < 0 for size in tail) and 0 <= rule.feature < width(spec)

@@ -86,6 +86,8 @@ def is_batched(spec: TensorSpec) -> bool:
 
 def fixed_bytes(spec: TensorSpec) -> int:
     """Returns the bytes of one instance (of the whole tensor where it is not batched), or 0 if they are not fixed."""
+    if spec.any_shape:
+        return 0
     tail = spec.shape[1:] if is_batched(spec) else spec.shape
     return 0 if any(size < 0 for size in tail) else prod(tail) * spec.datatype.size
 
@@ -102,14 +104,18 @@ def width(spec: TensorSpec) -> int:
 
 def _spec_json(spec: TensorSpec) -> list[object]:
     item: list[object] = [spec.name, spec.datatype.wire_name, list(spec.shape)]
+    if spec.any_shape:
+        return [*item, spec.batched, True]
     return item if spec.batched else [*item, False]
 
 
 def _spec(item: object) -> TensorSpec:
-    if not isinstance(item, list) or len(item) not in (3, 4):
+    if not isinstance(item, list) or len(item) not in (3, 4, 5):
         raise ValueError(
-            f"tensor spec is {item!r}, expected [name, datatype, shape], with false where it is not batched"
+            f"tensor spec is {item!r}, expected [name, datatype, shape], with false where it is not batched, and true "
+            "behind that where it has any shape"
         )
     name, datatype, shape = item[:3]
     known: Datatype = BY_NAME[datatype]
-    return TensorSpec(str(name), known, tuple(int(size) for size in shape), batched=item[3:] != [False])
+    batched, any_shape = item[3:4] != [False], item[4:] == [True]
+    return TensorSpec(str(name), known, tuple(int(size) for size in shape), batched=batched, any_shape=any_shape)
