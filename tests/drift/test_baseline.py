@@ -85,7 +85,7 @@ def test_rows_that_stand_for_more_count_for_more_and_for_less_certainty() -> Non
 
 
 @pytest.mark.parametrize(
-    ("found", "note"),
+    ("answered", "note"),
     [
         (labelled(*draw(60, 5)), "100 or more"),
         (labelled(draw(200, 6)[0], np.ones(200)), "all labels are the same"),

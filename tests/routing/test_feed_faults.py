@@ -306,6 +306,7 @@ async def test_a_wait_that_loses_the_store_still_tells_what_was_committed(valkey
             await until_listed(control_of(store, follower), 2)
         call = asyncio.create_task(control.apply(document(share=20), change=Change(), wait_s=DEADLINE_S))
         await until(lambda: share_of(follower.snapshot) == 20)
+        await store.state()  # the server has answered the commit before this
         valkey.kill()
         result = await call
         assert (result.change.revision, result.change.applied.laggards) == (2, ("unknown",))
