@@ -30,6 +30,7 @@ from gateway.access.priority import Priority, named
 from gateway.errors import InvalidArgument
 
 MAX_QUOTAS: Final = 256
+LEAST: Final = 1e-6  # of any limit: what is less would overflow the times that are computed from it
 MAX_PATTERNS: Final = 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATTERN: Final = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
@@ -165,8 +166,8 @@ def _selector(fields: Mapping[str, object], where: str) -> Selector:
 
 
 def _number(value: object, where: str, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        raise _refusal(where, value, f"a number above 0, up to {most:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST <= value <= most:
+        raise _refusal(where, value, f"a number from {LEAST:g} to {most:g}")
     return float(value)
 
 

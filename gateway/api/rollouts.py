@@ -1,6 +1,7 @@
 """Rollouts as operators ask for them: their states with the numbers, and what people do to them."""
 
 import math
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -126,7 +127,8 @@ class Rollouts:
     ) -> None:
         """Order: what cannot be done is refused before it is recorded, and recorded before it takes effect."""
         edit(await self._record(model))
-        await append(self._control.store, operation, model=model, change=change)
+        # An entry for each: a key that was used before would leave the change unrecorded.
+        await append(self._control.store, operation, model=model, change=change, once=uuid.uuid4().hex)
         for _ in range(_TRIES):  # the judge writes the state once a second
             record = await self._record(model)
             changed = edit(record)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
 from gateway.rollout.evidence import after_tick
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
@@ -72,7 +72,10 @@ class RolloutController:
                 await self.step()
             except StoreUnavailable as error:
                 self.leads = False
-                _log.debug("rollouts stand still: %s", error)
+                if isinstance(error, StoreDamaged):
+                    self._stands("", error)
+                else:
+                    _log.debug("rollouts stand still: %s", error)
             await asyncio.sleep(TICK_S)
 
     async def step(self) -> None:
@@ -85,15 +88,25 @@ class RolloutController:
         for model in sorted(records.keys() | {model for model, route in routes.items() if canary_of(route.document)}):
             route = routes.get(model)
             if route is None:
+                await self._end(records[model])
                 continue
             try:
                 await self._judge(records.get(model), route, now_ms)
                 self._standing.pop(model, None)
+            except StoreDamaged as error:
+                self._stands(model, error)
             except StoreUnavailable:
                 raise
             except Exception as error:
                 # The boundary of a rollout: one that cannot move costs itself, the others are judged all the same.
                 self._stands(model, error)
+
+    async def _end(self, record: RolloutRecord) -> None:
+        """Ends the rollout of a model whose route is gone."""
+        if record.is_running:
+            state = msgspec.structs.replace(record.state, phase="stopped", paused_by="")
+            told = "its route was deleted: the newest version answers"
+            await self._save(msgspec.structs.replace(record, state=state, told=told, left_ms=0), record)
 
     def _stands(self, model: str, error: Exception) -> None:
         """Logs why a rollout does not move, once for each reason."""
@@ -101,7 +114,8 @@ class RolloutController:
         if self._standing.get(model) != reason:
             self._standing[model] = reason
             known = isinstance(error, GatewayError)
-            _log.warning("the rollout of model %s stands still: %s", model, reason, exc_info=None if known else error)
+            what = f"the rollout of model {model} stands" if model else "all rollouts stand"
+            _log.warning("%s still: %s", what, reason, exc_info=None if known else error)
 
     async def _judge(self, before: RolloutRecord | None, route: Route, now_ms: int) -> None:
         moved = before is None or before.revision != route.revision
@@ -115,7 +129,7 @@ class RolloutController:
                 await self._save(record, before)
             return
         tick_ms = (canary.analysis or UNJUDGED).tick_ms
-        if not moved and now_ms - record.tick_ms < tick_ms - 500:
+        if not moved and 0 <= now_ms - record.tick_ms < tick_ms - 500:  # less: the store's clock went back
             return
         killed = route.document.kill_switch is not None
         state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
@@ -124,7 +138,8 @@ class RolloutController:
         harmful = ""
         if record.watch is not None and canary.analysis is not None:
             harmful = watched_harm(record.watch, canary.analysis)
-        step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful)
+        seen = record.watch is not None and any(metric.requests for metric in record.watch.metrics)
+        step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful, is_watched=seen)
         record = _said(record, step)
         if await self._save(record, before):
             await self._carry_out(step, route, watching=record.state.phase == "watching")

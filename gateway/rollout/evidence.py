@@ -137,13 +137,18 @@ def harmed(evidence: CanaryEvidence) -> float:
     return excess_events(canary.completed, stable.completed, canary.errors, stable.errors)
 
 
-def verdict_of(evidence: CanaryEvidence, analysis: Analysis) -> Verdict:
-    """Returns what all guardrails that may stop a rollout say together: nothing known is `nodata`, never a pass."""
+def verdict_of(evidence: CanaryEvidence, analysis: Analysis, *, compares: bool = True) -> Verdict:
+    """Returns what all guardrails that may stop a rollout say together: nothing known is `nodata`, never a pass.
+
+    A step that `compares` nothing, because one arm has everything, is judged by what the steps before it have shown.
+    """
     if harm_log_e(evidence, analysis) >= -math.log(analysis.alpha):
         return "fail"
     told = [finding for finding in findings(evidence, analysis) if finding.action == "fail"]
-    if not evidence.step[0].completed or not evidence.step[1].completed:
+    if compares and not (evidence.step[0].completed and evidence.step[1].completed):
         return "nodata"
+    if not told:
+        return "inconclusive"  # no guardrail judges it
     if any(finding.verdict == "nodata" for finding in told):
         return "nodata"
     return "pass" if all(finding.verdict == "pass" for finding in told) else "inconclusive"

@@ -47,7 +47,8 @@ def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
     """Returns the watch that follows on the ramp's evidence. A metric of which the ramp saw nothing is not watched."""
     metrics = []
     judged = [guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged]
-    for guardrail, known in zip(judged, evidence.guardrails, strict=True):
+    same = len(judged) == len(evidence.guardrails)  # else the document was promoted with other guardrails
+    for guardrail, known in zip(judged, evidence.guardrails, strict=True) if same else ():
         first = known.metrics[0]
         if guardrail.action != "fail" or not first.stable:
             continue
@@ -55,7 +56,7 @@ def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
         limit = min(_HIGHEST, rate * guardrail.number("tolerance"))
         nothing = RateLimitEvidence.none(limit)
         metrics.append(WatchedMetric(guardrail.kind.name, limit, known.bound, tuple(nothing.log_ratios.tolist())))
-    ramp = harm_log_e(evidence, analysis)
+    ramp = harm_log_e(evidence, analysis) if same else -math.inf
     start = float(np.logaddexp(0.0, ramp)) - math.log(2)
     return PromotionWatch(start, tuple(metrics))
 

@@ -87,18 +87,27 @@ def standing(state: RampState, plan: Canary, passed_ms: int, *, killed: bool) ->
     )
 
 
-def next_step(plan: Canary, state: RampState, now_ms: int, *, killed: bool = False, watched: str = "") -> Step:
+def next_step(
+    plan: Canary,
+    state: RampState,
+    now_ms: int,
+    *,
+    killed: bool = False,
+    watched: str = "",
+    is_watched: bool = True,
+) -> Step:
     """Returns what is to be done now; most of the time to hold, with the reason.
 
     `killed`: the route's kill switch is on. `watched`: while it is watched after the promotion, why the new version
-    is harmful, "" where it is not. Order: one step at most comes of one call, however long nobody called.
+    is harmful, "" where it is not; `is_watched` whether there was anything to tell it by.
+    Order: one step at most comes of one call, however long nobody called.
     """
     if state.phase in OVER:
         return Hold(f"the rollout is over: {state.phase}")
     if killed:
         return Hold("the kill switch is on")
     if state.phase == "watching":
-        return _watched(plan, state, now_ms, watched)
+        return _watched(plan, state, now_ms, watched, is_watched)
     if plan.weight is not None:
         return Hold(f"the share of {percent_text(plan.weight)} was set by hand; promote or resume goes on")
     failed = _failure(plan.analysis, state.evidence)
@@ -124,9 +133,9 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     if least < gate.min_events:
         text = f"{least} of the {gate.min_events} requests that both arms must have completed in this step"
         return _held(plan.analysis, text, waited_ms)
-    if plan.analysis is not None and 0 < step.weight < BUCKETS:
-        verdict = verdict_of(state.evidence, plan.analysis)
-        told = "; ".join(str(finding) for finding in findings(state.evidence, plan.analysis))
+    if plan.analysis is not None and step.weight > 0:
+        verdict = verdict_of(state.evidence, plan.analysis, compares=step.weight < BUCKETS)
+        told = "; ".join(map(str, findings(state.evidence, plan.analysis))) or "no guardrail judges it"
         if verdict == "nodata":
             if plan.analysis.on_no_data == "rollback":
                 return Stop(f"no data: {told}")
@@ -165,7 +174,7 @@ def _failure(analysis: Analysis | None, evidence: CanaryEvidence) -> str:
     return ""
 
 
-def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str) -> Step:
+def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str, is_watched: bool) -> Step:
     after = plan.after_promote
     watch_ms = after.watch_ms if after is not None else 0
     if harmful:
@@ -174,7 +183,9 @@ def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str) -> Step:
     left_ms = watch_ms - (now_ms - state.step_since_ms)
     if left_ms > 0:
         return Hold(f"watched for {duration_text(_seconds(left_ms))} more", left_ms)
-    return Finish("the watch is over" if watch_ms else "promoted")
+    if not watch_ms:
+        return Finish("promoted")
+    return Finish("the watch is over" if is_watched else "the watch is over: nothing was known or came to judge it by")
 
 
 def _seconds(length_ms: int) -> int:

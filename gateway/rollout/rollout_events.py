@@ -54,6 +54,7 @@ def followed(
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
         return _held_by(new, entry) if operation in _BROUGHT_BACK else new
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
+        who = record.begun_by if operation == "retry" else who  # two people are meant to look, however it began
         return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)
     record = msgspec.structs.replace(record, revision=route.revision, totals={})
     if operation in _BROUGHT_BACK and record.is_running:

@@ -58,6 +58,10 @@ class RolloutStore:
         key, link = self._store.keys.judge, self._store.link
         if await link.call("SET", key, holder, "NX", "PX", LEASE_MS) is not None:
             return True
+        if await link.call("PTTL", key) == -1:  # no judge writes a lease without an end: it would hold for ever
+            _log.warning("the lease of the judge in the store had no end, it is taken away")
+            await link.call("DEL", key)
+            return False
         if text(await link.call("GET", key)) != holder:
             return False
         await link.call("PEXPIRE", key, LEASE_MS)
@@ -77,17 +81,35 @@ class RolloutStore:
 
     async def records(self) -> dict[str, RolloutRecord]:
         """Returns the state of every rollout by model. One that cannot be read is left out, and said."""
+        await self._set_aside_other()
         reply = many(await self._store.link.call("HGETALL", self._store.keys.rollouts))
         records = {}
         for model, content in zip(reply[::2], reply[1::2], strict=True):
-            record = _record(text(model), content)
+            record = await self._read(model if isinstance(model, bytes) else b"", content)
             if record is not None:
                 records[record.model] = record
         return records
 
     async def record(self, model: str) -> RolloutRecord | None:
         """Returns the state of the model's rollout; None where there is none that can be read."""
-        return _record(model, await self._store.link.call("HGET", self._store.keys.rollouts, model))
+        await self._set_aside_other()
+        return await self._read(model.encode(), await self._store.link.call("HGET", self._store.keys.rollouts, model))
+
+    async def _set_aside_other(self) -> None:
+        """Renames a key of another type that stands where the states should be: nobody could write them."""
+        key, link = self._store.keys.rollouts, self._store.link
+        if await link.call("TYPE", key) not in (b"none", b"hash", "none", "hash"):
+            _log.error("the states of rollouts in the store are no hash: they are set aside, rollouts begin anew")
+            await link.call("RENAME", key, self._store.keys.damaged_rollouts)
+
+    async def _read(self, model: bytes, content: object) -> RolloutRecord | None:
+        """Returns the state; one that cannot be read is set aside, so that the rollout can begin anew."""
+        name = model.decode(errors="replace")
+        record = _record(name, content)
+        if record is None and isinstance(content, bytes):
+            keys, link = self._store.keys, self._store.link
+            await link.transaction([("HSET", keys.damaged_rollouts, model, content), ("HDEL", keys.rollouts, model)])
+        return record
 
     async def save(self, record: RolloutRecord, seen: int) -> bool:
         """Writes the state, if that with the sequence `seen` (0: none) is still there; returns whether it was."""

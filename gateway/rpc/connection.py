@@ -202,8 +202,11 @@ class Connection:
             method, encoding = head
         principal = ANONYMOUS
         if server.authorizer is not None:
+            # Of several a proxy may have checked another one: together they are no credential.
+            given = [value for name, value in headers if name == b"authorization"]
+            authorization = b", ".join(given) if given else None
             try:
-                principal = server.authorizer.authorize(fields[b":path"], fields.get(b"authorization"), self.names)
+                principal = server.authorizer.authorize(fields[b":path"], authorization, self.names)
             except GatewayError as error:
                 self._reject(stream_id, refusal(error, method.path), end_stream)
                 return

@@ -172,7 +172,8 @@ class GrpcioServer:
         if self._authorizer is None:
             return ANONYMOUS
         given = [value for key, value in inner.invocation_metadata() if key == "authorization"]
-        raw = given[-1].encode() if given and isinstance(given[-1], str) else None
+        # Of several a proxy may have checked another one: together they are no credential.
+        raw = ", ".join(map(str, given)).encode() if given else None
         # Read anew for each call: a peer's address names its connection only until the next client has that port.
         names = certificate_names(inner.auth_context()) if self._certificates else ()
         return self._authorizer.authorize(method.path.encode(), raw, names)

@@ -1,6 +1,5 @@
 """How the judge's decisions become commits: the control process asks a worker, which commits as for an operator."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -63,12 +62,8 @@ def rollout_operation(editor: Editor) -> Operation:
         if act not in ACTS or not isinstance(model, str) or not isinstance(revision, int):
             raise InvalidArgument(f"act is {act!r}, allowed: {', '.join(ACTS)}, with a model and a revision")
         amendment, check = ACTS[str(act)]
-        change = Change(
-            actor=JUDGE,
-            reason=str(payload.get("reason", "")),
-            source=SOURCE,
-            idempotency_key=hashlib.sha256(f"{SOURCE} {act} {revision} {model}".encode()).hexdigest()[:32],
-        )
+        # No idempotency key: the revision is the fence, and a key that can be guessed could be used up by others.
+        change = Change(actor=JUDGE, reason=str(payload.get("reason", "")), source=SOURCE)
         result = await editor.amend(model, amendment, change=change, expected_revision=revision, check=check)
         return {"revision": result.change.revision}
 

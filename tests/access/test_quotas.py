@@ -240,7 +240,7 @@ def test_the_levels_of_requests_are_tritons() -> None:
         ({"quotas": {}}, "a list of at most 256 rules"),
         (one_quota(), "no limit, at least one of"),
         (one_quota(burst=3), "without requests-per-second"),
-        (one_quota(concurrency=0), "concurrency is 0, allowed: a number above 0"),
+        (one_quota(concurrency=0), "concurrency is 0, allowed: a number from 1e-06"),
         (one_quota(concurrency=1.5), "concurrency is 1.5, allowed: a whole number"),
         (one_quota(concurrency=True), "concurrency is True"),
         (one_quota(concurrency=float("nan")), "concurrency is nan"),

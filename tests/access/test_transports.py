@@ -198,3 +198,13 @@ async def test_a_unary_call_without_a_message_is_refused_behind_a_certificate_to
             await channel.stream_unary("/test.Names/Unary", None, None)(iter(()), timeout=5)
         assert caught.value.code() not in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
         assert service.calls == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_several_credentials_are_none(transport: str) -> None:
+    async with reached(transport, Gate()) as (channel, _):
+        for pair in (("let-me-in", "other"), ("other", "let-me-in"), ("let-me-in", "let-me-in")):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await said(channel, "Now", tuple(("authorization", value) for value in pair))
+            assert caught.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+        assert await said(channel, "Now", (("authorization", "let-me-in"),)) == b"token-bearer|acme|token"

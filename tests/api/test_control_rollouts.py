@@ -197,3 +197,12 @@ async def test_the_same_document_again_keeps_the_step(op: Operated) -> None:
     again = await op.stub.Apply(pb.ApplyRequest(document_json=rolled().to_json(), change=BY))
     assert again.change.unchanged
     assert (await judged(op)).step == 1
+
+
+async def test_the_same_idempotency_key_leaves_no_change_unrecorded(op: Operated) -> None:
+    await begun(op)
+    change = pb.Change(actor="ann", reason="test", idempotency_key="once")
+    for verb in (STEER.PAUSE, STEER.RESUME, STEER.PAUSE):
+        await op.stub.SteerRollout(STEER(model="affine", verb=verb, change=change))
+    entries = (await op.stub.Audit(pb.AuditRequest(limit=3))).entries
+    assert [entry.operation for entry in entries] == ["rollout.pause", "rollout.resume", "rollout.pause"]

@@ -276,3 +276,46 @@ def test_counts_are_read_as_workers_write_them() -> None:
     read = msgspec.convert(tally.snapshot(), ArmCounts)
     assert (read.completed, read.errors, sum(read.latency)) == (4, 2, 1)
     assert [sum(histogram) for histogram in read.runs] == [0, 0, 0, 1, 0]
+
+
+async def test_a_lease_without_an_end_is_taken_away(rolling: Rolling) -> None:
+    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+    await rolling.store.link.call("RPUSH", rolling.store.keys.judge, "garbage")
+    await rolling.until(lambda record: True)
+    assert rolling.judge.leads
+
+
+async def test_damaged_states_are_set_aside_and_rollouts_begin_anew(rolling: Rolling) -> None:
+    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+    await rolling.store.link.call("SET", rolling.store.keys.rollouts, "garbage")
+    await rolling.until(lambda record: True)
+    begun = (await rolling.record()).id
+    unreadable = '{"sequence":7,"phase":"of another release"}'
+    await rolling.store.link.call("DEL", rolling.store.keys.damaged_rollouts)
+    await rolling.store.link.call("HSET", rolling.store.keys.rollouts, MODEL, unreadable)
+    await rolling.until(lambda record: record.id != begun)
+    aside = await rolling.store.link.call("HGET", rolling.store.keys.damaged_rollouts, MODEL)
+    assert aside == unreadable.encode()
+
+
+async def test_counts_of_another_type_cost_their_rollout_alone(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+    revision = (await rolling.control.get(MODEL)).revision
+    await rolling.store.link.call("SET", rolling.store.keys.counts(revision), "garbage")
+    await rolling.judge.step()
+    assert "the rollout of model fraud stands still: StoreDamaged" in caplog.text
+
+
+async def test_a_route_that_is_deleted_ends_its_rollout(rolling: Rolling) -> None:
+    steps: list[Plain] = [{"weight": "10%", "hold": "1h"}]
+    await rolling.control.apply(document(steps), change=BY)
+    await rolling.until(lambda record: True)
+    begun = (await rolling.record()).id
+    await rolling.control.delete(MODEL, change=BY)
+    await rolling.until(stopped)
+    assert "its route was deleted" in (await rolling.record()).told
+    await rolling.control.apply(document(steps), change=Change(actor="bob", reason="again"))
+    await rolling.until(lambda record: record.id != begun)
+    assert (await rolling.record()).begun_by == "bob"

@@ -234,6 +234,30 @@ def test_a_pause_does_not_keep_a_harmful_version() -> None:
     assert rollout.run(100, canary_errors=0.05) == "stopped"
 
 
+def test_a_step_that_compares_nothing_is_judged_by_those_before_it() -> None:
+    all_at_once = Rollout(plan([{"weight": "100%", "hold": "3s"}]))
+    for _ in range(10):
+        all_at_once.second(ArmCounts(500, 500), NOTHING)
+    assert all_at_once.steps == []
+    assert "no data" in held(next_step(all_at_once.plan, all_at_once.state, 10**6))
+    after = Rollout(plan([{"weight": "50%", "hold": "60s"}, {"weight": "100%", "hold": "3s"}]))
+    assert after.run(70) == "promoted"
+
+
+def test_what_no_guardrail_judges_is_no_pass() -> None:
+    for guardrails in ([{"kind": "drift"}], [{"kind": "errors", "action": "warn"}]):
+        rollout = Rollout(plan(guardrails=guardrails))
+        assert rollout.run(70, canary_errors=0.5) == "ramping"
+        assert rollout.steps == []
+
+
+def test_a_watch_that_saw_nothing_says_so() -> None:
+    state = RampState("watching", 0, 0, no_evidence(analysis_of(plan())))
+    watched = plan(after={"watch": "1s"})
+    step = next_step(watched, state, 2000, is_watched=False)
+    assert step == Finish("the watch is over: nothing was known or came to judge it by")
+
+
 def test_catching_up_is_one_step() -> None:
     """The controller was away for a day: what was counted meanwhile is one tick, and what is due is one step."""
     rollout = Rollout(plan())

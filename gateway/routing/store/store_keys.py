@@ -17,6 +17,7 @@ acks       stream  every acknowledgement as it comes
 draft:ID   hash    a proposed route with its approvals, for a week
 drafts     zset    draft ids by when they are forgotten
 rollouts   hash    model -> the state of its rollout
+rollouts:damaged   what stood there and could not be read
 judge      string  the process that judges rollouts, for 5 s
 counts:REV hash    worker id -> what its arms did at this revision, for a week
 """
@@ -123,6 +124,10 @@ class StoreKeys:
     @property
     def rollouts(self) -> str:
         return self._key("rollouts")
+
+    @property
+    def damaged_rollouts(self) -> str:
+        return self._key("rollouts:damaged")
 
     @property
     def judge(self) -> str:
