@@ -112,6 +112,8 @@ def test_an_overwritten_version_is_audited_once_and_told_with_both_digests(gatew
     repository = Path(gateway.config.models.repository)
     write_version(repository, "loose", "1", affine(2.0))
     before = wait_until(lambda: _digest(client, "loose"))
+    # Who tells of the other content must have seen this one: the control process looks once a second.
+    wait_until(lambda: [one for one in _events(gateway, "version.ready") if one["data"]["model"] == "loose"])
     write_version(repository, "loose", "1", affine(5.0))
     after = wait_until(lambda: _digest(client, "loose", other_than=before))
     request = control_pb2.AuditRequest(model="loose", limit=10)
