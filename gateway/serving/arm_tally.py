@@ -1,6 +1,5 @@
 """Tallies of the arms of routes that are judged: nothing is counted where no route is."""
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Final
@@ -9,9 +8,10 @@ from gateway.errors import Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.strategy import Canary
-from gateway.telemetry.histogram import LATENCY_BOUNDS_NS
+from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, latency_place
 
 SPLIT: Final = "SPLIT"  # the reason of requests that were drawn for their arm; no other can be compared
+_OK: Final = Code.OK
 ROWS_BINS: Final = 5  # of runs, by the power of two of their rows: 1, 2-3, 4-7, 8-15, more
 WINDOW_NS: Final = 60_000_000_000
 _MOST_KEYS: Final = 100_000
@@ -47,16 +47,16 @@ class ArmTally:
 
     def observe(self, code: Code, total_ns: int, bucket: int) -> None:
         """Counts a call that was drawn for the arm and ended. `bucket` is its key's; -1 where it has none."""
-        if code is Code.OK:
+        if code is _OK:
             self.completed += 1
-            self.latency[bisect_left(LATENCY_BOUNDS_NS, total_ns)] += 1
+            self.latency[latency_place(total_ns)] += 1
         elif code not in CLIENT_CODES:
             self.completed += 1
             self._error(bucket)
 
     def run(self, rows: int, infer_ns: int) -> None:
         """Counts a run of the arm's version."""
-        self.runs[min(ROWS_BINS, max(1, rows).bit_length()) - 1][bisect_left(LATENCY_BOUNDS_NS, infer_ns)] += 1
+        self.runs[min(ROWS_BINS, max(1, rows).bit_length()) - 1][latency_place(infer_ns)] += 1
 
     def snapshot(self) -> dict[str, object]:
         """Returns the counts, of values that JSON can hold; its fields are those of `rollout.arm_counts.ArmCounts`."""
@@ -82,10 +82,12 @@ class ArmTally:
 class JudgedRoutes:
     """The tallies of routes whose canary is judged, by revision and arm; empty where there is none."""
 
-    __slots__ = ("by_revision",)
+    __slots__ = ("_revision", "_tallies", "by_revision")
 
     def __init__(self) -> None:
         self.by_revision: dict[int, dict[str, ArmTally]] = {}
+        self._revision = -1  # the one that was asked for last, and its tallies
+        self._tallies: dict[str, ArmTally] | None = None
 
     def follow(self, snapshot: Snapshot) -> None:
         """Counts for the routes of the snapshot from now on; what calls of a revision before still do is kept."""
@@ -101,10 +103,14 @@ class JudgedRoutes:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now
         self.by_revision = now
+        self._revision = -1
 
     def of(self, decision: Decision) -> ArmTally | None:
         """Returns where calls of that decision count; None where they are not compared."""
-        tallies = self.by_revision.get(decision.revision)
+        if decision.revision != self._revision:
+            self._revision = decision.revision
+            self._tallies = self.by_revision.get(decision.revision)
+        tallies = self._tallies
         return tallies.get(decision.arm) if tallies is not None else None
 
     def snapshot(self) -> Mapping[int, Mapping[str, object]]:
