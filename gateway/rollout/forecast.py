@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.rollout.statistics.detectability import harmed_before_found, smallest_ratio
+from gateway.rollout.statistics.detectability import ComparedTraffic, harmed_before_found, smallest_ratio
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.strategy import Canary
 
@@ -55,13 +55,7 @@ def _step(canary: Canary, index: int, requests_per_s: float, stable_rate: float)
     if math.isnan(bound) or seconds is None:
         return StepForecast(step.weight, seconds, None, 0.0)
     metrics = sum(2 if one.kind.name == "latency" else 1 for one in guardrails)
-    traffic = {
-        "requests_per_s": requests_per_s,
-        "weight": weight,
-        "stable_rate": stable_rate,
-        "bound": bound,
-        "alpha": analysis.alpha,
-    }
-    detects = smallest_ratio(seconds, metrics=metrics, **traffic) if math.isfinite(seconds) else math.inf
-    harmed = 0.0 if math.isinf(detects) else harmed_before_found(detects, metrics=metrics, **traffic)
+    traffic = ComparedTraffic(requests_per_s, weight, stable_rate, bound, analysis.alpha, metrics)
+    detects = smallest_ratio(seconds, traffic) if math.isfinite(seconds) else math.inf
+    harmed = 0.0 if math.isinf(detects) else harmed_before_found(detects, traffic)
     return StepForecast(step.weight, seconds, detects, harmed)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gateway.rollout.forecast import StepForecast, forecast, total_seconds
-from gateway.rollout.statistics.detectability import seconds_to_detect
+from gateway.rollout.statistics.detectability import ComparedTraffic, seconds_to_detect
 from gateway.routing.document.strategy import Canary
 from tests.routing.documents import Plain, document
 
@@ -23,7 +23,7 @@ def test_a_step_finds_what_its_time_allows() -> None:
     [one, two] = steps_of([{"weight": "5%", "hold": "10m"}, {"weight": "50%", "hold": "10m"}])
     for step, weight in ((one, 0.05), (two, 0.5)):
         assert step.detects is not None
-        needed_s = seconds_to_detect(step.detects, requests_per_s=500, weight=weight, stable_rate=0.001)
+        needed_s = seconds_to_detect(step.detects, ComparedTraffic(500, weight, 0.001))
         assert needed_s == pytest.approx(600, rel=0.02)
         assert not step.is_blind
     assert (one.detects or 0) > (two.detects or 0)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument
 from gateway.rollout.statistics.detectability import (
+    ComparedTraffic,
     excess_events,
     harmed_before_found,
     seconds_to_detect,
@@ -101,7 +102,7 @@ def test_an_interval_without_events_is_everything() -> None:
 def test_the_time_to_detect_is_the_reference_s(
     per_s: float, weight: float, stable: float, canary: float, seconds: float
 ) -> None:
-    found_s = seconds_to_detect(canary / stable, requests_per_s=per_s, weight=weight, stable_rate=stable)
+    found_s = seconds_to_detect(canary / stable, ComparedTraffic(per_s, weight, stable))
     assert found_s == pytest.approx(seconds, rel=0.02)
 
 
@@ -109,27 +110,24 @@ def test_the_time_to_detect_is_the_reference_s(
 def test_the_smallest_ratio_is_the_one_that_takes_the_time(
     per_s: float, weight: float, stable: float, within_s: float
 ) -> None:
-    ratio = smallest_ratio(within_s, requests_per_s=per_s, weight=weight, stable_rate=stable)
+    ratio = smallest_ratio(within_s, ComparedTraffic(per_s, weight, stable))
     if math.isinf(ratio):
         most = min(300.0, 1 / stable)
-        assert seconds_to_detect(most, requests_per_s=per_s, weight=weight, stable_rate=stable) > within_s
+        assert seconds_to_detect(most, ComparedTraffic(per_s, weight, stable)) > within_s
         return
-    assert seconds_to_detect(ratio, requests_per_s=per_s, weight=weight, stable_rate=stable) <= within_s
+    assert seconds_to_detect(ratio, ComparedTraffic(per_s, weight, stable)) <= within_s
     smaller = ratio / 1.01
-    assert (
-        smaller <= 1.2
-        or seconds_to_detect(smaller, requests_per_s=per_s, weight=weight, stable_rate=stable) > 0.95 * within_s
-    )
+    assert smaller <= 1.2 or seconds_to_detect(smaller, ComparedTraffic(per_s, weight, stable)) > 0.95 * within_s
 
 
 def test_a_step_without_traffic_or_beyond_the_bound_detects_nothing() -> None:
-    assert math.isinf(seconds_to_detect(1.1, requests_per_s=500, weight=0.05, stable_rate=0.01))
-    assert math.isinf(smallest_ratio(600, requests_per_s=0, weight=0.05, stable_rate=0.01))
-    assert math.isinf(smallest_ratio(600, requests_per_s=500, weight=0.05, stable_rate=0.9))
-    assert math.isinf(harmed_before_found(1.0, requests_per_s=500, weight=0.05, stable_rate=0.01))
-    assert harmed_before_found(50, requests_per_s=500, weight=0.05, stable_rate=0.001) == pytest.approx(3.0, rel=0.1)
+    assert math.isinf(seconds_to_detect(1.1, ComparedTraffic(500, 0.05, 0.01)))
+    assert math.isinf(smallest_ratio(600, ComparedTraffic(0, 0.05, 0.01)))
+    assert math.isinf(smallest_ratio(600, ComparedTraffic(500, 0.05, 0.9)))
+    assert math.isinf(harmed_before_found(1.0, ComparedTraffic(500, 0.05, 0.01)))
+    assert harmed_before_found(50, ComparedTraffic(500, 0.05, 0.001)) == pytest.approx(3.0, rel=0.1)
     with pytest.raises(ValueError, match="between 0 and 1, not 1"):
-        seconds_to_detect(2, requests_per_s=1, weight=1.0, stable_rate=0.1)
+        seconds_to_detect(2, ComparedTraffic(1, 1.0, 0.1))
 
 
 def test_harm_is_what_the_canary_had_beyond_its_share() -> None:
