@@ -21,6 +21,7 @@ from tests.e2e.product import Product, as_loaded, until
 SERVICE_CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "service-config.json").read_text()
 RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 REPLACED_WITHIN_S = 3.0
+READY_WITHIN_S = 5.0
 LOWEST = -(2**63)
 ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
 
@@ -216,7 +217,8 @@ def test_a_worker_that_somebody_stops_blames_no_request(product: Product, channe
     stopped_s = time.monotonic()
     os.kill(victim["pid"], signal.SIGSTOP)
     until(lambda: restarts(product) == before + 1, 30, "the stopped worker is replaced")
-    settle(product)
     assert time.monotonic() - stopped_s <= as_loaded(REPLACED_WITHIN_S)
+    settle(product)
+    assert time.monotonic() - stopped_s <= as_loaded(READY_WITHIN_S)  # docs/promises.md says what P6 lacks
     assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
     assert "hung: silent for" in str([child["reason"] for child in product.children("worker")])
