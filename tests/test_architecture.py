@@ -25,6 +25,10 @@ ROOMS = {
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc"},
+    "rest": {
+        *("errors", "access", "backoff", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry"),
+        *("rpc", "api"),
+    },
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
         *("errors", "access", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
@@ -35,6 +39,7 @@ ROOMS = {
     "runtime": {
         *("errors", "backoff", "access"),
         *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
+        "rest",
     },
     "loaders": set(),
 }  # fmt: skip
