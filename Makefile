@@ -1,5 +1,5 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
-# make test    every test;  make check  style and types;  make bench  speed;  make wheel  a wheel for this platform
+# make test    every test;  make check  style and types;  make bench  speed;  make wheel, make client-wheel
 # make protos  generated code;  make test-all  long tests, many more examples;  make soak  what grows;  make fuzz;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
@@ -121,6 +121,13 @@ $(BUILT)/.made: $(shell find gateway loaders -name '*.py') setup.py pyproject.to
 wheel: | $(BIN)/python
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+# What a host needs that only calls: `gateway.client` and the messages, without the server (docs/client.md).
+.PHONY: client-wheel
+client-wheel: | $(BIN)/python
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist ./gateway/client
+	@rm -rf gateway/client/build gateway/client/*.egg-info
+	@ls dist/model_serving_gateway_client-*.whl
 
 format: $(VENV)/.develops
 	$(BIN)/ruff format

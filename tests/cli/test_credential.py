@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
-from gateway.cli.credential import is_this_host
 from gateway.cli.exits import Exit
+from gateway.loopback import is_this_host
 from tests.cli.tree import COMMANDS, options
 
 SECRET = "gwt_secret"
