@@ -49,8 +49,10 @@ class ActiveRoutes:
         )
 
     async def delete(self, request: pb.DeleteRouteRequest, context: object) -> pb.ChangeResponse:
+        model = named(request.model)
+        await self._rollouts.admit_deletion(model, override=request.override)
         result = await self._control.delete(
-            named(request.model),
+            model,
             change=change_of(request.change, context),
             expected_revision=expected_revision(request),
             wait_s=wait_seconds(request.wait),

@@ -3,6 +3,7 @@
 import logging
 from typing import TypeAlias
 
+from gateway.api.rollouts import Rollouts
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.caution import fraction_caution
@@ -30,9 +31,10 @@ Request: TypeAlias = (
 class Amendments:
     """Serves Flip, SetWeights, Pin, Kill, Unkill, Promote and SetLabels."""
 
-    def __init__(self, editor: Editor, catalog: Catalog) -> None:
+    def __init__(self, editor: Editor, catalog: Catalog, rollouts: Rollouts) -> None:
         self._editor = editor
         self._catalog = catalog
+        self._rollouts = rollouts
 
     async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
         amendment = Amendment("flip", lambda document: flip(document, request.arm), relative=not request.arm)
@@ -69,7 +71,9 @@ class Amendments:
         return apply_message(await self._amend(request, context, amendment))
 
     async def set_labels(self, request: pb.SetLabelsRequest, context: object) -> pb.ApplyResponse:
-        labels = dict(request.labels)
+        labels, model = dict(request.labels), named(request.model)
+        # An arm that gets another version by its label is another rollout.
+        await self._rollouts.admit_edit(model, lambda d: label(d, labels), override=request.override)
         return apply_message(await self._amend(request, context, Amendment("label", lambda d: label(d, labels))))
 
     async def _amend(

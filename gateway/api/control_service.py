@@ -48,11 +48,11 @@ class ControlService:
         self._drain = Drain()
         rollouts = Rollouts(control)
         routes = ActiveRoutes(control, rollouts)
-        amendments = Amendments(Editor(control), catalog)
+        amendments = Amendments(Editor(control), catalog, rollouts)
         plans = Plans(control, catalog, fleet)
         explanations = Explanations(control, catalog, log_dir)
         review = Review(control)
-        drafts = DraftReviews(review)
+        drafts = DraftReviews(review, rollouts)
         self._drafts = review.drafts
         observations = Observations(control, self._drain)
         inventory = Inventory(control, catalog, fleet, worker=worker, transport=transport)

@@ -1,5 +1,8 @@
 """Drafts of routes: proposed by one, approved by others."""
 
+from functools import partial
+
+from gateway.api.rollouts import Rollouts
 from gateway.api.route_messages import apply_message, change_of, expected_revision, read_document, wait_or_default
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
@@ -10,8 +13,9 @@ from gateway.routing.store.route_draft import Draft
 class DraftReviews:
     """Serves Draft, GetDraft, ListDrafts, Approve and Reject."""
 
-    def __init__(self, review: Review) -> None:
+    def __init__(self, review: Review, rollouts: Rollouts) -> None:
         self._review = review
+        self._rollouts = rollouts
 
     async def write(self, request: pb.DraftRequest, context: object) -> pb.DraftState:
         document = read_document(request.document_json)
@@ -39,6 +43,7 @@ class DraftReviews:
             wait_s=wait_or_default(request),
             expected_revision=expected_revision(request),
             dry_run=request.dry_run,
+            admit=partial(self._rollouts.admit, override=request.override),
         )
         return pb.ApproveResponse(draft=_state(draft), applied=apply_message(applied) if applied is not None else None)
 

@@ -13,7 +13,7 @@ from gateway.rollout.post_promotion import WatchedMetric
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
-from gateway.rollout.steering import aborted, admitted, approved, paused, resumed
+from gateway.rollout.steering import aborted, admitted, approved, ends, paused, resumed
 from gateway.routing.decision.route import Route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
@@ -80,6 +80,19 @@ class Rollouts:
         except UnknownRoute:
             return document
         return admitted(record, active, document, override=override)
+
+    async def admit_edit(self, model: str, edit: Callable[[RouteDocument], RouteDocument], *, override: bool) -> None:
+        """Returns if the active document may be edited so. Raises: as `admit`; what `edit` raises."""
+        record = await self._store.record(model)
+        if record is not None and record.is_running and not override:
+            active = (await self._control.get(model)).document
+            admitted(record, active, edit(active), override=False)
+
+    async def admit_deletion(self, model: str, *, override: bool) -> None:
+        """Returns if the route may go. Raises: FailedPrecondition (a rollout of it is running), unless `override`."""
+        record = await self._store.record(model)
+        if record is not None and record.is_running and not override:
+            raise ends(record, "this")
 
     async def _pause(self, model: str, change: Change) -> None:
         await self._change("rollout.pause", model, change, lambda record: paused(record, change.actor))

@@ -65,10 +65,14 @@ def promote(
 def label(
     model: Model,
     labels: Annotated[list[str], typer.Argument(help="LABEL=VERSION, as many as needed; LABEL= takes one away.")],
+    override: Annotated[
+        bool, typer.Option("--override", help="Also where that ends a rollout of the model that is running.")
+    ] = False,
 ) -> None:
     """Set the version labels of a route: arms that name a label get its version, clients may ask by it."""
     named = _pairs(labels, "LABEL=VERSION", empty=True)
-    _ask("SetLabels", control_pb2.SetLabelsRequest(model=model, labels=named), f"label {' '.join(labels)}")
+    request = control_pb2.SetLabelsRequest(model=model, labels=named, override=override)
+    _ask("SetLabels", request, f"label {' '.join(labels)}")
 
 
 def _ask(verb: str, request: Any, reason: str = "") -> None:

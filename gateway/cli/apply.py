@@ -87,7 +87,7 @@ def commit(
             warn(answer.change.warnings, document.model)
             active.append(in_force(answer.route, dry_run=dry_run))
         for route in surplus:
-            change = _delete(stub, route, why or f"not in {file}", timeout, dry_run=dry_run)
+            change = _delete(stub, route, why or f"not in {file}", timeout, dry_run=dry_run, override=override)
             results.append(change_value(change) | {"deleted": not dry_run})
             fate = "would be deleted" if dry_run else "deleted"
             rows.append([route.model, change.revision, fate, f"{change.moved_buckets / 10_000:g} %", ""])
@@ -114,7 +114,13 @@ def _surplus(stub: control_pb2_grpc.ControlStub, documents: Sequence[Document]) 
 
 
 def _delete(
-    stub: control_pb2_grpc.ControlStub, route: control_pb2.Route, reason: str, timeout: float, *, dry_run: bool
+    stub: control_pb2_grpc.ControlStub,
+    route: control_pb2.Route,
+    reason: str,
+    timeout: float,
+    *,
+    dry_run: bool,
+    override: bool,
 ) -> control_pb2.ChangeResponse:
     """Deletes the route as it was listed, but not if it has changed since."""
     request = control_pb2.DeleteRouteRequest(
@@ -123,6 +129,7 @@ def _delete(
         change=change_by_me(reason),
         wait=wait_for(timeout),
         dry_run=dry_run,
+        override=override,
     )
     answer: control_pb2.ChangeResponse = stub.DeleteRoute(request, timeout=timeout + 10)
     return answer

@@ -62,6 +62,9 @@ def show_draft(draft_id: DraftId, server: Server = DEFAULT_SERVER, output: Outpu
 def approve(
     draft_id: DraftId,
     edit: Annotated[int, typer.Option("--edit", help="The edit that you read; 0 is the newest.", min=0)] = 0,
+    override: Annotated[
+        bool, typer.Option("--override", help="Also where that ends a rollout of the model that is running.")
+    ] = False,
 ) -> None:
     """Approve somebody else's draft; the last approval that it needs applies it."""
     options = CHANGING.get()
@@ -72,6 +75,7 @@ def approve(
         wait=wait_for(options.timeout),
         dry_run=options.dry_run,
         expected_revision=options.expect_revision,
+        override=override,
     )
     with control(options.server) as stub:
         answer = stub.Approve(request, timeout=options.timeout + 10)

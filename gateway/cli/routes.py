@@ -98,7 +98,12 @@ def history(
 
 
 @app.command(cls=ChangeCommand, epilog="Example: gateway routes delete flights --reason 'back to the newest version'")
-def delete(model: Model) -> None:
+def delete(
+    model: Model,
+    override: Annotated[
+        bool, typer.Option("--override", help="Also where that ends a rollout of the model that is running.")
+    ] = False,
+) -> None:
     """Remove a route: the model serves its newest ready version again, and you are told which one that is."""
     options = CHANGING.get()
     request = control_pb2.DeleteRouteRequest(
@@ -107,6 +112,7 @@ def delete(model: Model) -> None:
         change=change_by_me(options.reason),
         wait=wait_for(options.timeout),
         dry_run=options.dry_run,
+        override=override,
     )
     with control(options.server) as stub:
         change = stub.DeleteRoute(request, timeout=options.timeout + 10)

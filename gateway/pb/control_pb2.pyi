@@ -152,18 +152,20 @@ class ListRoutesResponse(_message.Message):
     def __init__(self, routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., epoch: _Optional[str] = ..., revision: _Optional[int] = ..., stale: _Optional[bool] = ...) -> None: ...
 
 class DeleteRouteRequest(_message.Message):
-    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run")
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "override")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     expected_revision: int
     change: Change
     wait: WaitFor
     dry_run: bool
-    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    override: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class HistoryRequest(_message.Message):
     __slots__ = ("model", "limit")
@@ -531,7 +533,7 @@ class RolloutFinding(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., action: _Optional[str] = ..., verdict: _Optional[str] = ..., evidence: _Optional[float] = ..., pass_evidence: _Optional[float] = ..., canary: _Optional[int] = ..., stable: _Optional[int] = ..., canary_events: _Optional[int] = ..., stable_events: _Optional[int] = ..., ratio_low: _Optional[float] = ..., ratio_high: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SetLabelsRequest(_message.Message):
-    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "labels")
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "labels", "override")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -545,13 +547,15 @@ class SetLabelsRequest(_message.Message):
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     expected_revision: int
     change: Change
     wait: WaitFor
     dry_run: bool
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    override: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("model", "request_id", "key", "metadata", "parameters", "inputs", "id", "requested_version", "bucket", "tenant", "identity", "revision", "method", "record")
@@ -869,20 +873,22 @@ class ListDraftsResponse(_message.Message):
     def __init__(self, drafts: _Optional[_Iterable[_Union[DraftState, _Mapping]]] = ...) -> None: ...
 
 class ApproveRequest(_message.Message):
-    __slots__ = ("id", "edit", "change", "wait", "dry_run", "expected_revision")
+    __slots__ = ("id", "edit", "change", "wait", "dry_run", "expected_revision", "override")
     ID_FIELD_NUMBER: _ClassVar[int]
     EDIT_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     id: str
     edit: int
     change: Change
     wait: WaitFor
     dry_run: bool
     expected_revision: int
-    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., expected_revision: _Optional[int] = ...) -> None: ...
+    override: bool
+    def __init__(self, id: _Optional[str] = ..., edit: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., expected_revision: _Optional[int] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class ApproveResponse(_message.Message):
     __slots__ = ("draft", "applied")

@@ -120,7 +120,8 @@ class RolloutController:
     async def _judge(self, before: RolloutRecord | None, route: Route, now_ms: int) -> None:
         moved = before is None or before.revision != route.revision
         entry = await self._store.entry(route.model, route.revision) if moved else None
-        record = followed(before, route, entry, now_ms, uuid.uuid4().hex)
+        lost = before is None and await self._store.is_lost(route)
+        record = followed(before, route, entry, now_ms, uuid.uuid4().hex, is_lost=lost)
         if record is None:
             return
         canary = canary_of(route.document)

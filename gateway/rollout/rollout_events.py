@@ -14,7 +14,7 @@ from gateway.rollout.rollout_record import RolloutRecord, begun, plan_of
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
-from gateway.routing.store.change import ChangeEntry
+from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
 
 # A document that comes back is a person's decision: its canary is judged, and goes on when somebody says so.
 _BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept"})
@@ -28,11 +28,19 @@ def canary_of(document: RouteDocument) -> Canary | None:
 
 
 def followed(
-    record: RolloutRecord | None, route: Route, entry: ChangeEntry | None, now_ms: int, new_id: str
+    record: RolloutRecord | None,
+    route: Route,
+    entry: ChangeEntry | None,
+    now_ms: int,
+    new_id: str,
+    *,
+    is_lost: bool = False,
 ) -> RolloutRecord | None:
     """Returns the state of the model's rollout under the route that is in force now; None where there is none.
 
-    `entry` is the change that made the route, None where it is not kept. The sequence stays: the caller counts.
+    `entry` is the change that made the route, None where it is not kept; `is_lost` that the state could not be read.
+    A rollout whose state or history is lost begins anew and is held: somebody may have paused it.
+    The sequence stays: the caller counts.
     """
     canary = canary_of(route.document)
     if canary is None:
@@ -52,6 +60,8 @@ def followed(
         if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
             return _promoted(record, route, now_ms)
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
+        if record is None and (is_lost or entry is None or entry.source == JUDGE_SOURCE):
+            return _with_hold(new, "nobody (the state of the rollout was lost)")
         return _held_by(new, entry) if operation in _BROUGHT_BACK else new
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
         who = record.begun_by if operation == "retry" else who  # two people are meant to look, however it began
@@ -99,6 +109,10 @@ def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord
 def _held_by(record: RolloutRecord, entry: ChangeEntry | None) -> RolloutRecord:
     """Returns the rollout that stays where a rollback has put it, until somebody resumes it."""
     who = f"{entry.actor or 'somebody'} ({entry.operation})" if entry is not None else "somebody (rollback)"
+    return _with_hold(record, who)
+
+
+def _with_hold(record: RolloutRecord, who: str) -> RolloutRecord:
     return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, paused_by=who, approved_by=""))
 
 

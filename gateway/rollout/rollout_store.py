@@ -14,11 +14,12 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_link import Link, Word
-from gateway.routing.store.store_reply import many, text
+from gateway.routing.store.store_reply import many, number, text
 from gateway.routing.store.store_script import ROLLOUT
 
 LEASE_MS: Final = 5_000
 COUNTS_KEPT_MS: Final = 7 * 86_400_000
+_EVERY: Final = "*"  # no model has this name: when all states were set aside
 _log = logging.getLogger(__name__)
 
 
@@ -97,10 +98,20 @@ class RolloutStore:
 
     async def _set_aside_other(self) -> None:
         """Renames a key of another type that stands where the states should be: nobody could write them."""
-        key, link = self._store.keys.rollouts, self._store.link
-        if await link.call("TYPE", key) not in (b"none", b"hash", "none", "hash"):
-            _log.error("the states of rollouts in the store are no hash: they are set aside, rollouts begin anew")
-            await link.call("RENAME", key, self._store.keys.damaged_rollouts)
+        keys, link = self._store.keys, self._store.link
+        if await link.call("TYPE", keys.rollouts) not in (b"none", b"hash", "none", "hash"):
+            _log.error("the states of rollouts in the store are no hash: they are set aside, rollouts begin anew, held")
+            now_us = await self._store.now_us()
+            aside = keys.alien(keys.rollouts, now_us)
+            await link.transaction(
+                [("HSET", keys.damaged_rollouts, _EVERY, now_us // 1000), ("RENAME", keys.rollouts, aside)]
+            )
+
+    async def is_lost(self, route: Route) -> bool:
+        """Returns whether a rollout of this route had a state that could not be read, so nobody knows who held it."""
+        names = (route.model, _EVERY)
+        one, every = many(await self._store.link.call("HMGET", self._store.keys.damaged_rollouts, *names))
+        return one is not None or (every is not None and route.committed_at_us < number(every) * 1000)
 
     async def _read(self, model: bytes, content: object) -> RolloutRecord | None:
         """Returns the state; one that cannot be read is set aside, so that the rollout can begin anew."""

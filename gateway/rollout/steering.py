@@ -75,14 +75,19 @@ def admitted(
         return document
     canary, present = canary_of(document), canary_of(active)
     if canary is None or present is None or plan_of(document) != plan_of(active):
-        at = f"{record.state.phase}, step {record.state.step + 1}"
-        raise FailedPrecondition(
-            f"model {record.model!r}: a rollout of version {record.versions[1]} is running ({at}), and this document "
-            "would end it: abort it first (gateway rollout abort), wait for its end, or give --override"
-        )
+        raise ends(record, "this document")
     if canary.weight is None and not canary.step and present.step:
         return replace(document, strategy=replace(canary, step=present.step))
     return document
+
+
+def ends(record: RolloutRecord, what: str) -> FailedPrecondition:
+    """Returns the refusal of `what` because it would end the rollout, which is running."""
+    at = f"{record.state.phase}, step {record.state.step + 1}"
+    return FailedPrecondition(
+        f"model {record.model!r}: a rollout of version {record.versions[1]} is running ({at}), and {what} "
+        "would end it: abort it first (gateway rollout abort), wait for its end, or give --override"
+    )
 
 
 def _running(record: RolloutRecord) -> None:

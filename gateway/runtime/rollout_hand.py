@@ -5,12 +5,11 @@ from typing import Final
 
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.routing.store.amendment import Amendment, abort, promote, revert
-from gateway.routing.store.change import Change
+from gateway.routing.store.change import JUDGE_SOURCE, Change
 from gateway.routing.store.editor import Editor
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers
 
 OPERATION: Final = "rollout"
-SOURCE: Final = "rollout"  # of the judge's changes, in the history
 JUDGE: Final = "judge"  # who made them
 _TIMEOUT_S: Final = 15.0
 
@@ -63,7 +62,7 @@ def rollout_operation(editor: Editor) -> Operation:
             raise InvalidArgument(f"act is {act!r}, allowed: {', '.join(ACTS)}, with a model and a revision")
         amendment, check = ACTS[str(act)]
         # No idempotency key: the revision is the fence, and a key that can be guessed could be used up by others.
-        change = Change(actor=JUDGE, reason=str(payload.get("reason", "")), source=SOURCE)
+        change = Change(actor=JUDGE, reason=str(payload.get("reason", "")), source=JUDGE_SOURCE)
         result = await editor.amend(model, amendment, change=change, expected_revision=revision, check=check)
         return {"revision": result.change.revision}
 

@@ -66,7 +66,7 @@ class Operated:
     async def clear(self) -> None:
         """No model has a route."""
         for route in (await self.stub.ListRoutes(pb.ListRoutesRequest())).routes:
-            await self.stub.DeleteRoute(pb.DeleteRouteRequest(model=route.model, change=BY, wait=WAIT))
+            await self.stub.DeleteRoute(pb.DeleteRouteRequest(model=route.model, change=BY, wait=WAIT, override=True))
 
     async def apply(self, document: RouteDocument) -> int:
         """The revision at which the document is in force."""

@@ -206,3 +206,37 @@ async def test_the_same_idempotency_key_leaves_no_change_unrecorded(op: Operated
         await op.stub.SteerRollout(STEER(model="affine", verb=verb, change=change))
     entries = (await op.stub.Audit(pb.AuditRequest(limit=3))).entries
     assert [entry.operation for entry in entries] == ["rollout.pause", "rollout.resume", "rollout.pause"]
+
+
+async def test_what_would_end_a_rollout_is_refused_by_every_door(op: Operated) -> None:
+    """Deleting the route, a draft's last approval and a label that moves an arm, as applying another document."""
+    await begun(op)
+    draft = await op.stub.Draft(pb.DraftRequest(document_json=rolled("3").to_json(), change=by("ann")))
+    approval = pb.ApproveRequest(id=draft.id, change=by("bob"))
+    deletion = pb.DeleteRouteRequest(model="affine", change=BY)
+    doors: list[tuple[Any, Any]] = [(op.stub.DeleteRoute, deletion), (op.stub.Approve, approval)]
+    for call, request in doors:
+        code, text = await refusal(call(request))
+        assert (code, "a rollout of version 2 is running (ramping, step 1)" in text) == ("FAILED_PRECONDITION", True)
+    assert (await judged(op)).canary_version == "2"
+    approval.override = True  # the approval was taken: who gave it may apply the draft all the same
+    assert (await op.stub.Approve(approval)).draft.state == "applied"
+    assert (await judged(op)).canary_version == "3"
+    deletion.override = True
+    await op.stub.DeleteRoute(deletion)
+
+
+async def test_a_label_that_moves_an_arm_does_not_begin_another_rollout(op: Operated) -> None:
+    await begun(op)
+    arms = {"stable": {"version": "1"}, "canary": {"label": "next"}}
+    labelled = route(arms, {"canary": {"steps": STEPS, "analysis": {}}}, labels={"next": "2"})
+    await op.stub.Apply(pb.ApplyRequest(document_json=labelled.to_json(), change=BY, override=True))
+    await judged(op)
+    beside = pb.SetLabelsRequest(model="affine", labels={"old": "1"}, change=BY, wait=WAIT)
+    await op.stub.SetLabels(beside)
+    moving = pb.SetLabelsRequest(model="affine", labels={"next": "3"}, change=BY, wait=WAIT)
+    code, text = await refusal(op.stub.SetLabels(moving))
+    assert (code, "a rollout of version 2 is running" in text) == ("FAILED_PRECONDITION", True)
+    moving.override = True
+    await op.stub.SetLabels(moving)
+    assert (await judged(op)).canary_version == "3"

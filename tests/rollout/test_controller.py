@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from gateway.rollout.arm_counts import ArmCounts
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.rollout.rollout_store import CountsWriter, RolloutStore
+from gateway.rollout.steering import paused
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.store.amendment import Amendment, weigh
 from gateway.routing.store.change import Change
@@ -23,7 +25,7 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_reader import RouteReader
 from gateway.runtime.rollout_hand import rollout_operation
 from tests.routing.documents import Plain
-from tests.routing.live import BY, control_of, store_of
+from tests.routing.live import BY, control_of, store_of, until, workers
 from tests.valkey import Valkey
 
 MODEL = "fraud"
@@ -319,3 +321,33 @@ async def test_a_route_that_is_deleted_ends_its_rollout(rolling: Rolling) -> Non
     await rolling.control.apply(document(steps), change=Change(actor="bob", reason="again"))
     await rolling.until(lambda record: record.id != begun)
     assert (await rolling.record()).begun_by == "bob"
+
+
+async def test_after_a_flush_and_heal_nothing_goes_on_before_somebody_says_so(valkey: Valkey, tmp_path: Path) -> None:
+    async with opened(valkey) as rolling, workers(valkey.url, tmp_path, 1) as [follower]:
+        await rolling.control.apply(document(), change=BY)
+        await rolling.until(lambda record: True)
+        await rolling.tell(stable=GOOD, canary=GOOD)
+        record = await rolling.record()
+        assert await rolling.rollouts.save(paused(record, "ann"), record.sequence)
+        revision = (await rolling.control.get(MODEL)).revision
+        await until(lambda: follower.snapshot.revision >= revision)
+        await rolling.store.link.call("FLUSHALL")
+        await control_of(rolling.store, follower).heal(change=BY, wait_s=DEADLINE_S)
+        await rolling.tell(stable=GOOD, canary=GOOD)
+        await rolling.until(lambda record: record.told == "paused by tester (restore)")
+        assert (await rolling.record()).state.step == 0
+
+
+async def test_a_rollout_whose_state_was_lost_is_held(rolling: Rolling) -> None:
+    lost = "paused by nobody (the state of the rollout was lost)"
+    await rolling.control.apply(document(), change=BY)
+    await rolling.until(lambda record: True)
+    await rolling.store.link.call("HSET", rolling.store.keys.rollouts, MODEL, "{garbage")
+    await rolling.tell(stable=GOOD, canary=GOOD)
+    await rolling.until(lambda record: record.told == lost)
+    await rolling.store.link.call("DEL", rolling.store.keys.rollouts, rolling.store.keys.damaged_rollouts)
+    await rolling.store.link.call("SET", rolling.store.keys.rollouts, "garbage")
+    await rolling.until(lambda record: record.told == lost)
+    await rolling.control.apply(document(version="3"), change=BY)  # a person's new one is not the lost one
+    await rolling.until(lambda record: record.versions == ("1", "3") and not record.state.paused_by)

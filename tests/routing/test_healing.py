@@ -24,7 +24,7 @@ def key(name: str) -> str:
 def another_type(name: str) -> Damage:
     async def damage(store: RedisStore) -> None:
         await store.link.call("DEL", key(name))
-        if name in ("epoch", "rev", "routes", "accepted"):
+        if name in ("epoch", "rev", "routes", "accepted", "judge"):
             await store.link.call("LPUSH", key(name), "alien")
         else:
             await store.link.call("SET", key(name), "alien")
@@ -46,7 +46,7 @@ def a_route_of(model: str | bytes, text: str | bytes) -> Damage:
 
 SINGLE = (
     *("epoch", "rev", "routes", "log", "accepted", "acks", "workers", "drafts", "audit", "chain"),
-    *("hist:fraud", "worker:w0"),
+    *("hist:fraud", "worker:w0", "rollouts", "rollouts:damaged", "judge", "counts:2"),
 )
 DAMAGES = [
     *(pytest.param(another_type(name), id=f"type-{name}") for name in SINGLE),

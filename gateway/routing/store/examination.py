@@ -1,13 +1,13 @@
 """The examination of a store for what the gateway never wrote and what it has lost; `heal` puts that right."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.store.history import readable
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.store_link import Word
-from gateway.routing.store.store_reply import StoreState, loss, many, text
+from gateway.routing.store.store_reply import StoreState, loss, many, revision_in, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +94,15 @@ async def _wrong_types(store: RedisStore, kinds: dict[str, str]) -> dict[str, st
     return {name: kind for name, kind in zip(kinds, held, strict=True) if kind not in ("none", kinds[name])}
 
 
-async def _wrong_members(store: RedisStore, models: Iterable[str]) -> list[str]:
-    """The histories and acknowledgements of another type than ours."""
-    kinds = {store.keys.history(model): "stream" for model in models if model.isprintable()}
-    workers = store.keys.workers
-    if not await _wrong_types(store, {workers: "zset"}):
-        names = many(await store.link.call("ZRANGE", workers, 0, -1))
-        kinds |= {store.keys.worker(_raw(name).decode("utf-8", "replace")): "hash" for name in names}
+async def _wrong_members(store: RedisStore, texts: Mapping[str, str | None]) -> list[str]:
+    """The histories, counts, acknowledgements and drafts of another type than ours."""
+    keys = store.keys
+    kinds = {keys.history(model): "stream" for model in texts if model.isprintable()}
+    kinds |= {keys.counts(revision): "hash" for one in texts.values() if (revision := revision_in(one or ""))}
+    for members, key_of in ((keys.workers, keys.worker), (keys.drafts, keys.draft)):
+        if not await _wrong_types(store, {members: "zset"}):
+            names = many(await store.link.call("ZRANGE", members, 0, -1))
+            kinds |= {key_of(_raw(name).decode("utf-8", "replace")): "hash" for name in names}
     wrong = await _wrong_types(store, kinds)
     return [f"{name} holds a {kind}, not a {kinds[name]}" for name, kind in wrong.items()]
 

@@ -1,19 +1,22 @@
 #!lua
 -- Heals a store that is behind the workers or damaged: 'restore' writes their routes back, 'accept' declares it right.
 --
--- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts  9 audit  10 chain
+-- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts  9 audit  10 chain  11 rollouts
+--      12 rollouts:damaged  13 judge
 -- ARGV 1 'restore' or 'accept'   2 epoch that the caller saw, byte for byte ('' none)   3 revision, in the same way
 --      4 epoch to hold from now on   5 revision to hold from now on   6 actor   7 reason   8 source
 --      9 prefix of the history keys   10 prefix of the workers' keys
 --      11 'replace' (the routes that follow are all there are) or 'keep' (the others stay)
 --      12 entries kept in the audit trail   13 what was wrong
---      14 number of models whose routes are none and are served by nobody   15... their names
+--      14 prefix of the drafts' keys   15 prefix of the counts' keys
+--      16 number of models whose routes are none and are served by nobody   17... their names
 --      ... model, route, its revision (restore only)
 -- Answers {'done', revision, epoch, committed_at_us} or {'epoch', current epoch} (somebody was faster).
 
 local time = redis.call('TIME')
 local at_us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset', 'stream', 'hash'}
+local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset', 'stream', 'hash', 'hash',
+  'hash', 'string'}
 local function alien(key, kind)
   local holds = redis.call('TYPE', key).ok
   return holds ~= 'none' and holds ~= kind
@@ -54,9 +57,12 @@ end
 for _, name in ipairs(redis.call('ZRANGE', KEYS[7], 0, -1)) do
   if alien(ARGV[10] .. name, 'hash') then aside(ARGV[10] .. name) end
 end
+for _, name in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
+  if alien(ARGV[14] .. name, 'hash') then aside(ARGV[14] .. name) end
+end
 
-local routes = 15 + tonumber(ARGV[14])
-for i = 15, routes - 1 do
+local routes = 17 + tonumber(ARGV[16])
+for i = 17, routes - 1 do
   local garbage = redis.call('HGET', KEYS[3], ARGV[i])
   if garbage then
     redis.call('HSET', KEYS[3] .. ':alien:' .. at_us, ARGV[i], garbage)
@@ -71,11 +77,14 @@ if ARGV[1] == 'restore' then
 end
 for _, model in ipairs(redis.call('HKEYS', KEYS[3])) do
   if alien(ARGV[9] .. model, 'stream') then aside(ARGV[9] .. model) end
+  local number = string.match(redis.call('HGET', KEYS[3], model), '^{"revision":(%d+),')
+  if number and alien(ARGV[15] .. number, 'hash') then aside(ARGV[15] .. number) end
 end
 for i = routes, #ARGV, 3 do
   local history = ARGV[9] .. ARGV[i]
   if redis.call('EXISTS', history) == 0 then
-    redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', 'apply', 'route', ARGV[i + 1], 'prev', '0',
+    -- Not an 'apply': nobody knows what people had done to its rollout, so the judge holds it.
+    redis.call('XADD', history, ARGV[i + 2] .. '-0', 'model', ARGV[i], 'op', ARGV[1], 'route', ARGV[i + 1], 'prev', '0',
       'digest', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'restored', '0')
   end
 end

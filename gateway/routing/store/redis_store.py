@@ -207,7 +207,7 @@ class RedisStore:
         arguments: list[Word] = [healing.operation, healing.seen_epoch, healing.seen_revision]
         arguments += [healing.epoch, healing.revision, change.actor, change.reason, change.source]
         arguments += [self.keys.history(""), self.keys.worker(""), "keep" if healing.keeps_others else "replace"]
-        arguments += [AUDIT_LENGTH, shortened("; ".join(healing.findings))]
+        arguments += [AUDIT_LENGTH, shortened("; ".join(healing.findings)), self.keys.draft(""), self.keys.counts("")]
         strangers = [model.encode("utf-8", "surrogateescape") for model in healing.strangers]
         arguments += [len(strangers), *strangers]
         for route in healing.routes:

@@ -1,5 +1,6 @@
 """A draft's way into force: proposed on a revision, approved by as many as it needs, applied if that still stands."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway.errors import FailedPrecondition, InvalidArgument, UnknownRoute
@@ -40,13 +41,15 @@ class Review:
         wait_s: float | None = None,
         expected_revision: int | None = None,
         dry_run: bool = False,
+        admit: Callable[[RouteDocument], Awaitable[RouteDocument]],
     ) -> tuple[Draft, ApplyResult | None]:
         """The draft with the approval, and what applying it came to once it has all that it needs.
 
         A dry run approves nothing and tells what applying the draft would come to.
         Who approved and is told that the apply failed may approve again: it is tried again, and done once at most.
+        `admit` returns the document to apply, or refuses it, once it would be applied.
         Raises: StaleRevision (the route has changed since the draft was written: its author edits it again); what
-                `RouteControl.apply` and `Drafts.approve` raise.
+                `RouteControl.apply`, `Drafts.approve` and `admit` raise.
         """
         if dry_run or expected_revision is not None:
             seen = await self.drafts.get(draft_id)
@@ -60,13 +63,17 @@ class Review:
             if dry_run:
                 base = seen.base_revision
                 return seen, await self._control.apply(
-                    seen.document, change=change, expected_revision=base, dry_run=True, operation="approve"
+                    await admit(seen.document),
+                    change=change,
+                    expected_revision=base,
+                    dry_run=True,
+                    operation="approve",
                 )
         draft = await self.drafts.approve(draft_id, change, edit=edit)
         if not draft.approved:
             return draft, None
         result = await self._control.apply(
-            draft.document,
+            await admit(draft.document),
             change=replace(change, reason=_account(draft), idempotency_key=f"draft:{draft.id}:{draft.edit}"),
             expected_revision=draft.base_revision,
             wait_s=wait_s,

@@ -17,7 +17,7 @@ acks       stream  every acknowledgement as it comes
 draft:ID   hash    a proposed route with its approvals, for a week
 drafts     zset    draft ids by when they are forgotten
 rollouts   hash    model -> the state of its rollout
-rollouts:damaged   what stood there and could not be read
+rollouts:damaged hash    model -> a state that could not be read; `*` -> when all were set aside, in ms
 judge      string  the process that judges rollouts, for 5 s
 counts:REV hash    worker id -> what its arms did at this revision, for a week
 """
@@ -66,6 +66,9 @@ class StoreKeys:
             self.drafts: "zset",
             self.audit: "stream",
             self.chain: "hash",
+            self.rollouts: "hash",
+            self.damaged_rollouts: "hash",
+            self.judge: "string",
         }
 
     @property
@@ -128,6 +131,10 @@ class StoreKeys:
     @property
     def damaged_rollouts(self) -> str:
         return self._key("rollouts:damaged")
+
+    def alien(self, key: str, at_us: int) -> str:
+        """The key under which what is not ours is kept that stood at `key` (heal.lua names it the same way)."""
+        return f"{key}:alien:{at_us}"
 
     @property
     def judge(self) -> str:
