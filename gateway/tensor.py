@@ -62,7 +62,7 @@ class TensorSpec:
             declares none: `shape` is () and says nothing, and any number of dimensions of any sizes fits.
 
     If `batched` is False, a first dimension of any size does not count rows. Only the prediction log sets it, for
-    versions that do not batch.
+    versions that do not batch. `features` are what the configuration calls the features of a row, () where it does not.
     """
 
     name: str
@@ -72,6 +72,7 @@ class TensorSpec:
     labels: tuple[str, ...] = ()
     batched: bool = True
     any_shape: bool = False
+    features: tuple[str, ...] = ()
 
     @property
     def told_shape(self) -> tuple[int, ...]:

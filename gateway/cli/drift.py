@@ -60,7 +60,7 @@ def report(
 
     Any past window and any version, against a stored profile, another window of the log, or a .csv, .parquet or .npz
     file of rows. Reads what the compactor has written to Parquet; a gateway need not run. Features have the names of
-    the model's profiles, or of its configuration where a gateway tells them.
+    the model's configuration, which the log has, or of its profiles.
     """
     if fail_on not in ("", "warn", "crit"):
         raise Failure(Exit.USAGE, f"--fail-on is {fail_on!r}, allowed are warn and crit")
@@ -123,8 +123,9 @@ def _reference(
 
     selection, now_us = question.selection, question.generated_us
     files = ProfileFiles(data_dir)
-    names = feature_names([files.load(*key) for key in files.versions(selection.model)])
-    if not names:  # nobody has built a profile
+    older = feature_names([files.load(*key) for key in files.versions(selection.model)])
+    names = {**older, **lake.feature_names(selection)}
+    if not names:  # nobody has built a profile, and the log does not say
         names = configured_names(server, selection.model, selection.versions[0] if selection.versions else "")
     tell("reading the reference", 0, 1)
     if text == "profile" or text.startswith("profile:"):

@@ -182,7 +182,7 @@ def show_profile(
 def _from_window(model: str, version: str, window: str, where: str, data_dir: Path, server: str) -> "Profile":
     """Returns the profile of the version's rows in that window.
 
-    Features have the names of the model's configuration if a gateway tells them, else those of an older profile.
+    Features have the names of the model's configuration (from the log, or a gateway), else those of an older profile.
     """
     with analysis():
         from gateway.drift.report.lake_reader import Lake, Selection

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gateway.cli.client import connected
 from gateway.cli.exits import Exit, Failure
 from gateway.drift.statistics.column import Column
-from gateway.drift.training import Tensor
+from gateway.drift.training import Tensor, given_names
 from gateway.pb import inference_pb2, inference_pb2_grpc
 from gateway.tensor import BY_NAME, Datatype
 
@@ -48,13 +48,10 @@ def ask_contract(stub: inference_pb2_grpc.GRPCInferenceServiceStub, model: str, 
     """Returns the version's contract as the server describes it."""
     metadata = stub.ModelMetadata(inference_pb2.ModelMetadataRequest(name=model, version=version), timeout=_TIMEOUT_S)
     answer = stub.ModelConfig(inference_pb2.ModelConfigRequest(name=model, version=version), timeout=_TIMEOUT_S)
-    named = (
-        answer.config.parameters["feature_names"].string_value if "feature_names" in answer.config.parameters else ""
-    )
     return Contract(
         inputs=tuple(Tensor(one.name, one.datatype, tuple(one.shape)) for one in metadata.inputs),
         outputs=tuple(Tensor(one.name, one.datatype, tuple(one.shape)) for one in metadata.outputs),
-        feature_names=tuple(name.strip() for name in named.split(",")) if named.strip() else (),
+        feature_names=given_names({name: value.string_value for name, value in answer.config.parameters.items()}),
         max_batch_size=answer.config.max_batch_size,
         classified=frozenset(one.name for one in answer.config.output if one.label_filename),
     )

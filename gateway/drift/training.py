@@ -14,6 +14,7 @@ from gateway.drift.statistics.bins import number_text
 from gateway.drift.statistics.column import Column, as_column
 from gateway.errors import InvalidArgument
 from gateway.records.lake.predicted_class import are_scores, chances
+from gateway.records.worker.feature_names import FEATURE, FEATURE_NAMES_PARAMETER, split_names
 
 MAX_FLAT: Final = 512  # widest tensor that the log spreads into one column per feature
 Columns = dict[str, Column]
@@ -95,11 +96,17 @@ def read_vectors(path: Path, inputs: Sequence[Tensor]) -> dict[str, npt.NDArray[
     return vectors
 
 
+def given_names(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns what the parameters of a model's configuration call its features, in their order; () for nothing."""
+    return split_names(parameters.get(FEATURE_NAMES_PARAMETER, ""))
+
+
 def match(given: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str] = ()) -> Matched:
     """The columns as the features of the model's inputs.
 
-    By name, where the columns are called like the features or like the log's columns (X_0, X_1); else by their order,
-    if there are as many as features. `feature_names` are the model's own names of its features, in order.
+    By name, where the columns are called like the features or like the log's columns (X_0, X_1), with or without its
+    "f."; else by their order, if there are as many as features. `feature_names` are the model's own names of its
+    features, in order.
     Raises: InvalidArgument (neither fits; no input of the model has features).
     """
     places = [(column, tensor) for tensor in inputs for column in tensor.columns("f.")]
@@ -108,14 +115,17 @@ def match(given: Columns, inputs: Sequence[Tensor], feature_names: Sequence[str]
     if feature_names and len(feature_names) != len(places):
         raise InvalidArgument(f"feature_names has {len(feature_names)} names, the inputs have {len(places)} features")
     own = [column.removeprefix("f.") for column, _ in places]
-    named = [called for called in (list(feature_names), own) if called and set(called) <= set(given)]
+    known = [called for called in (list(feature_names), own) if called]
+    logged = [[FEATURE + name for name in called] for called in known]
+    named = [called for called in (*known, *logged) if set(called) <= set(given)]
     if not named and len(given) != len(places):
         raise InvalidArgument(
             f"there are {len(given)} columns ({_shown(list(given))}), the model has {len(places)} features "
             f"({_shown(own)}): name as many in their order with --columns"
         )
     chosen = named[0] if named else list(given)
-    called = dict(zip((column for column, _ in places), feature_names or chosen, strict=True))
+    shown = own if chosen in logged else chosen
+    called = dict(zip((column for column, _ in places), feature_names or shown, strict=True))
     columns = {column: _as_sent(given[name], tensor) for (column, tensor), name in zip(places, chosen, strict=True)}
     return Matched(columns, {column: name for column, name in called.items() if name != column.removeprefix("f.")})
 

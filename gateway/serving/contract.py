@@ -8,6 +8,7 @@ from typing import cast
 
 from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
+from gateway.records.worker.feature_names import FEATURE_NAMES_PARAMETER, name_features
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
 from gateway.serving.request_merging import MERGE_PARAMETER, Merging, merging
@@ -16,7 +17,6 @@ from gateway.tensor import Datatype, TensorSpec
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 MODEL_FILENAME = "model.onnx"
-FEATURE_NAMES_PARAMETER = "feature_names"  # "a,b,c": for reference profiles; nothing here depends on it
 # Parameters that are read here; `session.` entries are judged by the session itself.
 _PARAMETERS = frozenset(
     {
@@ -300,6 +300,9 @@ def _values(
     warnings = [*source.warnings]
     if unknown:
         warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")
+    if FEATURE_NAMES_PARAMETER in parameters and message.max_batch_size:
+        inputs, unnamed = name_features(inputs, parameters[FEATURE_NAMES_PARAMETER])
+        warnings += [unnamed] if unnamed else []
     queue = message.dynamic_batching.default_queue_policy
     return ModelConfig(
         name=message.name,

@@ -14,6 +14,7 @@ from gateway.records.lake import parquet
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.label_table import label_tables
 from gateway.records.lake.retention import RetentionLimits
+from gateway.records.worker.feature_names import name_features
 from gateway.records.worker.label import Label, request_hash
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record import Record
@@ -42,11 +43,15 @@ def write_rows(
     arm: str = "stable",
     shadow_of: str = "",
     names: Sequence[str] | None = None,
+    features: Sequence[str] = (),
     codes: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     redaction: Redaction | None = None,
 ) -> list[str]:
-    """Logs and compacts one record per row; the ids of the requests. Shapes: [rows] or [rows, d] of each tensor."""
+    """Logs and compacts one record per row, features with these names; the ids of the requests.
+
+    Shapes: [rows] or [rows, d] of each tensor.
+    """
     ids = list(names) if names is not None else [f"{model}-{version}-{index}" for index in range(len(ts_us))]
     specs = [tuple(spec_of(name, values) for name, values in tensors.items()) for tensors in (inputs, outputs)]
 
@@ -59,7 +64,9 @@ def write_rows(
             sampling=sampling,
             redaction=redaction,
         )
-        stream = log.stream(model, version, arm, specs[0], specs[1], "sha256:aa", shadow_of)
+        named, why = name_features(specs[0], ",".join(features)) if features else (specs[0], "")
+        assert not why
+        stream = log.stream(model, version, arm, named, specs[1], "sha256:aa", shadow_of)
         for index, moment in enumerate(ts_us.tolist()):
             code = 0 if codes is None else codes[index]
             sent = [tensor_of(values, index) for values in inputs.values()]

@@ -66,6 +66,9 @@ def test_columns_are_matched_by_order_by_name_or_by_the_models_own_names(tmp_pat
     logged = match(read_file(tmp_path / "b.npz"), [X])
     assert logged.columns["f.X_2"].values.tolist() == [2, 5, 8, 11]
     assert logged.names == {}
+    of_lake = match({f"f.{name}": column for name, column in columns_read.items()}, [X], ["sex", "age", "fare"])
+    assert of_lake.columns["f.X_1"].values.tolist() == [0, 1, 2, 3]
+    assert of_lake.names["f.X_1"] == "age"
     single = match({"age": columns_read["age"], "other": columns_read["fare"]}, [Tensor("age", "INT64", (-1,))])
     assert list(single.columns) == ["f.age"]
 

@@ -23,7 +23,11 @@ KEY = b"correct horse battery staple"
 def product(tmp_path: Path) -> Iterator[Product]:
     repository = tmp_path / "models"
     models.write_version(
-        repository, "people", "1", models.identity(Datatype.BYTES, (-1, 2)), config="max_batch_size: 8"
+        repository,
+        "people",
+        "1",
+        models.identity(Datatype.BYTES, (-1, 2)),
+        config='max_batch_size: 8 parameters { key: "feature_names" value { string_value: "name, city" } }',
     )
     key = tmp_path / "redaction.key"
     key.write_bytes(KEY + b"\n")
@@ -82,8 +86,8 @@ def test_rates_follow_the_route_at_once_and_no_clear_text_reaches_the_disk(produ
     rows = [row for table in tables for row in table.to_pylist()]
     assert sorted(row["request_id"] for row in rows) == [f"all-{n}" for n in range(5)]
     assert {row["redaction_rev"] for row in rows} == {7}
-    assert {row["f.x_0"][:13] for row in rows} == {"hmac:2026-11:"}
-    assert {row["f.x_1"] for row in rows} == {None}
+    assert {row["f.name"][:13] for row in rows} == {"hmac:2026-11:"}
+    assert {row["f.city"] for row in rows} == {None}
     assert "out.y" not in rows[0]
 
 

@@ -494,3 +494,15 @@ def test_inputs_with_a_default_are_offered_without_a_configuration() -> None:
     assert complete(
         EMPTY, "m", inputs=[X], outputs=[Y], overridable=[default], offers_overridable=False, read_file=read_file
     ).inputs == (X,)
+
+
+def test_features_have_the_names_of_the_configuration_or_a_warning_says_why_not() -> None:
+    named = 'max_batch_size: 8 parameters { key: "feature_names" value { string_value: "%s" } }'
+    config = completed(named % "age, fare ,sex,deck")
+    assert config.inputs[0].features == ("age", "fare", "sex", "deck")
+    assert config.warnings == ()
+    few = completed(named % "age,fare")
+    assert few.inputs[0].features == ()
+    assert few.warnings == ("parameters.feature_names: 2 names for 4 features; features are called by their tensors",)
+    unbatched = completed(named.replace("8", "0") % "age,fare", inputs=[spec("x", 2)], outputs=[spec("y", 2)])
+    assert (unbatched.inputs[0].features, unbatched.warnings) == ((), ())

@@ -14,6 +14,7 @@ from gateway.drift.statistics.agreement import Agreement, KeyedAnswers, compare
 from gateway.drift.statistics.building import embedded_name
 from gateway.drift.statistics.column import Column
 from gateway.drift.statistics.reference_profile import FeatureKind, FeatureProfile
+from gateway.records.worker.feature_names import from_metadata
 
 _FEATURE_OF = pattern(r"(f\..+)_\d+")
 _MOST_WEIGHT = 1 << 30  # of a row that was kept with next to no probability
@@ -45,6 +46,7 @@ class VersionRows:
 
     def __init__(self, table: Any) -> None:
         self._table = table
+        self._named = from_metadata(table.schema.metadata)  # what profiles call by its place may have a name by now
         self.names = frozenset(table.column_names)
         arms, minutes = self._required("arm"), self._numbers("ts") // (MINUTE_S * 1_000_000)
         shadows, self._arms = self._numbers("is_shadow"), arms.texts or ("",)
@@ -66,8 +68,8 @@ class VersionRows:
             yield arm, int(self._minutes[start]) * MINUTE_S, slice(start, end)
 
     def column(self, name: str) -> Column | None:
-        """The column, its rows in order; None if there is none, or none of values."""
-        values = arrow_columns.column(self._table, name)
+        """The column, or the feature at that place, its rows in order; None if there is none, or none of values."""
+        values = arrow_columns.column(self._table, self._named.get(name, name))
         if values is None:
             return None
         column = Column(*values)

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from gateway.drift.report.feature_columns import naming_of
 from gateway.drift.report.feature_table import feature_table
 from gateway.drift.report.lake_reader import Census, Lake, Selection
 from gateway.drift.report.outcome import answer_sql, read_labelled
@@ -51,6 +52,8 @@ def gather(
     Raises: FailedPrecondition (no rows), InvalidArgument, Unavailable.
     """
     rng = np.random.default_rng(question.seed)
+    # Files of other releases and other versions may call the features of the profile otherwise.
+    question = replace(question, selection=replace(question.selection, naming=naming_of(reference.profile)))
     notes: list[str] = []
     selection, census = _found(question, lake, notes)
     buckets = cut(selection.span, question.every_us)

@@ -7,7 +7,7 @@ checked to be one query (or one condition) before it runs, so it can write nothi
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -17,6 +17,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from gateway.drift.report.feature_columns import FeatureNaming
+from gateway.drift.report.file_groups import FileGroup, alike, newest, placed, union
 from gateway.drift.report.lake_files import LakeFile, by_schema, feedback_files, prediction_files
 from gateway.drift.report.lake_sql import (
     LABELS,
@@ -30,12 +32,12 @@ from gateway.drift.report.lake_sql import (
     quoted,
     read_files,
     text,
-    union,
 )
 from gateway.drift.report.span import Span
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.records.lake.inspection import damage
 from gateway.records.lake.lake_lock import hold
+from gateway.records.worker.feature_names import FEATURE, from_metadata
 
 Array = npt.NDArray[Any]
 _MINUTE_US: Final = 60_000_000
@@ -44,7 +46,9 @@ _MINUTE_US: Final = 60_000_000
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
-    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran."""
+    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran.
+
+    `naming` says what the places of features are called, where it is not what the newest of the files say."""
 
     model: str
     span: Span
@@ -52,6 +56,7 @@ class Selection:
     arms: tuple[str, ...] = ()
     where: str = ""
     shadow: bool = False
+    naming: FeatureNaming = field(default_factory=FeatureNaming)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +123,7 @@ class Lake:
         self._feedback_of: str | None = None
         self._listed: dict[str, list[LakeFile]] = {}
         self._described: dict[str, dict[str, str]] = {}
+        self._named: dict[str, dict[str, str]] = {}
         self._damage: dict[str, str] = {}
 
     @property
@@ -142,24 +148,43 @@ class Lake:
         """The answer to one SELECT over the views `predictions`, `feedback` (as received) and `labels` (the last label
         of each row), of one model or of all.
 
+        Features are called as in the newest files of their version; a query of their tensors' columns is answered, too.
         Raises: InvalidArgument (not one query, or DuckDB refuses it), Unavailable (files went away while it read).
         """
         self._check_query(sql)
         files = self._whole(prediction_files(self._directory, model=model or None))
-        self._view("predictions", self._union(files) if files else NO_PREDICTIONS)
+        groups = self._groups(files)
+        self._view("predictions", union(alike(groups, places=False)) if files else NO_PREDICTIONS)
         self._view_feedback(model or None)
-        with _told():
-            cursor = self._connection.execute(sql)
+        try:
+            with _told():
+                cursor = self._connection.execute(sql)
+        except InvalidArgument as error:
+            if not any(place in str(error) for group in groups for place in group.named):
+                raise
+            self._view("predictions", union(alike(groups, places=True)))
+            with _told():
+                cursor = self._connection.execute(sql)
         columns = tuple(column[0] for column in cursor.description or ())
         return QueryResult(columns, _rows(cursor))
 
     def columns(self, selection: Selection) -> dict[str, str]:
-        """The columns of the selection's files and their SQL types; empty where there is no file."""
-        files = self._files(selection)
-        if not files:
+        """The columns of the selection's files and their SQL types, features at their places; empty where there is no
+        file."""
+        if not self._files(selection):
             return {}
-        described = self._execute(f"DESCRIBE {self._union(files)}").fetchall()
-        return {name: kind for name, kind, *_ in described}
+        groups, naming = self._placed(selection)
+        places, names = {*naming.columns}, {*naming.columns.values()}
+        for group in groups:
+            places.update(group.named)
+            names.update(group.named.values())
+        described = self._execute(f"DESCRIBE {union(groups)}").fetchall()
+        return {name: kind for name, kind, *_ in described if name in places or name not in names}
+
+    def feature_names(self, selection: Selection) -> dict[str, str]:
+        """What the newest files of the selection call the features, by their places; empty where they have no names."""
+        naming = newest(self._groups(self._files(selection)))
+        return {place: name.removeprefix(FEATURE) for place, name in naming.columns.items()}
 
     def models(self) -> tuple[str, ...]:
         """The models that have rows in the lake."""
@@ -296,24 +321,35 @@ class Lake:
             conditions.append(f"arm IN ({', '.join(text(arm) for arm in selection.arms)})")
         if selection.where:
             conditions.append(self._condition(selection.where))
-        return f"(SELECT * FROM ({self._union(self._files(selection))}) WHERE {' AND '.join(conditions)})"
+        return f"(SELECT * FROM ({union(self._placed(selection)[0])}) WHERE {' AND '.join(conditions)})"
 
-    def _union(self, files: Sequence[LakeFile]) -> str:
-        """A query of all rows of the files. A column that is a list here and a number there is text in all."""
-        groups = by_schema(files)
-        return union([(group, *self._schema(group)) for group in groups])
+    def _placed(self, selection: Selection) -> tuple[list[FileGroup], FeatureNaming]:
+        """The files that may hold rows of the selection, features at their places and with their names."""
+        groups = self._groups(self._files(selection))
+        naming = selection.naming if selection.naming.columns else newest(groups)
+        return placed(groups, naming), naming
 
-    def _schema(self, group: Sequence[LakeFile]) -> tuple[dict[str, str], bool]:
-        """The columns of files of one shape, and whether the oldest and the newest differ (another release wrote)."""
-        ends = [group[0], group[-1]] if len(group) > 1 else [group[0]]
-        columns = [self._columns_of(file) for file in ends]
-        return {**columns[-1], **columns[0]}, columns[0] != columns[-1]
+    def _groups(self, files: Sequence[LakeFile]) -> list[FileGroup]:
+        """The files of each shape; whether the oldest and the newest differ says whether another release wrote."""
+        groups = []
+        for own in by_schema(files):
+            columns = [self._columns_of(file) for file in ((own[0], own[-1]) if len(own) > 1 else (own[0],))]
+            named = self._names_of(own[-1])
+            groups.append(FileGroup(own, {**columns[-1], **columns[0]}, columns[0] != columns[-1], named))
+        return groups
 
     def _columns_of(self, file: LakeFile) -> dict[str, str]:
         if file.path not in self._described:
             rows = self._execute(f"DESCRIBE SELECT * FROM {read_files([file], union=False)}").fetchall()
             self._described[file.path] = {name: kind for name, kind, *_ in rows}
         return self._described[file.path]
+
+    def _names_of(self, file: LakeFile) -> dict[str, str]:
+        """The columns by place that the file says its features have."""
+        if file.path not in self._named:
+            rows = self._execute(f"SELECT key, value FROM parquet_kv_metadata({text(file.path)})").fetchall()
+            self._named[file.path] = from_metadata({bytes(key): bytes(value) for key, value in rows})
+        return self._named[file.path]
 
     def _join_labels(self, model: str) -> bool:
         """Returns whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
@@ -332,7 +368,7 @@ class Lake:
 
     def _view_feedback(self, model: str | None) -> None:
         files = self._whole(feedback_files(self._directory, model=model))
-        self._view("feedback", self._union(files) if files else NO_FEEDBACK)
+        self._view("feedback", union(self._groups(files)) if files else NO_FEEDBACK)
         self._view("labels", LABELS)
 
     def _check_query(self, sql: str, prefix: str = "") -> None:

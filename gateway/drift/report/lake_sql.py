@@ -63,22 +63,6 @@ def is_nested(kind: str) -> bool:
     return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
 
 
-def union(groups: Sequence[tuple[Sequence[LakeFile], Mapping[str, str], bool]]) -> str:
-    """A query of all rows of groups of files, each with its columns and their types, and whether its files differ in
-    them. A column that is a list here and a number there is text in all."""
-    kinds: dict[str, set[str]] = {}
-    for _, columns, _ in groups:
-        for name, kind in columns.items():
-            kinds.setdefault(name, set()).add(kind)
-    clashing = {name for name, types in kinds.items() if len(types) > 1 and any(is_nested(kind) for kind in types)}
-    parts = []
-    for files, columns, differ in groups:
-        replaced = [f"{quoted(name)}::VARCHAR AS {quoted(name)}" for name in columns if name in clashing]
-        star = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
-        parts.append(f"SELECT {star} FROM {read_files(files, union=differ)}")
-    return " UNION ALL BY NAME ".join(parts)
-
-
 def is_condition(serialised: str) -> bool:
     """Returns whether a statement that DuckDB has parsed and serialised is `SELECT (one expression)` and nothing
     more."""

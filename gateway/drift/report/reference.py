@@ -20,6 +20,7 @@ from gateway.drift.statistics.distance import Counts, Floats
 from gateway.drift.statistics.reference_profile import FeatureProfile, Profile
 from gateway.drift.training import read_file
 from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.records.worker.feature_names import FEATURE
 
 BUILD_ROWS: Final = 200_000
 _LIST: Final = ("FLOAT[]", "DOUBLE[]")
@@ -60,7 +61,7 @@ def reference_window(
 ) -> Reference:
     """A window of the log as the reference: bins and calibration from at most 200 000 of its rows, counts from all.
 
-    `names` says what features are called where that is not their column.
+    `names` says what features are called where the log does not.
     Raises: FailedPrecondition (no rows).
     """
     census = lake.census(selection)
@@ -84,7 +85,7 @@ def reference_window(
         {name: columns[name][order] for name in outputs},
         created_at=created_at,
         source=description,
-        names=names,
+        names={**(names or {}), **lake.feature_names(selection)},
         embeddings=_embeddings(lake, selection, kinds, census.total),
         order=RowOrder.TIME,
     )
@@ -110,7 +111,8 @@ def reference_file(
     """Rows of a .csv, .parquet or .npz file as the reference.
 
     A column of the file is one of the log where it has its name (`kinds` are the columns of the log), with or without
-    the "f." of inputs, or the name that `names` gives it. `label` is the column of labels, if the file has it.
+    the "f." of inputs, or the name that `names` gives it, with or without that. `label` is the column of labels, if the
+    file has it.
     Raises: InvalidArgument (the file cannot be read, or has no column of the log's).
     """
     columns = read_file(path)
@@ -141,7 +143,8 @@ def reference_file(
 
 def _place(column: str, columns: Mapping[str, Column], names: Mapping[str, str]) -> str:
     """The file's column that is that one of the log, "" where it has none."""
-    candidates = (column, column.removeprefix("f."), names.get(column, ""))
+    called = names.get(column, "")
+    candidates = (column, column.removeprefix(FEATURE), called, FEATURE + called)
     return next((name for name in candidates if name in columns), "")
 
 

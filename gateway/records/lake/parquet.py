@@ -19,6 +19,7 @@ from gateway.records.lake.explode import Explosion, explode
 from gateway.records.lake.prediction_columns import prediction_columns
 from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
+from gateway.records.worker.feature_names import columns_by_place, from_metadata, to_metadata
 from gateway.records.worker.label import request_hash
 from gateway.records.worker.reading import Block, TensorColumn, readable
 from gateway.records.worker.sampling import Kept
@@ -87,6 +88,7 @@ def tables(block: Block, segment: Segment, *, limit: int | None = None) -> Itera
 
 def _table(block: Block, segment: Segment, exploded: Explosion) -> pa.Table:
     columns = _metadata(block, segment, exploded)
+    named = columns_by_place(block.schema)
     taken = {*columns, "pred_class", "pred_score"}
     for prefix, flat_prefix, tensors in (("in.", "f.", block.inputs), ("out.", "out.", block.outputs)):
         for column in tensors:
@@ -98,9 +100,10 @@ def _table(block: Block, segment: Segment, exploded: Explosion) -> pa.Table:
             else:
                 features = _nested(column, exploded, prefix + column.spec.name)
             for name, values in features.items():
-                columns[_unique(name, taken)] = values
+                columns[_unique(named.get(name, name), taken)] = values
     columns |= prediction_columns(block, exploded)
-    return pa.table(columns)
+    written = {place: column for place, column in named.items() if column in columns}
+    return pa.table(columns, metadata=to_metadata(written))
 
 
 def split_by_hour(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -139,6 +142,13 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def keep_names(writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+    """Writes into the file what its columns of features are called by their tensors; without Arrow's own schema nothing
+    else carries it."""
+    if named := from_metadata(schema.metadata):
+        writer.add_key_value_metadata(to_metadata(named))
+
+
 def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
     """Writes a file under a temporary name and moves it to its place, replacing what an interrupted run left there.
 
@@ -150,7 +160,9 @@ def publish(rows: pa.Table, lake: Path, partition: str, name: str) -> Published:
     temporary = lake / "_tmp" / name
     temporary.parent.mkdir(exist_ok=True)
     with temporary.open("wb") as file:
-        pq.write_table(rows, file, row_group_size=ROW_GROUP, **write_options(rows.schema))
+        with pq.ParquetWriter(file, rows.schema, **write_options(rows.schema)) as writer:
+            writer.write_table(rows, row_group_size=ROW_GROUP)
+            keep_names(writer, rows.schema)
         file.flush()
         os.fsync(file.fileno())
         size_bytes = file.tell()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gateway.records.lake.damaged_parquet import reading
-from gateway.records.lake.parquet import ROW_GROUP, join, write_options
+from gateway.records.lake.parquet import ROW_GROUP, join, keep_names, write_options
 
 _HELD_BYTES = 64 << 20  # of rows that wait to become a row group
 
@@ -35,6 +35,7 @@ def merge(paths: Sequence[Path], target: Path) -> int:
             for table in _row_groups(paths):
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
+            keep_names(writer, schema)
         file.flush()
         os.fsync(file.fileno())
     return rows

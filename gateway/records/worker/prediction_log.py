@@ -145,7 +145,7 @@ class PredictionLog:
         self._relief = 1.0  # factor of the rates for the buffer, beside that for the disk
         self._disk_use = 0.0
         self._ticker: asyncio.TimerHandle | None = None
-        self._streams: dict[tuple[str, ...], RecordStream] = {}
+        self._streams: dict[tuple[object, ...], RecordStream] = {}
         self._in_flight: asyncio.Future[FlushOutcome] | None = None
         self._in_flight_bytes = self._in_flight_records = 0
         self._executor = _executor()
@@ -173,7 +173,8 @@ class PredictionLog:
         `shadow_of` is the version that answered the callers, where the arm is a mirror. Where the version does not
         batch, a request is one row, whatever the lengths of its tensors are.
         """
-        key = (model, version, arm, digest, shadow_of)
+        features = {spec.name: spec.features for spec in inputs if spec.features}
+        key = (model, version, arm, digest, shadow_of, tuple(features.items()))
         if key not in self._streams:
             if not batches:
                 inputs, outputs = _unbatched(inputs), _unbatched(outputs)
@@ -183,7 +184,7 @@ class PredictionLog:
             schema = StreamSchema(
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
-                frozenset(spec.name for spec in outputs if spec.labels),
+                frozenset(spec.name for spec in outputs if spec.labels), features,
             )  # fmt: skip
             stream = RecordStream(
                 len(self._streams), schema, redaction, self._buffer, self._sampling_of(model), self._draw

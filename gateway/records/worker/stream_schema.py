@@ -19,6 +19,7 @@ class StreamSchema:
     `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out. In a
     stream of copies that a mirror ran, `shadow_of` is the version that answered the callers; it is "" in every other.
     `classified` names the outputs whose numbers are scores of classes, because the configuration has labels for them.
+    `features` has what the configuration calls the features of an input, in their order.
     """
 
     model: str
@@ -32,12 +33,14 @@ class StreamSchema:
     redaction_revision: int = 0
     shadow_of: str = ""
     classified: frozenset[str] = frozenset()
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shape_hash(self) -> str:
         """Eight hex digits that differ where the columns of two streams differ."""
         specs = [_spec_json(spec) for spec in (*self.inputs, *self.outputs)]
-        text = msgspec.json.encode([*specs, sorted(self.dropped)])
+        named = [self.features] if self.features else []
+        text = msgspec.json.encode([*specs, sorted(self.dropped), *named], order="sorted")
         return sha256(f"{self.digest}{len(self.inputs)}".encode() + text).hexdigest()[:8]
 
     def to_json(self) -> bytes:
@@ -54,6 +57,7 @@ class StreamSchema:
                 "redaction_revision": self.redaction_revision,
                 "shadow_of": self.shadow_of,
                 "classified": sorted(self.classified),
+                "features": self.features,
             }
         )
 
@@ -76,6 +80,7 @@ class StreamSchema:
             redaction_revision=int(document["redaction_revision"]),
             shadow_of=str(document.get("shadow_of", "")),
             classified=frozenset(document.get("classified", ())),
+            features={name: tuple(names) for name, names in document.get("features", {}).items()},
         )
 
 
