@@ -40,6 +40,7 @@ from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
+from gateway.runtime.control_bridge import CONTROL, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
 from gateway.runtime.followed_rules import FollowedRules
@@ -294,6 +295,7 @@ class Worker:
                     quotas=self._present_quotas,
                 ),
                 OPERATION: rollout_operation(Editor(self.route_control)),
+                CONTROL: bridge_operation(self.control),
             }
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
