@@ -70,13 +70,27 @@ class Caller(Protocol):
         """`trailing_metadata` repeats from call to call and is encoded once; `own` is this call's own."""
 
 
+class ForeignCaller(Caller, Protocol):
+    """A caller that wants no ModelInferResponse: it writes its answers itself, in a form of its own."""
+
+    def accept(self, signature: Signature, reply: Reply) -> None:
+        """Raises: InvalidArgument, before the model runs, if such a reply has no form for this caller."""
+
+    def write(self, call: Call, signature: Signature, reply: Reply, max_bytes: int) -> None:
+        """Writes the answer, which `answer` then sends, with no message.
+
+        Raises: GatewayError, which is the outcome then.
+        """
+
+
 class Exchange(Call):
     """A call as it stands at the edge; it is also what routing may read of the request."""
 
-    __slots__ = ("caller", "query", "raw", "reply", "signature")
+    __slots__ = ("caller", "foreign", "query", "raw", "reply", "signature")
     __deletable__: ClassVar = ["query", "raw"]  # mypyc asks for it
 
     caller: Caller
+    foreign: ForeignCaller | None
     query: Query
     raw: Raw
     reply: Reply
@@ -137,7 +151,7 @@ class Exchanges:
         learned = self._templates.find(message)
         if learned is not None:
             query, request_id, raw = learned
-            self._begin(query, request_id, raw, caller)
+            self._begin(query, request_id, raw, caller, None)
             return
         try:
             request, raw = parse(message)
@@ -149,7 +163,7 @@ class Exchanges:
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
-        if self._begin(query, request_id, raw, caller):
+        if self._begin(query, request_id, raw, caller, None):
             self._templates.learn(message, query)
 
     def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> None:
@@ -173,9 +187,16 @@ class Exchanges:
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
-        self._begin(query, request_id, raw, caller)
+        self._begin(query, request_id, raw, caller, None)
 
-    def _begin(self, query: Query, request_id: str, raw: Raw, caller: Caller) -> bool:
+    def begin(self, query: Query, request_id: str, raw: Raw, caller: ForeignCaller) -> bool:
+        """Answers a request that was read elsewhere: its caller is given the outcome exactly once, now or later.
+
+        Returns whether it was submitted, so that its like need not be checked again.
+        """
+        return self._begin(query, request_id, raw, caller, caller)
+
+    def _begin(self, query: Query, request_id: str, raw: Raw, caller: Caller, foreign: ForeignCaller | None) -> bool:
         """Submits the request and returns True, or answers it and returns False."""
         exchange = Exchange(
             query.model,
@@ -186,6 +207,7 @@ class Exchanges:
             size_bytes=caller.message_size,
         )
         exchange.caller = caller
+        exchange.foreign = foreign
         exchange.query = query
         exchange.raw = raw
         try:
@@ -206,6 +228,8 @@ class Exchanges:
             signature = exchange.signature = self._signatures.of(version)
             exchange.inputs, exchange.shapes, exchange.rows, exchange.reply = decode_query(query, raw, signature)
             exchange.wanted = exchange.reply.wanted
+            if foreign is not None:
+                foreign.accept(signature, exchange.reply)
         except GatewayError as error:
             exchange.fail(error)
             return False
@@ -268,13 +292,18 @@ class Exchanges:
         exchange = cast(Exchange, call)
         caller = exchange.caller
         error = exchange.error
+        answer = b""
         if error is None:
             try:
                 if exchange.signature.config is not cast(Version, exchange.version).config:
                     self._readdress(exchange)
                 if not exchange.request_id:
                     self._engine.name(exchange)  # the answer tells the id under which the request is logged
-                answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
+                foreign = exchange.foreign
+                if foreign is None:
+                    answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
+                else:
+                    foreign.write(exchange, exchange.signature, exchange.reply, self._max_answer_bytes)
             except GatewayError as refused:
                 error = refused
             except Exception:

@@ -58,6 +58,11 @@ class InferenceService(GRPCInferenceServiceServicer):
         )
         self._streams = Streams(self._exchanges, limit=max_stream_requests, quotas=quotas)
 
+    @property
+    def exchanges(self) -> Exchanges:
+        """Through which every inference request goes, whatever brought it."""
+        return self._exchanges
+
     # ---- inference ----
 
     @announced_to("announced")

@@ -46,7 +46,7 @@ SkeletonKey = int | tuple[tuple[int, ...], ...]
 class Reply:
     """Says what a request wants back: which outputs, in which form, and the skeletons of such answers."""
 
-    __slots__ = ("classes", "skeletons", "specs", "typed", "wanted")
+    __slots__ = ("classes", "json_heads", "skeletons", "specs", "typed", "wanted")
 
     def __init__(
         self,
@@ -62,6 +62,8 @@ class Reply:
         # An answer is raw or typed as a whole; FP16 and BF16 exist only raw.
         self.typed = typed and not any(spec.datatype in (Datatype.FP16, Datatype.BF16) for spec in self.specs)
         self.skeletons: dict[SkeletonKey, Skeleton] = {}
+        # What repeats in answers by REST, by the shapes of the outputs and by which of them are binary.
+        self.json_heads: dict[tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]], tuple[bytes, ...]] = {}
 
 
 class InputPlan:

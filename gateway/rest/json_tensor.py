@@ -1,0 +1,167 @@
+"""Tensors in JSON: lists of values to raw bytes, and arrays to lists of values.
+
+JSON has no NaN and no infinity. A request that has one does not parse; an answer has `null` in its place. FP16 and BF16
+have no form in JSON at all.
+
+Source: Open Inference Protocol v2, "Tensor Data".
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import prod
+from struct import Struct, error, pack
+from typing import Final
+
+import numpy as np
+import orjson
+
+from gateway.api.naming import shown
+from gateway.errors import InvalidArgument
+from gateway.tensor import Array, Datatype
+
+MAX_DEPTH: Final = 32
+_LENGTH: Final = Struct("<I")
+# How struct packs one element; it refuses what is of another kind or does not fit.
+_FORMATS: Final[Mapping[Datatype, str]] = {
+    Datatype.BOOL: "?",
+    Datatype.INT8: "b",
+    Datatype.INT16: "h",
+    Datatype.INT32: "i",
+    Datatype.INT64: "q",
+    Datatype.UINT8: "B",
+    Datatype.UINT16: "H",
+    Datatype.UINT32: "I",
+    Datatype.UINT64: "Q",
+    Datatype.FP32: "f",
+    Datatype.FP64: "d",
+}
+BINARY_ONLY: Final = frozenset({Datatype.FP16, Datatype.BF16})
+
+
+def raw_of(name: str, datatype: Datatype, shape: Sequence[int], data: object, *, booleans: bool) -> bytes:
+    """Returns the raw form of an input that was sent as JSON, flat or nested.
+
+    `booleans`: the text of the request has a `true` or a `false` somewhere, so that numbers have to be told from them.
+
+    Raises: InvalidArgument (another number of elements than the shape says, a ragged or too deep list, an element of
+            another kind or out of range, a datatype that JSON has no form for).
+    """
+    if datatype in BINARY_ONLY:
+        raise InvalidArgument(
+            f"input {shown(name)}: {datatype.wire_name} has no form in JSON, send it in binary (binary_data_size)"
+        )
+    if not isinstance(data, list):
+        raise InvalidArgument(f"input {shown(name)}: data is {_kind(data)}, a list is expected")
+    values = _flat(name, data)
+    expected = prod(shape)
+    if len(values) != expected and min(shape, default=0) >= 0:
+        raise InvalidArgument(
+            f"unexpected number of elements for input {shown(name)}: expected {expected}, got {len(values)}"
+        )
+    if datatype is Datatype.BYTES:
+        return _raw_strings(name, values)
+    if datatype is Datatype.BOOL:
+        if any(value is not True and value is not False for value in values):
+            raise _unfit(name, datatype, values)
+    elif booleans and bool in set(map(type, values)):
+        raise _unfit(name, datatype, values)
+    try:
+        return pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
+    except (error, OverflowError):
+        raise _unfit(name, datatype, values) from None
+
+
+def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
+    """Returns the elements of an output as one flat JSON list.
+
+    Raises: InvalidArgument (a datatype that JSON has no form for, BYTES that are not UTF-8).
+    """
+    if datatype in BINARY_ONLY:
+        raise InvalidArgument(
+            f"output {shown(name)}: {datatype.wire_name} has no form in JSON, ask for it in binary (binary_data)"
+        )
+    if datatype is not Datatype.BYTES:
+        return orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(
+            [value if isinstance(value, str) else bytes(value).decode() for value in array.reshape(-1).tolist()]
+        )
+    except UnicodeDecodeError:
+        raise InvalidArgument(
+            f"output {shown(name)} has elements that are not UTF-8: ask for it in binary (binary_data)"
+        ) from None
+
+
+def _flat(name: str, data: list[object]) -> list[object]:
+    """Returns the elements of a nested list in row-major order. Raises: InvalidArgument."""
+    depth = 1
+    while data and type(data[0]) is list:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidArgument(f"input {shown(name)}: data is nested deeper than {MAX_DEPTH} lists")
+        lists: list[list[object]] = [one for one in data if type(one) is list]
+        if len(lists) != len(data):
+            raise InvalidArgument(f"input {shown(name)}: data has lists and values side by side")
+        if len(set(map(len, lists))) > 1:
+            raise InvalidArgument(f"input {shown(name)}: data has lists of different lengths side by side")
+        data = list(chain.from_iterable(lists))
+    return data
+
+
+def _raw_strings(name: str, values: list[object]) -> bytes:
+    parts: list[bytes] = []
+    for value in values:
+        if not isinstance(value, str):
+            raise _unfit(name, Datatype.BYTES, values)
+        encoded = value.encode()
+        parts.append(_LENGTH.pack(len(encoded)))
+        parts.append(encoded)
+    return b"".join(parts)
+
+
+def _unfit(name: str, datatype: Datatype, values: list[object]) -> InvalidArgument:
+    """Returns the refusal that names the first element that does not fit."""
+    for position, value in enumerate(values):
+        fits = isinstance(value, str) if datatype is Datatype.BYTES else _fits(datatype, value)
+        if not fits:
+            return InvalidArgument(
+                f"input {shown(name)}: element {position} is {_kind(value)}, {_wanted(datatype)} is expected"
+            )
+    return InvalidArgument(f"input {shown(name)}: data are not {datatype.wire_name}")
+
+
+def _fits(datatype: Datatype, value: object) -> bool:
+    if isinstance(value, bool):
+        return datatype is Datatype.BOOL
+    try:
+        pack("<" + _FORMATS[datatype], value)
+    except (error, OverflowError):
+        return False
+    return datatype is not Datatype.BOOL
+
+
+def _wanted(datatype: Datatype) -> str:
+    if datatype is Datatype.BYTES:
+        return "a string"
+    if datatype is Datatype.BOOL:
+        return "true or false"
+    if datatype.is_float:
+        return f"a number within the range of {datatype.wire_name}"
+    bounds = np.iinfo(np.dtype(datatype.dtype))
+    return f"a whole number from {bounds.min} to {bounds.max}"
+
+
+def _kind(value: object) -> str:
+    """Returns how an error text names a JSON value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"{value!r}"
+        case str():
+            return f"the string {shown(value)}"
+        case list():
+            return "a list"
+    return "an object"

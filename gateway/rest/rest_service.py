@@ -1,0 +1,228 @@
+"""The endpoints of applications: inference, health, metadata, the repository, KServe's first protocol.
+
+Inference goes through the same exchanges as over gRPC; everything else calls the RPC that means the same.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from gateway.access.permissions import RPCS
+from gateway.access.principal import ANONYMOUS
+from gateway.api import model_metadata
+from gateway.api.inference import InferenceService
+from gateway.api.naming import shown
+from gateway.errors import GatewayError, InvalidArgument, Unavailable, Unimplemented, VersionNotReady
+from gateway.pb import inference_pb2 as pb
+from gateway.rest.answer_coding import respond_coded
+from gateway.rest.endpoint import Endpoint
+from gateway.rest.http_call import Fields, HttpCall
+from gateway.rest.http_refusal import JSON
+from gateway.rest.infer_body import InferBodies, InferBody, id_of
+from gateway.rest.message_json import read_object
+from gateway.rest.path_table import PathTable
+from gateway.rest.prediction import infer_object, raw_object
+from gateway.rest.rest_caller import RestCaller
+from gateway.rest.triton_paths import RPC_PATHS, SERVICE, RpcPath
+from gateway.serving.catalog import Catalog
+from gateway.tensor import TensorSpec
+
+_JSON_SIZE: Final = "inference-header-content-length"
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_INFER: Final = f"{SERVICE}ModelInfer"
+_READY: Final = f"{SERVICE}ModelReady"
+_LARGE_BODY: Final = 4 << 20  # a configuration, in a request to load
+_SMALL_BODY: Final = 64 << 10
+_NO_GENERATION: Final = (
+    "generation is not served: the models here give one answer to one request; use /v2/models/MODEL/infer"
+)
+_NO_EXPLANATION: Final = (
+    "explanations of models are not served; why a request is routed as it is says POST /v1/models/MODEL/explain at the "
+    "operators' port"
+)
+
+
+class OwnPath(NamedTuple):
+    """A path with a handler of its own, and whose permission it has."""
+
+    method: str
+    path: str
+    rpc: str
+    handler: str
+
+
+# What is more than an RPC in JSON. The handlers are methods of `RestService`.
+OWN_PATHS: Final = (
+    OwnPath("GET", "/", "ServerLive", "alive"),
+    OwnPath("GET", "/healthz", "ServerLive", "live"),
+    OwnPath("GET", "/readyz", "ServerReady", "ready"),
+    OwnPath("GET", "/v2/health/live", "ServerLive", "live"),
+    OwnPath("GET", "/v2/health/ready", "ServerReady", "ready"),
+    OwnPath("GET", "/v2/models/{model}/ready", "ModelReady", "model_ready"),
+    OwnPath("GET", "/v2/models/{model}/versions/{version}/ready", "ModelReady", "model_ready"),
+    OwnPath("POST", "/v2/models/{model}/generate", "ModelInfer", "generate"),
+    OwnPath("POST", "/v2/models/{model}/versions/{version}/generate", "ModelInfer", "generate"),
+    OwnPath("POST", "/v2/models/{model}/generate_stream", "ModelInfer", "generate"),
+    OwnPath("POST", "/v2/models/{model}/versions/{version}/generate_stream", "ModelInfer", "generate"),
+    OwnPath("GET", "/v1/models", "RepositoryIndex", "list_models"),
+    OwnPath("GET", "/v1/models/{model}", "ModelReady", "model_ready"),
+    OwnPath("POST", "/v1/models/{model}:explain", "ModelInfer", "explain"),
+)
+INFER_PATHS: Final = (
+    "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}/infer",
+)
+PREDICT_PATHS: Final = ("/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict")
+
+
+class RestService:
+    """Serves what `inference` serves, on the same loop. Units: `max_body_bytes` bounds a body, inflated."""
+
+    def __init__(self, inference: InferenceService, catalog: Catalog, *, max_body_bytes: int) -> None:
+        self._inference = inference
+        self._exchanges = inference.exchanges
+        self._catalog = catalog
+        self._max_body_bytes = max_body_bytes
+        self._bodies = InferBodies()
+
+    def table(self) -> PathTable:
+        """Returns the endpoints of this service by their paths."""
+        endpoints: dict[tuple[str, str], Endpoint] = {}
+        for row in RPC_PATHS:
+            limit = _LARGE_BODY if row.rpc == "RepositoryModelLoad" else _SMALL_BODY
+            endpoints[row.method, row.path] = Endpoint(self._rpc(row), SERVICE + row.rpc, max_body_bytes=limit)
+        for own in OWN_PATHS:
+            limit = self._max_body_bytes if own.method == "POST" else _SMALL_BODY
+            endpoints[own.method, own.path] = Endpoint(
+                getattr(self, own.handler), SERVICE + own.rpc, max_body_bytes=limit
+            )
+        for paths, handler in ((INFER_PATHS, self.infer), (PREDICT_PATHS, self.predict)):
+            for path in paths:
+                endpoints["POST", path] = Endpoint(
+                    handler, _INFER, by_callback=True, max_body_bytes=self._max_body_bytes, by_quota=True
+                )
+        return PathTable(endpoints)
+
+    # ---- inference ----
+
+    def infer(self, call: HttpCall) -> None:
+        """Answers an inference request of the second protocol."""
+        body = call.body
+        try:
+            model, version = _named(call)
+            json_size = _json_size(call)
+            if json_size == 0 and len(body):
+                given, data = raw_object(self._inputs(call, model, version), body)
+                read = self._bodies.of_object(model, version, given, data)
+            else:
+                read = self._bodies.read(model, version, body, json_size)
+        except GatewayError as error:
+            call.fail(error, _id_field(body))
+            return
+        self._begin(call, read)
+
+    def predict(self, call: HttpCall) -> None:
+        """Answers an inference request of KServe's first protocol."""
+        try:
+            model, version = _named(call)
+            given = read_object(call.body)
+            read = self._bodies.of_object(
+                model, version, infer_object(self._inputs(call, model, version), given), memoryview(b"")
+            )
+        except GatewayError as error:
+            call.fail(error)
+            return
+        self._begin(call, read._replace(form=read.form._replace(predictions=True)))
+
+    def _begin(self, call: HttpCall, read: InferBody) -> None:
+        caller = RestCaller(call, read.form)
+        if self._exchanges.begin(read.query, read.request_id, read.raw, caller) and read.key is not None:
+            self._bodies.keep(read)
+
+    def _inputs(self, call: HttpCall, model: str, version: str) -> tuple[TensorSpec, ...]:
+        """Returns the inputs of the version that is asked for, or of the newest, for a request that does not name them.
+
+        Raises: PermissionDenied, NotFound, Unavailable, VersionNotReady, InvalidArgument.
+        """
+        principal = call.principal
+        if principal is not ANONYMOUS:
+            principal.check(RPCS[_INFER].roles, model)
+        return tuple(model_metadata.find(self._catalog, model, version).inputs)
+
+    # ---- health ----
+
+    async def alive(self, call: HttpCall) -> None:
+        """What KServe's client asks for."""
+        _answer(call, {"status": "alive"})
+
+    async def live(self, call: HttpCall) -> None:
+        ready = (await self._inference.ServerReady(pb.ServerReadyRequest(), call)).ready
+        _answer(call, {"live": True, "ready": ready})
+
+    async def ready(self, call: HttpCall) -> None:
+        ready = (await self._inference.ServerReady(pb.ServerReadyRequest(), call)).ready
+        _answer(call, {"live": True, "ready": ready}, 200 if ready else 503)
+
+    async def model_ready(self, call: HttpCall) -> None:
+        """Answers 200 where the model can serve, 404 where there is none, 503 where it cannot now."""
+        model, version = _named(call)
+        answer = await self._inference.ModelReady(pb.ModelReadyRequest(name=model, version=version), call)
+        if not answer.ready:
+            try:
+                model_metadata.find(self._catalog, model, version)
+            except VersionNotReady as error:
+                raise Unavailable(str(error)) from None
+            raise Unavailable(f"model {shown(model)} is not ready: requests are not admitted yet")
+        _answer(call, {"name": model, "ready": True})
+
+    # ---- models ----
+
+    async def list_models(self, call: HttpCall) -> None:
+        response = await self._inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), call)
+        _answer(call, {"models": list(dict.fromkeys(model.name for model in response.models))})
+
+    async def generate(self, call: HttpCall) -> None:
+        raise Unimplemented(_NO_GENERATION)
+
+    async def explain(self, call: HttpCall) -> None:
+        raise Unimplemented(_NO_EXPLANATION)
+
+    def _rpc(self, row: RpcPath) -> Callable[[HttpCall], Awaitable[None]]:
+        method: Callable[[Any, HttpCall], Awaitable[Any]] = getattr(self._inference, row.rpc)
+
+        async def answer(call: HttpCall) -> None:
+            _answer(call, row.shown(await method(row.request(call), call)))
+
+        return answer
+
+
+def _answer(call: HttpCall, value: Mapping[str, Any] | list[Any], status: int = 200) -> None:
+    body = [orjson.dumps(value)]
+    if status == 200:
+        respond_coded(call, JSON, body)
+    else:
+        call.respond(status, JSON, body)
+
+
+def _named(call: HttpCall) -> tuple[str, str]:
+    """Returns the model that the path names, and the version, "" for none."""
+    names = call.names
+    return names[0], names[1] if len(names) > 1 else ""
+
+
+def _json_size(call: HttpCall) -> int:
+    """Returns where the JSON of the body ends, -1: with the body. Raises: InvalidArgument."""
+    given = call.header(_JSON_SIZE)
+    if given is None:
+        return -1
+    if _DIGITS.fullmatch(given) is None:
+        raise InvalidArgument(f"Inference-Header-Content-Length is {shown(given)}: a number of bytes is expected")
+    return int(given)
+
+
+def _id_field(body: bytes | memoryview) -> Fields:
+    """Returns the field that tells the id of a request that was not read, where it gives one first."""
+    given = id_of(bytes(body[:512]))
+    return ((b"x-gateway-request-id", given),) if given else ()
