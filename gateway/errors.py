@@ -24,7 +24,7 @@ GatewayError
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Code(Enum):
@@ -43,6 +43,19 @@ class Code(Enum):
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
+
+
+# What the client caused, or took back, says nothing about a version.
+CLIENT_CODES: Final = frozenset(
+    {
+        Code.CANCELLED,
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.PERMISSION_DENIED,
+        Code.UNAUTHENTICATED,
+        Code.UNIMPLEMENTED,
+    }
+)
 
 
 class GatewayError(Exception):

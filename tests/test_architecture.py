@@ -18,6 +18,7 @@ ROOMS = {
     "loopback": set(),
     "tensor": set(),
     "pb": set(),
+    "page": {"errors", "pb", "telemetry", "routing.document"},
     "client": {"loopback", "tensor", "pb"},
     "telemetry": {"errors", "backoff"},
     "routing": {"errors", "backoff"},
@@ -33,7 +34,7 @@ ROOMS = {
     },
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
-        *("errors", "access", "loopback", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
+        *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },
@@ -41,7 +42,7 @@ ROOMS = {
     "runtime": {
         *("errors", "backoff", "access"),
         *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
-        "rest",
+        *("rest", "page"),
     },
     "loaders": set(),
 }  # fmt: skip

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from gateway.cli.command_time import given_s_ago
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import flows_value
-from gateway.cli.printing import Format, Value, moment, say, show
-from gateway.cli.route_summary import in_force, shares_value
+from gateway.cli.printing import Format, say, show
+from gateway.cli.route_summary import in_force
 from gateway.cli.tls import CONNECTING, Connecting
+from gateway.page.message_values import Value, moment
+from gateway.page.route_words import shares_value
 from gateway.pb import control_pb2
 
 COLUMNS = ("MODEL", "REVISION", "RESULT", "KEYS MOVED", "APPLIED AFTER")

@@ -20,8 +20,9 @@ from gateway.cli.change_options import CHANGING, Changing
 from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Value, show
+from gateway.cli.printing import show
 from gateway.cli.route_summary import in_force
+from gateway.page.message_values import Value
 from gateway.pb import control_pb2, control_pb2_grpc
 
 

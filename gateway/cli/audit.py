@@ -12,9 +12,9 @@ from typer.core import TyperGroup
 from gateway.cli.client import control
 from gateway.cli.documents import write_whole
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.history_entry import entry_value
-from gateway.cli.printing import Format, Value, moment, say, show
+from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
+from gateway.page.message_values import Value, entry_value, moment
 from gateway.pb import control_pb2
 from gateway.routing.store.audit_chain import AuditEntry, ChainFault, ChainLink, RouteInForce, compare, first_fault
 

@@ -11,8 +11,9 @@ from gateway.cli.client import control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import moved_text
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Reason, Server
+from gateway.page.message_values import Value, moment
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Propose routes, and approve those of others.")

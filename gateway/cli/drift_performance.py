@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.cli.printing import Value, moment
+from gateway.page.message_values import Value, moment
 
 _FILE = Path("run") / "published" / "performance.json"
 _COLUMNS = (

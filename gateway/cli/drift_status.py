@@ -10,8 +10,9 @@ import typer
 
 from gateway.cli.drift_performance import columns_of, notes_of, read_performance, rows_of
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Output
+from gateway.page.message_values import Value, moment
 
 _FILE = Path("run") / "published" / "drift.json"
 _SILENT_S = 60.0  # the monitor looks every five seconds

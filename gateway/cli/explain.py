@@ -14,8 +14,9 @@ from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import FLOW_COLUMNS, flow_rows, flows_value
 from gateway.cli.lake_record import lake_record
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
+from gateway.page.message_values import Value, moment
 from gateway.pb import control_pb2, control_pb2_grpc
 
 KEYS_PER_CALL = 20_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gateway.cli.printing import Value
+from gateway.page.message_values import Value
 from gateway.pb import control_pb2
 
 ABSENT = "-"

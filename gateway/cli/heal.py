@@ -7,7 +7,8 @@ import typer
 from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.change_options import CHANGING
 from gateway.cli.client import control
-from gateway.cli.printing import Value, show
+from gateway.cli.printing import show
+from gateway.page.message_values import Value
 from gateway.pb import control_pb2
 
 

@@ -9,8 +9,9 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.printing import Format, Value, moment, printable, to_json
+from gateway.cli.printing import Format, printable, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
+from gateway.page.message_values import Value, moment
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Read the prediction log.")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from gateway.cli.client import control
-from gateway.cli.printing import Format, Value, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
+from gateway.page.message_values import Value, version_value, worker_value
 from gateway.pb import control_pb2
 
 
@@ -62,22 +63,6 @@ def models(
     )
 
 
-def version_value(version: control_pb2.ModelVersionState) -> Value:
-    """Returns a version's state for machines."""
-    return {
-        "model": version.model,
-        "version": version.version,
-        "state": version.state,
-        "reason": version.reason,
-        "digest": version.digest,
-        "newest_ready": version.newest_ready,
-        "max_batch_size": version.max_batch_size,
-        "merging": version.merging,
-        "in_flight": version.in_flight,
-        "workers": dict(version.workers),
-    }
-
-
 def _passed_over_value(passed: control_pb2.PassedOver) -> Value:
     """Returns what cannot serve as an entry of the same list, so that programs that read versions go on working."""
     model, _, version = passed.path.partition("/")
@@ -85,20 +70,6 @@ def _passed_over_value(passed: control_pb2.PassedOver) -> Value:
     value = version_value(state)
     assert isinstance(value, dict)
     return {**value, "passed_over": passed.path}
-
-
-def worker_value(worker: control_pb2.Worker) -> Value:
-    """Returns a worker for machines."""
-    return {
-        "id": worker.id,
-        "state": worker.state,
-        "revision": worker.revision,
-        "digest": worker.digest,
-        "seen_ms_ago": worker.seen_ms_ago,
-        "pid": worker.pid,
-        "boot": worker.boot,
-        "error": worker.error,
-    }
 
 
 def _reason(version: control_pb2.ModelVersionState) -> str:

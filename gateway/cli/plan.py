@@ -12,7 +12,6 @@ from gateway.cli.client import connected, control
 from gateway.cli.documents import File, read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value, moved_text
-from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.plan_forecast import (
     FORECAST_COLUMNS,
     Traffic,
@@ -21,8 +20,9 @@ from gateway.cli.plan_forecast import (
     forecast_value,
     measured,
 )
-from gateway.cli.printing import Format, Value, say, show
+from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
+from gateway.page.message_values import Value, document_value, entry_value
 from gateway.pb import control_pb2
 from gateway.rollout.forecast import forecast
 from gateway.routing.document.notation import parse_json

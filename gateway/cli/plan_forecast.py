@@ -7,7 +7,7 @@ from time import monotonic, sleep
 
 import grpc
 
-from gateway.cli.printing import Value
+from gateway.page.message_values import Value
 from gateway.pb import inference_pb2, inference_pb2_grpc
 from gateway.rollout.forecast import StepForecast, total_seconds
 from gateway.routing.document.quantity import percent_text

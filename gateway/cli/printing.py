@@ -5,8 +5,7 @@ In tables every character of foreign texts (reasons, errors, names) that could s
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from unicodedata import category
 
@@ -17,7 +16,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+from gateway.page.message_values import Value
+
 READABLE_WIDTH = 24  # a column is not squeezed to less
 _PIPE_WIDTH = 10_000
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -76,13 +76,6 @@ def to_json(value: Value, *, indent: int = 0) -> str:
 def say(text: str) -> None:
     """Prints a line on standard error, where it does not mix with data."""
     sys.stderr.write(printable(text) + "\n")
-
-
-def moment(microseconds: int) -> str:
-    """Returns a point in time since the epoch as ISO 8601 in UTC, to the millisecond."""
-    if not microseconds:
-        return ""
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _write(text: str) -> None:

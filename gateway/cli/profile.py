@@ -11,11 +11,12 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
 from gateway.cli.profile_labels import baseline_of_columns, with_logged_labels
 from gateway.cli.profile_table import describe, show_profile_table, summary
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.page.message_values import Value, moment
 
 if TYPE_CHECKING:  # numpy and Arrow are loaded by the commands that need them
     from gateway.drift.statistics.column import Column

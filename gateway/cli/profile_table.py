@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
+from gateway.page.message_values import Value, moment
 
 if TYPE_CHECKING:  # numpy is loaded by the commands that need it
     from gateway.drift.statistics.baseline import Baseline

@@ -13,9 +13,10 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
-from gateway.cli.printing import Format, Value, say, show, to_json
+from gateway.cli.printing import Format, say, show, to_json
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.page.message_values import Value
 
 _TABLE_ROWS = 1000
 

@@ -1,8 +1,9 @@
 """gateway quotas: the limits of the quota file, and what is in use of them now."""
 
 from gateway.cli.client import control
-from gateway.cli.printing import Format, Value, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
+from gateway.page.message_values import Value
 from gateway.pb import control_pb2
 
 COLUMNS = ("QUOTA", "WHO", "MODELS", "LIMIT", "SHARE", "IN FLIGHT", "PER SECOND", "LEFT", "REFUSED")

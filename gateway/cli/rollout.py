@@ -6,8 +6,9 @@ import typer
 
 from gateway.cli.applied_change import change_by_me
 from gateway.cli.client import control
-from gateway.cli.printing import Format, Value, moment, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server
+from gateway.page.message_values import Value, rollout_value
 from gateway.pb import control_pb2, control_pb2_grpc
 
 app = typer.Typer(
@@ -98,47 +99,6 @@ def rollout_row(state: control_pb2.RolloutState) -> list[Value]:
     now = f"{state.left_ms / 1000:.0f} s left; {state.told}" if state.left_ms else state.told
     versions = f"{state.stable_version} <- {state.canary_version}"
     return [state.model, state.phase, step, versions, evidence, f"{state.harmed:.0f}", now]
-
-
-def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:
-    """Returns a rollout for machines."""
-    return {
-        "model": state.model,
-        "id": state.id,
-        "phase": state.phase,
-        "step": state.step + 1,
-        "steps": state.steps,
-        "revision": state.revision,
-        "stable_version": state.stable_version,
-        "canary_version": state.canary_version,
-        "told": state.told,
-        "left_s": state.left_ms / 1000,
-        "paused_by": state.paused_by,
-        "approved_by": state.approved_by,
-        "approvers": list(state.approvers),
-        "evidence": state.evidence,
-        "bound": state.bound,
-        "harmed": state.harmed,
-        "started_at": moment(state.started_at_us),
-        "judged_at": moment(state.judged_at_us),
-        "guardrails": [_finding_value(finding) for finding in state.findings],
-    }
-
-
-def _finding_value(finding: control_pb2.RolloutFinding) -> dict[str, Value]:
-    return {
-        "kind": finding.kind,
-        "action": finding.action,
-        "verdict": finding.verdict,
-        "evidence": finding.evidence,
-        "pass_evidence": finding.pass_evidence,
-        "canary": finding.canary,
-        "stable": finding.stable,
-        "canary_events": finding.canary_events,
-        "stable_events": finding.stable_events,
-        "ratio_low": finding.ratio_low,
-        "ratio_high": finding.ratio_high,
-    }
 
 
 def _finding_row(finding: control_pb2.RolloutFinding) -> list[Value]:

@@ -17,11 +17,12 @@ from gateway.cli.applied_change import (
 from gateway.cli.apply import apply
 from gateway.cli.change_options import CHANGING, ChangeCommand
 from gateway.cli.client import control
-from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.plan import diff, show_revision
-from gateway.cli.printing import Format, Value, moment, show
-from gateway.cli.route_summary import also_decides, arms_text, document_shares, in_force_of, shares
+from gateway.cli.printing import Format, show
+from gateway.cli.route_summary import in_force_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
+from gateway.page.message_values import Value, document_value, entry_value, moment
+from gateway.page.route_words import also_decides, arms_text, document_shares, shares
 from gateway.pb import control_pb2
 
 HISTORY_COLUMNS = ("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "SHARES", "REASON")

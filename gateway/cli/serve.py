@@ -11,9 +11,10 @@ import yaml
 import gateway
 from gateway.cli.client import control
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, Value, show
+from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import Output
 from gateway.errors import InvalidArgument
+from gateway.page.message_values import Value
 from gateway.pb import control_pb2
 from gateway.runtime.config_parser import load
 from gateway.runtime.option import CONFIG_OPTION, ENVIRONMENT_PREFIX, Option

@@ -13,13 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from gateway.cli.client import control
-from gateway.cli.history_entry import document_value, entry_value
-from gateway.cli.models import worker_value
-from gateway.cli.printing import Format, Value, console, line, moment, printable, show, table
+from gateway.cli.printing import Format, console, line, printable, show, table
 from gateway.cli.rollout import COLUMNS as ROLLOUT_COLUMNS
-from gateway.cli.rollout import rollout_row, rollout_value, states_of
-from gateway.cli.route_summary import also_decides, arms_text, shares_value
+from gateway.cli.rollout import rollout_row, states_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
+from gateway.page.message_values import Value, document_value, entry_value, moment, rollout_value, worker_value
+from gateway.page.route_words import also_decides, arms_text, shares_value
 from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")

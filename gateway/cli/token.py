@@ -23,9 +23,10 @@ from gateway.access.token_file import (
     without,
 )
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, Value, say, show
+from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import Output
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.page.message_values import Value
 
 _UNITS_S: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([mhdw])", re.ASCII)

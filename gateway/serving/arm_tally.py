@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Final
 
-from gateway.errors import Code
+from gateway.errors import CLIENT_CODES, Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.strategy import Canary
@@ -16,17 +16,6 @@ ROWS_BINS: Final = 5  # of runs, by the power of two of their rows: 1, 2-3, 4-7,
 WINDOW_NS: Final = 60_000_000_000
 _MOST_KEYS: Final = 100_000
 _MOST_REVISIONS: Final = 8  # that are not in force any more, whose last calls may still end
-# What the client caused, or took back, says nothing about a version.
-CLIENT_CODES: Final = frozenset(
-    {
-        Code.CANCELLED,
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.PERMISSION_DENIED,
-        Code.UNAUTHENTICATED,
-        Code.UNIMPLEMENTED,
-    }
-)
 
 
 class ArmTally:

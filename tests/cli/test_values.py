@@ -11,10 +11,9 @@ from gateway.cli.applied_change import applied_value, change_value
 from gateway.cli.draft import draft_value
 from gateway.cli.extra import ANALYSIS
 from gateway.cli.feedback import FIELDS, item_of
-from gateway.cli.history_entry import document_value, entry_value
 from gateway.cli.log import row_value
-from gateway.cli.models import version_value, worker_value
 from gateway.cli.plan import plan_value
+from gateway.page.message_values import document_value, entry_value, version_value, worker_value
 from gateway.pb import control_pb2 as pb
 
 # Fields that are told under another name, as their unit or their form is another one.

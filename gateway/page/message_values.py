@@ -1,0 +1,111 @@
+"""Messages of the control service as values for programs: what commands and pages print (pure)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway.pb import control_pb2
+
+Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+
+
+def moment(microseconds: int) -> str:
+    """Returns a point in time since the epoch as ISO 8601 in UTC, to the millisecond."""
+    if not microseconds:
+        return ""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def version_value(version: control_pb2.ModelVersionState) -> Value:
+    """Returns a version's state for machines."""
+    return {
+        "model": version.model,
+        "version": version.version,
+        "state": version.state,
+        "reason": version.reason,
+        "digest": version.digest,
+        "newest_ready": version.newest_ready,
+        "max_batch_size": version.max_batch_size,
+        "merging": version.merging,
+        "in_flight": version.in_flight,
+        "workers": dict(version.workers),
+    }
+
+
+def worker_value(worker: control_pb2.Worker) -> Value:
+    """Returns a worker for machines."""
+    return {
+        "id": worker.id,
+        "state": worker.state,
+        "revision": worker.revision,
+        "digest": worker.digest,
+        "seen_ms_ago": worker.seen_ms_ago,
+        "pid": worker.pid,
+        "boot": worker.boot,
+        "error": worker.error,
+    }
+
+
+def entry_value(entry: control_pb2.HistoryEntry) -> dict[str, Value]:
+    """Returns the change for machines, without its document."""
+    return {
+        "model": entry.model,
+        "revision": entry.revision,
+        "previous_revision": entry.previous_revision,
+        "restored_revision": entry.restored_revision,
+        "operation": entry.operation,
+        "actor": entry.actor,
+        "source": entry.source,
+        "reason": entry.reason,
+        "committed_at": moment(entry.committed_at_us),
+        "digest": entry.digest,
+        "sequence": entry.sequence,
+        "detail": entry.detail,
+    }
+
+
+def document_value(entry: control_pb2.HistoryEntry) -> Mapping[str, Value]:
+    """Returns the document that the change made active, None of a deletion."""
+    return {"document": msgspec.json.decode(entry.document_json) if entry.document_json else None}
+
+
+def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:
+    """Returns a rollout for machines."""
+    return {
+        "model": state.model,
+        "id": state.id,
+        "phase": state.phase,
+        "step": state.step + 1,
+        "steps": state.steps,
+        "revision": state.revision,
+        "stable_version": state.stable_version,
+        "canary_version": state.canary_version,
+        "told": state.told,
+        "left_s": state.left_ms / 1000,
+        "paused_by": state.paused_by,
+        "approved_by": state.approved_by,
+        "approvers": list(state.approvers),
+        "evidence": state.evidence,
+        "bound": state.bound,
+        "harmed": state.harmed,
+        "started_at": moment(state.started_at_us),
+        "judged_at": moment(state.judged_at_us),
+        "guardrails": [_finding_value(finding) for finding in state.findings],
+    }
+
+
+def _finding_value(finding: control_pb2.RolloutFinding) -> dict[str, Value]:
+    return {
+        "kind": finding.kind,
+        "action": finding.action,
+        "verdict": finding.verdict,
+        "evidence": finding.evidence,
+        "pass_evidence": finding.pass_evidence,
+        "canary": finding.canary,
+        "stable": finding.stable,
+        "canary_events": finding.canary_events,
+        "stable_events": finding.stable_events,
+        "ratio_low": finding.ratio_low,
+        "ratio_high": finding.ratio_high,
+    }
