@@ -14,7 +14,7 @@ class Endpoint(NamedTuple):
     cancelled with the call; a plain one answers by callback, at once or later, and is marked `by_callback`. An
     exception that leaves either fails the call. `permission` is the key in `access.permissions` of what it does: that
     of the RPC, where there is one. `by_quota`: quotas let each request in, as they do inference. `streams`: the answer
-    has no deadline.
+    has no deadline. `announced` is told the length of a body that has not come whole, and may refuse it by raising.
     """
 
     answer: Callable[[HttpCall], None] | Callable[[HttpCall], Awaitable[None]]
@@ -23,6 +23,7 @@ class Endpoint(NamedTuple):
     max_body_bytes: int = 1 << 20
     by_quota: bool = False
     streams: bool = False
+    announced: Callable[[HttpCall, int], None] | None = None
 
 
 class EndpointMatch(NamedTuple):

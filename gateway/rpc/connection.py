@@ -12,7 +12,9 @@ from gateway.access.principal import ANONYMOUS
 from gateway.errors import GatewayError
 from gateway.rpc.callback_call import CallbackCall
 from gateway.rpc.deadline import parse_timeout
+from gateway.rpc.http_front import HttpFront
 from gateway.rpc.lifetime import Lifetime
+from gateway.rpc.metadata import Fields
 from gateway.rpc.method import Method
 from gateway.rpc.output import Output
 from gateway.rpc.peer_identity import auth_context, certificate_names
@@ -194,6 +196,9 @@ class Connection:
             or output.congested
             or server.open_calls >= server.max_calls
         ):
+            if server.front is not None and fields.get(b"content-type", b"")[:16] != b"application/grpc":
+                self._begin_http(server.front, stream_id, headers, end_stream)
+                return
             head = check_head(server, fields, headers, congested=output.congested)
             if isinstance(head, Rejection):
                 self.lifetime.count_glitch(len(headers) // MAX_FIELDS)
@@ -235,6 +240,15 @@ class Connection:
             server.wheel.add(call)
         if isinstance(call, TaskCall):
             call.begin()
+        if end_stream:
+            call.half_close()
+
+    def _begin_http(self, front: HttpFront, stream_id: int, headers: Fields, end_stream: bool) -> None:
+        """Begins a request that is not gRPC."""
+        call = front.open(self.server, self.output, stream_id, headers, self.names, ended=end_stream)
+        self.calls[stream_id] = call
+        self.server.open_calls += 1
+        self.lifetime.active_ns = self.output.received_ns
         if end_stream:
             call.half_close()
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from time import monotonic_ns
 from typing import Final
 
@@ -12,6 +13,7 @@ from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.handshake_filter import turn_away
+from gateway.rpc.http_front import HttpFront
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import ServerCertificate
@@ -30,7 +32,8 @@ class Ngh2Server:
     """A `gateway.rpc.server.Server` on ngh2; `start` binds it to the running event loop (uvloop's is faster).
 
     With `listening`, a socket that listens already, it serves there and not at the options' address, and closes it at
-    the end; a unix socket speaks plain text.
+    the end; a unix socket speaks plain text. With a `front` it serves HTTP at its address as well, or alone where no
+    method is registered.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Ngh2Server:
         authorizer: Authorizer | None = None,
         quotas: Quotas | None = None,
         listening: socket.socket | None = None,
+        front: HttpFront | None = None,
     ) -> None:
+        self._front = front
         self._options = options
         self._given = listening
         self._authorizer = authorizer
@@ -64,8 +69,12 @@ class Ngh2Server:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         options = self._options
-        certificate = self._certificate = ServerCertificate(options.tls) if options.tls is not None else None
-        state = self._state = ServerState(options, self._methods, loop, self._authorizer, self._quotas)
+        certificate = None
+        if options.tls is not None:
+            protocols = ("h2",) if self._front is None else ("h2", "http/1.1")
+            certificate = ServerCertificate(replace(options.tls, protocols=protocols))
+        self._certificate = certificate
+        state = self._state = ServerState(options, self._methods, loop, self._authorizer, self._quotas, self._front)
         self._socket = self._given or _listening_socket(options)
         if self._socket.family != socket.AF_UNIX:
             self._port = self._socket.getsockname()[1]
@@ -83,13 +92,18 @@ class Ngh2Server:
         Each certificate has a context of its own, so no session of an old one is resumed, whose client authority may be
         gone.
         """
+        front = self._front
+
+        def protocol() -> asyncio.BaseProtocol:
+            return ConnectionProtocol(state) if front is None else front.protocol(state)
+
         if bound.family == socket.AF_UNIX:
-            return await state.loop.create_unix_server(lambda: ConnectionProtocol(state), sock=bound, backlog=_BACKLOG)
+            return await state.loop.create_unix_server(protocol, sock=bound, backlog=_BACKLOG)
         certificate = self._certificate
         if certificate is not None:
             bound.listen(_BACKLOG)
-            return TlsListener(state, bound, lambda: certificate.material.context)
-        return await state.loop.create_server(lambda: ConnectionProtocol(state), sock=bound, backlog=_BACKLOG)
+            return TlsListener(state, bound, lambda: certificate.material.context, protocol)
+        return await state.loop.create_server(protocol, sock=bound, backlog=_BACKLOG)
 
     async def _follow(self, certificate: ServerCertificate) -> None:
         async for _ in certificate.renewals(self._options.tls_look_s):
@@ -175,6 +189,8 @@ class Ngh2Server:
         while True:
             await asyncio.sleep(interval_s)
             now_ns = monotonic_ns()
+            if state.front is not None:
+                state.front.tick()
             for connection in list(state.connections):
                 connection.check(now_ns)
 

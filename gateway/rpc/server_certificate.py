@@ -29,6 +29,7 @@ class TlsFiles:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+    protocols: tuple[str, ...] = ("h2",)  # that are offered by ALPN, the preferred one first
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -56,7 +57,7 @@ def read(files: TlsFiles) -> Material:
     client_ca = _content(files.client_ca) if files.client_ca is not None else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(list(files.protocols))
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
         context.load_cert_chain(files.certificate, files.key, password=_no_password)

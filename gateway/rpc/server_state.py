@@ -11,6 +11,7 @@ from gateway.access.quotas import Quotas
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
+from gateway.rpc.http_front import HttpFront
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.method import Method, MethodTable
@@ -62,7 +63,9 @@ class ServerState:
         loop: asyncio.AbstractEventLoop,
         authorizer: Authorizer | None = None,
         quotas: Quotas | None = None,
+        front: HttpFront | None = None,
     ) -> None:
+        self.front = front  # of what is spoken here beside gRPC
         self.authorizer = authorizer
         self.quotas = quotas
         self.options = options

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.peer_identity import peer_address
 from gateway.rpc.server_state import ServerState
 
@@ -18,8 +17,15 @@ _ACCEPT_PAUSE_S: Final = 0.5  # after a failure, such as no descriptor being lef
 class TlsHandshake:
     """Holds the place of a connection until TLS is agreed upon, or its handshake time is over."""
 
-    def __init__(self, server: ServerState, accepted: socket.socket, peer: object) -> None:
+    def __init__(
+        self,
+        server: ServerState,
+        accepted: socket.socket,
+        peer: object,
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
         self._server = server
+        self._make = protocol
         self._accepted = accepted
         self._task: asyncio.Task[None] | None = None
         self.address = peer_address(peer)
@@ -43,7 +49,7 @@ class TlsHandshake:
             server.remove(self)
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        protocol: Any = ConnectionProtocol(self._server)
+        protocol: Any = self._make()
         made = protocol.connection_made
 
         def connection_made(transport: asyncio.BaseTransport) -> None:
@@ -76,7 +82,14 @@ class TlsHandshake:
 class TlsListener:
     """Accepts connections for TLS; as an asyncio.Server, which shows no connection before its handshake is over."""
 
-    def __init__(self, server: ServerState, bound: socket.socket, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        server: ServerState,
+        bound: socket.socket,
+        context: Callable[[], ssl.SSLContext],
+        protocol: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
+        self._protocol = protocol
         self._server = server
         self._bound = bound
         self._context = context
@@ -95,7 +108,7 @@ class TlsListener:
                     await asyncio.sleep(_ACCEPT_PAUSE_S)
                     continue
                 trouble = ""
-                TlsHandshake(self._server, accepted, peer).begin(self._context())
+                TlsHandshake(self._server, accepted, peer, self._protocol).begin(self._context())
 
     def close(self) -> None:
         """Accepts nothing more."""
