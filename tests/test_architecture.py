@@ -27,7 +27,7 @@ ROOMS = {
     "rollout": {"errors", "routing", "telemetry"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
-    "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc"},
+    "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc", "page"},
     "rest": {
         *("errors", "access", "backoff", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry"),
         *("rpc", "api"),

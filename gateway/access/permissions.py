@@ -99,6 +99,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         "TailLog": _need(_READER, field="model", listed=(("", "model"),)),
         "SendFeedback": _need(_INFER, scope=Scope.HANDLER),
         "ServerVersion": _need(_INFER, _READER),
+        "GetOverview": _need(_READER),  # each part holds what its own method shows the caller
         "Quotas": _need(_READER, scope=Scope.EVERYWHERE),
         "Plan": _need(_READER, scope=Scope.DOCUMENT),
         "ShowRevision": _need(_READER, field="model"),

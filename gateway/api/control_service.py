@@ -13,9 +13,11 @@ from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.inventory import Inventory
 from gateway.api.log_tails import LogTails
 from gateway.api.observations import Observations
+from gateway.api.overviews import Overviews
 from gateway.api.plans import Fleet, Plans
 from gateway.api.quota_states import HostQuotas, QuotaStates
 from gateway.api.rollouts import Rollouts
+from gateway.page.host_view import HostView
 from gateway.pb import control_pb2
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
@@ -41,6 +43,7 @@ class ControlService:
         *,
         feedback: FeedbackIntake,
         quotas: HostQuotas,
+        host: Callable[[], Awaitable[HostView]],
         log_dir: Path,
         worker: str,
         transport: str,
@@ -95,6 +98,7 @@ class ControlService:
             "TailLog": tails.tail,
             "SendFeedback": feedback.send,
             "Quotas": QuotaStates(quotas).quotas,
+            "GetOverview": Overviews(self._ask, host).get,
         }
         check_handlers(self.handlers)
         for name, handler in self.handlers.items():
@@ -103,6 +107,10 @@ class ControlService:
     async def model_of_draft(self, draft_id: str) -> str:
         """Raises: NotFound, InvalidArgument (no such id can exist), StoreUnavailable."""
         return (await self._drafts.get(draft_id)).document.model
+
+    async def _ask(self, name: str, request: Any, context: object) -> Any:
+        """Returns the answer of one of its own methods, guarded as it is for callers from outside."""
+        return await getattr(self, name)(request, context)
 
     def drain(self) -> None:
         """Ends the streams that would go on for ever; their callers go on with another worker."""

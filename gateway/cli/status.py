@@ -17,8 +17,8 @@ from gateway.cli.printing import Format, console, line, printable, show, table
 from gateway.cli.rollout import COLUMNS as ROLLOUT_COLUMNS
 from gateway.cli.rollout import rollout_row, states_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
-from gateway.page.message_values import Value, document_value, entry_value, moment, rollout_value, worker_value
-from gateway.page.route_words import also_decides, arms_text, shares_value
+from gateway.page.message_values import Value, document_value, entry_value, moment, worker_value
+from gateway.page.route_words import also_decides, arms_text
 from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")
@@ -35,16 +35,17 @@ def status(
 ) -> None:
     """Print routes with their shares, and workers with the revision that each serves.
 
+    With -o json it is all that the operators' page shows: traffic by arm, models, drift, log, changes as well.
     With --watch the page is drawn anew at each change; with -o json each change is a line.
     """
     with control(server) as stub:
         if not watch:
-            page = _Page(stub)
             if output is Format.TABLE:
                 out = console()
-                out.print(page.drawn(out))
+                out.print(_Page(stub).drawn(out))
             else:
-                show(page.value(), output)
+                overview = stub.GetOverview(control_pb2.GetOverviewRequest(), timeout=10)
+                show(msgspec.json.decode(overview.overview_json), output)
             return
         try:
             if output is Format.TABLE:
@@ -151,26 +152,6 @@ class _Page:
         if changes:
             parts += [Text(""), Text("\n".join(reversed(changes)))]
         return Group(*parts)
-
-    def value(self) -> Value:
-        return {
-            "epoch": self._listed.epoch,
-            "revision": self._listed.revision,
-            "stale": self._listed.stale,
-            "routes": [
-                {
-                    "model": r.model,
-                    "strategy": _strategy(r),
-                    "revision": r.revision,
-                    "shares": shares_value(r),
-                    "committed_at": moment(r.committed_at_us),
-                    "document": msgspec.json.decode(r.document_json),
-                }
-                for r in self._listed.routes
-            ],
-            "rollouts": [rollout_value(state) for state in self._rollouts],
-            "workers": [worker_value(w) for w in self._workers.workers],
-        }
 
 
 def _strategy(route: control_pb2.Route) -> str:

@@ -47,7 +47,8 @@ class RouteView(msgspec.Struct, frozen=True):
 class Overview(msgspec.Struct, frozen=True):
     """What is in force, and what happens. `stale`: the store is away, so the rules are those that workers serve by.
 
-    `routes`, `rollouts` and `workers` are of all hosts; `models`, `host` and `events` of the one that answers.
+    `routes`, `rollouts` and `workers` are of all hosts; `models` and `host` of the one that answers. `unknown` has the
+    parts that could not be had, with the reason: they are empty, and that says nothing.
     """
 
     epoch: str
@@ -59,6 +60,7 @@ class Overview(msgspec.Struct, frozen=True):
     models: tuple[Mapping[str, Any], ...]
     history: tuple[Mapping[str, Any], ...]
     host: HostView | None
+    unknown: Mapping[str, str]
 
 
 def overview_of(
@@ -69,6 +71,7 @@ def overview_of(
     history: Sequence[Mapping[str, Any]],
     host: HostView | None,
     *,
+    unknown: Mapping[str, str],
     also: Callable[[str], Iterable[str]],
     moment: Callable[[int], str],
 ) -> Overview:
@@ -89,6 +92,7 @@ def overview_of(
         tuple(models),
         tuple(history),
         host,
+        unknown,
     )
 
 

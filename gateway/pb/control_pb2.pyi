@@ -984,6 +984,16 @@ class WorkersResponse(_message.Message):
     revision: int
     def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class GetOverviewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetOverviewResponse(_message.Message):
+    __slots__ = ("overview_json",)
+    OVERVIEW_JSON_FIELD_NUMBER: _ClassVar[int]
+    overview_json: str
+    def __init__(self, overview_json: _Optional[str] = ...) -> None: ...
+
 class QuotasRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -89,6 +89,11 @@ class ControlStub:
                 request_serializer=control__pb2.ServerVersionRequest.SerializeToString,
                 response_deserializer=control__pb2.ServerVersionResponse.FromString,
                 _registered_method=True)
+        self.GetOverview = channel.unary_unary(
+                '/gateway.v1.Control/GetOverview',
+                request_serializer=control__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=control__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
         self.Quotas = channel.unary_unary(
                 '/gateway.v1.Control/Quotas',
                 request_serializer=control__pb2.QuotasRequest.SerializeToString,
@@ -295,6 +300,13 @@ class ControlServicer:
 
     def ServerVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOverview(self, request, context):
+        """What is in force and what the answering host does now: what `gateway status -o json` prints and the page shows.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -536,6 +548,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ServerVersion,
                     request_deserializer=control__pb2.ServerVersionRequest.FromString,
                     response_serializer=control__pb2.ServerVersionResponse.SerializeToString,
+            ),
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=control__pb2.GetOverviewRequest.FromString,
+                    response_serializer=control__pb2.GetOverviewResponse.SerializeToString,
             ),
             'Quotas': grpc.unary_unary_rpc_method_handler(
                     servicer.Quotas,
@@ -965,6 +982,33 @@ class Control:
             '/gateway.v1.Control/ServerVersion',
             control__pb2.ServerVersionRequest.SerializeToString,
             control__pb2.ServerVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gateway.v1.Control/GetOverview',
+            control__pb2.GetOverviewRequest.SerializeToString,
+            control__pb2.GetOverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ It holds nothing that serving needs; when it dies the supervisor starts it again
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -18,6 +19,8 @@ import msgspec
 import gateway
 from gateway.access.permissions import PAGES, check_registered
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.page.host_view import HostView, host_view
+from gateway.page.traffic import TrafficWindow
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
@@ -27,11 +30,11 @@ from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.runtime.rollout_hand import PeerRolloutHand
-from gateway.telemetry.drift_states import DriftReport
+from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
 from gateway.telemetry.keys import Gauge
-from gateway.telemetry.published import published, versions_of
+from gateway.telemetry.published import PERFORMANCE_FILE, PublishedReport, published, versions_of
 from gateway.telemetry.sums import Tree, listed
 from gateway.telemetry.totals import KeptTotals, Totals
 
@@ -52,11 +55,16 @@ class _Kept(msgspec.Struct):
 class ControlProcess:
     """Counts of the host's workers, polled; and what is made of them."""
 
-    def __init__(self, config: Config, instance: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, instance: str, clock: Callable[[], float], wall_s: Callable[[], float] = time.time
+    ) -> None:
+        self._wall_s = wall_s
         self._run_dir = config.run_dir
         self._asks_callers = config.access.configured
         self._published_dir = config.published_dir
-        self._drift = DriftReport(config.published_dir)
+        self._drift = PublishedReport(config.published_dir / DRIFT_FILE)
+        self._performance = PublishedReport(config.published_dir / PERFORMANCE_FILE)
+        self.traffic = TrafficWindow()
         self._instance = instance
         self._clock = clock
         self.peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
@@ -90,6 +98,7 @@ class ControlProcess:
     async def step(self) -> None:
         """Polls once, and keeps the totals on disk for a successor."""
         await self.poll()
+        self.traffic.look(self._totals.sums(), self._wall_s())
         self._keep()
         if self._publisher is not None:
             self._publisher.observe(self._gauges(), self._children(), self._drift.read())
@@ -116,6 +125,28 @@ class ControlProcess:
             raise InvalidArgument(f"slot is {slot!r}, allowed: a whole number")
         self._take(slot, payload)
         return {}
+
+    async def host_view(self, _: Payload) -> Payload:
+        """Returns what this host does now, as JSON can hold it."""
+        view: Payload = msgspec.to_builtins(self.view())
+        return view
+
+    def view(self) -> HostView:
+        """Returns what this host does now, as of the last look."""
+        point = self.traffic.now
+        events = self._publisher.events.after()[0] if self._publisher is not None else []
+        return host_view(
+            at_s=self._wall_s(),
+            release=gateway.__version__,
+            host=socket.gethostname(),
+            traffic=None if point is None else point.arms,
+            sums=self._totals.sums(),
+            gauges=self._gauges(),
+            processes=self._children(),
+            drift=self._drift.read(),
+            performance=self._performance.read(),
+            events=events,
+        )
 
     async def state(self, _: Payload) -> Payload:
         """Returns the supervisor's state file, whole."""
@@ -204,7 +235,12 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     control.restore()
     publisher = EventPublisher(config, settings.instance, wall_s=time.time, draw=random.random)
     control.attach(publisher)
-    operations = {"counters": control.counters, "last_counts": control.last_counts, "state": control.state}
+    operations = {
+        "counters": control.counters,
+        "last_counts": control.last_counts,
+        "state": control.state,
+        "host_view": control.host_view,
+    }
     pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
     pages["/events"] = publisher.page.answer
     check_registered(pages, PAGES)

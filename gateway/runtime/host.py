@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
+import msgspec
+
 from gateway.errors import DeadlineExceeded, FailedPrecondition, GatewayError, InvalidArgument, NotFound
+from gateway.page.host_view import HostView
 from gateway.routing.decision.route import announce
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.audit_trail import append
@@ -47,6 +50,10 @@ class HostCounts:
         return add_all(
             branch(answer, "counters", "sums") for answer in answers.values() if not isinstance(answer, GatewayError)
         )
+
+    async def view(self) -> HostView:
+        """Returns what this host does now. Raises: GatewayError (the control process does not answer)."""
+        return msgspec.convert(await ask(self._peers.control, "host_view", {}), HostView)
 
 
 class HostQuotaUses:

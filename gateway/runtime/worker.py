@@ -251,6 +251,7 @@ class Worker:
             self.fleet,
             feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
             quotas=HostQuotaUses(self.peers),
+            host=HostCounts(self.peers).view,
             log_dir=config.wal_dir,
             worker=self.id,
             transport=config.listen.transport,

@@ -1,7 +1,6 @@
 """States of drift as events: the report that the drift monitor publishes, and what is different from the last one."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -13,29 +12,8 @@ from gateway.telemetry.sums import Tree
 REPORT_FILE: Final = "drift.json"
 _UNKNOWN: Final = "insufficient"
 _TOLD_FEATURES: Final = 10
-_LIMIT_BYTES: Final = 64 << 20
 _FEATURE_FACTS: Final = ("feature", "state", "statistic", "direction", "value", "threshold", "n", "p", "output")
 States = Mapping[str, str]
-
-
-class DriftReport:
-    """The newest report in a folder, read again when the file is another one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / REPORT_FILE
-        self._known = (0, 0)
-        self._report: Tree = {}
-
-    def read(self) -> Tree:
-        """Returns the report; an empty one where none can be read."""
-        try:
-            status = self._path.stat()
-            if (status.st_ino, status.st_mtime_ns) != self._known and status.st_size <= _LIMIT_BYTES:
-                self._report = msgspec.json.decode(self._path.read_bytes(), type=dict[str, object])
-                self._known = (status.st_ino, status.st_mtime_ns)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return self._report
-        return self._report
 
 
 def observe_drift(before: States, report: Tree) -> tuple[States, list[Happening]]:

@@ -14,9 +14,12 @@ import msgspec
 
 from gateway.telemetry.gone_versions import Key
 from gateway.telemetry.sample import Sample
+from gateway.telemetry.sums import Tree
 
 SUFFIX: Final = ".metrics.json"
+PERFORMANCE_FILE: Final = "performance.json"  # how good answers were, in full
 _LIMIT_BYTES: Final = 8 << 20
+_REPORT_LIMIT_BYTES: Final = 64 << 20
 Samples = Mapping[str, list[tuple[str, dict[str, str], float]]]
 
 
@@ -65,3 +68,23 @@ def versions_of(samples: Samples) -> set[Key]:
     """Returns the versions, and the models, that samples are labelled with."""
     labels = [own for written in samples.values() for _, own, _ in written if "model" in own]
     return {(own["model"], own.get("version", "")) for own in labels} | {(own["model"], "") for own in labels}
+
+
+class PublishedReport:
+    """The newest report in a file, read again when the file is another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = (0, 0)
+        self._report: Tree = {}
+
+    def read(self) -> Tree:
+        """Returns the report; an empty one where none can be read."""
+        try:
+            status = self._path.stat()
+            if (status.st_ino, status.st_mtime_ns) != self._known and status.st_size <= _REPORT_LIMIT_BYTES:
+                self._report = msgspec.json.decode(self._path.read_bytes(), type=dict[str, object])
+                self._known = (status.st_ino, status.st_mtime_ns)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return self._report
+        return self._report

@@ -25,7 +25,7 @@ from gateway.rpc.server import Server
 from gateway.runtime.config import Config
 from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
 from gateway.runtime.sections import ListenOptions
-from tests.api.operated import TOKENS, Alone, Operated, Site
+from tests.api.operated import TOKENS, Alone, Operated, Site, no_host
 from tests.api.stand import OneWorker
 
 # A bearer of each role for the models of the tenant, one for those of another, and one for each of a draft's hands.
@@ -98,6 +98,7 @@ async def guarded(
             stand.catalog,
             Alone(),
             feedback=FeedbackIntake(stand.catalog, operated.labels, TOKENS, scratch / "lake"),
+            host=no_host,
             quotas=Alone(quotas),
             log_dir=operated.log_dir,
             worker="w0",

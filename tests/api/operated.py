@@ -13,6 +13,8 @@ from gateway.access.quotas import Quotas
 from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import KEY_BYTES, Tokens
+from gateway.errors import Unavailable
+from gateway.page.host_view import HostView
 from gateway.pb import control_pb2 as pb
 from gateway.pb.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
 from gateway.records.worker.feedback_log import FeedbackLog
@@ -89,6 +91,11 @@ def fill(repository: Path, versions: Iterable[tuple[str, float]] = (("1", 2.0), 
     models.write_version(repository, "other", "1", models.affine(2.0))
 
 
+async def no_host() -> HostView:
+    """What a worker knows of its host while the control process is being started."""
+    raise Unavailable("control.sock does not answer 'host_view'")
+
+
 class Followed:
     """What the stand does with the rules that its feed brings."""
 
@@ -149,6 +156,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
             stand.catalog,
             Alone(),
             feedback=FeedbackIntake(stand.catalog, labels, TOKENS, directory / "lake"),
+            host=no_host,
             quotas=Alone(),
             log_dir=directory / "wal",
             worker="w0",

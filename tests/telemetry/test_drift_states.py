@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from gateway.telemetry.drift_states import REPORT_FILE, DriftReport, observe_drift
+from gateway.telemetry.drift_states import REPORT_FILE, observe_drift
+from gateway.telemetry.published import PublishedReport
 
 
 def report(state: str, agreement: str = "ok") -> dict[str, object]:
@@ -36,7 +37,7 @@ def test_only_what_changed_is_told() -> None:
 
 
 def test_a_report_is_read_again_when_it_is_another_one(tmp_path: Path) -> None:
-    reader = DriftReport(tmp_path)
+    reader = PublishedReport(tmp_path / REPORT_FILE)
     assert reader.read() == {}
     for window in ("1h", "1d"):
         (tmp_path / "new").write_text(json.dumps({"window": window}))

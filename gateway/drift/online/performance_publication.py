@@ -14,11 +14,10 @@ import msgspec
 from gateway.drift.online.performance_assessment import ArmPerformance, Judged, Side
 from gateway.telemetry import names
 from gateway.telemetry.names import MetricName
-from gateway.telemetry.published import publish
+from gateway.telemetry.published import PERFORMANCE_FILE, publish
 from gateway.telemetry.sample import Sample
 
 PART: Final = "performance"
-REPORT_FILE: Final = "performance.json"
 MAX_ARMS: Final = 300  # of all models, those with the worst states first: about 3 MB
 
 
@@ -51,9 +50,9 @@ def publish_performance(
     Raises: OSError.
     """
     publish(folder, PART, samples(performances, failures, now_s), now_s=now_s)
-    staged = folder / f"{REPORT_FILE}.{os.getpid()}.new"
+    staged = folder / f"{PERFORMANCE_FILE}.{os.getpid()}.new"
     staged.write_bytes(msgspec.json.encode(report(performances, now_s)))
-    os.replace(staged, folder / REPORT_FILE)
+    os.replace(staged, folder / PERFORMANCE_FILE)
 
 
 def samples(performances: Sequence[ArmPerformance], failures: Mapping[str, int], now_s: float) -> Iterator[Sample]:
