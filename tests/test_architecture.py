@@ -25,6 +25,7 @@ ROOMS = {
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing", "telemetry"},
+    "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc", "page"},
@@ -34,15 +35,16 @@ ROOMS = {
     },
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
-        *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "routing.document", "rollout.forecast"),
+        *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "routing.document"),
+        "rollout.forecast",
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
         *("errors", "backoff", "access"),
-        *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "telemetry", "rpc", "api", "loaders"),
-        *("rest", "page"),
+        *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "replay"),
+        *("telemetry", "rpc", "api", "loaders", "rest", "page"),
     },
     "loaders": set(),
 }  # fmt: skip

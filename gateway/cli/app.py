@@ -23,6 +23,7 @@ from gateway.cli import (
     query,
     quota_table,
     redis_acl,
+    replay,
     rollout,
     routes,
     serve,
@@ -91,6 +92,7 @@ _change(epilog="Example: gateway promote flights --full")(amend.promote)
 _change(epilog="Example: gateway label digits stable=2 --reason 'a week without complaints'")(amend.label)
 app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
+app.command(epilog="Example: gateway replay digits --version 2 --against 1 --window 1d --fail-above 1%")(replay.replay)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(audit.app, name="audit")
 _change(epilog="Example: gateway heal --reason 'failover lost the last writes'")(heal.heal)

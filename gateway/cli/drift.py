@@ -108,7 +108,7 @@ def _reference(
     """
     from numpy.random import default_rng
 
-    from gateway.cli.replay import configured_names
+    from gateway.cli.served_contract import configured_names
     from gateway.drift.profile_files import ProfileFiles
     from gateway.drift.report.outcome import read_labelled
     from gateway.drift.report.reference import (

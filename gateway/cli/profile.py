@@ -190,7 +190,7 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
         from gateway.drift.report.reference import feature_names, reference_window
     from numpy.random import default_rng
 
-    from gateway.cli.replay import configured_names
+    from gateway.cli.served_contract import configured_names
     from gateway.drift.profile_files import ProfileFiles
     from gateway.drift.report.span import parse_span
 
@@ -231,7 +231,7 @@ def _read(
 
     If a label is named, the column of labels and the answers in the file are returned, too.
     """
-    from gateway.cli.replay import ask_contract, inference, replay
+    from gateway.cli.served_contract import ask_contract, inference, replay
     from gateway.drift.training import (
         Matched,
         Tensor,

@@ -262,6 +262,10 @@ class Supervisor:
             "started_at": self._started_at,
             "host": listen.host,
             "ports": _numbers(listen),
+            "models": {
+                "repository": self._config.models.repository,
+                "allow_links_to": self._config.models.allow_links_to,
+            },
             "children": [service.describe() for service in self._services],
         }
         try:

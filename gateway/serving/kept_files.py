@@ -51,15 +51,15 @@ def kept_folder(store: ContentStore, model: str, digest: str) -> ModelFolder | N
 
 
 def _contents(folder: ModelFolder) -> Iterator[tuple[str, bytes]]:
-    for name in (CONFIG_FILENAME, *sorted(_named(folder.source))):
+    for name in (CONFIG_FILENAME, *sorted(named_files(folder.source))):
         try:
             yield name, folder.read_file(name, MAX_SIDE_FILE_BYTES)
         except SourceNotFound:
             continue  # the load said so
 
 
-def _named(source: ConfigSource) -> set[str]:
-    """Returns the files that the configuration names."""
+def named_files(source: ConfigSource) -> set[str]:
+    """Returns the files beside the versions that the configuration names."""
     names = {output.label_filename for output in source.message.output}
     for warmup in source.message.model_warmup:
         names |= {f"warmup/{value.input_data_file}" for value in warmup.inputs.values() if value.input_data_file}

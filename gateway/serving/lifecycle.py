@@ -30,7 +30,7 @@ from gateway.serving.repository import ModelFolder
 from gateway.serving.session import Session
 from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
-from loaders.loader import Loader
+from loaders.loader import Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
 
 T = TypeVar("T")
@@ -56,6 +56,27 @@ class Candidate:
     @property
     def filename(self) -> str:
         return self.source.message.default_model_filename or MODEL_FILENAME
+
+    def check(self) -> None:
+        """Checks that the configuration can be read, and is this model's. Raises: FailedPrecondition."""
+        if self.folder.error and self.source is self.folder.source:
+            raise FailedPrecondition(self.folder.error)
+        check_identity(self.source, self.model)
+
+    def request(self, local: LocalVersion, *, intra_threads: int, policy: Policy, timeout_s: float) -> ProbeRequest:
+        """Returns the request to the probe for a copy of the candidate. Raises: FailedPrecondition."""
+        source = self.source
+        return ProbeRequest(
+            local,
+            filename=self.filename,
+            intra_threads=thread_count(source, "intra_op_thread_count", intra_threads),
+            inter_threads=thread_count(source, "inter_op_thread_count", 1),
+            options=session_options(source),
+            max_batch_size=source.message.max_batch_size if source.sets("max_batch_size") else None,
+            warmups=in_model_shapes(warmups(source, self.folder.read), source),
+            policy=policy,
+            timeout_s=timeout_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +136,7 @@ class Pipeline:
         if not result.ok:
             raise FailedPrecondition(result.reason)
         async with self._permits:
-            return await self._on_thread(partial(_open, candidate, request, result))
+            return await self._on_thread(partial(open_version, candidate, request, result))
 
     async def identity(self, candidate: Candidate) -> str:
         """Returns a hash of the candidate's files, configuration, labels and warm-up data.
@@ -138,23 +159,12 @@ class Pipeline:
 
     def _request(self, candidate: Candidate) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate."""
-        source = candidate.source
-        if candidate.folder.error and source is candidate.folder.source:
-            raise FailedPrecondition(candidate.folder.error)
-        check_identity(source, candidate.model)
+        candidate.check()
         local = self._loader.fetch(candidate.model, candidate.version, digest=candidate.pin or None)
         if self._trusted_keys is not None:
             self._trusted_keys.check(local)
-        return ProbeRequest(
-            local,
-            filename=candidate.filename,
-            intra_threads=thread_count(source, "intra_op_thread_count", self._intra_threads),
-            inter_threads=thread_count(source, "inter_op_thread_count", 1),
-            options=session_options(source),
-            max_batch_size=source.message.max_batch_size if source.sets("max_batch_size") else None,
-            warmups=in_model_shapes(warmups(source, candidate.folder.read), source),
-            policy=self._policy,
-            timeout_s=self._probe_timeout_s,
+        return candidate.request(
+            local, intra_threads=self._intra_threads, policy=self._policy, timeout_s=self._probe_timeout_s
         )
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
@@ -173,7 +183,11 @@ def _explained(work: Callable[[], T]) -> T:
         raise FailedPrecondition("there is not enough memory for the version") from error
 
 
-def _open(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+    """Returns the version that was probed with that result, in this process; its session has run.
+
+    Raises: GatewayError.
+    """
     session = Session(
         request.local.model_file(request.filename),
         intra_threads=request.intra_threads,

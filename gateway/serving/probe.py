@@ -179,13 +179,17 @@ async def _talk(
     return None
 
 
+def cause_of_death(code: int, stage: str) -> str:
+    """Returns in words how a process that a signal ended has died."""
+    return f"killed by signal {-code} ({_SIGNALS.get(signal.Signals(-code), 'crash')}) while {stage}"
+
+
 def _died(code: int, stage: str, errors: IO[bytes], request: ProbeRequest) -> ProbeResult:
     errors.seek(max(0, os.fstat(errors.fileno()).st_size - _STDERR_SHOWN))
     tail = public_reason(errors.read().decode("utf-8", "replace"), str(request.local.path))
     logger.warning("probe died: code=%d stage=%s digest=%s stderr=%s", code, stage, request.local.digest, tail)
     if code < 0:
-        hint = _SIGNALS.get(signal.Signals(-code), "crash")
-        reason = f"killed by signal {-code} ({hint}) while {stage}"
+        reason = cause_of_death(code, stage)
         return ProbeResult(ok=False, reason=reason, lasting=False, timed_out=-code == signal.SIGXCPU)
     return ProbeResult(ok=False, reason=f"the probe ended with exit code {code} while {stage}", lasting=False)
 

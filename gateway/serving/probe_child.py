@@ -39,11 +39,11 @@ def main() -> None:
     """Answers the request on standard input."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        _die_with_parent()
+        end_with_parent()
         os.nice(_NICENESS)
         request = from_json(sys.stdin.buffer.readline(), ProbeRequest)
-        baseline_rss = _memory("VmHWM")
-        _set_limits(request)
+        baseline_rss = memory_figure("VmHWM")
+        set_limits(request)
         try:
             result = _probe(request, answers)
         except OutOfMemory as error:
@@ -55,7 +55,7 @@ def main() -> None:
             result = _refused(request, f"its files cannot be read: {error.strerror}", lasting=False)
         except GatewayError as error:
             result = _refused(request, str(error), lasting=True)
-        result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=_memory("VmHWM"))
+        result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=memory_figure("VmHWM"))
         _say(answers, ProbeMessage(result=result))
 
 
@@ -121,7 +121,7 @@ def _say(answers: IO[bytes], message: ProbeMessage) -> None:
     answers.flush()
 
 
-def _die_with_parent() -> None:
+def end_with_parent() -> None:
     """Has the kernel end this process with its parent, and limits malloc arenas, as each reserves 64 MiB."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
@@ -129,10 +129,11 @@ def _die_with_parent() -> None:
         libc.mallopt(_M_ARENA_MAX, 2)
 
 
-def _set_limits(request: ProbeRequest) -> None:
+def set_limits(request: ProbeRequest) -> None:
+    """Bounds this process's address space, CPU time and files by the request, before it reads the model."""
     threads = max(request.intra_threads, request.inter_threads, 1)
     limits = {
-        resource.RLIMIT_AS: _memory("VmSize") + request.memory_limit,
+        resource.RLIMIT_AS: memory_figure("VmSize") + request.memory_limit,
         resource.RLIMIT_CPU: ceil(request.timeout_s * threads) + 1,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 16 * _MIB,  # what it prints; a probe writes nothing else
@@ -143,7 +144,7 @@ def _set_limits(request: ProbeRequest) -> None:
         resource.setrlimit(limit, (wanted, hard))
 
 
-def _memory(name: str) -> int:
+def memory_figure(name: str) -> int:
     """Returns a memory figure of this process in bytes."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:

@@ -51,7 +51,19 @@ async def test_a_batch_is_one_row_per_instance_with_the_columns_of_the_layout(tm
         *("arm", "is_shadow"),
         *("primary_version", "rule_rev", "reason", "bucket", "status", "queue_us", "infer_us", "total_us", "sample_p"),
         "sample_reason",
-        *("redaction_rev", "gateway", "worker", "boot", "wal_seq", "record", "f.x_0", "f.x_1", "f.x_2", "f.x_3"),
+        *(
+            "redaction_rev",
+            "redacted",
+            "gateway",
+            "worker",
+            "boot",
+            "wal_seq",
+            "record",
+            "f.x_0",
+            "f.x_1",
+            "f.x_2",
+            "f.x_3",
+        ),
         *("out.label", "out.scores_0", "out.scores_1", "out.scores_2", "pred_class", "pred_score"),
     ]
     assert table.schema.field("ts").type == pa.timestamp("us", "UTC")

@@ -36,8 +36,8 @@ TYPES = {
     "arm": pa.string(), "is_shadow": pa.bool_(), "primary_version": pa.string(), "rule_rev": pa.int64(),
     "reason": pa.string(), "bucket": pa.int32(), "status": pa.int16(), "queue_us": pa.int64(), "infer_us": pa.int64(),
     "total_us": pa.int64(), "sample_p": pa.float32(), "sample_reason": pa.string(), "redaction_rev": pa.int32(),
-    "gateway": pa.string(), "worker": pa.string(), "boot": pa.binary(16), "wal_seq": pa.int64(), "record": pa.int64(),
-    "pred_class": pa.int32(), "pred_score": pa.float32(),
+    "redacted": pa.string(), "gateway": pa.string(), "worker": pa.string(), "boot": pa.binary(16),
+    "wal_seq": pa.int64(), "record": pa.int64(), "pred_class": pa.int32(), "pred_score": pa.float32(),
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ async def test_each_action_bears_on_the_bytes_before_they_reach_the_disk(tmp_pat
     assert (row["f.age_0"], row["f.age_1"], row["f.age_2"]) == (2.0, None, 7.0)
     assert (row["f.name_0"], row["f.name_1"]) == (f"hmac:k1:{digest}", "London")
     assert not [name for name in row if "free" in name]
-    assert (row["out.score"], row["redaction_rev"]) == (0.5, 4)
+    assert (row["out.score"], row["redaction_rev"], row["redacted"]) == (0.5, 4, "age,free,name")
     assert SECRET not in row["~raw"]
     assert np.float32(3.25).tobytes() not in row["~raw"]
     assert np.array([1.5, 2.5], "<f4").tobytes() not in row["~raw"]

@@ -75,9 +75,10 @@ def alike(groups: Sequence[FileGroup], *, places: bool) -> list[FileGroup]:
     ]
 
 
-def placed(groups: Sequence[FileGroup], naming: FeatureNaming) -> list[FileGroup]:
-    """The files, features at the places that `naming` knows, and with its names."""
-    return [
-        replace(group, renaming=by_place(group.files[0].version, group.named, group.columns, naming))
-        for group in groups
-    ]
+def placed(groups: Sequence[FileGroup], naming: FeatureNaming, *, as_sent: bool = False) -> list[FileGroup]:
+    """The files, features at the places that `naming` knows and with its names; `as_sent`: at their tensors' own."""
+    made = []
+    for group in groups:
+        version = naming.version if as_sent else group.files[0].version
+        made.append(replace(group, renaming=by_place(version, group.named, group.columns, naming)))
+    return made

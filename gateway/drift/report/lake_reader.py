@@ -48,7 +48,8 @@ class Selection:
     """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
     condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran.
 
-    `naming` says what the places of features are called, where it is not what the newest of the files say."""
+    `naming` says what the places of features are called, where it is not what the newest of the files say. `as_sent`: a
+    place is that of the request's own tensor, whatever the versions call it."""
 
     model: str
     span: Span
@@ -57,6 +58,7 @@ class Selection:
     where: str = ""
     shadow: bool = False
     naming: FeatureNaming = field(default_factory=FeatureNaming)
+    as_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +225,31 @@ class Lake:
         part = f" WHERE {drawn(share)}" if share < 1 else ""
         return dict(self._execute(f"SELECT {listed} FROM {self._source(selection)}{part}").fetchnumpy())
 
+    def requests(
+        self, selection: Selection, expressions: Mapping[str, str], *, share: float = 1.0, size: int = 256
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the selection's rows, at most `size` at a time: those of a request together and in order, requests in
+        an order that means nothing. Where `share` is below 1, that share of the requests, always the same ones.
+
+        `expressions` are SQL by name, of the gateway's own making, never an operator's.
+        Order: nothing else may be asked of the lake until the last row has come.
+        """
+        if not self._files(selection):
+            return
+        listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in expressions.items())
+        drawn_by = "hash(boot, wal_seq, record)"
+        part = f" WHERE {drawn_by} < {int(share * 2**64)}::UBIGINT" if share < 1 else ""
+        cursor = self._execute(
+            f"SELECT {listed} FROM {self._source(selection)}{part} "
+            f"ORDER BY {drawn_by}, boot, wal_seq, record, row_index"
+        )
+        while True:
+            with _told():
+                rows = cursor.fetchmany(size)
+            if not rows:
+                return
+            yield rows
+
     def tally(
         self, selection: Selection, column: str, *, beside: Sequence[str] = ()
     ) -> tuple[list[Any], npt.NDArray[np.float64]]:
@@ -327,7 +354,7 @@ class Lake:
         """The files that may hold rows of the selection, features at their places and with their names."""
         groups = self._groups(self._files(selection))
         naming = selection.naming if selection.naming.columns else newest(groups)
-        return placed(groups, naming), naming
+        return placed(groups, naming, as_sent=selection.as_sent), naming
 
     def _groups(self, files: Sequence[LakeFile]) -> list[FileGroup]:
         """The files of each shape; whether the oldest and the newest differ says whether another release wrote."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.records.lake.explode import Explosion, explode
+from gateway.records.lake.lake_columns import listed_names
 from gateway.records.lake.prediction_columns import prediction_columns
 from gateway.records.worker.block import ColumnMode
 from gateway.records.worker.digest import MAX_TENSOR_BYTES
@@ -31,7 +32,7 @@ ROW_GROUP = 131_072
 _TABLE_BYTES = 32 << 20
 _METADATA_BYTES = 256  # of a row, about: what every row has
 _DICTIONARY = [
-    "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "gateway",
+    "model", "version", "version_digest", "arm", "primary_version", "reason", "sample_reason", "redacted", "gateway",
     "worker", "boot",
 ]  # fmt: skip
 _HOUR_US = 3_600_000_000
@@ -198,12 +199,19 @@ def _metadata(block: Block, segment: Segment, exploded: Explosion) -> Columns:
         "sample_p": pa.array(_plain(records["sample_p"])),
         "sample_reason": pa.DictionaryArray.from_arrays(pa.array(records["kept"].astype("<i4")), _KEPT),
         "redaction_rev": pa.array(np.full(total, schema.redaction_revision, "<i4")),
+        "redacted": _redacted(schema, total),
         "gateway": _constant(segment.gateway, total),
         "worker": _constant(segment.worker, total),
         "boot": pa.array([UUID(segment.boot).bytes], pa.binary(16)).take(pa.array(np.zeros(total, "<i4"))),
         "wal_seq": pa.array(np.full(total, segment.seq, "<i8")),
         "record": pa.array(numbers.astype("<i8")),
     }
+
+
+def _redacted(schema: StreamSchema, total: int) -> pa.Array:
+    """Returns the names of the tensors that redaction touched, null where there are none."""
+    names = listed_names(schema.redacted)
+    return _constant(names, total) if names else pa.nulls(total, _TEXT)
 
 
 def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:

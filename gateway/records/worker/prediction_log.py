@@ -185,6 +185,7 @@ class PredictionLog:
                 model, version, arm, digest, inputs, outputs,
                 redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
                 frozenset(spec.name for spec in outputs if spec.labels), features,
+                frozenset(spec.name for spec in (*inputs, *outputs) if redaction.touches_tensor(spec.name)),
             )  # fmt: skip
             stream = RecordStream(
                 len(self._streams), schema, redaction, self._buffer, self._sampling_of(model), self._draw

@@ -94,7 +94,11 @@ class StreamRedaction:
 
     def touches(self, schema: StreamSchema) -> bool:
         """Returns whether any tensor of the stream is left out, blanked or changed."""
-        return any(self.withholds(spec.name) or spec.name in self.changes for spec in (*schema.inputs, *schema.outputs))
+        return any(self.touches_tensor(spec.name) for spec in (*schema.inputs, *schema.outputs))
+
+    def touches_tensor(self, name: str) -> bool:
+        """Returns whether the tensor is left out, blanked or changed."""
+        return self.withholds(name) or name in self.changes
 
     def numbers(self, spec: TensorSpec, values: Array) -> Array:
         """Returns a changed copy of a tensor's values.

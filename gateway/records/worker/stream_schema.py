@@ -18,6 +18,7 @@ class StreamSchema:
 
     `dropped` names the tensors that redaction keeps out, `hidden` the features of a tensor that it blanks out. In a
     stream of copies that a mirror ran, `shadow_of` is the version that answered the callers; it is "" in every other.
+    `redacted` names all tensors that redaction keeps out, blanks out or changes.
     `classified` names the outputs whose numbers are scores of classes, because the configuration has labels for them.
     `features` has what the configuration calls the features of an input, in their order.
     """
@@ -34,6 +35,7 @@ class StreamSchema:
     shadow_of: str = ""
     classified: frozenset[str] = frozenset()
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    redacted: frozenset[str] = frozenset()
 
     @property
     def shape_hash(self) -> str:
@@ -58,6 +60,7 @@ class StreamSchema:
                 "shadow_of": self.shadow_of,
                 "classified": sorted(self.classified),
                 "features": self.features,
+                "redacted": sorted(self.redacted),
             }
         )
 
@@ -81,6 +84,7 @@ class StreamSchema:
             shadow_of=str(document.get("shadow_of", "")),
             classified=frozenset(document.get("classified", ())),
             features={name: tuple(names) for name, names in document.get("features", {}).items()},
+            redacted=frozenset(document.get("redacted", (*document["dropped"], *document["hidden"]))),
         )
 
 

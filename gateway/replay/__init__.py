@@ -1,0 +1,1 @@
+"""Logged requests run again, away from traffic: through another version, or through the same one."""

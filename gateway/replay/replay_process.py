@@ -1,0 +1,50 @@
+"""The process of a replay: a question on standard input, lines of JSON as answers; at the lowest priority."""
+
+import asyncio
+import os
+import sys
+from typing import IO
+
+import msgspec
+
+from gateway.errors import GatewayError, InvalidArgument
+from gateway.replay.replay_question import ReplayMessage, ReplayQuestion
+from gateway.serving.probe_child import end_with_parent
+
+_NICENESS = 19
+
+
+def main() -> None:
+    """Answers the question on standard input."""
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        end_with_parent()
+        os.nice(_NICENESS)
+        question = msgspec.json.decode(sys.stdin.buffer.readline(), type=ReplayQuestion)
+
+        def tell(done: int, total: int) -> None:
+            _say(answers, ReplayMessage(done=done, total=total))
+
+        try:
+            from gateway.replay.replay_run import replay
+
+            message = ReplayMessage(report=asyncio.run(replay(question, tell)))
+        except GatewayError as error:
+            message = ReplayMessage(error=str(error), is_usage=isinstance(error, InvalidArgument))
+        except ModuleNotFoundError as error:  # an extra: the rest of the gateway does without it
+            missing = (error.name or "").partition(".")[0]
+            message = ReplayMessage(
+                error=f"a replay needs {missing}: pip install 'model-serving-gateway[analysis]' installs it"
+            )
+        except (OSError, MemoryError) as error:
+            message = ReplayMessage(error=f"the replay failed: {error}")
+        _say(answers, message)
+
+
+def _say(answers: IO[bytes], message: ReplayMessage) -> None:
+    answers.write(msgspec.json.encode(message) + b"\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""docs/replay.md: each command of the page runs, on a log and models like those that it speaks of."""
+
+import re
+import shlex
+from pathlib import Path
+from time import time
+
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.app import app
+from gateway.replay.replay_report import MISSING
+from tests.drift.lakes import write_rows
+from tests.models import classifier
+from tests.replay.replayed import softmax, write_model
+
+PAGE = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
+COMMANDS = sorted({line.strip() for line in re.findall(r"(?:^|`)(gateway replay [^`\n]*--[^`\n]*)", PAGE, re.M)})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory as a gateway leaves it, with requests for `digits` of the last minutes."""
+    directory = tmp_path_factory.mktemp("page")
+    (directory / "data" / "run").mkdir(parents=True)
+    write_model(directory, "digits", {"1": classifier(), "2": classifier()})
+    x = np.random.default_rng(1).normal(size=(40, 4)).astype("<f4")
+    moments = int((time() - 600) * 1e6) + np.arange(40) * 1000
+    write_rows(directory / "data", moments, {"x": x}, {"scores": softmax(x, 3)}, model="digits")
+    state = {"models": {"repository": str(directory / "models"), "allow_links_to": ""}}
+    (directory / "data" / "run" / "state.json").write_bytes(msgspec.json.encode(state))
+    return directory
+
+
+def test_the_page_has_commands() -> None:
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_page_runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(place / "data"))
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+    assert "40 rows of 40 requests" in result.stdout or '"rows": 40' in result.stdout or "--where" in line
+
+
+def test_the_page_has_every_kind_of_what_is_missing() -> None:
+    for kind in MISSING:
+        assert f"| `{kind}` |" in PAGE
