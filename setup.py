@@ -54,6 +54,7 @@ MODULES = [
     "gateway/rpc/task_call.py",
     "gateway/rpc/callback_call.py",
     "gateway/serving/admission.py",
+    "gateway/serving/answer_reader.py",
     "gateway/serving/arm_tally.py",
     "gateway/serving/batch.py",
     "gateway/serving/batcher.py",

@@ -62,6 +62,17 @@ def affine(scale: float = 2.0, offset: float = 0.0, *, features: int = 4) -> byt
     return bytes(model.SerializeToString())
 
 
+def root(*, features: int = 4) -> bytes:
+    """`y = sqrt(x)`, NaN below 0; x, y: FP32 [-1, features]."""
+    shape = (-1, features)
+    model = model_of(
+        [helper.make_node("Sqrt", ["x"], ["y"])],
+        [tensor_value("x", Datatype.FP32, shape)],
+        [tensor_value("y", Datatype.FP32, shape)],
+    )
+    return bytes(model.SerializeToString())
+
+
 def identity(datatype: Datatype, dims: Dims = (-1, 4)) -> bytes:
     """`y = x` for one datatype, any dims."""
     model = model_of(

@@ -1,6 +1,6 @@
 """What one arm of a route did while it was judged: counts that add up over workers and hosts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -9,17 +9,27 @@ ROWS_BINS: Final = ("1", "2-3", "4-7", "8-15", "16+")  # rows of a run: a canary
 
 
 class ArmCounts(msgspec.Struct, frozen=True):
-    """Requests that a split sent to the arm, and runs of them.
+    """Requests that a split sent to the arm, runs of them, and what the arm mirrored.
 
     Shapes: `latency` counts requests by the bounds of `LATENCY_BOUNDS_NS`, the last one open; `runs` has such a
             list for each bin of `ROWS_BINS`. Both may be empty: nothing was counted.
     `errors` are those of the gateway and the version; requests that failed by their client's fault are in none of it.
+    `unsound` answers hold NaN, an infinity or an output without elements. `classes` and `scores` count predictions by
+    their place (serving.answer_reader). `mirrored` are calls that the arm mirrored, `disagreement` the sum over them of
+    the share of their rows that differ, `mirrored_rows` and `differing_rows` the rows themselves.
     """
 
     completed: int = 0
     errors: int = 0
     latency: tuple[int, ...] = ()
     runs: tuple[tuple[int, ...], ...] = ()
+    unsound: int = 0
+    classes: dict[int, int] = {}
+    scores: dict[int, int] = {}
+    mirrored: int = 0
+    disagreement: float = 0.0
+    mirrored_rows: int = 0
+    differing_rows: int = 0
 
     def __add__(self, other: "ArmCounts") -> "ArmCounts":
         return ArmCounts(
@@ -27,20 +37,40 @@ class ArmCounts(msgspec.Struct, frozen=True):
             self.errors + other.errors,
             _added(self.latency, other.latency),
             tuple(_added(self._run(index), other._run(index)) for index in range(max(len(self.runs), len(other.runs)))),
+            self.unsound + other.unsound,
+            joined(self.classes, other.classes),
+            joined(self.scores, other.scores),
+            self.mirrored + other.mirrored,
+            self.disagreement + other.disagreement,
+            self.mirrored_rows + other.mirrored_rows,
+            self.differing_rows + other.differing_rows,
         )
 
     def since(self, before: "ArmCounts") -> "ArmCounts":
         """Returns what was counted after `before`.
 
-        It is never less than nothing, and never more errors than requests, also where counts were lost or made up.
+        It is never less than nothing, and never more events than requests, also where counts were lost or made up.
         """
         completed = max(0, self.completed - before.completed)
+        mirrored = max(0, self.mirrored - before.mirrored)
+        rows = max(0, self.mirrored_rows - before.mirrored_rows)
         return ArmCounts(
             completed,
             min(completed, max(0, self.errors - before.errors)),
             _less(self.latency, before.latency),
             tuple(_less(run, before._run(index)) for index, run in enumerate(self.runs)),
+            min(completed, max(0, self.unsound - before.unsound)),
+            _fewer(self.classes, before.classes),
+            _fewer(self.scores, before.scores),
+            mirrored,
+            min(float(mirrored), max(0.0, self.disagreement - before.disagreement)),
+            rows,
+            min(rows, max(0, self.differing_rows - before.differing_rows)),
         )
+
+    def without_predictions(self) -> "ArmCounts":
+        """Returns the counts that are kept for the whole of a step."""
+        return msgspec.structs.replace(self, classes={}, scores={}) if self.classes or self.scores else self
 
     def slower_than(self, bound: int) -> int:
         """Returns how many requests took longer than the bound with that index."""
@@ -83,3 +113,15 @@ def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
 
 def _less(now: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(0, count - (before[index] if index < len(before) else 0)) for index, count in enumerate(now))
+
+
+def joined(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    """Returns both counts, place by place."""
+    both = dict(one)
+    for place, count in other.items():
+        both[place] = both.get(place, 0) + count
+    return both
+
+
+def _fewer(now: Mapping[int, int], before: Mapping[int, int]) -> dict[int, int]:
+    return {place: count - before.get(place, 0) for place, count in now.items() if count > before.get(place, 0)}

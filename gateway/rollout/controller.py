@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
-from gateway.rollout.evidence import after_tick
+from gateway.rollout.evidence import after_tick, judged, no_evidence
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
 from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step, standing
 from gateway.rollout.rollout_events import canary_of, followed
@@ -129,7 +129,11 @@ class RolloutController:
             if record != before:
                 await self._save(record, before)
             return
-        tick_ms = (canary.analysis or UNJUDGED).tick_ms
+        analysis = canary.analysis or UNJUDGED
+        if len(record.state.evidence.guardrails) != len(judged(analysis)):  # of a release that judged others
+            state = msgspec.structs.replace(record.state, evidence=no_evidence(analysis))
+            record = msgspec.structs.replace(record, state=state)
+        tick_ms = analysis.tick_ms
         if not moved and 0 <= now_ms - record.tick_ms < tick_ms - 500:  # less: the store's clock went back
             return
         killed = route.document.kill_switch is not None

@@ -54,7 +54,7 @@ def _step(canary: Canary, index: int, requests_per_s: float, stable_rate: float)
     bound = min((one.number("tolerance") for one in guardrails if one.kind.name == "errors"), default=math.nan)
     if math.isnan(bound) or seconds is None:
         return StepForecast(step.weight, seconds, None, 0.0)
-    metrics = sum(2 if one.kind.name == "latency" else 1 for one in guardrails)
+    metrics = sum(one.kind.tests for one in guardrails)
     traffic = ComparedTraffic(requests_per_s, weight, stable_rate, bound, analysis.alpha, metrics)
     detects = smallest_ratio(seconds, traffic) if math.isfinite(seconds) else math.inf
     harmed = 0.0 if math.isinf(detects) else harmed_before_found(detects, traffic)

@@ -12,7 +12,9 @@ import msgspec
 import numpy as np
 
 from gateway.rollout.arm_counts import ArmCounts
-from gateway.rollout.evidence import CanaryEvidence, harm_log_e
+from gateway.rollout.compared_rates import events_of
+from gateway.rollout.evidence import CanaryEvidence, harm_log_e, judged
+from gateway.rollout.guardrail_evidence import NO_BOUND
 from gateway.rollout.statistics.rate_limit import RateLimitEvidence
 from gateway.routing.document.analysis import Analysis
 
@@ -21,7 +23,7 @@ _HIGHEST: Final = 0.9
 
 
 class WatchedMetric(msgspec.Struct, frozen=True):
-    """One rate that is watched. A request is slow beyond the latency bound with the index `bound`; -1 for errors."""
+    """One rate that is watched. A request is slow beyond the latency bound with the index `bound`; -1 else."""
 
     kind: str
     limit: float
@@ -46,12 +48,14 @@ class PromotionWatch(msgspec.Struct, frozen=True):
 def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
     """Returns the watch that follows on the ramp's evidence. A metric of which the ramp saw nothing is not watched."""
     metrics = []
-    judged = [guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged]
-    same = len(judged) == len(evidence.guardrails)  # else the document was promoted with other guardrails
-    for guardrail, known in zip(judged, evidence.guardrails, strict=True) if same else ():
+    guardrails = judged(analysis)
+    same = len(guardrails) == len(evidence.guardrails)  # else the document was promoted with other guardrails
+    for guardrail, known in zip(guardrails, evidence.guardrails, strict=True) if same else ():
+        if guardrail.action != "fail" or not known.metrics or not known.metrics[0].stable:
+            continue  # what compares something else than rates needs the other arm
+        if guardrail.kind.name == "latency" and known.bound == NO_BOUND:
+            continue  # the last step had nothing that its quantile could be frozen from
         first = known.metrics[0]
-        if guardrail.action != "fail" or not first.stable:
-            continue
         rate = (first.stable_events + _UNCERTAIN) / first.stable
         limit = min(_HIGHEST, rate * guardrail.number("tolerance"))
         nothing = RateLimitEvidence.none(limit)
@@ -65,8 +69,7 @@ def after_watched_tick(watch: PromotionWatch, arm: ArmCounts) -> PromotionWatch:
     """Returns the watch after a tick in which the arm that has everything did that."""
     metrics = []
     for metric in watch.metrics:
-        requests = arm.completed if metric.bound < 0 else sum(arm.latency)
-        events = arm.errors if metric.bound < 0 else arm.slower_than(metric.bound)
+        requests, events = events_of(metric.kind, arm, metric.bound)
         known = RateLimitEvidence(metric.limit, np.array(metric.log_ratios)).after(requests, events)
         metrics.append(
             msgspec.structs.replace(

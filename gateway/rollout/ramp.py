@@ -9,9 +9,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.rollout.evidence import CanaryEvidence, findings, harmed, verdict_of
+from gateway.rollout.evidence import CanaryEvidence, findings, harmed, is_harm, judged, verdict_of
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.guardrail import Action
 from gateway.routing.document.quantity import duration_text, percent_text
 from gateway.routing.document.strategy import Canary
 
@@ -125,6 +126,9 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     if gate.hold_ms is None:
         return Hold("the step has no end of its own; promote goes on")
     since_ms = now_ms - state.step_since_ms
+    kept = _harm_told(plan.analysis, state.evidence, "hold")
+    if kept:
+        return _held(plan.analysis, f"held: {kept}", since_ms - gate.hold_ms)
     if since_ms < gate.hold_ms:
         left_ms = gate.hold_ms - since_ms
         return Hold(f"{duration_text(_seconds(left_ms))} of {duration_text(gate.hold_ms)} are left", left_ms)
@@ -133,8 +137,9 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     if least < gate.min_events:
         text = f"{least} of the {gate.min_events} requests that both arms must have completed in this step"
         return _held(plan.analysis, text, waited_ms)
-    if plan.analysis is not None and step.weight > 0:
-        verdict = verdict_of(state.evidence, plan.analysis, compares=step.weight < BUCKETS)
+    if plan.analysis is not None and (step.weight > 0 or _judges_mirror(plan.analysis)):
+        compares, answers = step.weight < BUCKETS, step.weight > 0
+        verdict = verdict_of(state.evidence, plan.analysis, compares=compares, answers=answers)
         told = "; ".join(map(str, findings(state.evidence, plan.analysis))) or "no guardrail judges it"
         if verdict == "nodata":
             if plan.analysis.on_no_data == "rollback":
@@ -165,13 +170,26 @@ def _failure(analysis: Analysis | None, evidence: CanaryEvidence) -> str:
     """Returns why the canary is harmful; "" where nothing shows that it is."""
     if analysis is None:
         return ""
-    if verdict_of(evidence, analysis) == "fail":
-        told = [str(finding) for finding in findings(evidence, analysis) if finding.log_e > 0]
-        return "failed: " + "; ".join(told)
+    told = _harm_told(analysis, evidence, "fail")
+    if told:
+        return f"failed: {told}"
     excess = harmed(evidence)
     if analysis.max_harmed and excess >= analysis.max_harmed:
         return f"failed: {excess:.0f} more errors than its share, the harm budget is {analysis.max_harmed}"
     return ""
+
+
+def _harm_told(analysis: Analysis | None, evidence: CanaryEvidence, action: Action) -> str:
+    """Returns what guardrails with that action say where they have found harm; "" where they have not."""
+    if analysis is None or not is_harm(evidence, analysis, action):
+        return ""
+    told = findings(evidence, analysis)
+    return "; ".join(str(finding) for finding in told if finding.action == action and finding.log_e > 0)
+
+
+def _judges_mirror(analysis: Analysis) -> bool:
+    """Returns whether something is judged that needs no request that the canary answers."""
+    return any(not guardrail.kind.compares and guardrail.action != "warn" for guardrail in judged(analysis))
 
 
 def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str, is_watched: bool) -> Step:

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.rollout.evidence import new_step
 from gateway.rollout.post_promotion import begin_watch
-from gateway.rollout.rollout_record import RolloutRecord, begun, plan_of
+from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord, begun, plan_of
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
@@ -76,7 +76,7 @@ def followed(
         step=canary.step,
         step_since_ms=now_ms,
         approved_by="",
-        evidence=new_step(record.state.evidence),
+        evidence=new_step(record.state.evidence, canary.analysis or UNJUDGED),
     )
     return msgspec.structs.replace(record, state=state)
 

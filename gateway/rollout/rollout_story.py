@@ -2,7 +2,8 @@
 
 import math
 
-from gateway.rollout.evidence import Finding, findings, harm_log_e, harmed
+from gateway.rollout.evidence import findings, harm_log_e, harmed
+from gateway.rollout.guardrail_evidence import Finding
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.routing.document.analysis import Analysis
 from gateway.telemetry.event_types import EventType

@@ -1,38 +1,103 @@
 """Tallies of the arms of routes that are judged: nothing is counted where no route is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic_ns
 from typing import Final
 
 from gateway.errors import CLIENT_CODES, Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
+from gateway.routing.document.guardrail import ANSWERS, PREDICTIONS
 from gateway.routing.document.strategy import Canary
+from gateway.serving.answer_reader import AnswerReader
+from gateway.serving.version import Version
 from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, latency_place
+from gateway.tensor import Buffer
 
 SPLIT: Final = "SPLIT"  # the reason of requests that were drawn for their arm; no other can be compared
 _OK: Final = Code.OK
 ROWS_BINS: Final = 5  # of runs, by the power of two of their rows: 1, 2-3, 4-7, 8-15, more
 WINDOW_NS: Final = 60_000_000_000
+_EVER_NS: Final = 1 << 62
 _MOST_KEYS: Final = 100_000
+PREDICTIONS_A_SECOND: Final = 200  # of an arm that are looked at: more would say little more and cost every request
+_SECOND_NS: Final = 1_000_000_000
 _MOST_REVISIONS: Final = 8  # that are not in force any more, whose last calls may still end
+
+
+class KeyWindow:
+    """The keys that something was counted of, each once in a window."""
+
+    __slots__ = ("_ends_ns", "_keys", "_window_ns")
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._ends_ns = 0
+        self._keys: set[int] = set()
+
+    def takes(self, bucket: int) -> bool:
+        """Returns whether the key counts now: it has none (-1), or did not count in this window."""
+        if bucket < 0:
+            return True
+        now_ns = monotonic_ns()
+        if now_ns >= self._ends_ns or len(self._keys) >= _MOST_KEYS:
+            self._ends_ns = now_ns + self._window_ns
+            self._keys.clear()
+        if bucket in self._keys:
+            return False
+        self._keys.add(bucket)
+        return True
 
 
 class ArmTally:
     """The counts of one arm at one revision; they only grow.
 
-    An error of the same key counts once in a minute, so that one user's bad data do not look like many users'.
+    An error of the same key counts once in a minute, so that one user's bad data do not look like many users'; so does
+    an unsound answer. The prediction of a key counts once at a revision: it seldom changes.
+    `reads` is whether answers are looked at, of which `counted` says what for.
     """
 
-    __slots__ = ("_keys", "_window_ends_ns", "completed", "errors", "latency", "runs")
+    __slots__ = (
+        "_answers",
+        "_errors",
+        "_left",
+        "_predicting",
+        "_predictions",
+        "_reader",
+        "_second_ends_ns",
+        "_sound",
+        "classes",
+        "completed",
+        "differing_rows",
+        "disagreement",
+        "errors",
+        "latency",
+        "mirrored",
+        "mirrored_rows",
+        "reads",
+        "runs",
+        "scores",
+        "unsound",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, counted: frozenset[str] = frozenset()) -> None:
         self.completed = 0
         self.errors = 0
         self.latency = [0] * (len(LATENCY_BOUNDS_NS) + 1)
         self.runs: list[list[int]] = [[0] * (len(LATENCY_BOUNDS_NS) + 1) for _ in range(ROWS_BINS)]
-        self._keys: set[int] = set()
-        self._window_ends_ns = 0
+        self.unsound = 0
+        self.classes: dict[int, int] = {}
+        self.scores: dict[int, int] = {}
+        self.mirrored = self.mirrored_rows = self.differing_rows = 0
+        self.disagreement = 0.0
+        self._sound = ANSWERS in counted
+        self._predicting = PREDICTIONS in counted
+        self.reads = self._sound or self._predicting
+        self._reader: AnswerReader | None = None
+        self._errors = KeyWindow(WINDOW_NS)
+        self._answers = KeyWindow(WINDOW_NS)
+        self._predictions = KeyWindow(_EVER_NS)
+        self._second_ends_ns = self._left = 0
 
     def observe(self, code: Code, total_ns: int, bucket: int) -> None:
         """Counts a call that was drawn for the arm and ended. `bucket` is its key's; -1 where it has none."""
@@ -41,31 +106,62 @@ class ArmTally:
             self.latency[latency_place(total_ns)] += 1
         elif code not in CLIENT_CODES:
             self.completed += 1
-            self._error(bucket)
+            if self._errors.takes(bucket):
+                self.errors += 1
+
+    def read(self, version: Version, outputs: Sequence[Buffer], wanted: tuple[int, ...] | None, bucket: int) -> None:
+        """Looks at an answer of the arm's version."""
+        reader = self._reader
+        if reader is None or reader.version is not version:
+            reader = self._reader = AnswerReader(version)
+        if self._sound and not reader.is_sound(outputs, wanted) and self._answers.takes(bucket):
+            self.unsound += 1
+        if self._predicting and self._has_left() and self._predictions.takes(bucket):
+            said = reader.prediction(outputs, wanted)
+            if said is not None:
+                counts, place = self.classes if said[0] else self.scores, said[1]
+                counts[place] = counts.get(place, 0) + 1
 
     def run(self, rows: int, infer_ns: int) -> None:
         """Counts a run of the arm's version."""
         self.runs[min(ROWS_BINS, max(1, rows).bit_length()) - 1][latency_place(infer_ns)] += 1
 
+    def mirror(self, rows: int, differing: int) -> None:
+        """Counts a call that the arm mirrored, and the rows of it that differ from what was served."""
+        self.mirrored += 1
+        self.mirrored_rows += rows
+        self.differing_rows += differing
+        self.disagreement += differing / rows
+
     def snapshot(self) -> dict[str, object]:
         """Returns the counts, of values that JSON can hold; its fields are those of `rollout.arm_counts.ArmCounts`."""
-        return {
+        counts: dict[str, object] = {
             "completed": self.completed,
             "errors": self.errors,
             "latency": list(self.latency),
             "runs": [list(histogram) for histogram in self.runs],
         }
+        if self.reads:
+            counts["unsound"] = self.unsound
+            counts["classes"] = dict(self.classes)
+            counts["scores"] = dict(self.scores)
+        if self.mirrored:
+            counts["mirrored"] = self.mirrored
+            counts["disagreement"] = self.disagreement
+            counts["mirrored_rows"] = self.mirrored_rows
+            counts["differing_rows"] = self.differing_rows
+        return counts
 
-    def _error(self, bucket: int) -> None:
-        if bucket >= 0:
+    def _has_left(self) -> bool:
+        """Takes one of the second's predictions. Which calls come first does not depend on what they are answered."""
+        if self._left <= 0:
             now_ns = monotonic_ns()
-            if now_ns >= self._window_ends_ns or len(self._keys) >= _MOST_KEYS:
-                self._window_ends_ns = now_ns + WINDOW_NS
-                self._keys.clear()
-            if bucket in self._keys:
-                return
-            self._keys.add(bucket)
-        self.errors += 1
+            if now_ns < self._second_ends_ns:
+                return False
+            self._second_ends_ns = now_ns + _SECOND_NS
+            self._left = PREDICTIONS_A_SECOND
+        self._left -= 1
+        return True
 
 
 class JudgedRoutes:
@@ -87,7 +183,8 @@ class JudgedRoutes:
             if isinstance(strategy, Canary) and strategy.is_driven:
                 revision = compiled.route.revision
                 tallies = before.get(revision)
-                now[revision] = tallies or {strategy.stable: ArmTally(), strategy.canary: ArmTally()}
+                counted = strategy.analysis.counted if strategy.analysis is not None else frozenset()
+                now[revision] = tallies or {arm: ArmTally(counted) for arm in (strategy.stable, strategy.canary)}
         if now:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now
@@ -101,6 +198,13 @@ class JudgedRoutes:
             self._tallies = self.by_revision.get(decision.revision)
         tallies = self._tallies
         return tallies.get(decision.arm) if tallies is not None else None
+
+    def mirror(self, revision: int, arm: str, rows: int, differing: int) -> None:
+        """Counts a call that an arm of that revision mirrored."""
+        tallies = self.by_revision.get(revision)
+        tally = tallies.get(arm) if tallies is not None else None
+        if tally is not None:
+            tally.mirror(rows, differing)
 
     def snapshot(self) -> Mapping[int, Mapping[str, object]]:
         """Returns all counts by revision and arm, of values that JSON can hold."""

@@ -228,6 +228,8 @@ class Engine:
             tally = self._judged.of(decision)
             if tally is not None:
                 tally.observe(code, total_ns, decision.bucket)
+                if tally.reads and code is _OK:
+                    tally.read(version, call.outputs, call.wanted, decision.bucket)
         request_id = self.name(call)
         record = record_of(
             call,

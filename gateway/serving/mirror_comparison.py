@@ -25,13 +25,23 @@ class Comparison:
 
     Units:  `rows` are those whose highest score was compared (of the first floating-point output of two dimensions),
             `same_rows` those where both have it in the same place; `max_difference` is the largest absolute difference
-            of any numbers, those left out of which one is not finite.
+            of any numbers, those left out of which one is not finite. `by_rows`: these rows say whether they
+            agree.
     """
 
     agrees: bool
     rows: int
     same_rows: int
     max_difference: float
+    by_rows: bool = False
+
+    @property
+    def judged_rows(self) -> tuple[int, int]:
+        """Returns the rows that a judge counts, and those of them that differ.
+
+        Where the answers are not compared row by row, by their highest scores, the whole answer is one row.
+        """
+        return (self.rows, self.rows - self.same_rows) if self.by_rows else (1, 0 if self.agrees else 1)
 
 
 def compare(
@@ -66,9 +76,10 @@ def compare(
         exact = exact and equal
         if tolerance is not None and not (equal if tolerance.exact else within):
             agrees = False
+    by_rows = agrees and not tolerances and rows > 0
     if not tolerances:
         agrees = agrees and (same_rows == rows if rows else exact)
-    return Comparison(agrees, rows, same_rows, largest)
+    return Comparison(agrees, rows, same_rows, largest, by_rows)
 
 
 def _numbers(array: Array, datatype: Datatype) -> Numbers:

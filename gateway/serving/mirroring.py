@@ -252,6 +252,10 @@ class MirrorQueue:
         self.rows += comparison.rows
         self.same_rows += comparison.same_rows
         self.largest = max(self.largest, comparison.max_difference)
+        judged = self.resources.shared.judged
+        if judged.by_revision:
+            rows, differing = comparison.judged_rows
+            judged.mirror(mirrored.revision, self.arm, rows, differing)
         return "agree" if comparison.agrees else "differ"
 
     def _log(self, mirrored: MirroredCall, version: Version, code: Code, *, differs: bool) -> None:

@@ -41,21 +41,29 @@ def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     product.stop()
 
 
-def route(model: str, *, after: dict[str, object] | None = None, **analysis: object) -> str:
-    canary: dict[str, object] = {"steps": STEPS, "analysis": {**ERRORS, **analysis}}
+def document(
+    model: str,
+    *,
+    steps: list[dict[str, str]] = STEPS,
+    after: dict[str, object] | None = None,
+    mirrors: list[dict[str, str]] | None = None,
+    **analysis: object,
+) -> str:
+    canary: dict[str, object] = {"steps": steps, "analysis": {**ERRORS, **analysis}}
     if after is not None:
         canary["afterPromote"] = after
     spec = {
         "arms": {"stable": {"version": "1"}, "canary": {"version": "2"}},
         "key": {"from": ["metadata:x-user"]},
         "strategy": {"canary": canary},
+        **({"mirrors": mirrors} if mirrors else {}),
     }
     return json.dumps({"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": model}, "spec": spec})
 
 
-def apply(product: Product, tmp_path: Path, document: str) -> None:
+def apply(product: Product, tmp_path: Path, text: str) -> None:
     path = tmp_path / "route.json"
-    path.write_text(document)
+    path.write_text(text)
     done = product.cli("routes", "apply", "-f", str(path), "--reason", "test")
     assert done.exit_code == 0, done.output
 
@@ -63,7 +71,10 @@ def apply(product: Product, tmp_path: Path, document: str) -> None:
 class Load:
     """Calls on a thread, users in turn; every ninth value is one that version 2 of `fragile` fails on."""
 
-    def __init__(self, product: Product, model: str, request: Callable[[int], pb.ModelInferRequest]) -> None:
+    def __init__(
+        self, product: Product, model: str, request: Callable[[int], pb.ModelInferRequest], *, keys: int = KEYS
+    ) -> None:
+        self._keys = keys
         self.answers: Counter[tuple[str, str]] = Counter()
         self.users: dict[str, set[str]] = {}
         self._product, self._model, self._request = product, model, request
@@ -83,7 +94,7 @@ class Load:
             for number in itertools.count():
                 if self._over.is_set():
                     return
-                user = f"user-{number % KEYS}"
+                user = f"user-{number % self._keys}"
                 call = stub(channel).ModelInfer.with_call
                 try:
                     _, done = call(self._request(number), timeout=20, metadata=[("x-user", user)])
@@ -134,7 +145,7 @@ def rollout(product: Product, model: str) -> dict[str, object]:
 
 
 def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rolling: Product, tmp_path: Path) -> None:
-    apply(rolling, tmp_path, route("failing"))
+    apply(rolling, tmp_path, document("failing"))
     with Load(rolling, "failing", named("failing", index)) as load:
         until(lambda: active(rolling, "failing").get("weight") == "0%", LIMIT_S, "the canary has no share")
         before = load.answers["stable", "OK"]
@@ -150,7 +161,7 @@ def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rollin
 
 
 def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Product, tmp_path: Path) -> None:
-    apply(rolling, tmp_path, route("equal", after={"watch": "2s"}))
+    apply(rolling, tmp_path, document("equal", after={"watch": "2s"}))
     with Load(rolling, "equal", named("equal", index)) as load:
         until(lambda: active(rolling, "equal").get("step") == 1, LIMIT_S, "the second step")
         begun = rollout(rolling, "equal")["id"]
@@ -162,6 +173,6 @@ def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Pro
 
 
 def test_a_version_that_is_slower_is_taken_back(rolling: Product, tmp_path: Path) -> None:
-    apply(rolling, tmp_path, route("slower", guardrails=[{"kind": "latency", "quantile": 0.9}]))
+    apply(rolling, tmp_path, document("slower", guardrails=[{"kind": "latency", "quantile": 0.9}]))
     with Load(rolling, "slower", named("slower", features)):
         until(lambda: active(rolling, "slower").get("weight") == "0%", LIMIT_S, "the canary has no share")

@@ -13,6 +13,7 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.rollout.arm_counts import ArmCounts
 from gateway.rollout.controller import RolloutController
+from gateway.rollout.guardrail_evidence import GuardrailEvidence
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.rollout.rollout_store import CountsWriter, RolloutStore
 from gateway.rollout.steering import paused
@@ -256,7 +257,7 @@ async def test_a_rollout_that_cannot_be_judged_costs_itself_and_is_said_once(
     await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
     await rolling.until(lambda record: True)
     record = await rolling.record()
-    evidence = msgspec.structs.replace(record.state.evidence, guardrails=())  # as of another release
+    evidence = msgspec.structs.replace(record.state.evidence, guardrails=(GuardrailEvidence(),))  # of another release
     state = msgspec.structs.replace(record.state, evidence=evidence)
     assert await rolling.rollouts.save(msgspec.structs.replace(record, state=state, tick_ms=0), record.sequence)
     for _ in range(3):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.rollout.statistics.harm_test import HarmEvidence, combined_log_e
+from gateway.rollout.guardrail_evidence import mean_log_e
+from gateway.rollout.statistics.harm_test import HarmEvidence
 from gateway.rollout.statistics.rate_ratio import harm_grid, harmless_grid
 from tests.rollout.simulation import Scenario, pareto_keys, seconds_to_alarm
 
@@ -85,10 +86,10 @@ def test_a_bound_below_one_is_refused() -> None:
 
 def test_metrics_are_combined_by_the_mean_of_their_evidence() -> None:
     worse = NONE.after([25], [475], [9], [1])
-    assert combined_log_e((worse,)) == pytest.approx(float(worse.log_e))
-    assert combined_log_e((worse, NONE, NONE, NONE)) == pytest.approx(math.log((math.exp(float(worse.log_e)) + 3) / 4))
-    with pytest.raises(ValueError, match="no metric"):
-        combined_log_e(())
+    known = tuple(float(evidence.log_e) for evidence in (worse, NONE, NONE, NONE))
+    assert mean_log_e(known[:1]) == pytest.approx(known[0])
+    assert mean_log_e(known) == pytest.approx(math.log((math.exp(known[0]) + 3) / 4))
+    assert mean_log_e(()) == -math.inf
 
 
 # p50 and p90 by the reference's simulation, in seconds; ours may take 1.3 times as long.

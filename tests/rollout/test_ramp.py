@@ -80,7 +80,11 @@ class Rollout:
             return
         self.steps.append((self.now_ms // 1000, step))
         if isinstance(step, Advance):
-            change = {"step": step.step, "approved_by": "", "evidence": new_step(self.state.evidence)}
+            change = {
+                "step": step.step,
+                "approved_by": "",
+                "evidence": new_step(self.state.evidence, analysis_of(self.plan)),
+            }
         elif isinstance(step, Promote):
             self.watch = begin_watch(self.state.evidence, analysis_of(self.plan))
             change = {"phase": "watching"}

@@ -78,6 +78,7 @@ EVERY_OPTION: Plain = {
     "passBelow": "2%",
     "quantile": 0.9,
     "limit": "3%",
+    "index": 0.3,
     "metric": "clicks",
     "url": "http://gate.example/check",
 }
@@ -262,6 +263,6 @@ def test_the_page_of_rollouts_names_every_field_and_guardrail() -> None:
             [row] = re.findall(rf"^\| `{kind.name}` \| (.*?) \|", kinds, re.MULTILINE)
             assert set(re.findall(r"`(\w+):", row)) == set(kind.options)
         else:
-            assert f"`{kind.name}`" in kinds.partition("**not judged yet**")[0].rpartition("With `action: warn`")[2]
+            assert f"`{kind.name}`" in kinds.partition("**not judged yet**")[0].rpartition("with `action: warn`")[2]
     for field in (*CANARY_PLAN, *STEP_PLAN, *AFTER_PROMOTE_FIELDS):
         assert f"{field}:" in page

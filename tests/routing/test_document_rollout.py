@@ -87,3 +87,12 @@ def test_a_guardrail_that_nobody_looks_at_is_said(name: str) -> None:
     extra = {"shadow": {"limit": "1%"}, "reward": {"metric": "clicks"}, "webhook": {"url": "http://gate/check"}}
     [told] = cautions(judged(analysis={"guardrails": [{"kind": name, **extra.get(name, {})}]}), 0.0)
     assert told == f"{GUARDRAIL}: {name} is kept with the document and is not judged by this release"
+
+
+def test_a_guardrail_of_a_mirror_that_is_not_there_is_said() -> None:
+    without = judged(analysis={"guardrails": [{"kind": "shadow"}]})
+    assert cautions(without, 0.0) == (f"{GUARDRAIL}: arm canary has no mirror, so shadow never has data",)
+    canary: Plain = {"steps": STEPS, "analysis": {"guardrails": [{"kind": "shadow"}]}}
+    assert not cautions(
+        document(arms=PAIR, strategy={"canary": canary}, mirrors=[{"arm": "canary", "percent": "5%"}]), 0.0
+    )

@@ -64,14 +64,3 @@ class HarmEvidence:
         points = self.log_mass.shape[-1]
         result: Floats = np.logaddexp(log_mean_exp(self.log_mass) + np.log(points), self.log_unspent)
         return result
-
-
-def combined_log_e(evidence: tuple[HarmEvidence, ...]) -> float:
-    """Returns the evidence of several metrics as one number against one bound: the mean of their e-values.
-
-    It is valid under any dependence, and alarms as fast as the largest one against a bound for each.
-    Raises: ValueError (no metric: nothing known is no evidence).
-    """
-    if not evidence:
-        raise ValueError("no metric to combine")
-    return float(log_mean_exp(np.array([float(metric.log_e) for metric in evidence])))

@@ -57,8 +57,9 @@ class ShiftEvidence:
         """Returns the population stability index of the counts so far; 0 where an arm has none."""
         if not self.canary.sum() or not self.stable.sum():
             return 0.0
-        p = (self.canary + _HALF) / (self.canary + _HALF).sum()
-        q = (self.stable + _HALF) / (self.stable + _HALF).sum()
+        seen = self.canary + self.stable > 0  # a bin that nobody is in says nothing, and would add to the index
+        canary, stable = self.canary[seen] + _HALF, self.stable[seen] + _HALF
+        p, q = canary / canary.sum(), stable / stable.sum()
         return float(((p - q) * np.log(p / q)).sum())
 
     @property

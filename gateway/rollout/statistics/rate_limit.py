@@ -28,8 +28,13 @@ class RateLimitEvidence:
             raise ValueError(f"a limit on a rate is between 0 and 1, not {limit}")
         return RateLimitEvidence(limit, np.zeros((*side_by_side, _POINTS)), below)
 
-    def after(self, trials: int | Floats, events: int | Floats) -> "RateLimitEvidence":
-        """Returns the evidence with more trials. Raises: ValueError (more events than trials)."""
+    def after(self, trials: int | Floats, events: float | Floats) -> "RateLimitEvidence":
+        """Returns the evidence with more trials, each of which may be a part of an event.
+
+        For a part the ratio is that power of the one for an event, and as much of the other: convex, so that its mean
+        is at most what it is for events of the same rate.
+        Raises: ValueError (more events than trials).
+        """
         n, bad = np.asarray(trials, float)[..., None], np.asarray(events, float)[..., None]
         if (bad > n).any():
             raise ValueError(f"{events} events of {trials} trials")

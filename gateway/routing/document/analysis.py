@@ -51,6 +51,11 @@ class Analysis:
         """Returns what the canary is judged by."""
         return self.guardrails or usual_guardrails()
 
+    @property
+    def counted(self) -> frozenset[str]:
+        """Returns what workers have to count for its guardrails, beside requests, times and runs."""
+        return frozenset(one.kind.counts for one in self.effective_guardrails) - {""}
+
     def to_value(self) -> dict[str, object]:
         usual = Analysis()
         value: dict[str, object] = {}

@@ -44,10 +44,14 @@ def _steps(document: RouteDocument) -> Iterator[str]:
 def _guardrails(document: RouteDocument) -> Iterator[str]:
     strategy = document.strategy
     analysis = strategy.analysis if isinstance(strategy, Canary) else None
-    for index, guardrail in enumerate(analysis.guardrails if analysis is not None else ()):
+    if not isinstance(strategy, Canary) or analysis is None:
+        return
+    for index, guardrail in enumerate(analysis.guardrails):
+        path = f"spec.strategy.canary.analysis.guardrails[{index}]"
         if not guardrail.kind.judged:
-            path = f"spec.strategy.canary.analysis.guardrails[{index}]"
             yield f"{path}: {guardrail.kind.name} is kept with the document and is not judged by this release"
+        elif guardrail.kind.mirrored and strategy.canary not in {mirror.arm for mirror in document.mirrors}:
+            yield f"{path}: arm {strategy.canary} has no mirror, so {guardrail.kind.name} never has data"
 
 
 def _rules(document: RouteDocument, now_s: float) -> Iterator[str]:

@@ -11,12 +11,16 @@ from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.field import Field
 from gateway.routing.document.quantity import percent, percent_text
 
-Action = Literal["fail", "warn"]
-ACTIONS: Final[tuple[Action, ...]] = ("fail", "warn")
+Action = Literal["fail", "hold", "warn"]
+ACTIONS: Final[tuple[Action, ...]] = ("fail", "hold", "warn")
 GUARDRAIL_LIMIT: Final = 16
 MOST_TOLERANCE: Final = 100.0
 LEAST_TOLERANCE: Final = 1.0
 QUANTILES: Final = (0.5, 0.9999)
+INDEX: Final = (0.05, 10.0)
+# What workers count for a guardrail beside requests, times and runs, which they count for every judged route.
+ANSWERS: Final = "answers"
+PREDICTIONS: Final = "predictions"
 
 OptionValue = float | int | str
 
@@ -33,12 +37,20 @@ class GuardrailOption:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailKind:
-    """A kind of guardrail. `judged` tells whether the judge looks at it; a caution says so of the others."""
+    """A kind of guardrail. `judged` tells whether the judge looks at it; a caution says so of the others.
+
+    `tests` is how many e-values it has, `counts` what workers count for it alone ("": nothing), `compares` whether it
+    needs requests that the canary itself answered, `mirrored` whether it looks at what the canary mirrors.
+    """
 
     name: str
     options: Mapping[str, GuardrailOption] = field(hash=False)
     action: Action = "fail"
     judged: bool = False
+    tests: int = 1
+    counts: str = ""
+    compares: bool = True
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,12 @@ _QUANTILE: Final = GuardrailOption(
     {"type": "number", "minimum": QUANTILES[0], "maximum": QUANTILES[1]},
     0.99,
 )
+_INDEX: Final = GuardrailOption(
+    lambda given: given.number(*INDEX),
+    lambda value: value,
+    {"type": "number", "minimum": INDEX[0], "maximum": INDEX[1]},
+    0.2,
+)
 _URL: Final = GuardrailOption(_http_url, lambda value: value, {"type": "string", "minLength": 1, "maxLength": 1024})
 _NAME: Final = GuardrailOption(
     lambda given: given.text(limit=64), lambda value: value, {"type": "string", "minLength": 1, "maxLength": 64}
@@ -120,10 +138,13 @@ GUARDRAILS: Final[Mapping[str, GuardrailKind]] = MappingProxyType(
                 "latency",
                 {"quantile": _QUANTILE, "tolerance": _ratio(1.5), "passBelow": _share(50_000)},
                 judged=True,
+                tests=2,
             ),
-            GuardrailKind("drift", {}, action="warn"),
-            GuardrailKind("shadow", {"limit": _share(10_000)}),
-            GuardrailKind("outputs", {"tolerance": _ratio(1.2)}),
+            GuardrailKind("drift", {"index": _INDEX}, action="warn", judged=True, counts=PREDICTIONS),
+            GuardrailKind("shadow", {"limit": _share(10_000)}, judged=True, compares=False, mirrored=True),
+            GuardrailKind(
+                "outputs", {"tolerance": _ratio(1.2), "passBelow": _share(5_000)}, judged=True, counts=ANSWERS
+            ),
             GuardrailKind("reward", {"metric": _NAME, "tolerance": _ratio(1.0)}),
             GuardrailKind("webhook", {"url": _URL}),
         )

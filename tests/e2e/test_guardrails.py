@@ -1,0 +1,83 @@
+"""What else judges a canary, on a real gateway: unsound answers, other predictions, mirrors that disagree."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.pb import inference_pb2 as pb
+from tests import models
+from tests.e2e.product import Product, until
+from tests.e2e.test_rollouts import KEYS, LIMIT_S, Load, active, apply, document, features, named
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    directory = tmp_path_factory.mktemp("guarded")
+    repository = directory / "models"
+    for model, contents in {
+        "nan": (models.affine(features=8), models.root(features=8)),
+        "shifted": (models.affine(1.0, features=8), models.affine(4.0, features=8)),
+        "contrary": (models.affine(1.0, features=8), models.affine(-1.0, features=8)),
+    }.items():
+        for version, content in enumerate(contents, start=1):
+            models.write_version(repository, model, str(version), content)
+    product = Product(directory, repository)
+    yield product.start()
+    product.stop()
+
+
+def rows_of(values: Callable[[int], np.ndarray]) -> Callable[[int], pb.ModelInferRequest]:
+    def request(number: int) -> pb.ModelInferRequest:
+        made = features(number)
+        made.raw_input_contents[0] = values(number).astype(np.float32).tobytes()
+        return made
+
+    return request
+
+
+def spread(number: int) -> np.ndarray:
+    """Other values for each user, between 1 and 2."""
+    return np.linspace(1.0, 1.2, 8) + (number % KEYS) / KEYS
+
+
+def told(product: Product, model: str) -> tuple[str, str]:
+    """The phase of a rollout and what it says; nothing before the judge has seen it."""
+    done = product.cli("rollout", "show", model, "-o", "json")
+    shown = json.loads(done.stdout) if done.exit_code == 0 else {}
+    return str(shown.get("phase")), str(shown.get("told"))
+
+
+def test_a_version_that_answers_nan_is_taken_back_within_seconds(guarded: Product, tmp_path: Path) -> None:
+    apply(guarded, tmp_path, document("nan", guardrails=[{"kind": "outputs"}]))
+    with Load(guarded, "nan", named("nan", rows_of(lambda number: -spread(number)))) as load:
+        until(lambda: active(guarded, "nan").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        answered = load.answers["canary", "OK"]
+        before = load.answers["stable", "OK"]
+        until(lambda: load.answers["stable", "OK"] > before + 200, LIMIT_S, "calls after it")
+        assert load.answers["canary", "OK"] <= answered + 1
+    assert len(load.users["canary"]) < KEYS / 3
+    assert "failed: outputs: canary " in told(guarded, "nan")[1]
+
+
+def test_a_version_that_predicts_something_else_is_held(guarded: Product, tmp_path: Path) -> None:
+    guardrails = [{"kind": "errors", "passBelow": "5%"}, {"kind": "drift", "action": "hold"}]
+    apply(guarded, tmp_path, document("shifted", guardrails=guardrails))
+    with Load(guarded, "shifted", named("shifted", rows_of(spread)), keys=10_000):
+        until(lambda: told(guarded, "shifted")[1].startswith("held: drift: index"), LIMIT_S, "it is held")
+    assert told(guarded, "shifted")[0] == "ramping"
+    assert active(guarded, "shifted").get("step", 0) == 0
+    assert active(guarded, "shifted").get("weight") is None
+
+
+def test_a_mirror_that_disagrees_stops_the_canary_before_it_has_a_share(guarded: Product, tmp_path: Path) -> None:
+    steps = [{"weight": "0%", "hold": "1s"}, {"weight": "50%", "hold": "1s"}]
+    mirrors = [{"arm": "canary", "percent": "100%"}]
+    guardrails = [{"kind": "shadow"}]
+    apply(guarded, tmp_path, document("contrary", steps=steps, mirrors=mirrors, guardrails=guardrails))
+    with Load(guarded, "contrary", named("contrary", rows_of(spread))) as load:
+        until(lambda: told(guarded, "contrary")[0] == "stopped", LIMIT_S, "it is stopped")
+    assert "mirrored calls differ, the limit is 0.01" in told(guarded, "contrary")[1]
+    assert set(load.answers) == {("stable", "OK")}
