@@ -15,8 +15,9 @@ from time import time
 from typing import Final
 
 from gateway.runtime.child_process import ChildProcess
-from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, unfinished_runs
+from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, page_path, unfinished_runs
 from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
+from gateway.serving.worker_lives import WorkerLives
 
 _FAULTS: Final = frozenset(
     {
@@ -30,11 +31,6 @@ _THREAD: Final = re.compile(rb"^Current thread 0x([0-9a-fA-F]+)", re.MULTILINE)
 _log = logging.getLogger(__name__)
 
 
-def page_path(run_dir: Path, boot: str) -> Path:
-    """Returns where the worker of this boot shows what it runs."""
-    return run_dir / "running" / boot
-
-
 def fault_path(run_dir: Path, boot: str) -> Path:
     """Returns where the worker of this boot says which thread a signal ended it in."""
     return run_dir / "running" / (boot + _FAULT_SUFFIX)
@@ -43,17 +39,19 @@ def fault_path(run_dir: Path, boot: str) -> Path:
 class PostMortem:
     """Examines every worker that has ended, and keeps the document that workers follow."""
 
-    def __init__(self, run_dir: Path, *, hold_s: float, changed: Callable[[], None]) -> None:
-        """Starts from nothing: what an earlier run of the gateway refused is tried once more."""
+    def __init__(self, run_dir: Path, *, hold_s: float, changed: Callable[[], None], lives: int = 0) -> None:
+        """Starts from nothing: what an earlier run of the gateway refused is tried once more. At most so many workers
+        live at once that their deaths are seen by their siblings."""
         self._run_dir = run_dir
         self._changed = changed
         self._quarantine = RunQuarantine(hold_s)
         self._file = QuarantineFile(run_dir)
         self._memory_kills = _memory_kills()
+        self._lives: WorkerLives | None = None
         shutil.rmtree(run_dir / "running", ignore_errors=True)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file.clear()
+            self._lives = self._file.clear(lives)
         except OSError as error:
             _log.warning("what workers die of will not be refused: %s", error.strerror)
 
@@ -65,15 +63,17 @@ class PostMortem:
         page = page_path(self._run_dir, child.settings.boot)
         fault = fault_path(self._run_dir, child.settings.boot)
         cause, runs = self._blamed(child, page, fault)
+        lines = self._quarantine.worker_died(runs, cause, time()) if runs else []
+        for line in lines:
+            _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
+        if lines:
+            self._write()
+        # Its siblings hold back what its page shows until they can read what follows from it.
+        if self._lives is not None and child.exited.is_set():
+            self._lives.bury(child.settings.boot)
         for path in (page, fault):
             with suppress(OSError):
                 path.unlink()
-        if not runs:
-            return ""
-        lines = self._quarantine.worker_died(runs, cause, time())
-        for line in lines:
-            _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
-        self._write()
         return "; ".join(lines)
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ _STORE_PATIENCE_S: Final = 10.0
 _AFTER_GRACE_S: Final = 4.5
 # It beats between the parts of its work, and writing one large file is one part.
 _COMPACTOR_SILENCE_S: Final = 60.0
+_OVERLAPPING: Final = 4  # workers beyond the configured number: replacements that start, old ones that drain
 _log = logging.getLogger(__name__)
 
 
@@ -127,7 +128,10 @@ class Supervisor:
         )
         self._control = self._service("control", 0, programs.control)
         self._post_mortem = PostMortem(
-            config.run_dir, hold_s=config.models.quarantine_seconds, changed=self._state_dirty.set
+            config.run_dir,
+            hold_s=config.models.quarantine_seconds,
+            changed=self._state_dirty.set,
+            lives=config.process.workers + _OVERLAPPING,
         )
         self._workers = [
             self._service("worker", slot, programs.worker, post_mortem=self._post_mortem, control_fd=control_fd)

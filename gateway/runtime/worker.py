@@ -54,7 +54,7 @@ from gateway.runtime.host import (
 )
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
 from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
-from gateway.runtime.post_mortem import fault_path, page_path
+from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
 from gateway.runtime.worker_gauges import shed_counts, tell_log, tell_rules, tell_versions, tell_work
@@ -66,7 +66,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
-from gateway.serving.run_page import RunPage
+from gateway.serving.run_page import RunPage, page_path
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
@@ -170,6 +170,8 @@ class Worker:
         self._faults = fault_path(run_dir, boot).open("wb")
         faulthandler.enable(self._faults)
         self.refusals = Refusals(run_dir)
+        if self.refusals.lives is not None and not self.refusals.lives.claim(boot):
+            _log.warning("the other workers will learn of this one's death from the supervisor alone")
         return SharedRunState(page, self.refusals)
 
     def _catalog(self) -> Catalog:

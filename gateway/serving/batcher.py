@@ -42,6 +42,7 @@ MERGED_ROW_BYTES: Final = 65_536
 # comes so soon after a run that it had company.
 LONELY_RUNS: Final = 32
 COMPANY_NS: Final = 30_000
+VERDICT_LOOK_S: Final = 0.005  # between two looks whether the death of a sibling has been examined
 
 
 class Batcher:
@@ -140,7 +141,8 @@ class Batcher:
 
     def _run_here(self, calls: list[Call]) -> None:
         digests = self._digests(calls)
-        if self._refusals.active or self._refusals.number[0] != self._refusals.seen:
+        refusals = self._refusals
+        if refusals.active or refusals.memory[refusals.watched] != refusals.seen:
             calls, digests = self._permitted(calls, digests)
             if not calls:
                 return
@@ -180,22 +182,28 @@ class Batcher:
         permitted: list[Call] = []
         kept: list[int] = []
         suspects: list[Call] = []
+        held: list[Call] = []
         for call, digest in zip(calls, digests, strict=True):
             substitute = call.decision is not None and call.decision.reason.startswith(FALLBACK)
             error = refusal or refusals.of_input(self._key, digest, substitute=substitute)
             if error is not None:
                 call.fail(error)
+            elif refusals.awaits_verdict(self._key, digest, substitute=substitute):
+                held.append(call)
             elif len(calls) > 1 and refusals.is_suspect(self._key, digest):
                 suspects.append(call)
             else:
                 permitted.append(call)
                 kept.append(digest)
+        if held:  # a client repeats what its worker died of before the supervisor has said so
+            self._loop.call_later(VERDICT_LOOK_S, self._alone, held)
         if suspects:
             self._alone(suspects)
         return permitted, kept
 
     def _run_on_thread(self, calls: list[Call]) -> None:
-        if self._refusals.active or self._refusals.number[0] != self._refusals.seen:
+        refusals = self._refusals
+        if refusals.active or refusals.memory[refusals.watched] != refusals.seen:
             calls, _ = self._permitted(calls, self._digests(calls))
             if not calls:
                 return

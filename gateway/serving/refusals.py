@@ -1,46 +1,81 @@
 """The runs that this worker must refuse: the supervisor's quarantine, as requests meet it."""
 
 import mmap
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from time import time
+from time import monotonic_ns, time
+from typing import Final
 
 from gateway.errors import FailedPrecondition, GatewayError, VersionNotReady
-from gateway.serving.run_page import VersionKey
+from gateway.serving.run_page import VersionKey, page_path, unfinished_runs
 from gateway.serving.run_quarantine import Quarantined, QuarantineFile
+from gateway.serving.worker_lives import WorkerLives
+
+VERDICT_NS: Final = 2_000_000_000
 
 
 class Refusals:
-    """Holds the refusals; they are read again when the number on the shared page changes (a check costs under 0.1 us).
+    """Holds the refusals; they are read again when the watched memory is not as it was seen (a look costs 0.1 us).
 
-    `active` is False while nothing is refused, which is nearly always.
+    `active` is False while nothing is refused or held back, which is nearly always.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
         """Without a directory, or without the supervisor's files in it, nothing is ever refused."""
         self.active = False
         self._file = QuarantineFile(directory) if directory is not None else None
+        self._directory = directory
         self._versions: dict[VersionKey, Quarantined] = {}
-        self.number = memoryview(bytes(8)).cast("Q")
-        self.seen = 0
+        self._unexamined: dict[str, dict[VersionKey, frozenset[int]]] = {}
+        self._died_ns: dict[str, int] = {}
+        self._number = b""
+        self.lives: WorkerLives | None = None
+        self.memory: mmap.mmap | bytes = b""
+        self.watched = slice(0, 0)
+        self.seen = b""
         if self._file is not None and self._file.number_path.exists():
-            descriptor = os.open(self._file.number_path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self.number = memoryview(mmap.mmap(descriptor, 8, prot=mmap.PROT_READ)).cast("Q")
-            finally:
-                os.close(descriptor)
+            self.lives = WorkerLives(self._file.number_path)
+            self.memory, self.watched = self.lives.memory, self.lives.watched
             self.follow()
 
     def follow(self) -> bool:
-        """Reads the document if it has changed; returns whether it had."""
-        number: int = self.number[0]
-        if number == self.seen or self._file is None:
+        """Reads the document and the pages of dead siblings if anything has changed; returns whether it had."""
+        seen = bytes(self.memory[self.watched])
+        if seen == self.seen or self._file is None or self.lives is None:
             return False
-        self.seen = number
-        self._versions = {version.key: version for version in self._file.read()}
-        self.active = bool(self._versions)
+        self.seen = seen
+        if seen[:8] != self._number:
+            self._number = seen[:8]
+            self._versions = {version.key: version for version in self._file.read()}
+        self._look_at(self.lives.dead())
+        self.active = bool(self._versions) or bool(self._unexamined)
         return True
+
+    def _look_at(self, dead: Sequence[str]) -> None:
+        """Reads what siblings were running when they died, and forgets those that the supervisor has examined."""
+        for boot in [boot for boot in self._unexamined if boot not in dead]:
+            del self._unexamined[boot], self._died_ns[boot]
+        for boot in dead:
+            if boot in self._unexamined or self._directory is None:
+                continue
+            runs: dict[VersionKey, frozenset[int]] = {}
+            for run in unfinished_runs(page_path(self._directory, boot)):
+                runs[run.key] = runs.get(run.key, frozenset()) | frozenset(run.inputs)
+            if runs:
+                self._unexamined[boot], self._died_ns[boot] = runs, monotonic_ns()
+
+    def awaits_verdict(self, key: VersionKey, digest: int, *, substitute: bool = False) -> bool:
+        """Returns whether a sibling was running these inputs when it died, and nobody has said yet what of.
+
+        `substitute` as in `of_input`. It lasts for milliseconds, and at most 2 s: a supervisor may be gone.
+        """
+        for boot, runs in self._unexamined.items():
+            if monotonic_ns() - self._died_ns[boot] > VERDICT_NS:
+                continue
+            for own, digests in runs.items():
+                if digest in digests and (own == key or (substitute and own.model == key.model)):
+                    return True
+        return False
 
     @property
     def versions(self) -> list[Quarantined]:

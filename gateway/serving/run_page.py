@@ -131,6 +131,11 @@ class RunPage:
             self._free_slots.append(slot)
 
 
+def page_path(run_dir: Path, boot: str) -> Path:
+    """Returns where the worker of this boot shows what it runs."""
+    return run_dir / "running" / boot
+
+
 def unfinished_runs(path: Path) -> list[UnfinishedRun]:
     """Returns the runs that a dead worker's page shows; none if it has no page."""
     try:

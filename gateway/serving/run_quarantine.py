@@ -2,11 +2,11 @@
 
 1. A worker that is killed by a fault of its own while it runs a version counts as a death of that version.
 2. Inputs that ran alone are refused from then on. Of several that ran together nobody knows which it was: they are
-   suspects, and run alone the next time.
-3. A version that two workers died of within a minute is quarantined: none of its requests run.
+   suspects, and run alone the next time. If one of them then takes a worker alone, it is what the first one died of.
+3. A version that two workers died of within a minute, of different inputs, is quarantined: none of its requests run.
 4. All of it ends when somebody loads the model again, or after the time that the configuration gives.
 
-Only the supervisor decides; workers read its document, as soon as its number on a shared page changes.
+Only the supervisor decides; workers read its document, as soon as its number in shared memory changes.
 """
 
 import os
@@ -18,10 +18,12 @@ from typing import Final
 import msgspec
 
 from gateway.serving.run_page import UnfinishedRun, VersionKey
+from gateway.serving.worker_lives import WorkerLives
 
 DEATHS: Final = 2
 WINDOW_S: Final = 60.0
 MAX_INPUTS: Final = 1000  # of one version; beyond it the oldest are forgotten
+_SAME_MOMENT_S: Final = 1e-3
 _DOCUMENT: Final = "quarantine.json"
 _NUMBER: Final = "quarantine.number"
 
@@ -75,7 +77,8 @@ class RunQuarantine:
             alone = len(digests) == 1 and run.calls <= len(run.inputs) and certain
             for digest in digests:
                 if alone:
-                    version.suspects.pop(digest, None)
+                    if (suspected_until_s := version.suspects.pop(digest, 0.0)) and certain:
+                        version.died_at_s = _without(version.died_at_s, suspected_until_s - self._hold_s)
                     version.inputs[digest] = until_s
                 elif digest not in version.inputs:
                     version.suspects[digest] = until_s
@@ -120,10 +123,10 @@ class QuarantineFile:
         self._document = directory / _DOCUMENT
         self._number = directory / _NUMBER
 
-    def clear(self) -> None:
-        """Makes the files, empty. Raises: OSError."""
+    def clear(self, lives: int = 0) -> WorkerLives:
+        """Makes the files, empty; returns where so many workers can show that they live. Raises: OSError."""
         self._document.unlink(missing_ok=True)
-        self._number.write_bytes(bytes(8))
+        return WorkerLives.make(self._number, lives)
 
     def remove(self) -> None:
         """Leaves no file. Raises: OSError."""
@@ -151,6 +154,11 @@ class QuarantineFile:
     @property
     def number_path(self) -> Path:
         return self._number
+
+
+def _without(died_at_s: Sequence[float], explained_s: float) -> list[float]:
+    """Returns the deaths but for the one of that moment: two deaths of the same inputs are one reason to worry."""
+    return [at_s for at_s in died_at_s if abs(at_s - explained_s) > _SAME_MOMENT_S]
 
 
 def _forget_oldest(held: dict[int, float]) -> None:

@@ -23,6 +23,7 @@ RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 REPLACED_WITHIN_S = 3.0
 READY_WITHIN_S = 5.0
 LOWEST = -(2**63)
+MERGED = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 50000 }\n"
 ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
 
 
@@ -30,8 +31,9 @@ ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
 def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     directory = tmp_path_factory.mktemp(f"killers-{request.param}")
     repository = directory / "models"
-    for name in ("div", "other"):
+    for name in ("div", "other", "again"):
         models.write_version(repository, name, "1", models.divide())
+    models.write_version(repository, "merged", "1", models.divide(), config=MERGED)
     for operator in ("LSTM", "GRU"):
         models.write_version(repository, operator.lower(), "1", models.recurrent(operator))
     models.write_version(repository, "nms", "1", models.non_maximum_suppression())
@@ -98,6 +100,39 @@ def test_a_request_that_kills_takes_one_worker_and_is_refused(product: Product, 
     assert metrics['gateway_refused_inputs{model="div",version="1",worker="0"}'] == 1.0
     assert metrics['gateway_version_quarantined{model="div",version="1",worker="0"}'] == 0.0
     until(lambda: '"input.refused"' in product.page("/events?follow=false"), 10, "the event")
+
+
+def test_a_killer_that_is_repeated_at_once_takes_one_worker(product: Product) -> None:
+    """Before the supervisor has looked: a sibling reads itself what the dead worker was running."""
+    before = restarts(product)
+    codes: list[grpc.StatusCode] = []
+    while not codes or codes[-1] is grpc.StatusCode.UNAVAILABLE:  # a connection for each, and no wait between them
+        with grpc.insecure_channel(product.server, options=[*OWN_CONNECTION, ("grpc.enable_retries", 0)]) as channel:
+            codes.append(code(channel, division("again", LOWEST, -1))[0])
+        assert len(codes) < 50
+    until(lambda: restarts(product) > before, 10, "the death is counted")
+    settle(product)
+    assert codes[0] is grpc.StatusCode.UNAVAILABLE
+    assert codes[-1] is grpc.StatusCode.FAILED_PRECONDITION
+    assert restarts(product) == before + 1
+
+
+def test_of_those_that_ran_with_a_killer_all_are_answered_and_it_alone_is_refused(
+    product: Product, channel: grpc.Channel
+) -> None:
+    """Nobody knows which it was until it has run alone. That costs a second worker, and the version is not charged."""
+    before = restarts(product)
+    with ThreadPoolExecutor(8) as threads:
+        inputs = [(LOWEST, -1)] + [(6 * number, 3) for number in range(1, 8)]
+        answers = list(threads.map(lambda pair: code(channel, division("merged", *pair)), inputs))
+    assert [status for status, _ in answers[1:]] == [grpc.StatusCode.OK] * 7
+    assert answers[0][0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert "this request is refused" in answers[0][1]
+    settle(product)
+    assert 1 <= restarts(product) - before <= 2
+    assert code(channel, division("merged", 8, 2))[0] is grpc.StatusCode.OK
+    assert code(channel, division("merged", LOWEST, -1))[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert restarts(product) - before <= 2
 
 
 def test_the_second_death_within_a_minute_quarantines_until_the_model_is_loaded(

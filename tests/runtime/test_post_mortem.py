@@ -11,9 +11,9 @@ import pytest
 from gateway.runtime.child import Settings
 from gateway.runtime.child_process import ChildProcess
 from gateway.runtime.config_parser import parse
-from gateway.runtime.post_mortem import PostMortem, fault_path, page_path
+from gateway.runtime.post_mortem import PostMortem, fault_path
 from gateway.serving.refusals import Refusals
-from gateway.serving.run_page import LOOP_SLOT, SLOT_WORDS, RunPage, VersionKey
+from gateway.serving.run_page import LOOP_SLOT, SLOT_WORDS, RunPage, VersionKey, page_path
 
 KEY = VersionKey("m", "1", "d")
 OTHER = VersionKey("n", "1", "d")
