@@ -152,6 +152,8 @@ PAGES: Final[Mapping[str, Permission]] = MappingProxyType(
         "/readyz": _need(),
         "/metrics": _need(_READER, scope=Scope.EVERYWHERE),
         "/events": _need(_READER, scope=Scope.EVERYWHERE),
+        "/openapi.json": _need(),
+        "/api/v1/drift": _need(_READER, scope=Scope.EVERYWHERE),
     }
 )
 PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType({**RPCS, **PAGES})

@@ -1,64 +1,80 @@
-"""Paths to endpoints: an `EndpointTable` over templates such as `/v2/models/{model}/infer`."""
+"""Paths to what is served there, over templates such as `/v2/models/{model}/infer`; an `EndpointTable` of them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from gateway.api.naming import shown
 from gateway.rest.endpoint import Endpoint, EndpointMatch
 from gateway.rest.http_refusal import HttpRefusal
 
 _NAME: Final = "{"
 
 
-class _Node:
+T = TypeVar("T")
+
+
+class _Node(Generic[T]):
     """What follows one part of a path: fixed texts, and one name with the texts that may end its part."""
 
-    __slots__ = ("endpoints", "fixed", "named")
+    __slots__ = ("fixed", "named", "served")
 
     def __init__(self) -> None:
-        self.fixed: dict[str, _Node] = {}
-        self.named: dict[str, _Node] = {}  # by what follows the name within its part, such as `:predict`
-        self.endpoints: dict[str, Endpoint] = {}
+        self.fixed: dict[str, _Node[T]] = {}
+        self.named: dict[str, _Node[T]] = {}  # by what follows the name within its part, such as `:predict`
+        self.served: dict[str, T] = {}  # by method
 
 
-class PathTable:
-    """Finds endpoints by method and path. Fixed parts go before names; a name takes one part and is never empty."""
+class PathTree(Generic[T]):
+    """Finds what is served by method and path. Fixed parts go before names; a name takes one part that is not empty."""
 
-    def __init__(self, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+    def __init__(self, served: Mapping[tuple[str, str], T]) -> None:
         """Raises: ValueError (a method and path are there twice under other names)."""
-        self._root = _Node()
-        self._endpoints = tuple(endpoints.values())
-        for (method, template), endpoint in endpoints.items():
+        self._root: _Node[T] = _Node()
+        for (method, template), one in served.items():
             node = self._root
             for part in _parts(template):
                 if part.startswith(_NAME):
                     node = node.named.setdefault(part.partition("}")[2], _Node())
                 else:
                     node = node.fixed.setdefault(part, _Node())
-            if method in node.endpoints:
+            if method in node.served:
                 raise ValueError(f"{method} {template} is there twice")
-            node.endpoints[method] = endpoint
+            node.served[method] = one
 
-    def find(self, method: str, path: str) -> EndpointMatch | HttpRefusal:
-        parts = _parts(path)
+    def find(self, method: str, path: str) -> tuple[T, tuple[str, ...]] | HttpRefusal:
+        """Returns what serves the method at the path, and the names in the path, decoded; or 404, 405, 400."""
         allowed: set[str] = set()
-        for node, names in _walk(self._root, parts, ()):
-            endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
-            if endpoint is not None:
+        for node, names in _walk(self._root, _parts(path), ()):
+            one = node.served.get("GET" if method == "HEAD" else method)
+            if one is not None:
                 try:
-                    return EndpointMatch(endpoint, tuple(unquote_to_bytes(name).decode() for name in names))
+                    return one, tuple(unquote_to_bytes(name).decode() for name in names)
                 except UnicodeDecodeError:
                     return HttpRefusal(400, "the path has a name that is not UTF-8")
-            allowed.update(node.endpoints)
+            allowed.update(node.served)
         if not allowed:
-            return HttpRefusal(404, f"nothing is served at {path[:128]}")
+            return HttpRefusal(404, f"nothing is served at {shown(path)}")
         if "GET" in allowed:
             allowed.add("HEAD")
         methods = ", ".join(sorted(allowed))
-        return HttpRefusal(405, f"{method[:16]} is not possible here: {methods}", ((b"allow", methods.encode()),))
+        return HttpRefusal(405, f"{shown(method)} is not possible here: {methods}", ((b"allow", methods.encode()),))
+
+
+class PathTable:
+    """The `EndpointTable` of these endpoints."""
+
+    def __init__(self, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+        """Raises: ValueError, as `PathTree`."""
+        self._tree = PathTree(endpoints)
+        self._permissions = tuple(endpoint.permission for endpoint in endpoints.values())
+
+    def find(self, method: str, path: str) -> EndpointMatch | HttpRefusal:
+        match = self._tree.find(method, path)
+        return match if isinstance(match, HttpRefusal) else EndpointMatch(*match)
 
     def permissions(self) -> Iterable[str]:
-        return (endpoint.permission for endpoint in self._endpoints)
+        return self._permissions
 
 
 def _parts(path: str) -> list[str]:
@@ -66,10 +82,10 @@ def _parts(path: str) -> list[str]:
     return path.removeprefix("/").removesuffix("/").split("/")
 
 
-def _walk(node: _Node, parts: list[str], names: tuple[str, ...]) -> Iterable[tuple[_Node, tuple[str, ...]]]:
+def _walk(node: _Node[T], parts: list[str], names: tuple[str, ...]) -> Iterable[tuple[_Node[T], tuple[str, ...]]]:
     """Yields every node that the parts lead to, those by fixed parts first, with the names on the way."""
     if not parts:
-        if node.endpoints:
+        if node.served:
             yield node, names
         return
     part, rest = parts[0], parts[1:]

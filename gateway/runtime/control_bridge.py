@@ -6,16 +6,18 @@ handlers check what that caller may do, as for a call that came over gRPC.
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from google.protobuf import json_format
 
 from gateway.access.principal import Grant, Principal, Role
-from gateway.api.control_service import ControlService
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers
+
+if TYPE_CHECKING:  # the control process asks, and loads no models
+    from gateway.api.control_service import ControlService
 
 CONTROL: Final = "control"
 MOST_MESSAGES: Final = 1000  # of a method that streams
@@ -77,7 +79,7 @@ class BridgeContext:
         return ()
 
 
-def bridge_operation(control: ControlService) -> Operation:
+def bridge_operation(control: "ControlService") -> Operation:
     """Returns what a worker answers to the other processes of its host."""
 
     async def answer(payload: Payload) -> Payload:

@@ -24,6 +24,8 @@ from gateway.page.traffic import TrafficWindow
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
+from gateway.runtime.control_api import ControlApi, closed_by
+from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import STATE_FILE
@@ -157,6 +159,10 @@ class ControlProcess:
         body, content_type = text(self._host_metrics(), request.headers.get("accept", ""))
         return HttpResponse(body, content_type)
 
+    async def drift(self, _: HttpRequest) -> HttpResponse:
+        """Answers what the drift monitor found last; an empty object where it has found nothing yet."""
+        return HttpResponse(msgspec.json.encode(self._drift.read()), "application/json")
+
     async def live(self, _: HttpRequest) -> HttpResponse:
         return HttpResponse(b"ok\n")
 
@@ -243,11 +249,14 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     }
     pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
     pages["/events"] = publisher.page.answer
-    check_registered(pages, PAGES)
     # Nobody shows a certificate here: where callers prove themselves by that alone, the port is as open as its address.
     entrance = make_entrance(config) if config.access.configured else None
     authorizer = entrance.gatekeeper if entrance is not None else None
-    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer)
+    bridge = ControlBridge(control.peers, config.process.workers)
+    api = ControlApi(bridge, authorizer, closed=closed_by(config))
+    pages["/openapi.json"], pages["/api/v1/drift"] = api.document, control.drift
+    check_registered(pages, PAGES)
+    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer, api)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:

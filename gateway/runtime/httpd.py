@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server for operators: GET of a few fixed paths, bounded in every direction.
+"""A small HTTP/1.1 server for operators: GET of a few fixed paths, and whatever an `Api` serves; bounded everywhere.
 
-It serves scrapes, probes and a few pages, not applications, so it keeps no connection for a second request. A page may
-go on for as long as its reader takes what comes.
+It serves scrapes, probes, a few pages and operators' calls, not applications, so it keeps no connection for a second
+request. A page may go on for as long as its reader takes what comes.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
@@ -17,18 +17,24 @@ from urllib.parse import parse_qsl
 from gateway.errors import PermissionDenied, Unauthenticated
 
 _HEAD_LIMIT_BYTES: Final = 16 << 10
+_BODY_LIMIT_BYTES: Final = 2 << 20  # a route document, at most 1 MiB, as JSON in JSON
+_DRAINED_BYTES: Final = 8 << 20  # read and dropped of a body that is refused, so that its sender reads why
 _REQUEST_LIMIT_S: Final = 10.0
+_API_LIMIT_S: Final = 180.0  # what the API itself has given up by then
+_ONCE: Final = frozenset({"authorization", "content-length", "host", "transfer-encoding"})
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request's head. Header names are lower case."""
+    """A request. Header names are lower case; `path` and `query_text` are as they were sent, percent-encoded."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    query_text: str = ""
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,35 @@ class PageAuthorizer(Protocol):
         """Raises: Unauthenticated, PermissionDenied."""
 
 
+class Api(Protocol):
+    """What serves paths that no page has, with any method. It checks its callers itself."""
+
+    async def answer(self, request: HttpRequest) -> HttpResponse | None:
+        """Returns the answer, None where it serves nothing at the path."""
+
+
+class BodyRefused(Exception):
+    """A body that is not read. `size` is its length, as far as it is known."""
+
+    def __init__(self, status: HTTPStatus, text: str, size: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+        self.size = size
+
+
 class HttpServer:
     """Serves pages by exact path on a port that it shares (SO_REUSEPORT) with the supervisor's reservation."""
 
     def __init__(
-        self, host: str, port: int, pages: Mapping[str, Page], authorizer: PageAuthorizer | None = None
+        self,
+        host: str,
+        port: int,
+        pages: Mapping[str, Page],
+        authorizer: PageAuthorizer | None = None,
+        api: Api | None = None,
     ) -> None:
         self._authorizer = authorizer
+        self._api = api
         self._host = host
         self._port = port
         self._pages = dict(pages)
@@ -91,8 +119,8 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            answer, head_only = await self._exchange(reader, writer)
             async with asyncio.timeout(_REQUEST_LIMIT_S):
-                answer, head_only = await self._exchange(reader)
                 writer.write(_encode(answer, head_only=head_only))
                 await writer.drain()
             if answer.then is not None and not head_only:
@@ -105,26 +133,32 @@ class HttpServer:
         finally:
             writer.transport.abort()
 
-    async def _exchange(self, reader: asyncio.StreamReader) -> tuple[HttpResponse, bool]:
-        try:
-            request = _parse(await reader.readuntil(b"\r\n\r\n"))
-        except asyncio.LimitOverrunError:
-            return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), False
-        except ValueError:
-            return _plain(HTTPStatus.BAD_REQUEST), False
-        return await self._answer(request), request.method == "HEAD"
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[HttpResponse, bool]:
+        async with asyncio.timeout(_REQUEST_LIMIT_S):
+            try:
+                request = _parse(await reader.readuntil(b"\r\n\r\n"))
+                request = replace(request, body=await _body(request, reader, writer))
+            except asyncio.LimitOverrunError:
+                return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), False
+            except BodyRefused as refused:
+                await _drop(reader, refused.size)
+                return HttpResponse(f"{refused}\n".encode(), status=refused.status), False
+            except ValueError:
+                return _plain(HTTPStatus.BAD_REQUEST), False
+        async with asyncio.timeout(_API_LIMIT_S):
+            return await self._answer(request), request.method == "HEAD"
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
         page = self._pages.get(request.path)
-        if page is None:
-            return _plain(HTTPStatus.NOT_FOUND)
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponse(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
         try:
-            return await page(request)
+            if page is None:
+                answer = await self._api.answer(request) if self._api is not None else None
+                return answer if answer is not None else _plain(HTTPStatus.NOT_FOUND)
+            if request.method not in ("GET", "HEAD"):
+                headers = {"Allow": "GET, HEAD"}
+                return HttpResponse(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers=headers)
+            refusal = self._refusal(request)
+            return refusal if refusal is not None else await page(request)
         except Exception:  # the boundary of a request
             _log.exception("%s failed", request.path)
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -165,9 +199,35 @@ def _parse(head: bytes) -> HttpRequest:
             name, colon, value = line.partition(":")
             if not colon:
                 raise ValueError("a header without a colon")
-            headers[name.strip().lower()] = value.strip()
+            name = name.strip().lower()
+            if name in headers and name in _ONCE:
+                raise ValueError("it says twice how long the body is, or who asks")
+            headers[name] = value.strip()
     path, _, query = target.partition("?")
-    return HttpRequest(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)))
+    return HttpRequest(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)), query)
+
+
+async def _body(request: HttpRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Returns the body. Raises: BodyRefused, ValueError (a length that is none)."""
+    if "transfer-encoding" in request.headers:
+        raise BodyRefused(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length, no Transfer-Encoding")
+    given = request.headers.get("content-length", "0")
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise ValueError("Content-Length is no number")
+    size = int(given)
+    if size > _BODY_LIMIT_BYTES:
+        text = f"a body of {size} bytes, at most {_BODY_LIMIT_BYTES} are read"
+        raise BodyRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text, size)
+    if size and request.headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return await reader.readexactly(size)
+
+
+async def _drop(reader: asyncio.StreamReader, size: int) -> None:
+    """Reads what is on its way and drops it, up to a bound: a connection closed over it would be reset."""
+    left = min(size, _DRAINED_BYTES)
+    while left > 0 and (piece := await reader.read(1 << 16)):
+        left -= len(piece)
 
 
 def _plain(status: HTTPStatus) -> HttpResponse:

@@ -66,6 +66,7 @@ class Guarded:
     channel: grpc.aio.Channel
     control: ControlStub
     inference: GRPCInferenceServiceStub
+    servicers: Servicers
 
     def call(self, path: str, *, request_streaming: bool, response_streaming: bool) -> Any:
         """A method of raw messages."""
@@ -124,4 +125,5 @@ async def guarded(
             channel,
             ControlStub(channel),  # type: ignore[no-untyped-call]
             GRPCInferenceServiceStub(channel),  # type: ignore[no-untyped-call]
+            servicers,
         )

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gateway.access.permissions import PERMISSIONS, Permission
+from gateway.access.permissions import PAGES, PERMISSIONS, Permission
 from gateway.access.principal import INCLUDED, Role, or_words
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
@@ -12,7 +12,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
 def row(path: str, permission: Permission) -> str:
     service, _, name = path.removeprefix("/").rpartition("/")
     needed = or_words(permission.roles) or "none"
-    return f"| `{f'{service}/{name}' if service else path}` | {needed} | {permission.scope} |"
+    shown = path if path in PAGES else f"{service}/{name}"
+    return f"| `{shown}` | {needed} | {permission.scope} |"
 
 
 def test_every_method_and_page_is_in_the_table() -> None:

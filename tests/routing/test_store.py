@@ -35,6 +35,7 @@ async def test_a_commit_is_what_everything_else_then_reads(valkey: Valkey) -> No
         assert entry.route_text == current.text == committed_text(stored)
         assert await store.entry("fraud", 1) == entry
         assert await store.entry("fraud", 2) is None
+        assert await store.entry("fraud", -1) is None, "no revision has that number, and the store is not away"
 
 
 async def test_the_digest_of_the_store_is_that_of_what_was_read(valkey: Valkey) -> None:

@@ -148,3 +148,13 @@ async def test_readiness_names_no_workers_where_callers_must_prove_who_they_are(
     guarded = replace(config, access=AccessOptions(tokens=config.run_dir / "tokens"))
     answer = await ControlProcess(guarded, "run", lambda: 0.0).ready(SCRAPE)
     assert json.loads(answer.body) == {"ready": False}
+
+
+async def test_what_drift_found_last_is_shown_as_it_was_published(config: Config) -> None:
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
+    request = HttpRequest("GET", "/api/v1/drift")
+    assert json.loads((await control.drift(request)).body) == {}
+    config.published_dir.mkdir(parents=True, exist_ok=True)
+    report = {"window": {"start_s": 0}, "arms": [{"model": "m", "state": "stable"}]}
+    (config.published_dir / "drift.json").write_text(json.dumps(report))
+    assert json.loads((await control.drift(request)).body) == report

@@ -132,6 +132,8 @@ class RedisStore:
 
     async def entry(self, model: str, revision: int) -> ChangeEntry | None:
         """The change that made this revision, if it was one of this model and is still kept."""
+        if revision < 1:
+            return None  # no change made it, and the store would take the number for no name of an entry
         name = f"{revision}-0"
         entries = _readable(stream_entries(await self._link.call("XRANGE", self.keys.history(model), name, name)))
         return entries[0] if entries else None

@@ -1,0 +1,125 @@
+"""Operators' methods over HTTP, at the operators' port: asked of a worker, in the name of the caller.
+
+A write is refused that a page of another site could have made a browser send: it has to be JSON, to have a header of
+its own, and to come from no other site.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+import gateway
+from gateway.access.gatekeeper import Gatekeeper
+from gateway.access.principal import ANONYMOUS, Principal
+from gateway.errors import GatewayError, PermissionDenied
+from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
+from gateway.rest.http_refusal import HttpRefusal, refusal_of
+from gateway.rest.message_json import plain
+from gateway.rest.open_api import WRITES, open_api
+from gateway.rest.path_table import PathTree
+from gateway.runtime.config import Config
+from gateway.runtime.control_bridge import ControlBridge
+from gateway.runtime.httpd import HttpRequest, HttpResponse
+
+JSON: Final = "application/json"
+_PATIENCE_S: Final = 10.0  # of a change without `wait`; a worker answers soon after it
+_LONGEST_S: Final = 150.0
+_GONE: Final = 499
+_NOT_JSON: Final = HttpRefusal(415, f"send the body as {JSON} (Content-Type)")
+_NO_HEADER: Final = HttpRefusal(
+    403, f"a write has to have the header {WRITES}, with any name of its caller: no other site can send it"
+)
+
+
+class ControlApi:
+    """An `Api` of all rows of `CONTROL_PATHS`.
+
+    Without a gatekeeper everybody may do everything, as over gRPC; with `closed` nobody may do anything, and reads why.
+    """
+
+    def __init__(self, bridge: ControlBridge, gatekeeper: Gatekeeper | None, *, closed: str = "") -> None:
+        self._bridge = bridge
+        self._gatekeeper = gatekeeper
+        self._closed = closed
+        self._paths = PathTree({(row.method, row.path): row for row in CONTROL_PATHS})
+        self._document = orjson.dumps(open_api(CONTROL_PATHS, version=gateway.__version__), option=orjson.OPT_INDENT_2)
+
+    async def document(self, _: HttpRequest) -> HttpResponse:
+        """The page of the OpenAPI document."""
+        return HttpResponse(self._document, JSON)
+
+    async def answer(self, request: HttpRequest) -> HttpResponse | None:
+        match = self._paths.find(request.method, request.path)
+        if isinstance(match, HttpRefusal):
+            return None if match.status == HTTPStatus.NOT_FOUND else _refused(match)
+        if self._closed:
+            return _refused(HttpRefusal(403, self._closed))
+        row, names = match
+        refusal = _unsafe(request) if row.method != "GET" else None
+        if refusal is not None:
+            return _refused(refusal)
+        try:
+            principal = self._admit(row, request.headers.get("authorization"))
+            answer = await self._call(row, row.request(names, request.query_text, request.body), principal)
+        except GatewayError as error:
+            return _refused(refusal_of(error, row.rpc), error.code.name)
+        return HttpResponse(orjson.dumps(answer), JSON)
+
+    def _admit(self, row: ControlPath, authorization: str | None) -> Principal:
+        """Raises: Unauthenticated, PermissionDenied."""
+        if self._gatekeeper is None:
+            return ANONYMOUS
+        given = authorization.encode("latin-1") if authorization else None
+        return self._gatekeeper.authorize(row.permission.encode(), given, ())
+
+    async def _call(self, row: ControlPath, message: Any, principal: Principal) -> dict[str, Any]:
+        if row.collects:
+            return {row.collects: [plain(one) for one in await self._bridge.messages(row.rpc, message, principal)]}
+        wait = message.wait.timeout_ms / 1000 if "wait" in message.DESCRIPTOR.fields_by_name else 0.0
+        timeout_s = min(max(wait, _PATIENCE_S) + 5.0, _LONGEST_S)
+        return plain(await self._bridge.call(row.rpc, message, principal, timeout_s=timeout_s))
+
+
+def _unsafe(request: HttpRequest) -> HttpRefusal | None:
+    """Returns why a write is not done that another site may have sent; None for one that is safe."""
+    headers = request.headers
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        return _NOT_JSON
+    if not headers.get(WRITES):
+        return _NO_HEADER
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") or not _same_origin(headers):
+        return HttpRefusal(403, str(PermissionDenied("a write from a page of another site is not done")))
+    return None
+
+
+def _same_origin(headers: Mapping[str, str]) -> bool:
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _refused(refusal: HttpRefusal, code: str = "") -> HttpResponse:
+    body = orjson.dumps({"error": refusal.text, **({"code": code} if code else {})})
+    headers = {name.decode(): value.decode() for name, value in refusal.fields}
+    # A worker that is about to stop cancels; nobody has gone here.
+    status = HTTPStatus.SERVICE_UNAVAILABLE if refusal.status == _GONE else HTTPStatus(refusal.status)
+    return HttpResponse(body, JSON, status, headers)
+
+
+def closed_by(config: Config) -> str:
+    """Returns why the methods are not served at the operators' port, "" if they are.
+
+    Whoever must prove who it is over gRPC, or is kept out by the address, is not let in here without a token.
+    """
+    if config.access.configured:
+        return ""
+    if config.listen.control_apart:
+        return (
+            "the control service has an address of its own (--control-port, --control-socket): ask it there over gRPC, "
+            "or let callers prove who they are by tokens (docs/security.md)"
+        )
+    if config.tls.mutual:
+        return "callers prove who they are by certificates: ask over gRPC, or let them use tokens (docs/security.md)"
+    return ""
