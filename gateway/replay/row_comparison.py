@@ -128,7 +128,7 @@ class RowComparison:
     def _keep(self, row: ComparedRow, was: str, is_: str, old: float, new: float, difference: float, sure: str) -> None:
         size = math.inf if sure in ("failed", "nan") else abs(difference) if math.isfinite(difference) else 0.0
         size = size if size or sure != "class" else 1e-300
-        if not size:
+        if not size or not self.shown:
             return
         entry = (size, -self.rows, RowDifference(
             row.request_id, row.row_index, row.ts_us, row.version, row.arm, was, is_, _finite(old), _finite(new),

@@ -15,15 +15,18 @@ import msgspec
 from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
 from gateway.rollout.evidence import after_tick, judged, no_evidence
+from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
 from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step, standing
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
 from gateway.routing.decision.snapshot import Route
+from gateway.routing.document.offline_check import OfflineCheck
 from gateway.routing.document.strategy import Canary
 
 TICK_S: Final = 1.0
+NO_REPLAYER: Final = OfflineVerdict("nodata", "nothing was replayed: nobody here can replay")
 _REASON_BYTES: Final = 1000
 _log = logging.getLogger(__name__)
 
@@ -47,8 +50,18 @@ class RolloutHand(Protocol):
         """The version that was stable before the promotion is it again, and the other has no share."""
 
 
+class OfflineReplayer(Protocol):
+    """Who replays logged requests for a rollout, in a process of its own."""
+
+    def ask(self, record: RolloutRecord, check: OfflineCheck) -> OfflineVerdict | None:
+        """Returns the verdict, None while it is being found out; the first call begins."""
+
+
 class RolloutController:
-    """Judges the rollouts of one environment. `tell` is given each record whose phase or step is new."""
+    """Judges the rollouts of one environment. `tell` is given each record whose phase or step is new.
+
+    Without an `offline` replayer nothing can be replayed, and rollouts that begin so are told so.
+    """
 
     def __init__(
         self,
@@ -57,11 +70,13 @@ class RolloutController:
         holder: str,
         *,
         tell: Callable[[RolloutRecord | None, RolloutRecord], None] = lambda before, after: None,
+        offline: OfflineReplayer | None = None,
     ) -> None:
         self._store = store
         self._hand = hand
         self._holder = holder
         self._tell = tell
+        self._offline = offline
         self._standing: dict[str, str] = {}
         self.leads = False
 
@@ -140,6 +155,8 @@ class RolloutController:
         state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
         record = msgspec.structs.replace(record, state=state)
         record = _counted(record, canary, await self._store.counts(route.revision), now_ms)
+        if not killed:
+            record = await self._replayed(record, canary)
         harmful = ""
         if record.watch is not None and canary.analysis is not None:
             harmful = watched_harm(record.watch, canary.analysis)
@@ -148,6 +165,21 @@ class RolloutController:
         record = _said(record, step)
         if await self._save(record, before):
             await self._carry_out(step, route, watching=record.state.phase == "watching")
+
+    async def _replayed(self, record: RolloutRecord, canary: Canary) -> RolloutRecord:
+        """Returns the record with the verdict of its replay, where its step is one and the verdict has come.
+
+        Order: the audit trail has it before the state does.
+        """
+        state = record.state
+        check = canary.steps[state.step].offline if state.phase == "ramping" else None
+        if check is None or state.offline is not None or canary.weight is not None:
+            return record
+        verdict = self._offline.ask(record, check) if self._offline is not None else NO_REPLAYER
+        if verdict is None:
+            return record
+        await self._store.record_offline(record, verdict)
+        return msgspec.structs.replace(record, state=msgspec.structs.replace(state, offline=verdict))
 
     async def _save(self, record: RolloutRecord, before: RolloutRecord | None) -> bool:
         seen = before.sequence if before is not None else 0

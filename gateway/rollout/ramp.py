@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.rollout.evidence import CanaryEvidence, findings, harmed, is_harm, judged, verdict_of
+from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.guardrail import Action
@@ -24,7 +25,7 @@ class RampState(msgspec.Struct, frozen=True):
     """Where a rollout is. Units: milliseconds since the Unix epoch, by the store's clock.
 
     `step_since_ms` is when its step began; `approved_by` who has approved the end of that step, "" for nobody;
-    `paused_by` who has paused it.
+    `paused_by` who has paused it; `offline` what the replay of its first step has said.
     """
 
     phase: Phase
@@ -33,6 +34,7 @@ class RampState(msgspec.Struct, frozen=True):
     evidence: CanaryEvidence
     approved_by: str = ""
     paused_by: str = ""
+    offline: OfflineVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ def next_step(
 
 def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     step, gate = plan.steps[state.step], plan.steps[state.step].gate
+    if step.offline is not None:
+        return _offline(plan, state, now_ms)
     if gate.hold_ms is None:
         return Hold("the step has no end of its own; promote goes on")
     since_ms = now_ms - state.step_since_ms
@@ -157,6 +161,25 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     if plan.analysis is not None:
         reason += "".join(f"; {finding}" for finding in findings(state.evidence, plan.analysis))
     return Promote(reason) if state.step + 1 >= len(plan.steps) else Advance(state.step + 1, reason)
+
+
+def _offline(plan: Canary, state: RampState, now_ms: int) -> Step:
+    """Returns what follows from the replay of logged requests; the step ends with its verdict alone."""
+    analysis, replayed = plan.analysis or Analysis(), state.offline
+    if replayed is None:
+        return Hold("logged requests are replayed")
+    told = f"offline: {replayed.verdict}: {replayed.reason}"
+    waited_ms = now_ms - state.step_since_ms
+    if replayed.verdict == "fail":
+        return Stop(told) if analysis.on_fail == "rollback" else Hold(told)
+    if replayed.verdict == "nodata":
+        return Stop(told) if analysis.on_no_data == "rollback" else _held(analysis, told, waited_ms)
+    if replayed.verdict == "hold" and analysis.on_inconclusive != "advance":
+        return Stop(told) if analysis.on_inconclusive == "rollback" else _held(analysis, told, waited_ms)
+    approvers = plan.steps[state.step].gate.approval
+    if approvers and not state.approved_by:
+        return Hold(f"waits for the approval of one of {', '.join(approvers)}; {told}")
+    return Advance(state.step + 1, told + (f", approved by {state.approved_by}" if approvers else ""))
 
 
 def _held(analysis: Analysis | None, text: str, waited_ms: int) -> Step:

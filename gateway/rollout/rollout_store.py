@@ -7,9 +7,11 @@ from typing import Final
 import msgspec
 
 from gateway.rollout.arm_counts import ArmCounts, total
+from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.decision.snapshot import Route
-from gateway.routing.store.change import ChangeEntry
+from gateway.routing.store.audit_trail import append
+from gateway.routing.store.change import JUDGE, JUDGE_SOURCE, Change, ChangeEntry
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.routing.store.store_keys import StoreKeys
@@ -19,6 +21,7 @@ from gateway.routing.store.store_script import ROLLOUT
 
 LEASE_MS: Final = 5_000
 COUNTS_KEPT_MS: Final = 7 * 86_400_000
+_REASON_BYTES: Final = 1000
 _EVERY: Final = "*"  # no model has this name: when all states were set aside
 _log = logging.getLogger(__name__)
 
@@ -127,6 +130,14 @@ class RolloutStore:
         content = msgspec.json.encode(msgspec.structs.replace(record, sequence=seen + 1))
         answer = await self._store.link.script(ROLLOUT, [self._store.keys.rollouts], [record.model, seen, content])
         return text(answer[0]) == "done"
+
+    async def record_offline(self, record: RolloutRecord, verdict: OfflineVerdict) -> None:
+        """Records what a replay has said of the rollout in the audit trail, once, whoever judges."""
+        numbers = msgspec.json.encode(msgspec.structs.replace(verdict, reason="")).decode()
+        reason = verdict.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        change = Change(actor=JUDGE, reason=reason, source=JUDGE_SOURCE)
+        once = f"{record.id}:offline"
+        await append(self._store, "rollout.offline", model=record.model, detail=numbers, change=change, once=once)
 
     async def counts(self, revision: int) -> dict[str, ArmCounts]:
         """Returns what the arms did at the revision, by arm: the sums over all workers that ever told."""

@@ -2,6 +2,8 @@
 
 import math
 
+import msgspec
+
 from gateway.rollout.evidence import findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
@@ -15,6 +17,8 @@ def rollout_event(before: RolloutRecord | None, after: RolloutRecord) -> EventTy
     """Returns the event that the new state is; None where only numbers are new."""
     if before is None or before.id != after.id:
         return EventType.ROLLOUT_BEGUN if after.is_running else None
+    if before.state.offline is None and after.state.offline is not None:
+        return EventType.ROLLOUT_OFFLINE
     if before.state.phase != after.state.phase:
         return {
             "stopped": EventType.ROLLOUT_STOPPED,
@@ -44,6 +48,8 @@ def told_rollout(record: RolloutRecord, analysis: Analysis | None = None) -> dic
         "stable": record.state.evidence.whole[1].completed,
         "harmed": round(harmed(record.state.evidence), 1),
     }
+    if record.state.offline is not None:
+        told["offline"] = msgspec.to_builtins(record.state.offline)
     if analysis is not None:
         told["evidence"] = _finite(harm_log_e(record.state.evidence, analysis))
         told["bound"] = -math.log(analysis.alpha)

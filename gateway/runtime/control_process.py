@@ -264,8 +264,7 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         await http.start()
         stack.push_async_callback(http.close)
         hand = PeerRolloutHand(control.peers, config.process.workers)
-        store = config.store
-        judge = Judging(store.redis_url, store.environment, hand, settings.instance, publisher)
+        judge = Judging(config, hand, settings.instance, publisher)
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(one.run()) for one in (control, publisher, judge)]
             if entrance is not None:

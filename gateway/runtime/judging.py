@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from socket import gethostname
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StoreUnavailable
 from gateway.routing.document.strategy import Canary
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
+from gateway.runtime.config import Config
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.rollout_hand import PeerRolloutHand
 
@@ -21,10 +23,9 @@ _log = logging.getLogger(__name__)
 class Judging:
     """Waits until a canary moves by itself, and judges from then on; `holder` names this process to other judges."""
 
-    def __init__(
-        self, url: str, environment: str, hand: PeerRolloutHand, holder: str, publisher: EventPublisher
-    ) -> None:
-        self._store = RedisStore(url, environment)
+    def __init__(self, config: Config, hand: PeerRolloutHand, holder: str, publisher: EventPublisher) -> None:
+        self._config = config
+        self._store = RedisStore(config.store.redis_url, config.store.environment)
         self._hand = hand
         self._holder = holder
         self._publisher = publisher
@@ -52,9 +53,14 @@ class Judging:
     async def _judge(self, reader: RouteReader) -> None:
         from gateway.rollout.controller import RolloutController
         from gateway.rollout.rollout_store import RolloutStore
+        from gateway.runtime.offline_replay import OfflineReplays
 
         store = RolloutStore(self._store, reader)
-        await RolloutController(store, self._hand, self._holder, tell=self._tell).run()
+        offline = OfflineReplays(self._config, gethostname())
+        try:
+            await RolloutController(store, self._hand, self._holder, tell=self._tell, offline=offline).run()
+        finally:
+            await offline.aclose()
 
     def _tell(self, before: "RolloutRecord | None", after: "RolloutRecord") -> None:
         """Tells what is new in a rollout: its beginning, a step, its end, and that it holds for another reason."""

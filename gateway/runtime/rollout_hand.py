@@ -5,12 +5,11 @@ from typing import Final
 
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.routing.store.amendment import Amendment, abort, promote, revert
-from gateway.routing.store.change import JUDGE_SOURCE, Change
+from gateway.routing.store.change import JUDGE, JUDGE_SOURCE, Change
 from gateway.routing.store.editor import Editor
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers
 
 OPERATION: Final = "rollout"
-JUDGE: Final = "judge"  # who made them
 _TIMEOUT_S: Final = 15.0
 
 # Each act of the judge as an edit of the route. A stop is not refused because a version is not ready.

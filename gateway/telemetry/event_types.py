@@ -26,6 +26,7 @@ class EventType(StrEnum):
     ROLLOUT_PROMOTED = "rollout.promoted"
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_HELD = "rollout.held"
+    ROLLOUT_OFFLINE = "rollout.offline"
     BREAKER_OPEN = "breaker.open"
     BREAKER_CLOSED = "breaker.closed"
     TLS_RENEWED = "tls.renewed"

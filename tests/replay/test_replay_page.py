@@ -8,13 +8,17 @@ from time import time
 import msgspec
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.app import app
 from gateway.replay.replay_report import MISSING
+from gateway.routing.document.offline_check import OFFLINE_FIELDS
+from gateway.routing.document.strategy import Canary
 from tests.drift.lakes import write_rows
 from tests.models import classifier
 from tests.replay.replayed import softmax, write_model
+from tests.routing.documents import document
 
 PAGE = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
 COMMANDS = sorted({line.strip() for line in re.findall(r"(?:^|`)(gateway replay [^`\n]*--[^`\n]*)", PAGE, re.M)})
@@ -50,3 +54,14 @@ def test_a_command_of_the_page_runs(place: Path, tmp_path: Path, monkeypatch: py
 def test_the_page_has_every_kind_of_what_is_missing() -> None:
     for kind in MISSING:
         assert f"| `{kind}` |" in PAGE
+
+
+def test_the_document_of_the_page_is_one() -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    strategy = yaml.safe_load(text)["strategy"]
+    fields = strategy["canary"]["steps"][0]["offline"]
+    made = document(arms={"stable": {"version": "1"}, "canary": {"version": "2"}}, strategy=strategy).strategy
+    assert isinstance(made, Canary)
+    assert made.steps[0].offline is not None
+    assert made.steps[0].offline.to_value() == fields
+    assert set(fields) == set(OFFLINE_FIELDS) == set(re.findall(r"^\| `(\w+)` \| `", PAGE, re.M))

@@ -105,7 +105,10 @@ EVERY_STRATEGY: Plain = {
         "canary": "b",
         "weight": "5%",
         "step": 1,
-        "steps": [{"weight": "1%", "hold": "1m", "minEvents": 5, "approval": ["x"]}, {"weight": "2%"}],
+        "steps": [
+            {"offline": {"window": "7d", "rows": 500, "failAbove": "2%"}, "approval": ["x"]},
+            {"weight": "1%", "hold": "1m", "minEvents": 5, "approval": ["x"]},
+        ],
         "analysis": {
             "tick": "2s",
             "alpha": 0.05,

@@ -53,6 +53,21 @@ from tests.routing.documents import ab, changed, refused
             {"canary": {"stable": "a", "canary": "b", "steps": [{"weight": 5}], "step": 1}},
             "spec.strategy.canary.step: 1 is not a whole number from 0 to 0",
         ),
+        *(
+            (
+                "spec.strategy",
+                {"canary": {"stable": "a", "canary": "b", "steps": steps}},
+                f"spec.strategy.canary.steps{at}",
+            )
+            for steps, at in (
+                ([{"offline": {}}], "[0].offline: a step with a share has to follow"),
+                ([{"weight": 5}, {"offline": {}}], "[1].offline: only the first step"),
+                ([{"offline": {}, "weight": 5}, {"weight": 5}], "[0].weight: a step that is offline has no traffic"),
+                ([{"offline": {"failAbove": "100%"}}, {"weight": 5}], "[0].offline.failAbove: 100 % of the rows"),
+                ([{"offline": {"rows": 0}}, {"weight": 5}], "[0].offline.rows: 0 is not a whole number"),
+                ([{"offline": {"sql": "x"}}, {"weight": 5}], "[0].offline.sql: unknown field"),
+            )
+        ),
         (
             "spec.strategy",
             {"canary": {"stable": "a", "canary": "b", "steps": [{"weight": 5, "hold": "5 minutes"}]}},

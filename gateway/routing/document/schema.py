@@ -28,6 +28,7 @@ from gateway.routing.document.key import ON_MISSING, SALT_LIMIT, SOURCE_LIMIT
 from gateway.routing.document.log_policy import FIRST_LIMIT, SCORE_LIMIT
 from gateway.routing.document.match import CONDITION_LIMIT
 from gateway.routing.document.mirror import LOGGED, MIRROR_LIMIT
+from gateway.routing.document.offline_check import MOST_OFFLINE_ROWS
 from gateway.routing.document.operator import Schema, matcher_schema
 from gateway.routing.document.safeguard import CAUSES
 from gateway.routing.document.source import KEY_PATTERN, MATCH_FIELDS, SOURCES
@@ -158,7 +159,11 @@ def _strategy() -> Schema:
         "minEvents": _whole(0, MOST_EVENTS),
         "approval": _list(_text(256), APPROVER_LIMIT, least=1),
     }
-    step = _object({"weight": _of("percent"), **gate}, required=("weight",))
+    offline = _object({"window": _of("duration"), "rows": _whole(1, MOST_OFFLINE_ROWS), "failAbove": _of("percent")})
+    step = _object(
+        {"weight": _of("percent"), "offline": offline, **gate},
+        oneOf=[{"required": ["weight"]}, {"required": ["offline"]}],
+    )
     canary = _object(
         {
             "stable": _of("name"),

@@ -1,7 +1,7 @@
 """The four strategies of a route: A/B, canary, blue-green, pinned. All of them come down to weights of one table."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.field import Field, Section
 from gateway.routing.document.match import Match, parse_match
+from gateway.routing.document.offline_check import OfflineCheck, parse_offline
 from gateway.routing.document.quantity import duration_ms, percent, percent_text
 
 HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control arm's version
@@ -31,7 +32,7 @@ CANARY_PLAN = ("analysis", "afterPromote")
 BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
 PLAN_DURATIONS = frozenset({"maxDuration", "keepWarm"})  # the fields of plans whose form is checked
 AB_FIELDS = ("control", "weights", "holdout", *AB_PLAN)
-STEP_FIELDS = ("weight", *STEP_PLAN)
+STEP_FIELDS = ("weight", "offline", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
 BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
 PINNED_FIELDS = ("arm",)
@@ -90,10 +91,16 @@ class Ab:
 
 @dataclass(frozen=True, slots=True)
 class CanaryStep:
-    """One step of a ramp. Units: `weight` in buckets."""
+    """One step of a ramp; one that is `offline` has no share. Units: `weight` in buckets."""
 
     weight: int
     gate: StepGate = NO_GATE
+    offline: OfflineCheck | None = None
+
+    def to_value(self) -> dict[str, object]:
+        if self.offline is not None:
+            return {"offline": self.offline.to_value()} | replace(self.gate, hold_ms=None).to_value()
+        return self.gate.to_value() | {"weight": percent_text(self.weight)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ class Canary:
     def to_value(self) -> dict[str, object]:
         value: dict[str, object] = {"stable": self.stable, "canary": self.canary}
         if self.steps:
-            value["steps"] = [step.gate.to_value() | {"weight": percent_text(step.weight)} for step in self.steps]
+            value["steps"] = [step.to_value() for step in self.steps]
         if self.analysis is not None:
             value["analysis"] = self.analysis.to_value()
         if self.after_promote is not None:
@@ -265,6 +272,10 @@ def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:
         raise field.fail("either weight or steps is needed")
     if at is not None and not steps:
         raise at.fail("there are no steps")
+    for index, one in enumerate(steps):
+        if one.offline is not None and (index or len(steps) == 1):
+            where = "only the first step can be" if index else "a step with a share has to follow one that is"
+            raise InvalidArgument(f"{section.at('steps')}[{index}].offline: {where} offline")
     step = at.whole(0, len(steps) - 1) if at is not None else 0
     weight = percent(share) if share is not None else None
     analysis, after = section.field("analysis"), section.field("afterPromote")
@@ -289,6 +300,12 @@ def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:
 def _step(field: Field) -> CanaryStep:
     section = field.section(*STEP_FIELDS)
     gate = parse_gate(*(section.field(name) for name in STEP_PLAN))
+    offline = section.field("offline")
+    if offline is not None:
+        for name in ("weight", "hold", "minEvents"):
+            if name in section:
+                raise section.required(name).fail("a step that is offline has no traffic; it ends with its verdict")
+        return CanaryStep(0, replace(gate, hold_ms=0), parse_offline(offline))
     return CanaryStep(percent(section.required("weight")), gate)
 
 

@@ -17,7 +17,7 @@ PAGE = 200
 # What changes something that is no route: outside the store, or the state of a rollout.
 OUTSIDE = (
     *("model.load", "model.unload", "version.replaced"),
-    *("rollout.pause", "rollout.resume", "rollout.approve", "rollout.abort"),
+    *("rollout.pause", "rollout.resume", "rollout.approve", "rollout.abort", "rollout.offline"),
 )
 _FIELDS = (
     *("sequence", "op", "model", "revision", "prev", "restored", "document"),

@@ -26,6 +26,7 @@ Operation = Literal[
 # What heals a store after it lost writes; such an entry names no model and makes every worker read all routes again.
 HealingOperation = Literal["restore", "accept"]
 
+JUDGE = "judge"  # the actor of those changes, and what it records
 JUDGE_SOURCE = "rollout"  # of the changes that the judge of rollouts makes
 TEXT_LIMIT = 1024
 KEY_LIMIT = 128
