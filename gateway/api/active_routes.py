@@ -26,7 +26,8 @@ class ActiveRoutes:
         self._rollouts = rollouts
 
     async def apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
-        document = await self._rollouts.admit(read_document(request.document_json), override=request.override)
+        document = read_document(request.document_json)
+        await self._rollouts.admit(document, override=request.override)
         result = await self._control.apply(
             document,
             change=change_of(request.change, context),

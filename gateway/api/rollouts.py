@@ -14,7 +14,7 @@ from gateway.rollout.post_promotion import WatchedMetric
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
-from gateway.rollout.steering import aborted, admitted, approved, ends, paused, resumed
+from gateway.rollout.steering import aborted, approved, check_goes_on, ends, paused, resumed
 from gateway.routing.decision.route import Route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
@@ -71,23 +71,23 @@ class Rollouts:
         )
         return await self._state(model)
 
-    async def admit(self, document: RouteDocument, *, override: bool) -> RouteDocument:
-        """Returns the document to apply. Raises: FailedPrecondition (it would end a rollout that is running)."""
-        record = await self._store.record(document.model)
-        if record is None or not record.is_running:
-            return document
-        try:
-            active = (await self._control.get(document.model)).document
-        except UnknownRoute:
-            return document
-        return admitted(record, active, document, override=override)
+    async def admit(self, document: RouteDocument, *, override: bool) -> None:
+        """Returns if the document may be applied.
+
+        Raises: FailedPrecondition (it would end a rollout that is running), unless `override`.
+        """
+        await self.admit_edit(document.model, lambda _: document, override=override)
 
     async def admit_edit(self, model: str, edit: Callable[[RouteDocument], RouteDocument], *, override: bool) -> None:
-        """Returns if the active document may be edited so. Raises: as `admit`; what `edit` raises."""
+        """Returns if what was applied may be edited so. Raises: as `admit`; what `edit` raises."""
         record = await self._store.record(model)
-        if record is not None and record.is_running and not override:
-            active = (await self._control.get(model)).document
-            admitted(record, active, edit(active), override=False)
+        if record is None or not record.is_running or override:
+            return
+        try:
+            applied = (await self._control.get(model)).spec
+        except UnknownRoute:
+            return
+        check_goes_on(record, applied, edit(applied))
 
     async def admit_deletion(self, model: str, *, override: bool) -> None:
         """Returns if the route may go. Raises: FailedPrecondition (a rollout of it is running), unless `override`."""

@@ -108,7 +108,8 @@ def route_message(route: Route) -> pb.Route:
     return pb.Route(
         model=route.model,
         revision=route.revision,
-        document_json=route.document.to_json(),
+        document_json=route.spec.to_json(),
+        in_force_json=_in_force(route),
         table=[pb.Interval(start=part.start, end=part.end, arm=part.arm) for part in route.table.intervals],
         digest=route.digest,
         committed_at_us=route.committed_at_us,
@@ -157,8 +158,15 @@ def apply_message(result: ApplyResult, fractions: Sequence[str] = ()) -> pb.Appl
 def revision_message(revision: Revision) -> pb.HistoryEntry:
     """Returns the change with its document, if it has one that can be read."""
     message = entry_message(revision.entry)
-    message.document_json = revision.route.document.to_json() if revision.route is not None else ""
+    if revision.route is not None:
+        message.document_json = revision.route.spec.to_json()
+        message.in_force_json = _in_force(revision.route)
     return message
+
+
+def _in_force(route: Route) -> str:
+    """Returns the document in force; "" where it is the one that was applied."""
+    return "" if route.applied is None else route.document.to_json()
 
 
 def entry_message(entry: ChangeEntry) -> pb.HistoryEntry:

@@ -110,7 +110,7 @@ def show_revision(
         **document_value(entry),
         "table": [[part.start, part.end, part.arm] for part in answer.route.table],
     }
-    rows = [[name, text] for name, text in value.items() if name not in ("document", "table")]
+    rows = [[name, text] for name, text in value.items() if name not in ("document", "in_force", "table")]
     show(value, output, columns=("FIELD", "VALUE"), rows=rows)
 
 

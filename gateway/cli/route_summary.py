@@ -2,7 +2,7 @@
 
 import grpc
 
-from gateway.page.route_words import also_decides, arms_text
+from gateway.page.route_words import also_decides, arms_text, in_force_text
 from gateway.pb import control_pb2, control_pb2_grpc
 
 _UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the rest of the page is shown all the same
@@ -10,7 +10,7 @@ _UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the re
 
 def summary(route: control_pb2.Route) -> str:
     """Returns the whole route in one line."""
-    return "; ".join([arms_text(route), *also_decides(route.document_json)])
+    return "; ".join([arms_text(route), *also_decides(in_force_text(route))])
 
 
 def in_force(route: control_pb2.Route, *, dry_run: bool = False) -> str:

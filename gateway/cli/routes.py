@@ -22,7 +22,14 @@ from gateway.cli.printing import Format, show
 from gateway.cli.route_summary import in_force_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.page.message_values import Value, document_value, entry_value, moment
-from gateway.page.route_words import also_decides, arms_text, document_shares, shares
+from gateway.page.route_words import (
+    also_decides,
+    arms_text,
+    document_shares,
+    in_force_text,
+    shares,
+    state_value,
+)
 from gateway.pb import control_pb2
 
 HISTORY_COLUMNS = ("REVISION", "OPERATION", "ACTOR", "SOURCE", "COMMITTED", "SHARES", "REASON")
@@ -42,17 +49,22 @@ def get(
     server: Server = DEFAULT_SERVER,
     output: Output = Format.YAML,
 ) -> None:
-    """Print the route of a model: the document as it was applied, or what it comes to (-o table)."""
+    """Print the route of a model: the document as it was applied, or what it comes to (-o table).
+
+    With -o json it has a `status` beside it where a rollout moves it; whoever applies that again changes nothing.
+    """
     with control(server) as stub:
         route = stub.GetRoute(control_pb2.GetRouteRequest(model=model, revision=revision), timeout=10)
+    value: dict[str, Value] = msgspec.json.decode(route.document_json)
+    state = state_value(route) if output is Format.JSON else None
     show(
-        msgspec.json.decode(route.document_json),
+        value if state is None else value | {"status": state},
         output,
         columns=("ARM", "VERSION", "SHARE"),
         rows=shares(route),
         note=[
             f"revision {route.revision}, committed {moment(route.committed_at_us)}",
-            *also_decides(route.document_json),
+            *also_decides(in_force_text(route)),
         ],
     )
 
@@ -67,7 +79,10 @@ def list_routes(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) 
         "epoch": answer.epoch,
         "revision": answer.revision,
         "stale": answer.stale,
-        "routes": [{"revision": r.revision, "document": msgspec.json.decode(r.document_json)} for r in routes],
+        "routes": [
+            {"revision": r.revision, "document": msgspec.json.decode(r.document_json), "state": state_value(r)}
+            for r in routes
+        ],
     }
     note = "" if routes else "no routes: every model serves its newest ready version"
     if answer.stale:
@@ -90,7 +105,7 @@ def history(
     rows = [
         [
             *(e.revision, e.operation, e.actor, e.source, moment(e.committed_at_us)),
-            document_shares(e.document_json) or "no route",
+            document_shares(in_force_text(e)) or "no route",
             e.reason,
         ]
         for e in answer.entries
@@ -190,4 +205,4 @@ def _successor(change: control_pb2.ChangeResponse) -> str:
 
 
 def _also(route: control_pb2.Route) -> str:
-    return "; ".join(also_decides(route.document_json))
+    return "; ".join(also_decides(in_force_text(route)))

@@ -18,7 +18,7 @@ from gateway.cli.rollout import COLUMNS as ROLLOUT_COLUMNS
 from gateway.cli.rollout import rollout_row, states_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, document_value, entry_value, moment, worker_value
-from gateway.page.route_words import also_decides, arms_text
+from gateway.page.route_words import also_decides, arms_text, in_force_text
 from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")
@@ -128,7 +128,7 @@ class _Page:
             ROUTE_COLUMNS,
             [
                 [
-                    *(r.model, _strategy(r), r.revision, arms_text(r), "; ".join(also_decides(r.document_json))),
+                    *(r.model, _strategy(r), r.revision, arms_text(r), "; ".join(also_decides(in_force_text(r)))),
                     moment(r.committed_at_us),
                 ]
                 for r in sorted(self._listed.routes, key=lambda route: route.model)

@@ -66,8 +66,11 @@ def entry_value(entry: control_pb2.HistoryEntry) -> dict[str, Value]:
 
 
 def document_value(entry: control_pb2.HistoryEntry) -> Mapping[str, Value]:
-    """Returns the document that the change made active, None of a deletion."""
-    return {"document": msgspec.json.decode(entry.document_json) if entry.document_json else None}
+    """Returns the document that the change made active, None of a deletion; and what its rollout had made of it."""
+    return {
+        "document": msgspec.json.decode(entry.document_json) if entry.document_json else None,
+        "in_force": msgspec.json.decode(entry.in_force_json) if entry.in_force_json else None,
+    }
 
 
 def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:

@@ -32,7 +32,10 @@ class ArmView(msgspec.Struct, frozen=True):
 
 
 class RouteView(msgspec.Struct, frozen=True):
-    """A route in force. `also` are the rules, mirrors, holdouts and chains that decide besides the shares."""
+    """A route in force. `also` are the rules, mirrors, holdouts and chains that decide besides the shares.
+
+    `document` is the one that was applied; the rest is what its rollout has made of it.
+    """
 
     model: str
     strategy: str
@@ -84,7 +87,7 @@ def overview_of(
         listed.revision,
         listed.stale,
         tuple(
-            _route(route, host, tuple(also(route.document_json)), moment(route.committed_at_us))
+            _route(route, host, tuple(also(_in_force(route))), moment(route.committed_at_us))
             for route in sorted(listed.routes, key=lambda route: route.model)
         ),
         tuple(rollouts),
@@ -113,7 +116,7 @@ def _model_of(one: Any) -> object:
 
 def _route(route: pb.Route, host: HostView | None, also: tuple[str, ...], committed_at: str) -> RouteView:
     document = msgspec.json.decode(route.document_json)
-    spec = document["spec"]
+    spec = msgspec.json.decode(_in_force(route))["spec"]
     sizes: dict[str, int] = {}
     for part in route.table:
         sizes[part.arm] = sizes.get(part.arm, 0) + part.end - part.start
@@ -133,6 +136,11 @@ def _route(route: pb.Route, host: HostView | None, also: tuple[str, ...], commit
     ]
     strategy = str(next(iter(spec["strategy"])))
     return RouteView(route.model, strategy, route.revision, committed_at, shares, also, tuple(arms), document)
+
+
+def _in_force(route: pb.Route) -> str:
+    """Returns the document in force: what was applied, as its rollout has moved it."""
+    return route.in_force_json or route.document_json
 
 
 def _arm(

@@ -9,9 +9,33 @@ from gateway.pb import control_pb2
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.notation import parse_json
+from gateway.routing.document.route_status import is_open
 from gateway.routing.document.strategy import HOLDOUT, BlueGreen, Canary
 
 _UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the rest of the page is shown all the same
+
+
+def in_force_text(message: control_pb2.Route | control_pb2.HistoryEntry) -> str:
+    """Returns the document in force: the one that was applied, as its rollout has moved it."""
+    return message.in_force_json or message.document_json
+
+
+def state_value(route: control_pb2.Route) -> dict[str, Value] | None:
+    """Returns where the rollout of a route is, for machines; None where its document says all."""
+    try:
+        document = parse_json(in_force_text(route))
+        if not is_open(parse_json(route.document_json)):
+            return None
+    except InvalidArgument:
+        return None
+    value: dict[str, Value] = {
+        "revision": route.revision,
+        "shares": shares_value(route),
+        "versions": {arm.name: arm.version for arm in document.arms},
+    }
+    if isinstance(document.strategy, Canary):
+        value |= {"step": document.strategy.step + 1, "steps": len(document.strategy.steps)}
+    return value
 
 
 def shares(route: control_pb2.Route) -> list[list[Value]]:
@@ -19,7 +43,7 @@ def shares(route: control_pb2.Route) -> list[list[Value]]:
 
     Raises: InvalidArgument (a newer gateway wrote the document).
     """
-    document = parse_json(route.document_json)
+    document = parse_json(in_force_text(route))
     width: dict[str, int] = {}
     for interval in route.table:
         width[interval.arm] = width.get(interval.arm, 0) + interval.end - interval.start

@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Route(_message.Message):
-    __slots__ = ("model", "revision", "document_json", "table", "digest", "committed_at_us")
+    __slots__ = ("model", "revision", "document_json", "table", "digest", "committed_at_us", "in_force_json")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    IN_FORCE_JSON_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     document_json: str
     table: _containers.RepeatedCompositeFieldContainer[Interval]
     digest: str
     committed_at_us: int
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., document_json: _Optional[str] = ..., table: _Optional[_Iterable[_Union[Interval, _Mapping]]] = ..., digest: _Optional[str] = ..., committed_at_us: _Optional[int] = ...) -> None: ...
+    in_force_json: str
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., document_json: _Optional[str] = ..., table: _Optional[_Iterable[_Union[Interval, _Mapping]]] = ..., digest: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., in_force_json: _Optional[str] = ...) -> None: ...
 
 class Interval(_message.Message):
     __slots__ = ("start", "end", "arm")
@@ -176,7 +178,7 @@ class HistoryRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json", "model", "restored_revision", "sequence", "detail")
+    __slots__ = ("revision", "previous_revision", "operation", "actor", "reason", "source", "committed_at_us", "digest", "document_json", "model", "restored_revision", "sequence", "detail", "in_force_json")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +192,7 @@ class HistoryEntry(_message.Message):
     RESTORED_REVISION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    IN_FORCE_JSON_FIELD_NUMBER: _ClassVar[int]
     revision: int
     previous_revision: int
     operation: str
@@ -203,7 +206,8 @@ class HistoryEntry(_message.Message):
     restored_revision: int
     sequence: int
     detail: str
-    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ..., model: _Optional[str] = ..., restored_revision: _Optional[int] = ..., sequence: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    in_force_json: str
+    def __init__(self, revision: _Optional[int] = ..., previous_revision: _Optional[int] = ..., operation: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., source: _Optional[str] = ..., committed_at_us: _Optional[int] = ..., digest: _Optional[str] = ..., document_json: _Optional[str] = ..., model: _Optional[str] = ..., restored_revision: _Optional[int] = ..., sequence: _Optional[int] = ..., detail: _Optional[str] = ..., in_force_json: _Optional[str] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("entries",)

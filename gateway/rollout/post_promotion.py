@@ -17,6 +17,7 @@ from gateway.rollout.evidence import CanaryEvidence, harm_log_e, judged
 from gateway.rollout.guardrail_evidence import NO_BOUND
 from gateway.rollout.statistics.rate_limit import RateLimitEvidence
 from gateway.routing.document.analysis import Analysis
+from gateway.routing.document.bucket import BUCKETS
 
 _UNCERTAIN: Final = 3  # events that are added to what was seen: with none seen, the rule of three
 _HIGHEST: Final = 0.9
@@ -63,6 +64,21 @@ def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
     ramp = harm_log_e(evidence, analysis) if same else -math.inf
     start = float(np.logaddexp(0.0, ramp)) - math.log(2)
     return PromotionWatch(start, tuple(metrics))
+
+
+def unmeasured_watch(analysis: Analysis) -> PromotionWatch:
+    """Returns the watch where nobody knows what the stable arm showed: by what the document calls harmless.
+
+    Only errors have such a limit; how slow is too slow is not known without another arm.
+    """
+    limits = [
+        min(_HIGHEST, guardrail.number("passBelow") / BUCKETS)
+        for guardrail in analysis.effective_guardrails
+        if guardrail.kind.name == "errors" and guardrail.action == "fail"
+    ]
+    ratios = [tuple(RateLimitEvidence.none(limit).log_ratios.tolist()) for limit in limits]
+    metrics = (WatchedMetric("errors", limit, -1, own) for limit, own in zip(limits, ratios, strict=True))
+    return PromotionWatch(-math.log(2), tuple(metrics))
 
 
 def after_watched_tick(watch: PromotionWatch, arm: ArmCounts) -> PromotionWatch:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.rollout.evidence import new_step
-from gateway.rollout.post_promotion import begin_watch
+from gateway.rollout.post_promotion import begin_watch, unmeasured_watch
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord, begun, plan_of
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.document import RouteDocument
@@ -59,6 +59,8 @@ def followed(
     if record is None or record.plan != plan_of(route.document):
         if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
             return _promoted(record, route, now_ms)
+        if route.status.promoted:
+            return _promoted_already(record, route, entry, now_ms, new_id)
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
         if record is None and (is_lost or entry is None or entry.source == JUDGE_SOURCE):
             return _with_hold(new, "nobody (the state of the rollout was lost)")
@@ -103,6 +105,29 @@ def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord
         state=state,
         watch=begin_watch(record.state.evidence, analysis) if analysis is not None else None,
         told="promoted",
+    )
+
+
+def _promoted_already(
+    record: RolloutRecord | None, route: Route, entry: ChangeEntry | None, now_ms: int, new_id: str
+) -> RolloutRecord:
+    """Returns the rollout of a route whose versions were promoted before: it goes on under another plan.
+
+    Where its state was lost, the version is watched on; what the old one showed is lost as well.
+    """
+    document = route.document
+    plan, new = plan_of(document), begun(new_id, document, route.revision, now_ms, 0)
+    if record is not None and record.versions == new.versions and record.state.phase != "ramping":
+        return msgspec.structs.replace(record, plan=plan, revision=route.revision, totals={})
+    canary = canary_of(document)
+    analysis = canary.analysis if canary is not None else None
+    since_ms = route.committed_at_us // 1000 if entry is not None and entry.operation == "promote" else now_ms
+    return msgspec.structs.replace(
+        new,
+        sequence=record.sequence if record is not None else 0,
+        state=msgspec.structs.replace(new.state, phase="watching", step_since_ms=since_ms),
+        watch=unmeasured_watch(analysis) if analysis is not None else None,
+        told="promoted; the state of the rollout was lost",
     )
 
 

@@ -10,6 +10,7 @@ from gateway.rollout.post_promotion import PromotionWatch
 from gateway.rollout.ramp import OVER, RampState
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.route_status import plan_value
 from gateway.routing.document.strategy import Canary
 
 UNJUDGED = Analysis()  # what is counted all the same, to be shown, where a document has steps alone
@@ -50,13 +51,9 @@ def plan_of(document: RouteDocument) -> str:
 
     Raises: TypeError (the route has no canary).
     """
-    strategy = document.strategy
-    if not isinstance(strategy, Canary):
+    value = plan_value(document)
+    if not value:
         raise TypeError(f"model {document.model!r} has no canary")
-    versions = [document.version_of(strategy.stable), document.version_of(strategy.canary)]
-    value = strategy.to_value() | {"versions": versions}
-    value.pop("step", None)
-    value.pop("weight", None)
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
 
 

@@ -1,7 +1,5 @@
 """What people do to a rollout that is no change of the route: pause, go on, approve. Pure: state in, state out."""
 
-from dataclasses import replace
-
 import msgspec
 
 from gateway.errors import FailedPrecondition, PermissionDenied
@@ -62,23 +60,15 @@ def approved(record: RolloutRecord, canary: Canary, step: int, who: str) -> Roll
     return _with(record, approved_by=who)
 
 
-def admitted(
-    record: RolloutRecord | None, active: RouteDocument, document: RouteDocument, *, override: bool
-) -> RouteDocument:
-    """Returns the document to apply while a rollout may be running.
+def check_goes_on(record: RolloutRecord | None, applied: RouteDocument, document: RouteDocument) -> None:
+    """Returns if the document may be applied after the one that was applied before: what is running goes on under it.
 
-    The same plan, without a step or share of its own, keeps the step that the rollout has reached: a file that is
-    applied again does not throw it back.
-    Raises: FailedPrecondition (another plan would end the rollout), unless `override`.
+    Raises: FailedPrecondition (another plan would end the rollout).
     """
-    if record is None or not record.is_running or override:
-        return document
-    canary, present = canary_of(document), canary_of(active)
-    if canary is None or present is None or plan_of(document) != plan_of(active):
+    if record is None or not record.is_running:
+        return
+    if canary_of(document) is None or canary_of(applied) is None or plan_of(document) != plan_of(applied):
         raise ends(record, "this document")
-    if canary.weight is None and not canary.step and present.step:
-        return replace(document, strategy=replace(canary, step=present.step))
-    return document
 
 
 def ends(record: RolloutRecord, what: str) -> FailedPrecondition:

@@ -23,6 +23,7 @@ RENAMED = {
     "committed_at_us": "committed_at",
     "document_json": "document",
     "edited_at_us": "edited_at",
+    "in_force_json": "in_force",
     "inputs_json": "inputs",
     "moved_buckets": "moved_percent",
     "outputs_json": "outputs",

@@ -133,8 +133,8 @@ def named(model: str, make: Callable[[int], pb.ModelInferRequest]) -> Callable[[
 def active(product: Product, model: str) -> dict[str, object]:
     done = product.cli("routes", "get", model, "-o", "json")
     assert done.exit_code == 0, done.output
-    spec = json.loads(done.stdout)["spec"]
-    return {"arms": spec["arms"], **spec["strategy"]["canary"]}
+    status: dict[str, object] = json.loads(done.stdout)["status"]
+    return status
 
 
 def rollout(product: Product, model: str) -> dict[str, object]:
@@ -147,7 +147,7 @@ def rollout(product: Product, model: str) -> dict[str, object]:
 def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rolling: Product, tmp_path: Path) -> None:
     apply(rolling, tmp_path, document("failing"))
     with Load(rolling, "failing", named("failing", index)) as load:
-        until(lambda: active(rolling, "failing").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        until(lambda: active(rolling, "failing")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")
         before = load.answers["stable", "OK"]
         failed = load.answers["canary", "INTERNAL"]
         until(lambda: load.answers["stable", "OK"] > before + 500, LIMIT_S, "calls after it")
@@ -163,10 +163,10 @@ def test_a_version_that_fails_is_taken_back_and_touches_canary_users_only(rollin
 def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Product, tmp_path: Path) -> None:
     apply(rolling, tmp_path, document("equal", after={"watch": "2s"}))
     with Load(rolling, "equal", named("equal", index)) as load:
-        until(lambda: active(rolling, "equal").get("step") == 1, LIMIT_S, "the second step")
+        until(lambda: active(rolling, "equal")["step"] == 2, LIMIT_S, "the second step")
         begun = rollout(rolling, "equal")["id"]
         os.kill(rolling.children("control")[0]["pid"], signal.SIGKILL)
-        until(lambda: active(rolling, "equal")["arms"]["stable"]["version"] == "2", LIMIT_S, "the promotion")  # type: ignore[index]
+        until(lambda: active(rolling, "equal")["versions"] == {"stable": "2", "canary": "1"}, LIMIT_S, "the promotion")
         until(lambda: rollout(rolling, "equal")["phase"] == "promoted", LIMIT_S, "the end of the watch")
     assert rollout(rolling, "equal")["id"] == begun
     assert {code for _, code in load.answers} == {"OK"}
@@ -175,4 +175,4 @@ def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Pro
 def test_a_version_that_is_slower_is_taken_back(rolling: Product, tmp_path: Path) -> None:
     apply(rolling, tmp_path, document("slower", guardrails=[{"kind": "latency", "quantile": 0.9}]))
     with Load(rolling, "slower", named("slower", features)):
-        until(lambda: active(rolling, "slower").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        until(lambda: active(rolling, "slower")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")

@@ -352,3 +352,35 @@ async def test_a_rollout_whose_state_was_lost_is_held(rolling: Rolling) -> None:
     await rolling.until(lambda record: record.told == lost)
     await rolling.control.apply(document(version="3"), change=BY)  # a person's new one is not the lost one
     await rolling.until(lambda record: record.versions == ("1", "3") and not record.state.paused_by)
+
+
+async def test_the_judge_leaves_the_document_as_it_was_applied(rolling: Rolling) -> None:
+    watched = document(AT_ONCE, afterPromote={"watch": "0s"})
+    await rolling.control.apply(watched, change=BY)
+    for _ in range(2):
+        await rolling.tell(stable=GOOD, canary=GOOD)
+        revision = (await rolling.control.get(MODEL)).revision
+        await rolling.until(lambda record, at=revision: record.revision > at or record.state.phase == "watching")  # type: ignore[misc]
+    await rolling.until(lambda record: record.state.phase == "promoted")
+    active = await rolling.control.get(MODEL)
+    assert (active.spec, active.document.version_of("stable")) == (watched, "2")
+    again = await rolling.control.apply(watched, change=BY)  # by a pipeline that applies its files every minute
+    assert again.change.unchanged
+    reworded = document(AT_ONCE, afterPromote={"watch": "1h"})
+    await rolling.control.apply(reworded, change=BY)
+    await rolling.until(lambda record: record.revision > active.revision)
+    assert ((await rolling.record()).state.phase, (await rolling.control.get(MODEL)).spec) == ("promoted", reworded)
+    assert (await rolling.control.get(MODEL)).document.version_of("stable") == "2"
+
+
+async def test_a_promoted_version_is_watched_on_though_the_state_was_lost(rolling: Rolling) -> None:
+    await rolling.control.apply(document(AT_ONCE[1:], afterPromote={"watch": "1h"}), change=BY)
+    await rolling.tell(stable=GOOD, canary=GOOD)
+    await rolling.until(lambda record: record.state.phase == "watching")
+    await rolling.until(lambda record: "watched for" in record.told)
+    await rolling.store.link.call("DEL", rolling.store.keys.rollouts)
+    await rolling.until(lambda record: "watched for" in record.told)
+    await rolling.tell(stable=BAD)
+    await rolling.until(stopped)
+    assert (await rolling.control.get(MODEL)).document.version_of("stable") == "1"
+    assert "failed while it was watched: errors: 500 of 5000, the limit is 0.50%" in (await rolling.record()).told

@@ -135,8 +135,8 @@ EVERY_STRATEGY: Plain = {
     "pinned": {"arm": "a"},
 }
 FULL = [plain(**COMMON, strategy={name: EVERY_STRATEGY[name]}) | {"metadata": METADATA} for name in STRATEGIES]
-FULL.append(plain(clientPin={"deny": True}))
-NOT_KEPT = {"onFull"}  # it has one value, which is the default
+FULL.append(plain(clientPin={"deny": True}) | {"status": {"step": 1}})
+NOT_KEPT = {"onFull", "status"}  # one value, which is the default; what the gateway tells
 
 
 def is_kind(rule: Any, value: object) -> bool:

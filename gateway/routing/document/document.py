@@ -31,6 +31,7 @@ from gateway.routing.document.strategy import (
 API_VERSION = "gateway/v1"
 KIND = "Route"
 DOCUMENT_FIELDS = ("apiVersion", "kind", "metadata", "spec")
+STATUS_FIELD = "status"  # what the gateway tells of it: a document that was read there may be applied again
 METADATA_FIELDS = ("model", "owner", "description", "labels")
 ARM_FIELDS = ("version", "label")
 RULE_FIELDS = ("name", "match", "arm", "until")
@@ -142,7 +143,7 @@ def parse(document: object) -> RouteDocument:
     Raises: InvalidArgument naming the path, the value and what is allowed. Nothing of a wrong document is kept.
     """
     check_shape(document)
-    section = Section(Field(document, "document").mapping(*DOCUMENT_FIELDS), "")
+    section = Section(Field(document, "document").mapping(*DOCUMENT_FIELDS, STATUS_FIELD), "")
     _constant(section.required("apiVersion"), API_VERSION)
     _constant(section.required("kind"), KIND)
     metadata = section.required("metadata").section(*METADATA_FIELDS)

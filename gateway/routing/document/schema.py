@@ -21,6 +21,7 @@ from gateway.routing.document.document import (
     KIND,
     LABEL_LIMIT,
     RULE_LIMIT,
+    STATUS_FIELD,
 )
 from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
 from gateway.routing.document.guardrail import ACTIONS, GUARDRAIL_LIMIT, GUARDRAILS
@@ -56,6 +57,7 @@ def schema() -> Schema:
                 "kind": {"const": KIND},
                 "metadata": _metadata(),
                 "spec": _spec(),
+                STATUS_FIELD: True,
             },
             required=("apiVersion", "kind", "metadata", "spec"),
         ),

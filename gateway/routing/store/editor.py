@@ -1,6 +1,7 @@
 """Edits of the active document: read, amend, commit the whole if nobody changed it meanwhile."""
 
 from gateway.errors import StaleRevision, Unavailable
+from gateway.routing.decision.route import restated
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change
 from gateway.routing.store.change_result import ApplyResult
@@ -48,14 +49,16 @@ class Editor:
                     continue  # it was left since: by whom is told above
                 raise StaleRevision(model, left, active.revision)
             try:
+                spec, status = restated(active, amendment.edit(active.document), amendment.edit)
                 return await self._control.apply(
-                    amendment.edit(active.document),
+                    spec,
                     change=change,
                     expected_revision=active.revision,
                     wait_s=wait_s,
                     dry_run=dry_run,
                     operation=amendment.operation,
                     check=check,
+                    status=status,
                 )
             except StaleRevision:
                 if expected_revision is not None and not amendment.relative:

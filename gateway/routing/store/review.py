@@ -41,13 +41,13 @@ class Review:
         wait_s: float | None = None,
         expected_revision: int | None = None,
         dry_run: bool = False,
-        admit: Callable[[RouteDocument], Awaitable[RouteDocument]],
+        admit: Callable[[RouteDocument], Awaitable[None]],
     ) -> tuple[Draft, ApplyResult | None]:
         """The draft with the approval, and what applying it came to once it has all that it needs.
 
         A dry run approves nothing and tells what applying the draft would come to.
         Who approved and is told that the apply failed may approve again: it is tried again, and done once at most.
-        `admit` returns the document to apply, or refuses it, once it would be applied.
+        `admit` is asked for the document once it would be applied.
         Raises: StaleRevision (the route has changed since the draft was written: its author edits it again); what
                 `RouteControl.apply`, `Drafts.approve` and `admit` raise.
         """
@@ -62,18 +62,16 @@ class Review:
             edit = seen.edit
             if dry_run:
                 base = seen.base_revision
+                await admit(seen.document)
                 return seen, await self._control.apply(
-                    await admit(seen.document),
-                    change=change,
-                    expected_revision=base,
-                    dry_run=True,
-                    operation="approve",
+                    seen.document, change=change, expected_revision=base, dry_run=True, operation="approve"
                 )
         draft = await self.drafts.approve(draft_id, change, edit=edit)
         if not draft.approved:
             return draft, None
+        await admit(draft.document)
         result = await self._control.apply(
-            await admit(draft.document),
+            draft.document,
             change=replace(change, reason=_account(draft), idempotency_key=f"draft:{draft.id}:{draft.edit}"),
             expected_revision=draft.base_revision,
             wait_s=wait_s,

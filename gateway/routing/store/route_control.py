@@ -8,6 +8,7 @@ from gateway.routing.decision.flow import flows
 from gateway.routing.decision.snapshot import Route, propose
 from gateway.routing.document.caution import cautions
 from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.route_status import RouteStatus
 from gateway.routing.store.amendment import Amendment
 from gateway.routing.store.change import Change, Committed, Operation, Proposal
 from gateway.routing.store.change_result import ApplyResult, ChangeResult
@@ -41,11 +42,13 @@ class RouteControl(RouteInquiry):
         dry_run: bool = False,
         operation: Operation = "apply",
         check: bool = True,
+        status: RouteStatus | None = None,
     ) -> ApplyResult:
         """The committed document; with `wait_s` once every live worker follows it, or that time has passed.
 
         Without an expected revision the newest apply wins. A dry run checks and computes all the same, and commits
         nothing. `operation` is the history's word for it; `check` False takes a document that could not serve.
+        Without a `status` the rollout of the active route goes on, if it is the document's too (see `kept_status`).
         Raises: StaleRevision; what `check` raises; FailedPrecondition (the store lost what is served, see `heal`).
         """
         started_ns = monotonic_ns()
@@ -59,7 +62,8 @@ class RouteControl(RouteInquiry):
             current, active = await self._committer.current(model)
             if expected_revision is not None and expected_revision != current.revision:
                 raise StaleRevision(model, expected_revision, current.revision)
-            same = active is not None and active.document == document
+            route = propose(document, active, status)
+            same = active is not None and (active.spec, active.status) == (route.spec, route.status)
             result = ChangeResult(
                 model,
                 current.revision,
@@ -72,7 +76,6 @@ class RouteControl(RouteInquiry):
                 return ApplyResult(
                     await self._committer.waited(result, started_ns, None if dry_run else wait_s), active
                 )
-            route = propose(document, active)
             moves = flows(active, route, self._site.newest_version(model))
             if dry_run:
                 return ApplyResult(replace(result, flows=moves), route)

@@ -51,13 +51,13 @@ async def plan(control: RouteControl, document: RouteDocument) -> RoutePlan:
     except UnknownRoute:
         active = None
     workers, revision = await control.workers()
-    same = active is not None and active.document == document
-    route = active if active is not None and same else propose(document, active)
+    route = propose(document, active)
+    same = active is not None and (active.spec, active.status) == (route.spec, route.status)
     return RoutePlan(
         route,
         active.revision if active is not None else 0,
         same,
-        differences(active.document if active is not None else None, document),
+        differences(active.spec if active is not None else None, document),
         flows(active, route, control.site.newest_version(document.model)),
         tuple(why for worker in workers if (why := _lag(worker, revision))),
         len(workers),

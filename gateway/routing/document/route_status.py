@@ -1,0 +1,129 @@
+"""What has become of a document since it was applied: how far its rollout is. It stands beside it, never in it.
+
+A document says what is asked for, and stays as it was applied. What the judge and the verbs of a rollout change (the
+step, a share, which version is the stable one) is a status, and the two together are the document in force: by that one
+requests are decided. A document that says itself where it is, by `step` or `weight`, has no status.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+from gateway.errors import InvalidArgument
+from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.field import Field
+from gateway.routing.document.quantity import percent, percent_text
+from gateway.routing.document.strategy import STEP_LIMIT, Canary
+
+STATUS_FIELDS: Final = ("step", "weight", "promoted", "redirected")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """Holds where a rollout is.
+
+    `promoted`: the two arms have changed their versions. `redirected`: rules that name the canary lead to the other.
+    Units: `step` from 0; `weight` in buckets, None where the step says it.
+    """
+
+    step: int = 0
+    weight: int | None = None
+    promoted: bool = False
+    redirected: bool = False
+
+    def to_value(self) -> dict[str, object]:
+        """Returns the status as plain data, without what is at its default."""
+        value: dict[str, object] = {"step": self.step} if self.step else {}
+        if self.weight is not None:
+            value["weight"] = percent_text(self.weight)
+        return value | {name: True for name in ("promoted", "redirected") if getattr(self, name)}
+
+
+BEGINNING: Final = RouteStatus()
+
+
+def parse_status(given: Field) -> RouteStatus:
+    """Returns the status that `to_value` gave. Raises: InvalidArgument naming the field."""
+    section = given.section(*STATUS_FIELDS)
+    step, weight = section.field("step"), section.field("weight")
+    promoted, redirected = (
+        field.flag() if (field := section.field(name)) is not None else False for name in STATUS_FIELDS[2:]
+    )
+    return RouteStatus(
+        step.whole(0, STEP_LIMIT - 1) if step is not None else 0,
+        percent(weight) if weight is not None else None,
+        promoted,
+        redirected,
+    )
+
+
+def is_open(document: RouteDocument) -> bool:
+    """Returns whether the document leaves to a status where its rollout is."""
+    strategy = document.strategy
+    return isinstance(strategy, Canary) and bool(strategy.steps) and not strategy.step and strategy.weight is None
+
+
+def under(document: RouteDocument, status: RouteStatus) -> RouteDocument:
+    """Returns the document in force: what was applied, under its status.
+
+    Raises: InvalidArgument for a status that is none of this document.
+    """
+    if status == BEGINNING:
+        return document
+    strategy = document.strategy
+    if not is_open(document) or not isinstance(strategy, Canary) or status.step >= len(strategy.steps):
+        raise InvalidArgument(f"status: {status.to_value()} is no status of the document of model {document.model!r}")
+    arms, rules = document.arms, document.rules
+    if status.promoted:
+        versions = {arm.name: arm for arm in arms}
+        other = {strategy.stable: versions[strategy.canary], strategy.canary: versions[strategy.stable]}
+        arms = tuple(replace(other.get(arm.name, arm), name=arm.name) for arm in arms)
+    if status.redirected:
+        rules = tuple(replace(rule, arm=strategy.stable) if rule.arm == strategy.canary else rule for rule in rules)
+    return replace(document, arms=arms, rules=rules, strategy=replace(strategy, step=status.step, weight=status.weight))
+
+
+def status_between(document: RouteDocument, in_force: RouteDocument) -> RouteStatus | None:
+    """Returns the status under which the document is `in_force`; None where there is none."""
+    return next((status for status in _candidates(document, in_force) if under(document, status) == in_force), None)
+
+
+def _candidates(document: RouteDocument, in_force: RouteDocument) -> Iterator[RouteStatus]:
+    before, now = document.strategy, in_force.strategy
+    if is_open(document) and isinstance(before, Canary) and isinstance(now, Canary) and now.step < len(before.steps):
+        for promoted, redirected in product((False, True), repeat=2):
+            yield RouteStatus(now.step, now.weight, promoted, redirected)
+
+
+def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocument) -> RouteStatus:
+    """Returns the status under which another document comes into force, after one that was applied before it.
+
+    1. The same plan goes on where it is: a file that is applied again throws nothing back.
+    2. What was promoted stays promoted, also under another plan for the same two versions.
+    3. Everything else begins.
+    """
+    strategy, before = document.strategy, applied.strategy
+    if not is_open(document) or not isinstance(strategy, Canary) or not isinstance(before, Canary):
+        return BEGINNING
+    if plan_value(document) == plan_value(applied):
+        # A document of an earlier release had its step in it.
+        return RouteStatus(before.step) if before.step else status
+    if status.promoted and _versions(document) == _versions(applied):
+        return replace(status, step=0)
+    return BEGINNING
+
+
+def plan_value(document: RouteDocument) -> dict[str, object]:
+    """Returns what makes a rollout this one: versions, steps, analysis, wherever it is. {} where there is none."""
+    strategy = document.strategy
+    if not isinstance(strategy, Canary):
+        return {}
+    value = strategy.to_value() | {"versions": _versions(document)}
+    return {name: field for name, field in value.items() if name not in ("step", "weight")}
+
+
+def _versions(document: RouteDocument) -> list[str]:
+    strategy = document.strategy
+    roles = (strategy.stable, strategy.canary) if isinstance(strategy, Canary) else ()
+    return [document.version_of(arm) for arm in roles]
