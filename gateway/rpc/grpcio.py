@@ -16,7 +16,8 @@ from gateway.rpc.adapted_call import Adapted, AdaptedCall, AdaptedCallbackCall
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.channel_arguments import CALLS_BEYOND, channel_arguments
 from gateway.rpc.handler import GenericHandler, RpcHandler
-from gateway.rpc.handshake_filter import duplicate, listening_descriptors, turn_away
+from gateway.rpc.handshake_filter import listening_descriptors, turn_away
+from gateway.rpc.held_connections import REPEATED_S, HeldConnections, duplicate
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.method import Method, MethodTable
@@ -30,7 +31,13 @@ from gateway.rpc.status_codes import Status, status_of
 _log = logging.getLogger(__name__)
 
 _STOP_WAIT_S: Final = 5.0
+# Before a stop what clients send is held until for so many looks no call is open and none has begun. If none begins or
+# ends for so many looks, those that are open are long ones, for which nobody is held.
+_LOOK_S: Final = 0.01
+_QUIET_LOOKS: Final = 10
+_IDLE_LOOKS: Final = 50
 _MAX_CHECK_S: Final = 1.0
+_ENDLESS: Final = frozenset({"/grpc.health.v1.Health/Watch"})  # who watches calls again, and no stop waits for it
 _EXPIRED: Final = Status(*status_of(DeadlineExceeded("deadline exceeded"), ""))
 
 
@@ -50,6 +57,7 @@ class GrpcioServer:
         self._certificate: ServerCertificate | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[Any]] = set()
+        self._begun = 0  # calls
         self._calls = OpenCalls(options)
         self._inflater = Inflater(options.max_receive_bytes, self._calls.received)
         self._server = grpc.aio.server(
@@ -98,8 +106,12 @@ class GrpcioServer:
             task.cancel()
         if self._beside:
             await asyncio.wait(self._beside)
-        if grace_s and self._options.reuse_port:
-            await self._turn_away()
+        if grace_s:
+            end_ns = monotonic_ns() + int(grace_s * 1e9)
+            if self._options.reuse_port:
+                await self._turn_away()
+            await self._stop_when_still(end_ns)
+            grace_s = max(0.0, (end_ns - monotonic_ns()) / 1e9)
         await self._server.stop(grace_s)
         # grpcio returns before the clean-up of the handlers that it cancelled has run.
         if self._running:
@@ -107,6 +119,34 @@ class GrpcioServer:
             if stuck:
                 _log.warning("%d handlers did not end within %s s of their cancellation", len(stuck), _STOP_WAIT_S)
         self._inflater.stop()
+
+    async def _stop_when_still(self, end_ns: int) -> None:
+        """Stops grpcio's server between two calls, if there is such a moment; see `held_connections`."""
+        held = HeldConnections(self._port)
+        try:
+            if held.any and await self._is_still(held, end_ns):
+                await self._server.stop(None)
+                return
+        finally:
+            held.release()
+        if held.any and monotonic_ns() < end_ns:
+            await asyncio.sleep(REPEATED_S)  # what was held comes, and is served
+
+    async def _is_still(self, held: HeldConnections, end_ns: int) -> bool:
+        """Returns True once all calls that came are answered, False if for a while none of them goes on.
+
+        What grpcio has read and not handed over cannot be seen, so nothing may come for several looks.
+        """
+        last, idle, quiet = (-1, -1), 0, 0
+        while quiet < _QUIET_LOOKS:
+            if idle > _IDLE_LOOKS or monotonic_ns() > end_ns:
+                return False
+            await asyncio.sleep(_LOOK_S)
+            now = (self._begun, len(self._calls))
+            unchanged = now == last
+            last, idle = now, idle + 1 if unchanged else 0
+            quiet = quiet + 1 if unchanged and not self._calls.awaited() and not held.unread() else 0
+        return True
 
     async def _check_calls(self) -> None:
         while True:
@@ -184,12 +224,13 @@ class GrpcioServer:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
+        self._begun += 1
         held = quota_pass = None
         deadline_ns = self._deadline_ns(inner, method)
         remaining_s = (deadline_ns - monotonic_ns()) / 1e9 if deadline_ns else None
         limit = asyncio.timeout(remaining_s)
         try:
-            held = self._calls.add(inner.peer())
+            held = self._calls.add(inner.peer(), endless=method.path in _ENDLESS)
             held.limit = limit
             inner.add_done_callback(lambda _, call=held: call.close())
             if remaining_s is not None and remaining_s <= 0:

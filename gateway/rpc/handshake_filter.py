@@ -8,18 +8,17 @@ Linux only, without any privilege (a classic BPF filter); elsewhere nothing is d
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import socket
-import struct
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.rpc.held_connections import attach_filter, duplicate
+
 # So long a handshake that had begun may take to its end: a round trip to the other side of the earth.
 SETTLE_S: Final = 0.25
-_SO_ATTACH_FILTER: Final = 26
 _FLAGS_OFFSET: Final = 13  # in the TCP header, with which the filter's input begins
 _SYN: Final = 0x02
 _SYN_ACK: Final = 0x12
@@ -40,7 +39,7 @@ async def turn_away(listening: Sequence[socket.socket]) -> None:
         return
     try:
         for one in listening:
-            _refuse_handshakes(one)
+            attach_filter(one, _PROGRAM)
     except OSError as error:
         _log.info("new connections are not turned away before the stop: %s", error.strerror)
         return
@@ -53,19 +52,6 @@ def listening_descriptors() -> set[int]:
     return {descriptor for descriptor in map(int, names) if _listens(descriptor)}
 
 
-def duplicate(descriptor: int) -> socket.socket | None:
-    """Returns the socket under a descriptor of its own; None if it is no socket, or is closed by now."""
-    try:
-        copied = os.dup(descriptor)
-    except OSError:
-        return None
-    try:
-        return socket.socket(fileno=copied)
-    except OSError:
-        os.close(copied)
-        return None
-
-
 def _listens(descriptor: int) -> bool:
     if (one := duplicate(descriptor)) is None:
         return False
@@ -75,11 +61,3 @@ def _listens(descriptor: int) -> bool:
             and one.type == socket.SOCK_STREAM
             and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         )
-
-
-def _refuse_handshakes(listening: socket.socket) -> None:
-    instructions = b"".join(struct.pack("=HBBI", *step) for step in _PROGRAM)
-    program = ctypes.create_string_buffer(instructions, len(instructions))
-    listening.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_PROGRAM), ctypes.addressof(program))
-    )

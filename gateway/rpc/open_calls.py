@@ -37,11 +37,22 @@ class OpenCall:
     Units: `awaited_ns` is since when a unary call waits for its message, 0 while it does not.
     """
 
-    __slots__ = ("_calls", "awaited_ns", "inflation", "limit", "peer", "received_bytes", "refusal", "unsent_bytes")
+    __slots__ = (
+        "_calls",
+        "awaited_ns",
+        "endless",
+        "inflation",
+        "limit",
+        "peer",
+        "received_bytes",
+        "refusal",
+        "unsent_bytes",
+    )
 
-    def __init__(self, calls: "OpenCalls", peer: Peer) -> None:
+    def __init__(self, calls: "OpenCalls", peer: Peer, endless: bool) -> None:
         self._calls = calls
         self.peer = peer
+        self.endless = endless
         self.awaited_ns = 0
         self.inflation: Inflation | None = None  # of the message that the handler has
         self.limit: Any = None  # the asyncio.Timeout of its handler
@@ -100,8 +111,11 @@ class OpenCalls:
         self._peers: dict[str, Peer] = {}
         self._by_address: Counter[str] = Counter()
 
-    def add(self, peer_name: str) -> OpenCall:
-        """Returns a call that was let in; it is closed once. Raises: ResourceExhausted, with nothing counted."""
+    def add(self, peer_name: str, *, endless: bool = False) -> OpenCall:
+        """Returns a call that was let in; it is closed once. Raises: ResourceExhausted, with nothing counted.
+
+        `endless`: it goes on until one side ends, and nobody waits for its end.
+        """
         options = self._options
         if len(self._calls) >= options.max_concurrent_calls:
             raise later(too_many_calls(len(self._calls), options.max_concurrent_calls))
@@ -116,7 +130,7 @@ class OpenCalls:
         elif peer.unsent_bytes > self._congested_bytes or (peer.unsent_bytes > 0 and self.unsent.scarce):
             raise later(CONGESTED)
         peer.calls += 1
-        call = OpenCall(self, peer)
+        call = OpenCall(self, peer, endless)
         self._calls.add(call)
         return call
 
@@ -150,6 +164,10 @@ class OpenCalls:
                 call.receive(self._options.max_receive_bytes)
             except ResourceExhausted:
                 call.refuse(later(_NO_ROOM))
+
+    def awaited(self) -> bool:
+        """Returns whether a call is open whose end somebody waits for."""
+        return any(not call.endless for call in self._calls)
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -1,25 +1,32 @@
-"""Servers that share a port: one stops, and nobody who connects meanwhile is lost."""
+"""Servers that share a port: one stops, and nobody who has a connection or makes one meanwhile loses a call."""
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
+from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import Server, ServerOptions
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import TRANSPORTS, make, path
 
 CLIENTS = 8
 ROUNDS = 2
+MOVES = 4
 
 
 class Clients:
-    """Threads that make calls one after the other, with a new connection for each; `failures` says what went wrong."""
+    """Threads that make calls one after the other, with a new connection for each if `connect_per_call`.
 
-    def __init__(self, port: int) -> None:
+    `failures` says what went wrong.
+    """
+
+    def __init__(self, port: int, *, connect_per_call: bool) -> None:
         self.failures: list[str] = []
         self._port = port
+        self._connect_per_call = connect_per_call
         self._over = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._made = asyncio.Semaphore(0)
@@ -38,12 +45,18 @@ class Clients:
         while not self._over.is_set():
             options = [("grpc.use_local_subchannel_pool", 1)]
             with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
-                try:
-                    assert channel.unary_unary(path("EchoNow"), None, None)(b"hello", timeout=10) == b"hello"
-                except grpc.RpcError as error:
-                    assert isinstance(error, grpc.Call)  # noqa: PT017
-                    self.failures.append(f"{error.code().name}: {error.details()}")
-            self._loop.call_soon_threadsafe(self._made.release)
+                while not self._over.is_set():
+                    self._call(channel)
+                    if self._connect_per_call:
+                        break
+
+    def _call(self, channel: grpc.Channel) -> None:
+        try:
+            assert channel.unary_unary(path("EchoNow"), None, None)(b"hello", timeout=10) == b"hello"
+        except grpc.RpcError as error:
+            assert isinstance(error, grpc.Call)  # noqa: PT017
+            self.failures.append(f"{error.code().name}: {error.details()}")
+        self._loop.call_soon_threadsafe(self._made.release)
 
 
 async def started(transport: str, port: int) -> Server:
@@ -57,7 +70,7 @@ async def started(transport: str, port: int) -> Server:
 async def test_who_connects_for_each_call_does_not_notice_a_server_that_stops(transport: str) -> None:
     """Otherwise connections are reset that the kernel has accepted, and the stopping server not yet."""
     stays = await started(transport, 0)
-    clients = Clients(stays.port)
+    clients = Clients(stays.port, connect_per_call=True)
     try:
         for _ in range(ROUNDS):
             leaves = await started(transport, stays.port)
@@ -67,3 +80,38 @@ async def test_who_connects_for_each_call_does_not_notice_a_server_that_stops(tr
         await clients.end()
         await stays.stop(0)
     assert clients.failures == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_who_keeps_a_connection_does_not_notice_a_server_that_stops(transport: str) -> None:
+    """Otherwise grpcio ends with CANCELLED what comes between the beginning of its stop and the client's knowledge."""
+    leaves = await started(transport, 0)
+    clients = Clients(leaves.port, connect_per_call=False)
+    try:
+        for _ in range(MOVES):
+            await clients.made(4 * CLIENTS)
+            comes = await started(transport, leaves.port)
+            await leaves.stop(5)
+            leaves = comes
+    finally:
+        await clients.end()
+        await leaves.stop(0)
+    assert clients.failures == []
+
+
+async def _watched(request: bytes, context: object) -> AsyncIterator[bytes]:
+    yield b"serving"
+    await asyncio.Event().wait()
+
+
+async def test_a_watched_health_holds_up_no_stop_of_grpcio() -> None:
+    server = GrpcioServer(ServerOptions())
+    watch = grpc.unary_stream_rpc_method_handler(_watched)
+    server.add_registered_method_handlers("grpc.health.v1.Health", {"Watch": watch})
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        watching = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
+        assert await watching.read() == b"serving"
+        async with asyncio.timeout(30):
+            await server.stop(3600)
+        assert await watching.code() is grpc.StatusCode.UNAVAILABLE
