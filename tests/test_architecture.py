@@ -24,7 +24,7 @@ ROOMS = {
     "routing": {"errors", "backoff"},
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
-    "rollout": {"errors", "routing", "telemetry"},
+    "rollout": {"errors", "routing", "telemetry", "drift.report"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
@@ -36,7 +36,7 @@ ROOMS = {
     "drift": {"errors", "tensor", "records", "telemetry"},
     "cli": {
         *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "routing.document"),
-        "rollout.forecast",
+        *("rollout.forecast", "rollout.results"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },

@@ -24,6 +24,7 @@ from gateway.cli import (
     quota_table,
     redis_acl,
     replay,
+    results,
     rollout,
     routes,
     serve,
@@ -94,6 +95,7 @@ app.command(epilog="Example: gateway explain flights --key user-17")(explain.exp
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
 app.command(epilog="Example: gateway replay digits --version 2 --against 1 --window 1d --fail-above 1%")(replay.replay)
 app.add_typer(rollout.app, name="rollout")
+app.command(epilog="Example: gateway results flights --by f.distance --html results.html")(results.results)
 app.add_typer(audit.app, name="audit")
 _change(epilog="Example: gateway heal --reason 'failover lost the last writes'")(heal.heal)
 app.command(epilog="Example: gateway export -f routes.yaml")(transfer.export)

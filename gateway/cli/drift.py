@@ -1,19 +1,17 @@
 """gateway drift: whether what a version is asked, and what it answers, is still what it was made for."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
 from gateway.cli.printing import Format, say, show
+from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Server
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 
@@ -83,7 +81,7 @@ def report(
             split=_shares(split) if split else None,
             classes=_names(classes),
         )
-        with Lake(data_dir / "log" / "lake") as lake, _progress() as tell:
+        with Lake(data_dir / "log" / "lake") as lake, progress() as tell:
             against = _reference(lake, question, reference, labelled, label, data_dir, server, tell)
             if reference.partition(":")[0] == "profile" and not versions:
                 only = replace(question.selection, versions=(against.profile.version,))  # whose profile it is
@@ -200,20 +198,6 @@ def _show(report: "Report", out: Path | None) -> None:
         say(f"{len(report.features) - _SHOWN} more features; --out and --json have all of them")
     if out is None:
         say("--out report.html writes the page with figures, whole rows and performance")
-
-
-@contextmanager
-def _progress() -> Iterator["Tell"]:
-    """Shows a progress bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total if done else None)
-
-        yield tell
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from gateway.rollout.statistics.mean_difference import (
     MeanEstimate,
     UnitSums,
     adjusted_estimates,
-    combined,
     difference,
     mean_estimate,
     ratio_estimate,
@@ -229,33 +228,9 @@ def test_a_covariate_takes_its_share_of_the_variance_and_leaves_the_difference()
     assert flat[0].value == pytest.approx(plain[0].value)
 
 
-def test_phases_are_compared_within_themselves() -> None:
-    """A metric that rises by a fifth while the canary's weight grows: pooled, the canary looks better."""
-    rng = np.random.default_rng(13)
-    wrong = {"pooled": 0, "by phase": 0}
-    for _ in range(60):
-        phases, whole = [], [UnitSums(), UnitSums()]
-        for level, weight in ((1.0, 0.05), (1.1, 0.25), (1.2, 0.5)):
-            n = 20_000
-            size = int(n * weight)
-            arms = [sums(rng.normal(level, 1, count)) for count in (size, n - size)]
-            phases.append((mean_estimate(arms[0]), mean_estimate(arms[1])))
-            whole = [total + arm for total, arm in zip(whole, arms, strict=True)]
-        for name, result in (
-            ("pooled", difference(mean_estimate(whole[0]), mean_estimate(whole[1]))),
-            ("by phase", combined(tuple(phases))),
-        ):
-            assert result is not None
-            wrong[name] += not result.low <= 0 <= result.high
-    assert wrong["pooled"] > 30
-    assert wrong["by phase"] <= 3
-
-
 def test_too_few_units_give_no_interval() -> None:
     few, many = MeanEstimate(0.0, 0.1, LEAST_UNITS - 1), MeanEstimate(0.0, 0.1, LEAST_UNITS)
     assert difference(few, many) is None
-    assert combined(((few, many), (many, few))) is None
-    assert combined(()) is None
     assert isinstance(difference(many, many), MeanDifference)
 
 

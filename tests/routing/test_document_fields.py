@@ -10,12 +10,13 @@ import pytest
 from gateway.errors import InvalidArgument
 from gateway.routing.document.analysis import AFTER_PROMOTE_FIELDS, ANALYSIS_FIELDS
 from gateway.routing.document.document import SPEC_FIELDS, parse
+from gateway.routing.document.experiment_plan import EXPERIMENT_METRICS, PLAN_FIELDS, PLANNED_METRIC_FIELDS, SRM_FIELDS
 from gateway.routing.document.guardrail import ACTIONS, GUARDRAILS
 from gateway.routing.document.operator import OPERATORS
 from gateway.routing.document.safeguard import BREAKER_OPEN, CAUSES
 from gateway.routing.document.schema import schema
 from gateway.routing.document.source import KEY_SOURCES, MATCH_FIELDS, SOURCES, Kind
-from gateway.routing.document.strategy import AB_PLAN, BLUE_GREEN_PLAN, CANARY_PLAN, STEP_PLAN, STRATEGIES
+from gateway.routing.document.strategy import BLUE_GREEN_PLAN, CANARY_PLAN, STEP_PLAN, STRATEGIES
 from tests.routing.documents import Plain, document, plain
 
 SCHEMA: Any = schema()
@@ -95,9 +96,9 @@ EVERY_STRATEGY: Plain = {
         "control": "a",
         "weights": {"a": "50%", "b": "50%"},
         "holdout": "5%",
-        "metrics": ["x"],
-        "guardrails": ["x"],
-        "srm": True,
+        "metrics": [{"name": "reward", "mde": 0.01, "better": "lower"}],
+        "guardrails": ["errors", "p99"],
+        "srm": {"onMismatch": "warn"},
         "maxDuration": "1d",
     },
     "canary": {
@@ -244,7 +245,7 @@ def test_the_reference_names_the_fields_of_a_document() -> None:
     paragraph = REFERENCE.partition("Fields of `spec`: ")[2].partition(". A field")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(SPEC_FIELDS)
     paragraph = REFERENCE.partition("### Fields that are kept for the rollout\n\n")[2].partition(" are kept with")[0]
-    assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted((*AB_PLAN, *BLUE_GREEN_PLAN))
+    assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(BLUE_GREEN_PLAN)
     assert "exactly one of " + ", ".join(STRATEGIES) in REFERENCE
     paragraph = REFERENCE.partition("It may look at ")[2].partition(". The method")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(MATCH_FIELDS)
@@ -267,5 +268,8 @@ def test_the_page_of_rollouts_names_every_field_and_guardrail() -> None:
             assert set(re.findall(r"`(\w+):", row)) == set(kind.options)
         else:
             assert f"`{kind.name}`" in kinds.partition("**not judged yet**")[0].rpartition("with `action: warn`")[2]
+    experiments = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text("utf-8")
+    for field in (*PLAN_FIELDS, *PLANNED_METRIC_FIELDS, *SRM_FIELDS, *EXPERIMENT_METRICS):
+        assert f"`{field}`" in experiments
     for field in (*CANARY_PLAN, *STEP_PLAN, *AFTER_PROMOTE_FIELDS):
         assert f"{field}:" in page

@@ -46,7 +46,8 @@ _MINUTE_US: Final = 60_000_000
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
-    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran.
+    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran;
+    `failed`: requests that failed as well.
 
     `naming` says what the places of features are called, where it is not what the newest of the files say. `as_sent`: a
     place is that of the request's own tensor, whatever the versions call it."""
@@ -57,6 +58,7 @@ class Selection:
     arms: tuple[str, ...] = ()
     where: str = ""
     shadow: bool = False
+    failed: bool = False
     naming: FeatureNaming = field(default_factory=FeatureNaming)
     as_sent: bool = False
 
@@ -198,7 +200,7 @@ class Lake:
         Raises: InvalidArgument (the condition is none), Unavailable.
         """
         if not self._files(selection):
-            self._condition(selection.where)
+            self.condition(selection.where)
             empty = np.zeros(0)
             return Census(
                 empty.astype(str), empty.astype(str), empty.astype(np.int64), empty.astype(np.int64), empty, empty
@@ -316,6 +318,13 @@ class Lake:
             ).fetchnumpy()
         )
 
+    def ask(self, selection: Selection, sql: str) -> dict[str, Array]:
+        """The answer, as arrays, to a query of the gateway's own making over `{rows}`, the selection's rows, and
+        `{labels}`, the last label of each row. The selection must have files."""
+        labels = "last_labels" if self._join_labels(selection.model) else f"({NO_LABELS})"
+        sql = sql.replace("{labels}", labels).replace("{rows}", self._source(selection))
+        return dict(self._execute(sql).fetchnumpy())
+
     def _files(self, selection: Selection) -> list[LakeFile]:
         """The files that may hold rows of the selection, of those that were there when the model was first asked."""
         if selection.model not in self._listed:
@@ -339,7 +348,7 @@ class Lake:
     def _source(self, selection: Selection) -> str:
         """The selection's rows as a parenthesised query."""
         conditions = [
-            "status = 0",
+            "true" if selection.failed else "status = 0",
             "is_shadow" if selection.shadow else "NOT is_shadow",
             f"ts >= make_timestamptz({selection.span.start_us})",
             f"ts < make_timestamptz({selection.span.end_us})",
@@ -347,7 +356,7 @@ class Lake:
         if selection.arms:
             conditions.append(f"arm IN ({', '.join(text(arm) for arm in selection.arms)})")
         if selection.where:
-            conditions.append(self._condition(selection.where))
+            conditions.append(self.condition(selection.where))
         return f"(SELECT * FROM ({union(self._placed(selection)[0])}) WHERE {' AND '.join(conditions)})"
 
     def _placed(self, selection: Selection) -> tuple[list[FileGroup], FeatureNaming]:
@@ -405,7 +414,7 @@ class Lake:
         if kinds != ["SELECT"]:
             raise InvalidArgument(f"{prefix}the query is {' and '.join(kinds) or 'empty'}, allowed is one SELECT")
 
-    def _condition(self, where: str) -> str:
+    def condition(self, where: str) -> str:
         """The condition in parentheses.
 
         Raises: InvalidArgument (more or less than one expression).

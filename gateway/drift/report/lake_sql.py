@@ -16,7 +16,8 @@ def _none_of(columns: Mapping[str, str]) -> str:
 # What `predictions` and `feedback` have where nothing was logged yet, so that SQL is right or wrong all the same.
 NO_PREDICTIONS = _none_of(PREDICTION_COLUMNS)
 NO_FEEDBACK = _none_of(LABEL_COLUMNS)
-NO_LABELS = "SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text WHERE false"
+NO_LABELS = """SELECT 0::UBIGINT AS request_hash, 0 AS row_index, 0::DOUBLE AS label_num, '' AS label_text,
+    0::DOUBLE AS reward WHERE false"""
 # Label and reward are two facts: each holds from the last feedback that states it, of a call's the last by its number.
 # A label is taken whole: `arg_max` of its parts would pass over those that are null.
 _LAST = """SELECT * EXCLUDE (label), label.label_num, label.label_text FROM (SELECT model, request_hash, row_index,

@@ -10,7 +10,6 @@ Sources: asymptotic confidence sequences, Waudby-Smith et al., arXiv 2103.06476,
 
 import math
 from dataclasses import dataclass
-from functools import reduce
 from typing import Final
 
 from gateway.errors import InvalidArgument
@@ -77,7 +76,7 @@ class MeanEstimate:
 
 @dataclass(frozen=True, slots=True)
 class MeanDifference:
-    """Canary minus stable, with the interval that holds at every look."""
+    """Canary minus stable, or another estimate, with the interval that holds at every look."""
 
     value: float
     low: float
@@ -124,38 +123,34 @@ def difference(canary: MeanEstimate, stable: MeanEstimate, *, alpha: float = 0.0
     """Returns the canary's estimate minus the stable one; None while an arm has fewer than `LEAST_UNITS` units."""
     if min(canary.n, stable.n) < LEAST_UNITS:
         return None
-    return _interval(canary.value - stable.value, canary.variance + stable.variance, canary.n + stable.n, alpha)
+    return interval(canary.value - stable.value, canary.variance + stable.variance, canary.n + stable.n, alpha)
 
 
-def combined(phases: tuple[tuple[MeanEstimate, MeanEstimate], ...], *, alpha: float = 0.05) -> MeanDifference | None:
-    """Returns the difference over phases of different weights, each compared within itself, then by inverse variance.
+def interval(value: float, variance: float, n: int, alpha: float) -> MeanDifference:
+    """Returns an estimate from `n` units with the interval around it that holds at every look."""
+    half = math.sqrt(variance) * _factor(n, alpha)
+    return MeanDifference(value, value - half, value + half, n)
 
-    Pooling the arms over phases instead shows a difference where there is none, as soon as the metric has a trend in
-    time (Simpson's paradox). Phases in which an arm has too few units are left out; None where no phase is left.
-    Each phase is (canary, stable).
+
+def units_needed(now: MeanDifference, half_width: float, *, alpha: float = 0.05) -> float:
+    """Returns how many units there must be until the interval is so narrow, if their spread stays as it is.
+
+    Raises: ValueError (no width above 0).
     """
-    usable = [
-        (canary, stable)
-        for canary, stable in phases
-        if min(canary.n, stable.n) >= LEAST_UNITS and canary.variance + stable.variance > 0
-    ]
-    if not usable:
-        return None
-    weights = [1 / (canary.variance + stable.variance) for canary, stable in usable]
-    value = sum(
-        weight * (canary.value - stable.value) for weight, (canary, stable) in zip(weights, usable, strict=True)
-    )
-    total = sum(weights)
-    units = reduce(lambda n, pair: n + pair[0].n + pair[1].n, usable, 0)
-    return _interval(value / total, 1 / total, units, alpha)
+    if not half_width > 0:
+        raise ValueError(f"half of an interval's width is above 0, not {half_width}")
+    spread = (now.high - now.low) / 2 / _factor(now.n, alpha) * math.sqrt(now.n)
+    n = float(now.n)
+    while spread / math.sqrt(n) * _factor(n, alpha) > half_width:
+        n *= 1.02
+    return n
 
 
-def _interval(value: float, variance: float, n: int, alpha: float) -> MeanDifference:
+def _factor(n: float, alpha: float) -> float:
+    """Returns by how many standard errors an interval is wider than its middle."""
     rho2 = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TUNED_FOR
     scaled = n * rho2
-    factor = math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / alpha))
-    half = math.sqrt(variance) * factor
-    return MeanDifference(value, value - half, value + half, n)
+    return math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / alpha))
 
 
 def _moment(n: int, ab: float, a: float, b: float) -> float:

@@ -23,6 +23,14 @@ from gateway.routing.document.document import (
     RULE_LIMIT,
     STATUS_FIELD,
 )
+from gateway.routing.document.experiment_plan import (
+    BETTER,
+    EXPERIMENT_METRICS,
+    GUARDING,
+    MDE,
+    METRIC_LIMIT,
+    ON_MISMATCH,
+)
 from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
 from gateway.routing.document.guardrail import ACTIONS, GUARDRAIL_LIMIT, GUARDRAILS
 from gateway.routing.document.key import ON_MISSING, SALT_LIMIT, SOURCE_LIMIT
@@ -34,7 +42,6 @@ from gateway.routing.document.operator import Schema, matcher_schema
 from gateway.routing.document.safeguard import CAUSES
 from gateway.routing.document.source import KEY_PATTERN, MATCH_FIELDS, SOURCES
 from gateway.routing.document.strategy import (
-    AB_PLAN,
     BLUE_GREEN_PLAN,
     PLAN_DURATIONS,
     STEP_LIMIT,
@@ -152,7 +159,7 @@ def _strategy() -> Schema:
             "control": _of("name"),
             "weights": _map(_of("percent"), ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
             "holdout": _of("percent"),
-            **_carried(AB_PLAN),
+            **_experiment(),
         },
         required=("control", "weights"),
     )
@@ -192,6 +199,23 @@ def _strategy() -> Schema:
     pinned = _object({"arm": _of("name")}, required=("arm",))
     kinds: Schema = {Ab.name: ab, Canary.name: canary, BlueGreen.name: blue_green, Pinned.name: pinned}
     return _object({name: kinds[name] for name in STRATEGIES}, minProperties=1, maxProperties=1)
+
+
+def _experiment() -> Schema:
+    metric = _object(
+        {
+            "name": {"enum": list(EXPERIMENT_METRICS)},
+            "mde": {"type": "number", "minimum": MDE[0], "maximum": MDE[1]},
+            "better": {"enum": list(BETTER)},
+        },
+        required=("name",),
+    )
+    return {
+        "metrics": _list(metric, METRIC_LIMIT, least=1),
+        "guardrails": _list({"enum": list(GUARDING)}, METRIC_LIMIT, least=1),
+        "srm": _object({"onMismatch": {"enum": list(ON_MISMATCH)}}),
+        "maxDuration": _of("duration"),
+    }
 
 
 def _analysis() -> Schema:

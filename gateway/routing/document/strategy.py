@@ -19,6 +19,7 @@ from gateway.routing.document.analysis import (
 )
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.canonical import canonical_json
+from gateway.routing.document.experiment_plan import NO_PLAN, PLAN_FIELDS, ExperimentPlan, parse_experiment
 from gateway.routing.document.field import Field, Section
 from gateway.routing.document.match import Match, parse_match
 from gateway.routing.document.offline_check import OfflineCheck, parse_offline
@@ -26,12 +27,11 @@ from gateway.routing.document.quantity import duration_ms, percent, percent_text
 
 HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control arm's version
 PREVIEW = "preview"  # the rule that blue-green's previewMatch becomes
-AB_PLAN = ("metrics", "guardrails", "srm", "maxDuration")
 STEP_PLAN = ("hold", "minEvents", "approval")
 CANARY_PLAN = ("analysis", "afterPromote")
 BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
-PLAN_DURATIONS = frozenset({"maxDuration", "keepWarm"})  # the fields of plans whose form is checked
-AB_FIELDS = ("control", "weights", "holdout", *AB_PLAN)
+PLAN_DURATIONS = frozenset({"keepWarm"})  # the fields of plans whose form is checked
+AB_FIELDS = ("control", "weights", "holdout", *PLAN_FIELDS)
 STEP_FIELDS = ("weight", "offline", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
 BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
@@ -60,7 +60,7 @@ class Ab:
     control: str
     weights: tuple[tuple[str, int], ...]  # sorted by arm
     holdout: int = 0
-    plan: CarriedFields = CarriedFields()
+    plan: ExperimentPlan = NO_PLAN
 
     @property
     def control_arm(self) -> str:
@@ -70,7 +70,7 @@ class Ab:
     @property
     def carried(self) -> tuple[str, ...]:
         """Paths of what is kept for whoever carries out the rollout."""
-        return self.plan.names
+        return ()
 
     def to_value(self) -> dict[str, object]:
         value = self.plan.to_value()
@@ -252,7 +252,8 @@ def _parse_ab(field: Field, arms: Mapping[str, object]) -> Ab:
     held = percent(holdout) if holdout is not None else 0
     if holdout is not None and held == BUCKETS:
         raise holdout.fail("a holdout of 100 % leaves nothing to test")
-    return Ab(arm_of(control, arms), tuple(weights), held, _plan(section, AB_PLAN))
+    plan = parse_experiment(*(section.field(name) for name in PLAN_FIELDS))
+    return Ab(arm_of(control, arms), tuple(weights), held, plan)
 
 
 def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:
