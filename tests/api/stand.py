@@ -21,6 +21,8 @@ from gateway.pb.inference_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 from gateway.records.worker.prediction_log import LogLimits, PredictionLog
+from gateway.rest.rest_front import RestFront
+from gateway.rest.rest_service import RestService
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.ngh2_server import Ngh2Server
@@ -79,6 +81,7 @@ class Stand:
     address: str
     channel: grpc.aio.Channel
     stub: GRPCInferenceServiceStub
+    rest_port: int = 0
 
 
 @asynccontextmanager
@@ -94,8 +97,9 @@ async def standing(
     log_limits: LogLimits | None = None,
     quotas: Quotas | None = None,
     ladder: Sequence[float] = (1.0,),
+    rest: bool = False,
 ) -> AsyncIterator[Stand]:
-    """A worker that serves the repository; every model of it has been loaded, or has failed to."""
+    """A worker that serves the repository, by REST as well if asked for; its models were loaded, or have failed to."""
     async with AsyncExitStack() as stack:
         loader = FilesystemLoader(repository, ContentStore(data / "content"))
         pipeline = Pipeline(loader, Prober(probes, concurrency=2), intra_threads=1)
@@ -133,7 +137,14 @@ async def standing(
         address = f"127.0.0.1:{server.port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS))
         stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
-        yield Stand(catalog, engine, rules, counters, log, health, repository, address, channel, stub)
+        rest_port = 0
+        if rest:
+            front = RestFront(RestService(service, catalog, max_body_bytes=MAX_ANSWER_BYTES).table())
+            rest_server = Ngh2Server(options, None, quotas, front=front)
+            await rest_server.start()
+            stack.push_async_callback(rest_server.stop, 0.0)
+            rest_port = rest_server.port
+        yield Stand(catalog, engine, rules, counters, log, health, repository, address, channel, stub, rest_port)
 
 
 async def _ended(log: PredictionLog, flushing: "asyncio.Task[None]") -> None:
