@@ -64,7 +64,8 @@ def limited_gateway(work: Path, repository: Path, body: bytes, transport: str) -
     address = f"{HOST}:{free_port()}"
     command = [
         *gateway_command(), "serve", "--model-repository", str(repository), "--data-dir", str(work / "data"),
-        "--grpc-port", address.rpartition(":")[2], "--metrics-port", str(free_port()), "--workers", "1",
+        "--grpc-port", address.rpartition(":")[2], "--metrics-port", str(free_port()), "--http-port", "-1",
+        "--workers", "1",
         "--transport", transport, "--max-connections-per-address", "0",
         "--quotas", str(work / "quotas.yaml"), "--access-tokens", str(work / "tokens"),
     ]  # fmt: skip

@@ -26,6 +26,7 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
         asked = f"unix:{listen.control_socket}" if listen.control_socket is not None else f"{host}:{ports['control']}"
         control = asked if listen.control_socket is not None else f"{scheme}://{asked}"
         services = f"  inference            {scheme}://{grpc_address}\n  control              {control}"
+    services += _rest(config, host, ports)
     store = masked_url(config.store.redis_url) if config.store.redis_url else f"embedded Valkey, {config.valkey_dir}"
     command = _command()
     server = "" if asked == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {shlex.quote(asked)}"
@@ -47,6 +48,13 @@ Try next, from another shell in {Path.cwd()}:
 
 Ctrl-C stops everything.
 """
+
+
+def _rest(config: Config, host: str, ports: Mapping[str, int]) -> str:
+    """Returns the line that says where REST is served, "" if it is not."""
+    port = ports["grpc"] if config.listen.single_port else ports.get("http")
+    scheme = "https" if config.tls.files else "http"
+    return f"\n  REST inference       {scheme}://{host}:{port}" if port is not None else ""
 
 
 def _tls_options(files: TlsFiles | None, host: str) -> str:

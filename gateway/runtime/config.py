@@ -1,6 +1,7 @@
 """The configuration of one gateway: frozen, and handed to every process as one line of JSON."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -124,9 +125,22 @@ class Config:
     def with_store(self, redis_url: str) -> "Config":
         return replace(self, store=replace(self.store, redis_url=redis_url))
 
-    def with_ports(self, *, grpc_port: int, metrics_port: int, control_port: int = -1) -> "Config":
-        listen = replace(self.listen, grpc_port=grpc_port, metrics_port=metrics_port, control_port=control_port)
-        return replace(self, listen=listen)
+    def with_ports(self, numbers: Mapping[str, int]) -> "Config":
+        """Returns the configuration with the ports that were reserved, by the names of their options."""
+        listen = self.listen
+        reserved: dict[str, Any] = {option.replace("-", "_"): number for option, number in numbers.items()}
+        return replace(self, listen=replace(listen, **reserved))
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports that are served, by the names of their options; 0: any."""
+        listen = self.listen
+        ports = {"grpc-port": listen.grpc_port, "metrics-port": listen.metrics_port}
+        if listen.rest_apart:
+            ports["http-port"] = listen.http_port
+        if listen.control_port >= 0:
+            ports["control-port"] = listen.control_port
+        return ports
 
     def to_json(self) -> str:
         """Returns one line that `from_json` reads back; it holds the secrets, so it is for a child's standard input."""

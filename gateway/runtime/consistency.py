@@ -29,13 +29,21 @@ def check_consistency(config: Config) -> Config:
     )
     _check_sinks(config)
     config = replace(config, warnings=(*config.warnings, *_trust_warnings(config)))
-    if listen.grpc_port and listen.grpc_port == listen.metrics_port:
-        raise InvalidArgument(f"grpc-port {listen.grpc_port} and metrics-port {listen.metrics_port} must differ")
-    if listen.control_port > 0 and listen.control_port in (listen.grpc_port, listen.metrics_port):
-        raise InvalidArgument(f"control-port {listen.control_port} is grpc-port or metrics-port, and must differ")
+    _check_ports(config)
+    if listen.single_port and listen.transport != "ngh2":
+        raise InvalidArgument(f"single-port is served by the transport ngh2 alone, not by {listen.transport}")
     if listen.control_port >= 0 and listen.control_socket is not None:
         raise InvalidArgument("control-port and control-socket exclude each other")
     return config
+
+
+def _check_ports(config: Config) -> None:
+    """Raises: InvalidArgument (two options name one port)."""
+    taken: dict[int, str] = {}
+    for option, port in config.ports.items():
+        if port and port in taken:
+            raise InvalidArgument(f"{option} {port} is {taken[port]} as well: they must differ")
+        taken[port] = option
 
 
 def _check_sinks(config: Config) -> None:

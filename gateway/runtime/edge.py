@@ -16,6 +16,10 @@ from gateway.api.inference import InferenceService
 from gateway.api.model_guard import ModelGuard
 from gateway.api.reflection import REFLECTION_SERVICES, add_reflection
 from gateway.pb import control_pb2_grpc, inference_pb2_grpc
+from gateway.rest.endpoint import EndpointMatch, EndpointTable
+from gateway.rest.http_refusal import HttpRefusal
+from gateway.rest.rest_front import RestFront
+from gateway.rest.rest_service import RestService
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.handler import GenericHandler, RpcHandler
@@ -23,6 +27,7 @@ from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
 from gateway.runtime.child import CONTROL_FD
 from gateway.runtime.config import Config
+from gateway.serving.catalog import Catalog
 
 _INFERENCE: Final = "inference.GRPCInferenceService"
 _CONTROL: Final = "gateway.v1.Control"
@@ -35,6 +40,23 @@ class Servicers:
     inference: InferenceService
     control: ControlService
     health: HealthService
+    catalog: Catalog
+
+
+class _ForApplications:
+    """A table of endpoints without those that are for operators."""
+
+    def __init__(self, table: EndpointTable) -> None:
+        self._table = table
+
+    def find(self, method: str, path: str) -> EndpointMatch | HttpRefusal:
+        match = self._table.find(method, path)
+        if isinstance(match, EndpointMatch) and not is_for_applications(match.endpoint.permission):
+            return HttpRefusal(404, "this is served to operators, at an address of their own, over gRPC")
+        return match
+
+    def permissions(self) -> Iterable[str]:
+        return self._table.permissions()
 
 
 class _Selected:
@@ -78,10 +100,43 @@ def make_server(
     Raises: TypeError if the table of permissions misses a method.
     """
     options = replace(server_options(config), on_unread=on_unread)
-    make = Ngh2Server if config.listen.transport == "ngh2" else GrpcioServer
-    server: Server = make(options, authorizer, quotas)
+    server: Server
+    if config.listen.transport == "ngh2":
+        front = rest_front(config, servicers) if config.listen.single_port else None
+        server = Ngh2Server(options, authorizer, quotas, front=front)
+    else:
+        server = GrpcioServer(options, authorizer, quotas)
     _add(config, servicers, server, is_for_applications if config.listen.control_apart else lambda _: True)
     return server
+
+
+def make_rest_server(
+    config: Config,
+    servicers: Servicers,
+    authorizer: Authorizer | None = None,
+    quotas: Quotas | None = None,
+    *,
+    on_unread: Callable[[int], None] | None = None,
+) -> Server | None:
+    """Returns the server of REST's own port, not started yet; None where there is none. It is on ngh2.
+
+    Raises: TypeError as `make_server` does.
+    """
+    listen = config.listen
+    if not listen.rest_apart:
+        return None
+    options = replace(server_options(config), port=listen.http_port, on_unread=on_unread)
+    return Ngh2Server(options, authorizer, quotas, front=rest_front(config, servicers))
+
+
+def rest_front(config: Config, servicers: Servicers) -> RestFront:
+    """Returns what serves REST, to applications alone where operators have an address of their own.
+
+    Raises: TypeError if the table of permissions misses one of an endpoint.
+    """
+    service = RestService(servicers.inference, servicers.catalog, max_body_bytes=config.listen.max_message_bytes)
+    table = service.table()
+    return RestFront(_ForApplications(table) if config.listen.control_apart else table)
 
 
 def make_control_server(config: Config, servicers: Servicers, authorizer: Authorizer | None = None) -> Server | None:

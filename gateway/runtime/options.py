@@ -37,7 +37,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "limits": CallLimits,
 }
 # Options that Triton's start scripts pass and that do nothing here: taken with a warning that says why.
-IGNORED: Final[Mapping[str, str]] = {"http-port": "REST is not served yet, so nothing listens there"}
+IGNORED: Final[Mapping[str, str]] = {"log-verbose": "log-level says what is told"}
 
 
 def _declared(section: str) -> Iterator[Option]:

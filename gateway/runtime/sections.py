@@ -96,6 +96,10 @@ class ProcessOptions:
 class ListenOptions:
     host: Annotated[str, Setting("Address to listen on.", HOST)] = "127.0.0.1"
     grpc_port: Annotated[int, Setting("Inference and control over gRPC; 0: any.", _PORT)] = 8001
+    http_port: Annotated[int, Setting("Inference over REST; 0: any, -1: none.", Whole(-1, 65535))] = 8000
+    single_port: Annotated[
+        bool, Setting("Serve REST at grpc-port as well, told apart by the first bytes, and not at http-port.", SWITCH)
+    ] = False  # fmt: skip
     control_port: Annotated[
         int, Setting("Control over gRPC there, and no longer at grpc-port; 0: any, -1: at grpc-port.", Whole(-1, 65535))
     ] = -1  # fmt: skip
@@ -126,6 +130,11 @@ class ListenOptions:
     def proven(self) -> "ListenOptions":
         """Returns the options with absolute paths."""
         return replace(self, control_socket=self.control_socket.absolute() if self.control_socket else None)
+
+    @property
+    def rest_apart(self) -> bool:
+        """Whether REST has a port of its own."""
+        return self.http_port >= 0 and not self.single_port
 
     @property
     def control_apart(self) -> bool:

@@ -35,7 +35,7 @@ from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_direc
 from gateway.runtime.liveness import Timing
 from gateway.runtime.logs import start_logging
 from gateway.runtime.post_mortem import PostMortem
-from gateway.runtime.sections import DRIFT_WINDOWS_S, ListenOptions
+from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
@@ -265,7 +265,7 @@ class Supervisor:
             "phase": self._phase,
             "started_at": self._started_at,
             "host": listen.host,
-            "ports": _numbers(listen),
+            "ports": _numbers(self._config),
             "models": {
                 "repository": self._config.models.repository,
                 "allow_links_to": self._config.models.allow_links_to,
@@ -322,20 +322,16 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
     listen = config.listen
     with ExitStack() as stack:
         stack.enter_context(InstanceLock(config.process.data_dir))
-        ports = stack.enter_context(_ports(config))
+        ports = stack.enter_context(Ports(listen.host, config.ports))
         make_directories(config)
-        config = config.with_ports(
-            grpc_port=ports.numbers["grpc-port"],
-            metrics_port=ports.numbers["metrics-port"],
-            control_port=ports.numbers.get("control-port", -1),
-        )
+        config = config.with_ports(ports.numbers)
         control = stack.enter_context(ControlSocket(listen.control_socket)) if listen.control_socket else None
         control_fd = control.fileno() if control is not None else None
         for warning in config.warnings:
             _log.warning("%s", warning)
 
         def announce() -> None:
-            sys.stdout.write(banner(config, _numbers(config.listen)))
+            sys.stdout.write(banner(config, _numbers(config)))
             sys.stdout.flush()
 
         _log.info("starting on %s with %d workers", listen.host, config.process.workers)
@@ -349,18 +345,9 @@ async def _supervised(
     await Supervisor(config, programs=programs, timing=timing, control_fd=control_fd).run(announce)
 
 
-def _numbers(listen: ListenOptions) -> dict[str, int]:
+def _numbers(config: Config) -> dict[str, int]:
     """Returns the ports that are served, as the state file and the banner name them."""
-    ports = {"grpc": listen.grpc_port, "metrics": listen.metrics_port}
-    return ports | ({"control": listen.control_port} if listen.control_port >= 0 else {})
-
-
-def _ports(config: Config) -> Ports:
-    listen = config.listen
-    wanted = {"grpc-port": listen.grpc_port, "metrics-port": listen.metrics_port}
-    if listen.control_port >= 0:
-        wanted["control-port"] = listen.control_port
-    return Ports(listen.host, wanted)
+    return {option.removesuffix("-port"): number for option, number in config.ports.items()}
 
 
 def _raise_file_limit() -> None:

@@ -42,7 +42,7 @@ from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.control_bridge import CONTROL, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
-from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
+from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_rest_server, make_server
 from gateway.runtime.followed_rules import FollowedRules
 from gateway.runtime.host import (
     HostCounts,
@@ -57,7 +57,7 @@ from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
-from gateway.runtime.worker_gauges import shed_counts, tell_log, tell_rules, tell_versions, tell_work
+from gateway.runtime.worker_gauges import connection_counts, shed_counts, tell_log, tell_rules, tell_versions, tell_work
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -138,7 +138,7 @@ class Worker:
         self.catalog.record_replacements(ReplacementRecorder(self.store))
         self.rollouts = RolloutCounts(self.run_state.judged, config.store.redis_url, config.store.environment, self.id)
         self.entrance = make_entrance(config)
-        self.server, self.control_server = self._servers()
+        self.server, self.control_server, self.rest_server = self._servers()
         self._publish_gauges()
 
     def is_ready(self) -> bool:
@@ -225,11 +225,11 @@ class Worker:
             self.counters.forget(model, version)
 
     def _connections_seen(self) -> dict[str, object]:
-        counts = self.server.counts()
+        counts = connection_counts(self.server, self.rest_server)
         return {outcome: counts[outcome] for outcome in ("accepted", "refused", "broken") if outcome in counts}
 
-    def _servers(self) -> tuple[Server, Server | None]:
-        """Returns the server of the gRPC port, and that of operators' own address, if they have one."""
+    def _servers(self) -> tuple[Server, Server | None, Server | None]:
+        """Returns the servers of the gRPC port, of operators' own address and of REST, where there are such."""
         config = self.config
         timeout_s = config.limits.default_deadline_seconds
         tokens = Tokens(load_key(config.token_key_file))
@@ -258,19 +258,21 @@ class Worker:
             worker=self.id,
             transport=config.listen.transport,
         )
-        servicers, authorizer = Servicers(inference, self.control, self.health), None
+        servicers, authorizer = Servicers(inference, self.control, self.health, self.catalog), None
         if self.entrance is not None:
             authorizer = self.entrance.gatekeeper
             guard_servicers(servicers)
-        server = make_server(config, servicers, authorizer, quotas, on_unread=self.admission.count_unread)
-        return server, make_control_server(config, servicers, authorizer)
+        unread = self.admission.count_unread
+        server = make_server(config, servicers, authorizer, quotas, on_unread=unread)
+        rest = make_rest_server(config, servicers, authorizer, quotas, on_unread=unread)
+        return server, make_control_server(config, servicers, authorizer), rest
 
     def _publish_gauges(self) -> None:
         counters = self.counters
         tell_log(counters, self.log, self.labels)
         tell_rules(counters, self.feed)
         tell_versions(counters, self.catalog, self.engine, self.refusals)
-        tell_work(counters, self.engine, self.server, self.is_ready)
+        tell_work(counters, self.engine, (self.server, self.rest_server), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
         if self.quota_file is not None:
             counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
@@ -326,8 +328,9 @@ class Worker:
             if self.quota_file is not None:
                 loops.append(group.create_task(self.quota_file.follow(), name="quotas"))
             await self.server.start()
-            if self.control_server is not None:
-                await self.control_server.start()
+            for apart in (self.control_server, self.rest_server):
+                if apart is not None:
+                    await apart.start()
             await stack.enter_async_context(
                 PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
             )
@@ -386,9 +389,9 @@ class Worker:
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
         self.control.drain()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.server.stop(grace_s))
-            if self.control_server is not None:
-                group.create_task(self.control_server.stop(grace_s))
+            for server in (self.server, self.control_server, self.rest_server):
+                if server is not None:
+                    group.create_task(server.stop(grace_s))
 
     async def _end(self) -> None:
         """Lets go of what was made, whatever ended the worker; the log comes last, for it holds the calls up to now."""

@@ -1,6 +1,7 @@
 """What a worker says of its parts beside what it counts: each part's gauges and sums, under the keys of the table."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from time import time
 
@@ -83,13 +84,24 @@ def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals
     counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: catalog.copies.size_bytes)
 
 
-def tell_work(counters: Counters, engine: Engine, server: Server, ready: Callable[[], bool]) -> None:
+def tell_work(
+    counters: Counters, engine: Engine, servers: tuple[Server, Server | None], ready: Callable[[], bool]
+) -> None:
     """Tells what the worker does at this moment, and by which certificate."""
     counters.add_gauge(Gauge.READY, lambda: int(ready()))
     counters.add_gauge(Gauge.IN_FLIGHT, lambda: engine.in_flight)
     counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
-    counters.add_gauge(Gauge.CONNECTIONS, lambda: server.counts().get("open", 0))
-    counters.add_gauge(Gauge.TLS, lambda: server.certificate.status() if server.certificate else {})
+    counters.add_gauge(Gauge.CONNECTIONS, lambda: connection_counts(*servers).get("open", 0))
+    counters.add_gauge(Gauge.TLS, lambda: certificate.status() if (certificate := servers[0].certificate) else {})
+
+
+def connection_counts(*servers: Server | None) -> dict[str, int]:
+    """Returns what the servers count of their connections, added up."""
+    counts: Counter[str] = Counter()
+    for server in servers:
+        if server is not None:
+            counts.update(server.counts())
+    return dict(counts)
 
 
 def shed_counts(admission: Admission) -> Mapping[str, int]:

@@ -46,7 +46,16 @@ def _soak(options: argparse.Namespace, seed: str, work: Path) -> int:
     command = [
         *(*gateway_command(), "serve", "--model-repository", str(work / "models"), "--data-dir", str(work / "data")),
         *("--workers", str(options.workers), "--transport", options.transport),
-        *("--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port), "--max-connections-per-address", "0"),
+        *(
+            "--grpc-port",
+            str(grpc_port),
+            "--metrics-port",
+            str(metrics_port),
+            "--http-port",
+            "-1",
+            "--max-connections-per-address",
+            "0",
+        ),
     ]
     calls = mix.Calls()
     holdings = Holdings(work / "data", f"http://{HOST}:{metrics_port}/metrics", lambda: calls.total)

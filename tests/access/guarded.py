@@ -109,7 +109,7 @@ async def guarded(
         config = Config(
             listen=ListenOptions(grpc_port=0, transport=transport, reflection=True, control_port=control_port)
         )
-        servicers = Servicers(inference, control, HealthService(stand.catalog))
+        servicers = Servicers(inference, control, HealthService(stand.catalog), stand.catalog)
         guard_servicers(servicers)
         server = make_server(config, servicers, gatekeeper, quotas)
         operators = make_control_server(config, servicers, gatekeeper)

@@ -102,7 +102,7 @@ class Product:
     def serve_arguments(self) -> list[str]:
         return [
             *("serve", "--model-repository", str(self.repository), "--data-dir", str(self.data), "--workers", "2"),
-            *("--grpc-port", "0", "--metrics-port", "0", *self._arguments),
+            *("--grpc-port", "0", "--metrics-port", "0", "--http-port", "0", *self._arguments),
         ]
 
     def stop(self) -> None:
@@ -146,7 +146,8 @@ class Product:
     def port(self, name: str) -> int:
         if not self.banner:
             return int(self.state()["ports"][name])
-        address = re.search(r"grpcs?://127.0.0.1:(\d+)" if name == "grpc" else r"http://127.0.0.1:(\d+)/", self.banner)
+        patterns = {"grpc": r"grpcs?://127.0.0.1:(\d+)", "http": r"https?://127.0.0.1:(\d+)\n"}
+        address = re.search(patterns.get(name, r"http://127.0.0.1:(\d+)/"), self.banner)
         assert address is not None, self.banner
         return int(address[1])
 

@@ -172,10 +172,15 @@ def test_a_second_gateway_on_the_same_data_is_refused(product: Product) -> None:
     assert product.page("/healthz") == "ok\n"
 
 
-@pytest.mark.parametrize("option", ["grpc-port", "metrics-port"])
+@pytest.mark.parametrize("option", ["grpc-port", "metrics-port", "http-port"])
 def test_a_port_in_use_is_refused(product: Product, tmp_path: Path, option: str) -> None:
     words = ["serve", "--model-repository", str(product.repository), "--data-dir", str(tmp_path / "data")]
-    ports = {"grpc-port": "0", "metrics-port": "0", option: str(product.port(option.removesuffix("-port")))}
+    ports = {
+        "grpc-port": "0",
+        "metrics-port": "0",
+        "http-port": "0",
+        option: str(product.port(option.removesuffix("-port"))),
+    }
     done = command(*words, *(word for name, port in ports.items() for word in (f"--{name}", port)))
     assert done.returncode == 1
     assert f"another process listens on 127.0.0.1:{ports[option]}" in done.stderr

@@ -49,6 +49,7 @@ class Supervised:
             "data-dir": data_dir,
             "grpc-port": 0,
             "metrics-port": 0,
+            "http-port": 0,
             "workers": workers,
             "grace-seconds": grace_seconds,
             "redis-url": "" if embedded or real else "redis://127.0.0.1:1",

@@ -26,7 +26,7 @@ OPEN = {"host": "0.0.0.0"}
         (JWT | {"jwt-keys": "http://issuer.example/keys"}, "an https:// URL without user and password"),
         (JWT | {"jwt-keys": "https://a:b@issuer.example/keys"}, "an https:// URL without user and password"),
         (JWT | {"jwt-keys": "ftp://issuer.example/keys"}, "an https:// URL without user and password"),
-        ({"control-port": 8001}, "control-port 8001 is grpc-port or metrics-port"),
+        ({"control-port": 8001}, "control-port 8001 is grpc-port as well"),
         ({"control-port": 9000, "control-socket": "control.sock"}, "exclude each other"),
     ],
     ids=str,

@@ -26,13 +26,11 @@ def test_argument_beats_environment_beats_file_beats_default() -> None:
 
 
 def test_an_option_that_triton_has_and_we_do_not_is_taken_with_a_warning() -> None:
-    assert parse({"http-port": "8000"}, {}, {}).warnings == (
-        "argument, --http-port: REST is not served yet, so nothing listens there",
-    )
-    environ, file = {"GATEWAY_HTTP_PORT": "8000"}, {"http_port": 8000}
+    assert parse({"log-verbose": "1"}, {}, {}).warnings == ("argument, --log-verbose: log-level says what is told",)
+    environ, file = {"GATEWAY_LOG_VERBOSE": "1"}, {"log_verbose": 1}
     assert [warning.split(":")[0] for warning in parse({}, environ, file).warnings] == [
-        "file, http_port",
-        "environment, GATEWAY_HTTP_PORT",
+        "file, log_verbose",
+        "environment, GATEWAY_LOG_VERBOSE",
     ]
     assert not set(IGNORED) & {option.name for option in OPTIONS}
 

@@ -244,7 +244,13 @@ def test_a_stop_during_the_start_is_a_stop(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_refused(shared: Supervised, tmp_path: Path) -> None:
     for option, port in (("grpc-port", shared.port("grpc")), ("metrics-port", shared.port("metrics"))):
-        options: dict[str, object] = {"grpc-port": 0, "metrics-port": 0, "data-dir": tmp_path / "data", "workers": 1}
+        options: dict[str, object] = {
+            "grpc-port": 0,
+            "metrics-port": 0,
+            "http-port": 0,
+            "data-dir": tmp_path / "data",
+            "workers": 1,
+        }
         process = start(parse({**options, option: port}, {}, {}))
         process.communicate(timeout=10)
         assert process.returncode == 1
