@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 import gateway
 from gateway.cli import (
     amend,
+    apply,
     audit,
     draft,
     drift,
@@ -28,6 +29,7 @@ from gateway.cli import (
     rollout,
     routes,
     serve,
+    spec_diff,
     status,
     token,
     transfer,
@@ -83,6 +85,8 @@ app.command(epilog="Example: gateway quotas -o json")(quota_table.quotas)
 app.add_typer(routes.app, name="routes")
 app.command(epilog="Example: gateway status --watch")(status.status)
 app.command(epilog="Example: gateway plan -f route.yaml")(plan.plan)
+app.command("diff", epilog="Example: gateway diff -f routes/")(spec_diff.diff_files)
+_change(epilog="Example: gateway apply -f routes/ --reason 'as in the repository'")(apply.apply)
 _change(epilog="Example: gateway rollback flights --reason 'score dropped'")(routes.rollback)
 _change(epilog="Example: gateway flip flights --reason 'the new one is warm'")(amend.flip)
 _change(epilog="Example: gateway weights flights a=90 b=10")(amend.weights)

@@ -14,9 +14,8 @@ from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import say
 from gateway.errors import InvalidArgument
 from gateway.routing.document.caution import fraction_cautions
-from gateway.routing.document.notation import json_fault, parse_yaml, read_yaml
+from gateway.routing.document.notation import ROUTE_SUFFIXES, json_fault, parse_yaml, read_yaml
 
-SUFFIXES = (".yaml", ".yml", ".json")
 File = Annotated[
     Path,
     typer.Option(
@@ -76,9 +75,9 @@ def _warn(file: Path, text: str) -> None:
 def _files(path: Path) -> Sequence[Path]:
     if str(path) == "-" or not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.suffix in ROUTE_SUFFIXES and file.is_file())
     if not files:
-        raise Failure(Exit.USAGE, f"{path}: no file that ends in {', '.join(SUFFIXES)}")
+        raise Failure(Exit.USAGE, f"{path}: no file that ends in {', '.join(ROUTE_SUFFIXES)}")
     return files
 
 

@@ -32,6 +32,7 @@ from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.runtime.rollout_hand import PeerRolloutHand
+from gateway.runtime.route_files import RouteFiles
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
@@ -267,6 +268,10 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         judge = Judging(config, hand, settings.instance, publisher)
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(one.run()) for one in (control, publisher, judge)]
+            if config.store.routes_dir is not None:
+                url, environment = config.store.redis_url, config.store.environment
+                files = RouteFiles(config.store.routes_dir, url, environment, publisher.tell)
+                loops.append(group.create_task(files.run()))
             if entrance is not None:
                 loops.append(group.create_task(entrance.follow()))
             link.ready()

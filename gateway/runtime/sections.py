@@ -157,6 +157,10 @@ class StoreOptions:
         Setting("Serve the newest versions at a start at which neither the store nor the disk has any rules.", SWITCH),
     ] = False
     environment: Annotated[str, Setting("Name space of the rules inside Redis.", LABEL)] = "default"
+    routes_dir: Annotated[
+        Path | None,
+        Setting("Documents that should be applied; an event tells where the store differs; empty: no.", MAYBE_PATH),
+    ] = None  # fmt: skip
 
     def __repr__(self) -> str:
         return f"StoreOptions(redis_url={masked_url(self.redis_url)!r}, environment={self.environment!r})"

@@ -9,6 +9,8 @@ class EventType(StrEnum):
     ROUTE_APPLIED = "route.applied"
     ROUTE_ROLLED_BACK = "route.rolledback"
     ROUTE_DELETED = "route.deleted"
+    ROUTE_DRIFTED = "route.drifted"
+    ROUTE_SETTLED = "route.settled"
     RULES_HEALED = "rules.healed"
     RULES_STALE = "rules.stale"
     RULES_AHEAD = "rules.ahead"

@@ -1,6 +1,8 @@
 """gateway plan and gateway rollout for canaries that move by themselves, as they are typed."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,25 @@ async def test_a_rollout_is_listed_shown_and_steered(shell: Shell) -> None:
     assert (await shell.value("rollout", "show", "affine"))["told"] == "complaints"
     await shell.done("rollout", "retry", "affine")
     await store.link.call("DEL", store.keys.rollouts, store.keys.judge)  # other tests apply what they please
+
+
+async def test_a_diff_compares_what_was_applied_and_ends_as_kubectl_does(shell: Shell) -> None:
+    files = str(Path(shell.write("routes/affine.yaml", rolled())).parent)
+    absent = await shell.run("diff", "-f", files)
+    assert (absent.exit_code, "spec.arms.canary.version" in absent.stdout) == (1, True)
+    assert "step 1 of 2" in await shell.done("apply", "-f", files, "--override")
+    await shell.done("promote", "affine")
+    assert "are what was applied" in await shell.done("diff", "-f", files, "--prune")
+    told = await shell.value("routes", "get", "affine")
+    assert (told["status"]["step"], told["status"]["steps"]) == (2, 2)
+    again = shell.directory / "again.json"
+    again.write_text(json.dumps(told))
+    assert "the documents of 1 models are what was applied" in await shell.done("diff", "-f", str(again))
+    await shell.done("kill", "affine", "--reason", "incident")
+    value = await shell.run("diff", "-f", files, "-o", "json")
+    paths = {one["path"] for one in json.loads(value.stdout)["differences"]}
+    assert (value.exit_code, paths) == (1, {"spec.killSwitch"})
+    only = str(Path(shell.write("others/other.yaml", route({"a": {"version": "1"}}, {"pinned": {"arm": "a"}}))).parent)
+    assert "affine" in (await shell.run("diff", "-f", only, "--prune")).stdout
+    assert (await shell.run("diff", "-f", f"{only}/other.yaml", "--prune")).exit_code == 2
+    await shell.done("routes", "delete", "affine", "--override")

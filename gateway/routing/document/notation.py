@@ -22,6 +22,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][+-]?[0-9]+)?")
 _WORDS: dict[str, object] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _DOCUMENT_LIMIT = 1000
+ROUTE_SUFFIXES = (".yaml", ".yml", ".json")  # of the files of a directory that hold documents
 
 
 def parse_json(text: str | bytes) -> RouteDocument:
