@@ -16,7 +16,6 @@ from gateway.api.inference import InferenceService
 from gateway.api.naming import shown
 from gateway.errors import GatewayError, InvalidArgument, Unavailable, Unimplemented, VersionNotReady
 from gateway.pb import inference_pb2 as pb
-from gateway.rest.answer_coding import respond_coded
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.http_call import Fields, HttpCall
 from gateway.rest.http_refusal import JSON
@@ -199,11 +198,8 @@ class RestService:
 
 
 def _answer(call: HttpCall, value: Mapping[str, Any] | list[Any], status: int = 200) -> None:
-    body = [orjson.dumps(value)]
-    if status == 200:
-        respond_coded(call, JSON, body)
-    else:
-        call.respond(status, JSON, body)
+    # Not compressed, whatever is accepted: Triton's asyncio client accepts it always and inflates inferences alone.
+    call.respond(status, JSON, [orjson.dumps(value)])
 
 
 def _named(call: HttpCall) -> tuple[str, str]:
