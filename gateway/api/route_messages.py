@@ -12,7 +12,7 @@ from gateway.routing.decision.route import Route
 from gateway.routing.document.caution import fraction_cautions
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
-from gateway.routing.store.audit_chain import AuditEntry
+from gateway.routing.store.audit_chain import AuditEntry, carries_verdict
 from gateway.routing.store.change import SOURCE_LIMIT, Change, ChangeEntry, Replicas
 from gateway.routing.store.change_result import ApplyResult, ChangeResult
 from gateway.routing.store.history import Revision
@@ -198,7 +198,7 @@ def audit_message(entry: AuditEntry) -> pb.HistoryEntry:
         source=entry.source,
         committed_at_us=entry.at_us,
         sequence=entry.sequence,
-        detail=entry.detail,
+        detail="a verdict with its evidence" if carries_verdict(entry.detail) else entry.detail,
     )
 
 

@@ -13,12 +13,13 @@ from gateway.cli.client import control
 from gateway.cli.documents import write_whole
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, say, show
+from gateway.cli.rejudged import VERDICT_COLUMNS, rejudge
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, entry_value, moment
 from gateway.pb import control_pb2
 from gateway.routing.store.audit_chain import AuditEntry, ChainFault, ChainLink, RouteInForce, compare, first_fault
 
-PAGE = 1000
+PAGE = 200  # an entry with a verdict has about 8 KB
 
 
 class _Audit(TyperGroup):
@@ -78,28 +79,38 @@ def verify(
     anchor: Annotated[
         str, typer.Option("--anchor", help="ENTRY:HASH that was noted earlier, and must still be in the trail.")
     ] = "",
+    verdict: Annotated[
+        int, typer.Option("--verdict", help="The number of an entry of the judge, to be judged again.", min=0)
+    ] = 0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
     """Check that no entry of the audit trail was changed, taken out or added, and that the routes are what it recorded.
 
-    Ends with exit code 1 and the first broken entry where that is not so.
+    With --verdict, also that the counters and the evidence in this entry give what the judge of rollouts made of them:
+    each number that is another one is named. Ends with exit code 1 and the first broken entry where that is not so.
     """
     known = _noted(anchor)
     chain = _read(file) if file is not None else _ask(server)
     fault = first_fault(chain.entries, anchor=chain.anchor, head=chain.head, known=known)
     routes = compare(chain.entries, chain.routes)
     wrong = [f"entry {fault.sequence} {fault.why}"] if fault is not None else [*routes.contradictions]
-    value: Value = {
+    judged = rejudge(chain.entries, verdict) if verdict else None
+    wrong += judged.faults if judged is not None else ()
+    value: dict[str, Value] = {
         "entries": len(chain.entries),
         "first": chain.anchor.sequence + 1,
         "head": f"{chain.head.sequence}:{chain.head.hash}",
         "unchained": list(routes.unchained),
         "wrong": wrong,
     }
+    if judged is not None:
+        value["verdict"] = judged.value
+    if judged is not None and output is Format.TABLE:
+        show(None, output, columns=VERDICT_COLUMNS, rows=judged.rows, note=judged.notes)
     show(value, output, note=[*wrong, *_account(chain, routes.unchained, fault)])
     if wrong:
-        raise Failure(Exit.REFUSED, "the audit trail is broken")
+        raise Failure(Exit.REFUSED, "the verdict is not what follows" if not fault else "the audit trail is broken")
 
 
 @app.command(epilog="Example: gateway audit export --file audit.jsonl")

@@ -18,35 +18,38 @@ from gateway.rollout.evidence import after_tick, judged, no_evidence
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
 from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step, standing
+from gateway.rollout.recorded_verdict import recorded, shortened
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.offline_check import OfflineCheck
 from gateway.routing.document.strategy import Canary
+from gateway.routing.store.change import DETAIL_LIMIT
 
 TICK_S: Final = 1.0
 NO_REPLAYER: Final = OfflineVerdict("nodata", "nothing was replayed: nobody here can replay")
-_REASON_BYTES: Final = 1000
 _log = logging.getLogger(__name__)
 
 
 class RolloutHand(Protocol):
     """Who carries out what the judge decides, each as one commit through the same door as an operator's.
 
+    `detail` is what the audit entry carries: the evidence that the decision follows from (`recorded_verdict`).
+
     Raises: GatewayError, StaleRevision among them: somebody else was faster, and is right.
     """
 
-    async def advance(self, model: str, revision: int, reason: str) -> None:
+    async def advance(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         """The canary is at its next step."""
 
-    async def promote(self, model: str, revision: int, reason: str) -> None:
+    async def promote(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         """The canary's version is the stable one."""
 
-    async def abort(self, model: str, revision: int, reason: str) -> None:
+    async def abort(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         """The canary has no share."""
 
-    async def revert(self, model: str, revision: int, reason: str) -> None:
+    async def revert(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         """The version that was stable before the promotion is it again, and the other has no share."""
 
 
@@ -164,7 +167,7 @@ class RolloutController:
         step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful, is_watched=seen)
         record = _said(record, step)
         if await self._save(record, before):
-            await self._carry_out(step, route, watching=record.state.phase == "watching")
+            await self._carry_out(step, route, record, canary, now_ms)
 
     async def _replayed(self, record: RolloutRecord, canary: Canary) -> RolloutRecord:
         """Returns the record with the verdict of its replay, where its step is one and the verdict has come.
@@ -188,15 +191,16 @@ class RolloutController:
         self._tell(before, msgspec.structs.replace(record, sequence=seen + 1))
         return True
 
-    async def _carry_out(self, step: Step, route: Route, *, watching: bool) -> None:
+    async def _carry_out(self, step: Step, route: Route, record: RolloutRecord, canary: Canary, now_ms: int) -> None:
         """Order: the evidence is kept before it is acted on; what could not be done is decided again, a tick later."""
         if isinstance(step, Hold | Finish):
             return
-        reason = step.reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-        stop = self._hand.revert if watching else self._hand.abort
+        stop = self._hand.revert if record.state.phase == "watching" else self._hand.abort
         act = {Advance: self._hand.advance, Promote: self._hand.promote, Stop: stop}[type(step)]
+        reason = shortened(step.reason)
         _log.info("rollout of model %s: %s: %s", route.model, type(step).__name__.lower(), reason)
-        await act(route.model, route.revision, reason)
+        detail = recorded(record, canary, step, now_ms, await self._store.document(route.model))
+        await act(route.model, route.revision, reason, detail if len(detail) <= DETAIL_LIMIT else "")
 
 
 def _counted(record: RolloutRecord, canary: Canary, now: Mapping[str, ArmCounts], now_ms: int) -> RolloutRecord:

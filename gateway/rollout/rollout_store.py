@@ -16,7 +16,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_link import Link, Word
-from gateway.routing.store.store_reply import many, number, text
+from gateway.routing.store.store_reply import committed_digest, many, number, text
 from gateway.routing.store.store_script import ROLLOUT
 
 LEASE_MS: Final = 5_000
@@ -130,6 +130,10 @@ class RolloutStore:
         content = msgspec.json.encode(msgspec.structs.replace(record, sequence=seen + 1))
         answer = await self._store.link.script(ROLLOUT, [self._store.keys.rollouts], [record.model, seen, content])
         return text(answer[0]) == "done"
+
+    async def document(self, model: str) -> str:
+        """Returns the SHA-256 by which the audit trail knows the model's route."""
+        return committed_digest(text(await self._store.link.call("HGET", self._store.keys.routes, model)))
 
     async def record_offline(self, record: RolloutRecord, verdict: OfflineVerdict) -> None:
         """Records what a replay has said of the rollout in the audit trail, once, whoever judges."""

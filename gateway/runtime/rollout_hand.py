@@ -28,21 +28,21 @@ class PeerRolloutHand:
         self._peers = peers
         self._workers = workers
 
-    async def advance(self, model: str, revision: int, reason: str) -> None:
-        await self._ask("advance", model, revision, reason)
+    async def advance(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._ask("advance", model, revision, reason, detail)
 
-    async def promote(self, model: str, revision: int, reason: str) -> None:
-        await self._ask("promote", model, revision, reason)
+    async def promote(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._ask("promote", model, revision, reason, detail)
 
-    async def abort(self, model: str, revision: int, reason: str) -> None:
-        await self._ask("abort", model, revision, reason)
+    async def abort(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._ask("abort", model, revision, reason, detail)
 
-    async def revert(self, model: str, revision: int, reason: str) -> None:
-        await self._ask("revert", model, revision, reason)
+    async def revert(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._ask("revert", model, revision, reason, detail)
 
-    async def _ask(self, act: str, model: str, revision: int, reason: str) -> None:
+    async def _ask(self, act: str, model: str, revision: int, reason: str, detail: str) -> None:
         """Raises: Unavailable where no worker of this host answers; what the commit raises."""
-        payload: Payload = {"act": act, "model": model, "revision": revision, "reason": reason}
+        payload: Payload = {"act": act, "model": model, "revision": revision, "reason": reason, "detail": detail}
         for slot in range(self._workers):
             try:
                 await self._peers.ask_one(slot, OPERATION, payload, timeout_s=_TIMEOUT_S)
@@ -61,7 +61,8 @@ def rollout_operation(editor: Editor) -> Operation:
             raise InvalidArgument(f"act is {act!r}, allowed: {', '.join(ACTS)}, with a model and a revision")
         amendment, check = ACTS[str(act)]
         # No idempotency key: the revision is the fence, and a key that can be guessed could be used up by others.
-        change = Change(actor=JUDGE, reason=str(payload.get("reason", "")), source=JUDGE_SOURCE)
+        reason, detail = (str(payload.get(name, "")) for name in ("reason", "detail"))
+        change = Change(actor=JUDGE, reason=reason, source=JUDGE_SOURCE, detail=detail)
         result = await editor.amend(model, amendment, change=change, expected_revision=revision, check=check)
         return {"revision": result.change.revision}
 

@@ -26,7 +26,7 @@ STEPS: list[dict[str, Any]] = [{"weight": "10%", "hold": "1h", "approval": ["bob
 class NoHand:
     """Nothing is due in these tests."""
 
-    async def advance(self, model: str, revision: int, reason: str) -> None:
+    async def advance(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         raise AssertionError(reason)
 
     promote = abort = revert = advance

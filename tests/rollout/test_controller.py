@@ -48,20 +48,21 @@ class Hand:
     def __init__(self, control: RouteControl) -> None:
         self._carry_out = rollout_operation(Editor(control))
 
-    async def advance(self, model: str, revision: int, reason: str) -> None:
-        await self._do("advance", model, revision, reason)
+    async def advance(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._do("advance", model, revision, reason, detail)
 
-    async def promote(self, model: str, revision: int, reason: str) -> None:
-        await self._do("promote", model, revision, reason)
+    async def promote(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._do("promote", model, revision, reason, detail)
 
-    async def abort(self, model: str, revision: int, reason: str) -> None:
-        await self._do("abort", model, revision, reason)
+    async def abort(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._do("abort", model, revision, reason, detail)
 
-    async def revert(self, model: str, revision: int, reason: str) -> None:
-        await self._do("revert", model, revision, reason)
+    async def revert(self, model: str, revision: int, reason: str, detail: str = "") -> None:
+        await self._do("revert", model, revision, reason, detail)
 
-    async def _do(self, act: str, model: str, revision: int, reason: str) -> None:
-        await self._carry_out({"act": act, "model": model, "revision": revision, "reason": reason})
+    async def _do(self, act: str, model: str, revision: int, reason: str, detail: str) -> None:
+        payload = {"act": act, "model": model, "revision": revision, "reason": reason, "detail": detail}
+        await self._carry_out(payload)
 
 
 @dataclass

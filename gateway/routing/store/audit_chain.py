@@ -73,6 +73,11 @@ class AuditEntry:
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
+def carries_verdict(detail: str) -> bool:
+    """Returns whether an entry's detail is a verdict of the judge of rollouts, which is long and for programs."""
+    return detail.startswith('{"form":')
+
+
 @dataclass(frozen=True, slots=True)
 class ChainFault:
     """The first place at which a chain is broken."""

@@ -31,6 +31,7 @@ JUDGE_SOURCE = "rollout"  # of the changes that the judge of rollouts makes
 TEXT_LIMIT = 1024
 KEY_LIMIT = 128
 SOURCE_LIMIT = 64
+DETAIL_LIMIT = 256 << 10
 
 
 class StoreReplaced(FailedPrecondition):
@@ -43,7 +44,8 @@ class StoreReplaced(FailedPrecondition):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Holds who changes what and why; every commit carries one into the history.
+    """Holds who changes what and why; every commit carries one into the history. `detail` is for the audit trail alone:
+    by what the judge of rollouts has decided.
 
     Raises: InvalidArgument for a text that is too long.
     """
@@ -53,9 +55,11 @@ class Change:
     source: str = ""
     idempotency_key: str = ""
     given_ms_ago: int = 0  # when it was asked for: what was committed since, its author cannot have seen
+    detail: str = ""
 
     def __post_init__(self) -> None:
-        limits = {"actor": 256, "reason": TEXT_LIMIT, "source": SOURCE_LIMIT, "idempotency_key": KEY_LIMIT}
+        limits = {"actor": 256, "reason": TEXT_LIMIT, "source": SOURCE_LIMIT}
+        limits |= {"idempotency_key": KEY_LIMIT, "detail": DETAIL_LIMIT}
         for field, limit in limits.items():
             size = len(getattr(self, field).encode("utf-8", "surrogatepass"))
             if size > limit:

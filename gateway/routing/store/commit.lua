@@ -8,6 +8,7 @@
 --      7 actor   8 reason   9 source   10 revision whose document is restored (0 none)
 --      11 entries kept in the log   12 entries kept in the history   13 seconds an idempotency key is remembered
 --      14 SHA-256 of what is given as 6, '' for delete   15 entries kept in the audit trail
+--      16 what the entry carries besides, '' for nothing
 -- Answers
 --      {'done' | 'again', revision, previous revision, epoch, committed_at_us, restored revision, model, operation}
 --      {'conflict', current revision}   {'epoch', current epoch}   {'damaged', key, what it holds}
@@ -63,7 +64,7 @@ local number = string.format('%.0f', next_revision)
 local before = string.format('%.0f', previous)
 chain_append(KEYS[7], KEYS[8], ARGV[15], {'op', ARGV[5], 'model', ARGV[3], 'revision', number, 'prev', before,
   'restored', ARGV[10], 'document', ARGV[14], 'actor', ARGV[7], 'reason', ARGV[8], 'source', ARGV[9], 'at', at_us,
-  'detail', ''})
+  'detail', ARGV[16]})
 
 -- 6. All of it.
 if not epoch then

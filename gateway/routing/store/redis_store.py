@@ -90,7 +90,7 @@ class RedisStore:
         arguments += [proposal.operation, body]
         arguments += [change.actor, change.reason, change.source, proposal.restored_revision]
         arguments += [LOG_LENGTH, HISTORY_LENGTH, IDEMPOTENCY_S if change.idempotency_key else ONCE_S]
-        arguments += [text_digest(body), AUDIT_LENGTH]
+        arguments += [text_digest(body), AUDIT_LENGTH, change.detail]
         answer, replicas = await self._link.written(COMMIT, keys, arguments)
         match text(answer[0]):
             case "conflict":

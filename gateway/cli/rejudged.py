@@ -1,0 +1,75 @@
+"""A verdict of the audit trail, judged again for `gateway audit verify --verdict`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.cli.exits import Exit, Failure
+from gateway.page.message_values import Value
+from gateway.routing.store.audit_chain import AuditEntry
+
+VERDICT_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "EVIDENCE OF HARM, ln", "EVIDENCE OF NONE, ln")
+
+
+@dataclass(frozen=True, slots=True)
+class RejudgedEntry:
+    """What is shown of it: as a value for programs, as lines, and what is wrong."""
+
+    value: Value
+    rows: Sequence[Sequence[Value]]
+    notes: Sequence[str]
+    faults: Sequence[str]
+
+
+def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
+    """Returns the entry with that number, judged again.
+
+    Raises: Failure (there is none with a verdict).
+    """
+    from gateway.rollout.recorded_verdict import judged_again, verdict_in  # brings numpy with it
+
+    entry = next((entry for entry in entries if entry.sequence == sequence), None)
+    if entry is None:
+        first, last = (entries[0].sequence, entries[-1].sequence) if entries else (0, 0)
+        raise Failure(Exit.USAGE, f"--verdict {sequence}: the trail has entries {first} to {last}")
+    verdict = verdict_in(entry.detail)
+    if verdict is None:
+        raise Failure(Exit.USAGE, f"--verdict {sequence}: the entry ({entry.operation}) has no verdict of the judge")
+    faults = [f"entry {sequence}: {fault}" for fault in judged_again(verdict, entry.reason).faults]
+    made = [other for other in entries if (other.revision, other.model) == (verdict.revision, entry.model)]
+    if made and made[0].document != verdict.document:
+        faults.append(
+            f"entry {sequence}: document: {verdict.document[:12]} was judged, entry {made[0].sequence} recorded "
+            f"{made[0].document[:12]} of revision {verdict.revision}"
+        )
+    rows: list[list[Value]] = [
+        [
+            *(one.kind, one.verdict, f"{one.canary_events} of {one.canary}", f"{one.stable_events} of {one.stable}"),
+            *(f"{number:.4g}" if abs(number) < 1e300 else "" for number in (one.log_e, one.pass_log_e)),
+        ]
+        for one in verdict.findings
+    ]
+    evidence = "none" if verdict.log_e is None else f"{verdict.log_e:.4g}"
+    notes = [
+        f"entry {sequence}: {verdict.act} of {entry.model} at step {verdict.step + 1}, revision {verdict.revision}",
+        f"evidence of harm {evidence}, {verdict.bound:.4g} proves it (ln); {verdict.harmed:.4g} harmed",
+        ""
+        if made
+        else f"the change that made revision {verdict.revision} is not in the trail: its document is not checked",
+        "" if faults else "judged again from the counters and the evidence: the same",
+    ]
+    value: Mapping[str, Value] = {
+        "entry": sequence,
+        "act": verdict.act,
+        "revision": verdict.revision,
+        "document": verdict.document,
+        "document_checked": bool(made),
+        "step": verdict.step + 1,
+        "evidence": verdict.log_e,
+        "bound": verdict.bound,
+        "harmed": verdict.harmed,
+        "guardrails": [
+            {name: getattr(one, name) for name in one.__struct_fields__ if name != "text"} for one in verdict.findings
+        ],
+        "wrong": faults,
+    }
+    return RejudgedEntry(value, rows, [note for note in notes if note], faults)
