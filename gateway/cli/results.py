@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from gateway.cli.client import control
+from gateway.cli.documents import read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
 from gateway.cli.printing import Format, show
@@ -17,11 +18,11 @@ from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.page.message_values import Value, moment
 from gateway.pb import control_pb2, control_pb2_grpc
-from gateway.routing.document.document import parse
+from gateway.routing.document.document import RouteDocument, parse
 
 if TYPE_CHECKING:  # loaded by the command that needs them
     from gateway.rollout.results.experiment import RevisionSplit
-    from gateway.rollout.results.result import ExperimentResult, MetricResult
+    from gateway.rollout.results.result import ExperimentResult, MetricResult, PolicyResult
 
 COLUMNS = ("METRIC", "ARM", "SAYS", "VALUE", "CONTROL", "DIFFERENCE", "INTERVAL", "KEYS", "")
 SEGMENT_COLUMNS = ("SEGMENT", *COLUMNS)
@@ -41,6 +42,13 @@ def results(
     ] = None,
     where: Annotated[str, typer.Option("--where", help='An SQL condition on the rows, for example "f.age" > 30.')] = "",
     since: Annotated[int, typer.Option("--since", help="Leave out the revisions before this one.", min=0)] = 0,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="A draft of the route: what its reward would have been.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", help="With --policy: ARM=CONDITION, rows that go to an arm before the draft's split."),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the results as one HTML page.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     server: Server = DEFAULT_SERVER,
@@ -57,6 +65,10 @@ def results(
         raise Failure(Exit.USAGE, f"--by is given {len(cuts)} times, at most {_MOST_CUTS} are allowed")
     if html is not None and not html.absolute().parent.is_dir():
         raise Failure(Exit.USAGE, f"--html is {str(html)!r}, but there is no folder {str(html.absolute().parent)!r}")
+    if rule and policy is None:
+        raise Failure(Exit.USAGE, "--rule says what a draft would do: give one with --policy")
+    draft = parse(msgspec.json.decode(read_document(policy).text)) if policy is not None else None
+    rules = [_condition(text, draft) for text in rule or ()]
     now_us = int(time() * 1e6)
     try:
         with analysis():
@@ -69,7 +81,9 @@ def results(
             history = read_history(stub, model)
         experiment = experiment_of(model, history, since=since)
         with Lake(data_dir / "log" / "lake") as lake, progress() as tell:
-            made = gather_results(lake, experiment, span, generated_us=now_us, where=where, by=cuts, tell=tell)
+            made = gather_results(
+                lake, experiment, span, generated_us=now_us, where=where, by=cuts, draft=draft, rules=rules, tell=tell
+            )
         if html is not None:
             with analysis():
                 from gateway.rollout.results.results_page import render_results
@@ -106,6 +120,17 @@ def read_history(stub: control_pb2_grpc.ControlStub, model: str) -> "list[Revisi
     return history
 
 
+def _condition(text: str, draft: RouteDocument | None) -> tuple[str, str]:
+    """Returns the arm and the condition of a --rule. Raises: Failure."""
+    arm, equals, condition = text.partition("=")
+    arms = sorted(one.name for one in draft.arms) if draft is not None else []
+    if not equals or not condition.strip() or arm.strip() not in arms:
+        raise Failure(
+            Exit.USAGE, f"--rule is {text!r}, expected ARM=CONDITION with an arm of the draft ({', '.join(arms)})"
+        )
+    return arm.strip(), condition
+
+
 def _show(made: "ExperimentResult", output: Format) -> None:
     if output is not Format.TABLE:
         value: Value = made.to_value()
@@ -135,7 +160,29 @@ def _show(made: "ExperimentResult", output: Format) -> None:
         cut = [[f"{part.column}: {part.value}", *_row(one)] for part in made.segments for one in part.metrics]
         together = f"each interval of a segment may miss with {made.segment_alpha:.2g}, so that all hold together"
         show(None, output, columns=SEGMENT_COLUMNS, rows=cut, note=together)
+    if made.policy is not None:
+        _show_policy(made.policy, output)
     show(None, output, note=[*made.notes, "", *(f"{verdict.arm}: {verdict.text}" for verdict in made.verdicts)])
+
+
+def _show_policy(policy: "PolicyResult", output: Format) -> None:
+    from gateway.rollout.results.result_verdict import number
+
+    value = policy.value
+    rows = [
+        [name, number(one.value), f"{number(one.low)} to {number(one.high)}"]
+        for name, one in (
+            ("inverse propensity", value.propensity),
+            ("self-normalised", value.normalised),
+            ("doubly robust", value.robust),
+            ("as it was", value.logged),
+            ("more by the draft (doubly robust)", value.gain),
+        )
+    ]
+    told = (
+        f"{value.effective:.0f} effective of {value.keys} keys, {value.rows} rows with a reward ({policy.coverage:.1%})"
+    )
+    show(None, output, columns=("REWARD", "VALUE", "INTERVAL"), rows=rows, note=[told, f"draft: {policy.text}"])
 
 
 def _row(one: "MetricResult") -> list[Value]:

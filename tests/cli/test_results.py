@@ -63,6 +63,13 @@ async def test_results_are_a_table_json_and_a_page(shell: Shell, tmp_path: Path)
     assert value["phases"][0]["phase"]["revisions"] == [history[1].revision]
     newest = await shell.value(*words, "--since", str(history[0].revision))
     assert len(newest["phases"]) == 1
+    draft = shell.write("draft.yaml", ab_route(10, 90))
+    told = await shell.done(*words, "--policy", draft, "--rule", 'a="f.x" > 100')
+    assert "doubly robust" in told
+    assert "draft: with this policy the reward would have been" in told
+    for wrong in (("--rule", "b=true"), ("--policy", draft, "--rule", "z=true"), ("--policy", draft, "--rule", "b")):
+        refused = await shell.run(*words, *wrong)
+        assert (refused.exit_code, "--rule" in refused.stderr) == (2, True)
     none = await shell.value(*words, "--window", "2020-01-01")
     assert none["outcome"] == "not known"
 

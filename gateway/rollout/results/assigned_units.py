@@ -141,7 +141,7 @@ def read_units(lake: Lake, drawn: DrawnRows, *, segment: str = "''") -> UnitTabl
         if count.any():
             sums[name] = (np.ma.filled(told[f"{name}/sum"].astype(np.float64), 0.0), count)
     phases, keys = told["phase"].astype(np.int64), told["bucket"].astype(np.int64)
-    arms = _assigned(drawn.experiment, phases, keys)
+    arms = assigned_arms(drawn.experiment, phases, keys)
     _check_arms(drawn.experiment, arms, told["logged_arm"])
     segments = np.ma.filled(told["segment"], "null").astype(str)
     return UnitTable(phases, keys, arms, segments, told["requests"].astype(np.float64), sums, logged, quantiles)
@@ -203,7 +203,7 @@ def _classes(lake: Lake, drawn: DrawnRows, rows: str) -> list[int]:
     return sorted(int(value) for value in told["value"].tolist())
 
 
-def _assigned(experiment: Experiment, phases: Ints, keys: Ints) -> Ints:
+def assigned_arms(experiment: Experiment, phases: Ints, keys: Ints) -> Ints:
     """Returns the arm of each unit by the table of its phase."""
     arms = np.zeros(len(keys), np.int64)
     places = {arm: place for place, arm in enumerate(experiment.arms)}

@@ -83,13 +83,13 @@ class Experiment:
     others: tuple[str, ...]
     versions: Mapping[str, str]
     phases: tuple[ExperimentPhase, ...]
-    document: RouteDocument  # the newest one that splits
+    documents: tuple[RouteDocument, ...]  # of its revisions, the newest last
     ended_by: int = 0  # the revision since which nothing is split any more; 0: it goes on
 
     @property
     def plan(self) -> ExperimentPlan:
         """Returns what the document says that it is judged by."""
-        strategy = self.document.strategy
+        strategy = self.documents[-1].strategy
         return strategy.plan if isinstance(strategy, Ab) else NO_PLAN
 
     @property
@@ -100,7 +100,7 @@ class Experiment:
     @property
     def is_keyed(self) -> bool:
         """Returns whether a caller keeps its arm; else every request is drawn for itself."""
-        return self.document.key is not None
+        return self.documents[-1].key is not None
 
 
 def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 0) -> Experiment:
@@ -128,13 +128,14 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
     others = tuple(sorted({arm for phase in phases for arm in phase.arms} - {control}))
     if not others:
         raise FailedPrecondition(f"model {model!r}: arm {control} has all keys, so there is nothing to compare")
+    documents = tuple(one.document for one, _ in reversed(kept) if one.document is not None)
     versions: dict[str, str] = {}
-    for one, _ in reversed(kept):
-        versions |= _versions(one.document) if one.document is not None else {}
+    for document in documents:
+        versions |= _versions(document)
     versions[HOLDOUT] = versions[control]
     ended_by = 0 if history[0].splits else history[history.index(newest) - 1].revision
     versions = {arm: versions[arm] for arm in (control, *others)}
-    return Experiment(model, control, others, versions, phases[-PHASE_LIMIT:], newest.document, ended_by)
+    return Experiment(model, control, others, versions, phases[-PHASE_LIMIT:], documents, ended_by)
 
 
 def _phases(kept: Sequence[tuple[RevisionSplit, int]]) -> tuple[ExperimentPhase, ...]:

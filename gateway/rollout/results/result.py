@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.rollout.results.experiment import Experiment, ExperimentPhase
 from gateway.rollout.statistics.mean_difference import MeanDifference
+from gateway.rollout.statistics.off_policy_value import OffPolicyValue
 from gateway.rollout.statistics.phase_difference import ArmMean, PhaseDifference
 
 FORMAT: Final = 1
@@ -108,6 +109,27 @@ class ArmVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """Rows that meet the condition go to the version; the first rule that holds decides."""
+
+    version: str
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What a draft would have been worth. `shares` are of its split, by version; `coverage` is the share of rows that
+    have a reward, on which alone this rests."""
+
+    shares: Mapping[str, float]
+    rules: tuple[PolicyRule, ...]
+    value: OffPolicyValue
+    features: tuple[str, ...]
+    coverage: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentResult:
     """The results of an experiment up to `generated_us`.
 
@@ -123,6 +145,7 @@ class ExperimentResult:
     metrics: tuple[MetricResult, ...]
     segments: tuple[SegmentResult, ...] = ()
     segment_alpha: float = 0.0
+    policy: PolicyResult | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -17,9 +17,11 @@ from gateway.rollout.results.comparison import (
     split_checks,
 )
 from gateway.rollout.results.experiment import Experiment
+from gateway.rollout.results.policy import estimate_policy, policy_of
 from gateway.rollout.results.result import ExperimentResult, MetricRole, SegmentResult
 from gateway.rollout.results.result_segment import segment_note, segment_sql
 from gateway.rollout.results.result_verdict import arm_verdict, mismatch_text
+from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import HOLDOUT
 
 Tell = Callable[[str, int, int], None]
@@ -29,9 +31,11 @@ _DAY_US = 86_400_000_000
 
 def gather_results(
     lake: Lake, experiment: Experiment, span: Span, *, generated_us: int, where: str = "", by: Sequence[str] = (),
+    draft: RouteDocument | None = None, rules: Sequence[tuple[str, str]] = (),
     tell: Tell = lambda what, done, total: None,
 ) -> ExperimentResult:  # fmt: skip
-    """Returns the results of the experiment's rows in the span.
+    """Returns the results of the experiment's rows in the span; `draft` is the policy whose reward is estimated, and
+    `rules` are arms of it with the conditions of rows that go there before its split.
 
     Raises: GatewayError (the condition is none, no such column, the log is of another store).
     """
@@ -52,12 +56,19 @@ def gather_results(
     for done, column in enumerate(by, 1):
         tell(f"cutting by {column}", done, steps)
         segments += _segments(lake, drawn, column, alpha / len(by))
+    policy = None
+    if draft is not None:
+        shares, conditions = policy_of(experiment, draft, rules)
+        if not any(check.mismatch for check in checks):
+            policy = estimate_policy(lake, drawn, shares, conditions)
     notes = [*_notes(experiment, units, generated_us), *lake.left_out, *filter(None, map(segment_note, by))]
     if experiment.plan.on_mismatch == "warn":
         notes += [mismatch_text(experiment, check) for check in checks if check.mismatch]
+    if draft is not None and policy is None:
+        notes.append("the draft is not estimated: where the split is broken, nobody knows what was drawn how often")
     return ExperimentResult(
         experiment, generated_us, alpha, verdicts, checks, phase_results(experiment, units), metrics, tuple(segments),
-        min((segment.alpha for segment in segments), default=0.0), tuple(notes),
+        min((segment.alpha for segment in segments), default=0.0), policy, tuple(notes),
     )  # fmt: skip
 
 
