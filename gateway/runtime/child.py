@@ -6,6 +6,7 @@
    then, which reaches one that hangs.
 3. On descriptor 3 the child writes JSON lines: `{"ready": true}` once it serves, `{"beat": n}` twice a second from its
    event loop, `{"draining": true}` when it has begun to stop.
+   A child that stands by does all but serve, until the supervisor writes to its standard input once more.
 4. SIGTERM asks for a stop that finishes what runs; the exit status is then 0.
 """
 
@@ -45,7 +46,7 @@ class Settings:
     """What a child is told: the configuration, which child it is, and of which run of the gateway.
 
     `instance` is new with every start of the supervisor, `boot` with every start of a child. `predecessor` is the boot
-    of the child that died in this place, "" if none did.
+    of the child that died in this place, "" if none did; that of a child that is silent if this one stands by for it.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Settings:
     boot: str
     supervisor_pid: int
     predecessor: str = ""
+    stands_by: bool = False
 
     def to_json(self) -> str:
         """Returns one line for the child's standard input; it holds the secrets."""
@@ -94,11 +96,24 @@ class SupervisorLink:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         self.orphaned = False
+        self._relieving = asyncio.Event()
         self._draining = False
 
     def ready(self) -> None:
         """Tells the supervisor that this child serves."""
         self._report({"ready": True})
+
+    async def turn(self, settings: Settings) -> bool:
+        """Returns True once this child is to serve, which is now unless it stands by; False if it is to stop before."""
+        if not settings.stands_by:
+            return not self.stopping.is_set()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._relieving, self.stopping)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not self.stopping.is_set()
 
     def loaded(self, model: str) -> None:
         """Tells the supervisor that somebody has loaded the model: what it did before is forgiven."""
@@ -135,7 +150,8 @@ class SupervisorLink:
     def _readable(self) -> None:
         try:
             if os.read(0, 4096):
-                return  # nothing is said after the settings; what comes is not for us
+                self._relieving.set()
+                return
         except BlockingIOError:
             return
         except OSError:

@@ -95,6 +95,13 @@ class ChildProcess:
             self.ready_at = self._loop.time()
             self.ready.set()
 
+    def relieve(self) -> None:
+        """Lets a child that stands by serve."""
+        try:
+            os.write(self._stdin, b"\n")
+        except OSError:
+            pass  # it has died, which `exited` will tell
+
     def served_s(self) -> float:
         """Returns how long it has been, or was, serving; 0 if it never got so far."""
         return self._loop.time() - self.ready_at if self.ready_at else 0.0

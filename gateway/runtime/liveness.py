@@ -13,6 +13,8 @@ class Timing:
     """Units: seconds on the monotonic clock."""
 
     silence_s: float = 2.0  # without a beat; four beats are missed by then
+    suspect_s: float = 1.0  # without a beat: a successor gets ready, in case that the silence lasts
+    standby_pause_s: float = 10.0  # after a successor that was not needed: the machine may be busy, not the worker hung
     start_s: float = 60.0  # until the first beat: imports, before the loop runs
     healthy_s: float = 10.0  # a child that served this long was well: its next death counts as the first
     backoff: Backoff = _RESTARTS
@@ -50,6 +52,9 @@ class Heartbeat:
     def excuse(self, late_s: float) -> None:
         """Leaves out the time for which the supervisor itself could not listen."""
         self.heard_at += late_s
+
+    def suspect(self, now: float, timing: Timing) -> bool:
+        return self.beaten and now - self.heard_at > timing.suspect_s
 
     def hung(self, now: float, timing: Timing) -> bool:
         return now - self.heard_at > (timing.silence_s if self.beaten else timing.start_s)

@@ -57,6 +57,8 @@ class Service:
         self._post_mortem = post_mortem
         self._children: set[ChildProcess] = set()
         self._current: ChildProcess | None = None
+        self._standby: ChildProcess | None = None  # gets ready while the current one is silent
+        self._dropping: set[asyncio.Task[None]] = set()
         self._replacing = asyncio.Lock()
         self._swapped = asyncio.Event()
         self._stop = asyncio.Event()
@@ -76,7 +78,7 @@ class Service:
     async def run(self) -> None:
         """Returns when the service was stopped and its last process has ended."""
         while not self._stop.is_set():
-            child = self._start()
+            child = self._take_standby() or self._start()
             if child is None:
                 await self._wait_before_restart()
                 continue
@@ -183,6 +185,63 @@ class Service:
                 child.findings = self._examine(child) if child.hung else ""
                 child.kill(f"hung: silent for {silent_s:.1f} s")
 
+    @property
+    def stands_by(self) -> bool:
+        """Returns whether a successor gets ready, or is."""
+        return self._standby is not None
+
+    def suspect(self, now: float) -> bool:
+        """Returns whether its process may turn out to hang."""
+        child = self._current
+        return (
+            self._probe is None
+            and child is not None
+            and self.state is ServiceState.READY
+            and not child.exited.is_set()
+            and not self._replacing.locked()
+            and child.heartbeat.suspect(now, self._timing)
+        )
+
+    def stand_by(self) -> None:
+        """Starts a successor, which serves as soon as the silent process is given up, and goes if that is heard again.
+
+        Order: while `suspect`, and none stands by.
+        """
+        assert self._current is not None
+        _log.warning("%s (%d) is silent: a successor gets ready", self.name, self._current.pid)
+        self._standby = self._start(stands_by_for=self._current.settings.boot)
+
+    def drop_standby(self, now: float) -> bool:
+        """Ends the successor if nobody needs it; returns whether it was so."""
+        standby, child = self._standby, self._current
+        if standby is None:
+            return False
+        if standby.exited.is_set():
+            self._standby = None
+            self._children.discard(standby)
+            _log.error("%s: the successor that got ready (%d) %s", self.name, standby.pid, standby.ending)
+            return True
+        if child is not None and not child.kill_reason and not child.heartbeat.suspect(now, self._timing):
+            self._standby = None
+            _log.info("%s (%d) is heard again: its successor is not needed", self.name, child.pid)
+            task = asyncio.create_task(self._drop(standby))
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
+            return True
+        return False
+
+    async def _drop(self, child: ChildProcess) -> None:
+        await child.stop(self._grace_s())
+        self._examine(child)
+        self._children.discard(child)
+
+    def _take_standby(self) -> ChildProcess | None:
+        child, self._standby = self._standby, None
+        if child is None or child.exited.is_set():
+            return None
+        child.relieve()
+        return child
+
     def describe(self) -> dict[str, object]:
         """Returns what the state file says of it."""
         child = self._current
@@ -198,13 +257,16 @@ class Service:
             "since": self.since,
         }
 
-    def _start(self) -> ChildProcess | None:
+    def _start(self, *, stands_by_for: str = "") -> ChildProcess | None:
         try:
-            settings = replace(self._settings(), predecessor=self._died)
+            settings = replace(self._settings(), predecessor=stands_by_for or self._died, stands_by=bool(stands_by_for))
             loaded = self._post_mortem.release if self._post_mortem is not None else None
             opening = self._opening(settings)
             child = ChildProcess(self._command, settings, opening, loaded=loaded, control_fd=self._control_fd)
         except OSError as error:
+            if stands_by_for:
+                _log.error("%s: no successor can be started: %s", self.name, error.strerror)
+                return None
             self._quick_deaths += 1
             self._enter(ServiceState.WAITING, reason=f"cannot be started: {error.strerror}")
             _log.error("%s cannot be started: %s", self.name, error.strerror)

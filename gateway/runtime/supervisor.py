@@ -223,6 +223,7 @@ class Supervisor:
         """Finds children that hang; its own lateness is nobody's fault."""
         loop = asyncio.get_running_loop()
         before = loop.time()
+        no_standby_until = 0.0
         while True:
             await asyncio.sleep(self._timing.check_s)
             now = loop.time()
@@ -230,7 +231,20 @@ class Supervisor:
             before = now
             for service in self._services:
                 service.check(now, late_s if late_s > self._timing.check_s else 0.0)
+            for worker in self._workers:
+                if worker.drop_standby(now):
+                    no_standby_until = now + self._timing.standby_pause_s
+            self._stand_by(now, no_standby_until)
             self._post_mortem.expire()
+
+    def _stand_by(self, now: float, no_standby_until: float) -> None:
+        """Lets a successor of a silent worker get ready: one at a time, for that costs the others memory and CPU."""
+        if self._stop.is_set() or now < no_standby_until or any(worker.stands_by for worker in self._workers):
+            return
+        for worker in self._workers:
+            if worker.suspect(now):
+                worker.stand_by()
+                return
 
     async def _recycle(self) -> None:
         """Replaces workers that hold too much memory, one after the other."""

@@ -304,8 +304,6 @@ class Worker:
             }
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
-            if self.settings.predecessor:
-                group.create_task(self._deregister(self.settings.predecessor), name="deregister")
             restarted = bool(self.settings.predecessor)
             patience_s = _RESTART_PATIENCE_S if restarted else _START_PATIENCE_S
             await self.catalog.start(patience_s, restarted=restarted)
@@ -327,14 +325,17 @@ class Worker:
                 loops.append(group.create_task(self.entrance.follow(), name="entrance"))
             if self.quota_file is not None:
                 loops.append(group.create_task(self.quota_file.follow(), name="quotas"))
-            await self.server.start()
-            for apart in (self.control_server, self.rest_server):
-                if apart is not None:
-                    await apart.start()
-            await stack.enter_async_context(
-                PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
-            )
-            if await self._knows_rules(link):
+            if await link.turn(self.settings):
+                if restarted:
+                    group.create_task(self._deregister(self.settings.predecessor), name="deregister")
+                await self.server.start()
+                for apart in (self.control_server, self.rest_server):
+                    if apart is not None:
+                        await apart.start()
+                await stack.enter_async_context(
+                    PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
+                )
+            if not link.stopping.is_set() and await self._knows_rules(link):
                 self.serving = True
                 self._link = link
                 self.health.changed()

@@ -46,6 +46,8 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         sys.exit(3)
     if (data_dir / f"{settings.role}.slow").exists():
         await asyncio.sleep(1.0)
+    if not await link.turn(settings):
+        return
     heavy = (data_dir / f"{settings.role}.heavy").exists()
     _weight = b"x" * (128 << 20) if heavy else b""
     listener = listening(settings)

@@ -91,6 +91,11 @@ class Supervised:
         assert isinstance(children, list)
         return [child["pid"] for child in children if child["pid"]]
 
+    def processes(self) -> set[int]:
+        """All children of the supervisor, those among them that no state shows."""
+        pid = self.process.pid
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
     def port(self, name: str) -> int:
         ports = self.state()["ports"]
         assert isinstance(ports, dict)
