@@ -8,7 +8,7 @@ from time import time_ns
 
 from gateway.access.permissions import RPCS
 from gateway.access.principal import Principal
-from gateway.api.feedback_token import Tokens
+from gateway.api.feedback_token import Token, Tokens
 from gateway.api.naming import check_model_name, check_request_id, shown
 from gateway.api.route_messages import principal_of
 from gateway.errors import GatewayError, InvalidArgument, NotFound
@@ -16,6 +16,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.records.lake.layout import has_model
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.label import MAX_SOURCE_BYTES, MAX_TEXT_BYTES, Label, request_hash
+from gateway.serving.arm_tally import JudgedRoutes
 from gateway.serving.catalog import Catalog
 
 MAX_ITEMS = 1000  # of one call; more would keep the loop from serving for too long
@@ -26,9 +27,15 @@ _ROLES = RPCS["/gateway.v1.Control/SendFeedback"].roles
 
 
 class FeedbackIntake:
-    """Serves SendFeedback. `lake_dir` is the log in Parquet, which knows the models of the past."""
+    """Serves SendFeedback. `lake_dir` is the log in Parquet, which knows the models of the past.
 
-    def __init__(self, catalog: Catalog, labels: FeedbackLog, tokens: Tokens, lake_dir: Path) -> None:
+    What is said of an answer by its token counts for the rollout that judges its route, `judged`.
+    """
+
+    def __init__(
+        self, catalog: Catalog, labels: FeedbackLog, tokens: Tokens, lake_dir: Path, judged: JudgedRoutes
+    ) -> None:
+        self._judged = judged
         self._catalog = catalog
         self._labels = labels
         self._tokens = tokens
@@ -37,17 +44,28 @@ class FeedbackIntake:
     async def send(self, request: pb.SendFeedbackRequest, context: object) -> pb.SendFeedbackResponse:
         received_us = time_ns() // 1000
         try:
-            labels = await self._read(request, received_us, principal_of(context))
+            read = await self._read(request, received_us, principal_of(context))
         except GatewayError:
             self._labels.counts["refused"] += len(request.items)
             raise
-        await self._labels.write(labels)
-        return pb.SendFeedbackResponse(accepted=len(labels), received_at_us=received_us)
+        await self._labels.write([label for label, _ in read])
+        for label, token in read:
+            if token is not None:
+                self._count(label, token)
+        return pb.SendFeedbackResponse(accepted=len(read), received_at_us=received_us)
 
-    async def _read(self, request: pb.SendFeedbackRequest, received_us: int, principal: Principal) -> list[Label]:
+    def _count(self, label: Label, token: Token) -> None:
+        given = (("reward", label.reward), ("label", label.number))
+        metrics = {metric: value for metric, value in given if value is not None}
+        unit = label.request_hash + label.row_index
+        self._judged.feed(token.model, token.revision, token.arm, unit, metrics)
+
+    async def _read(
+        self, request: pb.SendFeedbackRequest, received_us: int, principal: Principal
+    ) -> list[tuple[Label, Token | None]]:
         if not 1 <= len(request.items) <= MAX_ITEMS:
             raise InvalidArgument(f"items has {len(request.items)} elements, allowed: 1 to {MAX_ITEMS}")
-        labels: list[Label] = []
+        labels: list[tuple[Label, Token | None]] = []
         for index, item in enumerate(request.items):
             try:
                 labels.append(read_item(item, self._tokens, received_us, source=request.source))
@@ -55,7 +73,7 @@ class FeedbackIntake:
                 raise InvalidArgument(f"items[{index}].{error}") from None
             if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-        for model in {label.model for label in labels}:
+        for model in {label.model for label, _ in labels}:
             principal.check(_ROLES, model)
         # Whom a token names has been served; a name that anybody may send must not become a folder of the lake.
         named = {item.model: index for index, item in enumerate(request.items) if not item.token}
@@ -68,42 +86,45 @@ class FeedbackIntake:
         return has_model(self._lake_dir, model)
 
 
-def read_item(item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = "") -> Label:
-    """Returns the label that an item means; `source` is for an item that names none.
+def read_item(
+    item: pb.FeedbackItem, tokens: Tokens, received_us: int, *, source: str = ""
+) -> tuple[Label, Token | None]:
+    """Returns the label that an item means, and what its token says; `source` is for an item that names none.
 
     Raises: InvalidArgument, whose text begins with the field.
     """
-    model, version, hashed, predicted_us = _request_of(item, tokens)
+    model, token, hashed = _request_of(item, tokens)
     kind = item.WhichOneof("label")
     if kind is None and not item.HasField("reward"):
         raise InvalidArgument("label: neither number, text nor reward is given")
     if item.row_index < 0:
         raise InvalidArgument(f"row_index is {item.row_index}, allowed: 0 to {_ROWS - 1}")
-    return Label(
+    label = Label(
         model=model,
         request_hash=hashed,
         row_index=item.row_index,
         label_us=_label_time(item.label_time_us, received_us),
         received_us=received_us,
         request_id=item.request_id,
-        version=version,
-        predicted_us=predicted_us,
+        version=token.version if token is not None else "",
+        predicted_us=token.at_ms * 1000 if token is not None else 0,
         number=_finite("number", item.number) if kind == "number" else None,
         text=_short("text", item.text, MAX_TEXT_BYTES) if kind == "text" else None,
         reward=_finite("reward", item.reward) if item.HasField("reward") else None,
         source=_short("source", item.source or source, MAX_SOURCE_BYTES) if item.source or source else "",
     )
+    return label, token
 
 
-def _request_of(item: pb.FeedbackItem, tokens: Tokens) -> tuple[str, str, int, int]:
-    """Returns model, version ("": not said), hash of the request's id, and when it was answered (0: not said)."""
+def _request_of(item: pb.FeedbackItem, tokens: Tokens) -> tuple[str, Token | None, int]:
+    """Returns the model, what the token says (None without one), and the hash of the request's id."""
     if item.request_id:
         _named("request_id", check_request_id, item.request_id)
     if not item.token:
         _named("model", check_model_name, item.model)
         if not item.request_id:
             raise InvalidArgument("request_id is empty: name the request by it or by its feedback token")
-        return item.model, "", request_hash(item.request_id), 0
+        return item.model, None, request_hash(item.request_id)
     try:
         token = tokens.verify(item.token)
     except InvalidArgument as error:
@@ -113,7 +134,7 @@ def _request_of(item: pb.FeedbackItem, tokens: Tokens) -> tuple[str, str, int, i
         raise InvalidArgument(f"model is {shown(item.model)}, the token is of another model")
     if item.request_id and not token.is_of(item.request_id):
         raise InvalidArgument(f"request_id is {shown(item.request_id)}, the token is of another request")
-    return token.model, token.version, int.from_bytes(token.request_hash, "big"), token.at_ms * 1000
+    return token.model, token, int.from_bytes(token.request_hash, "big")
 
 
 def _named(field: str, check: Callable[[str], None], value: str) -> None:

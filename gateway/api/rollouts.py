@@ -8,7 +8,7 @@ from typing import Final
 from gateway.api.route_messages import change_of, named
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
 from gateway.pb import control_pb2 as pb
-from gateway.rollout.evidence import findings, harm_log_e, harmed, judged
+from gateway.rollout.evidence import findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding
 from gateway.rollout.post_promotion import WatchedMetric
 from gateway.rollout.rollout_events import canary_of, followed
@@ -187,7 +187,7 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
         [_watched(metric) for metric in record.watch.metrics] if record.watch and state.phase == "watching" else []
     )
     # The numbers are those of the plan that they were counted under.
-    if canary is not None and len(state.evidence.guardrails) == len(judged(analysis)):
+    if canary is not None and len(state.evidence.guardrails) == len(analysis.effective_guardrails):
         told = list(findings(state.evidence, analysis))
         evidence = _e(harm_log_e(state.evidence, analysis))
     waits = canary is not None and state.phase == "ramping" and state.step < len(canary.steps)

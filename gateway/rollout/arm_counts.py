@@ -16,7 +16,8 @@ class ArmCounts(msgspec.Struct, frozen=True):
     `errors` are those of the gateway and the version; requests that failed by their client's fault are in none of it.
     `unsound` answers hold NaN, an infinity or an output without elements. `classes` and `scores` count predictions by
     their place (serving.answer_reader). `mirrored` are calls that the arm mirrored, `disagreement` the sum over them of
-    the share of their rows that differ, `mirrored_rows` and `differing_rows` the rows themselves.
+    the share of their rows that differ, `mirrored_rows` and `differing_rows` the rows themselves. `means` are, of each
+    metric of feedback, how many came, their sum and the sum of their squares.
     """
 
     completed: int = 0
@@ -30,6 +31,7 @@ class ArmCounts(msgspec.Struct, frozen=True):
     disagreement: float = 0.0
     mirrored_rows: int = 0
     differing_rows: int = 0
+    means: dict[str, tuple[int, float, float]] = {}
 
     def __add__(self, other: "ArmCounts") -> "ArmCounts":
         return ArmCounts(
@@ -44,12 +46,14 @@ class ArmCounts(msgspec.Struct, frozen=True):
             self.disagreement + other.disagreement,
             self.mirrored_rows + other.mirrored_rows,
             self.differing_rows + other.differing_rows,
+            _summed(self.means, other.means),
         )
 
     def since(self, before: "ArmCounts") -> "ArmCounts":
         """Returns what was counted after `before`.
 
         It is never less than nothing, and never more events than requests, also where counts were lost or made up.
+        It has no means: feedback comes late, for revisions that are over, so its totals are judged.
         """
         completed = max(0, self.completed - before.completed)
         mirrored = max(0, self.mirrored - before.mirrored)
@@ -70,7 +74,9 @@ class ArmCounts(msgspec.Struct, frozen=True):
 
     def without_predictions(self) -> "ArmCounts":
         """Returns the counts that are kept for the whole of a step."""
-        return msgspec.structs.replace(self, classes={}, scores={}) if self.classes or self.scores else self
+        if not (self.classes or self.scores or self.means):
+            return self
+        return msgspec.structs.replace(self, classes={}, scores={}, means={})
 
     def slower_than(self, bound: int) -> int:
         """Returns how many requests took longer than the bound with that index."""
@@ -109,6 +115,16 @@ def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     if len(one) < len(other):
         one, other = other, one
     return tuple(count + (other[index] if index < len(other) else 0) for index, count in enumerate(one))
+
+
+def _summed(
+    one: Mapping[str, tuple[int, float, float]], other: Mapping[str, tuple[int, float, float]]
+) -> dict[str, tuple[int, float, float]]:
+    both = dict(one)
+    for metric, sums in other.items():
+        known = both.get(metric, (0, 0.0, 0.0))
+        both[metric] = (known[0] + sums[0], known[1] + sums[1], known[2] + sums[2])
+    return both
 
 
 def _less(now: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,22 +8,28 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from time import time
 from typing import Final, Protocol
 
 import msgspec
 
 from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
-from gateway.rollout.evidence import after_tick, judged, no_evidence
+from gateway.rollout.evidence import after_tick, no_evidence, with_answer
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
-from gateway.rollout.ramp import Advance, Finish, Hold, Promote, Step, Stop, next_step, standing
+from gateway.rollout.ramp import Advance, Ask, Finish, Hold, Promote, Step, Stop, next_step, standing
 from gateway.rollout.recorded_verdict import recorded, shortened
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
+from gateway.rollout.rollout_story import told_rollout
+from gateway.rollout.step_gates import GateQuestion, StepGates
 from gateway.routing.decision.snapshot import Route
+from gateway.routing.document.analysis import Analysis
+from gateway.routing.document.guardrail import FEEDBACK
 from gateway.routing.document.offline_check import OfflineCheck
+from gateway.routing.document.quantity import percent_text
 from gateway.routing.document.strategy import Canary
 from gateway.routing.store.change import DETAIL_LIMIT
 
@@ -74,7 +80,9 @@ class RolloutController:
         *,
         tell: Callable[[RolloutRecord | None, RolloutRecord], None] = lambda before, after: None,
         offline: OfflineReplayer | None = None,
+        gates: StepGates | None = None,
     ) -> None:
+        self._gates = gates or StepGates(None, wall_s=time)
         self._store = store
         self._hand = hand
         self._holder = holder
@@ -103,6 +111,7 @@ class RolloutController:
             return
         routes, records = await self._store.routes(), await self._store.records()
         now_ms = await self._store.now_ms()
+        self._gates.forget({record.id for record in records.values() if record.is_running})
         for model in sorted(records.keys() | {model for model, route in routes.items() if canary_of(route.document)}):
             route = routes.get(model)
             if route is None:
@@ -148,7 +157,9 @@ class RolloutController:
                 await self._save(record, before)
             return
         analysis = canary.analysis or UNJUDGED
-        if len(record.state.evidence.guardrails) != len(judged(analysis)):  # of a release that judged others
+        if len(record.state.evidence.guardrails) != len(
+            analysis.effective_guardrails
+        ):  # of a release that judged others
             state = msgspec.structs.replace(record.state, evidence=no_evidence(analysis))
             record = msgspec.structs.replace(record, state=state)
         tick_ms = analysis.tick_ms
@@ -157,7 +168,11 @@ class RolloutController:
         killed = route.document.kill_switch is not None
         state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
         record = msgspec.structs.replace(record, state=state)
-        record = _counted(record, canary, await self._store.counts(route.revision), now_ms)
+        record = record.at_revision()
+        now = await self._store.counts(route.revision)
+        phases = await self._phases(record, canary, now) if FEEDBACK in analysis.counted else ()
+        record = _counted(record, canary, now, phases, now_ms)
+        record = self._answered(record, analysis, now_ms)
         if not killed:
             record = await self._replayed(record, canary)
         harmful = ""
@@ -166,7 +181,11 @@ class RolloutController:
         seen = record.watch is not None and any(metric.requests for metric in record.watch.metrics)
         step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful, is_watched=seen)
         record = _said(record, step)
-        if await self._save(record, before):
+        if not await self._save(record, before):
+            return
+        if isinstance(step, Ask):
+            self._ask(record, canary, analysis, step)
+        else:
             await self._carry_out(step, route, record, canary, now_ms)
 
     async def _replayed(self, record: RolloutRecord, canary: Canary) -> RolloutRecord:
@@ -184,6 +203,31 @@ class RolloutController:
         await self._store.record_offline(record, verdict)
         return msgspec.structs.replace(record, state=msgspec.structs.replace(state, offline=verdict))
 
+    def _answered(self, record: RolloutRecord, analysis: Analysis, now_ms: int) -> RolloutRecord:
+        """Returns the record with what was answered since the last tick."""
+        evidence = record.state.evidence
+        for place, guardrail in enumerate(analysis.effective_guardrails):
+            if guardrail.kind.asked:
+                answer = self._gates.take(GateQuestion(record.id, record.state.step, place), now_ms)
+                evidence = with_answer(evidence, place, answer) if answer is not None else evidence
+        return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, evidence=evidence))
+
+    def _ask(self, record: RolloutRecord, canary: Canary, analysis: Analysis, step: Ask) -> None:
+        known = told_rollout(record, analysis) | {
+            "versions": {"stable": record.versions[0], "canary": record.versions[1]},
+            "steps": [percent_text(one.weight) for one in canary.steps],
+        }
+        for place in step.guardrails:
+            question = GateQuestion(record.id, record.state.step, place)
+            self._gates.ask(question, analysis.effective_guardrails[place], known)
+
+    async def _phases(
+        self, record: RolloutRecord, canary: Canary, now: Mapping[str, ArmCounts]
+    ) -> tuple[tuple[ArmCounts, ArmCounts], ...]:
+        """Returns the totals of both arms, canary first, at each revision that the rollout was at."""
+        counts = [await self._store.counts(revision) for revision in record.revisions[:-1]]
+        return tuple((one.get(canary.canary, NOTHING), one.get(canary.stable, NOTHING)) for one in (*counts, now))
+
     async def _save(self, record: RolloutRecord, before: RolloutRecord | None) -> bool:
         seen = before.sequence if before is not None else 0
         if not await self._store.save(record, seen):
@@ -193,7 +237,7 @@ class RolloutController:
 
     async def _carry_out(self, step: Step, route: Route, record: RolloutRecord, canary: Canary, now_ms: int) -> None:
         """Order: the evidence is kept before it is acted on; what could not be done is decided again, a tick later."""
-        if isinstance(step, Hold | Finish):
+        if isinstance(step, Hold | Ask | Finish):
             return
         stop = self._hand.revert if record.state.phase == "watching" else self._hand.abort
         act = {Advance: self._hand.advance, Promote: self._hand.promote, Stop: stop}[type(step)]
@@ -203,7 +247,13 @@ class RolloutController:
         await act(route.model, route.revision, reason, detail if len(detail) <= DETAIL_LIMIT else "")
 
 
-def _counted(record: RolloutRecord, canary: Canary, now: Mapping[str, ArmCounts], now_ms: int) -> RolloutRecord:
+def _counted(
+    record: RolloutRecord,
+    canary: Canary,
+    now: Mapping[str, ArmCounts],
+    phases: tuple[tuple[ArmCounts, ArmCounts], ...],
+    now_ms: int,
+) -> RolloutRecord:
     """Returns the record with the tick since its totals were taken."""
     stable, own = (
         now.get(arm, NOTHING).since(record.totals.get(arm, NOTHING)) for arm in (canary.stable, canary.canary)
@@ -213,7 +263,7 @@ def _counted(record: RolloutRecord, canary: Canary, now: Mapping[str, ArmCounts]
     if record.state.phase == "watching":
         watch = record.watch
         return msgspec.structs.replace(record, watch=after_watched_tick(watch, stable) if watch is not None else None)
-    evidence = after_tick(record.state.evidence, canary.analysis or UNJUDGED, own, stable)
+    evidence = after_tick(record.state.evidence, canary.analysis or UNJUDGED, own, stable, phases)
     return msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, evidence=evidence))
 
 

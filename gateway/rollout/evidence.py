@@ -8,11 +8,11 @@ import math
 import msgspec
 
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
-from gateway.rollout.guardrail_evidence import Finding, GuardrailEvidence, Tick, Verdict, mean_log_e
+from gateway.rollout.guardrail_evidence import Finding, GateState, GuardrailEvidence, Tick, Verdict, mean_log_e
 from gateway.rollout.guardrail_judges import JUDGES
 from gateway.rollout.statistics.detectability import excess_events
 from gateway.routing.document.analysis import Analysis
-from gateway.routing.document.guardrail import Action, Guardrail
+from gateway.routing.document.guardrail import Action
 
 
 class CanaryEvidence(msgspec.Struct, frozen=True):
@@ -26,16 +26,22 @@ class CanaryEvidence(msgspec.Struct, frozen=True):
 def no_evidence(analysis: Analysis) -> CanaryEvidence:
     """Returns what is known before the first tick."""
     return CanaryEvidence(
-        tuple(JUDGES[guardrail.kind.name].nothing(guardrail, analysis) for guardrail in judged(analysis))
+        tuple(JUDGES[guardrail.kind.name].nothing(guardrail, analysis) for guardrail in analysis.effective_guardrails)
     )
 
 
-def after_tick(evidence: CanaryEvidence, analysis: Analysis, canary: ArmCounts, stable: ArmCounts) -> CanaryEvidence:
-    """Returns what is known after one tick more, in which the arms did that."""
-    tick = Tick(canary, stable, evidence.step[1])
+def after_tick(
+    evidence: CanaryEvidence,
+    analysis: Analysis,
+    canary: ArmCounts,
+    stable: ArmCounts,
+    phases: tuple[tuple[ArmCounts, ArmCounts], ...] = (),
+) -> CanaryEvidence:
+    """Returns what is known after one tick more, in which the arms did that; `phases` as `Tick` has them."""
+    tick = Tick(canary, stable, evidence.step[1], phases)
     guardrails = tuple(
         JUDGES[guardrail.kind.name].after(guardrail, known, analysis, tick)
-        for guardrail, known in zip(judged(analysis), evidence.guardrails, strict=True)
+        for guardrail, known in zip(analysis.effective_guardrails, evidence.guardrails, strict=True)
     )
     canary, stable = canary.without_predictions(), stable.without_predictions()
     step, whole = ((ours[0] + canary, ours[1] + stable) for ours in (evidence.step, evidence.whole))
@@ -46,7 +52,7 @@ def new_step(evidence: CanaryEvidence, analysis: Analysis) -> CanaryEvidence:
     """Returns the same evidence at the beginning of another step: quantiles are frozen anew, what is proven stays."""
     guardrails = tuple(
         JUDGES[guardrail.kind.name].new_step(known)
-        for guardrail, known in zip(judged(analysis), evidence.guardrails, strict=True)
+        for guardrail, known in zip(analysis.effective_guardrails, evidence.guardrails, strict=True)
     )
     return CanaryEvidence(guardrails, whole=evidence.whole)
 
@@ -55,7 +61,7 @@ def findings(evidence: CanaryEvidence, analysis: Analysis) -> tuple[Finding, ...
     """Returns what each judged guardrail says now, in the order of the document."""
     return tuple(
         JUDGES[guardrail.kind.name].finding(guardrail, known, analysis)
-        for guardrail, known in zip(judged(analysis), evidence.guardrails, strict=True)
+        for guardrail, known in zip(analysis.effective_guardrails, evidence.guardrails, strict=True)
     )
 
 
@@ -66,7 +72,7 @@ def harm_log_e(evidence: CanaryEvidence, analysis: Analysis, action: Action = "f
     """
     log_e = [
         one
-        for guardrail, known in zip(judged(analysis), evidence.guardrails, strict=True)
+        for guardrail, known in zip(analysis.effective_guardrails, evidence.guardrails, strict=True)
         if guardrail.action == action
         for one in JUDGES[guardrail.kind.name].log_e(guardrail, known)
     ]
@@ -87,6 +93,8 @@ def harmed(evidence: CanaryEvidence) -> float:
 def verdict_of(evidence: CanaryEvidence, analysis: Analysis, *, compares: bool = True, answers: bool = True) -> Verdict:
     """Returns what all guardrails that may keep a rollout back say together: nothing known is `nodata`, never a pass.
 
+    Whoever is asked at the end of a step is not among them (`gate_findings`).
+
     A step that `compares` nothing, because one arm has everything, is judged by what the steps before it have shown;
     one in which the canary `answers` nothing, by what it mirrors.
     """
@@ -94,18 +102,31 @@ def verdict_of(evidence: CanaryEvidence, analysis: Analysis, *, compares: bool =
         return "fail"
     told = [
         finding
-        for guardrail, finding in zip(judged(analysis), findings(evidence, analysis), strict=True)
-        if finding.action != "warn" and (answers or not guardrail.kind.compares)
+        for guardrail, finding in zip(analysis.effective_guardrails, findings(evidence, analysis), strict=True)
+        if finding.action != "warn" and (answers or not guardrail.kind.compares) and not guardrail.kind.asked
     ]
     if compares and answers and not (evidence.step[0].completed and evidence.step[1].completed):
         return "nodata"
-    if not told:
-        return "inconclusive"  # no guardrail judges it
+    if not told:  # no guardrail judges it, unless it is somebody who is asked
+        asked = any(one.kind.asked and one.action != "warn" for one in analysis.effective_guardrails)
+        return "pass" if asked else "inconclusive"
     if any(finding.verdict == "nodata" for finding in told):
         return "nodata"
     return "pass" if all(finding.verdict == "pass" for finding in told) else "inconclusive"
 
 
-def judged(analysis: Analysis) -> tuple[Guardrail, ...]:
-    """Returns the guardrails of the document that are judged, in its order."""
-    return tuple(guardrail for guardrail in analysis.effective_guardrails if guardrail.kind.judged)
+def gate_findings(evidence: CanaryEvidence, analysis: Analysis) -> tuple[tuple[int, Finding, GateState], ...]:
+    """Returns what those who are asked at the end of a step have said, each with its place among the guardrails."""
+    told = zip(analysis.effective_guardrails, evidence.guardrails, findings(evidence, analysis), strict=True)
+    return tuple(
+        (index, finding, known.gate or GateState())
+        for index, (guardrail, known, finding) in enumerate(told)
+        if guardrail.kind.asked
+    )
+
+
+def with_answer(evidence: CanaryEvidence, index: int, answer: GateState) -> CanaryEvidence:
+    """Returns the evidence with what was answered to the guardrail at that place."""
+    guardrails = list(evidence.guardrails)
+    guardrails[index] = msgspec.structs.replace(guardrails[index], gate=answer)
+    return msgspec.structs.replace(evidence, guardrails=tuple(guardrails))

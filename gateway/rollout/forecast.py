@@ -50,7 +50,7 @@ def _step(canary: Canary, index: int, requests_per_s: float, stable_rate: float)
     analysis = canary.analysis
     if analysis is None or not 0 < weight < 1:
         return StepForecast(step.weight, seconds, None, 0.0)
-    guardrails = [one for one in analysis.effective_guardrails if one.kind.judged and one.action == "fail"]
+    guardrails = [one for one in analysis.effective_guardrails if one.action == "fail"]
     bound = min((one.number("tolerance") for one in guardrails if one.kind.name == "errors"), default=math.nan)
     if math.isnan(bound) or seconds is None:
         return StepForecast(step.weight, seconds, None, 0.0)

@@ -60,6 +60,23 @@ class DisagreementState(msgspec.Struct, frozen=True):
     below: tuple[float, ...] = ()
 
 
+Sums = tuple[int, float, float]  # how many, their sum, the sum of their squares
+
+
+class MeanState(msgspec.Struct, frozen=True):
+    """What feedback said of both arms, canary first, by phase: each revision has a share of its own."""
+
+    phases: tuple[tuple[Sums, Sums], ...] = ()
+
+
+class GateState(msgspec.Struct, frozen=True):
+    """What somebody else has answered at the end of the present step. `asked_ms` 0: he was not asked yet."""
+
+    verdict: Verdict = "nodata"
+    said: str = ""
+    asked_ms: int = 0
+
+
 class GuardrailEvidence(msgspec.Struct, frozen=True):
     """One guardrail, by the metrics that it looks at: of latency the whole request and the runs by their rows.
 
@@ -71,6 +88,8 @@ class GuardrailEvidence(msgspec.Struct, frozen=True):
     run_bounds: tuple[int, ...] = ()
     shift: ShiftState | None = None
     mirror: DisagreementState | None = None
+    means: MeanState | None = None
+    gate: GateState | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -105,11 +124,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What both arms did in a tick; `stable_before` what the stable one did in the step until then."""
+    """What both arms did in a tick; `stable_before` what the stable one did in the step until then.
+
+    `phases` are the totals of both arms, canary first, at each revision of the rollout.
+    """
 
     canary: ArmCounts
     stable: ArmCounts
     stable_before: ArmCounts
+    phases: tuple[tuple[ArmCounts, ArmCounts], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

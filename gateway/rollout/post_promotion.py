@@ -13,7 +13,7 @@ import numpy as np
 
 from gateway.rollout.arm_counts import ArmCounts
 from gateway.rollout.compared_rates import events_of
-from gateway.rollout.evidence import CanaryEvidence, harm_log_e, judged
+from gateway.rollout.evidence import CanaryEvidence, harm_log_e
 from gateway.rollout.guardrail_evidence import NO_BOUND
 from gateway.rollout.statistics.rate_limit import RateLimitEvidence
 from gateway.routing.document.analysis import Analysis
@@ -49,7 +49,7 @@ class PromotionWatch(msgspec.Struct, frozen=True):
 def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
     """Returns the watch that follows on the ramp's evidence. A metric of which the ramp saw nothing is not watched."""
     metrics = []
-    guardrails = judged(analysis)
+    guardrails = analysis.effective_guardrails
     same = len(guardrails) == len(evidence.guardrails)  # else the document was promoted with other guardrails
     for guardrail, known in zip(guardrails, evidence.guardrails, strict=True) if same else ():
         if guardrail.action != "fail" or not known.metrics or not known.metrics[0].stable:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.rollout.evidence import CanaryEvidence, findings, harmed, is_harm, judged, verdict_of
+from gateway.rollout.evidence import CanaryEvidence, findings, gate_findings, harmed, is_harm, verdict_of
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
@@ -18,6 +18,7 @@ from gateway.routing.document.quantity import duration_text, percent_text
 from gateway.routing.document.strategy import Canary
 
 Phase = Literal["ramping", "watching", "promoted", "stopped"]
+ASK_AGAIN_MS: Final = 30_000  # after an answer that settles nothing
 OVER: Final = frozenset[Phase]({"promoted", "stopped"})
 
 
@@ -43,6 +44,14 @@ class Hold:
 
     reason: str
     left_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Nothing changes until somebody else has answered: those of the guardrails at these places are asked."""
+
+    guardrails: tuple[int, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Finish:
     reason: str
 
 
-Step = Hold | Advance | Promote | Stop | Finish
+Step = Hold | Ask | Advance | Promote | Stop | Finish
 
 
 def standing(state: RampState, plan: Canary, passed_ms: int, *, killed: bool) -> RampState:
@@ -153,6 +162,10 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
             if plan.analysis.on_inconclusive == "rollback":
                 return Stop(f"inconclusive: {told}")
             return _held(plan.analysis, f"inconclusive: {told}", waited_ms)
+    if plan.analysis is not None:
+        kept_by = _gated(plan.analysis, state, now_ms, waited_ms)
+        if kept_by is not None:
+            return kept_by
     if gate.approval and not state.approved_by:
         return Hold(f"waits for the approval of one of {', '.join(gate.approval)}")
     reason = f"step {state.step + 1} of {len(plan.steps)} ({percent_text(step.weight)}) is over"
@@ -180,6 +193,36 @@ def _offline(plan: Canary, state: RampState, now_ms: int) -> Step:
     if approvers and not state.approved_by:
         return Hold(f"waits for the approval of one of {', '.join(approvers)}; {told}")
     return Advance(state.step + 1, told + (f", approved by {state.approved_by}" if approvers else ""))
+
+
+def _gated(analysis: Analysis, state: RampState, now_ms: int, waited_ms: int) -> Step | None:
+    """Returns what those who are asked at the end of a step make of it; None where they let it go on."""
+    gates = gate_findings(state.evidence, analysis)
+    failed = [finding for _, finding, _ in gates if finding.verdict == "fail" and finding.action != "warn"]
+    if any(finding.action == "fail" for finding in failed) and analysis.on_fail == "rollback":
+        return Stop("failed: " + "; ".join(map(str, failed)))
+    if failed:
+        return _held(analysis, "held: " + "; ".join(map(str, failed)), waited_ms)
+    held: Step | None = None
+    due = [place for place, _, gate in gates if not gate.asked_ms]
+    for verdict, then, text in (
+        ("nodata", analysis.on_no_data, "no data"),
+        ("inconclusive", analysis.on_inconclusive, "inconclusive"),
+    ):
+        unsettled = [
+            (place, finding, gate)
+            for place, finding, gate in gates
+            if gate.asked_ms and finding.verdict == verdict and finding.action != "warn"
+        ]
+        told = f"{text}: {'; '.join(str(finding) for _, finding, _ in unsettled)}"
+        if unsettled and then == "rollback":
+            return Stop(told)
+        if unsettled and then == "hold":
+            due += [place for place, _, gate in unsettled if now_ms - gate.asked_ms >= ASK_AGAIN_MS]
+            held = held or _held(analysis, told, waited_ms)
+    if isinstance(held, Stop) or not due:
+        return held
+    return Ask(tuple(due), held.reason if isinstance(held, Hold) else "waits for the answer to a webhook")
 
 
 def _held(analysis: Analysis | None, text: str, waited_ms: int) -> Step:
@@ -212,7 +255,9 @@ def _harm_told(analysis: Analysis | None, evidence: CanaryEvidence, action: Acti
 
 def _judges_mirror(analysis: Analysis) -> bool:
     """Returns whether something is judged that needs no request that the canary answers."""
-    return any(not guardrail.kind.compares and guardrail.action != "warn" for guardrail in judged(analysis))
+    return any(
+        not guardrail.kind.compares and guardrail.action != "warn" for guardrail in analysis.effective_guardrails
+    )
 
 
 def _watched(plan: Canary, state: RampState, now_ms: int, harmful: str, is_watched: bool) -> Step:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from gateway.errors import InvalidArgument
-from gateway.rollout.evidence import findings, harm_log_e, harmed, judged
+from gateway.rollout.evidence import findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding, MetricEvidence
 from gateway.rollout.post_promotion import PromotionWatch, watched_harm
 from gateway.rollout.ramp import Advance, Promote, RampState, Step, Stop, next_step
@@ -122,8 +122,8 @@ def _faults(verdict: RecordedVerdict, reason: str, held: VerdictState, canary: C
     yield from _differing("step", verdict.step, state.step)
     yield from _differing("bound", verdict.bound, -math.log(analysis.alpha))
     yield from _differing("harmed", verdict.harmed, harmed(evidence))
-    if len(evidence.guardrails) != len(judged(analysis)):
-        yield f"guardrails: the plan has {len(judged(analysis))}, the evidence {len(evidence.guardrails)}"
+    if len(evidence.guardrails) != len(analysis.effective_guardrails):
+        yield f"guardrails: the plan has {len(analysis.effective_guardrails)}, the evidence {len(evidence.guardrails)}"
         return
     log_e = harm_log_e(evidence, analysis)
     yield from _differing("evidence of harm", verdict.log_e, log_e if math.isfinite(log_e) else None)
@@ -132,7 +132,7 @@ def _faults(verdict: RecordedVerdict, reason: str, held: VerdictState, canary: C
     for one, other in zip(told, again, strict=False):
         for name in Finding.__struct_fields__:
             yield from _differing(f"{other.kind}: {name}", getattr(one, name), getattr(other, name))
-    for guardrail, known in zip(judged(analysis), evidence.guardrails, strict=True):
+    for guardrail, known in zip(analysis.effective_guardrails, evidence.guardrails, strict=True):
         for metric in known.metrics:
             yield from (f"{guardrail.kind.name}: {fault}" for fault in _metric_faults(metric))
         if guardrail.kind.name == "errors":

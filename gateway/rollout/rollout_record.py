@@ -1,6 +1,7 @@
 """One rollout as the store keeps it: where it is, what is known, and what was done last."""
 
 import hashlib
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,7 @@ from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.route_status import plan_value
 from gateway.routing.document.strategy import Canary
 
+MOST_REVISIONS: Final = 8  # whose feedback is still counted
 UNJUDGED = Analysis()  # what is counted all the same, to be shown, where a document has steps alone
 
 
@@ -21,6 +23,7 @@ class RolloutRecord(msgspec.Struct, frozen=True):
 
     `plan` tells rollouts apart: versions, steps and analysis, whatever the step or share of the moment. `versions` are
     those of the stable and the canary arm. `totals` are the arms' counts at `revision` when the last tick was taken.
+    `revisions` are those that it was at, the newest last.
     `told` is what the last step said, `begun_by` who committed the route that began it.
     Units:  milliseconds since the Unix epoch, by the store's clock.
     """
@@ -39,11 +42,18 @@ class RolloutRecord(msgspec.Struct, frozen=True):
     left_ms: int = 0
     watch: PromotionWatch | None = None
     begun_by: str = ""
+    revisions: tuple[int, ...] = ()
 
     @property
     def is_running(self) -> bool:
         """Returns whether it may still move."""
         return self.state.phase not in OVER
+
+    def at_revision(self) -> "RolloutRecord":
+        """Returns the record with its present revision among those that it was at."""
+        if self.revisions[-1:] == (self.revision,):
+            return self
+        return msgspec.structs.replace(self, revisions=(*self.revisions, self.revision)[-MOST_REVISIONS:])
 
 
 def plan_of(document: RouteDocument) -> str:

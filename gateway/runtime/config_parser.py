@@ -108,9 +108,9 @@ def _with_quotas(limits: CallLimits) -> CallLimits:
 def _with_secret(events: EventOptions) -> EventOptions:
     """Returns the events with the secret that the file holds, checked.
 
-    Raises: InvalidArgument if there is a webhook and no secret fit to sign for it.
+    Raises: InvalidArgument if there is a webhook and no secret fit to sign for it, or a secret that is not fit.
     """
-    if not events.webhook_url:
+    if not events.webhook_url and not events.webhook_secret and events.webhook_secret_file is None:
         return events
     try:
         path = events.webhook_secret_file
@@ -121,6 +121,8 @@ def _with_secret(events: EventOptions) -> EventOptions:
     except ValueError as error:
         raise InvalidArgument(
             f"webhook-url needs a secret in the file webhook-secret-file or in {WEBHOOK_SECRET}: {error}"
+            if events.webhook_url
+            else f"webhook-secret-file or {WEBHOOK_SECRET}: {error}"
         ) from None
     return replace(events, webhook_secret=secret)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from socket import gethostname
+from time import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StoreUnavailable
@@ -12,6 +13,7 @@ from gateway.routing.store.route_reader import RouteReader
 from gateway.runtime.config import Config
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.rollout_hand import PeerRolloutHand
+from gateway.telemetry.webhooks import secret_bytes
 
 if TYPE_CHECKING:
     from gateway.rollout.rollout_record import RolloutRecord
@@ -53,12 +55,18 @@ class Judging:
     async def _judge(self, reader: RouteReader) -> None:
         from gateway.rollout.controller import RolloutController
         from gateway.rollout.rollout_store import RolloutStore
+        from gateway.rollout.step_gates import StepGates
         from gateway.runtime.offline_replay import OfflineReplays
 
         store = RolloutStore(self._store, reader)
+        secret = self._config.events.webhook_secret
+        gates = StepGates(secret_bytes(secret) if secret else None, wall_s=time)
         offline = OfflineReplays(self._config, gethostname())
+        controller = RolloutController(store, self._hand, self._holder, tell=self._tell, offline=offline, gates=gates)
         try:
-            await RolloutController(store, self._hand, self._holder, tell=self._tell, offline=offline).run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(gates.run(), name="webhooks of steps")
+                group.create_task(controller.run(), name="judge")
         finally:
             await offline.aclose()
 

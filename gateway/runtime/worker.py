@@ -251,7 +251,7 @@ class Worker:
             self.route_control,
             self.catalog,
             self.fleet,
-            feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir),
+            feedback=FeedbackIntake(self.catalog, self.labels, tokens, config.lake_dir, self.run_state.judged),
             quotas=HostQuotaUses(self.peers),
             host=HostCounts(self.peers).view,
             log_dir=config.wal_dir,

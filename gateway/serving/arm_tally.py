@@ -7,7 +7,7 @@ from typing import Final
 from gateway.errors import CLIENT_CODES, Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
-from gateway.routing.document.guardrail import ANSWERS, PREDICTIONS
+from gateway.routing.document.guardrail import ANSWERS, FEEDBACK, PREDICTIONS
 from gateway.routing.document.strategy import Canary
 from gateway.serving.answer_reader import AnswerReader
 from gateway.serving.version import Version
@@ -60,6 +60,7 @@ class ArmTally:
     __slots__ = (
         "_answers",
         "_errors",
+        "_fed",
         "_left",
         "_predicting",
         "_predictions",
@@ -72,6 +73,7 @@ class ArmTally:
         "disagreement",
         "errors",
         "latency",
+        "means",
         "mirrored",
         "mirrored_rows",
         "reads",
@@ -90,6 +92,8 @@ class ArmTally:
         self.scores: dict[int, int] = {}
         self.mirrored = self.mirrored_rows = self.differing_rows = 0
         self.disagreement = 0.0
+        self.means: dict[str, list[float]] = {}
+        self._fed = KeyWindow(_EVER_NS)
         self._sound = ANSWERS in counted
         self._predicting = PREDICTIONS in counted
         self.reads = self._sound or self._predicting
@@ -133,6 +137,15 @@ class ArmTally:
         self.differing_rows += differing
         self.disagreement += differing / rows
 
+    def feed(self, unit: int, metrics: Mapping[str, float]) -> None:
+        """Counts what feedback says of a unit, a request's row; said again it changes nothing."""
+        if self._fed.takes(unit):
+            for metric, value in metrics.items():
+                sums = self.means.setdefault(metric, [0.0, 0.0, 0.0])
+                sums[0] += 1
+                sums[1] += value
+                sums[2] += value * value
+
     def snapshot(self) -> dict[str, object]:
         """Returns the counts, of values that JSON can hold; its fields are those of `rollout.arm_counts.ArmCounts`."""
         counts: dict[str, object] = {
@@ -150,6 +163,8 @@ class ArmTally:
             counts["disagreement"] = self.disagreement
             counts["mirrored_rows"] = self.mirrored_rows
             counts["differing_rows"] = self.differing_rows
+        if self.means:
+            counts["means"] = {metric: [int(sums[0]), sums[1], sums[2]] for metric, sums in self.means.items()}
         return counts
 
     def _has_left(self) -> bool:
@@ -167,28 +182,33 @@ class ArmTally:
 class JudgedRoutes:
     """The tallies of routes whose canary is judged, by revision and arm; empty where there is none."""
 
-    __slots__ = ("_revision", "_tallies", "by_revision")
+    __slots__ = ("_fed", "_revision", "_tallies", "by_revision")
 
     def __init__(self) -> None:
         self.by_revision: dict[int, dict[str, ArmTally]] = {}
         self._revision = -1  # the one that was asked for last, and its tallies
         self._tallies: dict[str, ArmTally] | None = None
+        self._fed: dict[str, tuple[int, frozenset[str]]] = {}
 
     def follow(self, snapshot: Snapshot) -> None:
         """Counts for the routes of the snapshot from now on; what calls of a revision before still do is kept."""
         before = self.by_revision
         now: dict[int, dict[str, ArmTally]] = {}
+        fed: dict[str, tuple[int, frozenset[str]]] = {}
         for compiled in snapshot.routes.values():
             strategy = compiled.route.document.strategy
             if isinstance(strategy, Canary) and strategy.is_driven:
                 revision = compiled.route.revision
                 tallies = before.get(revision)
                 counted = strategy.analysis.counted if strategy.analysis is not None else frozenset()
+                if FEEDBACK in counted:
+                    fed[compiled.route.document.model] = revision, frozenset((strategy.stable, strategy.canary))
                 now[revision] = tallies or {arm: ArmTally(counted) for arm in (strategy.stable, strategy.canary)}
         if now:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now
         self.by_revision = now
+        self._fed = fed
         self._revision = -1
 
     def of(self, decision: Decision) -> ArmTally | None:
@@ -198,6 +218,25 @@ class JudgedRoutes:
             self._tallies = self.by_revision.get(decision.revision)
         tallies = self._tallies
         return tallies.get(decision.arm) if tallies is not None else None
+
+    def feed(self, model: str, revision: int, arm: str, unit: int, metrics: Mapping[str, float]) -> None:
+        """Counts what feedback says of an answer that the arm gave at that revision, where the model is judged by it.
+
+        A revision that this worker does not count is over, or was before it began; a later one nobody can have seen.
+        """
+        newest, arms = self._fed.get(model, (-1, frozenset()))
+        if arm not in arms or revision > newest or not metrics:
+            return
+        tallies = self.by_revision.get(revision)
+        if tallies is None:
+            if len(self.by_revision) >= 4 * _MOST_REVISIONS:
+                return
+            tallies = self.by_revision[revision] = {}
+            self._revision = -1
+        tally = tallies.get(arm)
+        if tally is None:
+            tally = tallies[arm] = ArmTally()
+        tally.feed(unit, metrics)
 
     def mirror(self, revision: int, arm: str, rows: int, differing: int) -> None:
         """Counts a call that an arm of that revision mirrored."""

@@ -127,7 +127,7 @@ class Webhook:
         }
         try:
             async with asyncio.timeout(self._policy.answer_s):
-                status = await post(self._url, headers, body, self._context)
+                status, _ = await post(self._url, headers, body, self._context)
         except TimeoutError:
             return 0, f"no answer within {self._policy.answer_s:g} s"
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -138,10 +138,14 @@ class Webhook:
         self.counts[outcome] += 1
 
 
-async def post(url: SplitResult, headers: Mapping[str, str], body: bytes, context: ssl.SSLContext | None) -> int:
-    """Returns the status that the server answers. Redirects are not followed: signed events would go elsewhere.
+async def post(
+    url: SplitResult, headers: Mapping[str, str], body: bytes, context: ssl.SSLContext | None, *, answer_bytes: int = 0
+) -> tuple[int, bytes]:
+    """Returns the status that the server answers, and its body up to `answer_bytes`.
 
-    Raises: OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError if there is no answer in HTTP/1.
+    Redirects are not followed: what is signed would go elsewhere.
+    Raises: OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError if there is no answer in HTTP/1,
+            or a longer one.
     """
     host = url.hostname or ""
     port = url.port or (443 if context else 80)
@@ -160,6 +164,30 @@ async def post(url: SplitResult, headers: Mapping[str, str], body: bytes, contex
             if not protocol.startswith(b"HTTP/1."):
                 raise ValueError("not HTTP/1")
             if int(status) >= 200:  # before it there may be 100 Continue
-                return int(status)
+                return int(status), await _body(reader, head, answer_bytes) if answer_bytes else b""
     finally:
         writer.transport.abort()
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes, limit: int) -> bytes:
+    fields = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:] if line)
+    }
+    body = b""
+    if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            if len(body) + size > limit:
+                raise ValueError("a long answer")
+            body += (await reader.readexactly(size + 2))[:-2]
+        return body
+    if b"content-length" in fields:
+        size = int(fields[b"content-length"])
+        if not 0 <= size <= limit:
+            raise ValueError("a long answer")
+        return await reader.readexactly(size)
+    while part := await reader.read(limit + 1 - len(body)):
+        body += part
+        if len(body) > limit:
+            raise ValueError("a long answer")
+    return body

@@ -25,6 +25,7 @@ from gateway.rpc.server import Server
 from gateway.runtime.config import Config
 from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
 from gateway.runtime.sections import ListenOptions
+from gateway.serving.arm_tally import JudgedRoutes
 from tests.api.operated import TOKENS, Alone, Operated, Site, no_host
 from tests.api.stand import OneWorker
 
@@ -98,7 +99,7 @@ async def guarded(
             RouteControl(operated.store, Site(operated.feed, stand.catalog)),
             stand.catalog,
             Alone(),
-            feedback=FeedbackIntake(stand.catalog, operated.labels, TOKENS, scratch / "lake"),
+            feedback=FeedbackIntake(stand.catalog, operated.labels, TOKENS, scratch / "lake", JudgedRoutes()),
             host=no_host,
             quotas=Alone(quotas),
             log_dir=operated.log_dir,

@@ -26,6 +26,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.server import ServerOptions
+from gateway.serving.arm_tally import JudgedRoutes
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
 from gateway.serving.route_versions import check_versions
@@ -155,7 +156,7 @@ async def operated(directory: Path, probes: Path) -> AsyncIterator[Operated]:
             control,
             stand.catalog,
             Alone(),
-            feedback=FeedbackIntake(stand.catalog, labels, TOKENS, directory / "lake"),
+            feedback=FeedbackIntake(stand.catalog, labels, TOKENS, directory / "lake", JudgedRoutes()),
             host=no_host,
             quotas=Alone(),
             log_dir=directory / "wal",

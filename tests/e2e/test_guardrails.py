@@ -1,16 +1,24 @@
 """What else judges a canary, on a real gateway: unsound answers, other predictions, mirrors that disagree."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import grpc
 import numpy as np
 import pytest
 
+from gateway.pb import control_pb2, control_pb2_grpc
 from gateway.pb import inference_pb2 as pb
+from gateway.telemetry.webhooks import secret_bytes, signature
 from tests import models
 from tests.e2e.product import Product, until
 from tests.e2e.test_rollouts import KEYS, LIMIT_S, Load, active, apply, document, features, named
+
+SECRET = "a secret of 24 bytes ok?"
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +28,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     for model, contents in {
         "nan": (models.affine(features=8), models.root(features=8)),
         "shifted": (models.affine(1.0, features=8), models.affine(4.0, features=8)),
+        "rated": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
+        "asked": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "contrary": (models.affine(1.0, features=8), models.affine(-1.0, features=8)),
     }.items():
         for version, content in enumerate(contents, start=1):
             models.write_version(repository, model, str(version), content)
-    product = Product(directory, repository)
+    secret = directory / "secret"
+    secret.write_text(SECRET)
+    product = Product(directory, repository, "--webhook-secret-file", str(secret))
     yield product.start()
     product.stop()
 
@@ -81,3 +93,68 @@ def test_a_mirror_that_disagrees_stops_the_canary_before_it_has_a_share(guarded:
         until(lambda: told(guarded, "contrary")[0] == "stopped", LIMIT_S, "it is stopped")
     assert "mirrored calls differ, the limit is 0.01" in told(guarded, "contrary")[1]
     assert set(load.answers) == {("stable", "OK")}
+
+
+class RatedLoad(Load):
+    """Calls whose answers are rated: nine of ten of the canary's are worth nothing, and one of ten of the others."""
+
+    def __init__(self, product: Product) -> None:
+        super().__init__(product, "rated", named("rated", features))
+        self._items: list[control_pb2.FeedbackItem] = []
+        self._rated = 0
+
+    def answered(self, channel: grpc.Channel, arm: str, trailers: dict[str, str | bytes]) -> None:
+        self._rated += 1
+        is_seldom = self._rated % 10 == 0
+        reward = float(is_seldom == (arm == "canary"))
+        self._items.append(control_pb2.FeedbackItem(token=str(trailers["x-gateway-token"]), reward=reward))
+        if len(self._items) == 50:
+            control = control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+            control.SendFeedback(control_pb2.SendFeedbackRequest(items=self._items), timeout=20)
+            self._items = []
+
+
+def test_a_version_whose_answers_are_worth_less_is_taken_back(guarded: Product, tmp_path: Path) -> None:
+    steps = [{"weight": "50%", "hold": "1h"}]
+    apply(guarded, tmp_path, document("rated", steps=steps, guardrails=[{"kind": "reward"}]))
+    with RatedLoad(guarded):
+        until(lambda: active(guarded, "rated").get("weight") == "0%", LIMIT_S, "the canary has no share")
+    assert "failed: reward: reward of " in told(guarded, "rated")[1]
+
+
+class Decider(BaseHTTPRequestHandler):
+    """Lets the first step end, and not the second."""
+
+    taken: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.taken.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        passes = json.loads(body)["step"] == 0
+        answer = json.dumps({"verdict": "pass" if passes else "fail", "reason": "sales day"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_somebody_else_is_asked_at_the_end_of_each_step(guarded: Product, tmp_path: Path) -> None:
+    steps = [{"weight": "20%", "hold": "1s"}, {"weight": "50%", "hold": "1s"}]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Decider) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/step"
+        apply(guarded, tmp_path, document("asked", steps=steps, guardrails=[{"kind": "webhook", "url": url}]))
+        with Load(guarded, "asked", named("asked", features)):
+            until(lambda: active(guarded, "asked").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        server.shutdown()
+        serving.join()
+    assert "failed: webhook: 127.0.0.1 says fail (sales day)" in told(guarded, "asked")[1]
+    [(first, body), (_, later)] = Decider.taken
+    assert [json.loads(one)["step"] for one in (body, later)] == [0, 1]
+    assert json.loads(body)["model"] == "asked"
+    timestamp = int(first["webhook-timestamp"])
+    assert first["webhook-signature"] == signature(secret_bytes(SECRET), first["webhook-id"], timestamp, body)

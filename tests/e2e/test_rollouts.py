@@ -102,8 +102,12 @@ class Load:
                 except grpc.RpcError as error:
                     code, trailers = error.code().name, dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
                 arm = str(trailers.get("x-gateway-arm"))
+                self.answered(channel, arm, trailers)
                 self.answers[arm, code] += 1
                 self.users.setdefault(arm, set()).add(user)
+
+    def answered(self, channel: grpc.Channel, arm: str, trailers: dict[str, str | bytes]) -> None:
+        """What is done with an answer besides counting it."""
 
 
 def index(value: int) -> pb.ModelInferRequest:

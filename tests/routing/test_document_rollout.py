@@ -5,7 +5,6 @@ import pytest
 from gateway.errors import InvalidArgument
 from gateway.routing.document.caution import cautions
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.document.guardrail import GUARDRAILS
 from gateway.routing.document.strategy import Canary
 from tests.routing.documents import Plain, document
 
@@ -82,13 +81,6 @@ def test_a_canary_is_judged_by_errors_and_latency_where_it_names_nothing() -> No
     assert analysis.to_value() == {}
 
 
-@pytest.mark.parametrize("name", [name for name, kind in GUARDRAILS.items() if not kind.judged])
-def test_a_guardrail_that_nobody_looks_at_is_said(name: str) -> None:
-    extra = {"shadow": {"limit": "1%"}, "reward": {"metric": "clicks"}, "webhook": {"url": "http://gate/check"}}
-    [told] = cautions(judged(analysis={"guardrails": [{"kind": name, **extra.get(name, {})}]}), 0.0)
-    assert told == f"{GUARDRAIL}: {name} is kept with the document and is not judged by this release"
-
-
 def test_a_guardrail_of_a_mirror_that_is_not_there_is_said() -> None:
     without = judged(analysis={"guardrails": [{"kind": "shadow"}]})
     assert cautions(without, 0.0) == (f"{GUARDRAIL}: arm canary has no mirror, so shadow never has data",)
@@ -96,3 +88,10 @@ def test_a_guardrail_of_a_mirror_that_is_not_there_is_said() -> None:
     assert not cautions(
         document(arms=PAIR, strategy={"canary": canary}, mirrors=[{"arm": "canary", "percent": "5%"}]), 0.0
     )
+
+
+def test_a_metric_that_no_feedback_has_is_said() -> None:
+    [told] = cautions(judged(analysis={"guardrails": [{"kind": "reward", "metric": "clicks"}]}), 0.0)
+    assert told == f"{GUARDRAIL}.metric: feedback has reward and label, so reward never has data"
+    for metric in ("reward", "label"):
+        assert not cautions(judged(analysis={"guardrails": [{"kind": "reward", "metric": metric}]}), 0.0)

@@ -148,9 +148,47 @@ def units_needed(now: MeanDifference, half_width: float, *, alpha: float = 0.05)
 
 def _factor(n: float, alpha: float) -> float:
     """Returns by how many standard errors an interval is wider than its middle."""
-    rho2 = (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TUNED_FOR
-    scaled = n * rho2
+    scaled = n * _rho2(alpha)
     return math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / alpha))
+
+
+def pooled_difference(phases: tuple[tuple[MeanEstimate, MeanEstimate], ...]) -> MeanEstimate | None:
+    """Returns the difference over phases of different weights, each compared within itself, then by inverse variance.
+
+    Pooling the arms over phases instead shows a difference where there is none, as soon as the metric has a trend in
+    time (Simpson's paradox). Phases in which an arm has too few units are left out; None where no phase is left.
+    Each phase is (canary, stable).
+    """
+    usable = [
+        (canary, stable)
+        for canary, stable in phases
+        if min(canary.n, stable.n) >= LEAST_UNITS and canary.variance + stable.variance > 0
+    ]
+    if not usable:
+        return None
+    weights = [1 / (canary.variance + stable.variance) for canary, stable in usable]
+    value = sum(
+        weight * (canary.value - stable.value) for weight, (canary, stable) in zip(weights, usable, strict=True)
+    )
+    total = sum(weights)
+    return MeanEstimate(value / total, 1 / total, sum(canary.n + stable.n for canary, stable in usable))
+
+
+def below_log_e(pooled: MeanEstimate, bound: float, *, alpha: float) -> float:
+    """Returns the logarithm of the evidence that the difference is below `bound`; -inf where it is seen above it.
+
+    It is ln(1 / alpha) where the upper end of the interval at `alpha` comes down to the bound: the mixture that the
+    interval is made from.
+    """
+    if pooled.value >= bound:
+        return -math.inf
+    scaled = pooled.n * _rho2(alpha)
+    z2 = (pooled.value - bound) ** 2 / pooled.variance
+    return z2 / 2 * scaled / (scaled + 1) - math.log(scaled + 1) / 2
+
+
+def _rho2(alpha: float) -> float:
+    return (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / _TUNED_FOR
 
 
 def _moment(n: int, ab: float, a: float, b: float) -> float:

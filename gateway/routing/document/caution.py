@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.routing.document.document import RouteDocument, Rule
 from gateway.routing.document.field import shown_name
+from gateway.routing.document.guardrail import METRICS
 from gateway.routing.document.quantity import instant_text, percent_text
 from gateway.routing.document.schema import schema
 from gateway.routing.document.strategy import BlueGreen, Canary
@@ -48,10 +49,10 @@ def _guardrails(document: RouteDocument) -> Iterator[str]:
         return
     for index, guardrail in enumerate(analysis.guardrails):
         path = f"spec.strategy.canary.analysis.guardrails[{index}]"
-        if not guardrail.kind.judged:
-            yield f"{path}: {guardrail.kind.name} is kept with the document and is not judged by this release"
-        elif guardrail.kind.mirrored and strategy.canary not in {mirror.arm for mirror in document.mirrors}:
+        if guardrail.kind.mirrored and strategy.canary not in {mirror.arm for mirror in document.mirrors}:
             yield f"{path}: arm {strategy.canary} has no mirror, so {guardrail.kind.name} never has data"
+        elif guardrail.options.get("metric", METRICS[0]) not in METRICS:
+            yield f"{path}.metric: feedback has {' and '.join(METRICS)}, so {guardrail.kind.name} never has data"
 
 
 def _rules(document: RouteDocument, now_s: float) -> Iterator[str]:

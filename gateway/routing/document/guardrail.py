@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from gateway.errors import InvalidArgument
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.field import Field
-from gateway.routing.document.quantity import percent, percent_text
+from gateway.routing.document.quantity import duration_ms, duration_text, percent, percent_text
 
 Action = Literal["fail", "hold", "warn"]
 ACTIONS: Final[tuple[Action, ...]] = ("fail", "hold", "warn")
@@ -18,9 +18,13 @@ MOST_TOLERANCE: Final = 100.0
 LEAST_TOLERANCE: Final = 1.0
 QUANTILES: Final = (0.5, 0.9999)
 INDEX: Final = (0.05, 10.0)
+TIMEOUT_MS: Final = (100, 60_000)
 # What workers count for a guardrail beside requests, times and runs, which they count for every judged route.
 ANSWERS: Final = "answers"
 PREDICTIONS: Final = "predictions"
+FEEDBACK: Final = "feedback"
+METRICS: Final = ("reward", "label")  # of feedback: the reward that it gives, or its label where that is a number
+BETTER: Final = ("higher", "lower")
 
 OptionValue = float | int | str
 
@@ -37,20 +41,21 @@ class GuardrailOption:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailKind:
-    """A kind of guardrail. `judged` tells whether the judge looks at it; a caution says so of the others.
+    """A kind of guardrail.
 
     `tests` is how many e-values it has, `counts` what workers count for it alone ("": nothing), `compares` whether it
-    needs requests that the canary itself answered, `mirrored` whether it looks at what the canary mirrors.
+    needs requests that the canary itself answered, `mirrored` whether it looks at what the canary mirrors,
+    `asked` whether somebody else answers at the end of each step.
     """
 
     name: str
     options: Mapping[str, GuardrailOption] = field(hash=False)
     action: Action = "fail"
-    judged: bool = False
     tests: int = 1
     counts: str = ""
     compares: bool = True
     mirrored: bool = False
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,15 @@ _QUANTILE: Final = GuardrailOption(
     {"type": "number", "minimum": QUANTILES[0], "maximum": QUANTILES[1]},
     0.99,
 )
+
+
+def _bounded_ms(given: Field, least_ms: int, most_ms: int) -> int:
+    length_ms = duration_ms(given, least_ms=least_ms)
+    if length_ms > most_ms:
+        raise given.refuse(f"a duration of at most {duration_text(most_ms)}")
+    return length_ms
+
+
 _INDEX: Final = GuardrailOption(
     lambda given: given.number(*INDEX),
     lambda value: value,
@@ -123,8 +137,21 @@ _INDEX: Final = GuardrailOption(
     0.2,
 )
 _URL: Final = GuardrailOption(_http_url, lambda value: value, {"type": "string", "minLength": 1, "maxLength": 1024})
-_NAME: Final = GuardrailOption(
-    lambda given: given.text(limit=64), lambda value: value, {"type": "string", "minLength": 1, "maxLength": 64}
+_TIMEOUT: Final = GuardrailOption(
+    lambda given: _bounded_ms(given, *TIMEOUT_MS),
+    lambda value: duration_text(int(value)),
+    {"$ref": "#/$defs/duration"},
+    10_000,
+)
+# Any name is taken, as it was by releases that did not judge it; a caution says that feedback has no such metric.
+_METRIC: Final = GuardrailOption(
+    lambda given: given.text(limit=64),
+    lambda value: value,
+    {"type": "string", "minLength": 1, "maxLength": 64},
+    METRICS[0],
+)
+_BETTER: Final = GuardrailOption(
+    lambda given: given.choice(*BETTER), lambda value: value, {"enum": list(BETTER)}, BETTER[0]
 )
 
 # Each kind with its fields. `tolerance` is the ratio of rates, canary to stable, up to which nothing is wrong;
@@ -133,20 +160,21 @@ GUARDRAILS: Final[Mapping[str, GuardrailKind]] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            GuardrailKind("errors", {"tolerance": _ratio(1.2), "passBelow": _share(5_000)}, judged=True),
+            GuardrailKind("errors", {"tolerance": _ratio(1.2), "passBelow": _share(5_000)}),
             GuardrailKind(
                 "latency",
                 {"quantile": _QUANTILE, "tolerance": _ratio(1.5), "passBelow": _share(50_000)},
-                judged=True,
                 tests=2,
             ),
-            GuardrailKind("drift", {"index": _INDEX}, action="warn", judged=True, counts=PREDICTIONS),
-            GuardrailKind("shadow", {"limit": _share(10_000)}, judged=True, compares=False, mirrored=True),
+            GuardrailKind("drift", {"index": _INDEX}, action="warn", counts=PREDICTIONS),
+            GuardrailKind("shadow", {"limit": _share(10_000)}, compares=False, mirrored=True),
+            GuardrailKind("outputs", {"tolerance": _ratio(1.2), "passBelow": _share(5_000)}, counts=ANSWERS),
             GuardrailKind(
-                "outputs", {"tolerance": _ratio(1.2), "passBelow": _share(5_000)}, judged=True, counts=ANSWERS
+                "reward",
+                {"metric": _METRIC, "better": _BETTER, "tolerance": _ratio(1.0), "passWithin": _share(100_000)},
+                counts=FEEDBACK,
             ),
-            GuardrailKind("reward", {"metric": _NAME, "tolerance": _ratio(1.0)}),
-            GuardrailKind("webhook", {"url": _URL}),
+            GuardrailKind("webhook", {"url": _URL, "timeout": _TIMEOUT}, tests=0, compares=False, asked=True),
         )
     }
 )
