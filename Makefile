@@ -23,6 +23,11 @@ INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS
 FLIGHTS := popmon==1.4.12
 # Real data with a known answer, for tests of drift alone: California housing and employment in Massachusetts; weather.
 ANSWERS := nannyml==0.13.1 vega-datasets==0.9.0
+# KServe's client, for a test, with what it imports beside what is there; it pins what others here need newer.
+KSERVE := kserve==0.21.0 cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11 fastapi==0.165.0 grpc-interceptor==0.15.4 \
+  h11==0.16.0 httpcore==1.0.9 httpx==0.28.1 kubernetes==37.0.1 oauthlib==4.0.1 opentelemetry-api==1.45.2 \
+  python-multipart==0.0.34 pytz==2026.6 requests-oauthlib==2.0.0 starlette==1.10.0 tabulate==0.10.0 timing-asgi==0.3.2 \
+  uvicorn==0.54.0 watchfiles==1.3.0
 # Triton's load generator, for a test; its wheels are for Linux with glibc 2.38 or newer, elsewhere the test is skipped.
 PERF_ANALYZER := perf-analyzer==2.60.0
 
@@ -55,6 +60,7 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS)
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
+	@$(INSTALL) --no-deps --upgrade --target $(VENV)/kserve $(KSERVE) 2>/dev/null || echo "no KServe client on this platform"
 	@$(INSTALL) --no-deps --only-binary :all: $(PERF_ANALYZER) 2>/dev/null || echo "no wheel of $(PERF_ANALYZER) for this platform"
 	@touch $@
 
