@@ -94,7 +94,7 @@ class Stream:
     ) -> None:  # fmt: skip
         self._exchanges = exchanges
         self._quotas = quotas
-        self.principal = context.principal
+        self._context = context
         self._metadata = _text_metadata(context)
         self._as_status = self._metadata.get(_GRPC_ERRORS, "").lower() == "true"
         remaining_s = context.time_remaining()
@@ -139,6 +139,11 @@ class Stream:
         if isinstance(answer, GatewayError):
             raise answer
         return answer
+
+    @property
+    def principal(self) -> Principal:
+        """Returns who calls, as the last message proved it."""
+        return self._context.principal
 
     def metadata_value(self, name: str) -> str | None:
         """Returns the first value of a metadata field of the stream."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.access.permissions import RPCS, Permission, Scope
 from gateway.access.principal import EVERY_ROLE, Principal
-from gateway.api.route_messages import principal_of, read_document
+from gateway.api.route_messages import principal_of, proven, read_document
 from gateway.errors import UnknownModel
 from gateway.routing.store.route_draft import missing_draft
 from gateway.rpc.handler import answers_by_callback
@@ -58,6 +58,7 @@ class ModelGuard:
             principal = principal_of(context)
             await self._check(permission, principal, request)
             async for message in handler(request, context):
+                principal = proven(context)
                 if _may_see(permission, principal, message):
                     yield _shown(permission, principal, message)
 

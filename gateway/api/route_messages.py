@@ -67,6 +67,12 @@ def principal_of(context: object) -> Principal:
     return principal if isinstance(principal, Principal) else NOBODY
 
 
+def proven(context: object) -> Principal:
+    """Returns who calls, found out anew where the context can. Raises: Unauthenticated, PermissionDenied."""
+    prove = getattr(context, "prove", None)
+    return principal_of(context) if prove is None else prove()
+
+
 def change_of(change: pb.Change, context: object) -> Change:
     """Returns the change that a caller asks for, in the name that is proven; another one is told as a claim.
 

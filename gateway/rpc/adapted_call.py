@@ -8,6 +8,7 @@ from typing import Any
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.errors import GatewayError
+from gateway.rpc.authorizer import Credential
 from gateway.rpc.handler import EOF, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflater, encoding_of
 from gateway.rpc.message import BadMessage, Compressed
@@ -39,6 +40,7 @@ class AdaptedCall:
         self._max_send_bytes = max_send_bytes
         self.deadline_ns = deadline_ns
         self.principal = principal
+        self.credential: Credential | None = None
         self.quota_pass: QuotaPass | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -53,11 +55,24 @@ class AdaptedCall:
             raise BadMessage("a unary call ended without a whole message")
         return await self._content(message)
 
+    def prove(self) -> Principal:
+        """Returns who calls, found out anew: a stream outlives what proved its caller.
+
+        Raises: Unauthenticated, PermissionDenied.
+        """
+        if self.credential is not None:
+            self.principal = self.credential.prove()
+        return self.principal
+
     async def read(self) -> object:
         message = await self._inner.read()
-        return message if message is EOF else self._method.decode(await self._content(message))
+        if message is EOF:
+            return message
+        self.prove()
+        return self._method.decode(await self._content(message))
 
     async def write(self, message: object) -> None:
+        self.prove()
         raw = self.encode(message)
         await self._inner.write(raw)
         self._held.sent(len(raw))

@@ -5,8 +5,29 @@ from typing import Protocol
 from gateway.access.principal import Principal
 
 
+class Credential:
+    """Holds what the head of one call showed, so that its caller can be proven again."""
+
+    __slots__ = ("_authorization", "_authorizer", "_names", "_path")
+
+    def __init__(
+        self, authorizer: "Authorizer", path: bytes, authorization: bytes | None, names: tuple[str, ...]
+    ) -> None:
+        self._authorizer = authorizer
+        self._path = path
+        self._authorization = authorization
+        self._names = names
+
+    def prove(self) -> Principal:
+        """Returns who calls, if that caller may do so now. Raises: Unauthenticated, PermissionDenied."""
+        return self._authorizer.authorize(self._path, self._authorization, self._names)
+
+
 class Authorizer(Protocol):
-    """Is asked at the head of each call, before its body is read; it must return at once."""
+    """Is asked at the head of each call, before its body is read, and at each message of a stream.
+
+    It must return at once.
+    """
 
     def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> Principal:
         """Returns who calls, if that caller may call the method of this path.

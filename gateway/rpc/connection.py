@@ -10,6 +10,7 @@ from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, 
 
 from gateway.access.principal import ANONYMOUS
 from gateway.errors import GatewayError
+from gateway.rpc.authorizer import Credential
 from gateway.rpc.callback_call import CallbackCall
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.http_front import HttpFront
@@ -205,7 +206,7 @@ class Connection:
                 self._reject(stream_id, head, end_stream)
                 return
             method, encoding = head
-        principal = ANONYMOUS
+        principal, credential = ANONYMOUS, None
         if server.authorizer is not None:
             # Of several a proxy may have checked another one: together they are no credential.
             given = [value for name, value in headers if name == b"authorization"]
@@ -215,6 +216,8 @@ class Connection:
             except GatewayError as error:
                 self._reject(stream_id, refusal(error, method.path), end_stream)
                 return
+            if method.request_streaming or method.response_streaming:
+                credential = Credential(server.authorizer, fields[b":path"], authorization, self.names)
         quota_pass = None
         if server.quotas is not None and method.by_callback:
             try:
@@ -228,6 +231,7 @@ class Connection:
             call = CallbackCall(server, output, stream_id, method, headers)
         else:
             call = TaskCall(server, output, stream_id, method, headers)
+            call.credential = credential
         call.fields = fields
         call.principal = principal
         call.quota_pass = quota_pass

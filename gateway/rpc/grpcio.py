@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import grpc
 
-from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.principal import ANONYMOUS
 from gateway.access.quotas import Quotas
 from gateway.errors import DeadlineExceeded
 from gateway.rpc.adapted_call import Adapted, AdaptedCall, AdaptedCallbackCall
-from gateway.rpc.authorizer import Authorizer
+from gateway.rpc.authorizer import Authorizer, Credential
 from gateway.rpc.channel_arguments import CALLS_BEYOND, channel_arguments
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.handshake_filter import listening_descriptors, turn_away
@@ -207,16 +207,16 @@ class GrpcioServer:
             remaining_s = options.default_deadline_s if method.by_callback else options.default_task_deadline_s
         return monotonic_ns() + int(remaining_s * 1e9)
 
-    def _principal(self, method: Method, inner: Any) -> Principal:
-        """Returns who calls. Raises: Unauthenticated, PermissionDenied."""
+    def _credential(self, method: Method, inner: Any) -> Credential | None:
+        """Returns what proves who calls; None where everybody may."""
         if self._authorizer is None:
-            return ANONYMOUS
+            return None
         given = [value for key, value in inner.invocation_metadata() if key == "authorization"]
         # Of several a proxy may have checked another one: together they are no credential.
         raw = ", ".join(map(str, given)).encode() if given else None
         # Read anew for each call: a peer's address names its connection only until the next client has that port.
         names = certificate_names(inner.auth_context()) if self._certificates else ()
-        return self._authorizer.authorize(method.path.encode(), raw, names)
+        return Credential(self._authorizer, method.path.encode(), raw, names)
 
     @asynccontextmanager
     async def _boundary(self, method: Method, inner: Any) -> AsyncIterator[AdaptedCall]:
@@ -236,8 +236,10 @@ class GrpcioServer:
             if remaining_s is not None and remaining_s <= 0:
                 raise DeadlineExceeded("deadline exceeded before the call began")
             make = AdaptedCallbackCall if method.by_callback else AdaptedCall
-            principal = self._principal(method, inner)
+            credential = self._credential(method, inner)
+            principal = ANONYMOUS if credential is None else credential.prove()
             context = make(inner, method, deadline_ns, principal, held, self._inflater, self._options.max_send_bytes)
+            context.credential = credential
             if self._quotas is not None and method.by_callback:
                 quota_pass = context.quota_pass = self._quotas.enter(principal.name, principal.tenant)
             async with limit:

@@ -7,7 +7,9 @@ from typing import Any, NoReturn
 import grpc
 import ngh2
 
+from gateway.access.principal import Principal
 from gateway.errors import Cancelled, DeadlineExceeded, GatewayError
+from gateway.rpc.authorizer import Credential
 from gateway.rpc.handler import EOF, Metadata
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import BadMessage, Compressed, frame
@@ -38,10 +40,12 @@ class TaskCall(ServerCall):
         "_reader",
         "_task",
         "_trailing",
+        "credential",
     )
 
     def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
         super().__init__(server, output, stream_id, method, headers)
+        self.credential: Credential | None = None
         self._code = OK
         self._details = ""
         self._trailing: Metadata = ()
@@ -93,6 +97,15 @@ class TaskCall(ServerCall):
     def abandon(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def prove(self) -> Principal:
+        """Returns who calls, found out anew: a stream outlives what proved its caller.
+
+        Raises: Unauthenticated, PermissionDenied.
+        """
+        if self.credential is not None:
+            self.principal = self.credential.prove()
+        return self.principal
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -151,6 +164,7 @@ class TaskCall(ServerCall):
                 return EOF
             self._reader = self.server.loop.create_future()
             await self._reader
+        self.prove()
         message = await self._content()
         assembler.pop()
         if not assembler.messages:
@@ -173,6 +187,7 @@ class TaskCall(ServerCall):
         return await self.server.inflater.finish(inflation) if content is None else content
 
     async def write(self, message: object) -> None:
+        self.prove()
         await self._send(message)
         # The queue is bounded before the next message is made, not after.
         while self.state == OPEN and self.output.queued_bytes(self.stream_id) >= QUEUED_BYTES:

@@ -9,12 +9,15 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from gateway.access.directory import Directory
 from gateway.access.permissions import PAGES, RPCS, Permission, Scope, check_registered
 from gateway.access.principal import INCLUDED, Role
+from gateway.access.roles_file import parse_roles
+from gateway.access.token_file import parse_tokens
 from gateway.api.reflection import REFLECTION_SERVICES
 from gateway.pb import control_pb2, inference_pb2
 from gateway.pb.control_pb2_grpc import ControlStub
-from tests.access.guarded import CALLERS, Guarded, guarded, header, token_of
+from tests.access.guarded import CALLERS, Guarded, directory, guarded, header, token_of
 from tests.api.calls import good
 from tests.api.operated import Operated
 from tests.api.routes import ab
@@ -212,3 +215,26 @@ async def test_operators_methods_leave_the_applications_port(worker: Operated, t
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await apart.control.ListRoutes(control_pb2.ListRoutesRequest(), metadata=header("reader"))
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_running_stream_ends_with_the_next_message_once_its_token_is_revoked(port: Guarded) -> None:
+    """As a unary call does: inference, reflection, and what follows something."""
+    metadata = header("admin")
+    streams = {
+        "/inference.GRPCInferenceService/ModelStreamInfer": good().SerializeToString(),
+        f"/{REFLECTION_SERVICES[0]}/ServerReflectionInfo": b"",
+    }
+    calls = {
+        path: port.call(path, request_streaming=True, response_streaming=True)(metadata=metadata, timeout=10)
+        for path in streams
+    }
+    for path, call in calls.items():
+        await call.write(streams[path])
+        assert isinstance(await call.read(), bytes)
+    port.gatekeeper.replace(Directory(parse_tokens(""), parse_roles("{}")))
+    try:
+        for path, call in calls.items():
+            await call.write(streams[path])
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED, path
+    finally:
+        port.gatekeeper.replace(directory())

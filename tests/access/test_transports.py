@@ -1,5 +1,6 @@
 """The head of a call decides on both transports: who is refused sends no body; handlers know who was let in."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,9 +25,12 @@ class Gate:
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, bytes | None, tuple[str, ...]]] = []
+        self.shut = False
 
     def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> Principal:
         self.asked.append((path, authorization, names))
+        if self.shut:
+            raise Unauthenticated("not any more")
         if path.endswith(b"/Open"):
             return NOBODY
         if authorization == b"let-me-in":
@@ -43,6 +47,7 @@ class Service:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.news: asyncio.Queue[bytes] = asyncio.Queue()
 
     def _name(self, context: Any) -> bytes:
         self.calls += 1
@@ -58,6 +63,10 @@ class Service:
 
     async def server_stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         yield self._name(context)
+
+    async def follow(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        while True:
+            yield await self.news.get()
 
     async def client_stream(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         async for _ in requests:
@@ -83,6 +92,7 @@ async def served(
             "Open": grpc.unary_unary_rpc_method_handler(service.unary),
             "Unary": grpc.unary_unary_rpc_method_handler(service.unary),
             "ServerStream": grpc.unary_stream_rpc_method_handler(service.server_stream),
+            "Follow": grpc.unary_stream_rpc_method_handler(service.follow),
             "ClientStream": grpc.stream_unary_rpc_method_handler(service.client_stream),
             "Both": grpc.stream_stream_rpc_method_handler(service.both),
         },
@@ -162,6 +172,27 @@ async def test_without_an_authorizer_everybody_is_anonymous(transport: str) -> N
     async with reached(transport, None) as (channel, _):
         for kind in KINDS:
             assert await said(channel, kind) == f"||{ANONYMOUS.method}".encode()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_stream_ends_with_the_next_message_once_its_caller_may_no_longer(transport: str) -> None:
+    gate, metadata = Gate(), (("authorization", "let-me-in"),)
+    async with reached(transport, gate) as (channel, service):
+        both = channel.stream_stream("/test.Names/Both", None, None)(None, metadata=metadata, timeout=10)
+        adding = channel.stream_unary("/test.Names/ClientStream", None, None)(None, metadata=metadata, timeout=10)
+        following = channel.unary_stream("/test.Names/Follow", None, None)(b"", metadata=metadata, timeout=10)
+        await both.write(b"x")
+        assert await both.read() == b"token-bearer|acme|token"
+        await adding.write(b"x")
+        service.news.put_nowait(b"news")
+        assert await following.read() == b"news"
+        calls, gate.shut = service.calls, True
+        await both.write(b"x")
+        await adding.write(b"x")
+        service.news.put_nowait(b"more news")
+        for call in (both, adding, following):
+            assert (await call.code(), await call.details()) == (grpc.StatusCode.UNAUTHENTICATED, "not any more")
+        assert service.calls == calls
 
 
 def shown(name: str | None) -> grpc.ChannelCredentials:
