@@ -59,9 +59,16 @@ def status(
     Below that how good the answers were, as their LABELS have it, beside what is estimated from their scores alone. The
     estimate does not see it when the same inputs come to mean other labels.
     """
+    from gateway.drift.profile_files import ProfileFiles
+
     report = _report(data_dir / _FILE)
     chosen = {key: _of_model(report, key, model) for key in ("arms", "comparisons", "mirrors", "splits")}
     arms = read_performance(data_dir, model)
+    if model and not arms and not any(chosen.values()) and not ProfileFiles(data_dir).versions(model):
+        raise Failure(
+            Exit.REFUSED,
+            f"nothing is known of model {model!r}: it has no reference profile (`gateway profile build` makes one)",
+        )
     performance: Value = [dict(arm) for arm in arms]
     value: dict[str, Value] = {
         "at_s": report["at_s"], "window": report["window"], **chosen, "performance": performance,

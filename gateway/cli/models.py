@@ -1,15 +1,18 @@
 """gateway models: what is loaded, and in which state."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from gateway.cli.client import control
+from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, version_value, worker_value
 from gateway.pb import control_pb2
+
+_SHOWN: Final = 20  # of the models that there are
 
 
 class ModelsFormat(StrEnum):
@@ -37,6 +40,9 @@ def models(
     """
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
+        if model and not (answer.versions or answer.passed_over):
+            every = stub.Models(control_pb2.ModelsRequest(), timeout=10)
+            raise Failure(Exit.REFUSED, _unknown(model, sorted({version.model for version in every.versions})))
     value: list[Value] = [version_value(version) for version in answer.versions]
     value += [_passed_over_value(passed) for passed in answer.passed_over]
     wide = output is ModelsFormat.WIDE
@@ -61,6 +67,12 @@ def models(
         rows=rows,
         note=notes,
     )
+
+
+def _unknown(model: str, known: list[str]) -> str:
+    """Returns that there is no such model, and which there are."""
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f"there is no model {model!r}; there are: {', '.join(known[:_SHOWN]) or 'none'}{more}"
 
 
 def _passed_over_value(passed: control_pb2.PassedOver) -> Value:

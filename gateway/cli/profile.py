@@ -139,6 +139,9 @@ def list_profiles(
         ]
     except GatewayError as error:
         raise Failure(Exit.REFUSED, str(error)) from None
+    if model and not profiles:
+        known = ", ".join(sorted({name for name, _ in files.versions()})) or "none"
+        raise Failure(Exit.REFUSED, f"model {model!r} has no reference profile; there are those of: {known}")
     value: list[Value] = [summary(profile) for profile in profiles]
     rows: list[list[Value]] = [
         [

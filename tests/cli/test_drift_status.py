@@ -53,7 +53,9 @@ async def test_a_model_is_shown_with_all_its_features(data_dir: Path) -> None:
     assert {line[2] for line in lines} == {"x_0", "x_1", "x_2", "x_3", "pred_class", "pred_score"}
     value = json.loads(run(data_dir, "flights", "-o", "json").stdout)
     assert value["arms"][0]["features"][0]["value"] == pytest.approx(0.15)
-    assert json.loads(run(data_dir, "other", "-o", "json").stdout)["arms"] == []
+    other = run(data_dir, "other", "-o", "json")
+    assert (other.exit_code, other.stdout) == (1, "")
+    assert "nothing is known of model 'other'" in other.stderr
 
 
 async def test_each_feature_has_where_its_threshold_comes_from(data_dir: Path) -> None:

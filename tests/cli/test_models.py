@@ -32,3 +32,14 @@ async def test_each_folder_that_is_passed_over_has_a_line_of_its_own(shell: Shel
     assert (passed["passed_over"], passed["state"]) == ("notes.txt", "PASSED_OVER")
     assert passed["reason"] == "a file: models are directories"
     assert passed.keys() - {"passed_over"} == entries[0].keys()
+
+
+async def test_a_model_that_is_not_there_is_an_error_that_names_those_that_are(shell: Shell) -> None:
+    for output in ("table", "wide", "json"):
+        result = await shell.run("models", "nosuch", "-o", output)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert "there is no model 'nosuch'; there are: " in result.stderr
+        assert {entry["model"] for entry in await shell.value("models") if "passed_over" not in entry} <= set(
+            result.stderr.partition("there are: ")[2].strip().split(", ")
+        )

@@ -79,6 +79,7 @@ def test_a_profile_says_where_its_thresholds_come_from(tmp_path: Path, order: st
             "give one of --label and --labelled",
         ),
         (("show", "m", "--version", "1"), "has no reference profile; there are: none"),
+        (("list", "m"), "model 'm' has no reference profile; there are those of: none"),
     ],
 )
 def test_what_cannot_be_done_is_said(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
