@@ -43,20 +43,24 @@ _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
 
 
-class Caller(Protocol):
-    """Receives the outcome of an exchange, exactly once. Units: `deadline_ns` on the monotonic clock; 0: none."""
+class Applicant(Protocol):
+    """Whoever may send a request, as far as its head says. Units: `deadline_ns` on the monotonic clock; 0: none."""
 
     @property
     def deadline_ns(self) -> int: ...
-
-    @property
-    def message_size(self) -> int: ...
 
     @property
     def principal(self) -> Principal: ...
 
     @property
     def quota_pass(self) -> QuotaPass | None: ...
+
+
+class Caller(Applicant, Protocol):
+    """Receives the outcome of an exchange, exactly once."""
+
+    @property
+    def message_size(self) -> int: ...
 
     def answer(self, message: bytes) -> None: ...
 
@@ -173,11 +177,18 @@ class Exchanges:
         """
         model, version = leading_names(lead)
         if model:
-            if caller.principal is not ANONYMOUS:
-                caller.principal.check(_ROLES, model)
-            if caller.quota_pass is not None:
-                caller.quota_pass.enter_model(model, size_bytes)
-            self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+            self.foresee(model, version, caller, size_bytes)
+
+    def foresee(self, model: str, version: str, caller: Applicant, size_bytes: int) -> None:
+        """Refuses a request of that length that would be refused when it is whole.
+
+        Raises: PermissionDenied, ResourceExhausted, Unavailable.
+        """
+        if caller.principal is not ANONYMOUS:
+            caller.principal.check(_ROLES, model)
+        if caller.quota_pass is not None:
+            caller.quota_pass.enter_model(model, size_bytes)
+        self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
 
     def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""

@@ -100,7 +100,12 @@ class RestService:
         for paths, handler in ((INFER_PATHS, self.infer), (PREDICT_PATHS, self.predict)):
             for path in paths:
                 endpoints["POST", path] = Endpoint(
-                    handler, _INFER, by_callback=True, max_body_bytes=self._max_body_bytes, by_quota=True
+                    handler,
+                    _INFER,
+                    by_callback=True,
+                    max_body_bytes=self._max_body_bytes,
+                    by_quota=True,
+                    announced=self._announced,
                 )
         return PathTable(endpoints)
 
@@ -134,6 +139,11 @@ class RestService:
             call.fail(error)
             return
         self._begin(call, read._replace(form=read.form._replace(predictions=True)))
+
+    def _announced(self, call: HttpCall, size_bytes: int) -> None:
+        """Refuses a long body at its beginning, if it is known by then that it would be refused at its end."""
+        model, version = _named(call)
+        self._exchanges.foresee(model, version, call, size_bytes)
 
     def _begin(self, call: HttpCall, read: InferBody) -> None:
         caller = RestCaller(call, read.form)

@@ -23,7 +23,7 @@ from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.server import Server
 from gateway.runtime.config import Config
-from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_server
+from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_rest_server, make_server
 from gateway.runtime.sections import ListenOptions
 from gateway.serving.arm_tally import JudgedRoutes
 from tests.api.operated import TOKENS, Alone, Operated, Site, no_host
@@ -68,6 +68,7 @@ class Guarded:
     control: ControlStub
     inference: GRPCInferenceServiceStub
     servicers: Servicers
+    rest_port: int
 
     def call(self, path: str, *, request_streaming: bool, response_streaming: bool) -> Any:
         """A method of raw messages."""
@@ -108,13 +109,17 @@ async def guarded(
         )
         gatekeeper = Gatekeeper(directory(), wall_s=lambda: NOW_S)
         config = Config(
-            listen=ListenOptions(grpc_port=0, transport=transport, reflection=True, control_port=control_port)
+            listen=ListenOptions(
+                grpc_port=0, http_port=0, transport=transport, reflection=True, control_port=control_port
+            )
         )
         servicers = Servicers(inference, control, HealthService(stand.catalog), stand.catalog)
         guard_servicers(servicers)
         server = make_server(config, servicers, gatekeeper, quotas)
         operators = make_control_server(config, servicers, gatekeeper)
-        for one in (server, operators):
+        rest = make_rest_server(config, servicers, gatekeeper, quotas)
+        assert rest is not None
+        for one in (server, operators, rest):
             if one is not None:
                 await one.start()
                 stack.push_async_callback(one.stop, 0.0)
@@ -127,4 +132,5 @@ async def guarded(
             ControlStub(channel),  # type: ignore[no-untyped-call]
             GRPCInferenceServiceStub(channel),  # type: ignore[no-untyped-call]
             servicers,
+            rest.port,
         )

@@ -3,18 +3,24 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.pb import inference_pb2 as pb
-from tests.api.stand import Stand
 from tests.rest.serving import Answer, Client
 
 SIZE = "inference-header-content-length"
 
 
+class ServesRest(Protocol):
+    """Whatever has a port for REST."""
+
+    @property
+    def rest_port(self) -> int: ...
+
+
 async def ask(
-    stand: Stand, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    stand: ServesRest, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """One request on a connection of its own; a body that is not bytes is sent as JSON."""
     data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
