@@ -25,6 +25,7 @@ from gateway.cli import (
     quota_table,
     redis_acl,
     replay,
+    rerun,
     results,
     rollout,
     routes,
@@ -98,6 +99,7 @@ _change(epilog="Example: gateway label digits stable=2 --reason 'a week without 
 app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
 app.command(epilog="Example: gateway replay digits --version 2 --against 1 --window 1d --fail-above 1%")(replay.replay)
+app.command(epilog="Example: gateway rerun digits 7f3a")(rerun.rerun)
 app.add_typer(rollout.app, name="rollout")
 app.command(epilog="Example: gateway results flights --by f.distance --html results.html")(results.results)
 app.add_typer(audit.app, name="audit")

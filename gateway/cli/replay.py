@@ -19,7 +19,7 @@ from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Model, Output
 from gateway.errors import InvalidArgument
 from gateway.page.message_values import Value, moment
-from gateway.replay.replay_question import MOST_ROWS, REPLAY_PROCESS, ReplayMessage, ReplayQuestion
+from gateway.replay.replay_question import MOST_ROWS, REPLAY_PROCESS, ReplayMessage, ReplayQuestion, RerunQuestion
 from gateway.replay.replay_report import LOGGED, MISSING, ReplayReport, replay_verdict
 from gateway.replay.served_repository import served_repository
 
@@ -100,7 +100,9 @@ def replay(
         limit_s=limit_s,
         memory_bytes=memory_mb << 20,
     )
-    report = _asked(question)
+    report = asked(question).report
+    if report is None:
+        raise Failure(Exit.REFUSED, "the process of the replay ended without a report")
     verdict = replay_verdict(report, limit) if limit is not None else None
     if html is not None:
         with analysis():
@@ -117,8 +119,9 @@ def replay(
             raise Failure(Exit.REFUSED, f"version {version} of {model} does not pass the gate of {fail_above}")
 
 
-def _asked(question: ReplayQuestion) -> ReplayReport:
-    """Returns the report of a process that makes it."""
+def asked(question: ReplayQuestion | RerunQuestion) -> ReplayMessage:
+    """Returns the last that a process says, which answers the question. Raises: Failure (it refuses)."""
+    last = ReplayMessage()
     with (
         _progress() as tell,
         subprocess.Popen(
@@ -131,17 +134,15 @@ def _asked(question: ReplayQuestion) -> ReplayReport:
             process.stdin.write(msgspec.json.encode(question) + b"\n")
             process.stdin.close()
             for line in process.stdout:
-                message = msgspec.json.decode(line, type=ReplayMessage)
-                if message.report is not None:
-                    return message.report
-                if message.error:
-                    raise Failure(Exit.USAGE if message.is_usage else Exit.REFUSED, message.error)
-                tell(message.done, message.total)
+                last = msgspec.json.decode(line, type=ReplayMessage)
+                tell(last.done, last.total)
         except BrokenPipeError:
             pass
         finally:
             process.kill()
-    raise Failure(Exit.REFUSED, "the process of the replay ended without a report")
+    if last.error:
+        raise Failure(Exit.USAGE if last.is_usage else Exit.REFUSED, last.error)
+    return last
 
 
 @contextmanager

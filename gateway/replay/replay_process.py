@@ -3,12 +3,13 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from typing import IO
 
 import msgspec
 
 from gateway.errors import GatewayError, InvalidArgument
-from gateway.replay.replay_question import ReplayMessage, ReplayQuestion
+from gateway.replay.replay_question import ReplayMessage, ReplayQuestion, RerunQuestion
 from gateway.serving.probe_child import end_with_parent
 
 _NICENESS = 19
@@ -20,15 +21,13 @@ def main() -> None:
         os.dup2(2, 1)
         end_with_parent()
         os.nice(_NICENESS)
-        question = msgspec.json.decode(sys.stdin.buffer.readline(), type=ReplayQuestion)
+        question = msgspec.json.decode(sys.stdin.buffer.readline(), type=ReplayQuestion | RerunQuestion)
 
         def tell(done: int, total: int) -> None:
             _say(answers, ReplayMessage(done=done, total=total))
 
         try:
-            from gateway.replay.replay_run import replay
-
-            message = ReplayMessage(report=asyncio.run(replay(question, tell)))
+            message = asyncio.run(_answer(question, tell))
         except GatewayError as error:
             message = ReplayMessage(error=str(error), is_usage=isinstance(error, InvalidArgument))
         except ModuleNotFoundError as error:  # an extra: the rest of the gateway does without it
@@ -39,6 +38,15 @@ def main() -> None:
         except (OSError, MemoryError) as error:
             message = ReplayMessage(error=f"the replay failed: {error}")
         _say(answers, message)
+
+
+async def _answer(question: ReplayQuestion | RerunQuestion, tell: Callable[[int, int], None]) -> ReplayMessage:
+    from gateway.replay.replay_run import replay
+    from gateway.replay.rerun import rerun
+
+    if isinstance(question, RerunQuestion):
+        return ReplayMessage(rerun=await rerun(question))
+    return ReplayMessage(report=await replay(question, tell))
 
 
 def _say(answers: IO[bytes], message: ReplayMessage) -> None:

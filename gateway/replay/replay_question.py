@@ -5,12 +5,24 @@ from typing import Final
 import msgspec
 
 from gateway.replay.replay_report import LOGGED, ReplayReport
+from gateway.replay.rerun_report import RerunReport
 
 REPLAY_PROCESS: Final = ("-P", "-m", "gateway.replay.replay_process")
 MOST_ROWS: Final = 1_000_000
 
 
-class ReplayQuestion(msgspec.Struct, frozen=True):
+class RerunQuestion(msgspec.Struct, frozen=True, tag="rerun"):
+    """Which logged request of a model is run again. `repository` as in `ReplayQuestion`."""
+
+    data_dir: str
+    model: str
+    request_id: str
+    now_us: int
+    repository: str = ""
+    links_to: tuple[str, ...] = ()
+
+
+class ReplayQuestion(msgspec.Struct, frozen=True, tag="replay"):
     """Which logged rows of a model run through `version`, and what with they are compared: a version, or `LOGGED`.
 
     `repository` is the URI of the model repository, "" for what routes keep; `where` an SQL condition; `by` a column;
@@ -43,5 +55,6 @@ class ReplayMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     done: int = 0
     total: int = 0
     report: ReplayReport | None = None
+    rerun: RerunReport | None = None
     error: str = ""
     is_usage: bool = False

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import time_ns
 from typing import Final
 
 import uvloop
@@ -66,6 +67,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
+from gateway.serving.run_environment import ENVIRONMENTS_FILE, note_environment, present_environment
 from gateway.serving.run_page import RunPage, page_path
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version, VersionState
@@ -307,6 +309,7 @@ class Worker:
             restarted = bool(self.settings.predecessor)
             patience_s = _RESTART_PATIENCE_S if restarted else _START_PATIENCE_S
             await self.catalog.start(patience_s, restarted=restarted)
+            await asyncio.to_thread(_note_environment, self.config.log_dir, self.threads)
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
             loops.append(group.create_task(self.catalog.copies.run(), name="content store"))
             await self.feed.boot()
@@ -413,6 +416,14 @@ class Worker:
                 await work
         except TimeoutError:
             _log.warning("%s took longer than %g s", what, limit_s)
+
+
+def _note_environment(directory: Path, threads: int) -> None:
+    """Writes down what runs depend on beside models and inputs, for who runs a logged request again."""
+    try:
+        note_environment(directory, present_environment(threads, time_ns() // 1000))
+    except OSError as error:
+        _log.warning("%s was not written: %s", ENVIRONMENTS_FILE, error.strerror)
 
 
 def _prediction_log(settings: Settings) -> PredictionLog:

@@ -47,6 +47,7 @@ def write_rows(
     codes: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     redaction: Redaction | None = None,
+    digest: str = "sha256:aa",
 ) -> list[str]:
     """Logs and compacts one record per row, features with these names; the ids of the requests.
 
@@ -66,7 +67,7 @@ def write_rows(
         )
         named, why = name_features(specs[0], ",".join(features)) if features else (specs[0], "")
         assert not why
-        stream = log.stream(model, version, arm, named, specs[1], "sha256:aa", shadow_of)
+        stream = log.stream(model, version, arm, named, specs[1], digest, shadow_of)
         for index, moment in enumerate(ts_us.tolist()):
             code = 0 if codes is None else codes[index]
             sent = [tensor_of(values, index) for values in inputs.values()]

@@ -18,7 +18,7 @@ from tests.drift.lakes import START_US, lake_of
 SIZES = (1, 2, 5, 3)
 
 
-def write_batches(data: Path, model: str, *, batches: bool) -> npt.NDArray[np.float32]:
+def write_batches(data: Path, model: str, *, batches: bool, digest: str = "sha256:aa") -> npt.NDArray[np.float32]:
     """Logs and compacts requests of 1, 2, 5 and 3 rows; returns all their rows.
 
     The answers are those of `tests.models.row_mixing`, or of `affine` where it `batches`.
@@ -28,7 +28,7 @@ def write_batches(data: Path, model: str, *, batches: bool) -> npt.NDArray[np.fl
     async def go(wal: str) -> None:
         log = PredictionLog(Path(wal), worker="w0", gateway="gw", boot=str(uuid.uuid4()))
         specs = (TensorSpec("x", Datatype.FP32, (-1, 4)),), (TensorSpec("y", Datatype.FP32, (-1, 4)),)
-        stream = log.stream(model, "1", "stable", *specs, "sha256:aa", batches=batches)
+        stream = log.stream(model, "1", "stable", *specs, digest, batches=batches)
         first = 0
         for number, size in enumerate(SIZES):
             part = x[first : first + size]
