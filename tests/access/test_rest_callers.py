@@ -19,8 +19,10 @@ ROWS = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1
 
 def every_path() -> Iterator[tuple[str, str, str]]:
     """Method, path and RPC of everything that is served."""
-    for row in (*RPC_PATHS, *OWN_PATHS):
+    for row in RPC_PATHS:
         yield row.method, row.path, row.rpc
+    for own in OWN_PATHS:
+        yield own.method, own.path, own.rpc
     for path in (*INFER_PATHS, *PREDICT_PATHS):
         yield "POST", path, "ModelInfer"
 
