@@ -80,13 +80,21 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= $(if $(TESTS),0,2)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.develops
+test: $(VENV)/.develops browser
 	@$(PYTEST) $(TESTS)
+
+# The page is tested in a real browser. Where there is none and Debian's can be installed, it is; else those tests are skipped.
+.PHONY: browser
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || \
+	  { [ "`id -u`" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo "installing chromium for the tests of the page" && \
+	    { apt-get install -qq -y chromium >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y chromium; } >/dev/null 2>&1; }; } || \
+	  echo "no chromium here: the tests of the page in a browser are skipped"
 
 # Long tests as well, and property tests with twenty times as many examples, new ones in each run: hours. Each failure tells
 # how to repeat it.
 .PHONY: test-all
-test-all: $(VENV)/.develops
+test-all: $(VENV)/.develops browser
 	@$(PYTEST) -m 'long or not long' --hypothesis-profile=long -o timeout=3600 $(TESTS)
 
 check: $(VENV)/.develops

@@ -42,7 +42,7 @@ ROOMS = {
     },
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
-        *("errors", "backoff", "access"),
+        *("errors", "backoff", "loopback", "access"),
         *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "replay"),
         *("telemetry", "rpc", "api", "loaders", "rest", "page"),
     },

@@ -154,6 +154,18 @@ PAGES: Final[Mapping[str, Permission]] = MappingProxyType(
         "/events": _need(_READER, scope=Scope.EVERYWHERE),
         "/openapi.json": _need(),
         "/api/v1/drift": _need(_READER, scope=Scope.EVERYWHERE),
+        # The operators' page: who has not logged in is asked to. What it shows and does is checked once more by the
+        # control service, in the reader's name.
+        "/": _need(),
+        "/page/static": _need(),
+        "/page/login": _need(),
+        "/page/logout": _need(),
+        "/page/stream": _need(_READER),
+        "/page/overview": _need(_READER),
+        "/page/predictions": _need(_READER),
+        "/page/explain": _need(_READER),
+        "/page/diff": _need(_READER),
+        "/page/rollback": _need(_OPERATOR),
     }
 )
 PERMISSIONS: Final[Mapping[str, Permission]] = MappingProxyType({**RPCS, **PAGES})

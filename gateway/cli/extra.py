@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from gateway.cli.exits import Exit, Failure
 
-ANALYSIS = ("duckdb", "jinja2", "markupsafe", "scipy")
+ANALYSIS = ("duckdb", "scipy")
 
 
 @contextmanager

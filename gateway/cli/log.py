@@ -4,14 +4,13 @@ import sys
 from typing import Annotated
 
 import grpc
-import msgspec
 import typer
 import yaml
 
 from gateway.cli.client import control
 from gateway.cli.printing import Format, printable, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
-from gateway.page.message_values import Value, moment
+from gateway.page.message_values import row_value
 from gateway.pb import control_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Read the prediction log.")
@@ -38,28 +37,6 @@ def tail(
         except grpc.RpcError as error:
             if not (isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.CANCELLED):
                 raise
-
-
-def row_value(row: control_pb2.LogRow) -> dict[str, Value]:
-    """Returns a logged prediction for machines."""
-    return {
-        "ts": moment(row.ts_us),
-        "model": row.model,
-        "version": row.version,
-        "arm": row.arm,
-        "revision": row.revision,
-        "reason": row.reason,
-        "bucket": row.bucket,
-        "request_id": row.request_id,
-        "code": row.code,
-        "queue_us": row.queue_us,
-        "infer_us": row.infer_us,
-        "total_us": row.total_us,
-        "rows": row.rows,
-        "inputs": msgspec.json.decode(row.inputs_json or "null"),
-        "outputs": msgspec.json.decode(row.outputs_json or "null"),
-        "worker": row.worker,
-    }
 
 
 def _line(row: control_pb2.LogRow, form: Format) -> str:

@@ -112,3 +112,25 @@ def _finding_value(finding: control_pb2.RolloutFinding) -> dict[str, Value]:
         "ratio_low": finding.ratio_low,
         "ratio_high": finding.ratio_high,
     }
+
+
+def row_value(row: control_pb2.LogRow) -> dict[str, Value]:
+    """Returns a logged prediction for machines."""
+    return {
+        "ts": moment(row.ts_us),
+        "model": row.model,
+        "version": row.version,
+        "arm": row.arm,
+        "revision": row.revision,
+        "reason": row.reason,
+        "bucket": row.bucket,
+        "request_id": row.request_id,
+        "code": row.code,
+        "queue_us": row.queue_us,
+        "infer_us": row.infer_us,
+        "total_us": row.total_us,
+        "rows": row.rows,
+        "inputs": msgspec.json.decode(row.inputs_json or "null"),
+        "outputs": msgspec.json.decode(row.outputs_json or "null"),
+        "worker": row.worker,
+    }

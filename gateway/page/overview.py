@@ -99,6 +99,12 @@ def overview_of(
     )
 
 
+def unanswered(host: HostView | None, reason: str) -> Overview:
+    """Returns what is known while no worker answers: the host, where it may be told, and nothing of the rules."""
+    parts = ("ListRoutes", "ListRollouts", "Workers", "Models", "Audit", *(() if host is not None else ("host",)))
+    return Overview("", 0, False, (), (), (), (), (), host, dict.fromkeys(parts, reason))
+
+
 def visible(host: HostView | None, may_read: Callable[[str], bool], *, everything: bool) -> HostView | None:
     """Returns what a caller may see of a host: its models; processes, log and events only who may read everything."""
     if host is None or everything:

@@ -4,8 +4,10 @@ A write is refused that a page of another site could have made a browser send: i
 its own, and to come from no other site.
 """
 
+import socket
 from collections.abc import Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -38,9 +40,13 @@ class ControlApi:
     """An `Api` of all rows of `CONTROL_PATHS`.
 
     Without a gatekeeper everybody may do everything, as over gRPC; with `closed` nobody may do anything, and reads why.
+    `own_names`: see `unsafe_write`.
     """
 
-    def __init__(self, bridge: ControlBridge, gatekeeper: Gatekeeper | None, *, closed: str = "") -> None:
+    def __init__(
+        self, bridge: ControlBridge, gatekeeper: Gatekeeper | None, *, closed: str = "", own_names: bool = True
+    ) -> None:
+        self._own_names = own_names
         self._bridge = bridge
         self._gatekeeper = gatekeeper
         self._closed = closed
@@ -58,7 +64,7 @@ class ControlApi:
         if self._closed:
             return _refused(HttpRefusal(403, self._closed))
         row, names = match
-        refusal = _unsafe(request) if row.method != "GET" else None
+        refusal = unsafe_write(request, self._own_names) if row.method != "GET" else None
         if refusal is not None:
             return _refused(refusal)
         try:
@@ -83,16 +89,35 @@ class ControlApi:
         return plain(await self._bridge.call(row.rpc, message, principal, timeout_s=timeout_s))
 
 
-def _unsafe(request: HttpRequest) -> HttpRefusal | None:
-    """Returns why a write is not done that another site may have sent; None for one that is safe."""
+def unsafe_write(request: HttpRequest, own_names: bool) -> HttpRefusal | None:
+    """Returns why a write is not done that another site may have sent; None for one that is safe.
+
+    With `own_names` a browser has to have asked for this host by one of its own names.
+    """
     headers = request.headers
     if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         return _NOT_JSON
     if not headers.get(WRITES):
         return _NO_HEADER
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") or not _same_origin(headers):
+    foreign = own_names and "origin" in headers and not is_own_name(headers.get("host", ""))
+    if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin") or not _same_origin(headers):
         return HttpRefusal(403, str(PermissionDenied("a write from a page of another site is not done")))
     return None
+
+
+def is_own_name(host: str) -> bool:
+    """Returns whether a `Host` is an address or a name that only this host answers to.
+
+    Another name may be one that a site has pointed at this address (DNS rebinding), so that its scripts count as ours.
+    """
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    if name in ("localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _same_origin(headers: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from gateway.pb import control_pb2
 from gateway.runtime.peers import Operation, Payload, PeerGone, Peers
 
 if TYPE_CHECKING:  # the control process asks, and loads no models
-    from gateway.api.control_service import ControlService
+    pass
 
 CONTROL: Final = "control"
 MOST_MESSAGES: Final = 1000  # of a method that streams
@@ -79,8 +79,8 @@ class BridgeContext:
         return ()
 
 
-def bridge_operation(control: "ControlService") -> Operation:
-    """Returns what a worker answers to the other processes of its host."""
+def bridge_operation(control: object) -> Operation:
+    """Returns what a worker, whose control service it is, answers to the other processes of its host."""
 
     async def answer(payload: Payload) -> Payload:
         method, request, principal = payload.get("method"), payload.get("request"), payload.get("principal")

@@ -19,6 +19,7 @@ import msgspec
 import gateway
 from gateway.access.permissions import PAGES, check_registered
 from gateway.errors import GatewayError, InvalidArgument
+from gateway.loopback import is_this_host
 from gateway.page.host_view import HostView, host_view
 from gateway.page.traffic import TrafficWindow
 from gateway.runtime.callers import make_entrance
@@ -27,9 +28,10 @@ from gateway.runtime.config import Config
 from gateway.runtime.control_api import ControlApi, closed_by
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.event_publisher import EventPublisher
-from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
+from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer, Page
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
+from gateway.runtime.operators_page import OperatorsPage
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.runtime.route_files import RouteFiles
@@ -248,16 +250,20 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         "state": control.state,
         "host_view": control.host_view,
     }
-    pages = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
+    pages: dict[str, Page] = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
     pages["/events"] = publisher.page.answer
     # Nobody shows a certificate here: where callers prove themselves by that alone, the port is as open as its address.
     entrance = make_entrance(config) if config.access.configured else None
     authorizer = entrance.gatekeeper if entrance is not None else None
     bridge = ControlBridge(control.peers, config.process.workers)
-    api = ControlApi(bridge, authorizer, closed=closed_by(config))
-    pages["/openapi.json"], pages["/api/v1/drift"] = api.document, control.drift
-    check_registered(pages, PAGES)
-    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer, api)
+    # From other hosts it may be asked for by any name; on loopback another name is a trick (DNS rebinding).
+    closed, own_names = closed_by(config), authorizer is None and is_this_host(f"{config.listen.host}:0")
+    api = ControlApi(bridge, authorizer, closed=closed, own_names=own_names)
+    page = OperatorsPage(bridge, control.traffic, control.view, authorizer, closed=closed, own_names=own_names)
+    pages |= {"/openapi.json": api.document, "/api/v1/drift": control.drift, **page.pages()}
+    forms = page.forms()
+    check_registered([*pages, *forms], PAGES)
+    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer, api, forms=forms)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for operators: GET of a few fixed paths, and whatever an `Api` serves; bounded everywhere.
+"""A small HTTP/1.1 server for operators: a few fixed paths, and whatever an `Api` serves; bounded everywhere.
 
 It serves scrapes, probes, a few pages and operators' calls, not applications, so it keeps no connection for a second
 request. A page may go on for as long as its reader takes what comes.
@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.errors import PermissionDenied, Unauthenticated
 
 _HEAD_LIMIT_BYTES: Final = 16 << 10
@@ -22,6 +24,7 @@ _DRAINED_BYTES: Final = 8 << 20  # read and dropped of a body that is refused, s
 _REQUEST_LIMIT_S: Final = 10.0
 _API_LIMIT_S: Final = 180.0  # what the API itself has given up by then
 _ONCE: Final = frozenset({"authorization", "content-length", "host", "transfer-encoding"})
+TOKEN_COOKIE: Final = "gateway_token"  # what the page was logged in with
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ class HttpRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     query_text: str = ""
     body: bytes = b""
+    principal: Principal = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class PageAuthorizer(Protocol):
     """Whoever decides by a request's head who asks, and whether that caller may read the page."""
 
-    def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> object:
+    def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> Principal:
         """Raises: Unauthenticated, PermissionDenied."""
 
 
@@ -75,7 +79,10 @@ class BodyRefused(Exception):
 
 
 class HttpServer:
-    """Serves pages by exact path on a port that it shares (SO_REUSEPORT) with the supervisor's reservation."""
+    """Serves pages by exact path on a port that it shares (SO_REUSEPORT) with the supervisor's reservation.
+
+    `forms` are those that take POST, and nothing else.
+    """
 
     def __init__(
         self,
@@ -84,12 +91,15 @@ class HttpServer:
         pages: Mapping[str, Page],
         authorizer: PageAuthorizer | None = None,
         api: Api | None = None,
+        *,
+        forms: Mapping[str, Page] = MappingProxyType({}),
     ) -> None:
         self._authorizer = authorizer
         self._api = api
         self._host = host
         self._port = port
         self._pages = dict(pages)
+        self._forms = dict(forms)
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -149,33 +159,33 @@ class HttpServer:
             return await self._answer(request), request.method == "HEAD"
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
-        page = self._pages.get(request.path)
+        pages, allowed = (self._forms, ("POST",)) if request.path in self._forms else (self._pages, ("GET", "HEAD"))
+        page = pages.get(request.path)
         try:
             if page is None:
                 answer = await self._api.answer(request) if self._api is not None else None
                 return answer if answer is not None else _plain(HTTPStatus.NOT_FOUND)
-            if request.method not in ("GET", "HEAD"):
-                headers = {"Allow": "GET, HEAD"}
-                return HttpResponse(b"GET or HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers=headers)
-            refusal = self._refusal(request)
-            return refusal if refusal is not None else await page(request)
+            if request.method not in allowed:
+                text, headers = f"{' or '.join(allowed)}\n".encode(), {"Allow": ", ".join(allowed)}
+                return HttpResponse(text, status=HTTPStatus.METHOD_NOT_ALLOWED, headers=headers)
+            caller = self._caller(request)
+            return caller if isinstance(caller, HttpResponse) else await page(replace(request, principal=caller))
         except Exception:  # the boundary of a request
             _log.exception("%s failed", request.path)
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def _refusal(self, request: HttpRequest) -> HttpResponse | None:
-        """Returns the answer to somebody who may not read the page, None to everybody else."""
+    def _caller(self, request: HttpRequest) -> Principal | HttpResponse:
+        """Returns who asks, or the answer to somebody who may not ask for this page."""
         if self._authorizer is None:
-            return None
-        given = request.headers.get("authorization")
+            return ANONYMOUS
+        given = request.headers.get("authorization") or _from_cookie(request)
         try:
-            self._authorizer.authorize(request.path.encode(), given.encode("latin-1") if given else None, ())
+            return self._authorizer.authorize(request.path.encode(), given.encode("latin-1") if given else None, ())
         except Unauthenticated as error:
             headers = {"WWW-Authenticate": 'Bearer realm="gateway"'}
             return HttpResponse(f"{error}\n".encode(), status=HTTPStatus.UNAUTHORIZED, headers=headers)
         except PermissionDenied as error:
             return HttpResponse(f"{error}\n".encode(), status=HTTPStatus.FORBIDDEN)
-        return None
 
 
 async def _go_on(pieces: AsyncGenerator[bytes, None], writer: asyncio.StreamWriter) -> None:
@@ -228,6 +238,15 @@ async def _drop(reader: asyncio.StreamReader, size: int) -> None:
     left = min(size, _DRAINED_BYTES)
     while left > 0 and (piece := await reader.read(1 << 16)):
         left -= len(piece)
+
+
+def _from_cookie(request: HttpRequest) -> str:
+    """Returns the credential that a browser keeps for the page, "" without one."""
+    for item in request.headers.get("cookie", "").split(";"):
+        name, _, value = item.strip().partition("=")
+        if name == TOKEN_COOKIE and value:
+            return f"Bearer {value}"
+    return ""
 
 
 def _plain(status: HTTPStatus) -> HttpResponse:

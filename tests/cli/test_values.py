@@ -11,9 +11,8 @@ from gateway.cli.applied_change import applied_value, change_value
 from gateway.cli.draft import draft_value
 from gateway.cli.extra import ANALYSIS
 from gateway.cli.feedback import FIELDS, item_of
-from gateway.cli.log import row_value
 from gateway.cli.plan import plan_value
-from gateway.page.message_values import document_value, entry_value, version_value, worker_value
+from gateway.page.message_values import document_value, entry_value, row_value, version_value, worker_value
 from gateway.pb import control_pb2 as pb
 
 # Fields that are told under another name, as their unit or their form is another one.
@@ -59,4 +58,4 @@ def test_every_field_of_a_label_can_be_given() -> None:
 def test_the_extra_is_what_the_package_declares() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     declared = {one.partition(">")[0] for one in project["optional-dependencies"]["analysis"]}
-    assert set(ANALYSIS) == declared | {"markupsafe"}  # of jinja2
+    assert set(ANALYSIS) == declared

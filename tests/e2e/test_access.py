@@ -5,7 +5,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -51,6 +51,21 @@ def page(product: Product, path: str, given: str = "") -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+def send(
+    product: Product, path: str, fields: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """The status, and the cookie that is set."""
+    own = {"Content-Type": "application/json", "X-Gateway-Client": "test"}
+    address = f"http://127.0.0.1:{product.port('metrics')}{path}"
+    request = urllib.request.Request(address, json.dumps(fields).encode(), own | dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers.get("Set-Cookie", "")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, ""
+
+
 @pytest.mark.long
 def test_a_gateway_with_tokens_lets_nobody_in_who_shows_none(
     start_product: Callable[..., Product], demo: Demo, tmp_path: Path
@@ -68,6 +83,21 @@ def test_a_gateway_with_tokens_lets_nobody_in_who_shows_none(
     assert page(product, "/metrics")[0] == page(product, "/events?follow=false")[0] == 401
     assert page(product, "/metrics", operator)[0] == 403
     assert "gateway_access_denied_total" in page(product, "/metrics", reader)[1]
+
+    # The page asks who somebody is, and shows each caller its models.
+    assert "Log in" in page(product, "/")[1]
+    assert page(product, "/page/overview")[0] == 401
+    status, text = page(product, "/", operator)
+    assert (status, "digits" in text, "flight_delay" in text) == (200, True, False)
+    own = json.loads(page(product, "/page/overview", operator)[1])
+    assert {one["model"] for one in own["models"]} == {"digits"}
+    assert own["host"]["processes"] == []
+    assert send(product, "/page/login", {"token": "gwt_wrong"})[0] == 401
+    status, cookie = send(product, "/page/login", {"token": reader})
+    assert (status, cookie.endswith("; Path=/; HttpOnly; SameSite=Strict")) == (200, True)
+    kept = {"Cookie": cookie.partition(";")[0]}
+    assert send(product, "/page/rollback", {"model": "digits"}, kept)[0] == 403
+    assert send(product, "/page/logout", {}, kept)[1].endswith("Max-Age=0")
 
     # Commands: the token from a file or the environment.
     def asked(*words: str, **variables: str) -> tuple[int, str]:

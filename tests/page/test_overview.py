@@ -41,11 +41,11 @@ def host(**given: Any) -> HostView:
             0: {"breakers": [{"model": "m", "arm": "b", "state": "closed"}], "feed_state": "LIVE", "revision": 7},
             1: {"breakers": [{"model": "m", "arm": "b", "state": "open"}], "refused": {"m": "why"}},
         },
-        "processes": ({"role": "worker", "state": "READY"},),
+        "processes": ({"role": "worker", "slot": 0, "state": "READY", "pid": 5, "restarts": 0, "reason": ""},),
         "drift": {
             "at_s": 5.0,
             "arms": [{"model": "m", "features": [{"feature": str(n)} for n in range(20)]}, {"model": "x"}],
-            "mirrors": [{"model": "m", "arm": "b", "agreement": 0.9}],
+            "mirrors": [{"model": "m", "arm": "b", "agreement": 0.9, "pairs": 10}],
         },
         "performance": {"arms": [{"model": "m"}]},
         "events": [Event("t", "s", str(n), 0) for n in range(30)],
@@ -72,7 +72,7 @@ def test_an_arm_has_its_share_and_what_it_does() -> None:
     assert (route.strategy, route.shares, route.also) == ("ab", {"a": 75.0, "b": 25.0}, ("a phrase",))
     first, second = route.arms
     assert (first.arm, first.version, first.share, first.live_share, first.breaker) == ("a", "1", 75.0, 75.0, "")
-    assert (second.breaker, second.mirror) == ("open", {"model": "m", "arm": "b", "agreement": 0.9})
+    assert (second.breaker, second.mirror) == ("open", {"model": "m", "arm": "b", "agreement": 0.9, "pairs": 10})
     assert second.traffic is not None
     assert second.traffic.requests == 10.0
 

@@ -2,9 +2,12 @@ import asyncio
 
 import pytest
 
+from gateway.access.principal import NOBODY, Grant, Principal, Role
 from gateway.errors import PermissionDenied, Unauthenticated
 from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer
 from gateway.runtime.instance import Ports
+
+READER = Principal("ada", "", "token", (Grant(Role.READER),))
 
 
 async def page(request: HttpRequest) -> HttpResponse:
@@ -55,16 +58,44 @@ async def test_answers(sent: bytes, status: str, body: bytes) -> None:
             await server.close()
 
 
+LENGTH = b"send a Content-Length, no Transfer-Encoding\n"
+
+
+async def form(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(b"took " + request.body)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"),
+    [
+        (b"POST /form HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "200 OK", b"took abc"),
+        (b"POST /form HTTP/1.1\r\n\r\n", "200 OK", b"took "),
+        (b"GET /form HTTP/1.1\r\n\r\n", "405 Method Not Allowed", b"POST\n"),
+        (b"POST /form HTTP/1.1\r\nContent-Length: -3\r\n\r\nabc", "400 Bad Request", b"Bad Request\n"),
+        (b"POST /form HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "411 Length Required", LENGTH),
+    ],
+)
+async def test_a_form_takes_a_bounded_body(sent: bytes, status: str, body: bytes) -> None:
+    with Ports("127.0.0.1", {"metrics-port": 0}) as ports:
+        port = ports.numbers["metrics-port"]
+        server = HttpServer("127.0.0.1", port, {"/page": page}, forms={"/form": form})
+        await server.start()
+        try:
+            assert await exchange(port, sent) == (f"HTTP/1.1 {status}", body)
+        finally:
+            await server.close()
+
+
 async def test_a_page_that_its_reader_may_not_see_says_what_is_missing() -> None:
     class Guard:
-        def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> object:
+        def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> Principal:
             if path == b"/open":
-                return None
+                return NOBODY
             if authorization is None:
                 raise Unauthenticated("send a token")
             if authorization != b"Bearer good":
                 raise PermissionDenied("the role reader is missing")
-            return None
+            return READER
 
     read = []
 
@@ -77,7 +108,9 @@ async def test_a_page_that_its_reader_may_not_see_says_what_is_missing() -> None
     nobody = await server._answer(HttpRequest("GET", "/closed"))
     assert (nobody.status, nobody.body) == (401, b"send a token\n")
     assert nobody.headers["WWW-Authenticate"].startswith("Bearer")
+    kept = await server._answer(HttpRequest("GET", "/closed", {"cookie": "theme=dark; gateway_token=good"}))
+    assert kept.status == 200
     other = await server._answer(HttpRequest("GET", "/closed", {"authorization": "Bearer bad"}))
     assert (other.status, other.body) == (403, b"the role reader is missing\n")
     assert (await server._answer(HttpRequest("GET", "/closed", {"authorization": "Bearer good"}))).status == 200
-    assert read == ["/open", "/closed"]
+    assert read == ["/open", "/closed", "/closed"]
