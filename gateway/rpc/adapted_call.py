@@ -8,7 +8,7 @@ from typing import Any
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.errors import GatewayError
-from gateway.rpc.authorizer import Credential
+from gateway.rpc.authorizer import CallCredential
 from gateway.rpc.handler import EOF, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflater, encoding_of
 from gateway.rpc.message import BadMessage, Compressed
@@ -40,7 +40,7 @@ class AdaptedCall:
         self._max_send_bytes = max_send_bytes
         self.deadline_ns = deadline_ns
         self.principal = principal
-        self.credential: Credential | None = None
+        self.credential: CallCredential | None = None
         self.quota_pass: QuotaPass | None = None
 
     def __getattr__(self, name: str) -> Any:

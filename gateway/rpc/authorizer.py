@@ -5,7 +5,7 @@ from typing import Protocol
 from gateway.access.principal import Principal
 
 
-class Credential:
+class CallCredential:
     """Holds what the head of one call showed, so that its caller can be proven again."""
 
     __slots__ = ("_authorization", "_authorizer", "_names", "_path")

@@ -10,7 +10,7 @@ from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, 
 
 from gateway.access.principal import ANONYMOUS
 from gateway.errors import GatewayError
-from gateway.rpc.authorizer import Credential
+from gateway.rpc.authorizer import CallCredential
 from gateway.rpc.callback_call import CallbackCall
 from gateway.rpc.deadline import parse_timeout
 from gateway.rpc.http_front import HttpFront
@@ -217,7 +217,7 @@ class Connection:
                 self._reject(stream_id, refusal(error, method.path), end_stream)
                 return
             if method.request_streaming or method.response_streaming:
-                credential = Credential(server.authorizer, fields[b":path"], authorization, self.names)
+                credential = CallCredential(server.authorizer, fields[b":path"], authorization, self.names)
         quota_pass = None
         if server.quotas is not None and method.by_callback:
             try:

@@ -13,7 +13,7 @@ from gateway.access.principal import ANONYMOUS
 from gateway.access.quotas import Quotas
 from gateway.errors import DeadlineExceeded
 from gateway.rpc.adapted_call import Adapted, AdaptedCall, AdaptedCallbackCall
-from gateway.rpc.authorizer import Authorizer, Credential
+from gateway.rpc.authorizer import Authorizer, CallCredential
 from gateway.rpc.channel_arguments import CALLS_BEYOND, channel_arguments
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.handshake_filter import listening_descriptors, turn_away
@@ -207,7 +207,7 @@ class GrpcioServer:
             remaining_s = options.default_deadline_s if method.by_callback else options.default_task_deadline_s
         return monotonic_ns() + int(remaining_s * 1e9)
 
-    def _credential(self, method: Method, inner: Any) -> Credential | None:
+    def _credential(self, method: Method, inner: Any) -> CallCredential | None:
         """Returns what proves who calls; None where everybody may."""
         if self._authorizer is None:
             return None
@@ -216,7 +216,7 @@ class GrpcioServer:
         raw = ", ".join(map(str, given)).encode() if given else None
         # Read anew for each call: a peer's address names its connection only until the next client has that port.
         names = certificate_names(inner.auth_context()) if self._certificates else ()
-        return Credential(self._authorizer, method.path.encode(), raw, names)
+        return CallCredential(self._authorizer, method.path.encode(), raw, names)
 
     @asynccontextmanager
     async def _boundary(self, method: Method, inner: Any) -> AsyncIterator[AdaptedCall]:

@@ -9,7 +9,7 @@ import ngh2
 
 from gateway.access.principal import Principal
 from gateway.errors import Cancelled, DeadlineExceeded, GatewayError
-from gateway.rpc.authorizer import Credential
+from gateway.rpc.authorizer import CallCredential
 from gateway.rpc.handler import EOF, Metadata
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.message import BadMessage, Compressed, frame
@@ -45,7 +45,7 @@ class TaskCall(ServerCall):
 
     def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
         super().__init__(server, output, stream_id, method, headers)
-        self.credential: Credential | None = None
+        self.credential: CallCredential | None = None
         self._code = OK
         self._details = ""
         self._trailing: Metadata = ()
