@@ -41,8 +41,8 @@ def main() -> None:
 
 
 async def _answer(question: ReplayQuestion | RerunQuestion, tell: Callable[[int, int], None]) -> ReplayMessage:
+    from gateway.replay.logged_rerun import rerun
     from gateway.replay.replay_run import replay
-    from gateway.replay.rerun import rerun
 
     if isinstance(question, RerunQuestion):
         return ReplayMessage(rerun=await rerun(question))

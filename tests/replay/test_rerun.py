@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
 from gateway.errors import FailedPrecondition, GatewayError, NotFound
+from gateway.replay.logged_rerun import rerun
 from gateway.replay.replay_question import RerunQuestion
-from gateway.replay.rerun import rerun
 from gateway.replay.rerun_report import RerunReport
 from gateway.replay.version_source import VersionSource
 from gateway.serving.run_environment import RunEnvironment, environment_at, note_environment, present_environment
