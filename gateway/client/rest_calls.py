@@ -95,6 +95,7 @@ class RestCalls:
     ) -> tuple[int, Mapping[str, str], bytes]:
         if limit_s <= 0:
             raise CallError("DEADLINE_EXCEEDED", "the time of the call is over")
+        headers = {**headers, "grpc-timeout": f"{max(1, min(int(limit_s * 1000), 99_999_999))}m"}
         try:
             response = self._pool.request(method, self._url + path, body=body, headers=headers, timeout=limit_s)
         except self._failed as error:

@@ -30,6 +30,7 @@ HTTP_STATUS: Final[Mapping[Code, int]] = MappingProxyType(
     }
 )
 JSON: Final[Fields] = ((b"content-type", b"application/json"),)
+CODE_FIELD: Final = b"x-gateway-code"
 _CHALLENGE: Final[Fields] = ((b"www-authenticate", b'Bearer realm="gateway"'),)
 
 
@@ -64,4 +65,5 @@ def refusal_of(error: BaseException, what: str) -> HttpRefusal:
             status = 413 if status == 429 else status  # beyond a limit of its own: it would be refused again
         else:
             fields = ((b"retry-after", b"%d" % -(-error.retry_after_ms // 1000)),)
-    return HttpRefusal(status, str(error), fields)
+    # Two codes may have one status; who retries has to tell them apart.
+    return HttpRefusal(status, str(error), (*fields, (CODE_FIELD, error.code.name.encode())))

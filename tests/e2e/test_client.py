@@ -121,6 +121,45 @@ async def test_the_asynchronous_client_does_the_same(product: Product, images: d
             await client.infer_rows("nosuch", {"x": [[1.0], [2.0]]}, rows_per_call=1)
 
 
+@pytest.fixture
+def rest(product: Product) -> str:
+    return f"http://127.0.0.1:{product.port('http')}"
+
+
+def test_where_grpc_does_not_connect_rest_answers(rest: str, images: dict[str, np.ndarray]) -> None:
+    rows = images["inputs/image"][:9]
+    with Client("127.0.0.1:1", rest=rest, connect_s=0.2) as client:
+        assert client.is_ready()
+        assert client.is_ready("digits", "1")
+        assert not client.is_ready("digits", "99")
+        answer = client.infer("digits", {"image": rows}, version="1", request_id="three", outputs=("label",))
+        np.testing.assert_array_equal(answer["label"], images["outputs/1/label"][:9])
+        assert (answer.version, answer.request_id, list(answer.outputs)) == ("1", "three", ["label"])
+        assert answer.token
+        assert client.infer_rows("digits", {"image": rows}, rows_per_call=4, version="2")["label"].shape[0] == 9
+        for arguments, code in (
+            ({"model": "nosuch", "inputs": {"x": [[1.0]]}}, "NOT_FOUND"),
+            ({"model": "digits", "inputs": {"image": rows[:, :3]}}, "INVALID_ARGUMENT"),
+        ):
+            with pytest.raises(CallError) as raised:
+                client.infer(**arguments, request_id="r-1")  # type: ignore[arg-type]
+            assert (raised.value.code, raised.value.request_id) == (code, "r-1")
+
+
+async def test_the_asynchronous_client_falls_back_as_well(rest: str) -> None:
+    async with AsyncClient("127.0.0.1:1", rest=rest, connect_s=0.2) as client:
+        assert (await client.infer("digits", {"image": np.zeros((1, 64), np.float32)}, version="1")).version == "1"
+
+
+def test_rest_and_grpc_answer_the_same(product: Product, rest: str, images: dict[str, np.ndarray]) -> None:
+    image = {"image": images["inputs/image"][:5]}
+    with Client(product.server) as client, Client("127.0.0.1:1", rest=rest, connect_s=0.2) as other:
+        one, two = (each.infer("digits", image, version="2") for each in (client, other))
+    assert (one.version, one.arm, one.revision, one.reason) == (two.version, two.arm, two.revision, two.reason)
+    for name, array in one.outputs.items():
+        np.testing.assert_array_equal(array, two[name])
+
+
 @pytest.mark.parametrize("index", range(len(EXAMPLES)))
 def test_an_example_of_the_page_runs(product: Product, index: int) -> None:
     text = EXAMPLES[index].replace("127.0.0.1:8001", product.server)
