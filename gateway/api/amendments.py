@@ -37,6 +37,7 @@ class Amendments:
         self._rollouts = rollouts
 
     async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
+        await self._rollouts.check_ready(named(request.model))
         amendment = Amendment("flip", lambda document: flip(document, request.arm), relative=not request.arm)
         return apply_message(await self._amend(request, context, amendment))
 
@@ -67,6 +68,7 @@ class Amendments:
         return apply_message(result)
 
     async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
+        await self._rollouts.check_ready(named(request.model))
         amendment = Amendment("promote", lambda document: promote(document, full=request.full), relative=True)
         return apply_message(await self._amend(request, context, amendment))
 

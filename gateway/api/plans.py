@@ -55,7 +55,6 @@ class Plans:
             obstacles=self._obstacles(document),
             laggards=planned.laggards,
             workers=planned.workers,
-            carried=document.carried(),
             warnings=[*fractions_of(request.document_json), *planned.cautions],
         )
 

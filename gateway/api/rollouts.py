@@ -89,6 +89,18 @@ class Rollouts:
             return
         check_goes_on(record, applied, edit(applied))
 
+    async def check_ready(self, model: str) -> None:
+        """Returns if every live worker could flip at once. Raises: FailedPrecondition (a preview is not loaded yet)."""
+        route = await self._route(model)
+        canary = canary_of(route.document) if route is not None else None
+        if route is None or canary is None or not canary.previews:
+            return
+        if late := await self._store.laggards(route.revision):
+            raise FailedPrecondition(
+                f"model {model!r}: version {route.document.version_of(canary.canary)} is not loaded by every worker: "
+                f"{', '.join(late)}; wait for them (gateway workers), or pin the arm"
+            )
+
     async def admit_deletion(self, model: str, *, override: bool) -> None:
         """Returns if the route may go. Raises: FailedPrecondition (a rollout of it is running), unless `override`."""
         record = await self._store.record(model)
@@ -157,7 +169,7 @@ class Rollouts:
     async def _written(self, model: str) -> RolloutRecord:
         record = await self._store.record(model)
         if record is None:
-            raise NotFound(f"model {model!r} has no rollout: apply a canary with steps, and analysis or holds")
+            raise NotFound(f"model {model!r} has no rollout: apply a judged canary, or blue-green with a plan")
         return record
 
     async def _route(self, model: str) -> Route | None:
@@ -194,7 +206,7 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
     return pb.RolloutState(
         model=record.model,
         id=record.id,
-        phase=state.phase,
+        phase=record.told_phase,
         step=state.step,
         steps=len(canary.steps) if canary is not None else 0,
         revision=record.revision,

@@ -174,8 +174,6 @@ def _summary(answer: control_pb2.PlanResponse) -> list[str]:
         return [f"{answer.model}: the same as {base}, nothing would be committed"]
     lines = [f"{answer.model}: compared with {base}, {moved_text(answer)}; {answer.workers} live workers"]
     lines += [f"version {v.version} is {v.state}" + (f": {v.reason}" if v.reason else "") for v in answer.versions]
-    if answer.carried:
-        lines.append(f"kept with the document, decides nothing by itself: {', '.join(answer.carried)}")
     lines.append(f"apply it with --expect-revision {answer.base_revision} to be sure that nothing came between")
     return lines
 

@@ -99,8 +99,8 @@ def also_decides(text: str) -> list[str]:
         phrases.append("no client may pin")
     if document.fallback is not None:
         phrases.append(f"fallback to {', then '.join(document.fallback.order)}")
-    if document.mirrors:
-        phrases.append("mirrors " + ", ".join(f"{mirror.arm} {_percent(mirror.share)}" for mirror in document.mirrors))
+    if mirrors := document.effective_mirrors():
+        phrases.append("mirrors " + ", ".join(f"{mirror.arm} {_percent(mirror.share)}" for mirror in mirrors))
     return phrases
 
 

@@ -180,6 +180,8 @@ class RolloutController:
             harmful = watched_harm(record.watch, canary.analysis)
         seen = record.watch is not None and any(metric.requests for metric in record.watch.metrics)
         step = next_step(canary, record.state, now_ms, killed=killed, watched=harmful, is_watched=seen)
+        if isinstance(step, Promote) and canary.previews and (late := await self._store.laggards(route.revision)):
+            step = Hold(f"the preview is not loaded by every worker: {', '.join(late)}")
         record = _said(record, step)
         if not await self._save(record, before):
             return

@@ -90,20 +90,31 @@ def harmed(evidence: CanaryEvidence) -> float:
     return excess_events(canary.completed, stable.completed, canary.errors, stable.errors)
 
 
-def verdict_of(evidence: CanaryEvidence, analysis: Analysis, *, compares: bool = True, answers: bool = True) -> Verdict:
+def verdict_of(
+    evidence: CanaryEvidence,
+    analysis: Analysis,
+    *,
+    compares: bool = True,
+    answers: bool = True,
+    timed: bool = True,
+) -> Verdict:
     """Returns what all guardrails that may keep a rollout back say together: nothing known is `nodata`, never a pass.
 
     Whoever is asked at the end of a step is not among them (`gate_findings`).
 
     A step that `compares` nothing, because one arm has everything, is judged by what the steps before it have shown;
-    one in which the canary `answers` nothing, by what it mirrors.
+    one in which the canary `answers` nothing, by what it mirrors. Where its answers are not `timed`, because it gives
+    them when there is nothing else to do, its latency is no question.
     """
     if is_harm(evidence, analysis) or is_harm(evidence, analysis, "hold"):
         return "fail"
     told = [
         finding
         for guardrail, finding in zip(analysis.effective_guardrails, findings(evidence, analysis), strict=True)
-        if finding.action != "warn" and (answers or not guardrail.kind.compares) and not guardrail.kind.asked
+        if finding.action != "warn"
+        and (answers or not guardrail.kind.compares)
+        and (timed or guardrail.kind.name != "latency")
+        and not guardrail.kind.asked
     ]
     if compares and answers and not (evidence.step[0].completed and evidence.step[1].completed):
         return "nodata"

@@ -121,7 +121,8 @@ def next_step(
     if state.phase == "watching":
         return _watched(plan, state, now_ms, watched, is_watched)
     if plan.weight is not None:
-        return Hold(f"the share of {percent_text(plan.weight)} was set by hand; promote or resume goes on")
+        what = f"the share of {percent_text(plan.weight)} was set by hand" if plan.weight else "it has no share"
+        return Hold(f"{what}; promote or resume goes on")
     failed = _failure(plan.analysis, state.evidence)
     if failed and plan.analysis is not None and plan.analysis.on_fail == "rollback":
         return Stop(failed)
@@ -152,7 +153,7 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
         return _held(plan.analysis, text, waited_ms)
     if plan.analysis is not None and (step.weight > 0 or _judges_mirror(plan.analysis)):
         compares, answers = step.weight < BUCKETS, step.weight > 0
-        verdict = verdict_of(state.evidence, plan.analysis, compares=compares, answers=answers)
+        verdict = verdict_of(state.evidence, plan.analysis, compares=compares, answers=answers, timed=not plan.previews)
         told = "; ".join(map(str, findings(state.evidence, plan.analysis))) or "no guardrail judges it"
         if verdict == "nodata":
             if plan.analysis.on_no_data == "rollback":
@@ -169,10 +170,14 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
     if gate.approval and not state.approved_by:
         return Hold(f"waits for the approval of one of {', '.join(gate.approval)}")
     reason = f"step {state.step + 1} of {len(plan.steps)} ({percent_text(step.weight)}) is over"
+    if plan.previews:
+        reason = "the preview is ready"
     if gate.approval:
         reason += f", approved by {state.approved_by}"
     if plan.analysis is not None:
         reason += "".join(f"; {finding}" for finding in findings(state.evidence, plan.analysis))
+    if plan.by_hand:
+        return Hold(f"waits for gateway promote: {reason}")
     return Promote(reason) if state.step + 1 >= len(plan.steps) else Advance(state.step + 1, reason)
 
 

@@ -13,7 +13,7 @@ from gateway.rollout.post_promotion import begin_watch, unmeasured_watch
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord, begun, plan_of
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import Canary, ramp_of
 from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
 
 # A document that comes back is a person's decision: its canary is judged, and goes on when somebody says so.
@@ -23,8 +23,7 @@ _BEGINS: Final = frozenset({"apply", "approve", "retry", "promote"})
 
 def canary_of(document: RouteDocument) -> Canary | None:
     """Returns the canary that moves by itself; None where the route has none."""
-    strategy = document.strategy
-    return strategy if isinstance(strategy, Canary) and strategy.is_driven else None
+    return ramp_of(document.strategy)
 
 
 def followed(
@@ -85,10 +84,10 @@ def followed(
 
 def _is_promotion(record: RolloutRecord, document: RouteDocument) -> bool:
     """Returns whether the canary's version has become the stable one, by the judge or by hand."""
-    strategy = document.strategy
-    if not isinstance(strategy, Canary):
+    canary = canary_of(document)
+    if canary is None:
         return False
-    return [document.version_of(strategy.canary), document.version_of(strategy.stable)] == list(record.versions)
+    return [document.version_of(canary.canary), document.version_of(canary.stable)] == list(record.versions)
 
 
 def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord:

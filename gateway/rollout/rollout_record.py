@@ -12,7 +12,7 @@ from gateway.rollout.ramp import OVER, RampState
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.route_status import plan_value
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import BlueGreen, Canary, ramp_of
 
 MOST_REVISIONS: Final = 8  # whose feedback is still counted
 UNJUDGED = Analysis()  # what is counted all the same, to be shown, where a document has steps alone
@@ -43,6 +43,13 @@ class RolloutRecord(msgspec.Struct, frozen=True):
     watch: PromotionWatch | None = None
     begun_by: str = ""
     revisions: tuple[int, ...] = ()
+    strategy: str = Canary.name
+
+    @property
+    def told_phase(self) -> str:
+        """Returns the phase in words: what a canary's share does, a blue-green rollout's preview does not."""
+        previews = self.strategy == BlueGreen.name and self.state.phase == "ramping"
+        return "previewing" if previews else self.state.phase
 
     @property
     def is_running(self) -> bool:
@@ -63,7 +70,7 @@ def plan_of(document: RouteDocument) -> str:
     """
     value = plan_value(document)
     if not value:
-        raise TypeError(f"model {document.model!r} has no canary")
+        raise TypeError(f"model {document.model!r} has no rollout")
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:16]
 
 
@@ -71,9 +78,9 @@ def begun(
     record_id: str, document: RouteDocument, revision: int, now_ms: int, sequence: int, begun_by: str = ""
 ) -> RolloutRecord:
     """Returns the record of a rollout that begins now."""
-    strategy = document.strategy
-    if not isinstance(strategy, Canary):
-        raise TypeError(f"model {document.model!r} has no canary")
+    strategy = ramp_of(document.strategy)
+    if strategy is None:
+        raise TypeError(f"model {document.model!r} has no rollout")
     state = RampState("ramping", strategy.step, now_ms, no_evidence(strategy.analysis or UNJUDGED))
     versions = document.version_of(strategy.stable), document.version_of(strategy.canary)
     plan = plan_of(document)
@@ -90,4 +97,5 @@ def begun(
         {},
         told="it begins",
         begun_by=begun_by,
+        strategy=document.strategy.name,
     )

@@ -143,6 +143,12 @@ class RolloutStore:
         once = f"{record.id}:offline"
         await append(self._store, "rollout.offline", model=record.model, detail=numbers, change=change, once=once)
 
+    async def laggards(self, revision: int) -> list[str]:
+        """Returns the live workers, of all hosts, that have not loaded and taken the revision; nobody is one too."""
+        epoch = text(await self._store.link.call("GET", self._store.keys.epoch))
+        workers = await self._store.workers()
+        return [one.id for one in workers if not one.applied(revision, epoch)] if workers else ["no worker is known"]
+
     async def counts(self, revision: int) -> dict[str, ArmCounts]:
         """Returns what the arms did at the revision, by arm: the sums over all workers that ever told."""
         reply = many(await self._store.link.call("HGETALL", self._store.keys.counts(revision)))

@@ -37,7 +37,7 @@ def told_rollout(record: RolloutRecord, analysis: Analysis | None = None) -> dic
     told: dict[str, object] = {
         "rollout": record.id,
         "model": record.model,
-        "phase": record.state.phase,
+        "phase": record.told_phase,
         "step": record.state.step,
         "revision": record.revision,
         "told": record.told,

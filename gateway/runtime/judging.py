@@ -7,7 +7,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StoreUnavailable
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import ramp_of
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.runtime.config import Config
@@ -50,7 +50,7 @@ class Judging:
             _log.debug("rollouts cannot be looked for: %s", error)
             return False
         strategies = (route.document.strategy for route in routes.values())
-        return any(isinstance(strategy, Canary) and strategy.is_driven for strategy in strategies)
+        return any(ramp_of(strategy) is not None for strategy in strategies)
 
     async def _judge(self, reader: RouteReader) -> None:
         from gateway.rollout.controller import RolloutController

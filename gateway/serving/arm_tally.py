@@ -8,13 +8,14 @@ from gateway.errors import CLIENT_CODES, Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.guardrail import ANSWERS, FEEDBACK, PREDICTIONS
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import ramp_of
 from gateway.serving.answer_reader import AnswerReader
 from gateway.serving.version import Version
 from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, latency_place
 from gateway.tensor import Buffer
 
 SPLIT: Final = "SPLIT"  # the reason of requests that were drawn for their arm; no other can be compared
+DEFAULT: Final = "DEFAULT"  # of what the active arm of a blue-green route answers
 _OK: Final = Code.OK
 ROWS_BINS: Final = 5  # of runs, by the power of two of their rows: 1, 2-3, 4-7, 8-15, more
 WINDOW_NS: Final = 60_000_000_000
@@ -130,6 +131,17 @@ class ArmTally:
         """Counts a run of the arm's version."""
         self.runs[min(ROWS_BINS, max(1, rows).bit_length()) - 1][latency_place(infer_ns)] += 1
 
+    def shadow(self, code: Code) -> None:
+        """Counts a call that the arm mirrored as one that it answered.
+
+        How long it took is no measure: mirrored calls run when nothing else does.
+        """
+        if code is _OK:
+            self.completed += 1
+        elif code not in CLIENT_CODES:
+            self.completed += 1
+            self.errors += 1
+
     def mirror(self, rows: int, differing: int) -> None:
         """Counts a call that the arm mirrored, and the rows of it that differ from what was served."""
         self.mirrored += 1
@@ -180,15 +192,20 @@ class ArmTally:
 
 
 class JudgedRoutes:
-    """The tallies of routes whose canary is judged, by revision and arm; empty where there is none."""
+    """The tallies of routes whose rollout is judged, by revision and arm; empty where there is none.
 
-    __slots__ = ("_fed", "_revision", "_tallies", "by_revision")
+    A canary is compared by what was drawn for its arms, a blue-green route by what its active arm answers everybody
+    and its preview mirrors.
+    """
+
+    __slots__ = ("_fed", "_previewed", "_revision", "_tallies", "by_revision")
 
     def __init__(self) -> None:
         self.by_revision: dict[int, dict[str, ArmTally]] = {}
         self._revision = -1  # the one that was asked for last, and its tallies
         self._tallies: dict[str, ArmTally] | None = None
         self._fed: dict[str, tuple[int, frozenset[str]]] = {}
+        self._previewed: set[int] = set()  # the revisions of blue-green routes
 
     def follow(self, snapshot: Snapshot) -> None:
         """Counts for the routes of the snapshot from now on; what calls of a revision before still do is kept."""
@@ -196,23 +213,33 @@ class JudgedRoutes:
         now: dict[int, dict[str, ArmTally]] = {}
         fed: dict[str, tuple[int, frozenset[str]]] = {}
         for compiled in snapshot.routes.values():
-            strategy = compiled.route.document.strategy
-            if isinstance(strategy, Canary) and strategy.is_driven:
+            canary = ramp_of(compiled.route.document.strategy)
+            if canary is not None:
                 revision = compiled.route.revision
                 tallies = before.get(revision)
-                counted = strategy.analysis.counted if strategy.analysis is not None else frozenset()
+                counted = canary.analysis.counted if canary.analysis is not None else frozenset()
                 if FEEDBACK in counted:
-                    fed[compiled.route.document.model] = revision, frozenset((strategy.stable, strategy.canary))
-                now[revision] = tallies or {arm: ArmTally(counted) for arm in (strategy.stable, strategy.canary)}
+                    fed[compiled.route.document.model] = revision, frozenset((canary.stable, canary.canary))
+                now[revision] = tallies or {arm: ArmTally(counted) for arm in (canary.stable, canary.canary)}
+                if not compiled.splits:
+                    self._previewed.add(revision)
         if now:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now
         self.by_revision = now
         self._fed = fed
+        self._previewed &= now.keys()
         self._revision = -1
 
+    def compared(self, decision: Decision) -> ArmTally | None:
+        """Returns where a call of that decision counts; None where it is not compared."""
+        tally = self.of(decision)
+        if tally is None or decision.reason == SPLIT:
+            return tally
+        return tally if decision.reason == DEFAULT and decision.revision in self._previewed else None
+
     def of(self, decision: Decision) -> ArmTally | None:
-        """Returns where calls of that decision count; None where they are not compared."""
+        """Returns where the runs of the decision's arm count; None where none do."""
         if decision.revision != self._revision:
             self._revision = decision.revision
             self._tallies = self.by_revision.get(decision.revision)
@@ -237,6 +264,10 @@ class JudgedRoutes:
         if tally is None:
             tally = tallies[arm] = ArmTally()
         tally.feed(unit, metrics)
+
+    def shadowed(self, revision: int, arm: str) -> ArmTally | None:
+        """Returns where calls that the preview of that revision mirrors count; None where no preview is judged."""
+        return self.by_revision[revision].get(arm) if revision in self._previewed else None
 
     def mirror(self, revision: int, arm: str, rows: int, differing: int) -> None:
         """Counts a call that an arm of that revision mirrored."""

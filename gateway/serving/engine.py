@@ -22,7 +22,6 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
-from gateway.serving.arm_tally import SPLIT
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import Call
 from gateway.serving.call_record import record_of
@@ -224,8 +223,8 @@ class Engine:
             raise ValueError("finish of a call that was not begun")
         total_ns = monotonic_ns() - call.received_ns
         arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
-        if self._judged.by_revision and decision.reason == SPLIT:
-            tally = self._judged.of(decision)
+        if self._judged.by_revision:
+            tally = self._judged.compared(decision)
             if tally is not None:
                 tally.observe(code, total_ns, decision.bucket)
                 if tally.reads and code is _OK:
@@ -363,8 +362,8 @@ class Engine:
         if retry is None:
             return False
         arm.series.observe(error.code, 0, 0, now_ns - call.received_ns)
-        if self._judged.by_revision and decision.reason == SPLIT:
-            tally = self._judged.of(decision)
+        if self._judged.by_revision:
+            tally = self._judged.compared(decision)
             if tally is not None:
                 tally.observe(error.code, now_ns - call.received_ns, decision.bucket)
         self._fallbacks.left(call, retry, cause)

@@ -230,6 +230,9 @@ class MirrorQueue:
         else:
             outcome = "error"
         self.count(outcome)
+        judged = self.resources.shared.judged
+        if judged.by_revision and outcome != "dropped_deadline":
+            self._judge(mirrored, version, Code.OK if error is None else error.code)
         differs = outcome == "differ"
         if self.settings.logged == "all" or (self.settings.logged == "diffs" and (differs or outcome == "error")):
             self._log(mirrored, version, Code.OK if error is None else error.code, differs=differs)
@@ -238,6 +241,13 @@ class MirrorQueue:
         version.release()
         if self.waiting:
             self._schedule()
+
+    def _judge(self, mirrored: MirroredCall, version: Version, code: Code) -> None:
+        tally = self.resources.shared.judged.shadowed(mirrored.revision, self.arm)
+        if tally is not None:
+            tally.shadow(code)
+            if tally.reads and code is Code.OK:
+                tally.read(version, mirrored.outputs, mirrored.wanted, mirrored.bucket)
 
     def _compared(self, mirrored: MirroredCall, version: Version) -> str:
         specs, wanted = version.outputs, mirrored.wanted
@@ -341,7 +351,7 @@ class Mirrors:
         queue = self._queues.get((model, arm))
         if queue is not None and queue.compiled is compiled:
             return queue
-        settings = next((mirror for mirror in compiled.route.document.mirrors if mirror.arm == arm), None)
+        settings = next((mirror for mirror in compiled.route.document.effective_mirrors() if mirror.arm == arm), None)
         if settings is None:
             return None
         if queue is None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document.analysis import AFTER_PROMOTE_FIELDS, ANALYSIS_FIELDS
+from gateway.routing.document.blue_green_plan import BLUE_GREEN_PLAN
 from gateway.routing.document.document import SPEC_FIELDS, parse
 from gateway.routing.document.experiment_plan import EXPERIMENT_METRICS, PLAN_FIELDS, PLANNED_METRIC_FIELDS, SRM_FIELDS
 from gateway.routing.document.guardrail import ACTIONS, GUARDRAILS
@@ -16,7 +17,7 @@ from gateway.routing.document.operator import OPERATORS
 from gateway.routing.document.safeguard import BREAKER_OPEN, CAUSES
 from gateway.routing.document.schema import schema
 from gateway.routing.document.source import KEY_SOURCES, MATCH_FIELDS, SOURCES, Kind
-from gateway.routing.document.strategy import BLUE_GREEN_PLAN, CANARY_PLAN, STEP_PLAN, STRATEGIES
+from gateway.routing.document.strategy import CANARY_PLAN, STEP_PLAN, STRATEGIES
 from tests.routing.documents import Plain, document, plain
 
 SCHEMA: Any = schema()
@@ -130,11 +131,13 @@ EVERY_STRATEGY: Plain = {
         "active": "a",
         "preview": "b",
         "previewMatch": EVERY_MATCH,
-        "requireReady": True,
-        "prePromotion": {},
-        "promote": "x",
+        "requireReady": "all",
+        "prePromotion": {"shadow": "10%", "for": "5m", "minEvents": 100},
+        "promote": "auto",
         "keepWarm": "1h",
-        "postPromotion": {},
+        "postPromotion": {"watch": "30m", "onFail": "hold"},
+        "analysis": {"alpha": 0.05},
+        "halted": True,
     },
     "pinned": {"arm": "a"},
 }
@@ -247,7 +250,7 @@ def test_the_reference_lists_the_operators_sources_and_causes() -> None:
 def test_the_reference_names_the_fields_of_a_document() -> None:
     paragraph = REFERENCE.partition("Fields of `spec`: ")[2].partition(". A field")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(SPEC_FIELDS)
-    paragraph = REFERENCE.partition("### Fields that are kept for the rollout\n\n")[2].partition(" are kept with")[0]
+    paragraph = REFERENCE.partition("### Blue-green that is carried out\n\n")[2].partition(". The flip")[0]
     assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(BLUE_GREEN_PLAN)
     assert "exactly one of " + ", ".join(STRATEGIES) in REFERENCE
     paragraph = REFERENCE.partition("It may look at ")[2].partition(". The method")[0]

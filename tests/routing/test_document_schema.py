@@ -57,6 +57,7 @@ _CHECKS: Mapping[str, Any] = {
     "const": lambda value, constant, _: value == constant and type(value) is type(constant),
     "enum": lambda value, allowed, _: value in allowed,
     "anyOf": lambda value, rules, _: any(fits(value, rule) for rule in rules),
+    "oneOf": lambda value, rules, _: sum(fits(value, rule) for rule in rules) == 1,
     "pattern": lambda value, pattern, _: re.search(pattern, value) is not None,
     "minLength": lambda value, least, _: len(value) >= least,
     "maxLength": lambda value, most, _: len(value) <= most,

@@ -126,7 +126,7 @@ def compile_route(route: Route) -> CompiledRoute:
         default=decision_of(route, control, "DEFAULT"),
         starts=tuple(interval.start for interval in route.table.intervals[1:]),
         outcomes=tuple(outcome_of(document, interval.arm) for interval in route.table.intervals),
-        mirrors=tuple(_compiled_mirror(document, mirror) for mirror in document.mirrors if mirror.share),
+        mirrors=tuple(_compiled_mirror(document, mirror) for mirror in document.effective_mirrors() if mirror.share),
     )
 
 

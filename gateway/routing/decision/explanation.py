@@ -188,7 +188,7 @@ class _Walk:
 
     def mirrors(self, version: str, key: str | None) -> tuple[tuple[str, str], ...]:
         hit: list[tuple[str, str]] = []
-        for mirror in self.document.mirrors:
+        for mirror in self.document.effective_mirrors():
             seed = seed_of(mirror_salt(self.document, mirror))
             bucket = bucket_of(key, seed) if key is not None else bucket_of_draw_salted(self.draw, seed)
             where = f"bucket {bucket}, the mirror takes those below {mirror.share}"

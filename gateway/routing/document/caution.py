@@ -10,7 +10,7 @@ from gateway.routing.document.field import shown_name
 from gateway.routing.document.guardrail import METRICS
 from gateway.routing.document.quantity import instant_text, percent_text
 from gateway.routing.document.schema import schema
-from gateway.routing.document.strategy import BlueGreen, Canary
+from gateway.routing.document.strategy import BlueGreen, Canary, ramp_of
 
 
 def cautions(document: RouteDocument, now_s: float) -> tuple[str, ...]:
@@ -44,13 +44,14 @@ def _steps(document: RouteDocument) -> Iterator[str]:
 
 def _guardrails(document: RouteDocument) -> Iterator[str]:
     strategy = document.strategy
-    analysis = strategy.analysis if isinstance(strategy, Canary) else None
-    if not isinstance(strategy, Canary) or analysis is None:
+    canary = strategy if isinstance(strategy, Canary) else ramp_of(strategy)
+    if canary is None or canary.analysis is None:
         return
-    for index, guardrail in enumerate(analysis.guardrails):
-        path = f"spec.strategy.canary.analysis.guardrails[{index}]"
-        if guardrail.kind.mirrored and strategy.canary not in {mirror.arm for mirror in document.mirrors}:
-            yield f"{path}: arm {strategy.canary} has no mirror, so {guardrail.kind.name} never has data"
+    mirrored = {mirror.arm for mirror in document.effective_mirrors()}
+    for index, guardrail in enumerate(canary.analysis.guardrails):
+        path = f"spec.strategy.{strategy.name}.analysis.guardrails[{index}]"
+        if guardrail.kind.mirrored and canary.canary not in mirrored:
+            yield f"{path}: arm {canary.canary} has no mirror, so {guardrail.kind.name} never has data"
         elif guardrail.options.get("metric", METRICS[0]) not in METRICS:
             yield f"{path}.metric: feedback has {' and '.join(METRICS)}, so {guardrail.kind.name} never has data"
 

@@ -132,9 +132,12 @@ class RouteDocument:
         """Buckets per arm that the table must have; the sum is 1 000 000."""
         return self.strategy.table_weights()
 
-    def carried(self) -> tuple[str, ...]:
-        """Paths of fields that are kept for whoever carries out the rollout; no decision depends on them."""
-        return self.strategy.carried
+    def effective_mirrors(self) -> tuple[Mirror, ...]:
+        """The mirrors, and the one by which a blue-green rollout tries its preview."""
+        strategy = self.strategy
+        if isinstance(strategy, BlueGreen) and strategy.plan.shadow:
+            return (*self.mirrors, Mirror(strategy.preview, strategy.plan.shadow))
+        return self.mirrors
 
 
 def parse(document: object) -> RouteDocument:
@@ -171,9 +174,17 @@ def parse(document: object) -> RouteDocument:
         description=_note(metadata, "description", 1024),
         tags=_tags(metadata),
     )
+    if isinstance(strategy, BlueGreen) and strategy.plan.shadow and _mirrors_to(parsed, strategy.preview):
+        raise InvalidArgument(
+            f"spec.strategy.blueGreen.prePromotion.shadow: arm {strategy.preview!r} has a mirror already; leave one out"
+        )
     if (size := len(parsed.to_json().encode())) > SIZE_LIMIT_BYTES:
         raise InvalidArgument(f"document: {size} bytes, at most {SIZE_LIMIT_BYTES} are allowed")
     return parsed
+
+
+def _mirrors_to(document: RouteDocument, arm: str) -> bool:
+    return any(mirror.arm == arm for mirror in document.mirrors)
 
 
 def _constant(field: Field, value: str) -> None:

@@ -14,7 +14,7 @@ from gateway.errors import InvalidArgument
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.field import Field
 from gateway.routing.document.quantity import percent, percent_text
-from gateway.routing.document.strategy import STEP_LIMIT, Canary
+from gateway.routing.document.strategy import STEP_LIMIT, BlueGreen, Canary, ramp_of
 
 STATUS_FIELDS: Final = ("step", "weight", "promoted", "redirected")
 
@@ -23,8 +23,9 @@ STATUS_FIELDS: Final = ("step", "weight", "promoted", "redirected")
 class RouteStatus:
     """Holds where a rollout is.
 
-    `promoted`: the two arms have changed their versions. `redirected`: rules that name the canary lead to the other.
-    Units: `step` from 0; `weight` in buckets, None where the step says it.
+    `promoted`: the two arms have changed their versions, or blue-green's arms their roles. `redirected`: rules that
+    name the canary lead to the other arm.
+    Units: `step` from 0; `weight` in buckets, None where the step says it; any weight halts a blue-green rollout.
     """
 
     step: int = 0
@@ -61,6 +62,8 @@ def parse_status(given: Field) -> RouteStatus:
 def is_open(document: RouteDocument) -> bool:
     """Returns whether the document leaves to a status where its rollout is."""
     strategy = document.strategy
+    if isinstance(strategy, BlueGreen):
+        return strategy.ramp is not None and not strategy.plan.halted
     return isinstance(strategy, Canary) and bool(strategy.steps) and not strategy.step and strategy.weight is None
 
 
@@ -72,6 +75,8 @@ def under(document: RouteDocument, status: RouteStatus) -> RouteDocument:
     if status == BEGINNING:
         return document
     strategy = document.strategy
+    if isinstance(strategy, BlueGreen) and is_open(document) and not status.step and not status.redirected:
+        return replace(document, strategy=_flipped(strategy, status))
     if not is_open(document) or not isinstance(strategy, Canary) or status.step >= len(strategy.steps):
         raise InvalidArgument(f"status: {status.to_value()} is no status of the document of model {document.model!r}")
     arms, rules = document.arms, document.rules
@@ -84,6 +89,12 @@ def under(document: RouteDocument, status: RouteStatus) -> RouteDocument:
     return replace(document, arms=arms, rules=rules, strategy=replace(strategy, step=status.step, weight=status.weight))
 
 
+def _flipped(strategy: BlueGreen, status: RouteStatus) -> BlueGreen:
+    roles = (strategy.preview, strategy.active) if status.promoted else (strategy.active, strategy.preview)
+    plan = replace(strategy.plan, halted=status.weight is not None)
+    return replace(strategy, active=roles[0], preview=roles[1], plan=plan)
+
+
 def status_between(document: RouteDocument, in_force: RouteDocument) -> RouteStatus | None:
     """Returns the status under which the document is `in_force`; None where there is none."""
     return next((status for status in _candidates(document, in_force) if under(document, status) == in_force), None)
@@ -94,6 +105,9 @@ def _candidates(document: RouteDocument, in_force: RouteDocument) -> Iterator[Ro
     if is_open(document) and isinstance(before, Canary) and isinstance(now, Canary) and now.step < len(before.steps):
         for promoted, redirected in product((False, True), repeat=2):
             yield RouteStatus(now.step, now.weight, promoted, redirected)
+    if is_open(document) and isinstance(before, BlueGreen) and isinstance(now, BlueGreen):
+        for promoted in (False, True):
+            yield RouteStatus(weight=0 if now.plan.halted else None, promoted=promoted)
 
 
 def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocument) -> RouteStatus:
@@ -103,12 +117,12 @@ def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocu
     2. What was promoted stays promoted, also under another plan for the same two versions.
     3. Everything else begins.
     """
-    strategy, before = document.strategy, applied.strategy
-    if not is_open(document) or not isinstance(strategy, Canary) or not isinstance(before, Canary):
+    before = applied.strategy
+    if not is_open(document) or type(document.strategy) is not type(before):
         return BEGINNING
     if plan_value(document) == plan_value(applied):
         # A document of an earlier release had its step in it.
-        return RouteStatus(before.step) if before.step else status
+        return RouteStatus(before.step) if isinstance(before, Canary) and before.step else status
     if status.promoted and _versions(document) == _versions(applied):
         return replace(status, step=0)
     return BEGINNING
@@ -117,13 +131,14 @@ def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocu
 def plan_value(document: RouteDocument) -> dict[str, object]:
     """Returns what makes a rollout this one: versions, steps, analysis, wherever it is. {} where there is none."""
     strategy = document.strategy
-    if not isinstance(strategy, Canary):
+    if not isinstance(strategy, Canary) and ramp_of(strategy) is None:
         return {}
     value = strategy.to_value() | {"versions": _versions(document)}
-    return {name: field for name, field in value.items() if name not in ("step", "weight")}
+    return {name: field for name, field in value.items() if name not in ("step", "weight", "halted", "previewMatch")}
 
 
 def _versions(document: RouteDocument) -> list[str]:
     strategy = document.strategy
-    roles = (strategy.stable, strategy.canary) if isinstance(strategy, Canary) else ()
+    canary = strategy if isinstance(strategy, Canary) else ramp_of(strategy)
+    roles = (canary.stable, canary.canary) if canary is not None else ()
     return [document.version_of(arm) for arm in roles]

@@ -15,6 +15,8 @@ from gateway.routing.document.analysis import (
     ON_NO_DATA,
     PASS_MARGIN,
 )
+from gateway.routing.document.blue_green_plan import ON_FAIL as ON_WATCH_FAIL
+from gateway.routing.document.blue_green_plan import PROMOTIONS, READY
 from gateway.routing.document.document import (
     API_VERSION,
     ARM_LIMIT,
@@ -42,8 +44,6 @@ from gateway.routing.document.operator import Schema, matcher_schema
 from gateway.routing.document.safeguard import CAUSES
 from gateway.routing.document.source import KEY_PATTERN, MATCH_FIELDS, SOURCES
 from gateway.routing.document.strategy import (
-    BLUE_GREEN_PLAN,
-    PLAN_DURATIONS,
     STEP_LIMIT,
     STRATEGIES,
     Ab,
@@ -154,6 +154,7 @@ def _spec() -> Schema:
 
 
 def _strategy() -> Schema:
+    analysis = _analysis()  # a canary's and a blue-green rollout's
     ab = _object(
         {
             "control": _of("name"),
@@ -180,7 +181,7 @@ def _strategy() -> Schema:
             "weight": _of("percent"),
             "step": _whole(0, STEP_LIMIT - 1),
             "steps": _list(step, STEP_LIMIT, least=1),
-            "analysis": _analysis(),
+            "analysis": analysis,
             "afterPromote": _object(
                 {"watch": _of("duration"), "keepWarm": _of("duration"), "onFail": {"enum": list(ON_FAIL)}}
             ),
@@ -192,7 +193,17 @@ def _strategy() -> Schema:
             "active": _of("name"),
             "preview": _of("name"),
             "previewMatch": _of("match"),
-            **_carried(BLUE_GREEN_PLAN),
+            "requireReady": {"enum": list(READY)},
+            "prePromotion": _object(
+                {"shadow": _of("percent"), "for": _of("duration"), "minEvents": _whole(0, MOST_EVENTS)}
+            ),
+            "promote": {"enum": list(PROMOTIONS)},
+            "keepWarm": _of("duration"),
+            "postPromotion": _object(
+                {"watch": _of("duration"), "onFail": {"enum": list(ON_WATCH_FAIL)}}, required=("watch",)
+            ),
+            "analysis": analysis,
+            "halted": {"type": "boolean"},
         },
         required=("active",),
     )
@@ -243,11 +254,6 @@ def _analysis() -> Schema:
             "guardrails": _list({"anyOf": kinds}, GUARDRAIL_LIMIT, least=1),
         }
     )
-
-
-def _carried(names: Sequence[str]) -> Schema:
-    """Fields of which only the name is known here, durations aside."""
-    return {name: _of("duration") if name in PLAN_DURATIONS else True for name in names}
 
 
 def _fallback() -> Schema:

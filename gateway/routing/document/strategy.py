@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
-import msgspec
-
 from gateway.errors import InvalidArgument
 from gateway.routing.document.analysis import (
     NO_GATE,
@@ -17,38 +15,29 @@ from gateway.routing.document.analysis import (
     parse_analysis,
     parse_gate,
 )
+from gateway.routing.document.blue_green_plan import (
+    BLUE_GREEN_PLAN,
+    NO_BLUE_GREEN_PLAN,
+    BlueGreenPlan,
+    parse_blue_green_plan,
+)
 from gateway.routing.document.bucket import BUCKETS
-from gateway.routing.document.canonical import canonical_json
 from gateway.routing.document.experiment_plan import NO_PLAN, PLAN_FIELDS, ExperimentPlan, parse_experiment
-from gateway.routing.document.field import Field, Section
+from gateway.routing.document.field import Field
 from gateway.routing.document.match import Match, parse_match
 from gateway.routing.document.offline_check import OfflineCheck, parse_offline
-from gateway.routing.document.quantity import duration_ms, percent, percent_text
+from gateway.routing.document.quantity import percent, percent_text
 
 HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control arm's version
 PREVIEW = "preview"  # the rule that blue-green's previewMatch becomes
 STEP_PLAN = ("hold", "minEvents", "approval")
 CANARY_PLAN = ("analysis", "afterPromote")
-BLUE_GREEN_PLAN = ("requireReady", "prePromotion", "promote", "keepWarm", "postPromotion")
-PLAN_DURATIONS = frozenset({"keepWarm"})  # the fields of plans whose form is checked
 AB_FIELDS = ("control", "weights", "holdout", *PLAN_FIELDS)
 STEP_FIELDS = ("weight", "offline", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
 BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
 PINNED_FIELDS = ("arm",)
 STEP_LIMIT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CarriedFields:
-    """Fields of the document that are kept for whoever carries out the rollout, as canonical JSON; deciding a request
-    does not read them. `names` are the paths that were given."""
-
-    text: str = "{}"
-    names: tuple[str, ...] = ()
-
-    def to_value(self) -> dict[str, object]:
-        return msgspec.json.decode(self.text, type=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +55,6 @@ class Ab:
     def control_arm(self) -> str:
         """The arm that answers where a split cannot."""
         return self.control
-
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """Paths of what is kept for whoever carries out the rollout."""
-        return ()
 
     def to_value(self) -> dict[str, object]:
         value = self.plan.to_value()
@@ -116,16 +100,13 @@ class Canary:
     weight: int | None = None
     analysis: Analysis | None = None
     after_promote: AfterPromote | None = None
+    previews: bool = False  # it is a blue-green rollout: its arm answers nobody before it answers everybody
+    by_hand: bool = False  # the promotion of such a one
 
     @property
     def control_arm(self) -> str:
         """The arm that answers where a split cannot."""
         return self.stable
-
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """Paths of what is kept for whoever carries out the rollout."""
-        return ()
 
     @property
     def is_driven(self) -> bool:
@@ -166,20 +147,35 @@ class BlueGreen:
     active: str
     preview: str = ""
     preview_match: Match | None = None
-    plan: CarriedFields = CarriedFields()
+    plan: BlueGreenPlan = NO_BLUE_GREEN_PLAN
+
+    @property
+    def ramp(self) -> Canary | None:
+        """Returns the rollout as that of a canary with one step; None where nothing is carried out.
+
+        The step's weight is the share of requests that the preview answers too, and its flip is the promotion.
+        """
+        plan = self.plan
+        if not self.preview or not plan.is_driven:
+            return None
+        return Canary(
+            self.active,
+            self.preview,
+            (CanaryStep(plan.shadow, plan.gate),),
+            weight=0 if plan.halted else None,
+            analysis=plan.analysis or Analysis(),
+            after_promote=plan.after,
+            previews=True,
+            by_hand=plan.promote != "auto",
+        )
 
     @property
     def control_arm(self) -> str:
         """The arm that answers where a split cannot."""
         return self.active
 
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """Paths of what is kept for whoever carries out the rollout."""
-        return self.plan.names
-
     def to_value(self) -> dict[str, object]:
-        value = self.plan.to_value() | {"active": self.active}
+        value: dict[str, object] = self.plan.to_value() | {"active": self.active}
         if self.preview:
             value["preview"] = self.preview
         if self.preview_match is not None:
@@ -203,11 +199,6 @@ class Pinned:
         """The arm that answers where a split cannot."""
         return self.arm
 
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """Paths of what is kept for whoever carries out the rollout."""
-        return ()
-
     def to_value(self) -> dict[str, object]:
         return {"arm": self.arm}
 
@@ -216,6 +207,13 @@ class Pinned:
 
 
 Strategy = Ab | Canary | BlueGreen | Pinned
+
+
+def ramp_of(strategy: Strategy) -> Canary | None:
+    """Returns the rollout that the gateway carries out, a blue-green one as a canary's; None where there is none."""
+    if isinstance(strategy, BlueGreen):
+        return strategy.ramp
+    return strategy if isinstance(strategy, Canary) and strategy.is_driven else None
 
 
 def parse_strategy(field: Field, arms: Mapping[str, object]) -> Strategy:
@@ -319,9 +317,8 @@ def _parse_blue_green(field: Field, arms: Mapping[str, object]) -> BlueGreen:
     preview = arm_of(shown, arms) if shown is not None else ""
     if shown is not None and preview == active:
         raise shown.fail(f"the active and the preview arm are both {active!r}")
-    return BlueGreen(
-        active, preview, parse_match(match) if match is not None else None, _plan(section, BLUE_GREEN_PLAN)
-    )
+    plan = parse_blue_green_plan(section, has_preview=shown is not None)
+    return BlueGreen(active, preview, parse_match(match) if match is not None else None, plan)
 
 
 def _parse_pinned(field: Field, arms: Mapping[str, object]) -> Pinned:
@@ -335,11 +332,3 @@ STRATEGIES: dict[str, Callable[[Field, Mapping[str, object]], Strategy]] = {
     BlueGreen.name: _parse_blue_green,
     Pinned.name: _parse_pinned,
 }
-
-
-def _plan(section: Section, names: tuple[str, ...]) -> CarriedFields:
-    """The plan's fields, their durations checked; nothing else about them is known here."""
-    given = {name: section.values[name] for name in names if name in section}
-    for name in given.keys() & PLAN_DURATIONS:
-        duration_ms(section.required(name))
-    return CarriedFields(canonical_json(given), tuple(map(section.at, given))) if given else CarriedFields()

@@ -7,7 +7,8 @@ Kill     everybody to one arm, rules and pins included, above a document that st
 Unkill   the same without the switch; without effect where it is off.
 Promote  canary: the next step, or all of it (see `promote`). Blue-green: a flip.
 Abort    canary: no share. Revert: after a promotion in full, the arms' versions change places again.
-Resume   canary: the share of its step again. Retry: the first step again.
+Resume   canary: the share of its step again. Retry: the first step again. Blue-green: abort halts it, revert flips
+         back, resume and retry let it go on.
 Label    names for versions: set, moved, taken away; arms that name a label get its version.
 
 Raises: InvalidArgument or FailedPrecondition from all of them, naming what the document has and what would do instead.
@@ -50,7 +51,8 @@ def flip(document: RouteDocument, arm: str = "") -> RouteDocument:
     _known(document, target)
     if target == strategy.active:
         return document
-    return _with_strategy(document, {"active": target, "preview": strategy.active})
+    fields: Value = {"active": target, "preview": strategy.active}
+    return _with_strategy(document, fields | ({"halted": True} if strategy.ramp is not None else {}))
 
 
 def weigh(document: RouteDocument, weights: Mapping[str, str]) -> RouteDocument:
@@ -131,29 +133,38 @@ def promote(document: RouteDocument, *, full: bool = False) -> RouteDocument:
 
 def abort(document: RouteDocument) -> RouteDocument:
     """The document whose canary has no share, whatever its step says."""
-    if not isinstance(document.strategy, Canary):
-        raise _unfit(document, "abort", "canary")
+    strategy = document.strategy
+    if isinstance(strategy, BlueGreen) and strategy.ramp is not None:
+        return _with_strategy(document, {"halted": True})
+    if not isinstance(strategy, Canary):
+        raise _unfit(document, "abort", "canary, or blueGreen with a plan")
     return _with_strategy(document, {"weight": "0%"})
 
 
 def revert(document: RouteDocument) -> RouteDocument:
     """The document before a promotion in full: the arms' versions change places again, and the canary has no share."""
+    if isinstance(document.strategy, BlueGreen):
+        return flip(document)
     if not isinstance(document.strategy, Canary):
-        raise _unfit(document, "revert", "canary")
+        raise _unfit(document, "revert", "canary or blueGreen")
     return _promoted(document, document.strategy)
 
 
 def resume(document: RouteDocument) -> RouteDocument:
     """The document whose canary has the share of its step again."""
+    if isinstance(document.strategy, BlueGreen) and document.strategy.ramp is not None:
+        return _with_strategy(document, {"halted": None})
     if not isinstance(document.strategy, Canary) or not document.strategy.steps:
-        raise _unfit(document, "resume", "canary with steps")
+        raise _unfit(document, "resume", "canary with steps, or blueGreen with a plan")
     return _with_strategy(document, {"weight": None})
 
 
 def retry(document: RouteDocument) -> RouteDocument:
     """The document whose canary begins with its first step again."""
+    if isinstance(document.strategy, BlueGreen) and document.strategy.ramp is not None:
+        return _with_strategy(document, {"halted": None})
     if not isinstance(document.strategy, Canary) or not document.strategy.steps:
-        raise _unfit(document, "retry", "canary with steps")
+        raise _unfit(document, "retry", "canary with steps, or blueGreen with a plan")
     return _with_strategy(document, {"step": None, "weight": None})
 
 
