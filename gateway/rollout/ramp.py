@@ -121,7 +121,7 @@ def next_step(
     if state.phase == "watching":
         return _watched(plan, state, now_ms, watched, is_watched)
     if plan.weight is not None:
-        what = f"the share of {percent_text(plan.weight)} was set by hand" if plan.weight else "it has no share"
+        what = "it is halted" if plan.previews else f"the share of {percent_text(plan.weight)} was set by hand"
         return Hold(f"{what}; promote or resume goes on")
     failed = _failure(plan.analysis, state.evidence)
     if failed and plan.analysis is not None and plan.analysis.on_fail == "rollback":

@@ -117,7 +117,7 @@ def test_an_abort_and_a_pause_hold_it() -> None:
     record = begun("id", blue_green(promote="auto"), 1, 0, 0)
     step = next_step(canary, record.state, 10**9)
     assert isinstance(step, Hold)
-    assert step.reason == "it has no share; promote or resume goes on"
+    assert step.reason == "it is halted; promote or resume goes on"
 
 
 def test_what_the_active_arm_answers_and_the_preview_mirrors_is_compared() -> None:
