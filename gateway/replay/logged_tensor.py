@@ -45,7 +45,10 @@ def tensor_of(
 
 
 def text_bytes(text: str) -> bytes:
-    """Returns the bytes that the log holds as this text: what is no UTF-8 is there as base64."""
+    """Returns the bytes that the log holds as this text: what is no UTF-8 is there as base64.
+
+    Where a caller has sent such a text itself, nobody can tell; it is taken for bytes.
+    """
     if text.startswith(_BASE64):
         try:
             raw = base64.b64decode(text.removeprefix(_BASE64), validate=True)

@@ -1,5 +1,6 @@
 """Tells where the files of a version are on this host: in the model repository, or as the gateway's verified copy."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,17 @@ class VersionSource:
     """Finds versions as the gateway of this data directory would load them. Every method blocks.
 
     `repository` is the URI of the model repository; without one only what a route has pinned can be found.
-    Raises: FailedPrecondition (there is no such data directory), LoaderError.
+    Raises: FailedPrecondition (there is no such data directory, or it is another user's), LoaderError.
     """
 
     def __init__(self, data_dir: Path, repository: str = "", links_to: Sequence[Path] = ()) -> None:
         if not data_dir.is_dir():
             raise FailedPrecondition(f"there is no data directory {str(data_dir)!r}: name the gateway's own")
+        owner = data_dir.stat().st_uid
+        if owner != os.geteuid():  # copies and locks that are made here must be the gateway's to use
+            raise FailedPrecondition(
+                f"the data directory {str(data_dir)!r} is that of the user with the id {owner}: run this as that user"
+            )
         self._store = ContentStore(data_dir / "content")
         self._loader = open_loader(LoaderSettings(repository, self._store, links_to)) if repository else None
         self._intents = IntentStore(data_dir / "state").read()

@@ -246,7 +246,10 @@ class RolloutController:
         reason = shortened(step.reason)
         _log.info("rollout of model %s: %s: %s", route.model, type(step).__name__.lower(), reason)
         detail = recorded(record, canary, step, now_ms, await self._store.document(route.model))
-        await act(route.model, route.revision, reason, detail if len(detail) <= DETAIL_LIMIT else "")
+        if len(detail) > DETAIL_LIMIT:  # what is right to do is done all the same
+            _log.error("the evidence on model %s is too long to be recorded: %d bytes", route.model, len(detail))
+            detail = ""
+        await act(route.model, route.revision, reason, detail)
 
 
 def _counted(

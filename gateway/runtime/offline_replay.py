@@ -30,23 +30,28 @@ class OfflineReplays:
         self._repository = config.models.repository
         self._links_to = tuple(path for path in config.models.allow_links_to.split(",") if path)
         self._host = host
-        self._running: dict[str, asyncio.Task[OfflineVerdict]] = {}
+        self._running: dict[str, tuple[str, asyncio.Task[OfflineVerdict]]] = {}  # by model, with the rollout
 
     def ask(self, record: RolloutRecord, check: OfflineCheck) -> OfflineVerdict | None:
         """Returns the verdict, None while it is being found out; the first call begins."""
-        task = self._running.get(record.id)
-        if task is None:
-            task = self._running[record.id] = asyncio.create_task(self._run(record, check))
+        known = self._running.get(record.model)
+        if known is not None and known[0] != record.id:  # of a rollout that is over
+            known[1].cancel()
+            known = None
+        if known is None:
+            known = self._running[record.model] = record.id, asyncio.create_task(self._run(record, check))
+        task = known[1]
         if not task.done():
             return None
-        del self._running[record.id]
+        del self._running[record.model]
         return task.result()
 
     async def aclose(self) -> None:
         """Ends what runs."""
-        for task in self._running.values():
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, record: RolloutRecord, check: OfflineCheck) -> OfflineVerdict:
         stable, canary = record.versions

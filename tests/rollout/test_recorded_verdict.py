@@ -13,11 +13,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
-from gateway.rollout.recorded_verdict import RecordedVerdict, VerdictState, judged_again, verdict_in
+from gateway.rollout.arm_counts import ROWS_BINS, ArmCounts
+from gateway.rollout.evidence import after_tick
+from gateway.rollout.guardrail_judges import JUDGES
+from gateway.rollout.ramp import Advance
+from gateway.rollout.recorded_verdict import RecordedVerdict, VerdictState, judged_again, recorded, verdict_in
+from gateway.rollout.rollout_record import begun
+from gateway.routing.document.strategy import Canary
 from gateway.routing.store.audit_chain import AuditEntry, ChainLink
 from gateway.routing.store.audit_trail import chain
 from tests.rollout.test_controller import AT_ONCE, BAD, GOOD, Rolling, document, opened, stopped
 from tests.routing.live import BY
+from tests.routing.test_document_fields import EVERY_GUARDRAIL
 from tests.valkey import Valkey
 
 
@@ -156,3 +163,29 @@ async def test_the_way_back_of_a_watched_version_is_judged_again(rolling: Rollin
     made = await verdicts(rolling)
     assert [(verdict.act, verdict.phase) for _, verdict in made] == [("promote", "ramping"), ("stop", "watching")]
     assert [judged_again(verdict, entry.reason).faults for entry, verdict in made] == [(), ()]
+
+
+def test_every_kind_of_guardrail_is_judged_again_as_it_was() -> None:
+    """Drawn from the table: whatever evidence a kind keeps, it comes back from what is recorded."""
+    made = document(analysis={"guardrails": EVERY_GUARDRAIL}, afterPromote={"watch": "1h"})
+    canary = made.strategy
+    assert isinstance(canary, Canary)
+    assert canary.analysis is not None
+    assert {one.kind.name for one in canary.analysis.effective_guardrails} == JUDGES.keys()
+    record = begun("r", made, 7, 1_000, 0)
+    evidence = record.state.evidence
+    for tick in range(25):
+        arms = [
+            ArmCounts(
+                300, errors, (200, 90, 9, 1), ((200, 90, 9, 1),) * len(ROWS_BINS), errors, {0: 200, 1: 100}, {}, 10,
+                1.5, 30, 4, {"reward": (300, 150.0 + tick, 90.0)},
+            )
+            for errors in (tick % 3, 1)
+        ]  # fmt: skip
+        evidence = after_tick(evidence, canary.analysis, arms[0], arms[1], ((arms[0], arms[1]),))
+    record = msgspec.structs.replace(record, state=msgspec.structs.replace(record.state, evidence=evidence))
+    verdict = verdict_in(recorded(record, canary, Advance(1, "over"), 2_000, "abc"))
+    assert verdict is not None
+    assert len(verdict.findings) == len(JUDGES)
+    decision = ("what follows", "reason")  # nothing is due: somebody has to be asked first
+    assert not [fault for fault in judged_again(verdict, "over").faults if not fault.startswith(decision)]
