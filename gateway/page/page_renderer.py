@@ -6,7 +6,7 @@ for content can forbid both.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite, log
 from typing import Any, Final
@@ -150,6 +150,24 @@ def ratio_figure(finding: Mapping[str, Any]) -> dict[str, float]:
     return {"low": low, "width": max(2.0, high - low), "equal": 100.0}
 
 
+def bar_figure(bars: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
+    """Returns where two bars for each cell stand, 150 units high where the share is the largest of all."""
+    most = max((max(reference, window) for _, reference, window in bars), default=0.0) or 1.0
+    width = 12
+    return {
+        "width": len(bars) * (2 * width + 8),
+        "bar": width,
+        "bars": [
+            {
+                "x": place * (2 * width + 8),
+                "reference_y": round(150 - 145 * reference / most, 1),
+                "window_y": round(150 - 145 * window / most, 1),
+            }
+            for place, (_, reference, window) in enumerate(bars)
+        ],
+    }
+
+
 def of_worker(feeds: list[Mapping[str, Any]], process: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Returns what the worker of a process says of itself; None of other processes, and of one that is silent."""
     if process.get("role") != "worker":
@@ -170,4 +188,5 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "evidence_share": evidence_share,
     "ratio_figure": ratio_figure,
     "of_worker": of_worker,
+    "bar_figure": bar_figure,
 }

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.page.overview import overview_of, unanswered
 from gateway.page.page_assets import ASSETS, DIGESTS, VENDORED
-from gateway.page.page_renderer import SECTIONS, PageRenderer, evidence_share, number, ratio_figure
+from gateway.page.page_renderer import SECTIONS, PageRenderer, bar_figure, evidence_share, number, ratio_figure
 from gateway.pb import control_pb2 as pb
 from tests.page.test_overview import ROUTE, host
 
@@ -36,7 +36,7 @@ DRIFTING = {
     "arms": [
         {"model": "m", "version": "1", "arm": "a", "state": "crit", "rows": 10, "features": [
             {"feature": HOSTILE, "state": "crit", "statistic": "psi", "direction": "higher", "value": 1.0,
-             "threshold": 0.1, "n": 10}]},
+             "threshold": 0.1, "n": 10, "bars": [[HOSTILE, 0.25, 0.75], ["null", 0.75, 0.25]]}]},
     ],
     "mirrors": [],
 }  # fmt: skip
@@ -131,6 +131,15 @@ def test_addresses_change_with_the_files(renderer: PageRenderer) -> None:
 )
 def test_numbers_are_short(value: object, text: str) -> None:
     assert number(value) == text
+
+
+def test_bars_are_as_high_as_their_shares() -> None:
+    figure = bar_figure([("a", 0.5, 0.25), ("b", 0.0, 0.0)])
+    assert [(bar["x"], bar["reference_y"], bar["window_y"]) for bar in figure["bars"]] == [
+        (0, 5.0, 77.5),
+        (32, 150.0, 150.0),
+    ]
+    assert bar_figure([])["bars"] == []
 
 
 def test_figures_stay_on_their_axes() -> None:

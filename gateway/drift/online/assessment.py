@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from gateway.drift.online.counting import EVERY_ARM, LoggedArm
 from gateway.drift.online.tally_store import Book
@@ -26,6 +29,8 @@ from gateway.drift.statistics.verdict import DriftRule, DriftState, Verdict, con
 _EXTRA: Final = 3  # windows that are looked at beyond those that confirm, for the ones that could not be judged
 _MOST_SHIFT: Final = 0.5  # standard deviations that means of the reference's own windows may be apart
 SCORE: Final = "pred_score"
+DRAWN_FEATURES: Final = 12  # of an arm, the worst
+DRAWN_CELLS: Final = 24  # of a feature, the fullest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,20 @@ class Schedule:
         return end_s - end_s % self.base_s
 
 
+class Bar(NamedTuple):
+    """One cell of a feature: its share of the rows of the reference, and of this window's."""
+
+    cell: str
+    reference: float
+    window: float
+
+
 @dataclass(frozen=True, slots=True)
 class ArmAssessment:
     """One arm's answers of one version in its newest window.
 
-    `verdicts` are of the inputs, then of the outputs; `shares` and `means` by feature, of this window; `score` and
+    `verdicts` are of the inputs, then of the outputs; `shares` and `means` by feature, of this window; `bars` how its
+    worst features are distributed; `score` and
     `errors` are the cumulative sums over all windows that are kept, None where there is nothing to sum.
     Units: seconds since the epoch.
     """
@@ -65,6 +79,7 @@ class ArmAssessment:
     means: Mapping[str, float]
     score: Cusum | None
     errors: Cusum | None
+    bars: Mapping[str, tuple["Bar", ...]] = field(default_factory=dict)
 
     @property
     def state(self) -> DriftState:
@@ -209,6 +224,8 @@ def _assess_arm(
         if feature.name in counts[-1]
     }
     history = list(series.history(newest.end_s, schedule.base_s))
+    verdicts = tuple(confirm(of_feature, rule) for of_feature in zip(*judged, strict=True))
+    drawn = {verdict.feature for verdict in by_severity(verdicts)[:DRAWN_FEATURES]}
     return ArmAssessment(
         model=profile.model,
         arm=arm,
@@ -216,13 +233,32 @@ def _assess_arm(
         start_s=newest.start_s,
         end_s=newest.end_s,
         rows=newest.tally.rows,
-        verdicts=tuple(confirm(of_feature, rule) for of_feature in zip(*judged, strict=True)),
+        verdicts=verdicts,
         outputs=frozenset(output.name for output in profile.outputs),
+        bars={
+            feature.name: bars(feature, counts[-1][feature.name])
+            for feature in profile.watched
+            if feature.name in drawn and feature.name in counts[-1]
+        },
         shares=shares,
         means=means(book.layout, newest.tally),
         score=_score(book.layout, profile, history),
         errors=_errors(history),
     )
+
+
+def bars(feature: FeatureProfile, counts: npt.ArrayLike) -> tuple[Bar, ...]:
+    """Returns the cells that hold rows, in their order: of many the fullest, and the rest as one."""
+    reference, window = (np.asarray(one, np.float64) for one in (feature.counts, counts))
+    before, after = (one / max(1.0, float(one.sum())) for one in (reference, window))
+    held = [place for place in range(len(before)) if before[place] or after[place]]
+    fullest = sorted(held, key=lambda place: -max(before[place], after[place]))[:DRAWN_CELLS]
+    cells = feature.bins.cells
+    drawn = [Bar(cells[place], float(before[place]), float(after[place])) for place in sorted(fullest)]
+    rest = [place for place in held if place not in set(fullest)]
+    if rest:
+        drawn.append(Bar(f"{len(rest)} others", float(before[rest].sum()), float(after[rest].sum())))
+    return tuple(drawn)
 
 
 def _score(layout: CellLayout, profile: Profile, history: Sequence[Window]) -> Cusum | None:

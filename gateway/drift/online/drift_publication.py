@@ -31,6 +31,7 @@ from gateway.telemetry.sample import Sample
 PART: Final = "drift"
 MAX_FEATURES: Final = 50  # of one model, the worst of all its arms; the report has all
 MAX_SAMPLES: Final = 30_000  # of features of all arms, the worst arms first: about 5 MB
+MAX_DRAWN_ARMS: Final = 100  # whose histograms the report has
 MAX_ARMS: Final = 1000  # with their state alone where there is no more room
 _SHARES: Final = {
     "missing": names.DRIFT_MISSING,
@@ -126,12 +127,17 @@ def report(assessments: Assessments, health: MonitorHealth, window_s: int) -> di
                 "rows": one.rows,
                 "state": one.state.name.lower(),
                 "features": [
-                    {**verdict_value(verdict), "output": verdict.feature in one.outputs} for verdict in one.ranked
+                    {
+                        **verdict_value(verdict),
+                        "output": verdict.feature in one.outputs,
+                        "bars": one.bars.get(verdict.feature, ()) if rank < MAX_DRAWN_ARMS else (),
+                    }
+                    for verdict in one.ranked
                 ],
                 "score_cusum": _cusum_value(one.score),
                 "error_cusum": _cusum_value(one.errors),
             }
-            for one in assessments.versions
+            for rank, one in enumerate(assessments.versions)
         ],
         "comparisons": [
             {

@@ -125,6 +125,7 @@ const ACTIONS = {
   },
   async explain({ model, request }) { detail(`Request ${request}`, await ask(query("/page/explain", { model, request_id: request }))); },
   async diff({ model, from, to }) { detail(`${model}, revision ${to}`, await ask(query("/page/diff", { model, from, to }))); },
+  bars({ title }, button) { detail(title, button.parentElement.querySelector("template").innerHTML); },
   async predictions() { at("rows").innerHTML = await ask("/page/predictions"); },
   async logout() { await ask("/page/logout", {}); location.reload(); },
 };
@@ -132,7 +133,7 @@ const ACTIONS = {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-action]");
   if (!button) return;
-  try { await ACTIONS[button.dataset.action]({ ...button.dataset }); } catch (error) { tell(error.message); }
+  try { await ACTIONS[button.dataset.action]({ ...button.dataset }, button); } catch (error) { tell(error.message); }
 });
 
 at("login")?.addEventListener("submit", async (event) => {
