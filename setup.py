@@ -56,6 +56,7 @@ MODULES = [
     "gateway/serving/admission.py",
     "gateway/serving/answer_reader.py",
     "gateway/serving/arm_tally.py",
+    "gateway/serving/key_sample.py",
     "gateway/serving/batch.py",
     "gateway/serving/batcher.py",
     "gateway/serving/call.py",

@@ -24,6 +24,7 @@ from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
 from gateway.rollout.rollout_story import told_rollout
+from gateway.rollout.split_watch import SplitMismatch, SplitWatch
 from gateway.rollout.step_gates import GateQuestion, StepGates
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.analysis import Analysis
@@ -79,6 +80,7 @@ class RolloutController:
         holder: str,
         *,
         tell: Callable[[RolloutRecord | None, RolloutRecord], None] = lambda before, after: None,
+        tell_split: Callable[[SplitMismatch], None] = lambda found: None,
         offline: OfflineReplayer | None = None,
         gates: StepGates | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class RolloutController:
         self._tell = tell
         self._offline = offline
         self._standing: dict[str, str] = {}
+        self._splits = SplitWatch(store, tell_split)
         self.leads = False
 
     async def run(self) -> None:
@@ -127,6 +130,7 @@ class RolloutController:
             except Exception as error:
                 # The boundary of a rollout: one that cannot move costs itself, the others are judged all the same.
                 self._stands(model, error)
+        await self._splits.look(routes, now_ms)
 
     async def _end(self, record: RolloutRecord) -> None:
         """Ends the rollout of a model whose route is gone."""

@@ -26,6 +26,12 @@ _EVERY: Final = "*"  # no model has this name: when all states were set aside
 _log = logging.getLogger(__name__)
 
 
+class _ArmKeys(msgspec.Struct, frozen=True):
+    """The keys of one arm, as `serving.key_sample` writes them; other counts are passed over."""
+
+    keys: str = ""
+
+
 class CountsWriter:
     """Writes what one worker counted, as totals: to write the same twice changes nothing, and a lost write nothing."""
 
@@ -148,6 +154,20 @@ class RolloutStore:
         epoch = text(await self._store.link.call("GET", self._store.keys.epoch))
         workers = await self._store.workers()
         return [one.id for one in workers if not one.applied(revision, epoch)] if workers else ["no worker is known"]
+
+    async def key_samples(self, revision: int) -> dict[str, list[str]]:
+        """Returns the samples of keys that workers have counted at the revision, by arm."""
+        reply = many(await self._store.link.call("HGETALL", self._store.keys.counts(revision)))
+        told: dict[str, list[str]] = {}
+        for content in reply[1::2]:
+            try:
+                arms = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, _ArmKeys])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                _log.warning("keys of revision %d in the store cannot be read; they are left out", revision)
+                continue
+            for arm, own in arms.items():
+                told.setdefault(arm, []).append(own.keys)
+        return told
 
     async def counts(self, revision: int) -> dict[str, ArmCounts]:
         """Returns what the arms did at the revision, by arm: the sums over all workers that ever told."""

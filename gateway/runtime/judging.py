@@ -7,16 +7,18 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StoreUnavailable
-from gateway.routing.document.strategy import ramp_of
+from gateway.routing.document.strategy import Ab, ramp_of
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.runtime.config import Config
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.rollout_hand import PeerRolloutHand
+from gateway.telemetry.event_types import EventType
 from gateway.telemetry.webhooks import secret_bytes
 
 if TYPE_CHECKING:
     from gateway.rollout.rollout_record import RolloutRecord
+    from gateway.rollout.split_watch import SplitMismatch
 
 LOOK_S: Final = 1.0
 _log = logging.getLogger(__name__)
@@ -49,8 +51,9 @@ class Judging:
         except StoreUnavailable as error:
             _log.debug("rollouts cannot be looked for: %s", error)
             return False
-        strategies = (route.document.strategy for route in routes.values())
-        return any(ramp_of(strategy) is not None for strategy in strategies)
+        strategies = [route.document.strategy for route in routes.values()]
+        moves = any(ramp_of(strategy) is not None for strategy in strategies)
+        return moves or any(isinstance(strategy, Ab) and strategy.plan.on_mismatch for strategy in strategies)
 
     async def _judge(self, reader: RouteReader) -> None:
         from gateway.rollout.controller import RolloutController
@@ -62,13 +65,19 @@ class Judging:
         secret = self._config.events.webhook_secret
         gates = StepGates(secret_bytes(secret) if secret else None, wall_s=time)
         offline = OfflineReplays(self._config, gethostname())
-        controller = RolloutController(store, self._hand, self._holder, tell=self._tell, offline=offline, gates=gates)
+        controller = RolloutController(
+            store, self._hand, self._holder, tell=self._tell, tell_split=self._tell_split, offline=offline, gates=gates
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(gates.run(), name="webhooks of steps")
                 group.create_task(controller.run(), name="judge")
         finally:
             await offline.aclose()
+
+    def _tell_split(self, found: "SplitMismatch") -> None:
+        at_us = int(time() * 1e6)
+        self._publisher.tell(EventType.SPLIT_MISMATCH, found.id, at_us, found.model, found.told())
 
     def _tell(self, before: "RolloutRecord | None", after: "RolloutRecord") -> None:
         """Tells what is new in a rollout: its beginning, a step, its end, and that it holds for another reason."""

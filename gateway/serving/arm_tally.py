@@ -8,14 +8,17 @@ from gateway.errors import CLIENT_CODES, Code
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.guardrail import ANSWERS, FEEDBACK, PREDICTIONS
-from gateway.routing.document.strategy import ramp_of
+from gateway.routing.document.strategy import Ab, ramp_of
 from gateway.serving.answer_reader import AnswerReader
+from gateway.serving.key_sample import KeySample
 from gateway.serving.version import Version
 from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, latency_place
 from gateway.tensor import Buffer
 
 SPLIT: Final = "SPLIT"  # the reason of requests that were drawn for their arm; no other can be compared
 DEFAULT: Final = "DEFAULT"  # of what the active arm of a blue-green route answers
+KEYS: Final = "keys"  # what is counted of a split that is judged
+_SPLIT_COUNTED: Final = frozenset({KEYS})
 _OK: Final = Code.OK
 ROWS_BINS: Final = 5  # of runs, by the power of two of their rows: 1, 2-3, 4-7, 8-15, more
 WINDOW_NS: Final = 60_000_000_000
@@ -55,6 +58,7 @@ class ArmTally:
 
     An error of the same key counts once in a minute, so that one user's bad data do not look like many users'; so does
     an unsound answer. The prediction of a key counts once at a revision: it seldom changes.
+    Where keys are counted, each call's is, whatever became of it: what is missing was not drawn, or was lost.
     `reads` is whether answers are looked at, of which `counted` says what for.
     """
 
@@ -62,6 +66,7 @@ class ArmTally:
         "_answers",
         "_errors",
         "_fed",
+        "_keys",
         "_left",
         "_predicting",
         "_predictions",
@@ -103,9 +108,12 @@ class ArmTally:
         self._answers = KeyWindow(WINDOW_NS)
         self._predictions = KeyWindow(_EVER_NS)
         self._second_ends_ns = self._left = 0
+        self._keys = KeySample() if KEYS in counted else None
 
     def observe(self, code: Code, total_ns: int, bucket: int) -> None:
         """Counts a call that was drawn for the arm and ended. `bucket` is its key's; -1 where it has none."""
+        if self._keys is not None:
+            self._keys.add(bucket)
         if code is _OK:
             self.completed += 1
             self.latency[latency_place(total_ns)] += 1
@@ -177,6 +185,8 @@ class ArmTally:
             counts["differing_rows"] = self.differing_rows
         if self.means:
             counts["means"] = {metric: [int(sums[0]), sums[1], sums[2]] for metric, sums in self.means.items()}
+        if self._keys is not None:
+            counts["keys"] = self._keys.text()
         return counts
 
     def _has_left(self) -> bool:
@@ -192,7 +202,7 @@ class ArmTally:
 
 
 class JudgedRoutes:
-    """The tallies of routes whose rollout is judged, by revision and arm; empty where there is none.
+    """The tallies of routes whose rollout or split is judged, by revision and arm; empty where there is none.
 
     A canary is compared by what was drawn for its arms, a blue-green route by what its active arm answers everybody
     and its preview mirrors.
@@ -213,7 +223,8 @@ class JudgedRoutes:
         now: dict[int, dict[str, ArmTally]] = {}
         fed: dict[str, tuple[int, frozenset[str]]] = {}
         for compiled in snapshot.routes.values():
-            canary = ramp_of(compiled.route.document.strategy)
+            strategy = compiled.route.document.strategy
+            canary = ramp_of(strategy)
             if canary is not None:
                 revision = compiled.route.revision
                 tallies = before.get(revision)
@@ -223,6 +234,10 @@ class JudgedRoutes:
                 now[revision] = tallies or {arm: ArmTally(counted) for arm in (canary.stable, canary.canary)}
                 if not compiled.splits:
                     self._previewed.add(revision)
+            elif isinstance(strategy, Ab) and strategy.plan.on_mismatch:
+                revision = compiled.route.revision
+                arms = [arm for arm, weight in strategy.table_weights().items() if weight]
+                now[revision] = before.get(revision) or {arm: ArmTally(_SPLIT_COUNTED) for arm in arms}
         if now:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now

@@ -29,6 +29,7 @@ class EventType(StrEnum):
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_HELD = "rollout.held"
     ROLLOUT_OFFLINE = "rollout.offline"
+    SPLIT_MISMATCH = "split.mismatch"
     BREAKER_OPEN = "breaker.open"
     BREAKER_CLOSED = "breaker.closed"
     TLS_RENEWED = "tls.renewed"

@@ -47,12 +47,23 @@ class LoggedPhase:
     fallbacks: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedBasis:
+    """What is asked of the whole log before units are made of it: phases, latencies in milliseconds by (phase, arm) at
+    `QUANTILES`, the classes that are answered most often."""
+
+    phases: tuple[LoggedPhase, ...]
+    quantiles: Mapping[tuple[int, str], tuple[float, ...]]
+    classes: tuple[int, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(phase.requests for phase in self.phases)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class UnitTable:
-    """Units with sums and counts by metric. Shapes: [units] each; `arms` are places in `Experiment.arms`.
-
-    `quantiles` are latencies in milliseconds by (phase, arm), at `QUANTILES`.
-    """
+    """Units with sums and counts by metric. Shapes: [units] each; `arms` are places in `Experiment.arms`."""
 
     phases: Ints
     keys: Ints
@@ -60,8 +71,7 @@ class UnitTable:
     segments: Array
     requests: Floats
     sums: Mapping[str, tuple[Floats, Floats]]
-    logged: tuple[LoggedPhase, ...]
-    quantiles: Mapping[tuple[int, str], tuple[float, ...]]
+    basis: LoggedBasis
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> "UnitTable":
         """Returns the chosen units."""
@@ -105,7 +115,7 @@ def selection_of(experiment: Experiment, span: Span, where: str = "") -> Selecti
     return Selection(experiment.model, Span(min(start_us, span.end_us - 1), span.end_us), where=where, failed=True)
 
 
-def logged_phases(lake: Lake, drawn: DrawnRows) -> tuple[LoggedPhase, ...]:
+def _logged_phases(lake: Lake, drawn: DrawnRows) -> tuple[LoggedPhase, ...]:
     """Returns what the log has of each phase."""
     phases = [LoggedPhase() for _ in drawn.experiment.phases]
     if not lake.columns(drawn.selection):
@@ -122,19 +132,24 @@ def logged_phases(lake: Lake, drawn: DrawnRows) -> tuple[LoggedPhase, ...]:
     return tuple(phases)
 
 
-def read_units(lake: Lake, drawn: DrawnRows, *, segment: str = "''") -> UnitTable:
+def read_basis(lake: Lake, drawn: DrawnRows) -> LoggedBasis:
+    """Returns what the units are made by."""
+    logged = _logged_phases(lake, drawn)
+    if not any(phase.requests for phase in logged):
+        return LoggedBasis(logged, {})
+    rows = drawn.sql(logged)
+    return LoggedBasis(logged, _quantiles(lake, drawn, rows), tuple(_classes(lake, drawn, rows)))
+
+
+def read_units(lake: Lake, drawn: DrawnRows, basis: LoggedBasis, *, segment: str = "''") -> UnitTable:
     """Returns the units; `segment` is SQL of a text by which they are cut further.
 
     Raises: FailedPrecondition (the log says other arms than the history of the route), InvalidArgument, Unavailable.
     """
-    logged = logged_phases(lake, drawn)
-    if not any(phase.requests for phase in logged):
+    if basis.is_empty:
         empty, whole = np.zeros(0), np.zeros(0, np.int64)
-        return UnitTable(whole, whole, whole, empty.astype(str), empty, {}, logged, {})
-    rows = drawn.sql(logged)
-    quantiles = _quantiles(lake, drawn, rows)
-    classes = _classes(lake, drawn, rows)
-    told = lake.ask(drawn.selection, _units_sql(drawn, rows, segment, quantiles, classes))
+        return UnitTable(whole, whole, whole, empty.astype(str), empty, {}, basis)
+    told = lake.ask(drawn.selection, _units_sql(drawn, segment, basis))
     sums = {}
     for name in (key.removesuffix("/count") for key in told if key.endswith("/count")):
         count = np.ma.filled(told[f"{name}/count"], 0).astype(np.float64)
@@ -144,14 +159,11 @@ def read_units(lake: Lake, drawn: DrawnRows, *, segment: str = "''") -> UnitTabl
     arms = assigned_arms(drawn.experiment, phases, keys)
     _check_arms(drawn.experiment, arms, told["logged_arm"])
     segments = np.ma.filled(told["segment"], "null").astype(str)
-    return UnitTable(phases, keys, arms, segments, told["requests"].astype(np.float64), sums, logged, quantiles)
+    return UnitTable(phases, keys, arms, segments, told["requests"].astype(np.float64), sums, basis)
 
 
-def _units_sql(
-    drawn: DrawnRows, rows: str, segment: str, quantiles: Mapping[tuple[int, str], tuple[float, ...]],
-    classes: Sequence[int],
-) -> str:  # fmt: skip
-    experiment = drawn.experiment
+def _units_sql(drawn: DrawnRows, segment: str, basis: LoggedBasis) -> str:
+    experiment, quantiles, classes = drawn.experiment, basis.quantiles, basis.classes
     client = ", ".join(map(str, drawn.client_codes))
     ended, answered = f"row_index = 0 AND status NOT IN ({client})", "row_index = 0 AND status = 0"
     limits = [
@@ -179,7 +191,7 @@ def _units_sql(
         for name, (value, when) in measures.items()
     )
     return f"""SELECT phase, bucket, {segment} AS segment, count(*) FILTER (row_index = 0) AS requests,
-        any_value(arm) FILTER (reason = 'SPLIT') AS logged_arm, {listed} FROM ({rows})
+        any_value(arm) FILTER (reason = 'SPLIT') AS logged_arm, {listed} FROM ({drawn.sql(basis.phases)})
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 
 

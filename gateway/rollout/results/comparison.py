@@ -43,9 +43,9 @@ def phase_results(experiment: Experiment, units: UnitTable) -> tuple[PhaseResult
     return tuple(
         PhaseResult(
             phase, logged.requests, len(np.unique(units.keys[units.phases == number])), logged.fallbacks,
-            logged.least_share, {arm: values for (at, arm), values in units.quantiles.items() if at == number},
+            logged.least_share, {arm: values for (at, arm), values in units.basis.quantiles.items() if at == number},
         )
-        for number, (phase, logged) in enumerate(zip(experiment.phases, units.logged, strict=True))
+        for number, (phase, logged) in enumerate(zip(experiment.phases, units.basis.phases, strict=True))
     )  # fmt: skip
 
 

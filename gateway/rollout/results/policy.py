@@ -13,7 +13,7 @@ import numpy as np
 from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.lake_sql import quoted
 from gateway.errors import FailedPrecondition, InvalidArgument
-from gateway.rollout.results.assigned_units import DrawnRows, Floats, assigned_arms, logged_phases
+from gateway.rollout.results.assigned_units import DrawnRows, Floats, LoggedBasis, assigned_arms
 from gateway.rollout.results.experiment import Experiment
 from gateway.rollout.results.result import PolicyResult, PolicyRule
 from gateway.rollout.results.result_verdict import HOLDS, number
@@ -70,7 +70,13 @@ def policy_of(
 
 
 def estimate_policy(
-    lake: Lake, drawn: DrawnRows, shares: dict[str, float], rules: Sequence[PolicyRule], *, alpha: float = 0.05
+    lake: Lake,
+    drawn: DrawnRows,
+    basis: LoggedBasis,
+    shares: dict[str, float],
+    rules: Sequence[PolicyRule],
+    *,
+    alpha: float = 0.05,
 ) -> PolicyResult:
     """Returns what the policy would have been worth.
 
@@ -79,9 +85,9 @@ def estimate_policy(
     """
     experiment = drawn.experiment
     conditions = [lake.condition(rule.condition) for rule in rules]
-    if not lake.columns(drawn.selection):
+    if basis.is_empty:
         raise FailedPrecondition(f"model {experiment.model!r}: the log has no row of this experiment")
-    choices, features, coverage = _read(lake, drawn, shares, rules, conditions)
+    choices, features, coverage = _read(lake, drawn, basis, shares, rules, conditions)
     if not len(choices.keys):
         raise FailedPrecondition(
             f"model {experiment.model!r}: no row of this experiment has a reward, so nothing can be estimated; "
@@ -121,11 +127,16 @@ def _versions(experiment: Experiment) -> list[str]:
 
 
 def _read(
-    lake: Lake, drawn: DrawnRows, shares: dict[str, float], rules: Sequence[PolicyRule], conditions: Sequence[str]
+    lake: Lake,
+    drawn: DrawnRows,
+    basis: LoggedBasis,
+    shares: dict[str, float],
+    rules: Sequence[PolicyRule],
+    conditions: Sequence[str],
 ) -> tuple[LoggedChoices, tuple[str, ...], float]:
     """Returns the rows with a reward, the features that explain it, and the share of rows that have one."""
     experiment, versions = drawn.experiment, _versions(drawn.experiment)
-    rows = drawn.sql(logged_phases(lake, drawn))
+    rows = drawn.sql(basis.phases)
     told = lake.ask(drawn.selection, f"SELECT count(*) AS rows, count(told_reward) AS rewarded FROM ({rows})")
     total, rewarded = int(told["rows"][0]), int(told["rewarded"][0])
     kinds = lake.columns(drawn.selection)

@@ -7,7 +7,14 @@ import numpy as np
 from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.span import Span
 from gateway.errors import CLIENT_CODES
-from gateway.rollout.results.assigned_units import DrawnRows, UnitTable, logged_phases, read_units, selection_of
+from gateway.rollout.results.assigned_units import (
+    DrawnRows,
+    LoggedBasis,
+    UnitTable,
+    read_basis,
+    read_units,
+    selection_of,
+)
 from gateway.rollout.results.comparison import (
     ALPHA,
     compare_arms,
@@ -43,7 +50,8 @@ def gather_results(
     tell("reading the prediction log", 0, steps)
     lake.condition(where)  # a wrong one is refused also where no row is there
     drawn = DrawnRows(selection_of(experiment, span, where), experiment, CLIENT_NUMBERS)
-    units = read_units(lake, drawn)
+    basis = read_basis(lake, drawn)
+    units = read_units(lake, drawn, basis)
     alpha = ALPHA / len(experiment.others)
     checks = split_checks(experiment, units)
     metrics = tuple(compare_arms(experiment, units, alpha=alpha))
@@ -55,12 +63,12 @@ def gather_results(
     segments: list[SegmentResult] = []
     for done, column in enumerate(by, 1):
         tell(f"cutting by {column}", done, steps)
-        segments += _segments(lake, drawn, column, alpha / len(by))
+        segments += _segments(lake, drawn, basis, column, alpha / len(by))
     policy = None
     if draft is not None:
         shares, conditions = policy_of(experiment, draft, rules)
         if not any(check.mismatch for check in checks):
-            policy = estimate_policy(lake, drawn, shares, conditions)
+            policy = estimate_policy(lake, drawn, basis, shares, conditions)
     notes = [*_notes(experiment, units, generated_us), *lake.left_out, *filter(None, map(segment_note, by))]
     if experiment.plan.on_mismatch == "warn":
         notes += [mismatch_text(experiment, check) for check in checks if check.mismatch]
@@ -74,18 +82,18 @@ def gather_results(
 
 def keys_per_day(units: UnitTable) -> float:
     """Returns how many keys came a day in the newest phase that has rows."""
-    for number in range(len(units.logged) - 1, -1, -1):
-        phase = units.logged[number]
+    for number in range(len(units.basis.phases) - 1, -1, -1):
+        phase = units.basis.phases[number]
         if phase.last_us > phase.first_us:
             keys = len(np.unique(units.keys[units.phases == number]))
             return keys * _DAY_US / (phase.last_us - phase.first_us)
     return 0.0
 
 
-def _segments(lake: Lake, drawn: DrawnRows, column: str, alpha: float) -> list[SegmentResult]:
-    if not lake.columns(drawn.selection):
+def _segments(lake: Lake, drawn: DrawnRows, basis: LoggedBasis, column: str, alpha: float) -> list[SegmentResult]:
+    if basis.is_empty:
         return []
-    units = read_units(lake, drawn, segment=segment_sql(lake, drawn, column, logged_phases(lake, drawn)))
+    units = read_units(lake, drawn, basis, segment=segment_sql(lake, drawn, column, basis.phases))
     values = sorted(set(units.segments.tolist()))
     own = alpha / max(1, len(values))
     experiment = drawn.experiment
@@ -111,15 +119,15 @@ def _notes(experiment: Experiment, units: UnitTable, generated_us: int) -> list[
             "the route has no key: every request is drawn for itself, callers see all arms, and what is called a key "
             "here is a request"
         )
-    thin = [one for one in units.logged if one.requests and one.least_share < one.most_share]
+    thin = [one for one in units.basis.phases if one.requests and one.least_share < one.most_share]
     if thin:
         least = min(one.least_share for one in thin)
         notes.append(
             f"the log keeps requests with different probabilities; so that arms can be compared, a request is counted "
             f"with the smallest of its phase (down to {least:.3g})"
         )
-    elif any(one.requests and one.least_share < 1 for one in units.logged):
-        least = min(one.least_share for one in units.logged if one.requests)
+    elif any(one.requests and one.least_share < 1 for one in units.basis.phases):
+        least = min(one.least_share for one in units.basis.phases if one.requests)
         notes.append(f"the log keeps {least:.1%} of the requests: keys that made few may be missing, in all arms alike")
     coverage = units.sums.get("coverage")
     if coverage is not None and "reward" in units.sums:
