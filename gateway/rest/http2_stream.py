@@ -20,7 +20,7 @@ from gateway.rpc.output import CONGESTED, LARGE_BYTES, QUEUED_BYTES, Output
 from gateway.rpc.pushback import later, never
 from gateway.rpc.request_head import too_many_calls
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, ServerCall
-from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
+from gateway.rpc.server_state import STREAM_SHARE_BYTES, UNREAD_BYTES, ServerState
 
 _ACKNOWLEDGED_BYTES: Final = STREAM_SHARE_BYTES // 2
 _INTERNAL_ERROR: Final = 2
@@ -86,6 +86,8 @@ class Http2Stream(ServerCall):
             length = rest.head.content_length
             if self._endpoint.announced is not None and length > 0:
                 self._endpoint.announced(rest, length)
+            if length > UNREAD_BYTES:
+                self.widen()
             if length >= LARGE_BYTES:
                 rest.hold(length)
                 self._large = np.empty(length, np.uint8).data

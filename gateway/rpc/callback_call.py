@@ -14,7 +14,7 @@ from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED, LARGE_BYTES, Output
 from gateway.rpc.pushback import later, never
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, ServerCall
-from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
+from gateway.rpc.server_state import STREAM_SHARE_BYTES, UNREAD_BYTES, ServerState
 from gateway.rpc.status_codes import status_of
 
 _log = logging.getLogger(__name__)
@@ -56,8 +56,12 @@ class CallbackCall(ServerCall):
         try:
             if assembler is None:
                 assembler = self.make_assembler()
-                if self.method.announce is not None and size > 0 and not data[0]:
-                    self.method.announce(self, int.from_bytes(data[1:PREFIX], "big"), data[PREFIX:])
+                if size > 0:
+                    size_bytes = int.from_bytes(data[1:PREFIX], "big")
+                    if self.method.announce is not None and not data[0]:
+                        self.method.announce(self, size_bytes, data[PREFIX:])
+                    if size_bytes > UNREAD_BYTES - PREFIX:
+                        self.widen()
             assembler.feed(data)
             if len(assembler.messages) > 1:
                 raise BadMessage("a unary call has more than one message")

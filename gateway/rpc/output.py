@@ -138,6 +138,14 @@ class Output:
         except (ngh2.NGH2Error, ValueError):  # the connection ended, or ngh2 has forgotten the stream and freed them
             return
 
+    def widen(self, window_bytes: int, stream_id: int) -> None:
+        """Gives a stream a receive window of that size."""
+        try:
+            self.h2.set_local_window_size(window_bytes, stream_id=stream_id)
+        except (ngh2.NGH2Error, ValueError):  # the stream ended in the same read
+            return
+        self.schedule_if_wanted()
+
     def queued_bytes(self, stream_id: int) -> int:
         """Returns how many bytes of a stream wait for its window or for the socket."""
         try:

@@ -18,7 +18,7 @@ from gateway.rpc.metadata import Fields, Pair, decode, encode, percent_encoded
 from gateway.rpc.method import Method
 from gateway.rpc.output import Output
 from gateway.rpc.peer_identity import identity_key
-from gateway.rpc.server_state import ServerState
+from gateway.rpc.server_state import STREAM_WINDOW_BYTES, ServerState
 from gateway.rpc.status_codes import Status, number_of, status_of
 
 # The states of a call. OPEN: it has no status yet. ANSWERED: its status is on its way. GONE: nobody waits for one.
@@ -125,6 +125,10 @@ class ServerCall:
         if self.held_bytes:
             self.output.acknowledge(self.held_bytes, self.stream_id)
             self.held_bytes = 0
+
+    def widen(self) -> None:
+        """Lets the client send on with the window of a call that is let in."""
+        self.output.widen(STREAM_WINDOW_BYTES, self.stream_id)
 
     # How a call ends.
 

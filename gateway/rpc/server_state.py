@@ -19,7 +19,9 @@ from gateway.rpc.server import ServerOptions
 
 STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
-_STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+# What a client may send of a message that is not let in yet, and of one that is.
+UNREAD_BYTES: Final = 256 * 1024
+STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
 # Beyond these the whole connection ends; from `max_metadata_bytes` and `MAX_FIELDS` to here only the call does.
 _HEADER_BYTES: Final = 1 << 20
 _HEADER_COUNT: Final = 16 * 1024
@@ -101,7 +103,7 @@ class ServerState:
         )
         self.settings = {
             ngh2.Setting.MAX_CONCURRENT_STREAMS: options.max_concurrent_streams,
-            ngh2.Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
+            ngh2.Setting.INITIAL_WINDOW_SIZE: UNREAD_BYTES,
             ngh2.Setting.MAX_HEADER_LIST_SIZE: options.max_metadata_bytes,
         }
 

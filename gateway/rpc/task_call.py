@@ -60,6 +60,7 @@ class TaskCall(ServerCall):
     def begin(self) -> None:
         """Notes that the request's headers are here; a handler of a client's stream starts now."""
         self.make_assembler()
+        self.widen()
         if self.method.request_streaming:
             self._start()
 

@@ -11,7 +11,7 @@ import zlib
 import ngh2
 import pytest
 
-from gateway.rpc.server import ServerOptions
+from gateway.rpc.server import MIB, ServerOptions
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.serving import TRANSPORTS, Served, serving
 
@@ -212,3 +212,15 @@ async def test_a_long_message_is_announced_and_can_be_refused_before_it_is_read(
         stream_id = await client.request(request_headers("EchoAnnounced"), whole[:9000], whole[9000:])
         assert (await client.answer(stream_id))[1] == whole
         assert served.behaviour.events["40000 b'gogo'"] == 1
+
+
+async def test_a_long_message_has_a_wide_window_once_it_is_let_in() -> None:
+    """What a refused client had sent by then has to be read all the same."""
+    head = (2 * MIB).to_bytes(5, "big")
+    async with serving("ngh2") as served, RawClient(served.server.port) as client:
+        await client.until(lambda self: self.h2.remote_settings[ngh2.Setting.INITIAL_WINDOW_SIZE] > 65535)
+        refused = await client.request(request_headers("EchoAnnounced"), head + b"stop here", end=False)
+        assert client.h2.stream_remote_window_size(refused) <= MIB // 4
+        assert (await client.answer(refused))[0][b"grpc-status"] == b"8"
+        taken = await client.request(request_headers("EchoAnnounced"), head + b"go on", end=False)
+        await client.until(lambda self: self.h2.stream_remote_window_size(taken) > 3 * MIB)
