@@ -113,7 +113,9 @@ def no_routes(product: Product) -> Iterator[None]:
             stub = control(opened)
             for route in stub.ListRoutes(control_pb2.ListRoutesRequest(), timeout=10).routes:
                 stub.DeleteRoute(
-                    control_pb2.DeleteRouteRequest(model=route.model, wait=control_pb2.WaitFor(applied=True)),
+                    control_pb2.DeleteRouteRequest(
+                        model=route.model, wait=control_pb2.WaitFor(applied=True), override=True
+                    ),
                     timeout=20,
                 )
 

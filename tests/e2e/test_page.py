@@ -1,10 +1,13 @@
 """The operators' page in a real browser, against the product."""
 
 import json
+import os
 import re
+import signal
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -29,6 +32,18 @@ spec:
   arms: {{stable: {{version: "1"}}, canary: {{version: "2"}}}}
   key: {{from: [metadata:x-user-id]}}
   strategy: {{canary: {{steps: [{{weight: {share}}}, {{weight: 50%}}]}}}}
+"""
+JUDGED = """\
+apiVersion: gateway/v1
+kind: Route
+metadata: {model: digits}
+spec:
+  arms: {stable: {version: "1"}, canary: {version: "2"}}
+  key: {from: [metadata:x-user-id]}
+  strategy:
+    canary:
+      steps: [{weight: 30%, hold: 3s, minEvents: 30}, {weight: 60%, hold: 10m}]
+      analysis: {onInconclusive: advance, guardrails: [{kind: errors, passBelow: 50%}]}
 """
 
 
@@ -89,6 +104,42 @@ def test_every_part_is_there_and_follows(product: Product, demo: Demo, visit: Vi
     apply(product, "20%")
     expect(row).to_contain_text("80 %", timeout=LIMIT_MS)
     visit.shoot("page")
+
+
+def test_a_canary_is_followed_live(product: Product, demo: Demo, visit: Visit, address: str) -> None:
+    done = product.shell("routes", "apply", "-f", "-", text=JUDGED)
+    assert done.returncode == 0, done.stderr
+    live(visit.page, address)
+    rollouts = visit.page.locator('[data-section="rollouts"]')
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            call(product, demo, 100)
+
+    calls = threading.Thread(target=busy)
+    calls.start()
+    try:
+        expect(rollouts).to_contain_text("step 1 of 2", timeout=LIMIT_MS)
+        expect(rollouts).to_contain_text("What the judge saw", timeout=LIMIT_MS)
+        expect(rollouts).to_contain_text(re.compile(r"errors.*\d+ of [1-9]", re.DOTALL), timeout=LIMIT_MS)
+        visit.shoot("rollout")
+        expect(rollouts).to_contain_text("step 2 of 2", timeout=2 * LIMIT_MS)
+    finally:
+        over.set()
+        calls.join()
+
+
+def test_it_comes_back_by_itself(start_product: Callable[..., Product], browser: Browser) -> None:
+    product = start_product("page")
+    visit = Visit(browser)
+    live(visit.page, f"http://127.0.0.1:{product.port('metrics')}")
+    [control] = product.children("control")
+    os.kill(int(control["pid"]), signal.SIGKILL)
+    expect(visit.page.locator("#connection")).to_have_text("Reconnecting…", timeout=LIMIT_MS)
+    expect(visit.page.locator("#connection")).to_have_text("Live", timeout=LIMIT_MS)
+    visit.close()
+    product.stop()
 
 
 def test_a_rollback_asks_once_and_says_how_fast_it_was(product: Product, visit: Visit, address: str) -> None:
