@@ -2,30 +2,34 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from gateway.pb import inference_pb2 as pb
 from gateway.tensor import Datatype
 from tests import models
 from tests.e2e.calls import stub
 from tests.e2e.conftest import connect
-from tests.e2e.product import Product, command
+from tests.e2e.product import Product, as_loaded, command, until
 
 REQUESTS = 8
 
 
-@pytest.fixture
-def product(tmp_path: Path) -> Iterator[Product]:
-    repository = tmp_path / "models"
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    directory = tmp_path_factory.mktemp("replayed")
+    repository = directory / "models"
     for version in ("1", "2"):
         models.write_version(repository, "kinds", version, models.classifier())
     models.write_version(repository, "words", "1", models.identity(Datatype.BYTES, (-1, 2)))
     models.write_version(repository, "images", "1", models.identity(Datatype.FP16, (-1, 2, 3)))
-    made = Product(tmp_path, repository)
-    yield made.start()
+    made = Product(directory, repository).start()
+    ask(made)
+    made.stop()  # what was logged is in the lake then
+    yield made
     made.kill()
 
 
@@ -54,8 +58,6 @@ def send(service: object, model: str, request_id: str, datatype: str, shape: tup
 
 
 def test_what_was_served_is_replayed_and_run_again_by_what_is_left(product: Product) -> None:
-    ask(product)
-    product.stop()  # what was logged is in the lake then
     data = "--data-dir", str(product.data)  # the repository is known by what the supervisor has written down
 
     same = command("replay", "kinds", "--version", "2", "--against", "1", "-o", "json", "--fail-above", "20%", *data)
@@ -70,3 +72,25 @@ def test_what_was_served_is_replayed_and_run_again_by_what_is_left(product: Prod
         assert told.returncode == 0, told.stderr + told.stdout
         made = json.loads(told.stdout)
         assert (made["outcome"], made["environment_known"], made["environment"]) == ("bit-equal", True, [])
+
+
+@pytest.mark.long
+def test_a_canary_begins_with_a_replay_by_the_control_process(product: Product) -> None:
+    product.start()
+    canary = {"steps": [{"offline": {"window": "1d", "failAbove": "30%"}}, {"weight": "10%", "hold": "1h"}]}
+    spec = {"arms": {"stable": {"version": "1"}, "canary": {"version": "2"}}, "strategy": {"canary": canary}}
+    document = {"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": "kinds"}, "spec": spec}
+    path = product.directory / "route.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert product.cli("routes", "apply", "-f", str(path)).exit_code == 0
+
+    def shown() -> dict[str, Any]:
+        return dict(json.loads(product.cli("rollout", "show", "kinds", "-o", "json").stdout or "{}"))
+
+    until(lambda: shown().get("step") == 2, as_loaded(60), "the step with traffic after the replay")
+    entries = json.loads(product.cli("audit", "list", "--model", "kinds", "-o", "json").stdout)
+    assert [entry["operation"] for entry in entries] == ["promote", "rollout.offline", "apply"]
+    assert json.loads(entries[1]["detail"])["verdict"] == "pass"
+    verified = product.cli("audit", "verify", "--verdict", str(entries[0]["sequence"]))
+    assert verified.exit_code == 0, verified.output
+    product.stop()

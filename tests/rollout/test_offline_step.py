@@ -13,6 +13,7 @@ from gateway.rollout.controller import RolloutController
 from gateway.rollout.evidence import no_evidence
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.ramp import Advance, Hold, RampState, Step, Stop, next_step
+from gateway.rollout.recorded_verdict import judged_again, verdict_in
 from gateway.rollout.rollout_story import rollout_event, told_rollout
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.strategy import Canary
@@ -119,6 +120,9 @@ async def test_a_version_that_answers_otherwise_never_gets_any(rolling: Rolling,
     assert (recorded.verdict, recorded.rows, recorded.limit) == ("fail", 150, 0.05)
     assert recorded.changed > 7
     assert str(recorded.changed) in entries[1].reason
+    verdict = verdict_in(entries[0].detail)
+    assert verdict is not None
+    assert (verdict.act, judged_again(verdict, entries[0].reason).faults) == ("stop", ())
 
 
 async def test_without_a_log_nothing_is_known_and_nothing_goes_on(rolling: Rolling, tmp_path: Path) -> None:
