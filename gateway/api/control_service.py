@@ -19,6 +19,7 @@ from gateway.api.quota_states import HostQuotas, QuotaStates
 from gateway.api.rollouts import Rollouts
 from gateway.page.host_view import HostView
 from gateway.pb import control_pb2
+from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.review import Review
 from gateway.routing.store.route_control import RouteControl
@@ -47,6 +48,7 @@ class ControlService:
         log_dir: Path,
         worker: str,
         transport: str,
+        witness: AuditWitness | None = None,
     ) -> None:
         self._drain = Drain()
         rollouts = Rollouts(control)
@@ -57,7 +59,7 @@ class ControlService:
         review = Review(control)
         drafts = DraftReviews(review, rollouts)
         self._drafts = review.drafts
-        observations = Observations(control, self._drain)
+        observations = Observations(control, self._drain, witness or AuditWitness())
         inventory = Inventory(control, catalog, fleet, worker=worker, transport=transport)
         tails = LogTails(log_dir, self._drain)
         self.handlers: Mapping[str, Handler] = {

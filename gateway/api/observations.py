@@ -19,6 +19,7 @@ from gateway.api.route_messages import (
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_trail import LIMIT, audit, chain, routes_in_force
+from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.change import Change, ChangeEntry
 from gateway.routing.store.healing import Healed
 from gateway.routing.store.history import Revision, readable
@@ -34,8 +35,9 @@ logger = logging.getLogger(__name__)
 class Observations:
     """Serves Watch, Audit, AuditChain and Heal."""
 
-    def __init__(self, control: RouteControl, drain: Drain) -> None:
+    def __init__(self, control: RouteControl, drain: Drain, witness: AuditWitness) -> None:
         self._control = control
+        self._witness = witness
         self._drain = drain
         self._watchers = 0
 
@@ -63,6 +65,8 @@ class Observations:
     async def audit_chain(self, request: pb.AuditChainRequest, context: object) -> pb.AuditChainResponse:
         store = self._control.store
         limit = request.limit or LIMIT
+        if not request.after:
+            await self._witness.look(store)
         page = await chain(store, after=request.after, limit=limit)
         last = len(page.entries) < limit
         return pb.AuditChainResponse(
@@ -71,6 +75,8 @@ class Observations:
             trimmed_hash=page.anchor.hash,
             head_sequence=page.head.sequence,
             head_hash=page.head.hash,
+            noted_sequence=self._witness.noted.sequence,
+            noted_hash=self._witness.noted.hash,
             routes=[
                 pb.RecordedRoute(model=route.model, revision=route.revision, document=route.document)
                 for route in (await routes_in_force(store) if last else ())

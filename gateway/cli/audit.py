@@ -1,7 +1,7 @@
 """gateway audit: who changed what over all models, the proof that nobody changed that, and the trail as a file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,15 @@ from gateway.cli.rejudged import VERDICT_COLUMNS, rejudge
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, entry_value, moment
 from gateway.pb import control_pb2
-from gateway.routing.store.audit_chain import AuditEntry, ChainFault, ChainLink, RouteInForce, compare, first_fault
+from gateway.routing.store.audit_chain import (
+    AuditEntry,
+    ChainFault,
+    ChainLink,
+    RouteInForce,
+    compare,
+    cut_off,
+    first_fault,
+)
 
 PAGE = 200  # an entry with a verdict has about 8 KB
 
@@ -43,6 +51,7 @@ class _Chain:
     entries: Sequence[AuditEntry]
     head: ChainLink
     routes: Sequence[RouteInForce]
+    noted: ChainLink = field(default_factory=ChainLink)  # what the answering worker has seen
 
 
 @app.command("list", epilog="Example: gateway audit list --limit 20")
@@ -95,6 +104,10 @@ def verify(
     fault = first_fault(chain.entries, anchor=chain.anchor, head=chain.head, known=known)
     routes = compare(chain.entries, chain.routes)
     wrong = [f"entry {fault.sequence} {fault.why}"] if fault is not None else [*routes.contradictions]
+    wrong += [why] if (why := cut_off(chain.anchor, chain.head)) else []
+    if fault is None and chain.noted.sequence > chain.anchor.sequence:
+        unseen = first_fault(chain.entries, anchor=chain.anchor, known=chain.noted)
+        wrong += [f"entry {unseen.sequence}, which the gateway has seen, {unseen.why}"] if unseen is not None else []
     judged = rejudge(chain.entries, verdict) if verdict else None
     wrong += judged.faults if judged is not None else ()
     value: dict[str, Value] = {
@@ -148,10 +161,12 @@ def _account(chain: _Chain, unchained: Sequence[str], fault: ChainFault | None) 
 
 def _ask(server: str) -> _Chain:
     entries: list[AuditEntry] = []
+    noted: ChainLink | None = None
     with control(server) as stub:
         while True:
             after = entries[-1].sequence if entries else 0
             page = stub.AuditChain(control_pb2.AuditChainRequest(after=after, limit=PAGE), timeout=30)
+            noted = noted or ChainLink(page.noted_sequence, page.noted_hash)
             entries += [_entry(entry) for entry in page.entries]
             if len(page.entries) < PAGE:
                 break
@@ -160,6 +175,7 @@ def _ask(server: str) -> _Chain:
         entries,
         ChainLink(page.head_sequence, page.head_hash),
         [RouteInForce(route.model, route.revision, route.document) for route in page.routes],
+        noted,
     )
 
 

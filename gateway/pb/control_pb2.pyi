@@ -789,20 +789,24 @@ class AuditChainRequest(_message.Message):
     def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class AuditChainResponse(_message.Message):
-    __slots__ = ("entries", "trimmed_sequence", "trimmed_hash", "head_sequence", "head_hash", "routes")
+    __slots__ = ("entries", "trimmed_sequence", "trimmed_hash", "head_sequence", "head_hash", "routes", "noted_sequence", "noted_hash")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     TRIMMED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TRIMMED_HASH_FIELD_NUMBER: _ClassVar[int]
     HEAD_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HEAD_HASH_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
+    NOTED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NOTED_HASH_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[ChainedEntry]
     trimmed_sequence: int
     trimmed_hash: str
     head_sequence: int
     head_hash: str
     routes: _containers.RepeatedCompositeFieldContainer[RecordedRoute]
-    def __init__(self, entries: _Optional[_Iterable[_Union[ChainedEntry, _Mapping]]] = ..., trimmed_sequence: _Optional[int] = ..., trimmed_hash: _Optional[str] = ..., head_sequence: _Optional[int] = ..., head_hash: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[RecordedRoute, _Mapping]]] = ...) -> None: ...
+    noted_sequence: int
+    noted_hash: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[ChainedEntry, _Mapping]]] = ..., trimmed_sequence: _Optional[int] = ..., trimmed_hash: _Optional[str] = ..., head_sequence: _Optional[int] = ..., head_hash: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[RecordedRoute, _Mapping]]] = ..., noted_sequence: _Optional[int] = ..., noted_hash: _Optional[str] = ...) -> None: ...
 
 class RecordedRoute(_message.Message):
     __slots__ = ("model", "revision", "document")

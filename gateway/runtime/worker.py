@@ -30,6 +30,7 @@ from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.sampling import Sampling
 from gateway.routing.store.acknowledger import Acknowledger
+from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.editor import Editor
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
@@ -137,6 +138,7 @@ class Worker:
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
         self.fleet = HostFleet(self.peers)
         self.store = RedisStore(config.store.redis_url, config.store.environment)
+        self.witness = AuditWitness(config.rules_file.with_name(f"audit-{settings.slot}"))
         self.catalog.record_replacements(ReplacementRecorder(self.store))
         self.rollouts = RolloutCounts(self.run_state.judged, config.store.redis_url, config.store.environment, self.id)
         self.entrance = make_entrance(config)
@@ -259,6 +261,7 @@ class Worker:
             log_dir=config.wal_dir,
             worker=self.id,
             transport=config.listen.transport,
+            witness=self.witness,
         )
         servicers, authorizer = Servicers(inference, self.control, self.health, self.catalog), None
         if self.entrance is not None:
@@ -315,6 +318,7 @@ class Worker:
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
             loops.append(group.create_task(self.rollouts.run(), name="rollout counts"))
+            loops.append(group.create_task(self.witness.follow(self.store), name="audit witness"))
             await self.feed.prepared()
             if self.feed.state is FeedState.LIVE:
                 self.catalog.release_unrouted(self.feed.snapshot.routes)

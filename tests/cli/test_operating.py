@@ -109,6 +109,34 @@ async def test_the_audit_trail_is_verified_here_and_from_a_file(shell: Shell) ->
     assert (await shell.run("audit", "export", "-o", "yaml")).exit_code == 2
 
 
+def as_bytes(reply: object) -> bytes:
+    assert isinstance(reply, bytes)
+    return reply
+
+
+async def test_a_trail_that_somebody_made_anew_is_found_by_who_has_seen_it(shell: Shell) -> None:
+    store = shell.worker.store
+    await shell.worker.apply(ab(90, 10))
+    assert "are a chain" in await shell.done("audit", "verify")
+    keys = (store.keys.audit, store.keys.chain)
+    held = [as_bytes(await store.link.call("DUMP", key)) for key in keys]
+    try:
+        await store.link.call("DEL", store.keys.audit, store.keys.chain)
+        await shell.worker.apply(ab(60, 40))
+        missed = await shell.run("audit", "verify")
+        assert missed.exit_code == 1
+        assert "which the gateway has seen, was noted, but the entries are 1 to 1" in missed.stdout
+        await store.link.call("DEL", store.keys.audit, store.keys.chain)
+    finally:
+        for key, content in zip(keys, held, strict=True):
+            await store.link.call("RESTORE", key, 0, content)
+    head = int(as_bytes(await store.link.call("HGET", store.keys.chain, "sequence")))
+    await store.link.call("HSET", store.keys.chain, "trimmed_sequence", head - 1, "trimmed_hash", "x")
+    cut = await shell.run("audit", "verify")
+    await store.link.call("HDEL", store.keys.chain, "trimmed_sequence", "trimmed_hash")
+    assert (cut.exit_code, "were taken out: 1 are there" in cut.stdout) == (1, True)
+
+
 async def test_a_route_that_was_written_by_hand_is_found(shell: Shell) -> None:
     await shell.worker.apply(ab(90, 10))
     store = shell.worker.store

@@ -7,14 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument, StoreDamaged, StoreUnavailable
-from gateway.routing.store.audit_chain import AuditEntry, ChainLink, RouteInForce, compare, first_fault
+from gateway.routing.store.audit_chain import KEPT, AuditEntry, ChainLink, RouteInForce, compare, cut_off, first_fault
 from gateway.routing.store.audit_trail import append, audit, chain, routes_in_force
+from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.change import Change, Proposal
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_draft import REJECTED, Drafts
@@ -265,3 +267,47 @@ async def test_only_what_changes_something_outside_the_store_is_recorded_by_hand
         valkey.kill()
         with pytest.raises(StoreUnavailable):
             await append(store, "model.load", model="m", change=Change())
+
+
+async def test_a_worker_misses_what_it_has_seen_though_both_keys_are_gone(valkey: Valkey, tmp_path: Path) -> None:
+    async with store_of(valkey.url) as store:
+        witness = AuditWitness(tmp_path / "audit-0")
+        await witness.look(store)
+        assert witness.noted == ChainLink()
+        for name in ("a", "b"):
+            await append(store, "model.load", model=name, change=BY)
+        await witness.look(store)
+        noted = witness.noted
+        assert noted == (await chain(store)).head
+        await store.link.call("DEL", store.keys.audit, store.keys.chain)
+        for name in ("c", "d", "e"):  # a chain without a fault, longer than what was there
+            await append(store, "model.load", model=name, change=BY)
+        page = await chain(store)
+        assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
+        again = AuditWitness(tmp_path / "audit-0")  # after a restart
+        for one in (witness, again):
+            await one.look(store)
+            assert (one.noted, one.lost) == (noted, True)
+        assert first_fault(page.entries, anchor=page.anchor, known=again.noted) is not None
+        (tmp_path / "audit-0").write_text("{")
+        assert AuditWitness(tmp_path / "audit-0").noted == ChainLink()
+
+
+async def test_a_heal_begins_a_trail_that_a_worker_follows(valkey: Valkey) -> None:
+    async with store_of(valkey.url) as store:
+        control, witness = control_of(store), AuditWitness()
+        await control.apply(document(share=10), change=BY)
+        await witness.look(store)
+        await store.link.call("DEL", store.keys.chain)
+        await control.heal(change=BY, accept_store=True)
+        await witness.look(store)
+        assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
+        valkey.kill()
+        await witness.look(store)  # a store that is away says nothing
+        assert not witness.lost
+
+
+def test_a_beginning_that_somebody_cut_off_is_not_what_was_dropped() -> None:
+    assert cut_off(ChainLink(), ChainLink(7, "h")) == ""
+    assert cut_off(ChainLink(40, "a"), ChainLink(40 + KEPT, "h")) == ""
+    assert "the entries up to 40 were taken out: 30 are there" in cut_off(ChainLink(40, "a"), ChainLink(70, "h"))

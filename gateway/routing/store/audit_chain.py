@@ -9,6 +9,10 @@ the store can write. chain.lua computes the same.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+KEPT: Final = 20_000  # entries, and up to 99 more until the oldest go
+HEALED: Final = ("accept", "restore")  # what `heal` records
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,15 @@ def first_fault(
     return None
 
 
+def cut_off(anchor: ChainLink, head: ChainLink, *, kept: int = KEPT) -> str:
+    """Returns why the beginning of a trail is not what the gateway has dropped, "" if it is: as long as fewer entries
+    are there than are kept, none goes."""
+    entries = head.sequence - anchor.sequence
+    if not anchor.sequence or entries >= kept:
+        return ""
+    return f"the entries up to {anchor.sequence} were taken out: {entries} are there, and the newest {kept} are kept"
+
+
 @dataclass(frozen=True, slots=True)
 class RouteInForce:
     """Holds the route of a model as the store has it; `document` as in `AuditEntry`."""
@@ -143,7 +156,7 @@ def compare(entries: Iterable[AuditEntry], routes: Iterable[RouteInForce]) -> Re
     committed: dict[int, AuditEntry] = {}
     declared = 0
     for entry in entries:
-        if entry.operation in ("accept", "restore"):
+        if entry.operation in HEALED:
             declared = max(declared, entry.revision)
         elif entry.revision:
             committed[entry.revision] = entry

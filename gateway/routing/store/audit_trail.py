@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document.field import shown
-from gateway.routing.store.audit_chain import AuditEntry, ChainLink, RouteInForce
+from gateway.routing.store.audit_chain import HEALED, AuditEntry, ChainLink, RouteInForce
 from gateway.routing.store.change import TEXT_LIMIT, Change, ChangeEntry, parse_entry
 from gateway.routing.store.redis_store import AUDIT_LENGTH, IDEMPOTENCY_S, ONCE_S, RedisStore
 from gateway.routing.store.store_reply import committed_digest, many, number, revision_in, stream_entries, text
@@ -32,6 +32,17 @@ class ChainPage:
     entries: tuple[AuditEntry, ...]
     anchor: ChainLink
     head: ChainLink
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a worker compares with its note: the newest entry, the hash of the noted one, "" where it is not there,
+    which entries are no longer kept, and whether the trail begins with a heal."""
+
+    head: ChainLink
+    at_noted: str
+    trimmed: int
+    begun_by_heal: bool
 
 
 async def append(
@@ -68,6 +79,26 @@ async def chain(store: RedisStore, *, after: int = 0, limit: int = LIMIT) -> Cha
     sequence, hash_, trimmed, trimmed_hash = many(held)
     entries = tuple(_entry(entry_id, words) for entry_id, words in stream_entries(ids))
     return ChainPage(entries, ChainLink(number(trimmed), text(trimmed_hash)), ChainLink(number(sequence), text(hash_)))
+
+
+async def sight(store: RedisStore, noted: int) -> Sighting:
+    """Returns what there is of the trail now. Raises: StoreUnavailable."""
+    names = store.keys
+    held, at_noted, first = await store.link.transaction(
+        [
+            ("HMGET", names.chain, "sequence", "hash", "trimmed_sequence"),
+            ("XRANGE", names.audit, f"{noted}-0", f"{noted}-0"),
+            ("XRANGE", names.audit, "-", "+", "COUNT", 1),
+        ]
+    )
+    sequence, hash_, trimmed = many(held)
+    oldest = [_entry(entry_id, words) for entry_id, words in stream_entries(first)]
+    return Sighting(
+        ChainLink(number(sequence), text(hash_)),
+        next((_entry(entry_id, words).hash for entry_id, words in stream_entries(at_noted)), ""),
+        number(trimmed),
+        any(entry.sequence == 1 and entry.operation in HEALED for entry in oldest),
+    )
 
 
 async def routes_in_force(store: RedisStore) -> list[RouteInForce]:

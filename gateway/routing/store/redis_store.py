@@ -6,6 +6,7 @@ from dataclasses import replace
 from time import monotonic
 
 from gateway.errors import InvalidArgument, StaleRevision, StoreDamaged, StoreUnavailable
+from gateway.routing.store.audit_chain import KEPT
 from gateway.routing.store.change import (
     Change,
     ChangeEntry,
@@ -43,7 +44,7 @@ from gateway.routing.store.worker_status import WorkerStatus, parse_status
 VALUE_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_LENGTH = 10_000
 HISTORY_LENGTH = 200
-AUDIT_LENGTH = 20_000
+AUDIT_LENGTH = KEPT
 IDEMPOTENCY_S = 86_400
 ONCE_S = 60  # of a commit whose caller gave no key: long enough for the second try of `Link`
 BLOCK_MS = 500
