@@ -10,17 +10,25 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from gateway.access.permissions import RPCS
-from gateway.access.principal import ANONYMOUS
+from gateway.access.principal import ANONYMOUS, Role
 from gateway.api import model_metadata
 from gateway.api.inference import InferenceService
 from gateway.api.naming import shown
-from gateway.errors import GatewayError, InvalidArgument, Unavailable, Unimplemented, VersionNotReady
+from gateway.errors import (
+    GatewayError,
+    InvalidArgument,
+    PermissionDenied,
+    Unavailable,
+    Unimplemented,
+    VersionNotReady,
+)
 from gateway.pb import inference_pb2 as pb
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.http_call import Fields, HttpCall
 from gateway.rest.http_refusal import JSON
 from gateway.rest.infer_body import InferBodies, InferBody, id_of
 from gateway.rest.message_json import read_object
+from gateway.rest.other_sites import is_of_another_site
 from gateway.rest.path_table import PathTable
 from gateway.rest.prediction import infer_object, raw_object
 from gateway.rest.rest_caller import RestCaller
@@ -65,6 +73,7 @@ OWN_PATHS: Final = (
     OwnPath("POST", "/v2/models/{model}/versions/{version}/generate", "ModelInfer", "generate"),
     OwnPath("POST", "/v2/models/{model}/generate_stream", "ModelInfer", "generate"),
     OwnPath("POST", "/v2/models/{model}/versions/{version}/generate_stream", "ModelInfer", "generate"),
+    OwnPath("GET", "/v2/models", "RepositoryIndex", "list_models"),
     OwnPath("GET", "/v1/models", "RepositoryIndex", "list_models"),
     OwnPath("GET", "/v1/models/{model}", "ModelReady", "model_ready"),
     OwnPath("POST", "/v1/models/{model}:explain", "ModelInfer", "explain"),
@@ -201,7 +210,11 @@ class RestService:
     def _rpc(self, row: RpcPath) -> Callable[[HttpCall], Awaitable[None]]:
         method: Callable[[Any, HttpCall], Awaitable[Any]] = getattr(self._inference, row.rpc)
 
+        changes = RPCS[SERVICE + row.rpc].roles == {Role.OPERATOR}
+
         async def answer(call: HttpCall) -> None:
+            if changes and is_of_another_site(call.header):
+                raise PermissionDenied("what a page of another site asks to load or unload is not done")
             _answer(call, row.shown(await method(row.request(call), call)))
 
         return answer

@@ -5,7 +5,6 @@ its own, and to come from no other site.
 """
 
 import socket
-from collections.abc import Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, Final
@@ -16,11 +15,12 @@ import orjson
 import gateway
 from gateway.access.gatekeeper import Gatekeeper
 from gateway.access.principal import ANONYMOUS, Principal
-from gateway.errors import GatewayError, PermissionDenied
+from gateway.errors import GatewayError
 from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.message_json import plain
 from gateway.rest.open_api import WRITES, open_api
+from gateway.rest.other_sites import is_of_another_site
 from gateway.rest.path_table import PathTree
 from gateway.runtime.config import Config
 from gateway.runtime.control_bridge import ControlBridge
@@ -100,8 +100,8 @@ def unsafe_write(request: HttpRequest, own_names: bool) -> HttpRefusal | None:
     if not headers.get(WRITES):
         return _NO_HEADER
     foreign = own_names and "origin" in headers and not is_own_name(headers.get("host", ""))
-    if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin") or not _same_origin(headers):
-        return HttpRefusal(403, str(PermissionDenied("a write from a page of another site is not done")))
+    if foreign or is_of_another_site(headers.get):
+        return HttpRefusal(403, "a write from a page of another site is not done")
     return None
 
 
@@ -118,11 +118,6 @@ def is_own_name(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _same_origin(headers: Mapping[str, str]) -> bool:
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
 
 def _refused(refusal: HttpRefusal, code: str = "") -> HttpResponse:

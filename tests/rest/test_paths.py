@@ -54,6 +54,7 @@ EXAMPLES: dict[tuple[str, str], Example] = {
     ("POST", "/v2/repository/models/{model}/unload"): Example({"parameters": {"force": 1}}, 400, {"error"}),
     ("POST", "/v2/repository/{repository}/models/{model}/unload"): Example({}, 501, {"error"}),
     ("GET", "/v1/models"): Example(has={"models"}),
+    ("GET", "/v2/models"): Example(has={"models"}),
     ("GET", "/v1/models/{model}"): Example(has={"name": "affine", "ready": True}),
     ("POST", "/v1/models/{model}:predict"): Example({"instances": [[1, 2, 3, 4]]}, has={"predictions"}),
     ("POST", "/v1/models/{model}:explain"): Example({}, 501, {"error"}),
@@ -144,4 +145,12 @@ async def test_a_model_is_unloaded_and_loaded(stand: Stand) -> None:
     assert (one["state"], one["reason"]) == ("UNAVAILABLE", "unloaded")
     assert "scalar" not in told(await ask(stand, "GET", "/v1/models"))["models"]
     assert (await ask(stand, "POST", "/v2/repository/models/scalar/load", {})).status == 200
+    assert (await ask(stand, "GET", "/v2/models/scalar/ready")).status == 200
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://elsewhere"}, {"sec-fetch-site": "cross-site"}])
+@pytest.mark.parametrize("verb", ["load", "unload"])
+async def test_no_page_of_another_site_loads_or_unloads(stand: Stand, headers: dict[str, str], verb: str) -> None:
+    answer = await ask(stand, "POST", f"/v2/repository/models/scalar/{verb}", {}, headers)
+    assert (answer.status, "another site" in told(answer)["error"]) == (403, True)
     assert (await ask(stand, "GET", "/v2/models/scalar/ready")).status == 200
