@@ -1,6 +1,7 @@
 """What every request runs through is compiled: seen on real requests, compared with the list in `setup.py`."""
 
 import asyncio
+import json
 import runpy
 import sys
 from collections import Counter
@@ -15,8 +16,17 @@ from gateway.routing.decision.snapshot import Snapshot
 from tests import models
 from tests.api.calls import good
 from tests.api.routes import ab
-from tests.api.stand import standing
+from tests.api.stand import Stand, standing
+from tests.rest.serving import post
+from tests.rpc.raw import RawClient
 
+REST_JSON = json.dumps(
+    {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}}],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()
+REST_BODY = REST_JSON + bytes(16)
 ROOT = Path(__file__).parents[1]
 # Run in every request and stay interpreted: the servicer derives from generated code, which mypyc does not allow, and a
 # request makes one dictionary look-up in the registry.
@@ -35,34 +45,63 @@ def test_each_module_that_is_to_be_compiled_exists(compiled: set[str]) -> None:
     assert not [module for module in compiled if not (ROOT / module).is_file()]
 
 
-async def test_what_every_request_runs_through_is_compiled(tmp_path: Path, compiled: set[str]) -> None:
+@pytest.mark.parametrize("by", ["gRPC", "REST on HTTP/1.1", "REST on HTTP/2"])
+async def test_what_every_request_runs_through_is_compiled(tmp_path: Path, compiled: set[str], by: str) -> None:
     repository = tmp_path / "models"
     config = "max_batch_size: 64\ndynamic_batching {}\nversion_policy { all {} }"
     for version, slope in (("1", 2.0), ("2", 3.0)):
         models.write_version(repository, "affine", version, models.affine(slope), config=config)
-    runs: Counter[str] = Counter()
+    runs: Counter[tuple[str, str]] = Counter()
 
     def count(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
-            runs[frame.f_code.co_filename] += 1
+            runs[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
 
-    async with standing(repository, tmp_path, probes=tmp_path / "probes", tokens=Tokens(b"k" * KEY_BYTES)) as stand:
+    tokens = Tokens(b"k" * KEY_BYTES)
+    async with standing(repository, tmp_path, probes=tmp_path / "probes", tokens=tokens, rest=True) as stand:
         stand.rules.snapshot = Snapshot.of("tests", 1, (propose(ab(), None),))
-
-        async def ask() -> None:
-            for user in range(CALLS // 4):
-                await stand.stub.ModelInfer(good(version=""), metadata=(("x-user-id", f"user-{user}"),))
-
-        await asyncio.gather(*(ask() for _ in range(4)))
+        ask = {"gRPC": grpc_calls, "REST on HTTP/1.1": http1_calls, "REST on HTTP/2": http2_calls}[by]
+        await asyncio.gather(*(ask(stand) for _ in range(4)))
         sys.setprofile(count)
         try:
-            await asyncio.gather(*(ask() for _ in range(4)))
+            await asyncio.gather(*(ask(stand) for _ in range(4)))
         finally:
             sys.setprofile(None)
     every = {
         str(Path(name).relative_to(ROOT))
-        for name, calls in runs.items()
+        for (name, _), calls in runs.items()
         if calls >= CALLS and Path(name).is_relative_to(ROOT / "gateway")
     }
     assert every, "no request was seen"
-    assert every - compiled == INTERPRETED
+    assert every - compiled == INTERPRETED - ({"gateway/api/inference.py"} if by != "gRPC" else set())
+
+
+async def grpc_calls(stand: Stand) -> None:
+    for user in range(CALLS // 4):
+        await stand.stub.ModelInfer(good(version=""), metadata=(("x-user-id", f"user-{user}"),))
+
+
+async def http1_calls(stand: Stand) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stand.rest_port)
+    for _ in range(CALLS // 4):
+        writer.write(post("/v2/models/affine/infer", REST_BODY, f"Inference-Header-Content-Length: {len(REST_JSON)}"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def http2_calls(stand: Stand) -> None:
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/v2/models/affine/infer"),
+        (b":authority", b"a"),
+        (b"inference-header-content-length", b"%d" % len(REST_JSON)),
+    ]
+    async with RawClient(stand.rest_port) as client:
+        for _ in range(CALLS // 4):
+            seen, _ = await client.answer(await client.request(fields, REST_BODY))
+            assert seen[b":status"] == b"200", seen
+            client.events.clear()

@@ -142,8 +142,8 @@ class AnswerQueue:
             self._wake()
 
     def _send(self, parts: list[Piece]) -> None:
-        if len(parts) == 2 and len(parts[1]) < LARGE_BYTES:
-            self.transport.write(b"".join(parts))  # one buffer costs less than two
+        if len(parts) == 1 or (parts and size_of(parts) < LARGE_BYTES):
+            self.transport.write(b"".join(parts))  # one buffer costs less than several
         elif parts:
             self.transport.writelines(parts)
         if self.paused or self.unsent_bytes:

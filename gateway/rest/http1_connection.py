@@ -115,7 +115,7 @@ class Http1Connection:
             if self._drained > self.limits.drained_bytes:
                 self.abort()
             return
-        if not queue.calls:
+        if not self.server.open_calls:
             self.server.busy_poll.read(now_ns)
         data = bytes(self.server.buffer[:nbytes])
         if self._rest:
@@ -182,7 +182,7 @@ class Http1Connection:
             self._since_ns = 0
             position = self._begin(self.parser.parse(data[position:stop]), data, stop, now_ns)
         self._consuming = False
-        if not queue.calls:
+        if not server.open_calls:
             server.busy_poll.wrote(now_ns)
 
     def _is_full(self) -> bool:
@@ -343,7 +343,8 @@ class Http1Connection:
                 self.server.loop.call_soon(self._go_on)
             if not queue.calls:
                 self.active_ns = monotonic_ns()
-                self.server.busy_poll.wrote(self.active_ns)
+                if not self.server.open_calls:
+                    self.server.busy_poll.wrote(self.active_ns)
 
     # Time. What the server asks of every connection.
 

@@ -15,6 +15,7 @@ from gateway.rest.http_head import HttpHead
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.response_head import checked_fields, size_of
 from gateway.rest.rest_call import RestCall
+from gateway.rpc.metadata import never_indexed
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED, LARGE_BYTES, QUEUED_BYTES, Output
 from gateway.rpc.pushback import later, never
@@ -142,7 +143,10 @@ class Http2Stream(ServerCall):
     def write_answer(self, call: RestCall, status: int, fields: Fields, pieces: Sequence[Piece], own: Fields) -> None:
         output = self.output
         size_bytes = size_of(pieces)
-        sent = checked_fields(fields) + (checked_fields(own) if own else ())
+        sent = checked_fields(fields)
+        if own:
+            # What differs with each answer would drive what repeats out of HPACK's table.
+            sent += tuple([never_indexed(field) for field in checked_fields(own)])
         if size_bytes > output.max_send_bytes:
             raise never(f"answer of {size_bytes} bytes, at most {output.max_send_bytes} are sent")
         if size_bytes >= LARGE_BYTES or output.unsent_bytes:

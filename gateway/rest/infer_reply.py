@@ -7,7 +7,7 @@ Source: Open Inference Protocol v2; Triton's binary tensor data extension.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import orjson
 
@@ -42,7 +42,9 @@ class ReplyBody(NamedTuple):
 
     def within(self, max_bytes: int) -> "ReplyBody":
         """Returns the same. Raises: ResourceExhausted (it is larger than an answer may be)."""
-        size = sum(map(len, self.pieces))
+        size = 0
+        for piece in self.pieces:
+            size += len(piece)
         if size > max_bytes:
             raise ResourceExhausted(f"the response has {size} bytes, the limit is {max_bytes}")
         return self
@@ -79,7 +81,7 @@ def write_reply(call: Call, signature: Signature, reply: Reply, form: ReplyForm,
 def _all_binary(call: Call, heads: tuple[bytes, ...], outputs: Sequence[Buffer]) -> ReplyBody:
     head = b"".join(heads) + _tail(call)
     pieces: list[bytes | memoryview] = [head]
-    pieces += [output for output in outputs if isinstance(output, bytes | memoryview)]
+    pieces += cast("Sequence[bytes | memoryview]", outputs)  # no array is among them where the first is bytes
     return ReplyBody(pieces, len(head))
 
 

@@ -38,8 +38,8 @@ _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 _LINE_FEED: Final = 0x0A
 _RETURN: Final = 0x0D
 _NUL: Final = 0
-# Makes the pair without the class's own constructor, which is interpreted.
-_never_indexed: Final = partial(tuple.__new__, ngh2.NeverIndexedHeader)
+# Makes a field that HPACK does not index, without the class's own constructor, which is interpreted.
+never_indexed: Final = partial(tuple.__new__, ngh2.NeverIndexedHeader)
 
 
 def decode(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Pair, ...]:
@@ -112,7 +112,7 @@ def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
     # What HTTP/2 forbids; a whole look at each character would cost as much as all the rest.
     if not value.isascii() or _LINE_FEED in value or _RETURN in value or _NUL in value:
         raise ValueError(f"metadata {key!r} has characters that cannot be sent outside a -bin key")
-    return entry[1] + (_never_indexed((_names.get(key) or _name_of(key), value)),)
+    return entry[1] + (never_indexed((_names.get(key) or _name_of(key), value)),)
 
 
 def percent_encoded(text: str) -> bytes:

@@ -39,6 +39,10 @@ def gateway_setups(options: Options) -> list[GatewaySetup]:
             GatewaySetup(f"gateway no {feature}", workers=first, off=frozenset({feature}))
             for feature in options.features_off
         ]
+    if "rest" in options.systems:
+        setups.append(GatewaySetup("gateway REST", workers=first, rest="binary"))
+    if "rest-json" in options.systems:
+        setups.append(GatewaySetup("gateway REST in JSON", workers=first, rest="json"))
     if "guarded" in options.systems:
         setups.append(GatewaySetup("gateway with a token", workers=first, guarded=True))
     if "judged" in options.systems:

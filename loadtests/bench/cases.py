@@ -1,13 +1,14 @@
 """A model made ready for runs: its files, its request, and what its versions answer."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from loadtests.bench import body, models
+from loadtests.bench import body, models, rest_body
 from loadtests.bench.models import BenchModel, Floats
+from loadtests.bench.rest_body import RestRequest
 from loadtests.bench.session import expected_outputs
 
 
@@ -20,6 +21,7 @@ class Case:
     body: Path
     row: Path
     expected: Mapping[str, Floats]
+    rest: Mapping[str, RestRequest] = field(default_factory=dict)  # the same request over REST, by its form
 
 
 def make(chosen: Iterable[BenchModel], work: Path) -> tuple[Case, ...]:
@@ -32,5 +34,6 @@ def make(chosen: Iterable[BenchModel], work: Path) -> tuple[Case, ...]:
         body.write(model, requests / f"{model.name}.bin")
         np.save(requests / f"{model.name}.npy", model.row)
         expected = expected_outputs(model, repository)
-        made.append(Case(model, repository, requests / f"{model.name}.bin", requests / f"{model.name}.npy", expected))
+        framed, row = requests / f"{model.name}.bin", requests / f"{model.name}.npy"
+        made.append(Case(model, repository, framed, row, expected, rest_body.write(model, requests)))
     return tuple(made)

@@ -15,6 +15,7 @@ import numpy as np
 
 from loadtests.bench.body import METHOD
 from loadtests.bench.probe import KEY_HEADER
+from loadtests.bench.rest_body import RestRequest
 
 MISSING: Final = "h2load is not installed: it is part of nghttp2 (Debian and Ubuntu: apt-get install nghttp2-client)"
 _TURN_S: Final = 0.1
@@ -75,11 +76,13 @@ class Order:
     keys: tuple[str, ...]
     concurrency: int
     authorization: str = ""
+    rest: RestRequest | None = None  # sent instead, over HTTP/1.1, on a connection for each call at a time
 
     def commands(self, count: int, logs: Sequence[Path]) -> list[list[str]]:
         """The command of each client: they share connections and calls evenly."""
         clients = min(len(self.keys), self.concurrency)
-        connections = max(1, connections_for(self.concurrency) // clients)
+        rest = self.rest
+        connections = max(1, (self.concurrency if rest else connections_for(self.concurrency)) // clients)
         streams = max(1, self.concurrency // (connections * clients))
         made = []
         for place, key in enumerate(self.keys[:clients]):
@@ -88,9 +91,13 @@ class Order:
             if logs:
                 command += ["--log-file", str(logs[place])]
             caller = (f"authorization: {self.authorization}",) if self.authorization else ()
-            for header in ("content-type: application/grpc", "te: trailers", f"{KEY_HEADER}: {key}", *caller):
+            kind = rest.fields if rest else ("content-type: application/grpc", "te: trailers")
+            for header in (*kind, f"{KEY_HEADER}: {key}", *caller):
                 command += ["-H", header]
-            made.append([*command, "-d", str(self.body), f"http://{self.address}{METHOD}"])
+            if rest:
+                command.append("--h1")
+            body, path = (rest.body, rest.path) if rest else (self.body, METHOD)
+            made.append([*command, "-d", str(body), f"http://{self.address}{path}"])
         return made
 
 

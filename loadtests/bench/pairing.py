@@ -40,6 +40,7 @@ def turns(options: Options, servers: Sequence[Server], cases: Sequence[Case]) ->
                     lambda server=server, case=case, concurrency=concurrency: driver.run(server, case, concurrency),  # type: ignore[misc]
                 )
                 for server in servers
+                if not server.rest or server.rest in case.rest
             ]
             if case.model.name == ALONE:
                 layout = fastest_layout(case, concurrency)

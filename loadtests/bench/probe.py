@@ -75,18 +75,24 @@ class Probe:
         return result
 
     def _checked(self, response: inference_pb2.ModelInferResponse) -> str:
-        """The version whose values these are: the one that the answer names, or any where it names none."""
-        got = _values(response)
-        for version, values in self._expected.items():
-            wanted = values.ravel()
-            if response.model_version not in ("", version) or got.shape != wanted.shape:
-                continue
-            if np.allclose(got, wanted, rtol=_RELATIVE, atol=_ABSOLUTE):
-                return version
-        raise WrongAnswer(
-            f"{self._model.name}: version {response.model_version or '(not said)'} answered {got[:4]}, "
-            + ", ".join(f"version {version} is {values.ravel()[:4]}" for version, values in self._expected.items())
-        )
+        return checked_version(self._model.name, self._expected, response.model_version, _values(response))
+
+
+def checked_version(model: str, expected: Mapping[str, Floats], said: str, got: Floats) -> str:
+    """The version whose values these are: the one that the answer names, or any where it names none.
+
+    Raises: WrongAnswer.
+    """
+    for version, values in expected.items():
+        wanted = values.ravel()
+        if said not in ("", version) or got.shape != wanted.shape:
+            continue
+        if np.allclose(got, wanted, rtol=_RELATIVE, atol=_ABSOLUTE):
+            return version
+    raise WrongAnswer(
+        f"{model}: version {said or '(not said)'} answered {got[:4]}, "
+        + ", ".join(f"version {version} is {values.ravel()[:4]}" for version, values in expected.items())
+    )
 
 
 def _status(error: grpc.RpcError) -> str:

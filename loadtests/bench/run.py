@@ -11,6 +11,7 @@ from loadtests.bench.h2load import LoadFailed, Order, drive
 from loadtests.bench.machine import Calm, busy_s, loop_ms
 from loadtests.bench.probe import WrongAnswer, probing
 from loadtests.bench.processes import Usage, usage
+from loadtests.bench.rest_body import answer_bytes
 from loadtests.bench.servers import Server
 
 _WARM_UP_S: Final = 0.4
@@ -103,10 +104,14 @@ class Driver:
             with probing(server.address, case.model, case.expected, server.authorization) as probe:
                 keys = tuple(probe.keys_of_arms().values())
                 keys = keys if self.arms == "both" else keys[:1]
-                sizes = {probe.answer_bytes(key) for key in keys}
+                sizes = set() if server.rest else {probe.answer_bytes(key) for key in keys}
+            rest = case.rest[server.rest] if server.rest else None
+            if rest is not None:
+                sizes = {answer_bytes(server.rest_address, rest, case.model, case.expected, key) for key in keys}
             if len(sizes) != 1:
                 raise WrongAnswer(f"{case.model.name}: the arms' answers have {sorted(sizes)} bytes")
-            order = Order(server.address, case.body, keys, concurrency, server.authorization)
+            address = server.rest_address if rest is not None else server.address
+            order = Order(address, case.body, keys, concurrency, server.authorization, rest)
             return self._timed(server, order, case.model.name, sizes.pop())
         except (LoadFailed, WrongAnswer) as error:
             nothing = float("nan")

@@ -56,6 +56,8 @@ class Server:
     metrics_url: str = ""
     tally: Tally = field(default_factory=Tally, compare=False)
     authorization: str = field(default="", repr=False)  # what its callers send to prove who they are
+    rest: str = ""  # the form of the requests that it is sent over REST, at `rest_address`
+    rest_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class GatewaySetup:
     off: frozenset[str] = frozenset()
     guarded: bool = False  # callers prove who they are by a token
     judged: bool = False  # routes are canaries of the same split, which are counted and judged
+    rest: str = ""  # the form of the requests, which come over REST
 
     def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
         return [
@@ -107,7 +110,10 @@ def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[
         if "route" not in setup.off:
             _apply_routes(address, cases, data_dir / "routes.yaml", token, judged=setup.judged)
         metrics_url = "" if "metrics" in setup.off else f"http://{HOST}:{ports['metrics']}/metrics"
-        server = Server(setup.label, address, process.pid, metrics_url, authorization=authorization)
+        server = Server(
+            setup.label, address, process.pid, metrics_url, authorization=authorization,
+            rest=setup.rest, rest_address=f"{HOST}:{ports['http']}",
+        )  # fmt: skip
         compactor_s = usage(process.pid).cpu_s.get("compactor", 0.0)
         yield server
         last = usage(process.pid)
