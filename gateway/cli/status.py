@@ -2,6 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterator
+from queue import Empty, Queue
+from threading import Thread
 from time import monotonic, sleep
 from typing import Annotated
 
@@ -26,6 +28,7 @@ WORKER_COLUMNS = ("WORKER", "STATE", "REVISION", "SEEN", "ERROR")
 CHANGES_SHOWN = 8
 RECONNECT_S = 30.0
 PAUSE_S = 0.5
+REDRAW_S = 1.0  # while a rollout is running
 
 
 def status(
@@ -36,7 +39,8 @@ def status(
     """Print routes with their shares, and workers with the revision that each serves.
 
     With -o json it is all that the operators' page shows: traffic by arm, models, drift, log, changes as well.
-    With --watch the page is drawn anew at each change; with -o json each change is a line.
+    With --watch the page is drawn anew at each change, and each second while a rollout is running; with -o json each
+    change is a line.
     """
     with control(server) as stub:
         if not watch:
@@ -58,22 +62,30 @@ def status(
 
 
 def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
-    """Draws the page anew at each change; an output that is no terminal gets one page after another."""
+    """Draws the page anew at each change, and each second while a rollout is running, whose numbers are no change.
+
+    An output that is no terminal gets one page after another, at changes alone.
+    """
     changes: deque[str] = deque(maxlen=CHANGES_SHOWN)
     out = console()
     away = ""
-    settled = False
+    settled = moving = False
     with Live(console=out, auto_refresh=False, screen=False) as live:
-        for event in _events(stub, backlog=CHANGES_SHOWN):
-            kind = event.WhichOneof("event")
-            if kind == "committed":
-                changes.append(_change_line(event.committed))
-            away = event.store_away
-            settled = settled or kind == "settled"
-            if not settled and not away:
-                continue
+        for event in _paced(_events(stub, backlog=CHANGES_SHOWN)):
+            if event is None:
+                if not (moving and out.is_terminal):
+                    continue
+            else:
+                kind = event.WhichOneof("event")
+                if kind == "committed":
+                    changes.append(_change_line(event.committed))
+                away = event.store_away
+                settled = settled or kind == "settled"
+                if not settled and not away:
+                    continue
             try:
-                drawn = _Page(stub).drawn(out, changes, away)
+                page = _Page(stub)
+                moving, drawn = page.is_moving, page.drawn(out, changes, away)
             except grpc.RpcError as error:
                 if not _is_away(error):
                     raise
@@ -82,6 +94,29 @@ def _redraw(stub: control_pb2_grpc.ControlStub) -> None:
                 live.update(drawn, refresh=True)
             else:
                 out.print(drawn)
+
+
+def _paced(events: Iterator[control_pb2.Event]) -> Iterator[control_pb2.Event | None]:
+    """Yields the events as they come, and None after each second without one. Raises: what they raise."""
+    told: Queue[control_pb2.Event | Exception] = Queue()
+
+    def read() -> None:
+        try:
+            for event in events:
+                told.put(event)
+        except Exception as error:
+            told.put(error)  # the thread's boundary: it is raised where the events are taken
+
+    Thread(target=read, name="watch", daemon=True).start()
+    while True:
+        try:
+            one = told.get(timeout=REDRAW_S)
+        except Empty:
+            yield None
+            continue
+        if isinstance(one, Exception):
+            raise one
+        yield one
 
 
 def _events(stub: control_pb2_grpc.ControlStub, *, backlog: int) -> Iterator[control_pb2.Event]:
@@ -122,6 +157,11 @@ class _Page:
                 raise
             self._workers = control_pb2.WorkersResponse()
         self._rollouts = [] if self._listed.stale else [state for state in states_of(stub) if state.phase != "stopped"]
+
+    @property
+    def is_moving(self) -> bool:
+        """Returns whether the numbers of a rollout change by themselves."""
+        return any(state.phase not in ("promoted", "stopped") for state in self._rollouts)
 
     def drawn(self, out: Console, changes: deque[str] | None = None, away: str = "") -> Group:
         routes = table(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from gateway.pb import control_pb2 as pb
+from gateway.rollout.controller import RolloutController
+from gateway.rollout.rollout_store import RolloutStore
+from gateway.routing.store.route_reader import RouteReader
 from tests.api.operated import BY
-from tests.api.routes import blue_green
+from tests.api.routes import blue_green, route
+from tests.api.test_control_rollouts import NoHand
 from tests.cli.conftest import Shell
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,3 +78,36 @@ async def shown(terminal: int, text: bytes) -> bytes:
     while text not in page:
         page += await asyncio.to_thread(os.read, terminal, 65536)
     return page
+
+
+async def test_the_numbers_of_a_running_rollout_are_drawn_each_second(shell: Shell) -> None:
+    """Time that passes is no change of anything, and yet the page shows less of it left."""
+    store = shell.worker.store
+    await store.link.call("DEL", store.keys.rollouts, store.keys.judge)
+    steps = [{"weight": "10%", "hold": "10m"}, {"weight": "50%"}]
+    arms = {"stable": {"version": "1"}, "canary": {"version": "2"}}
+    await shell.worker.apply(route(arms, {"canary": {"steps": steps, "analysis": {}}}))
+    judge = RolloutController(RolloutStore(store, RouteReader(store)), NoHand(), "test")
+    await judge.step()
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
+    process = await asyncio.create_subprocess_exec(
+        GATEWAY, "status", "--watch", "--server", shell.worker.server, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await shown(ours, b"600 s left")
+            while True:
+                await judge.step()
+                page = await asyncio.to_thread(os.read, ours, 65536)
+                if re.search(rb"5\d\d s left", page):
+                    break
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+        await store.link.call("DEL", store.keys.rollouts, store.keys.judge)

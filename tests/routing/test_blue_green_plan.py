@@ -8,7 +8,7 @@ from gateway.routing.decision.snapshot import compile_route
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.route_status import RouteStatus, is_open, kept_status
 from gateway.routing.document.strategy import BlueGreen, ramp_of
-from gateway.routing.store.amendment import Amendment, abort, flip, promote, resume, retry, revert
+from gateway.routing.store.amendment import Amendment, abort, flip, kill, promote, resume, retry, revert, unkill
 from tests.routing.documents import Plain, document
 from tests.routing.test_route_status import edited
 
@@ -95,6 +95,10 @@ def test_a_flip_is_a_status_and_the_document_stays() -> None:
     again = edited(back, retry)
     assert (again.document, again.status) == (blue_green(**PLAN), RouteStatus())
     assert edited(edited(first, abort), resume).document == first.document
+    killed = edited(flipped, lambda document: kill(document, "incident"))
+    assert killed.document.kill_switch is not None
+    assert (killed.document.kill_switch.arm, killed.status) == ("green", flipped.status)
+    assert edited(killed, unkill).spec == blue_green(**PLAN)
     by_hand = edited(propose(blue_green(), None), Amendment("flip", flip).edit)
     assert strategy_of(by_hand.spec).active == "green"  # nothing is carried out: the verb changes the document
 

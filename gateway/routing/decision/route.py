@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.routing.decision.interval_table import Table, rebalance
@@ -154,12 +154,15 @@ def restated(
     if status is not None:
         return active.spec, status
     if active.status != BEGINNING:
-        try:
-            spec = edit(active.spec)
-            if under(spec, active.status) == document:
-                return spec, active.status
-        except GatewayError:
-            pass  # the edit fits what is in force, and not what was applied
+        # A kill switch names an arm of what is in force: that of the same words in the document may be another.
+        edits = (edit, lambda spec: replace(spec, kill_switch=document.kill_switch))
+        for one in edits:
+            try:
+                spec = one(active.spec)
+                if under(spec, active.status) == document:
+                    return spec, active.status
+            except GatewayError:
+                continue  # the edit fits what is in force, and not what was applied
     return document, BEGINNING
 
 
