@@ -4,18 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import cycle
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 import grpc.aio
 
 from gateway.client.answer import Answer, JoinedAnswers
 from gateway.client.call_error import CallError, error_of_rpc
-from gateway.client.channel_target import ChannelTls, target_of
+from gateway.client.client_settings import (
+    LOCAL,
+    ClientOptions,
+    ClientSettings,
+    InferOptions,
+    StreamOptions,
+)
 from gateway.client.explanation_steps import RouteExplanation, explanation_of
 from gateway.client.feedback_items import Truth, feedback_items
-from gateway.client.inference_call import InferenceCall, Inputs, ParameterValue, answer_of, metadata_of
-from gateway.client.rest_calls import RestCalls
+from gateway.client.inference_call import InferenceCall, Inputs, answer_of
 from gateway.client.streamed import streamed_outcome
 from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2_grpc
 from gateway.pb import inference_pb2 as pb
@@ -28,36 +33,19 @@ class AsyncClient:
     Order: it is made on the loop that it is used on.
     """
 
-    def __init__(
-        self,
-        server: str | Sequence[str] = "127.0.0.1:8001",
-        *,
-        token: str = "",
-        tls: ChannelTls | None = None,
-        key_metadata: str = "x-user-id",
-        timeout_s: float = 10.0,
-        connections: int = 1,
-        rest: str = "",
-        connect_s: float = 2.0,
-        insecure: bool = False,
-    ) -> None:
-        self._target = target_of(server, tls=tls, token=token, insecure=insecure, connections=connections)
-        self._rest = RestCalls(rest, tls=tls, token=token, insecure=insecure) if rest else None
-        self._connect_s = connect_s
-        self._timeout_s = timeout_s
-        self._key_metadata = key_metadata
-        self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
-        credentials = self._target.credentials()
-        address, options = self._target.address(), self._target.options()
+    def __init__(self, server: str | Sequence[str] = LOCAL, **options: Unpack[ClientOptions]) -> None:
+        self._settings = ClientSettings(server, **options)
+        target = self._settings.target
+        credentials, address, arguments = target.credentials(), target.address(), target.options()
         self._channels = [
-            grpc.aio.insecure_channel(address, options)
+            grpc.aio.insecure_channel(address, arguments)
             if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options)
-            for _ in range(connections)
+            else grpc.aio.secure_channel(address, credentials, arguments)
+            for _ in range(target.connections)
         ]
         self._stubs = cycle([inference_pb2_grpc.GRPCInferenceServiceStub(one) for one in self._channels])  # type: ignore[no-untyped-call]
         self._control = control_pb2_grpc.ControlStub(self._channels[0])  # type: ignore[no-untyped-call]
-        self._over_rest: bool | None = None if rest else False
+        self._over_rest: bool | None = None if self._settings.rest is not None else False
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,27 +56,13 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends the connections and the calls on them."""
         await asyncio.gather(*(channel.close(None) for channel in self._channels))
-        if self._rest is not None:
-            self._rest.close()
+        if self._settings.rest is not None:
+            self._settings.rest.close()
 
-    async def infer(
-        self,
-        model: str,
-        inputs: Inputs,
-        *,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> Answer:
+    async def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Answer:
         """Returns the model's answer, as `Client.infer` does. Raises: CallError, TypeError."""
-        call = InferenceCall(
-            model, inputs, version, tuple(outputs), request_id, parameters or {}, self._metadata(key, metadata)
-        )
-        return await self._infer(call, timeout_s)
+        call = self._settings.call(model, inputs, options)
+        return await self._infer(call, options.get("timeout_s"))
 
     async def infer_rows(
         self,
@@ -97,23 +71,15 @@ class AsyncClient:
         *,
         rows_per_call: int = 256,
         concurrency: int = 8,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
+        **options: Unpack[InferOptions],
     ) -> JoinedAnswers:
         """Returns the answers to many rows, as `Client.infer_rows` does. Raises: CallError, ValueError."""
-        call = InferenceCall(
-            model, inputs, version, tuple(outputs), request_id, parameters or {}, self._metadata(key, metadata)
-        )
+        call = self._settings.call(model, inputs, options)
         slots = asyncio.Semaphore(max(1, concurrency))
 
         async def answered(part: InferenceCall) -> Answer:
             async with slots:
-                return await self._infer(part, timeout_s)
+                return await self._infer(part, options.get("timeout_s"))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -123,25 +89,17 @@ class AsyncClient:
         return JoinedAnswers(tuple(task.result() for task in tasks))
 
     async def stream(
-        self,
-        model: str,
-        requests: Iterable[Inputs] | AsyncIterator[Inputs],
-        *,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
+        self, model: str, requests: Iterable[Inputs] | AsyncIterator[Inputs], **options: Unpack[StreamOptions]
     ) -> AsyncIterator[Answer | CallError]:
         """Yields the answer or the error of each request, as `Client.stream` does. Raises: CallError."""
 
         async def messages() -> AsyncIterator[pb.ModelInferRequest]:
             async for inputs in _each(requests):
-                yield InferenceCall(model, inputs, version, tuple(outputs), "", parameters or {}).message()
+                yield self._settings.call(model, inputs, options).message()
 
-        headers = self._metadata(key, metadata)
-        answers = next(self._stubs).ModelStreamInfer(messages(), metadata=headers, timeout=timeout_s)
+        answers = next(self._stubs).ModelStreamInfer(
+            messages(), metadata=self._settings.headers(options), timeout=options.get("timeout_s")
+        )
         try:
             async for answer in answers:
                 yield streamed_outcome(answer)
@@ -165,9 +123,7 @@ class AsyncClient:
         items = feedback_items(answer, label=label, reward=reward, row=row, time=time, source=source)
         request = control_pb2.SendFeedbackRequest(items=items)
         try:
-            accepted = await self._control.SendFeedback(
-                request, metadata=self._authorization, timeout=self._limit(timeout_s)
-            )
+            accepted = await self._control.SendFeedback(request, **self._settings.options_of(timeout_s))
         except grpc.RpcError as error:
             raise error_of_rpc(error) from None
         return int(accepted.accepted)
@@ -178,20 +134,20 @@ class AsyncClient:
         """Returns where a request with this key would go, and why. Nothing runs. Raises: CallError."""
         request = control_pb2.ExplainRequest(model=model, key=key, metadata=metadata or {})
         try:
-            response = await self._control.Explain(
-                request, metadata=self._authorization, timeout=self._limit(timeout_s)
-            )
+            response = await self._control.Explain(request, **self._settings.options_of(timeout_s))
         except grpc.RpcError as error:
             raise error_of_rpc(error) from None
         return explanation_of(response)
 
     async def is_ready(self, model: str = "", version: str = "", *, timeout_s: float | None = None) -> bool:
         """Returns whether the server, or the model, can answer; False as well where nobody could be asked."""
-        limit_s = self._limit(timeout_s)
+        limit_s = self._settings.limit(timeout_s)
         try:
-            if await self._uses_rest() and self._rest is not None:
-                return await asyncio.to_thread(self._rest.is_ready, model, version, limit_s, self._authorization)
-            options = {"metadata": self._authorization, "timeout": limit_s, "wait_for_ready": False}
+            if await self._uses_rest() and self._settings.rest is not None:
+                return await asyncio.to_thread(
+                    self._settings.rest.is_ready, model, version, limit_s, self._settings.authorization
+                )
+            options = self._settings.options_of(timeout_s) | {"wait_for_ready": False}
             stub = next(self._stubs)
             if not model:
                 return bool((await stub.ServerReady(pb.ServerReadyRequest(), **options)).ready)
@@ -200,9 +156,9 @@ class AsyncClient:
             return False
 
     async def _infer(self, call: InferenceCall, timeout_s: float | None) -> Answer:
-        limit_s = self._limit(timeout_s)
-        if await self._uses_rest() and self._rest is not None:
-            return await asyncio.to_thread(self._rest.infer, call, limit_s)
+        limit_s = self._settings.limit(timeout_s)
+        if await self._uses_rest() and self._settings.rest is not None:
+            return await asyncio.to_thread(self._settings.rest.infer, call, limit_s)
         ongoing = next(self._stubs).ModelInfer(call.message(), metadata=call.metadata, timeout=limit_s)
         try:
             response = await ongoing
@@ -214,17 +170,11 @@ class AsyncClient:
     async def _uses_rest(self) -> bool:
         if self._over_rest is None:
             try:
-                await asyncio.wait_for(self._channels[0].channel_ready(), self._connect_s)
+                await asyncio.wait_for(self._channels[0].channel_ready(), self._settings.connect_s)
                 self._over_rest = False
             except TimeoutError:
                 self._over_rest = True
         return self._over_rest
-
-    def _limit(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
-
-    def _metadata(self, key: str, metadata: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-        return metadata_of(key, self._key_metadata, metadata, self._authorization)
 
 
 async def _each(requests: Iterable[Inputs] | AsyncIterator[Inputs]) -> AsyncIterator[Inputs]:

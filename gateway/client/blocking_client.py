@@ -4,17 +4,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import cycle
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 
 from gateway.client.answer import Answer, JoinedAnswers
 from gateway.client.call_error import CallError, error_of_rpc
-from gateway.client.channel_target import ChannelTls, target_of
+from gateway.client.client_settings import (
+    LOCAL,
+    ClientOptions,
+    ClientSettings,
+    InferOptions,
+    StreamOptions,
+)
 from gateway.client.explanation_steps import RouteExplanation, explanation_of
 from gateway.client.feedback_items import Truth, feedback_items
-from gateway.client.inference_call import InferenceCall, Inputs, ParameterValue, answer_of, metadata_of
-from gateway.client.rest_calls import RestCalls
+from gateway.client.inference_call import InferenceCall, Inputs, answer_of
 from gateway.client.streamed import streamed_outcome
 from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2_grpc
 from gateway.pb import inference_pb2 as pb
@@ -22,49 +27,27 @@ from gateway.tensor import Array
 
 
 class Client:
-    """Calls a gateway over gRPC; where `rest` is given and gRPC cannot connect, over REST.
+    """Calls a gateway over gRPC, or over REST; `ClientOptions` says what it may be given.
 
     `server` is host:port; a list of them, or one name with many addresses, is balanced by the load that the hosts
-    report. `connections` of the client are shared by its calls in turn: each of them is served by one worker of a host.
-    `key_metadata` is where the routes look for the key (`key: {from: [metadata:x-user-id]}`).
-    `token` proves who calls; plain text to another host needs `insecure`.
+    report. Calls that end as UNAVAILABLE are repeated by themselves, up to four times, within the call's time.
 
-    Calls that end as UNAVAILABLE are repeated by themselves, up to four times, within the call's time.
-
-    Units:  `timeout_s` bounds each call that has no limit of its own; `connect_s` until REST is taken instead.
     Raises: ValueError (addresses, files, a token in plain text), OSError (a file of TLS).
     """
 
-    def __init__(
-        self,
-        server: str | Sequence[str] = "127.0.0.1:8001",
-        *,
-        token: str = "",
-        tls: ChannelTls | None = None,
-        key_metadata: str = "x-user-id",
-        timeout_s: float = 10.0,
-        connections: int = 1,
-        rest: str = "",
-        connect_s: float = 2.0,
-        insecure: bool = False,
-    ) -> None:
-        self._target = target_of(server, tls=tls, token=token, insecure=insecure, connections=connections)
-        self._rest = RestCalls(rest, tls=tls, token=token, insecure=insecure) if rest else None
-        self._connect_s = connect_s
-        self._timeout_s = timeout_s
-        self._key_metadata = key_metadata
-        self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
-        credentials = self._target.credentials()
-        address, options = self._target.address(), self._target.options()
+    def __init__(self, server: str | Sequence[str] = LOCAL, **options: Unpack[ClientOptions]) -> None:
+        self._settings = ClientSettings(server, **options)
+        target = self._settings.target
+        credentials, address, arguments = target.credentials(), target.address(), target.options()
         self._channels = [
-            grpc.insecure_channel(address, options)
+            grpc.insecure_channel(address, arguments)
             if credentials is None
-            else grpc.secure_channel(address, credentials, options)
-            for _ in range(connections)
+            else grpc.secure_channel(address, credentials, arguments)
+            for _ in range(target.connections)
         ]
         self._stubs = cycle([inference_pb2_grpc.GRPCInferenceServiceStub(one) for one in self._channels])  # type: ignore[no-untyped-call]
         self._control = control_pb2_grpc.ControlStub(self._channels[0])  # type: ignore[no-untyped-call]
-        self._over_rest: bool | None = None if rest else False
+        self._over_rest: bool | None = None if self._settings.rest is not None else False
 
     def __enter__(self) -> Self:
         return self
@@ -76,30 +59,16 @@ class Client:
         """Ends the connections and the calls on them."""
         for channel in self._channels:
             channel.close()
-        if self._rest is not None:
-            self._rest.close()
+        if self._settings.rest is not None:
+            self._settings.rest.close()
 
-    def infer(
-        self,
-        model: str,
-        inputs: Inputs,
-        *,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> Answer:
+    def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Answer:
         """Returns the model's answer. The same `key` gets the same version as long as the route gives it that.
 
         Raises: CallError; TypeError (an input that no tensor can be made of).
         """
-        call = InferenceCall(
-            model, inputs, version, tuple(outputs), request_id, parameters or {}, self._metadata(key, metadata)
-        )
-        return self._infer(call, timeout_s)
+        call = self._settings.call(model, inputs, options)
+        return self._infer(call, options.get("timeout_s"))
 
     def infer_rows(
         self,
@@ -108,50 +77,32 @@ class Client:
         *,
         rows_per_call: int = 256,
         concurrency: int = 8,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        request_id: str = "",
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
+        **options: Unpack[InferOptions],
     ) -> JoinedAnswers:
         """Returns the answers to many rows, sent in several calls, `concurrency` of them at a time.
 
         Raises: CallError (the first one; the calls that were sent are still answered by the server), ValueError.
         """
-        call = InferenceCall(
-            model, inputs, version, tuple(outputs), request_id, parameters or {}, self._metadata(key, metadata)
-        )
+        call = self._settings.call(model, inputs, options)
         parts = list(call.in_parts(rows_per_call))
         with ThreadPoolExecutor(max(1, min(concurrency, len(parts)))) as pool:
             try:
-                return JoinedAnswers(tuple(pool.map(lambda part: self._infer(part, timeout_s), parts)))
+                return JoinedAnswers(tuple(pool.map(lambda part: self._infer(part, options.get("timeout_s")), parts)))
             except CallError:
                 pool.shutdown(cancel_futures=True)
                 raise
 
     def stream(
-        self,
-        model: str,
-        requests: Iterable[Inputs],
-        *,
-        key: str = "",
-        version: str = "",
-        outputs: Sequence[str] = (),
-        parameters: Mapping[str, ParameterValue] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
+        self, model: str, requests: Iterable[Inputs], **options: Unpack[StreamOptions]
     ) -> Iterator[Answer | CallError]:
         """Yields the answer to each request on one stream, in their order; where one is refused, its error.
 
         Without `timeout_s` the stream has no limit. Raises: CallError (the stream itself ended).
         """
-        headers = self._metadata(key, metadata)
-        messages = (
-            InferenceCall(model, inputs, version, tuple(outputs), "", parameters or {}).message() for inputs in requests
+        messages = (self._settings.call(model, inputs, options).message() for inputs in requests)
+        answers = next(self._stubs).ModelStreamInfer(
+            messages, metadata=self._settings.headers(options), timeout=options.get("timeout_s")
         )
-        answers = next(self._stubs).ModelStreamInfer(messages, metadata=headers, timeout=timeout_s)
         try:
             for answer in answers:
                 yield streamed_outcome(answer)
@@ -179,7 +130,7 @@ class Client:
         items = feedback_items(answer, label=label, reward=reward, row=row, time=time, source=source)
         request = control_pb2.SendFeedbackRequest(items=items)
         try:
-            accepted = self._control.SendFeedback(request, metadata=self._authorization, timeout=self._limit(timeout_s))
+            accepted = self._control.SendFeedback(request, **self._settings.options_of(timeout_s))
         except grpc.RpcError as error:
             raise error_of_rpc(error) from None
         return int(accepted.accepted)
@@ -190,7 +141,7 @@ class Client:
         """Returns where a request with this key would go, and why. Nothing runs. Raises: CallError."""
         request = control_pb2.ExplainRequest(model=model, key=key, metadata=metadata or {})
         try:
-            response = self._control.Explain(request, metadata=self._authorization, timeout=self._limit(timeout_s))
+            response = self._control.Explain(request, **self._settings.options_of(timeout_s))
         except grpc.RpcError as error:
             raise error_of_rpc(error) from None
         return explanation_of(response)
@@ -198,9 +149,11 @@ class Client:
     def is_ready(self, model: str = "", version: str = "", *, timeout_s: float | None = None) -> bool:
         """Returns whether the server, or the model, can answer; False as well where nobody could be asked."""
         try:
-            if self._uses_rest() and self._rest is not None:
-                return self._rest.is_ready(model, version, self._limit(timeout_s), self._authorization)
-            options = {"metadata": self._authorization, "timeout": self._limit(timeout_s), "wait_for_ready": False}
+            if self._uses_rest() and self._settings.rest is not None:
+                return self._settings.rest.is_ready(
+                    model, version, self._settings.limit(timeout_s), self._settings.authorization
+                )
+            options = self._settings.options_of(timeout_s) | {"wait_for_ready": False}
             stub = next(self._stubs)
             if not model:
                 return bool(stub.ServerReady(pb.ServerReadyRequest(), **options).ready)
@@ -209,9 +162,9 @@ class Client:
             return False
 
     def _infer(self, call: InferenceCall, timeout_s: float | None) -> Answer:
-        limit_s = self._limit(timeout_s)
-        if self._uses_rest() and self._rest is not None:
-            return self._rest.infer(call, limit_s)
+        limit_s = self._settings.limit(timeout_s)
+        if self._uses_rest() and self._settings.rest is not None:
+            return self._settings.rest.infer(call, limit_s)
         try:
             response, ended = next(self._stubs).ModelInfer.with_call(
                 call.message(), metadata=call.metadata, timeout=limit_s
@@ -225,15 +178,9 @@ class Client:
         if self._over_rest is None:
             ready = grpc.channel_ready_future(self._channels[0])
             try:
-                ready.result(self._connect_s)
+                ready.result(self._settings.connect_s)
                 self._over_rest = False
             except grpc.FutureTimeoutError:
                 ready.cancel()
                 self._over_rest = True
         return self._over_rest
-
-    def _limit(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
-
-    def _metadata(self, key: str, metadata: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-        return metadata_of(key, self._key_metadata, metadata, self._authorization)

@@ -1,6 +1,6 @@
 """One inference, as values: what is asked, the message that asks it, and the answer that comes back."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -89,16 +89,6 @@ def answer_from(
     return Answer(
         outputs, model, served or version, request_id, arm, int(revision) if revision.isdigit() else 0, reason, token
     )
-
-
-def metadata_of(
-    key: str, key_metadata: str, metadata: Mapping[str, str] | None, authorization: Sequence[tuple[str, str]]
-) -> tuple[tuple[str, str], ...]:
-    """Returns the headers of a call: those given, the routing key, and who calls."""
-    given = {name.lower(): value for name, value in (metadata or {}).items()}
-    if key:
-        given[key_metadata] = key
-    return (*given.items(), *authorization)
 
 
 def _set(parameter: pb.InferParameter, name: str, value: ParameterValue) -> None:

@@ -59,6 +59,7 @@ class RestCalls:
                 files |= {"server_hostname": tls.name, "assert_hostname": tls.name}
         self._pool = urllib3.PoolManager(retries=False, maxsize=16, **files)
         self._failed: type[Exception] = urllib3.exceptions.HTTPError
+        self._authorization = {"authorization": f"Bearer {token}"} if token else {}
         self._url = f"{parts.scheme}://{parts.netloc}"
 
     def close(self) -> None:
@@ -82,13 +83,13 @@ class RestCalls:
                 sleep(pause_s)
         raise AssertionError("the attempts are counted above")
 
-    def is_ready(self, model: str, version: str, limit_s: float, metadata: tuple[tuple[str, str], ...]) -> bool:
+    def is_ready(self, model: str, version: str, limit_s: float) -> bool:
         """Returns whether the server, or the model, can answer. Raises: CallError."""
         path = "/v2/health/ready"
         if model:
             named = f"/versions/{quote(version, safe='')}" if version else ""
             path = f"/v2/models/{quote(model, safe='')}{named}/ready"
-        return self._ask("GET", path, dict(metadata), b"", limit_s)[0] == 200
+        return self._ask("GET", path, self._authorization, b"", limit_s)[0] == 200
 
     def _ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, limit_s: float

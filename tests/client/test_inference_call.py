@@ -6,8 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.client.answer import Answer, JoinedAnswers
+from gateway.client.client_settings import ClientSettings
 from gateway.client.feedback_items import feedback_items
-from gateway.client.inference_call import InferenceCall, answer_of, metadata_of
+from gateway.client.inference_call import InferenceCall, answer_of
 from gateway.client.rest_message import infer_body, infer_path, rest_answer
 from gateway.pb import inference_pb2 as pb
 
@@ -63,7 +64,8 @@ def test_an_unknown_output_names_those_there_are() -> None:
 
 
 def test_the_key_stands_where_routes_look() -> None:
-    assert metadata_of("u", "x-user-id", {"X-Plan": "pro"}, (("authorization", "Bearer t"),)) == (
+    settings = ClientSettings("localhost:1", token="t")
+    assert settings.headers({"key": "u", "metadata": {"X-Plan": "pro"}}) == (
         ("x-plan", "pro"),
         ("x-user-id", "u"),
         ("authorization", "Bearer t"),
