@@ -16,7 +16,6 @@ from gateway.replay.version_source import VersionFiles
 from gateway.serving.probe import Prober, ProbeResult, cause_of_death
 from gateway.serving.probe_request import to_json
 
-MOST_DEATHS: Final = 5
 _OPEN_S: Final = 60.0
 _STDERR_BYTES: Final = 2000
 Kind = TypeVar("Kind", RunContract, RunAnswer)
@@ -28,10 +27,11 @@ class RunnerGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Units: seconds that one run may take, and seconds of CPU time of all runs together."""
+    """Units: seconds that one run may take, seconds of CPU time of all runs together; `deaths` of the process."""
 
     run_s: float = 30.0
     cpu_s: float = 3600.0
+    deaths: int = 5
 
 
 class VersionRunner:
@@ -59,6 +59,11 @@ class VersionRunner:
     @property
     def digest(self) -> str:
         return self._files.digest
+
+    @property
+    def pid(self) -> int | None:
+        """Returns the number of the process, None while there is none."""
+        return self._process.pid if self._process is not None else None
 
     async def __aenter__(self) -> Self:
         """Raises: FailedPrecondition with the reason why the version cannot be run."""
@@ -102,7 +107,7 @@ class VersionRunner:
 
     def _died(self, cause: str) -> RunAnswer:
         self._deaths += 1
-        if self._deaths >= MOST_DEATHS:
+        if self._deaths >= self._limits.deaths:
             raise RunnerGone(f"version {self.version!r} ended its process {self._deaths} times; the last one: {cause}")
         return RunAnswer(error=f"it ended its process: {cause}")
 
