@@ -144,9 +144,7 @@ class AsyncClient:
         limit_s = self._settings.limit(timeout_s)
         try:
             if await self._uses_rest() and self._settings.rest is not None:
-                return await asyncio.to_thread(
-                    self._settings.rest.is_ready, model, version, limit_s, self._settings.authorization
-                )
+                return await asyncio.to_thread(self._settings.rest.is_ready, model, version, limit_s)
             options = self._settings.options_of(timeout_s) | {"wait_for_ready": False}
             stub = next(self._stubs)
             if not model:

@@ -150,9 +150,7 @@ class Client:
         """Returns whether the server, or the model, can answer; False as well where nobody could be asked."""
         try:
             if self._uses_rest() and self._settings.rest is not None:
-                return self._settings.rest.is_ready(
-                    model, version, self._settings.limit(timeout_s), self._settings.authorization
-                )
+                return self._settings.rest.is_ready(model, version, self._settings.limit(timeout_s))
             options = self._settings.options_of(timeout_s) | {"wait_for_ready": False}
             stub = next(self._stubs)
             if not model:
