@@ -62,8 +62,8 @@ class Reply:
         # An answer is raw or typed as a whole; FP16 and BF16 exist only raw.
         self.typed = typed and not any(spec.datatype in (Datatype.FP16, Datatype.BF16) for spec in self.specs)
         self.skeletons: dict[SkeletonKey, Skeleton] = {}
-        # What repeats in answers by REST, by the shapes of the outputs and by which of them are binary.
-        self.json_heads: dict[tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]], tuple[bytes, ...]] = {}
+        # What repeats in answers by REST, by what skeletons are found by and by which outputs are binary.
+        self.json_heads: dict[tuple[SkeletonKey, tuple[bool, ...]], tuple[bytes, ...]] = {}
 
 
 class InputPlan:

@@ -7,17 +7,18 @@ Source: Open Inference Protocol v2; Triton's binary tensor data extension.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
+import numpy as np
 import orjson
 
 from gateway.api.classification import classify
 from gateway.api.contents import join_bytes
-from gateway.api.signature import Reply, Signature
+from gateway.api.signature import Reply, Signature, SkeletonKey
 from gateway.errors import InvalidArgument, ResourceExhausted
 from gateway.rest.json_tensor import BINARY_ONLY, json_of
 from gateway.serving.call import Call, arrays_of
-from gateway.tensor import Array, Buffer, Datatype, TensorSpec
+from gateway.tensor import Array, Datatype, TensorSpec
 
 _REMEMBERED: Final = 256
 
@@ -71,18 +72,33 @@ def write_reply(call: Call, signature: Signature, reply: Reply, form: ReplyForm,
     """
     outputs = call.outputs
     binary = form.binary(len(reply.specs))
-    if reply.classes is None and all(binary) and outputs and type(outputs[0]) is bytes:
-        shapes = tuple([(call.rows, *spec.shape[1:]) for spec in reply.specs])
-        heads = _heads(signature, reply, reply.specs, shapes, binary)
-        return _all_binary(call, heads, outputs).within(max_bytes)
-    return _general(call, signature, reply, binary).within(max_bytes)
+    if reply.classes is None and outputs and type(outputs[0]) is bytes:
+        body = _of_rows(call, signature, reply, binary)
+    else:
+        body = _general(call, signature, reply, binary)
+    return body.within(max_bytes)
 
 
-def _all_binary(call: Call, heads: tuple[bytes, ...], outputs: Sequence[Buffer]) -> ReplyBody:
-    head = b"".join(heads) + _tail(call)
-    pieces: list[bytes | memoryview] = [head]
-    pieces += cast("Sequence[bytes | memoryview]", outputs)  # no array is among them where the first is bytes
-    return ReplyBody(pieces, len(head))
+def _of_rows(call: Call, signature: Signature, reply: Reply, binary: tuple[bool, ...]) -> ReplyBody:
+    """Returns the body where the outputs are raw, so that the rows say everything of their shapes."""
+    heads = reply.json_heads.get((call.rows, binary))
+    if heads is None:
+        shapes = tuple((call.rows, *spec.shape[1:]) for spec in reply.specs)
+        heads = _heads(signature, reply, reply.specs, shapes, binary, key=call.rows)
+    parts: list[bytes] = []
+    raw: list[bytes | memoryview] = []
+    for place, output in enumerate(call.outputs):
+        parts.append(heads[place])
+        if binary[place]:
+            assert isinstance(output, bytes | memoryview)
+            raw.append(output)
+        else:
+            spec = reply.specs[place]
+            parts.append(json_of(spec.name, spec.datatype, np.frombuffer(output, spec.datatype.dtype)))
+    parts.append(heads[-1])
+    parts.append(_tail(call))
+    head = b"".join(parts)
+    return ReplyBody([head, *raw], len(head)) if raw else ReplyBody([head], -1)
 
 
 def _general(call: Call, signature: Signature, reply: Reply, binary: tuple[bool, ...]) -> ReplyBody:
@@ -127,10 +143,14 @@ def _heads(
     shapes: tuple[tuple[int, ...], ...],
     binary: tuple[bool, ...],
     raw: Sequence[bytes] = (),
+    key: SkeletonKey | None = None,
 ) -> tuple[bytes, ...]:
-    """Returns the JSON that goes before the data of each output, and that which goes behind the last."""
-    key = (shapes, binary)
-    kept = reply.json_heads.get(key)
+    """Returns the JSON that goes before the data of each output, and that which goes behind the last.
+
+    It is kept by the shapes, or by another key that says the same.
+    """
+    found_by = (shapes if key is None else key, binary)
+    kept = reply.json_heads.get(found_by)
     if kept is not None:
         return kept
     texts: list[bytes] = []
@@ -153,5 +173,5 @@ def _heads(
     if lasts:
         if len(reply.json_heads) >= _REMEMBERED:
             reply.json_heads.clear()
-        reply.json_heads[key] = heads
+        reply.json_heads[found_by] = heads
     return heads

@@ -81,7 +81,8 @@ def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
             f"output {shown(name)}: {datatype.wire_name} has no form in JSON, ask for it in binary (binary_data)"
         )
     if datatype is not Datatype.BYTES:
-        return orjson.dumps(np.ascontiguousarray(array).reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+        flat = array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
     try:
         return orjson.dumps(
             [value if isinstance(value, str) else bytes(value).decode() for value in array.reshape(-1).tolist()]
