@@ -33,6 +33,8 @@ LOOK_S: Final = 1.0
 MOST_READERS: Final = 16
 SHOWN_PREDICTIONS: Final = 20
 SOURCE: Final = "page"  # of changes, in the history
+_SHARED_S: Final = 0.8
+_MOST_SHARED: Final = 64
 _STREAM_TYPE: Final = "text/event-stream"
 _HTML: Final = "text/html; charset=utf-8"
 _JSON: Final = "application/json"
@@ -69,6 +71,7 @@ class OperatorsPage:
         self._traffic = traffic
         self._authorizer = authorizer
         self._readers: deque[asyncio.Event] = deque()
+        self._asked: dict[tuple[str, str, str], tuple[float, asyncio.Task[bytes]]] = {}
 
     def pages(self) -> dict[str, Page]:
         """Returns what is read, by path."""
@@ -201,6 +204,19 @@ class OperatorsPage:
                 self._readers.remove(ended)
 
     async def _overview(self, principal: Principal) -> bytes:
+        """Returns what the reader may see. Pages of one reader share an answer, so that many of them cost as one."""
+        loop = asyncio.get_running_loop()
+        reader = (principal.method, principal.tenant, principal.name)
+        at_s, asked = self._asked.get(reader, (0.0, None))
+        if asked is None or loop.time() - at_s > _SHARED_S:
+            if len(self._asked) >= _MOST_SHARED:
+                self._asked.clear()
+            asked = loop.create_task(self._ask_overview(principal))
+            asked.add_done_callback(lambda task: task.cancelled() or task.exception())  # also where nobody waits
+            self._asked[reader] = loop.time(), asked
+        return await asyncio.shield(asked)
+
+    async def _ask_overview(self, principal: Principal) -> bytes:
         answer = await self._bridge.call("GetOverview", pb.GetOverviewRequest(), principal)
         return str(answer.overview_json).encode()
 
