@@ -35,6 +35,8 @@ def state_value(route: control_pb2.Route) -> dict[str, Value] | None:
     }
     if isinstance(document.strategy, Canary):
         value |= {"step": document.strategy.step + 1, "steps": len(document.strategy.steps)}
+    if isinstance(document.strategy, BlueGreen):
+        value |= {"active": document.strategy.active, "halted": document.strategy.plan.halted}
     return value
 
 

@@ -58,12 +58,17 @@ def followed(
     if record is None or record.plan != plan_of(route.document):
         if record is not None and record.state.phase == "ramping" and _is_promotion(record, route.document):
             return _promoted(record, route, now_ms)
+        if record is not None and record.state.phase == "stopped" and _is_promotion(record, route.document):
+            return _promoted_all_the_same(record, route, entry)
         if route.status.promoted:
             return _promoted_already(record, route, entry, now_ms, new_id)
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
         if record is None and (is_lost or entry is None or entry.source == JUDGE_SOURCE):
             return _with_hold(new, "nobody (the state of the rollout was lost)")
-        return _held_by(new, entry) if operation in _BROUGHT_BACK else new
+        if operation in _BROUGHT_BACK:
+            return _held_by(new, entry)
+        halts = canary.previews and canary.weight is not None
+        return _over(new, route, f"{operation}{_by(entry)}: it is halted") if halts else new
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
         who = record.begun_by if operation == "retry" else who  # two people are meant to look, however it began
         return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)
@@ -104,6 +109,22 @@ def _promoted(record: RolloutRecord, route: Route, now_ms: int) -> RolloutRecord
         state=state,
         watch=begin_watch(record.state.evidence, analysis) if analysis is not None else None,
         told="promoted",
+    )
+
+
+def _promoted_all_the_same(record: RolloutRecord, route: Route, entry: ChangeEntry | None) -> RolloutRecord:
+    """Returns the rollout that somebody promoted after it was stopped: nothing is watched that would undo it."""
+    state = msgspec.structs.replace(record.state, phase="promoted", paused_by="", approved_by="")
+    return msgspec.structs.replace(
+        record,
+        plan=plan_of(route.document),
+        versions=record.versions[::-1],
+        revision=route.revision,
+        totals={},
+        state=state,
+        watch=None,
+        told=f"promoted{_by(entry)} though it was stopped: {record.told}",
+        left_ms=0,
     )
 
 

@@ -12,7 +12,7 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot, propose
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.strategy import BlueGreen, ramp_of
-from gateway.routing.store.amendment import Amendment, abort, promote, retry
+from gateway.routing.store.amendment import Amendment, abort, flip, promote, retry
 from gateway.routing.store.editor import Editor
 from gateway.serving.arm_tally import JudgedRoutes
 from tests.rollout.test_controller import BAD, GOOD, MODEL, Rolling, opened, stopped
@@ -134,3 +134,21 @@ def test_what_the_active_arm_answers_and_the_preview_mirrors_is_compared() -> No
     assert (green.completed, green.errors, sum(green.latency)) == (3, 2, 0)
     judged.follow(Snapshot.of("e", 1, []))
     assert judged.shadowed(0, "green") is None
+
+
+async def test_what_a_person_decides_after_the_judge_is_not_undone(rolling: Rolling) -> None:
+    """Neither a version that is promoted though it failed, nor one that is flipped back though it was good."""
+    await rolling.control.apply(blue_green(promote="auto", prePromotion={"shadow": "10%", "for": "1h"}), change=BY)
+    await rolling.until(lambda record: True)
+    await rolling.tell(blue=GOOD, green=BAD)
+    await rolling.until(stopped)
+    await Editor(rolling.control).amend(MODEL, Amendment("promote", promote), change=BY)
+    await rolling.until(lambda record: record.told.startswith("promoted by tester though it was stopped: failed"))
+    await rolling.tell(green=BAD)
+    await rolling.judge.step()
+    assert ((await rolling.record()).state.phase, await active_arm(rolling)) == ("promoted", "green")
+    await Editor(rolling.control).amend(MODEL, Amendment("flip", flip), change=BY)
+    await rolling.until(lambda record: record.told == "flip by tester: it is halted")
+    assert (stopped(await rolling.record()), await active_arm(rolling)) == (True, "blue")
+    await rolling.control.apply(blue_green(promote="auto", keepWarm="1h"), change=BY)  # nothing stands in its way
+    await rolling.until(lambda record: record.state.phase == "promoted")
