@@ -1,6 +1,7 @@
 """Rollouts over a running server: what people see and do, who may approve, and what would end one."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -240,3 +241,29 @@ async def test_a_label_that_moves_an_arm_does_not_begin_another_rollout(op: Oper
     moving.override = True
     await op.stub.SetLabels(moving)
     assert (await judged(op)).canary_version == "3"
+
+
+async def test_a_flip_waits_until_every_live_worker_has_the_preview(op: Operated) -> None:
+    """Also by hand: on another host the version may still be loading."""
+    await op.store.link.call("DEL", op.store.keys.rollouts)
+    await op.clear()
+    arms = {"blue": {"version": "1"}, "green": {"version": "2"}}
+    plan = {"active": "blue", "preview": "green", "promote": "manual", "postPromotion": {"watch": "1h"}}
+    await op.apply(route(arms, {"blueGreen": plan}))
+    [live] = await op.store.workers()
+    keys, late = op.store.keys, dataclasses.replace(live, id="late", head=0, revision=0)
+    fields = [word for pair in late.to_fields().items() for word in pair]
+    await op.store.link.call("HSET", keys.worker("late"), *fields)
+    await op.store.link.call("PEXPIRE", keys.worker("late"), 60_000)
+    await op.store.link.call("ZADD", keys.workers, 0, "late")
+    ask = pb.PromoteRequest(model="affine", change=BY, wait=WAIT)
+    try:
+        code, text = await refusal(op.stub.Promote(ask))
+        assert (code, "version 2 is not loaded by every worker: late" in text) == ("FAILED_PRECONDITION", True)
+        assert (await refusal(op.stub.Flip(pb.FlipRequest(model="affine", change=BY))))[0] == "FAILED_PRECONDITION"
+    finally:
+        await op.store.link.call("DEL", keys.worker("late"))
+        await op.store.link.call("ZREM", keys.workers, "late")
+    assert (await op.stub.Promote(ask)).change.revision
+    assert (await judged(op, "watched for")).phase == "watching"
+    await op.stub.DeleteRoute(pb.DeleteRouteRequest(model="affine", change=BY, override=True))
