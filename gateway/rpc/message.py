@@ -3,7 +3,7 @@
 import zlib
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,18 @@ class ByteBudget:
     def give(self, count: int) -> None:
         """Counts bytes that are not held any more."""
         self.charge(-count)
+
+
+class ByteBudgets(NamedTuple):
+    """What a server, or several, may hold: of messages that come, and of answers that clients have not read."""
+
+    received: ByteBudget
+    unsent: ByteBudget
+
+
+def byte_budgets(size_bytes: int, on_unread: Callable[[int], None] | None = None) -> ByteBudgets:
+    """Returns two of that size; `on_unread` is told by how many bytes more, or fewer, the answers are."""
+    return ByteBudgets(ByteBudget(size_bytes), ByteBudget(size_bytes, on_unread))
 
 
 def frame(message: bytes, *, compress: bool = False) -> bytes:

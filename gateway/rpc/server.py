@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.rpc.handler import GenericHandler, RpcHandler
+from gateway.rpc.message import ByteBudgets
 from gateway.rpc.server_certificate import ServerCertificate, TlsFiles
 
 MIB = 1 << 20
@@ -19,13 +20,14 @@ class ServerOptions:
            `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
            sockets have none; grpcio counts the connections that have calls. `max_inflight_bytes` bounds the messages
            that came in parts and are not yet answered, with the content of compressed ones; and once more the answers
-           that clients have not read, of which `on_unread` is told by how many bytes more, or fewer, they are. While
-           hardly any of that is left, who holds some and does not move on for `stall_timeout_s` loses it (of grpcio:
-           see `open_calls`). `default_deadline_s` counts for calls answered by
-           callback whose client sets none, `default_task_deadline_s` for the other unary ones: loading a model takes as
-           long as it takes. A stream lives at most as long as its connection: `max_connection_age_s` (spread by 10 %
-           either way) plus `age_grace_s`. The files of `tls` are looked at every `tls_look_s`; what is new in them is
-           for connections that are made then. `busy_poll_us`: see `busy_poll`; grpcio has none.
+           that clients have not read, of which `on_unread` is told by how many bytes more, or fewer, they are; servers
+           with the same `budgets` share them (not grpcio). While hardly any of that is left, who holds some and does
+           not move on for `stall_timeout_s` loses it (of grpcio: see `open_calls`). `default_deadline_s` counts for
+           calls answered by callback whose client sets none, `default_task_deadline_s` for the other unary ones:
+           loading a model takes as long as it takes. A stream lives at most as long as its connection:
+           `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are looked at every
+           `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see `busy_poll`;
+           grpcio has none.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +53,7 @@ class ServerOptions:
     default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB
     on_unread: Callable[[int], None] | None = None
+    budgets: ByteBudgets | None = None
     busy_poll_us: int = 100
     tls: TlsFiles | None = None
     tls_look_s: float = 5.0

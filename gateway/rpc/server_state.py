@@ -13,7 +13,7 @@ from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
 from gateway.rpc.http_front import HttpFront
 from gateway.rpc.inflation import Inflater
-from gateway.rpc.message import ByteBudget
+from gateway.rpc.message import byte_budgets
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.server import ServerOptions
 
@@ -79,8 +79,8 @@ class ServerState:
         self.paths: dict[bytes, Method] = {path.encode(): method for path, method in methods.registered().items()}
         self.wheel = DeadlineWheel(loop)
         self.busy_poll = BusyPoll(loop, options.busy_poll_us * 1000)
-        self.received = ByteBudget(options.max_inflight_bytes)
-        self.unsent = ByteBudget(options.max_inflight_bytes, options.on_unread)
+        budgets = options.budgets or byte_budgets(options.max_inflight_bytes, options.on_unread)
+        self.received, self.unsent = budgets.received, budgets.unsent
         self.inflater = Inflater(options.max_receive_bytes, self.received)
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.connections: set[OpenConnection] = set()

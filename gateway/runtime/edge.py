@@ -23,6 +23,7 @@ from gateway.rest.rest_service import RestService
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.handler import GenericHandler, RpcHandler
+from gateway.rpc.message import ByteBudgets, byte_budgets
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
 from gateway.runtime.child import CONTROL_FD
@@ -90,16 +91,18 @@ def make_server(
     quotas: Quotas | None = None,
     *,
     on_unread: Callable[[int], None] | None = None,
+    budgets: ByteBudgets | None = None,
 ) -> Server:
     """Returns the server of the gRPC port, not started yet: with every method, or with those of applications where
     operators have an address of their own. With an authorizer callers are checked, with quotas their
     inference requests are counted.
 
-    `on_unread` is told by how many bytes the answers that clients have not read become more, or fewer.
+    `on_unread` is told by how many bytes the answers that clients have not read become more, or fewer; on ngh2 those
+    are what the `budgets` count, if they are given.
 
     Raises: TypeError if the table of permissions misses a method.
     """
-    options = replace(server_options(config), on_unread=on_unread)
+    options = replace(server_options(config), on_unread=on_unread, budgets=budgets)
     server: Server
     if config.listen.transport == "ngh2":
         front = rest_front(config, servicers) if config.listen.single_port else None
@@ -116,7 +119,7 @@ def make_rest_server(
     authorizer: Authorizer | None = None,
     quotas: Quotas | None = None,
     *,
-    on_unread: Callable[[int], None] | None = None,
+    budgets: ByteBudgets | None = None,
 ) -> Server | None:
     """Returns the server of REST's own port, not started yet; None where there is none. It is on ngh2.
 
@@ -125,7 +128,7 @@ def make_rest_server(
     listen = config.listen
     if not listen.rest_apart:
         return None
-    options = replace(server_options(config), port=listen.http_port, on_unread=on_unread)
+    options = replace(server_options(config), port=listen.http_port, budgets=budgets)
     return Ngh2Server(options, authorizer, quotas, front=rest_front(config, servicers))
 
 
@@ -178,6 +181,11 @@ def _add(config: Config, servicers: Servicers, server: Server, wanted: Callable[
 def _services(server: Server) -> tuple[str, ...]:
     """Returns the services that the server serves methods of, and those of reflection."""
     return (*dict.fromkeys(path.split("/")[1] for path in server.paths()), *REFLECTION_SERVICES)
+
+
+def shared_budgets(config: Config, on_unread: Callable[[int], None]) -> ByteBudgets:
+    """Returns what all servers of applications may hold together."""
+    return byte_budgets(server_options(config).max_inflight_bytes, on_unread)
 
 
 def server_options(config: Config) -> ServerOptions:

@@ -44,7 +44,14 @@ from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.control_bridge import CONTROL, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
-from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_rest_server, make_server
+from gateway.runtime.edge import (
+    Servicers,
+    guard_servicers,
+    make_control_server,
+    make_rest_server,
+    make_server,
+    shared_budgets,
+)
 from gateway.runtime.followed_rules import FollowedRules
 from gateway.runtime.host import (
     HostCounts,
@@ -268,8 +275,9 @@ class Worker:
             authorizer = self.entrance.gatekeeper
             guard_servicers(servicers)
         unread = self.admission.count_unread
-        server = make_server(config, servicers, authorizer, quotas, on_unread=unread)
-        rest = make_rest_server(config, servicers, authorizer, quotas, on_unread=unread)
+        budgets = shared_budgets(config, unread)
+        server = make_server(config, servicers, authorizer, quotas, on_unread=unread, budgets=budgets)
+        rest = make_rest_server(config, servicers, authorizer, quotas, budgets=budgets)
         return server, make_control_server(config, servicers, authorizer), rest
 
     def _publish_gauges(self) -> None:

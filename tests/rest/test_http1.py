@@ -365,3 +365,32 @@ async def test_many_connections_are_served_side_by_side() -> None:
 
         assert all(await asyncio.gather(*(use(number) for number in range(300))))
         assert served.server.counts()["accepted"] == 300
+
+
+async def test_a_rolling_restart_loses_no_request() -> None:
+    """Two servers share a port, as a worker and its successor do; clients keep their connections as most do."""
+    async with serving(ServerOptions()) as old:
+        options = ServerOptions(port=old.port)
+        async with serving(options) as new:
+            stopped = asyncio.Event()
+            answered: list[int] = []
+
+            async def use(pause_s: float) -> None:
+                while not stopped.is_set():
+                    async with old.client() as client:
+                        goes_on = True
+                        while goes_on and not stopped.is_set():
+                            answer = await client.ask(post("/echo", b"x"))
+                            answered.append(answer.status)
+                            goes_on = "connection" not in answer.fields
+                            await asyncio.sleep(pause_s)
+
+            clients = [asyncio.ensure_future(use(pause_s)) for pause_s in (0, 0, 0.001, 0.01, 0.1, 0.3)]
+            await until(lambda: len(answered) > 100)
+            await old.server.stop(10)
+            before = len(answered)
+            await until(lambda: len(answered) > before + 100)
+            assert new.server.counts()["open"] == len(clients)
+            stopped.set()
+            await asyncio.gather(*clients)
+            assert set(answered) == {200}

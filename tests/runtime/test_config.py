@@ -25,6 +25,14 @@ def test_argument_beats_environment_beats_file_beats_default() -> None:
     assert (listen.grpc_port, listen.metrics_port, listen.max_connections, listen.host) == (21, 12, 3, "127.0.0.1")
 
 
+def test_the_ports_that_are_served() -> None:
+    assert parse({}, {}, {}).ports == {"grpc-port": 8001, "metrics-port": 8002, "http-port": 8000}
+    assert parse({"http-port": "-1"}, {}, {}).ports == {"grpc-port": 8001, "metrics-port": 8002}
+    single = parse({"single-port": "true", "http-port": "8001"}, {}, {})
+    assert single.ports == {"grpc-port": 8001, "metrics-port": 8002}
+    assert "http://127.0.0.1:8001\n" in banner(single, {"grpc": 8001, "metrics": 8002})
+
+
 def test_an_option_that_triton_has_and_we_do_not_is_taken_with_a_warning() -> None:
     assert parse({"log-verbose": "1"}, {}, {}).warnings == ("argument, --log-verbose: log-level says what is told",)
     environ, file = {"GATEWAY_LOG_VERBOSE": "1"}, {"log_verbose": 1}
@@ -59,6 +67,8 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
         ({"grpc-port": 8002}, {}, {}, ("8002", "must differ")),
+        ({"http-port": 8001}, {}, {}, ("http-port 8001", "grpc-port", "must differ")),
+        ({"single-port": "true", "transport": "grpcio"}, {}, {}, ("single-port", "ngh2", "grpcio")),
     ],
 )
 def test_what_is_not_allowed_is_named(
