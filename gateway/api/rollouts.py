@@ -8,7 +8,8 @@ from typing import Final
 from gateway.api.route_messages import change_of, named
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
 from gateway.pb import control_pb2 as pb
-from gateway.rollout.evidence import findings, harm_log_e, harmed
+from gateway.rollout.capacity import CapacityForecast, cpu_seconds_per_1000
+from gateway.rollout.evidence import CanaryEvidence, findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding
 from gateway.rollout.post_promotion import WatchedMetric
 from gateway.rollout.rollout_events import canary_of, followed
@@ -16,6 +17,7 @@ from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.rollout.rollout_store import RolloutStore
 from gateway.rollout.steering import aborted, approved, check_goes_on, ends, paused, resumed
 from gateway.routing.decision.route import Route
+from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.strategy import Canary
 from gateway.routing.store.amendment import Amendment, abort, resume, retry, revert
@@ -223,7 +225,28 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
         findings=watched or [_finding(finding) for finding in told],
         stable_version=record.versions[0],
         canary_version=record.versions[1],
+        capacity=_capacity(state.capacity) if state.capacity is not None else None,
+        costs=_costs(canary, state.evidence) if canary is not None else (),
     )
+
+
+def _capacity(forecast: CapacityForecast) -> pb.RolloutCapacity:
+    return pb.RolloutCapacity(
+        cores=forecast.cores,
+        now=forecast.now,
+        at_next=forecast.at_next,
+        after_rollback=forecast.after_rollback,
+        next_percent=forecast.next_weight / BUCKETS * 100,
+        assumed=forecast.assumed,
+    )
+
+
+def _costs(canary: Canary, evidence: CanaryEvidence) -> list[pb.ArmCost]:
+    costs = (
+        (arm, cpu_seconds_per_1000(counts))
+        for arm, counts in zip((canary.canary, canary.stable), evidence.whole, strict=True)
+    )
+    return [pb.ArmCost(arm=arm, cpu_seconds_per_1000=cost) for arm, cost in costs if cost is not None]
 
 
 def _watched(metric: WatchedMetric) -> pb.RolloutFinding:

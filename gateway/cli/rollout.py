@@ -8,7 +8,7 @@ from gateway.cli.applied_change import change_by_me
 from gateway.cli.client import control
 from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Reason, Server
-from gateway.page.message_values import Value, rollout_value
+from gateway.page.message_values import Value, cost_value, rollout_value
 from gateway.pb import control_pb2, control_pb2_grpc
 
 app = typer.Typer(
@@ -37,11 +37,19 @@ def list_rollouts(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE
 
 
 @app.command("show", epilog="Example: gateway rollout show flights")
-def show_rollout(model: Model, server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> None:
-    """Print where a rollout is, what it waits for, and what each guardrail says by which numbers."""
+def show_rollout(
+    model: Model,
+    price: Annotated[
+        float,
+        typer.Option("--cpu-hour-price", help="Of an hour of a CPU: each arm's cost in money as well.", min=0),
+    ] = 0.0,
+    server: Server = DEFAULT_SERVER,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print where a rollout is, what it waits for, what each guardrail says by which numbers, load and cost."""
     with control(server) as stub:
         state = stub.GetRollout(control_pb2.GetRolloutRequest(model=model), timeout=_TIMEOUT_S)
-    _tell(state, output)
+    _tell(state, output, price)
 
 
 @app.command(epilog="Example: gateway rollout pause flights --reason 'sales day'")
@@ -120,18 +128,35 @@ def _steer(model: str, verb: Any, reason: str, server: str, output: Format) -> N
     _tell(state, output)
 
 
-def _tell(state: control_pb2.RolloutState, output: Format) -> None:
+def _tell(state: control_pb2.RolloutState, output: Format, price: float = 0.0) -> None:
     if output is not Format.TABLE:
-        show(rollout_value(state), output)
+        show(rollout_value(state, price), output)
         return
     show(None, output, columns=COLUMNS, rows=[rollout_row(state)])
     if state.phase == "watching":
         show(None, output, note=[f"watched: {finding.text}" for finding in state.findings])
     elif state.findings:
         show(None, output, columns=FINDING_COLUMNS, rows=map(_finding_row, state.findings))
+    if state.HasField("capacity"):
+        show(None, output, note=_capacity_note(state.capacity))
+    if state.costs:
+        show(None, output, note=[_cost_note(cost, price) for cost in state.costs])
     if state.paused_by:
         show(None, output, note=f"paused by {state.paused_by}: gateway rollout resume {state.model}")
     if state.approvers:
         end = f"the end of step {state.step + 1}"
         needed = f"{end} needs an approval by one of {', '.join(state.approvers)}"
         show(None, output, note=f"{end} is approved by {state.approved_by}" if state.approved_by else needed)
+
+
+def _capacity_note(capacity: control_pb2.RolloutCapacity) -> str:
+    return (
+        f"capacity: {capacity.now:.0%} of {capacity.cores:.3g} CPUs in use, {capacity.at_next:.0%} at "
+        f"{capacity.next_percent:g}%, {capacity.after_rollback:.0%} after a way back"
+        + (" (what the canary costs is not known)" if capacity.assumed else "")
+    )
+
+
+def _cost_note(cost: control_pb2.ArmCost, price: float) -> str:
+    told = f"{cost.arm}: {cost.cpu_seconds_per_1000:.3g} CPU seconds of runs for 1 000 requests"
+    return told + (f", {cost_value(cost, price)['price_per_1000']:.3g} at that price" if price else "")

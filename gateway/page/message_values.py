@@ -73,8 +73,25 @@ def document_value(entry: control_pb2.HistoryEntry) -> Mapping[str, Value]:
     }
 
 
-def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:
-    """Returns a rollout for machines."""
+def cost_value(cost: control_pb2.ArmCost, price: float) -> dict[str, Value]:
+    """Returns what an arm costs for machines; in money where an hour of a CPU has a price."""
+    value: dict[str, Value] = {"arm": cost.arm, "cpu_seconds_per_1000": cost.cpu_seconds_per_1000}
+    return value | ({"price_per_1000": cost.cpu_seconds_per_1000 / 3600 * price} if price else {})
+
+
+def _capacity_value(capacity: control_pb2.RolloutCapacity) -> dict[str, Value]:
+    return {
+        "cores": capacity.cores,
+        "now": capacity.now,
+        "at_next": capacity.at_next,
+        "after_rollback": capacity.after_rollback,
+        "next_percent": capacity.next_percent,
+        "assumed": capacity.assumed,
+    }
+
+
+def rollout_value(state: control_pb2.RolloutState, price: float = 0.0) -> dict[str, Value]:
+    """Returns a rollout for machines. `price` is that of an hour of a CPU, 0 where none is known."""
     return {
         "model": state.model,
         "id": state.id,
@@ -95,6 +112,8 @@ def rollout_value(state: control_pb2.RolloutState) -> dict[str, Value]:
         "started_at": moment(state.started_at_us),
         "judged_at": moment(state.judged_at_us),
         "guardrails": [_finding_value(finding) for finding in state.findings],
+        "capacity": _capacity_value(state.capacity) if state.HasField("capacity") else None,
+        "costs": [cost_value(cost, price) for cost in state.costs],
     }
 
 

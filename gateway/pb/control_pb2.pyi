@@ -467,7 +467,7 @@ class ApproveStepRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., step: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("model", "id", "phase", "step", "steps", "revision", "told", "left_ms", "paused_by", "approved_by", "approvers", "evidence", "bound", "harmed", "started_at_us", "judged_at_us", "findings", "stable_version", "canary_version")
+    __slots__ = ("model", "id", "phase", "step", "steps", "revision", "told", "left_ms", "paused_by", "approved_by", "approvers", "evidence", "bound", "harmed", "started_at_us", "judged_at_us", "findings", "stable_version", "canary_version", "capacity", "costs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -487,6 +487,8 @@ class RolloutState(_message.Message):
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     STABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     id: str
     phase: str
@@ -506,7 +508,33 @@ class RolloutState(_message.Message):
     findings: _containers.RepeatedCompositeFieldContainer[RolloutFinding]
     stable_version: str
     canary_version: str
-    def __init__(self, model: _Optional[str] = ..., id: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., revision: _Optional[int] = ..., told: _Optional[str] = ..., left_ms: _Optional[int] = ..., paused_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., evidence: _Optional[float] = ..., bound: _Optional[float] = ..., harmed: _Optional[float] = ..., started_at_us: _Optional[int] = ..., judged_at_us: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RolloutFinding, _Mapping]]] = ..., stable_version: _Optional[str] = ..., canary_version: _Optional[str] = ...) -> None: ...
+    capacity: RolloutCapacity
+    costs: _containers.RepeatedCompositeFieldContainer[ArmCost]
+    def __init__(self, model: _Optional[str] = ..., id: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., revision: _Optional[int] = ..., told: _Optional[str] = ..., left_ms: _Optional[int] = ..., paused_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., evidence: _Optional[float] = ..., bound: _Optional[float] = ..., harmed: _Optional[float] = ..., started_at_us: _Optional[int] = ..., judged_at_us: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RolloutFinding, _Mapping]]] = ..., stable_version: _Optional[str] = ..., canary_version: _Optional[str] = ..., capacity: _Optional[_Union[RolloutCapacity, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[ArmCost, _Mapping]]] = ...) -> None: ...
+
+class RolloutCapacity(_message.Message):
+    __slots__ = ("cores", "now", "at_next", "after_rollback", "next_percent", "assumed")
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    AT_NEXT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    ASSUMED_FIELD_NUMBER: _ClassVar[int]
+    cores: float
+    now: float
+    at_next: float
+    after_rollback: float
+    next_percent: float
+    assumed: bool
+    def __init__(self, cores: _Optional[float] = ..., now: _Optional[float] = ..., at_next: _Optional[float] = ..., after_rollback: _Optional[float] = ..., next_percent: _Optional[float] = ..., assumed: _Optional[bool] = ...) -> None: ...
+
+class ArmCost(_message.Message):
+    __slots__ = ("arm", "cpu_seconds_per_1000")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_PER_1000_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    cpu_seconds_per_1000: float
+    def __init__(self, arm: _Optional[str] = ..., cpu_seconds_per_1000: _Optional[float] = ...) -> None: ...
 
 class RolloutFinding(_message.Message):
     __slots__ = ("kind", "action", "verdict", "evidence", "pass_evidence", "canary", "stable", "canary_events", "stable_events", "ratio_low", "ratio_high", "text")

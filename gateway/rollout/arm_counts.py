@@ -17,7 +17,8 @@ class ArmCounts(msgspec.Struct, frozen=True):
     `unsound` answers hold NaN, an infinity or an output without elements. `classes` and `scores` count predictions by
     their place (serving.answer_reader). `mirrored` are calls that the arm mirrored, `disagreement` the sum over them of
     the share of their rows that differ, `mirrored_rows` and `differing_rows` the rows themselves. `means` are, of each
-    metric of feedback, how many came, their sum and the sum of their squares.
+    metric of feedback, how many came, their sum and the sum of their squares. `run_rows` and `run_cpu_ns` are the rows
+    of all runs and the CPU time that they took, by the bins of `ROWS_BINS`: of several threads as if all were busy.
     """
 
     completed: int = 0
@@ -32,6 +33,8 @@ class ArmCounts(msgspec.Struct, frozen=True):
     mirrored_rows: int = 0
     differing_rows: int = 0
     means: dict[str, tuple[int, float, float]] = {}
+    run_rows: tuple[int, ...] = ()
+    run_cpu_ns: tuple[int, ...] = ()
 
     def __add__(self, other: "ArmCounts") -> "ArmCounts":
         return ArmCounts(
@@ -47,6 +50,8 @@ class ArmCounts(msgspec.Struct, frozen=True):
             self.mirrored_rows + other.mirrored_rows,
             self.differing_rows + other.differing_rows,
             _summed(self.means, other.means),
+            _added(self.run_rows, other.run_rows),
+            _added(self.run_cpu_ns, other.run_cpu_ns),
         )
 
     def since(self, before: "ArmCounts") -> "ArmCounts":
@@ -70,6 +75,8 @@ class ArmCounts(msgspec.Struct, frozen=True):
             min(float(mirrored), max(0.0, self.disagreement - before.disagreement)),
             rows,
             min(rows, max(0, self.differing_rows - before.differing_rows)),
+            run_rows=_less(self.run_rows, before.run_rows),
+            run_cpu_ns=_less(self.run_cpu_ns, before.run_cpu_ns),
         )
 
     def without_predictions(self) -> "ArmCounts":
@@ -87,6 +94,14 @@ class ArmCounts(msgspec.Struct, frozen=True):
 
 
 NOTHING: Final = ArmCounts()
+LOAD: Final = ""  # what stands for an arm where a worker tells its load
+
+
+class WorkerLoad(msgspec.Struct, frozen=True):
+    """A worker's time on CPUs so far, and its share of its host's CPUs."""
+
+    cpu_ns: int = 0
+    cores: float = 0.0
 
 
 def total(counts: Iterable[ArmCounts]) -> ArmCounts:

@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
+from gateway.rollout.capacity import LoadSample, LoadWindow, forecast_load
 from gateway.rollout.evidence import after_tick, no_evidence, with_answer
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
@@ -28,6 +29,7 @@ from gateway.rollout.split_watch import SplitMismatch, SplitWatch
 from gateway.rollout.step_gates import GateQuestion, StepGates
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.document.analysis import Analysis
+from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.guardrail import FEEDBACK
 from gateway.routing.document.offline_check import OfflineCheck
 from gateway.routing.document.quantity import percent_text
@@ -92,6 +94,7 @@ class RolloutController:
         self._offline = offline
         self._standing: dict[str, str] = {}
         self._splits = SplitWatch(store, tell_split)
+        self._loads: dict[str, LoadWindow] = {}
         self.leads = False
 
     async def run(self) -> None:
@@ -173,10 +176,11 @@ class RolloutController:
         state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
         record = msgspec.structs.replace(record, state=state)
         record = record.at_revision()
-        now = await self._store.counts(route.revision)
+        now, loads = await self._store.told(route.revision)
         phases = await self._phases(record, canary, now) if FEEDBACK in analysis.counted else ()
         record = _counted(record, canary, now, phases, now_ms)
         record = self._answered(record, analysis, now_ms)
+        record = self._forecast(record, canary, LoadSample(now_ms, loads, _rows(canary, now)))
         if not killed:
             record = await self._replayed(record, canary)
         harmful = ""
@@ -208,6 +212,19 @@ class RolloutController:
             return record
         await self._store.record_offline(record, verdict)
         return msgspec.structs.replace(record, state=msgspec.structs.replace(state, offline=verdict))
+
+    def _forecast(self, record: RolloutRecord, canary: Canary, sample: LoadSample) -> RolloutRecord:
+        """Returns the record with what the next step makes of the load; None of it where nobody knows."""
+        window = self._loads.setdefault(record.model, LoadWindow())
+        window.add(sample)
+        present, state = window.load(), record.state
+        forecast = None
+        if present is not None and state.phase == "ramping":
+            following = state.step + 1
+            next_weight = canary.steps[following].weight if following < len(canary.steps) else BUCKETS
+            own, stable = state.evidence.whole
+            forecast = forecast_load(present, own, stable, canary.active_weight, next_weight)
+        return msgspec.structs.replace(record, state=msgspec.structs.replace(state, capacity=forecast))
 
     def _answered(self, record: RolloutRecord, analysis: Analysis, now_ms: int) -> RolloutRecord:
         """Returns the record with what was answered since the last tick."""
@@ -254,6 +271,10 @@ class RolloutController:
             _log.error("the evidence on model %s is too long to be recorded: %d bytes", route.model, len(detail))
             detail = ""
         await act(route.model, route.revision, reason, detail)
+
+
+def _rows(canary: Canary, now: Mapping[str, ArmCounts]) -> int:
+    return sum(sum(now[arm].run_rows) for arm in (canary.stable, canary.canary) if arm in now)
 
 
 def _counted(

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from gateway.rollout.capacity import WARN_SHARE, CapacityForecast
 from gateway.rollout.evidence import CanaryEvidence, findings, gate_findings, harmed, is_harm, verdict_of
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.routing.document.analysis import Analysis
@@ -26,7 +27,8 @@ class RampState(msgspec.Struct, frozen=True):
     """Where a rollout is. Units: milliseconds since the Unix epoch, by the store's clock.
 
     `step_since_ms` is when its step began; `approved_by` who has approved the end of that step, "" for nobody;
-    `paused_by` who has paused it; `offline` what the replay of its first step has said.
+    `paused_by` who has paused it; `offline` what the replay of its first step has said;
+    `capacity` what the next step would make of the load, None where nobody knows.
     """
 
     phase: Phase
@@ -36,6 +38,7 @@ class RampState(msgspec.Struct, frozen=True):
     approved_by: str = ""
     paused_by: str = ""
     offline: OfflineVerdict | None = None
+    capacity: CapacityForecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,9 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
         kept_by = _gated(plan.analysis, state, now_ms, waited_ms)
         if kept_by is not None:
             return kept_by
+    overload = _overload(plan, state.capacity)
+    if overload:
+        return _held(plan.analysis, overload, waited_ms)
     if gate.approval and not state.approved_by:
         return Hold(f"waits for the approval of one of {', '.join(gate.approval)}")
     reason = f"step {state.step + 1} of {len(plan.steps)} ({percent_text(step.weight)}) is over"
@@ -176,6 +182,9 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
         reason += f", approved by {state.approved_by}"
     if plan.analysis is not None:
         reason += "".join(f"; {finding}" for finding in findings(state.evidence, plan.analysis))
+    if state.capacity is not None:
+        warned = state.capacity.highest > WARN_SHARE * _most_load(plan)
+        reason += f"; {state.capacity}" + (": little is left" if warned else "")
     if plan.by_hand:
         return Hold(f"waits for gateway promote: {reason}")
     return Promote(reason) if state.step + 1 >= len(plan.steps) else Advance(state.step + 1, reason)
@@ -228,6 +237,18 @@ def _gated(analysis: Analysis, state: RampState, now_ms: int, waited_ms: int) ->
     if isinstance(held, Stop) or not due:
         return held
     return Ask(tuple(due), held.reason if isinstance(held, Hold) else "waits for the answer to a webhook")
+
+
+def _most_load(plan: Canary) -> float:
+    return (plan.analysis or Analysis()).max_load / BUCKETS
+
+
+def _overload(plan: Canary, forecast: CapacityForecast | None) -> str:
+    """Returns why the CPUs do not suffice for the next weight or the way back; "" where they do, or nobody knows."""
+    most = _most_load(plan)
+    if forecast is None or most >= 1 or forecast.highest <= most:
+        return ""
+    return f"{forecast}: {most:.0%} is the most that maxLoad allows"
 
 
 def _held(analysis: Analysis | None, text: str, waited_ms: int) -> Step:

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.rollout.arm_counts import ArmCounts, total
+from gateway.rollout.arm_counts import LOAD, ArmCounts, WorkerLoad, total
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.decision.snapshot import Route
@@ -171,17 +171,26 @@ class RolloutStore:
 
     async def counts(self, revision: int) -> dict[str, ArmCounts]:
         """Returns what the arms did at the revision, by arm: the sums over all workers that ever told."""
+        return (await self.told(revision))[0]
+
+    async def told(self, revision: int) -> tuple[dict[str, ArmCounts], dict[str, WorkerLoad]]:
+        """Returns what the arms did at the revision, and the load of each worker that told it."""
         reply = many(await self._store.link.call("HGETALL", self._store.keys.counts(revision)))
         told: dict[str, list[ArmCounts]] = {}
-        for content in reply[1::2]:
+        loads: dict[str, WorkerLoad] = {}
+        for worker, content in zip(reply[::2], reply[1::2], strict=True):
             try:
-                arms = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, ArmCounts])
+                parts = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, msgspec.Raw])
+                load = msgspec.json.decode(parts.pop(LOAD, b"{}"), type=WorkerLoad)
+                arms = {arm: msgspec.json.decode(part, type=ArmCounts) for arm, part in parts.items()}
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 _log.warning("counts of revision %d in the store cannot be read; they are left out", revision)
                 continue
+            if load.cores > 0:
+                loads[text(worker)] = load
             for arm, counts in arms.items():
                 told.setdefault(arm, []).append(counts)
-        return {arm: total(parts) for arm, parts in told.items()}
+        return {arm: total(parts) for arm, parts in told.items()}, loads
 
 
 def _record(model: str, content: object) -> RolloutRecord | None:

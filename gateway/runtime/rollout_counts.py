@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from time import process_time_ns
 from typing import Final
 
 from gateway.errors import StoreUnavailable
+from gateway.rollout.arm_counts import LOAD
 from gateway.rollout.rollout_store import CountsWriter
 from gateway.serving.arm_tally import JudgedRoutes
 
@@ -13,10 +15,14 @@ _log = logging.getLogger(__name__)
 
 
 class RolloutCounts:
-    """Writes the tallies of one worker to the store; while no route is judged it does nothing."""
+    """Writes the tallies of one worker, and its load, to the store; while no route is judged it does nothing.
 
-    def __init__(self, judged: JudgedRoutes, url: str, environment: str, worker_id: str) -> None:
+    `cores` is its share of the host's CPUs.
+    """
+
+    def __init__(self, judged: JudgedRoutes, url: str, environment: str, worker_id: str, *, cores: float) -> None:
         self._judged = judged
+        self._cores = cores
         self._writer = CountsWriter(url, environment, worker_id)
 
     async def run(self) -> None:
@@ -30,7 +36,9 @@ class RolloutCounts:
         if not self._judged.by_revision:
             return
         try:
-            await self._writer.write(self._judged.snapshot())
+            load = {LOAD: {"cpu_ns": process_time_ns(), "cores": self._cores}}
+            counts = {revision: {**arms, **load} for revision, arms in self._judged.snapshot().items()}
+            await self._writer.write(counts)
         except StoreUnavailable as error:
             _log.debug("counts of rollouts were not written: %s", error)
 

@@ -120,6 +120,7 @@ class Worker:
         self.catalog = self._catalog()
         self.health = HealthService(self.catalog, ready=self.is_ready, admits=lambda: self.admission.is_open)
         self.run_state = self._shared_run_state()
+        self.run_state.judged.threads = self.threads
         self.rules = FollowedRules(
             self.catalog, self.log, self.health, self.counters, self.run_state.judged, log_rate=config.log.rate
         )
@@ -147,7 +148,13 @@ class Worker:
         self.store = RedisStore(config.store.redis_url, config.store.environment)
         self.witness = AuditWitness(config.rules_file.with_name(f"audit-{settings.slot}"))
         self.catalog.record_replacements(ReplacementRecorder(self.store))
-        self.rollouts = RolloutCounts(self.run_state.judged, config.store.redis_url, config.store.environment, self.id)
+        self.rollouts = RolloutCounts(
+            self.run_state.judged,
+            config.store.redis_url,
+            config.store.environment,
+            self.id,
+            cores=cpu_quota() / max(1, config.process.workers),
+        )
         self.entrance = make_entrance(config)
         self.server, self.control_server, self.rest_server = self._servers()
         self._publish_gauges()

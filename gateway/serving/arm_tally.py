@@ -83,6 +83,8 @@ class ArmTally:
         "mirrored",
         "mirrored_rows",
         "reads",
+        "run_cpu_ns",
+        "run_rows",
         "runs",
         "scores",
         "unsound",
@@ -93,6 +95,8 @@ class ArmTally:
         self.errors = 0
         self.latency = [0] * (len(LATENCY_BOUNDS_NS) + 1)
         self.runs: list[list[int]] = [[0] * (len(LATENCY_BOUNDS_NS) + 1) for _ in range(ROWS_BINS)]
+        self.run_rows = [0] * ROWS_BINS
+        self.run_cpu_ns = [0] * ROWS_BINS
         self.unsound = 0
         self.classes: dict[int, int] = {}
         self.scores: dict[int, int] = {}
@@ -135,9 +139,12 @@ class ArmTally:
                 counts, place = self.classes if said[0] else self.scores, said[1]
                 counts[place] = counts.get(place, 0) + 1
 
-    def run(self, rows: int, infer_ns: int) -> None:
-        """Counts a run of the arm's version."""
-        self.runs[min(ROWS_BINS, max(1, rows).bit_length()) - 1][latency_place(infer_ns)] += 1
+    def run(self, rows: int, infer_ns: int, cpu_ns: int) -> None:
+        """Counts a run of the arm's version, and the CPU time of the thread that it was on."""
+        size = min(ROWS_BINS, max(1, rows).bit_length()) - 1
+        self.runs[size][latency_place(infer_ns)] += 1
+        self.run_rows[size] += rows
+        self.run_cpu_ns[size] += cpu_ns
 
     def shadow(self, code: Code) -> None:
         """Counts a call that the arm mirrored as one that it answered.
@@ -173,6 +180,8 @@ class ArmTally:
             "errors": self.errors,
             "latency": list(self.latency),
             "runs": [list(histogram) for histogram in self.runs],
+            "run_rows": list(self.run_rows),
+            "run_cpu_ns": list(self.run_cpu_ns),
         }
         if self.reads:
             counts["unsound"] = self.unsound
@@ -208,7 +217,7 @@ class JudgedRoutes:
     and its preview mirrors.
     """
 
-    __slots__ = ("_fed", "_previewed", "_revision", "_tallies", "by_revision")
+    __slots__ = ("_fed", "_previewed", "_revision", "_tallies", "by_revision", "threads")
 
     def __init__(self) -> None:
         self.by_revision: dict[int, dict[str, ArmTally]] = {}
@@ -216,6 +225,7 @@ class JudgedRoutes:
         self._tallies: dict[str, ArmTally] | None = None
         self._fed: dict[str, tuple[int, frozenset[str]]] = {}
         self._previewed: set[int] = set()  # the revisions of blue-green routes
+        self.threads = 1  # of a run: the calling one's CPU time is that of each
 
     def follow(self, snapshot: Snapshot) -> None:
         """Counts for the routes of the snapshot from now on; what calls of a revision before still do is kept."""

@@ -272,7 +272,7 @@ class Batcher:
             items = rows if self._version.batches else 1
             arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
             if self._shared.judged.by_revision:
-                self._judge(calls[0], items, run.infer_ns)
+                self._judge(calls[0], items, run)
         for call, own in zip(calls, answers, strict=True):
             call.infer_ns = run.infer_ns
             if call.deadline_ns and call.deadline_ns < sliced_at:
@@ -280,11 +280,11 @@ class Batcher:
             else:
                 call.answer(own)
 
-    def _judge(self, call: Call, rows: int, infer_ns: int) -> None:
+    def _judge(self, call: Call, rows: int, run: Run) -> None:
         decision = call.decision
         tally = self._shared.judged.of(decision) if decision is not None else None
         if tally is not None:
-            tally.run(rows, infer_ns)
+            tally.run(rows, run.infer_ns, run.cpu_ns * self._shared.judged.threads)
 
     def _failed(self, calls: list[Call], error: BaseException) -> None:
         if len(calls) > 1:

@@ -276,7 +276,7 @@ def test_counts_are_read_as_workers_write_them() -> None:
     tally.observe(Code.INTERNAL, 1_000_000, 7)  # the same key again within the minute
     tally.observe(Code.INTERNAL, 1_000_000, -1)
     tally.observe(Code.INVALID_ARGUMENT, 1_000_000, 8)  # the client's
-    tally.run(12, 2_000_000)
+    tally.run(12, 2_000_000, 1_000_000)
     read = msgspec.convert(tally.snapshot(), ArmCounts)
     assert (read.completed, read.errors, sum(read.latency)) == (4, 2, 1)
     assert [sum(histogram) for histogram in read.runs] == [0, 0, 0, 1, 0]

@@ -123,6 +123,7 @@ EVERY_STRATEGY: Plain = {
             "onNoData": "rollback",
             "maxHold": "1h",
             "maxHarmed": 50,
+            "maxLoad": "90%",
             "guardrails": EVERY_GUARDRAIL,
         },
         "afterPromote": {"watch": "1h", "keepWarm": "2h", "onFail": "hold"},

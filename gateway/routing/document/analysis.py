@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from gateway.routing.document.field import Field
 from gateway.routing.document.guardrail import Guardrail, parse_guardrails, usual_guardrails
-from gateway.routing.document.quantity import duration_ms, duration_text
+from gateway.routing.document.quantity import duration_ms, duration_text, percent, percent_text
 
 OnFail = Literal["rollback", "hold"]
 OnInconclusive = Literal["hold", "advance", "rollback"]
@@ -17,7 +17,7 @@ ON_NO_DATA: Final[tuple[OnNoData, ...]] = ("hold", "rollback")  # nothing known 
 
 ANALYSIS_FIELDS: Final = (
     *("tick", "alpha", "passMargin", "onFail", "onInconclusive", "onNoData"),
-    *("maxHold", "maxHarmed", "guardrails"),
+    *("maxHold", "maxHarmed", "maxLoad", "guardrails"),
 )
 AFTER_PROMOTE_FIELDS: Final = ("watch", "keepWarm", "onFail")
 TICK_MS: Final = (1_000, 60_000)
@@ -33,7 +33,8 @@ class Analysis:
 
     Units:  `tick_ms` between looks; `alpha` bounds the chance that a harmless version is ever stopped, over all looks
             and guardrails; `pass_margin` is the ratio of rates that the canary must be proven to stay below;
-            `max_hold_ms` 0: it holds for as long as it takes; `max_harmed` 0: no budget.
+            `max_hold_ms` 0: it holds for as long as it takes; `max_harmed` 0: no budget; `max_load` in
+            buckets of the CPUs, all of them for no limit.
     """
 
     tick_ms: int = 1_000
@@ -44,6 +45,7 @@ class Analysis:
     on_no_data: OnNoData = "hold"
     max_hold_ms: int = 0
     max_harmed: int = 0
+    max_load: int = 800_000
     guardrails: tuple[Guardrail, ...] = ()  # as the document names them; () for the usual ones
 
     @property
@@ -73,6 +75,8 @@ class Analysis:
                 value[name] = getattr(self, attribute)
         if self.max_hold_ms:
             value["maxHold"] = duration_text(self.max_hold_ms)
+        if self.max_load != usual.max_load:
+            value["maxLoad"] = percent_text(self.max_load)
         if self.guardrails:
             value["guardrails"] = [guardrail.to_value() for guardrail in self.guardrails]
         return value
@@ -128,7 +132,7 @@ def parse_analysis(given: Field) -> Analysis:
     usual = Analysis()
     tick, alpha, margin = (section.field(name) for name in ("tick", "alpha", "passMargin"))
     fail, inconclusive, no_data = (section.field(name) for name in ("onFail", "onInconclusive", "onNoData"))
-    hold, harmed, guardrails = (section.field(name) for name in ("maxHold", "maxHarmed", "guardrails"))
+    hold, harmed, load, guardrails = (section.field(name) for name in ("maxHold", "maxHarmed", "maxLoad", "guardrails"))
     tick_ms = usual.tick_ms
     if tick is not None:
         tick_ms = duration_ms(tick, least_ms=TICK_MS[0])
@@ -143,8 +147,16 @@ def parse_analysis(given: Field) -> Analysis:
         no_data.choice(*ON_NO_DATA) if no_data is not None else usual.on_no_data,
         duration_ms(hold, least_ms=1) if hold is not None else 0,
         harmed.whole(1, MOST_EVENTS) if harmed is not None else 0,
+        _max_load(load) if load is not None else usual.max_load,
         parse_guardrails(guardrails) if guardrails is not None else (),
     )
+
+
+def _max_load(given: Field) -> int:
+    buckets = percent(given)
+    if not buckets:
+        raise given.refuse("a percentage above 0; 100 % is no limit")
+    return buckets
 
 
 def parse_after_promote(given: Field) -> AfterPromote:

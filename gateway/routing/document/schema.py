@@ -251,6 +251,7 @@ def _analysis() -> Schema:
             "onNoData": {"enum": list(ON_NO_DATA)},
             "maxHold": _of("duration"),
             "maxHarmed": _whole(1, MOST_EVENTS),
+            "maxLoad": _of("percent"),
             "guardrails": _list({"anyOf": kinds}, GUARDRAIL_LIMIT, least=1),
         }
     )
