@@ -69,14 +69,29 @@ class LoadWindow:
 
     def __init__(self) -> None:
         self._samples: list[LoadSample] = []
+        self._rows = 0  # that counts of revisions before had
 
     def add(self, sample: LoadSample) -> None:
-        """Takes a sample; one that goes back, as after a change of the route, begins anew."""
-        if self._samples and (sample.rows < self._samples[-1].rows or sample.at_ms <= self._samples[-1].at_ms):
-            self._samples = []
-        self._samples.append(sample)
+        """Takes a sample. Counts that begin anew, as after a change of the route, go on from those before.
+
+        One in which no worker tells its load says nothing: a change was made a moment ago.
+        """
+        if not sample.workers:
+            return
+        if self._samples:
+            last = self._samples[-1]
+            if sample.at_ms <= last.at_ms:
+                self._samples = []
+            elif sample.rows + self._rows < last.rows:
+                self._rows = last.rows
+        self._samples.append(LoadSample(sample.at_ms, sample.workers, sample.rows + self._rows))
         while len(self._samples) > 2 and sample.at_ms - self._samples[1].at_ms >= WINDOW_MS:
             del self._samples[0]
+
+    @property
+    def is_early(self) -> bool:
+        """Returns whether workers tell their load, and it is too early to say what it is."""
+        return bool(self._samples) and self.load() is None
 
     def load(self) -> PresentLoad | None:
         """Returns the load since the oldest sample; None while too little was seen, or no worker tells."""

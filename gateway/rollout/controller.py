@@ -224,7 +224,8 @@ class RolloutController:
             next_weight = canary.steps[following].weight if following < len(canary.steps) else BUCKETS
             own, stable = state.evidence.whole
             forecast = forecast_load(present, own, stable, canary.active_weight, next_weight)
-        return msgspec.structs.replace(record, state=msgspec.structs.replace(state, capacity=forecast))
+        state = msgspec.structs.replace(state, capacity=forecast, is_early=window.is_early)
+        return msgspec.structs.replace(record, state=state)
 
     def _answered(self, record: RolloutRecord, analysis: Analysis, now_ms: int) -> RolloutRecord:
         """Returns the record with what was answered since the last tick."""

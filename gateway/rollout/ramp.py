@@ -28,7 +28,8 @@ class RampState(msgspec.Struct, frozen=True):
 
     `step_since_ms` is when its step began; `approved_by` who has approved the end of that step, "" for nobody;
     `paused_by` who has paused it; `offline` what the replay of its first step has said;
-    `capacity` what the next step would make of the load, None where nobody knows.
+    `capacity` what the next step would make of the load, None where nobody knows, `is_early` that it will be
+    known in a moment.
     """
 
     phase: Phase
@@ -39,6 +40,7 @@ class RampState(msgspec.Struct, frozen=True):
     paused_by: str = ""
     offline: OfflineVerdict | None = None
     capacity: CapacityForecast | None = None
+    is_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ def _ramping(plan: Canary, state: RampState, now_ms: int) -> Step:
         if kept_by is not None:
             return kept_by
     overload = _overload(plan, state.capacity)
+    if state.is_early:
+        overload = "the load of the workers is measured"
     if overload:
         return _held(plan.analysis, overload, waited_ms)
     if gate.approval and not state.approved_by:

@@ -29,6 +29,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         "nan": (models.affine(features=8), models.root(features=8)),
         "shifted": (models.affine(1.0, features=8), models.affine(4.0, features=8)),
         "rated": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
+        "dear": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "asked": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "contrary": (models.affine(1.0, features=8), models.affine(-1.0, features=8)),
     }.items():
@@ -65,7 +66,7 @@ def told(product: Product, model: str) -> tuple[str, str]:
 def test_a_version_that_answers_nan_is_taken_back_within_seconds(guarded: Product, tmp_path: Path) -> None:
     apply(guarded, tmp_path, document("nan", guardrails=[{"kind": "outputs"}]))
     with Load(guarded, "nan", named("nan", rows_of(lambda number: -spread(number)))) as load:
-        until(lambda: active(guarded, "nan").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        until(lambda: active(guarded, "nan")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")
         answered = load.answers["canary", "OK"]
         before = load.answers["stable", "OK"]
         until(lambda: load.answers["stable", "OK"] > before + 200, LIMIT_S, "calls after it")
@@ -80,8 +81,8 @@ def test_a_version_that_predicts_something_else_is_held(guarded: Product, tmp_pa
     with Load(guarded, "shifted", named("shifted", rows_of(spread)), keys=10_000):
         until(lambda: told(guarded, "shifted")[1].startswith("held: drift: index"), LIMIT_S, "it is held")
     assert told(guarded, "shifted")[0] == "ramping"
-    assert active(guarded, "shifted").get("step", 0) == 0
-    assert active(guarded, "shifted").get("weight") is None
+    assert active(guarded, "shifted")["step"] == 1
+    assert active(guarded, "shifted")["shares"] == {"stable": 80, "canary": 20}
 
 
 def test_a_mirror_that_disagrees_stops_the_canary_before_it_has_a_share(guarded: Product, tmp_path: Path) -> None:
@@ -118,8 +119,22 @@ def test_a_version_whose_answers_are_worth_less_is_taken_back(guarded: Product, 
     steps = [{"weight": "50%", "hold": "1h"}]
     apply(guarded, tmp_path, document("rated", steps=steps, guardrails=[{"kind": "reward"}]))
     with RatedLoad(guarded):
-        until(lambda: active(guarded, "rated").get("weight") == "0%", LIMIT_S, "the canary has no share")
+        until(lambda: active(guarded, "rated")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")
     assert "failed: reward: reward of " in told(guarded, "rated")[1]
+
+
+def test_a_step_that_the_cpus_do_not_suffice_for_is_not_taken(guarded: Product, tmp_path: Path) -> None:
+    guardrails = [{"kind": "errors", "passBelow": "20%"}]
+    apply(guarded, tmp_path, document("dear", guardrails=guardrails, maxLoad="0.0001%"))
+    with Load(guarded, "dear", named("dear", features)):
+        until(lambda: told(guarded, "dear")[1].endswith("is the most that maxLoad allows"), LIMIT_S, "it is held")
+    shown = json.loads(guarded.cli("rollout", "show", "dear", "--cpu-hour-price", "3600", "-o", "json").stdout)
+    assert 0 < shown["capacity"]["now"] < 1.5
+    assert shown["capacity"]["next_percent"] == 50
+    assert {cost["arm"] for cost in shown["costs"]} == {"stable", "canary"}
+    for cost in shown["costs"]:
+        assert cost["price_per_1000"] == cost["cpu_seconds_per_1000"] > 0
+    assert "CPU seconds of runs for 1 000 requests" in guarded.cli("rollout", "show", "dear").stdout
 
 
 class Decider(BaseHTTPRequestHandler):
@@ -149,7 +164,7 @@ def test_somebody_else_is_asked_at_the_end_of_each_step(guarded: Product, tmp_pa
         url = f"http://127.0.0.1:{server.server_address[1]}/step"
         apply(guarded, tmp_path, document("asked", steps=steps, guardrails=[{"kind": "webhook", "url": url}]))
         with Load(guarded, "asked", named("asked", features)):
-            until(lambda: active(guarded, "asked").get("weight") == "0%", LIMIT_S, "the canary has no share")
+            until(lambda: active(guarded, "asked")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")
         server.shutdown()
         serving.join()
     assert "failed: webhook: 127.0.0.1 says fail (sales day)" in told(guarded, "asked")[1]

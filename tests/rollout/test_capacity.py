@@ -53,7 +53,23 @@ def test_the_load_is_that_of_the_last_ten_seconds_and_of_one_revision() -> None:
     present = loaded(*busy, *idle)
     assert present is not None
     assert present.used == pytest.approx(0.1)
-    assert loaded(sample(0, 500, a=1.0), sample(2, 0, a=3.0)) is None  # counts of another revision
+    changed = loaded(sample(0, 500, a=1.0), sample(1), sample(2, 100, a=2.0), sample(4, 300, a=3.0))
+    assert changed == PresentLoad(2, 0.5, 75)  # 300 rows of the present revision in four seconds
+
+
+def test_it_is_early_until_the_load_is_known() -> None:
+    window = LoadWindow()
+    assert not window.is_early  # nobody tells
+    window.add(sample(0))
+    assert not window.is_early
+    window.add(sample(1, a=1.0))
+    assert window.is_early
+    window.add(sample(3, a=1.5))
+    assert not window.is_early
+    canary = plan([{"weight": "0%", "hold": "1s"}, {"weight": "50%", "hold": "1s"}])
+    assert canary.analysis is not None
+    state = RampState("ramping", 0, 0, no_evidence(canary.analysis), is_early=True)
+    assert next_step(canary, state, 2000) == Hold("the load of the workers is measured")
 
 
 def test_a_row_is_compared_in_runs_of_about_as_many_rows() -> None:
