@@ -72,7 +72,6 @@ _CHECKS: Mapping[str, Any] = {
     "propertyNames": lambda value, rule, _: all(fits(name, rule) for name in value),
     "properties": lambda value, rules, _: all(fits(value[name], rules[name]) for name in rules if name in value),
     "additionalProperties": _additional,
-    "oneOf": lambda value, rules, _: sum(fits(value, rule) for rule in rules) == 1,
 }
 
 
