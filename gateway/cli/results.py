@@ -17,6 +17,7 @@ from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.page.message_values import Value, moment
+from gateway.page.route_words import in_force_text
 from gateway.pb import control_pb2, control_pb2_grpc
 from gateway.routing.document.document import RouteDocument, parse
 
@@ -106,14 +107,17 @@ def read_history(stub: control_pb2_grpc.ControlStub, model: str) -> "list[Revisi
     history: list[RevisionSplit] = []
     newest: RevisionSplit | None = None
     for entry in entries:
-        document = parse(msgspec.json.decode(entry.document_json)) if entry.document_json else None
+        text = in_force_text(
+            entry
+        )  # a promotion gives an arm another version, and the applied document does not say so
+        document = parse(msgspec.json.decode(text)) if text else None
         split = RevisionSplit(entry.revision, entry.committed_at_us, document)
-        if split.splits:
+        if split.draws:
             request = control_pb2.ShowRevisionRequest(model=model, revision=entry.revision)
             table = stub.ShowRevision(request, timeout=_TIMEOUT_S).route.table
             starts, arms = tuple(one.start for one in table), tuple(one.arm for one in table)
             split = RevisionSplit(entry.revision, entry.committed_at_us, document, starts, arms)
-            newest = newest or split
+            newest = newest or (split if split.splits else None)
         history.append(split)
         if newest is not None and split.splits and not split.is_of(newest):
             break

@@ -58,12 +58,12 @@ def half(told: MeanDifference) -> float:
 def test_all_three_come_to_the_value_that_the_policy_really_has() -> None:
     rng = np.random.default_rng(1)
     known = truth()
-    told = [off_policy_value(choices(rng, 1500)) for _ in range(60)]
+    told = [off_policy_value(choices(rng, 1000)) for _ in range(40)]
     values: list[OffPolicyValue] = [one for one in told if one is not None]
-    assert len(values) == 60
+    assert len(values) == 40
     for name in ("propensity", "normalised", "robust"):
         estimates = [getattr(one, name) for one in values]
-        assert np.mean([one.value for one in estimates]) == pytest.approx(known, abs=0.02)
+        assert np.mean([one.value for one in estimates]) == pytest.approx(known, abs=0.03)
         missed = [not one.low <= known <= one.high for one in estimates]
         assert np.mean(missed) <= 0.05
         # The spread that is said is the one that there is.
@@ -75,7 +75,7 @@ def test_all_three_come_to_the_value_that_the_policy_really_has() -> None:
 
 def test_without_features_the_robust_estimate_is_right_too() -> None:
     rng = np.random.default_rng(2)
-    estimates = [off_policy_value(choices(rng, 1500, seen=False)) for _ in range(40)]
+    estimates = [off_policy_value(choices(rng, 1000, seen=False)) for _ in range(30)]
     assert np.mean([one.robust.value for one in estimates if one is not None]) == pytest.approx(truth(), abs=0.02)
 
 
@@ -83,7 +83,7 @@ def test_without_features_the_robust_estimate_is_right_too() -> None:
 @example(0, 0.0)
 def test_what_it_must_not_depend_on(seed: int, shift: float) -> None:
     rng = np.random.default_rng(seed)
-    made = choices(rng, 800, 0.5)
+    made = choices(rng, 300, 0.5)
     told = off_policy_value(made)
     assert told is not None
     order = rng.permutation(len(made.keys))
@@ -141,17 +141,17 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Revisio
     rng = np.random.default_rng(5)
     parts = []
     for split in reversed(made):
-        part = Requests(split, rng.integers(0, 1_000_000, size=2500))
+        part = Requests(split, rng.integers(0, 1_000_000, size=1500))
         treated = np.array(part.arms()) == "b"
-        part.features = rng.normal(size=2500)
-        part.rewards = np.where(treated, np.where(part.features > 0, 1.0, 0.0), 0.4) + 0.1 * rng.normal(size=2500)
+        part.features = rng.normal(size=1500)
+        part.rewards = np.where(treated, np.where(part.features > 0, 1.0, 0.0), 0.4) + 0.1 * rng.normal(size=1500)
         parts.append(part)
     write_requests(data_dir, parts)
     return data_dir, made
 
 
 def asked(
-    data_dir: Path, made: list[RevisionSplit], draft: dict[str, object], *rules: tuple[str, str], since: int = 2
+    data_dir: Path, made: list[RevisionSplit], draft: dict[str, object], *rules: tuple[str, str], since: int = 0
 ) -> ExperimentResult:
     with Lake(lake_of(data_dir)) as lake:
         return gather_results(
@@ -187,8 +187,6 @@ def test_a_rule_over_columns_of_the_log(logged: tuple[Path, list[RevisionSplit]]
 
 
 def test_a_draft_that_does_what_was_never_tried_is_refused(logged: tuple[Path, list[RevisionSplit]]) -> None:
-    with pytest.raises(FailedPrecondition, match=r"support is missing: the draft takes version 2 in \d+ rows of \d+"):
-        asked(*logged, split_document({"a": 50, "b": 50}), since=0)
     other = split_document({"a": 50, "b": 50})
     other["spec"]["arms"]["b"] = {"version": "9"}
     with pytest.raises(FailedPrecondition, match="version 9 of the draft was drawn for no request"):
@@ -205,6 +203,19 @@ def test_a_draft_that_does_what_was_never_tried_is_refused(logged: tuple[Path, l
         asked(*logged, split_document({"a": 50, "b": 50}), ("b", "1; 2"))
 
 
+def test_a_draft_that_takes_what_had_no_share_in_a_phase_is_refused(tmp_path: Path) -> None:
+    made = history(split_document({"a": 50, "b": 50, "c": 0}), split_document({"a": 40, "b": 30, "c": 30}))
+    rng = np.random.default_rng(8)
+    parts = [
+        Requests(split, rng.integers(0, 1_000_000, size=600), rewards=rng.normal(size=600)) for split in reversed(made)
+    ]
+    write_requests(tmp_path, parts)
+    draft = split_document({"a": 0, "b": 50, "c": 50})
+    with pytest.raises(FailedPrecondition, match="support is missing: the draft takes version 3 in 600 rows of 1200"):
+        asked(tmp_path, made, draft)
+    assert asked(tmp_path, made, draft, since=2).policy is not None
+
+
 def test_a_rule_that_was_always_there_takes_nothing_from_the_split(tmp_path: Path) -> None:
     vip = {"name": "vip", "match": {"metadata": {"x-tier": {"exact": "vip"}}}, "arm": "b"}
     document = split_document({"a": 50, "b": 50})
@@ -213,13 +224,13 @@ def test_a_rule_that_was_always_there_takes_nothing_from_the_split(tmp_path: Pat
     rng = np.random.default_rng(6)
     part = Requests(made[0], rng.integers(0, 1_000_000, size=1000), rewards=rng.normal(size=1000))
     write_requests(tmp_path, [part])
-    assert asked(tmp_path, made, document, since=0).policy is not None
+    assert asked(tmp_path, made, document).policy is not None
     unrewarded = tmp_path / "unrewarded"
     write_requests(unrewarded, [Requests(made[0], part.buckets)])
     with pytest.raises(FailedPrecondition, match="no row of this experiment has a reward"):
-        asked(unrewarded, made, document, since=0)
+        asked(unrewarded, made, document)
     with pytest.raises(FailedPrecondition, match="the log has no row"):
-        asked(tmp_path / "nothing", made, document, since=0)
+        asked(tmp_path / "nothing", made, document)
 
 
 def test_where_the_split_is_broken_nothing_is_estimated(tmp_path: Path) -> None:
@@ -227,6 +238,6 @@ def test_where_the_split_is_broken_nothing_is_estimated(tmp_path: Path) -> None:
     part = Requests(made[0], np.random.default_rng(7).integers(0, 400_000, size=1000))
     part.rewards = np.ones(1000)
     write_requests(tmp_path, [part])
-    told = asked(tmp_path, made, split_document({"a": 25, "b": 75}), since=0)
+    told = asked(tmp_path, made, split_document({"a": 25, "b": 75}))
     assert told.policy is None
     assert any("the draft is not estimated" in note for note in told.notes)

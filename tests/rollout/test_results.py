@@ -303,8 +303,27 @@ def test_revisions_with_one_split_are_one_phase_and_other_versions_another_exper
     assert sum(len(phase.revisions) for phase in resumed.phases) == 2
     with pytest.raises(FailedPrecondition, match="splits keys between arms"):
         phases_of(ended)
-    with pytest.raises(FailedPrecondition, match="arm a has all keys"):
+    with pytest.raises(FailedPrecondition, match="splits keys between arms"):
         phases_of(split_document({"a": 100, "b": 0}))
+    # A test that everybody has left is over, and what it showed stays.
+    left = phases_of(split_document(EVEN), split_document({"a": 0, "b": 100}))
+    assert (left.ended_by, [phase.revisions for phase in left.phases]) == (2, [(1,)])
+
+
+def test_a_canary_is_an_experiment_until_its_versions_change_places() -> None:
+    def canary(weight: int, *versions: str) -> dict[str, Any]:
+        value = split_document(EVEN)
+        value["spec"]["arms"] = {arm: {"version": one} for arm, one in zip(("stable", "canary"), versions, strict=True)}
+        value["spec"]["strategy"] = {"canary": {"weight": f"{weight}%"}}
+        return value
+
+    made = phases_of(canary(5, "1", "2"), canary(25, "1", "2"), canary(0, "2", "1"))
+    assert [phase.shares for phase in made.phases] == [
+        {"canary": 0.05, "stable": 0.95},
+        {"canary": 0.25, "stable": 0.75},
+    ]
+    assert (made.control, made.others, made.ended_by) == ("stable", ("canary",), 3)
+    assert made.versions == {"stable": "1", "canary": "2"}
     since = experiment_of(MODEL, history(split_document(EVEN), split_document({"a": 20, "b": 80})), since=2)
     assert [phase.revisions for phase in since.phases] == [(2,)]
 

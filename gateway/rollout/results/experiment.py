@@ -17,7 +17,9 @@ PHASE_LIMIT: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RevisionSplit:
-    """A revision of a route with its table. Shapes: bucket b is of `arms[i]` where i is the last with `starts[i]` <= b.
+    """A revision of a route with its table, and the document that was in force.
+
+    Shapes: bucket b is of `arms[i]` where i is the last with `starts[i]` <= b.
 
     Units: `since_us` since the epoch, by the store's clock. Of a deletion, `document` is None.
     """
@@ -29,10 +31,15 @@ class RevisionSplit:
     arms: tuple[str, ...] = ()
 
     @property
-    def splits(self) -> bool:
-        """Returns whether keys are drawn for arms at this revision."""
+    def draws(self) -> bool:
+        """Returns whether the revision asks a table for the arm of a key."""
         document = self.document
         return document is not None and document.strategy.splits and document.kill_switch is None
+
+    @property
+    def splits(self) -> bool:
+        """Returns whether keys are drawn for several arms at this revision."""
+        return self.draws and len(set(self.arms)) > 1
 
     def is_of(self, other: "RevisionSplit") -> bool:
         """Returns whether both are of one experiment: no arm has two versions, and a key has the same bucket."""
@@ -107,7 +114,7 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
     """Returns the newest experiment of the route, its revisions before `since` left out.
 
     Order: the history is newest first, without gaps.
-    Raises: FailedPrecondition (no revision splits, or all keys have one arm).
+    Raises: FailedPrecondition (at no revision that is kept several arms had keys).
     """
     newest = next((one for one in history if one.splits), None)
     if newest is None or newest.document is None:
@@ -126,8 +133,6 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
     phases = _phases(list(reversed(kept)))
     control = newest.document.strategy.control_arm
     others = tuple(sorted({arm for phase in phases for arm in phase.arms} - {control}))
-    if not others:
-        raise FailedPrecondition(f"model {model!r}: arm {control} has all keys, so there is nothing to compare")
     documents = tuple(one.document for one, _ in reversed(kept) if one.document is not None)
     versions: dict[str, str] = {}
     for document in documents:

@@ -129,6 +129,19 @@ def _notes(experiment: Experiment, units: UnitTable, generated_us: int) -> list[
     elif any(one.requests and one.least_share < 1 for one in units.basis.phases):
         least = min(one.least_share for one in units.basis.phases if one.requests)
         notes.append(f"the log keeps {least:.1%} of the requests: keys that made few may be missing, in all arms alike")
+    known = [phase.since_us for phase, one in zip(experiment.phases, units.basis.phases, strict=True) if one.requests]
+    gone = [phase for phase, one in zip(experiment.phases, units.basis.phases, strict=True) if not one.requests]
+    first = min((one.first_us for one in units.basis.phases if one.requests), default=0)
+    if known and gone:
+        revisions = ", ".join(str(phase.revisions[0]) for phase in gone)
+        notes.append(
+            f"the log has no row of the phases that began at revision {revisions}: they are not in these results"
+        )
+    if known and first - min(known) > _DAY_US and not gone:
+        notes.append(
+            f"the first row of the log is {(first - min(known)) / _DAY_US:.1f} days younger than the test: rows "
+            "expire, and what is gone is not in these results"
+        )
     coverage = units.sums.get("coverage")
     if coverage is not None and "reward" in units.sums:
         share = float(coverage[0].sum() / coverage[1].sum())
