@@ -9,7 +9,7 @@ import base64
 import math
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +36,7 @@ _CLOSE: Final = 1e-9  # another machine's logarithms may differ in the last bits
 class VerdictState(msgspec.Struct, frozen=True):
     """All that the judge decided by: the plan as in the document, the state, the watch, and when it was.
 
+    `previews` is whether it is a blue-green rollout, whose plan is told as a canary's, and `by_hand` who flips it.
     Units: milliseconds since the Unix epoch, by the store's clock.
     """
 
@@ -43,6 +44,8 @@ class VerdictState(msgspec.Struct, frozen=True):
     state: RampState
     watch: PromotionWatch | None
     now_ms: int
+    previews: bool = False
+    by_hand: bool = False
 
 
 class RecordedVerdict(msgspec.Struct, frozen=True):
@@ -74,7 +77,9 @@ class Rejudged:
 
 def recorded(record: RolloutRecord, canary: Canary, step: Step, now_ms: int, document: str) -> str:
     """Returns what the audit entry of this step carries: a RecordedVerdict as JSON."""
-    state = VerdictState(canary.to_value(), record.state, record.watch, now_ms)
+    state = VerdictState(
+        canary.to_value(), record.state, record.watch, now_ms, previews=canary.previews, by_hand=canary.by_hand
+    )
     analysis = canary.analysis or UNJUDGED
     evidence = record.state.evidence
     log_e = harm_log_e(evidence, analysis)
@@ -109,7 +114,7 @@ def judged_again(verdict: RecordedVerdict, reason: str) -> Rejudged:
     """Returns the verdict, judged again; `reason` is the audit entry's. Each number that is another one is named."""
     try:
         state = _state(verdict.state)
-        canary = _canary(state.plan)
+        canary = replace(_canary(state.plan), previews=state.previews, by_hand=state.by_hand)
         return Rejudged(verdict, tuple(_faults(verdict, reason, state, canary)))
     except (ValueError, TypeError, zlib.error, msgspec.MsgspecError, InvalidArgument) as error:
         return Rejudged(verdict, (f"state: what was recorded cannot be read: {error}",))

@@ -23,7 +23,7 @@ def rollout_event(before: RolloutRecord | None, after: RolloutRecord) -> EventTy
         return {
             "stopped": EventType.ROLLOUT_STOPPED,
             "watching": EventType.ROLLOUT_PROMOTED,
-            "promoted": EventType.ROLLOUT_PROMOTED if before.state.phase == "ramping" else None,
+            "promoted": EventType.ROLLOUT_PROMOTED if before.state.phase != "watching" else None,
         }.get(after.state.phase)
     if before.state.step != after.state.step:
         return EventType.ROLLOUT_STEP

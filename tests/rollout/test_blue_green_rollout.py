@@ -7,12 +7,14 @@ import pytest
 
 from gateway.errors import Code
 from gateway.rollout.ramp import Hold, next_step
+from gateway.rollout.recorded_verdict import judged_again, verdict_in
 from gateway.rollout.rollout_record import RolloutRecord, begun
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot, propose
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.strategy import BlueGreen, ramp_of
 from gateway.routing.store.amendment import Amendment, abort, flip, promote, retry
+from gateway.routing.store.audit_trail import chain
 from gateway.routing.store.editor import Editor
 from gateway.serving.arm_tally import JudgedRoutes
 from tests.rollout.test_controller import BAD, GOOD, MODEL, Rolling, opened, stopped
@@ -152,3 +154,17 @@ async def test_what_a_person_decides_after_the_judge_is_not_undone(rolling: Roll
     assert (stopped(await rolling.record()), await active_arm(rolling)) == (True, "blue")
     await rolling.control.apply(blue_green(promote="auto", keepWarm="1h"), change=BY)  # nothing stands in its way
     await rolling.until(lambda record: record.state.phase == "promoted")
+
+
+async def test_the_verdicts_of_a_flip_and_of_its_way_back_are_judged_again_from_the_trail(rolling: Rolling) -> None:
+    plan = {"prePromotion": {"shadow": "10%", "minEvents": 1000}, "postPromotion": WATCH, "promote": "auto"}
+    await rolling.control.apply(blue_green(**plan), change=BY)
+    await rolling.tell(blue=GOOD, green=GOOD)
+    await rolling.until(watching)
+    await rolling.tell(green=BAD)
+    await rolling.until(stopped)
+    verdicts = [(entry, verdict_in(entry.detail)) for entry in (await chain(rolling.store)).entries]
+    told = [(entry, verdict) for entry, verdict in verdicts if verdict is not None]
+    assert [verdict.act for _, verdict in told] == ["promote", "stop"]
+    for entry, verdict in told:
+        assert judged_again(verdict, entry.reason).faults == ()
