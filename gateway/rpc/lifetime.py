@@ -39,6 +39,7 @@ class Lifetime:
         "_settings_received",
         "_stalls",
         "_strikes",
+        "_taken_bytes",
         "_told_to_calm",
         "_until_ns",
         "active_ns",
@@ -59,6 +60,7 @@ class Lifetime:
         self._stalls = StallCheck(server, output, calls)
         self._strikes = 0
         self._until_ns = 0
+        self._taken_bytes = 0
         self.active_ns = self._began_ns
         self.draining = False
         self._told_to_calm = False  # the peer was sent ENHANCE_YOUR_CALM: the connection ends at the next check
@@ -123,9 +125,15 @@ class Lifetime:
             self._pinged_ns = 0
         if self._pinged_ns:
             if now_ns - self._pinged_ns > options.keepalive_timeout_s * 1e9:
-                self.abort()
+                # Behind a slow link the ping waits until everything before it is taken.
+                taken, self._taken_bytes = self._taken_bytes, output.taken_bytes()
+                if self._taken_bytes > taken:
+                    self._pinged_ns = now_ns
+                else:
+                    self.abort()
         elif silent_ns > options.keepalive_time_s * 1e9:
             self._pinged_ns = now_ns
+            self._taken_bytes = output.taken_bytes()
             output.h2.ping(_KEEPALIVE)
             output.schedule_if_wanted()
 

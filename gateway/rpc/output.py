@@ -1,6 +1,8 @@
 """The write half of a connection: what calls hand over, and the one write of a turn of the loop."""
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
@@ -15,6 +17,9 @@ QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have wai
 # them do not outlive, unless earlier ones are unread already.
 LARGE_BYTES: Final = 64 * 1024
 CONGESTED: Final = "earlier answers on this connection are not read"
+# Where `struct tcp_info` of Linux has `tcpi_bytes_acked`.
+_ACKED_BEGIN: Final = 120
+_ACKED_END: Final = 128
 _WRITE_BYTES: Final = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 
 
@@ -145,6 +150,17 @@ class Output:
         except (ngh2.NGH2Error, ValueError):  # the stream ended in the same read
             return
         self.schedule_if_wanted()
+
+    def taken_bytes(self) -> int:
+        """Returns how many bytes the peer's kernel has acknowledged; 0 where the system does not tell."""
+        one = self.transport.get_extra_info("socket")
+        if one is None or sys.platform != "linux":
+            return 0
+        try:
+            told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_END)
+        except OSError:  # closed, or no TCP
+            return 0
+        return int.from_bytes(told[_ACKED_BEGIN:], sys.byteorder)
 
     def queued_bytes(self, stream_id: int) -> int:
         """Returns how many bytes of a stream wait for its window or for the socket."""
