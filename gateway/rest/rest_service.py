@@ -27,6 +27,7 @@ from gateway.rest.endpoint import Endpoint
 from gateway.rest.http_call import Fields, HttpCall
 from gateway.rest.http_refusal import JSON
 from gateway.rest.infer_body import InferBodies, InferBody, id_of
+from gateway.rest.infer_reply import ReplyForm
 from gateway.rest.message_json import read_object
 from gateway.rest.other_sites import is_of_another_site
 from gateway.rest.path_table import PathTable
@@ -37,6 +38,7 @@ from gateway.serving.catalog import Catalog
 from gateway.tensor import TensorSpec
 
 _JSON_SIZE: Final = "inference-header-content-length"
+_PREDICTIONS: Final = ReplyForm(predictions=True)
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _INFER: Final = f"{SERVICE}ModelInfer"
 _READY: Final = f"{SERVICE}ModelReady"
@@ -134,7 +136,7 @@ class RestService:
         except GatewayError as error:
             call.fail(error, _id_field(body))
             return
-        self._begin(call, read)
+        self._begin(call, read, read.form)
 
     def predict(self, call: HttpCall) -> None:
         """Answers an inference request of KServe's first protocol."""
@@ -147,15 +149,15 @@ class RestService:
         except GatewayError as error:
             call.fail(error)
             return
-        self._begin(call, read._replace(form=read.form._replace(predictions=True)))
+        self._begin(call, read, _PREDICTIONS)
 
     def _announced(self, call: HttpCall, size_bytes: int) -> None:
         """Refuses a long body at its beginning, if it is known by then that it would be refused at its end."""
         model, version = _named(call)
         self._exchanges.foresee(model, version, call, size_bytes)
 
-    def _begin(self, call: HttpCall, read: InferBody) -> None:
-        caller = RestCaller(call, read.form)
+    def _begin(self, call: HttpCall, read: InferBody, form: ReplyForm) -> None:
+        caller = RestCaller(call, form)
         if self._exchanges.begin(read.query, read.request_id, read.raw, caller) and read.key is not None:
             self._bodies.keep(read)
 

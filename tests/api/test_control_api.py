@@ -154,11 +154,12 @@ async def test_a_body_that_is_too_large_is_refused_and_the_reason_is_read(tmp_pa
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_the_document_describes_what_is_served(tmp_path: Path, op: Operated) -> None:
     async with asked(tmp_path, op.service) as api:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{api.port}/openapi.json"),
-            *("--max-examples", "25", "--seed", "1", "--no-color", "--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", "15", "--seed", "1", "--no-color", "--phases", "examples,coverage,fuzzing"),
             *("--generation-database", "none", "--header", "x-gateway-client: schemathesis"),
             # What fits the schema may still name no version, or a document that is none.
             *("--exclude-checks", "positive_data_acceptance"),

@@ -210,6 +210,16 @@ async def test_kserve_predict(stand: Stand) -> None:
     assert (answer.status, "FP16" in told(answer)["error"]) == (400, True)
 
 
+async def test_each_protocol_has_its_own_answer_to_the_same_data(stand: Stand) -> None:
+    five = np.ones((5, 4), np.float32)
+    tensor = {"name": "x", "shape": [5, 4], "datatype": "FP32", "data": five.tolist()}
+    for _ in range(2):
+        answer = await ask(stand, "POST", "/v1/models/affine:predict", {"instances": five.tolist()})
+        assert list(told(answer)) == ["predictions"]
+        answer = await ask(stand, "POST", path_of("affine"), {"inputs": [tensor]})
+        assert told(answer)["outputs"][0]["data"] == [3.0] * 20
+
+
 async def test_requests_are_counted_and_timed_as_over_grpc(stand: Stand) -> None:
     def succeeded() -> int:
         arms = branch(stand.counters.snapshot(), "sums", "series", "affine", "1")
