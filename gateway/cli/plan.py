@@ -1,6 +1,7 @@
 """gateway plan, gateway routes diff and gateway routes show: what would change, what changed, what was."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import grpc
@@ -15,6 +16,8 @@ from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value, move
 from gateway.cli.plan_forecast import (
     FORECAST_COLUMNS,
     Traffic,
+    budget_notes,
+    cpu_notes,
     forecast_notes,
     forecast_rows,
     forecast_value,
@@ -40,6 +43,9 @@ def plan(
     error_rate: Annotated[
         str, typer.Option("--error-rate", help="Requests that fail, such as 0.5%; measured by default.")
     ] = "",
+    cpus: Annotated[
+        float, typer.Option("--cpus", help="CPUs of all hosts that serve: tells what runs take of them.", min=0)
+    ] = 0.0,
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
@@ -59,7 +65,11 @@ def plan(
     if output is Format.TABLE:
         show(None, output, columns=FLOW_COLUMNS, rows=flow_rows(answer.flows), note=_summary(answer))
         if traffic is not None:
-            show(None, output, columns=FORECAST_COLUMNS, rows=forecast_rows(steps), note=forecast_notes(steps, traffic))
+            notes = forecast_notes(steps, traffic)
+            if canary is not None:
+                notes += budget_notes(canary, steps, traffic)
+                notes += cpu_notes(canary, parse_json(document.text), traffic, cpus) if cpus else []
+            show(None, output, columns=FORECAST_COLUMNS, rows=forecast_rows(steps), note=notes)
         elif canary is not None:
             show(None, output, note="what its steps can find out is not known: give --requests-per-second")
     warn(answer.warnings, answer.model)
@@ -145,8 +155,11 @@ def _traffic(server: str, model: str, requests_per_s: float, error_percent: floa
     else:
         rate, assumed = (known.error_rate, known.assumed) if known is not None else (0.001, "assumed: none was given")
     if requests_per_s:
-        return Traffic(requests_per_s, rate, assumed)
-    return Traffic(known.requests_per_s, rate, assumed) if known is not None else None
+        if known is None:
+            return Traffic(requests_per_s, rate, assumed)
+        rows_per_s = known.rows_per_s * requests_per_s / known.requests_per_s
+        return Traffic(requests_per_s, rate, assumed, rows_per_s, known.row_seconds)
+    return replace(known, error_rate=rate, assumed=assumed) if known is not None else None
 
 
 def plan_value(answer: control_pb2.PlanResponse) -> dict[str, Value]:
