@@ -6,11 +6,12 @@ import pytest
 
 from gateway.errors import InvalidArgument, StaleRevision
 from gateway.routing.decision.snapshot import Route
+from gateway.routing.store.audit_trail import append
 from gateway.routing.store.change import Change, Proposal, StoreReplaced
 from gateway.routing.store.redis_store import HISTORY_LENGTH, RedisStore
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.store_reply import committed_text, digest_of, fingerprint, revision_in
-from tests.routing.live import BY, document, route, store_of
+from tests.routing.live import BY, control_of, document, route, store_of
 from tests.valkey import Valkey
 
 
@@ -159,3 +160,22 @@ def test_who_and_why_are_bounded(change: dict[str, str]) -> None:
 )
 def test_the_revision_of_a_stored_text(text: str, revision: int) -> None:
     assert revision_in(text) == revision
+
+
+@pytest.mark.parametrize(
+    "damage", [("LPUSH", "alien"), ("SET", "garbage"), ("SET", "1 2 3 4 5 6 7 8"), ("SET", b"\xff")]
+)
+async def test_garbage_where_an_answer_is_remembered_is_replaced(
+    valkey: Valkey, damage: tuple[str, str | bytes]
+) -> None:
+    """No healing would find it: the key is the caller's."""
+    change = Change(actor="tester", idempotency_key="deploy 7")
+    command, value = damage
+    async with store_of(valkey.url) as store:
+        for name in (store.keys.idempotency("deploy 7"), store.keys.recorded("load 7")):
+            await store.link.call(command, name, value)
+        control = control_of(store)
+        made, again = [await control.apply(document(), change=change) for _ in range(2)]
+        assert made.change.revision == again.change.revision == 1
+        recorded = [await append(store, "model.load", model="fraud", change=BY, once="load 7") for _ in range(2)]
+        assert recorded[0] == recorded[1]

@@ -8,10 +8,9 @@
 
 local damage = chain_damage(KEYS[1], KEYS[2])
 if damage then return damage end
-local holds = redis.call('TYPE', KEYS[3]).ok
-if holds ~= 'none' and holds ~= 'string' then return {'damaged', KEYS[3], holds} end
-local first = redis.call('GET', KEYS[3])
-if first then return {'again', first} end
+-- What stands there and is no sequence is replaced: no healing would find it.
+local first = redis.call('TYPE', KEYS[3]).ok == 'string' and redis.call('GET', KEYS[3])
+if first and #first <= 15 and string.match(first, '^%d+$') then return {'again', first} end
 local time = redis.call('TIME')
 local at_us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
 local sequence = chain_append(KEYS[1], KEYS[2], ARGV[7], {'op', ARGV[1], 'model', ARGV[2], 'revision', '0', 'prev', '0',

@@ -13,19 +13,19 @@
 --      {'done' | 'again', revision, previous revision, epoch, committed_at_us, restored revision, model, operation}
 --      {'conflict', current revision}   {'epoch', current epoch}   {'damaged', key, what it holds}
 
-local wanted = {'string', 'string', 'hash', 'stream', 'stream', 'string'}
+local wanted = {'string', 'string', 'hash', 'stream', 'stream'}
 for i, kind in ipairs(wanted) do
   local key = KEYS[i]
   local holds = redis.call('TYPE', key).ok
   if holds ~= 'none' and holds ~= kind then return {'damaged', key, holds} end
 end
 
--- 1. The same key again is the same commit: a caller that lost the answer may ask again.
-local first = redis.call('GET', KEYS[6])
-if first then
+-- 1. The same key again is the same commit: a caller that lost the answer may ask again. What stands there and is no
+--    answer is replaced by this one: no healing would find it.
+local first = redis.call('TYPE', KEYS[6]).ok == 'string' and redis.call('GET', KEYS[6])
+if first and string.match(first, '^%d+ %d+ %S+ %d+ %d+ %S+ %l+$') then
   local answer = {'again'}
   for word in string.gmatch(first, '%S+') do answer[#answer + 1] = word end
-  if #answer ~= 8 then return {'damaged', KEYS[6], 'something else'} end
   return answer
 end
 

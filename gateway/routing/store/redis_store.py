@@ -1,5 +1,6 @@
 """The routing store: what Redis holds, read and written by the side that operators ask."""
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ AUDIT_LENGTH = KEPT
 IDEMPOTENCY_S = 86_400
 ONCE_S = 60  # of a commit whose caller gave no key: long enough for the second try of `Link`
 BLOCK_MS = 500
+_ANSWER = re.compile(rb"\d{1,15} \d{1,15} \S+ \d+ \d{1,15} \S+ [a-z]+")  # what commit.lua remembers
 WORKER_EXPIRE_MS = 15_000
 
 
@@ -118,8 +120,13 @@ class RedisStore:
 
     async def remembered(self, idempotency_key: str) -> Committed | None:
         """Returns what the first commit with this key answered, for a day."""
-        words = text(await self._link.call("GET", self.keys.idempotency(idempotency_key))).split(" ")
-        return _committed([b"again", *(word.encode() for word in words)], repeated=True) if len(words) == 7 else None
+        try:
+            held = await self._link.call("GET", self.keys.idempotency(idempotency_key))
+        except StoreDamaged:
+            return None  # a key of another type remembers nothing, and the commit replaces it
+        if not isinstance(held, bytes) or not _ANSWER.fullmatch(held):
+            return None
+        return _committed([b"again", *held.split(b" ")], repeated=True)
 
     async def history(self, model: str, limit: int = 20) -> list[ChangeEntry]:
         """The model's newest changes, newest first. What a commit did not write is left out."""
