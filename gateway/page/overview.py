@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.page.host_view import HostView
+from gateway.page.route_words import in_force_text
 from gateway.page.traffic import ArmTraffic
 from gateway.pb import control_pb2 as pb
 
@@ -87,7 +88,7 @@ def overview_of(
         listed.revision,
         listed.stale,
         tuple(
-            _route(route, host, tuple(also(_in_force(route))), moment(route.committed_at_us))
+            _route(route, host, tuple(also(in_force_text(route))), moment(route.committed_at_us))
             for route in sorted(listed.routes, key=lambda route: route.model)
         ),
         tuple(rollouts),
@@ -122,7 +123,7 @@ def _model_of(one: Any) -> object:
 
 def _route(route: pb.Route, host: HostView | None, also: tuple[str, ...], committed_at: str) -> RouteView:
     document = msgspec.json.decode(route.document_json)
-    spec = msgspec.json.decode(_in_force(route))["spec"]
+    spec = msgspec.json.decode(in_force_text(route))["spec"]
     sizes: dict[str, int] = {}
     for part in route.table:
         sizes[part.arm] = sizes.get(part.arm, 0) + part.end - part.start
@@ -142,11 +143,6 @@ def _route(route: pb.Route, host: HostView | None, also: tuple[str, ...], commit
     ]
     strategy = str(next(iter(spec["strategy"])))
     return RouteView(route.model, strategy, route.revision, committed_at, shares, also, tuple(arms), document)
-
-
-def _in_force(route: pb.Route) -> str:
-    """Returns the document in force: what was applied, as its rollout has moved it."""
-    return route.in_force_json or route.document_json
 
 
 def _arm(

@@ -17,7 +17,9 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 ROLLOUT: dict[str, Any] = {
     "model": HOSTILE, "phase": "ramping", "step": 1, "steps": 3, "stable_version": "1", "canary_version": "2",
     "told": HOSTILE, "left_s": 75.0, "paused_by": "ada", "approved_by": "", "approvers": ["olga"], "evidence": 10.0,
-    "bound": 100.0, "harmed": 1.5, "guardrails": [
+    "bound": 100.0, "harmed": 1.5, "costs": [{"arm": "stable", "cpu_seconds_per_1000": 0.25}], "capacity": {
+        "cores": 2.0, "now": 0.25, "at_next": 0.5, "after_rollback": 0.125, "next_percent": 50.0, "assumed": True},
+    "guardrails": [
         {"kind": "errors", "action": "fail", "verdict": "inconclusive", "evidence": 10.0, "pass_evidence": 0.5,
          "canary": 10, "stable": 90, "canary_events": 1, "stable_events": 2, "ratio_low": 0.5, "ratio_high": None}],
 }  # fmt: skip
@@ -98,6 +100,12 @@ def test_what_cannot_be_shown_costs_its_part_alone(renderer: PageRenderer, caplo
     assert "cannot be shown" in sections["drift"]
     assert "Requests/s" in sections["routes"]
     assert "the part drift" in caplog.text
+
+
+def test_the_load_of_the_next_step_is_told(renderer: PageRenderer) -> None:
+    rollouts = renderer.sections(view(), lambda _: True)["rollouts"]
+    assert "CPUs in use: 25 % of 2; 50 % at 50 %, 12.5 % after a rollback" in rollouts
+    assert "stable 0.25" in rollouts
 
 
 def test_who_may_not_roll_back_is_not_offered_it(renderer: PageRenderer) -> None:
