@@ -267,3 +267,32 @@ async def test_a_flip_waits_until_every_live_worker_has_the_preview(op: Operated
     assert (await op.stub.Promote(ask)).change.revision
     assert (await judged(op, "watched for")).phase == "watching"
     await op.stub.DeleteRoute(pb.DeleteRouteRequest(model="affine", change=BY, override=True))
+
+
+async def test_a_blue_green_rollout_is_steered_like_a_canary(op: Operated) -> None:
+    await op.store.link.call("DEL", op.store.keys.rollouts)
+    await op.clear()
+    arms = {"blue": {"version": "1"}, "green": {"version": "2"}}
+    plan = {"active": "blue", "preview": "green", "prePromotion": {"shadow": "10%", "for": "1h"}}
+    document = route(arms, {"blueGreen": plan | {"postPromotion": {"watch": "1h"}}})
+    await op.apply(document)
+    assert (await judged(op, "are left")).phase == "previewing"
+    assert (await steer(op, STEER.PAUSE)).paused_by == "ann"
+    await judged(op, "paused by ann")
+    assert (await steer(op, STEER.RESUME)).paused_by == ""
+    assert (await steer(op, STEER.ABORT)).phase == "stopped"
+    active: pb.Route = await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))
+    assert (active.document_json, '"halted":true' in active.in_force_json) == (document.to_json(), True)
+    await judged(op)
+    await steer(op, STEER.RETRY)
+    await judged(op, "are left")
+    other = route({"blue": {"version": "1"}, "green": {"version": "3"}}, {"blueGreen": plan})
+    code, text = await refusal(op.stub.Apply(pb.ApplyRequest(document_json=other.to_json(), change=BY)))
+    assert (code, "a rollout of version 2 is running" in text) == ("FAILED_PRECONDITION", True)
+    await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY, wait=WAIT))
+    assert (await judged(op, "watched for")).phase == "watching"
+    assert (await steer(op, STEER.ABORT)).phase == "stopped"
+    back: pb.Route = await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))
+    assert [(part.start, part.end, part.arm) for part in back.table] == [(0, 1_000_000, "blue")]
+    assert (await judged(op)).stable_version == "1"
+    await op.stub.DeleteRoute(pb.DeleteRouteRequest(model="affine", change=BY))
