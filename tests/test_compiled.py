@@ -18,6 +18,7 @@ ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
     *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),
+    *(f"tests/rest/test_{name}.py" for name in ("http1", "http2", "infer_calls", "malformed")),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
     *(f"tests/records/test_{name}.py" for name in RECORDS),
 )
