@@ -117,7 +117,7 @@ bench: $(VENV)/.develops $(BUILT)/.made
 # is a file in build/fuzz; put into tests/fuzz/corpus it is tried in every run of the tests.
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= request document log http2
+FUZZ_TARGETS ?= request rest document log http2
 fuzz: $(VENV)/.develops
 	@$(INSTALL) --only-binary :all: 'atheris>=3.0' 2>/dev/null || echo "no wheel of atheris for this Python: plain mutations instead"
 	@mkdir -p build/fuzz

@@ -9,7 +9,7 @@ from gateway.pb import inference_pb2 as pb
 from gateway.records.worker.frame import Frame, scan
 from gateway.records.worker.segment import entries
 from gateway.tensor import Datatype
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, rest_seeds
 from tests.records.traffic import append, open_log, open_stream
 from tests.rpc.raw import DATA, HEADERS, PING, PRIORITY, RST_STREAM, WINDOW_UPDATE, message, raw_frame, request_headers
 
@@ -84,7 +84,7 @@ def _connections() -> Iterator[bytes]:
     yield b"\1GET / HTTP/1.1\r\n\r\n"
 
 
-SEEDS = {"request": _requests, "document": _documents, "log": _segments, "http2": _connections}
+SEEDS = {"request": _requests, "rest": rest_seeds, "document": _documents, "log": _segments, "http2": _connections}
 
 
 def write() -> None:

@@ -1,7 +1,9 @@
 """What is fuzzed: each target takes any bytes, and raises where they show a defect of ours."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -11,12 +13,15 @@ from google.protobuf.message import DecodeError
 from gateway.api.decode import decode, read_header
 from gateway.api.element import first_element
 from gateway.api.parameters import read_request
+from gateway.api.signature import Signature
+from gateway.api.template import decode_query
 from gateway.api.wire import LARGE_BYTES, leading_names, parse
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.records.worker.frame import frame
 from gateway.records.worker.reading import read
 from gateway.records.worker.segment import Segment
+from gateway.rest.infer_body import InferBodies
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.notation import parse_json, parse_yaml
 from gateway.rpc.connection import Connection
@@ -65,6 +70,67 @@ def request(data: bytes) -> None:
                 size *= dimension
             held: Any = given
             assert memoryview(held).nbytes == size, shape
+
+
+def rest(data: bytes) -> None:
+    """Byte 0 chooses the contract, bytes 1 and 2 say where the JSON ends (65535: with the body), which follows."""
+    contract, body = SIGNATURES[data[0] % len(SIGNATURES)] if data else SIGNATURES[0], data[3:]
+    size = int.from_bytes(data[1:3], "big")
+    json_size = -1 if size == 0xFFFF else size
+    new, taught = InferBodies(), _taught()
+    expected = _read_body(new, body, json_size, contract)
+    # What is kept of earlier requests, of this one or of others, changes nothing.
+    assert _read_body(taught, body, json_size, contract) == expected
+    assert _read_body(new, body, json_size, contract, keep=True) == expected
+    assert _read_body(new, body, json_size, contract) == expected
+
+
+def _read_body(bodies: InferBodies, body: bytes, json_size: int, contract: Signature, *, keep: bool = False) -> object:
+    """Returns everything that the body says to the contract, or its refusal."""
+    try:
+        written = bodies.read("m", "", body, json_size)
+        inputs, shapes, rows, reply = decode_query(written.query, written.raw, contract)
+    except (InvalidArgument, Unimplemented) as error:
+        _check_text(error)
+        return str(error)
+    if keep:
+        bodies.keep(written)
+    data = [
+        bytes(one) if isinstance(one, bytes | memoryview) else None if one is None else one.tolist() for one in inputs
+    ]
+    return written.request_id, written.query.parameters, written.form, data, list(shapes), rows, reply.wanted
+
+
+@cache
+def _taught() -> InferBodies:
+    """Holds what good requests said."""
+    bodies = InferBodies()
+    for data in rest_seeds():
+        size = int.from_bytes(data[1:3], "big")
+        _read_body(bodies, data[3:], -1 if size == 0xFFFF else size, SIGNATURES[data[0]], keep=True)
+    return bodies
+
+
+def rest_seeds() -> Iterator[bytes]:
+    """Requests by REST that are served."""
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32"}
+    more = {
+        "parameters": {"timeout": 1000, "own": "a"},
+        "outputs": [{"name": "y", "parameters": {"classification": 1}}],
+    }
+    for given in ({}, {"id": "a"}, more):
+        written = json.dumps({**given, "inputs": [{**tensor, "data": [1, 2.5, 3, 4]}]}).encode()
+        yield b"\0\xff\xff" + written
+        sized = {**tensor, "parameters": {"binary_data_size": 16}}
+        written = json.dumps({**given, "inputs": [sized]}, separators=(",", ":")).encode()
+        yield b"\0" + len(written).to_bytes(2, "big") + written + bytes(16)
+    for datatype, values in (
+        (Datatype.BOOL, [True, False]),
+        (Datatype.BYTES, ["a", ""]),
+        (Datatype.UINT64, [0, 2**64 - 1]),
+    ):
+        tensor = {"name": "x", "shape": [2], "datatype": datatype.wire_name, "data": values}
+        yield bytes((1 + list(Datatype).index(datatype), 0xFF, 0xFF)) + json.dumps({"inputs": [tensor]}).encode()
 
 
 def _same_when_large(message: bytes, parsed: pb.ModelInferRequest) -> None:
@@ -225,5 +291,5 @@ def http2(data: bytes) -> None:
 
 
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
-    {"request": request, "document": document, "log": log, "http2": http2}
+    {"request": request, "rest": rest, "document": document, "log": log, "http2": http2}
 )
