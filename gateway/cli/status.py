@@ -104,8 +104,8 @@ def _paced(events: Iterator[control_pb2.Event]) -> Iterator[control_pb2.Event | 
         try:
             for event in events:
                 told.put(event)
-        except Exception as error:
-            told.put(error)  # the thread's boundary: it is raised where the events are taken
+        except Exception as error:  # the boundary of a thread: it is raised where the events are taken
+            told.put(error)
 
     Thread(target=read, name="watch", daemon=True).start()
     while True:
