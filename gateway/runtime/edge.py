@@ -32,6 +32,8 @@ from gateway.serving.catalog import Catalog
 
 _INFERENCE: Final = "inference.GRPCInferenceService"
 _CONTROL: Final = "gateway.v1.Control"
+_HEALTH: Final = "grpc.health.v1.Health"
+_OF_OTHERS: Final = frozenset({_HEALTH})  # services whose code comes with a library
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class _ForApplications:
         return self._table.permissions()
 
 
-class _Selected:
+class SelectedMethods:
     """Passes on to a server those methods of generated code that `wanted` picks by their paths."""
 
     def __init__(self, server: Server, wanted: Callable[[str], bool]) -> None:
@@ -71,8 +73,11 @@ class _Selected:
         """Passes on none: they would serve the whole service."""
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, RpcHandler]) -> None:
-        check_registered((f"/{service_name}/{name}" for name in method_handlers), RPCS)
-        picked = {name: one for name, one in method_handlers.items() if self._wanted(f"/{service_name}/{name}")}
+        by_path = {f"/{service_name}/{name}": name for name in method_handlers}
+        if service_name in _OF_OTHERS:  # a newer release may have more methods: UNIMPLEMENTED, until they have a line
+            by_path = {path: name for path, name in by_path.items() if path in RPCS}
+        check_registered(by_path, RPCS)
+        picked = {name: method_handlers[name] for path, name in by_path.items() if self._wanted(path)}
         self._server.add_registered_method_handlers(service_name, picked)
 
 
@@ -81,7 +86,7 @@ def guard_servicers(servicers: Servicers) -> None:
     guard = ModelGuard(servicers.control.model_of_draft)
     guard.guard(servicers.inference, _INFERENCE)
     guard.guard(servicers.control, _CONTROL)
-    guard.guard(servicers.health, "grpc.health.v1.Health")
+    guard.guard(servicers.health, _HEALTH)
 
 
 def make_server(
@@ -169,7 +174,7 @@ def is_for_operators(path: str) -> bool:
 
 
 def _add(config: Config, servicers: Servicers, server: Server, wanted: Callable[[str], bool]) -> None:
-    part: Any = _Selected(server, wanted)
+    part: Any = SelectedMethods(server, wanted)
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, part)  # type: ignore[no-untyped-call]
     control_pb2_grpc.add_ControlServicer_to_server(servicers.control, part)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(servicers.health, part)

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import time
+from time import monotonic
 from typing import Final
 
 from gateway.runtime.child_process import ChildProcess
@@ -63,7 +63,7 @@ class PostMortem:
         page = page_path(self._run_dir, child.settings.boot)
         fault = fault_path(self._run_dir, child.settings.boot)
         cause, runs = self._blamed(child, page, fault)
-        lines = self._quarantine.worker_died(runs, cause, time()) if runs else []
+        lines = self._quarantine.worker_died(runs, cause, monotonic()) if runs else []
         for line in lines:
             _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
         if lines:
@@ -90,7 +90,7 @@ class PostMortem:
 
     def expire(self) -> None:
         """Lets run again what was refused for long enough."""
-        if self._quarantine.expire(time()):
+        if self._quarantine.expire(monotonic()):
             self._write()
 
     def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:

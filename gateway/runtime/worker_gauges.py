@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from time import time
+from time import monotonic, time
 
 from gateway.access.priority import Priority
 from gateway.records.worker.feedback_log import FeedbackLog
@@ -73,7 +73,7 @@ def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals
                 "deaths": version.deaths,
                 "inputs": len(version.inputs),
                 "suspects": len(version.suspects),
-                "quarantined": version.until_s > time(),
+                "quarantined": version.until_s > monotonic(),
             }
             for version in refusals.versions
         ]

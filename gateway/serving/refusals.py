@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic_ns, time
+from time import monotonic, monotonic_ns
 from typing import Final
 
 from gateway.errors import FailedPrecondition, GatewayError, VersionNotReady
@@ -89,9 +89,9 @@ class Refusals:
     def of_version(self, key: VersionKey) -> GatewayError | None:
         """Returns why the version must not run at all; None if it may."""
         version = self._versions.get(key)
-        if version is None or version.until_s <= time():
+        if version is None or version.until_s <= monotonic():
             return None
-        left_s = version.until_s - time()
+        left_s = version.until_s - monotonic()
         return VersionNotReady(
             key.model,
             key.version,
@@ -110,7 +110,7 @@ class Refusals:
         else:
             suspects = [self._versions[key]] if key in self._versions else []
         for version in suspects:
-            if version.inputs.get(digest, 0.0) > time():
+            if version.inputs.get(digest, 0.0) > monotonic():
                 return FailedPrecondition(
                     f"this request is refused: a worker was {version.cause} while it ran these inputs on model "
                     f"{version.model!r} version {version.version!r} (input {digest:016x}); load the model again to "
@@ -121,4 +121,4 @@ class Refusals:
     def is_suspect(self, key: VersionKey, digest: int) -> bool:
         """Returns whether the inputs were part of a run that a worker died of, and have to run alone."""
         version = self._versions.get(key)
-        return version is not None and version.suspects.get(digest, 0.0) > time()
+        return version is not None and version.suspects.get(digest, 0.0) > monotonic()

@@ -29,7 +29,9 @@ _NUMBER: Final = "quarantine.number"
 
 
 class Quarantined(msgspec.Struct):
-    """Holds what one version did. Units: seconds since the Unix epoch; `inputs` and `suspects` until when, by digest.
+    """Holds what one version did; `inputs` and `suspects` until when, by digest.
+
+    Units: seconds of the monotonic clock, which all processes of the machine share and nobody sets.
 
     `until_s` 0: the version as such may run.
     """

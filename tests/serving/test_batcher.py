@@ -397,17 +397,17 @@ async def test_what_a_worker_died_of_does_not_run_again(tmp_path: Path, benches:
     await asyncio.gather(bench.outputs(bad), bench.outputs(good))
     key = VersionKey("m", "1", "d")
     digests = tuple(input_digest(call, fixed=True) for call in (bad, good))
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 2, digests)], "killed by SIGABRT", time.time())
+    quarantine.worker_died([UnfinishedRun(0, key, 0, 2, digests)], "killed by SIGABRT", time.monotonic())
     file.write(quarantine.versions)
     del bench.session.runs[:]
     for call in [bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1)), bench.put(row(2, 2, 2, 2))]:
         await bench.outputs(call)
     assert bench.session.runs == [1, 1, 1]  # suspects run alone
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, digests[:1])], "killed by SIGABRT", time.time())
+    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, digests[:1])], "killed by SIGABRT", time.monotonic())
     file.write(quarantine.versions)
     assert (await bench.error(bench.put(row(6, 6, 6, 6)))).code is Code.FAILED_PRECONDITION
     await bench.outputs(bench.put(row(1, 1, 1, 1)))  # the innocent are answered: the first death is explained
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (4711,))], "killed by SIGABRT", time.time())
+    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (4711,))], "killed by SIGABRT", time.monotonic())
     file.write(quarantine.versions)
     version = await bench.error(bench.put(row(2, 2, 2, 2)))
     assert isinstance(version, VersionNotReady)  # the second death within a minute that is another one
@@ -436,7 +436,7 @@ async def test_what_a_sibling_was_running_when_it_died_waits_for_the_verdict(
         await asyncio.sleep(4 * VERDICT_LOOK_S)
         assert not again.answered
         if verdict:
-            quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (digest,))], "killed by SIGABRT", time.time())
+            quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (digest,))], "killed by SIGABRT", time.monotonic())
             file.write(quarantine.versions)
         lives.bury(boot)
         if verdict:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import time
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -224,7 +224,7 @@ async def test_a_version_that_is_released_serves_again_though_nothing_else_ran(s
     file, quarantine = QuarantineFile(stage.wal.parent), RunQuarantine(600)
     key = VersionKey("plain", "1", stage.catalog.version("plain", "1").digest)
     for _ in range(2):
-        quarantine.worker_died([UnfinishedRun(LOOP_SLOT, key, 1, 1, (5,))], "killed by SIGFPE", time())
+        quarantine.worker_died([UnfinishedRun(LOOP_SLOT, key, 1, 1, (5,))], "killed by SIGFPE", monotonic())
     file.write(quarantine.versions)
     call = await stage.end(stage.submit(stage.begin("plain", version="1"), floats(1)))
     assert isinstance(call.error, VersionNotReady)  # the run reads what became known

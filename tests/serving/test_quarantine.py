@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from threading import get_ident
-from time import time
+from time import monotonic
 
 import pytest
 from hypothesis import example, given
@@ -95,7 +95,7 @@ def test_a_page_that_is_not_there_or_cut_off_blames_nobody(tmp_path: Path, conte
 
 def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_path: Path) -> None:
     quarantine = RunQuarantine(600)
-    (line,) = quarantine.worker_died([run(17)], CAUSE, time())
+    (line,) = quarantine.worker_died([run(17)], CAUSE, monotonic())
     assert line == f"{CAUSE} while it ran model=div version=1 input=0000000000000011: refused from now on"
     refusals = refusals_of(tmp_path, quarantine)
     error = refusals.of_input(KEY, 17)
@@ -116,17 +116,17 @@ def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_p
 
 def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
     quarantine = RunQuarantine(600)
-    quarantine.worker_died([run(1, 2)], CAUSE, time())
+    quarantine.worker_died([run(1, 2)], CAUSE, monotonic())
     refusals = refusals_of(tmp_path, quarantine)
     assert refusals.is_suspect(KEY, 1)
     assert refusals.is_suspect(KEY, 2)
     assert refusals.of_input(KEY, 1) is None
-    quarantine.worker_died([run(3, 3, 3, key=OTHER)], CAUSE, time())
+    quarantine.worker_died([run(3, 3, 3, key=OTHER)], CAUSE, monotonic())
     assert refusals_of(tmp_path, quarantine).of_input(OTHER, 3) is not None
 
 
 def test_two_deaths_within_a_minute_quarantine_a_version(tmp_path: Path) -> None:
-    now_s = time()
+    now_s = monotonic()
     quarantine = RunQuarantine(600)
     quarantine.worker_died([run(1)], CAUSE, now_s - 61)
     quarantine.worker_died([run(2)], CAUSE, now_s)
@@ -144,7 +144,7 @@ def test_two_deaths_within_a_minute_quarantine_a_version(tmp_path: Path) -> None
 def test_where_several_versions_ran_none_is_charged_with_the_death(tmp_path: Path) -> None:
     quarantine = RunQuarantine(600)
     for _ in range(5):
-        quarantine.worker_died([run(1), run(2, key=OTHER, slot=1)], CAUSE, time())
+        quarantine.worker_died([run(1), run(2, key=OTHER, slot=1)], CAUSE, monotonic())
     refusals = refusals_of(tmp_path, quarantine)
     assert refusals.of_version(KEY) is None
     assert refusals.is_suspect(KEY, 1)
