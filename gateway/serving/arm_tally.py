@@ -58,7 +58,8 @@ class ArmTally:
 
     An error of the same key counts once in a minute, so that one user's bad data do not look like many users'; so does
     an unsound answer. The prediction of a key counts once at a revision: it seldom changes.
-    Where keys are counted, each call's is, whatever became of it: what is missing was not drawn, or was lost.
+    Where keys are counted, those are whose calls the arm itself has answered: a missing one was not drawn for it, or
+    got nothing from it.
     `reads` is whether answers are looked at, of which `counted` says what for.
     """
 
@@ -116,7 +117,7 @@ class ArmTally:
 
     def observe(self, code: Code, total_ns: int, bucket: int) -> None:
         """Counts a call that was drawn for the arm and ended. `bucket` is its key's; -1 where it has none."""
-        if self._keys is not None:
+        if self._keys is not None and (code is _OK or code in CLIENT_CODES):
             self._keys.add(bucket)
         if code is _OK:
             self.completed += 1

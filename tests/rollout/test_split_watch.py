@@ -79,9 +79,9 @@ def test_only_routes_that_ask_for_it_are_counted() -> None:
     assert set(judged.by_revision[5]) == {"a", "b", "holdout"}
     tally = judged.of(Decision("b", "2", 5, "SPLIT", 800_000))
     assert tally is not None
-    for code in (Code.OK, Code.INTERNAL, Code.INVALID_ARGUMENT, Code.CANCELLED):
-        tally.observe(code, 1000, 800_000)
-    tally.observe(Code.OK, 1000, 800_008)
+    for place, code in enumerate((Code.OK, Code.INTERNAL, Code.INVALID_ARGUMENT, Code.UNAVAILABLE)):
+        tally.observe(code, 1000, 800_000 + SAMPLED_BUCKET * place)
+    tally.observe(Code.OK, 1000, 800_000)
     tally.observe(Code.OK, 1000, -1)
     assert counted([str(tally.snapshot()["keys"])]) == 2
     again = tally.snapshot()["keys"]
