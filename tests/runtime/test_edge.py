@@ -43,5 +43,5 @@ def test_a_method_that_a_library_added_to_health_is_not_served_and_stops_no_star
         "grpc.health.v1.Health", dict.fromkeys(("Check", "Watch", "ListAll"), object())
     )
     assert server.paths == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"} <= set(RPCS)
-    with pytest.raises(TypeError, match="who may call it: /gateway.v1.Control/New"):  # ours are not left out silently
+    with pytest.raises(TypeError, match=r"who may call it: /gateway\.v1\.Control/New"):  # one of ours
         chosen.add_registered_method_handlers("gateway.v1.Control", {"New": object()})
