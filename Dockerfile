@@ -31,7 +31,7 @@ ENV PATH=/opt/gateway/bin:$PATH \
 USER 10001:10001
 WORKDIR /data
 VOLUME ["/data"]
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 # Ready: every worker has loaded its models and listens.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \

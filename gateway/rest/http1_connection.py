@@ -425,6 +425,8 @@ class Http1Connection:
         self._drained = 0
         self._rest = b""
         self._forget_calls()
+        if queue.transport.is_closing():
+            return  # the client has gone, and the loop knows
         if self.plain:
             queue.transport.write_eof()
         elif not self._skip:
