@@ -16,7 +16,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_reader import RouteReader
 from gateway.telemetry.event_types import EventType
 
-LOOK_S: Final = 10.0
+LOOK_S: Final = 5.0
 _TOLD: Final = 20  # differences that an event names
 Tell = Callable[[EventType, str, int, str, dict[str, object]], None]
 _log = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ def flipping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     for model, second in {"failing": 8, "shadowed": 8, "equal": 1000}.items():
         for version, content in enumerate((models.fragile(1000), models.fragile(second)), start=1):
             models.write_version(repository, model, str(version), content)
-    product = Product(directory, repository)
+    (directory / "routes").mkdir()
+    product = Product(directory, repository, "--routes-dir", str(directory / "routes"))
     yield product.start()
     product.stop()
 
@@ -47,6 +48,13 @@ def previewed(product: Product, model: str) -> str:
         request = named(model, index)(1)
         _, done = stub(channel).ModelInfer.with_call(request, timeout=20, metadata=[("x-gateway-preview", "1")])
         return str(dict(done.trailing_metadata())["x-gateway-arm"])
+
+
+def drift(product: Product, model: str) -> list[str]:
+    """What events say of the model's file."""
+    events = [json.loads(line) for line in product.page("/events?follow=false").splitlines() if line]
+    told = ("route.drifted", "route.settled")
+    return [one["type"] for one in events if one["type"] in told and one.get("subject") == model]
 
 
 def operations(product: Product, model: str) -> list[tuple[str, str]]:
@@ -94,5 +102,9 @@ def test_a_good_version_is_flipped_to_and_stays_and_no_call_is_lost(flipping: Pr
             assert flipping.cli("flip", "equal", "--arm", arm).exit_code == 0
             until(lambda arm=arm, before=before: load.answers[arm, "OK"] > before + 50, LIMIT_S, arm)  # type: ignore[misc]
     assert {code for _, code in load.answers} == {"OK"}
+    until(lambda: drift(flipping, "equal") == ["route.drifted"], LIMIT_S, "a route that no file has")
+    (flipping.directory / "routes" / "equal.json").write_text(route("equal", **plan))
+    assert flipping.cli("diff", "-f", str(flipping.directory / "routes")).exit_code == 0
+    until(lambda: drift(flipping, "equal") == ["route.drifted", "route.settled"], LIMIT_S, "the file to agree")
     status = json.loads(flipping.cli("routes", "get", "equal", "-o", "json").stdout)
     assert status["spec"]["strategy"]["blueGreen"]["active"] == "blue"  # as it was applied
