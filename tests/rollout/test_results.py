@@ -137,6 +137,8 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere(better: tuple[Path, 
     assert not parser.open
     assert "script" not in parser.seen
     assert {"svg", "table", "style"} <= parser.seen
+    styles = page[page.index("<style>") : page.index("</style>")]
+    assert styles.count("{") == styles.count("}")  # one too few, and the rest holds on phones alone
     assert "B is better: reward" in page
 
 

@@ -199,7 +199,7 @@ def _quantiles(lake: Lake, drawn: DrawnRows, rows: str) -> dict[tuple[int, str],
     told = lake.ask(
         drawn.selection,
         f"""SELECT phase, arm, quantile_cont(total_us / 1000.0, {list(QUANTILES)!r}) AS q FROM ({rows})
-        WHERE row_index = 0 AND status = 0 AND reason = 'SPLIT' GROUP BY 1, 2""",
+        WHERE row_index = 0 AND status = 0 AND reason = 'SPLIT' GROUP BY 1, 2 ORDER BY 1, 2""",
     )
     places = zip(told["phase"].tolist(), told["arm"].tolist(), told["q"], strict=True)
     return {(phase, arm): tuple(float(value) for value in values) for phase, arm, values in places}
