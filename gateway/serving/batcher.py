@@ -270,7 +270,7 @@ class Batcher:
         arm = calls[0].arm
         if arm is not None:
             items = rows if self._version.batches else 1
-            arm.series.batch(items, run.infer_ns, run.input_ns, output_ns)
+            arm.series.batch(items, run.infer_ns, run.input_ns, output_ns, run.cpu_ns)
             if self._shared.judged.by_revision:
                 self._judge(calls[0], items, run)
         for call, own in zip(calls, answers, strict=True):

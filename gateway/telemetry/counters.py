@@ -39,7 +39,18 @@ class BatchTotals:
 class Series:
     """The counts of one arm of one version. Its methods run on every call and every run: about a microsecond each."""
 
-    __slots__ = ("_batches", "_codes", "_infer", "_last_ms", "_ok", "_ok_ns", "_other_ns", "_queue", "_total")
+    __slots__ = (
+        "_batches",
+        "_codes",
+        "_cpu_ns",
+        "_infer",
+        "_last_ms",
+        "_ok",
+        "_ok_ns",
+        "_other_ns",
+        "_queue",
+        "_total",
+    )
 
     def __init__(self) -> None:
         self._ok = 0
@@ -50,6 +61,7 @@ class Series:
         self._infer = Histogram(LATENCY_BOUNDS_NS)
         self._total = Histogram(LATENCY_BOUNDS_NS)
         self._batches: dict[int, BatchTotals] = {}
+        self._cpu_ns = 0
         self._last_ms = 0
 
     def observe(self, code: Code, queue_ns: int, infer_ns: int, total_ns: int) -> None:
@@ -72,11 +84,13 @@ class Series:
         infer.counts[latency_place(infer_ns)] += 1
         infer.sum_ns += infer_ns
 
-    def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0) -> None:
+    def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0, cpu_ns: int = 0) -> None:
         """Counts a run of the model that has ended, over `rows` items.
 
-        Units: nanoseconds: the run itself, putting its inputs together before, taking its outputs apart after.
+        Units: nanoseconds: the run itself, putting its inputs together before, taking its outputs apart after; of CPU
+               the time of the thread that it was on.
         """
+        self._cpu_ns += cpu_ns
         totals = self._batches.get(rows)
         if totals is None:
             size = rows if len(self._batches) < _MOST_BATCH_SIZES else 1 << (rows - 1).bit_length()
@@ -95,6 +109,7 @@ class Series:
             "codes": codes,
             "ok_ns": self._ok_ns,
             "other_ns": self._other_ns,
+            "cpu_ns": self._cpu_ns,
             "queue": self._queue.snapshot(),
             "infer": self._infer.snapshot(),
             "total": self._total.snapshot(),

@@ -153,6 +153,7 @@ def _arms(sums: Tree) -> Iterator[Sample]:
     for labels, series in _series(sums):
         for code, count in branch(series, "codes").items():
             yield Sample(names.REQUESTS, {**labels, "code": code_name(code)}, _number(count))
+        yield Sample(names.RUN_CPU_SECONDS, labels, whole(series, "cpu_ns") / 1e9)
         for metric, part in _PARTS_OF_CALLS.items():
             yield from _histogram(metric, labels, branch(series, part), LATENCY_BOUNDS_NS)
 

@@ -67,6 +67,9 @@ COMPUTE_SECONDS: Final = _metric(
 )
 BATCH_ROWS: Final = _metric(_SUMMED, "gateway_batch_rows", "histogram", _VERSION, "Items that ran together.")
 RUNS_SECONDS: Final = _metric(_SUMMED, "gateway_run_seconds", "counter", _VERSION, "Time spent in runs of the model.")
+RUN_CPU_SECONDS: Final = _metric(
+    _SUMMED, "gateway_run_cpu_seconds", "counter", _ARM, "CPU time of runs, of the threads that they were on."
+)
 ROUTE_APPLY_SECONDS: Final = _metric(
     _SUMMED,
     "gateway_route_apply_seconds",

@@ -13,7 +13,7 @@ class SilentSeries(Series):
     def observe(self, code: Code, queue_ns: int, infer_ns: int, total_ns: int) -> None:
         pass
 
-    def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0) -> None:
+    def batch(self, rows: int, infer_ns: int, input_ns: int = 0, output_ns: int = 0, cpu_ns: int = 0) -> None:
         pass
 
 

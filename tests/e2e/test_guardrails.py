@@ -133,7 +133,13 @@ def test_a_step_that_the_cpus_do_not_suffice_for_is_not_taken(guarded: Product, 
     assert shown["capacity"]["next_percent"] == 50
     assert {cost["arm"] for cost in shown["costs"]} == {"stable", "canary"}
     for cost in shown["costs"]:
-        assert cost["price_per_1000"] == cost["cpu_seconds_per_1000"] > 0
+        assert cost["price_per_1000"] == pytest.approx(cost["cpu_seconds_per_1000"])
+        assert cost["cpu_seconds_per_1000"] > 0
+    spent = {
+        name: value for name, value in guarded.metrics().items() if name.startswith("gateway_run_cpu_seconds_total")
+    }
+    assert all(value > 0 for name, value in spent.items() if 'model="dear"' in name)
+    assert sum('model="dear"' in name for name in spent) == 2
     assert "CPU seconds of runs for 1 000 requests" in guarded.cli("rollout", "show", "dear").stdout
 
 
