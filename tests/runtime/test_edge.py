@@ -38,10 +38,11 @@ class Registered:
 def test_a_method_that_a_library_added_to_health_is_not_served_and_stops_no_start() -> None:
     """`List` came with grpcio-health-checking 1.84."""
     server: Any = Registered()
+    handler: Any = object()
     chosen = SelectedMethods(server, lambda path: True)
     chosen.add_registered_method_handlers(
-        "grpc.health.v1.Health", dict.fromkeys(("Check", "Watch", "ListAll"), object())
+        "grpc.health.v1.Health", dict.fromkeys(("Check", "Watch", "ListAll"), handler)
     )
     assert server.paths == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"} <= set(RPCS)
     with pytest.raises(TypeError, match=r"who may call it: /gateway\.v1\.Control/New"):  # one of ours
-        chosen.add_registered_method_handlers("gateway.v1.Control", {"New": object()})
+        chosen.add_registered_method_handlers("gateway.v1.Control", {"New": handler})
