@@ -16,10 +16,11 @@ import numpy as np
 import orjson
 
 from gateway.api.naming import shown
-from gateway.errors import InvalidArgument
+from gateway.errors import InvalidArgument, ResourceExhausted
 from gateway.tensor import Array, Datatype
 
 MAX_DEPTH: Final = 32
+MAX_WRITTEN: Final = 1 << 21  # elements of an output; more would keep the other requests of a worker waiting
 _LENGTH: Final = Struct("<I")
 # How struct packs one element; it refuses what is of another kind or does not fit.
 _FORMATS: Final[Mapping[Datatype, str]] = {
@@ -74,8 +75,9 @@ def raw_of(name: str, datatype: Datatype, shape: Sequence[int], data: object, *,
 def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
     """Returns the elements of an output as one flat JSON list.
 
-    Raises: InvalidArgument (a datatype that JSON has no form for, BYTES that are not UTF-8).
+    Raises: InvalidArgument (a datatype that JSON has no form for, BYTES that are not UTF-8), ResourceExhausted.
     """
+    check_written(name, array)
     if datatype in BINARY_ONLY:
         raise InvalidArgument(
             f"output {shown(name)}: {datatype.wire_name} has no form in JSON, ask for it in binary (binary_data)"
@@ -91,6 +93,16 @@ def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
         raise InvalidArgument(
             f"output {shown(name)} has elements that are not UTF-8: ask for it in binary (binary_data)"
         ) from None
+
+
+def check_written(name: str, array: Array) -> None:
+    """Checks that the output has not more elements than are written as JSON. Raises: ResourceExhausted."""
+    if array.size > MAX_WRITTEN:
+        raise ResourceExhausted(
+            f"output {shown(name)} has {array.size} elements, at most {MAX_WRITTEN} are written as JSON: ask for it in "
+            "binary (binary_data)",
+            retry_after_ms=-1,
+        )
 
 
 def _flat(name: str, data: list[object]) -> list[object]:

@@ -16,7 +16,7 @@ from gateway.api.naming import shown
 from gateway.api.signature import Reply
 from gateway.errors import InvalidArgument
 from gateway.rest.infer_reply import ReplyBody
-from gateway.rest.json_tensor import MAX_DEPTH
+from gateway.rest.json_tensor import MAX_DEPTH, check_written
 from gateway.serving.call import Call, arrays_of
 from gateway.tensor import Array, Datatype, TensorSpec
 
@@ -150,6 +150,7 @@ def _texts(name: str, value: object, depth: int) -> object:
 
 
 def _values(spec: TensorSpec, array: Array) -> Any:
+    check_written(spec.name, array)
     if spec.datatype is Datatype.BYTES:
         try:
             return _decoded(array.tolist())

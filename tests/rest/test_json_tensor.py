@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gateway.errors import InvalidArgument
-from gateway.rest.json_tensor import BINARY_ONLY, MAX_DEPTH, json_of, raw_of
+from gateway.errors import InvalidArgument, ResourceExhausted
+from gateway.rest.json_tensor import BINARY_ONLY, MAX_DEPTH, MAX_WRITTEN, json_of, raw_of
 from gateway.tensor import Array, Datatype
 
 NUMERIC = [one for one in Datatype if one not in BINARY_ONLY and one is not Datatype.BYTES]
@@ -98,3 +98,10 @@ def test_what_json_cannot_say_is_null() -> None:
     array = np.array([[1.5, np.nan], [np.inf, -np.inf]], np.float32)
     assert json_of("y", Datatype.FP32, array) == b"[1.5,null,null,null]"
     assert prod(array.shape) == 4
+
+
+def test_what_would_take_long_to_write_is_to_be_asked_for_in_binary() -> None:
+    array = np.zeros(MAX_WRITTEN + 1, np.int8)
+    with pytest.raises(ResourceExhausted, match=f"at most {MAX_WRITTEN} are written as JSON"):
+        json_of("y", Datatype.INT8, array)
+    assert len(json_of("y", Datatype.INT8, array[1:])) == 2 * MAX_WRITTEN + 1
