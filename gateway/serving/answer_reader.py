@@ -6,7 +6,7 @@ An answer of few numbers is read without numpy, whose calls would cost more than
 from collections.abc import Sequence
 from math import isfinite, log
 from struct import Struct
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -85,18 +85,20 @@ class AnswerReader:
         at = place if wanted is None else wanted.index(place) if place in wanted else -1
         if not 0 <= at < len(outputs):
             return None
-        row = self._first_row(outputs[at], place)
-        if not row:
+        said = self._first_row(outputs[at], place)
+        if not said:
             return None
         if not self._floats[place]:
-            return True, _class_place(row[0])
+            return True, _class_place(said[0])
+        row = cast("tuple[float, ...]", said)
         if not _all_finite(row):
             return None
         if len(row) > 1 and (self._is_scores or (min(row) >= 0.0 and abs(sum(row) - 1.0) <= _SUM_TOLERANCE)):
             return True, row.index(max(row)) % CLASS_PLACES
         return False, score_place(row[0])
 
-    def _first_row(self, output: Buffer, index: int) -> tuple[float, ...]:
+    def _first_row(self, output: Buffer, index: int) -> tuple[object, ...]:
+        """Returns the row as it is: compiled code would make numbers of whole numbers, and refuse texts."""
         few = self._few[index]
         if few is not None and isinstance(output, bytes) and len(output) >= few.size:
             return tuple(few.unpack_from(output))
