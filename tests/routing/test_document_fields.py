@@ -84,7 +84,7 @@ EVERY_OPTION: Plain = {
     "better": "lower",
     "passWithin": "7%",
     "timeout": "3s",
-    "metric": "clicks",
+    "metric": "label",
     "url": "http://gate.example/check",
 }
 EVERY_GUARDRAIL: list[Plain] = [
