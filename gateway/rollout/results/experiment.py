@@ -1,6 +1,5 @@
 """Which revisions of a route are one experiment, and their phases: spans in which the split is the same. Pure."""
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -75,10 +74,6 @@ class ExperimentPhase:
     def told(self) -> str:
         """Returns the split in words."""
         return ", ".join(f"{arm} {percent_text(round(share * BUCKETS))}" for arm, share in self.shares.items())
-
-    def arm_of(self, bucket: int) -> str:
-        """Returns the arm that owns the bucket."""
-        return self.arms[bisect_right(self.starts, bucket) - 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from gateway.rollout.results.experiment import Experiment
 from gateway.rollout.results.result import ArmVerdict, MetricResult, MetricRole, Outcome, Says, SplitCheck
 from gateway.rollout.statistics.mean_difference import units_needed
 
-_DAY_US: Final = 86_400_000_000
 _MOST_DAYS: Final = 365.0
 HOLDS: Final = "this holds at every look"
 
@@ -101,13 +100,8 @@ def _time_left(result: MetricResult, keys_per_day: float, alpha: float) -> str:
         return "how long it takes is not known: say with mde what difference matters"
     if keys_per_day <= 0:
         return "how long it takes is not known: no new keys came"
-    days = max(0.0, (_needed(result, wanted, alpha) - difference.n) / keys_per_day)
+    days = max(0.0, (units_needed(difference, wanted, alpha=alpha) - difference.n) / keys_per_day)
     if days > _MOST_DAYS:
         return f"at the present traffic it takes more than a year to find a difference {size} ({number(wanted)})"
     length = f"{days:.0f} days" if days >= 2 else f"{max(1.0, days * 24):.0f} hours"
     return f"at the present traffic about {length} more, to find a difference {size} ({number(wanted)})"
-
-
-def _needed(result: MetricResult, wanted: float, alpha: float) -> float:
-    difference = result.difference
-    return units_needed(difference, wanted, alpha=alpha) if difference is not None else 0.0
