@@ -49,7 +49,7 @@ def read_request(request: pb.ModelInferRequest) -> Mapping[str, Value]:
     fields = request.parameters
     if not len(fields):
         return NONE
-    _check_count(len(fields), "the request")
+    check_count(len(fields), "the request")
     values: dict[str, Value] = {}
     for name, field in fields.items():
         kind, value = _read(name, field, "the request")
@@ -81,7 +81,7 @@ def check_tensor(name: str, fields: Mapping[str, pb.InferParameter], kind: str) 
     Raises: InvalidArgument, Unimplemented (shared memory).
     """
     where = f"{kind} {shown(name)}"
-    _check_count(len(fields), where)
+    check_count(len(fields), where)
     for key, field in fields.items():
         _read(key, field, where)
         if key in _SHARED_MEMORY:
@@ -112,7 +112,8 @@ def class_count(name: str, fields: Mapping[str, pb.InferParameter]) -> int:
     return count
 
 
-def _check_count(count: int, where: str) -> None:
+def check_count(count: int, where: str) -> None:
+    """Raises: InvalidArgument for more parameters than are accepted."""
     if count > MAX_PARAMETERS:
         raise InvalidArgument(f"{where} has {count} parameters, the limit is {MAX_PARAMETERS}")
 

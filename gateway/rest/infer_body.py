@@ -17,7 +17,8 @@ import orjson
 
 from gateway.api.decode import MAX_TENSORS, read_header
 from gateway.api.naming import check_request_id, shown
-from gateway.api.parameters import NONE, read_request
+from gateway.api.parameters import NONE, check_count, read_request
+from gateway.api.signature import MAX_RANK
 from gateway.api.template import Query
 from gateway.errors import InvalidArgument, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
@@ -184,8 +185,7 @@ def _whole(
     request = pb.ModelInferRequest(model_name=model, model_version=version)
     parameters = dict(_object(given.get("parameters"), "parameters"))
     every = _flag(parameters.pop(_BINARY_OUTPUT, False), "parameter 'binary_data_output'")
-    for name, value in parameters.items():
-        _set_parameter(request.parameters, name, value, "the request")
+    _set_parameters(request.parameters, parameters, "the request")
     sizes: list[int] = []
     raw: list[Body] = []
     for tensor in _objects(given.get("inputs"), "inputs", required=True):
@@ -222,11 +222,12 @@ def _add_input(
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and abs(size) <= _INT64_MAX for size in shape):
         raise InvalidArgument(f"{where}: shape is a list of whole numbers")
+    if len(shape) > MAX_RANK:  # before its sizes are multiplied: what so many make takes minutes
+        raise InvalidArgument(f"{where} has {len(shape)} dimensions, the limit is {MAX_RANK}")
     message = request.inputs.add(name=name, datatype=datatype, shape=shape)
     parameters = dict(_object(tensor.get("parameters"), f"parameters of {where}"))
     size = parameters.pop(_BINARY_SIZE, None)
-    for key, value in parameters.items():
-        _set_parameter(message.parameters, key, value, where)
+    _set_parameters(message.parameters, parameters, where)
     if size is not None:
         if type(size) is not int or size < 0:
             raise InvalidArgument(
@@ -263,9 +264,15 @@ def _add_output(request: pb.ModelInferRequest, output: Object, every: bool) -> b
     message = request.outputs.add(name=name)
     parameters = dict(_object(output.get("parameters"), f"parameters of {where}"))
     binary = _flag(parameters.pop(_BINARY, every), f"parameter 'binary_data' of {where}")
-    for key, value in parameters.items():
-        _set_parameter(message.parameters, key, value, where)
+    _set_parameters(message.parameters, parameters, where)
     return binary
+
+
+def _set_parameters(fields: Any, parameters: Object, where: str) -> None:
+    """Raises: InvalidArgument."""
+    check_count(len(parameters), where)
+    for name, value in parameters.items():
+        _set_parameter(fields, name, value, where)
 
 
 def _set_parameter(fields: Any, name: str, value: object, where: str) -> None:

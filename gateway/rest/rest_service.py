@@ -29,7 +29,7 @@ from gateway.rest.http_refusal import JSON
 from gateway.rest.infer_body import InferBodies, InferBody, id_of
 from gateway.rest.infer_reply import ReplyForm
 from gateway.rest.message_json import read_object
-from gateway.rest.other_sites import is_of_another_site
+from gateway.rest.other_sites import is_of_another_site, is_own_name
 from gateway.rest.path_table import PathTable
 from gateway.rest.prediction import infer_object, raw_object
 from gateway.rest.rest_caller import RestCaller
@@ -215,7 +215,7 @@ class RestService:
         changes = RPCS[SERVICE + row.rpc].roles == {Role.OPERATOR}
 
         async def answer(call: HttpCall) -> None:
-            if changes and is_of_another_site(call.header):
+            if changes and (is_of_another_site(call.header) or _is_renamed(call)):
                 raise PermissionDenied("what a page of another site asks to load or unload is not done")
             _answer(call, row.shown(await method(row.request(call), call)))
 
@@ -225,6 +225,15 @@ class RestService:
 def _answer(call: HttpCall, value: Mapping[str, Any] | list[Any], status: int = 200) -> None:
     # Not compressed, whatever is accepted: Triton's asyncio client accepts it always and inflates inferences alone.
     call.respond(status, JSON, [orjson.dumps(value)])
+
+
+def _is_renamed(call: HttpCall) -> bool:
+    """Returns whether the script of a site asks whose name was pointed at this host (DNS rebinding).
+
+    Who shows a token is no such script: no site has one.
+    """
+    by_browser = call.principal is ANONYMOUS and call.header("origin") is not None
+    return by_browser and not is_own_name(call.header("host") or "")
 
 
 def _named(call: HttpCall) -> tuple[str, str]:

@@ -4,11 +4,8 @@ A write is refused that a page of another site could have made a browser send: i
 its own, and to come from no other site.
 """
 
-import socket
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -20,7 +17,7 @@ from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.message_json import plain
 from gateway.rest.open_api import WRITES, open_api
-from gateway.rest.other_sites import is_of_another_site
+from gateway.rest.other_sites import is_of_another_site, is_own_name
 from gateway.rest.path_table import PathTree
 from gateway.runtime.config import Config
 from gateway.runtime.control_bridge import ControlBridge
@@ -30,6 +27,7 @@ JSON: Final = "application/json"
 _PATIENCE_S: Final = 10.0  # of a change without `wait`; a worker answers soon after it
 _LONGEST_S: Final = 150.0
 _GONE: Final = 499
+NOT_THIS_HOST: Final = "this host is not asked by that name: use its address or localhost"
 _NOT_JSON: Final = HttpRefusal(415, f"send the body as {JSON} (Content-Type)")
 _NO_HEADER: Final = HttpRefusal(
     403, f"a write has to have the header {WRITES}, with any name of its caller: no other site can send it"
@@ -40,7 +38,7 @@ class ControlApi:
     """An `Api` of all rows of `CONTROL_PATHS`.
 
     Without a gatekeeper everybody may do everything, as over gRPC; with `closed` nobody may do anything, and reads why.
-    `own_names`: see `unsafe_write`.
+    With `own_names` a caller has to ask for this host by one of its own names, for what is read as well.
     """
 
     def __init__(
@@ -63,6 +61,8 @@ class ControlApi:
             return None if match.status == HTTPStatus.NOT_FOUND else _refused(match)
         if self._closed:
             return _refused(HttpRefusal(403, self._closed))
+        if self._own_names and not is_own_name(request.headers.get("host", "")):
+            return _refused(HttpRefusal(HTTPStatus.MISDIRECTED_REQUEST, NOT_THIS_HOST))
         row, names = match
         refusal = unsafe_write(request, self._own_names) if row.method != "GET" else None
         if refusal is not None:
@@ -103,21 +103,6 @@ def unsafe_write(request: HttpRequest, own_names: bool) -> HttpRefusal | None:
     if foreign or is_of_another_site(headers.get):
         return HttpRefusal(403, "a write from a page of another site is not done")
     return None
-
-
-def is_own_name(host: str) -> bool:
-    """Returns whether a `Host` is an address or a name that only this host answers to.
-
-    Another name may be one that a site has pointed at this address (DNS rebinding), so that its scripts count as ours.
-    """
-    name = (urlsplit(f"//{host}").hostname or "").lower()
-    if name in ("localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _refused(refusal: HttpRefusal, code: str = "") -> HttpResponse:

@@ -22,7 +22,8 @@ from gateway.page.overview import unanswered
 from gateway.page.traffic import TrafficPoint, TrafficWindow
 from gateway.pb import control_pb2 as pb
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
-from gateway.runtime.control_api import is_own_name, unsafe_write
+from gateway.rest.other_sites import is_own_name
+from gateway.runtime.control_api import NOT_THIS_HOST, unsafe_write
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.httpd import TOKEN_COOKIE, HttpRequest, HttpResponse, Page, PageAuthorizer
 
@@ -106,8 +107,7 @@ class OperatorsPage:
             if self._closed:
                 return _refused(self._closed, HTTPStatus.FORBIDDEN)
             if self._own_names and not is_own_name(request.headers.get("host", "")):
-                text = "this host is not asked by that name: use its address or localhost"
-                return _refused(text, HTTPStatus.MISDIRECTED_REQUEST)
+                return _refused(NOT_THIS_HOST, HTTPStatus.MISDIRECTED_REQUEST)
             return await page(request)
 
         return shown
@@ -242,7 +242,7 @@ class OperatorsPage:
             try:
                 fields = msgspec.json.decode(request.body, type=dict[str, Any])
                 answer = await act(request, fields)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
                 return _refused(f"the body is no JSON object: {error}", HTTPStatus.BAD_REQUEST)
             except GatewayError as error:
                 return _failure(error)

@@ -30,8 +30,8 @@ class Asked:
     ) -> tuple[int, dict[str, str], Any]:
         """The status, the headers and the JSON of an answer."""
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = [f"{method} {path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"content-length: {len(data)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        sent = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(data)), **headers}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
         head, _, text = (await reader.read()).partition(b"\r\n\r\n")

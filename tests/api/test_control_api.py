@@ -124,6 +124,7 @@ async def test_a_stale_revision_is_a_conflict(tmp_path: Path, op: Operated) -> N
         ({"content-type": "application/json; charset=utf-8"}, 403),
         ({**WRITE, "origin": "http://elsewhere"}, 403),
         ({**WRITE, "origin": "null"}, 403),
+        ({**WRITE, "origin": "http://["}, 403),
         ({**WRITE, "sec-fetch-site": "cross-site"}, 403),
         ({**WRITE, "sec-fetch-site": "same-site"}, 403),
         ({**WRITE, "sec-fetch-site": "same-origin"}, 200),
@@ -136,6 +137,13 @@ async def test_no_page_of_another_site_writes(
         body = {"document": written(ab()), "dry_run": True}
         assert (await api.ask("POST", "/api/v1/routes", body, headers))[0] == status
         assert (await api.ask("GET", "/api/v1/routes/affine"))[0] == 404
+
+
+async def test_a_name_that_was_pointed_at_this_host_reads_nothing(tmp_path: Path, op: Operated) -> None:
+    async with asked(tmp_path, op.service) as api:
+        for path in ("/api/v1/routes", "/api/v1/log?backlog=1"):
+            assert (await api.ask("GET", path, headers={"host": "evil.example"}))[0] == 421
+            assert (await api.ask("GET", path, headers={"host": "["}))[0] == 421
 
 
 async def test_where_callers_are_kept_out_by_the_address_this_one_is_closed(tmp_path: Path, op: Operated) -> None:

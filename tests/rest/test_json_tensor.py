@@ -67,6 +67,7 @@ def test_texts_are_bytes_of_utf_8(texts: list[str]) -> None:
         (Datatype.FP32, [], 1.0, "data is 1.0"),
         (Datatype.INT32, [1], [1.0], "whole number from -2147483648 to 2147483647"),
         (Datatype.UINT8, [2], [0, 256], "element 1 is 256"),
+        (Datatype.UINT8, [5000], [0] * 4999 + [256], "element 4999 is 256"),
         (Datatype.UINT64, [1], [-1], "element 0 is -1"),
         (Datatype.BOOL, [1], [1], "true or false is expected"),
         (Datatype.BYTES, [1], [1], "a string is expected"),

@@ -148,7 +148,15 @@ async def test_a_model_is_unloaded_and_loaded(stand: Stand) -> None:
     assert (await ask(stand, "GET", "/v2/models/scalar/ready")).status == 200
 
 
-@pytest.mark.parametrize("headers", [{"origin": "http://elsewhere"}, {"sec-fetch-site": "cross-site"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://elsewhere"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "http://["},
+        {"origin": "http://tests"},  # the name of the host that is asked, a name that was pointed at this host
+    ],
+)
 @pytest.mark.parametrize("verb", ["load", "unload"])
 async def test_no_page_of_another_site_loads_or_unloads(stand: Stand, headers: dict[str, str], verb: str) -> None:
     answer = await ask(stand, "POST", f"/v2/repository/models/scalar/{verb}", {}, headers)

@@ -71,6 +71,8 @@ async def test_what_is_no_question_is_refused(tmp_path: Path) -> None:
     assert (await pages["/page/diff"](asked("/page/diff", model="m", to="x"))).status == 400
     assert (await pages["/page/explain"](asked("/page/explain", model="m"))).status == 503
     assert (await pages["/page/static"](asked("/page/static", name="../page.html"))).status == 404
+    deep = HttpRequest("POST", "/page/rollback", OWN, body=b'{"a":' * 5000)
+    assert (await made(tmp_path).forms()["/page/rollback"](deep)).status == 400
 
 
 async def test_one_reader_too_many_ends_the_oldest(tmp_path: Path) -> None:
@@ -109,6 +111,7 @@ async def test_where_operators_ask_elsewhere_the_page_is_closed(tmp_path: Path) 
 
 async def test_another_name_is_not_answered(tmp_path: Path) -> None:
     page = made(tmp_path)
-    assert (await page.pages()["/"](HttpRequest("GET", "/", {"host": "evil.example"}))).status == 421
+    for other in ("evil.example", "[::1", ""):
+        assert (await page.pages()["/"](HttpRequest("GET", "/", {"host": other}))).status == 421
     elsewhere = OWN | {"host": "evil.example", "origin": "http://evil.example"}
     assert (await page.forms()["/page/rollback"](HttpRequest("POST", "/page/rollback", elsewhere))).status == 403
