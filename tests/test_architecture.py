@@ -24,7 +24,7 @@ ROOMS = {
     "routing": {"errors", "backoff"},
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
-    "rollout": {"errors", "routing", "telemetry", "drift.report"},
+    "rollout": {"errors", "routing", "telemetry", "drift.report", "page.report_style"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
@@ -33,7 +33,7 @@ ROOMS = {
         *("errors", "access", "backoff", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry"),
         *("rpc", "api"),
     },
-    "drift": {"errors", "tensor", "records", "telemetry"},
+    "drift": {"errors", "tensor", "records", "telemetry", "page.report_style"},
     "cli": {
         *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "routing.document"),
         *("rollout.forecast", "rollout.recorded_verdict", "rollout.results"),

@@ -17,6 +17,7 @@ from gateway.drift.statistics.performance import METRICS, MIN_LABELLED
 from gateway.drift.statistics.rating import rate, rate_estimate
 from gateway.drift.statistics.statistic import JUDGED, PSI, PSI_THRESHOLDS, STATISTICS
 from gateway.drift.statistics.verdict import DriftRule, DriftState, Origin
+from gateway.page.report_style import report_style
 
 _FIGURES: Final = 24  # features that are drawn; a feature costs about 10 KB
 _ROWS: Final = 400  # features in the table; all of them are in the JSON
@@ -48,7 +49,8 @@ def render(report: Report) -> str:
         "metric": metric, "statistic": statistic, "said": said, "hint": hint,
     }  # fmt: skip
     environment.globals |= {
-        "State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule(), "judged": JUDGED.values(),
+        "style": report_style(), "State": DriftState, "words": _WORDS, "rate": rate, "rule": DriftRule(),
+        "judged": JUDGED.values(),
         "psi": PSI_THRESHOLDS, "origins": _ORIGINS,
     }  # fmt: skip
     template = environment.from_string(files("gateway.drift.report").joinpath("page.html").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from gateway.drift.report.span import moment_text
+from gateway.page.report_style import report_style
 from gateway.rollout.results.result import ExperimentResult, MetricResult, MetricRole, Outcome, Says
 from gateway.rollout.results.result_verdict import number
 
@@ -47,7 +48,8 @@ def render_results(result: ExperimentResult) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "moment": _moment, "percent": lambda share: f"{share:.4g} %"}
     environment.globals |= {
-        "titles": TITLES, "colours": _COLOURS, "said": _SAID, "roles": _ROLES, "bar": interval_bar, "scale": scale_of,
+        "style": report_style(), "titles": TITLES, "colours": _COLOURS, "said": _SAID,
+         "roles": _ROLES, "bar": interval_bar, "scale": scale_of,
     }  # fmt: skip
     page = files("gateway.rollout.results").joinpath("results.html").read_text(encoding="utf-8")
     return environment.from_string(page).render(result=result, experiment=result.experiment)
