@@ -20,6 +20,8 @@ from gateway.errors import PermissionDenied, Unauthenticated
 
 _HEAD_LIMIT_BYTES: Final = 16 << 10
 _BODY_LIMIT_BYTES: Final = 2 << 20  # a route document, at most 1 MiB, as JSON in JSON
+_SMALL_BODY_BYTES: Final = 64 << 10  # is always read; longer ones share `_BODIES_LIMIT_BYTES`
+_BODIES_LIMIT_BYTES: Final = 32 << 20  # of all callers at a time: who they are is known later
 _DRAINED_BYTES: Final = 8 << 20  # read and dropped of a body that is refused, so that its sender reads why
 _REQUEST_LIMIT_S: Final = 10.0
 _API_LIMIT_S: Final = 180.0  # what the API itself has given up by then
@@ -102,6 +104,7 @@ class HttpServer:
         self._forms = dict(forms)
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._reading_bytes = 0  # of long bodies that are on their way
 
     async def start(self) -> None:
         """Raises: OSError if the port cannot be had."""
@@ -147,7 +150,7 @@ class HttpServer:
         async with asyncio.timeout(_REQUEST_LIMIT_S):
             try:
                 request = _parse(await reader.readuntil(b"\r\n\r\n"))
-                request = replace(request, body=await _body(request, reader, writer))
+                request = replace(request, body=await self._body(request, reader, writer))
             except asyncio.LimitOverrunError:
                 return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), False
             except BodyRefused as refused:
@@ -157,6 +160,21 @@ class HttpServer:
                 return _plain(HTTPStatus.BAD_REQUEST), False
         async with asyncio.timeout(_API_LIMIT_S):
             return await self._answer(request), request.method == "HEAD"
+
+    async def _body(self, request: HttpRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Returns the body. Raises: BodyRefused, ValueError (a length that is none)."""
+        size = _body_size(request)
+        held = size if size > _SMALL_BODY_BYTES else 0
+        if held and self._reading_bytes + held > _BODIES_LIMIT_BYTES:
+            text = "too many long bodies are on their way: try again"
+            raise BodyRefused(HTTPStatus.SERVICE_UNAVAILABLE, text, size)
+        self._reading_bytes += held
+        try:
+            if size and request.headers.get("expect", "").lower() == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return await reader.readexactly(size)
+        finally:
+            self._reading_bytes -= held
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
         pages, allowed = (self._forms, ("POST",)) if request.path in self._forms else (self._pages, ("GET", "HEAD"))
@@ -217,8 +235,8 @@ def _parse(head: bytes) -> HttpRequest:
     return HttpRequest(method, path, headers, dict(parse_qsl(query, keep_blank_values=True)), query)
 
 
-async def _body(request: HttpRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Returns the body. Raises: BodyRefused, ValueError (a length that is none)."""
+def _body_size(request: HttpRequest) -> int:
+    """Returns how long the body is. Raises: BodyRefused, ValueError (a length that is none)."""
     if "transfer-encoding" in request.headers:
         raise BodyRefused(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length, no Transfer-Encoding")
     given = request.headers.get("content-length", "0")
@@ -228,9 +246,7 @@ async def _body(request: HttpRequest, reader: asyncio.StreamReader, writer: asyn
     if size > _BODY_LIMIT_BYTES:
         text = f"a body of {size} bytes, at most {_BODY_LIMIT_BYTES} are read"
         raise BodyRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text, size)
-    if size and request.headers.get("expect", "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return await reader.readexactly(size)
+    return size
 
 
 async def _drop(reader: asyncio.StreamReader, size: int) -> None:

@@ -114,3 +114,28 @@ async def test_a_page_that_its_reader_may_not_see_says_what_is_missing() -> None
     assert (other.status, other.body) == (403, b"the role reader is missing\n")
     assert (await server._answer(HttpRequest("GET", "/closed", {"authorization": "Bearer good"}))).status == 200
     assert read == ["/open", "/closed", "/closed"]
+
+
+async def test_bodies_that_never_end_leave_room_for_others() -> None:
+    with Ports("127.0.0.1", {"metrics-port": 0}) as ports:
+        port = ports.numbers["metrics-port"]
+        server = HttpServer("127.0.0.1", port, {}, forms={"/form": page})
+        await server.start()
+        long, waiting = b"POST /form HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2097152\r\n\r\n", []
+        try:
+            for _ in range(16):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(long)
+                assert (await reader.readline()).split()[1] == b"100"
+                waiting.append(writer)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(long)
+            writer.write_eof()
+            assert (await reader.readline()).split()[1] == b"503"
+            writer.close()
+            small = b"POST /form HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
+            assert (await exchange(port, small))[0] == "HTTP/1.1 200 OK"
+        finally:
+            for writer in waiting:
+                writer.close()
+            await server.close()
