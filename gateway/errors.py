@@ -80,8 +80,9 @@ class UnknownModel(NotFound):
 
 
 class UnknownVersion(NotFound):
-    def __init__(self, model: str, version: str) -> None:
-        super().__init__(f"Request for unknown model: {model!r} version {version!r} is not found")
+    def __init__(self, model: str, version: str, why: str = "") -> None:
+        text = f"Request for unknown model: {model!r} version {version!r} is not found"
+        super().__init__(f"{text}: {why}" if why else text)
         self.model = model
         self.version = version
 

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
+from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, say, show
 from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Server
@@ -81,7 +82,7 @@ def report(
             split=_shares(split) if split else None,
             classes=_names(classes),
         )
-        with Lake(data_dir / "log" / "lake") as lake, progress() as tell:
+        with Lake(lake_directory(data_dir)) as lake, progress() as tell:
             against = _reference(lake, question, reference, labelled, label, data_dir, server, tell)
             if reference.partition(":")[0] == "profile" and not versions:
                 only = replace(question.selection, versions=(against.profile.version,))  # whose profile it is

@@ -10,12 +10,24 @@ from gateway.errors import Code, GatewayError
 from gateway.pb import control_pb2
 
 
+def lake_directory(data_dir: Path) -> Path:
+    """Returns where the compactor of the gateway with that data directory writes; nothing has to be there yet.
+
+    Raises: Failure (there is no such data directory: an empty log would be read, and "nothing is known" be said of it).
+    """
+    if not data_dir.is_dir():
+        raise Failure(
+            Exit.REFUSED, f"there is no data directory {str(data_dir)!r}: name the gateway's own with --data-dir"
+        )
+    return data_dir / "log" / "lake"
+
+
 def lake_record(data_dir: Path, model: str, request_id: str) -> control_pb2.LogRow | None:
     """Returns the newest record of the request that answered its caller, or None.
 
     Raises: Failure (there is no log; the Parquet reader is not installed, or fails).
     """
-    directory = data_dir / "log" / "lake"
+    directory = lake_directory(data_dir)
     if not directory.is_dir():
         raise Failure(Exit.REFUSED, f"no prediction log at {directory}: name the gateway's own with --data-dir")
     with analysis():

@@ -11,6 +11,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
+from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, show
 from gateway.cli.profile_labels import baseline_of_columns, with_logged_labels
 from gateway.cli.profile_table import describe, show_profile_table, summary
@@ -200,7 +201,7 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
     span = parse_span(window, now_us=int(time() * 1e6))
     files = ProfileFiles(data_dir)
     older = [files.load(model, version)] if files.revisions(model, version) else []
-    with Lake(data_dir / "log" / "lake") as lake:
+    with Lake(lake_directory(data_dir)) as lake:
         selection = Selection(model, span, versions=(version,), where=where)
         profile = reference_window(
             lake,

@@ -7,6 +7,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from gateway.cli.extra import analysis
+from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import say
 from gateway.errors import InvalidArgument
 
@@ -57,7 +58,7 @@ def with_logged_labels(
     span = parse_span(window, now_us=int(time() * 1e6))
     selection = Selection(profile.model, span, versions=(profile.version,), where=where)
     try:
-        with Lake(data_dir / "log" / "lake") as lake:
+        with Lake(lake_directory(data_dir)) as lake:
             outputs = find_outputs(lake.columns(selection))
             labelled = read_labelled(lake, selection, outputs, classes=classes, most=_MOST_ROWS)
         if labelled is None:

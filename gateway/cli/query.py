@@ -13,6 +13,7 @@ import typer
 
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
+from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, say, show, to_json
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir
 from gateway.errors import GatewayError, InvalidArgument
@@ -47,7 +48,7 @@ def query(
     with analysis():
         from gateway.drift.report.lake_reader import Lake
     try:
-        with Lake(data_dir / "log" / "lake") as lake:
+        with Lake(lake_directory(data_dir)) as lake:
             answer = lake.query(text, model=model)
             _write_rows(answer.columns, answer.rows, output)
             for words in lake.left_out:

@@ -12,6 +12,7 @@ from gateway.cli.client import control
 from gateway.cli.documents import read_document
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
+from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, show
 from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
@@ -81,7 +82,7 @@ def results(
         with control(server) as stub:
             history = read_history(stub, model)
         experiment = experiment_of(model, history, since=since)
-        with Lake(data_dir / "log" / "lake") as lake, progress() as tell:
+        with Lake(lake_directory(data_dir)) as lake, progress() as tell:
             made = gather_results(
                 lake, experiment, span, generated_us=now_us, where=where, by=cuts, draft=draft, rules=rules, tell=tell
             )

@@ -78,7 +78,7 @@ class VersionSource:
         kept = kept_folder(self._store, model, self._intents.kept.get(model, ""))
         if kept is None:
             where = "the repository has no such model" if self._loader is not None else "no --model-repository is given"
-            raise UnknownVersion(model, f"{version} ({where}, and no route keeps a copy of it)")
+            raise UnknownVersion(model, version, f"{where}, and no route keeps a copy of it")
         return kept, False
 
     def _local(self, candidate: Candidate, digest: str, loader: Loader | None) -> LocalVersion:

@@ -48,8 +48,8 @@ _NO_GENERATION: Final = (
     "generation is not served: the models here give one answer to one request; use /v2/models/MODEL/infer"
 )
 _NO_EXPLANATION: Final = (
-    "explanations of models are not served; why a request is routed as it is says POST /v1/models/MODEL/explain at the "
-    "operators' port"
+    "explanations of models are not served; why a request is routed as it is says "
+    "POST /api/v1/routes/MODEL/explain at the operators' port"
 )
 
 

@@ -30,6 +30,15 @@ def ask(data_dir: Path, sql: str, *words: str, text: str | None = None) -> Resul
     return CliRunner().invoke(app, ["log", "query", sql, "--data-dir", str(data_dir), *words], input=text)
 
 
+@pytest.mark.parametrize(
+    "words", [["log", "query", "SELECT 1"], ["drift", "report", "m", "--window", "7d", "--out", "x.html"]]
+)
+def test_a_data_directory_that_is_not_there_is_no_empty_log(tmp_path: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "--data-dir", str(tmp_path / "nosuch")])
+    assert result.exit_code == 1
+    assert "there is no data directory" in result.output
+
+
 def test_a_table_for_people(data_dir: Path) -> None:
     result = ask(data_dir, 'SELECT "f.t" AS town, pred_score, pred_class FROM predictions ORDER BY ts')
     assert result.exit_code == 0, result.output

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.errors import FailedPrecondition
+from gateway.errors import FailedPrecondition, UnknownVersion
 from gateway.replay.run_message import SentTensor, arrays, sent
 from gateway.replay.version_runner import RunLimits, RunnerGone, VersionRunner
 from gateway.replay.version_source import VersionFiles, VersionSource
@@ -49,6 +49,8 @@ async def test_a_run_that_takes_too_long_is_ended(files: VersionFiles) -> None:
 
 
 async def test_what_is_no_model_says_why(files: VersionFiles, tmp_path: Path) -> None:
+    with pytest.raises(UnknownVersion, match="'nosuch' version '1' is not found: the repository has no such model"):
+        VersionSource(tmp_path / "data", str(tmp_path / "models")).find("nosuch", "1")
     bad = VersionSource(tmp_path / "data", str(tmp_path / "models")).find("lines", "2")
     with pytest.raises(FailedPrecondition, match="version '2' cannot be loaded"):
         async with VersionRunner(bad):

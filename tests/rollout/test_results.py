@@ -1,6 +1,7 @@
 """Results of an experiment, from the log to the verdict."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gateway.drift.report.span import Span
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.records.worker.sampling import Sampling
 from gateway.rollout.results.experiment import Experiment, RevisionSplit, experiment_of
-from gateway.rollout.results.result import ExperimentResult, MetricResult, Outcome, Says
+from gateway.rollout.results.result import ArmVerdict, ExperimentResult, MetricResult, Outcome, Says
 from gateway.rollout.results.results_gathering import gather_results
 from gateway.rollout.results.results_page import render_results
 from tests.drift.lakes import START_US, lake_of
@@ -104,6 +105,9 @@ def test_a_condition_chooses_the_rows(better: tuple[Path, list[RevisionSplit]]) 
     assert made.phases[0].keys < results(*better).phases[0].keys
     with pytest.raises(InvalidArgument, match="where"):
         results(*better, where="1; DROP TABLE x")
+    with pytest.raises(InvalidArgument, match='Referenced column "nosuch" not found') as refused:
+        results(*better, where="nosuch > 1")
+    assert "LINE" not in str(refused.value)  # of SQL that the caller has not written
 
 
 class Tags(HTMLParser):
@@ -307,6 +311,8 @@ def test_revisions_with_one_split_are_one_phase_and_other_versions_another_exper
         phases_of(ended)
     with pytest.raises(FailedPrecondition, match="splits keys between arms"):
         phases_of(split_document({"a": 100, "b": 0}))
+    with pytest.raises(FailedPrecondition, match=r"no revision from 3 on splits .* that does is 2"):
+        experiment_of(MODEL, history(split_document(EVEN), split_document(EVEN)), since=3)
     # A test that everybody has left is over, and what it showed stays.
     left = phases_of(split_document(EVEN), split_document({"a": 0, "b": 100}))
     assert (left.ended_by, [phase.revisions for phase in left.phases]) == (2, [(1,)])
@@ -345,3 +351,22 @@ def test_a_holdout_is_compared_too(tmp_path: Path) -> None:
         "holdout": Outcome.OPEN,
     }
     assert made_results.checks[0].shares == {"a": 0.4, "b": 0.4, "holdout": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("holdout", "together"),
+    [
+        (Outcome.OPEN, Outcome.BETTER),
+        (Outcome.UNKNOWN, Outcome.BETTER),
+        (Outcome.EQUAL, Outcome.BETTER),
+        (Outcome.WORSE, Outcome.WORSE),
+        (Outcome.BROKEN, Outcome.BROKEN),
+    ],
+)
+def test_a_holdout_of_which_nothing_is_known_does_not_hide_that_an_arm_is_better(
+    better: tuple[Path, list[RevisionSplit]], holdout: Outcome, together: Outcome
+) -> None:
+    made = results(*better)
+    verdicts = (ArmVerdict("b", Outcome.BETTER, ""), ArmVerdict("holdout", holdout, ""))
+    assert replace(made, verdicts=verdicts).outcome is together
+    assert replace(made, verdicts=verdicts[1:]).outcome is holdout

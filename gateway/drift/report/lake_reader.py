@@ -460,5 +460,8 @@ def _told(prefix: str = "") -> Iterator[None]:
         raise InvalidArgument(f"{prefix}{error}") from None
     except duckdb.OutOfMemoryException as error:
         raise InvalidArgument(f"{prefix}the query needs more memory than it is given: {error}") from None
+    except duckdb.BinderException as error:  # then comes a piece of SQL, most of it not the caller's
+        told = " ".join(str(error).partition("\n\nLINE ")[0].split())
+        raise InvalidArgument(f"{prefix}{told}") from None
     except duckdb.Error as error:
         raise InvalidArgument(f"{prefix}{error}") from None

@@ -109,7 +109,7 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
     """Returns the newest experiment of the route, its revisions before `since` left out.
 
     Order: the history is newest first, without gaps.
-    Raises: FailedPrecondition (at no revision that is kept several arms had keys).
+    Raises: FailedPrecondition (at no revision that is kept, or from `since` on, several arms had keys).
     """
     newest = next((one for one in history if one.splits), None)
     if newest is None or newest.document is None:
@@ -125,6 +125,11 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
         if one.splits:
             kept.append((one, until_us))
         until_us = one.since_us
+    if not kept:
+        raise FailedPrecondition(
+            f"model {model!r}: no revision from {since} on splits keys between arms; the newest that does is "
+            f"{newest.revision}"
+        )
     phases = _phases(list(reversed(kept)))
     control = newest.document.strategy.control_arm
     others = tuple(sorted({arm for phase in phases for arm in phase.arms} - {control}))

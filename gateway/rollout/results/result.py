@@ -11,6 +11,7 @@ from gateway.rollout.results.experiment import Experiment, ExperimentPhase
 from gateway.rollout.statistics.mean_difference import MeanDifference
 from gateway.rollout.statistics.off_policy_value import OffPolicyValue
 from gateway.rollout.statistics.phase_difference import ArmMean, PhaseDifference
+from gateway.routing.document.strategy import HOLDOUT
 
 FORMAT: Final = 1
 
@@ -150,9 +151,14 @@ class ExperimentResult:
 
     @property
     def outcome(self) -> Outcome:
-        """Returns the outcome of the arm that it is worst with."""
+        """Returns the outcome of the arm that it is worst with; of a holdout only what is wrong counts.
+
+        A holdout is answered by the control arm's version: an arm that is better stays so while nothing is found of it.
+        """
         order = list(Outcome)
-        return min((verdict.outcome for verdict in self.verdicts), key=order.index)
+        wrong = order[: order.index(Outcome.WORSE) + 1]
+        told = [one.outcome for one in self.verdicts if one.arm != HOLDOUT or one.outcome in wrong]
+        return min(told or [one.outcome for one in self.verdicts], key=order.index)
 
     def of_arm(self, arm: str) -> tuple[MetricResult, ...]:
         """Returns the metrics of one arm."""

@@ -103,5 +103,6 @@ def _time_left(result: MetricResult, keys_per_day: float, alpha: float) -> str:
     days = max(0.0, (units_needed(difference, wanted, alpha=alpha) - difference.n) / keys_per_day)
     if days > _MOST_DAYS:
         return f"at the present traffic it takes more than a year to find a difference {size} ({number(wanted)})"
-    length = f"{days:.0f} days" if days >= 2 else f"{max(1.0, days * 24):.0f} hours"
+    hours = max(1, round(days * 24))
+    length = f"{days:.0f} days" if days >= 2 else f"{hours} hour{'s' if hours > 1 else ''}"
     return f"at the present traffic about {length} more, to find a difference {size} ({number(wanted)})"
