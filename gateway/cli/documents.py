@@ -87,7 +87,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(Exit.USAGE, f"cannot read {file}: {error}") from None
+        raise Failure(Exit.USAGE, f"cannot read {file}: {getattr(error, 'strerror', error)}") from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -175,7 +175,7 @@ def _chunks(file: Path) -> Iterator[list[str]]:
                     yield chunk
                     chunk = []
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(Exit.USAGE, f"cannot read {file}: {error}") from None
+        raise Failure(Exit.USAGE, f"cannot read {file}: {getattr(error, 'strerror', error)}") from None
     if chunk:
         yield chunk
 

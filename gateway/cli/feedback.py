@@ -134,7 +134,7 @@ def _opened(path: Path) -> Iterator[tuple[TextIO, int | None]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             yield stream, path.stat().st_size
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(Exit.USAGE, f"cannot read {path}: {error}") from None
+        raise Failure(Exit.USAGE, f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -235,7 +235,7 @@ async def test_what_is_seldom_meant_is_said(shell: Shell) -> None:
         (("heal",), 1, "has lost nothing"),
         (("export", "-o", "table"), 2, "-o table"),
         (("export", "-f", "/no/such/place/x.yaml"), 2, "cannot write"),
-        (("import", "-f", "/no/such/file.yaml"), 2, "cannot read"),
+        (("import", "-f", "/no/such/file.yaml"), 2, "cannot read /no/such/file.yaml: No such file or directory\n"),
     ],
 )
 async def test_a_refusal_has_its_exit_code(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
