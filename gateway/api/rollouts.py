@@ -143,7 +143,7 @@ class Rollouts:
     async def _retry(self, model: str, change: Change) -> None:
         record = await self._record(model)
         if record.is_running:
-            raise FailedPrecondition(f"model {model!r}: its rollout is running ({record.state.phase}); abort it first")
+            raise FailedPrecondition(f"model {model!r}: its rollout is running ({record.told_phase}); abort it first")
         if record.state.phase == "promoted":
             raise FailedPrecondition(
                 f"model {model!r}: version {record.versions[0]} has everything; the next begins with another document"

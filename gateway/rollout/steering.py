@@ -73,7 +73,9 @@ def check_goes_on(record: RolloutRecord | None, applied: RouteDocument, document
 
 def ends(record: RolloutRecord, what: str) -> FailedPrecondition:
     """Returns the refusal of `what` because it would end the rollout, which is running."""
-    at = f"{record.state.phase}, step {record.state.step + 1}"
+    at = record.told_phase
+    if at == "ramping":
+        at = f"{at}, step {record.state.step + 1}"
     return FailedPrecondition(
         f"model {record.model!r}: a rollout of version {record.versions[1]} is running ({at}), and {what} "
         "would end it: abort it first (gateway rollout abort), wait for its end, or give --override"

@@ -9,6 +9,7 @@ from gateway.errors import Code
 from gateway.rollout.ramp import Hold, next_step
 from gateway.rollout.recorded_verdict import judged_again, verdict_in
 from gateway.rollout.rollout_record import RolloutRecord, begun
+from gateway.rollout.steering import ends
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot, propose
 from gateway.routing.document.document import RouteDocument, parse
@@ -58,6 +59,9 @@ async def test_a_preview_that_passes_in_the_shadow_gets_everybody_and_stays(roll
     await rolling.tell(blue=GOOD, green={"completed": 900, "errors": 0})
     await rolling.until(lambda record: "900 of the 1000 requests" in record.told)
     assert (await rolling.record()).told_phase == "previewing"
+    assert "a rollout of version 2 is running (previewing), and this would end it" in str(
+        ends(await rolling.record(), "this")
+    )
     await rolling.tell(blue=GOOD, green=GOOD)
     await rolling.until(lambda record: record.state.phase == "promoted")
     assert await active_arm(rolling) == "green"
