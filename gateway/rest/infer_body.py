@@ -26,7 +26,7 @@ from gateway.rest.infer_reply import ReplyForm
 from gateway.rest.json_tensor import raw_of
 from gateway.tensor import BY_NAME
 
-MAX_JSON_BYTES: Final = 16 << 20  # more of it would keep the other requests of a worker waiting
+MAX_JSON_BYTES: Final = 4 << 20  # more of it would keep the other requests of a worker waiting
 _MAX_LEARNED_BYTES: Final = 4096
 _MAX_LEARNED: Final = 1024
 _ID_FIRST: Final = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{0,256})", ?')
