@@ -5,8 +5,10 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from gateway.api.naming import shown
+from gateway.errors import Code
 from gateway.rest.endpoint import Endpoint, EndpointMatch
-from gateway.rest.http_refusal import HttpRefusal
+from gateway.rest.http_call import Fields
+from gateway.rest.http_refusal import CODE_FIELD, HttpRefusal
 
 _NAME: Final = "{"
 
@@ -51,14 +53,15 @@ class PathTree(Generic[T]):
                 try:
                     return one, tuple(unquote_to_bytes(name).decode() for name in names)
                 except UnicodeDecodeError:
-                    return HttpRefusal(400, "the path has a name that is not UTF-8")
+                    return HttpRefusal(400, "the path has a name that is not UTF-8", _told(Code.INVALID_ARGUMENT))
             allowed.update(node.served)
         if not allowed:
-            return HttpRefusal(404, f"nothing is served at {shown(path)}")
+            return HttpRefusal(404, f"nothing is served at {shown(path)}", _told(Code.NOT_FOUND))
         if "GET" in allowed:
             allowed.add("HEAD")
         methods = ", ".join(sorted(allowed))
-        return HttpRefusal(405, f"{shown(method)} is not possible here: {methods}", ((b"allow", methods.encode()),))
+        fields = ((b"allow", methods.encode()), *_told(Code.UNIMPLEMENTED))
+        return HttpRefusal(405, f"{shown(method)} is not possible here: {methods}", fields)
 
 
 class PathTable:
@@ -75,6 +78,10 @@ class PathTable:
 
     def permissions(self) -> Iterable[str]:
         return self._permissions
+
+
+def _told(code: Code) -> Fields:
+    return ((CODE_FIELD, code.name.encode()),)
 
 
 def _parts(path: str) -> list[str]:
@@ -96,3 +103,4 @@ def _walk(node: _Node[T], parts: list[str], names: tuple[str, ...]) -> Iterable[
     for ending in sorted(node.named, key=len, reverse=True):
         if part.endswith(ending) and len(part) > len(ending):
             yield from _walk(node.named[ending], rest, (*names, part[: len(part) - len(ending)]))
+            return  # what ends so is that and nothing else, whatever the method

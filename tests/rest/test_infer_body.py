@@ -167,7 +167,7 @@ def test_shared_memory_is_refused_by_name() -> None:
 def test_sizes_are_bounded() -> None:
     with pytest.raises(InvalidArgument, match="Inference-Header-Content-Length is 9"):
         read(b"{}", 9)
-    with pytest.raises(ResourceExhausted, match="at most 16777216 are read"):
+    with pytest.raises(ResourceExhausted, match=f"at most {MAX_JSON_BYTES} are read"):
         read(b" " * (MAX_JSON_BYTES + 1))
 
 

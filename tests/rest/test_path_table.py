@@ -58,6 +58,7 @@ def test_what_serves_a_path(method: str, path: str, served: str, names: tuple[st
         ("GET", "/v2/models/m/infer", 405, b"POST"),
         ("POST", "/v2/models/m", 405, b"GET, HEAD"),
         ("DELETE", "/", 405, b"GET, HEAD"),
+        ("GET", "/v1/models/m:predict", 405, b"POST"),
         ("GET", "/v2/models/%ff", 400, b""),
     ],
 )
@@ -66,6 +67,7 @@ def test_what_is_not_served(method: str, path: str, status: int, allow: bytes) -
     assert isinstance(refusal, HttpRefusal)
     assert (refusal.status, dict(refusal.fields).get(b"allow", b"")) == (status, allow)
     assert refusal.text.isprintable()
+    assert b"x-gateway-code" in dict(refusal.fields)
 
 
 def test_the_same_path_twice_is_an_error() -> None:
