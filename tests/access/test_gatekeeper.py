@@ -10,7 +10,7 @@ from gateway.access.denials import Denials, Reason
 from gateway.access.directory import Directory
 from gateway.access.gatekeeper import Gatekeeper
 from gateway.access.json_web_token import parse_keys
-from gateway.access.permissions import PAGES, RPCS
+from gateway.access.permissions import PAGES, RPCS, Scope
 from gateway.access.principal import NOBODY, Grant, Role
 from gateway.access.roles_file import EVERYONE, parse_roles
 from gateway.access.token_file import parse_tokens
@@ -195,6 +195,12 @@ def test_pages_of_all_models_need_a_reader_of_all_models(gate: Gatekeeper, page:
         return
     with pytest.raises(Unauthenticated):
         gate.authorize(path, None, ())
+    if PAGES[page].scope is not Scope.EVERYWHERE:
+        # What it shows and does is checked once more for its models.
+        assert gate.authorize(path, bearer(token_of(min(PAGES[page].roles))), ()).name
+        with pytest.raises(PermissionDenied):
+            gate.authorize(path, bearer(token_of("infer")), ())
+        return
     with pytest.raises(PermissionDenied, match="reader on all models; 'reader' holds none on all models"):
         gate.authorize(path, bearer(token_of("reader")), ())
 
