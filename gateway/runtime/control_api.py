@@ -21,7 +21,7 @@ from gateway.rest.other_sites import is_of_another_site, is_own_name
 from gateway.rest.path_table import PathTree
 from gateway.runtime.config import Config
 from gateway.runtime.control_bridge import ControlBridge
-from gateway.runtime.httpd import HttpRequest, HttpResponse
+from gateway.runtime.httpd import HttpRequest, HttpResponse, Page
 
 JSON: Final = "application/json"
 _PATIENCE_S: Final = 10.0  # of a change without `wait`; a worker answers soon after it
@@ -87,6 +87,17 @@ class ControlApi:
         wait = message.wait.timeout_ms / 1000 if "wait" in message.DESCRIPTOR.fields_by_name else 0.0
         timeout_s = min(max(wait, _PATIENCE_S) + 5.0, _LONGEST_S)
         return plain(await self._bridge.call(row.rpc, message, principal, timeout_s=timeout_s))
+
+
+def by_own_name(page: Page) -> Page:
+    """Returns the page as it answers those alone who ask for this host by one of its own names."""
+
+    async def shown(request: HttpRequest) -> HttpResponse:
+        if not is_own_name(request.headers.get("host", "")):
+            return _refused(HttpRefusal(HTTPStatus.MISDIRECTED_REQUEST, NOT_THIS_HOST))
+        return await page(request)
+
+    return shown
 
 
 def unsafe_write(request: HttpRequest, own_names: bool) -> HttpRefusal | None:

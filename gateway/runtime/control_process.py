@@ -25,7 +25,7 @@ from gateway.page.traffic import TrafficWindow
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
-from gateway.runtime.control_api import ControlApi, closed_by
+from gateway.runtime.control_api import ControlApi, by_own_name, closed_by
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer, Page
@@ -258,6 +258,8 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     bridge = ControlBridge(control.peers, config.process.workers)
     # From other hosts it may be asked for by any name; on loopback another name is a trick (DNS rebinding).
     closed, own_names = closed_by(config), authorizer is None and is_this_host(f"{config.listen.host}:0")
+    if own_names:
+        pages["/events"] = by_own_name(pages["/events"])
     api = ControlApi(bridge, authorizer, closed=closed, own_names=own_names)
     page = OperatorsPage(bridge, control.traffic, control.view, authorizer, closed=closed, own_names=own_names)
     pages |= {"/openapi.json": api.document, "/api/v1/drift": control.drift, **page.pages()}

@@ -22,8 +22,7 @@ from gateway.page.overview import unanswered
 from gateway.page.traffic import TrafficPoint, TrafficWindow
 from gateway.pb import control_pb2 as pb
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
-from gateway.rest.other_sites import is_own_name
-from gateway.runtime.control_api import NOT_THIS_HOST, unsafe_write
+from gateway.runtime.control_api import by_own_name, unsafe_write
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.httpd import TOKEN_COOKIE, HttpRequest, HttpResponse, Page, PageAuthorizer
 
@@ -106,11 +105,9 @@ class OperatorsPage:
         async def shown(request: HttpRequest) -> HttpResponse:
             if self._closed:
                 return _refused(self._closed, HTTPStatus.FORBIDDEN)
-            if self._own_names and not is_own_name(request.headers.get("host", "")):
-                return _refused(NOT_THIS_HOST, HTTPStatus.MISDIRECTED_REQUEST)
             return await page(request)
 
-        return shown
+        return by_own_name(shown) if self._own_names else shown
 
     # ---- what is read ----
 
