@@ -6,6 +6,7 @@ the ramp, hedged by (1 + E) / 2, so that a good ramp does not make the watch slo
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from gateway.rollout.guardrail_evidence import NO_BOUND
 from gateway.rollout.statistics.rate_limit import RateLimitEvidence
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.guardrail import Guardrail
 
 _UNCERTAIN: Final = 3  # events that are added to what was seen: with none seen, the rule of three
 _HIGHEST: Final = 0.9
@@ -47,13 +49,20 @@ class PromotionWatch(msgspec.Struct, frozen=True):
 
 
 def begin_watch(evidence: CanaryEvidence, analysis: Analysis) -> PromotionWatch:
-    """Returns the watch that follows on the ramp's evidence. A metric of which the ramp saw nothing is not watched."""
-    metrics = []
+    """Returns the watch that follows on the ramp's evidence.
+
+    Of what the ramp saw nothing, as where somebody promotes at once, errors are held against what the document calls
+    harmless; other metrics have no such limit and are not watched.
+    """
     guardrails = analysis.effective_guardrails
     same = len(guardrails) == len(evidence.guardrails)  # else the document was promoted with other guardrails
+    metrics: list[WatchedMetric] = [] if same else list(_harmless(guardrails))
     for guardrail, known in zip(guardrails, evidence.guardrails, strict=True) if same else ():
-        if guardrail.action != "fail" or not known.metrics or not known.metrics[0].stable:
-            continue  # what compares something else than rates needs the other arm
+        if guardrail.action == "fail" and not (known.metrics and known.metrics[0].stable):
+            metrics += _harmless((guardrail,))
+            continue
+        if guardrail.action != "fail":
+            continue
         if guardrail.kind.name == "latency" and known.bound == NO_BOUND:
             continue  # the last step had nothing that its quantile could be frozen from
         first = known.metrics[0]
@@ -71,14 +80,16 @@ def unmeasured_watch(analysis: Analysis) -> PromotionWatch:
 
     Only errors have such a limit; how slow is too slow is not known without another arm.
     """
-    limits = [
-        min(_HIGHEST, guardrail.number("passBelow") / BUCKETS)
-        for guardrail in analysis.effective_guardrails
-        if guardrail.kind.name == "errors" and guardrail.action == "fail"
-    ]
-    ratios = [tuple(RateLimitEvidence.none(limit).log_ratios.tolist()) for limit in limits]
-    metrics = (WatchedMetric("errors", limit, -1, own) for limit, own in zip(limits, ratios, strict=True))
-    return PromotionWatch(-math.log(2), tuple(metrics))
+    return PromotionWatch(-math.log(2), tuple(_harmless(analysis.effective_guardrails)))
+
+
+def _harmless(guardrails: Iterable[Guardrail]) -> Iterator[WatchedMetric]:
+    """Yields the errors that are watched by what the document calls harmless; how slow is too slow it does not say."""
+    for guardrail in guardrails:
+        if guardrail.kind.name == "errors" and guardrail.action == "fail":
+            limit = min(_HIGHEST, guardrail.number("passBelow") / BUCKETS)
+            nothing = RateLimitEvidence.none(limit)
+            yield WatchedMetric("errors", limit, NO_BOUND, tuple(nothing.log_ratios.tolist()))
 
 
 def after_watched_tick(watch: PromotionWatch, arm: ArmCounts) -> PromotionWatch:

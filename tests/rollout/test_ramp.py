@@ -285,6 +285,21 @@ def test_a_fault_that_comes_after_the_promotion_brings_the_old_version_back() ->
     assert kept.run(60, canary_errors=0.03) == "watching"
 
 
+def test_who_is_promoted_before_anything_was_seen_is_held_against_what_is_harmless() -> None:
+    rollout = Rollout(plan())
+    analysis = analysis_of(rollout.plan)
+    watch = begin_watch(rollout.state.evidence, analysis)
+    [errors] = watch.metrics
+    assert (errors.kind, errors.limit) == ("errors", 0.005)
+    other = begin_watch(msgspec.structs.replace(rollout.state.evidence, guardrails=()), analysis)
+    assert [one.kind for one in other.metrics] == ["errors"]
+    for errors_a_second in (0, 50):
+        known = watch
+        for _ in range(60):
+            known = after_watched_tick(known, ArmCounts(completed=500, errors=errors_a_second))
+        assert bool(watched_harm(known, analysis)) is (errors_a_second > 0)
+
+
 def test_what_the_judge_knows_survives_being_stored() -> None:
     rollout = Rollout(plan())
     list(rollout.traffic(70))
