@@ -81,6 +81,20 @@ def array_of(message: pb.ModelInferResponse) -> Array:
     return np.frombuffer(message.raw_output_contents[0], np.int64)
 
 
+def test_a_worker_that_somebody_stops_blames_no_request(product: Product, channel: grpc.Channel) -> None:
+    # The first test of the file: what died a moment ago starts again by a back-off.
+    before = restarts(product)
+    settle(product)
+    victim = product.children("worker")[0]
+    stopped_s = time.monotonic()
+    os.kill(victim["pid"], signal.SIGSTOP)
+    until(lambda: restarts(product) == before + 1, 30, "the stopped worker is replaced")
+    settle(product)
+    assert time.monotonic() - stopped_s <= as_loaded(REPLACED_WITHIN_S)
+    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
+    assert "hung: silent for" in str([child["reason"] for child in product.children("worker")])
+
+
 def test_a_request_that_kills_takes_one_worker_and_is_refused(product: Product, channel: grpc.Channel) -> None:
     before = restarts(product)
     status, text = code(channel, division("div", LOWEST, -1))
@@ -242,16 +256,3 @@ def test_a_run_that_hangs_the_loop_takes_one_worker_and_is_refused(product: Prod
     settle(product)
     assert restarts(product) == before + 1
     assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
-
-
-def test_a_worker_that_somebody_stops_blames_no_request(product: Product, channel: grpc.Channel) -> None:
-    before = restarts(product)
-    settle(product)
-    victim = product.children("worker")[0]
-    stopped_s = time.monotonic()
-    os.kill(victim["pid"], signal.SIGSTOP)
-    until(lambda: restarts(product) == before + 1, 30, "the stopped worker is replaced")
-    settle(product)
-    assert time.monotonic() - stopped_s <= as_loaded(REPLACED_WITHIN_S)
-    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
-    assert "hung: silent for" in str([child["reason"] for child in product.children("worker")])

@@ -1,6 +1,7 @@
 """Servers that share a port: one stops, and nobody who has a connection or makes one meanwhile loses a call."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,25 @@ from gateway.rpc.server import Server, ServerOptions
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import TRANSPORTS, make, path
 
+# As the published service config has it: a call waits for a connection, and one that nobody has taken is repeated. What
+# is CANCELLED is not.
+PATIENT = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "waitForReady": True,
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 3,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
 CLIENTS = 8
 ROUNDS = 2
 MOVES = 4
@@ -43,7 +63,7 @@ class Clients:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            options = [("grpc.use_local_subchannel_pool", 1)]
+            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", PATIENT)]
             with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
                 while not self._over.is_set():
                     self._call(channel)
