@@ -36,7 +36,7 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     return f"""
 gateway {gateway.__version__} is ready with {workers} worker{"" if workers == 1 else "s"} ({build})
 {services}
-  metrics, health      http://{metrics_address}/metrics
+  page, metrics        http://{metrics_address}/
   models               {config.models.repository}
   rules                {store}
   prediction log       {config.log_dir}
