@@ -105,7 +105,8 @@ async def test_a_label_time_far_ahead_is_refused_for_it_would_hold_against_every
 @pytest.mark.parametrize(
     "forged",
     [
-        lambda: token()[:-1] + ("A" if token()[-1] != "A" else "B"),
+        # The last two bits of the last character say nothing: B would be A.
+        lambda: token()[:-1] + ("A" if token()[-1] != "A" else "E"),
         lambda: Tokens(b"\1" * KEY_BYTES).stamp("affine", "2", "stable", 7).mint("r1").decode(),
     ],
 )
