@@ -113,7 +113,7 @@ def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path)
     config = parse({"data-dir": tmp_path, "redis-url": "redis://:s3cret@h:1"}, {}, {})
     text = banner(config, {"grpc": 9001, "metrics": 9002})
     assert "grpc://127.0.0.1:9001" in text
-    assert "http://127.0.0.1:9002/metrics" in text
+    assert "http://127.0.0.1:9002/\n" in text
     assert text.count("--server 127.0.0.1:9001") == 3
     assert "s3cret" not in text
     assert "--server" not in banner(config, {"grpc": 8001, "metrics": 8002})
