@@ -52,6 +52,10 @@ class FilesystemLoader:
         refused.update({entry.name: "a file: models are directories" for entry in listed if not entry.is_directory})
         return _listing(listed, refused)
 
+    def origin(self, model: str) -> str:
+        """Returns the absolute path of the repository."""
+        return self._boundary.root
+
     def versions(self, model: str) -> Listing:
         """Returns the directories of the model, and the links in it that are refused. Raises: as `Loader`."""
         refused: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -70,10 +70,14 @@ def _missing(filename: str, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The directories at one place of a repository by name, sorted; `refused` has what else is there, and why."""
+    """The directories at one place of a repository by name, sorted; `refused` has what else is there, and why.
+
+    `unreadable` has the origins (`Loader.origin`) that could not be listed, and why: what they have is not known.
+    """
 
     names: tuple[str, ...]
     refused: Mapping[str, str]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 class Loader(Protocol):
@@ -91,6 +95,9 @@ class Loader(Protocol):
 
     def models(self) -> Listing:
         """Returns the models' directories. Raises: SourceNotFound, SourceUnreadable, if the repository is not there."""
+
+    def origin(self, model: str) -> str:
+        """Returns the URI of the repository that has the model; "" where none of several has it."""
 
     def versions(self, model: str) -> Listing:
         """Returns the directories of a model: its versions, and others. Raises: SourceNotFound, SourceUnreadable."""

@@ -57,7 +57,8 @@ class ObjectStoreLoader:
     """The loader of s3:// URIs."""
 
     def __init__(self, repository: str, store: ContentStore, *, limits: TreeLimits | None = None) -> None:
-        parts = urlsplit(canonical(repository))
+        self._uri = canonical(repository)
+        parts = urlsplit(self._uri)
         options = dict(parse_qsl(parts.query))
         self._bucket = parts.netloc
         self._prefix = f"{parts.path.strip('/')}/".lstrip("/")
@@ -83,6 +84,10 @@ class ObjectStoreLoader:
         objects = self._below()
         files = {name: "an object: models are prefixes" for name in objects if "/" not in name and name[:1] != "."}
         return Listing(_folders(objects), files)
+
+    def origin(self, model: str) -> str:
+        """Returns the URI of the repository."""
+        return self._uri
 
     def versions(self, model: str) -> Listing:
         """Returns the parts of keys below the model. Raises: as `Loader`."""
@@ -238,6 +243,8 @@ def canonical(repository: str) -> str:
         raise UnsupportedUri(f"this is not of the form {form}: options are {' and '.join(_OPTIONS)}")
     if not options.get("endpoint", "https://").startswith(("http://", "https://")):
         raise UnsupportedUri("endpoint must begin with http:// or https://")
+    if "@" in options.get("endpoint", ""):
+        raise UnsupportedUri("endpoint takes no user and password: keys are found where AWS clients look for them")
     if find_spec("botocore") is None:
         raise UnsupportedUri(f"s3:// needs a client that is not installed: {INSTALL}")
     query = urlencode(sorted(options.items()))

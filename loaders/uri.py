@@ -2,13 +2,26 @@
 
 import os
 import re
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from loaders.errors import UnsafeSource, UnsupportedUri
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
 _MAX_LENGTH = 4096
+
+
+def split_uris(text: str) -> tuple[str, ...]:
+    """Returns the paths and URIs that are written with commas between them. Raises: UnsupportedUri (an empty one)."""
+    uris = tuple(part.strip() for part in text.split(","))
+    if "" in uris:
+        raise UnsupportedUri("an empty path: name a path or a URI, several with commas between them")
+    return uris
+
+
+def has_scheme(uri: str) -> bool:
+    """Whether it is a URI, and no plain path."""
+    return _SCHEME.match(uri) is not None
 
 
 def scheme_of(uri: str) -> str:
@@ -30,6 +43,12 @@ def local_path(uri: str) -> str:
     if "\0" in path or not path:
         raise UnsupportedUri("the path is empty or holds a NUL")
     return os.path.abspath(path)
+
+
+def canonical_path(uri: str) -> str:
+    """Returns the absolute path; as a file:// URI where a comma in it would end it. Raises: UnsupportedUri."""
+    path = local_path(uri)
+    return f"file://{quote(path)}" if "," in path else path
 
 
 def check_directory_name(name: str) -> None:

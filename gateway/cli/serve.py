@@ -35,7 +35,7 @@ def serve(**given: Any) -> None:
         return
     missing = config.models.missing_repository()
     if missing:
-        raise Failure(Exit.USAGE, f"--model-repository {config.models.repository!r} {missing}")
+        raise Failure(Exit.USAGE, f"--model-repository {missing}")
     # The supervisor replaces this process: it must not share one with gRPC, which this command line has loaded.
     reading, writing = os.pipe()
     os.write(writing, config.to_json().encode())

@@ -17,6 +17,7 @@ from gateway.routing.store.store_address import FORMS, parse_address
 from gateway.runtime.masking import masked_sinks, masked_url, masked_webhook
 from loaders.errors import UnsupportedUri
 from loaders.schemes import canonical
+from loaders.uri import has_scheme, split_uris
 
 _T_co = TypeVar("_T_co", covariant=True)
 _WORDS: Final = {
@@ -150,16 +151,27 @@ def _maybe_path(given: object) -> Path | None:
     return None if given is None or given == "" else _path(given)
 
 
-def _repository(given: object) -> str:
-    """Returns a path or a URI that a loader reads; `~` of a path is the user's directory, as in other paths."""
-    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
+def _repositories(given: object) -> str:
+    """Returns paths or URIs that loaders read, with commas between them; a file may list them.
+
+    `~` of a path is the user's directory, as in other paths.
+    """
+    given = [given] if isinstance(given, str | Path) else given
+    if not isinstance(given, list) or not given or not all(isinstance(one, str | Path) for one in given):
+        raise ValueError("a path or a URI, several with commas between them, or a list of them")
+    text = ",".join(map(str, given))
+    if "\0" in text:
         raise ValueError("a path or a URI")
-    text = str(given)
     try:
         canonical(text)
     except UnsupportedUri as error:
         raise ValueError(str(error)) from None
-    return text if "://" in text else str(Path(text).expanduser())
+    return ",".join(one if has_scheme(one) else str(Path(one).expanduser()) for one in split_uris(text))
+
+
+def _masked_repositories(text: str) -> str:
+    """Returns the URIs, each without what lets one in."""
+    return ",".join(masked_url(one) if "://" in one else one for one in text.split(","))
 
 
 def _paths(given: object) -> str:
@@ -236,7 +248,7 @@ SWITCH: Final = Parsed("", _switch)
 PATH: Final = Parsed("PATH", _path)
 MAYBE_PATH: Final = Parsed("PATH", _maybe_path)
 PATHS: Final = Parsed("PATH,...", _paths)
-REPOSITORY: Final = Parsed("PATH|URI", _repository)
+REPOSITORIES: Final = Parsed("PATH|URI,...", _repositories, mask=_masked_repositories)
 LABEL: Final = Parsed("NAME", _label)
 HOST: Final = Parsed("ADDRESS", _host)
 REDIS_URL: Final = Parsed("URL", _redis_url)

@@ -20,7 +20,7 @@ from gateway.runtime.option_value import (
     PATH,
     PATHS,
     REDIS_URL,
-    REPOSITORY,
+    REPOSITORIES,
     SINKS,
     SWITCH,
     WEBHOOK_URL,
@@ -41,8 +41,14 @@ _PORT: Final = Whole(0, 65535)
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     repository: Annotated[
-        str, Setting("Holds <model>/<version>/model.onnx.", REPOSITORY, name="model-repository")
-    ] = "models"  # fmt: skip
+        str,
+        Setting(
+            "Holds <model>/<version>/model.onnx; of several, with commas between, the first that has a model.",
+            REPOSITORIES,
+            name="model-repository",
+            repeated=True,
+        ),
+    ] = "models"
     allow_links_to: Annotated[
         str,
         Setting(
@@ -77,7 +83,7 @@ class ModelOptions:
         return replace(self, repository=canonical(self.repository), require_signature=keys and keys.absolute())
 
     def missing_repository(self) -> str:
-        """Returns why a start with this repository is a mistake, "" if nothing speaks against it."""
+        """Returns which repository makes a start a mistake and why, "" if nothing speaks against it."""
         return missing(self.repository)
 
 

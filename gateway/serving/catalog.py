@@ -247,9 +247,12 @@ class Catalog(VersionLoads):
                     logger.error("everything stays as it is: %s", error)
                 self._trouble = str(error)
                 return []
-            if self._trouble:
-                logger.info("the model repository can be read again")
-            self._trouble = ""
+            if self._trouble != self._view.trouble:
+                if self._view.trouble:
+                    logger.error("its models stay as they are: %s", self._view.trouble)
+                else:
+                    logger.info("the model repository can be read again")
+            self._trouble = self._view.trouble
             begun = self._act(self._view)
         if self._first is None:
             self._first = set(begun)

@@ -44,7 +44,7 @@ ReadLimited = Callable[[str, int], bytes]  # the file below a model's directory,
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
     """One model as it lies in the repository. `versions` has a fingerprint of each version's files; `error` says what
-    is wrong with its configuration, if anything is.
+    is wrong with its configuration, if anything is; `origin` is the URI of the repository that has the model.
     """
 
     name: str
@@ -53,6 +53,7 @@ class ModelFolder:
     stamp: str
     versions: Mapping[str, str]
     error: str = ""
+    origin: str = ""
 
     @property
     def policy(self) -> VersionPolicy:
@@ -76,11 +77,13 @@ class ModelRepository:
         self._loader = loader
         self._known: dict[str, ModelFolder] = {}
         self._passed_over: dict[str, str] = {}
+        self._trouble = ""
 
     def scan(self) -> Mapping[str, ModelFolder]:
         """Returns every model with at least one version directory, by name.
 
-        A model whose directory cannot be read now stays as it was at the last scan.
+        A model whose directory cannot be read now stays as it was at the last scan, and so do all models of one of
+        several repositories that cannot be listed (`trouble` says why).
 
         Raises: FailedPrecondition, if the repository itself cannot be listed, or if it no longer holds any model: an
                 unmounted volume looks the same, and must not unload everything.
@@ -94,6 +97,9 @@ class ModelRepository:
         except LoaderError as error:
             raise FailedPrecondition(f"the model repository cannot be listed: {error}") from error
         folders = {name: folder for name, folder in looks.items() if folder is not None and folder.versions}
+        for name, folder in self._known.items():
+            if folder.origin in listing.unreadable and name not in looks:
+                folders[name] = folder
         if self._known and not folders:
             raise FailedPrecondition(
                 f"the model repository holds no model any more, it had {len(self._known)}: is its volume mounted? "
@@ -102,12 +108,18 @@ class ModelRepository:
         for path in sorted(passed_over.keys() - self._passed_over.keys())[:_MAX_WARNED]:
             logger.warning("passed over in the model repository: path=%s reason=%s", path, passed_over[path])
         self._known, self._passed_over = folders, passed_over
+        self._trouble = "; ".join(f"cannot be listed: {reason}" for reason in listing.unreadable.values())
         return folders
 
     @property
     def passed_over(self) -> Mapping[str, str]:
         """Returns the paths that the last scan passed over because they cannot serve as a version, with the reason."""
         return self._passed_over
+
+    @property
+    def trouble(self) -> str:
+        """Returns which of several repositories the last scan could not list, and why; "" if it read all of them."""
+        return self._trouble
 
     def look(self, model: str) -> ModelFolder | None:
         """Returns one model, or None if it is not there."""
@@ -126,7 +138,8 @@ class ModelRepository:
                 return None
             logger.warning("model directory cannot be read: model=%s error=%s", model, failed)
             return self._known.get(model)
-        folder = ModelFolder(model, partial(self._loader.read, model), source, stamp, versions, error)
+        origin = self._loader.origin(model)
+        folder = ModelFolder(model, partial(self._loader.read, model), source, stamp, versions, error, origin)
         if not versions:
             passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
         elif not folder.policy.select(versions):

@@ -21,7 +21,8 @@ class RepositoryView:
     """Holds the state of the disk at one moment.
 
     `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why;
-    `kept` has the models that are gone from the repository, as the content store has them, because a route names them.
+    `kept` has the models that are gone from the repository, as the content store has them, because a route names them;
+    `trouble` says which of several repositories could not be listed.
     """
 
     folders: Mapping[str, ModelFolder]
@@ -29,6 +30,7 @@ class RepositoryView:
     overrides: Mapping[str, ConfigSource]
     passed_over: Mapping[str, str]
     kept: Mapping[str, ModelFolder] = field(default_factory=dict)
+    trouble: str = ""
 
     def loadable_pins(self) -> Mapping[str, Mapping[str, str]]:
         """Returns the digests of routed versions by model and version, where the model's configuration is known."""
@@ -64,7 +66,7 @@ def read_view(
         overrides[model] = override
     folders = repository.scan()
     kept = dict(_kept(folders, intents, store)) if store is not None else {}
-    return RepositoryView(folders, intents, overrides, repository.passed_over, kept)
+    return RepositoryView(folders, intents, overrides, repository.passed_over, kept, repository.trouble)
 
 
 def _kept(

@@ -80,6 +80,27 @@ class WrittenBucket:
             self.client.delete_bucket(Bucket=self._bucket)
 
 
+class WrittenRepositories:
+    """Two repositories: a directory with the models up to "m", and a bucket with the others."""
+
+    def __init__(self, directory: Path) -> None:
+        self._parts = (WrittenDirectory(directory), WrittenBucket(directory))
+
+    @property
+    def uri(self) -> str:
+        return ",".join(part.uri for part in self._parts)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._part(name).write(name, content)
+
+    def remove(self, name: str) -> None:
+        for part in (self._part(name),) if name else self._parts:
+            part.remove(name)
+
+    def _part(self, name: str) -> WrittenRepository:
+        return self._parts[name[:1] > "m"]
+
+
 @cache
 def _client(endpoint: str) -> Any:
     return get_session().create_client(

@@ -13,7 +13,7 @@ from loaders.errors import DigestMismatch, LoaderError, SourceNotFound, SourceTo
 from loaders.loader import Loader
 from loaders.schemes import SCHEMES, LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
-from tests.loaders.repositories import WRITERS, WrittenRepository
+from tests.loaders.repositories import WRITERS, WrittenRepositories, WrittenRepository
 
 FILES = {
     "m/1/model.onnx": b"model bytes",
@@ -25,12 +25,12 @@ FILES = {
 }
 
 
-@pytest.fixture(params=SCHEMES)
+@pytest.fixture(params=(*SCHEMES, "several"))
 def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WrittenRepository:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    repository = WRITERS[request.param](tmp_path)
+    repository = {**WRITERS, "several": WrittenRepositories}[request.param](tmp_path)
     for name, content in FILES.items():
         repository.write(name, content)
     return repository
@@ -52,6 +52,11 @@ def test_every_scheme_has_its_repository_here() -> None:
 
 def test_the_canonical_form_means_the_same(written: WrittenRepository) -> None:
     assert canonical(canonical(written.uri)) == canonical(written.uri)
+
+
+def test_an_origin_is_the_uri_of_the_models_own_repository(written: WrittenRepository, loader: Loader) -> None:
+    origins = {loader.origin("m"), loader.origin("n")}
+    assert ",".join(sorted(origins)) == canonical(written.uri)
 
 
 def test_models_and_versions_are_listed_in_order(loader: Loader) -> None:

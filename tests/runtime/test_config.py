@@ -11,7 +11,7 @@ from gateway.runtime.config import from_json
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
-from gateway.runtime.option_value import MAYBE_PATH, PATH, PATHS, REPOSITORY, WEBHOOK_URL
+from gateway.runtime.option_value import MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL
 from gateway.runtime.options import IGNORED, OPTIONS
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -172,7 +172,7 @@ def test_no_option_shows_what_lets_one_in(option: Option) -> None:
     texts = HOSTILE
     if option.setting.value is WEBHOOK_URL:  # whoever knows its path may write there
         texts = [*HOSTILE, f"https://h/hooks/{SECRET}", f"https://h:x/{SECRET}"]
-    elif option.setting.value in (PATH, MAYBE_PATH, PATHS, REPOSITORY):
+    elif option.setting.value in (PATH, MAYBE_PATH, PATHS, REPOSITORIES):
         texts = [text for text in HOSTILE if "://" in text]  # the others are paths
     for text in texts:
         try:
@@ -216,6 +216,21 @@ def test_files_are_read(tmp_path: Path, name: str, text: str) -> None:
     assert by_argument.listen.reflection
     assert Path(by_argument.models.repository).is_absolute()
     assert by_argument.process.workers >= 1
+
+
+def test_several_repositories_are_told_in_every_way() -> None:
+    ways = (
+        parse({"model-repository": ["a", "file:///b%2Cc"]}, {}, {}),
+        parse({}, {"GATEWAY_MODEL_REPOSITORY": "a,file:///b%2Cc"}, {}),
+        parse({}, {}, {"model-repository": ["a", "file:///b%2Cc"]}),
+    )
+    assert {way.models.repository for way in ways} == {"a,file:///b%2Cc"}
+    proven = ways[0].models.proven()
+    assert proven.repository == f"{Path('a').absolute()},file:///b%2Cc"
+    assert proven.missing_repository().startswith(f"'{Path('a').absolute()}' is not a directory")
+    for wrong, words in (("a,", "empty path"), ("a,./a", "repository 2 is repository 1 once more"), ([], "a path or")):
+        with pytest.raises(InvalidArgument, match=words):
+            parse({}, {}, {"model-repository": wrong})
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\x00"])

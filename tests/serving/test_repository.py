@@ -23,6 +23,7 @@ from gateway.serving.repository import (
 from gateway.serving.version import VersionState
 from loaders.errors import SourceNotFound
 from loaders.filesystem import FilesystemLoader
+from loaders.schemes import LoaderSettings, open_loader
 from loaders.store import ContentStore
 from tests import models
 
@@ -137,6 +138,38 @@ def test_a_bad_configuration_is_an_error_of_the_model_only(root: Path, repositor
 def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="cannot be listed"):
         ModelRepository(loader_of(tmp_path / "nowhere", tmp_path)).scan()
+
+
+def test_a_repository_that_is_away_keeps_its_models_and_the_others_go_on(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    models.write_version(first, "m", "1", models.affine())
+    models.write_version(second, "n", "1", models.affine())
+    models.write_version(second, "m", "7", models.affine(3.0))
+    settings = LoaderSettings(f"{first},{second}", ContentStore(tmp_path / "store"))
+    repository = ModelRepository(open_loader(settings))
+    before = repository.scan()
+    assert {name: (folder.origin, *folder.versions) for name, folder in before.items()} == {
+        "m": (str(first), "1"),
+        "n": (str(second), "1"),
+    }
+    assert repository.passed_over == {"m": "model repository 2 has it as well, model repository 1 has precedence"}
+    first.rename(tmp_path / "away")
+    models.write_version(second, "n", "2", models.affine())
+    after = repository.scan()
+    assert after["m"] == before["m"]
+    assert after["n"].versions.keys() == {"1", "2"}
+    assert repository.trouble == "cannot be listed: model repository 1: the model repository is not there"
+    first.mkdir()  # what an unmounted volume looks like
+    assert repository.scan()["m"] == before["m"]
+    assert "model repository 1: it holds no model any more, it had 1" in repository.trouble
+    second.rename(tmp_path / "away too")
+    with pytest.raises(FailedPrecondition, match="cannot be listed"):
+        repository.scan()
+    (tmp_path / "away too").rename(second)
+    first.rmdir()
+    (tmp_path / "away").rename(first)
+    assert repository.scan() == after
+    assert repository.trouble == ""
 
 
 def no_file(name: str, limit: int) -> bytes:

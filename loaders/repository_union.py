@@ -1,0 +1,168 @@
+"""Several repositories as one: each model is that of the first repository that has it.
+
+1. Repositories are numbered from 1 in the order in which they were named. A name that an earlier one has is refused of
+   the later ones, which the listing says.
+2. A repository that cannot be listed, or that holds nothing any more, keeps the names that it had: no model of a later
+   one takes the place of what serves. Those of the others are listed as always.
+3. A repository that could not be listed yet since this process began has no names: nobody knows them.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Final, TypeVar
+
+from loaders.errors import LoaderError, SourceNotFound, SourceUnreadable
+from loaders.loader import Listing, Loader, LocalVersion
+
+T = TypeVar("T")
+_NOTHING_LEFT: Final = (
+    "it holds no model any more, it had {count}: is its volume mounted? (RepositoryModelUnload takes a model away)"
+)
+
+
+class RepositoryUnion:
+    """The loader of several repositories, by their URIs in the order of precedence."""
+
+    def __init__(self, loaders: Mapping[str, Loader]) -> None:
+        self._loaders: Final = tuple(loaders.values())
+        self._names: tuple[tuple[str, ...], ...] = ((),) * len(loaders)  # of each, as it was listed last
+        self._owners: Mapping[str, int] = {}
+        self._held = threading.local()  # the errors of those that this thread could not look at within `one_look`
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Looks at each repository once. Raises: as `models`, where none of them can be read."""
+        with ExitStack() as stack:
+            away: dict[int, LoaderError] = {}
+            for number, loader in enumerate(self._loaders):
+                try:
+                    stack.enter_context(loader.one_look())
+                except LoaderError as error:
+                    away[number] = error
+            self._check_any(away)
+            self._held.away = away
+            try:
+                yield
+            finally:
+                del self._held.away
+
+    def models(self) -> Listing:
+        """Returns the models of all repositories. Raises: SourceNotFound, SourceUnreadable, if none can be listed."""
+        away = dict(self._away())
+        listings = [self._listing_of(number, away) for number in range(len(self._loaders))]
+        self._check_any(away)
+        owners: dict[str, int] = {}
+        refused: dict[str, str] = {}
+        listed: list[str] = []
+        for number, listing in enumerate(listings):
+            for name, reason in listing.refused.items():
+                _add(refused, name, f"{reason} (in {_shown(number)})")
+            for name in listing.names:
+                owner = owners.setdefault(name, number)
+                if owner != number:
+                    _add(refused, name, f"{_shown(number)} has it as well, {_shown(owner)} has precedence")
+                elif number not in away:
+                    listed.append(name)
+        self._names = tuple(listing.names for listing in listings)
+        self._owners = owners
+        unreadable = {self._origin_at(number): f"{_shown(number)}: {error}" for number, error in away.items()}
+        return Listing(tuple(sorted(listed)), refused, unreadable)
+
+    def origin(self, model: str) -> str:
+        """Returns the URI of the first repository that has the model."""
+        try:
+            return self._asked(model, lambda loader: loader.origin(model))
+        except LoaderError:
+            return ""
+
+    def versions(self, model: str) -> Listing:
+        """Returns the versions of the model's repository. Raises: as `Loader`."""
+        return self._asked(model, lambda loader: loader.versions(model))
+
+    def stamp(self, model: str) -> str:
+        """Returns the stamp of the model's repository. Raises: as `Loader`."""
+        return self._asked(model, lambda loader: loader.stamp(model))
+
+    def fingerprint(self, model: str, version: str) -> str:
+        """Returns the fingerprint of the model's repository. Raises: as `Loader`."""
+        return self._asked(model, lambda loader: loader.fingerprint(model, version))
+
+    def holds(self, model: str, name: str) -> bool:
+        """Whether the model's repository has it."""
+        try:
+            return self._asked(model, lambda loader: loader.holds(model, name))
+        except LoaderError:
+            return False
+
+    def read(self, model: str, name: str, limit: int) -> bytes:
+        """Returns the file of the model's repository. Raises: as `Loader`."""
+        return self._asked(model, lambda loader: loader.read(model, name, limit))
+
+    def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
+        """Returns a copy from the model's repository, or from the store, which all share. Raises: as `Loader`."""
+        try:
+            loader = self._owner(model)
+        except LoaderError:
+            if digest is None:
+                raise
+            loader = self._loaders[0]  # the copy may be in the store, although no repository has the model
+        return loader.fetch(model, version, digest=digest)
+
+    def _asked(self, model: str, ask: Callable[[Loader], T]) -> T:
+        return ask(self._owner(model))
+
+    def _owner(self, model: str) -> Loader:
+        """Returns the first repository that has the model, as at the last listing; a new name is looked for."""
+        away = self._away()
+        number = self._owners.get(model)
+        if number is not None:
+            if number in away:
+                raise SourceUnreadable(f"{_shown(number)}: {away[number]}")
+            return self._loaders[number]
+        unasked: LoaderError | None = None
+        for number, loader in enumerate(self._loaders):
+            try:
+                if number in away:
+                    raise away[number]
+                loader.versions(model)
+            except SourceNotFound:
+                continue
+            except SourceUnreadable as error:
+                unasked = error
+                continue
+            return loader
+        raise unasked or SourceNotFound(f"{model[:80]!a} is not there")
+
+    def _listing_of(self, number: int, away: dict[int, LoaderError]) -> Listing:
+        """Returns what the repository lists; of one that is away, which is noted, the names that it had."""
+        known = self._names[number]
+        try:
+            if number in away:
+                return Listing(known, {})
+            listing = self._loaders[number].models()
+            if known and not listing.names:
+                raise SourceUnreadable(_NOTHING_LEFT.format(count=len(known)))
+        except LoaderError as error:
+            away[number] = error
+            return Listing(known, {})
+        return listing
+
+    def _origin_at(self, number: int) -> str:
+        return self._loaders[number].origin("")
+
+    def _check_any(self, away: Mapping[int, LoaderError]) -> None:
+        if len(away) == len(self._loaders):
+            raise next(iter(away.values()))
+
+    def _away(self) -> Mapping[int, LoaderError]:
+        away: Mapping[int, LoaderError] = getattr(self._held, "away", {})
+        return away
+
+
+def _shown(number: int) -> str:
+    return f"model repository {number + 1}"
+
+
+def _add(reasons: dict[str, str], name: str, reason: str) -> None:
+    reasons[name] = f"{reasons[name]}; {reason}" if name in reasons else reason
