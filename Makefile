@@ -80,7 +80,7 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= $(if $(TESTS),0,2)
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.develops browser
+test: $(VENV)/.develops browser $(VENV)/promtool/promtool
 	@$(PYTEST) $(TESTS)
 
 # The page is tested in a real browser. Where there is none and Debian's can be installed, it is; else those tests are skipped.
@@ -91,10 +91,20 @@ browser:
 	    { apt-get install -qq -y chromium >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y chromium; } >/dev/null 2>&1; }; } || \
 	  echo "no chromium here: the tests of the page in a browser are skipped"
 
+# Alert rules and queries of dashboards are tried by Prometheus' own tool. Where Debian's package can be had, the tool alone is
+# taken out of it, for the package would start a server; else those tests are skipped.
+$(VENV)/promtool/promtool: | $(BIN)/python
+	@mkdir -p $(@D)
+	@command -v promtool >/dev/null 2>&1 || { command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 && \
+	  echo "taking promtool out of Debian's package prometheus" && cd $(@D) && \
+	  { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } >/dev/null 2>&1 && \
+	  { dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool; rm -f prometheus_*.deb; }; } || \
+	  echo "no promtool here: the tests of alert rules in Prometheus are skipped"
+
 # Long tests as well, and property tests with twenty times as many examples, new ones in each run: hours. Each failure tells
 # how to repeat it.
 .PHONY: test-all
-test-all: $(VENV)/.develops browser
+test-all: $(VENV)/.develops browser $(VENV)/promtool/promtool
 	@$(PYTEST) -m 'long or not long' --hypothesis-profile=long -o timeout=3600 $(TESTS)
 
 check: $(VENV)/.develops

@@ -5,10 +5,11 @@ It holds nothing that serving needs; when it dies the supervisor starts it again
 
 import asyncio
 import logging
+import os
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -33,6 +34,7 @@ from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
 from gateway.runtime.operators_page import OperatorsPage
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
+from gateway.runtime.process_figures import collections, process_figures
 from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.runtime.route_files import RouteFiles
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
@@ -211,8 +213,16 @@ class ControlProcess:
         own = published(self._published_dir)
         self._published_versions = versions_of(own)
         self._end_series()
+        state = self._state()
         return HostMetrics(
-            self._totals.sums(), self._gauges(), self._children(), gateway.__version__, events, own, self._gone.over
+            self._totals.sums(),
+            self._gauges(),
+            tuple(listed(state, "children")),
+            gateway.__version__,
+            events,
+            own,
+            self._gone.over,
+            tuple(_figures(state)),
         )
 
     def _gauges(self) -> Mapping[int, Tree]:
@@ -235,6 +245,16 @@ class ControlProcess:
             staged.replace(self._kept)
         except OSError as error:
             _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)
+
+
+def _figures(state: Tree) -> Iterator[Tree]:
+    """Yields what the kernel says of the supervisor and of each of its children that runs."""
+    supervisor = {"role": "supervisor", "slot": 0, "pid": state.get("pid")}
+    for process in (supervisor, *listed(state, "children")):
+        pid = process.get("pid")
+        if isinstance(pid, int) and pid > 0:
+            own = {"collections": collections()} if pid == os.getpid() else {}
+            yield {"role": process.get("role"), "slot": process.get("slot"), **own, **process_figures(pid)}
 
 
 async def serve(settings: Settings, link: SupervisorLink) -> None:

@@ -292,7 +292,7 @@ class Worker:
         tell_log(counters, self.log, self.labels)
         tell_rules(counters, self.feed)
         tell_versions(counters, self.catalog, self.engine, self.refusals)
-        tell_work(counters, self.engine, (self.server, self.rest_server), self.is_ready)
+        tell_work(counters, self.engine, self.admission, (self.server, self.rest_server), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
         if self.quota_file is not None:
             counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)

@@ -11,6 +11,7 @@ from gateway.records.worker.prediction_log import PredictionLog
 from gateway.routing.store.feed import Feed
 from gateway.rpc.server import Server
 from gateway.runtime.host import version_states
+from gateway.runtime.process_figures import collections
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -85,11 +86,19 @@ def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals
 
 
 def tell_work(
-    counters: Counters, engine: Engine, servers: tuple[Server, Server | None], ready: Callable[[], bool]
+    counters: Counters,
+    engine: Engine,
+    admission: Admission,
+    servers: tuple[Server, Server | None],
+    ready: Callable[[], bool],
 ) -> None:
     """Tells what the worker does at this moment, and by which certificate."""
     counters.add_gauge(Gauge.READY, lambda: int(ready()))
     counters.add_gauge(Gauge.IN_FLIGHT, lambda: engine.in_flight)
+    counters.add_gauge(Gauge.IN_FLIGHT_BYTES, lambda: admission.bytes)
+    counters.add_gauge(Gauge.UNREAD_BYTES, lambda: admission.unread)
+    counters.add_gauge(Gauge.QUEUES, engine.queues)
+    counters.add_gauge(Gauge.COLLECTIONS, collections)
     counters.add_gauge(Gauge.TASKS, lambda: len(asyncio.all_tasks()))
     counters.add_gauge(Gauge.CONNECTIONS, lambda: connection_counts(*servers).get("open", 0))
     counters.add_gauge(Gauge.TLS, lambda: certificate.status() if (certificate := servers[0].certificate) else {})

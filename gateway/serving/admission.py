@@ -129,6 +129,11 @@ class Admission:
         return self._bytes
 
     @property
+    def unread(self) -> int:
+        """Bytes of answers that clients have not read."""
+        return self._unread
+
+    @property
     def load(self) -> float:
         """Returns the share in use of the limit that is nearer; 1 while it is closed."""
         if self._closed:

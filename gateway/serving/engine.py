@@ -317,6 +317,13 @@ class Engine:
         batcher = self._batchers.get(version)
         return batcher.queued if batcher is not None else 0
 
+    def queues(self) -> list[dict[str, object]]:
+        """Returns how many calls wait for each version that can run."""
+        return [
+            {"model": version.model, "version": version.name, "calls": batcher.queued}
+            for version, batcher in self._batchers.items()
+        ]
+
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """Counts the runs of the call with this arm."""
         call.arm = self._arms.get((version, arm)) or self._arm(version, arm)

@@ -58,18 +58,31 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.CONTENT_STORE_BYTES: Gauge.CONTENT_STORE_BYTES,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
+    names.IN_FLIGHT_BYTES: Gauge.IN_FLIGHT_BYTES,
+    names.UNREAD_BYTES: Gauge.UNREAD_BYTES,
     names.TASKS: Gauge.TASKS,
     names.WORKER_READY: Gauge.READY,
     names.CONNECTIONS: Gauge.CONNECTIONS,
     names.LOG_BUFFER: Gauge.LOG_BUFFER_BYTES,
     names.LOG_SCALE: Gauge.LOG_SCALE,
 }
+_OF_PROCESSES: Final[Mapping[MetricName, str]] = {
+    names.PROCESS_CPU: "cpu_s",
+    names.PROCESS_RESIDENT: "resident_bytes",
+    names.PROCESS_OPEN_FDS: "open_fds",
+    names.PROCESS_MAX_FDS: "max_fds",
+    names.PROCESS_THREADS: "threads",
+    names.PROCESS_STARTED: "started_s",
+}
 _BATCH_BOUNDS: Final = tuple(float(1 << exponent) for exponent in range(13))
 
 
 @dataclass(frozen=True, slots=True)
 class HostMetrics:
-    """Holds what an exposition shows: summed counts, each live worker's gauges by slot, the supervisor's state file."""
+    """Holds what an exposition shows: summed counts, each live worker's gauges by slot, the supervisor's state file.
+
+    `figures` has what the kernel says of each process, supervisor and control process among them.
+    """
 
     sums: Tree
     gauges: Mapping[int, Tree]
@@ -78,6 +91,7 @@ class HostMetrics:
     events: Tree = field(default_factory=dict)
     published: Samples = field(default_factory=dict)
     over: frozenset[Key] = frozenset()  # versions whose series have ended
+    figures: tuple[Tree, ...] = ()
 
 
 def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
@@ -113,6 +127,8 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
         yield from _worker(str(slot), gauges)
     for process in host.processes:
         yield from _process(process)
+    for figures in host.figures:
+        yield from _figures(figures)
     yield from _events(host.events)
     yield from _published(host.published)
     yield Sample(names.BUILD, {"version": host.version}, 1)
@@ -213,6 +229,10 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
                 yield Sample(names.QUOTA_IN_FLIGHT, {**worker, "quota": quota, "who": who}, count)
     if entrance := branch(gauges, Gauge.ACCESS):
         yield Sample(names.ACCESS_TROUBLE, worker, int(bool(entrance.get("trouble"))))
+    yield from _collections({"role": "worker", "slot": slot}, wholes(gauges, Gauge.COLLECTIONS))
+    for queue in listed(gauges, Gauge.QUEUES):
+        labels = worker | {key: str(queue.get(key)) for key in ("model", "version")}
+        yield Sample(names.QUEUE_LENGTH, labels, whole(queue, "calls"))
     for version in listed(gauges, Gauge.VERSIONS):
         labels = {key: str(version[key]) for key in ("model", "version", "state")}
         yield Sample(names.VERSION_STATE, {**worker, **labels}, 1)
@@ -233,6 +253,19 @@ def _process(process: Tree) -> Iterator[Sample]:
     yield Sample(names.PROCESS_STATE, {**labels, "state": str(process.get("state"))}, 1)
     yield Sample(names.PROCESS_RESTARTS, labels, whole(process, "restarts"))
     yield Sample(names.PROCESS_RECYCLED, labels, whole(process, "recycled"))
+
+
+def _figures(figures: Tree) -> Iterator[Sample]:
+    labels = {"role": str(figures.get("role")), "slot": str(figures.get("slot"))}
+    for metric, key in _OF_PROCESSES.items():
+        if key in figures:
+            yield Sample(metric, labels, _number(figures[key]))
+    yield from _collections(labels, wholes(figures, "collections"))
+
+
+def _collections(labels: Mapping[str, str], counts: list[int]) -> Iterator[Sample]:
+    for generation, count in enumerate(counts):
+        yield Sample(names.GC_COLLECTIONS, {**labels, "generation": str(generation)}, count)
 
 
 def _events(counts: Tree) -> Iterator[Sample]:

@@ -269,6 +269,19 @@ VERSION_STATE: Final = _metric(
 IN_FLIGHT: Final = _metric(
     _EACH_WORKER, "gateway_requests_in_flight", "gauge", ("worker",), "Calls begun and not finished."
 )
+IN_FLIGHT_BYTES: Final = _metric(
+    _EACH_WORKER,
+    "gateway_requests_in_flight_bytes",
+    "gauge",
+    ("worker",),
+    "Bytes of request messages in flight, and of answers that clients have not read.",
+)
+UNREAD_BYTES: Final = _metric(
+    _EACH_WORKER, "gateway_answers_unread_bytes", "gauge", ("worker",), "Bytes of answers that clients have not read."
+)
+QUEUE_LENGTH: Final = _metric(
+    _EACH_WORKER, "gateway_queue_length", "gauge", ("worker", *_VERSION), "Calls that wait for a run of the version."
+)
 TASKS: Final = _metric(
     _EACH_WORKER,
     "gateway_worker_tasks",
@@ -329,6 +342,34 @@ PROCESS_RECYCLED: Final = _metric(
     "counter",
     ("role", "slot"),
     "How often a process was replaced because it held too much memory.",
+)
+_PROCESS: Final = ("role", "slot")
+PROCESS_CPU: Final = _metric(
+    _CONTROL, "gateway_process_cpu_seconds", "counter", _PROCESS, "CPU time of a process, in user and kernel mode."
+)
+PROCESS_RESIDENT: Final = _metric(
+    _CONTROL, "gateway_process_resident_memory_bytes", "gauge", _PROCESS, "Memory that a process holds in RAM."
+)
+PROCESS_OPEN_FDS: Final = _metric(
+    _CONTROL, "gateway_process_open_fds", "gauge", _PROCESS, "Descriptors that a process holds open."
+)
+PROCESS_MAX_FDS: Final = _metric(
+    _CONTROL, "gateway_process_max_fds", "gauge", _PROCESS, "Most descriptors that a process may hold open."
+)
+PROCESS_THREADS: Final = _metric(_CONTROL, "gateway_process_threads", "gauge", _PROCESS, "Threads of a process.")
+PROCESS_STARTED: Final = _metric(
+    _CONTROL,
+    "gateway_process_start_time_seconds",
+    "gauge",
+    _PROCESS,
+    "When a process was started, since the Unix epoch.",
+)
+GC_COLLECTIONS: Final = _metric(
+    _CONTROL,
+    "gateway_gc_collections",
+    "counter",
+    (*_PROCESS, "generation"),
+    "Runs of the garbage collector of workers and of the control process.",
 )
 EVENTS: Final = _metric(_CONTROL, "gateway_events", "counter", ("type",), "Events that were told, by type.")
 WEBHOOK: Final = _metric(

@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.telemetry.names import MetricName
 
-_ENDINGS: Final[Mapping[str, str]] = {"counter": "_total", "info": "_info"}
+ENDINGS: Final[Mapping[str, str]] = {"counter": "_total", "info": "_info"}
 _PARTS: Final[Mapping[str, frozenset[str]]] = {
     "histogram": frozenset({"_bucket", "_count", "_sum"}),
     "summary": frozenset({"_count", "_sum"}),
@@ -35,7 +35,7 @@ class Sample:
     @property
     def suffix(self) -> str:
         """Returns what follows the metric's name in the name of this sample."""
-        return self.part or _ENDINGS.get(self.metric.kind, "")
+        return self.part or ENDINGS.get(self.metric.kind, "")
 
 
 def histogram(

@@ -88,3 +88,12 @@ def test_a_rule_says_where_to_read_what_to_do(rule: dict[str, Any]) -> None:
     page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
     assert (ROOT / page).is_file()
     assert anchor in headings(ROOT / page)
+
+
+def test_the_runbook_of_serving_is_of_alerts_that_there_are() -> None:
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    sections = set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+    of_page = {rule["alert"] for rule in ALERTS if rule["annotations"]["runbook_url"].startswith("docs/alerts.md#")}
+    assert sections == {alert for alert in of_page if alert != "CertificateEndsSoon"}
+    named = {word for word in re.findall(r"`(\w+)`", page) if word[0].isupper() and not word.isupper()}
+    assert named - {"LimitNOFILE"} <= {rule["alert"] for rule in ALERTS}

@@ -62,6 +62,10 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REFUSED: {},
     Gauge.VERSIONS: [{"model": "m", "version": "1", "state": "AVAILABLE"}],
     Gauge.IN_FLIGHT: 0,
+    Gauge.IN_FLIGHT_BYTES: 64,
+    Gauge.UNREAD_BYTES: 0,
+    Gauge.QUEUES: [{"model": "m", "version": "1", "calls": 3}],
+    Gauge.COLLECTIONS: [9, 3, 1],
     Gauge.TASKS: 12,
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.CONTENT_STORE_BYTES: 4096,
@@ -78,6 +82,11 @@ GAUGES: Mapping[Gauge, object] = {
     ],
     Gauge.SHADOW_DIFFERENCES: [{"model": "m", "arm": "mirror", "value": 0.5}],
 }
+
+FIGURES: Mapping[str, object] = {
+    "role": "control", "slot": 0, "cpu_s": 1.5, "resident_bytes": 1 << 20, "threads": 3, "started_s": 1e9,
+    "open_fds": 20, "max_fds": 1024, "collections": [9, 3, 1],
+}  # fmt: skip
 
 
 def counted() -> Counters:
@@ -172,7 +181,9 @@ def test_every_metric_is_exported_by_its_source(tmp_path: Path) -> None:
     snapshot = counted().snapshot()
     events = {"types": {"route.applied": 1}, "webhook": {"delivered": 1}, "waiting": 0}
     process = {"role": "worker", "slot": 0, "state": "READY", "restarts": 2}
-    host = HostMetrics(branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, (process,), "1", events)
+    host = HostMetrics(
+        branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, (process,), "1", events, figures=(FIGURES,)
+    )
     own = {sample.metric for sample in samples(host)}
     assert own == {metric for metric in METRICS.values() if metric.source is not MetricSource.PUBLISHED}
     written = published(tmp_path)
