@@ -19,6 +19,7 @@ from typing import IO
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
+from gateway.serving.process_ban import ban_processes
 from gateway.serving.session import Session, without_places
 from gateway.serving.verification import ModelFacts, verify
 from gateway.serving.warm_up import OutOfMemory, WarmUp
@@ -130,7 +131,11 @@ def end_with_parent() -> None:
 
 
 def set_limits(request: ProbeRequest) -> None:
-    """Bounds this process's address space, CPU time and files by the request, before it reads the model."""
+    """Bounds this process's address space, CPU time and files by the request, before it reads the model.
+
+    It can start no other process from now on, where the kernel can forbid it, and as many threads as their stacks find
+    room in the address space.
+    """
     threads = max(request.intra_threads, request.inter_threads, 1)
     limits = {
         resource.RLIMIT_AS: memory_figure("VmSize") + request.memory_limit,
@@ -142,6 +147,7 @@ def set_limits(request: ProbeRequest) -> None:
         _, hard = resource.getrlimit(limit)
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (wanted, hard))
+    ban_processes()
 
 
 def memory_figure(name: str) -> int:

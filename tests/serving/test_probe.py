@@ -52,6 +52,12 @@ def state(pid: int) -> str:
         return ""
 
 
+def filters(pid: int) -> list[str]:
+    """The seccomp mode of each thread of a process; "2" is a filter."""
+    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [re.findall(r"^Seccomp:\s(\d)$", status, re.MULTILINE)[0] for status in statuses]
+
+
 def children() -> list[int]:
     """The ids of the probes that this process started and that have not ended."""
     probes = []
@@ -270,6 +276,13 @@ async def test_cancelled_probe_leaves_no_process(fetch: Fetch) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert state(pid) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"), reason="no such filter")
+async def test_no_thread_of_a_probe_can_start_a_process(fetch: Fetch) -> None:
+    request = ProbeRequest(fetch(models.endless()), intra_threads=3, timeout_s=30)
+    async with probing(request, Prober()) as (_, pid):
+        await until(lambda: len(filters(pid)) >= 3 and set(filters(pid)) == {"2"})
 
 
 async def test_process_ends_with_its_worker(fetch: Fetch) -> None:
