@@ -11,10 +11,11 @@ from typing import Final
 
 from gateway.rest.http_call import Fields, HttpCall, Piece
 
-_WORTH_BYTES: Final = 1024  # less fits into a packet as it is
+WORTH_BYTES: Final = 1024  # less fits into a packet as it is
 _ON_LOOP_BYTES: Final = 32 << 10  # more is compressed on a thread: zlib lets go of the interpreter
 _LEVEL: Final = 1
-_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+GZIP_BITS: Final = 31
+_WINDOW_BITS: Final = {"gzip": GZIP_BITS, "deflate": 15}
 
 
 def respond_coded(call: HttpCall, fields: Fields, pieces: Sequence[Piece], own: Fields = ()) -> None:
@@ -23,7 +24,7 @@ def respond_coded(call: HttpCall, fields: Fields, pieces: Sequence[Piece], own: 
     if accepted is not None:
         coding = chosen(accepted)
         size = sum(map(len, pieces))
-        if coding and size >= _WORTH_BYTES:
+        if coding and size >= WORTH_BYTES:
             _respond_compressed(call, fields, b"".join(pieces), own, coding)
             return
     call.respond(200, fields, pieces, own)
@@ -56,9 +57,9 @@ def _quality(rest: str) -> float:
 
 def _respond_compressed(call: HttpCall, fields: Fields, body: bytes, own: Fields, coding: str) -> None:
     if len(body) <= _ON_LOOP_BYTES:
-        _send(call, fields, own, coding, body, _compress(body, coding))
+        _send(call, fields, own, coding, body, compress(body, coding))
         return
-    running = asyncio.get_running_loop().run_in_executor(None, _compress, body, coding)
+    running = asyncio.get_running_loop().run_in_executor(None, compress, body, coding)
     running.add_done_callback(partial(_sent, call, fields, own, coding, body))
 
 
@@ -77,6 +78,7 @@ def _send(call: HttpCall, fields: Fields, own: Fields, coding: str, body: bytes,
         call.respond(200, fields, [compressed], ((b"content-encoding", coding.encode()), varies, *own))
 
 
-def _compress(body: bytes, coding: str) -> bytes:
+def compress(body: bytes, coding: str) -> bytes:
+    """Returns the body in the coding."""
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS[coding])
     return compressor.compress(body) + compressor.flush()

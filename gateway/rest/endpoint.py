@@ -14,7 +14,8 @@ class Endpoint(NamedTuple):
     cancelled with the call; a plain one answers by callback, at once or later, and is marked `by_callback`. An
     exception that leaves either fails the call. `permission` is the key in `access.permissions` of what it does: that
     of the RPC, where there is one. `by_quota`: quotas let each request in, as they do inference. `streams`: the answer
-    has no deadline. `announced` is told the length of a body that has not come whole, and may refuse it by raising.
+    has no deadline. `token_cookie` names the cookie that bears a token where the request has no Authorization.
+    `announced` is told the length of a body that has not come whole, and may refuse it by raising.
     """
 
     answer: Callable[[HttpCall], None] | Callable[[HttpCall], Awaitable[None]]
@@ -23,6 +24,7 @@ class Endpoint(NamedTuple):
     max_body_bytes: int = 1 << 20
     by_quota: bool = False
     streams: bool = False
+    token_cookie: str = ""
     announced: Callable[[HttpCall, int], None] | None = None
 
 

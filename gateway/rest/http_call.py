@@ -1,6 +1,6 @@
 """The interface of one HTTP request, as its handler sees it, on HTTP/1.1 and on HTTP/2 alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.access.principal import Principal
@@ -54,6 +54,10 @@ class HttpCall(Protocol):
     @property
     def quota_pass(self) -> QuotaPass | None:
         """The permit by which quotas let the request in at its head; None without any. The transport releases it."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The header fields by their lower-case names, each as `header` returns it."""
 
     def header(self, name: str) -> str | None:
         """Returns the value of a lower-case name; several are joined by `, `; None without one."""

@@ -146,6 +146,9 @@ class HeadParser:
         if len(headers) > MAX_HEAD_FIELDS or size_bytes > most_bytes:
             text = f"{len(headers)} header fields of {size_bytes} bytes, at most {MAX_HEAD_FIELDS} of {most_bytes}"
             return HttpHead(HttpRefusal(431, text))
+        # Who reads the host finds it by one name on both versions. Source: RFC 9113, 8.3.1.
+        if ":authority" in fields:
+            fields["host"] = fields[":authority"]
         target = fields.get(":path", "")
         if not (target[:1] == "/" or target == "*") or "#" in target:
             return HttpHead(HttpRefusal(400, "the target is no path: this is no proxy"))
@@ -167,6 +170,8 @@ class HeadParser:
         head.method, head.path, head.query = method, path, query
         head.fields = fields
         authorization = fields.get("authorization")
+        if authorization is None and isinstance(found, EndpointMatch) and found.endpoint.token_cookie:
+            authorization = _from_cookie(fields.get("cookie", ""), found.endpoint.token_cookie)
         head.authorization = None if authorization is None else authorization.encode("latin-1")
         timeout = fields.get("grpc-timeout")
         if timeout is not None:
@@ -194,6 +199,15 @@ class _Collector:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.pairs.append((name, value))
+
+
+def _from_cookie(cookies: str, wanted: str) -> str | None:
+    """Returns the credential that a browser keeps in the cookie, None without one."""
+    for item in cookies.split(";"):
+        name, _, value = item.strip().partition("=")
+        if name == wanted and value:
+            return f"Bearer {value}"
+    return None
 
 
 def unknown_encoding(encoding: str) -> HttpRefusal:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from gateway.access.permissions import RPCS
 from gateway.access.principal import or_words
 from gateway.rest.control_paths import ControlPath
+from gateway.rest.http_refusal import CODE_FIELD
 from gateway.rest.message_json import holds_json, is_map, shown_name
 
 WRITES: Final = "x-gateway-client"  # a write has to have it, which no form of another site can send
@@ -34,7 +35,7 @@ def open_api(paths: Sequence[ControlPath], *, version: str) -> dict[str, Any]:
     schemas: dict[str, Any] = {
         "Error": {
             "type": "object",
-            "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+            "properties": {"error": {"type": "string"}},
             "required": ["error"],
         }
     }
@@ -86,7 +87,8 @@ def _operation(row: ControlPath, schemas: dict[str, Any]) -> dict[str, Any]:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     operation["parameters"] = parameters
     error = {"$ref": "#/components/schemas/Error"}
-    operation["responses"] |= {status: _content(text, error) for status, text in _REFUSALS.items()}
+    told = {CODE_FIELD.decode(): {"description": "The code of the error.", "schema": {"type": "string"}}}
+    operation["responses"] |= {status: _content(text, error) | {"headers": told} for status, text in _REFUSALS.items()}
     return operation
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from gateway.access.principal import ANONYMOUS, Principal
@@ -91,6 +91,10 @@ class RestCall:
     def names(self) -> tuple[str, ...]:
         outcome = self.head.outcome
         return () if isinstance(outcome, HttpRefusal) else outcome.names
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        return self.head.fields
 
     @property
     def is_open(self) -> bool:

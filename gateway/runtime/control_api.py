@@ -4,29 +4,27 @@ A write is refused that a page of another site could have made a browser send: i
 its own, and to come from no other site.
 """
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
 import gateway
-from gateway.access.gatekeeper import Gatekeeper
-from gateway.access.principal import ANONYMOUS, Principal
-from gateway.errors import GatewayError
+from gateway.access.principal import Principal
+from gateway.errors import Cancelled, Unavailable
 from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
-from gateway.rest.http_refusal import HttpRefusal, refusal_of
+from gateway.rest.http_refusal import HttpRefusal
 from gateway.rest.message_json import plain
 from gateway.rest.open_api import WRITES, open_api
 from gateway.rest.other_sites import is_of_another_site, is_own_name
-from gateway.rest.path_table import PathTree
 from gateway.runtime.config import Config
 from gateway.runtime.control_bridge import ControlBridge
-from gateway.runtime.httpd import HttpRequest, HttpResponse, Page
+from gateway.runtime.operators_port import HttpRequest, HttpResponse, Page, Served, Table
 
 JSON: Final = "application/json"
 _PATIENCE_S: Final = 10.0  # of a change without `wait`; a worker answers soon after it
 _LONGEST_S: Final = 150.0
-_GONE: Final = 499
 NOT_THIS_HOST: Final = "this host is not asked by that name: use its address or localhost"
 _NOT_JSON: Final = HttpRefusal(415, f"send the body as {JSON} (Content-Type)")
 _NO_HEADER: Final = HttpRefusal(
@@ -35,51 +33,41 @@ _NO_HEADER: Final = HttpRefusal(
 
 
 class ControlApi:
-    """An `Api` of all rows of `CONTROL_PATHS`.
+    """Serves all rows of `CONTROL_PATHS`; who calls is known by then.
 
-    Without a gatekeeper everybody may do everything, as over gRPC; with `closed` nobody may do anything, and reads why.
-    With `own_names` a caller has to ask for this host by one of its own names, for what is read as well.
+    With `closed` nobody may do anything, and reads why. With `own_names` a caller has to ask for this host by one of
+    its own names, for what is read as well.
     """
 
-    def __init__(
-        self, bridge: ControlBridge, gatekeeper: Gatekeeper | None, *, closed: str = "", own_names: bool = True
-    ) -> None:
+    def __init__(self, bridge: ControlBridge, *, closed: str = "", own_names: bool = True) -> None:
         self._own_names = own_names
         self._bridge = bridge
-        self._gatekeeper = gatekeeper
         self._closed = closed
-        self._paths = PathTree({(row.method, row.path): row for row in CONTROL_PATHS})
         self._document = orjson.dumps(open_api(CONTROL_PATHS, version=gateway.__version__), option=orjson.OPT_INDENT_2)
 
     async def document(self, _: HttpRequest) -> HttpResponse:
         """The page of the OpenAPI document."""
         return HttpResponse(self._document, JSON)
 
-    async def answer(self, request: HttpRequest) -> HttpResponse | None:
-        match = self._paths.find(request.method, request.path)
-        if isinstance(match, HttpRefusal):
-            return None if match.status == HTTPStatus.NOT_FOUND else _refused(match)
+    def table(self) -> Table:
+        """Returns what serves each row, with the permission of its method."""
+        return {(row.method, row.path): Served(partial(self._answer, row), row.permission) for row in CONTROL_PATHS}
+
+    async def _answer(self, row: ControlPath, request: HttpRequest) -> HttpResponse:
+        """Raises: GatewayError."""
         if self._closed:
             return _refused(HttpRefusal(403, self._closed))
         if self._own_names and not is_own_name(request.headers.get("host", "")):
             return _refused(HttpRefusal(HTTPStatus.MISDIRECTED_REQUEST, NOT_THIS_HOST))
-        row, names = match
         refusal = unsafe_write(request, self._own_names) if row.method != "GET" else None
         if refusal is not None:
             return _refused(refusal)
         try:
-            principal = self._admit(row, request.headers.get("authorization"))
-            answer = await self._call(row, row.request(names, request.query_text, request.body), principal)
-        except GatewayError as error:
-            return _refused(refusal_of(error, row.rpc), error.code.name)
+            message = row.request(request.names, request.query_text, request.body)
+            answer = await self._call(row, message, request.principal)
+        except Cancelled as error:
+            raise Unavailable(str(error)) from None  # the worker is about to stop; nobody has gone here
         return HttpResponse(orjson.dumps(answer), JSON)
-
-    def _admit(self, row: ControlPath, authorization: str | None) -> Principal:
-        """Raises: Unauthenticated, PermissionDenied."""
-        if self._gatekeeper is None:
-            return ANONYMOUS
-        given = authorization.encode("latin-1") if authorization else None
-        return self._gatekeeper.authorize(row.permission.encode(), given, ())
 
     async def _call(self, row: ControlPath, message: Any, principal: Principal) -> dict[str, Any]:
         if row.collects:
@@ -116,12 +104,8 @@ def unsafe_write(request: HttpRequest, own_names: bool) -> HttpRefusal | None:
     return None
 
 
-def _refused(refusal: HttpRefusal, code: str = "") -> HttpResponse:
-    body = orjson.dumps({"error": refusal.text, **({"code": code} if code else {})})
-    headers = {name.decode(): value.decode() for name, value in refusal.fields}
-    # A worker that is about to stop cancels; nobody has gone here.
-    status = HTTPStatus.SERVICE_UNAVAILABLE if refusal.status == _GONE else HTTPStatus(refusal.status)
-    return HttpResponse(body, JSON, status, headers)
+def _refused(refusal: HttpRefusal) -> HttpResponse:
+    return HttpResponse(refusal.body, JSON, HTTPStatus(refusal.status))
 
 
 def closed_by(config: Config) -> str:

@@ -18,21 +18,21 @@ from typing import Final
 import msgspec
 
 import gateway
-from gateway.access.permissions import PAGES, check_registered
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.loopback import is_this_host
 from gateway.page.host_view import HostView, host_view
 from gateway.page.traffic import TrafficWindow
+from gateway.rest.other_sites import is_own_name
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
 from gateway.runtime.control_api import ControlApi, by_own_name, closed_by
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.event_publisher import EventPublisher
-from gateway.runtime.httpd import HttpRequest, HttpResponse, HttpServer, Page
 from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
 from gateway.runtime.operators_page import OperatorsPage
+from gateway.runtime.operators_port import HttpRequest, HttpResponse, OperatorsPort, Page, served_pages
 from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
 from gateway.runtime.process_figures import collections, process_figures
 from gateway.runtime.rollout_hand import PeerRolloutHand
@@ -68,6 +68,8 @@ class ControlProcess:
         self._wall_s = wall_s
         self._run_dir = config.run_dir
         self._asks_callers = config.access.configured
+        # From other hosts it may be asked for by any name; on loopback another name is a trick (DNS rebinding).
+        self.own_names = not config.access.configured and is_this_host(f"{config.listen.host}:0")
         self._published_dir = config.published_dir
         self._drift = PublishedReport(config.published_dir / DRIFT_FILE)
         self._performance = PublishedReport(config.published_dir / PERFORMANCE_FILE)
@@ -171,17 +173,16 @@ class ControlProcess:
     async def live(self, _: HttpRequest) -> HttpResponse:
         return HttpResponse(b"ok\n")
 
-    async def ready(self, _: HttpRequest) -> HttpResponse:
-        """Answers 200 while a worker serves; the body says which ones do, where nobody has to prove who asks."""
+    async def ready(self, request: HttpRequest) -> HttpResponse:
+        """Answers 200 while a worker serves; the body says which ones do, where nobody has to prove who asks.
+
+        Probes ask by any name, but no page of a site whose name was pointed at this host is told of the workers.
+        """
         workers = [child for child in self._children() if child.get("role") == "worker"]
         serving = any(worker.get("state") == "READY" for worker in workers)
-        body = (
-            msgspec.json.format(
-                msgspec.json.encode({"ready": serving, **({} if self._asks_callers else {"workers": workers})}),
-                indent=1,
-            )
-            + b"\n"
-        )
+        renamed = self.own_names and not is_own_name(request.headers.get("host", ""))
+        told = {"ready": serving, **({} if self._asks_callers or renamed else {"workers": workers})}
+        body = msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
         status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(body, "application/json", status)
 
@@ -270,22 +271,20 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         "state": control.state,
         "host_view": control.host_view,
     }
-    pages: dict[str, Page] = {"/metrics": control.metrics, "/healthz": control.live, "/readyz": control.ready}
-    pages["/events"] = publisher.page.answer
     # Nobody shows a certificate here: where callers prove themselves by that alone, the port is as open as its address.
     entrance = make_entrance(config) if config.access.configured else None
     authorizer = entrance.gatekeeper if entrance is not None else None
     bridge = ControlBridge(control.peers, config.process.workers)
-    # From other hosts it may be asked for by any name; on loopback another name is a trick (DNS rebinding).
-    closed, own_names = closed_by(config), authorizer is None and is_this_host(f"{config.listen.host}:0")
-    if own_names:
-        pages["/events"] = by_own_name(pages["/events"])
-    api = ControlApi(bridge, authorizer, closed=closed, own_names=own_names)
+    closed, own_names = closed_by(config), control.own_names
+    api = ControlApi(bridge, closed=closed, own_names=own_names)
     page = OperatorsPage(bridge, control.traffic, control.view, authorizer, closed=closed, own_names=own_names)
-    pages |= {"/openapi.json": api.document, "/api/v1/drift": control.drift, **page.pages()}
-    forms = page.forms()
-    check_registered([*pages, *forms], PAGES)
-    http = HttpServer(config.listen.host, config.listen.metrics_port, pages, authorizer, api, forms=forms)
+    read: dict[str, Page] = {"/metrics": control.metrics, "/events": publisher.page.answer}
+    read |= {"/openapi.json": api.document, "/api/v1/drift": control.drift}
+    if own_names:
+        read = {path: by_own_name(one) for path, one in read.items()}
+    pages = {"/healthz": control.live, "/readyz": control.ready, **read, **page.pages()}
+    table = {**served_pages(pages, page.forms(), ("/events", "/page/stream")), **api.table()}
+    http = OperatorsPort(config.listen.host, config.listen.metrics_port, table, authorizer)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:

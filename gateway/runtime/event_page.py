@@ -5,12 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
-from gateway.runtime.httpd import HttpRequest, HttpResponse
+from gateway.runtime.operators_port import EVENTS_TYPE, HttpRequest, HttpResponse
 from gateway.telemetry.events import LINES_TYPE, Event, EventLog
 
 MAX_READERS: Final = 16
 QUIET_S: Final = 15.0
-STREAM_TYPE: Final = "text/event-stream"
 _FOLLOW: Final = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
@@ -32,9 +31,9 @@ class EventPage:
         follow = _FOLLOW.get(request.query.get("follow", "").lower())
         if follow is None:
             return HttpResponse(b"follow: true or false\n", status=HTTPStatus.BAD_REQUEST)
-        sent = STREAM_TYPE in request.headers.get("accept", "")
+        sent = EVENTS_TYPE in request.headers.get("accept", "")
         encode, quiet = (_as_sent, b": nothing new\n\n") if sent else (_as_lines, b"\n")
-        content_type = STREAM_TYPE if sent else LINES_TYPE
+        content_type = EVENTS_TYPE if sent else LINES_TYPE
         known, position = self._events.after(request.headers.get("last-event-id", ""))
         if not follow:
             return HttpResponse(encode(known), content_type)

@@ -22,9 +22,10 @@ from gateway.page.overview import unanswered
 from gateway.page.traffic import TrafficPoint, TrafficWindow
 from gateway.pb import control_pb2 as pb
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
+from gateway.rpc.authorizer import Authorizer
 from gateway.runtime.control_api import by_own_name, unsafe_write
 from gateway.runtime.control_bridge import ControlBridge
-from gateway.runtime.httpd import TOKEN_COOKIE, HttpRequest, HttpResponse, Page, PageAuthorizer
+from gateway.runtime.operators_port import EVENTS_TYPE, TOKEN_COOKIE, HttpRequest, HttpResponse, Page
 
 if TYPE_CHECKING:
     from gateway.page.page_renderer import PageRenderer
@@ -35,7 +36,6 @@ SHOWN_PREDICTIONS: Final = 20
 SOURCE: Final = "page"  # of changes, in the history
 _SHARED_S: Final = 0.8
 _MOST_SHARED: Final = 64
-_STREAM_TYPE: Final = "text/event-stream"
 _HTML: Final = "text/html; charset=utf-8"
 _JSON: Final = "application/json"
 _POLICY: Final = {
@@ -59,7 +59,7 @@ class OperatorsPage:
         bridge: ControlBridge,
         traffic: TrafficWindow,
         host: Callable[[], HostView],
-        authorizer: PageAuthorizer | None,
+        authorizer: Authorizer | None,
         *,
         closed: str = "",
         own_names: bool = True,
@@ -167,15 +167,15 @@ class OperatorsPage:
     # ---- the stream ----
 
     async def _stream(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"retry: 1000\n\n", EVENTS_TYPE, then=self._follow(request.principal))
+
+    async def _follow(self, principal: Principal) -> AsyncGenerator[bytes, None]:
+        """Yields the parts that changed and the newest traffic, once a second, until somebody else takes the place."""
+        known: dict[str, str] = {}
         if len(self._readers) >= MOST_READERS:
             self._readers.popleft().set()
         ended = asyncio.Event()
         self._readers.append(ended)
-        return HttpResponse(b"retry: 1000\n\n", _STREAM_TYPE, then=self._follow(request.principal, ended))
-
-    async def _follow(self, principal: Principal, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
-        """Yields the parts that changed and the newest traffic, once a second, until somebody else takes the place."""
-        known: dict[str, str] = {}
         try:
             yield _event("points", [_seen(point, principal) for point in self._traffic.points])
             newest = self._traffic.now

@@ -12,8 +12,7 @@ from gateway.access.gatekeeper import Gatekeeper
 from gateway.api.control_service import ControlService
 from gateway.runtime.control_api import ControlApi
 from gateway.runtime.control_bridge import CONTROL, ControlBridge, bridge_operation
-from gateway.runtime.httpd import HttpServer
-from gateway.runtime.instance import Ports
+from gateway.runtime.operators_port import OperatorsPort, served_pages
 from gateway.runtime.peers import Peers, PeerServer, worker_socket
 
 WRITE = {"content-type": "application/json", "x-gateway-client": "tests"}
@@ -30,7 +29,7 @@ class Asked:
     ) -> tuple[int, dict[str, str], Any]:
         """The status, the headers and the JSON of an answer."""
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(data)), **headers}
+        sent = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(data)), "connection": "close", **headers}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
@@ -47,13 +46,12 @@ async def asked(
 ) -> AsyncIterator[Asked]:
     """Serves the methods until the block ends."""
     bridge = ControlBridge(Peers(directory, own_slot=-1, slots=1), workers=1)
-    api = ControlApi(bridge, gatekeeper, closed=closed)
-    with Ports("127.0.0.1", {"metrics-port": 0}) as ports:
-        port = ports.numbers["metrics-port"]
-        server = HttpServer("127.0.0.1", port, {"/openapi.json": api.document}, gatekeeper, api)
-        async with PeerServer(worker_socket(directory, 0), {CONTROL: bridge_operation(service)}):
-            await server.start()
-            try:
-                yield Asked(port)
-            finally:
-                await server.close()
+    api = ControlApi(bridge, closed=closed)
+    table = {**served_pages({"/openapi.json": api.document}, {}), **api.table()}
+    server = OperatorsPort("127.0.0.1", 0, table, gatekeeper)
+    async with PeerServer(worker_socket(directory, 0), {CONTROL: bridge_operation(service)}):
+        await server.start()
+        try:
+            yield Asked(server.port)
+        finally:
+            await server.close()

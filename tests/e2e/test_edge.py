@@ -1,5 +1,6 @@
 """The edge of the running product: health, metrics, bad input on a live connection, and a second gateway."""
 
+import http.client
 import socket
 import urllib.error
 from pathlib import Path
@@ -56,6 +57,30 @@ def test_the_pages_of_the_metrics_port(product: Product) -> None:
     assert '"ready": true' in product.page("/readyz")
     with pytest.raises(urllib.error.HTTPError, match="404"):
         product.page("/none")
+
+
+def test_a_name_that_was_pointed_at_this_host_reads_nothing(product: Product) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", product.port("metrics"), timeout=10)
+    told = {}
+    for path in (
+        "/metrics",
+        "/openapi.json",
+        "/api/v1/drift",
+        "/events?follow=false",
+        "/",
+        "/api/v1/routes",
+        "/readyz",
+    ):
+        for host in ("evil.example", "localhost:1"):
+            connection.request("GET", path, headers={"host": host})  # all of them on one connection
+            answer = connection.getresponse()
+            told[path, host] = answer.status, answer.read()
+    connection.close()
+    assert {status for (_, host), (status, _) in told.items() if host == "localhost:1"} == {200}
+    assert {status for (path, host), (status, _) in told.items() if host != "localhost:1"} == {421, 200}
+    # A probe is answered whatever name it has for this host, and is told no more than it asks.
+    assert told["/readyz", "evil.example"] == (200, b'{\n "ready": true\n}\n')
+    assert b"workers" in told["/readyz", "localhost:1"][1]
 
 
 def test_metrics_are_the_sums_over_the_workers(product: Product, channels: list[grpc.Channel], demo: Demo) -> None:

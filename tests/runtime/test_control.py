@@ -15,8 +15,8 @@ from gateway.runtime.access_options import AccessOptions
 from gateway.runtime.config import Config
 from gateway.runtime.config_parser import parse
 from gateway.runtime.control_process import ControlProcess
-from gateway.runtime.httpd import HttpRequest
 from gateway.runtime.instance import STATE_FILE, make_directories, write_state
+from gateway.runtime.operators_port import HttpRequest
 from gateway.runtime.peers import Payload, PeerServer, worker_socket
 from gateway.telemetry import names
 from gateway.telemetry.counters import Counters

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.runtime.event_page import MAX_READERS, EventPage
-from gateway.runtime.httpd import HttpServer
-from gateway.runtime.instance import Ports
+from gateway.runtime.operators_port import OperatorsPort, served_pages
 from gateway.telemetry.events import Event, EventLog
 from tests.routing.live import until
 
@@ -32,7 +31,7 @@ class Served:
         """The body of the answer, its head read."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
+        writer.write(f"GET {target} HTTP/1.0\r\n{lines}\r\n".encode())
         try:
             async with asyncio.timeout(PATIENCE_S):
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -44,16 +43,14 @@ class Served:
 
 @asynccontextmanager
 async def served(quiet_s: float = 60.0) -> AsyncIterator[Served]:
-    with Ports("127.0.0.1", {"metrics-port": 0}) as ports:
-        port = ports.numbers["metrics-port"]
-        events = EventLog()
-        page = EventPage(events, quiet_s=quiet_s)
-        server = HttpServer("127.0.0.1", port, {"/events": page.answer})
-        await server.start()
-        try:
-            yield Served(events, page, port)
-        finally:
-            await server.close()
+    events = EventLog()
+    page = EventPage(events, quiet_s=quiet_s)
+    server = OperatorsPort("127.0.0.1", 0, served_pages({"/events": page.answer}, {}, ("/events",)))
+    await server.start()
+    try:
+        yield Served(events, page, server.port)
+    finally:
+        await server.close()
 
 
 async def numbers(reader: asyncio.StreamReader, count: int) -> list[int]:

@@ -14,8 +14,8 @@ from gateway.runtime.config import Config
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.control_process import ControlProcess
 from gateway.runtime.event_publisher import EventPublisher
-from gateway.runtime.httpd import HttpRequest
 from gateway.runtime.instance import make_directories
+from gateway.runtime.operators_port import HttpRequest
 from gateway.telemetry.webhooks import DeliveryPolicy
 from tests.routing.live import BY, control_of, document, store_of, until
 from tests.telemetry.test_webhooks import receiving
