@@ -247,7 +247,7 @@ class Exchanges:
         except Exception:
             # The boundary of a request: a defect of ours must not keep the lease and the permit.
             named = self._engine.name(exchange)
-            logger.exception("decoding request %r failed", named)
+            logger.exception("decoding request %r failed", named, extra={"said": {"request_id": named}})
             exchange.fail(Internal(named))
             return False
         del exchange.query, exchange.raw
@@ -320,7 +320,9 @@ class Exchanges:
             except Exception:
                 # The boundary again: the other calls of the batch must not suffer.
                 named = self._engine.name(exchange)
-                logger.exception("encoding the answer to request %r failed", named)
+                logger.exception(
+                    "encoding the answer to request %r failed", named, extra={"said": {"request_id": named}}
+                )
                 error = Internal(named)
         trailers, stamp = self._trailers_of(exchange)
         if error is not None:

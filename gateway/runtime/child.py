@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from gateway.runtime.config import Config, decode, encode
-from gateway.runtime.logs import start_logging
+from gateway.telemetry.logs import start_logging
 
 REPORT_FD: Final = 3
 CONTROL_FD: Final = 4  # the listening socket of --control-socket, which all workers share
@@ -73,7 +73,8 @@ def read_settings() -> Settings:
     if settings.role == "worker" and settings.config.listen.control_socket is not None:
         os.set_inheritable(CONTROL_FD, False)
     die_with(settings.supervisor_pid)
-    start_logging(f"{settings.role}-{settings.slot}", settings.config.process.log_level)
+    process = settings.config.process
+    start_logging(f"{settings.role}-{settings.slot}", process.log_level, process.log_format)
     return settings
 
 

@@ -71,6 +71,8 @@ class EventPublisher:
         self._host = f"{self._environment}/{socket.gethostname()}"
         self.events = EventLog()
         self.page = EventPage(self.events)
+        if config.process.log_format == "json":  # as text the processes tell the same in their own words
+            self.events.listen(_log_event)
         self._observed, self._drift, cursor = _restored(self._kept, instance, self._store)
         self._changes = ChangeLog(store.redis_url, store.environment, cursor=cursor)
         self._told = b""
@@ -140,6 +142,12 @@ class EventPublisher:
             self._told = told
         except OSError as error:
             _log.warning("%s was not written: %s", _KEPT_FILE, error.strerror)
+
+
+def _log_event(event: Event) -> None:
+    """Logs the event under its own name."""
+    said = {"event": event.type, "event_id": event.id, "subject": event.subject, "data": dict(event.data)}
+    _log.info("%s %s", event.type, event.subject, extra={"said": said})
 
 
 def _restored(path: Path, instance: str, store: str) -> tuple[Observed, States, str]:

@@ -28,6 +28,7 @@ from gateway.runtime.option_value import (
     Number,
     Whole,
 )
+from gateway.telemetry.logs import FORMATS
 from loaders.errors import SignatureRefused
 from loaders.model_signature import INSTALL, TrustedKeys
 from loaders.schemes import canonical, missing
@@ -96,6 +97,9 @@ class ProcessOptions:
         int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", Whole(0, 1 << 50))
     ] = 0  # fmt: skip
     log_level: Annotated[str, Setting("What to tell.", Choice(("debug", "info", "warning", "error")))] = "info"
+    log_format: Annotated[
+        str, Setting("How each process writes what it tells on standard error.", Choice(FORMATS))
+    ] = "text"  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

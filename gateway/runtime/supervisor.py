@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import msgspec
 
+import gateway
 from gateway.errors import GatewayError
 from gateway.records.sinks.target import parse_targets
 from gateway.routing.store.store_keys import StoreKeys
@@ -33,10 +34,10 @@ from gateway.runtime.config import Config, from_json
 from gateway.runtime.control_socket import ControlSocket
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
-from gateway.runtime.logs import start_logging
 from gateway.runtime.post_mortem import PostMortem
 from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
+from gateway.telemetry.logs import start_logging
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
 _STORE_PATIENCE_S: Final = 10.0
@@ -73,6 +74,8 @@ def _for_compactor(settings: Settings) -> str:
             "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
             "sinks": [target.name for target in parse_targets(config.log.sinks)],
             "after_death": bool(settings.predecessor),
+            "log_level": config.process.log_level,
+            "log_format": config.process.log_format,
         }
     )
 
@@ -85,6 +88,8 @@ def _for_sinks(settings: Settings) -> str:
             "published_directory": str(config.published_dir),
             "sinks": config.log.sinks,
             "routing_key": StoreKeys(config.store.environment).epoch,
+            "log_level": config.process.log_level,
+            "log_format": config.process.log_format,
         }
     )
 
@@ -345,6 +350,10 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
             _log.warning("%s", warning)
 
         def announce() -> None:
+            if config.process.log_format == "json":
+                said = {"event": "gateway.ready", "ports": _numbers(config), "workers": config.process.workers}
+                _log.info("gateway %s is ready", gateway.__version__, extra={"said": said})
+                return
             sys.stdout.write(banner(config, _numbers(config)))
             sys.stdout.flush()
 
@@ -377,11 +386,14 @@ def _raise_file_limit() -> None:
 def main() -> int:
     """Reads the configuration from standard input, where the command line put it, and supervises."""
     config = from_json(sys.stdin.read())
-    start_logging("supervisor", config.process.log_level)
+    start_logging("supervisor", config.process.log_level, config.process.log_format)
     try:
         supervise(config)
     except GatewayError as error:
-        sys.stderr.write(f"gateway: {error}\n")
+        if config.process.log_format == "json":
+            _log.critical("%s", error, extra={"said": {"event": "gateway.failed"}})
+        else:
+            sys.stderr.write(f"gateway: {error}\n")
         return 1
     return 0
 

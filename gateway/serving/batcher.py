@@ -300,14 +300,16 @@ class Batcher:
         request_id = self._shared.ids.of(call)
         omitted = self._error_lines.take(monotonic_ns())
         if omitted >= 0:
+            version = self._version
             logger.error(
                 "model %s version %s failed on request %r: %s%s",
-                self._version.model,
-                self._version.name,
+                version.model,
+                version.name,
                 request_id,
                 error.reason if isinstance(error, RunFailed) else error,
                 f" ({omitted} more since the last line)" if omitted else "",
                 exc_info=None if isinstance(error, RunFailed) else error,
+                extra={"said": {"request_id": request_id, "model": version.model, "version": version.name}},
             )
         call.fail(Internal(request_id))
 

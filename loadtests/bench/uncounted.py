@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from gateway.runtime.config_parser import load
-from gateway.runtime.logs import start_logging
 from gateway.runtime.supervisor import Programs, supervise
+from gateway.telemetry.logs import start_logging
 
 
 def given_options(arguments: Sequence[str]) -> dict[str, object]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeVar
@@ -32,7 +33,10 @@ def wait_until(read: Callable[[], T], within_s: float = 30.0) -> T:
 
 
 class Supervised:
-    """A running supervisor whose children are `child_program`, but with the real Valkey; `real`: all are real."""
+    """A running supervisor whose children are `child_program`, but with the real Valkey; `real`: all are real.
+
+    What they say on standard error is in `errors`, or passed through.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Supervised:
         embedded: bool = False,
         real: bool = False,
         options: Mapping[str, object] = MappingProxyType({}),
+        errors: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
         given: dict[str, object] = {
@@ -56,7 +61,7 @@ class Supervised:
             **options,
         }
         self.config = parse(given, {}, {})
-        self.process = start(self.config, "gateway.runtime.supervisor" if real else __name__)
+        self.process = start(self.config, "gateway.runtime.supervisor" if real else __name__, errors)
         self.stdout = ""
 
     def __enter__(self) -> "Supervised":
@@ -121,16 +126,18 @@ class Supervised:
         return self.process.returncode
 
 
-def start(config: Config, module: str = __name__) -> subprocess.Popen[str]:
-    """A supervisor with that configuration, its standard error passed through."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=Path(__file__).parents[2],
-    )
+def start(config: Config, module: str = __name__, errors: Path | None = None) -> subprocess.Popen[str]:
+    """A supervisor with that configuration, its standard error in that file or passed through."""
+    with ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stack.enter_context(errors.open("wb")) if errors is not None else None,
+            text=True,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
     assert process.stdin is not None
     process.stdin.write(config.to_json())
     process.stdin.close()

@@ -3,6 +3,8 @@ import logging
 import os
 import shlex
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from gateway.runtime.banner import banner
 from gateway.runtime.config_parser import parse
 from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Heartbeat, Timing, overweight
-from gateway.runtime.logs import FieldFormatter
+from gateway.telemetry.logs import FieldFormatter, JsonFormatter
 
 
 def test_a_data_directory_has_one_holder_who_is_named(tmp_path: Path) -> None:
@@ -180,3 +182,59 @@ def test_log_lines_hold_fields_and_cannot_be_forged() -> None:
     assert "\n" not in line
     assert "\x1b" not in line
     assert line.endswith(r"gateway.x: loaded a\nb model=m\n2026 ERROR forged \x1b[31m revision=3")
+
+
+def test_a_field_that_the_text_holds_is_not_said_twice() -> None:
+    record = logging.makeLogRecord(
+        {"name": "x", "levelname": "INFO", "msg": "request r1 failed", "said": {"request_id": "r1"}}
+    )
+    assert json.loads(JsonFormatter("worker-0").format(record))["request_id"] == "r1"
+    assert FieldFormatter("worker-0").format(record).endswith("x: request r1 failed")
+
+
+def test_a_json_line_holds_what_a_text_line_does_and_cannot_be_forged() -> None:
+    try:
+        raise ValueError("broken\n2026")
+    except ValueError:
+        error = sys.exc_info()
+    fields = {"request_id": "a\nb\u2028", "level": "forged", "revision": 3, "path": Path("/x")}
+    record = logging.makeLogRecord(
+        {"name": "gateway.x", "levelname": "ERROR", "msg": "loaded %s", "args": ("a\nb",), "exc_info": error, **fields}
+    )
+    line = JsonFormatter("worker-0").format(record)
+    assert "\n" not in line
+    told = json.loads(line)
+    assert (
+        told.items()
+        >= {
+            "level": "error",
+            "process": "worker-0",
+            "logger": "gateway.x",
+            "event": "loaded %s",
+            "message": "loaded a\nb",
+            "request_id": "a\nb\u2028",
+            "field_level": "forged",
+            "revision": 3,
+            "path": "/x",
+        }.items()
+    )
+    assert (told["error"]["type"], told["error"]["message"]) == ("ValueError", "broken\n2026")
+    assert "test_instance.py" in told["error"]["stack"]
+    named = logging.makeLogRecord({"msg": "x %d", "args": (1,), "event": "rules.stale"})
+    assert json.loads(JsonFormatter("w").format(named))["event"] == "rules.stale"
+
+
+def test_a_process_that_dies_of_an_error_says_so_in_one_object() -> None:
+    program = (
+        "import threading, warnings; from gateway.telemetry.logs import start_logging;"
+        "start_logging('w', 'info', 'json'); warnings.warn('careful');"
+        "t = threading.Thread(target=lambda: 1 / 0, name='t'); t.start(); t.join(); {}['gone']"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["level"], line.get("error", {}).get("type")) for line in lines] == [
+        ("warning", None),
+        ("critical", "ZeroDivisionError"),
+        ("critical", "KeyError"),
+    ]
+    assert done.returncode == 1

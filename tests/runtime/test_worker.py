@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from gateway.runtime.config_parser import parse
-from tests.models import affine, write_version
+from tests.models import affine, fragile, write_version
 from tests.runtime.supervised import Supervised, alive, wait_until
 
 RETRY = json.dumps(
@@ -80,8 +81,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
         config = "version_policy { latest { num_versions: 1 } }"
         write_version(root / "elsewhere", "affine", version, affine(scale), config=config)
     (root / "models" / "affine").symlink_to(root / "elsewhere" / "affine")
-    options = {"model-repository": root / "models", "allow-links-to": str(root / "elsewhere")}
-    with Supervised(root / "data", real=True, options=options) as whole:
+    write_version(root / "models", "fragile", "1", fragile())
+    options = {"model-repository": root / "models", "allow-links-to": str(root / "elsewhere"), "log-format": "json"}
+    with Supervised(root / "data", real=True, options=options, errors=root / "stderr") as whole:
         yield whole.wait_serving()
 
 
@@ -121,6 +123,31 @@ def test_an_overwritten_version_is_audited_once_and_told_with_both_digests(gatew
     assert (entry.operation, entry.detail) == ("version.replaced", f"version 1: {before} -> {after}")
     (told,) = wait_until(lambda: _events(gateway, "version.replaced"))
     assert told["data"] == {"model": "loose", "version": "1", "digest": after, "previous_digest": before}
+
+
+def test_every_line_of_every_process_is_one_object(gateway: Supervised, client: Client) -> None:
+    request = inference_pb2.ModelInferRequest(model_name="fragile", id="beyond the end")
+    request.inputs.add(name="i", datatype="INT64", shape=[1])
+    request.raw_input_contents.append(np.array([99], np.int64).tobytes())
+    with pytest.raises(grpc.RpcError):
+        client.inference.ModelInfer(request, timeout=10)
+    errors = gateway.data_dir.parent / "stderr"
+
+    def logged() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in errors.read_text().splitlines()]
+        return lines if any("request_id" in line for line in lines) else []
+
+    lines = wait_until(logged)
+    for line in lines:
+        assert line.keys() >= {"time", "level", "process", "pid", "logger", "event", "message"}
+        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+    assert {line["process"] for line in lines} >= {"supervisor", "control-0", "worker-0", "worker-1"}
+    (ready,) = [line for line in lines if line["event"] == "gateway.ready"]
+    assert ready["ports"]["grpc"] == gateway.port("grpc")
+    assert {line["data"]["model"] for line in lines if line["event"] == "version.ready"} >= {"affine", "fragile"}
+    (failed,) = [line for line in lines if line.get("request_id")]
+    assert failed.items() >= {"model": "fragile", "version": "1", "level": "error"}.items()
+    assert failed["message"].startswith("model fragile version 1 failed on request")
 
 
 def _digest(client: Client, model: str, other_than: str = "") -> str:

@@ -38,6 +38,7 @@ from gateway.records.lake.segment_part import SegmentPart, parts
 from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.records.worker.reading import SegmentContent, read
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry, Segment, adopt, entries
+from gateway.telemetry.logs import start_logging
 
 _STALE_NEW_S = 60.0
 _log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_directory: str = ""
     drift_window_s: int = 3600
     after_death: bool = False
+    log_level: str = "info"
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         for name in ("interval_s", "retention_interval_s", "drift_window_s"):
@@ -366,6 +369,7 @@ def main(
     except ValueError as error:
         sys.stderr.write(f"compactor: configuration: {error}\n")
         return 2
+    start_logging("compactor-0", config.log_level, config.log_format)
     os.nice(10)
     parquet.limit_threads()
     lake = Path(config.lake_directory)
@@ -374,7 +378,7 @@ def main(
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        sys.stderr.write(f"compactor: another one works on {lake}\n")
+        _log.error("another one works on %s", lake)
         return 1
     published = Path(config.published_directory) if config.published_directory else None
     watching = [Coverage(lake, published), *observers(config)]

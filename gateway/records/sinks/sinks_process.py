@@ -19,6 +19,7 @@ from gateway.records.sinks.sink import Sink
 from gateway.records.sinks.target import Target, parse_targets
 from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.telemetry import names
+from gateway.telemetry.logs import start_logging
 from gateway.telemetry.published import publish
 from gateway.telemetry.sample import Sample
 
@@ -38,6 +39,8 @@ class SinksConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing_key: str
     published_directory: str = ""
     interval_s: float = 1.0
+    log_level: str = "info"
+    log_format: str = "text"
 
     def to_json(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -131,9 +134,9 @@ def samples(couriers: Sequence[Courier]) -> Iterator[Sample]:
 def main() -> int:
     """Exit codes: 0 told to stop, 2 a configuration that does not make sense."""
     reports = has_listener()
-    logging.basicConfig(format="sinks: %(message)s", level=logging.WARNING)
     try:
         config = SinksConfig.from_json(first_line())
+        start_logging("sinks-0", config.log_level, config.log_format)
         sinks = Sinks(config)
     except ValueError as error:
         sys.stderr.write(f"sinks: configuration: {error}\n")
