@@ -20,6 +20,7 @@ from gateway.rpc.handshake_filter import listening_descriptors, turn_away
 from gateway.rpc.held_connections import REPEATED_S, HeldConnections, duplicate
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.invocation import failure, invoke, requests
+from gateway.rpc.listening_descriptor import low_descriptors_taken
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.open_calls import OpenCalls
 from gateway.rpc.peer_identity import certificate_names
@@ -80,10 +81,13 @@ class GrpcioServer:
         address = f"{host}:{self._options.port}"
         before = listening_descriptors()
         if self._options.tls is None:
-            self._port = self._server.add_insecure_port(address)
+            with low_descriptors_taken():
+                self._port = self._server.add_insecure_port(address)
         else:
             certificate = self._certificate = ServerCertificate(self._options.tls)
-            self._port = self._server.add_secure_port(address, _credentials(certificate))
+            credentials = _credentials(certificate)
+            with low_descriptors_taken():
+                self._port = self._server.add_secure_port(address, credentials)
             self._beside.append(asyncio.create_task(self._follow(certificate), name="rpc certificate"))
         self._listening = listening_descriptors() - before
         self._beside.append(asyncio.create_task(self._check_calls(), name="rpc call checks"))

@@ -14,6 +14,7 @@ from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.handshake_filter import turn_away
 from gateway.rpc.http_front import HttpFront
+from gateway.rpc.listening_descriptor import raised
 from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import ServerCertificate
@@ -75,10 +76,10 @@ class Ngh2Server:
             certificate = ServerCertificate(replace(options.tls, protocols=protocols))
         self._certificate = certificate
         state = self._state = ServerState(options, self._methods, loop, self._authorizer, self._quotas, self._front)
-        self._socket = self._given or _listening_socket(options)
+        self._socket = raised(self._given or _listening_socket(options))
         if self._socket.family != socket.AF_UNIX:
             self._port = self._socket.getsockname()[1]
-        self._listener = await self._listen(state, self._socket.dup())
+        self._listener = await self._listen(state, raised(self._socket.dup()))
         checks = {"rpc connection checks": self._check_connections(state)}
         if certificate is not None:
             checks["rpc certificate"] = self._follow(certificate)
