@@ -1,6 +1,9 @@
 """Sessions: every datatype in and out, failures as values, and how many threads they get."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -253,3 +256,12 @@ def test_a_free_size_of_a_reshape_takes_no_rows(rows: int) -> None:
     session.reshape({"x": (-1,)}, {"y": (-1, 2)}, batches=True)
     (output,) = session.run(None, {"x": np.ones((rows, 2, 2), np.float32)})
     assert output.shape == (rows, 2, 2)
+
+
+@pytest.mark.parametrize("module", ["gateway.serving.session", "loadtests.bench.bare"])
+def test_the_runtime_sends_no_use_data(tmp_path: Path, module: str) -> None:
+    program = f"import {module}, onnxruntime; onnxruntime.InferenceSession({models.identity(Datatype.FP32)!r})"
+    quiet = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS"}  # each of them suppresses it too
+    environment = {name: value for name, value in os.environ.items() if name not in quiet} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []  # it keeps what it will send, and an identifier of the host, in a cache there
