@@ -125,6 +125,9 @@ class Loader(Protocol):
         Raises: SourceNotFound, UnsafeSource (a name or a link that leads outside), SourceTooLarge, SourceUnreadable.
         """
 
+    def progress(self, model: str, version: str) -> str:
+        """Returns how far a `fetch` of the version is that takes long, as text for people; "" where none is running."""
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content, from the store if it has it.
 

@@ -99,6 +99,11 @@ class RepositoryUnion:
         """Returns the file of the model's repository. Raises: as `Loader`."""
         return self._asked(model, lambda loader: loader.read(model, name, limit))
 
+    def progress(self, model: str, version: str) -> str:
+        """Returns the progress of the model's repository."""
+        number = self._owners.get(model)
+        return self._loaders[number].progress(model, version) if number is not None else ""
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a copy from the model's repository, or from the store, which all share. Raises: as `Loader`."""
         try:

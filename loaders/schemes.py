@@ -52,12 +52,15 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         missing_directory,
         lambda settings: FilesystemLoader(settings.uri, settings.store, links_to=settings.links_to),
     ),
-    "s3": Scheme(
-        "s3://",
-        object_store.canonical,
-        lambda repository: "",
-        lambda settings: object_store.ObjectStoreLoader(settings.uri, settings.store),
-    ),
+    **{
+        scheme: Scheme(
+            f"{scheme}://",
+            object_store.canonical,
+            lambda repository: "",
+            lambda settings: object_store.ObjectStoreLoader(settings.uri, settings.store),
+        )
+        for scheme in object_store.KINDS
+    },
 }
 
 

@@ -3,6 +3,7 @@
     <store>/<digest>/manifest.sha256 and the files, 0444
     <store>/seen/<key>      the digest that a source with this fingerprint had when it was copied
     <store>/staging/        copies under way
+    <store>/partial/<key>/  what is here of a version whose source broke off
     <store>/locks/          one writer per key among all processes of the host
 
 Order: a directory `<store>/<digest>` appears complete and synced, by rename, or not at all. It never changes; a
@@ -59,7 +60,7 @@ class ContentStore:
         self._max_bytes = max_bytes
         self._collecting = directory / "locks" / "collecting"
         try:
-            for name in ("seen", "staging", "locks"):
+            for name in ("seen", "staging", "partial", "locks"):
                 (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnwritable(f"the content store cannot be made: {error.strerror}") from error
@@ -114,6 +115,25 @@ class ContentStore:
             staging.write_text(digest, "ascii")
             os.replace(staging, target)
 
+    def partial(self, key: str) -> Path:
+        """Returns the directory for parts of the version with this key; the caller holds its lock."""
+        directory = self._directory / "partial" / key
+        with _writing():
+            directory.mkdir(mode=0o700, exist_ok=True)
+            os.utime(directory)
+        return directory
+
+    def partial_bytes(self, key: str) -> int:
+        """Returns how many bytes there are of the version with this key."""
+        try:
+            return sum(entry.stat().st_size for entry in os.scandir(self._directory / "partial" / key))
+        except OSError:
+            return 0  # they moved to their place
+
+    def drop_partial(self, key: str) -> None:
+        """Removes the parts of the version with this key."""
+        shutil.rmtree(self._directory / "partial" / key, ignore_errors=True)
+
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
         """Holds the lock of `key`, alone on this host. Keys share a few lock files, so that these do not pile up."""
@@ -166,7 +186,7 @@ class ContentStore:
                 self._set_aside(copy.path)
                 removed.append(copy.path.name)
                 total -= copy.size
-        for path in (self._directory / "staging").iterdir():
+        for path in (*(self._directory / "staging").iterdir(), *(self._directory / "partial").iterdir()):
             if _is_old(path, before_s):
                 shutil.rmtree(path, ignore_errors=True)
         for path in (self._directory / "seen").iterdir():

@@ -52,7 +52,8 @@ ROOMS = {
 ONLY = {
     "onnxruntime": {"gateway.serving.session"},
     "redis": {"gateway.routing.store.store_link", "gateway.records.sinks.redis_stream"},
-    "botocore": {"gateway.records.sinks.s3", "loaders.object_store"},
+    "botocore": {"gateway.records.sinks.s3", "loaders.s3_client"},
+    "obstore": {"loaders.obstore_client"},
     "cryptography": {"loaders.model_signature"},
     "confluent_kafka": {"gateway.records.sinks.kafka"},
     "pyarrow": {

@@ -153,6 +153,10 @@ class Pipeline:
         async with self._permits:
             return await self._on_thread(lambda: self._loader.fetch(candidate.model, candidate.version).digest)
 
+    def progress(self, model: str, version: str) -> str:
+        """Returns how far a copy of the version is that takes long; "" where none is under way."""
+        return self._loader.progress(model, version)
+
     def close(self) -> None:
         """Lets no further load begin."""
         self._threads.shutdown(wait=False, cancel_futures=True)

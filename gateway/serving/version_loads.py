@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable
 from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
 from gateway.serving.refused_content import refused_content
-from gateway.serving.registry import OnVersion, Registry
+from gateway.serving.registry import OnVersion, Registry, VersionStatus
 from gateway.serving.replacement import RecordReplacement, Replacement, recorded
 from gateway.serving.repository import Key
 from gateway.serving.session import Session
@@ -52,6 +52,15 @@ class VersionLoads(Registry):
         self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
         self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def states(self, model: str | None = None) -> list[VersionStatus]:
+        """Returns the status of every version; of one that is being copied the reason says how far it is."""
+        return [
+            replace(status, reason=self._pipeline.progress(status.model, status.version))
+            if status.state is VersionState.LOADING and not status.reason
+            else status
+            for status in super().states(model)
+        ]
 
     def record_replacements(self, record: RecordReplacement) -> None:
         """Has `record` called before other content takes the place of what a version serves; it raises a GatewayError

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from tests.loaders.blob_server import ACCOUNT, BlobServer
+
 
 class WrittenRepository(Protocol):
     """A repository that a test fills."""
@@ -51,24 +53,21 @@ class WrittenDirectory:
 class WrittenBucket:
     """A bucket of moto's S3 server, which runs in this process."""
 
+    _SCHEME, _ACCESS = "s3", "private"
+
     def __init__(self, directory: Path) -> None:
         self._endpoint = f"http://127.0.0.1:{_moto_port()}"
-        self._bucket = f"b-{sha256(str(directory).encode()).hexdigest()[:40]}"
-        self.client: Any = get_session().create_client(
-            "s3",
-            region_name="us-east-1",
-            endpoint_url=self._endpoint,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",  # moto takes any
-        )
+        self._bucket = f"b{sha256(str(directory).encode()).hexdigest()[:40]}"
+        self.client = _client(self._endpoint)
         self.client.create_bucket(Bucket=self._bucket)
 
     @property
     def uri(self) -> str:
-        return f"s3://{self._bucket}/all/models?endpoint={self._endpoint}"
+        return f"{self._SCHEME}://{self._bucket}/all/models?endpoint={self._endpoint}"
 
     def write(self, name: str, content: bytes) -> None:
-        self.client.put_object(Bucket=self._bucket, Key=f"all/models/{name}", Body=content)
+        place = f"all/models/{name}"
+        self.client.put_object(Bucket=self._bucket, Key=place, Body=content, ACL=self._ACCESS)
 
     def remove(self, name: str) -> None:
         place = "/".join(part for part in ("all/models", name) if part)
@@ -78,6 +77,35 @@ class WrittenBucket:
                 self.client.delete_object(Bucket=self._bucket, Key=one["Key"])
         if not name:
             self.client.delete_bucket(Bucket=self._bucket)
+
+
+class WrittenGoogleBucket(WrittenBucket):
+    """The same bucket as Google's clients see it: the XML interface of Cloud Storage is that protocol."""
+
+    _SCHEME, _ACCESS = "gs", "public-read"  # it has no account of Google's
+
+
+class WrittenContainer:
+    """A container of a blob server that runs in this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server = _blob_server()
+        self._container = f"c{sha256(str(directory).encode()).hexdigest()[:40]}"
+        self._blobs = self._server.containers[self._container] = {}
+
+    @property
+    def uri(self) -> str:
+        return f"az://{self._container}/all/models?account={ACCOUNT}&endpoint={self._server.endpoint}"
+
+    def write(self, name: str, content: bytes) -> None:
+        self._blobs[f"all/models/{name}"] = content
+
+    def remove(self, name: str) -> None:
+        place = "/".join(part for part in ("all/models", name) if part)
+        for key in [key for key in self._blobs if key == place or key.startswith(f"{place}/")]:
+            del self._blobs[key]
+        if not name:
+            del self._server.containers[self._container]
 
 
 class WrittenRepositories:
@@ -113,6 +141,11 @@ def _client(endpoint: str) -> Any:
 
 
 @cache
+def _blob_server() -> BlobServer:
+    return BlobServer()
+
+
+@cache
 def _moto_port() -> int:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -120,4 +153,9 @@ def _moto_port() -> int:
 
 
 # By scheme, as in `loaders.schemes`; a writer is made with an empty directory of its own.
-WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {"file": WrittenDirectory, "s3": WrittenBucket}
+WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {
+    "file": WrittenDirectory,
+    "s3": WrittenBucket,
+    "gs": WrittenGoogleBucket,
+    "az": WrittenContainer,
+}

@@ -29,7 +29,8 @@ FILES = {
 def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WrittenRepository:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_EC2_METADATA_DISABLED", "GOOGLE_SKIP_SIGNATURE", "AZURE_SKIP_SIGNATURE"):
+        monkeypatch.setenv(name, "true")
     repository = {**WRITERS, "several": WrittenRepositories}[request.param](tmp_path)
     for name, content in FILES.items():
         repository.write(name, content)

@@ -59,10 +59,10 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"host": "gateway.example"}, {}, {}, ("host", "gateway.example", "IP address")),
         ({"data-dir": ""}, {}, {}, ("data-dir", "a path")),
         (
-            {"model-repository": "gs://models/all"},
+            {"model-repository": "ftp://models/all"},
             {},
             {},
-            ("model-repository", "gs://models/all", "only for a path or file://"),
+            ("model-repository", "ftp://models/all", "only for a path or file://"),
         ),
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),

@@ -1,0 +1,128 @@
+"""The clients of Google's and Microsoft's object stores, by obstore.
+
+Credentials come from where the field's tools look for them: `GOOGLE_APPLICATION_CREDENTIALS`, the machine's or the
+pod's identity; `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_CLIENT_ID` with a secret or a federated token, a managed identity.
+Without any, of Google's store only what is public can be read, by `GOOGLE_SKIP_SIGNATURE`; likewise of Microsoft's.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
+from loaders.object_client import Options
+from loaders.remote_copy import RemoteFile
+
+if TYPE_CHECKING:
+    from obstore.store import AzureConfig, AzureStore, ClientConfig, GCSStore, RetryConfig
+
+_CHUNK: Final = 1 << 20
+_STATUS: Final = re.compile(r"(?<=status code: )(?P<code>[1-5][0-9]{2})( [A-Z][A-Za-z ]{1,40})?")
+
+
+class ObstoreClient:
+    """A client of one bucket of Google's, or of one container of Microsoft's."""
+
+    def __init__(self, store: "GCSStore | AzureStore", place: str) -> None:
+        self._store = store
+        self._place = place
+
+    @property
+    def place(self) -> str:
+        """Returns the address and the bucket."""
+        return self._place
+
+    def listed(self, prefix: str) -> Iterator[tuple[str, RemoteFile]]:
+        """Yields key and object. Raises: as `ObjectClient`."""
+        from obstore import list as listed
+
+        with _explained("the model repository"):
+            for page in listed(self._store, prefix or None):
+                for one in page:
+                    yield one["path"], RemoteFile(one["path"], one["size"], one["e_tag"] or str(one["last_modified"]))
+
+    def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
+        """Yields the object's bytes. Raises: as `ObjectClient`."""
+        from obstore import get
+
+        with _explained(ascii(name[:80])):
+            if offset:
+                result = get(self._store, one.place, options={"if_match": one.mark, "range": {"offset": offset}})
+            else:
+                result = get(self._store, one.place, options={"if_match": one.mark})
+            for chunk in result.stream(_CHUNK):
+                yield bytes(chunk)
+
+
+def google_client(bucket: str, options: Options) -> ObstoreClient:
+    """Returns the client of a bucket of Cloud Storage. Raises: UnsupportedUri (credentials that cannot be used)."""
+    from obstore.store import GCSStore
+
+    endpoint = options.get("endpoint", "")
+    with _made():
+        if endpoint:
+            store = GCSStore(
+                bucket, base_url=endpoint, client_options=_client_options(endpoint), retry_config=_retries()
+            )
+        else:
+            store = GCSStore(bucket, client_options=_client_options(""), retry_config=_retries())
+    return ObstoreClient(store, f"gs {endpoint} {bucket}")
+
+
+def azure_client(container: str, options: Options) -> ObstoreClient:
+    """Returns the client of a container of Blob Storage. Raises: UnsupportedUri (credentials that cannot be used)."""
+    from obstore.store import AzureStore
+
+    endpoint, account = options.get("endpoint", ""), options.get("account", "")
+    config: AzureConfig = {}
+    if account:
+        config["account_name"] = account
+    if endpoint:
+        config["endpoint"] = endpoint
+    with _made():
+        store = AzureStore(container, config=config, client_options=_client_options(endpoint), retry_config=_retries())
+    return ObstoreClient(store, f"az {endpoint} {account} {container}")
+
+
+def _client_options(endpoint: str) -> "ClientConfig":
+    return {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=30),
+        "timeout": timedelta(hours=6),  # of a whole object
+    }
+
+
+def _retries() -> "RetryConfig":
+    return {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
+
+
+@contextmanager
+def _made() -> Iterator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, ValueError, OSError) as error:
+        raise UnsupportedUri(f"the object store's client cannot be made: {type(error).__name__}") from error
+
+
+@contextmanager
+def _explained(shown: str) -> Iterator[None]:
+    """Turns the client's errors into ours: their texts name addresses."""
+    from obstore.exceptions import BaseError, NotFoundError, PreconditionError
+
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError):
+        raise SourceNotFound(f"{shown} is not there") from None
+    except PreconditionError:
+        raise SourceChanged(f"{shown} was changed while it was copied") from None
+    except (BaseError, OSError) as error:
+        status = _STATUS.search(str(error))
+        if status is not None and status["code"] == "404":  # a bucket, whose error has no class of its own
+            raise SourceNotFound(f"{shown} is not there") from error
+        why = f"the object store answers {status[0]!a}" if status is not None else type(error).__name__
+        raise SourceUnreadable(f"{shown} cannot be read: {why}") from error

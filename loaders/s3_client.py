@@ -1,0 +1,92 @@
+"""The client of Amazon's object store, and of those that speak its protocol, by botocore.
+
+Keys come from where AWS clients look for them: the environment, ~/.aws, the instance's or the pod's role.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
+from loaders.object_client import Options
+from loaders.remote_copy import RemoteFile
+
+_CHUNK: Final = 8 << 20
+# What a store answers where something is not there, or is another than when it was listed.
+_ABSENT: Final = frozenset({"404", "NoSuchBucket", "NoSuchKey"})
+_CHANGED: Final = frozenset({"412", "PreconditionFailed"})
+
+
+class S3Client:
+    """A client of one bucket."""
+
+    def __init__(self, bucket: str, options: Options) -> None:
+        self._bucket = bucket
+        self._client = _client(options.get("endpoint", ""), options.get("region", ""))
+
+    @property
+    def place(self) -> str:
+        """Returns the address and the bucket."""
+        return f"{self._client.meta.endpoint_url} {self._bucket}"
+
+    def listed(self, prefix: str) -> Iterator[tuple[str, RemoteFile]]:
+        """Yields key and object. Raises: as `ObjectClient`."""
+        with _explained("the model repository"):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                for one in page.get("Contents", ()):
+                    yield one["Key"], RemoteFile(one["Key"], one["Size"], one["ETag"])
+
+    def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
+        """Yields the object's bytes. Raises: as `ObjectClient`."""
+        rest = {"Range": f"bytes={offset}-"} if offset else {}
+        with _explained(ascii(name[:80])):
+            body = self._client.get_object(Bucket=self._bucket, Key=one.place, IfMatch=one.mark, **rest)["Body"]
+            try:
+                yield from body.iter_chunks(_CHUNK)
+            finally:
+                body.close()
+
+
+def _client(endpoint: str, region: str) -> Any:
+    from botocore.config import Config  # an extra, and 20 MiB: only for whom it serves
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import get_session
+
+    # Stores beside Amazon's know no bucket.host names and not every one of them the newest checksums.
+    compatible = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        retries={"total_max_attempts": 3, "mode": "standard"},
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    try:
+        return get_session().create_client(
+            "s3",
+            region_name=region or ("us-east-1" if endpoint else None),
+            endpoint_url=endpoint or None,
+            config=compatible,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise UnsupportedUri(f"the object store's client cannot be made: {type(error).__name__}") from error
+
+
+@contextmanager
+def _explained(shown: str) -> Iterator[None]:
+    """Turns the client's errors into ours, without addresses and keys."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _ABSENT:
+            raise SourceNotFound(f"{shown} is not there") from None
+        if code in _CHANGED:
+            raise SourceChanged(f"{shown} was changed while it was copied") from None
+        raise SourceUnreadable(f"{shown} cannot be read: the object store answers {code[:80]!a}") from error
+    except HTTPClientError as error:
+        raise SourceUnreadable(f"{shown} cannot be read: {type(error).__name__}") from error
+    except (BotoCoreError, OSError) as error:
+        raise SourceUnreadable(f"{shown} cannot be read: {type(error).__name__}") from error

@@ -1,0 +1,93 @@
+"""Copies from elsewhere: they resume, say how far they are, and never mix two contents."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loaders.errors import LoaderError
+from loaders.object_store import ObjectStoreLoader
+from loaders.store import ContentStore
+from tests.loaders.blob_server import ACCOUNT, BlobServer
+
+MIB = 1 << 20
+CONTENT = os.urandom(3 * MIB)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobServer]:
+    monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+    server = BlobServer()
+    server.containers["abc"] = {"m/1/model.onnx": CONTENT, "m/1/a.bin": b"a"}
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def loader(server: BlobServer, store: ContentStore) -> ObjectStoreLoader:
+    return ObjectStoreLoader(f"az://abc?account={ACCOUNT}&endpoint={server.endpoint}", store)
+
+
+def broken_off(server: BlobServer, store: ContentStore) -> None:
+    server.breaks_after = MIB // 2  # the client itself asks for the rest twice
+    with pytest.raises(LoaderError) as raised:
+        loader(server, store).fetch("m", "1")
+    assert raised.value.retryable
+    server.breaks_after = None
+    server.starts.clear()
+
+
+def test_a_copy_goes_on_where_its_source_broke_off(server: BlobServer, tmp_path: Path) -> None:
+    store = ContentStore(tmp_path / "store")
+    broken_off(server, store)
+    local = loader(server, store).fetch("m", "1")
+    assert local.model_file().read_bytes() == CONTENT
+    assert len(server.starts) == 1  # a.bin is here already
+    assert server.starts[0] >= MIB
+    assert not list((tmp_path / "store" / "partial").iterdir())
+    assert not list((tmp_path / "store" / "staging").iterdir())
+
+
+def test_what_was_changed_meanwhile_begins_anew(server: BlobServer, tmp_path: Path) -> None:
+    store = ContentStore(tmp_path / "store")
+    broken_off(server, store)
+    other = os.urandom(3 * MIB)
+    server.containers["abc"]["m/1/model.onnx"] = other
+    assert loader(server, store).fetch("m", "1").model_file().read_bytes() == other
+    assert 0 in server.starts
+
+
+def test_what_is_left_of_a_copy_goes_when_nobody_comes_back_for_it(server: BlobServer, tmp_path: Path) -> None:
+    store = ContentStore(tmp_path / "store")
+    broken_off(server, store)
+    (partial,) = (tmp_path / "store" / "partial").iterdir()
+    now_s = partial.stat().st_mtime
+    store.collect(now_s=now_s + 50, unused_s=100)
+    assert partial.exists()
+    store.collect(now_s=now_s + 150, unused_s=100)
+    assert not partial.exists()
+
+
+def test_refused_content_leaves_nothing(server: BlobServer, tmp_path: Path) -> None:
+    server.containers["abc"]["m/1/manifest.sha256"] = f"{'0' * 64}  model.onnx\n".encode()
+    with pytest.raises(LoaderError, match="not listed in manifest"):
+        loader(server, ContentStore(tmp_path / "store")).fetch("m", "1")
+    assert not list((tmp_path / "store" / "partial").iterdir())
+
+
+def test_every_process_can_say_how_far_a_copy_is(server: BlobServer, tmp_path: Path) -> None:
+    store, asked = ContentStore(tmp_path / "store"), []
+
+    class Watched(ContentStore):
+        """Asks, when the lock is held, as another thread would."""
+
+        def partial(self, key: str) -> Path:
+            asked.append(copying.progress("m", "1"))
+            return super().partial(key)
+
+    broken_off(server, store)
+    copying = loader(server, Watched(tmp_path / "store"))
+    copying.fetch("m", "1")
+    assert asked == ["1 of 4 MiB are copied"]
+    assert copying.progress("m", "1") == ""
