@@ -1,4 +1,8 @@
-"""`python -m loadtests SCENARIO`: a scenario by the numbers of budgets.py. Exit 0: they held."""
+"""`python -m loadtests run | capacity | compare | check | list` for any server, and the gateway's own tests.
+
+The first are in docs/load-tests.md. `python -m loadtests flips | sticky | canary | movement | overload | tenants` are
+with the demo models, whose every answer is checked, by the numbers of budgets.py. Exit 0: they held.
+"""
 
 import argparse
 import os
@@ -7,14 +11,18 @@ from pathlib import Path
 
 from gateway.demo.__main__ import main as make_demo
 from loadtests import budgets, movement, overload, tenants
+from loadtests.job.command import COMMANDS
+from loadtests.job.command import main as run_command
 from loadtests.options import add_options
 
 USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canary": ("CanaryCaller",)}
 
 
 def main() -> int:
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return run_command(sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m loadtests", description="Load on a running gateway, all checked.")
-    parser.add_argument("scenario", choices=[*USERS, "movement", "overload", "tenants"])
+    parser.add_argument("scenario", choices=[*COMMANDS, *USERS, "movement", "overload", "tenants"])
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of the gateway's gRPC port.")
     parser.add_argument("--seconds", type=int, default=budgets.FLIPS_SECONDS)
     parser.add_argument("--users", type=int, default=budgets.USERS)
