@@ -36,7 +36,7 @@ ROOMS = {
     "drift": {"errors", "tensor", "records", "telemetry", "page.report_style"},
     "cli": {
         *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "routing.document"),
-        *("rollout.forecast", "rollout.recorded_verdict", "rollout.results"),
+        *("rollout.forecast", "rollout.recorded_verdict", "rollout.recorded_weights", "rollout.results"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },

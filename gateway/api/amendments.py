@@ -1,6 +1,7 @@
 """The operators' edits of an active document: flip, weights, pin, kill, unkill, promote, labels."""
 
 import logging
+from dataclasses import replace
 from typing import TypeAlias
 
 from gateway.api.rollouts import Rollouts
@@ -38,8 +39,9 @@ class Amendments:
 
     async def flip(self, request: pb.FlipRequest, context: object) -> pb.ApplyResponse:
         await self._rollouts.check_ready(named(request.model))
+        skips = await self._rollouts.admit_flip(request.model, request.arm, override=request.override)
         amendment = Amendment("flip", lambda document: flip(document, request.arm), relative=not request.arm)
-        return apply_message(await self._amend(request, context, amendment))
+        return apply_message(await self._amend(request, context, amendment, skips=skips), _said(skips))
 
     async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
         weights = dict(request.weights)
@@ -69,8 +71,9 @@ class Amendments:
 
     async def promote(self, request: pb.PromoteRequest, context: object) -> pb.ApplyResponse:
         await self._rollouts.check_ready(named(request.model))
+        skips = await self._rollouts.admit_flip(request.model, override=request.override)
         amendment = Amendment("promote", lambda document: promote(document, full=request.full), relative=True)
-        return apply_message(await self._amend(request, context, amendment))
+        return apply_message(await self._amend(request, context, amendment, skips=skips), _said(skips))
 
     async def set_labels(self, request: pb.SetLabelsRequest, context: object) -> pb.ApplyResponse:
         labels, model = dict(request.labels), named(request.model)
@@ -79,12 +82,14 @@ class Amendments:
         return apply_message(await self._amend(request, context, Amendment("label", lambda d: label(d, labels))))
 
     async def _amend(
-        self, request: Request, context: object, amendment: Amendment, *, check: bool = True
+        self, request: Request, context: object, amendment: Amendment, *, check: bool = True, skips: str = ""
     ) -> ApplyResult:
+        """Carries it out. What it `skips` is in the audit entry."""
+        change = change_of(request.change, context)
         return await self._editor.amend(
             named(request.model),
             amendment,
-            change=change_of(request.change, context),
+            change=replace(change, detail=f"override: {skips}") if skips else change,
             expected_revision=expected_revision(request),
             wait_s=wait_or_default(request),
             dry_run=request.dry_run,
@@ -103,6 +108,10 @@ class Amendments:
             result.change.revision,
             request.change.reason or "no reason given",
         )
+
+
+def _said(skips: str) -> list[str]:
+    return [f"--override skipped what stands before a promotion: {skips}"] if skips else []
 
 
 def _last_resort(document: RouteDocument) -> RouteDocument:

@@ -1,25 +1,27 @@
 """Rollouts as operators ask for them: their states with the numbers, and what people do to them."""
 
-import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from gateway.api.bandits import Bandits
+from gateway.api.findings import e_value, finding_message
 from gateway.api.route_messages import change_of, named
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
 from gateway.pb import control_pb2 as pb
+from gateway.rollout.bandit_record import bandit_in
 from gateway.rollout.capacity import CapacityForecast, cpu_seconds_per_1000
 from gateway.rollout.evidence import CanaryEvidence, findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding
 from gateway.rollout.post_promotion import WatchedMetric
 from gateway.rollout.rollout_events import canary_of, followed
-from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
+from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord, plan_of
 from gateway.rollout.rollout_store import RolloutStore
-from gateway.rollout.steering import aborted, approved, check_goes_on, ends, paused, resumed
+from gateway.rollout.steering import aborted, approved, check_goes_on, ends, paused, resumed, skipped
 from gateway.routing.decision.route import Route
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import BlueGreen, Canary, ramp_of
 from gateway.routing.store.amendment import Amendment, abort, resume, retry, revert
 from gateway.routing.store.audit_trail import append
 from gateway.routing.store.change import Change
@@ -28,7 +30,6 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_reader import RouteReader
 
 _TRIES: Final = 20
-_MOST: Final = 600.0  # nats; beyond it a number is no number any more
 
 
 class Rollouts:
@@ -38,6 +39,13 @@ class Rollouts:
         self._control = control
         self._editor = Editor(control)
         self._store = RolloutStore(control.store, RouteReader(control.store))
+        self._bandits = Bandits(control, self._editor)
+        self._bandit_verbs: Mapping[int, Callable[[str, Change], Awaitable[None]]] = {
+            pb.SteerRolloutRequest.PAUSE: self._bandits.pause,
+            pb.SteerRolloutRequest.RESUME: self._bandits.resume,
+            pb.SteerRolloutRequest.ABORT: self._bandits.abort,
+            pb.SteerRolloutRequest.RETRY: self._bandits.retry,
+        }
         self._verbs: Mapping[int, Callable[[str, Change], Awaitable[None]]] = {
             pb.SteerRolloutRequest.PAUSE: self._pause,
             pb.SteerRolloutRequest.RESUME: self._resume,
@@ -50,14 +58,19 @@ class Rollouts:
 
     async def list(self, request: pb.ListRolloutsRequest, context: object) -> pb.ListRolloutsResponse:
         records, routes = await self._store.records(), await self._store.routes()
-        states = [
-            _message(await self._present(record, routes.get(model)), routes.get(model))
-            for model, record in sorted(records.items())
-        ]
-        return pb.ListRolloutsResponse(rollouts=states)
+        states = {
+            model: _message(await self._present(record, routes.get(model)), routes.get(model))
+            for model, record in records.items()
+        }
+        for model, state in (await self._bandits.states(routes)).items():
+            if model not in states or state.phase != "stopped":  # a model has one of them at a time
+                states[model] = state
+        return pb.ListRolloutsResponse(rollouts=[states[model] for model in sorted(states)])
 
     async def steer(self, request: pb.SteerRolloutRequest, context: object) -> pb.RolloutState:
-        model, carry_out = named(request.model), self._verbs.get(request.verb)
+        model = named(request.model)
+        verbs = self._bandit_verbs if await self._bandits.has(model) else self._verbs
+        carry_out = verbs.get(request.verb)
         if carry_out is None:
             raise InvalidArgument(f"verb: {request.verb} is none of PAUSE, RESUME, ABORT and RETRY")
         await carry_out(model, change_of(request.change, context))
@@ -82,14 +95,41 @@ class Rollouts:
 
     async def admit_edit(self, model: str, edit: Callable[[RouteDocument], RouteDocument], *, override: bool) -> None:
         """Returns if what was applied may be edited so. Raises: as `admit`; what `edit` raises."""
-        record = await self._store.record(model)
-        if record is None or not record.is_running or override:
+        if override:
             return
         try:
             applied = (await self._control.get(model)).spec
         except UnknownRoute:
             return
-        check_goes_on(record, applied, edit(applied))
+        record = await self._store.record(model)
+        if record is not None and record.is_running:
+            check_goes_on(record, applied, edit(applied))
+        if bandit_in(applied) is not None:
+            await self._bandits.check_goes_on(applied, edit(applied))
+
+    async def admit_flip(self, model: str, arm: str = "", *, override: bool) -> str:
+        """Returns what of the preview's way to everybody a flip to `arm` by hand skips, in words; "" where nothing.
+
+        Raises: FailedPrecondition (it skips something), unless `override`.
+        """
+        route = await self._route(model)
+        strategy = route.document.strategy if route is not None else None
+        canary = ramp_of(strategy) if strategy is not None else None
+        if route is None or not isinstance(strategy, BlueGreen) or canary is None or arm == strategy.active:
+            return ""
+        if strategy.plan.pre_promotion is None:
+            return ""
+        written = await self._store.record(model)
+        record = await self._present(written, route) if written is not None else None
+        if record is not None and record.plan != plan_of(route.document):
+            record = None
+        left = skipped(record, canary, await self._store.now_ms())
+        if left and not override:
+            raise FailedPrecondition(
+                f"model {model!r}: before version {route.document.version_of(canary.canary)} gets everybody: {left}; "
+                "wait for it, or give --override to skip it"
+            )
+        return left
 
     async def check_ready(self, model: str) -> None:
         """Returns if every live worker could flip at once. Raises: FailedPrecondition (a preview is not loaded yet)."""
@@ -181,6 +221,8 @@ class Rollouts:
             return None
 
     async def _state(self, model: str) -> pb.RolloutState:
+        if await self._bandits.has(model):
+            return await self._bandits.state(model)
         return _message(await self._record(model), await self._route(model))
 
     async def _present(self, record: RolloutRecord, route: Route | None) -> RolloutRecord:
@@ -203,7 +245,7 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
     # The numbers are those of the plan that they were counted under.
     if canary is not None and len(state.evidence.guardrails) == len(analysis.effective_guardrails):
         told = list(findings(state.evidence, analysis))
-        evidence = _e(harm_log_e(state.evidence, analysis))
+        evidence = e_value(harm_log_e(state.evidence, analysis))
     waits = canary is not None and state.phase == "ramping" and state.step < len(canary.steps)
     return pb.RolloutState(
         model=record.model,
@@ -222,11 +264,12 @@ def _message(record: RolloutRecord, route: Route | None) -> pb.RolloutState:
         harmed=harmed(state.evidence),
         started_at_us=record.started_ms * 1000,
         judged_at_us=record.tick_ms * 1000,
-        findings=watched or [_finding(finding) for finding in told],
+        findings=watched or [finding_message(finding) for finding in told],
         stable_version=record.versions[0],
         canary_version=record.versions[1],
         capacity=_capacity(state.capacity) if state.capacity is not None else None,
         costs=_costs(canary, state.evidence) if canary is not None else (),
+        strategy=record.strategy,
     )
 
 
@@ -255,29 +298,8 @@ def _watched(metric: WatchedMetric) -> pb.RolloutFinding:
         kind=metric.kind,
         action="fail",
         verdict="inconclusive" if metric.requests else "nodata",
-        evidence=_e(metric.log_e),
+        evidence=e_value(metric.log_e),
         stable=metric.requests,
         stable_events=metric.events,
         text=f"{metric.kind}: {metric.events} of {metric.requests}, the limit is {metric.limit:.2%}",
     )
-
-
-def _finding(finding: Finding) -> pb.RolloutFinding:
-    return pb.RolloutFinding(
-        kind=finding.kind,
-        action=finding.action,
-        verdict=finding.verdict,
-        evidence=_e(finding.log_e),
-        pass_evidence=_e(finding.pass_log_e),
-        canary=finding.canary,
-        stable=finding.stable,
-        canary_events=finding.canary_events,
-        stable_events=finding.stable_events,
-        ratio_low=finding.ratio_low,
-        ratio_high=finding.ratio_high,
-        text=str(finding),
-    )
-
-
-def _e(log_e: float) -> float:
-    return math.exp(min(log_e, _MOST))

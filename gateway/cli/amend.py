@@ -11,13 +11,19 @@ from gateway.cli.exits import Exit, Failure
 from gateway.cli.shared_options import Model
 from gateway.pb import control_pb2
 
+Override = Annotated[
+    bool,
+    typer.Option("--override", help="Blue-green: skip what the preview waits for; the audit trail says what."),
+]
+
 
 def flip(
     model: Model,
     arm: Annotated[str, typer.Option("--arm", help="The arm to make active instead of the preview.")] = "",
+    override: Override = False,
 ) -> None:
     """Make the preview of a blue-green route active; the active arm becomes the preview."""
-    _ask("Flip", control_pb2.FlipRequest(model=model, arm=arm), "flip")
+    _ask("Flip", control_pb2.FlipRequest(model=model, arm=arm, override=override), "flip")
 
 
 def weights(
@@ -57,9 +63,11 @@ def unkill(
 def promote(
     model: Model,
     full: Annotated[bool, typer.Option("--full", help="Make the canary's version the stable one.")] = False,
+    override: Override = False,
 ) -> None:
     """Take a canary to its next step, or all the way; make a blue-green route's preview active."""
-    _ask("Promote", control_pb2.PromoteRequest(model=model, full=full), "promote --full" if full else "promote")
+    request = control_pb2.PromoteRequest(model=model, full=full, override=override)
+    _ask("Promote", request, "promote --full" if full else "promote")
 
 
 def label(

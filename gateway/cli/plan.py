@@ -16,6 +16,7 @@ from gateway.cli.flows import ABSENT, FLOW_COLUMNS, flow_rows, flows_value, move
 from gateway.cli.plan_forecast import (
     FORECAST_COLUMNS,
     Traffic,
+    bandit_notes,
     budget_notes,
     cpu_notes,
     forecast_notes,
@@ -29,7 +30,7 @@ from gateway.page.message_values import Value, document_value, entry_value
 from gateway.pb import control_pb2
 from gateway.rollout.forecast import forecast
 from gateway.routing.document.notation import parse_json
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.strategy import Ab, Canary
 
 
 def plan(
@@ -51,7 +52,8 @@ def plan(
 ) -> None:
     """Say what a document would change, who would move and what stands in its way. Nothing is committed.
 
-    Of a canary that moves by itself also what each step can find out, and how long it takes.
+    Of a canary that moves by itself also what each step can find out, and how long it takes; of a bandit what moves
+    its weights.
     Ends with 1 if the server would refuse the document as things are.
     """
     document = read_document(file)
@@ -70,6 +72,8 @@ def plan(
                 notes += budget_notes(canary, steps, traffic)
                 notes += cpu_notes(canary, parse_json(document.text), traffic, cpus) if cpus else []
             show(None, output, columns=FORECAST_COLUMNS, rows=forecast_rows(steps), note=notes)
+        elif isinstance(test := parse_json(document.text).strategy, Ab):
+            show(None, output, note=bandit_notes(test, requests_per_second))
         elif canary is not None:
             show(None, output, note="what its steps can find out is not known: give --requests-per-second")
     warn(answer.warnings, answer.model)

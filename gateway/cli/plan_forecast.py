@@ -13,8 +13,8 @@ from gateway.rollout.forecast import StepForecast, budget_traffic, cpu_shares, t
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
-from gateway.routing.document.quantity import percent_text
-from gateway.routing.document.strategy import Canary
+from gateway.routing.document.quantity import duration_text, percent_text
+from gateway.routing.document.strategy import Ab, Canary
 
 FORECAST_COLUMNS = ("STEP", "SHARE", "TAKES", "FINDS", "HARMED UNTIL THEN", "IF ALL FAIL")
 WATCHED_S = 1.0
@@ -161,3 +161,24 @@ def _finds(step: StepForecast) -> str:
     if step.detects is None:
         return "compares nothing"
     return "nothing" if step.is_blind else f"{step.detects:.3g} times the error rate"
+
+
+def bandit_notes(test: Ab, requests_per_s: float) -> list[str]:
+    """Returns what a bandit does and needs, in words; [] where the test has none. `requests_per_s` 0: not known."""
+    plan, arms = test.bandit, [arm for arm, weight in test.weights if weight]
+    if plan is None:
+        return []
+    most = BUCKETS - plan.floor * (len(arms) - 1)
+    needed = math.ceil(plan.least_events * BUCKETS / min(plan.floor, BUCKETS - test.holdout))
+    told = [
+        f"bandit: by {plan.metric} ({plan.better} is better, posterior {plan.posterior}) weights move every "
+        f"{duration_text(plan.interval_ms)} at most; an arm has {percent_text(plan.floor)} to {percent_text(most)}",
+        f"each arm needs {plan.least_events} rewards of the present weights before they move: about {needed} in all "
+        f"where one has the floor",
+    ]
+    if requests_per_s:
+        seconds = needed / (requests_per_s * (BUCKETS - test.holdout) / BUCKETS)
+        told.append(
+            f"at {requests_per_s:g} requests/s these are {seconds:.0f} s of traffic, if every answer is rewarded"
+        )
+    return told

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.cli.exits import Exit, Failure
 from gateway.page.message_values import Value
 from gateway.routing.store.audit_chain import AuditEntry
+
+if TYPE_CHECKING:
+    from gateway.rollout.recorded_weights import RecordedWeights
 
 VERDICT_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "EVIDENCE OF HARM, ln", "EVIDENCE OF NONE, ln")
 
@@ -26,11 +30,15 @@ def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
     Raises: Failure (there is none with a verdict).
     """
     from gateway.rollout.recorded_verdict import judged_again, verdict_in  # brings numpy with it
+    from gateway.rollout.recorded_weights import weights_again, weights_in
 
     entry = next((entry for entry in entries if entry.sequence == sequence), None)
     if entry is None:
         first, last = (entries[0].sequence, entries[-1].sequence) if entries else (0, 0)
         raise Failure(Exit.USAGE, f"--verdict {sequence}: the trail has entries {first} to {last}")
+    moved = weights_in(entry.detail)
+    if moved is not None:
+        return _rejudged_weights(entry, moved, weights_again(moved, entry.reason))
     verdict = verdict_in(entry.detail)
     if verdict is None:
         raise Failure(Exit.USAGE, f"--verdict {sequence}: the entry ({entry.operation}) has no verdict of the judge")
@@ -70,6 +78,28 @@ def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
         "guardrails": [
             {name: getattr(one, name) for name in one.__struct_fields__ if name != "text"} for one in verdict.findings
         ],
+        "wrong": faults,
+    }
+    return RejudgedEntry(value, rows, [note for note in notes if note], faults)
+
+
+def _rejudged_weights(entry: AuditEntry, moved: "RecordedWeights", wrong: Sequence[str]) -> RejudgedEntry:
+    """Returns a bandit's change of weights, decided again."""
+    faults = [f"entry {entry.sequence}: {fault}" for fault in wrong]
+    rows: list[list[Value]] = [
+        [arm, "", weight, f"{moved.rewards.get(arm, 0)} rewards", "", ""] for arm, weight in moved.weights.items()
+    ]
+    notes = [
+        f"entry {entry.sequence}: weights of {entry.model} after revision {moved.revision}: {entry.reason}",
+        "" if faults else "decided again from the rewards and the same draws: the same",
+    ]
+    value: Mapping[str, Value] = {
+        "entry": entry.sequence,
+        "act": "weights",
+        "revision": moved.revision,
+        "document": moved.document,
+        "weights": dict(moved.weights),
+        "rewards": dict(moved.rewards),
         "wrong": faults,
     }
     return RejudgedEntry(value, rows, [note for note in notes if note], faults)

@@ -12,9 +12,10 @@ from gateway.page.message_values import Value, cost_value, rollout_value
 from gateway.pb import control_pb2, control_pb2_grpc
 
 app = typer.Typer(
-    no_args_is_help=True, help="Show canaries that move by themselves; pause, approve, abort, retry them."
+    no_args_is_help=True, help="Show rollouts that move by themselves, bandits too; pause, approve, abort, retry them."
 )
 
+BANDIT_COLUMNS = ("ARM", "VERSION", "WEIGHT", "REWARDS OF THIS WEIGHT", "MEAN", "OF REWARDS", "")
 COLUMNS = ("MODEL", "PHASE", "STEP", "VERSIONS", "EVIDENCE", "HARMED", "NOW")
 FINDING_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "TIMES THE STABLE RATE", "OF HARM", "OF HARMLESSNESS")
 _Verb = control_pb2.SteerRolloutRequest
@@ -106,6 +107,8 @@ def rollout_row(state: control_pb2.RolloutState) -> list[Value]:
     evidence = f"{state.evidence:.3g} of {state.bound:.3g}" if state.findings else ""
     now = f"{state.left_ms / 1000:.0f} s left; {state.told}" if state.left_ms else state.told
     versions = f"{state.stable_version} <- {state.canary_version}"
+    if state.strategy == "bandit":
+        versions = ", ".join(f"{arm.version} {arm.percent:g}%" for arm in state.arms)
     return [state.model, state.phase, step, versions, evidence, f"{state.harmed:.0f}", now]
 
 
@@ -121,6 +124,14 @@ def _finding_row(finding: control_pb2.RolloutFinding) -> list[Value]:
     ]
 
 
+def _bandit_row(arm: control_pb2.BanditArm) -> list[Value]:
+    is_known = arm.counted > 0
+    return [
+        *(arm.arm, arm.version, f"{arm.percent:g}%", arm.rewards),
+        *(f"{arm.mean:.4g}" if is_known else "", f"{arm.counted:.0f}" if is_known else "", arm.out),
+    ]
+
+
 def _steer(model: str, verb: Any, reason: str, server: str, output: Format) -> None:
     request = control_pb2.SteerRolloutRequest(model=model, verb=verb, change=change_by_me(reason))
     with control(server) as stub:
@@ -133,6 +144,8 @@ def _tell(state: control_pb2.RolloutState, output: Format, price: float = 0.0) -
         show(rollout_value(state, price), output)
         return
     show(None, output, columns=COLUMNS, rows=[rollout_row(state)])
+    if state.arms:
+        show(None, output, columns=BANDIT_COLUMNS, rows=map(_bandit_row, state.arms))
     if state.phase == "watching":
         show(None, output, note=[f"watched: {finding.text}" for finding in state.findings])
     elif state.findings:

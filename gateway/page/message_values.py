@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 
 import msgspec
 
@@ -114,6 +115,20 @@ def rollout_value(state: control_pb2.RolloutState, price: float = 0.0) -> dict[s
         "guardrails": [_finding_value(finding) for finding in state.findings],
         "capacity": _capacity_value(state.capacity) if state.HasField("capacity") else None,
         "costs": [cost_value(cost, price) for cost in state.costs],
+        "strategy": state.strategy,
+        "arms": [_bandit_arm_value(arm) for arm in state.arms],
+    }
+
+
+def _bandit_arm_value(arm: control_pb2.BanditArm) -> dict[str, Value]:
+    return {
+        "arm": arm.arm,
+        "version": arm.version,
+        "percent": arm.percent,
+        "rewards": arm.rewards,
+        "counted": arm.counted,
+        "mean": arm.mean if isfinite(arm.mean) else None,
+        "out": arm.out,
     }
 
 

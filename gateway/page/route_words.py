@@ -10,7 +10,7 @@ from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.notation import parse_json
 from gateway.routing.document.route_status import is_open
-from gateway.routing.document.strategy import HOLDOUT, BlueGreen, Canary
+from gateway.routing.document.strategy import HOLDOUT, BlueGreen, Canary, bandit_of
 
 _UNREADABLE = "not readable by this command"  # a newer gateway wrote it: the rest of the page is shown all the same
 
@@ -91,6 +91,8 @@ def also_decides(text: str) -> list[str]:
         if document.strategy.weight is not None:
             by_hand = ", its share set by hand" if document.strategy.weight else ", no share"
         phrases.append(f"step {document.strategy.step + 1} of {len(document.strategy.steps)}{by_hand}")
+    if (bandit := bandit_of(document.strategy)) is not None:
+        phrases.append(f"bandit by {bandit.metric}, floor {_percent(bandit.floor)}")
     if isinstance(document.strategy, BlueGreen) and document.strategy.preview_match is not None:
         phrases.append(f"preview match -> {document.strategy.preview}")
     if document.rules:

@@ -318,20 +318,22 @@ class PlanResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., base_revision: _Optional[int] = ..., unchanged: _Optional[bool] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., moved_buckets: _Optional[int] = ..., version_buckets: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., obstacles: _Optional[_Iterable[str]] = ..., laggards: _Optional[_Iterable[str]] = ..., workers: _Optional[int] = ..., carried: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FlipRequest(_message.Message):
-    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm")
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "arm", "override")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     expected_revision: int
     change: Change
     wait: WaitFor
     dry_run: bool
     arm: str
-    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., arm: _Optional[str] = ...) -> None: ...
+    override: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., arm: _Optional[str] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class SetWeightsRequest(_message.Message):
     __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "weights")
@@ -403,20 +405,22 @@ class UnkillRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
-    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "full")
+    __slots__ = ("model", "expected_revision", "change", "wait", "dry_run", "full", "override")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     expected_revision: int
     change: Change
     wait: WaitFor
     dry_run: bool
     full: bool
-    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ...) -> None: ...
+    override: bool
+    def __init__(self, model: _Optional[str] = ..., expected_revision: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., wait: _Optional[_Union[WaitFor, _Mapping]] = ..., dry_run: _Optional[bool] = ..., full: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class GetRolloutRequest(_message.Message):
     __slots__ = ("model",)
@@ -467,7 +471,7 @@ class ApproveStepRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., step: _Optional[int] = ..., change: _Optional[_Union[Change, _Mapping]] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("model", "id", "phase", "step", "steps", "revision", "told", "left_ms", "paused_by", "approved_by", "approvers", "evidence", "bound", "harmed", "started_at_us", "judged_at_us", "findings", "stable_version", "canary_version", "capacity", "costs")
+    __slots__ = ("model", "id", "phase", "step", "steps", "revision", "told", "left_ms", "paused_by", "approved_by", "approvers", "evidence", "bound", "harmed", "started_at_us", "judged_at_us", "findings", "stable_version", "canary_version", "capacity", "costs", "strategy", "arms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -489,6 +493,8 @@ class RolloutState(_message.Message):
     CANARY_VERSION_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     COSTS_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
     model: str
     id: str
     phase: str
@@ -510,7 +516,27 @@ class RolloutState(_message.Message):
     canary_version: str
     capacity: RolloutCapacity
     costs: _containers.RepeatedCompositeFieldContainer[ArmCost]
-    def __init__(self, model: _Optional[str] = ..., id: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., revision: _Optional[int] = ..., told: _Optional[str] = ..., left_ms: _Optional[int] = ..., paused_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., evidence: _Optional[float] = ..., bound: _Optional[float] = ..., harmed: _Optional[float] = ..., started_at_us: _Optional[int] = ..., judged_at_us: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RolloutFinding, _Mapping]]] = ..., stable_version: _Optional[str] = ..., canary_version: _Optional[str] = ..., capacity: _Optional[_Union[RolloutCapacity, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[ArmCost, _Mapping]]] = ...) -> None: ...
+    strategy: str
+    arms: _containers.RepeatedCompositeFieldContainer[BanditArm]
+    def __init__(self, model: _Optional[str] = ..., id: _Optional[str] = ..., phase: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., revision: _Optional[int] = ..., told: _Optional[str] = ..., left_ms: _Optional[int] = ..., paused_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., evidence: _Optional[float] = ..., bound: _Optional[float] = ..., harmed: _Optional[float] = ..., started_at_us: _Optional[int] = ..., judged_at_us: _Optional[int] = ..., findings: _Optional[_Iterable[_Union[RolloutFinding, _Mapping]]] = ..., stable_version: _Optional[str] = ..., canary_version: _Optional[str] = ..., capacity: _Optional[_Union[RolloutCapacity, _Mapping]] = ..., costs: _Optional[_Iterable[_Union[ArmCost, _Mapping]]] = ..., strategy: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[BanditArm, _Mapping]]] = ...) -> None: ...
+
+class BanditArm(_message.Message):
+    __slots__ = ("arm", "version", "percent", "rewards", "counted", "mean", "out")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    OUT_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    version: str
+    percent: float
+    rewards: int
+    counted: float
+    mean: float
+    out: str
+    def __init__(self, arm: _Optional[str] = ..., version: _Optional[str] = ..., percent: _Optional[float] = ..., rewards: _Optional[int] = ..., counted: _Optional[float] = ..., mean: _Optional[float] = ..., out: _Optional[str] = ...) -> None: ...
 
 class RolloutCapacity(_message.Message):
     __slots__ = ("cores", "now", "at_next", "after_rollback", "next_percent", "assumed")

@@ -7,7 +7,8 @@ revision of the route. While the store is away, or nobody judges, weights stay a
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from time import time
 from typing import Final, Protocol
 
@@ -15,6 +16,8 @@ import msgspec
 
 from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
+from gateway.rollout.bandit_judge import BanditJudge
+from gateway.rollout.bandit_record import BanditRecord, bandit_in
 from gateway.rollout.capacity import LoadSample, LoadWindow, forecast_load
 from gateway.rollout.evidence import after_tick, no_evidence, with_answer
 from gateway.rollout.offline_verdict import OfflineVerdict
@@ -61,6 +64,11 @@ class RolloutHand(Protocol):
     async def revert(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         """The version that was stable before the promotion is it again, and the other has no share."""
 
+    async def reweigh(
+        self, model: str, revision: int, weights: Mapping[str, str], reason: str, detail: str = ""
+    ) -> None:
+        """The arms of a bandit have these percentages."""
+
 
 class OfflineReplayer(Protocol):
     """Who replays logged requests for a rollout, in a process of its own."""
@@ -83,6 +91,7 @@ class RolloutController:
         *,
         tell: Callable[[RolloutRecord | None, RolloutRecord], None] = lambda before, after: None,
         tell_split: Callable[[SplitMismatch], None] = lambda found: None,
+        tell_bandit: Callable[[BanditRecord | None, BanditRecord], None] = lambda before, after: None,
         offline: OfflineReplayer | None = None,
         gates: StepGates | None = None,
     ) -> None:
@@ -94,6 +103,7 @@ class RolloutController:
         self._offline = offline
         self._standing: dict[str, str] = {}
         self._splits = SplitWatch(store, tell_split)
+        self._bandits = BanditJudge(store.bandits, store, hand, tell_bandit)
         self._loads: dict[str, LoadWindow] = {}
         self.leads = False
 
@@ -118,13 +128,18 @@ class RolloutController:
         routes, records = await self._store.routes(), await self._store.records()
         now_ms = await self._store.now_ms()
         self._gates.forget({record.id for record in records.values() if record.is_running})
-        for model in sorted(records.keys() | {model for model, route in routes.items() if canary_of(route.document)}):
-            route = routes.get(model)
-            if route is None:
-                await self._end(records[model])
-                continue
+        canaries = {model for model, route in routes.items() if canary_of(route.document)}
+        await self._each(sorted(records.keys() | canaries), partial(self._follow, routes, records, now_ms))
+        bandits = await self._bandits.records()
+        tests = {model for model, route in routes.items() if bandit_in(route.document)}
+        await self._each(sorted(bandits.keys() | tests), partial(self._follow_bandit, routes, bandits, now_ms))
+        await self._splits.look(routes, now_ms)
+
+    async def _each(self, models: Iterable[str], judge: Callable[[str], Awaitable[None]]) -> None:
+        """Judges each, whatever becomes of the others. Raises: StoreUnavailable."""
+        for model in models:
             try:
-                await self._judge(records.get(model), route, now_ms)
+                await judge(model)
                 self._standing.pop(model, None)
             except StoreDamaged as error:
                 self._stands(model, error)
@@ -133,7 +148,22 @@ class RolloutController:
             except Exception as error:
                 # The boundary of a rollout: one that cannot move costs itself, the others are judged all the same.
                 self._stands(model, error)
-        await self._splits.look(routes, now_ms)
+
+    async def _follow(
+        self, routes: Mapping[str, Route], records: Mapping[str, RolloutRecord], now_ms: int, model: str
+    ) -> None:
+        if model in routes:
+            await self._judge(records.get(model), routes[model], now_ms)
+        else:
+            await self._end(records[model])
+
+    async def _follow_bandit(
+        self, routes: Mapping[str, Route], records: Mapping[str, BanditRecord], now_ms: int, model: str
+    ) -> None:
+        if model in routes:
+            await self._bandits.judge(records.get(model), routes[model], now_ms)
+        else:
+            await self._bandits.end(records[model])
 
     async def _end(self, record: RolloutRecord) -> None:
         """Ends the rollout of a model whose route is gone."""

@@ -17,7 +17,7 @@ from gateway.routing.document.strategy import Canary, ramp_of
 from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
 
 # A document that comes back is a person's decision: its canary is judged, and goes on when somebody says so.
-_BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept"})
+BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept"})
 _BEGINS: Final = frozenset({"apply", "approve", "retry", "promote"})
 
 
@@ -65,7 +65,7 @@ def followed(
         new = begun(new_id, route.document, route.revision, now_ms, record.sequence if record is not None else 0, who)
         if record is None and (is_lost or entry is None or entry.source == JUDGE_SOURCE):
             return _with_hold(new, "nobody (the state of the rollout was lost)")
-        if operation in _BROUGHT_BACK:
+        if operation in BROUGHT_BACK:
             return _held_by(new, entry)
         halts = canary.previews and canary.weight is not None
         return _over(new, route, f"{operation}{_by(entry)}: it is halted") if halts else new
@@ -73,7 +73,7 @@ def followed(
         who = record.begun_by if operation == "retry" else who  # two people are meant to look, however it began
         return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)
     record = msgspec.structs.replace(record, revision=route.revision, totals={})
-    if operation in _BROUGHT_BACK and record.is_running:
+    if operation in BROUGHT_BACK and record.is_running:
         record = _held_by(record, entry)
     if canary.step == record.state.step:
         return record

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway.rollout.arm_counts import LOAD, ArmCounts, WorkerLoad, total
+from gateway.rollout.bandit_store import BanditStore
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.decision.snapshot import Route
@@ -59,6 +60,7 @@ class RolloutStore:
     def __init__(self, store: RedisStore, reader: RouteReader) -> None:
         self._store = store
         self._reader = reader
+        self.bandits = BanditStore(store)
 
     async def lead(self, holder: str) -> bool:
         """Returns whether `holder` is the one that judges for the next seconds.

@@ -1,8 +1,11 @@
 """What people do to a rollout that is no change of the route: pause, go on, approve. Pure: state in, state out."""
 
+from dataclasses import replace
+
 import msgspec
 
 from gateway.errors import FailedPrecondition, PermissionDenied
+from gateway.rollout.ramp import Promote, next_step
 from gateway.rollout.rollout_events import canary_of
 from gateway.rollout.rollout_record import RolloutRecord, plan_of
 from gateway.routing.document.document import RouteDocument
@@ -58,6 +61,21 @@ def approved(record: RolloutRecord, canary: Canary, step: int, who: str) -> Roll
     if who == record.begun_by:
         raise PermissionDenied(f"model {record.model!r}: {who!r} began the rollout; somebody else has to approve it")
     return _with(record, approved_by=who)
+
+
+def skipped(record: RolloutRecord | None, canary: Canary, now_ms: int) -> str:
+    """Returns what a flip by hand would skip of all that stands before a preview's promotion; "" where nothing is left.
+
+    `record` is None where nobody has judged it yet.
+    """
+    if record is None:
+        return "nothing is known of the preview yet"
+    if record.state.phase == "stopped":
+        return f"it was stopped: {record.told}"
+    if record.state.phase != "ramping":
+        return ""
+    step = next_step(replace(canary, by_hand=False), record.state, now_ms)
+    return "" if isinstance(step, Promote) else step.reason
 
 
 def check_goes_on(record: RolloutRecord | None, applied: RouteDocument, document: RouteDocument) -> None:

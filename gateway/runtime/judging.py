@@ -17,6 +17,7 @@ from gateway.telemetry.event_types import EventType
 from gateway.telemetry.webhooks import secret_bytes
 
 if TYPE_CHECKING:
+    from gateway.rollout.bandit_record import BanditRecord
     from gateway.rollout.rollout_record import RolloutRecord
     from gateway.rollout.split_watch import SplitMismatch
 
@@ -53,7 +54,7 @@ class Judging:
             return False
         strategies = [route.document.strategy for route in routes.values()]
         moves = any(ramp_of(strategy) is not None for strategy in strategies)
-        return moves or any(isinstance(strategy, Ab) and strategy.plan.on_mismatch for strategy in strategies)
+        return moves or any(isinstance(strategy, Ab) and strategy.is_judged for strategy in strategies)
 
     async def _judge(self, reader: RouteReader) -> None:
         from gateway.rollout.controller import RolloutController
@@ -66,7 +67,14 @@ class Judging:
         gates = StepGates(secret_bytes(secret) if secret else None, wall_s=time)
         offline = OfflineReplays(self._config, gethostname())
         controller = RolloutController(
-            store, self._hand, self._holder, tell=self._tell, tell_split=self._tell_split, offline=offline, gates=gates
+            store,
+            self._hand,
+            self._holder,
+            tell=self._tell,
+            tell_split=self._tell_split,
+            tell_bandit=self._tell_bandit,
+            offline=offline,
+            gates=gates,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -78,6 +86,14 @@ class Judging:
     def _tell_split(self, found: "SplitMismatch") -> None:
         at_us = int(time() * 1e6)
         self._publisher.tell(EventType.SPLIT_MISMATCH, found.id, at_us, found.model, found.told())
+
+    def _tell_bandit(self, before: "BanditRecord | None", after: "BanditRecord") -> None:
+        from gateway.rollout.bandit_story import bandit_event, told_bandit
+
+        kind = bandit_event(before, after)
+        if kind is not None:
+            event_id, at_us = f"{after.id}-{after.sequence}", after.tick_ms * 1000
+            self._publisher.tell(kind, event_id, at_us, after.model, told_bandit(after))
 
     def _tell(self, before: "RolloutRecord | None", after: "RolloutRecord") -> None:
         """Tells what is new in a rollout: its beginning, a step, its end, and that it holds for another reason."""

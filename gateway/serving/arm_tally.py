@@ -245,10 +245,14 @@ class JudgedRoutes:
                 now[revision] = tallies or {arm: ArmTally(counted) for arm in (canary.stable, canary.canary)}
                 if not compiled.splits:
                     self._previewed.add(revision)
-            elif isinstance(strategy, Ab) and strategy.plan.on_mismatch:
+            elif isinstance(strategy, Ab) and strategy.is_judged:
                 revision = compiled.route.revision
                 arms = [arm for arm, weight in strategy.table_weights().items() if weight]
-                now[revision] = before.get(revision) or {arm: ArmTally(_SPLIT_COUNTED) for arm in arms}
+                counted = _SPLIT_COUNTED if strategy.plan.on_mismatch else frozenset()
+                if strategy.bandit is not None:
+                    counted |= strategy.bandit.counted
+                    fed[compiled.route.document.model] = revision, frozenset(arm for arm, _ in strategy.weights)
+                now[revision] = before.get(revision) or {arm: ArmTally(counted) for arm in arms}
         if now:
             left = sorted(before.keys() - now.keys())[-_MOST_REVISIONS:]
             now = {revision: before[revision] for revision in left} | now

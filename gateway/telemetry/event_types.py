@@ -28,6 +28,7 @@ class EventType(StrEnum):
     ROLLOUT_PROMOTED = "rollout.promoted"
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_HELD = "rollout.held"
+    ROLLOUT_REWEIGHED = "rollout.reweighed"
     ROLLOUT_OFFLINE = "rollout.offline"
     SPLIT_MISMATCH = "split.mismatch"
     BREAKER_OPEN = "breaker.open"

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.rollout_store import RolloutStore
 from gateway.routing.document.document import RouteDocument
+from gateway.routing.store.audit_trail import chain
 from gateway.routing.store.route_reader import RouteReader
 from tests.api.operated import BY, WAIT, Operated
 from tests.api.routes import pinned, route
@@ -31,6 +32,11 @@ class NoHand:
         raise AssertionError(reason)
 
     promote = abort = revert = advance
+
+    async def reweigh(
+        self, model: str, revision: int, weights: Mapping[str, str], reason: str, detail: str = ""
+    ) -> None:
+        raise AssertionError(reason)
 
 
 def rolled(version: str = "2", steps: list[dict[str, Any]] = STEPS) -> RouteDocument:
@@ -289,9 +295,23 @@ async def test_a_blue_green_rollout_is_steered_like_a_canary(op: Operated) -> No
     other = route({"blue": {"version": "1"}, "green": {"version": "3"}}, {"blueGreen": plan})
     code, text = await refusal(op.stub.Apply(pb.ApplyRequest(document_json=other.to_json(), change=BY)))
     assert (code, "a rollout of version 2 is running" in text) == ("FAILED_PRECONDITION", True)
-    await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY, wait=WAIT))
+    for asked in (
+        op.stub.Promote(pb.PromoteRequest(model="affine", change=BY, wait=WAIT)),
+        op.stub.Flip(pb.FlipRequest(model="affine", change=BY)),
+    ):
+        code, text = await refusal(asked)
+        assert code == "FAILED_PRECONDITION"
+        assert "before version 2 gets everybody: 1h of 1h are left; wait for it, or give --override" in text
+    flipped: pb.ApplyResponse = await op.stub.Promote(
+        pb.PromoteRequest(model="affine", change=BY, wait=WAIT, override=True)
+    )
+    assert flipped.change.warnings == ["--override skipped what stands before a promotion: 1h of 1h are left"]
+    newest = (await chain(op.store)).entries[-1]
+    assert (newest.operation, newest.detail) == ("promote", "override: 1h of 1h are left")
     assert (await judged(op, "watched for")).phase == "watching"
     assert (await steer(op, STEER.ABORT)).phase == "stopped"
+    code, text = await refusal(op.stub.Promote(pb.PromoteRequest(model="affine", change=BY)))
+    assert (code, "it was stopped: " in text) == ("FAILED_PRECONDITION", True)
     back: pb.Route = await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))
     assert [(part.start, part.end, part.arm) for part in back.table] == [(0, 1_000_000, "blue")]
     assert (await judged(op)).stable_version == "1"

@@ -31,6 +31,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         "rated": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "dear": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "asked": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
+        "learned": (models.affine(1.0, features=8), models.affine(1.0, features=8)),
         "contrary": (models.affine(1.0, features=8), models.affine(-1.0, features=8)),
     }.items():
         for version, content in enumerate(contents, start=1):
@@ -97,17 +98,18 @@ def test_a_mirror_that_disagrees_stops_the_canary_before_it_has_a_share(guarded:
 
 
 class RatedLoad(Load):
-    """Calls whose answers are rated: nine of ten of the canary's are worth nothing, and one of ten of the others."""
+    """Calls whose answers are rated: nine of ten of the worse arm's are worth nothing, and one of ten of the others."""
 
-    def __init__(self, product: Product) -> None:
-        super().__init__(product, "rated", named("rated", features))
+    def __init__(self, product: Product, model: str = "rated", worse: str = "canary", *, keys: int = KEYS) -> None:
+        super().__init__(product, model, named(model, features), keys=keys)
+        self._worse = worse
         self._items: list[control_pb2.FeedbackItem] = []
         self._rated = 0
 
     def answered(self, channel: grpc.Channel, arm: str, trailers: dict[str, str | bytes]) -> None:
         self._rated += 1
         is_seldom = self._rated % 10 == 0
-        reward = float(is_seldom == (arm == "canary"))
+        reward = float(is_seldom == (arm == self._worse))
         self._items.append(control_pb2.FeedbackItem(token=str(trailers["x-gateway-token"]), reward=reward))
         if len(self._items) == 50:
             control = control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
@@ -121,6 +123,56 @@ def test_a_version_whose_answers_are_worth_less_is_taken_back(guarded: Product, 
     with RatedLoad(guarded):
         until(lambda: active(guarded, "rated")["shares"] == {"stable": 100}, LIMIT_S, "the canary has no share")
     assert "failed: reward: reward of " in told(guarded, "rated")[1]
+
+
+def test_a_bandit_moves_to_the_arm_that_is_rated_better_and_says_why(guarded: Product, tmp_path: Path) -> None:
+    bandit: dict[str, object] = {
+        "interval": "2s",
+        "minEvents": 20,
+        "posterior": "beta",
+        "floor": "10%",
+        "guardrails": [{"kind": "errors"}],
+    }
+    ab = {"control": "a", "weights": {"a": "50%", "b": "50%"}, "bandit": bandit}
+    spec = {
+        "arms": {"a": {"version": "1"}, "b": {"version": "2"}},
+        "key": {"from": ["metadata:x-user"]},
+        "strategy": {"ab": ab},
+    }
+    route = {"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": "learned"}, "spec": spec}
+    path = tmp_path / "learned.json"
+    path.write_text(json.dumps(route))
+    planned = guarded.cli("plan", "-f", str(path), "--requests-per-second", "100")
+    assert "an arm has 10% to 90%" in planned.stdout
+    assert "about 200 in all" in planned.stdout
+    apply(guarded, tmp_path, json.dumps(route))
+    with RatedLoad(guarded, "learned", "a", keys=100) as load:
+        until(lambda: active(guarded, "learned")["shares"] == {"a": 10, "b": 90}, LIMIT_S, "b has all but the floor")
+        until(lambda: len(load.users["b"]) >= 75, LIMIT_S, "the users of b have come")
+    assert len(load.users["a"] & load.users["b"]) <= 60  # 40 % of the keys have to move, others never do
+    shown = json.loads(guarded.cli("rollout", "show", "learned", "-o", "json").stdout)
+    assert (shown["phase"], shown["strategy"], shown["id"] != "") == ("learning", "bandit", True)
+    means = {arm["arm"]: arm["mean"] for arm in shown["arms"]}
+    assert means["a"] == pytest.approx(0.1, abs=0.1)
+    assert means["b"] == pytest.approx(0.9, abs=0.1)
+    assert "REWARDS OF THIS WEIGHT" in guarded.cli("rollout", "show", "learned").stdout
+    assert "bandit by reward, floor 10 %" in guarded.cli("status").stdout
+    history = json.loads(guarded.cli("routes", "history", "learned", "-o", "json").stdout)
+    assert (history[0]["operation"], history[0]["actor"]) == ("weights", "judge")
+    entries = json.loads(guarded.cli("audit", "list", "-o", "json").stdout)
+    entry = next(one["sequence"] for one in entries if one["revision"] == history[0]["revision"])
+    verified = guarded.cli("audit", "verify", "--verdict", str(entry))
+    assert "decided again from the rewards and the same draws: the same" in verified.stdout, verified.output
+    assert guarded.cli("rollout", "pause", "learned").exit_code == 0
+    assert json.loads(guarded.cli("rollout", "show", "learned", "-o", "json").stdout)["paused_by"]
+    other = json.loads(json.dumps(route).replace("10%", "20%"))
+    path.write_text(json.dumps(other))
+    refused = guarded.cli("routes", "apply", "-f", str(path))
+    assert "a bandit is running" in refused.output
+    assert guarded.cli("rollout", "abort", "learned").exit_code == 0
+    assert active(guarded, "learned")["shares"] == {"a": 100}
+    assert guarded.cli("rollout", "retry", "learned").exit_code == 0
+    assert active(guarded, "learned")["shares"] == {"a": 50, "b": 50}
 
 
 def test_a_step_that_the_cpus_do_not_suffice_for_is_not_taken(guarded: Product, tmp_path: Path) -> None:

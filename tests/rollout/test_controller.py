@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,17 @@ class Hand:
     async def revert(self, model: str, revision: int, reason: str, detail: str = "") -> None:
         await self._do("revert", model, revision, reason, detail)
 
-    async def _do(self, act: str, model: str, revision: int, reason: str, detail: str) -> None:
-        payload = {"act": act, "model": model, "revision": revision, "reason": reason, "detail": detail}
-        await self._carry_out(payload)
+    async def reweigh(
+        self, model: str, revision: int, weights: Mapping[str, str], reason: str, detail: str = ""
+    ) -> None:
+        await self._do("reweigh", model, revision, reason, detail, weights)
+
+    async def _do(
+        self, act: str, model: str, revision: int, reason: str, detail: str, weights: Mapping[str, str] | None = None
+    ) -> None:
+        payload: dict[str, object] = {"act": act, "model": model, "revision": revision}
+        payload |= {"reason": reason, "detail": detail}
+        await self._carry_out(payload | ({"weights": dict(weights)} if weights is not None else {}))
 
 
 @dataclass

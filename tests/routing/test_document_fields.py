@@ -104,6 +104,17 @@ EVERY_STRATEGY: Plain = {
         "guardrails": ["errors", "p99"],
         "srm": {"onMismatch": "warn"},
         "maxDuration": "1d",
+        "bandit": {
+            "metric": "label",
+            "better": "lower",
+            "posterior": "beta",
+            "interval": "1h",
+            "minEvents": 50,
+            "floor": "2.5%",
+            "discount": 0.9,
+            "alpha": 0.05,
+            "guardrails": [EVERY_GUARDRAIL[0]],
+        },
     },
     "canary": {
         "stable": "a",

@@ -28,6 +28,7 @@ from gateway.routing.document.key import bucket_of, bucket_of_draw, bucket_of_dr
 from gateway.routing.document.match import Match
 from gateway.routing.document.quantity import instant_text, percent_text
 from gateway.routing.document.source import reader
+from gateway.routing.document.strategy import strategy_words
 
 Result = Literal["taken", "passed", "refused", "noted"]
 
@@ -76,7 +77,7 @@ class _Walk:
         self.attributes = attributes
         self.draw = draw
         self.now_s = now_s
-        kind = self.document.strategy.name
+        kind = strategy_words(self.document.strategy)
         self.steps = [DecisionStep("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:

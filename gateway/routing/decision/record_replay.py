@@ -13,6 +13,7 @@ from gateway.routing.decision.decision import FALLBACK, Decision
 from gateway.routing.decision.explanation import DecisionStep, Explanation, Result
 from gateway.routing.decision.route import Route
 from gateway.routing.document.quantity import percent_text
+from gateway.routing.document.strategy import strategy_words
 
 RULE = "RULE:"
 
@@ -57,7 +58,7 @@ class _Replay:
         self.route = route
         self.document = route.document
         self.logged = logged
-        kind = self.document.strategy.name
+        kind = strategy_words(self.document.strategy)
         self.steps = [DecisionStep("route", "noted", f"revision {route.revision}, {kind}, digest {route.digest[:12]}")]
 
     def note(self, stage: str, outcome: Result, detail: str) -> None:

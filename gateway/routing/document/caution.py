@@ -10,12 +10,13 @@ from gateway.routing.document.field import shown_name
 from gateway.routing.document.guardrail import METRICS
 from gateway.routing.document.quantity import instant_text, percent_text
 from gateway.routing.document.schema import schema
-from gateway.routing.document.strategy import BlueGreen, Canary, ramp_of
+from gateway.routing.document.strategy import Ab, BlueGreen, Canary, ramp_of
 
 
 def cautions(document: RouteDocument, now_s: float) -> tuple[str, ...]:
     """Returns a sentence for each thing that decides nothing, or other than it reads, in the order of the paths."""
-    return (*_steps(document), *_guardrails(document), *_rules(document, now_s), *_arms_in_vain(document))
+    said = (*_steps(document), *_guardrails(document), *_bandit(document), *_rules(document, now_s))
+    return (*said, *_arms_in_vain(document))
 
 
 def fraction_cautions(value: object) -> tuple[str, ...]:
@@ -54,6 +55,16 @@ def _guardrails(document: RouteDocument) -> Iterator[str]:
             yield f"{path}: arm {canary.canary} has no mirror, so {guardrail.kind.name} never has data"
         elif guardrail.options.get("metric", METRICS[0]) not in METRICS:
             yield f"{path}.metric: feedback has {' and '.join(METRICS)}, so {guardrail.kind.name} never has data"
+
+
+def _bandit(document: RouteDocument) -> Iterator[str]:
+    strategy = document.strategy
+    if isinstance(strategy, Ab) and strategy.bandit is not None:
+        arms = [arm for arm, weight in strategy.weights if weight]
+        if len(arms) == 1:
+            yield f"spec.strategy.ab.bandit: only {arms[0]} has a weight, so nothing can move"
+        if document.key is None:
+            yield "spec.strategy.ab.bandit: the route has no key, so a caller meets all arms in turn"
 
 
 def _rules(document: RouteDocument, now_s: float) -> Iterator[str]:

@@ -11,12 +11,17 @@ from itertools import product
 from typing import Final
 
 from gateway.errors import InvalidArgument
-from gateway.routing.document.document import RouteDocument
+from gateway.routing.document.bucket import BUCKETS
+from gateway.routing.document.document import ARM_LIMIT, RouteDocument
+from gateway.routing.document.experiment_plan import PLAN_FIELDS
 from gateway.routing.document.field import Field
 from gateway.routing.document.quantity import percent, percent_text
-from gateway.routing.document.strategy import STEP_LIMIT, BlueGreen, Canary, ramp_of
+from gateway.routing.document.strategy import STEP_LIMIT, Ab, BlueGreen, Canary, bandit_of, ramp_of
 
-STATUS_FIELDS: Final = ("step", "weight", "promoted", "redirected")
+_FLAGS: Final = ("promoted", "redirected")
+# Of a strategy: where it is, and what its results are read by.
+_NOT_THE_PLAN: Final = frozenset(("step", "weight", "halted", "previewMatch", *PLAN_FIELDS))
+STATUS_FIELDS: Final = ("step", "weight", *_FLAGS, "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +29,25 @@ class RouteStatus:
     """Holds where a rollout is.
 
     `promoted`: the two arms have changed their versions, or blue-green's arms their roles. `redirected`: rules that
-    name the canary lead to the other arm.
-    Units: `step` from 0; `weight` in buckets, None where the step says it; any weight halts a blue-green rollout.
+    name the canary lead to the other arm. `weights` are those that a bandit's arms have come to, by arm; () for the
+    document's.
+    Units: `step` from 0; weights in buckets, `weight` None where the step says it; any one halts a blue-green rollout.
     """
 
     step: int = 0
     weight: int | None = None
     promoted: bool = False
     redirected: bool = False
+    weights: tuple[tuple[str, int], ...] = ()
 
     def to_value(self) -> dict[str, object]:
         """Returns the status as plain data, without what is at its default."""
         value: dict[str, object] = {"step": self.step} if self.step else {}
         if self.weight is not None:
             value["weight"] = percent_text(self.weight)
-        return value | {name: True for name in ("promoted", "redirected") if getattr(self, name)}
+        if self.weights:
+            value["weights"] = {arm: percent_text(weight) for arm, weight in self.weights}
+        return value | {name: True for name in _FLAGS if getattr(self, name)}
 
 
 BEGINNING: Final = RouteStatus()
@@ -48,14 +57,15 @@ def parse_status(given: Field) -> RouteStatus:
     """Returns the status that `to_value` gave. Raises: InvalidArgument naming the field."""
     section = given.section(*STATUS_FIELDS)
     step, weight = section.field("step"), section.field("weight")
-    promoted, redirected = (
-        field.flag() if (field := section.field(name)) is not None else False for name in STATUS_FIELDS[2:]
-    )
+    promoted, redirected = (field.flag() if (field := section.field(name)) is not None else False for name in _FLAGS)
+    weights = section.field("weights")
+    moved = [(arm, percent(field)) for arm, field in weights.entries(ARM_LIMIT, what="weights")] if weights else []
     return RouteStatus(
         step.whole(0, STEP_LIMIT - 1) if step is not None else 0,
         percent(weight) if weight is not None else None,
         promoted,
         redirected,
+        tuple(sorted(moved)),
     )
 
 
@@ -64,6 +74,8 @@ def is_open(document: RouteDocument) -> bool:
     strategy = document.strategy
     if isinstance(strategy, BlueGreen):
         return strategy.ramp is not None and not strategy.plan.halted
+    if isinstance(strategy, Ab):
+        return strategy.bandit is not None
     return isinstance(strategy, Canary) and bool(strategy.steps) and not strategy.step and strategy.weight is None
 
 
@@ -77,7 +89,16 @@ def under(document: RouteDocument, status: RouteStatus) -> RouteDocument:
     strategy = document.strategy
     if isinstance(strategy, BlueGreen) and is_open(document) and not status.step and not status.redirected:
         return replace(document, strategy=_flipped(strategy, status))
-    if not is_open(document) or not isinstance(strategy, Canary) or status.step >= len(strategy.steps):
+    if isinstance(strategy, Ab) and strategy.bandit is not None and status == RouteStatus(weights=status.weights):
+        moved, total = dict(status.weights), sum(weight for _, weight in status.weights)
+        if moved.keys() == dict(strategy.weights).keys() and total == BUCKETS:
+            return replace(document, strategy=replace(strategy, weights=status.weights))
+    if (
+        not is_open(document)
+        or not isinstance(strategy, Canary)
+        or status.step >= len(strategy.steps)
+        or status.weights
+    ):
         raise InvalidArgument(f"status: {status.to_value()} is no status of the document of model {document.model!r}")
     arms, rules = document.arms, document.rules
     if status.promoted:
@@ -105,6 +126,8 @@ def _candidates(document: RouteDocument, in_force: RouteDocument) -> Iterator[Ro
     if is_open(document) and isinstance(before, Canary) and isinstance(now, Canary) and now.step < len(before.steps):
         for promoted, redirected in product((False, True), repeat=2):
             yield RouteStatus(now.step, now.weight, promoted, redirected)
+    if is_open(document) and isinstance(before, Ab) and isinstance(now, Ab):
+        yield RouteStatus(weights=now.weights if now.weights != before.weights else ())
     if is_open(document) and isinstance(before, BlueGreen) and isinstance(now, BlueGreen):
         for promoted in (False, True):
             yield RouteStatus(weight=0 if now.plan.halted else None, promoted=promoted)
@@ -131,14 +154,16 @@ def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocu
 def plan_value(document: RouteDocument) -> dict[str, object]:
     """Returns what makes a rollout this one: versions, steps, analysis, wherever it is. {} where there is none."""
     strategy = document.strategy
-    if not isinstance(strategy, Canary) and ramp_of(strategy) is None:
+    if not isinstance(strategy, Canary) and ramp_of(strategy) is None and bandit_of(strategy) is None:
         return {}
     value = strategy.to_value() | {"versions": _versions(document)}
-    return {name: field for name, field in value.items() if name not in ("step", "weight", "halted", "previewMatch")}
+    return {name: field for name, field in value.items() if name not in _NOT_THE_PLAN}
 
 
 def _versions(document: RouteDocument) -> list[str]:
     strategy = document.strategy
+    if isinstance(strategy, Ab):
+        return [document.version_of(arm) for arm, _ in strategy.weights]
     canary = strategy if isinstance(strategy, Canary) else ramp_of(strategy)
     roles = (canary.stable, canary.canary) if canary is not None else ()
     return [document.version_of(arm) for arm in roles]

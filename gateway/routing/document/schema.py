@@ -15,6 +15,7 @@ from gateway.routing.document.analysis import (
     ON_NO_DATA,
     PASS_MARGIN,
 )
+from gateway.routing.document.bandit_plan import DISCOUNT, LEAST_EVENTS, POSTERIORS, SIDES
 from gateway.routing.document.blue_green_plan import ON_FAIL as ON_WATCH_FAIL
 from gateway.routing.document.blue_green_plan import PROMOTIONS, READY
 from gateway.routing.document.document import (
@@ -34,7 +35,7 @@ from gateway.routing.document.experiment_plan import (
     ON_MISMATCH,
 )
 from gateway.routing.document.field import MODEL_NAME, SHORT_NAME
-from gateway.routing.document.guardrail import ACTIONS, GUARDRAIL_LIMIT, GUARDRAILS
+from gateway.routing.document.guardrail import ACTIONS, GUARDRAIL_LIMIT, GUARDRAILS, METRICS
 from gateway.routing.document.key import ON_MISSING, SALT_LIMIT, SOURCE_LIMIT
 from gateway.routing.document.log_policy import FIRST_LIMIT, SCORE_LIMIT
 from gateway.routing.document.match import CONDITION_LIMIT
@@ -154,12 +155,14 @@ def _spec() -> Schema:
 
 
 def _strategy() -> Schema:
-    analysis = _analysis()  # a canary's and a blue-green rollout's
+    guardrails = _guardrail_list()
+    analysis = _analysis(guardrails)  # a canary's and a blue-green rollout's
     ab = _object(
         {
             "control": _of("name"),
             "weights": _map(_of("percent"), ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
             "holdout": _of("percent"),
+            "bandit": _bandit(guardrails),
             **_experiment(),
         },
         required=("control", "weights"),
@@ -229,7 +232,23 @@ def _experiment() -> Schema:
     }
 
 
-def _analysis() -> Schema:
+def _bandit(guardrails: Schema) -> Schema:
+    return _object(
+        {
+            "metric": {"enum": list(METRICS)},
+            "better": {"enum": list(SIDES)},
+            "posterior": {"enum": list(POSTERIORS)},
+            "interval": _of("duration"),
+            "minEvents": _whole(LEAST_EVENTS, MOST_EVENTS),
+            "floor": _of("percent"),
+            "discount": {"type": "number", "minimum": DISCOUNT[0], "maximum": DISCOUNT[1]},
+            "alpha": {"type": "number", "minimum": ALPHA[0], "maximum": ALPHA[1]},
+            "guardrails": guardrails,
+        }
+    )
+
+
+def _guardrail_list() -> Schema:
     kinds = [
         _object(
             {
@@ -241,6 +260,10 @@ def _analysis() -> Schema:
         )
         for kind in GUARDRAILS.values()
     ]
+    return _list({"anyOf": kinds}, GUARDRAIL_LIMIT, least=1)
+
+
+def _analysis(guardrails: Schema) -> Schema:
     return _object(
         {
             "tick": _of("duration"),
@@ -252,7 +275,7 @@ def _analysis() -> Schema:
             "maxHold": _of("duration"),
             "maxHarmed": _whole(1, MOST_EVENTS),
             "maxLoad": _of("percent"),
-            "guardrails": _list({"anyOf": kinds}, GUARDRAIL_LIMIT, least=1),
+            "guardrails": guardrails,
         }
     )
 

@@ -15,6 +15,7 @@ from gateway.routing.document.analysis import (
     parse_analysis,
     parse_gate,
 )
+from gateway.routing.document.bandit_plan import BanditPlan, parse_bandit
 from gateway.routing.document.blue_green_plan import (
     BLUE_GREEN_PLAN,
     NO_BLUE_GREEN_PLAN,
@@ -32,7 +33,7 @@ HOLDOUT = "holdout"  # the pseudo-arm of the table that answers with the control
 PREVIEW = "preview"  # the rule that blue-green's previewMatch becomes
 STEP_PLAN = ("hold", "minEvents", "approval")
 CANARY_PLAN = ("analysis", "afterPromote")
-AB_FIELDS = ("control", "weights", "holdout", *PLAN_FIELDS)
+AB_FIELDS = ("control", "weights", "holdout", "bandit", *PLAN_FIELDS)
 STEP_FIELDS = ("weight", "offline", *STEP_PLAN)
 CANARY_FIELDS = ("stable", "canary", "weight", "step", "steps", *CANARY_PLAN)
 BLUE_GREEN_FIELDS = ("active", "preview", "previewMatch", *BLUE_GREEN_PLAN)
@@ -42,7 +43,10 @@ STEP_LIMIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Ab:
-    """A test between arms. Units: `weights` and `holdout` in buckets; the weights are of what is not held out."""
+    """A test between arms; with a `bandit` its weights move by themselves.
+
+    Units: `weights` and `holdout` in buckets; the weights are of what is not held out.
+    """
 
     name: ClassVar[str] = "ab"
     splits: ClassVar[bool] = True
@@ -50,17 +54,25 @@ class Ab:
     weights: tuple[tuple[str, int], ...]  # sorted by arm
     holdout: int = 0
     plan: ExperimentPlan = NO_PLAN
+    bandit: BanditPlan | None = None
 
     @property
     def control_arm(self) -> str:
         """The arm that answers where a split cannot."""
         return self.control
 
+    @property
+    def is_judged(self) -> bool:
+        """Returns whether what its arms do is counted while it runs."""
+        return bool(self.plan.on_mismatch) or self.bandit is not None
+
     def to_value(self) -> dict[str, object]:
         value = self.plan.to_value()
         value |= {"control": self.control, "weights": {arm: percent_text(weight) for arm, weight in self.weights}}
         if self.holdout:
             value["holdout"] = percent_text(self.holdout)
+        if self.bandit is not None:
+            value["bandit"] = self.bandit.to_value()
         return value
 
     def table_weights(self) -> dict[str, int]:
@@ -216,6 +228,16 @@ def ramp_of(strategy: Strategy) -> Canary | None:
     return strategy if isinstance(strategy, Canary) and strategy.is_driven else None
 
 
+def bandit_of(strategy: Strategy) -> BanditPlan | None:
+    """Returns the plan by which the gateway moves an A/B test's weights; None where it moves none."""
+    return strategy.bandit if isinstance(strategy, Ab) else None
+
+
+def strategy_words(strategy: Strategy) -> str:
+    """Returns what a strategy is called where a decision is explained."""
+    return "ab with a bandit, which moves its weights" if bandit_of(strategy) is not None else strategy.name
+
+
 def parse_strategy(field: Field, arms: Mapping[str, object]) -> Strategy:
     """The one strategy of the document. Raises: InvalidArgument, also where it names an arm that is not in `arms`."""
     section = field.section(*STRATEGIES)
@@ -237,8 +259,10 @@ def _parse_ab(field: Field, arms: Mapping[str, object]) -> Ab:
     section = field.section(*AB_FIELDS)
     given = section.required("weights")
     weights: list[tuple[str, int]] = []
+    fields: dict[str, Field] = {}
     for name, weight in given.entries(len(arms) + 1, what="weights"):
         weights.append((arm_of(Field(name, weight.path), arms), percent(weight)))
+        fields[name] = weight
     total = sum(weight for _, weight in weights)
     if total != BUCKETS:
         shown = percent_text(total).removesuffix("%")
@@ -251,7 +275,9 @@ def _parse_ab(field: Field, arms: Mapping[str, object]) -> Ab:
     if holdout is not None and held == BUCKETS:
         raise holdout.fail("a holdout of 100 % leaves nothing to test")
     plan = parse_experiment(*(section.field(name) for name in PLAN_FIELDS))
-    return Ab(arm_of(control, arms), tuple(weights), held, plan)
+    bandit = section.field("bandit")
+    moved = parse_bandit(bandit, fields, dict(weights), arm_of(control, arms)) if bandit is not None else None
+    return Ab(arm_of(control, arms), tuple(weights), held, plan, moved)
 
 
 def _parse_canary(field: Field, arms: Mapping[str, object]) -> Canary:

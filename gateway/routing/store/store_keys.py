@@ -19,6 +19,7 @@ drafts     zset    draft ids by when they are forgotten
 rollouts   hash    model -> the state of its rollout
 rollouts:damaged hash    model -> a state that could not be read; `*` -> when all were set aside, in ms
 judge      string  the process that judges rollouts, for 5 s
+bandits    hash    model -> the state of its bandit
 counts:REV hash    worker id -> what its arms did at this revision, for a week
 """
 
@@ -69,6 +70,7 @@ class StoreKeys:
             self.rollouts: "hash",
             self.damaged_rollouts: "hash",
             self.judge: "string",
+            self.bandits: "hash",
         }
 
     @property
@@ -131,6 +133,10 @@ class StoreKeys:
     @property
     def damaged_rollouts(self) -> str:
         return self._key("rollouts:damaged")
+
+    @property
+    def bandits(self) -> str:
+        return self._key("bandits")
 
     def alien(self, key: str, at_us: int) -> str:
         """The key under which what is not ours is kept that stood at `key` (heal.lua names it the same way)."""
