@@ -70,6 +70,10 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/resources $(OPERATED) 2>/dev/null || echo "no models of custom resources here"
 	@touch $@
 
+# MLflow's server (800 MB), for a long test that is skipped without it.
+mlflow: $(VENV)/.develops
+	@$(INSTALL) --target $(VENV)/mlflow 'mlflow>=3.17'
+
 # The demo repository is made once; one that is there already, or is named, is served as it is.
 $(MODELS): | $(VENV)/.serves
 	@echo "training the demo models into $(MODELS)"

@@ -10,10 +10,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from loaders import object_store, uri
+from loaders import hugging_face, mlflow_registry, object_store, oci_registry, uri
 from loaders.errors import UnsupportedUri
 from loaders.filesystem import FilesystemLoader, missing_directory
+from loaders.hugging_face import HuggingFaceHub
 from loaders.loader import Loader
+from loaders.mlflow_registry import MlflowRegistry
+from loaders.oci_registry import OciRegistry
+from loaders.registry_loader import Registry, RegistryLoader
 from loaders.repository_union import RepositoryUnion
 from loaders.store import ContentStore
 
@@ -45,6 +49,15 @@ class Scheme:
     loader: Callable[[LoaderSettings], Loader]
 
 
+def _registry(form: str, canonical: Callable[[str], str], registry: Callable[[str], Registry]) -> Scheme:
+    return Scheme(
+        form,
+        canonical,
+        lambda repository: "",
+        lambda settings: RegistryLoader(registry(settings.uri), settings.store),
+    )
+
+
 SCHEMES: Final[Mapping[str, Scheme]] = {
     "file": Scheme(
         "a path or file://",
@@ -61,6 +74,12 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         )
         for scheme in object_store.KINDS
     },
+    "mlflow+http": _registry("mlflow+http://", mlflow_registry.canonical, MlflowRegistry),
+    "mlflow+https": _registry("mlflow+https://", mlflow_registry.canonical, MlflowRegistry),
+    "models": _registry("models:/", mlflow_registry.canonical, MlflowRegistry),
+    "oci": _registry("oci://", oci_registry.canonical, OciRegistry),
+    "oci+http": _registry("oci+http://", oci_registry.canonical, OciRegistry),
+    "hf": _registry("hf://", hugging_face.canonical, HuggingFaceHub),
 }
 
 

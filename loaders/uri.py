@@ -6,7 +6,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from loaders.errors import UnsafeSource, UnsupportedUri
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]*)://")
+_MODELS = re.compile(r"(?P<name>models):/", re.IGNORECASE)  # MLflow's URIs name no server
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", re.ASCII)
 _MAX_LENGTH = 4096
 
@@ -21,13 +22,13 @@ def split_uris(text: str) -> tuple[str, ...]:
 
 def has_scheme(uri: str) -> bool:
     """Whether it is a URI, and no plain path."""
-    return _SCHEME.match(uri) is not None
+    return (_SCHEME.match(uri) or _MODELS.match(uri)) is not None
 
 
 def scheme_of(uri: str) -> str:
     """Returns the scheme in lower case; "file" for a plain path."""
-    match = _SCHEME.match(uri)
-    return match[0][:-3].lower() if match else "file"
+    match = _SCHEME.match(uri) or _MODELS.match(uri)
+    return match["name"].lower() if match else "file"
 
 
 def local_path(uri: str) -> str:

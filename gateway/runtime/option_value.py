@@ -171,7 +171,7 @@ def _repositories(given: object) -> str:
 
 def _masked_repositories(text: str) -> str:
     """Returns the URIs, each without what lets one in."""
-    return ",".join(masked_url(one) if "://" in one else one for one in text.split(","))
+    return ",".join(masked_url(one) if has_scheme(one) and "://" in one else one for one in text.split(","))
 
 
 def _paths(given: object) -> str:

@@ -23,7 +23,7 @@ class BlobServer(ThreadingHTTPServer):
         self.containers: dict[str, dict[str, bytes]] = {}
         self.breaks_after: int | None = None  # bytes of a body, after which the connection ends
         self.starts: list[int] = []  # the first byte of each read of a blob
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def endpoint(self) -> str:
@@ -32,6 +32,7 @@ class BlobServer(ThreadingHTTPServer):
 
 class _Blobs(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: BlobServer
 
     def do_GET(self) -> None:

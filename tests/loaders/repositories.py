@@ -3,6 +3,7 @@
 A writer puts files where the loader of its scheme finds them; a real server of that kind is started by its fixture.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -14,6 +15,7 @@ from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
 from tests.loaders.blob_server import ACCOUNT, BlobServer
+from tests.loaders.registry_server import HubServer, MlflowServer, OciServer, RegistryServer
 
 
 class WrittenRepository(Protocol):
@@ -21,6 +23,10 @@ class WrittenRepository(Protocol):
 
     @property
     def uri(self) -> str: ...
+
+    @property
+    def keeps_beside(self) -> bool:
+        """Whether files lie beside the versions, too: labels, warm-up data."""
 
     def write(self, name: str, content: bytes) -> None:
         """Writes or overwrites a file; `name` has '/' between its parts."""
@@ -31,6 +37,8 @@ class WrittenRepository(Protocol):
 
 class WrittenDirectory:
     """A repository on this machine."""
+
+    keeps_beside = True
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "repository"
@@ -54,6 +62,8 @@ class WrittenBucket:
     """A bucket of moto's S3 server, which runs in this process."""
 
     _SCHEME, _ACCESS = "s3", "private"
+
+    keeps_beside = True
 
     def __init__(self, directory: Path) -> None:
         self._endpoint = f"http://127.0.0.1:{_moto_port()}"
@@ -88,6 +98,8 @@ class WrittenGoogleBucket(WrittenBucket):
 class WrittenContainer:
     """A container of a blob server that runs in this process."""
 
+    keeps_beside = True
+
     def __init__(self, directory: Path) -> None:
         self._server = _blob_server()
         self._container = f"c{sha256(str(directory).encode()).hexdigest()[:40]}"
@@ -108,8 +120,45 @@ class WrittenContainer:
             del self._server.containers[self._container]
 
 
+class WrittenRegistry:
+    """A registry whose server runs in this process; `uri` is made from its address."""
+
+    keeps_beside = False
+
+    def __init__(self, server: RegistryServer, uri: str) -> None:
+        self.server = server
+        self.uri = uri.replace("ADDRESS", server.address)
+
+    def write(self, name: str, content: bytes) -> None:
+        self.server.write(name, content)
+
+    def remove(self, name: str) -> None:
+        if name:
+            self.server.remove(name)
+        else:
+            self.server.is_away = True
+
+
+def written_mlflow(directory: Path) -> WrittenRegistry:
+    return WrittenRegistry(MlflowServer(), "mlflow+http://ADDRESS")
+
+
+def written_artifacts(directory: Path) -> WrittenRegistry:
+    """Returns three repositories, since each is one model; the third is not there yet."""
+    return WrittenRegistry(OciServer(), ",".join(f"oci+http://ADDRESS/{model}" for model in "mno"))
+
+
+def written_hub(directory: Path) -> WrittenRegistry:
+    """Returns three repositories, likewise; the address of the hub is the environment's."""
+    server = HubServer()
+    os.environ["HF_ENDPOINT"] = f"http://{server.address}"
+    return WrittenRegistry(server, ",".join(f"hf://tests/{model}" for model in "mno"))
+
+
 class WrittenRepositories:
     """Two repositories: a directory with the models up to "m", and a bucket with the others."""
+
+    keeps_beside = True
 
     def __init__(self, directory: Path) -> None:
         self._parts = (WrittenDirectory(directory), WrittenBucket(directory))
@@ -158,4 +207,9 @@ WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {
     "s3": WrittenBucket,
     "gs": WrittenGoogleBucket,
     "az": WrittenContainer,
+    "mlflow+http": written_mlflow,
+    "oci+http": written_artifacts,
+    "hf": written_hub,
 }
+# Schemes whose repositories are those of another one: with TLS, or one model of them.
+LIKE: Mapping[str, str] = {"mlflow+https": "mlflow+http", "models": "mlflow+http", "oci": "oci+http"}

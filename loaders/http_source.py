@@ -1,0 +1,124 @@
+"""A server that is asked over HTTP: JSON and files, with credentials that do not follow a redirect to another host."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import msgspec
+
+from loaders.errors import SourceChanged, SourceNotFound, SourceTooLarge, SourceUnreadable
+from loaders.remote_copy import RemoteFile
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+_CHUNK: Final = 1 << 20
+_MAX_JSON: Final = 64 << 20
+Headers = Mapping[str, str]
+
+
+class HttpSource:
+    """Asks one server. `credentials` returns the headers that prove who asks, anew for each request.
+
+    `what` is what the server is called in errors; addresses are not named there. `login` is told what the server says
+    to a request that proves too little, and returns whether `credentials` has something better now.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        what: str,
+        credentials: Callable[[], Headers],
+        login: Callable[[str], bool] = lambda challenge: False,
+    ) -> None:
+        self.base: Final = base.rstrip("/")
+        self._what = what
+        self._credentials = credentials
+        self._login = login
+        self._pool = _pool(self.base)
+
+    def json(self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None) -> Any:
+        """Returns what the server answers. Raises: SourceNotFound, SourceUnreadable, SourceTooLarge."""
+        return self.answer(path, shown, headers=headers, fields=fields)[0]
+
+    def answer(
+        self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None
+    ) -> tuple[Any, Headers]:
+        """Returns what the server answers, and the headers of the answer. Raises: as `json`."""
+        with self._asked(path, shown, headers or {}, fields) as response:
+            data = response.read(_MAX_JSON + 1)
+            answered = {name.lower(): value for name, value in response.headers.items()}
+        if len(data) > _MAX_JSON:
+            raise SourceTooLarge(f"{shown}: {self._what} answers more than {_MAX_JSON} bytes")
+        try:
+            return msgspec.json.decode(data), answered
+        except msgspec.DecodeError as error:
+            raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers what is no JSON") from error
+
+    def content(self, path: str, one: RemoteFile, name: str, offset: int, *, match: bool = False) -> Iterator[bytes]:
+        """Yields a file's bytes from `offset` on; with `match` only while its ETag is its mark.
+
+        Raises: SourceNotFound, SourceChanged, SourceUnreadable.
+        """
+        shown = ascii(name[:80])
+        headers = {"If-Match": one.mark} if match else {}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with self._asked(path, shown, headers, None) as response:
+            skip = offset if response.status == 200 else 0  # the server knows no ranges
+            for chunk in response.stream(_CHUNK):
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                yield chunk[skip:]
+                skip = 0
+
+    @contextmanager
+    def _asked(self, path: str, shown: str, headers: Headers, fields: Headers | None) -> Iterator["BaseHTTPResponse"]:
+        from urllib3.exceptions import HTTPError
+
+        url = path if "://" in path else self.base + path
+        try:
+            response = self._get(url, headers, fields)
+            if response.status == 401 and self._login(response.headers.get("WWW-Authenticate", "")):
+                response.close()
+                response = self._get(url, headers, fields)
+            try:
+                self._check(response.status, shown)
+                yield response
+            finally:
+                response.close()
+        except (HTTPError, OSError) as error:
+            raise SourceUnreadable(f"{shown} cannot be read: {type(error).__name__}") from error
+
+    def _get(self, url: str, headers: Headers, fields: Headers | None) -> "BaseHTTPResponse":
+        # Bytes as they are stored: a range of a compressed answer would be something else.
+        sent = {"Accept-Encoding": "identity", **self._credentials(), **headers}
+        return self._pool.request("GET", url, fields=dict(fields or {}) or None, headers=sent, preload_content=False)
+
+    def _check(self, status: int, shown: str) -> None:
+        if status == 404:
+            raise SourceNotFound(f"{shown} is not there")
+        if status in (412, 416):
+            raise SourceChanged(f"{shown} was changed while it was copied")
+        if status in (401, 403):
+            raise SourceUnreadable(
+                f"{shown} cannot be read: {self._what} answers {status}: credentials lack, or lack rights"
+            )
+        if not 200 <= status < 300:
+            raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers {status}")
+
+
+def _pool(base: str) -> "PoolManager":
+    from urllib3 import PoolManager, ProxyManager, Retry, Timeout
+
+    # To another host than the first one a redirected request goes without what proves who asks.
+    parts = urlsplit(base)
+    retries = Retry(total=4, connect=2, read=2, redirect=4, status=0, backoff_factor=0.2)
+    timeout = Timeout(connect=5, read=30)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not proxy_bypass(parts.hostname or ""):
+        return ProxyManager(proxy, retries=retries, timeout=timeout)
+    return PoolManager(retries=retries, timeout=timeout)

@@ -1,0 +1,99 @@
+"""A registry of containers: one tag, who asks, and what is no artifact."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loaders.errors import DigestMismatch, SourceUnreadable, UnsafeSource, UnsupportedUri
+from loaders.loader import Loader
+from loaders.schemes import LoaderSettings, canonical, open_loader
+from loaders.store import ContentStore
+from tests.loaders.registry_server import TITLE, OciServer
+
+
+@pytest.fixture
+def server() -> Iterator[OciServer]:
+    server = OciServer()
+    for version in ("1", "2"):
+        server.write(f"m/{version}/model.onnx", f"model {version}".encode())
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def opened(server: OciServer, tmp_path: Path, repository: str = "m") -> Loader:
+    uri = canonical(f"OCI+http://{server.address}/{repository}")
+    return open_loader(LoaderSettings(uri, ContentStore(tmp_path / "store")))
+
+
+def test_one_tag_is_one_version(server: OciServer, tmp_path: Path) -> None:
+    loader = opened(server, tmp_path, "m:2")
+    assert loader.versions("m").names == ("2",)
+    assert loader.fetch("m", "2").model_file().read_bytes() == b"model 2"
+    before = loader.fingerprint("m", "2")
+    server.write("m/2/model.onnx", b"moved")  # a tag is moved to another manifest
+    assert loader.fingerprint("m", "2") != before
+    assert loader.fetch("m", "2").model_file().read_bytes() == b"moved"
+
+
+def test_a_registry_that_asks_who_comes_is_told(
+    server: OciServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    server.password = "s3cret"
+    with pytest.raises(SourceUnreadable, match="credentials lack"):
+        opened(server, tmp_path).models()
+    auth = base64.b64encode(b"me:s3cret").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {server.address: {"auth": auth}}, "other": 1}))
+    assert opened(server, tmp_path).fetch("m", "1").model_file().read_bytes() == b"model 1"
+
+
+def test_a_helper_of_the_system_is_asked_for_the_login(
+    server: OciServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "docker-credential-here"
+    helper.write_text('#!/bin/sh\necho \'{"ServerURL": "x", "Username": "me", "Secret": "s3cret"}\'\n')
+    helper.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "here"}))
+    server.password = "s3cret"
+    assert opened(server, tmp_path).models().names == ("m",)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        ({"manifests": []}, "no artifact with files"),
+        ({"layers": [{"digest": "sha256:" + "0" * 64, "size": 1}]}, "no layer of the artifact has a name"),
+        ({"layers": [{"digest": "md5:0", "size": 1, "annotations": {TITLE: "model.onnx"}}]}, "packed directory"),
+    ],
+)
+def test_what_is_no_artifact_is_refused(
+    manifest: dict[str, object], reason: str, server: OciServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_manifest", lambda files: json.dumps(manifest).encode())
+    with pytest.raises(UnsafeSource, match=reason):
+        opened(server, tmp_path).fetch("m", "1")
+
+
+def test_bytes_that_are_not_those_of_their_digest_are_refused(server: OciServer, tmp_path: Path) -> None:
+    own, loader = server.respond, opened(server, tmp_path)
+    server.respond = lambda path, query, headers: (  # type: ignore[method-assign]
+        (200, b"modem 1", {}) if "/blobs/" in path else own(path, query, headers)
+    )
+    with pytest.raises(DigestMismatch, match="its source says"):
+        loader.fetch("m", "1")
+    server.respond = own  # type: ignore[method-assign]
+    assert loader.fetch("m", "1").model_file().read_bytes() == b"model 1"
+
+
+@pytest.mark.parametrize(
+    "uri", ["oci://host", "oci://host/UPPER", "oci://u:p@host/m", "oci://host/../m", "oci://host/m@x"]
+)
+def test_other_uris_are_refused(uri: str) -> None:
+    with pytest.raises(UnsupportedUri, match="oci://registry/repository"):
+        canonical(uri)
