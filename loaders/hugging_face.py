@@ -48,7 +48,7 @@ class HuggingFaceHub:
         return self._uri
 
     def listed(self) -> Mapping[str, RegisteredModel]:
-        """Returns the model with its branches and tags. Raises: as `Registry`."""
+        """Returns the model with its branches and tags. Raises: as `ModelRegistry`."""
         if self._revision:
             answer = self._http.json(f"/api/models/{self._name}/revision/{self._revision}", "the revision")
             commits = {self._revision: str(answer["sha"])}
@@ -60,7 +60,7 @@ class HuggingFaceHub:
         return {self._model: RegisteredModel(versions)}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
-        """Returns the files of a commit. Raises: as `Registry`."""
+        """Returns the files of a commit. Raises: as `ModelRegistry`."""
         below = f"{self._path}/" if self._path else ""
         path = f"/api/models/{self._name}/tree/{version.place}/{quote(self._path)}".rstrip("/") + "?recursive=true"
         files: dict[str, RemoteFile] = {}
@@ -83,7 +83,7 @@ class HuggingFaceHub:
         return files
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
-        """Yields the file's bytes. Raises: as `Registry`."""
+        """Yields the file's bytes. Raises: as `ModelRegistry`."""
         return self._http.content(one.place, one, name, offset)
 
 

@@ -56,7 +56,7 @@ class MlflowRegistry:
         return self._uri
 
     def listed(self) -> Mapping[str, RegisteredModel]:
-        """Returns the models with the versions that are READY. Raises: as `Registry`."""
+        """Returns the models with the versions that are READY. Raises: as `ModelRegistry`."""
         by_model: dict[str, dict[str, RegisteredVersion]] = {}
         beside: dict[str, dict[str, bytes]] = {}
         chosen = self._version
@@ -75,7 +75,7 @@ class MlflowRegistry:
         return {name: RegisteredModel(versions, beside[name]) for name, versions in by_model.items()}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
-        """Returns the artifacts. Raises: as `Registry`."""
+        """Returns the artifacts. Raises: as `ModelRegistry`."""
         name, number = version.place.split("\n")
         answer = self._asked("/model-versions/get-download-uri", {"name": name, "version": number})
         place = str(answer.get("artifact_uri", ""))
@@ -90,7 +90,7 @@ class MlflowRegistry:
         )
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
-        """Yields the artifact's bytes. Raises: as `Registry`."""
+        """Yields the artifact's bytes. Raises: as `ModelRegistry`."""
         kind, _, place = one.place.partition(" ")
         if kind != "served":
             store = self._stores[kind][0]

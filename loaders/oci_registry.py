@@ -56,12 +56,12 @@ class OciRegistry:
         return self._uri
 
     def listed(self) -> Mapping[str, RegisteredModel]:
-        """Returns the model with its tags. Raises: as `Registry`."""
+        """Returns the model with its tags. Raises: as `ModelRegistry`."""
         tags = [self._tag] if self._tag else self._tags()
         return {self._model: RegisteredModel({tag: RegisteredVersion(tag, self._manifest(tag)[1]) for tag in tags})}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
-        """Returns the layers that have names. Raises: as `Registry`; UnsafeSource (no such artifact)."""
+        """Returns the layers that have names. Raises: as `ModelRegistry`; UnsafeSource (no such artifact)."""
         manifest, _ = self._manifest(version.mark)
         if not isinstance(manifest.get("layers"), list):
             raise UnsafeSource("the tag names no artifact with files: push the files with `oras push`")
@@ -80,7 +80,7 @@ class OciRegistry:
         return files
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
-        """Yields the file's bytes. Raises: as `Registry`."""
+        """Yields the file's bytes. Raises: as `ModelRegistry`."""
         return self._http.content(f"/v2/{self._repository}/blobs/{one.place}", one, name, offset)
 
     def _tags(self) -> list[str]:

@@ -33,7 +33,7 @@ class RegisteredModel:
     beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class Registry(Protocol):
+class ModelRegistry(Protocol):
     """What a registry's loader needs of its client; errors are those of `loaders.errors`."""
 
     @property
@@ -53,7 +53,7 @@ class Registry(Protocol):
 class RegistryLoader:
     """The loader of a registry."""
 
-    def __init__(self, registry: Registry, store: ContentStore, *, limits: TreeLimits | None = None) -> None:
+    def __init__(self, registry: ModelRegistry, store: ContentStore, *, limits: TreeLimits | None = None) -> None:
         self._registry = registry
         self._copies = RemoteCopies(store, registry.content, limits)
         self._held = threading.local()  # what this thread listed within `one_look`

@@ -17,7 +17,7 @@ from loaders.hugging_face import HuggingFaceHub
 from loaders.loader import Loader
 from loaders.mlflow_registry import MlflowRegistry
 from loaders.oci_registry import OciRegistry
-from loaders.registry_loader import Registry, RegistryLoader
+from loaders.registry_loader import ModelRegistry, RegistryLoader
 from loaders.repository_union import RepositoryUnion
 from loaders.store import ContentStore
 
@@ -49,7 +49,7 @@ class Scheme:
     loader: Callable[[LoaderSettings], Loader]
 
 
-def _registry(form: str, canonical: Callable[[str], str], registry: Callable[[str], Registry]) -> Scheme:
+def _registry(form: str, canonical: Callable[[str], str], registry: Callable[[str], ModelRegistry]) -> Scheme:
     return Scheme(
         form,
         canonical,
