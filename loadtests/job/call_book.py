@@ -93,7 +93,9 @@ class CallBook:
         if body.id.encode() != call.request_id:
             self.fail(call, "WRONG: the answer has the id of another request", now_s)
         elif call.plan.version and body.model_version and body.model_version != call.plan.version:
-            self.fail(call, f"WRONG: version {body.model_version} answered, {call.plan.version} was asked for", now_s)
+            self.fail(
+                call, f"WRONG: version {body.model_version!r} answered, {call.plan.version!r} was asked for", now_s
+            )
         elif not body.outputs:
             self.fail(call, "WRONG: the answer has no outputs", now_s)
         else:

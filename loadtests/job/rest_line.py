@@ -174,7 +174,7 @@ class RestPool:
         if request_id != call.request_id.decode():
             self.book.fail(call, "WRONG: the answer has the id of another request", now_s)
         elif call.plan.version and version and version != call.plan.version:
-            self.book.fail(call, f"WRONG: version {version} answered, {call.plan.version} was asked for", now_s)
+            self.book.fail(call, f"WRONG: version {version!r} answered, {call.plan.version!r} was asked for", now_s)
         elif not outputs:
             self.book.fail(call, "WRONG: the answer has no outputs", now_s)
         else:
