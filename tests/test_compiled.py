@@ -38,15 +38,20 @@ def test_what_is_run_on_the_compiled_copy_is_there(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source, compiled in place."""
-    tree = tmp_path_factory.mktemp("compiled")
+def copy(tree: Path) -> None:
+    """Makes a copy of the source."""
     for name in ("gateway", "loaders", "loadtests", "protos", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for name in ("pyproject.toml", "setup.py", "README.md", "Makefile", "constraints.txt"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tree)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source, compiled in place."""
+    tree = tmp_path_factory.mktemp("compiled")
+    copy(tree)
     shutil.copytree(ROOT / "docs", tree / "docs")
     run(tree, "setup.py", "-q", "build_ext", "--inplace", GATEWAY_COMPILE="require")
     return tree
@@ -76,3 +81,18 @@ def test_the_copy_is_compiled(built: Path) -> None:
 @compiled
 def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
     run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long", *TESTS)
+
+
+@pytest.mark.long
+@compiled
+def test_a_compiled_wheel_needs_nothing_but_what_the_build_asks_for(tmp_path: Path) -> None:
+    """In an environment that has no package but pip: what is imported for its types alone is part of it."""
+    copy(tmp_path)
+    run(tmp_path, "-m", "venv", str(tmp_path / "empty"))
+    subprocess.run(
+        [tmp_path / "empty/bin/python", "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", tmp_path, tmp_path],
+        env={**os.environ, "GATEWAY_COMPILE": "require", "PYTHONPATH": ""},
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert sysconfig.get_config_var("SOABI").split("-")[1] in wheel.name
