@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.calls import infer
 from tests.e2e.conftest import OWN_CONNECTION, Demo
 from tests.e2e.product import Product, as_loaded, until
-from tests.e2e.traffic import traffic
+from tests.e2e.traffic import rest_traffic, traffic
 
 DOCS = Path(__file__).parents[2] / "docs"
 SERVICE_CONFIG = (DOCS / "examples" / "service-config.json").read_text()
@@ -97,7 +97,10 @@ def test_a_client_that_retries_does_not_notice(faulty: Product, demo: Demo) -> N
 def test_a_rolling_restart_is_noticed_by_nobody(faulty: Product, demo: Demo, connect_per_call: bool) -> None:
     before = {child["pid"] for child in faulty.children("worker")}
     rows = demo.rows("digits")
-    with traffic(faulty.server, rows, OWN_CONNECTION, connect_per_call=connect_per_call) as calls:
+    with (
+        rest_traffic(faulty.port("http"), rows) as requests,
+        traffic(faulty.server, rows, OWN_CONNECTION, connect_per_call=connect_per_call) as calls,
+    ):
         os.kill(faulty.state()["pid"], signal.SIGHUP)
 
         def renewed() -> bool:
@@ -106,7 +109,9 @@ def test_a_rolling_restart_is_noticed_by_nobody(faulty: Product, demo: Demo, con
 
         until(renewed, 60, "every worker is a new one")
         calls.wait_for(100)
+        requests.wait_for(50)
     assert calls.failures() == []
+    assert requests.failures() == []
 
 
 @ONE_TRANSPORT

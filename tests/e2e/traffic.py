@@ -1,12 +1,15 @@
 """Light traffic in the background of a fault: every call's outcome, with its time."""
 
+import http.client
+import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
 
 from loadtests.samples import Sample
 from loadtests.verdict import Violation
@@ -47,7 +50,6 @@ class Traffic:
         return [outcome for outcome in self.outcomes if outcome.failure and outcome.began_s >= since_s]
 
 
-@contextmanager
 def traffic(
     server: str,
     rows: Sequence[Sample],
@@ -55,11 +57,10 @@ def traffic(
     *,
     clients: int = 8,
     connect_per_call: bool = False,
-) -> Iterator[Traffic]:
+) -> AbstractContextManager[Traffic]:
     """Calls of `digits` from so many clients while the context is open; each keeps its connection, or has many."""
-    made, over = Traffic(), threading.Event()
 
-    def run(mine: Sequence[Sample]) -> None:
+    def run(mine: Sequence[Sample], made: Traffic, over: threading.Event) -> None:
         call = 0
         while not over.is_set():
             with grpc.insecure_channel(server, options=options) as channel:
@@ -69,7 +70,39 @@ def traffic(
                     if connect_per_call:
                         break
 
-    threads = [threading.Thread(target=run, args=(rows[number::clients],)) for number in range(clients)]
+    return _running(run, rows, clients)
+
+
+def rest_traffic(port: int, rows: Sequence[Sample], *, clients: int = 4) -> AbstractContextManager[Traffic]:
+    """Requests of `digits` by REST while the context is open: half of the clients keep their connection, and leave it
+    when an answer says so; half connect for each request. Nobody asks twice.
+    """
+    kept = iter([number % 2 == 0 for number in range(clients)])
+
+    def run(mine: Sequence[Sample], made: Traffic, over: threading.Event) -> None:
+        keeps, call = next(kept), 0
+        while not over.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            try:
+                while not over.wait(PAUSE_S):
+                    call += 1
+                    outcome, goes_on = _rest_outcome(connection, mine[call % len(mine)])
+                    made.add(outcome)
+                    if outcome.failure or not (keeps and goes_on):
+                        break
+            finally:
+                connection.close()
+
+    return _running(run, rows, clients)
+
+
+@contextmanager
+def _running(
+    run: Callable[[Sequence[Sample], Traffic, threading.Event], None], rows: Sequence[Sample], clients: int
+) -> Iterator[Traffic]:
+    """So many threads that make calls until the context ends."""
+    made, over = Traffic(), threading.Event()
+    threads = [threading.Thread(target=run, args=(rows[number::clients], made, over)) for number in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -91,3 +124,25 @@ def _outcome(channel: grpc.Channel, row: Sample, request_id: str) -> Outcome:
     except Violation as violation:
         failure = str(violation)
     return Outcome(began_s, failure, text)
+
+
+def _rest_outcome(connection: http.client.HTTPConnection, row: Sample) -> tuple[Outcome, bool]:
+    """What came of a request, and whether its connection can be used again."""
+    failure, text, goes_on, began_s = "", "", False, time.monotonic()
+    [tensor], [raw] = row.tensors, row.raw
+    data = np.frombuffer(raw, "<f4").tolist()
+    asked = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape), "data": data}
+    try:
+        connection.request("POST", "/v2/models/digits/infer", json.dumps({"inputs": [asked]}))
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        goes_on = not answer.will_close
+        if answer.status != 200:
+            return Outcome(began_s, str(answer.status), text), goes_on
+        told = json.loads(text)
+        given = {output["name"]: output["data"] for output in told["outputs"]}
+        if given["label"] != row.expected[told["model_version"]]["label"].reshape(-1).tolist():
+            failure = "the outputs are not those of the version"
+    except (OSError, http.client.HTTPException) as error:
+        failure, text = type(error).__name__, str(error)
+    return Outcome(began_s, failure, text), goes_on
