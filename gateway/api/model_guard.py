@@ -6,6 +6,7 @@ Which method names its model where is said by the table of permissions; what a h
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import wraps
+from operator import attrgetter
 from typing import Any, Final
 
 from gateway.access.permissions import RPCS, Permission, Scope
@@ -68,7 +69,7 @@ class ModelGuard:
         """Raises: UnknownModel, PermissionDenied, NotFound; InvalidArgument for a document that is none."""
         roles = permission.roles or EVERY_ROLE
         if permission.scope is Scope.FIELD:
-            named = str(getattr(request, permission.field))
+            named = str(attrgetter(permission.field)(request))
             if named and named.startswith(permission.prefix):
                 principal.check(roles, named.removeprefix(permission.prefix))
         elif permission.scope is Scope.DOCUMENT:

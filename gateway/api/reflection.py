@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from gateway.pb import control_pb2, inference_pb2, pool
+from gateway.pb import control_pb2, inference_pb2, pool, tensorflow_serving_pb2
 from gateway.rpc.server import Server
 
 # The two versions of the protocol differ in their package only: newer tools ask for v1, older ones for v1alpha.
@@ -51,8 +51,8 @@ class Pools:
 
 def service_names() -> tuple[str, ...]:
     """Returns the services that a worker serves."""
-    files = (inference_pb2.DESCRIPTOR, control_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
-    names = [service.full_name for file in files for service in file.services_by_name.values()]
+    modules = (inference_pb2, tensorflow_serving_pb2, control_pb2, health_pb2)
+    names = [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     return (*names, *REFLECTION_SERVICES)
 
 

@@ -15,7 +15,8 @@ from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.model_guard import ModelGuard
 from gateway.api.reflection import REFLECTION_SERVICES, add_reflection
-from gateway.pb import control_pb2_grpc, inference_pb2_grpc
+from gateway.api.tfserving.prediction_service import TfModelService, TfPredictionService
+from gateway.pb import control_pb2_grpc, inference_pb2_grpc, tensorflow_serving_pb2_grpc
 from gateway.rest.endpoint import EndpointMatch, EndpointTable
 from gateway.rest.http_refusal import HttpRefusal
 from gateway.rest.rest_front import RestFront
@@ -33,6 +34,8 @@ from gateway.serving.catalog import Catalog
 _INFERENCE: Final = "inference.GRPCInferenceService"
 _CONTROL: Final = "gateway.v1.Control"
 _HEALTH: Final = "grpc.health.v1.Health"
+_TF_PREDICTION: Final = "tensorflow.serving.PredictionService"
+_TF_MODEL: Final = "tensorflow.serving.ModelService"
 _OF_OTHERS: Final = frozenset({_HEALTH})  # services whose code comes with a library
 
 
@@ -44,6 +47,17 @@ class Servicers:
     control: ControlService
     health: HealthService
     catalog: Catalog
+    tf_prediction: TfPredictionService
+    tf_model: TfModelService
+
+
+def servicers_of(
+    config: Config, inference: InferenceService, control: ControlService, health: HealthService, catalog: Catalog
+) -> Servicers:
+    """Returns the servicers, TensorFlow Serving's among them, which ask the same exchanges as `inference` does."""
+    max_bytes = config.listen.max_message_bytes
+    tf_prediction = TfPredictionService(inference.exchanges, catalog, max_bytes=max_bytes)
+    return Servicers(inference, control, health, catalog, tf_prediction, TfModelService(catalog))
 
 
 class _ForApplications:
@@ -87,6 +101,8 @@ def guard_servicers(servicers: Servicers) -> None:
     guard.guard(servicers.inference, _INFERENCE)
     guard.guard(servicers.control, _CONTROL)
     guard.guard(servicers.health, _HEALTH)
+    guard.guard(servicers.tf_prediction, _TF_PREDICTION)
+    guard.guard(servicers.tf_model, _TF_MODEL)
 
 
 def make_server(
@@ -178,6 +194,8 @@ def _add(config: Config, servicers: Servicers, server: Server, wanted: Callable[
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicers.inference, part)  # type: ignore[no-untyped-call]
     control_pb2_grpc.add_ControlServicer_to_server(servicers.control, part)  # type: ignore[no-untyped-call]
     health_pb2_grpc.add_HealthServicer_to_server(servicers.health, part)
+    tensorflow_serving_pb2_grpc.add_PredictionServiceServicer_to_server(servicers.tf_prediction, part)  # type: ignore[no-untyped-call]
+    tensorflow_serving_pb2_grpc.add_ModelServiceServicer_to_server(servicers.tf_model, part)  # type: ignore[no-untyped-call]
     if config.listen.reflection:
         add_reflection(server, _services(server))
     check_registered(server.paths(), RPCS)

@@ -45,11 +45,11 @@ from gateway.runtime.child import Settings, SupervisorLink, read_settings, super
 from gateway.runtime.control_bridge import CONTROL, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import (
-    Servicers,
     guard_servicers,
     make_control_server,
     make_rest_server,
     make_server,
+    servicers_of,
     shared_budgets,
 )
 from gateway.runtime.followed_rules import FollowedRules
@@ -277,7 +277,7 @@ class Worker:
             transport=config.listen.transport,
             witness=self.witness,
         )
-        servicers, authorizer = Servicers(inference, self.control, self.health, self.catalog), None
+        servicers, authorizer = servicers_of(config, inference, self.control, self.health, self.catalog), None
         if self.entrance is not None:
             authorizer = self.entrance.gatekeeper
             guard_servicers(servicers)

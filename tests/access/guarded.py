@@ -23,7 +23,14 @@ from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from gateway.routing.store.route_control import RouteControl
 from gateway.rpc.server import Server
 from gateway.runtime.config import Config
-from gateway.runtime.edge import Servicers, guard_servicers, make_control_server, make_rest_server, make_server
+from gateway.runtime.edge import (
+    Servicers,
+    guard_servicers,
+    make_control_server,
+    make_rest_server,
+    make_server,
+    servicers_of,
+)
 from gateway.runtime.sections import ListenOptions
 from gateway.serving.arm_tally import JudgedRoutes
 from tests.api.operated import TOKENS, Alone, Operated, Site, no_host
@@ -113,7 +120,7 @@ async def guarded(
                 grpc_port=0, http_port=0, transport=transport, reflection=True, control_port=control_port
             )
         )
-        servicers = Servicers(inference, control, HealthService(stand.catalog), stand.catalog)
+        servicers = servicers_of(config, inference, control, HealthService(stand.catalog), stand.catalog)
         guard_servicers(servicers)
         server = make_server(config, servicers, gatekeeper, quotas)
         operators = make_control_server(config, servicers, gatekeeper)

@@ -1,5 +1,6 @@
 """Closed by default: each registered method, called as nobody, with each role, and by another tenant."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gateway.access.principal import INCLUDED, Role
 from gateway.access.roles_file import parse_roles
 from gateway.access.token_file import parse_tokens
 from gateway.api.reflection import REFLECTION_SERVICES
-from gateway.pb import control_pb2, inference_pb2
+from gateway.pb import control_pb2, inference_pb2, tensorflow_serving_pb2
 from gateway.pb.control_pb2_grpc import ControlStub
 from tests.access.guarded import CALLERS, Guarded, directory, guarded, header, token_of
 from tests.api.calls import good
@@ -25,8 +26,8 @@ from tests.api.routes import ab
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for file in (inference_pb2.DESCRIPTOR, control_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
-    for service in file.services_by_name.values()
+    for served in (inference_pb2, tensorflow_serving_pb2, control_pb2, health_pb2, reflection_pb2)
+    for service in served.DESCRIPTOR.services_by_name.values()
     for method in service.methods_by_name.values()
 }
 METHODS["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] = METHODS[
@@ -68,13 +69,16 @@ def request_for(path: str, model: str, draft: str) -> bytes:
     described: Any = METHODS[path].input_type
     message = described._concrete_class()
     if permission.scope is Scope.FIELD:
-        setattr(message, permission.field, permission.prefix + model)
+        *parents, field = permission.field.split(".")
+        setattr(reduce(getattr, parents, message), field, permission.prefix + model)
     elif permission.scope is Scope.DOCUMENT:
         message.document_json = ab().to_json().replace('"affine"', f'"{model}"')
     elif permission.scope is Scope.DRAFT:
         message.id = draft
     elif path.endswith("/SendFeedback"):
         message.items.add(model=model, request_id="r", number=1.0)
+    elif path.endswith(("/Predict", "/Classify", "/Regress")):
+        message.model_spec.name = model
     elif path.endswith(("/ModelInfer", "/ModelStreamInfer")):
         message = good(model=model)
     return bytes(message.SerializeToString())

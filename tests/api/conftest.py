@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 from onnx import helper
@@ -34,6 +35,17 @@ def echo(datatypes: Sequence[Datatype]) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def row_sum() -> bytes:
+    """`y` is the sum of the row `x`; x: FP32 [-1, 2] -> y: FP32 [-1, 1]."""
+    model = models.model_of(
+        [helper.make_node("MatMul", ["x", "ones"], ["y"])],
+        [models.tensor_value("x", Datatype.FP32, (-1, 2))],
+        [models.tensor_value("y", Datatype.FP32, (-1, 1))],
+        [models.weight("ones", np.ones((2, 1), np.float32))],
+    )
+    return bytes(model.SerializeToString())
+
+
 def fill(repository: Path) -> None:
     """The models that tests talk to."""
     models.write_version(repository, "affine", "1", models.affine(2.0))
@@ -52,6 +64,9 @@ def fill(repository: Path) -> None:
     hasty = f"max_batch_size: 1\ndynamic_batching {{ {policy} }}\n"
     models.write_version(repository, "hasty", "1", models.slow(100_000), config=hasty)
     models.write_version(repository, "broken", "1", b"not a model")
+    models.write_version(repository, "one", "1", models.affine(1.0, features=1))
+    named = 'parameters { key: "feature_names" value { string_value: "height,width" } }'
+    models.write_version(repository, "named", "1", row_sum(), config=f"max_batch_size: 8\n{named}")
     for datatype in ECHOED:
         models.write_version(repository, f"echo-{datatype.wire_name}", "1", models.identity(datatype, (-1, 2)))
     models.write_version(repository, "echo", "1", echo(NUMBERS))

@@ -16,9 +16,14 @@ from gateway.api.feedback_token import Tokens
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.reflection import add_reflection
+from gateway.api.tfserving.prediction_service import TfModelService, TfPredictionService
 from gateway.pb.inference_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
+)
+from gateway.pb.tensorflow_serving_pb2_grpc import (
+    add_ModelServiceServicer_to_server,
+    add_PredictionServiceServicer_to_server,
 )
 from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.rest.rest_front import RestFront
@@ -129,6 +134,9 @@ async def standing(
             quotas=quotas,
         )
         add_GRPCInferenceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        prediction = TfPredictionService(service.exchanges, catalog, max_bytes=MAX_ANSWER_BYTES)
+        add_PredictionServiceServicer_to_server(prediction, server)  # type: ignore[no-untyped-call]
+        add_ModelServiceServicer_to_server(TfModelService(catalog), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         add_reflection(server)
         await catalog.poll()

@@ -1,0 +1,113 @@
+"""Examples, rows of named features, as the columns that a model takes.
+
+1. A feature that has the name of an input holds that input's elements of the row.
+2. Where the only input is a vector whose configuration names its elements (`features`), each of those is a feature.
+
+Source: tensorflow/core/example/{example,feature}.proto; tensorflow_serving/apis/input.proto.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from gateway.api.naming import shown
+from gateway.api.tfserving.tensor_proto import GivenTensor
+from gateway.errors import InvalidArgument
+from gateway.pb import tensorflow_pb2 as tf
+from gateway.pb import tensorflow_serving_pb2 as tfs
+from gateway.tensor import Datatype, TensorSpec
+
+Row = Mapping[str, tf.Feature]
+
+_FLOATS: Final = frozenset((Datatype.FP16, Datatype.FP32, Datatype.FP64))
+_INTEGERS: Final = frozenset(one for one in Datatype if one.wire_name.startswith(("INT", "UINT"))) | {Datatype.BOOL}
+_FED: Final = _FLOATS | _INTEGERS | {Datatype.BYTES}
+
+
+def takes_examples(inputs: Sequence[TensorSpec]) -> bool:
+    """Returns whether rows of features can be made into these inputs."""
+    required = [spec for spec in inputs if not spec.optional]
+    return bool(required) and all(
+        spec.datatype in _FED and spec.shape[:1] == (-1,) and all(size >= 0 for size in spec.shape[1:])
+        for spec in required
+    )
+
+
+def rows_of(given: tfs.Input) -> list[Row]:
+    """Returns the rows; each has the features of the context as well, where it has no own of the name.
+
+    Raises: InvalidArgument (no row).
+    """
+    kind = given.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        within = given.example_list_with_context
+        context = dict(within.context.features.feature)
+        rows: list[Row] = [{**context, **one.features.feature} for one in within.examples]
+    else:
+        rows = [one.features.feature for one in given.example_list.examples]
+    if not rows:
+        raise InvalidArgument("input: no example is given")
+    return rows
+
+
+def columns_of(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> dict[str, GivenTensor]:
+    """Returns the inputs by name; those that are optional only where the first row has a feature of the name.
+
+    Raises: InvalidArgument (naming the row, the feature, and what it should be).
+    """
+    if not takes_examples(inputs):
+        raise InvalidArgument("the model's inputs are no rows of features of fixed sizes: use Predict")
+    required = [spec for spec in inputs if not spec.optional]
+    if len(required) == 1 and required[0].features and required[0].name not in rows[0]:
+        spec = required[0]
+        names = spec.features
+        values = [_elements(spec.datatype, row, place, name, 1) for place, row in enumerate(rows) for name in names]
+        return {spec.name: _tensor(spec, len(rows), values)}
+    columns = {}
+    for spec in inputs:
+        if spec.optional and spec.name not in rows[0]:
+            continue
+        size = prod(spec.shape[1:])
+        values = [_elements(spec.datatype, row, place, spec.name, size) for place, row in enumerate(rows)]
+        columns[spec.name] = _tensor(spec, len(rows), values)
+    return columns
+
+
+def read_input(message: bytes) -> tfs.ClassificationRequest:
+    """Returns the request of `Classify` or of `Regress`, which have the same fields. Raises: InvalidArgument."""
+    try:
+        return tfs.ClassificationRequest.FromString(message)
+    except DecodeError:
+        raise InvalidArgument(f"the request's {len(message)} bytes have no model_spec and input") from None
+
+
+def _tensor(spec: TensorSpec, rows: int, values: Sequence[bytes]) -> GivenTensor:
+    return GivenTensor(spec.datatype, (rows, *spec.shape[1:]), b"".join(values))
+
+
+def _elements(datatype: Datatype, row: Row, place: int, name: str, size: int) -> bytes:
+    """Returns the raw elements of a feature of a row. Raises: InvalidArgument."""
+    feature = row.get(name)
+    kind = feature.WhichOneof("kind") if feature is not None else None
+    if feature is None or kind is None:
+        raise InvalidArgument(f"example {place} has no feature {shown(name)}")
+    values = getattr(feature, kind).value
+    wanted = "bytes_list" if datatype is Datatype.BYTES else "int64_list" if datatype in _INTEGERS else "float_list"
+    if kind != wanted and not (datatype in _FLOATS and kind == "int64_list"):
+        raise InvalidArgument(f"feature {shown(name)} of example {place} is a {kind}, a {wanted} is expected")
+    if len(values) != size:
+        raise InvalidArgument(f"feature {shown(name)} of example {place} has {len(values)} values, expected are {size}")
+    if datatype is Datatype.BYTES:
+        return b"".join(len(text).to_bytes(4, "little") + text for text in values)
+    wide = np.fromiter(values, np.int64 if kind == "int64_list" else np.float32, size)
+    dtype = np.dtype(datatype.dtype)
+    if datatype in _INTEGERS and size:
+        low, high = (0, 1) if datatype is Datatype.BOOL else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if int(wide.min()) < low or int(wide.max()) > high:
+            raise InvalidArgument(
+                f"feature {shown(name)} of example {place} has a value that does not fit {datatype.wire_name}"
+            )
+    return wide.astype(dtype).tobytes()
