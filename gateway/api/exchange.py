@@ -29,8 +29,9 @@ from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Inte
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import OwnMetadatum
-from gateway.serving.call import Call
+from gateway.serving.call import Call, log_fields
 from gateway.serving.engine import Engine
+from gateway.serving.tracer import TRACEPARENT, TRACESTATE
 from gateway.serving.version import Version
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 Metadata = tuple[tuple[str, str], ...]
 TOKEN: Final = "x-gateway-token"
 REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
+REST_METHOD: Final = "REST"  # what a trace says in place of an RPC's name
 _REMEMBERED_TRAILERS: Final = 4096
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
@@ -149,6 +151,7 @@ class Exchanges:
         self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
         self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
         self._back_pressure = engine.back_pressure
+        self._tracer = engine.tracer
 
     def infer(self, message: bytes | memoryview, caller: Caller) -> None:
         """Answers a unary request: its caller is given the outcome exactly once, now or later."""
@@ -221,6 +224,8 @@ class Exchanges:
         exchange.foreign = foreign
         exchange.query = query
         exchange.raw = raw
+        if self._tracer is not None:
+            self._trace(exchange, caller, query)
         try:
             # As a rule the transport keeps the deadline, and it has not passed.
             own_deadline = exchange.deadline_ns <= exchange.received_ns and self._limit(exchange)
@@ -232,8 +237,11 @@ class Exchanges:
                 self._admit(exchange, caller, query)
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
-            caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
+            named = self._engine.name(exchange)
+            caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(named)))
             caller.fail(error)
+            if exchange.trace is not None and self._tracer is not None:
+                self._tracer.finish(exchange, error.code, named)
             return False
         try:
             signature = exchange.signature = self._signatures.of(version)
@@ -247,7 +255,7 @@ class Exchanges:
         except Exception:
             # The boundary of a request: a defect of ours must not keep the lease and the permit.
             named = self._engine.name(exchange)
-            logger.exception("decoding request %r failed", named, extra={"said": {"request_id": named}})
+            logger.exception("decoding request %r failed", named, extra={"said": log_fields(exchange, named)})
             exchange.fail(Internal(named))
             return False
         del exchange.query, exchange.raw
@@ -256,6 +264,17 @@ class Exchanges:
         caller.on_cancel(partial(self._abandon, exchange))
         self._engine.submit(exchange)
         return True
+
+    def _trace(self, exchange: Exchange, caller: Caller, query: Query) -> None:
+        """Gives the request its trace, where it is sampled."""
+        tracer = self._tracer
+        trace = tracer.begin(caller.metadata_value(TRACEPARENT)) if tracer is not None else None
+        if trace is None:
+            return
+        trace.method = REST_METHOD if exchange.foreign is not None else METHODS[query.streamed]
+        if trace.parent_id:
+            trace.state = caller.metadata_value(TRACESTATE) or ""
+        exchange.trace = trace
 
     def _admit(self, exchange: Exchange, caller: Caller, query: Query) -> None:
         """Lets the request in by the quotas of its model and by its bytes, and gives it its priority class.
@@ -321,7 +340,7 @@ class Exchanges:
                 # The boundary again: the other calls of the batch must not suffer.
                 named = self._engine.name(exchange)
                 logger.exception(
-                    "encoding the answer to request %r failed", named, extra={"said": {"request_id": named}}
+                    "encoding the answer to request %r failed", named, extra={"said": log_fields(exchange, named)}
                 )
                 error = Internal(named)
         trailers, stamp = self._trailers_of(exchange)
@@ -337,6 +356,8 @@ class Exchanges:
             caller.fail(error)
             code = error.code
         self._stale_calls.forget(exchange)
+        if exchange.trace is not None and self._tracer is not None:
+            self._tracer.finish(exchange, code, self._engine.name(exchange))
         self._engine.finish(exchange, code)
 
     def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:

@@ -23,6 +23,7 @@ from gateway.runtime.sections import (
     ModelOptions,
     ProcessOptions,
     StoreOptions,
+    TraceOptions,
 )
 
 # A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix
@@ -48,6 +49,7 @@ class Config:
     events: EventOptions = field(default_factory=EventOptions)
     log: LogOptions = field(default_factory=LogOptions)
     drift: DriftOptions = field(default_factory=DriftOptions)
+    traces: TraceOptions = field(default_factory=TraceOptions)
     limits: CallLimits = field(default_factory=CallLimits)
     redaction: RedactionConfig = field(default_factory=RedactionConfig)
     warnings: tuple[str, ...] = ()

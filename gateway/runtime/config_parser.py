@@ -86,6 +86,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
         access=config.access.proven(),
+        traces=config.traces.proven(),
         limits=_with_quotas(config.limits),
         redaction=config.redaction.proven(),
     )

@@ -33,10 +33,11 @@ from gateway.runtime.instance import STATE_FILE
 from gateway.runtime.judging import Judging
 from gateway.runtime.operators_page import OperatorsPage
 from gateway.runtime.operators_port import HttpRequest, HttpResponse, OperatorsPort, Page, served_pages
-from gateway.runtime.peers import CONTROL_SOCKET, Payload, Peers, PeerServer
+from gateway.runtime.peers import CONTROL_SOCKET, TRACES, Payload, Peers, PeerServer
 from gateway.runtime.process_figures import collections, process_figures
 from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.runtime.route_files import RouteFiles
+from gateway.runtime.trace_export import TraceExport, make_exporter
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
@@ -81,11 +82,20 @@ class ControlProcess:
         self._gone = GoneVersions()
         self._published_versions: set[Key] = set()
         self._publisher: EventPublisher | None = None
+        self._traces: TraceExport | None = None
         self._polling = asyncio.Lock()
 
     def attach(self, publisher: EventPublisher) -> None:
         """Tells the publisher every state that is polled from now on."""
         self._publisher = publisher
+
+    def export_traces(self, traces: TraceExport) -> None:
+        """Gives it the traces that workers tell as they end, and shows what became of all."""
+        self._traces = traces
+
+    async def fetch_traces(self) -> Mapping[int, Payload | GatewayError]:
+        """Returns the traces that each worker has, which then has them no more."""
+        return await self.peers.ask_all(TRACES, {}, timeout_s=_ANSWER_LIMIT_S)
 
     def restore(self) -> None:
         """Goes on from the totals of an earlier control process of this run of the gateway."""
@@ -133,6 +143,8 @@ class ControlProcess:
         if not isinstance(slot, int):
             raise InvalidArgument(f"slot is {slot!r}, allowed: a whole number")
         self._take(slot, payload)
+        if self._traces is not None:
+            self._traces.take(payload)
         return {}
 
     async def host_view(self, _: Payload) -> Payload:
@@ -224,6 +236,7 @@ class ControlProcess:
             own,
             self._gone.over,
             tuple(_figures(state)),
+            dict(self._traces.counts) if self._traces is not None else {},
         )
 
     def _gauges(self) -> Mapping[int, Tree]:
@@ -293,8 +306,15 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         stack.push_async_callback(http.close)
         hand = PeerRolloutHand(control.peers, config.process.workers)
         judge = Judging(config, hand, settings.instance, publisher)
+        traces = None
+        if config.traces.otlp_endpoint:
+            traces = TraceExport(make_exporter(config.traces), control.fetch_traces)
+            control.export_traces(traces)
+            stack.push_async_callback(traces.close)
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(one.run()) for one in (control, publisher, judge)]
+            if traces is not None:
+                loops.append(group.create_task(traces.run()))
             if config.store.routes_dir is not None:
                 url, environment = config.store.redis_url, config.store.environment
                 files = RouteFiles(config.store.routes_dir, url, environment, publisher.tell)

@@ -252,5 +252,6 @@ REPOSITORIES: Final = Parsed("PATH|URI,...", _repositories, mask=_masked_reposit
 LABEL: Final = Parsed("NAME", _label)
 HOST: Final = Parsed("ADDRESS", _host)
 REDIS_URL: Final = Parsed("URL", _redis_url)
+COLLECTOR_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
 WEBHOOK_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
 SINKS: Final = Parsed("URL,...", _sinks, mask=masked_sinks)

@@ -22,6 +22,7 @@ from gateway.runtime.sections import (
     ModelOptions,
     ProcessOptions,
     StoreOptions,
+    TraceOptions,
 )
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -34,6 +35,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "events": EventOptions,
     "log": LogOptions,
     "drift": DriftOptions,
+    "traces": TraceOptions,
     "limits": CallLimits,
 }
 # Options that Triton's start scripts pass and that do nothing here: taken with a warning that says why.

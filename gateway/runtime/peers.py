@@ -34,6 +34,7 @@ from gateway.errors import (
 Payload = dict[str, object]
 Operation = Callable[[Payload], Awaitable[Payload]]
 
+TRACES: Final = "traces"  # the operation by which a worker hands over what it has sampled
 FRAME_LIMIT_BYTES: Final = 16 << 20
 IDLE_LIMIT_S: Final = 30.0
 CONTROL_SOCKET: Final = "control.sock"

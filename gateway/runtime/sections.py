@@ -14,6 +14,7 @@ from gateway.errors import InvalidArgument
 from gateway.runtime.masking import masked_url, masked_webhook
 from gateway.runtime.option import Setting
 from gateway.runtime.option_value import (
+    COLLECTOR_URL,
     HOST,
     LABEL,
     MAYBE_PATH,
@@ -37,6 +38,7 @@ DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
 }  # fmt: skip
 _PORT: Final = Whole(0, 65535)
+_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,27 @@ class DriftOptions:
     ] = "1h"  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class TraceOptions:
+    otlp_endpoint: Annotated[
+        str, Setting("Send traces there by OTLP over HTTP, such as http://127.0.0.1:4318; empty: none.", COLLECTOR_URL)
+    ] = ""  # fmt: skip
+    ratio: Annotated[
+        float, Setting("Share that is traced of calls that bring no trace.", Number(0, 1), name="trace-ratio")
+    ] = 0.01  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"TraceOptions(otlp_endpoint={masked_webhook(self.otlp_endpoint)!r}, ratio={self.ratio!r})"
+
+    def proven(self) -> "TraceOptions":
+        """Returns the options. Raises: InvalidArgument naming what must be installed."""
+        if self.otlp_endpoint and not _exports_traces():
+            raise InvalidArgument(
+                "otlp-endpoint needs what is not installed: pip install 'model-serving-gateway[otel]'"
+            )
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     default_deadline_seconds: Annotated[
@@ -245,3 +268,10 @@ class CallLimits:
     max_in_flight_bytes: Annotated[
         int, Setting("Bytes of requests a worker holds at a time.", Whole(1 << 20, 1 << 40))
     ] = 1 << 30  # fmt: skip
+
+
+def _exports_traces() -> bool:
+    try:
+        return find_spec("opentelemetry.sdk") is not None and find_spec(_EXPORTER) is not None
+    except ModuleNotFoundError:  # a package above it
+        return False

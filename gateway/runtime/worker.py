@@ -8,6 +8,7 @@ import asyncio
 import faulthandler
 import gc
 import logging
+import random
 import re
 import socket
 from collections.abc import Awaitable
@@ -16,6 +17,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Final
 
+import msgspec
 import uvloop
 
 from gateway.access.priority import LADDER
@@ -62,7 +64,7 @@ from gateway.runtime.host import (
     operations,
 )
 from gateway.runtime.log_settings import prediction_log_limits, redaction_of
-from gateway.runtime.peers import Payload, Peers, PeerServer, ask, worker_socket
+from gateway.runtime.peers import TRACES, Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
@@ -78,6 +80,7 @@ from gateway.serving.repository import ModelRepository
 from gateway.serving.run_environment import ENVIRONMENTS_FILE, note_environment, present_environment
 from gateway.serving.run_page import RunPage, page_path
 from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.gone_versions import KEEP_S
@@ -132,6 +135,8 @@ class Worker:
             ladder=tuple(LADDER.values()) if self.quota_file is not None else (1.0,),
         )
         self.log.load = lambda: self.admission.load
+        traces = config.traces
+        self.tracer = Tracer(traces.ratio, random.Random()) if traces.otlp_endpoint else None
         self.engine = Engine(
             self.catalog,
             self.feed,
@@ -140,6 +145,7 @@ class Worker:
             self.admission,
             threads=runs_at_once(cpu_quota(), config.process.workers, self.threads),
             shared=self.run_state,
+            tracer=self.tracer,
         )
         self.catalog.attach(self.engine.attach, self.engine.detach)
         self.catalog.subscribe(self._version_changed)
@@ -180,6 +186,10 @@ class Worker:
     def count(self) -> Payload:
         """Returns its counts, and whose they are."""
         return {"slot": self.settings.slot, "boot": self.settings.boot, "counters": self.counters.snapshot()}
+
+    async def take_traces(self, _: Payload) -> Payload:
+        """Returns the traces that wait for the control process, which then wait no more."""
+        return {"traces": msgspec.to_builtins(self.tracer.take() if self.tracer is not None else [])}
 
     def _shared_run_state(self) -> SharedRunState:
         """Returns the page that tells the supervisor what runs when this process dies, and what may not run."""
@@ -298,6 +308,9 @@ class Worker:
             counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
             counters.add_sums(Sum.SHED, lambda: shed_counts(self.admission))
             counters.add_gauge(Gauge.QUOTAS, self.quota_file.status)
+        if self.tracer is not None:
+            counters.add_sums(Sum.TRACES, self.tracer.counts)
+            counters.add_gauge(Gauge.EXEMPLARS, self.tracer.exemplars)
         if self.entrance is not None:
             counters.add_sums(Sum.ACCESS, self.entrance.denied)
             counters.add_gauge(Gauge.ACCESS, self.entrance.status)
@@ -321,6 +334,7 @@ class Worker:
                 ),
                 OPERATION: rollout_operation(Editor(self.route_control)),
                 CONTROL: bridge_operation(self.control),
+                TRACES: self.take_traces,
             }
             group = await stack.enter_async_context(asyncio.TaskGroup())
             loops = [group.create_task(self.log.run(), name="log"), group.create_task(self.labels.run(), name="labels")]
@@ -425,7 +439,8 @@ class Worker:
         await self.labels.close()
         await self.log.close()
         try:
-            await ask(self.peers.control, "last_counts", self.count(), timeout_s=0.5)
+            last = {**self.count(), **await self.take_traces({})}
+            await ask(self.peers.control, "last_counts", last, timeout_s=0.5)
         except GatewayError as error:
             _log.info("the last counts were not told: %s", error)
 

@@ -22,7 +22,7 @@ from typing import Final
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument
 from gateway.routing.decision.decision import FALLBACK
 from gateway.serving.batch import Batch
-from gateway.serving.call import Call
+from gateway.serving.call import Call, log_fields
 from gateway.serving.call_queue import CallQueue
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import LineLimit
@@ -273,6 +273,8 @@ class Batcher:
             arm.series.batch(items, run.infer_ns, run.input_ns, output_ns, run.cpu_ns)
             if self._shared.judged.by_revision:
                 self._judge(calls[0], items, run)
+        if self._shared.traced:
+            _trace(calls, run)
         for call, own in zip(calls, answers, strict=True):
             call.infer_ns = run.infer_ns
             if call.deadline_ns and call.deadline_ns < sliced_at:
@@ -309,7 +311,7 @@ class Batcher:
                 error.reason if isinstance(error, RunFailed) else error,
                 f" ({omitted} more since the last line)" if omitted else "",
                 exc_info=None if isinstance(error, RunFailed) else error,
-                extra={"said": {"request_id": request_id, "model": version.model, "version": version.name}},
+                extra={"said": {**log_fields(call, request_id), "model": version.model, "version": version.name}},
             )
         call.fail(Internal(request_id))
 
@@ -322,3 +324,10 @@ class Batcher:
                 self._run_here([call])
             else:
                 self._run_on_thread([call])
+
+
+def _trace(calls: list[Call], run: Run) -> None:
+    """Lets the sampled calls of a run know it, and each other."""
+    traces = [call.trace for call in calls if call.trace is not None]
+    for trace in traces:
+        trace.ran(len(calls), run.rows, run.input_ns, traces)

@@ -9,6 +9,7 @@ import numpy as np
 from gateway.errors import GatewayError
 from gateway.routing.decision.decision import Decision
 from gateway.serving.batch import Batch
+from gateway.serving.call_trace import CallTrace
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.version import Version
 from gateway.tensor import Array, Buffer, TensorSpec
@@ -69,6 +70,7 @@ class Call:
         "rows",
         "shapes",
         "size_bytes",
+        "trace",
         "version",
         "wanted",
     )
@@ -93,6 +95,7 @@ class Call:
         self.given_id = ""  # the id that it is recorded under, where it came without one
         self.received_ns = monotonic_ns()
         self.answered = False
+        self.trace: CallTrace | None = None  # where it is sampled
         self.batch: Batch | None = None  # the run it is part of at this moment
         self.arm: ServedArm | None = None
         self.decision: Decision | None = None
@@ -133,6 +136,12 @@ class Call:
         self.outputs = ()
         self.batch = None
         self.queued_ns = self.queue_expires_ns = self.queue_ns = self.infer_ns = 0
+
+
+def log_fields(call: Call, request_id: str) -> dict[str, str]:
+    """Returns what names the call in a line of the log: its id, and its trace where it is sampled."""
+    named = {"request_id": request_id}
+    return named if call.trace is None else {**named, "trace_id": call.trace.trace_id}
 
 
 def arrays_of(outputs: Sequence[Buffer], specs: Sequence[TensorSpec], rows: int) -> Sequence[Array]:

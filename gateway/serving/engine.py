@@ -32,6 +32,7 @@ from gateway.serving.mirroring import Mirrors
 from gateway.serving.run_page import VersionKey
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
@@ -66,8 +67,10 @@ class Engine:
         *,
         threads: int,
         shared: SharedRunState | None = None,
+        tracer: Tracer | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self.tracer = tracer
         self._catalog = catalog
         self._routing = routing
         self._counters = counters
@@ -80,6 +83,7 @@ class Engine:
         self._batchers: dict[Version, Batcher] = {}
         self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._shared = shared or SharedRunState()
+        self._shared.traced = tracer is not None
         self._refusals = self._shared.refusals
         self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
@@ -106,6 +110,8 @@ class Engine:
             del self._arms[key]
         self._batchers.pop(version, None)
         self._mirrors.forget(version)
+        if self.tracer is not None:
+            self.tracer.forget(version.model, version.name)
         if not any(_key(other) == _key(version) for other in self._batchers):
             self._shared.page.forget(_key(version))
 

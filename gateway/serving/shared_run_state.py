@@ -8,9 +8,12 @@ from gateway.serving.run_page import RunPage
 
 
 class SharedRunState:
-    """The page that shows what runs, what must not run, the watch over runs on the loop, ids, and what is judged."""
+    """The page that shows what runs, what must not run, the watch over runs on the loop, ids, and what is judged.
 
-    __slots__ = ("ids", "judged", "page", "refusals", "watch")
+    `traced` says that some calls are sampled, and are to know the run that they were part of.
+    """
+
+    __slots__ = ("ids", "judged", "page", "refusals", "traced", "watch")
 
     def __init__(self, page: RunPage | None = None, refusals: Refusals | None = None) -> None:
         """Without a page the runs are shown to nobody; without refusals everything may run."""
@@ -19,3 +22,4 @@ class SharedRunState:
         self.watch = InlineWatch()
         self.ids = RequestIds()
         self.judged = JudgedRoutes()
+        self.traced = False

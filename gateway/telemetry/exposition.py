@@ -4,7 +4,7 @@ Every exporter yields samples; the page shows all metrics of the table (gateway.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as _Exemplar
 
 from gateway.errors import Code
 from gateway.telemetry import names
@@ -20,7 +21,7 @@ from gateway.telemetry.histogram import APPLY_BOUNDS_NS, LATENCY_BOUNDS_NS
 from gateway.telemetry.keys import Gauge, Sum
 from gateway.telemetry.names import METRICS, MetricName, MetricSource
 from gateway.telemetry.published import Samples
-from gateway.telemetry.sample import Sample, histogram
+from gateway.telemetry.sample import Exemplar, Sample, histogram
 from gateway.telemetry.sums import Tree, branch, listed, whole, wholes
 from gateway.telemetry.version_statistics import VersionStatistics, statistics
 
@@ -92,6 +93,7 @@ class HostMetrics:
     published: Samples = field(default_factory=dict)
     over: frozenset[Key] = frozenset()  # versions whose series have ended
     figures: tuple[Tree, ...] = ()
+    spans: Tree = field(default_factory=dict)  # by what became of them
 
 
 def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
@@ -111,7 +113,7 @@ def samples(host: HostMetrics) -> Iterator[Sample]:
 
 
 def _all_samples(host: HostMetrics) -> Iterator[Sample]:
-    yield from _arms(host.sums)
+    yield from _arms(host.sums, _exemplars(host.gauges.values()))
     for one in statistics(host.sums):
         yield from _version(one)
     yield from _log(host.sums)
@@ -122,6 +124,8 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _quotas(host.sums)
     yield from _by_label(names.SHED, branch(host.sums, Sum.SHED).items())
     yield from _by_label(names.CONNECTIONS_SEEN, branch(host.sums, Sum.CONNECTIONS).items())
+    yield from _by_label(names.TRACES, branch(host.sums, Sum.TRACES).items())
+    yield from _by_label(names.TRACE_SPANS, host.spans.items())
     yield from _by_label(names.LABELS, branch(host.sums, Sum.LABELS).items())
     for slot, gauges in sorted(host.gauges.items()):
         yield from _worker(str(slot), gauges)
@@ -150,7 +154,9 @@ class _Collected(Collector):
         metrics = {name: Metric(name.name, name.help, name.kind) for name in METRICS.values()}
         for sample in samples(self._host):
             name = sample.metric.name + sample.suffix
-            metrics[sample.metric].add_sample(name, dict(sample.labels), sample.value)
+            shown = sample.exemplar
+            exemplar = None if shown is None else _Exemplar({"trace_id": shown.trace_id}, shown.value, shown.at_s)
+            metrics[sample.metric].add_sample(name, dict(sample.labels), sample.value, exemplar=exemplar)
         yield from metrics.values()
 
 
@@ -165,13 +171,27 @@ def _quotas(sums: Tree) -> Iterator[Sample]:
                     yield Sample(names.QUOTA_REFUSED, {**labels, "limit": limit}, _number(count))
 
 
-def _arms(sums: Tree) -> Iterator[Sample]:
+def _exemplars(gauges: Iterable[Tree]) -> dict[tuple[str, str, str, int], Exemplar]:
+    """Returns the newest exemplar of all workers for each model, version, arm and bucket."""
+    newest: dict[tuple[str, str, str, int], Exemplar] = {}
+    for one in (one for values in gauges for one in listed(values, Gauge.EXEMPLARS)):
+        key = (str(one.get("model")), str(one.get("version")), str(one.get("arm")), whole(one, "place"))
+        exemplar = Exemplar(str(one.get("trace_id")), _number(one.get("seconds")), _number(one.get("at_s")))
+        if key not in newest or newest[key].at_s < exemplar.at_s:
+            newest[key] = exemplar
+    return newest
+
+
+def _arms(sums: Tree, exemplars: Mapping[tuple[str, str, str, int], Exemplar]) -> Iterator[Sample]:
     for labels, series in _series(sums):
         for code, count in branch(series, "codes").items():
             yield Sample(names.REQUESTS, {**labels, "code": code_name(code)}, _number(count))
         yield Sample(names.RUN_CPU_SECONDS, labels, whole(series, "cpu_ns") / 1e9)
+        arm = (labels["model"], labels["version"], labels["arm"])
         for metric, part in _PARTS_OF_CALLS.items():
-            yield from _histogram(metric, labels, branch(series, part), LATENCY_BOUNDS_NS)
+            for place, sample in enumerate(_histogram(metric, labels, branch(series, part), LATENCY_BOUNDS_NS)):
+                exemplar = exemplars.get((*arm, place)) if metric is names.REQUEST_SECONDS else None
+                yield sample if exemplar is None else replace(sample, exemplar=exemplar)
 
 
 def _version(one: VersionStatistics) -> Iterator[Sample]:

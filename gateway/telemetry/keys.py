@@ -17,6 +17,7 @@ class Sum(StrEnum):
     QUOTAS = "quotas"
     SHED = "shed"
     CONNECTIONS = "connections"
+    TRACES = "traces"
 
 
 class Gauge(StrEnum):
@@ -46,4 +47,5 @@ class Gauge(StrEnum):
     LOG_BUFFER_BYTES = "log_buffer_bytes"
     LOG_SCALE = "log_scale"
     BREAKERS = "breakers"
+    EXEMPLARS = "exemplars"
     SHADOW_DIFFERENCES = "shadow_differences"

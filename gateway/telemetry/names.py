@@ -158,6 +158,13 @@ SHED: Final = _metric(
     ("priority",),
     "Calls refused because a worker's limits for their priority class were reached.",
 )
+TRACES: Final = _metric(
+    _SUMMED,
+    "gateway_traces",
+    "counter",
+    ("outcome",),
+    "Calls that were sampled, and those of them whose trace found no room: dropped.",
+)
 LABELS: Final = _metric(
     _SUMMED, "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."
 )
@@ -380,6 +387,9 @@ WEBHOOK: Final = _metric(
     "Events for the webhook: delivered, retried, refused, failed, dropped.",
 )
 WEBHOOK_WAITING: Final = _metric(_CONTROL, "gateway_webhook_waiting", "gauge", (), "Events that wait for the webhook.")
+TRACE_SPANS: Final = _metric(
+    _CONTROL, "gateway_trace_spans", "counter", ("outcome",), "Spans that were exported, or failed to be."
+)
 BUILD: Final = _metric(_CONTROL, "gateway_build", "info", ("version",), "The gateway that answers.")
 
 _LOGGED: Final = (*_ARM, "role")  # "serving", or "mirror": answers that nobody got

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.telemetry.names import MetricName
 
@@ -14,14 +14,26 @@ _PARTS: Final[Mapping[str, frozenset[str]]] = {
 _WHOLE: Final = frozenset({""})
 
 
+class Exemplar(NamedTuple):
+    """Names a trace and what it measured. Units: `at_s` since the Unix epoch."""
+
+    trace_id: str
+    value: float
+    at_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A value under labels. `part` says which series of a histogram or summary it belongs to, "" elsewhere."""
+    """A value under labels. `part` says which series of a histogram or summary it belongs to, "" elsewhere.
+
+    `exemplar` is a trace that was counted in a bucket.
+    """
 
     metric: MetricName
     labels: Mapping[str, str]
     value: float
     part: str = ""
+    exemplar: Exemplar | None = None
 
     def __post_init__(self) -> None:
         """Raises: ValueError for labels or a part that the metric does not have."""

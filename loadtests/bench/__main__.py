@@ -47,6 +47,8 @@ def gateway_setups(options: Options) -> list[GatewaySetup]:
         setups.append(GatewaySetup("gateway with a token", workers=first, guarded=True))
     if "judged" in options.systems:
         setups.append(GatewaySetup("gateway judged", workers=first, judged=True))
+    if "traced" in options.systems:
+        setups.append(GatewaySetup("gateway traced", workers=first, traced=True))
     if "grpcio" in options.systems:
         setups.append(GatewaySetup("gateway grpcio", transport="grpcio", workers=first))
     return setups

@@ -11,7 +11,7 @@ from loadtests.bench.models import MODELS
 Value = TypeVar("Value")
 
 FEATURES: Final = ("log", "route", "metrics", "token")
-SYSTEMS: Final = ("gateway", "rest", "rest-json", "guarded", "judged", "grpcio", "aio")
+SYSTEMS: Final = ("gateway", "rest", "rest-json", "guarded", "judged", "traced", "grpcio", "aio")
 
 _ABOUT: Final = """\
 Drives servers of the Open Inference Protocol with h2load and prints what a request costs them.
@@ -100,8 +100,8 @@ def parser() -> argparse.ArgumentParser:
         help="workers of the gateway (1); of several, each further one is a system of its own")  # fmt: skip
     add("--systems", type=_list_of(_one_of(SYSTEMS)), metavar="A,B",
         help="of gateway, rest (over HTTP/1.1, tensors in binary), rest-json (in JSON), guarded (its callers send a "
-        "token), judged (its routes are canaries that are judged), grpcio (the gateway on that transport), aio (a bare "
-        "grpc.aio server)")  # fmt: skip
+        "token), judged (its routes are canaries that are judged), traced (one call in a hundred is), grpcio (the "
+        "gateway on that transport), aio (a bare grpc.aio server)")  # fmt: skip
     add("--feature-off", type=_one_of(FEATURES), action="append", default=[], metavar="FEATURE",
         help="pair the gateway with one without log, route, token or metrics; may be given several times")  # fmt: skip
     add("--arms", type=_one_of(("one", "both")), default="one",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from gateway.access.token_file import StaticToken, digest_of, random_token
 from loadtests.bench.cases import Case
 from loadtests.bench.probe import KEY_HEADER, WrongAnswer, probing
 from loadtests.bench.processes import all_processes, usage
+from loadtests.bench.trace_sink import trace_sink
 
 HOST: Final = "127.0.0.1"
 _ROOT: Final = Path(__file__).parents[2]
@@ -70,6 +71,7 @@ class GatewaySetup:
     off: frozenset[str] = frozenset()
     guarded: bool = False  # callers prove who they are by a token
     judged: bool = False  # routes are canaries of the same split, which are counted and judged
+    traced: bool = False  # one call in a hundred is, and told to a collector
     rest: str = ""  # the form of the requests, which come over REST
 
     def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
@@ -105,7 +107,10 @@ def gateway(setup: GatewaySetup, cases: Sequence[Case], work: Path) -> Iterator[
     else:
         command = [*gateway_command(), "serve", *arguments]
     address = f"{HOST}:{ports['grpc']}"
-    with running(command, data_dir / "output.txt") as process:
+    with ExitStack() as stack:
+        if setup.traced:
+            command += ["--trace-ratio", "0.01", "--otlp-endpoint", stack.enter_context(trace_sink())]
+        process = stack.enter_context(running(command, data_dir / "output.txt"))
         _await_answers(address, cases, process, data_dir / "output.txt", authorization)
         if "route" not in setup.off:
             _apply_routes(address, cases, data_dir / "routes.yaml", token, judged=setup.judged)

@@ -39,6 +39,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
+from gateway.serving.tracer import Tracer
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from loaders.filesystem import FilesystemLoader
@@ -103,6 +104,7 @@ async def standing(
     quotas: Quotas | None = None,
     ladder: Sequence[float] = (1.0,),
     rest: bool = False,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository, by REST as well if asked for; its models were loaded, or have failed to."""
     async with AsyncExitStack() as stack:
@@ -114,7 +116,7 @@ async def standing(
         log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)
         rules = Rules()
         admission = Admission(max_requests=max_requests, max_bytes=1 << 28, ladder=ladder)
-        engine = Engine(catalog, rules, counters, log, admission, threads=2)
+        engine = Engine(catalog, rules, counters, log, admission, threads=2, tracer=tracer)
         stack.callback(engine.close)
         catalog.attach(engine.attach, engine.detach)
         flushing = asyncio.create_task(log.run())

@@ -11,7 +11,7 @@ from gateway.runtime.config import from_json
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
-from gateway.runtime.option_value import MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL
+from gateway.runtime.option_value import COLLECTOR_URL, MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL
 from gateway.runtime.options import IGNORED, OPTIONS
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -170,7 +170,7 @@ HOSTILE = [
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_no_option_shows_what_lets_one_in(option: Option) -> None:
     texts = HOSTILE
-    if option.setting.value is WEBHOOK_URL:  # whoever knows its path may write there
+    if option.setting.value in (WEBHOOK_URL, COLLECTOR_URL):  # whoever knows its path may write there
         texts = [*HOSTILE, f"https://h/hooks/{SECRET}", f"https://h:x/{SECRET}"]
     elif option.setting.value in (PATH, MAYBE_PATH, PATHS, REPOSITORIES):
         texts = [text for text in HOSTILE if "://" in text]  # the others are paths

@@ -15,11 +15,14 @@ import grpc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.pb import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
 from gateway.runtime.config_parser import parse
 from tests.models import affine, fragile, write_version
 from tests.runtime.supervised import Supervised, alive, wait_until
+from tests.telemetry.otlp_collector import OtlpCollector, collecting, value
 
 RETRY = json.dumps(
     {
@@ -74,7 +77,13 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+def collector() -> Iterator[OtlpCollector]:
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, collector: OtlpCollector) -> Iterator[Supervised]:
     root = tmp_path_factory.mktemp("whole")
     (root / "models").mkdir()
     for version, scale in (("1", 2.0), ("2", 3.0)):
@@ -83,6 +92,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     (root / "models" / "affine").symlink_to(root / "elsewhere" / "affine")
     write_version(root / "models", "fragile", "1", fragile())
     options = {"model-repository": root / "models", "allow-links-to": str(root / "elsewhere"), "log-format": "json"}
+    options |= {"otlp-endpoint": collector.url, "trace-ratio": 1.0}
     with Supervised(root / "data", real=True, options=options, errors=root / "stderr") as whole:
         yield whole.wait_serving()
 
@@ -125,6 +135,27 @@ def test_an_overwritten_version_is_audited_once_and_told_with_both_digests(gatew
     assert told["data"] == {"model": "loose", "version": "1", "digest": after, "previous_digest": before}
 
 
+def test_traces_reach_a_collector_and_latencies_name_them(
+    gateway: Supervised, client: Client, collector: OtlpCollector
+) -> None:
+    client.infer()
+    wait_until(lambda: any(span.name == "run" for span in collector.spans))
+    (server,) = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER][-1:]
+    assert value(server, "gateway.model") == "affine"
+    scrape = urllib.request.Request(
+        f"http://127.0.0.1:{gateway.port('metrics')}/metrics", headers={"accept": "application/openmetrics-text"}
+    )
+    with urllib.request.urlopen(scrape, timeout=10) as answer:
+        text = answer.read().decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
+    exemplars = [one.exemplar for one in families["gateway_request_seconds"].samples if one.exemplar]
+    sampled = {span.trace_id.hex() for span in collector.spans}
+    assert sampled & {exemplar.labels["trace_id"] for exemplar in exemplars}
+    spans = {one.labels["outcome"]: one.value for one in families["gateway_trace_spans"].samples}
+    assert spans["exported"] >= 3
+    assert spans["failed"] == 0
+
+
 def test_every_line_of_every_process_is_one_object(gateway: Supervised, client: Client) -> None:
     request = inference_pb2.ModelInferRequest(model_name="fragile", id="beyond the end")
     request.inputs.add(name="i", datatype="INT64", shape=[1])
@@ -147,6 +178,7 @@ def test_every_line_of_every_process_is_one_object(gateway: Supervised, client: 
     assert {line["data"]["model"] for line in lines if line["event"] == "version.ready"} >= {"affine", "fragile"}
     (failed,) = [line for line in lines if line.get("request_id")]
     assert failed.items() >= {"model": "fragile", "version": "1", "level": "error"}.items()
+    assert len(failed["trace_id"]) == 32
     assert failed["message"].startswith("model fragile version 1 failed on request")
 
 

@@ -50,6 +50,7 @@ SUMS: Mapping[Sum, dict[str, object]] = {
     Sum.ACCESS: {"no_credential": 2, "role": 0},
     Sum.QUOTAS: {"q": {"acme": {"admitted": 3, "bytes": 300, "refused": {"requests": 2}}}},
     Sum.SHED: {"critical": 0, "default": 1, "sheddable": 2},
+    Sum.TRACES: {"sampled": 2, "dropped": 1},
     Sum.FALLBACKS: {"m": {"stable": {"INTERNAL": 2}}},
     Sum.SHADOWS: {"m": {"mirror": {"outcomes": {"agree": 3}, "rows": 6, "same_rows": 5}}},
 }  # fmt: skip
@@ -79,6 +80,9 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.BREAKERS: [{"model": "m", "arm": "stable", "state": "open"}],
     Gauge.QUARANTINE: [
         {"model": "m", "version": "1", "quarantined": True, "cause": "SIGFPE", "deaths": 2, "inputs": 1}
+    ],
+    Gauge.EXEMPLARS: [
+        {"model": "m", "version": "1", "arm": "stable", "place": 3, "trace_id": "ab", "seconds": 0.0002, "at_s": 7.0}
     ],
     Gauge.SHADOW_DIFFERENCES: [{"model": "m", "arm": "mirror", "value": 0.5}],
 }
@@ -182,7 +186,13 @@ def test_every_metric_is_exported_by_its_source(tmp_path: Path) -> None:
     events = {"types": {"route.applied": 1}, "webhook": {"delivered": 1}, "waiting": 0}
     process = {"role": "worker", "slot": 0, "state": "READY", "restarts": 2}
     host = HostMetrics(
-        branch(snapshot, "sums"), {0: branch(snapshot, "gauges")}, (process,), "1", events, figures=(FIGURES,)
+        branch(snapshot, "sums"),
+        {0: branch(snapshot, "gauges")},
+        (process,),
+        "1",
+        events,
+        figures=(FIGURES,),
+        spans={"exported": 3},
     )
     own = {sample.metric for sample in samples(host)}
     assert own == {metric for metric in METRICS.values() if metric.source is not MetricSource.PUBLISHED}
