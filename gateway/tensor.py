@@ -63,6 +63,7 @@ class TensorSpec:
 
     If `batched` is False, a first dimension of any size does not count rows. Only the prediction log sets it, for
     versions that do not batch. `features` are what the configuration calls the features of a row, () where it does not.
+    `onnx_type` is what the tensor carries in the model, "" where that is a tensor of this datatype.
     """
 
     name: str
@@ -73,6 +74,7 @@ class TensorSpec:
     batched: bool = True
     any_shape: bool = False
     features: tuple[str, ...] = ()
+    onnx_type: str = ""
 
     @property
     def told_shape(self) -> tuple[int, ...]:

@@ -31,6 +31,8 @@ _PARAMETERS = frozenset(
         MERGE_PARAMETER,
     }
 )
+# Begins the parameters that tell clients what a tensor carries, where that is no tensor of its datatype.
+ONNX_TYPE_PARAMETER = "onnx_type."
 _GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "off"}
 _MAX_THREADS = 1024
 MAX_WARMUP_COUNT = 1000
@@ -123,12 +125,13 @@ def complete(
     may_batch: bool = True,
     row_dependence: str = "",
     rows_independent: bool | None = None,
+    chance: str = "",
 ) -> ModelConfig:
     """Returns the configuration of a version whose model has these tensors.
 
     If the configuration says nothing about batches, a model whose tensors all have a variable first dimension is
     batched, unless `may_batch` is False. Inputs with a default in the model (`overridable`) are offered without being
-    configured where `offers_overridable`; `row_dependence` and `rows_independent` are those of
+    configured where `offers_overridable`; `row_dependence`, `rows_independent` and `chance` are those of
     `gateway.serving.request_merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
 
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
@@ -153,9 +156,10 @@ def complete(
         _with_labels(spec, tensor.label_filename, read_file)
         for spec, tensor in zip(offered[split:], message.output, strict=True)
     ]
-    decision = merging(source, rows, row_dependence, rows_independent)
+    decision = merging(source, rows, row_dependence, rows_independent, chance)
     _fill_in(message, source, model, rows, merges=decision.allowed)
-    return _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
+    values = _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
+    return replace(values, chance=chance)
 
 
 def _list(tensors: "Sequence[Tensor]", own: Sequence[TensorSpec]) -> None:
@@ -303,6 +307,9 @@ def _values(
     if FEATURE_NAMES_PARAMETER in parameters and message.max_batch_size:
         inputs, unnamed = name_features(inputs, parameters[FEATURE_NAMES_PARAMETER])
         warnings += [unnamed] if unnamed else []
+    for spec in (*inputs, *outputs):
+        if spec.onnx_type:
+            message.parameters[f"{ONNX_TYPE_PARAMETER}{spec.name}"].string_value = spec.onnx_type
     queue = message.dynamic_batching.default_queue_policy
     return ModelConfig(
         name=message.name,

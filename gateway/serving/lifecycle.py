@@ -198,6 +198,7 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
         inter_threads=request.inter_threads,
         options=request.options,
         without_shape=frozenset() if result.facts is None else result.facts.without_shape,
+        map_keys={} if result.facts is None else result.facts.map_keys,
     )
     config = complete(
         candidate.source,
@@ -211,6 +212,7 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
         may_batch=result.batches and result.rows_independent is not False,
         row_dependence="" if result.facts is None else result.facts.row_dependence,
         rows_independent=result.rows_independent,
+        chance=_chance(result),
     )
     warm = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
@@ -227,6 +229,13 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
         warnings.append(f"requests without rows or elements are refused: the model was {result.empty_inputs}")
     config = replace(config, refuses_empty=result.empty_inputs, warnings=tuple(warnings))
     return Loaded(session, config, request.local.digest, run_us, _identity(candidate, request))
+
+
+def _chance(result: ProbeResult) -> str:
+    """Returns what makes the version answer by chance; "" if neither its graph nor its first runs show that."""
+    if result.facts is not None and result.facts.chance:
+        return result.facts.chance
+    return "the same inputs got two answers" if result.repeatable is False else ""
 
 
 def _identity(candidate: Candidate, request: ProbeRequest) -> str:

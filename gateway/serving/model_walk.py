@@ -5,7 +5,7 @@ subgraphs, functions, training information and whatever a later release of the f
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 from google.protobuf.message import Message
@@ -74,3 +74,14 @@ def _check(text: str | bytes, label: str, forbidden: re.Pattern[str], limit: int
     match = forbidden.search(text)
     if match is not None:
         raise InvalidModel(f"{label} holds the control character U+{ord(match[0]):04X}: {shown(text)}")
+
+
+def nodes(own: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yields these nodes and those of their subgraphs."""
+    for node in own:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from nodes(graph.node)

@@ -91,6 +91,7 @@ def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
         batches=findings.batches,
         rows_independent=findings.rows_independent,
         bit_equal=findings.bit_equal,
+        repeatable=findings.repeatable,
         warnings=tuple(public_reason(warning, str(request.local.path)) for warning in warnings),
         load_ms=load_ms,
     )
@@ -108,6 +109,7 @@ def _session(request: ProbeRequest, facts: ModelFacts) -> Session:
             inter_threads=request.inter_threads,
             options=request.options,
             without_shape=facts.without_shape,
+            map_keys=facts.map_keys,
         )
     except FailedPrecondition as error:
         raise FailedPrecondition("; ".join(filter(None, (str(error), facts.objection)))) from error

@@ -15,7 +15,7 @@ from gateway.tensor import TensorSpec
 from loaders.loader import LocalVersion
 
 # Part of every cache key: a result in an older format is never read.
-FORM = 5
+FORM = 6
 _SPARE_BYTES = 2 << 30
 _COPIES = 4  # of the weights, held at once by a load: the file, its parsed form, the session's, prepacked ones
 
@@ -62,7 +62,8 @@ class ProbeResult:
     `lasting` is False where the next probe may end differently (time, memory, a crash); `timed_out`: it took
     too long. `batches`: every tensor has a free first dimension and a run of several rows answers as many.
     `rows_independent`: a row has the same answer alone and among others (to the bit where `bit_equal`, else within
-    rounding); None if that was not tried.
+    rounding); None if that was not tried, or if the runs could not show it. `repeatable`: the same inputs have the
+    same answer twice; None if that was not tried.
 
     `empty_inputs`: why requests without rows or elements must be refused (they crashed the probe's process); ""
     if they need not be.
@@ -84,6 +85,7 @@ class ProbeResult:
     batches: bool = False
     rows_independent: bool | None = None
     bit_equal: bool | None = None
+    repeatable: bool | None = None
     empty_inputs: str = ""
     warnings: tuple[str, ...] = ()
     load_ms: float = 0.0

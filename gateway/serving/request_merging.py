@@ -20,22 +20,27 @@ class Merging:
         return f"{'yes' if self.allowed else 'no'}: {self.reason}"
 
 
-def merging(source: ConfigSource, max_batch_size: int, row_dependence: str, rows_independent: bool | None) -> Merging:
+def merging(
+    source: ConfigSource, max_batch_size: int, row_dependence: str, rows_independent: bool | None, chance: str = ""
+) -> Merging:
     """Returns whether requests are merged, and why.
 
     `row_dependence` says why the graph does not prove its rows independent ("" if it does); `rows_independent` is
-    what runs with random rows showed (None: not tried).
+    what runs with random rows showed (None: not tried, or nothing); `chance` names what answers by chance.
 
     1. A version that does not batch merges nothing.
-    2. The parameter merge_requests decides.
-    3. Rows that were seen to depend on each other are kept apart.
-    4. If there is a configuration, its dynamic_batching decides, as in Triton: without that field nothing is merged.
-    5. Without a configuration the graph must prove that rows are independent.
+    2. A version that answers by chance merges nothing: what a request draws would depend on who came with it.
+    3. The parameter merge_requests decides.
+    4. Rows that were seen to depend on each other are kept apart.
+    5. If there is a configuration, its dynamic_batching decides, as in Triton: without that field nothing is merged.
+    6. Without a configuration the graph must prove that rows are independent.
 
     Raises: FailedPrecondition, where merge_requests is neither true nor false.
     """
     if max_batch_size <= 0:
         return Merging(False, "the version does not batch (max_batch_size is 0)")
+    if chance:
+        return Merging(False, f"the version answers by chance: {chance}")
     if MERGE_PARAMETER in source.message.parameters:
         text = source.message.parameters[MERGE_PARAMETER].string_value.strip().lower()
         if text not in ("true", "false"):

@@ -480,7 +480,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
         _table_of_features,
         _ML,
         "Imputer LinearClassifier LinearRegressor Normalizer SVMClassifier SVMRegressor Scaler TreeEnsemble "
-        "TreeEnsembleClassifier TreeEnsembleRegressor",
+        "TreeEnsembleClassifier TreeEnsembleRegressor ZipMap",
     ),
     ("", "TfIdfVectorizer"): _table_of_features,
     (_ML, "OneHotEncoder"): _one_hot_encoded,

@@ -12,10 +12,10 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument
-from gateway.tensor import Array, Datatype, TensorSpec
+from gateway.serving.carried_value import CarriedValue, Form, carried, check_names
+from gateway.serving.element_type import ElementType
+from gateway.tensor import Array, Datatype
 
-_DATATYPES = {kind.runtime_name: kind for kind in Datatype}
-_ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 # The prefix of the runtime's errors: its own codes, and the place in its source, with the function's signature.
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
@@ -96,7 +96,9 @@ class Session:
 
     `options` are Triton's parameter names (execution_mode, enable_mem_arena, enable_mem_pattern), `graph_level` (all,
     extended, basic, off), and a few `session.` entries of the runtime itself; others are passed over. `without_shape`
-    names the tensors that the graph declares no shape for: the runtime says [] of them, as it does of scalars.
+    names the tensors that the graph declares no shape for: the runtime says [] of them, as it does of scalars;
+    `map_keys` are the keys of the maps that are outputs. `inputs` and `outputs` are the tensors that carry the model's
+    values (`gateway.serving.carried_value`); where `may_batch` is False some have no rows.
 
     Raises: FailedPrecondition, if the runtime does not accept the file as a model, or if the protocol cannot carry its
             tensors.
@@ -110,6 +112,7 @@ class Session:
         inter_threads: int = 1,
         options: Mapping[str, str] | None = None,
         without_shape: Collection[str] = (),
+        map_keys: Mapping[str, tuple[str | int, ...]] | None = None,
     ) -> None:
         settings = _settings(intra_threads, inter_threads, options or {})
         source = model if isinstance(model, bytes) else str(model)
@@ -118,23 +121,28 @@ class Session:
         except _ERRORS as error:
             reason = _reason(error, "" if isinstance(model, bytes) else str(Path(model).parent))
             raise FailedPrecondition(f"ONNX Runtime refuses the model: {reason}") from error
-        self.inputs = tuple(_spec(node, "input", without_shape=without_shape) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node, "output", without_shape=without_shape) for node in session.get_outputs())
-        self.overridable = tuple(
-            _spec(node, "input", optional=True)
-            for node in session.get_overridable_initializers()
-            if node.type in _DATATYPES
-        )
+        keys = map_keys or {}
+        given = [_carried(node, "input", without_shape, keys) for node in session.get_inputs()]
+        answered = [_carried(node, "output", without_shape, keys) for node in session.get_outputs()]
+        defaults = _overridable(session.get_overridable_initializers())
+        check_names([*given, *defaults], "input")
+        check_names(answered, "output")
+        self.inputs = tuple(spec for value in given for spec in value.specs)
+        self.outputs = tuple(spec for value in answered for spec in value.specs)
+        self.overridable = tuple(spec for value in defaults for spec in value.specs)
+        self.may_batch = all(value.form in (Form.TENSOR, Form.MAPS) for value in (*given, *answered))
         self._session = session
         # The wrapper around the native call validates the inputs a second time: 7.5 us a run instead of 4.2.
         self._native_run: Callable[..., list[Any]] = session._sess.run
+        self._odd_inputs = [value for value in (*given, *defaults) if not value.is_plain]
+        self._odd_outputs = {spec.name: value for value in answered if not value.is_plain for spec in value.specs}
         every_input = self.inputs + self.overridable
-        self._wrapped_inputs = frozenset(spec.name for spec in every_input if spec.datatype is Datatype.BF16)
         self._text_inputs = frozenset(spec.name for spec in every_input if spec.datatype is Datatype.BYTES)
         self._text_outputs = frozenset(spec.name for spec in self.outputs if spec.datatype is Datatype.BYTES)
-        self._wrapped_outputs = any(spec.datatype is Datatype.BF16 for spec in self.outputs)
+        self._binds_outputs = any(value.element is not None for value in answered)
         self._all_outputs = [spec.name for spec in self.outputs]
-        self._needed = frozenset(spec.name for spec in self.inputs)
+        self._needed = frozenset(spec.name for spec in self.inputs if not spec.optional)
+        self._may_miss = [value.name for value in given if value.specs[0].optional]
         self._input_tails: Mapping[str, tuple[int, ...]] = {}
         self._output_tails: Mapping[str, tuple[int, ...]] = {}
         self._batches = False
@@ -142,9 +150,11 @@ class Session:
         self._has_free_sizes = any(-1 in spec.shape[1:] for spec in self.inputs) or not all(
             spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs)
         )
-        self._plain = not (self._wrapped_inputs or self._text_inputs or self._text_outputs or self._wrapped_outputs)
-        if self._wrapped_outputs and self._text_inputs:
-            raise FailedPrecondition("the model has BF16 outputs beside BYTES inputs, which ONNX Runtime cannot bind")
+        self._plain = not (
+            self._text_inputs or self._text_outputs or self._odd_inputs or self._odd_outputs or self._may_miss
+        )
+        if self._binds_outputs:
+            _check_bindable(given, answered)
 
     def reshape(
         self, inputs: Mapping[str, tuple[int, ...]], outputs: Mapping[str, tuple[int, ...]], *, batches: bool
@@ -178,14 +188,21 @@ class Session:
             except _ERRORS as error:
                 raise self._failure(error) from error
         try:
-            prepared = {name: self._prepare(name, array) for name, array in feeds.items()}
-            if self._wrapped_outputs:
-                answers = self._run_wrapped(names, prepared, options)
-            else:
+            prepared = self._native(feeds)
+            if not self._odd_outputs:
                 answers = self._session.run(names, prepared, options)
+            else:
+                answers = self._run_odd(names, prepared, options)
             return [self._offer(name, answer) for name, answer in zip(names, answers, strict=True)]
         except _ERRORS as error:
             raise self._failure(error) from error
+
+    def fitted(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Returns made-up inputs, of which those that carry one value together fit together."""
+        made = dict(feeds)
+        for value in self._odd_inputs:
+            made.update(value.fitted(made))
+        return made
 
     def _failure(self, error: Exception) -> GatewayError:
         """Returns the error that blames the request's data or the model."""
@@ -205,27 +222,50 @@ class Session:
     def _reshaped(self, array: Array, tail: tuple[int, ...]) -> Array:
         return reshaped(array, tail, batches=self._batches)
 
-    def _prepare(self, name: str, array: Array) -> object:
+    def _native(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Returns the inputs as the runtime takes them."""
+        ready: dict[str, Any] = {name: self._prepare(name, array) for name, array in feeds.items()}
+        for value in self._odd_inputs:
+            whole = value.assembled(ready)
+            for spec in value.specs:
+                ready.pop(spec.name, None)
+            if whole is not None:
+                ready[value.name] = whole if value.element is None else _wrap(value.name, whole, value.element)
+        for name in self._may_miss:
+            ready.setdefault(name, None)
+        return ready
+
+    def _prepare(self, name: str, array: Array) -> Array:
         tail = self._input_tails.get(name)
         if tail is not None:
             array = self._reshaped(array, tail)
-        if name in self._text_inputs:
-            return _to_text(name, array)
-        if name in self._wrapped_inputs:
-            return _wrap_bf16(array)
-        return array
+        return _to_text(name, array) if name in self._text_inputs else array
 
-    def _run_wrapped(self, names: Sequence[str], feeds: Mapping[str, object], options: object) -> list[Array]:
-        values = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed))
-            if isinstance(feed, np.ndarray)
-            else feed
-            for name, feed in feeds.items()
-        }
-        answers = self._session.run_with_ort_values(names, values, options)
-        return [
-            _unwrap_bf16(answer) if answer.data_type() == "tensor(bfloat16)" else answer.numpy() for answer in answers
-        ]
+    def _run_odd(self, names: Sequence[str], feeds: Mapping[str, Any], options: object) -> list[Array]:
+        """Runs a model with outputs that are no plain tensors."""
+        values = {name: self._odd_outputs.get(name) for name in names}
+        wanted = list(dict.fromkeys(name if value is None else value.name for name, value in values.items()))
+        if self._binds_outputs:
+            bound = {
+                name: feed
+                if not isinstance(feed, np.ndarray)
+                else onnxruntime.OrtValue.ortvalue_from_numpy(_whole(feed))
+                for name, feed in feeds.items()
+            }
+            answers = self._session.run_with_ort_values(wanted, bound, options)
+        else:
+            answers = self._session.run(wanted, feeds, options)
+        offered: dict[str, Array] = {}
+        for name, answer in zip(wanted, answers, strict=True):
+            value = values.get(name) or self._odd_outputs.get(name)
+            if value is None:
+                offered[name] = answer.numpy() if self._binds_outputs else answer
+            elif value.element is not None:
+                offered[name] = _unwrap(answer, value.element)
+            else:
+                parts = value.taken_apart(answer)
+                offered.update(zip((spec.name for spec in value.specs), parts, strict=True))
+        return [offered[name] for name in names]
 
 
 def reshaped(array: Array, tail: tuple[int, ...], *, batches: bool) -> Array:
@@ -266,17 +306,50 @@ def _settings(intra_threads: int, inter_threads: int, options: Mapping[str, str]
     return settings
 
 
-def _spec(node: Any, side: str, *, optional: bool = False, without_shape: Collection[str] = ()) -> TensorSpec:
-    datatype = _DATATYPES.get(node.type)
-    if datatype is None:
-        raise FailedPrecondition(
-            f"{side} {node.name!r} has ONNX type {node.type}, which the protocol cannot carry; "
-            "export the model with plain tensors"
-        )
-    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ())
-    # A shape that the runtime worked out itself is better than none; [] may be a scalar or nothing at all.
-    any_shape = not shape and node.name in without_shape
-    return TensorSpec(node.name, datatype, shape, optional=optional, any_shape=any_shape)
+def _carried(
+    node: Any,
+    side: str,
+    without_shape: Collection[str],
+    map_keys: Mapping[str, tuple[str | int, ...]],
+) -> CarriedValue:
+    return carried(
+        node.name,
+        node.type,
+        side,
+        _shape_of(node),
+        any_shape=node.name in without_shape,
+        keys=map_keys.get(node.name, ()),
+    )
+
+
+def _overridable(nodes: Sequence[Any]) -> list[CarriedValue]:
+    """Returns the weights that a request may replace: those that the protocol can carry."""
+    values: list[CarriedValue] = []
+    for node in nodes:
+        try:
+            values.append(carried(node.name, node.type, "input", _shape_of(node), optional=True))
+        except FailedPrecondition:
+            continue
+    return values
+
+
+def _shape_of(node: Any) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ())
+
+
+def _check_bindable(given: Sequence[CarriedValue], answered: Sequence[CarriedValue]) -> None:
+    """Checks that the runtime's values can hold all of a run whose outputs numpy does not have.
+
+    Raises: FailedPrecondition naming the output and what cannot stand beside it.
+    """
+    odd = next(value for value in answered if value.element is not None)
+    for side, values in (("input", given), ("output", answered)):
+        for value in values:
+            if value.form is not Form.TENSOR or value.specs[0].datatype is Datatype.BYTES or value.specs[0].optional:
+                raise FailedPrecondition(
+                    f"output {odd.name!r} has ONNX type {odd.onnx_type} beside the {side} {value.name!r} of type "
+                    f"{value.onnx_type}, which ONNX Runtime cannot bind together; cast the output in the model"
+                )
 
 
 def _reason(error: Exception, directory: str = "") -> str:
@@ -327,14 +400,22 @@ def _to_bytes(array: Array) -> Array:
     return cast(Array, encoded)
 
 
-def _wrap_bf16(array: Array) -> object:
-    patterns = np.ascontiguousarray(array, dtype=np.uint16)
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(patterns, _ONNX_BFLOAT16)
+def _whole(array: Array) -> Array:
+    """Returns the array in one piece, with as many dimensions as it has: ascontiguousarray gives a scalar one."""
+    return array if array.flags.c_contiguous else array.copy()
 
 
-def _unwrap_bf16(value: Any) -> Array:
-    """Returns a copy of the value's bit patterns: numpy has no such type, and the memory is freed with the value."""
-    patterns = np.empty(tuple(value.shape()), dtype=np.uint16)
-    if patterns.nbytes:
-        ctypes.memmove(patterns.ctypes.data, value.data_ptr(), patterns.nbytes)
-    return cast(Array, patterns)
+def _wrap(name: str, array: Array, element: ElementType) -> Any:
+    """Returns a value of the runtime with elements that numpy does not have. Raises: InvalidArgument (out of range)."""
+    value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(array.shape), element.number)
+    memory = element.packed(name, array)
+    if memory:
+        ctypes.memmove(value.data_ptr(), memory, len(memory))
+    return value
+
+
+def _unwrap(value: Any, element: ElementType) -> Array:
+    """Returns a copy of the value's elements: the memory is freed with the value."""
+    size = value.tensor_size_in_bytes()
+    memory = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return element.unpacked(memory, tuple(value.shape()))

@@ -5,7 +5,7 @@ allocated. A hostile file can still cost the parsers time and memory, so product
 of `gateway.serving.probe`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import isnan
@@ -15,17 +15,20 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 
+from gateway.errors import FailedPrecondition
+from gateway.serving.carried_value import CarriedValue, carried
+from gateway.serving.chance import chance_in
 from gateway.serving.model_policy import InvalidModel, Policy, shown
-from gateway.serving.model_walk import check_texts, messages
+from gateway.serving.model_walk import check_texts, messages, nodes
 from gateway.serving.row_independence import row_dependence
 from gateway.serving.weights import Weights
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import TensorSpec
 from loaders.errors import LoaderError
 from loaders.loader import LocalVersion
 
 __all__ = ["InvalidModel", "ModelFacts", "Policy", "verify"]
 
-_DATATYPES: Mapping[int, Datatype] = {TensorProto.DataType.Value(kind.onnx_name): kind for kind in Datatype}
+_ELEMENT_NAMES: Mapping[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
 # Operator sets that the format defines, with the newest version of each that is understood here.
 _DEFAULT = ""
 _SETS: Mapping[str, int] = {
@@ -58,7 +61,8 @@ class ModelFacts:
     """Holds what a verified model declares about itself.
 
     `row_dependence` is that of `gateway.serving.row_independence`; `objection` is what the ONNX checker
-    rejects. It decides nothing: ONNX Runtime accepts much that the checker does not.
+    rejects. It decides nothing: ONNX Runtime accepts much that the checker does not. `map_keys` are the keys of the
+    maps that outputs hold, as ZipMap declares them; `chance` is what answers by chance (`gateway.serving.chance`).
 
     Shapes: as declared, -1 where a size is free; `any_shape` where none is declared.
     Units:  bytes.
@@ -77,6 +81,8 @@ class ModelFacts:
     external_files: tuple[str, ...] = ()
     row_dependence: str = ""
     objection: str = ""
+    map_keys: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    chance: str = ""
 
     @property
     def without_shape(self) -> frozenset[str]:
@@ -162,23 +168,12 @@ def _check_operators(model: onnx.ModelProto, opsets: Mapping[str, int]) -> None:
     for training in model.training_info:
         graphs += [training.initialization, training.algorithm]
     for graph in graphs:
-        for node in _nodes(graph.node):
+        for node in nodes(graph.node):
             _check_operator(node, opsets, functions)
     for function in model.functions:
         own = _opsets(function.opset_import)
-        for node in _nodes(function.node):
+        for node in nodes(function.node):
             _check_operator(node, {**opsets, **own}, functions)
-
-
-def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yields the nodes and those of their subgraphs."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g.node)
-            for graph in attribute.graphs:
-                yield from _nodes(graph.node)
 
 
 def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int], functions: set[tuple[str, str]]) -> None:
@@ -224,12 +219,16 @@ def _facts(model: onnx.ModelProto, opsets: Mapping[str, int], weights: Weights, 
     given = {tensor.name for tensor in model.graph.initializer}
     given.update(tensor.values.name for tensor in model.graph.sparse_initializer)
     inputs = [value for value in model.graph.input if value.name not in given]
-    zipped = any(node.op_type == "ZipMap" for node in model.graph.node)
+    keys = _map_keys(model.graph)
     if not model.graph.output:
         raise InvalidModel("the model has no output")
     return ModelFacts(
-        inputs=tuple(_spec(value, "input", weights) for value in inputs),
-        outputs=tuple(_spec(value, "output", weights, zipped=zipped) for value in model.graph.output),
+        inputs=tuple(spec for value in inputs for spec in _carried(value, "input", weights).specs),
+        outputs=tuple(
+            spec
+            for value in model.graph.output
+            for spec in _carried(value, "output", weights, keys.get(value.name, ())).specs
+        ),
         opset=opsets.get(_DEFAULT, 0),
         ir_version=model.ir_version,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
@@ -240,25 +239,52 @@ def _facts(model: onnx.ModelProto, opsets: Mapping[str, int], weights: Weights, 
         infinite_weights=weights.infinite,
         external_files=tuple(sorted(weights.external_files)),
         row_dependence=row_dependence(model),
+        chance=chance_in(model),
+        map_keys={value.name: keys[value.name] for value in model.graph.output if value.name in keys},
     )
 
 
-def _spec(value: onnx.ValueInfoProto, side: str, weights: Weights, *, zipped: bool = False) -> TensorSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        what = (kind or "missing type").removesuffix("_type")
-        cure = ": it comes from ZipMap, convert the model with zipmap=False" if zipped else ""
-        raise InvalidModel(f"{side} {shown(value.name)} is a {what}, only tensors are served{cure}")
+def _carried(value: onnx.ValueInfoProto, side: str, weights: Weights, keys: tuple[str | int, ...] = ()) -> CarriedValue:
+    """Returns how a value is carried. Raises: InvalidModel, where it cannot be."""
     tensor = value.type.tensor_type
-    datatype = _DATATYPES.get(tensor.elem_type)
-    if datatype is None:
-        names = {number: name for name, number in TensorProto.DataType.items()}
-        element = names.get(tensor.elem_type, str(tensor.elem_type))
-        raise InvalidModel(f"{side} {shown(value.name)} has element type {element}, which the protocol cannot carry")
+    is_tensor = value.type.WhichOneof("value") == "tensor_type"
     # Some exporters write -1 for a free size; anything below is nonsense.
     sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
     weights.element_count([1 if size == -1 else size for size in sizes], f"{side} {shown(value.name)}", 8)
-    return TensorSpec(value.name, datatype, tuple(sizes), any_shape=not tensor.HasField("shape"))
+    undeclared = is_tensor and not tensor.HasField("shape")
+    try:
+        return carried(value.name, _type_name(value.type), side, tuple(sizes), any_shape=undeclared, keys=keys)
+    except FailedPrecondition as error:
+        raise InvalidModel(str(error)) from None
+
+
+def _type_name(kind: onnx.TypeProto) -> str:
+    """Returns the name of the type as ONNX Runtime writes it."""
+    which = kind.WhichOneof("value")
+    if which == "tensor_type":
+        element = kind.tensor_type.elem_type
+        return f"tensor({_ELEMENT_NAMES.get(element, element)})"
+    if which == "sequence_type":
+        return f"seq({_type_name(kind.sequence_type.elem_type)})"
+    if which == "map_type":
+        key = kind.map_type.key_type
+        return f"map({_ELEMENT_NAMES.get(key, key)},{_type_name(kind.map_type.value_type)})"
+    if which == "optional_type":
+        return f"optional({_type_name(kind.optional_type.elem_type)})"
+    return (which or "missing type").removesuffix("_type")
+
+
+def _map_keys(graph: onnx.GraphProto) -> Mapping[str, tuple[str | int, ...]]:
+    """Returns the keys of the maps that each ZipMap of the graph gives."""
+    keys: dict[str, tuple[str | int, ...]] = {}
+    for node in graph.node:
+        if node.op_type == "ZipMap" and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "classlabels_int64s":
+                    keys[node.output[0]] = tuple(attribute.ints)
+                elif attribute.name == "classlabels_strings":
+                    keys[node.output[0]] = tuple(text.decode("utf-8", "replace") for text in attribute.strings)
+    return keys
 
 
 def _objection(path: Path) -> str:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from gateway.errors import GatewayError
 from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import InvalidModel, shown
+from gateway.serving.row_trial import RowTrial, as_float, close, rows_of
 from gateway.serving.session import RunFailed, Session
 from gateway.tensor import Array, Datatype, TensorSpec
 
@@ -36,8 +37,6 @@ _ROWS = 8
 _REPEATS = 20
 _CURE = "a model_warmup in config.pbtxt names inputs that it does take"
 _REPEATS_NS = 100_000_000
-# How much a row may differ beside other rows: rounding from another order of addition, not another answer.
-_TOLERANCES = {Datatype.FP16: 1e-2, Datatype.BF16: 4e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-6}
 _NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 
@@ -58,6 +57,7 @@ class Findings:
     batches: bool = False
     rows_independent: bool | None = None
     bit_equal: bool | None = None
+    repeatable: bool | None = None
     warnings: list[str] = field(default_factory=list)
     feed: Feed | None = None  # inputs that the model answered, of one row if it batches
 
@@ -81,15 +81,17 @@ class WarmUp:
         inputs, outputs = self.session.inputs, self.session.outputs
         free_first = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
         free_first = free_first and all(spec.shape[:1] in ((-1,), ()) for spec in outputs)  # (): may be undeclared
+        free_first = free_first and self.session.may_batch
         may_batch = free_first if self.max_batch_size is None else self.max_batch_size > 0
         rows = min(_ROWS, self.max_batch_size or _ROWS) if may_batch else 0
         given = [self._requested(warmup) for warmup in self.warmups]
         feed = _joined(given, rows) if given else self._accepted(rows, findings)
         if feed is None:
             return findings
-        single = findings.feed = _rows(feed, 0, 1) if rows else feed
+        single = findings.feed = rows_of(feed, 0, 1) if rows else feed
         findings.answers = self._answers(self._outputs(single, "the warm-up run"), findings)
         findings.run_us[1 if rows else 0] = self._timed(single)
+        findings.repeatable = self._repeats(single)
         if rows:
             self._try_batches(feed, rows, findings)
         return findings
@@ -110,7 +112,7 @@ class WarmUp:
         refused, nan = "", None
         for feed in self._candidates(rows):
             try:
-                outputs = self._outputs(_rows(feed, 0, 1) if rows else feed, "the warm-up run")
+                outputs = self._outputs(rows_of(feed, 0, 1) if rows else feed, "the warm-up run")
             except OutOfMemory:
                 raise
             except WarmUpFailed as error:
@@ -137,16 +139,17 @@ class WarmUp:
                 break
             for kind in _KINDS:
                 random = np.random.default_rng(self.seed)
-                yield {spec.name: made_up(spec.datatype, shapes[spec.name], kind, random) for spec in inputs}
+                made = {spec.name: made_up(spec.datatype, shapes[spec.name], kind, random) for spec in inputs}
+                yield self.session.fitted(made)
 
     def _try_batches(self, feed: Feed, rows: int, findings: Findings) -> None:
         """Fills in `batches`, `rows_independent` and the times of more than one row."""
         required = bool(self.max_batch_size)
         try:
             for size in sorted({min(2, rows), rows} - {1}):
-                together = self._outputs(_rows(feed, 0, size), f"a run of {size} rows")
+                together = self._outputs(rows_of(feed, 0, size), f"a run of {size} rows")
                 self._check_rows(together, size)
-                findings.run_us[size] = self._timed(_rows(feed, 0, size))
+                findings.run_us[size] = self._timed(rows_of(feed, 0, size))
         except OutOfMemory:
             raise
         except WarmUpFailed as error:
@@ -156,24 +159,15 @@ class WarmUp:
             return
         findings.batches = True
         if rows > 1:
-            self._compare_rows(feed, rows, findings)
+            self._compare_rows(feed, findings)
 
-    def _compare_rows(self, feed: Feed, rows: int, findings: Findings) -> None:
-        together = self._outputs(feed, f"a run of {rows} rows")
-        findings.bit_equal = findings.rows_independent = True
-        for row in range(rows):
-            alone = self._outputs(_rows(feed, row, row + 1), "a run of one row")
-            for spec, whole, part in zip(self.session.outputs, together, alone, strict=True):
-                own = whole[row : row + 1]
-                if _same_bits(own, part):
-                    continue
-                findings.bit_equal = False
-                if not _close(own, part, spec.datatype):
-                    findings.rows_independent = False
-                    findings.warnings.append(
-                        f"output {shown(spec.name)} of a row depends on the other rows of its run, or on chance"
-                    )
-                    return
+    def _compare_rows(self, feed: Feed, findings: Findings) -> None:
+        trial = RowTrial(self.session.outputs, lambda rows: self._outputs(rows, "a run of other rows")).run(feed)
+        findings.rows_independent, findings.bit_equal = trial.independent, trial.bit_equal
+        if trial.independent is False:
+            findings.warnings.append(
+                f"output {shown(trial.output)} of a row depends on the other rows of its run, or on chance: {trial.why}"
+            )
 
     def _outputs(self, feed: Feed, what: str) -> list[Array]:
         try:
@@ -184,6 +178,14 @@ class WarmUp:
             raise OutOfMemory(f"{what} needs more memory than the limit") from None
         except GatewayError as error:
             raise _failure(what, str(error)) from None
+
+    def _repeats(self, feed: Feed) -> bool:
+        """Returns whether the same inputs get the same answer twice, within rounding."""
+        first, second = (self._outputs(feed, "a repeated run") for _ in range(2))
+        return all(
+            close(left, right, spec.datatype)
+            for spec, left, right in zip(self.session.outputs, first, second, strict=True)
+        )
 
     def _answers(self, outputs: Sequence[Array], findings: Findings) -> tuple[TensorSpec, ...]:
         """Returns the outputs of the run. Raises: WarmUpFailed, if a datatype is not the declared one."""
@@ -214,7 +216,7 @@ class WarmUp:
         if self.allow_nan:
             return False
         return any(
-            bool(np.isnan(_as_float(output, spec.datatype)).any())
+            bool(np.isnan(as_float(output, spec.datatype)).any())
             for spec, output in zip(self.session.outputs, outputs, strict=True)
             if spec.datatype.is_float
         )
@@ -334,37 +336,10 @@ def _shape(spec: TensorSpec, rows: int, free: int) -> tuple[int, ...]:
     return (rows, *(free if size < 0 else size for size in spec.shape[1:]))
 
 
-def _rows(feed: Feed, start: int, end: int) -> Feed:
-    return {name: np.ascontiguousarray(array[start:end]) for name, array in feed.items()}
-
-
 def _failure(what: str, reason: str) -> WarmUpFailed:
     if any(mark in reason.lower() for mark in _NO_MEMORY):
         return OutOfMemory(f"{what} needs more memory than the limit: {reason}")
     return WarmUpFailed(f"{what} failed: {reason}")
-
-
-def _same_bits(left: Array, right: Array) -> bool:
-    if left.shape != right.shape:
-        return False
-    return bool(left.tolist() == right.tolist() if left.dtype == object else left.tobytes() == right.tobytes())
-
-
-def _close(left: Array, right: Array, datatype: Datatype) -> bool:
-    if left.shape != right.shape:
-        return False
-    if not datatype.is_float:
-        return bool(left.tolist() == right.tolist())
-    ours, theirs = _as_float(left, datatype), _as_float(right, datatype)
-    tolerance = _TOLERANCES[datatype]
-    largest = float(np.max(np.abs(ours), initial=0.0, where=np.isfinite(ours)))
-    return bool(np.allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(largest, 1e-6), equal_nan=True))
-
-
-def _as_float(array: Array, datatype: Datatype) -> npt.NDArray[np.float64]:
-    if datatype is Datatype.BF16:
-        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return array.astype(np.float64)
 
 
 def _bf16(values: npt.NDArray[np.float32]) -> Array:

@@ -13,6 +13,7 @@ from gateway.pb import inference_pb2 as pb
 from gateway.serving.config_source import ACTED_ON, EMPTY, ConfigSource, parse_json, parse_text, without_effect
 from gateway.serving.contract import complete, in_model_shapes, session_options, thread_count, version_policy, warmups
 from gateway.serving.model_config import ModelConfig, VersionPolicy, WarmupInput
+from gateway.serving.request_merging import merging
 from gateway.tensor import Datatype, TensorSpec
 
 FILES = {
@@ -506,3 +507,10 @@ def test_features_have_the_names_of_the_configuration_or_a_warning_says_why_not(
     assert few.warnings == ("parameters.feature_names: 2 names for 4 features; features are called by their tensors",)
     unbatched = completed(named.replace("8", "0") % "age,fare", inputs=[spec("x", 2)], outputs=[spec("y", 2)])
     assert (unbatched.inputs[0].features, unbatched.warnings) == ((), ())
+
+
+def test_a_version_that_answers_by_chance_merges_nothing() -> None:
+    source = parse_text(ASKED.encode())
+    assert merging(source, 8, "", True).allowed
+    decision = merging(source, 8, "", True, "Bernoulli (y)")
+    assert str(decision) == "no: the version answers by chance: Bernoulli (y)"

@@ -159,17 +159,6 @@ def test_a_missing_locale_is_named_with_its_cure() -> None:
         Session(content, intra_threads=1)
 
 
-def test_tensors_that_the_protocol_cannot_carry_are_refused_by_name() -> None:
-    value = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
-    model = models.model_of(
-        [helper.make_node("SequenceConstruct", ["x"], ["y"])],
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])],
-        [value],
-    )
-    with pytest.raises(FailedPrecondition, match=r"output 'y' has ONNX type seq\(tensor\(float\)\)"):
-        Session(model.SerializeToString(), intra_threads=1)
-
-
 def test_options_of_the_configuration_reach_the_runtime() -> None:
     options = {
         "graph_level": "off",
