@@ -59,8 +59,9 @@ def command(*arguments: str, text: str | None = None, seconds: float = 60.0) -> 
 class Product:
     """A running gateway on ports that it chose itself; its log of events is the file `directory`/stderr."""
 
-    def __init__(self, directory: Path, repository: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, repository: Path, *arguments: str, program: Path = GATEWAY) -> None:
         self.directory = directory
+        self._program = program
         self.data = directory / "data"
         self.repository = repository
         self._arguments = arguments
@@ -81,7 +82,7 @@ class Product:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "stderr").open("ab") as errors:
             self._process = subprocess.Popen(
-                [GATEWAY, *self.serve_arguments()],
+                [self._program, *self.serve_arguments()],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
