@@ -26,6 +26,7 @@ ROOMS = {
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing", "telemetry", "drift.report", "page.report_style"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
+    "publish": {"errors", "tensor", "serving", "replay", "loaders", "page.report_style"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc", "page"},
@@ -35,8 +36,8 @@ ROOMS = {
     },
     "drift": {"errors", "tensor", "records", "telemetry", "page.report_style"},
     "cli": {
-        *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "routing.document"),
-        *("rollout.forecast", "rollout.recorded_verdict", "rollout.recorded_weights", "rollout.results"),
+        *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "publish", "routing.document"),
+        *("loaders", "rollout.forecast", "rollout.recorded_verdict", "rollout.recorded_weights", "rollout.results"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
     },

@@ -21,6 +21,7 @@ from gateway.cli import (
     models,
     plan,
     profile,
+    publish,
     query,
     quota_table,
     redis_acl,
@@ -99,6 +100,12 @@ _change(epilog="Example: gateway label digits stable=2 --reason 'a week without 
 app.command(epilog="Example: gateway explain flights --key user-17")(explain.explain)
 app.command(epilog="Example: gateway simulate -f draft.yaml --keys users.txt")(explain.simulate)
 app.command(epilog="Example: gateway replay digits --version 2 --against 1 --window 1d --fail-above 1%")(replay.replay)
+app.command(epilog="Example: gateway validate export/model.onnx digits --golden golden.jsonl --latency-ms 2")(
+    publish.validate
+)
+app.command(epilog="Example: gateway publish export/model.onnx digits --lineage revision=4f2a --html checklist.html")(
+    publish.publish
+)
 app.command(epilog="Example: gateway rerun digits 7f3a")(rerun.rerun)
 app.add_typer(rollout.app, name="rollout")
 app.command(epilog="Example: gateway results flights --by f.distance --html results.html")(results.results)

@@ -68,7 +68,7 @@ class VersionSource:
         pin = digest or ("" if there else self._intents.pins.get(model, {}).get(version, ""))
         local = self._local(candidate, pin, self._loader if there else None)
         request = candidate.request(local, intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
-        return VersionFiles(candidate, request, _files(folder, source))
+        return VersionFiles(candidate, request, files_beside(folder, source))
 
     def _folder(self, model: str, version: str) -> tuple[ModelFolder, bool]:
         """Returns the model, and whether the repository has the version."""
@@ -96,7 +96,19 @@ class VersionSource:
         return local
 
 
-def _files(folder: ModelFolder, source: ConfigSource) -> dict[str, bytes]:
+def version_files(loader: Loader, model: str, version: str, *, threads: int = 1) -> VersionFiles:
+    """Returns a version of any repository. Raises: UnknownVersion, FailedPrecondition, LoaderError."""
+    folder = ModelRepository(loader).look(model)
+    if folder is None or version not in folder.versions:
+        raise UnknownVersion(model, version)
+    candidate = Candidate(folder, version, folder.source, "")
+    candidate.check()
+    request = candidate.request(loader.fetch(model, version), intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
+    return VersionFiles(candidate, request, files_beside(folder, folder.source))
+
+
+def files_beside(folder: ModelFolder, source: ConfigSource) -> dict[str, bytes]:
+    """Returns the files beside the versions that the configuration names, as far as they are there."""
     files = {}
     for name in sorted(named_files(source)):
         try:

@@ -1,0 +1,149 @@
+"""Puts a version into a repository that is a directory, whole or not at all, with a record of who did it and why.
+
+<repository>/<model>/<version>/               the files, and their manifest.sha256
+<repository>/<model>/.publications/<version>.json
+"""
+
+import os
+import shutil
+from errno import EEXIST, ENOTEMPTY
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Final
+
+import msgspec
+
+from gateway.errors import FailedPrecondition, InvalidArgument
+from gateway.publish.checklist import Checklist
+from gateway.serving.model_config import check_model_name, check_version_name
+from loaders import manifest
+from loaders.loader import LocalVersion
+
+RECORDS: Final = ".publications"
+_TRIES: Final = 100
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """The record of a version: who published it, when, from where, and what was measured then.
+
+    Units: `published_at` seconds since the epoch.
+    """
+
+    version: str
+    digest: str
+    publisher: str
+    published_at: float
+    lineage: dict[str, str] = {}
+    facts: dict[str, float] = {}
+
+
+def publish(
+    local: LocalVersion,
+    repository: Path,
+    checklist: Checklist,
+    *,
+    version: str,
+    publisher: str,
+    now_s: float,
+    lineage: dict[str, str],
+) -> str:
+    """Returns the name under which the version is in the repository now: `version`, or the next number.
+
+    The files are those that were tried. They appear by one rename, so that no gateway sees half of them; the record is
+    there before.
+
+    Raises: FailedPrecondition (there is such a version, or the directory cannot be written), InvalidArgument.
+    """
+    check_model_name(checklist.model)
+    if version:
+        check_version_name(version)
+    model = repository / checklist.model
+    try:
+        model.mkdir(exist_ok=True)
+        staging = Path(mkdtemp(prefix=".publishing-", dir=model))
+        try:
+            _copy(local, staging)
+            for _ in range(_TRIES):
+                name = version or str(_next_number(model))
+                record = Publication(name, local.digest, publisher, now_s, lineage, checklist.facts)
+                if _placed(staging, model, name, record):
+                    return name
+                if version:
+                    raise FailedPrecondition(
+                        f"model {checklist.model!r} has a version {version!r}: a published version never changes, "
+                        f"take another name"
+                    )
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise FailedPrecondition(f"the repository cannot be written: {error.strerror}") from error
+    raise FailedPrecondition(f"{_TRIES} numbers were taken by others meanwhile: try again")
+
+
+def read_publication(text: bytes) -> Publication | None:
+    """Returns the record of a version; None where it is none."""
+    try:
+        return msgspec.json.decode(text, type=Publication)
+    except msgspec.MsgspecError:
+        return None
+
+
+def lineage_of(pairs: list[str]) -> dict[str, str]:
+    """Returns what `NAME=VALUE` pairs say. Raises: InvalidArgument."""
+    lineage = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip() or len(pair) > 2000:
+            raise InvalidArgument(f"--lineage is {pair[:80]!r}, expected NAME=VALUE of at most 2000 characters")
+        lineage[name.strip()] = value.strip()
+    return lineage
+
+
+def _next_number(model: Path) -> int:
+    return max((int(entry.name) for entry in model.iterdir() if entry.name.isdigit()), default=0) + 1
+
+
+def _copy(local: LocalVersion, staging: Path) -> None:
+    for entry in local.files:
+        target = staging / entry.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(local.path / entry.name, target)
+        _sync(target)
+    listing = staging / manifest.FILENAME
+    listing.write_text(manifest.render(local.files), "ascii")
+    _sync(listing)
+    for directory in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)
+        _sync(directory)
+
+
+def _placed(staging: Path, model: Path, name: str, record: Publication) -> bool:
+    """Whether the version is in its place; not where there is one of that name."""
+    target = model / name
+    if target.exists():
+        return False
+    records = model / RECORDS
+    records.mkdir(exist_ok=True)
+    try:
+        with (records / f"{name}.json").open("xb") as file:  # whoever makes it has the name
+            file.write(msgspec.json.encode(record))
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    try:
+        os.rename(staging, target)
+    except OSError as error:
+        (records / f"{name}.json").unlink(missing_ok=True)
+        if error.errno in (EEXIST, ENOTEMPTY):
+            return False
+        raise
+    _sync(model)
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

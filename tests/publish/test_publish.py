@@ -1,0 +1,106 @@
+"""gateway validate and gateway publish, with real models in processes of their own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.cli.app import app
+from gateway.publish.publication_record import RECORDS
+from tests import models
+
+GOLDEN = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 4], "data": [2, 4, 6, 8]}],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("publish")
+    models.write_version(place / "models", "m", "1", models.affine())
+    (place / "new.onnx").write_bytes(models.affine(2.0))
+    (place / "other.onnx").write_bytes(models.affine(3.0))
+    (place / "wide.onnx").write_bytes(models.affine(features=5))
+    (place / "golden.jsonl").write_text(json.dumps(GOLDEN) + "\n\n")
+    return place
+
+
+def run(place: Path, command: str, path: str, *words: str) -> Result:
+    arguments = [command, str(place / path), "m", "--model-repository", str(place / "models"), *words]
+    return CliRunner().invoke(app, arguments)
+
+
+def checks(result: Result) -> dict[str, str]:
+    value: dict[str, Any] = json.loads(result.stdout.partition("\npublished:")[0])
+    return {check["name"]: check["state"] for check in value["checks"]}
+
+
+def test_a_version_that_passes_is_published_whole_and_with_a_record(place: Path) -> None:
+    words = ["--golden", str(place / "golden.jsonl"), "--lineage", "revision=4f2a", "--publisher", "ci"]
+    result = run(place, "publish", "new.onnx", *words, "--html", str(place / "list.html"), "-o", "json")
+    assert result.exit_code == 0, result.output
+    assert checks(result) | {"latency": "", "content": ""} == {
+        "files": "pass", "content": "", "load": "pass", "contract": "pass", "golden": "pass", "latency": "",
+        "memory": "pass", "rows": "pass",
+    }  # fmt: skip
+    assert (place / "models/m/2/model.onnx").read_bytes() == models.affine(2.0)
+    record = json.loads((place / "models/m" / RECORDS / "2.json").read_text())
+    assert (record["publisher"], record["lineage"]) == ("ci", {"revision": "4f2a"})
+    assert record["facts"]["run_us_p50"] > 0
+    assert {path.name for path in (place / "models/m").iterdir()} == {"1", "2", RECORDS}
+    assert "May be published" in (place / "list.html").read_text()
+    again = run(place, "publish", "new.onnx", "--version", "2")
+    assert again.exit_code == 1
+    assert "a published version never changes" in again.output
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "reason"),
+    [
+        ("other.onnx", ["--golden", "golden.jsonl"], "golden"),
+        ("wide.onnx", ["--memory-mb", "1", "--latency-ms", "0.0001"], "contract, latency"),
+        ("golden.jsonl", [], "load"),
+    ],
+)
+def test_what_fails_is_not_published(path: str, words: list[str], reason: str, place: Path) -> None:
+    before = sorted(entry.name for entry in (place / "models/m").iterdir())
+    words = [str(place / word) if word.endswith(".jsonl") else word for word in words]
+    result = run(place, "publish", path, *words)
+    assert result.exit_code == 1
+    assert f"must not be published as m: {reason}" in " ".join(result.output.split())
+    assert sorted(entry.name for entry in (place / "models/m").iterdir()) == before
+
+
+def test_validate_publishes_nothing_and_takes_a_directory(place: Path) -> None:
+    before = sorted(entry.name for entry in (place / "models/m").iterdir())
+    result = run(place, "validate", "models/m/1", "--against", "1", "-o", "json")
+    assert result.exit_code == 0, result.output
+    assert checks(result)["content"] == "warn"  # that of version 1
+    assert sorted(entry.name for entry in (place / "models/m").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{}", "inputs"),
+        ('{"inputs": [{"name": "x", "datatype": "FP33", "shape": [1], "data": [1]}], "outputs": []}', "FP33"),
+        ('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1]}], "outputs": []}', "1 elements"),
+        ('{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": [1]}], "outputs": []}', "are texts"),
+    ],
+)
+def test_golden_requests_that_cannot_be_read_are_told_by_line(line: str, reason: str, place: Path) -> None:
+    (place / "bad.jsonl").write_text(f"\n{line}\n")
+    result = run(place, "validate", "new.onnx", "--golden", str(place / "bad.jsonl"))
+    assert result.exit_code == 2
+    assert "line 2" in result.output
+    assert reason in result.output
+
+
+def test_a_repository_that_is_no_directory_is_told(place: Path) -> None:
+    arguments = ["publish", str(place / "new.onnx"), "m", "--model-repository", "oci://host/m"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "publish writes into one directory" in " ".join(result.output.split())
