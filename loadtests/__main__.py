@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.demo.__main__ import main as make_demo
 from loadtests import budgets, movement, overload, tenants
-from loadtests.job.command import COMMANDS
+from loadtests.job.command import COMMANDS, DEMO
 from loadtests.job.command import main as run_command
 from loadtests.options import add_options
 
@@ -19,10 +19,10 @@ USERS = {"flips": ("FlipCaller", "Flipper"), "sticky": ("StickyCaller",), "canar
 
 
 def main() -> int:
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+    if sys.argv[1:2] in ([], ["-h"], ["--help"]) or sys.argv[1] in COMMANDS:
         return run_command(sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m loadtests", description="Load on a running gateway, all checked.")
-    parser.add_argument("scenario", choices=[*COMMANDS, *USERS, "movement", "overload", "tenants"])
+    parser.add_argument("scenario", choices=DEMO)
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of the gateway's gRPC port.")
     parser.add_argument("--seconds", type=int, default=budgets.FLIPS_SECONDS)
     parser.add_argument("--users", type=int, default=budgets.USERS)

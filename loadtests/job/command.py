@@ -12,7 +12,7 @@ from gateway.errors import InvalidArgument
 from loadtests.job.baseline import read_baseline
 from loadtests.job.budget import parse_budget
 from loadtests.job.capacity_search import CapacitySearch
-from loadtests.job.figures import all_figures
+from loadtests.job.figures import Figures, all_figures
 from loadtests.job.job_options import add_load, add_target, scenario_from, target_from
 from loadtests.job.job_run import Job, run_job
 from loadtests.job.junit import junit_xml
@@ -25,6 +25,7 @@ from loadtests.job.tally import Tally
 from loadtests.job.target import LoadTarget, TargetFailed
 
 COMMANDS: Final = ("run", "capacity", "compare", "check", "list")
+DEMO: Final = ("flips", "sticky", "canary", "movement", "overload", "tenants")
 _CODES: Final = "\n".join(f"  {code.value:>3}  {code.meaning}" for code in RunExit)
 _SHARES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m loadtests",
         description="Load tests of a gateway, or of any server of the Open Inference Protocol (docs/load-tests.md).",
-        epilog=f"exit codes:\n{_CODES}",
+        epilog=f"exit codes:\n{_CODES}\n\nwith the demo models, every output checked: {', '.join(DEMO)} (--help)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = made.add_subparsers(dest="command", required=True)
@@ -173,10 +174,7 @@ def _compare(options: argparse.Namespace) -> RunExit:
         undecided_fails=options.undecided == "fail",
         processes=options.processes,
     )
-    out = _human(options)
-    for name, figures in (("A", before[""]), ("B", result.figures[""])):
-        times = "  ".join(f"{label} {time_text(figures.latencies.at(share))}" for label, share in _SHARES.items())
-        print(f"{name}: {figures.right} of {figures.offered} right, {figures.per_second:.1f}/s  {times}", file=out)
+    print(f"A: {_figures_text(before[''])}\nB:", file=_human(options))
     _show(result, options)
     return result.exit
 
@@ -220,8 +218,7 @@ def text_of(result: RunResult) -> str:
     for name, one in result.figures.items():
         if name and len(result.figures) == 2:
             continue  # one traffic is all of it
-        times = "  ".join(f"{label} {time_text(one.latencies.at(share))}" for label, share in _SHARES.items())
-        lines.append(f"{name or 'all':{width}}  {one.right} of {one.offered} right, {one.per_second:.1f}/s  {times}")
+        lines.append(f"{name or 'all':{width}}  {_figures_text(one)}")
     for version, count in sorted(result.figures[""].versions.items()):
         lines.append(f"{count:8} by version {version}")
     for text, count in result.figures[""].failures.most_common(10):
@@ -236,6 +233,11 @@ def text_of(result: RunResult) -> str:
     lines += [f"WRONG     {text}" for text in result.problems]
     lines.append(f"{result.exit.name.lower()} (exit {int(result.exit)}): {result.exit.meaning}")
     return "\n".join(lines)
+
+
+def _figures_text(one: Figures) -> str:
+    times = "  ".join(f"{label} {time_text(one.latencies.at(share))}" for label, share in _SHARES.items())
+    return f"{one.right} of {one.offered} right, {one.per_second:.1f}/s  {times}"
 
 
 def _latency_text(result: RunResult) -> str:

@@ -75,8 +75,8 @@ def _over_rest(target: LoadTarget, model: str, version: str) -> ModelSignature:
         raise TargetFailed(f"model {model!r} at {target.rest}: {answer.status} {body[:300].decode(errors='replace')}")
     try:
         said = json.loads(body)
-        inputs = [(one["name"], one["datatype"], one["shape"]) for one in said["inputs"]]
-        return _signature(model, said.get("versions", ()), inputs)
+        inputs = [(one["name"], one["datatype"], one["shape"]) for one in said.get("inputs") or ()]
+        return _signature(model, said.get("versions") or (), inputs)
     except (ValueError, KeyError, TypeError) as error:
         raise TargetFailed(
             f"model {model!r} at {target.rest}: its metadata are not those of the protocol: {error!r}"

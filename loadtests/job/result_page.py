@@ -20,6 +20,7 @@ _STATES: Final = {RunExit.HELD: "ok", RunExit.BROKEN: "crit", RunExit.INCONCLUSI
 _WIDTH: Final = 960
 _HEIGHT: Final = 160
 _LEFT: Final = 56
+_TICKS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 86_400, 1 << 40)
 
 
 def render_result(result: RunResult) -> str:
@@ -70,10 +71,11 @@ def plot(
         f'<text x="{_LEFT - 6}" y="12" text-anchor="end">{most:.3g}{unit}</text>',
         f'<text x="{_LEFT - 6}" y="{_HEIGHT}" text-anchor="end">0</text>',
     ]
-    step = max(1, (last - first) // 8)
+    length = (last - first) / 8
+    step = next(size for size in _TICKS_S if size >= length)
     parts += [
         f'<text x="{x(second):.0f}" y="{_HEIGHT + 18}" text-anchor="middle">{second} s</text>'
-        for second in range(first, last, step)
+        for second in range(-(-first // step) * step, last, step)
     ]
     drawn = [x(mark) for mark in marks]
     kept = [mark for before, mark in pairwise([float("-inf"), *drawn]) if mark - before > 2]

@@ -17,6 +17,7 @@ FORMAT: Final = "loadtests/v1"
 _LATE_S: Final = 0.005
 _LATE_SHARE: Final = 0.25  # of the p99 of calls, that may be the sender's own lateness
 _BUSY: Final = 0.9
+_HALF_BUSY: Final = 0.5
 _WAITED: Final = 0.01
 
 
@@ -167,12 +168,18 @@ def bottlenecks(tally: Tally, figures: Figures, processes: int) -> list[str]:
     """Returns what in the load generator held the run back; latencies contain it, so a budget that held has held."""
     made = []
     late_s, p99_s = tally.lags.at(0.99), figures.latencies.at(0.99)
-    if tally.lags.total and late_s > _LATE_S and (late_s > _LATE_SHARE * p99_s):
-        made.append(
-            f"1 % of the calls were sent {time_text(late_s)} or more after their time, which is in their latency: this "
-            f"host was too busy; use --processes {processes + 1}, another host, or a lower rate"
+    busy = tally.busy_s / tally.senders_s if tally.senders_s else 0.0
+    if tally.lags.total and late_s > _LATE_S and late_s > _LATE_SHARE * p99_s:
+        remedy = (
+            f"use --processes {processes + 1}, another host, or a lower rate"
+            if busy > _HALF_BUSY
+            else f"the senders used {busy:.0%} of their CPUs, so something else on this host did; use another one"
         )
-    if tally.senders_s and (busy := tally.busy_s / tally.senders_s) > _BUSY:
+        made.append(
+            f"1 % of the calls were sent {time_text(late_s)} or more after their time, which is in their latency: "
+            f"{remedy}"
+        )
+    if busy > _BUSY:
         made.append(f"the senders used {busy:.0%} of their CPUs: use --processes {processes + 1}, or another host")
     if tally.waited > _WAITED * max(figures.offered, 1):
         made.append(f"{tally.waited} calls waited for a free connection: raise `connections` of the REST traffic")

@@ -153,7 +153,9 @@ def inputs_for(plan: TrafficPlan, signature: ModelSignature) -> Sequence[Inputs]
     if payload.source == "log":
         return read_logged(Path(payload.path), signature, payload.distinct)
     if not signature.inputs:
-        raise InvalidArgument(f"model {signature.model!r} names no inputs in its metadata: give a file of inputs")
+        raise InvalidArgument(
+            f"model {signature.model!r} names no inputs in its metadata: give a file of requests (--inputs FILE.json)"
+        )
     return generate(signature, payload)
 
 

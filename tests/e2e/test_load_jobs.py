@@ -244,6 +244,7 @@ _SHORT = {"run": ["--seconds", "2", "--warm-up", "0"], "capacity": ["--seconds",
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_every_command_of_the_page_does_what_it_says(product: Product, tmp_path: Path) -> None:
     """In short form, with budgets that a busy machine holds; later ones read what earlier ones wrote."""
     (tmp_path / "cwd").mkdir()
