@@ -20,7 +20,7 @@ def of(times: list[float]) -> Latencies:
     return made
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(TIMES, st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]))
 @example([0.01], 0.5)
 @example([0.01] * 50, 0.99)
@@ -29,7 +29,7 @@ def test_a_percentile_is_right_to_half_a_percent(times: list[float], share: floa
     assert of(times).at(share) == pytest.approx(exact, rel=0.0051)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(TIMES, TIMES)
 def test_the_whole_is_the_sum_of_its_parts(one: list[float], other: list[float]) -> None:
     assert joined([of(one), of(other)]).as_json() == of(one + other).as_json()
