@@ -23,6 +23,8 @@ INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS
 FLIGHTS := popmon==1.4.12
 # Real data with a known answer, for tests of drift alone: California housing and employment in Massachusetts; weather.
 ANSWERS := nannyml==0.13.1 vega-datasets==0.9.0
+# Whose models the examples of docs/your-own-model.md convert.
+OTHERS_MODELS := lightgbm==4.7.0 onnxmltools==1.16.0
 # KServe's client, for a test, with what it imports beside what is there; it pins what others here need newer.
 KSERVE := kserve==0.21.0 cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11 fastapi==0.165.0 grpc-interceptor==0.15.4 \
   h11==0.16.0 httpcore==1.0.9 httpx==0.28.1 kubernetes==37.0.1 oauthlib==4.0.1 opentelemetry-api==1.45.2 \
@@ -63,7 +65,7 @@ $(VENV)/.serves: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 	@echo "installing test and development tools into $(VENV)"
 	@$(INSTALL) --editable '.[demo,analysis,load,dev]'
-	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS)
+	@$(INSTALL) --no-deps --ignore-requires-python --upgrade --target $(VENV)/answers $(ANSWERS) $(OTHERS_MODELS)
 	@$(BIN)/python -c 'import pathlib, sysconfig; \
 	  pathlib.Path(sysconfig.get_path("purelib"), "answers.pth").write_text("$(abspath $(VENV))/answers\n")'
 	@$(INSTALL) --no-deps --upgrade --target $(VENV)/kserve $(KSERVE) 2>/dev/null || echo "no KServe client on this platform"

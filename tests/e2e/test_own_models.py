@@ -1,0 +1,46 @@
+"""Each example of docs/your-own-model.md, as it stands there: trained, written, found and asked."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.product import Product, environment
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text()
+EXAMPLES = dict(re.findall(r"## ([\w-]+)\n.*?```python\n(.*?)```", PAGE, re.DOTALL))
+NEEDED = {"scikit-learn": ("skl2onnx",), "LightGBM": ("lightgbm", "onnxmltools"), "PyTorch": ("torch", "onnxscript")}
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    directory = tmp_path_factory.mktemp("own")
+    (directory / "models").mkdir()
+    made = Product(directory, directory / "models").start()
+    yield made
+    made.kill()
+
+
+def test_each_library_has_an_example() -> None:
+    assert set(EXAMPLES) == set(NEEDED)
+
+
+@pytest.mark.parametrize("library", NEEDED)
+def test_the_example_runs(serving: Product, library: str) -> None:
+    if missing := [module for module in NEEDED[library] if find_spec(module) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    program = EXAMPLES[library].replace("127.0.0.1:8001", serving.server)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=serving.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the same answers" in done.stdout
