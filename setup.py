@@ -86,6 +86,7 @@ MODULES = [
     "gateway/serving/queue_wait.py",
     "gateway/serving/refusals.py",
     "gateway/serving/request_ids.py",
+    "gateway/serving/response_cache.py",
     "gateway/serving/run.py",
     "gateway/serving/run_cost.py",
     "gateway/serving/run_page.py",

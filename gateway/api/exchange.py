@@ -20,7 +20,7 @@ from gateway.api.element import first_element
 from gateway.api.encode import encode
 from gateway.api.feedback_token import Stamp, Tokens
 from gateway.api.naming import MAX_ID
-from gateway.api.parameters import NONE, Value, read_request, timeout_ns
+from gateway.api.parameters import NONE, Value, read_request, refuses_cache, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.stale_calls import StaleCalls
 from gateway.api.template import Query, Templates, decode_query
@@ -29,7 +29,7 @@ from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Inte
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import OwnMetadatum
-from gateway.serving.call import Call, log_fields
+from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
 from gateway.serving.engine import Engine
 from gateway.serving.tracer import TRACEPARENT, TRACESTATE
 from gateway.serving.version import Version
@@ -40,6 +40,7 @@ Metadata = tuple[tuple[str, str], ...]
 TOKEN: Final = "x-gateway-token"
 REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
 REST_METHOD: Final = "REST"  # what a trace says in place of an RPC's name
+CACHE_HIT: Final = ("x-gateway-cache", "hit")
 _REMEMBERED_TRAILERS: Final = 4096
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
@@ -148,7 +149,7 @@ class Exchanges:
         self._default_ns = int(default_timeout_s * 1e9)
         self._signatures = Signatures()
         self._templates = Templates()
-        self._trailers: dict[tuple[str, str, str, int, str], tuple[Metadata, Stamp | None]] = {}
+        self._trailers: dict[tuple[str, str, str, int, str, bool], tuple[Metadata, Stamp | None]] = {}
         self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
         self._back_pressure = engine.back_pressure
         self._tracer = engine.tracer
@@ -231,6 +232,8 @@ class Exchanges:
             own_deadline = exchange.deadline_ns <= exchange.received_ns and self._limit(exchange)
             if query.parameters:
                 exchange.queue_limit_ns = timeout_ns(query.parameters)
+                if refuses_cache(query.parameters):
+                    exchange.cache_key = UNCACHED
             if caller.principal is not ANONYMOUS:
                 caller.principal.check(_ROLES, query.model)
             if self._quotas is not None:
@@ -365,17 +368,20 @@ class Exchanges:
         decision, version = exchange.decision, exchange.version
         if decision is None or version is None:
             return (), None
-        key = (version.model, version.name, decision.arm, decision.revision, decision.reason)
+        hit = exchange.cache_key == CACHED
+        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, hit)
         kept = self._trailers.get(key)
         if kept is None:
             if len(self._trailers) >= _REMEMBERED_TRAILERS:
                 self._trailers.clear()
-            trailers = (
+            trailers: Metadata = (
                 ("x-gateway-version", version.name),
                 ("x-gateway-arm", decision.arm),
                 ("x-gateway-revision", str(decision.revision)),
                 ("x-gateway-reason", decision.reason),
             )
+            if hit:
+                trailers += (CACHE_HIT,)
             stamp = None
             if self._tokens is not None:
                 stamp = self._tokens.stamp(version.model, version.name, decision.arm, decision.revision)

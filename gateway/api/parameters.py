@@ -36,6 +36,7 @@ KNOWN: Final[Mapping[str, Expected]] = {
     "sequence_end": Expected(("bool_param",)),
     "priority": Expected(_INTEGERS, negative=False),
     "timeout": Expected(_INTEGERS, negative=False),
+    "response_cache": Expected(("bool_param",)),
     # The one reserved name that a request may carry: perf_analyzer sends it with every call, streamed or not.
     "triton_enable_empty_final_response": Expected(("bool_param",)),
 }
@@ -73,6 +74,11 @@ def timeout_ns(parameters: Mapping[str, Value]) -> int:
     """
     timeout_us = parameters.get("timeout", 0)
     return timeout_us * 1000 if isinstance(timeout_us, int) else 0
+
+
+def refuses_cache(parameters: Mapping[str, Value]) -> bool:
+    """Returns whether the caller wants an answer of a run of its own."""
+    return parameters.get("response_cache") is False
 
 
 def check_tensor(name: str, fields: Mapping[str, pb.InferParameter], kind: str) -> None:

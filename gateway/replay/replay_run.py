@@ -197,7 +197,8 @@ class _Replay:
             self._hold_against_log(request, theirs)
         else:
             before, after = self._logged(request), _as_logged_scores(after)
-            self._logged_us.append(float(request.infer_us))
+            if request.infer_us >= 0:  # else the answer came from the cache
+                self._logged_us.append(float(request.infer_us))
         self._comparison.add([self._row(request, place) for place in range(request.rows)], before, after)
 
     def _hold_against_log(self, request: LoggedRequest, outputs: dict[str, Array] | None) -> None:

@@ -64,6 +64,9 @@ class ModelOptions:
     content_store_bytes: Annotated[
         int, Setting("Copies that are not in use go when there is more; 0: they always do.", Whole(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
+    response_cache_bytes: Annotated[
+        int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Whole(0, 1 << 50))
+    ] = 64 << 20  # fmt: skip
     poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
     intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
     quarantine_seconds: Annotated[

@@ -77,6 +77,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
+from gateway.serving.response_cache import ResponseCache
 from gateway.serving.run_environment import ENVIRONMENTS_FILE, note_environment, present_environment
 from gateway.serving.run_page import RunPage, page_path
 from gateway.serving.shared_run_state import SharedRunState
@@ -200,7 +201,8 @@ class Worker:
         self.refusals = Refusals(run_dir)
         if self.refusals.lives is not None and not self.refusals.lives.claim(boot):
             _log.warning("the other workers will learn of this one's death from the supervisor alone")
-        return SharedRunState(page, self.refusals)
+        kept_bytes = self.config.models.response_cache_bytes
+        return SharedRunState(page, self.refusals, ResponseCache(kept_bytes) if kept_bytes else None)
 
     def _catalog(self) -> Catalog:
         config = self.config
@@ -301,7 +303,7 @@ class Worker:
         counters = self.counters
         tell_log(counters, self.log, self.labels)
         tell_rules(counters, self.feed)
-        tell_versions(counters, self.catalog, self.engine, self.refusals)
+        tell_versions(counters, self.catalog, self.engine, self.refusals, self.run_state.cache)
         tell_work(counters, self.engine, self.admission, (self.server, self.rest_server), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
         if self.quota_file is not None:

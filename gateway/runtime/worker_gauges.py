@@ -16,6 +16,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.refusals import Refusals
+from gateway.serving.response_cache import ResponseCache
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 
@@ -61,7 +62,9 @@ def tell_rules(counters: Counters, feed: Feed) -> None:
     counters.add_gauge(Gauge.REFUSED, refused)
 
 
-def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals: Refusals) -> None:
+def tell_versions(
+    counters: Counters, catalog: Catalog, engine: Engine, refusals: Refusals, cache: ResponseCache | None
+) -> None:
     """Tells which versions are there, what is wrong with them, and what workers were found to die of."""
 
     def quarantined() -> list[dict[str, object]]:
@@ -83,6 +86,7 @@ def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, refusals
     counters.add_gauge(Gauge.QUARANTINE, quarantined)
     counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(catalog.trouble)))
     counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: catalog.copies.size_bytes)
+    counters.add_gauge(Gauge.RESPONSE_CACHE_BYTES, lambda: cache.size_bytes if cache is not None else 0)
 
 
 def tell_work(

@@ -22,10 +22,11 @@ from typing import Final
 from gateway.errors import DeadlineExceeded, GatewayError, Internal, InvalidArgument
 from gateway.routing.decision.decision import FALLBACK
 from gateway.serving.batch import Batch
-from gateway.serving.call import Call, log_fields
+from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
 from gateway.serving.call_queue import CallQueue
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import LineLimit
+from gateway.serving.response_cache import VersionCache
 from gateway.serving.run import RowBytes, Run, common_wanted, is_empty, split
 from gateway.serving.run_cost import INLINE_NS, RunCost
 from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
@@ -57,6 +58,7 @@ class Batcher:
         parallel: int,
         shared: SharedRunState | None = None,
         draw: Callable[[], float] = random,
+        cache: VersionCache | None = None,
     ) -> None:
         if version.session is None:
             raise ValueError(f"version {version.name} of {version.model} has no session")
@@ -82,6 +84,7 @@ class Batcher:
         self._delay_s = version.config.max_queue_delay_us / 1e6
         self._queue = CallQueue(version, loop, fixed=self._fixed, draw=draw)
         self._cost = RunCost(version.run_us, self._max_rows)
+        self._cache = cache
         self._running = 0
         self._flush_handle: asyncio.Handle | None = None
         self._lonely_runs = 0
@@ -97,7 +100,9 @@ class Batcher:
         return self._queue.wait_ns(level, now_ns)
 
     def put(self, call: Call) -> None:
-        """Queues the call, which will be answered. Raises: as `CallQueue.put`."""
+        """Queues the call, which will be answered, or answers it at once. Raises: as `CallQueue.put`."""
+        if self._cache is not None and self._answered(call, self._cache):
+            return
         queue, cost = self._queue, self._cost
         queue.put(call)
         if self._flush_handle is None and self._running < self._parallel:
@@ -113,6 +118,27 @@ class Batcher:
         elif self._delay_s and queue.size == self._max_rows and self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _answered(self, call: Call, cache: VersionCache) -> bool:
+        """Answers the call with what is kept for it; returns whether there was such an answer."""
+        if call.cache_key == UNCACHED:
+            return False
+        key = cache.key_of(call)
+        outputs = cache.find(call, key)
+        arm = call.arm
+        if outputs is None:
+            call.cache_key = key
+            if arm is not None:
+                arm.series.cache_misses += 1
+            return False
+        call.cache_key = CACHED
+        call.answer(outputs)
+        return True
+
+    def end(self) -> None:
+        """Keeps nothing of the version any more."""
+        if self._cache is not None:
+            self._cache.clear(self._loop.call_soon)
 
     def forget(self, call: Call) -> None:
         """Stops counting an answered call as waiting."""
@@ -275,8 +301,12 @@ class Batcher:
                 self._judge(calls[0], items, run)
         if self._shared.traced:
             _trace(calls, run)
+        # Where the shapes are fixed and the answer has others, it is served once and kept for nobody.
+        keeps = self._cache if self._row_bytes is None or raw is not None or common_wanted(calls) is not None else None
         for call, own in zip(calls, answers, strict=True):
             call.infer_ns = run.infer_ns
+            if keeps is not None and call.cache_key > 0 and not call.answered:
+                keeps.keep(call, call.cache_key, own)
             if call.deadline_ns and call.deadline_ns < sliced_at:
                 call.fail(DeadlineExceeded("the deadline passed while the model ran"))
             else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from time import monotonic_ns
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from gateway.serving.call_trace import CallTrace
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.version import Version
 from gateway.tensor import Array, Buffer, TensorSpec
+
+# In place of a key: the answer came from the cache; the caller asked that it does not.
+CACHED: Final = -1
+UNCACHED: Final = -2
 
 
 class Receiver(Protocol):
@@ -50,6 +54,7 @@ class Call:
         "answered",
         "arm",
         "batch",
+        "cache_key",
         "deadline_ns",
         "decision",
         "error",
@@ -97,6 +102,7 @@ class Call:
         self.answered = False
         self.trace: CallTrace | None = None  # where it is sampled
         self.batch: Batch | None = None  # the run it is part of at this moment
+        self.cache_key = 0  # what its answer is kept by (`gateway.serving.response_cache`), or one of these below
         self.arm: ServedArm | None = None
         self.decision: Decision | None = None
         self.version: Version | None = None
@@ -135,6 +141,8 @@ class Call:
         self.error = None
         self.outputs = ()
         self.batch = None
+        if self.cache_key != UNCACHED:
+            self.cache_key = 0
         self.queued_ns = self.queue_expires_ns = self.queue_ns = self.infer_ns = 0
 
 

@@ -6,9 +6,11 @@ from typing import Final
 
 from gateway.errors import Code
 from gateway.records.worker.record import Record
-from gateway.serving.call import Call
+from gateway.serving.call import CACHED, Call
 
 _OK: Final = Code.OK
+# The time of the run in the log where there was none: the answer came from the cache.
+FROM_CACHE_US: Final = -1
 
 
 def record_of(
@@ -35,7 +37,7 @@ def record_of(
         bucket=bucket,
         rows=call.rows,
         queue_us=call.queue_ns // 1000,
-        infer_us=call.infer_ns // 1000,
+        infer_us=FROM_CACHE_US if call.cache_key == CACHED else call.infer_ns // 1000,
         total_us=total_ns // 1000,
         in_shapes=shapes,
         inputs=call.inputs,

@@ -38,6 +38,7 @@ ACTED_ON = frozenset(
         "optimization.graph.level",
         "parameters",
         "model_warmup",
+        "response_cache.enable",
     }
 )
 _TOKEN = re.compile(

@@ -159,7 +159,11 @@ def complete(
     decision = merging(source, rows, row_dependence, rows_independent, chance)
     _fill_in(message, source, model, rows, merges=decision.allowed)
     values = _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
-    return replace(values, chance=chance)
+    caches = message.response_cache.enable and not chance
+    told = values.warnings
+    if message.response_cache.enable and chance:
+        told += (f"response_cache: no answer is kept, as the version answers by chance: {chance}",)
+    return replace(values, chance=chance, caches=caches, warnings=told)
 
 
 def _list(tensors: "Sequence[Tensor]", own: Sequence[TensorSpec]) -> None:

@@ -23,12 +23,13 @@ from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
-from gateway.serving.call import Call
+from gateway.serving.call import CACHED, Call
 from gateway.serving.call_record import record_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import Mirrors
+from gateway.serving.response_cache import VersionCache
 from gateway.serving.run_page import VersionKey
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.shared_run_state import SharedRunState
@@ -102,13 +103,22 @@ class Engine:
             parallel=self._parallel,
             shared=self._shared,
             draw=self._draw,
+            cache=self._cache_of(version),
         )
+
+    def _cache_of(self, version: Version) -> VersionCache | None:
+        cache = self._shared.cache
+        if cache is None or not version.config.caches:
+            return None
+        return cache.of_version(fixed=all(-1 not in spec.shape[1:] and not spec.optional for spec in version.inputs))
 
     def detach(self, version: Version) -> None:
         """Keeps nothing of a version that has ended."""
         for key in [key for key in self._arms if key[0] is version]:
             del self._arms[key]
-        self._batchers.pop(version, None)
+        batcher = self._batchers.pop(version, None)
+        if batcher is not None:
+            batcher.end()
         self._mirrors.forget(version)
         if self.tracer is not None:
             self.tracer.forget(version.model, version.name)
@@ -228,7 +238,10 @@ class Engine:
         if version is None or arm is None or decision is None:
             raise ValueError("finish of a call that was not begun")
         total_ns = monotonic_ns() - call.received_ns
-        arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
+        if call.cache_key == CACHED and code is _OK:
+            arm.series.observe_hit(total_ns)
+        else:
+            arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
         if self._judged.by_revision:
             tally = self._judged.compared(decision)
             if tally is not None:

@@ -106,6 +106,7 @@ class ModelConfig:
     max_request_rows: int = 0
     merges: bool = False  # requests of several clients may share a run
     merging: str = ""  # why they may, or may not
+    caches: bool = False  # answers are kept and given again to the same inputs
     chance: str = ""  # what answers by chance; "": nothing is known to
     version_policy: VersionPolicy = VersionPolicy()
     max_queue_delay_us: int = 0

@@ -50,6 +50,8 @@ class Series:
         "_other_ns",
         "_queue",
         "_total",
+        "cache_hits",
+        "cache_misses",
     )
 
     def __init__(self) -> None:
@@ -63,6 +65,17 @@ class Series:
         self._batches: dict[int, BatchTotals] = {}
         self._cpu_ns = 0
         self._last_ms = 0
+        self.cache_hits = 0
+        self.cache_misses = 0
+
+    def observe_hit(self, total_ns: int) -> None:
+        """Counts a call that was answered from the cache: it has not queued or run. Units: nanoseconds."""
+        self.cache_hits += 1
+        self._ok += 1
+        self._ok_ns += total_ns
+        total = self._total
+        total.counts[latency_place(total_ns)] += 1
+        total.sum_ns += total_ns
 
     def observe(self, code: Code, queue_ns: int, infer_ns: int, total_ns: int) -> None:
         """Counts a call that has ended with that code.
@@ -118,6 +131,7 @@ class Series:
                 for rows, totals in self._batches.items()
             },
             "last_inference_ms": self._last_ms,
+            "cache": {"hit": self.cache_hits, "miss": self.cache_misses} if self.cache_misses else {},
         }
 
 

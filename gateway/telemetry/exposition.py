@@ -57,6 +57,7 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.ROUTE_STALE_SECONDS: Gauge.STALE_SECONDS,
     names.REPOSITORY_UNREADABLE: Gauge.REPOSITORY_UNREADABLE,
     names.CONTENT_STORE_BYTES: Gauge.CONTENT_STORE_BYTES,
+    names.RESPONSE_CACHE_BYTES: Gauge.RESPONSE_CACHE_BYTES,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
     names.IN_FLIGHT_BYTES: Gauge.IN_FLIGHT_BYTES,
@@ -188,6 +189,8 @@ def _arms(sums: Tree, exemplars: Mapping[tuple[str, str, str, int], Exemplar]) -
             yield Sample(names.REQUESTS, {**labels, "code": code_name(code)}, _number(count))
         yield Sample(names.RUN_CPU_SECONDS, labels, whole(series, "cpu_ns") / 1e9)
         arm = (labels["model"], labels["version"], labels["arm"])
+        for outcome, count in branch(series, "cache").items():
+            yield Sample(names.RESPONSE_CACHE, {**labels, "outcome": outcome}, _number(count))
         for metric, part in _PARTS_OF_CALLS.items():
             for place, sample in enumerate(_histogram(metric, labels, branch(series, part), LATENCY_BOUNDS_NS)):
                 exemplar = exemplars.get((*arm, place)) if metric is names.REQUEST_SECONDS else None

@@ -33,6 +33,7 @@ class Gauge(StrEnum):
     QUARANTINE = "quarantine"
     REPOSITORY_UNREADABLE = "repository_unreadable"
     CONTENT_STORE_BYTES = "content_store_bytes"
+    RESPONSE_CACHE_BYTES = "response_cache_bytes"
     IN_FLIGHT = "in_flight"
     IN_FLIGHT_BYTES = "in_flight_bytes"
     UNREAD_BYTES = "unread_bytes"

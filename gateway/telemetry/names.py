@@ -98,6 +98,13 @@ FALLBACKS: Final = _metric(
     ("model", "arm", "why"),
     "Calls that left this arm for the next one of the chain.",
 )
+RESPONSE_CACHE: Final = _metric(
+    _SUMMED,
+    "gateway_response_cache",
+    "counter",
+    ("model", "version", "arm", "outcome"),
+    "Calls of versions that cache answers: hit, answered from the cache without a run, or miss.",
+)
 SHADOWS: Final = _metric(
     _SUMMED,
     "gateway_shadow",
@@ -209,6 +216,13 @@ CONTENT_STORE_BYTES: Final = _metric(
     "gauge",
     ("worker",),
     "Copies of model versions on disk, as of this worker's last look: one store for all workers of the host.",
+)
+RESPONSE_CACHE_BYTES: Final = _metric(
+    _EACH_WORKER,
+    "gateway_response_cache_bytes",
+    "gauge",
+    ("worker",),
+    "Answers that this worker keeps, with their inputs.",
 )
 ROUTE_AGE_SECONDS: Final = _metric(
     _EACH_WORKER, "gateway_route_age_seconds", "gauge", ("worker",), "Time since the rules in force were committed."

@@ -63,6 +63,7 @@ def fill(repository: Path) -> None:
     policy = "default_queue_policy { allow_timeout_override: true }"
     hasty = f"max_batch_size: 1\ndynamic_batching {{ {policy} }}\n"
     models.write_version(repository, "hasty", "1", models.slow(100_000), config=hasty)
+    models.write_version(repository, "cached", "1", models.affine(2.0), config="response_cache { enable: true }")
     models.write_version(repository, "broken", "1", b"not a model")
     models.write_version(repository, "one", "1", models.affine(1.0, features=1))
     named = 'parameters { key: "feature_names" value { string_value: "height,width" } }'

@@ -39,6 +39,8 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
+from gateway.serving.response_cache import ResponseCache
+from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
@@ -117,7 +119,8 @@ async def standing(
         log = PredictionLog(data / "wal", worker="worker-0", gateway="tests", boot=str(uuid4()), limits=log_limits)
         rules = Rules()
         admission = Admission(max_requests=max_requests, max_bytes=1 << 28, ladder=ladder)
-        engine = Engine(catalog, rules, counters, log, admission, threads=2, tracer=tracer)
+        shared = SharedRunState(cache=ResponseCache(1 << 20))
+        engine = Engine(catalog, rules, counters, log, admission, threads=2, shared=shared, tracer=tracer)
         stack.callback(engine.close)
         catalog.attach(engine.attach, engine.detach)
         flushing = asyncio.create_task(log.run())

@@ -70,6 +70,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.TASKS: 12,
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.CONTENT_STORE_BYTES: 4096,
+    Gauge.RESPONSE_CACHE_BYTES: 2048,
     Gauge.READY: 1,
     Gauge.CONNECTIONS: 2,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
@@ -99,6 +100,8 @@ def counted() -> Counters:
     series = counters.series("m", "1", "stable")
     series.observe(Code.OK, 1_000, 50_000, 200_000)
     series.batch(3, 50_000)
+    series.cache_misses += 1
+    series.observe_hit(1_000)
     counters.refused(Code.NOT_FOUND)
     counters.route_applied(2_000_000)
     for sum_key, tree in SUMS.items():
