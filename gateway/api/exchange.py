@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 Metadata = tuple[tuple[str, str], ...]
 TOKEN: Final = "x-gateway-token"
 REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
-REST_METHOD: Final = "REST"  # what a trace says in place of an RPC's name
 CACHE_HIT: Final = ("x-gateway-cache", "hit")
+_SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
 _REMEMBERED_TRAILERS: Final = 4096
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
@@ -79,6 +79,10 @@ class Caller(Applicant, Protocol):
 
 class ForeignCaller(Caller, Protocol):
     """A caller that wants no ModelInferResponse: it writes its answers itself, in a form of its own."""
+
+    @property
+    def protocol(self) -> str:
+        """What was asked for, as a trace calls it: a service of gRPC, or another protocol's name."""
 
     def accept(self, signature: Signature, reply: Reply) -> None:
         """Raises: InvalidArgument, before the model runs, if such a reply has no form for this caller."""
@@ -274,7 +278,8 @@ class Exchanges:
         trace = tracer.begin(caller.metadata_value(TRACEPARENT)) if tracer is not None else None
         if trace is None:
             return
-        trace.method = REST_METHOD if exchange.foreign is not None else METHODS[query.streamed]
+        foreign = exchange.foreign
+        trace.method = _SPANS[query.streamed] if foreign is None else foreign.protocol
         if trace.parent_id:
             trace.state = caller.metadata_value(TRACESTATE) or ""
         exchange.trace = trace

@@ -51,6 +51,10 @@ class RestCaller:
     def quota_pass(self) -> QuotaPass | None:
         return self._call.quota_pass
 
+    @property
+    def protocol(self) -> str:
+        return "REST inference"
+
     def metadata_value(self, name: str) -> str | None:
         return self._call.header(name)
 

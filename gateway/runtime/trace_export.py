@@ -33,7 +33,6 @@ _LAST_LIMIT_S: Final = 1.5
 _EXPORTED, _FAILED = "exported", "failed"
 # As the conventions have it, of gRPC's codes only these are the server's errors.
 _SERVER_ERRORS: Final = frozenset({2, 4, 12, 13, 14, 15})
-_SERVICE: Final = "inference.GRPCInferenceService"
 _log = logging.getLogger(__name__)
 Fetch = Callable[[], Awaitable[Mapping[int, Payload | GatewayError]]]
 
@@ -113,11 +112,16 @@ class SpanMaker:
     def __init__(self, service: str) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+        from opentelemetry.trace import TraceState
 
         own = {"service.version": gateway.__version__, "service.instance.id": socket.gethostname()}
         named = Resource.create(own)  # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are heeded
         unnamed = str(named.attributes.get("service.name", "")).startswith("unknown_service")
-        self._resource = named.merge(Resource({"service.name": service})) if unnamed else named
+        resource = named.merge(Resource({"service.name": service})) if unnamed else named
+        # The encoder asks for the hash of each span's resource, which Resource makes anew from JSON each time.
+        told = type("ToldResource", (Resource,), {"__hash__": object.__hash__})
+        self._resource: Resource = told(resource.attributes, resource.schema_url)
+        self._no_state = TraceState()
         self._scope = InstrumentationScope("gateway", gateway.__version__)
 
     def of(self, trace: FinishedTrace) -> Iterator["ReadableSpan"]:
@@ -126,12 +130,12 @@ class SpanMaker:
         from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
         number, flags = int(trace.trace_id, 16), TraceFlags(TraceFlags.SAMPLED)
-        state = TraceState.from_header([trace.state] if trace.state else [])
+        state = TraceState.from_header([trace.state]) if trace.state else self._no_state
         own = SpanContext(number, int(trace.span_id, 16), False, flags, state)
         parent = SpanContext(number, int(trace.parent_id, 16), True, flags, state) if trace.parent_id else None
         failed = trace.code in _SERVER_ERRORS
         yield ReadableSpan(
-            _name(trace),
+            trace.method,
             own,
             parent,
             self._resource,
@@ -177,14 +181,6 @@ def make_exporter(options: TraceOptions) -> "SpanExporter":
     return OTLPSpanExporter(endpoint=url if url.endswith(PATH) else url + PATH, timeout=_ANSWER_LIMIT_S)
 
 
-def _name(trace: FinishedTrace) -> str:
-    return f"{_SERVICE}/{trace.method}" if _is_rpc(trace) else f"POST /v2/models/{trace.model}/infer"
-
-
-def _is_rpc(trace: FinishedTrace) -> bool:
-    return trace.method.startswith("Model")
-
-
 def _attributes(trace: FinishedTrace) -> dict[str, str | int]:
     own: dict[str, str | int] = {
         "gateway.model": trace.model,
@@ -196,6 +192,7 @@ def _attributes(trace: FinishedTrace) -> dict[str, str | int]:
         "gateway.rows": trace.rows,
         "rpc.grpc.status_code": trace.code,
     }
-    if _is_rpc(trace):
-        own |= {"rpc.system": "grpc", "rpc.service": _SERVICE, "rpc.method": trace.method}
+    service, _, method = trace.method.partition("/")
+    if "." in service:
+        own |= {"rpc.system": "grpc", "rpc.service": service, **({"rpc.method": method} if method else {})}
     return own

@@ -14,7 +14,10 @@ _MOST_LINKS: Final = 32
 
 
 class CallTrace:
-    """What a call that is sampled carries with it. `method` is what was called, `state` the caller's tracestate."""
+    """What a call that is sampled carries with it.
+
+    `method` is what was called, such as a service of gRPC and its method; `state` is the caller's tracestate.
+    """
 
     __slots__ = (
         "batch_calls",

@@ -63,7 +63,8 @@ async def test_a_call_is_sampled_as_its_parent_is(traced: Stand) -> None:
     (trace,) = await kept(traced)
     assert (trace.trace_id, trace.parent_id, trace.state) == (TRACE, PARENT, "vendor=1")
     assert trace.span_id not in (PARENT, "0" * 16)
-    assert (trace.method, trace.model, trace.version, trace.request_id) == ("ModelInfer", "affine", "1", "good")
+    assert trace.method == "inference.GRPCInferenceService/ModelInfer"
+    assert (trace.model, trace.version, trace.request_id) == ("affine", "1", "good")
     assert (trace.code, trace.rows, trace.batch_calls, trace.batch_rows, trace.links) == (0, 2, 1, 2, [])
     assert trace.received_ns <= trace.queued_ns
     assert 0 < trace.infer_ns < trace.total_ns
@@ -78,7 +79,7 @@ async def test_a_streamed_request_is_a_child_of_its_stream(traced: Stand) -> Non
     async for answer in stream:
         assert not answer.error_message
     traces = await kept(traced)
-    assert [trace.method for trace in traces] == ["ModelStreamInfer"] * 2
+    assert [trace.method for trace in traces] == ["inference.GRPCInferenceService/ModelStreamInfer"] * 2
     assert {trace.parent_id for trace in traces} == {PARENT}
     assert len({trace.span_id for trace in traces}) == 2
 
@@ -116,7 +117,7 @@ async def test_rest_takes_the_same_header(traced: Stand) -> None:
     answer = await ask(traced, "POST", path, body, {**headers, "traceparent": SAMPLED})
     assert answer.status == 200
     (trace,) = await kept(traced)
-    assert (trace.trace_id, trace.parent_id, trace.method) == (TRACE, PARENT, "REST")
+    assert (trace.trace_id, trace.parent_id, trace.method) == (TRACE, PARENT, "REST inference")
 
 
 async def test_an_exemplar_is_kept_of_each_bucket(traced: Stand) -> None:

@@ -16,13 +16,13 @@ from tests.telemetry.otlp_collector import OtlpCollector, collecting, value
 
 TRACE, PARENT, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
 MATE = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b8")
+SERVER, QUEUE, RUN = "inference.GRPCInferenceService/ModelInfer", "queue", "run"
 CALL = FinishedTrace(
     trace_id=TRACE, span_id=SPAN, parent_id=PARENT, state="vendor=1", received_ns=1_000_000, queued_ns=1_200_000,
-    queue_ns=300_000, input_ns=50_000, infer_ns=400_000, total_ns=1_500_000, method="ModelInfer", model="m",
+    queue_ns=300_000, input_ns=50_000, infer_ns=400_000, total_ns=1_500_000, method=SERVER, model="m",
     version="2", arm="a", revision=7, reason="SPLIT", request_id="r", code=0, rows=3, batch_calls=2, batch_rows=5,
     links=[MATE],
 )  # fmt: skip
-SERVER, QUEUE, RUN = "inference.GRPCInferenceService/ModelInfer", "queue", "run"
 
 
 @pytest.fixture
@@ -76,13 +76,13 @@ async def test_a_call_is_a_span_with_its_wait_and_its_run_inside(collector: Otlp
 async def test_a_call_that_never_ran_has_no_run_and_only_the_servers_faults_are_errors(
     collector: OtlpCollector,
 ) -> None:
-    refused = msgspec.structs.replace(CALL, code=5, queued_ns=0, infer_ns=0, parent_id="", method="REST")
+    refused = msgspec.structs.replace(CALL, code=5, queued_ns=0, infer_ns=0, parent_id="", method="REST inference")
     broken = msgspec.structs.replace(CALL, trace_id=MATE[0], code=13, infer_ns=0)
     traces = export(collector, told(refused, broken))
     await traces.step()
     await traces.close()
     (server,) = collector.of_trace(TRACE).values()
-    assert (server.name, server.parent_span_id) == ("POST /v2/models/m/infer", b"")
+    assert (server.name, server.parent_span_id) == ("REST inference", b"")
     assert server.status.code == Status.STATUS_CODE_UNSET
     spans = collector.of_trace(MATE[0])
     assert set(spans) == {SERVER, QUEUE}

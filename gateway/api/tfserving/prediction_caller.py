@@ -53,6 +53,10 @@ class PredictionCaller:
     def quota_pass(self) -> QuotaPass | None:
         return self._context.quota_pass
 
+    @property
+    def protocol(self) -> str:
+        return "tensorflow.serving.PredictionService"
+
     def metadata_value(self, name: str) -> str | None:
         return self._context.metadata_value(name)
 
