@@ -9,9 +9,10 @@ SLOTS = 10
 class Budget:
     """Counts the requests of one route, and those among them that fell back, over a sliding window of 10 s.
 
-    One request in the window may always fall back, or a route with little traffic never could.
+    One request in the window may always fall back, or a route with little traffic never could. One that fell back
+    counts where it began, so that both counts leave the window together: at 100 % no request is refused.
 
-    Units:  `now_ns` on one monotonic clock; shares in buckets.
+    Units:  `now_ns` and `begun_ns` on one monotonic clock; shares in buckets.
     """
 
     __slots__ = ("_fallen", "_fallen_slots", "_requests", "_requests_slots", "_slot")
@@ -28,16 +29,22 @@ class Budget:
         self._requests += 1
         self._requests_slots[self._slot % SLOTS] += 1
 
-    def allows(self, share: int, now_ns: int) -> bool:
-        """Returns whether one more of the counted requests may fall back."""
+    def allows(self, share: int, begun_ns: int, now_ns: int) -> bool:
+        """Returns whether one more of the requests, begun then, may fall back."""
         self._advance(now_ns)
-        return share > 0 and (not self._fallen or (self._fallen + 1) * BUCKETS <= self._requests * share)
+        requests = self._requests if self._holds(begun_ns) else self._requests + 1
+        return share > 0 and (not self._fallen or (self._fallen + 1) * BUCKETS <= requests * share)
 
-    def charge(self, now_ns: int) -> None:
-        """Counts one request that fell back."""
+    def charge(self, begun_ns: int, now_ns: int) -> None:
+        """Counts one request, begun then, that fell back."""
         self._advance(now_ns)
-        self._fallen += 1
-        self._fallen_slots[self._slot % SLOTS] += 1
+        if self._holds(begun_ns):
+            self._fallen += 1
+            self._fallen_slots[begun_ns // SLOT_NS % SLOTS] += 1
+
+    def _holds(self, begun_ns: int) -> bool:
+        """Returns whether a request that began then is in the window."""
+        return begun_ns // SLOT_NS > self._slot - SLOTS
 
     def _advance(self, now_ns: int) -> None:
         """Drops the counts that are older than the window."""

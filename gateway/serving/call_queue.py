@@ -86,6 +86,8 @@ class CallQueue:
                 retry_after_ms=retry_after_ms(self._draw()),
             )
         now_ns = call.queued_ns = monotonic_ns()
+        if not self.size:
+            self._wait.emptied()
         if call.level or self._by_class:
             self._by_class = True
             self._waiting.insert(self._place_of(call.level, now_ns), call)

@@ -73,7 +73,7 @@ class ChainReceiver:
     The call belongs to one arm at a time; `breaker` is that arm's, None where the route has none.
     """
 
-    __slots__ = ("breaker", "charged", "edge", "guard", "hand_on", "probe", "settings", "waited_for")
+    __slots__ = ("begun_ns", "breaker", "charged", "edge", "guard", "hand_on", "probe", "settings", "waited_for")
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class ChainReceiver:
         guard: Guard,
         edge: Receiver,
         hand_on: HandOn,
+        begun_ns: int,
     ) -> None:
+        self.begun_ns = begun_ns
         self.settings = settings
         self.guard = guard
         self.edge = edge
@@ -161,7 +163,7 @@ class Fallbacks:
             guard = self._guards[call.model] = Guard()
         now_ns = monotonic_ns()
         guard.budget.request(now_ns)
-        receiver = ChainReceiver(settings, guard, call.receiver, hand_on)
+        receiver = ChainReceiver(settings, guard, call.receiver, hand_on, now_ns)
         arm = decision.arm
         try:
             decided = self._find(call.model, decision.version)
@@ -192,12 +194,13 @@ class Fallbacks:
                 continue
             if call.version is not None and not (same_contract(call.version, version) and takes(version, call.rows)):
                 continue
-            if not (receiver.charged or receiver.guard.budget.allows(receiver.settings.budget, now_ns)):
+            budget, begun_ns = receiver.guard.budget, receiver.begun_ns
+            if not (receiver.charged or budget.allows(receiver.settings.budget, begun_ns, now_ns)):
                 return None
             if receiver.admitted(arm, name, now_ns):
                 if not receiver.charged:
                     receiver.charged = True
-                    receiver.guard.budget.charge(now_ns)
+                    budget.charge(begun_ns, now_ns)
                 return Retry(arm, version, chain[place:])
         return None
 

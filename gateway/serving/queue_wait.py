@@ -33,6 +33,14 @@ class QueueWait:
         self._calls = calls if left else 0
         self._begun_ns = now_ns
 
+    def emptied(self) -> None:
+        """Notes that the queue was empty: the time to the next run is not the queue's.
+
+        Calls leave it unrun, too, where their clients go or their time is over; the idle time that followed would count
+        as a wait, and refuse the first calls that come after it.
+        """
+        self._calls = 0
+
     def ran(self, run_ns: int) -> None:
         """Notes what passed from the moment at which a call left the queue to its answer."""
         self.run_ns += _SMOOTHING * (run_ns - self.run_ns) if self.run_ns else run_ns

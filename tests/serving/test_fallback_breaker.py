@@ -160,8 +160,8 @@ def test_a_share_of_the_requests_of_the_window_may_fall_back() -> None:
     fallen = 0
     for _ in range(1000):
         budget.request(0)
-        if budget.allows(BUCKETS // 10, 0):
-            budget.charge(0)
+        if budget.allows(BUCKETS // 10, 0, 0):
+            budget.charge(0, 0)
             fallen += 1
     assert fallen == 100
 
@@ -169,13 +169,13 @@ def test_a_share_of_the_requests_of_the_window_may_fall_back() -> None:
 def test_one_request_of_the_window_may_always_fall_back_unless_none_may() -> None:
     budget = Budget()
     budget.request(0)
-    assert not budget.allows(0, 0)
-    assert budget.allows(1, 0)
-    budget.charge(0)
+    assert not budget.allows(0, 0, 0)
+    assert budget.allows(1, 0, 0)
+    budget.charge(0, 0)
     budget.request(0)
-    assert not budget.allows(1, 0)
+    assert not budget.allows(1, 0, 0)
     assert not budget.allows(1, (SLOTS - 1) * SLOT_NS)
-    assert budget.allows(1, SLOTS * SLOT_NS)
+    assert budget.allows(1, SLOTS * SLOT_NS, SLOTS * SLOT_NS)
 
 
 @settings(max_examples=100, deadline=None)
@@ -202,9 +202,9 @@ def test_the_budget_knows_exactly_what_is_in_its_window(steps: list[tuple[int, b
         before = sum(slot >= oldest for slot in fallen)
         asked = sum(slot >= oldest for slot in requests)
         expected = share > 0 and (before == 0 or (before + 1) * BUCKETS <= asked * share)
-        assert budget.allows(share, now_ns) == expected
+        assert budget.allows(share, now_ns, now_ns) == expected
         if expected:
-            budget.charge(now_ns)
+            budget.charge(now_ns, now_ns)
             fallen.append(now_ns // SLOT_NS)
 
 
@@ -217,7 +217,7 @@ def test_no_more_than_the_share_ever_falls_back(share: int, count: int) -> None:
     fallen = 0
     for request in range(count):
         budget.request(request * MS)
-        if budget.allows(share, request * MS):
-            budget.charge(request * MS)
+        if budget.allows(share, request * MS, request * MS):
+            budget.charge(request * MS, request * MS)
             fallen += 1
     assert fallen <= max(1, count * share // BUCKETS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.access.priority import LADDER, Priority
 from gateway.errors import DeadlineExceeded, ResourceExhausted
 from gateway.serving.admission import Admission
-from gateway.serving.call_queue import HEAD_START_NS
+from gateway.serving.call_queue import HEAD_START_NS, CallQueue
 from gateway.serving.queue_wait import QueueWait
 from tests import models
 from tests.serving.stage import Stage, floats, staged, until
@@ -53,6 +53,21 @@ def test_nothing_is_known_of_a_queue_that_was_empty_or_is_long_gone() -> None:
     assert wait.of(100, 9 * SECOND + 4 * MS) == 100 * MS
     assert wait.of(0, 9 * SECOND + 4 * MS) == 0
     assert wait.of(100, 11 * SECOND) == 0  # so a queue that stood still once does not refuse for ever
+
+
+async def test_a_queue_that_its_callers_left_is_not_slow(bench: Bench) -> None:
+    queue = CallQueue(bench.version, asyncio.get_running_loop(), fixed=True, draw=lambda: 0.5)
+    left = [bench.call(row(1, 2, 3, 4)) for _ in range(3)]
+    for call in left:
+        queue.put(call)
+    queue.take(1, merges=False)
+    for call in left[1:]:  # as a batcher lets calls go whose clients have gone
+        queue.size -= 1
+        call.fail(DeadlineExceeded("gone"))
+    for _ in range(2):  # however much later
+        queue.put(bench.call(row(1, 2, 3, 4)))
+    assert len(queue.take(1, merges=False)) == 1
+    assert queue.wait_ns(0, monotonic_ns()) == bench.version.backlog == 0
 
 
 # ---- refused before waiting in vain ----
