@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from gateway.rest.http_call import Fields, HttpCall, Piece
+from gateway.rest.http_call import Fields, Piece
+from gateway.rest.rest_call import RestCall
 
 WORTH_BYTES: Final = 1024  # less fits into a packet as it is
 _ON_LOOP_BYTES: Final = 32 << 10  # more is compressed on a thread: zlib lets go of the interpreter
@@ -18,7 +19,7 @@ GZIP_BITS: Final = 31
 _WINDOW_BITS: Final = {"gzip": GZIP_BITS, "deflate": 15}
 
 
-def respond_coded(call: HttpCall, fields: Fields, pieces: Sequence[Piece], own: Fields = ()) -> None:
+def respond_coded(call: RestCall, fields: Fields, pieces: Sequence[Piece], own: Fields = ()) -> None:
     """Answers with status 200, compressed if the request accepts it and it is worth it."""
     accepted = call.header("accept-encoding")
     if accepted is not None:
@@ -55,7 +56,7 @@ def _quality(rest: str) -> float:
         return 0.0
 
 
-def _respond_compressed(call: HttpCall, fields: Fields, body: bytes, own: Fields, coding: str) -> None:
+def _respond_compressed(call: RestCall, fields: Fields, body: bytes, own: Fields, coding: str) -> None:
     if len(body) <= _ON_LOOP_BYTES:
         _send(call, fields, own, coding, body, compress(body, coding))
         return
@@ -64,13 +65,13 @@ def _respond_compressed(call: HttpCall, fields: Fields, body: bytes, own: Fields
 
 
 def _sent(
-    call: HttpCall, fields: Fields, own: Fields, coding: str, body: bytes, running: "asyncio.Future[bytes]"
+    call: RestCall, fields: Fields, own: Fields, coding: str, body: bytes, running: "asyncio.Future[bytes]"
 ) -> None:
     if not running.cancelled():
         _send(call, fields, own, coding, body, running.result())
 
 
-def _send(call: HttpCall, fields: Fields, own: Fields, coding: str, body: bytes, compressed: bytes) -> None:
+def _send(call: RestCall, fields: Fields, own: Fields, coding: str, body: bytes, compressed: bytes) -> None:
     varies = (b"vary", b"accept-encoding")
     if len(compressed) >= len(body):
         call.respond(200, fields, [body], (varies, *own))

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 from gateway.api.naming import shown
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2
-from gateway.rest.message_json import fill, read_object
+from gateway.rest.json_text import read_object
+from gateway.rest.message_json import fill
 
 CONTROL_SERVICE: Final = control_pb2.DESCRIPTOR.services_by_name["Control"]
 _ROOT: Final = "/api/v1"

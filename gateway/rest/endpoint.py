@@ -1,13 +1,15 @@
 """What is served where: the table that a request's method and path are looked up in."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.rest.http_call import HttpCall
 from gateway.rest.http_refusal import HttpRefusal
 
+Answer = Callable[[HttpCall], None] | Callable[[HttpCall], Awaitable[None]]
 
-class Endpoint(NamedTuple):
+
+class Endpoint:
     """One handler, and what the transport has to know of it.
 
     `answer` is called on the loop with the whole request. A coroutine function runs in a Task of its own, which is
@@ -18,21 +20,42 @@ class Endpoint(NamedTuple):
     `announced` is told the length of a body that has not come whole, and may refuse it by raising.
     """
 
-    answer: Callable[[HttpCall], None] | Callable[[HttpCall], Awaitable[None]]
-    permission: str
-    by_callback: bool = False
-    max_body_bytes: int = 1 << 20
-    by_quota: bool = False
-    streams: bool = False
-    token_cookie: str = ""
-    announced: Callable[[HttpCall, int], None] | None = None
+    __slots__ = (
+        *("announced", "answer", "by_callback", "by_quota", "max_body_bytes", "permission", "permission_key"),
+        *("streams", "token_cookie"),
+    )
+
+    def __init__(
+        self,
+        answer: Answer,
+        permission: str,
+        *,
+        by_callback: bool = False,
+        max_body_bytes: int = 1 << 20,
+        by_quota: bool = False,
+        streams: bool = False,
+        token_cookie: str = "",
+        announced: Callable[[HttpCall, int], None] | None = None,
+    ) -> None:
+        self.answer = answer
+        self.permission = permission
+        self.permission_key = permission.encode()
+        self.by_callback = by_callback
+        self.max_body_bytes = max_body_bytes
+        self.by_quota = by_quota
+        self.streams = streams
+        self.token_cookie = token_cookie
+        self.announced = announced
 
 
-class EndpointMatch(NamedTuple):
+class EndpointMatch:
     """An endpoint, and what the path names: decoded, in the order of the path."""
 
-    endpoint: Endpoint
-    names: tuple[str, ...] = ()
+    __slots__ = ("endpoint", "names")
+
+    def __init__(self, endpoint: Endpoint, names: tuple[str, ...] = ()) -> None:
+        self.endpoint = endpoint
+        self.names = names
 
 
 class EndpointTable(Protocol):

@@ -11,7 +11,7 @@ Source: Open Inference Protocol v2, "Inference Request JSON Object"; Triton's bi
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import orjson
 
@@ -20,13 +20,13 @@ from gateway.api.naming import check_request_id, shown
 from gateway.api.parameters import NONE, check_count, read_request
 from gateway.api.signature import MAX_RANK
 from gateway.api.template import Query
-from gateway.errors import InvalidArgument, ResourceExhausted
+from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.rest.infer_reply import ReplyForm
 from gateway.rest.json_tensor import raw_of
+from gateway.rest.json_text import check_size, read_json
 from gateway.tensor import BY_NAME
 
-MAX_JSON_BYTES: Final = 4 << 20  # more of it would keep the other requests of a worker waiting
 _MAX_LEARNED_BYTES: Final = 4096
 _MAX_LEARNED: Final = 1024
 _ID_FIRST: Final = re.compile(rb'\{"id": ?"([ !#-\[\]-~]{0,256})", ?')
@@ -44,15 +44,30 @@ def id_of(beginning: bytes) -> bytes:
     return begins.group(1) if begins is not None else b""
 
 
-class InferBody(NamedTuple):
-    """What a body says. `key`: under which to keep it, if the request proves to be good; None: not to be kept."""
+class InferBody:
+    """What a body says. `key`: under which to keep it, if the request proves to be good; None: not to be kept.
 
-    query: Query
-    request_id: str
-    raw: list[Body]
-    form: ReplyForm
-    sizes: tuple[int, ...] = ()  # of the binary inputs, where all are
-    key: tuple[object, ...] | None = None
+    Units: `sizes` are bytes of the binary inputs, where all are; `data_size` their sum.
+    """
+
+    __slots__ = ("data_size", "form", "key", "query", "raw", "request_id", "sizes")
+
+    def __init__(
+        self,
+        query: Query,
+        request_id: str,
+        raw: list[Body],
+        form: ReplyForm,
+        sizes: tuple[int, ...] = (),
+        key: tuple[object, ...] | None = None,
+    ) -> None:
+        self.query = query
+        self.request_id = request_id
+        self.raw = raw
+        self.form = form
+        self.sizes = sizes
+        self.key = key
+        self.data_size = sum(sizes)
 
 
 class InferBodies:
@@ -75,12 +90,7 @@ class InferBodies:
             raise InvalidArgument(
                 f"Inference-Header-Content-Length is {json_size}, but the body has {size} bytes, not compressed"
             )
-        if json_size > MAX_JSON_BYTES:
-            raise ResourceExhausted(
-                f"the request has {json_size} bytes of JSON, at most {MAX_JSON_BYTES} are read: send large tensors in "
-                "binary (docs/rest.md)",
-                retry_after_ms=-1,
-            )
+        check_size(json_size)
         text = body if json_size == size and type(body) is bytes else bytes(body[:json_size])
         if json_size < size:
             return self._binary(model, version, text, memoryview(body)[json_size:])
@@ -104,7 +114,7 @@ class InferBodies:
         rest = text[begins.end() :] if begins is not None else text
         key = (model, version, begins is None, rest)
         known = self._known.get(key)
-        if known is not None and sum(known.sizes) == len(data):
+        if known is not None and known.data_size == len(data):
             raw: list[Body] = []
             offset = 0
             for size in known.sizes:
@@ -117,13 +127,11 @@ class InferBodies:
             return read  # twice an id: which of them counts is not said by the beginning
         if begins is None and read.request_id:
             return read  # the id is elsewhere, and may be another one the next time
-        return read._replace(key=key) if len(read.sizes) == len(read.raw) else read._replace(key=None)
+        read.key = key if len(read.sizes) == len(read.raw) else None
+        return read
 
     def _json(self, model: str, version: str, text: bytes, data: memoryview) -> InferBody:
-        try:
-            given = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise InvalidArgument(f"failed to parse the request JSON buffer: {error}") from None
+        given = read_json(text)
         if not isinstance(given, dict):
             raise InvalidArgument("the request JSON is not an object")
         booleans = b"true" in text or b"false" in text

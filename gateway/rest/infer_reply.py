@@ -7,7 +7,7 @@ Source: Open Inference Protocol v2; Triton's binary tensor data extension.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import orjson
@@ -35,11 +35,14 @@ class ReplyForm(NamedTuple):
         return self.outputs if len(self.outputs) == count else (self.every,) * count
 
 
-class ReplyBody(NamedTuple):
+class ReplyBody:
     """The pieces of a body. `json_size` is the length of the JSON where something binary follows it, else -1."""
 
-    pieces: list[bytes | memoryview]
-    json_size: int
+    __slots__ = ("json_size", "pieces")
+
+    def __init__(self, pieces: list[bytes | memoryview], json_size: int) -> None:
+        self.pieces = pieces
+        self.json_size = json_size
 
     def within(self, max_bytes: int) -> "ReplyBody":
         """Returns the same. Raises: ResourceExhausted (it is larger than an answer may be)."""
@@ -92,8 +95,7 @@ def _of_rows(call: Call, signature: Signature, reply: Reply, binary: tuple[bool,
     for place, output in enumerate(call.outputs):
         parts.append(heads[place])
         if binary[place]:
-            assert isinstance(output, bytes | memoryview)
-            raw.append(output)
+            raw.append(cast(bytes, output))
         else:
             spec = reply.specs[place]
             parts.append(json_of(spec.name, spec.datatype, np.frombuffer(output, spec.datatype.dtype)))

@@ -21,6 +21,7 @@ from gateway.tensor import Array, Datatype
 
 MAX_DEPTH: Final = 32
 MAX_WRITTEN: Final = 1 << 21  # elements of an output; more would keep the other requests of a worker waiting
+MAX_TEXTS: Final = 1 << 18  # elements of an input of BYTES, for the same reason
 _BLOCK: Final = 1024  # elements that are looked at together for one that does not fit
 _LENGTH: Final = Struct("<I")
 # How struct packs one element; it refuses what is of another kind or does not fit.
@@ -46,7 +47,7 @@ def raw_of(name: str, datatype: Datatype, shape: Sequence[int], data: object, *,
     `booleans`: the text of the request has a `true` or a `false` somewhere, so that numbers have to be told from them.
 
     Raises: InvalidArgument (another number of elements than the shape says, a ragged or too deep list, an element of
-            another kind or out of range, a datatype that JSON has no form for).
+            another kind or out of range, a datatype that JSON has no form for), ResourceExhausted (very many texts).
     """
     if datatype in BINARY_ONLY:
         raise InvalidArgument(
@@ -123,6 +124,11 @@ def _flat(name: str, data: list[object]) -> list[object]:
 
 
 def _raw_strings(name: str, values: list[object]) -> bytes:
+    if len(values) > MAX_TEXTS:
+        raise ResourceExhausted(
+            f"input {shown(name)} has {len(values)} texts, at most {MAX_TEXTS} are read as JSON: send them in binary",
+            retry_after_ms=-1,
+        )
     parts: list[bytes] = []
     for value in values:
         if not isinstance(value, str):

@@ -39,19 +39,6 @@ def plain(message: Message) -> dict[str, Any]:
     return fields
 
 
-def read_object(text: bytes | memoryview) -> dict[str, Any]:
-    """Returns the JSON object of a body, an empty one for no body. Raises: InvalidArgument."""
-    if not len(text):
-        return {}
-    try:
-        given = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidArgument(f"failed to parse the request JSON buffer: {error}") from None
-    if not isinstance(given, dict):
-        raise InvalidArgument("the request JSON is not an object")
-    return given
-
-
 def fill(message: Message, given: Mapping[str, Any]) -> None:
     """Sets the fields of the message that the JSON object gives. Raises: InvalidArgument, naming what does not fit."""
     try:

@@ -22,11 +22,12 @@ class ResponseHeads:
     Order: `tell_time` is called once a second, or so.
     """
 
-    __slots__ = ("_date", "_kept")
+    __slots__ = ("_date", "_kept", "_lengths")
 
     def __init__(self) -> None:
         # By the identity of the fields; they are kept beside, so that no other tuple comes to live at the same address.
-        self._kept: dict[tuple[int, int], tuple[Fields, bytes]] = {}
+        self._kept: dict[tuple[int, int], tuple[Fields, bytes, bytes]] = {}
+        self._lengths: dict[int, bytes] = {}
         self._date = b""
         self.tell_time()
 
@@ -37,26 +38,41 @@ class ResponseHeads:
     def whole(self, status: int, fields: Fields, size_bytes: int, own: Fields, connection: bytes) -> bytes:
         """Returns the head of an answer whose length is known. Raises: ValueError for a field that cannot be sent."""
         kept = self._kept.get((status, id(fields)))
-        lines = kept[1] if kept is not None and kept[0] is fields else self._keep(status, fields)
-        if status in _WITHOUT_BODY:
-            return b"%b%b%b%b\r\n" % (lines, _lines(own), connection, self._date)
-        return b"%bcontent-length: %d\r\n%b%b%b\r\n" % (lines, size_bytes, _lines(own), connection, self._date)
+        if kept is None or kept[0] is not fields:
+            kept = self._keep(status, fields)
+        parts = [kept[1]]
+        # The length goes first: programs that search for `content-length:` find `inference-header-content-length:` too.
+        if status not in _WITHOUT_BODY:
+            length = self._lengths.get(size_bytes)
+            parts.append(length if length is not None else self._keep_length(size_bytes))
+        parts.append(kept[2])
+        for name, value in checked_fields(own):
+            parts += (name, b": ", value, b"\r\n")
+        parts += (connection, self._date, b"\r\n")
+        return b"".join(parts)
 
     def endless(self, status: int, fields: Fields, connection: bytes, *, chunked: bool) -> bytes:
         """Returns the head of an answer in pieces. Raises: ValueError for a field that cannot be sent."""
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
-        return b"%b%b%b%b\r\n" % (self._keep(status, fields), framing, connection, self._date)
+        _, first, lines = self._keep(status, fields)
+        return b"%b%b%b%b%b\r\n" % (first, lines, framing, connection, self._date)
 
-    def _keep(self, status: int, fields: Fields) -> bytes:
+    def _keep_length(self, size_bytes: int) -> bytes:
+        if len(self._lengths) >= _KEPT:
+            self._lengths.clear()
+        line = self._lengths[size_bytes] = b"content-length: %d\r\n" % size_bytes
+        return line
+
+    def _keep(self, status: int, fields: Fields) -> tuple[Fields, bytes, bytes]:
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
             phrase = "Unknown"
-        lines = b"HTTP/1.1 %d %b\r\n%b" % (status, phrase.encode(), _lines(fields))
+        kept = fields, b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()), _lines(fields)
         if len(self._kept) >= _KEPT:
             self._kept.clear()
-        self._kept[status, id(fields)] = fields, lines
-        return lines
+        self._kept[status, id(fields)] = kept
+        return kept
 
 
 def _lines(fields: Fields) -> bytes:

@@ -119,7 +119,7 @@ class RestCall:
         """Lets the request in by its head. Raises: GatewayError."""
         server = self.server
         if server.authorizer is not None:
-            self.principal = server.authorizer.authorize(endpoint.permission.encode(), self.head.authorization, names)
+            self.principal = server.authorizer.authorize(endpoint.permission_key, self.head.authorization, names)
         if server.quotas is not None and endpoint.by_quota:
             self.quota_pass = server.quotas.enter(self.principal.name, self.principal.tenant)
 

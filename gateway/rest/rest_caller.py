@@ -9,18 +9,46 @@ from gateway.api.exchange import Metadata
 from gateway.api.signature import Reply, Signature
 from gateway.errors import GatewayError
 from gateway.rest.answer_coding import respond_coded
-from gateway.rest.http_call import Fields, HttpCall
+from gateway.rest.http_call import Fields
 from gateway.rest.infer_reply import ReplyBody, ReplyForm, check_form, write_reply
 from gateway.rest.prediction import write_predictions
+from gateway.rest.rest_call import RestCall
 from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.call import Call
 
 _JSON: Final = (b"content-type", b"application/json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
+_JSON_SIZE: Final = b"inference-header-content-length"
 _NONE: Final = ReplyBody([], -1)
 _REMEMBERED: Final = 4096
-# Fields by what an exchange calls its trailing metadata: for answers in JSON, for binary ones, for errors.
-_fields: dict[Metadata, tuple[Fields, Fields, Fields]] = {}
+_REMEMBERED_SIZES: Final = 64
+
+
+class AnswerFields:
+    """The fields of answers that have the same trailing metadata: the same tuples, which a transport encodes once.
+
+    `said` are the metadata, for errors.
+    """
+
+    __slots__ = ("_binary", "json", "said")
+
+    def __init__(self, trailers: Metadata) -> None:
+        self.said: Fields = tuple((name.encode(), value.encode()) for name, value in trailers)
+        self.json: Fields = (_JSON, *self.said)
+        self._binary: dict[int, Fields] = {}
+
+    def binary(self, json_size: int) -> Fields:
+        """Returns those of answers whose JSON has that size."""
+        kept = self._binary.get(json_size)
+        if kept is None:
+            if len(self._binary) >= _REMEMBERED_SIZES:
+                self._binary.clear()
+            kept = self._binary[json_size] = (_BINARY, *self.said, (_JSON_SIZE, b"%d" % json_size))
+        return kept
+
+
+_fields: dict[Metadata, AnswerFields] = {}
+_names: dict[str, bytes] = {}  # of fields that are a call's own; there are two
 
 
 class RestCaller:
@@ -28,7 +56,7 @@ class RestCaller:
 
     __slots__ = ("_body", "_call", "_form", "_own", "_trailers")
 
-    def __init__(self, call: HttpCall, form: ReplyForm) -> None:
+    def __init__(self, call: RestCall, form: ReplyForm) -> None:
         self._call = call
         self._form = form
         self._body: ReplyBody = _NONE
@@ -75,28 +103,31 @@ class RestCaller:
             self._body = write_reply(call, signature, reply, self._form, max_bytes=max_bytes)
 
     def answer(self, message: bytes) -> None:
-        body, own = self._body, self._own_fields()
-        as_json, binary, _ = _fields_of(self._trailers)
-        if body.json_size < 0:
-            respond_coded(self._call, as_json, body.pieces, own)
-        else:
-            own = ((b"inference-header-content-length", b"%d" % body.json_size), *own)
-            respond_coded(self._call, binary, body.pieces, own)
+        body, fields = self._body, _fields_of(self._trailers)
+        respond_coded(
+            self._call,
+            fields.json if body.json_size < 0 else fields.binary(body.json_size),
+            body.pieces,
+            self._own_fields(),
+        )
 
     def fail(self, error: GatewayError) -> None:
-        self._call.fail(error, (*_fields_of(self._trailers)[2], *self._own_fields()))
+        self._call.fail(error, (*_fields_of(self._trailers).said, *self._own_fields()))
 
     def _own_fields(self) -> Fields:
         own = self._own
-        return ((own[0].encode(), own[1]),) if own is not None else ()
+        if own is None:
+            return ()
+        name = _names.get(own[0])
+        if name is None:
+            name = _names[own[0]] = own[0].encode()
+        return ((name, own[1]),)
 
 
-def _fields_of(trailers: Metadata) -> tuple[Fields, Fields, Fields]:
-    """Returns the same fields for the same metadata, so that a transport encodes them once."""
+def _fields_of(trailers: Metadata) -> AnswerFields:
     kept = _fields.get(trailers)
     if kept is None:
         if len(_fields) >= _REMEMBERED:
             _fields.clear()
-        said = tuple((name.encode(), value.encode()) for name, value in trailers)
-        kept = _fields[trailers] = ((_JSON, *said), (_BINARY, *said), said)
+        kept = _fields[trailers] = AnswerFields(trailers)
     return kept

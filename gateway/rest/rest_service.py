@@ -3,9 +3,8 @@
 Inference goes through the same exchanges as over gRPC; everything else calls the RPC that means the same.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
@@ -28,10 +27,11 @@ from gateway.rest.http_call import Fields, HttpCall
 from gateway.rest.http_refusal import JSON
 from gateway.rest.infer_body import InferBodies, InferBody, id_of
 from gateway.rest.infer_reply import ReplyForm
-from gateway.rest.message_json import read_object
+from gateway.rest.json_text import read_object
 from gateway.rest.other_sites import is_of_another_site, is_own_name
 from gateway.rest.path_table import PathTable
 from gateway.rest.prediction import infer_object, raw_object
+from gateway.rest.rest_call import RestCall
 from gateway.rest.rest_caller import RestCaller
 from gateway.rest.triton_paths import RPC_PATHS, SERVICE, RpcPath
 from gateway.serving.catalog import Catalog
@@ -39,7 +39,7 @@ from gateway.tensor import TensorSpec
 
 _JSON_SIZE: Final = "inference-header-content-length"
 _PREDICTIONS: Final = ReplyForm(predictions=True)
-_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS: Final = 18
 _INFER: Final = f"{SERVICE}ModelInfer"
 _READY: Final = f"{SERVICE}ModelReady"
 _LARGE_BODY: Final = 4 << 20  # a configuration, in a request to load
@@ -122,12 +122,14 @@ class RestService:
 
     # ---- inference ----
 
-    def infer(self, call: HttpCall) -> None:
+    def infer(self, asked: HttpCall) -> None:
         """Answers an inference request of the second protocol."""
+        call = cast(RestCall, asked)  # both transports', whose attributes are at hand in compiled code
         body = call.body
         try:
-            model, version = _named(call)
-            json_size = _json_size(call)
+            names = call.names
+            model, version = names[0], names[1] if len(names) > 1 else ""
+            json_size = _json_size(call.head.fields.get(_JSON_SIZE))
             if json_size == 0 and len(body):
                 given, data = raw_object(self._inputs(call, model, version), body)
                 read = self._bodies.of_object(model, version, given, data)
@@ -138,8 +140,9 @@ class RestService:
             return
         self._begin(call, read, read.form)
 
-    def predict(self, call: HttpCall) -> None:
+    def predict(self, asked: HttpCall) -> None:
         """Answers an inference request of KServe's first protocol."""
+        call = cast(RestCall, asked)
         try:
             model, version = _named(call)
             given = read_object(call.body)
@@ -156,7 +159,7 @@ class RestService:
         model, version = _named(call)
         self._exchanges.foresee(model, version, call, size_bytes)
 
-    def _begin(self, call: HttpCall, read: InferBody, form: ReplyForm) -> None:
+    def _begin(self, call: RestCall, read: InferBody, form: ReplyForm) -> None:
         caller = RestCaller(call, form)
         if self._exchanges.begin(read.query, read.request_id, read.raw, caller) and read.key is not None:
             self._bodies.keep(read)
@@ -242,12 +245,11 @@ def _named(call: HttpCall) -> tuple[str, str]:
     return names[0], names[1] if len(names) > 1 else ""
 
 
-def _json_size(call: HttpCall) -> int:
+def _json_size(given: str | None) -> int:
     """Returns where the JSON of the body ends, -1: with the body. Raises: InvalidArgument."""
-    given = call.header(_JSON_SIZE)
     if given is None:
         return -1
-    if _DIGITS.fullmatch(given) is None:
+    if len(given) > _MOST_DIGITS or not given.isascii() or not given.isdigit():
         raise InvalidArgument(f"Inference-Header-Content-Length is {shown(given)}: a number of bytes is expected")
     return int(given)
 

@@ -15,7 +15,8 @@ from gateway.api.naming import shown
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.rest.http_call import HttpCall
-from gateway.rest.message_json import plain, read_object
+from gateway.rest.json_text import read_object
+from gateway.rest.message_json import plain
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 _FILE: Final = "file:"

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.api.template import decode_query
 from gateway.errors import GatewayError, InvalidArgument, ResourceExhausted, Unimplemented
-from gateway.rest.infer_body import MAX_JSON_BYTES, InferBodies, InferBody
+from gateway.rest.infer_body import InferBodies, InferBody
 from gateway.rest.infer_reply import ReplyForm
+from gateway.rest.json_tensor import MAX_TEXTS
+from gateway.rest.json_text import MAX_JSON_BYTES, MAX_LISTS
 from gateway.tensor import Datatype
 from tests.api.requests import one, rows_of_four
 
@@ -195,3 +197,24 @@ def test_any_json_is_read_or_refused(given: dict[str, Any]) -> None:
     text = json.dumps(given).encode()
     with suppress(GatewayError):
         InferBodies().read("m", "", text, -1)
+
+
+@pytest.mark.parametrize("nested", ["[1],", "[[[[1]]]],", "{},", '"[",'])
+def test_json_that_costs_too_much_is_not_parsed(nested: str) -> None:
+    most = MAX_LISTS // max(nested.count("["), nested.count("{")) - 8
+    shape = [most] if "1" in nested else [1]
+    few, many = (b'{"inputs":[{"name":"x","datatype":"FP32","shape":%s,"data":[%s1]}]}' % (
+        str(shape).encode(), (nested * count).encode()) for count in (most, 2 * most))  # fmt: skip
+    with pytest.raises(InvalidArgument):  # it is parsed, and found to be no tensor
+        read(few)
+    with pytest.raises(ResourceExhausted, match=f"at most {MAX_LISTS} are read: send flat data"):
+        read(many)
+
+
+def test_flat_data_may_be_as_long_as_json_is_read() -> None:
+    count = MAX_JSON_BYTES // 2 - 100
+    body = b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[%d],"data":[%s1]}]}' % (count, b"1," * (count - 1))
+    assert read(body).raw == [b"\1" * count]
+    texts = b'{"inputs":[{"name":"x","datatype":"BYTES","shape":[%d],"data":[%s""]}]}'
+    with pytest.raises(ResourceExhausted, match=f"at most {MAX_TEXTS} are read"):
+        read(texts % (MAX_TEXTS + 1, b'"",' * MAX_TEXTS))

@@ -2,9 +2,10 @@
 
 import pytest
 
-from gateway.errors import InvalidArgument
+from gateway.errors import InvalidArgument, ResourceExhausted
 from gateway.pb import control_pb2, inference_pb2
-from gateway.rest.message_json import fill, plain, read_object
+from gateway.rest.json_text import MAX_JSON_BYTES, read_object
+from gateway.rest.message_json import fill, plain
 
 
 def test_numbers_are_numbers_and_every_field_is_there() -> None:
@@ -58,6 +59,11 @@ def test_what_does_not_fit_is_refused_by_name(given: dict[str, object], says: st
 def test_a_body_that_is_no_object_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidArgument, match="request JSON"):
         read_object(text)
+
+
+def test_a_body_of_too_much_json_is_not_parsed() -> None:
+    with pytest.raises(ResourceExhausted, match=f"at most {MAX_JSON_BYTES} are read"):
+        read_object(b'{"instances":[' + b"1," * (MAX_JSON_BYTES // 2) + b"1]}")
 
 
 def test_no_body_is_an_empty_object() -> None:

@@ -174,7 +174,7 @@ def test_one_request_of_the_window_may_always_fall_back_unless_none_may() -> Non
     budget.charge(0, 0)
     budget.request(0)
     assert not budget.allows(1, 0, 0)
-    assert not budget.allows(1, (SLOTS - 1) * SLOT_NS)
+    assert not budget.allows(1, (SLOTS - 1) * SLOT_NS, (SLOTS - 1) * SLOT_NS)
     assert budget.allows(1, SLOTS * SLOT_NS, SLOTS * SLOT_NS)
 
 
