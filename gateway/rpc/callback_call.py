@@ -161,9 +161,9 @@ class CallbackCall(ServerCall):
             return
         self._callbacks = None
         try:
-            self.send_status(status, self._trailing if self._own is None else (*self._trailing, self._own))
+            self.send_status(status, self._trailing, self._own)
         except ValueError as refused:  # metadata that cannot be sent
-            self.send_status(status_of(refused, self.method.path), ())
+            self.send_status(status_of(refused, self.method.path))
 
     def on_cancel(self, callback: CancelCallback) -> None:
         if self.state == GONE:

@@ -9,9 +9,11 @@ from re import compile as pattern
 from typing import Final, NamedTuple
 
 import ngh2
+from grpc import StatusCode
 
 from gateway.errors import InvalidArgument
 from gateway.rpc.handler import Metadata, OwnMetadatum
+from gateway.rpc.status_codes import Status, number_of
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -24,7 +26,6 @@ class Pair(NamedTuple):
 
 
 _KEY = pattern(r"[0-9a-z_.\-]+", ASCII)
-_PLAIN = pattern(rb"[ -$&-~]*")  # what needs no percent-encoding
 _RESERVED: Final = frozenset({b"te", b"content-type"})
 _UNRESERVED: Final = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
 _KEPT: Final = 4096
@@ -34,6 +35,7 @@ _KEPT: Final = 4096
 _names: dict[str, bytes] = {}  # of keys that were checked
 _kept: dict[int, tuple[Metadata, Fields]] = {}
 _OK: Final[Fields] = ((b"grpc-status", b"0"),)
+_STATUS: Final = {code: (b"grpc-status", b"%d" % number_of(code)) for code in StatusCode}
 # As numbers: Python looks for a byte string by trying whether it is a number first, and an error costs 0.1 us.
 _LINE_FEED: Final = 0x0A
 _RETURN: Final = 0x0D
@@ -115,9 +117,22 @@ def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
     return entry[1] + (never_indexed((_names.get(key) or _name_of(key), value)),)
 
 
+def status_trailers(status: Status, metadata: Metadata = (), own: OwnMetadatum | None = None) -> Fields:
+    """Returns the trailing header fields of a call that failed; its text, and when to come again, are its own.
+
+    Raises: ValueError for a key or value that cannot be sent.
+    """
+    fields: Fields = (_STATUS[status.code], never_indexed((b"grpc-message", percent_encoded(status.details))))
+    for name, value in encode(status.metadata) if status.metadata else ():
+        fields += (never_indexed((name, value)),)
+    if own is not None:
+        fields += ok_trailers((), own)[1:]
+    return (*fields, *encode(metadata)) if metadata else fields
+
+
 def percent_encoded(text: str) -> bytes:
     """Returns a status text as `grpc-message` carries it."""
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text.encode()
     raw = text.encode("utf-8", "replace")
-    if _PLAIN.fullmatch(raw):
-        return raw
     return b"".join(bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw)

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.rpc.inflation import ENCODINGS
-from gateway.rpc.metadata import Fields, decode, encode, percent_encoded
+from gateway.rpc.metadata import Fields, decode, status_trailers
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED
 from gateway.rpc.pushback import later, never
 from gateway.rpc.server import MAX_FIELDS
 from gateway.rpc.server_call import RESPONSE
 from gateway.rpc.server_state import ServerState
-from gateway.rpc.status_codes import number_of, status_of
+from gateway.rpc.status_codes import status_of
 
 _ACCEPTED: Fields = ((b"grpc-accept-encoding", b"identity,deflate,gzip"),)
 
@@ -77,9 +77,4 @@ def too_many_calls(open_calls: int, most: int) -> str:
 def refusal(error: GatewayError, method: str = "", extra: Fields = ()) -> Rejection:
     """Returns the answer that refuses a call with this error."""
     status = status_of(error, method)
-    fields: Fields = (
-        (b"grpc-status", b"%d" % number_of(status.code)),
-        (b"grpc-message", percent_encoded(status.details)),
-        *encode(status.metadata),
-    )
-    return Rejection(RESPONSE + fields + extra)
+    return Rejection(RESPONSE + status_trailers(status) + extra)

@@ -11,15 +11,15 @@ from gateway.access.principal import ANONYMOUS, Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
 from gateway.rpc.deadline import Slot
-from gateway.rpc.handler import Metadata
+from gateway.rpc.handler import Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import Assembler
-from gateway.rpc.metadata import Fields, Pair, decode, encode, percent_encoded
+from gateway.rpc.metadata import Fields, Pair, decode, status_trailers
 from gateway.rpc.method import Method
 from gateway.rpc.output import Output
 from gateway.rpc.peer_identity import identity_key
 from gateway.rpc.server_state import STREAM_WINDOW_BYTES, ServerState
-from gateway.rpc.status_codes import Status, number_of, status_of
+from gateway.rpc.status_codes import Status, status_of
 
 # The states of a call. OPEN: it has no status yet. ANSWERED: its status is on its way. GONE: nobody waits for one.
 OPEN: Final = 0
@@ -134,16 +134,15 @@ class ServerCall:
 
     def refuse(self, error: GatewayError) -> None:
         """Ends an open call with an error that did not come from its handler, which is stopped."""
-        self.send_status(status_of(error, self.method.path), ())
+        self.send_status(status_of(error, self.method.path))
         self.abandon()
 
-    def send_status(self, status: Status, metadata: Metadata) -> None:
-        """Sends the status: as trailers where a response has begun, else as the whole response."""
-        fields: Fields = (
-            (b"grpc-status", b"%d" % number_of(status.code)),
-            (b"grpc-message", percent_encoded(status.details)),
-            *encode((*metadata, *status.metadata)),
-        )
+    def send_status(self, status: Status, metadata: Metadata = (), own: OwnMetadatum | None = None) -> None:
+        """Sends the status: as trailers where a response has begun, else as the whole response.
+
+        Raises: ValueError, with nothing sent, for metadata that cannot be sent.
+        """
+        fields = status_trailers(status, metadata, own)
         self.state = ANSWERED
         h2 = self.output.h2
         try:

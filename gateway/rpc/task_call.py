@@ -130,7 +130,7 @@ class TaskCall(ServerCall):
             return
         except asyncio.CancelledError:
             if self.state == OPEN:
-                self.send_status(status_of(Cancelled("the call was cancelled by the server"), method.path), ())
+                self.send_status(status_of(Cancelled("the call was cancelled by the server"), method.path))
             raise
         except Exception as error:  # the boundary of a request
             if self.state == OPEN:

@@ -1,9 +1,11 @@
+import ngh2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidArgument
-from gateway.rpc.metadata import Pair, decode, encode, ok_trailers, percent_encoded
+from gateway.errors import InvalidArgument, ResourceExhausted
+from gateway.rpc.metadata import Pair, decode, encode, ok_trailers, percent_encoded, status_trailers
+from gateway.rpc.status_codes import status_of
 
 KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-", min_size=1, max_size=12).map("x-".__add__)
 TEXTS = st.tuples(
@@ -68,6 +70,26 @@ def test_trailers_are_encoded_once_for_each_tuple() -> None:
     for number in range(10_000):
         made = (("x-number", str(number)),)
         assert ok_trailers(made, None)[1] == (b"x-number", b"%d" % number)
+
+
+def test_what_differs_from_refusal_to_refusal_is_kept_out_of_the_table_of_fields() -> None:
+    status = status_of(ResourceExhausted("a queue of 12 ms", retry_after_ms=34), "/x")
+    fields = status_trailers(status, (("x-version", "2"),), ("x-id", b"7f"))
+    assert fields == (
+        (b"grpc-status", b"8"),
+        (b"grpc-message", b"a queue of 12 ms"),
+        (b"grpc-retry-pushback-ms", b"34"),
+        (b"x-id", b"7f"),
+        (b"x-version", b"2"),
+    )
+    kinds = [isinstance(field, ngh2.NeverIndexedHeader) for field in fields]
+    assert kinds == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize("own", [("x-token", b"a\nb"), ("X-Token", b"a")])
+def test_what_cannot_be_sent_with_a_refusal_is_refused(own: tuple[str, bytes]) -> None:
+    with pytest.raises(ValueError, match="cannot be sent"):
+        status_trailers(status_of(ResourceExhausted(""), "/x"), (), own)
 
 
 @given(st.text())
