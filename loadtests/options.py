@@ -1,10 +1,14 @@
 """What the load tests can be told beside locust's own options."""
 
+import os
 from argparse import ArgumentTypeError
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from loadtests import budgets
+
+# Made once for each user: a load test writes nothing where it is run.
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-serving-gateway" / "demo"
 
 
 def add_options(parser: Any) -> None:
@@ -13,8 +17,8 @@ def add_options(parser: Any) -> None:
     parser.add_argument(
         "--samples",
         type=Path,
-        default=Path("demo-data"),
-        help="Directory with <model>.npz, as `python -m gateway.demo DIR --samples DIR` writes it.",
+        default=CACHE / "samples",
+        help="Directory with <model>.npz, as `python -m gateway.demo DIR --samples DIR` writes it; else a cache.",
     )
     parser.add_argument(
         "--calls-per-second",

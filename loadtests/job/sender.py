@@ -17,7 +17,6 @@ from loadtests.job.call_book import Call, CallBook, Message
 from loadtests.job.generated_inputs import generate, open_axes
 from loadtests.job.grpc_line import GrpcPool
 from loadtests.job.input_files import read_inputs
-from loadtests.job.logged_inputs import read_logged
 from loadtests.job.model_signature import ModelSignature, ask_signature
 from loadtests.job.pacer import Pacer
 from loadtests.job.request_body import grpc_body, is_rest, rest_body
@@ -151,6 +150,12 @@ def inputs_for(plan: TrafficPlan, signature: ModelSignature) -> Sequence[Inputs]
     if payload.source == "file":
         return read_inputs(Path(payload.path), signature, payload.rows)
     if payload.source == "log":
+        try:
+            from loadtests.job.logged_inputs import read_logged  # by DuckDB, which nothing else here needs
+        except ModuleNotFoundError as error:
+            raise InvalidArgument(
+                f"inputs from a prediction log need {error.name}: pip install 'model-serving-gateway[analysis]' has it"
+            ) from None
         return read_logged(Path(payload.path), signature, payload.distinct)
     if not signature.inputs:
         raise InvalidArgument(
