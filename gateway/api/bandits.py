@@ -60,10 +60,17 @@ class Bandits:
         """
         if bandit_in(applied) is None or (bandit_in(document) is not None and plan_of(document) == plan_of(applied)):
             return
-        record = await self._store.record(document.model)
+        await self._admit(document.model, "this document")
+
+    async def admit_deletion(self, model: str) -> None:
+        """Returns if the route may go. Raises: FailedPrecondition (a bandit of it is running)."""
+        await self._admit(model, "this")
+
+    async def _admit(self, model: str, what: str) -> None:
+        record = await self._store.record(model)
         if record is not None and record.is_running:
             raise FailedPrecondition(
-                f"model {document.model!r}: a bandit is running, and this document would end it: abort it first "
+                f"model {model!r}: a bandit is running, and {what} would end it: abort it first "
                 "(gateway rollout abort), or give --override"
             )
 

@@ -115,7 +115,7 @@ class Explanations:
             lost = ""
         answer = _explained(explained)
         if lost:
-            answer.steps.add(stage="history", outcome="refused", detail=f"{lost}: this request cannot be replayed")
+            answer.steps.add(stage="history", outcome="refused", detail=f"{lost}: this request cannot be decided again")
         answer.served.CopyFrom(_outcome(Decision(row.arm, row.version, row.revision, row.reason, row.bucket)))
         answer.row.CopyFrom(row)
         answer.agrees = logged.agrees(explained.decision)

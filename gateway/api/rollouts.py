@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.api.bandits import Bandits
 from gateway.api.findings import e_value, finding_message
+from gateway.api.hand_driven import hand_driven, hand_driven_message, hand_edit
 from gateway.api.route_messages import change_of, named
 from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, UnknownRoute
 from gateway.pb import control_pb2 as pb
@@ -69,6 +70,10 @@ class Rollouts:
 
     async def steer(self, request: pb.SteerRolloutRequest, context: object) -> pb.RolloutState:
         model = named(request.model)
+        if request.verb in self._verbs and hand_driven(await self._route(model)) is not None:
+            edit = hand_edit(model, request.verb)
+            await self._editor.amend(model, edit, change=change_of(request.change, context), check=False)
+            return await self._state(model)
         verbs = self._bandit_verbs if await self._bandits.has(model) else self._verbs
         carry_out = verbs.get(request.verb)
         if carry_out is None:
@@ -148,6 +153,8 @@ class Rollouts:
         record = await self._store.record(model)
         if record is not None and record.is_running and not override:
             raise ends(record, "this")
+        if not override:
+            await self._bandits.admit_deletion(model)
 
     async def _pause(self, model: str, change: Change) -> None:
         await self._change("rollout.pause", model, change, lambda record: paused(record, change.actor))
@@ -223,7 +230,11 @@ class Rollouts:
     async def _state(self, model: str) -> pb.RolloutState:
         if await self._bandits.has(model):
             return await self._bandits.state(model)
-        return _message(await self._record(model), await self._route(model))
+        route = await self._route(model)
+        canary = hand_driven(route)
+        if route is not None and canary is not None:
+            return hand_driven_message(route, canary)
+        return _message(await self._record(model), route)
 
     async def _present(self, record: RolloutRecord, route: Route | None) -> RolloutRecord:
         """Returns the state under that route: what was changed a moment ago the judge has not seen yet."""

@@ -74,7 +74,7 @@ def explain(
     rows = [[step.stage, step.outcome, step.detail] for step in answer.steps]
     show(_explained(answer), output, columns=STEP_COLUMNS, rows=rows, note=_note(answer))
     if answer.HasField("served") and not answer.agrees:
-        raise Failure(Exit.REFUSED, "what was served is not what the replay gives")
+        raise Failure(Exit.REFUSED, "what was served is not what the rules give, decided again")
 
 
 def _ask(
@@ -225,7 +225,7 @@ def _note(answer: control_pb2.ExplainResponse) -> list[str]:
     if answer.HasField("served"):
         lines.append(f"served at {moment(answer.row.ts_us)}: {_line(answer.served)}, {answer.row.code}")
         replayed = _line(answer.decision) if answer.HasField("decision") else "nothing"
-        lines.append(f"replay: {replayed}: {'the same' if answer.agrees else 'NOT what was served'}")
+        lines.append(f"decided again: {replayed}: {'the same' if answer.agrees else 'NOT what was served'}")
     elif answer.error:
         lines.append(f"refused: {answer.error_code}: {answer.error}")
     else:

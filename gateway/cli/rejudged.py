@@ -1,5 +1,6 @@
 """A verdict of the audit trail, judged again for `gateway audit verify --verdict`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from gateway.routing.store.audit_chain import AuditEntry
 if TYPE_CHECKING:
     from gateway.rollout.recorded_weights import RecordedWeights
 
-VERDICT_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "EVIDENCE OF HARM, ln", "EVIDENCE OF NONE, ln")
+VERDICT_COLUMNS = ("GUARDRAIL", "VERDICT", "CANARY", "STABLE", "OF HARM", "OF HARMLESSNESS")
+_MOST = 600.0  # nats; beyond it a number is no number any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
     rows: list[list[Value]] = [
         [
             *(one.kind, one.verdict, f"{one.canary_events} of {one.canary}", f"{one.stable_events} of {one.stable}"),
-            *(f"{number:.4g}" if abs(number) < 1e300 else "" for number in (one.log_e, one.pass_log_e)),
+            *(f"{_evidence(number):.4g}" if abs(number) < 1e300 else "" for number in (one.log_e, one.pass_log_e)),
         ]
         for one in verdict.findings
     ]
-    evidence = "none" if verdict.log_e is None else f"{verdict.log_e:.4g}"
+    evidence = "none" if verdict.log_e is None else f"{_evidence(verdict.log_e):.4g}"
     notes = [
         f"entry {sequence}: {verdict.act} of {entry.model} at step {verdict.step + 1}, revision {verdict.revision}",
-        f"evidence of harm {evidence}, {verdict.bound:.4g} proves it (ln); {verdict.harmed:.4g} harmed",
+        f"evidence of harm {evidence}, {_evidence(verdict.bound):.4g} proves it; {verdict.harmed:.4g} harmed",
         ""
         if made
         else f"the change that made revision {verdict.revision} is not in the trail: its document is not checked",
@@ -72,8 +74,8 @@ def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
         "document": verdict.document,
         "document_checked": bool(made),
         "step": verdict.step + 1,
-        "evidence": verdict.log_e,
-        "bound": verdict.bound,
+        "evidence": None if verdict.log_e is None else _evidence(verdict.log_e),
+        "bound": _evidence(verdict.bound),
         "harmed": verdict.harmed,
         "guardrails": [
             {name: getattr(one, name) for name in one.__struct_fields__ if name != "text"} for one in verdict.findings
@@ -81,6 +83,11 @@ def rejudge(entries: Sequence[AuditEntry], sequence: int) -> RejudgedEntry:
         "wrong": faults,
     }
     return RejudgedEntry(value, rows, [note for note in notes if note], faults)
+
+
+def _evidence(log_e: float) -> float:
+    """Returns the evidence as it is shown everywhere: an e-value, not its logarithm, by which it is recorded."""
+    return math.exp(min(log_e, _MOST))
 
 
 def _rejudged_weights(entry: AuditEntry, moved: "RecordedWeights", wrong: Sequence[str]) -> RejudgedEntry:

@@ -45,12 +45,16 @@ def results(
     where: Annotated[str, typer.Option("--where", help='An SQL condition on the rows, for example "f.age" > 30.')] = "",
     since: Annotated[int, typer.Option("--since", help="Leave out the revisions before this one.", min=0)] = 0,
     policy: Annotated[
-        Path | None, typer.Option("--policy", help="A draft of the route: what its reward would have been.")
+        Path | None,
+        typer.Option("--policy", help="A document that is not applied: what its reward would have been."),
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", help="With --policy: ARM=CONDITION, rows that go to an arm before the draft's split."),
+        typer.Option("--rule", help="With --policy: ARM=CONDITION, rows that go to an arm before the policy's split."),
     ] = None,
+    classes: Annotated[
+        str, typer.Option("--classes", help="Names of classes 0, 1, ... where labels are texts and answers numbers.")
+    ] = "",
     html: Annotated[Path | None, typer.Option("--html", help="Write the results as one HTML page.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     server: Server = DEFAULT_SERVER,
@@ -58,9 +62,9 @@ def results(
 ) -> None:
     """Compare the arms of an A/B test, or of a canary: numbers with intervals that hold at every look, and a verdict.
 
-    Reads what the compactor has written to Parquet, so the newest minute is not there yet, and asks a gateway for the
-    history of the route. A key counts once; arms are compared within each split that they had. Ends with 1 where the
-    split is broken, because then no number means anything.
+    Reads what the compactor has written to Parquet, so the newest minute is not there yet (the first note says how old
+    the newest row is), and asks a gateway for the history of the route. A key counts once; arms are compared within
+    each split that they had. Ends with 1 where the split is broken, because then no number means anything.
     """
     cuts = tuple(dict.fromkeys(by or ()))
     if len(cuts) > _MOST_CUTS:
@@ -68,7 +72,7 @@ def results(
     if html is not None and not html.absolute().parent.is_dir():
         raise Failure(Exit.USAGE, f"--html is {str(html)!r}, but there is no folder {str(html.absolute().parent)!r}")
     if rule and policy is None:
-        raise Failure(Exit.USAGE, "--rule says what a draft would do: give one with --policy")
+        raise Failure(Exit.USAGE, "--rule says what a policy would do: give one with --policy")
     draft = parse(msgspec.json.decode(read_document(policy).text)) if policy is not None else None
     rules = [_condition(text, draft) for text in rule or ()]
     now_us = int(time() * 1e6)
@@ -84,7 +88,16 @@ def results(
         experiment = experiment_of(model, history, since=since)
         with Lake(lake_directory(data_dir)) as lake, progress() as tell:
             made = gather_results(
-                lake, experiment, span, generated_us=now_us, where=where, by=cuts, draft=draft, rules=rules, tell=tell
+                lake,
+                experiment,
+                span,
+                generated_us=now_us,
+                where=where,
+                by=cuts,
+                draft=draft,
+                rules=rules,
+                classes=[name.strip() for name in classes.split(",")] if classes else (),
+                tell=tell,
             )
         if html is not None:
             with analysis():
@@ -131,7 +144,7 @@ def _condition(text: str, draft: RouteDocument | None) -> tuple[str, str]:
     arms = sorted(one.name for one in draft.arms) if draft is not None else []
     if not equals or not condition.strip() or arm.strip() not in arms:
         raise Failure(
-            Exit.USAGE, f"--rule is {text!r}, expected ARM=CONDITION with an arm of the draft ({', '.join(arms)})"
+            Exit.USAGE, f"--rule is {text!r}, expected ARM=CONDITION with an arm of the policy ({', '.join(arms)})"
         )
     return arm.strip(), condition
 
@@ -181,13 +194,13 @@ def _show_policy(policy: "PolicyResult", output: Format) -> None:
             ("self-normalised", value.normalised),
             ("doubly robust", value.robust),
             ("as it was", value.logged),
-            ("more by the draft (doubly robust)", value.gain),
+            ("more by the policy (doubly robust)", value.gain),
         )
     ]
     told = (
         f"{value.effective:.0f} effective of {value.keys} keys, {value.rows} rows with a reward ({policy.coverage:.1%})"
     )
-    show(None, output, columns=("REWARD", "VALUE", "INTERVAL"), rows=rows, note=[told, f"draft: {policy.text}"])
+    show(None, output, columns=("REWARD", "VALUE", "INTERVAL"), rows=rows, note=[told, f"policy: {policy.text}"])
 
 
 def _row(one: "MetricResult") -> list[Value]:

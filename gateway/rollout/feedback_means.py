@@ -5,6 +5,7 @@ phase: at each revision the arms have the same share all the time, and a trend i
 """
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -26,7 +27,7 @@ from gateway.rollout.statistics.mean_difference import (
     below_log_e,
     interval,
     mean_estimate,
-    pooled_difference,
+    phased_estimate,
 )
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.bucket import BUCKETS
@@ -66,10 +67,16 @@ def _estimates(guardrail: Guardrail, state: MeanState) -> tuple[tuple[MeanEstima
 
 def _varied(canary: UnitSums, stable: UnitSums) -> tuple[MeanEstimate, MeanEstimate]:
     """Returns both means. Where no arm varies at all but the two differ, a unit of the other's is added to each: that
-    none was seen does not prove that there is none."""
+    none was seen does not prove that there is none.
+
+    No arm is surer than both together would make it: a small one that had fewer rewards than it should has too small a
+    variance at the same time, and would differ too often.
+    """
     one, other = mean_estimate(canary), mean_estimate(stable)
     if one.variance + other.variance > 0 or one.value == other.value:
-        return one, other
+        spread = (canary + stable).var_y
+        own, others = (replace(arm, variance=max(arm.variance, spread / arm.n)) for arm in (one, other))
+        return own, others
     return mean_estimate(canary + UnitSums.of(other.value)), mean_estimate(stable + UnitSums.of(one.value))
 
 
@@ -88,7 +95,7 @@ _TUNED_ALPHA: Final = 0.01
 
 def _log_e(guardrail: Guardrail, known: GuardrailEvidence) -> tuple[float, ...]:
     estimates = _estimates(guardrail, known.means or MeanState())
-    pooled = pooled_difference(estimates)
+    pooled = phased_estimate(estimates)
     if pooled is None:
         return (-math.inf,)
     return (below_log_e(pooled, _tolerated(guardrail, _stable_mean(estimates)), alpha=_TUNED_ALPHA),)
@@ -98,7 +105,7 @@ def _finding(guardrail: Guardrail, known: GuardrailEvidence, analysis: Analysis)
     state = known.means or MeanState()
     canary, stable = (sum(phase[arm][0] for phase in state.phases) for arm in (0, 1))
     estimates = _estimates(guardrail, state)
-    pooled = pooled_difference(estimates)
+    pooled = phased_estimate(estimates)
     [log_e] = _log_e(guardrail, known)
     metric = str(guardrail.options["metric"])
     told = f"{metric} of {canary} answers of the canary and {stable} of the stable arm"

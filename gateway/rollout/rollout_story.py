@@ -10,6 +10,7 @@ from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
 from gateway.routing.document.analysis import Analysis
 from gateway.telemetry.event_types import EventType
 
+_MOST = 600.0  # nats; beyond it a number is no number any more
 _NUMBER_WORDS = 24  # how much of a reason tells holds apart: the numbers in it change with every tick
 
 
@@ -51,8 +52,8 @@ def told_rollout(record: RolloutRecord, analysis: Analysis | None = None) -> dic
     if record.state.offline is not None:
         told["offline"] = msgspec.to_builtins(record.state.offline)
     if analysis is not None:
-        told["evidence"] = _finite(harm_log_e(record.state.evidence, analysis))
-        told["bound"] = -math.log(analysis.alpha)
+        told["evidence"] = _evidence(harm_log_e(record.state.evidence, analysis))
+        told["bound"] = 1 / analysis.alpha
         told["guardrails"] = [_finding(finding) for finding in findings(record.state.evidence, analysis)]
     return told
 
@@ -67,8 +68,8 @@ def _finding(finding: Finding) -> dict[str, object]:
         "kind": finding.kind,
         "action": finding.action,
         "verdict": finding.verdict,
-        "evidence": _finite(finding.log_e),
-        "pass_evidence": _finite(finding.pass_log_e),
+        "evidence": _evidence(finding.log_e),
+        "pass_evidence": _evidence(finding.pass_log_e),
         "canary": finding.canary,
         "stable": finding.stable,
         "canary_events": finding.canary_events,
@@ -77,6 +78,10 @@ def _finding(finding: Finding) -> dict[str, object]:
         "ratio_high": _finite(finding.ratio_high),
         "text": str(finding),
     }
+
+
+def _evidence(log_e: float) -> float:
+    return round(math.exp(min(log_e, _MOST)), 4)
 
 
 def _finite(value: float) -> float | None:

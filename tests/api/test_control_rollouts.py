@@ -249,6 +249,32 @@ async def test_a_label_that_moves_an_arm_does_not_begin_another_rollout(op: Oper
     assert (await judged(op)).canary_version == "3"
 
 
+async def test_a_canary_that_only_people_move_goes_back_to_its_first_step(op: Operated) -> None:
+    """Its file applied again leaves it where it is."""
+    await op.store.link.call("DEL", op.store.keys.rollouts)
+    await op.clear()
+    document = route(
+        {"stable": {"version": "1"}, "canary": {"version": "2"}},
+        {"canary": {"steps": [{"weight": "10%"}, {"weight": "50%"}]}},
+    )
+    await op.apply(document)
+    await op.stub.Promote(pb.PromoteRequest(model="affine", change=BY, wait=WAIT))
+    await op.apply(document)
+    shown: pb.RolloutState = await op.stub.GetRollout(pb.GetRolloutRequest(model="affine"))
+    assert (shown.phase, shown.step, shown.told.partition(";")[0]) == ("manual", 1, "50% by step 2 of 2")
+    again = await steer(op, STEER.RETRY)
+    assert (again.step, again.told.partition(";")[0]) == (0, "10% by step 1 of 2")
+    await op.stub.SetWeights(pb.SetWeightsRequest(model="affine", weights={"canary": "30"}, change=BY, wait=WAIT))
+    assert (await steer(op, STEER.RESUME)).told.startswith("10% by step 1")
+    assert (await steer(op, STEER.ABORT)).told.startswith("0%, set by hand at step 1")
+    code, text = await refusal(
+        op.stub.SteerRollout(pb.SteerRolloutRequest(model="affine", verb=STEER.PAUSE, change=BY))
+    )
+    assert (code, "there is nothing to pause" in text) == ("FAILED_PRECONDITION", True)
+    active: pb.Route = await op.stub.GetRoute(pb.GetRouteRequest(model="affine"))
+    assert active.document_json == document.to_json()
+
+
 async def test_a_flip_waits_until_every_live_worker_has_the_preview(op: Operated) -> None:
     """Also by hand: on another host the version may still be loading."""
     await op.store.link.call("DEL", op.store.keys.rollouts)

@@ -66,7 +66,7 @@ async def test_results_are_a_table_json_and_a_page(shell: Shell, tmp_path: Path)
     draft = shell.write("draft.yaml", ab_route(10, 90))
     told = await shell.done(*words, "--policy", draft, "--rule", 'a="f.x" > 100')
     assert "doubly robust" in told
-    assert "draft: with this policy the reward would have been" in told
+    assert "policy: with this policy the reward would have been" in told
     for wrong in (("--rule", "b=true"), ("--policy", draft, "--rule", "z=true"), ("--policy", draft, "--rule", "b")):
         refused = await shell.run(*words, *wrong)
         assert (refused.exit_code, "--rule" in refused.stderr) == (2, True)

@@ -69,6 +69,8 @@ class Requests:
     reasons: Sequence[str] | None = None
     prefix: str = "r"  # of request ids
     spread_us: int = 20 * HOUR_US  # over which they came
+    said: Sequence[str] | None = None  # texts that are answered instead of scores
+    labels: Sequence[float | str | None] | None = None
     served: Sequence[str] | None = None  # the arm that answered, where it is not that of the bucket
 
     def arms(self) -> list[str]:
@@ -79,10 +81,13 @@ class Requests:
 def write_requests(data_dir: Path, parts: Sequence[Requests], *, sampling: Sampling | None = None) -> None:
     """Logs and compacts the requests, spread over the hours of their revision, and tells their rewards."""
     rewarded: list[tuple[str, float, int]] = []
+    labelled: list[tuple[str, float | str | None, int]] = []
 
     async def go(directory: Path) -> None:
         log = PredictionLog(directory, worker="w0", gateway="gw", boot=str(uuid.uuid4()), sampling=sampling)
-        specs = (spec_of("x", X),), (spec_of("score", np.zeros(1, "<f4")),)
+        said = any(part.said is not None for part in parts)
+        output = spec_of("kind", np.array(["a"], object)) if said else spec_of("score", np.zeros(1, "<f4"))
+        specs = (spec_of("x", X),), (output,)
         count = 0
         for part in parts:
             document = part.split.document
@@ -101,7 +106,9 @@ def write_requests(data_dir: Path, parts: Sequence[Requests], *, sampling: Sampl
             for index, (arm, bucket) in enumerate(zip(served, part.buckets.tolist(), strict=True)):
                 name = f"{part.prefix}{part.split.revision}-{index}"
                 reason = part.reasons[index] if part.reasons is not None else "SPLIT"
-                outputs = [] if codes[index] else [scores[index : index + 1]]
+                outputs: list[Array] = [] if codes[index] else [scores[index : index + 1]]
+                if part.said is not None:
+                    outputs = [np.array([part.said[index].encode()], object)]
                 inputs = [features[index : index + 1].reshape(1, 1)]
                 streams[arm].append(
                     Record(
@@ -111,6 +118,8 @@ def write_requests(data_dir: Path, parts: Sequence[Requests], *, sampling: Sampl
                 )  # fmt: skip
                 if part.rewards is not None and np.isfinite(part.rewards[index]):
                     rewarded.append((name, float(part.rewards[index]), moments[index]))
+                if part.labels is not None:
+                    labelled.append((name, part.labels[index], moments[index]))
                 count += 1
                 if count % 50_000 == 0:
                     await log.flush()
@@ -125,3 +134,6 @@ def write_requests(data_dir: Path, parts: Sequence[Requests], *, sampling: Sampl
         model = parts[0].split.document.model if parts[0].split.document is not None else MODEL
         names, rewards, moments = zip(*rewarded, strict=True)
         write_labels(data_dir, names, [None] * len(names), moments, model=model, rewards=rewards)
+    if labelled:
+        names, labels, at = zip(*labelled, strict=True)
+        write_labels(data_dir, names, labels, at, model=MODEL)

@@ -218,6 +218,78 @@ def test_equal_arms_are_seldom_said_to_differ() -> None:
     assert alarms <= 6
 
 
+def drift_alarms(runs: int, ticks: int, seed: int, *, alpha: float = 0.01) -> float:
+    """The share of rollouts of equal versions, 1, 5, 25, 50 %, in which some look fails by the drift guardrail."""
+    analysis = analysis_of({"kind": "drift", "action": "fail"}, alpha=alpha)
+    rng, alarms = np.random.default_rng(seed), 0
+    for _ in range(runs):
+        classes = rng.dirichlet(np.full(int(rng.integers(2, 8)), 0.5))
+        evidence = no_evidence(analysis)
+        for tick in range(ticks):
+            weight = (0.01, 0.05, 0.25, 0.5)[tick * 4 // ticks]
+            canary, stable = (
+                ArmCounts(1, classes=dict(enumerate(rng.multinomial(rng.poisson(200 * share), classes).tolist())))
+                for share in (weight, 1 - weight)
+            )
+            evidence = after_tick(evidence, analysis, canary, stable)
+            if verdict_of(evidence, analysis, compares=False) == "fail":
+                alarms += 1
+                break
+    return alarms / runs
+
+
+def reward_alarms(runs: int, ticks: int, seed: int, kind: str, *, alpha: float = 0.01) -> float:
+    """The same by the reward guardrail, of which `kind` says how rewards are distributed; their mean falls by step."""
+    analysis = analysis_of({"kind": "reward"}, alpha=alpha)
+    rng, alarms = np.random.default_rng(seed), 0
+    for _ in range(runs):
+        sums = np.zeros((4, 2, 3))
+        for tick in range(ticks):
+            step = tick * 4 // ticks
+            for arm, share in enumerate(((0.01, 0.05, 0.25, 0.5)[step], 1 - (0.01, 0.05, 0.25, 0.5)[step])):
+                values = _rewards(rng, kind, int(rng.poisson(200 * share)), 1 - 0.1 * step)
+                sums[step, arm] += (len(values), values.sum(), (values * values).sum())
+            phases = tuple((_means(sums[one, 0]), _means(sums[one, 1])) for one in range(step + 1))
+            evidence = after_tick(no_evidence(analysis), analysis, NOTHING, NOTHING, phases)
+            if verdict_of(evidence, analysis, compares=False) == "fail":
+                alarms += 1
+                break
+    return alarms / runs
+
+
+def _means(sums: np.ndarray) -> ArmCounts:
+    return ArmCounts(means={"reward": (int(sums[0]), float(sums[1]), float(sums[2]))})
+
+
+def _rewards(rng: np.random.Generator, kind: str, count: int, level: float) -> np.ndarray:
+    if kind == "binary":
+        return (rng.random(count) < 0.2 * level).astype(float)
+    if kind == "rare":
+        return (rng.random(count) < 0.01 * level).astype(float)
+    return rng.exponential(level, size=count)
+
+
+def test_few_rollouts_of_equal_versions_fail_by_their_rewards() -> None:
+    assert reward_alarms(20, 24, 1, "binary", alpha=0.05) <= 0.05
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_at_most_alpha_of_many_rollouts_of_equal_versions_ever_fail_by_their_predictions() -> None:
+    share = drift_alarms(2000, 120, 2)
+    print(f"drift: {share:.4f}")
+    assert share <= 0.01
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("kind", ["binary", "rare", "exponential"])
+def test_at_most_alpha_of_many_rollouts_of_equal_versions_ever_fail_by_their_rewards(kind: str) -> None:
+    share = reward_alarms(2000, 120, 3, kind)
+    print(f"reward, {kind}: {share:.4f}")
+    assert share <= 0.01
+
+
 COUNTS = st.builds(
     ArmCounts,
     completed=st.integers(0, 100),

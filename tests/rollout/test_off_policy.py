@@ -189,7 +189,7 @@ def test_a_rule_over_columns_of_the_log(logged: tuple[Path, list[RevisionSplit]]
 def test_a_draft_that_does_what_was_never_tried_is_refused(logged: tuple[Path, list[RevisionSplit]]) -> None:
     other = split_document({"a": 50, "b": 50})
     other["spec"]["arms"]["b"] = {"version": "9"}
-    with pytest.raises(FailedPrecondition, match="version 9 of the draft was drawn for no request"):
+    with pytest.raises(FailedPrecondition, match="version 9 of the policy was drawn for no request"):
         asked(*logged, other)
     ruled = split_document({"a": 50, "b": 50})
     ruled["spec"]["rules"] = [{"name": "vip", "match": {"metadata": {"x-tier": {"exact": "vip"}}}, "arm": "b"}]
@@ -197,7 +197,7 @@ def test_a_draft_that_does_what_was_never_tried_is_refused(logged: tuple[Path, l
         asked(*logged, ruled)
     foreign = split_document({"a": 50, "b": 50})
     foreign["metadata"]["model"] = "other"
-    with pytest.raises(InvalidArgument, match="the draft is of model 'other'"):
+    with pytest.raises(InvalidArgument, match="the policy is of model 'other'"):
         asked(*logged, foreign)
     with pytest.raises(InvalidArgument, match="where"):
         asked(*logged, split_document({"a": 50, "b": 50}), ("b", "1; 2"))
@@ -211,7 +211,7 @@ def test_a_draft_that_takes_what_had_no_share_in_a_phase_is_refused(tmp_path: Pa
     ]
     write_requests(tmp_path, parts)
     draft = split_document({"a": 0, "b": 50, "c": 50})
-    with pytest.raises(FailedPrecondition, match="support is missing: the draft takes version 3 in 600 rows of 1200"):
+    with pytest.raises(FailedPrecondition, match="support is missing: the policy takes version 3 in 600 rows of 1200"):
         asked(tmp_path, made, draft)
     assert asked(tmp_path, made, draft, since=2).policy is not None
 
@@ -240,4 +240,4 @@ def test_where_the_split_is_broken_nothing_is_estimated(tmp_path: Path) -> None:
     write_requests(tmp_path, [part])
     told = asked(tmp_path, made, split_document({"a": 25, "b": 75}))
     assert told.policy is None
-    assert any("the draft is not estimated" in note for note in told.notes)
+    assert any("the policy is not estimated" in note for note in told.notes)

@@ -160,6 +160,42 @@ def test_equal_arms_differ_at_some_look_in_at_most_alpha_of_the_tests(metric: st
     assert wrong <= 0.05
 
 
+def small_arm_wrong(runs: int, seed: int, *, share: float, rate: float, looks: int = 8) -> float:
+    """The share of tests in which a small arm, from 100 of its keys to 1 000, is said to differ at some look."""
+    rng, wrong = np.random.default_rng(seed), 0
+    most = int(1000 / share)
+    for _ in range(runs):
+        treated, values = rng.random(most) < share, (rng.random(most) < rate).astype(float)
+        for size in np.geomspace(100 / share, most, looks).astype(int):
+            units = PhasedUnits(np.zeros(size, int), np.arange(size), treated[:size], values[:size], *SHARE)
+            told = phased_difference(units, 1).combined
+            if told is not None and not told.low <= 0 <= told.high:
+                wrong += 1
+                break
+    return wrong / runs
+
+
+def test_a_small_arm_with_few_events_is_not_sure_of_its_small_variance() -> None:
+    """Two events of 1 000 where ten were due: its own variance would have it differ."""
+    values = np.zeros(20_000)
+    values[:2] = values[1000:1190] = 1.0
+    treated = np.arange(20_000) < 1000
+    told = phased_difference(PhasedUnits(np.zeros(20_000, int), np.arange(20_000), treated, values, *SHARE), 1)
+    assert told.combined is not None
+    assert told.combined.low <= 0 <= told.combined.high
+    own = interval(told.combined.value, 3 / 1000**2 + 191 / 19_000**2, 20_000, 0.05)
+    assert own.high < 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rate", [0.01, 0.05])
+def test_a_holdout_differs_at_some_look_in_at_most_alpha_of_the_tests(rate: float) -> None:
+    wrong = small_arm_wrong(2000, 9, share=0.1, rate=rate)
+    print(f"holdout of 10 %, from 100 keys on, events in {rate:.1%}: {wrong:.4f}")
+    assert wrong <= 0.05
+
+
 def test_a_key_that_is_there_in_all_phases_is_one_key() -> None:
     """The same keys in three phases: taken for three times as many, the interval would be too narrow by a half."""
     rng = np.random.default_rng(4)

@@ -13,9 +13,10 @@ from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.span import Span
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.records.worker.sampling import Sampling
+from gateway.rollout.results.assigned_units import DrawnRows, selection_of
 from gateway.rollout.results.experiment import Experiment, RevisionSplit, experiment_of
 from gateway.rollout.results.result import ArmVerdict, ExperimentResult, MetricResult, Outcome, Says
-from gateway.rollout.results.results_gathering import gather_results
+from gateway.rollout.results.results_gathering import freshness_text, gather_results
 from gateway.rollout.results.results_page import render_results
 from tests.drift.lakes import START_US, lake_of
 from tests.rollout.experiments import HOUR_US, MODEL, Requests, history, split_document, write_requests
@@ -161,6 +162,54 @@ def test_machines_get_plain_numbers(better: tuple[Path, list[RevisionSplit]]) ->
     assert value["metrics"][0]["metric"] == "reward"
     assert value["metrics"][0]["role"] == "decides"
     assert value["phases"][0]["phase"]["shares"] == {"a": 0.5, "b": 0.5}
+
+
+def test_labels_that_are_texts_are_held_against_what_is_said(tmp_path: Path) -> None:
+    made = history(split_document(EVEN))
+    rng = np.random.default_rng(12)
+    part = Requests(made[0], rng.integers(0, 1_000_000, size=1200))
+    treated = np.array(part.arms()) == "b"
+    truth = rng.choice(["cat", "dog", "cow"], size=1200)
+    right = rng.random(1200) < np.where(treated, 0.9, 0.5)
+    part.said = np.where(right, truth, "none").tolist()
+    part.labels = truth.tolist()
+    write_requests(tmp_path, [part])
+    told = results(tmp_path, made)
+    accuracy = metric(told, "accuracy")
+    assert accuracy.says is Says.BETTER
+    assert accuracy.treated.mean == pytest.approx(0.9, abs=0.05)
+    assert accuracy.control.mean == pytest.approx(0.5, abs=0.06)
+    numbers = tmp_path / "numbers"
+    other = Requests(made[0], part.buckets, labels=part.labels)
+    write_requests(numbers, [other])
+    assert any("labels are texts and answers are not" in note for note in results(numbers, made).notes)
+
+
+@pytest.mark.parametrize(
+    ("said", "classes", "told"),
+    [
+        ("out.kind", (), """"out.kind" = told_text"""),
+        ("out.kind", ("it's", "b"), "pred_class = list_position(['it''s', 'b']::VARCHAR[], told_text) - 1"),
+        ("", (), "pred_class = TRY_CAST(told_text AS BIGINT)"),
+    ],
+)
+def test_a_text_is_compared_with_what_names_a_class(said: str, classes: tuple[str, ...], told: str) -> None:
+    experiment = experiment_of(MODEL, history(split_document(EVEN)))
+    assert told in DrawnRows(selection_of(experiment, SPAN), experiment, (), said, classes).right_sql
+
+
+@pytest.mark.parametrize(
+    ("age_s", "told"),
+    [
+        (None, "no row of the log"),
+        (70, "is 70 s old; rows"),
+        (1800, "is 30 min old, which is late"),
+        (9e4, "25.0 hours"),
+    ],
+)
+def test_results_say_how_fresh_they_are(age_s: float | None, told: str) -> None:
+    newest_us = 0 if age_s is None else NOW_US - int(age_s * 1e6)
+    assert told in freshness_text(newest_us, NOW_US)
 
 
 def test_what_is_missing_is_said_and_is_no_equality(tmp_path: Path) -> None:
@@ -316,6 +365,11 @@ def test_revisions_with_one_split_are_one_phase_and_other_versions_another_exper
     # A test that everybody has left is over, and what it showed stays.
     left = phases_of(split_document(EVEN), split_document({"a": 0, "b": 100}))
     assert (left.ended_by, [phase.revisions for phase in left.phases]) == (2, [(1,)])
+
+
+def test_of_very_many_splits_the_newest_are_compared_and_the_others_are_said() -> None:
+    made = experiment_of(MODEL, history(*(split_document({"a": 50 - n / 10, "b": 50 + n / 10}) for n in range(70))))
+    assert (len(made.phases), made.left_out, made.phases[-1].revisions) == (64, 6, (70,))
 
 
 def test_a_canary_is_an_experiment_until_its_versions_change_places() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.report.lake_reader import Lake, Selection
-from gateway.drift.report.lake_sql import quoted
+from gateway.drift.report.lake_sql import quoted, text
 from gateway.drift.report.span import Span
 from gateway.errors import FailedPrecondition
 from gateway.rollout.results.experiment import Experiment
@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 CLASS_PREFIX: Final = "class "
+UNREAD: Final = "text labels"  # no metric: the share of rows whose label is a text
 MOST_CLASSES: Final = 6
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _SEED: Final = 713_265  # of the hash that thins; it has nothing to do with the one that the log keeps rows by
@@ -84,11 +85,29 @@ class UnitTable:
 
 @dataclass(frozen=True, slots=True)
 class DrawnRows:
-    """Rows of an experiment that were drawn for an arm, as SQL. `client_codes` are the codes that clients caused."""
+    """Rows of an experiment that were drawn for an arm, as SQL. `client_codes` are the codes that clients caused.
+
+    `said` is the column with the text that is answered, "" where there is not exactly one; `classes` name the classes
+    0, 1, ... where labels are texts and answers numbers.
+    """
 
     selection: Selection
     experiment: Experiment
     client_codes: tuple[int, ...]
+    said: str = ""
+    classes: tuple[str, ...] = ()
+
+    @property
+    def right_sql(self) -> str:
+        """Returns whether a labelled row's answer is its label, as 0 or 1; NULL where they are of two kinds."""
+        if self.classes:
+            names = ", ".join(map(text, self.classes))
+            same = f"pred_class = list_position([{names}]::VARCHAR[], told_text) - 1"
+        elif self.said:
+            same = f"{quoted(self.said)} = told_text"
+        else:
+            same = "pred_class = TRY_CAST(told_text AS BIGINT)"
+        return f"(CASE WHEN told_text IS NOT NULL THEN {same} ELSE pred_class = told_label END)::INT"
 
     def phases_sql(self) -> str:
         """Returns a table of revisions, the numbers of their phases and what may tell them apart."""
@@ -103,7 +122,8 @@ class DrawnRows:
             f"hash(r.request_hash, {_SEED})::DOUBLE / 18446744073709551616.0 <= (CASE phase {shares} END) / r.sample_p"
         )
         return (
-            f"SELECT r.*, spans.phase, l.reward AS told_reward, l.label_num AS told_label FROM {{rows}} AS r "
+            f"SELECT r.*, spans.phase, l.reward AS told_reward, l.label_num AS told_label, "
+            f"l.label_text AS told_text FROM {{rows}} AS r "
             f"JOIN {self.phases_sql()} ON r.rule_rev = spans.rev LEFT JOIN {{labels}} AS l "
             f"ON r.request_hash = l.request_hash AND r.row_index = l.row_index WHERE {_DRAWN} AND {kept}"
         )
@@ -130,6 +150,12 @@ def _logged_phases(lake: Lake, drawn: DrawnRows) -> tuple[LoggedPhase, ...]:
     for row in zip(*(told[name].tolist() for name in told), strict=True):
         phases[row[0]] = LoggedPhase(*row[1:])
     return tuple(phases)
+
+
+def said_column(lake: Lake, selection: Selection) -> str:
+    """Returns the column with the text that is answered; "" where there is none, or several."""
+    texts = [name for name, kind in lake.columns(selection).items() if name.startswith("out.") and kind == "VARCHAR"]
+    return texts[0] if len(texts) == 1 else ""
 
 
 def read_basis(lake: Lake, drawn: DrawnRows) -> LoggedBasis:
@@ -172,16 +198,16 @@ def _units_sql(drawn: DrawnRows, segment: str, basis: LoggedBasis) -> str:
         if (number, experiment.control) in quantiles
     ]
     slow = f"(total_us > CASE phase {' '.join(limits)} END)::INT" if limits else "NULL::INT"
-    right = "(pred_class = told_label)::INT"
     far = "CASE WHEN pred_class IS NULL THEN abs(pred_score - told_label) END"
     measures = {
         "reward": ("told_reward", "status = 0"),
-        "accuracy": (right, "status = 0"),
+        "accuracy": (drawn.right_sql, "status = 0"),
         "error": (far, "status = 0"),
         "errors": ("(status <> 0 OR reason <> 'SPLIT')::INT", ended),
         "latency": ("total_us / 1000.0", answered),
         "p99": (slow, answered),
         "prediction": ("CASE WHEN isfinite(pred_score) THEN pred_score END", "status = 0"),
+        UNREAD: ("(told_text IS NOT NULL)::INT", "status = 0"),
         "coverage": ("(told_reward IS NOT NULL)::INT", "status = 0"),
         **{f"{CLASS_PREFIX}{one}": (f"(pred_class = {one})::INT", "status = 0") for one in classes},
     }

@@ -86,6 +86,7 @@ class Experiment:
     versions: Mapping[str, str]
     phases: tuple[ExperimentPhase, ...]
     documents: tuple[RouteDocument, ...]  # of its revisions, the newest last
+    left_out: int = 0  # phases that are too old to be among the newest `PHASE_LIMIT`
     ended_by: int = 0  # the revision since which nothing is split any more; 0: it goes on
 
     @property
@@ -140,7 +141,8 @@ def experiment_of(model: str, history: Sequence[RevisionSplit], *, since: int = 
     versions[HOLDOUT] = versions[control]
     ended_by = 0 if history[0].splits else history[history.index(newest) - 1].revision
     versions = {arm: versions[arm] for arm in (control, *others)}
-    return Experiment(model, control, others, versions, phases[-PHASE_LIMIT:], documents, ended_by)
+    left_out = max(0, len(phases) - PHASE_LIMIT)
+    return Experiment(model, control, others, versions, phases[-PHASE_LIMIT:], documents, left_out, ended_by)
 
 
 def _phases(kept: Sequence[tuple[RevisionSplit, int]]) -> tuple[ExperimentPhase, ...]:

@@ -36,13 +36,13 @@ _KINDS: Final = ("FLOAT", "DOUBLE", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", 
 def policy_of(
     experiment: Experiment, draft: RouteDocument, conditions: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, float], tuple[PolicyRule, ...]]:
-    """Returns the shares of versions in the draft's split, and the rules; `conditions` are arms of the draft with SQL.
+    """Returns the shares of versions in the policy's split, and the rules; `conditions` are its arms with SQL.
 
     Raises: InvalidArgument (another model, a rule whose requests the log does not tell), FailedPrecondition (a version
             that was never drawn).
     """
     if draft.model != experiment.model:
-        raise InvalidArgument(f"the draft is of model {draft.model!r}, the results are of {experiment.model!r}")
+        raise InvalidArgument(f"the policy is of model {draft.model!r}, the results are of {experiment.model!r}")
     known = [{rule.match for rule in document.rules if rule.until_s is None} for document in experiment.documents]
     for rule in draft.rules:
         if not all(rule.match in matches for matches in known):
@@ -63,7 +63,7 @@ def policy_of(
     missing = sorted(({*shares} | {rule.version for rule in rules}) - drawn)
     if missing:
         raise FailedPrecondition(
-            f"version {', '.join(missing)} of the draft was drawn for no request of this experiment (it has "
+            f"version {', '.join(missing)} of the policy was drawn for no request of this experiment (it has "
             f"{', '.join(sorted(drawn))}), so the log says nothing about it; a mirror or a share of 1 % would"
         )
     return shares, rules
@@ -97,14 +97,14 @@ def estimate_policy(
     if missing := unsupported(choices):
         told = ", ".join(f"version {versions[action]} in {rows} rows" for action, rows in missing.items())
         raise FailedPrecondition(
-            f"support is missing: the draft takes {told} of {len(choices.keys)}, where it had no share; --since "
-            "REVISION leaves out the phases in which it had none, and a draft may not send what was never tried"
+            f"support is missing: the policy takes {told} of {len(choices.keys)}, where it had no share; --since "
+            "REVISION leaves out the phases in which it had none, and a policy may not send what was never tried"
         )
     value = off_policy_value(choices, alpha=alpha)
     if value is None:
         raise FailedPrecondition(
             f"{effective_keys(choices):.0f} effective keys of {len(np.unique(choices.keys))} are left by the weights, "
-            f"{LEAST_EFFECTIVE:.0f} are needed: the draft does mostly what was seldom tried"
+            f"{LEAST_EFFECTIVE:.0f} are needed: the policy does mostly what was seldom tried"
         )
     return PolicyResult(dict(shares), tuple(rules), value, features, coverage, policy_text(value))
 

@@ -8,11 +8,13 @@ from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.span import Span
 from gateway.errors import CLIENT_CODES
 from gateway.rollout.results.assigned_units import (
+    UNREAD,
     DrawnRows,
     LoggedBasis,
     UnitTable,
     read_basis,
     read_units,
+    said_column,
     selection_of,
 )
 from gateway.rollout.results.comparison import (
@@ -23,7 +25,7 @@ from gateway.rollout.results.comparison import (
     planned_metrics,
     split_checks,
 )
-from gateway.rollout.results.experiment import Experiment
+from gateway.rollout.results.experiment import PHASE_LIMIT, Experiment
 from gateway.rollout.results.policy import estimate_policy, policy_of
 from gateway.rollout.results.result import ExperimentResult, MetricRole, SegmentResult
 from gateway.rollout.results.result_segment import segment_note, segment_sql
@@ -38,18 +40,20 @@ _DAY_US = 86_400_000_000
 
 def gather_results(
     lake: Lake, experiment: Experiment, span: Span, *, generated_us: int, where: str = "", by: Sequence[str] = (),
-    draft: RouteDocument | None = None, rules: Sequence[tuple[str, str]] = (),
+    draft: RouteDocument | None = None, rules: Sequence[tuple[str, str]] = (), classes: Sequence[str] = (),
     tell: Tell = lambda what, done, total: None,
 ) -> ExperimentResult:  # fmt: skip
     """Returns the results of the experiment's rows in the span; `draft` is the policy whose reward is estimated, and
-    `rules` are arms of it with the conditions of rows that go there before its split.
+    `rules` are arms of it with the conditions of rows that go there before its split. `classes` name the classes
+    0, 1, ... where labels are texts.
 
     Raises: GatewayError (the condition is none, no such column, the log is of another store).
     """
     steps = 1 + len(by)
     tell("reading the prediction log", 0, steps)
     lake.condition(where)  # a wrong one is refused also where no row is there
-    drawn = DrawnRows(selection_of(experiment, span, where), experiment, CLIENT_NUMBERS)
+    selection = selection_of(experiment, span, where)
+    drawn = DrawnRows(selection, experiment, CLIENT_NUMBERS, said_column(lake, selection), tuple(classes))
     basis = read_basis(lake, drawn)
     units = read_units(lake, drawn, basis)
     alpha = ALPHA / len(experiment.others)
@@ -73,11 +77,24 @@ def gather_results(
     if experiment.plan.on_mismatch == "warn":
         notes += [mismatch_text(experiment, check) for check in checks if check.mismatch]
     if draft is not None and policy is None:
-        notes.append("the draft is not estimated: where the split is broken, nobody knows what was drawn how often")
+        notes.append("the policy is not estimated: where the split is broken, nobody knows what was drawn how often")
     return ExperimentResult(
         experiment, generated_us, alpha, verdicts, checks, phase_results(experiment, units), metrics, tuple(segments),
         min((segment.alpha for segment in segments), default=0.0), policy, tuple(notes),
     )  # fmt: skip
+
+
+def freshness_text(newest_us: int, now_us: int) -> str:
+    """Returns how fresh the log is in words. `newest_us` is when its newest row was answered, 0 where it has none."""
+    if not newest_us:
+        return "no row of the log is in these results; rows come to Parquet about a minute after they were answered"
+    age_s = max(0.0, (now_us - newest_us) / 1e6)
+    age = f"{age_s:.0f} s" if age_s < 600 else f"{age_s / 60:.0f} min" if age_s < 7200 else f"{age_s / 3600:.1f} hours"
+    late = "" if age_s < 600 else ", which is late: nothing was asked since, or the compactor stands (gateway log)"
+    return (
+        f"the newest row in these results is {age} old{late}; rows come to Parquet about a minute after they were "
+        "answered, rewards about as long after they were told"
+    )
 
 
 def keys_per_day(units: UnitTable) -> float:
@@ -113,7 +130,15 @@ def _segments(lake: Lake, drawn: DrawnRows, basis: LoggedBasis, column: str, alp
 
 def _notes(experiment: Experiment, units: UnitTable, generated_us: int) -> list[str]:
     """Returns what a reader has to know beside the numbers."""
-    notes = []
+    notes = [freshness_text(max((one.last_us for one in units.basis.phases), default=0), generated_us)]
+    if experiment.left_out:
+        notes.append(f"{experiment.left_out} older phases are not in these results: the newest {PHASE_LIMIT} are")
+    texts = units.sums.get(UNREAD)
+    if texts is not None and texts[0].any() and "accuracy" not in units.sums:
+        notes.append(
+            f"{int(texts[0].sum())} labels are texts and answers are not, so no accuracy is known: name the classes in "
+            "order with --classes a,b,c"
+        )
     if not experiment.is_keyed:
         notes.append(
             "the route has no key: every request is drawn for itself, callers see all arms, and what is called a key "

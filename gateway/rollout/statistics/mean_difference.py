@@ -9,6 +9,7 @@ Sources: asymptotic confidence sequences, Waudby-Smith et al., arXiv 2103.06476,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,26 +153,33 @@ def _factor(n: float, alpha: float) -> float:
     return math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / alpha))
 
 
-def pooled_difference(phases: tuple[tuple[MeanEstimate, MeanEstimate], ...]) -> MeanEstimate | None:
-    """Returns the difference over phases of different weights, each compared within itself, then by inverse variance.
+def phase_weights(sizes: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    """Returns by what the differences of phases are added up, from the units of both arms in each: n m / (n + m).
+
+    Sizes and not variances: a phase in which nothing has happened yet would look certain. Sums up to 1.
+    Source: Mantel and Haenszel 1959.
+    """
+    harmonic = [one * other / (one + other) for one, other in sizes]
+    total = sum(harmonic)
+    return tuple(one / total for one in harmonic)
+
+
+def phased_estimate(phases: Sequence[tuple[MeanEstimate, MeanEstimate]]) -> MeanEstimate | None:
+    """Returns the difference over phases of different weights, each compared within itself, then added by their sizes.
 
     Pooling the arms over phases instead shows a difference where there is none, as soon as the metric has a trend in
-    time (Simpson's paradox). Phases in which an arm has too few units are left out; None where no phase is left.
-    Each phase is (canary, stable).
+    time (Simpson's paradox). Phases in which an arm has too few units are left out; None where no phase is left, or
+    nothing varies. Each phase is (canary, stable).
     """
-    usable = [
-        (canary, stable)
-        for canary, stable in phases
-        if min(canary.n, stable.n) >= LEAST_UNITS and canary.variance + stable.variance > 0
-    ]
+    usable = [(canary, stable) for canary, stable in phases if min(canary.n, stable.n) >= LEAST_UNITS]
     if not usable:
         return None
-    weights = [1 / (canary.variance + stable.variance) for canary, stable in usable]
-    value = sum(
-        weight * (canary.value - stable.value) for weight, (canary, stable) in zip(weights, usable, strict=True)
-    )
-    total = sum(weights)
-    return MeanEstimate(value / total, 1 / total, sum(canary.n + stable.n for canary, stable in usable))
+    weights = phase_weights([(canary.n, stable.n) for canary, stable in usable])
+    pairs = list(zip(weights, usable, strict=True))
+    value = sum(weight * (canary.value - stable.value) for weight, (canary, stable) in pairs)
+    variance = sum(weight * weight * (canary.variance + stable.variance) for weight, (canary, stable) in pairs)
+    n = sum(canary.n + stable.n for canary, stable in usable)
+    return MeanEstimate(value, variance, n) if variance > 0 else None
 
 
 def below_log_e(pooled: MeanEstimate, bound: float, *, alpha: float) -> float:

@@ -6,20 +6,27 @@
    The sizes do not depend on the metric, so no phase gains weight because its numbers look certain.
 3. A key that is there in several phases is one cluster: its deviations are added before they are squared.
 4. Into the variance of each arm of a phase goes one unit at the lowest and one at the highest value that the metric can
-   have, or that was seen: no arm is certain because nothing has happened in it yet.
+   have, or that was seen: no arm is certain because nothing has happened in it yet. Nor is it surer than units of both
+   arms together would make it: a small arm, such as a holdout, that had fewer events than it should has too small a
+   variance at the same time, and would differ too often.
 
 Sources: asymptotic confidence sequences as in `mean_difference`; clusters by their influence, Liang and Zeger 1986; the
-two units, Agresti and Caffo 2000; weights by sizes, Mantel and Haenszel 1959.
+two units, Agresti and Caffo 2000; weights as in `mean_difference`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.rollout.statistics.mean_difference import LEAST_UNITS, MeanDifference, interval
+from gateway.rollout.statistics.mean_difference import (
+    LEAST_UNITS,
+    MeanDifference,
+    interval,
+    phase_weights,
+)
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -86,7 +93,7 @@ class PhasedDifference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One arm of a phase. `extra` is what the two units at the ends add to the variance of its mean."""
+    """One arm of a phase. `extra` is what goes into the variance of its mean beside what its own units say."""
 
     chosen: Ints
     n: int
@@ -100,10 +107,7 @@ def phased_difference(units: PhasedUnits, phases: int, *, alpha: float = 0.05) -
     if len(units.phases) and not 0 <= units.phases.min() <= units.phases.max() < phases:
         raise ValueError(f"phases {units.phases.min()} to {units.phases.max()}, expected 0 to {phases - 1}")
     bounds = units.bounds
-    sides = [
-        (_side(units, phase, treated=True, bounds=bounds), _side(units, phase, treated=False, bounds=bounds))
-        for phase in range(phases)
-    ]
+    sides = [_sides(units, phase, bounds) for phase in range(phases)]
     told = []
     for treated, control in sides:
         difference = None
@@ -117,6 +121,17 @@ def phased_difference(units: PhasedUnits, phases: int, *, alpha: float = 0.05) -
 
 def _usable(treated: _Side, control: _Side, bounds: tuple[float, float]) -> bool:
     return min(treated.n, control.n) >= LEAST_UNITS and bounds[1] > bounds[0]
+
+
+def _sides(units: PhasedUnits, phase: int, bounds: tuple[float, float]) -> tuple[_Side, _Side]:
+    """Returns the treated and the control arm of a phase."""
+    both = [_side(units, phase, treated=treated, bounds=bounds) for treated in (True, False)]
+    values = units.values[units.phases == phase]
+    spread = float(np.concatenate([values, bounds]).var(ddof=1)) if len(values) else 0.0
+    treated, control = (
+        replace(one, extra=max(one.extra, spread / one.n - one.variance)) if one.n > 1 else one for one in both
+    )
+    return treated, control
 
 
 def _side(units: PhasedUnits, phase: int, *, treated: bool, bounds: tuple[float, float]) -> _Side:
@@ -136,8 +151,7 @@ def _combined(
     """Returns the means of both arms, and their difference; None where no phase says anything."""
     if not usable:
         return _whole(units, treated=True), _whole(units, treated=False), None
-    sizes = np.array([treated.n * control.n / (treated.n + control.n) for treated, control in usable])
-    weights = sizes / sizes.sum()
+    weights = np.array(phase_weights([(treated.n, control.n) for treated, control in usable]))
     influences, extra = np.zeros(len(units.values)), 0.0
     for weight, (treated, control) in zip(weights, usable, strict=True):
         for sign, side in ((1.0, treated), (-1.0, control)):
