@@ -43,12 +43,20 @@ class TraceExport:
     `fetch` asks each worker for its traces. Nothing is delivered twice; what is lost on the way is not made again.
     """
 
-    def __init__(self, exporter: "SpanExporter", fetch: Fetch, service: str = "model-serving-gateway") -> None:
+    def __init__(
+        self,
+        exporter: "SpanExporter",
+        fetch: Fetch,
+        *,
+        service: str = "model-serving-gateway",
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
         self.counts: Counter[str] = Counter({_EXPORTED: 0, _FAILED: 0})
         self._exporter = exporter
         self._fetch = fetch
         self._spans = SpanMaker(service)
         self._waiting: list[FinishedTrace] = []
+        self._most_waiting = most_waiting
         self._trouble = False
 
     async def run(self) -> None:
@@ -73,7 +81,7 @@ class TraceExport:
         except msgspec.ValidationError:
             _log.warning("traces of a worker cannot be read: is it another release?")
             return
-        self._waiting += traces[: max(0, MOST_WAITING - len(self._waiting))]
+        self._waiting += traces[: max(0, self._most_waiting - len(self._waiting))]
 
     async def close(self) -> None:
         """Exports what workers told as they ended, if that can be done at once."""

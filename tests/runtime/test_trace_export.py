@@ -1,5 +1,6 @@
 """The spans that a collector gets, over real OTLP."""
 
+import sys
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -31,7 +32,7 @@ def collector() -> Iterator[OtlpCollector]:
         yield made
 
 
-def export(collector: OtlpCollector, *answers: object) -> TraceExport:
+def export(collector: OtlpCollector, *answers: object, most_waiting: int = MOST_WAITING) -> TraceExport:
     """An export of what workers answer."""
 
     async def fetch() -> Mapping[int, Payload | GatewayError]:
@@ -40,7 +41,7 @@ def export(collector: OtlpCollector, *answers: object) -> TraceExport:
             for slot, answer in enumerate(answers)
         }
 
-    return TraceExport(make_exporter(TraceOptions(otlp_endpoint=collector.url)), fetch)
+    return TraceExport(make_exporter(TraceOptions(otlp_endpoint=collector.url)), fetch, most_waiting=most_waiting)
 
 
 def told(*traces: FinishedTrace) -> object:
@@ -118,12 +119,11 @@ async def test_what_a_worker_tells_last_is_exported_at_the_end(collector: OtlpCo
 
 
 async def test_what_waits_is_bounded(collector: OtlpCollector) -> None:
-    traces = export(collector)
-    many = told(*[CALL] * (MOST_WAITING // 2 + 1))
+    traces = export(collector, most_waiting=10)
     for _ in range(3):
-        traces.take({"traces": many})
+        traces.take({"traces": told(*[CALL] * 6)})
     await traces.step()
-    assert traces.counts["exported"] == 3 * MOST_WAITING
+    assert traces.counts["exported"] == 3 * 10
     await traces.close()
 
 
@@ -131,3 +131,10 @@ def test_an_endpoint_is_an_address_of_http() -> None:
     for wrong in ("collector:4318", "ftp://x", "http://user:secret@x"):
         with pytest.raises(InvalidArgument, match="otlp-endpoint"):
             parse({"otlp-endpoint": wrong}, {}, {})
+
+
+def test_what_must_be_installed_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InvalidArgument, match=r"otlp-endpoint .* model-serving-gateway\[otel\]"):
+        parse({"otlp-endpoint": "http://127.0.0.1:4318"}, {}, {})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.telemetry.alert_cases import CASES, UP, Series
@@ -48,6 +49,7 @@ def test_every_alert_has_a_case() -> None:
 
 
 @needs_promtool
+@pytest.mark.slow
 def test_every_alert_fires_and_keeps_quiet(tmp_path: Path) -> None:
     """Cases at once, each on an instance of its own: what is true of one gateway says nothing of another."""
     tests: dict[bool, tuple[list[Tree], list[Tree]]] = {}
@@ -63,6 +65,7 @@ def test_every_alert_fires_and_keeps_quiet(tmp_path: Path) -> None:
 
 
 @needs_promtool
+@pytest.mark.slow
 def test_no_data_is_told(tmp_path: Path) -> None:
     """Where nothing is known something is said, once; a gateway that tells nothing but its version does not serve."""
     run(
