@@ -77,6 +77,7 @@ class Load:
         self._keys = keys
         self.answers: Counter[tuple[str, str]] = Counter()
         self.users: dict[str, set[str]] = {}
+        self.versions: dict[str, list[str]] = {}  # by user, a version once for as long as it answers
         self._product, self._model, self._request = product, model, request
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -105,6 +106,9 @@ class Load:
                 self.answered(channel, arm, trailers)
                 self.answers[arm, code] += 1
                 self.users.setdefault(arm, set()).add(user)
+                version, seen = str(trailers.get("x-gateway-version")), self.versions.setdefault(user, [])
+                if code == "OK" and seen[-1:] != [version]:
+                    seen.append(version)
 
     def answered(self, channel: grpc.Channel, arm: str, trailers: dict[str, str | bytes]) -> None:
         """What is done with an answer besides counting it."""
@@ -174,6 +178,8 @@ def test_an_equal_version_gets_everybody_though_the_judge_is_killed(rolling: Pro
         until(lambda: rollout(rolling, "equal")["phase"] == "promoted", LIMIT_S, "the end of the watch")
     assert rollout(rolling, "equal")["id"] == begun
     assert {code for _, code in load.answers} == {"OK"}
+    # As few keys moved as could: each from version 1 to 2, once, and none came back.
+    assert {tuple(seen) for seen in load.versions.values()} <= {("1",), ("1", "2"), ("2",)}
 
 
 def test_a_version_that_is_slower_is_taken_back(rolling: Product, tmp_path: Path) -> None:
