@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.errors import GatewayError, InvalidArgument, Unavailable
-from gateway.runtime.config_parser import parse
+from gateway.runtime.config_parser import load, parse
 from gateway.runtime.peers import Payload
 from gateway.runtime.sections import TraceOptions
 from gateway.runtime.trace_export import TraceExport, make_exporter
@@ -137,4 +137,4 @@ def test_what_must_be_installed_is_said_before_the_start(monkeypatch: pytest.Mon
     for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InvalidArgument, match=r"otlp-endpoint .* model-serving-gateway\[otel\]"):
-        parse({"otlp-endpoint": "http://127.0.0.1:4318"}, {}, {})
+        load({"otlp-endpoint": "http://127.0.0.1:4318"}, {})
