@@ -136,5 +136,5 @@ def test_an_endpoint_is_an_address_of_http() -> None:
 def test_what_must_be_installed_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InvalidArgument, match=r"otlp-endpoint .* model-serving-gateway\[otel\]"):
+    with pytest.raises(InvalidArgument, match=r"otlp-endpoint .* 'model-serving-gateway\[otel\]"):
         load({"otlp-endpoint": "http://127.0.0.1:4318"}, {})
