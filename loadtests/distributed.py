@@ -169,6 +169,7 @@ class _State:
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Any, **_: object) -> None:
+    gevent.get_hub().loop.update_now()  # it has the time of before the imports, and timers would go off at once
     runner = environment.runner
     if isinstance(runner, MasterRunner):
         runner.register_message(_SAID, lambda environment, msg, **_: _heard(msg.data))

@@ -14,6 +14,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any, ClassVar
 
+import gevent
 import grpc.experimental.gevent as grpc_gevent  # type: ignore[import-not-found]
 from locust import User, events, task
 
@@ -122,6 +123,12 @@ class CanaryCaller(Caller):
 
     def judge(self, answer: Answer, sent_s: float, received_s: float) -> None:
         scenario.running().arms.draw(answer.arm)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def set_clock(**_: object) -> None:
+    """The time of the run begins now: gevent's loop has the time of before the imports, which may have taken longer."""
+    gevent.get_hub().loop.update_now()
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
