@@ -40,6 +40,7 @@ ROOMS = {
         *("loaders", "rollout.forecast", "rollout.recorded_verdict", "rollout.recorded_weights", "rollout.results"),
         *("routing.store.audit_chain", "routing.store.store_rights"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
+        *("runtime.host_examination", "runtime.host_finding"),
     },
     "demo": {"errors", "tensor", "serving"},
     "runtime": {

@@ -11,6 +11,7 @@ from gateway.cli import (
     amend,
     apply,
     audit,
+    doctor,
     draft,
     drift,
     drift_status,
@@ -81,6 +82,7 @@ def gateway_(
 
 _change = partial(app.command, cls=ChangeCommand)
 app.command(epilog="Example: gateway serve --model-repository ./models --data-dir ./data")(serve.serve)
+app.command(epilog="Example: gateway doctor --config gateway.yaml")(doctor.doctor)
 app.command(epilog="Example: gateway models flights -o json")(models.models)
 app.command(epilog="Example: gateway workers")(models.workers)
 app.command(epilog="Example: gateway quotas -o json")(quota_table.quotas)

@@ -81,7 +81,12 @@ def _print_parameter() -> inspect.Parameter:
     return _keyword(_PRINT, Annotated[bool, typer.Option(f"--{_PRINT}", help=shown)], default=False)
 
 
-_parameters = [_config_parameter(), _print_parameter(), *map(_parameter, OPTIONS), *map(_ignored_parameter, IGNORED)]
+def option_parameters() -> list[inspect.Parameter]:
+    """Returns every option of `serve` as a parameter of a command."""
+    return [_config_parameter(), *map(_parameter, OPTIONS), *map(_ignored_parameter, IGNORED)]
+
+
+_parameters = [*option_parameters(), _print_parameter()]
 serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 
