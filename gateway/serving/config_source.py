@@ -32,10 +32,11 @@ ACTED_ON = frozenset(
         "version_policy",
         *(f"input.{field}" for field in ("name", "data_type", "format", "dims", "reshape", "optional")),
         *(f"output.{field}" for field in ("name", "data_type", "dims", "reshape", "label_filename")),
-        *(f"instance_group.{field}" for field in ("name", "count", "kind")),  # answered by warnings of their own
+        *(f"instance_group.{field}" for field in ("name", "count", "kind", "gpus")),  # count: a warning of its own
         "dynamic_batching.max_queue_delay_microseconds",
         "dynamic_batching.default_queue_policy",
         "optimization.graph.level",
+        "optimization.execution_accelerators",
         "parameters",
         "model_warmup",
         "response_cache.enable",
@@ -119,8 +120,6 @@ def _judged(message: inference_pb2.ModelConfig, paths: frozenset[str], origin: s
         warnings.append(f"{origin}: fields without effect here: {', '.join(idle)}")
     if any(group.count > 1 for group in message.instance_group):
         warnings.append(f"{origin}: instance_group.count: one session of a version serves all requests of a worker")
-    if any(group.kind == inference_pb2.ModelInstanceGroup.KIND_GPU for group in message.instance_group):
-        warnings.append(f"{origin}: instance_group.kind: KIND_GPU runs on the CPU here")
     return ConfigSource(message, frozenset(path for path in paths if not path.startswith("?")), tuple(warnings))
 
 

@@ -10,6 +10,7 @@ from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
 from gateway.records.worker.feature_names import FEATURE_NAMES_PARAMETER, name_features
 from gateway.serving.config_source import ConfigSource
+from gateway.serving.execution_provider import CPU, PROVIDERS_OPTION, providers_of, to_option
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
 from gateway.serving.request_merging import MERGE_PARAMETER, Merging, merging
 from gateway.tensor import Datatype, TensorSpec
@@ -33,6 +34,8 @@ _PARAMETERS = frozenset(
 )
 # Begins the parameters that tell clients what a tensor carries, where that is no tensor of its datatype.
 ONNX_TYPE_PARAMETER = "onnx_type."
+# Tells the execution providers of the session, where the CPU's is not the only one.
+RAN_ON_PARAMETER = "execution_providers"
 _GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "off"}
 _MAX_THREADS = 1024
 MAX_WARMUP_COUNT = 1000
@@ -46,10 +49,17 @@ _NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TY
 
 
 def session_options(source: ConfigSource) -> dict[str, str]:
-    """Returns the session's options from the configuration: Triton's parameters and the graph optimisation level."""
+    """Returns the session's options from the configuration: Triton's parameters, the graph optimisation level and the
+    execution providers.
+
+    Raises: FailedPrecondition, as `gateway.serving.execution_provider.providers_of`.
+    """
     options = {name: value.string_value for name, value in source.message.parameters.items() if name in _PARAMETERS}
     if source.sets("optimization.graph.level"):
         options["graph_level"] = _GRAPH_LEVELS.get(source.message.optimization.graph.level, "all")
+    providers = providers_of(source)
+    if providers:
+        options[PROVIDERS_OPTION] = to_option(providers)
     return options
 
 
@@ -126,6 +136,7 @@ def complete(
     row_dependence: str = "",
     rows_independent: bool | None = None,
     chance: str = "",
+    providers: Sequence[str] = (CPU,),
 ) -> ModelConfig:
     """Returns the configuration of a version whose model has these tensors.
 
@@ -133,12 +144,15 @@ def complete(
     batched, unless `may_batch` is False. Inputs with a default in the model (`overridable`) are offered without being
     configured where `offers_overridable`; `row_dependence`, `rows_independent` and `chance` are those of
     `gateway.serving.request_merging.merging`. `read_file` reads a file below the model's directory (labels, warm-up).
+    `providers` are those of the session.
 
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
     """
     check_identity(source, model)
     message = inference_pb2.ModelConfig()
     message.CopyFrom(source.message)
+    if tuple(providers) != (CPU,):
+        message.parameters[RAN_ON_PARAMETER].string_value = ",".join(providers)
     if not message.input:
         _list(message.input, (*inputs, *(overridable if offers_overridable else ())))
     if not message.output:
@@ -304,7 +318,7 @@ def _values(
     decision: Merging,
 ) -> ModelConfig:
     parameters = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(parameters.keys() - _PARAMETERS - {FEATURE_NAMES_PARAMETER})
+    unknown = sorted(parameters.keys() - _PARAMETERS - {FEATURE_NAMES_PARAMETER, RAN_ON_PARAMETER})
     warnings = [*source.warnings]
     if unknown:
         warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")

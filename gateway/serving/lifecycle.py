@@ -5,6 +5,7 @@ so that a hostile one cannot harm the worker (`gateway.serving.probe`).
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from gateway.serving.contract import (
     thread_count,
     warmups,
 )
+from gateway.serving.execution_provider import CPU, providers_of
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
@@ -32,6 +34,8 @@ from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
 from loaders.loader import Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -213,6 +217,7 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
         row_dependence="" if result.facts is None else result.facts.row_dependence,
         rows_independent=result.rows_independent,
         chance=_chance(result),
+        providers=session.providers,
     )
     warm = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
@@ -221,6 +226,10 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
     session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
     run_us = next((warm.run_us[rows] for rows in (1, 0) if rows in warm.run_us), 0.0)
     warnings = [*config.warnings, *result.warnings]
+    if session.providers != (CPU,):
+        logger.info("model %s version %s runs on %s", candidate.model, candidate.version, ", ".join(session.providers))
+    if any(provider.name not in session.providers for provider in providers_of(candidate.source)):
+        warnings.append("instance_group.kind: KIND_GPU runs on the CPU here: CUDAExecutionProvider is not installed")
     if candidate.source.sets("dynamic_batching") and not config.merges:
         warnings.append(f"requests are not merged: {config.merging.removeprefix('no: ')}")
     if config.merges and result.rows_independent is False:

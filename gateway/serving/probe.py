@@ -22,7 +22,7 @@ from typing import IO
 
 from gateway.serving.probe_child import main, public_reason
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
-from gateway.serving.session import ort_version
+from gateway.serving.session import runtime_key
 
 __all__ = ["ProbeRequest", "ProbeResult", "Prober"]
 
@@ -84,7 +84,7 @@ class Prober:
                 return known
 
     def _path(self, request: ProbeRequest) -> Path:
-        return (self._cache or Path()) / f"{request.key(ort_version())}.json"
+        return (self._cache or Path()) / f"{request.key(runtime_key())}.json"
 
     @asynccontextmanager
     async def _permit(self) -> AsyncIterator[None]:

@@ -20,7 +20,7 @@ from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.process_ban import ban_processes
-from gateway.serving.session import Session, without_places
+from gateway.serving.session import Session, runs_on_cpu, without_places
 from gateway.serving.verification import ModelFacts, verify
 from gateway.serving.warm_up import OutOfMemory, WarmUp
 
@@ -145,6 +145,8 @@ def set_limits(request: ProbeRequest) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 16 * _MIB,  # what it prints; a probe writes nothing else
     }
+    if not runs_on_cpu(request.options):
+        del limits[resource.RLIMIT_AS]  # a GPU's driver reserves more addresses than any machine has memory
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -14,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument
 from gateway.serving.carried_value import CarriedValue, Form, carried, check_names
 from gateway.serving.element_type import ElementType
+from gateway.serving.execution_provider import PROVIDERS_OPTION, chosen, on_cpu_alone
 from gateway.tensor import Array, Datatype
 
 # The prefix of the runtime's errors: its own codes, and the place in its source, with the function's signature.
@@ -95,7 +96,8 @@ class Session:
     """A loaded model; `run` may be called from several threads at once.
 
     `options` are Triton's parameter names (execution_mode, enable_mem_arena, enable_mem_pattern), `graph_level` (all,
-    extended, basic, off), and a few `session.` entries of the runtime itself; others are passed over. `without_shape`
+    extended, basic, off), the execution providers, and a few `session.` entries of the runtime itself; others are
+    passed over. `without_shape`
     names the tensors that the graph declares no shape for: the runtime says [] of them, as it does of scalars;
     `map_keys` are the keys of the maps that are outputs. `inputs` and `outputs` are the tensors that carry the model's
     values (`gateway.serving.carried_value`); where `may_batch` is False some have no rows.
@@ -115,12 +117,21 @@ class Session:
         map_keys: Mapping[str, tuple[str | int, ...]] | None = None,
     ) -> None:
         settings = _settings(intra_threads, inter_threads, options or {})
+        wanted = (options or {}).get(PROVIDERS_OPTION, "")
+        providers = chosen(wanted, onnxruntime.get_available_providers(), ort_version())
         source = model if isinstance(model, bytes) else str(model)
         try:
-            session = onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(source, settings, providers=providers)
         except _ERRORS as error:
             reason = _reason(error, "" if isinstance(model, bytes) else str(Path(model).parent))
             raise FailedPrecondition(f"ONNX Runtime refuses the model: {reason}") from error
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        lost = [name for name, _ in providers if name not in self.providers]
+        if lost:
+            raise FailedPrecondition(
+                f"ONNX Runtime could not start {', '.join(lost)}, it offers {', '.join(self.providers)}: its driver or "
+                "libraries are missing (the log has its own lines)"
+            )
         keys = map_keys or {}
         given = [_carried(node, "input", without_shape, keys) for node in session.get_inputs()]
         answered = [_carried(node, "output", without_shape, keys) for node in session.get_outputs()]
@@ -283,6 +294,16 @@ def reshaped(array: Array, tail: tuple[int, ...], *, batches: bool) -> Array:
 def ort_version() -> str:
     """Returns the version of ONNX Runtime."""
     return str(onnxruntime.__version__)
+
+
+def runtime_key() -> str:
+    """Returns what a result of a trial depends on beside the model: the runtime's version and its providers."""
+    return f"{ort_version()} {','.join(sorted(onnxruntime.get_available_providers()))}"
+
+
+def runs_on_cpu(options: Mapping[str, str]) -> bool:
+    """Returns whether a session with these options runs on the CPU alone, if it can be made at all."""
+    return on_cpu_alone(options.get(PROVIDERS_OPTION, ""), onnxruntime.get_available_providers())
 
 
 def _settings(intra_threads: int, inter_threads: int, options: Mapping[str, str]) -> Any:

@@ -1,6 +1,5 @@
 """What ONNX Runtime passes of the ONNX backend suite is served right over gRPC, or refused at load with a reason."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -39,7 +38,7 @@ async def faults(stand: Stand, case: Case, model: str) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_what_the_runtime_passes_of_the_backend_suite_is_served(tmp_path: Path) -> None:
     passed = [case for case in cases() if passes_in_process(case)]
     failed: dict[str, str] = {}
@@ -55,7 +54,8 @@ async def test_what_the_runtime_passes_of_the_backend_suite_is_served(tmp_path: 
                 fault = await faults(stand, case, f"m{place}")
                 if fault:
                     failed[case.name] = fault
+                    print(f"{case.name}: {fault}", flush=True)
     share = 1 - len(failed) / len(passed)
-    print(json.dumps(failed, indent=1), len(passed), share)
+    print(f"{len(passed) - len(failed)} of {len(passed)} cases are served right")
     assert len(passed) > 1700
     assert share >= 0.98, Counter(failed.values())

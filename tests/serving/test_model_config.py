@@ -12,6 +12,7 @@ from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.config_source import ACTED_ON, EMPTY, ConfigSource, parse_json, parse_text, without_effect
 from gateway.serving.contract import complete, in_model_shapes, session_options, thread_count, version_policy, warmups
+from gateway.serving.execution_provider import Provider, providers_of
 from gateway.serving.model_config import ModelConfig, VersionPolicy, WarmupInput
 from gateway.serving.request_merging import merging
 from gateway.tensor import Datatype, TensorSpec
@@ -114,13 +115,13 @@ def test_every_field_of_the_protocol_is_acted_on_or_named_as_idle() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        parse_text(b'metric_tags { key: "a" value: "b" } response_cache { enable: true } parameters { key: "x" }'),
-        parse_json('{"metric_tags": {"a": "b"}, "response_cache": {"enable": true}, "parameters": {"x": {}}}'),
+        parse_text(b'metric_tags { key: "a" value: "b" } model_transaction_policy { } parameters { key: "x" }'),
+        parse_json('{"metric_tags": {"a": "b"}, "model_transaction_policy": {}, "parameters": {"x": {}}}'),
     ],
 )
 def test_a_field_without_effect_is_named_once_with_its_message(source: ConfigSource) -> None:
     (warning,) = source.warnings
-    assert warning.endswith(": fields without effect here: metric_tags, response_cache")
+    assert warning.endswith(": fields without effect here: metric_tags, model_transaction_policy")
 
 
 def test_a_configuration_made_for_triton_is_read_whole() -> None:
@@ -140,11 +141,12 @@ def test_a_configuration_made_for_triton_is_read_whole() -> None:
     assert config.warmups[0].inputs == {"x": WarmupInput(Datatype.FP32, (4,), "random")}
     assert (config.warmups[0].batch_size, config.warmups[0].count) == (2, 3)
     assert session_options(source)["graph_level"] == "extended"
+    assert providers_of(source) == (Provider("CUDAExecutionProvider", {"device_id": "0"}, demanded=False),)
     assert thread_count(source, "intra_op_thread_count", 1) == 3
     warnings = " | ".join(config.warnings)
-    for named in ("sequence_batching", "optimization.cuda", "allow_ragged_batch", "preferred_batch_size", "gpus"):
+    for named in ("sequence_batching", "optimization.cuda", "allow_ragged_batch", "preferred_batch_size"):
         assert named in warnings
-    for named in ("instance_group.count", "KIND_GPU", "magic"):
+    for named in ("instance_group.count", "magic"):
         assert named in warnings
     assert "max_queue_delay" not in warnings
     message = pb.ModelConfig.FromString(config.message)
