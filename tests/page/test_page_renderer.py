@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from html.parser import HTMLParser
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from gateway.page.overview import overview_of, unanswered
 from gateway.page.page_assets import ASSETS, DIGESTS, VENDORED
 from gateway.page.page_renderer import SECTIONS, PageRenderer, bar_figure, evidence_share, number, ratio_figure
 from gateway.pb import control_pb2 as pb
+from gateway.rest.answer_coding import compress
 from tests.page.test_overview import ROUTE, host
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -93,6 +95,62 @@ def test_texts_of_others_are_texts(renderer: PageRenderer) -> None:
     assert page.count("&lt;img src=x") >= 8
     assert len(tags.ids) == len(set(tags.ids))
     assert list(sections) == list(SECTIONS)
+
+
+# What callers, labels, headers and routes may bring to the page, in places where HTML would read it as markup or code.
+MARKUP = (
+    "</script><script>alert(1)</script>",
+    "'\"><svg onload=alert(1)>",
+    '" autofocus onfocus=alert(1) x="',
+    "</template><iframe srcdoc='<script>alert(1)</script>'>",
+    "{{ 7*7 }}{% raw %}",
+    "javascript:alert(1)",
+    "\u2028\x00<!--",
+)
+
+
+def everywhere(value: Any, text: str) -> Any:
+    """The same value with the text in place of each text that is no state and no moment."""
+    if isinstance(value, dict):
+        fixed = {"state", "at_s", "committed_at", "phase", "kind", "action", "verdict"}
+        return {name: one if name in fixed else everywhere(one, text) for name, one in value.items()}
+    if isinstance(value, list):
+        return [everywhere(one, text) for one in value]
+    return text if isinstance(value, str) else value
+
+
+def tags_of(*parts: str) -> Tags:
+    tags = Tags()
+    for part in parts:
+        tags.feed(part)
+    return tags
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_no_text_becomes_markup_wherever_it_stands(renderer: PageRenderer, text: str) -> None:
+    clean, hostile = (renderer.sections(everywhere(view(), one), lambda _: True) for one in ("x", text))
+    # Templates of the page itself fork on few words; what is there of tags is what plain texts give.
+    plain, marked = tags_of(*clean.values()), tags_of(*hostile.values())
+    assert marked.tags == plain.tags
+    assert marked.attributes == plain.attributes
+    row = {"request_id": text, "model": text, "version": text, "arm": text, "reason": text, "code": text}
+    told = renderer.page(hostile, text).decode()
+    assert tags_of(told).tags.count("script") == 2, row
+    assert "<script>alert" not in told
+
+
+def test_three_hundred_models_are_shown_soon_and_in_few_bytes(renderer: PageRenderer) -> None:
+    many = view()
+    names = [f"team-{number % 17}-model-{number:03}" for number in range(300)]
+    for part in ("models", "routes"):
+        many[part] = [{**many[part][0], "model": name, "digest": sha256(name.encode()).hexdigest()} for name in names]
+    begin = process_time()
+    page = renderer.page(renderer.sections(many, lambda _: True), "").decode()
+    took_s = process_time() - begin
+    assert all(page.count(name) >= 2 for name in names)
+    assets = sum(len(asset.compressed) for asset in ASSETS.values())
+    assert len(compress(page.encode(), "gzip")) + assets <= 150_000
+    assert took_s < 1.0  # 0.06 s where nothing else runs
 
 
 def test_what_cannot_be_shown_costs_its_part_alone(renderer: PageRenderer, caplog: pytest.LogCaptureFixture) -> None:
