@@ -52,11 +52,12 @@ _names: dict[str, bytes] = {}  # of fields that are a call's own; there are two
 
 
 class RestCaller:
-    """A `ForeignCaller` over one HTTP request."""
+    """A `ForeignCaller` over one HTTP request. `event` are fields of a good answer alone."""
 
-    __slots__ = ("_body", "_call", "_form", "_own", "_trailers")
+    __slots__ = ("_body", "_call", "_event", "_form", "_own", "_trailers")
 
-    def __init__(self, call: RestCall, form: ReplyForm) -> None:
+    def __init__(self, call: RestCall, form: ReplyForm, event: Fields = ()) -> None:
+        self._event = event
         self._call = call
         self._form = form
         self._body: ReplyBody = _NONE
@@ -108,7 +109,7 @@ class RestCaller:
             self._call,
             fields.json if body.json_size < 0 else fields.binary(body.json_size),
             body.pieces,
-            self._own_fields(),
+            self._own_fields() if not self._event else (*self._event, *self._own_fields()),
         )
 
     def fail(self, error: GatewayError) -> None:

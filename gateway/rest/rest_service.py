@@ -22,6 +22,7 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.pb import inference_pb2 as pb
+from gateway.rest.cloud_event import VERSION_HEADER, answer_event
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.http_call import Fields, HttpCall
 from gateway.rest.http_refusal import JSON
@@ -152,15 +153,15 @@ class RestService:
         except GatewayError as error:
             call.fail(error)
             return
-        self._begin(call, read, _PREDICTIONS)
+        self._begin(call, read, _PREDICTIONS, answer_event(model) if call.header(VERSION_HEADER) else ())
 
     def _announced(self, call: HttpCall, size_bytes: int) -> None:
         """Refuses a long body at its beginning, if it is known by then that it would be refused at its end."""
         model, version = _named(call)
         self._exchanges.foresee(model, version, call, size_bytes)
 
-    def _begin(self, call: RestCall, read: InferBody, form: ReplyForm) -> None:
-        caller = RestCaller(call, form)
+    def _begin(self, call: RestCall, read: InferBody, form: ReplyForm, event: Fields = ()) -> None:
+        caller = RestCaller(call, form, event)
         if self._exchanges.begin(read.query, read.request_id, read.raw, caller) and read.key is not None:
             self._bodies.keep(read)
 

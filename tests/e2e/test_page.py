@@ -104,6 +104,16 @@ def test_every_part_is_there_and_follows(product: Product, demo: Demo, visit: Vi
     apply(product, "20%")
     expect(row).to_contain_text("80 %", timeout=LIMIT_MS)
     visit.shoot("page")
+    models = page.locator('[data-section="models"] tbody tr:visible')
+    every = models.count()
+    page.get_by_label("Models with").fill("DIGITS")
+    expect(models.filter(has_text="flight_delay")).to_have_count(0)
+    assert 0 < models.count() < every
+    apply(product, "10%")  # what comes later is filtered as well
+    expect(row).to_contain_text("90 %", timeout=LIMIT_MS)
+    expect(models.filter(has_text="flight_delay")).to_have_count(0)
+    page.get_by_label("Models with").fill("")
+    expect(models).to_have_count(every)
 
 
 def test_a_canary_is_followed_live(product: Product, demo: Demo, visit: Visit, address: str) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,26 @@ async def test_kserve_predict(stand: Stand) -> None:
     assert answer.status == 404
     answer = await ask(stand, "POST", "/v1/models/echo-FP16:predict", {"instances": [[1, 2]]})
     assert (answer.status, "FP16" in told(answer)["error"]) == (400, True)
+
+
+async def test_an_event_is_answered_by_an_event(stand: Stand) -> None:
+    event = {"ce-specversion": "1.0", "ce-id": "36077800", "ce-source": "io.kserve.client", "ce-type": "request"}
+    path, given = "/v1/models/affine:predict", {"instances": ROWS.tolist()}
+    first, second = [await ask(stand, "POST", path, given, event) for _ in range(2)]
+    assert (told(first), first.fields["content-type"]) == ({"predictions": (ROWS * 3).tolist()}, "application/json")
+    told_event = {name: value for name, value in first.fields.items() if name.startswith("ce-")}
+    assert told_event.pop("ce-id") not in ("36077800", second.fields["ce-id"])
+    assert datetime.fromisoformat(told_event.pop("ce-time")).utcoffset() == timedelta(0)
+    assert told_event == {
+        "ce-specversion": "1.0",
+        "ce-type": "io.kserve.inference.response",
+        "ce-source": "io.kserve.inference.affine",
+    }
+    for answer in (
+        await ask(stand, "POST", path, given, {"ce-id": "1"}),  # no event without its version
+        await ask(stand, "POST", path, {"instances": [["x"]]}, event),  # an error is none
+    ):
+        assert not any(name.startswith("ce-") for name in answer.fields)
 
 
 async def test_each_protocol_has_its_own_answer_to_the_same_data(stand: Stand) -> None:

@@ -38,7 +38,14 @@ function swap(name, html) {
     const one = [...place.querySelectorAll(".scroll")].find((other) => other.getAttribute("aria-label") === label);
     if (one) one.scrollLeft = left;
   }
+  filter(place);
   if (focused) at(focused)?.focus();
+}
+
+// Shows what is of models whose names hold the text, and hides the rest of it.
+function filter(place) {
+  const wanted = at("filter").value.trim().toLowerCase();
+  for (const one of place.querySelectorAll("[data-of]")) one.hidden = !one.dataset.of.toLowerCase().includes(wanted);
 }
 
 // ---- traffic ----
@@ -68,12 +75,14 @@ function draw(model, place) {
 }
 
 function drawAll() {
-  for (const place of document.querySelectorAll(".chart")) draw(place.dataset.model, place);
+  for (const place of document.querySelectorAll(".chart")) if (!place.closest("[hidden]")) draw(place.dataset.model, place);
 }
 
 addEventListener("resize", () => {
   for (const { plot, place } of charts.values()) if (place.isConnected) plot.setSize({ width: place.clientWidth, height: 140 });
 });
+
+at("filter")?.addEventListener("input", () => { filter(at("main")); drawAll(); });
 
 // ---- the stream ----
 
