@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -203,12 +204,13 @@ _BY_NAME: Final = {"run": _run, "capacity": _capacity, "compare": _compare, "che
 def _show(result: RunResult, options: argparse.Namespace) -> None:
     """Prints the result, and writes the report where one was asked for."""
     _write(result, options)
-    if options.output == "json":
-        print(json.dumps(result.as_json()))
-        return
-    print(text_of(result))
-    if options.report is not None:
-        print(f"report: {options.report / 'report.html'}")
+    text = json.dumps(result.as_json()) if options.output == "json" else text_of(result)
+    if options.report is not None and options.output == "text":
+        text += f"\nreport: {options.report / 'report.html'}"
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # its reader (`head`) has enough: the exit code says the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def text_of(result: RunResult) -> str:

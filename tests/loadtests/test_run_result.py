@@ -1,6 +1,9 @@
 """What a run is worth: exit code, report, baseline, JUnit, page."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,3 +152,21 @@ def test_the_search_finds_the_capacity(capacity: float) -> None:
         assert len(search.tried) < 20
     assert search.held <= capacity
     assert search.held >= capacity / 1.1 or capacity < 1
+
+
+def test_who_has_read_enough_does_not_change_the_exit_code() -> None:
+    program = (
+        "from argparse import Namespace; from loadtests.job.command import _show; from tests.loadtests.test_run_result "
+        "import *; made = result(counted()); _show(made, Namespace(report=None, output='text')); sys.exit(made.exit)"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
