@@ -39,7 +39,16 @@ def version_message(
         for other in versions
         if (other.model, other.version) == (status.model, status.version)
     }
+    origin, run_us = catalog.details(status.model, status.version)
     return pb.ModelVersionState(
+        source=catalog.origin(status.model),
+        size_bytes=origin.size_bytes,
+        run_us=run_us,
+        routed=status.version in catalog.routed(status.model),
+        signature=origin.signature,
+        publisher=origin.publisher,
+        published_at=origin.published_s,
+        lineage=origin.lineage,
         model=status.model,
         version=status.version,
         state=status.state.value,

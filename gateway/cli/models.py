@@ -9,9 +9,10 @@ from gateway.cli.client import control
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
-from gateway.page.message_values import Value, version_value, worker_value
+from gateway.page.message_values import Value, moment, version_value, worker_value
 from gateway.pb import control_pb2
 
+_ORIGIN: Final = ("ROUTED", "SOURCE", "MIB", "RUN us", "SIGNATURE", "PUBLISHED", "LINEAGE")
 _SHOWN: Final = 20  # of the models that there are
 
 
@@ -36,7 +37,8 @@ def models(
 ) -> None:
     """Print every model version with its state, and what else lies in the repository and why it does not serve.
 
-    -o wide says as well how many rows are merged at most, and whether requests are merged or why not.
+    -o wide says as well how many rows are merged at most, whether requests are merged or why not, and where a version
+    comes from: its repository, size, measured time of a run, signature, who published it when, and its lineage.
     """
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
@@ -49,7 +51,7 @@ def models(
     rows = [
         [
             *(v.model, v.version + (" *" if v.newest_ready else ""), v.state, v.in_flight, v.digest[:12]),
-            *((v.max_batch_size, v.merging) if wide else ()),
+            *((v.max_batch_size, v.merging, *_origin(v)) if wide else ()),
             _reason(v),
         ]
         for v in answer.versions
@@ -61,7 +63,7 @@ def models(
         Format.TABLE if wide else Format(output.value),
         columns=(
             *("MODEL", "VERSION", "STATE", "IN FLIGHT", "DIGEST"),
-            *(("MAX BATCH SIZE", "MERGED") if wide else ()),
+            *(("MAX BATCH SIZE", "MERGED", *_ORIGIN) if wide else ()),
             "REASON",
         ),
         rows=rows,
@@ -82,6 +84,20 @@ def _passed_over_value(passed: control_pb2.PassedOver) -> Value:
     value = version_value(state)
     assert isinstance(value, dict)
     return {**value, "passed_over": passed.path}
+
+
+def _origin(version: control_pb2.ModelVersionState) -> tuple[Value, ...]:
+    """Returns the columns of _ORIGIN."""
+    when = moment(int(version.published_at * 1e6)) if version.published_at else ""
+    return (
+        "yes" if version.routed else "",
+        version.source,
+        f"{version.size_bytes / 2**20:.1f}" if version.size_bytes else "",
+        f"{version.run_us:.0f}" if version.run_us else "",
+        version.signature,
+        " ".join(part for part in (when, version.publisher) if part),
+        ", ".join(f"{name}={value}" for name, value in sorted(version.lineage.items())),
+    )
 
 
 def _reason(version: control_pb2.ModelVersionState) -> str:

@@ -31,6 +31,14 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
         "merging": version.merging,
         "in_flight": version.in_flight,
         "workers": dict(version.workers),
+        "source": version.source,
+        "size_bytes": version.size_bytes,
+        "run_us": version.run_us,
+        "routed": version.routed,
+        "signature": version.signature,
+        "publisher": version.publisher,
+        "published_at": version.published_at,
+        "lineage": dict(version.lineage),
     }
 
 

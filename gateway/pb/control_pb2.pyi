@@ -1117,8 +1117,15 @@ class ModelsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ModelVersionState(_message.Message):
-    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size", "merging")
+    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size", "merging", "source", "size_bytes", "run_us", "routed", "signature", "publisher", "published_at", "lineage")
     class WorkersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LineageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -1135,6 +1142,14 @@ class ModelVersionState(_message.Message):
     NEWEST_READY_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MERGING_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RUN_US_FIELD_NUMBER: _ClassVar[int]
+    ROUTED_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHER_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     state: str
@@ -1145,7 +1160,15 @@ class ModelVersionState(_message.Message):
     newest_ready: bool
     max_batch_size: int
     merging: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ..., merging: _Optional[str] = ...) -> None: ...
+    source: str
+    size_bytes: int
+    run_us: float
+    routed: bool
+    signature: str
+    publisher: str
+    published_at: float
+    lineage: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ..., merging: _Optional[str] = ..., source: _Optional[str] = ..., size_bytes: _Optional[int] = ..., run_us: _Optional[float] = ..., routed: _Optional[bool] = ..., signature: _Optional[str] = ..., publisher: _Optional[str] = ..., published_at: _Optional[float] = ..., lineage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PassedOver(_message.Message):
     __slots__ = ("path", "reason")

@@ -16,25 +16,11 @@ import msgspec
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.publish.checklist import Checklist
 from gateway.serving.model_config import check_model_name, check_version_name
+from gateway.serving.provenance import RECORDS, Publication
 from loaders import manifest
 from loaders.loader import LocalVersion
 
-RECORDS: Final = ".publications"
 _TRIES: Final = 100
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """The record of a version: who published it, when, from where, and what was measured then.
-
-    Units: `published_at` seconds since the epoch.
-    """
-
-    version: str
-    digest: str
-    publisher: str
-    published_at: float
-    lineage: dict[str, str] = {}
-    facts: dict[str, float] = {}
 
 
 def publish(
@@ -78,14 +64,6 @@ def publish(
     except OSError as error:
         raise FailedPrecondition(f"the repository cannot be written: {error.strerror}") from error
     raise FailedPrecondition(f"{_TRIES} numbers were taken by others meanwhile: try again")
-
-
-def read_publication(text: bytes) -> Publication | None:
-    """Returns the record of a version; None where it is none."""
-    try:
-        return msgspec.json.decode(text, type=Publication)
-    except msgspec.MsgspecError:
-        return None
 
 
 def lineage_of(pairs: list[str]) -> dict[str, str]:

@@ -81,6 +81,11 @@ class Catalog(VersionLoads):
         """Returns the repository entries that cannot serve as a version: their paths, each with the reason."""
         return self._view.passed_over
 
+    def origin(self, model: str) -> str:
+        """Returns the URI of the repository that has the model; "" where none has it any more."""
+        folder = self._view.folders.get(model)
+        return "" if folder is None else folder.origin
+
     @property
     def trouble(self) -> str:
         """Returns why the last scan could not read the repository, "" if it could. A failed scan changes nothing."""

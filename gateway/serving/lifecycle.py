@@ -28,6 +28,7 @@ from gateway.serving.execution_provider import CPU, providers_of
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
+from gateway.serving.provenance import MAX_RECORD_BYTES, UNKNOWN_ORIGIN, Provenance, provenance, record_name
 from gateway.serving.repository import ModelFolder
 from gateway.serving.session import Session
 from gateway.serving.warm_up import WarmUp, served_outputs
@@ -95,6 +96,7 @@ class Loaded:
     digest: str
     run_us: float
     identity: str
+    provenance: Provenance = UNKNOWN_ORIGIN
 
 
 class Pipeline:
@@ -140,7 +142,7 @@ class Pipeline:
         if not result.ok:
             raise FailedPrecondition(result.reason)
         async with self._permits:
-            return await self._on_thread(partial(open_version, candidate, request, result))
+            return await self._on_thread(partial(self._opened, candidate, request, result))
 
     async def identity(self, candidate: Candidate) -> str:
         """Returns a hash of the candidate's files, configuration, labels and warm-up data.
@@ -164,6 +166,17 @@ class Pipeline:
     def close(self) -> None:
         """Lets no further load begin."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _opened(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+        """Returns the version, with what is known of its origin."""
+        loaded = open_version(candidate, request, result)
+        try:
+            record = candidate.folder.read_file(record_name(candidate.version), MAX_RECORD_BYTES)
+        except LoaderError:
+            record = None  # nobody published it so, or the source is away
+        checked = self._trusted_keys is not None
+        origin = provenance(request.local, loaded.session.metadata, record, signature_checked=checked)
+        return replace(loaded, provenance=origin)
 
     def _request(self, candidate: Candidate) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate."""

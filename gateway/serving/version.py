@@ -14,6 +14,7 @@ from enum import Enum
 
 from gateway.errors import GatewayError, Unavailable, UnknownVersion, VersionNotReady
 from gateway.serving.model_config import ModelConfig
+from gateway.serving.provenance import UNKNOWN_ORIGIN, Provenance
 from gateway.serving.session import Session
 from gateway.tensor import TensorSpec
 
@@ -75,6 +76,7 @@ class Version:
         "name",
         "on_idle",
         "outputs",
+        "provenance",
         "reason",
         "run_us",
         "session",
@@ -85,6 +87,7 @@ class Version:
         self.model = model
         self.name = name
         self.digest = ""
+        self.provenance = UNKNOWN_ORIGIN
         self.state = VersionState.START
         self.reason = ""
         self.leases = 0
@@ -104,8 +107,17 @@ class Version:
         self.batches = config.max_batch_size > 0
         self.merges = config.merges
 
-    def equip(self, session: Session, config: ModelConfig, *, digest: str, run_us: float) -> None:
-        """Gives a loading version the parts that it serves with."""
+    def equip(
+        self,
+        session: Session,
+        config: ModelConfig,
+        *,
+        digest: str,
+        run_us: float,
+        provenance: Provenance = UNKNOWN_ORIGIN,
+    ) -> None:
+        """Gives a loading version the parts that it serves with, and what is known of its origin."""
+        self.provenance = provenance
         self.session = session
         self.digest = digest
         self.run_us = run_us

@@ -16,6 +16,18 @@ async def test_wide_says_whether_requests_are_merged_and_why(shell: Shell) -> No
     assert {text.partition(":")[0] for text in merging.values()} <= {"yes", "no"}
 
 
+async def test_wide_says_where_a_version_comes_from(shell: Shell) -> None:
+    narrow, wide = await shell.done("models"), await shell.done("models", "-o", "wide")
+    assert "SOURCE" not in narrow
+    assert str(shell.worker.stand.repository) in wide
+    entries = [entry for entry in await shell.value("models") if entry["state"] == "AVAILABLE"]
+    assert entries
+    for entry in entries:
+        assert entry["source"] == str(shell.worker.stand.repository)
+        assert entry["size_bytes"] > 0
+        assert entry["signature"] == "none"
+
+
 async def test_each_folder_that_is_passed_over_has_a_line_of_its_own(shell: Shell) -> None:
     stray = shell.worker.stand.repository / "notes.txt"
     stray.write_text("no model")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
-from gateway.publish.publication_record import RECORDS
+from gateway.serving.provenance import RECORDS
 from tests import models
 
 GOLDEN = {
