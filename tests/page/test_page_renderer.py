@@ -19,7 +19,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 ROLLOUT: dict[str, Any] = {
     "model": HOSTILE, "phase": "ramping", "step": 1, "steps": 3, "stable_version": "1", "canary_version": "2",
     "told": HOSTILE, "left_s": 75.0, "paused_by": "ada", "approved_by": "", "approvers": ["olga"], "evidence": 10.0,
-    "bound": 100.0, "harmed": 1.5, "costs": [{"arm": "stable", "cpu_seconds_per_1000": 0.25}], "capacity": {
+    "bound": 100.0, "harmed": 1.5, "arms": [], "costs": [{"arm": "stable", "cpu_seconds_per_1000": 0.25}], "capacity": {
         "cores": 2.0, "now": 0.25, "at_next": 0.5, "after_rollback": 0.125, "next_percent": 50.0, "assumed": True},
     "guardrails": [
         {"kind": "errors", "action": "fail", "verdict": "inconclusive", "evidence": 10.0, "pass_evidence": 0.5,
@@ -164,6 +164,18 @@ def test_the_load_of_the_next_step_is_told(renderer: PageRenderer) -> None:
     rollouts = renderer.sections(view(), lambda _: True)["rollouts"]
     assert "CPUs in use: 25 % of 2; 50 % at 50 %, 12.5 % after a rollback" in rollouts
     assert "stable 0.25" in rollouts
+
+
+def test_a_bandit_shows_its_arms(renderer: PageRenderer) -> None:
+    arms = [
+        {"arm": "a", "version": "1", "percent": 10.0, "rewards": 5, "counted": 50.0, "mean": 0.25, "out": ""},
+        {"arm": "b", "version": "2", "percent": 0.0, "rewards": 0, "counted": 0.0, "mean": None, "out": HOSTILE},
+    ]
+    shown = view()
+    shown["rollouts"] = [ROLLOUT | {"phase": "learning", "steps": 0, "strategy": "bandit", "arms": arms}]
+    rollouts = renderer.sections(shown, lambda _: True)["rollouts"]
+    assert ": bandit of 1, 2</h3>" in rollouts
+    assert "a 10 %, mean 0.25 of 50 rewards; b 0 % (&lt;img" in rollouts
 
 
 def test_who_may_not_roll_back_is_not_offered_it(renderer: PageRenderer) -> None:
