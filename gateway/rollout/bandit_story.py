@@ -1,6 +1,7 @@
 """A bandit told to people: which event a new state is, and its numbers as plain values."""
 
 from gateway.rollout.bandit_record import BanditRecord
+from gateway.rollout.bandit_weights import USUAL_CAUSES
 from gateway.routing.document.bucket import BUCKETS
 from gateway.telemetry.event_types import EventType
 
@@ -13,7 +14,8 @@ def bandit_event(before: BanditRecord | None, after: BanditRecord) -> EventType 
         return EventType.ROLLOUT_STOPPED
     if _weights(before) != _weights(after):
         return EventType.ROLLOUT_REWEIGHED
-    if after.is_running and not after.left_ms and _cause(before.told) != _cause(after.told):
+    cause = _cause(after.told)
+    if after.is_running and not after.left_ms and cause not in USUAL_CAUSES and _cause(before.told) != cause:
         return EventType.ROLLOUT_HELD
     return None
 

@@ -19,6 +19,9 @@ Sums = tuple[int, float, float]  # of rewards: how many, their sum, the sum of t
 NO_REWARDS: Final[Sums] = (0, 0.0, 0.0)
 MOST_PHASES: Final = 8  # whose rewards are still counted; what older ones said is settled
 LEAST_MOVE: Final = 10_000  # buckets, one point: less is not worth a change of the route
+TOO_FEW: Final = "too few rewards"
+AS_THEY_ARE: Final = "the weights are right as they are"
+USUAL_CAUSES: Final = frozenset({TOO_FEW, AS_THEY_ARE})  # why weights stay that nobody has to look after
 _CLOSE: Final = 1e-6
 
 
@@ -130,7 +133,7 @@ def next_weights(
     late = [f"{arm} {n}" for arm, n in rewards.items() if n < plan.least_events]
     if late:
         told = f"{', '.join(late)} of the {plan.least_events} that each arm needs of the present weights"
-        return Unmoved(f"too few rewards: {told}")
+        return Unmoved(f"{TOO_FEW}: {told}")
     if plan.posterior == "beta" and (odd := _not_binary(evidence)):
         return Unmoved(f"rewards of {odd} are not all 0 or 1, which posterior beta needs; posterior normal takes any")
     strata = posterior_strata(plan, evidence, now_ms)
@@ -142,7 +145,7 @@ def next_weights(
         for arm, share in zip(arms, shares.tolist(), strict=True)
     )
     if max(abs(weights[arm] - present.weights[arm]) for arm in arms) < LEAST_MOVE:
-        return Unmoved(f"the weights are right as they are: {told}", is_decided=True)
+        return Unmoved(f"{AS_THEY_ARE}: {told}", is_decided=True)
     return NewWeights(weights, f"{plan.posterior}: {told}")
 
 

@@ -196,6 +196,7 @@ def test_events_tell_what_is_new_and_the_end_of_a_bandit() -> None:
     held = msgspec.structs.replace(first, told="no data: so")
     assert bandit_event(first, held) is EventType.ROLLOUT_HELD
     assert bandit_event(held, msgspec.structs.replace(held, told="no data: such")) is None
+    assert bandit_event(held, msgspec.structs.replace(held, told="too few rewards: b 3")) is None
     pinned = parse(split_document({"a": 40, "b": 30, "c": 30}))
     after = followed_bandit(first, Route(MODEL, 4, pinned, route.table, 1, 0), None, 2000, "y")
     assert after is not None

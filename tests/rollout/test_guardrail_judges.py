@@ -276,7 +276,7 @@ def test_few_rollouts_of_equal_versions_fail_by_their_rewards() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_at_most_alpha_of_many_rollouts_of_equal_versions_ever_fail_by_their_predictions() -> None:
-    share = drift_alarms(2000, 120, 2)
+    share = drift_alarms(2000, 60, 2)
     print(f"drift: {share:.4f}")
     assert share <= 0.01
 
@@ -285,7 +285,7 @@ def test_at_most_alpha_of_many_rollouts_of_equal_versions_ever_fail_by_their_pre
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("kind", ["binary", "rare", "exponential"])
 def test_at_most_alpha_of_many_rollouts_of_equal_versions_ever_fail_by_their_rewards(kind: str) -> None:
-    share = reward_alarms(2000, 120, 3, kind)
+    share = reward_alarms(2000, 60, 3, kind)
     print(f"reward, {kind}: {share:.4f}")
     assert share <= 0.01
 
