@@ -37,7 +37,7 @@ from gateway.runtime.peers import CONTROL_SOCKET, TRACES, Payload, Peers, PeerSe
 from gateway.runtime.process_figures import collections, process_figures
 from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.runtime.route_files import RouteFiles
-from gateway.runtime.trace_export import TraceExport, make_exporter
+from gateway.runtime.trace_export import TraceExport, make_trace_export
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
 from gateway.telemetry.exposition import HostMetrics, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
@@ -308,7 +308,7 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         judge = Judging(config, hand, settings.instance, publisher)
         traces = None
         if config.traces.otlp_endpoint:
-            traces = TraceExport(make_exporter(config.traces), control.fetch_traces)
+            traces = await asyncio.to_thread(make_trace_export, config.traces, control.fetch_traces)
             control.export_traces(traces)
             stack.push_async_callback(traces.close)
         async with asyncio.TaskGroup() as group:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATH: Final = "/v1/traces"
 POLL_SECONDS: Final = 1.0
-_SPANS_AT_ONCE: Final = 2048
+_TRACES_AT_ONCE: Final = 512
 _ANSWER_LIMIT_S: Final = 3.0
 _LAST_LIMIT_S: Final = 1.5
 _EXPORTED, _FAILED = "exported", "failed"
@@ -72,7 +72,7 @@ class TraceExport:
                 self.take(answer)
         waiting, self._waiting = self._waiting, []
         if waiting:
-            await self._export([span for trace in waiting for span in self._spans.of(trace)])
+            await self._export(waiting)
 
     def take(self, answer: Payload) -> None:
         """Takes the traces of a worker, to be exported with the next step. A worker of another release says nothing."""
@@ -92,18 +92,19 @@ class TraceExport:
             pass
         self._exporter.shutdown()
 
-    async def _export(self, spans: Sequence["ReadableSpan"]) -> None:
+    async def _export(self, traces: Sequence[FinishedTrace]) -> None:
+        for first in range(0, len(traces), _TRACES_AT_ONCE):
+            part = traces[first : first + _TRACES_AT_ONCE]
+            spans, taken = await asyncio.to_thread(self._send, part)
+            self.counts[_EXPORTED if taken else _FAILED] += spans
+            self._tell(failed=not taken)
+
+    def _send(self, traces: Sequence[FinishedTrace]) -> tuple[int, bool]:
+        """Returns how many spans the traces have, and whether the collector took them. On a thread."""
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        for first in range(0, len(spans), _SPANS_AT_ONCE):
-            part = spans[first : first + _SPANS_AT_ONCE]
-            outcome = _FAILED
-            try:
-                result = await asyncio.to_thread(self._exporter.export, part)
-                outcome = _EXPORTED if result is SpanExportResult.SUCCESS else _FAILED
-            finally:
-                self.counts[outcome] += len(part)
-            self._tell(failed=outcome == _FAILED)
+        spans = [span for trace in traces for span in self._spans.of(trace)]
+        return len(spans), self._exporter.export(spans) is SpanExportResult.SUCCESS
 
     def _tell(self, *, failed: bool) -> None:
         """Logs that the collector takes no spans, and that it does again, once each."""
@@ -177,6 +178,11 @@ class SpanMaker:
             yield inner("queue", 1, trace.queued_ns, trace.queue_ns, False)
         if trace.infer_ns:
             yield inner("run", 2, trace.queued_ns + trace.queue_ns + trace.input_ns, trace.infer_ns, True)
+
+
+def make_trace_export(options: TraceOptions, fetch: Fetch) -> TraceExport:
+    """Returns the export that the options ask for. It imports much, so it belongs on a thread."""
+    return TraceExport(make_exporter(options), fetch)
 
 
 def make_exporter(options: TraceOptions) -> "SpanExporter":
