@@ -95,7 +95,7 @@ def _of_rows(call: Call, signature: Signature, reply: Reply, binary: tuple[bool,
     for place, output in enumerate(call.outputs):
         parts.append(heads[place])
         if binary[place]:
-            raw.append(cast(bytes, output))
+            raw.append(cast("bytes | memoryview", output))
         else:
             spec = reply.specs[place]
             parts.append(json_of(spec.name, spec.datatype, np.frombuffer(output, spec.datatype.dtype)))
