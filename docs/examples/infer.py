@@ -16,4 +16,4 @@ image = triton.InferInput("image", [1, 64], "FP32")
 image.set_data_from_numpy(picture.reshape(1, 64))
 with triton.InferenceServerClient(server) as client:
     answer = client.infer("digits", [image], headers={"x-user-id": "ann"})
-    print(f"version {answer.get_response().model_version} says {answer.as_numpy('label')[0, 0]}")  # noqa: T201
+    print(f"version {answer.get_response().model_version} says {answer.as_numpy('label')[0, 0]}")

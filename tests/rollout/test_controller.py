@@ -235,6 +235,20 @@ async def test_what_a_rollback_brings_back_is_judged_and_does_not_go_on(rolling:
     assert [operation for operation, _ in await rolling.operations()] == ["abort", "rollback", "promote", "apply"]
 
 
+async def test_a_rollback_passes_over_all_that_the_judge_made_of_a_rollout(rolling: Rolling) -> None:
+    """Who presses it in an incident wants the version that was there before, not the canary at its last share."""
+    spec = {"arms": {"stable": {"version": "1"}}, "strategy": {"pinned": {"arm": "stable"}}}
+    pinned = parse({"apiVersion": "gateway/v1", "kind": "Route", "metadata": {"model": MODEL}, "spec": spec})
+    before = (await rolling.control.apply(pinned, change=BY)).change.revision
+    await rolling.control.apply(document([*AT_ONCE, {"weight": "70%", "hold": "0s"}]), change=BY)
+    for step in (1, 2):
+        await rolling.tell(stable=GOOD, canary=GOOD)
+        await rolling.until(lambda record, step=step: record.state.step == step)  # type: ignore[misc]
+    back = await rolling.control.rollback(MODEL, change=Change(actor="ann", reason="no"))
+    assert back.restored_revision == before
+    assert (await rolling.control.get(MODEL)).document == pinned
+
+
 async def test_a_harmful_version_goes_back_while_it_is_watched(rolling: Rolling) -> None:
     await rolling.control.apply(document(AT_ONCE[1:], afterPromote={"watch": "1h"}), change=BY)
     await rolling.tell(stable=GOOD, canary=GOOD)

@@ -6,6 +6,9 @@ Rolling back goes one step further into the past each time, like undo in an edit
   a new revision that remembers whose document that is (`restored_revision`).
 - The target is the step before the one whose document is active. After 1: A, 2: B, 3: C a rollback commits revision 4
   with B, the next one revision 5 with A, and the one after that says that there is nothing left.
+- A rollout that moved by itself is one step, however many revisions the judge made of it: the target is what was there
+  before it. In an incident the version that was ramped up is not wanted at its last share either. Where nothing was
+  there before, it is the rollout's own beginning.
 - kubectl and Argo go to and fro between the two newest instead. Somebody who presses twice in an incident would get the
   bad version back; here forth is a revision asked for by its number.
 
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.decision.snapshot import Route
-from gateway.routing.store.change import ChangeEntry
+from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,16 @@ def step_before(entries: Sequence[ChangeEntry]) -> ChangeEntry | None:
     by_revision = {entry.revision: entry for entry in entries}
     step = by_revision.get(entries[0].origin)
     active = _document(entries[0])
+    rolled_out = _applied(step) if step is not None and step.source == JUDGE_SOURCE else ""
+    beginning: ChangeEntry | None = None
     while step is not None:
         before = by_revision.get(step.previous_revision)
         step = by_revision.get(before.origin) if before is not None else None
         if step is not None and step.route_text and _document(step) != active:
-            return step
-    return None
+            if not rolled_out or _applied(step) != rolled_out:
+                return step
+            beginning = step
+    return beginning
 
 
 def readable(route_text: str | None) -> Route | None:
@@ -65,3 +72,9 @@ def route_of(entry: ChangeEntry) -> Route:
 def _document(entry: ChangeEntry) -> str:
     route = readable(entry.route_text)
     return "" if route is None else route.document.to_json()
+
+
+def _applied(entry: ChangeEntry) -> str:
+    """Returns the document without what became of it since: the same throughout a rollout."""
+    route = readable(entry.route_text)
+    return "" if route is None else route.spec.to_json()
