@@ -66,6 +66,14 @@ def slow() -> pb.ModelInferRequest:
     return request
 
 
+def endless() -> pb.ModelInferRequest:
+    """A call whose run ends only if somebody stops it."""
+    request = pb.ModelInferRequest(model_name="turns", raw_input_contents=[bytes(256), (1 << 60).to_bytes(8, "little")])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 64])
+    request.inputs.add(name="n", datatype="INT64", shape=[1])
+    return request
+
+
 async def executions(stand: Stand, model: str) -> int:
     response = await stand.stub.ModelStatistics(pb.ModelStatisticsRequest(name=model))
     return int(response.model_stats[0].execution_count)

@@ -60,6 +60,7 @@ def fill(repository: Path) -> None:
     models.write_version(repository, "shapeless", "1", models.without_shapes(models.identity(Datatype.FP32)))
     models.write_version(repository, "scalar", "1", models.identity(Datatype.FP32, ()))
     models.write_version(repository, "slow", "1", models.slow(100_000))
+    models.write_version(repository, "turns", "1", models.turns())
     policy = "default_queue_policy { allow_timeout_override: true }"
     hasty = f"max_batch_size: 1\ndynamic_batching {{ {policy} }}\n"
     models.write_version(repository, "hasty", "1", models.slow(100_000), config=hasty)

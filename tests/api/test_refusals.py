@@ -16,7 +16,7 @@ from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from tests import models
-from tests.api.calls import executions, fails, good, is_well, plain, series_count, slow, until
+from tests.api.calls import endless, executions, fails, good, is_well, plain, series_count, slow, until
 from tests.api.stand import MAX_ANSWER_BYTES, Stand, standing
 from tests.models import write_version
 
@@ -247,7 +247,7 @@ async def test_e89_a_deadline_that_has_passed_runs_nothing(stand: Stand) -> None
 
 
 async def test_e91_a_cancelled_request_frees_its_place(stand: Stand) -> None:
-    calls = [stand.stub.ModelInfer(slow()) for _ in range(5)]
+    calls = [stand.stub.ModelInfer(endless()) for _ in range(5)]
     await until(lambda: stand.engine.in_flight == 5)
     for call in calls:
         call.cancel()
@@ -275,7 +275,7 @@ async def test_the_timeout_parameter_limits_the_wait_where_the_configuration_all
 
 
 async def test_a_deadline_ends_a_running_request(stand: Stand) -> None:
-    code, _ = await fails(stand, slow(), limit_s=0.05)
+    code, _ = await fails(stand, endless(), limit_s=0.05)
     assert code is Code.DEADLINE_EXCEEDED
     await until(lambda: stand.engine.in_flight == 0)
 

@@ -1,5 +1,6 @@
 """How a gateway ends: killed without a word, and stopped with everything open that can be."""
 
+import http.client
 import os
 import resource
 import signal
@@ -8,7 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
@@ -118,6 +119,17 @@ def test_a_stop_ends_in_time_whatever_is_open(ending: Product) -> None:
         idle = connected()
         grpc.channel_ready_future(idle).result(10)
         silent = stack.enter_context(socket.create_connection(("127.0.0.1", ending.port("grpc"))))
+        rest = ("127.0.0.1", ending.port("http"))
+        # By REST: nothing said yet, half a head, half a body, and a connection that was used.
+        for said in (
+            b"",
+            b"GET /v2 HT",
+            b"POST /v2/models/turns/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{",
+        ):
+            stack.enter_context(socket.create_connection(rest)).sendall(said)
+        kept = stack.enter_context(closing(http.client.HTTPConnection(*rest, timeout=60)))
+        kept.request("GET", "/v2/health/live")
+        assert kept.getresponse().read() is not None
         health = health_pb2_grpc.HealthStub(connected()).Watch(health_pb2.HealthCheckRequest())
         watch = control(connected()).Watch(control_pb2.WatchRequest())
         tail = control(connected()).TailLog(control_pb2.TailLogRequest())

@@ -25,6 +25,7 @@ def fill(repository: Path) -> None:
     for name, dims in (("wide", (-1, -1)), ("scalar", ())):
         write_version(repository, name, "1", models.identity(Datatype.FP32, dims))
     write_version(repository, "gather", "1", models.fragile())
+    write_version(repository, "turns", "1", models.turns())
     write_version(repository, "broken", "1", b"not a model")
     for datatype in ECHOED:
         write_version(repository, f"echo-{datatype.wire_name}", "1", models.identity(datatype, (-1, 2)))

@@ -1,5 +1,6 @@
 """Inference by REST: the same answers as over gRPC, whatever the form, and the same refusals through one table."""
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -18,11 +19,12 @@ from gateway.routing.decision.route import propose
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.telemetry.sums import branch
 from gateway.tensor import Datatype
-from tests.api.calls import good, is_well, until
+from tests.api.calls import endless, good, is_well, until
 from tests.api.conftest import ECHOED
 from tests.api.routes import ab
 from tests.api.stand import Stand
 from tests.api.test_refusals import REFUSED
+from tests.promises.test_bad_inputs_transport import INTERNALS
 from tests.rest.asking import SIZE, as_rest, ask, data_of, path_of, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -118,6 +120,7 @@ async def test_what_grpc_refuses_is_refused_by_the_same_table(stand: Stand, row:
         assert answer.status == HTTP_STATUS[code], answer.body
         assert answer.fields["content-type"] == "application/json"
         assert told(answer)["error"].isprintable()
+        assert INTERNALS.search(told(answer)["error"]) is None, answer.body
 
 
 async def test_an_error_says_which_request_it_was(stand: Stand) -> None:
@@ -257,6 +260,27 @@ async def test_a_timeout_of_a_request_is_kept(stand: Stand) -> None:
     assert answer.status == HTTP_STATUS[Code.INVALID_ARGUMENT]
     answer = await ask(stand, "POST", path_of("affine"), rows(parameters={"timeout": 5_000_000, "priority": 1}))
     assert answer.status == 200
+
+
+async def test_a_deadline_ends_a_running_request(stand: Stand) -> None:
+    path, body, headers = as_rest(endless())
+    answer = await ask(stand, "POST", path, body, {**headers, "grpc-timeout": "50m"})
+    assert answer.status == HTTP_STATUS[Code.DEADLINE_EXCEEDED]
+    await until(lambda: stand.engine.in_flight == 0)
+
+
+async def test_a_client_that_goes_frees_the_places_of_its_requests(stand: Stand) -> None:
+    """Of the one that runs, of one behind it in the pipeline, and of those that wait for a thread."""
+    path, body, headers = as_rest(endless())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode() + body
+    clients = [await asyncio.open_connection("127.0.0.1", stand.rest_port) for _ in range(3)]
+    for _, writer in clients:
+        writer.write(2 * request)
+    await until(lambda: stand.engine.in_flight == 6)
+    for _, writer in clients:
+        writer.close()
+    await until(lambda: stand.engine.in_flight == 0)
 
 
 async def test_the_message_of_a_request_is_written_whole() -> None:
