@@ -2,7 +2,7 @@
 
     python -m loadtests.bench_cache
 
-It is that of the build which runs: where the package is installed compiled, a miss costs less than a microsecond.
+It is that of the build which runs: a miss costs about 1.1 us where the package is installed compiled, 3 us where not.
 """
 
 from time import perf_counter_ns
