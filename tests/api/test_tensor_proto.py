@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,13 @@ def typed(datatype: Datatype, shape: tuple[int, ...], values: list[Any]) -> tf.T
 
 def read(message: tf.TensorProto) -> GivenTensor:
     return read_tensor("x", memoryview(message.SerializeToString()), MAX_BYTES)
+
+
+def test_a_long_message_that_is_not_packed_is_refused() -> None:
+    """Each element of it would be an object, hundreds of bytes for two."""
+    message = bytes.fromhex("0803") + b"\x12\x06\x12\x04\x08\x80\x80\x40" + b"\x38\x05" * (1 << 20)
+    with pytest.raises(InvalidArgument, match="lists that are not packed"):
+        read_tensor("x", memoryview(message), 1 << 26)
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1) | st.integers(0, 300)))
@@ -165,6 +173,8 @@ REFUSED: dict[str, tuple[tf.TensorProto, str]] = {
     ),
     "a bomb": (typed(Datatype.FP32, (1 << 20, 1 << 20), [1]), "larger than a message may be"),
     "a long text many times": (typed(Datatype.BYTES, (1000,), [b"a" * 1000]), "larger than a message may be"),
+    "a bomb of dimensions": (typed(Datatype.FP32, (1 << 62,) * 17, [1]), "has 17 dimensions, the limit is 16"),
+    "a long shape": (typed(Datatype.FP32, (1 << 62,) * 1000, [1]), "the limit is 4096"),
     "a bomb of texts": (typed(Datatype.BYTES, (1 << 30,), [b"a"]), "larger than a message may be"),
 }
 
@@ -175,6 +185,67 @@ def test_what_is_wrong_is_refused_by_name(case: str) -> None:
     with pytest.raises(InvalidArgument, match="input 'x'") as refused:
         read(message)
     assert words in str(refused.value)
+
+
+PARTS = st.lists(
+    st.sampled_from(
+        [
+            b"\x08\x01",  # dtype
+            b"\x08\x03",
+            b"\x88\x00\x01",
+            b"\x08\x81\x80\x80\x80\x10",  # of 64 bits, of which protobuf takes 32
+            b"\x12\x04\x12\x02\x08\x02",  # tensor_shape
+            b"\x12\x04\x12\x02\x08\x01",
+            b"\x12\x02\x18\x01",
+            b"\x18\x05",  # version_number
+            b"\x22\x04abcd",  # tensor_content
+            b"\x22\x00",
+            b"\x2a\x04\0\0\x80\x3f",  # float_val
+            b"\x2d\0\0\x80\x3f",
+            b"\x28\x01",  # not its wire type
+            b"\x3a\x01\x05",  # int_val
+            b"\x3a\x05\xff\xff\xff\xff\x0f",
+            b"\x3a\x0a" + b"\xff" * 9 + b"\x7f",
+            b"\x38\x05",
+            b"\x3a\x01\xff",
+            b"\x42\x01a",  # string_val
+            b"\x40\x05",
+            b"\x08\x07",
+            b"\x7b\x08\x01\x7c",  # an unknown group
+            b"\x7b",
+            b"\xf8\x07\x01",  # an unknown field
+            b"\x00\x00",
+        ]
+    )
+    | st.binary(max_size=4),
+    max_size=7,
+).map(b"".join)
+
+
+@settings(max_examples=300)
+@given(PARTS)
+@example(b"")
+@example(b"\x08\x03\x12\x04\x12\x02\x08\x02\x38\x05\x3a\x01\x06")
+@example(b"\x08\x07\x12\x04\x12\x02\x08\x02\x40\x05\x42\x01a")  # a number where a text belongs
+@example(b"\x08\x03\x12\x04\x12\x02\x08\x02\x12\x04\x12\x02\x08\x02\x3a\x01\x05")  # shapes are merged
+@example(b"\x08\x03\x3a\x05\xff\xff\xff\xff\x0f")
+@example(b"\x08\x03\x22\x04abcd\x3a\x01\xff")  # a broken list beside the content
+def test_a_tensor_is_read_as_protobuf_reads_it(message: bytes) -> None:
+    try:
+        parsed = tf.TensorProto.FromString(message)
+    except DecodeError:
+        with pytest.raises(InvalidArgument):
+            read_tensor("x", memoryview(message), MAX_BYTES)
+        return
+    try:
+        known: object = read(parsed)
+    except InvalidArgument as refused:
+        known = str(refused)
+    try:
+        own: object = read_tensor("x", memoryview(message), MAX_BYTES)
+    except InvalidArgument as refused:
+        own = str(refused)
+    assert own == known
 
 
 @given(st.binary(max_size=60))

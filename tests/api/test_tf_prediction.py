@@ -260,7 +260,21 @@ async def test_features_are_elements_where_the_configuration_names_them(stand: S
     assert [one.value for one in answer.result.regressions] == [7.0]
 
 
+def with_context(rows: int, **features: Any) -> tfs.ClassificationRequest:
+    given = tfs.ExampleListWithContext(examples=[tf.Example()] * rows, context=row(**features))
+    return tfs.ClassificationRequest(
+        model_spec=tfs.ModelSpec(name="classifier"), input=tfs.Input(example_list_with_context=given)
+    )
+
+
+async def test_a_context_stands_for_what_a_row_does_not_have(stand: Stand) -> None:
+    answer = await predictions(stand).Classify(with_context(2, x=[1.0, 2.0, 3.0, 4.0], z=[1]))
+    assert len(answer.result.classifications) == 2
+
+
 EXAMPLES_REFUSED: dict[str, tuple[tfs.ClassificationRequest, str]] = {
+    "many rows": (with_context((1 << 18) + 1, x=[1.0] * 4), "examples, the limit is 262144"),
+    "long": (classify("classifier", row(x=[1.0] * (1 << 20))), "of examples 4194304 may come"),
     "no row": (classify("classifier"), "no example is given"),
     "no feature": (classify("classifier", row(z=[1.0])), "example 0 has no feature 'x'"),
     "too few": (classify("classifier", row(x=[1.0])), "has 1 values, expected are 4"),

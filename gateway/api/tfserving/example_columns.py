@@ -6,6 +6,7 @@
 Source: tensorflow/core/example/{example,feature}.proto; tensorflow_serving/apis/input.proto.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Final
@@ -21,6 +22,10 @@ from gateway.pb import tensorflow_serving_pb2 as tfs
 from gateway.tensor import Datatype, TensorSpec
 
 Row = Mapping[str, tf.Feature]
+
+# Each example, and each value looked for in one, costs some objects, which a few bytes can ask for.
+MAX_BYTES: Final = 4 << 20
+MAX_LOOKUPS: Final = 1 << 18
 
 _FLOATS: Final = frozenset((Datatype.FP16, Datatype.FP32, Datatype.FP64))
 _INTEGERS: Final = frozenset(one for one in Datatype if one.wire_name.startswith(("INT", "UINT"))) | {Datatype.BOOL}
@@ -39,22 +44,29 @@ def takes_examples(inputs: Sequence[TensorSpec]) -> bool:
 def rows_of(given: tfs.Input) -> list[Row]:
     """Returns the rows; each has the features of the context as well, where it has no own of the name.
 
-    Raises: InvalidArgument (no row).
+    Raises: InvalidArgument (no row, too many).
     """
     kind = given.WhichOneof("kind")
     if kind == "example_list_with_context":
         within = given.example_list_with_context
-        context = dict(within.context.features.feature)
-        rows: list[Row] = [{**context, **one.features.feature} for one in within.examples]
+        context, examples = within.context, within.examples
     else:
-        rows = [one.features.feature for one in given.example_list.examples]
-    if not rows:
+        context, examples = None, given.example_list.examples
+    if not examples:
         raise InvalidArgument("input: no example is given")
-    return rows
+    if len(examples) > MAX_LOOKUPS:
+        raise InvalidArgument(f"input has {len(examples)} examples, the limit is {MAX_LOOKUPS}")
+    if context is None:
+        return list[Row](one.features.feature for one in examples)
+    # Each over the same map: a copy for each row would be rows times features. Maps of protobuf make what they miss.
+    shared = dict(context.features.feature)
+    return [ChainMap(dict(one.features.feature), shared) for one in examples]
 
 
-def columns_of(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> dict[str, GivenTensor]:
+def columns_of(inputs: Sequence[TensorSpec], rows: Sequence[Row], max_bytes: int) -> dict[str, GivenTensor]:
     """Returns the inputs by name; those that are optional only where the first row has a feature of the name.
+
+    `max_bytes` bounds all of them: a context gives each row the same values.
 
     Raises: InvalidArgument (naming the row, the feature, and what it should be).
     """
@@ -62,30 +74,44 @@ def columns_of(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> dict[str, G
         raise InvalidArgument("the model's inputs are no rows of features of fixed sizes: use Predict")
     required = [spec for spec in inputs if not spec.optional]
     if len(required) == 1 and required[0].features and required[0].name not in rows[0]:
-        spec = required[0]
-        names = spec.features
-        values = [_elements(spec.datatype, row, place, name, 1) for place, row in enumerate(rows) for name in names]
-        return {spec.name: _tensor(spec, len(rows), values)}
-    columns = {}
-    for spec in inputs:
-        if spec.optional and spec.name not in rows[0]:
-            continue
-        size = prod(spec.shape[1:])
-        values = [_elements(spec.datatype, row, place, spec.name, size) for place, row in enumerate(rows)]
-        columns[spec.name] = _tensor(spec, len(rows), values)
+        of_names = [(required[0], required[0].features, 1)]
+    else:
+        asked = [spec for spec in inputs if not spec.optional or spec.name in rows[0]]
+        of_names = [(spec, (spec.name,), prod(spec.shape[1:])) for spec in asked]
+    lookups = len(rows) * sum(len(names) for _, names, _ in of_names)
+    if lookups > MAX_LOOKUPS:
+        raise InvalidArgument(f"{len(rows)} examples have {lookups} features for the model, the limit is {MAX_LOOKUPS}")
+    columns: dict[str, GivenTensor] = {}
+    for spec, names, size in of_names:
+        column = _column(spec, rows, names, size, max_bytes)
+        max_bytes -= len(column.data)
+        columns[spec.name] = column
     return columns
 
 
 def read_input(message: bytes) -> tfs.ClassificationRequest:
     """Returns the request of `Classify` or of `Regress`, which have the same fields. Raises: InvalidArgument."""
+    if len(message) > MAX_BYTES:
+        raise InvalidArgument(f"the request has {len(message)} bytes; of examples {MAX_BYTES} may come: use Predict")
     try:
         return tfs.ClassificationRequest.FromString(message)
     except DecodeError:
         raise InvalidArgument(f"the request's {len(message)} bytes have no model_spec and input") from None
 
 
-def _tensor(spec: TensorSpec, rows: int, values: Sequence[bytes]) -> GivenTensor:
-    return GivenTensor(spec.datatype, (rows, *spec.shape[1:]), b"".join(values))
+def _column(spec: TensorSpec, rows: Sequence[Row], names: Sequence[str], size: int, max_bytes: int) -> GivenTensor:
+    """Returns the input; `size` are the elements of each of the features. Raises: InvalidArgument."""
+    values: list[bytes] = []
+    for place, row in enumerate(rows):
+        for name in names:
+            value = _elements(spec.datatype, row, place, name, size)
+            max_bytes -= len(value)
+            if max_bytes < 0:
+                raise InvalidArgument(
+                    f"input {shown(spec.name)} of {len(rows)} examples is larger than a message may be"
+                )
+            values.append(value)
+    return GivenTensor(spec.datatype, (len(rows), *spec.shape[1:]), b"".join(values))
 
 
 def _elements(datatype: Datatype, row: Row, place: int, name: str, size: int) -> bytes:

@@ -6,20 +6,23 @@ Source: tensorflow_serving/apis/predict.proto.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from gateway.api.decode import read_header
+from gateway.api.decode import MAX_TENSORS, read_header
 from gateway.api.naming import shown
 from gateway.api.parameters import NONE
 from gateway.api.template import Query
+from gateway.api.tfserving.field_walk import LENGTH, broken, rewritten, walk
 from gateway.api.tfserving.model_choice import ModelChoice, read_choice
-from gateway.api.tfserving.tensor_proto import GivenTensor, fields, read_tensor
+from gateway.api.tfserving.tensor_proto import GivenTensor, read_tensor
 from gateway.api.wire import Raw, read_varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
+from gateway.pb import tensorflow_serving_pb2 as tfs
 
 _SPEC, _INPUTS, _FILTER = 1, 2, 3
-_LENGTH: Final = 2
+_ENTRY: Final = [(1, LENGTH), (2, LENGTH)]  # of the map of inputs: the name and the tensor
+_SPEC_BYTES: Final = 4096
 _REMEMBERED: Final = 1024
-_MODEL_TAG: Final = 1 << 3 | _LENGTH  # of model_spec in the request, and of the name in it
+_MODEL_TAG: Final = 1 << 3 | LENGTH  # of model_spec in the request, and of the name in it
 
 # What makes two requests the same but for their data.
 RequestForm = tuple[ModelChoice, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
@@ -31,6 +34,11 @@ class PredictQuestion(NamedTuple):
     query: Query
     raw: Raw
     form: RequestForm | None  # None where it was known already
+
+    @property
+    def size_bytes(self) -> int:
+        """Returns the bytes of the data."""
+        return sum(map(len, self.raw))
 
 
 class PredictRequests:
@@ -79,23 +87,23 @@ class PredictRequests:
         self._known[question.form] = question.query
 
     def _parts(self, message: memoryview) -> tuple[ModelChoice, dict[str, GivenTensor], tuple[str, ...]]:
-        spec, what = b"", "the request"
-        given: dict[str, memoryview] = {}
-        wanted: list[str] = []
-        for number, kind, value in fields(message, what):
-            if kind != _LENGTH:
-                continue
-            if number == _SPEC:
-                spec += bytes(value)  # protobuf merges a message that comes in parts
-            elif number == _INPUTS:
-                name, tensor = _entry(value)
-                given[name] = tensor
-            elif number == _FILTER:
-                wanted.append(_text(value, "output_filter"))
+        parts = _parts_of(message)
+        if parts is None:
+            parts = _parts_of(rewritten(tfs.PredictRequest, message, "the request"))
+            if parts is None:
+                raise broken("the request")
+        spec, given, wanted = parts
         if not spec:
             raise InvalidArgument("the request has no model_spec: name the model to run in model_spec.name")
-        tensors = {name: read_tensor(name, tensor, self._max_bytes) for name, tensor in given.items()}
-        return read_choice(spec), tensors, tuple(wanted)
+        if len(spec) > _SPEC_BYTES:
+            raise InvalidArgument(f"model_spec has {len(spec)} bytes, the limit is {_SPEC_BYTES}")
+        if len(given) > MAX_TENSORS:
+            raise InvalidArgument(f"the request has {len(given)} inputs, the limit is {MAX_TENSORS}")
+        tensors, left = {}, self._max_bytes
+        for name, value in given.items():
+            tensor = tensors[name] = read_tensor(name, value, left)
+            left -= len(tensor.data)  # a few bytes can be filled up to many, in each input
+        return read_choice(spec), tensors, wanted
 
 
 def leading_model(lead: bytes) -> str:
@@ -111,15 +119,35 @@ def leading_model(lead: bytes) -> str:
     return lead[start : start + length].decode(errors="replace")
 
 
-def _entry(entry: memoryview) -> tuple[str, memoryview]:
-    """Returns the key and the value of an entry of the map of inputs."""
-    name, tensor = "", memoryview(b"")
-    for number, kind, value in fields(entry, "inputs"):
-        if kind == _LENGTH and number == 1:
-            name = _text(value, "the name of an input")
-        elif kind == _LENGTH and number == 2:
-            tensor = value
-    return name, tensor
+def _parts_of(message: memoryview) -> tuple[bytes, dict[str, memoryview], tuple[str, ...]] | None:
+    """Returns the model_spec, the inputs and the names of outputs; None where protobuf has to look at it.
+
+    Raises: InvalidArgument (a name that is not UTF-8).
+    """
+    walked = walk(message)
+    if walked is None:
+        return None
+    spec: bytes | None = None
+    given: dict[str, memoryview] = {}
+    wanted: list[str] = []
+    for number, kind, value in walked[0]:
+        if kind != LENGTH:
+            continue
+        if number == _SPEC:
+            if spec is not None:
+                return None
+            spec = bytes(value)
+        elif number == _INPUTS:
+            entry = walk(value)
+            if entry is None or [field[:2] for field in entry[0]] != _ENTRY:
+                return None
+            name = _text(entry[0][0][2], "the name of an input")
+            if name in given:
+                return None
+            given[name] = entry[0][1][2]
+        elif number == _FILTER:
+            wanted.append(_text(value, "output_filter"))
+    return spec or b"", given, tuple(wanted)
 
 
 def _text(value: memoryview, what: str) -> str:

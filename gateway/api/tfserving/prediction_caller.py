@@ -24,15 +24,21 @@ _OUTPUTS, _SPEC, _KEY, _VALUE = b"\x0a", b"\x12", b"\x0a", b"\x12"  # fields 1 a
 class PredictionCaller:
     """A `ForeignCaller` over one call of TensorFlow Serving's protocol.
 
-    `form` makes its answer of outputs that `check` has let pass.
+    `form` makes its answer of outputs that `check` has let pass. `size_bytes` are those of the inputs: a message
+    with lists to be filled up counts as what it is filled up to.
     """
 
-    __slots__ = ("_answer", "_check", "_context", "_form")
+    __slots__ = ("_answer", "_check", "_context", "_form", "_size_bytes")
 
     def __init__(
-        self, context: CallbackContext, form: AnswerForm, check: Callable[[Sequence[TensorSpec]], object]
+        self,
+        context: CallbackContext,
+        form: AnswerForm,
+        check: Callable[[Sequence[TensorSpec]], object],
+        size_bytes: int,
     ) -> None:
         self._context = context
+        self._size_bytes = size_bytes
         self._form = form
         self._check = check
         self._answer = b""
@@ -43,7 +49,7 @@ class PredictionCaller:
 
     @property
     def message_size(self) -> int:
-        return self._context.message_size
+        return max(self._context.message_size, self._size_bytes)
 
     @property
     def principal(self) -> Principal:

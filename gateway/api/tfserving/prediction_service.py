@@ -52,6 +52,7 @@ class TfPredictionService(PredictionServiceServicer):
     def __init__(self, exchanges: Exchanges, catalog: Catalog, *, max_bytes: int) -> None:
         self._exchanges = exchanges
         self._catalog = catalog
+        self._max_bytes = max_bytes
         self._requests = PredictRequests(max_bytes)
 
     @announced_to("announced")
@@ -62,7 +63,7 @@ class TfPredictionService(PredictionServiceServicer):
         except GatewayError as error:
             context.fail(error)
             return
-        caller = PredictionCaller(context, predict_response, check_carried)
+        caller = PredictionCaller(context, predict_response, check_carried, question.size_bytes)
         if self._exchanges.begin(question.query, "", question.raw, caller):
             self._requests.keep(question)
 
@@ -114,12 +115,12 @@ class TfPredictionService(PredictionServiceServicer):
                 context.principal.check(_PREDICT, choice.model)
             version = model_metadata.find(self._catalog, choice.model, choice.version)
             output = find(version.outputs)
-            columns = columns_of(version.inputs, rows_of(request.input))
+            columns = columns_of(version.inputs, rows_of(request.input), self._max_bytes)
             question = self._requests.of_tensors(choice, columns, (output.name,))
         except GatewayError as error:
             context.fail(error)
             return
-        caller = PredictionCaller(context, form, find)
+        caller = PredictionCaller(context, form, find, question.size_bytes)
         if self._exchanges.begin(question.query, "", question.raw, caller):
             self._requests.keep(question)
 

@@ -3,7 +3,7 @@
 Source: tensorflow/core/framework/tensor.proto and tensor.cc (`Tensor::FromProto`); protobuf encoding specification.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from struct import Struct
@@ -15,14 +15,15 @@ from google.protobuf.message import DecodeError
 
 from gateway.api.contents import MAX_ELEMENTS
 from gateway.api.naming import shown
+from gateway.api.signature import MAX_RANK
+from gateway.api.tfserving.field_walk import LENGTH, VARINT, broken, rewritten, varint_at, walk
 from gateway.api.tfserving.packed_varints import count_varints, read_varints, write_varints
 from gateway.api.wire import varint
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.tensor import Array, Datatype, TensorSpec
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT: Final = 10
+_SHAPE_BYTES: Final = 4096  # many more than a shape takes: what is kept of shapes is bounded
 _STRING_LENGTH: Final = Struct("<I")
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8  # numbers of fields
 
@@ -55,8 +56,11 @@ CARRIED: Final[Mapping[Datatype, Carried]] = MappingProxyType(
 )
 _BY_NUMBER: Final = {carried.number: datatype for datatype, carried in CARRIED.items()}
 _LISTS: Final = frozenset(carried.field for carried in CARRIED.values())
+_KINDS: Final = {_DTYPE: VARINT, _SHAPE: LENGTH, _CONTENT: LENGTH, **dict.fromkeys(_LISTS, LENGTH)}
+_TEXT_TAG: Final = _STRINGS << 3 | LENGTH
 # Elements of these are on the wire as they are in memory; those of the others are varints.
-_FIXED: Final = {Datatype.FP32: _FIXED32, Datatype.FP64: _FIXED64}
+_FIXED: Final = frozenset((Datatype.FP32, Datatype.FP64))
+_UNSIGNED: Final = frozenset((Datatype.UINT32, Datatype.UINT64))  # those whose list is of unsigned numbers
 
 
 class GivenTensor(NamedTuple):
@@ -67,67 +71,103 @@ class GivenTensor(NamedTuple):
     data: bytes | memoryview
 
 
-def fields(message: memoryview, what: str) -> Iterator[tuple[int, int, memoryview]]:
-    """Yields each field's number, its wire type and its bytes (of a number: its encoding).
+class _Parts(NamedTuple):
+    """The fields of a TensorProto."""
 
-    Raises: InvalidArgument.
-    """
-    offset, size = 0, len(message)
-    while offset < size:
-        tag, offset = _varint_at(message, offset, what)
-        kind = tag & 7
-        start = offset
-        if kind == _LENGTH:
-            length, start = _varint_at(message, offset, what)
-            offset = start + length
-        elif kind == _VARINT:
-            _, offset = _varint_at(message, offset, what)
-        elif kind in (_FIXED32, _FIXED64):
-            offset += 4 if kind == _FIXED32 else 8
-        else:
-            raise _broken(what)
-        if offset > size or not tag >> 3:
-            raise _broken(what)
-        yield tag >> 3, kind, message[start:offset]
+    number: int
+    shape: bytes
+    content: memoryview
+    lists: Mapping[int, memoryview]
+    texts: list[bytes]
 
 
 def read_tensor(name: str, message: memoryview, max_bytes: int) -> GivenTensor:
-    """Returns the tensor that the serialized TensorProto describes. `max_bytes` bounds what a short list is filled to.
+    """Returns the tensor that the serialized TensorProto describes, as protobuf and TensorFlow read it.
+
+    `max_bytes` bounds what a short list is filled to.
 
     Raises: InvalidArgument (no tensor, an unknown datatype or shape, a list that does not fit them).
     """
     what = f"input {shown(name)}"
-    number, content = 0, memoryview(b"")
-    shape: tuple[int, ...] = ()
-    lists: dict[int, list[tuple[int, memoryview]]] = {}
-    for field, kind, value in fields(message, what):
-        if field == _DTYPE and kind == _VARINT:
-            number = _varint_at(value, 0, what)[0]
-        elif field == _SHAPE and kind == _LENGTH:
-            shape = _shape(bytes(value), what)
-        elif field == _CONTENT and kind == _LENGTH:
-            content = value
-        elif field in _LISTS:
-            lists.setdefault(field, []).append((kind, value))
-    datatype = _BY_NUMBER.get(number)
+    parts = _parts(message)
+    if parts is None:
+        parts = _parts(rewritten(tf.TensorProto, message, what), checked=True)
+        if parts is None:
+            raise broken(what)
+    datatype = _BY_NUMBER.get(parts.number)
     if datatype is None:
         raise InvalidArgument(
-            f"{what} has the dtype {_name_of(number)}; served are {', '.join(map(_name_of, _BY_NUMBER))}"
+            f"{what} has the dtype {_name_of(parts.number)}; served are {', '.join(map(_name_of, _BY_NUMBER))}"
         )
+    shape = _shape(parts.shape, what)
     count = prod(shape)
-    if count * (datatype.size or 1) > max_bytes:
-        raise InvalidArgument(f"{what} of shape {list(shape)} is larger than a message may be ({max_bytes} bytes)")
-    if len(content):
-        return GivenTensor(datatype, shape, _of_content(name, datatype, shape, content))
-    given = lists.pop(CARRIED[datatype].field, [])
-    if lists and any(len(value) for values in lists.values() for _, value in values):
+    if count * (datatype.size or _STRING_LENGTH.size) > max_bytes:
         raise InvalidArgument(
-            f"{what}: elements of {_name_of(number)} belong in {_field_name(CARRIED[datatype].field)}, not in "
-            f"{', '.join(_field_name(field) for field in sorted(lists))}"
+            f"{what} of shape {list(shape)} is larger than a message may be ({max_bytes} bytes are left for it)"
+        )
+    if len(parts.content):
+        return GivenTensor(datatype, shape, _of_content(name, datatype, shape, parts.content))
+    own = CARRIED[datatype].field
+    others = [field for field, value in parts.lists.items() if field != own and len(value)]
+    if parts.texts and own != _STRINGS:
+        others.append(_STRINGS)
+    if others:
+        raise InvalidArgument(
+            f"{what}: elements of {_name_of(parts.number)} belong in {_field_name(own)}, not in "
+            f"{', '.join(map(_field_name, sorted(others)))}"
         )
     if datatype is Datatype.BYTES:
-        return GivenTensor(datatype, shape, _texts(what, [value for _, value in given], count, max_bytes))
-    return GivenTensor(datatype, shape, _numbers(what, datatype, given, count))
+        return GivenTensor(datatype, shape, _texts(what, parts.texts, count, max_bytes))
+    return GivenTensor(datatype, shape, _numbers(what, datatype, parts.lists.get(own, memoryview(b"")), count))
+
+
+def _parts(message: memoryview, *, checked: bool = False) -> _Parts | None:
+    """Returns what the message says, None where protobuf has to look at it: each field is to be there once, texts last.
+
+    `checked`: protobuf has read the lists that nobody will look at.
+    """
+    walked = walk(message, _TEXT_TAG)
+    if walked is None:
+        return None
+    number, shape, content = 0, b"", memoryview(b"")
+    lists: dict[int, memoryview] = {}
+    seen: set[int] = set()
+    for field, kind, value in walked[0]:
+        if _KINDS.get(field, kind) != kind or field in seen:
+            return None
+        if field == _DTYPE:
+            number = varint_at(value, 0)[0] & 0xFFFF_FFFF
+        elif field == _SHAPE:
+            shape = bytes(value)
+        elif field == _CONTENT:
+            content = value
+        elif field in _LISTS:
+            lists[field] = value
+        else:
+            continue
+        seen.add(field)
+    texts = _texts_in(bytes(message[walked[1] :]))
+    if texts is None or (len(content) and (lists or texts) and not checked):
+        return None
+    return _Parts(number, shape, content, lists, texts)
+
+
+def _texts_in(encoded: bytes) -> list[bytes] | None:
+    """Returns the elements of `string_val` that the bytes are, one more than there may be at most."""
+    texts: list[bytes] = []
+    offset, size = 0, len(encoded)
+    while offset < size and len(texts) <= MAX_ELEMENTS:
+        if encoded[offset] != _TEXT_TAG:
+            return None
+        start = offset + 2
+        length = encoded[start - 1] if start <= size else size
+        if length >= 0x80:
+            length, start = varint_at(encoded, offset + 1)
+        offset = start + length
+        if start < 0 or offset > size:
+            return None
+        texts.append(encoded[start:offset])
+    return texts
 
 
 def write_tensor(spec: TensorSpec, array: Array) -> bytes:
@@ -139,7 +179,7 @@ def write_tensor(spec: TensorSpec, array: Array) -> bytes:
     head = _head(number, array.shape)
     if spec.datatype is Datatype.BYTES:
         texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.reshape(-1).tolist()]
-        tag = varint(field << 3 | _LENGTH)
+        tag = varint(field << 3 | LENGTH)
         return b"".join((head, *(piece for text in texts for piece in (tag, varint(len(text)), text))))
     if spec.datatype in _FIXED:
         packed = np.ascontiguousarray(array).tobytes()
@@ -149,7 +189,7 @@ def write_tensor(spec: TensorSpec, array: Array) -> bytes:
         packed = write_varints(array.reshape(-1).astype(np.int64).view(np.uint64))
     else:
         packed = write_varints(array.reshape(-1).astype(np.uint64))
-    return b"".join((head, varint(field << 3 | _LENGTH), varint(len(packed)), packed))
+    return b"".join((head, varint(field << 3 | LENGTH), varint(len(packed)), packed))
 
 
 @lru_cache(1024)
@@ -170,9 +210,13 @@ def _parsed_shape(message: bytes) -> tuple[int, ...] | None:
 
 
 def _shape(message: bytes, what: str) -> tuple[int, ...]:
+    if len(message) > _SHAPE_BYTES:
+        raise InvalidArgument(f"{what}: tensor_shape has {len(message)} bytes, the limit is {_SHAPE_BYTES}")
     shape = _parsed_shape(message)
     if shape is None:
         raise InvalidArgument(f"{what}: tensor_shape has to give the size of each dimension")
+    if len(shape) > MAX_RANK:  # before the sizes are multiplied
+        raise InvalidArgument(f"{what} has {len(shape)} dimensions, the limit is {MAX_RANK}")
     return shape
 
 
@@ -194,7 +238,9 @@ def _texts_of_content(name: str, shape: tuple[int, ...], content: memoryview) ->
     lengths: list[int] = []
     _check_texts(what, count)
     for _ in range(count):
-        length, offset = _varint_at(content, offset, what)
+        length, offset = varint_at(content, offset)
+        if offset < 0:
+            raise broken(what)
         lengths.append(length)
     if offset + sum(lengths) != len(content):
         raise InvalidArgument(f"{what}: tensor_content does not hold {count} texts and nothing else")
@@ -205,19 +251,19 @@ def _texts_of_content(name: str, shape: tuple[int, ...], content: memoryview) ->
     return _joined(texts)
 
 
-def _texts(what: str, given: list[memoryview], count: int, max_bytes: int) -> bytes:
+def _texts(what: str, given: list[bytes], count: int, max_bytes: int) -> bytes:
     _check_texts(what, count)
     if len(given) > count:
         raise _too_many(what, len(given), count)
-    last, missing = given[-1] if given else memoryview(b""), count - len(given)
-    if missing * len(last) > max_bytes:
+    last, missing = given[-1] if given else b"", count - len(given)
+    if missing * (_STRING_LENGTH.size + len(last)) > max_bytes:
         raise InvalidArgument(
-            f"{what} filled up with its last text is larger than a message may be ({max_bytes} bytes)"
+            f"{what} filled up with its last text is larger than a message may be ({max_bytes} bytes are left for it)"
         )
-    return _joined(given + [last] * missing)
+    return _joined(given) + _joined([last]) * missing
 
 
-def _joined(texts: list[memoryview]) -> bytes:
+def _joined(texts: Sequence[bytes | memoryview]) -> bytes:
     return b"".join(piece for text in texts for piece in (_STRING_LENGTH.pack(len(text)), text))
 
 
@@ -226,24 +272,20 @@ def _check_texts(what: str, count: int) -> None:
         raise InvalidArgument(f"{what} has {count} texts, the limit is {MAX_ELEMENTS}")
 
 
-def _numbers(what: str, datatype: Datatype, given: list[tuple[int, memoryview]], count: int) -> bytes | memoryview:
+def _numbers(what: str, datatype: Datatype, packed: memoryview, count: int) -> bytes | memoryview:
     """Returns the elements, filled up with the last of them; zeros, if there are none."""
-    fixed = _FIXED.get(datatype)
-    single = _VARINT if fixed is None else fixed
-    if any(kind not in (_LENGTH, single) for kind, _ in given):
-        raise _broken(what)
-    packed = given[0][1] if len(given) == 1 else memoryview(b"".join(value for _, value in given))
-    have = len(packed) // datatype.size if fixed is not None else count_varints(packed)
+    fixed = datatype in _FIXED
+    have = len(packed) // datatype.size if fixed else count_varints(packed)
     if have > count:
         raise _too_many(what, have, count)
-    if fixed is not None:
+    if fixed:
         if len(packed) % datatype.size:
-            raise _broken(what)
+            raise broken(what)
         elements: Array = np.frombuffer(packed, datatype.dtype)
     else:
         elements = _of_varints(what, datatype, packed)
     if len(elements) == count:
-        return packed if fixed is not None else elements.tobytes()
+        return packed if fixed else elements.tobytes()
     if not len(elements):
         return bytes(count * datatype.size)
     filled = np.full(count, elements[-1], elements.dtype)
@@ -254,15 +296,17 @@ def _numbers(what: str, datatype: Datatype, given: list[tuple[int, memoryview]],
 def _of_varints(what: str, datatype: Datatype, packed: memoryview) -> Array:
     values = read_varints(packed)
     if values is None:
-        raise _broken(what)
+        raise broken(what)
     if datatype is Datatype.BOOL:
         return np.not_equal(values, 0)
+    if datatype.size < 8:
+        values = values.astype(np.uint32)  # as protobuf reads longer ones
     if datatype in (Datatype.FP16, Datatype.BF16):
         if len(values) and values.max() > 0xFFFF:
             raise InvalidArgument(f"{what}: half_val has a value of more than 16 bits")
         return values.astype("<u2")
     dtype = np.dtype(datatype.dtype)
-    whole = values.view(np.int64) if dtype.kind == "i" or datatype.size < 8 else values
+    whole: Array = values if datatype in _UNSIGNED else values.view(np.int64 if values.itemsize == 8 else np.int32)
     bounds = np.iinfo(dtype)
     if len(whole) and (int(whole.min()) < bounds.min or int(whole.max()) > bounds.max):
         raise InvalidArgument(
@@ -270,19 +314,6 @@ def _of_varints(what: str, datatype: Datatype, packed: memoryview) -> Array:
             f"({bounds.min} to {bounds.max})"
         )
     return whole.astype(dtype)
-
-
-def _varint_at(message: memoryview, offset: int, what: str) -> tuple[int, int]:
-    value = 0
-    for place, byte in enumerate(message[offset : offset + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, offset + place + 1
-    raise _broken(what)
-
-
-def _broken(what: str) -> InvalidArgument:
-    return InvalidArgument(f"{what}: its bytes are not the message that is expected")
 
 
 def _too_many(what: str, given: int, count: int) -> InvalidArgument:
