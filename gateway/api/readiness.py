@@ -39,11 +39,12 @@ def version_message(
         for other in versions
         if (other.model, other.version) == (status.model, status.version)
     }
-    origin, run_us = catalog.details(status.model, status.version)
+    origin, run_us, memory_bytes = catalog.details(status.model, status.version)
     return pb.ModelVersionState(
         source=catalog.origin(status.model),
         size_bytes=origin.size_bytes,
         run_us=run_us,
+        trial_memory_bytes=memory_bytes,
         routed=status.version in catalog.routed(status.model),
         signature=origin.signature,
         publisher=origin.publisher,

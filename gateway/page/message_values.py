@@ -34,6 +34,7 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
         "source": version.source,
         "size_bytes": version.size_bytes,
         "run_us": version.run_us,
+        "trial_memory_bytes": version.trial_memory_bytes,
         "routed": version.routed,
         "signature": version.signature,
         "publisher": version.publisher,

@@ -88,7 +88,7 @@ class Candidate:
 class Loaded:
     """A version that can serve; `identity` hashes everything that it was made from (see `Pipeline.identity`).
 
-    Units: `run_us` is the time of a run of one row, 0.0 where it is not known.
+    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed.
     """
 
     session: Session
@@ -96,6 +96,7 @@ class Loaded:
     digest: str
     run_us: float
     identity: str
+    memory_bytes: int = 0
     provenance: Provenance = UNKNOWN_ORIGIN
 
 
@@ -250,7 +251,7 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
     if result.empty_inputs:
         warnings.append(f"requests without rows or elements are refused: the model was {result.empty_inputs}")
     config = replace(config, refuses_empty=result.empty_inputs, warnings=tuple(warnings))
-    return Loaded(session, config, request.local.digest, run_us, _identity(candidate, request))
+    return Loaded(session, config, request.local.digest, run_us, _identity(candidate, request), result.memory_bytes)
 
 
 def _chance(result: ProbeResult) -> str:

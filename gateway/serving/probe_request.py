@@ -92,6 +92,11 @@ class ProbeResult:
     baseline_rss_bytes: int = 0
     peak_rss_bytes: int = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """By how much the process grew at most while it loaded and ran the version; 0 where that is not known."""
+        return max(0, self.peak_rss_bytes - self.baseline_rss_bytes) if self.baseline_rss_bytes else 0
+
 
 class ProbeMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a probe's process: the stage that begins, or the result.

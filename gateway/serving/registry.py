@@ -94,10 +94,15 @@ class Registry:
         keys.sort(key=lambda key: (key[0], version_order(key[1])))
         return [_status(self._held[key].version) for key in keys]
 
-    def details(self, model: str, name: str) -> tuple[Provenance, float]:
-        """Returns what is known of a version's origin, and the microseconds of a run of one row (0.0: not known)."""
+    def details(self, model: str, name: str) -> tuple[Provenance, float, int]:
+        """Returns what is known of a version's origin, of a run of one row, and of the memory that its trial needed.
+
+        Units: microseconds, bytes; 0 where it is not known.
+        """
         held = self._held.get((model, name))
-        return (UNKNOWN_ORIGIN, 0.0) if held is None else (held.version.provenance, held.version.run_us)
+        if held is None:
+            return UNKNOWN_ORIGIN, 0.0, 0
+        return held.version.provenance, held.version.run_us, held.version.memory_bytes
 
     def subscribe(self, callback: OnVersion) -> Callable[[], None]:
         """Calls back on every change of a version's state, until the function that it returns is called."""
@@ -141,7 +146,12 @@ class Registry:
         """
         held = self._held[version.model, version.name]
         version.equip(
-            loaded.session, loaded.config, digest=loaded.digest, run_us=loaded.run_us, provenance=loaded.provenance
+            loaded.session,
+            loaded.config,
+            digest=loaded.digest,
+            run_us=loaded.run_us,
+            memory_bytes=loaded.memory_bytes,
+            provenance=loaded.provenance,
         )
         if self._on_available is not None:
             self._on_available(version)

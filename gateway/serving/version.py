@@ -59,7 +59,8 @@ class Version:
     """A version of a model as the loop sees it. Only the loop reads and writes it.
 
     `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
-    run of one row, which the engine keeps up to date. `merges` is whether requests of several clients may share a run.
+    run of one row, which the engine keeps up to date, `memory_bytes` what its trial needed. `merges` is whether
+    requests of several clients may share a run.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Version:
         "labels",
         "leases",
         "max_batch_size",
+        "memory_bytes",
         "merges",
         "model",
         "name",
@@ -88,6 +90,7 @@ class Version:
         self.name = name
         self.digest = ""
         self.provenance = UNKNOWN_ORIGIN
+        self.memory_bytes = 0
         self.state = VersionState.START
         self.reason = ""
         self.leases = 0
@@ -114,10 +117,12 @@ class Version:
         *,
         digest: str,
         run_us: float,
+        memory_bytes: int = 0,
         provenance: Provenance = UNKNOWN_ORIGIN,
     ) -> None:
         """Gives a loading version the parts that it serves with, and what is known of its origin."""
         self.provenance = provenance
+        self.memory_bytes = memory_bytes
         self.session = session
         self.digest = digest
         self.run_us = run_us

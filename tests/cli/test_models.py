@@ -25,6 +25,7 @@ async def test_wide_says_where_a_version_comes_from(shell: Shell) -> None:
     for entry in entries:
         assert entry["source"] == str(shell.worker.stand.repository)
         assert entry["size_bytes"] > 0
+        assert entry["trial_memory_bytes"] > 0
         assert entry["signature"] == "none"
 
 

@@ -92,6 +92,8 @@ def test_every_part_is_there_and_follows(product: Product, demo: Demo, visit: Vi
     live(page, address)
     assert page.title() == "Model serving gateway"
     expect(page.locator('[data-section="models"]')).to_contain_text("flight_delay")
+    delays = page.locator('[data-section="models"] tbody tr', has=page.get_by_role("rowheader", name="flight_delay"))
+    expect(delays.first).to_contain_text(re.compile(r"\d MiB.*models", re.DOTALL))
     expect(page.locator('[data-section="fleet"]')).to_contain_text("worker 0")
     apply(product)
     expect(page.locator('[data-section="routes"]')).to_contain_text("canary", timeout=LIMIT_MS)

@@ -31,7 +31,8 @@ CHANGE = {
 }  # fmt: skip
 VERSION = {
     "model": "m", "version": "1", "state": "FAILED", "reason": HOSTILE, "digest": "abc", "newest_ready": False,
-    "merging": "", "in_flight": 0, "workers": {"w": "LOADING"},
+    "merging": "", "in_flight": 0, "workers": {"w": "LOADING"}, "source": HOSTILE, "size_bytes": 3 << 20,
+    "trial_memory_bytes": 5 << 20,
 }  # fmt: skip
 
 
@@ -226,3 +227,9 @@ def test_figures_stay_on_their_axes() -> None:
     assert evidence_share({"evidence": 1e9, "bound": 100.0}) == "1.000"
     assert ratio_figure({"ratio_low": 0.0, "ratio_high": None}) == {"low": 0.0, "width": 200.0, "equal": 100.0}
     assert ratio_figure({"ratio_low": 1.0, "ratio_high": 1.0}) == {"low": 100.0, "width": 2.0, "equal": 100.0}
+
+
+def test_a_version_shows_its_size_its_source_and_the_memory_of_its_trial(renderer: PageRenderer) -> None:
+    shown = renderer.sections(view(), lambda _: True)["models"]
+    assert "<td>3.0 MiB</td><td>5.0 MiB</td>" in shown
+    assert shown.count("&lt;img src=x") == 2  # the source, and why it failed

@@ -84,6 +84,6 @@ async def test_a_loaded_version_knows_its_repository_and_its_model(tmp_path: Pat
         digest = FilesystemLoader(live.root, ContentStore(tmp_path / "other")).fetch("m", "2").digest
         (live.root / "m" / RECORDS / "2.json").write_bytes(record(digest))
         await live.catalog.poll()
-        origin, run_us = live.catalog.details("m", "2")
-        assert (origin.publisher, run_us > 0) == ("ci", True)
-        assert live.catalog.details("m", "3") == (Provenance(), 0.0)
+        origin, run_us, memory_bytes = live.catalog.details("m", "2")
+        assert (origin.publisher, run_us > 0, memory_bytes > 0) == ("ci", True, True)
+        assert live.catalog.details("m", "3") == (Provenance(), 0.0, 0)
