@@ -38,7 +38,7 @@ ROOMS = {
     "cli": {
         *("errors", "access", "loopback", "page", "tensor", "pb", "drift", "replay", "publish", "routing.document"),
         *("loaders", "rollout.forecast", "rollout.recorded_verdict", "rollout.recorded_weights", "rollout.results"),
-        *("routing.store.audit_chain", "routing.store.store_rights"),
+        *("routing.store.audit_chain", "routing.store.store_rights", "routing.store.history", "routing.store.change"),
         *("runtime.config_parser", "runtime.option", "runtime.options"),
         *("runtime.host_examination", "runtime.host_finding"),
     },

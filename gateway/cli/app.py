@@ -29,6 +29,7 @@ from gateway.cli import (
     replay,
     rerun,
     results,
+    retire,
     rollout,
     routes,
     serve,
@@ -108,6 +109,8 @@ app.command(epilog="Example: gateway validate export/model.onnx digits --golden 
 app.command(epilog="Example: gateway publish export/model.onnx digits --lineage revision=4f2a --html checklist.html")(
     publish.publish
 )
+app.command(epilog="Example: gateway retire digits 1 --reason 'no route names it since May'")(retire.retire)
+app.command(epilog="Example: gateway delete digits 1 --yes")(retire.delete)
 app.command(epilog="Example: gateway rerun digits 7f3a")(rerun.rerun)
 app.add_typer(rollout.app, name="rollout")
 app.command(epilog="Example: gateway results flights --by f.distance --html results.html")(results.results)

@@ -96,13 +96,7 @@ def publish(
     from gateway.publish.version_trial import effective_user, with_publication
 
     place = repository or served_repository(data_dir).uri
-    directory = _directory(place)
-    if directory is None or "," in place or not directory.is_dir():
-        raise Failure(
-            Exit.USAGE,
-            f"--model-repository {place!r}: publish writes into one directory of this machine; name it, or validate "
-            f"the version and upload it by the tools of the place where it goes",
-        )
+    directory = directory_of(repository, data_dir, "publish")
     try:
         origins = lineage_of(lineage or [])
     except InvalidArgument as error:
@@ -171,6 +165,19 @@ def _tried(
         raise Failure(Exit.USAGE, str(error)) from None
     except (GatewayError, LoaderError) as error:
         raise Failure(Exit.REFUSED, str(error)) from None
+
+
+def directory_of(repository: str, data_dir: Path, verb: str) -> Path:
+    """Returns the repository into which a command writes. Raises: Failure (it is not one directory of this machine)."""
+    place = repository or served_repository(data_dir).uri
+    directory = _directory(place)
+    if directory is None or "," in place or not directory.is_dir():
+        raise Failure(
+            Exit.USAGE,
+            f"--model-repository {place!r}: {verb} writes into one directory of this machine; name it. Versions that "
+            f"lie elsewhere are changed by the tools of that place (before an upload, gateway validate tries them)",
+        )
+    return directory
 
 
 def _directory(repository: str) -> Path | None:

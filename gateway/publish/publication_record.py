@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.publish.checklist import Checklist
+from gateway.publish.retirement import RETIRED, sync
 from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.provenance import RECORDS, Publication
 from loaders import manifest
@@ -56,8 +57,8 @@ def publish(
                     return name
                 if version:
                     raise FailedPrecondition(
-                        f"model {checklist.model!r} has a version {version!r}: a published version never changes, "
-                        f"take another name"
+                        f"model {checklist.model!r} has a version {version!r}, or had one: a published version never "
+                        f"changes, take another name"
                     )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -78,7 +79,9 @@ def lineage_of(pairs: list[str]) -> dict[str, str]:
 
 
 def _next_number(model: Path) -> int:
-    return max((int(entry.name) for entry in model.iterdir() if entry.name.isdigit()), default=0) + 1
+    """Returns a number that no version of the model has, or had."""
+    taken = [*model.iterdir(), *model.glob(f"{RETIRED}/*"), *model.glob(f"{RECORDS}/*.json")]
+    return max((int(number) for path in taken if (number := path.name.removesuffix(".json")).isdigit()), default=0) + 1
 
 
 def _copy(local: LocalVersion, staging: Path) -> None:
@@ -86,19 +89,19 @@ def _copy(local: LocalVersion, staging: Path) -> None:
         target = staging / entry.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(local.path / entry.name, target)
-        _sync(target)
+        sync(target)
     listing = staging / manifest.FILENAME
     listing.write_text(manifest.render(local.files), "ascii")
-    _sync(listing)
+    sync(listing)
     for directory in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
         directory.chmod(0o755)
-        _sync(directory)
+        sync(directory)
 
 
 def _placed(staging: Path, model: Path, name: str, record: Publication) -> bool:
     """Whether the version is in its place; not where there is one of that name."""
     target = model / name
-    if target.exists():
+    if target.exists() or (model / RETIRED / name).exists() or (model / RETIRED / f"{name}.json").exists():
         return False
     records = model / RECORDS
     records.mkdir(exist_ok=True)
@@ -115,13 +118,5 @@ def _placed(staging: Path, model: Path, name: str, record: Publication) -> bool:
         if error.errno in (EEXIST, ENOTEMPTY):
             return False
         raise
-    _sync(model)
+    sync(model)
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

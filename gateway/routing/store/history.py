@@ -15,12 +15,14 @@ Rolling back goes one step further into the past each time, like undo in an edit
 A rolled back route brings its old table with it, so the same users return to the same arms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
+
+_Texts = Callable[[ChangeEntry], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +33,24 @@ class Revision:
     route: Route | None
 
 
-def step_before(entries: Sequence[ChangeEntry]) -> ChangeEntry | None:
+def step_before(entries: Sequence[ChangeEntry], texts: _Texts | None = None) -> ChangeEntry | None:
     """The change that a rollback makes active again, or None: see the module's rules.
 
-    Shapes: `entries` newest first, the newest being in force.
+    Shapes: `entries` newest first, the newest being in force; `texts` gives the documents of an entry, the one in force
+            and the one that was applied, where its `route_text` has not got them.
     """
+    document = _document if texts is None else lambda entry: texts(entry)[0]
+    applied = _applied if texts is None else lambda entry: texts(entry)[1]
     by_revision = {entry.revision: entry for entry in entries}
     step = by_revision.get(entries[0].origin)
-    active = _document(entries[0])
-    rolled_out = _applied(step) if step is not None and step.source == JUDGE_SOURCE else ""
+    active = document(entries[0])
+    rolled_out = applied(step) if step is not None and step.source == JUDGE_SOURCE else ""
     beginning: ChangeEntry | None = None
     while step is not None:
         before = by_revision.get(step.previous_revision)
         step = by_revision.get(before.origin) if before is not None else None
-        if step is not None and step.route_text and _document(step) != active:
-            if not rolled_out or _applied(step) != rolled_out:
+        if step is not None and step.route_text and document(step) != active:
+            if not rolled_out or applied(step) != rolled_out:
                 return step
             beginning = step
     return beginning

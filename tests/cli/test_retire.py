@@ -1,0 +1,105 @@
+"""gateway retire and gateway delete, by the rules of a real worker."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gateway.cli.app import app
+from gateway.pb import control_pb2 as pb
+from gateway.routing.document.document import RouteDocument
+from tests.api.operated import BY
+from tests.api.routes import ab, canary, route
+from tests.cli.conftest import Shell
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def only(version: str, **spec: object) -> RouteDocument:
+    return route({"all": {"version": version}}, {"pinned": {"arm": "all"}}, **spec)
+
+
+def models(shell: Shell) -> Path:
+    return shell.worker.stand.repository
+
+
+async def refused(shell: Shell, version: str, *, command: str = "retire", model: str = "affine") -> str:
+    """Returns why a version is not retired; it is still in its place."""
+    result = await shell.run(command, model, version, "--model-repository", str(models(shell)))
+    assert result.exit_code == 1, result.output
+    assert (models(shell) / model / version / "model.onnx").is_file()
+    return " ".join(result.stderr.split())
+
+
+async def test_what_the_route_names_is_refused_with_what_to_do(shell: Shell) -> None:
+    await shell.worker.apply(ab(100, 0, labels={"old": "3"}, mirrors=[{"arm": "b", "percent": 10}]))
+    why = await refused(shell, "1")
+    assert why.startswith("gateway: FAILED_PRECONDITION: version '1' of model 'affine' is in use: the route of model")
+    assert "arm 'a'" in why
+    assert "gateway apply" in why
+    assert "arm 'b' (a mirror)" in await refused(shell, "2")
+    assert "label 'old'" in await refused(shell, "3")
+    revision = await shell.worker.apply(only("4"))
+    await shell.worker.apply(only("1", fallback={"order": ["all"]}))
+    assert "(in its fallback)" in await refused(shell, "1")
+    assert f"make revision {revision} active again" in await refused(shell, "4")
+
+
+async def test_what_a_rollout_and_a_draft_name_is_refused(shell: Shell) -> None:
+    await shell.worker.apply(only("3"))
+    await shell.worker.apply(canary())
+    assert "arm 'canary'" in await refused(shell, "2")
+    await shell.worker.clear()
+    await shell.worker.apply(only("3"))
+    await shell.worker.apply(only("4"))
+    request = pb.DraftRequest(document_json=only("1").to_json(), change=BY)
+    draft = await shell.worker.stub.Draft(request)
+    assert f"gateway draft reject {draft.id}" in await refused(shell, "1")
+    await shell.worker.stub.Reject(pb.RejectRequest(id=draft.id, change=BY))
+
+
+async def test_the_version_that_answers_without_a_route_is_refused(shell: Shell) -> None:
+    assert "answers everybody" in await refused(shell, "1", model="other")
+
+
+async def test_an_unused_version_is_retired_and_deleted_when_asked(shell: Shell) -> None:
+    place = ("--model-repository", str(models(shell)))
+    model = models(shell) / "affine"
+    (model / "9").mkdir()
+    (model / "9" / "model.onnx").write_bytes((model / "1" / "model.onnx").read_bytes())
+    await shell.worker.apply(only("1"))
+    await shell.worker.apply(only("2"))
+    assert "is not retired" in await refused(shell, "9", command="delete")
+    value = await shell.value("retire", "affine", "9", "--reason", "tried", *place)
+    assert [(one["version"], one["reason"]) for one in value] == [("9", "tried")]
+    assert not (model / "9").exists()
+    await shell.done("retire", "affine", "9", "--undo", *place)
+    assert (model / "9" / "model.onnx").is_file()
+    await shell.done("retire", "affine", "9", *place)
+    unasked = await shell.run("delete", "affine", "9", *place)
+    assert (unasked.exit_code, "--yes" in unasked.stderr) == (1, True)
+    assert (model / ".retired" / "9" / "model.onnx").is_file()
+    [gone] = await shell.value("delete", "affine", "9", "--yes", *place)
+    assert gone["deleted_at"] > 0
+    assert not (model / ".retired" / "9").exists()
+
+
+async def test_without_rules_nothing_is_done_unless_the_risk_is_named(tmp_path: Path) -> None:
+    version = tmp_path / "m" / "1"
+    version.mkdir(parents=True)
+    words = ["retire", "m", "1", "--model-repository", str(tmp_path), "--server", "127.0.0.1:1"]
+    refusal = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert refusal.exit_code == 3
+    assert "--may-break-routes" in refusal.stderr
+    assert version.is_dir()
+    done = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--may-break-routes"])
+    assert done.exit_code == 0, done.output
+    assert not version.exists()
+
+
+async def test_a_gateway_that_does_not_know_the_model_tells_nothing_about_it(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    result = await shell.run("retire", "m", "1", "--model-repository", str(tmp_path))
+    assert (result.exit_code, "does not know model 'm'" in result.stderr) == (1, True)
+    assert (tmp_path / "m" / "1").is_dir()
