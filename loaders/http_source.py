@@ -1,9 +1,10 @@
 """A server that is asked over HTTP: JSON and files, with credentials that do not follow a redirect to another host."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import msgspec
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _MAX_JSON: Final = 64 << 20
+_MAX_PAGES: Final = 1000
+_NEXT: Final = re.compile(r'<(?P<place>[^>]+)>\s*;\s*rel="?next"?')
 Headers = Mapping[str, str]
 
 
@@ -57,6 +60,21 @@ class HttpSource:
         except msgspec.DecodeError as error:
             raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers what is no JSON") from error
 
+    def pages(self, path: str, shown: str) -> Iterator[Any]:
+        """Yields what the server answers, and what its links lead to: pages of this server, whatever host they name.
+
+        Raises: as `json`; SourceTooLarge (links without an end).
+        """
+        own, url = urlsplit(self.base), self.base + path
+        for _ in range(_MAX_PAGES):
+            answer, headers = self.answer(url, shown)
+            yield answer
+            more = _NEXT.match(headers.get("link", ""))
+            if more is None:
+                return
+            url = urlsplit(urljoin(url, more["place"]))._replace(scheme=own.scheme, netloc=own.netloc).geturl()
+        raise SourceTooLarge(f"{shown}: {self._what} answers more than {_MAX_PAGES} pages")
+
     def content(self, path: str, one: RemoteFile, name: str, offset: int, *, match: bool = False) -> Iterator[bytes]:
         """Yields a file's bytes from `offset` on; with `match` only while its ETag is its mark.
 
@@ -79,10 +97,10 @@ class HttpSource:
     def _asked(self, path: str, shown: str, headers: Headers, fields: Headers | None) -> Iterator["BaseHTTPResponse"]:
         from urllib3.exceptions import HTTPError
 
-        url = path if "://" in path else self.base + path
+        url = path if path.startswith(("http://", "https://")) else self.base + path
         try:
             response = self._get(url, headers, fields)
-            if response.status == 401 and self._login(response.headers.get("WWW-Authenticate", "")):
+            if response.status == 401 and self._is_own(url, response) and self._login(_challenge(response)):
                 response.close()
                 response = self._get(url, headers, fields)
             try:
@@ -98,6 +116,12 @@ class HttpSource:
         sent = {"Accept-Encoding": "identity", **self._credentials(), **headers}
         return self._pool.request("GET", url, fields=dict(fields or {}) or None, headers=sent, preload_content=False)
 
+    def _is_own(self, url: str, response: "BaseHTTPResponse") -> bool:
+        """Whether this server has answered, not one to which it redirects: that has no say about where logins go."""
+        for step in response.retries.history if response.retries is not None else ():
+            url = urljoin(url, step.redirect_location or "")
+        return urlsplit(url)[:2] == urlsplit(self.base)[:2]
+
     def _check(self, status: int, shown: str) -> None:
         if status == 404:
             raise SourceNotFound(f"{shown} is not there")
@@ -109,6 +133,10 @@ class HttpSource:
             )
         if not 200 <= status < 300:
             raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers {status}")
+
+
+def _challenge(response: "BaseHTTPResponse") -> str:
+    return response.headers.get("WWW-Authenticate", "")
 
 
 def _pool(base: str) -> "PoolManager":

@@ -25,7 +25,6 @@ _URI: Final = re.compile(
     r"(?:\?path=(?P<path>[\w.-]+(?:/[\w.-]+)*))?\Z",
     re.ASCII,
 )
-_NEXT: Final = re.compile(r'<(?P<path>[^>]+)>\s*;\s*rel="?next"?')
 _MAX_FILES: Final = 20_000  # of a repository
 
 
@@ -64,8 +63,7 @@ class HuggingFaceHub:
         below = f"{self._path}/" if self._path else ""
         path = f"/api/models/{self._name}/tree/{version.place}/{quote(self._path)}".rstrip("/") + "?recursive=true"
         files: dict[str, RemoteFile] = {}
-        while path:
-            answer, headers = self._http.answer(path, "the version's directory")
+        for answer in self._http.pages(path, "the version's directory"):
             if not isinstance(answer, list):
                 raise SourceUnreadable("the version's directory cannot be read: the hub answers what it should not")
             for one in answer:
@@ -76,8 +74,6 @@ class HuggingFaceHub:
                     files[one["path"].removeprefix(below)] = RemoteFile(place, size, sha256 or str(one["oid"]), sha256)
             if len(files) > _MAX_FILES:
                 raise SourceTooLarge(f"the version has more than {_MAX_FILES} files")
-            more = _NEXT.match(headers.get("link", ""))
-            path = more["path"] if more is not None else ""
         if not files:
             raise SourceNotFound("the version holds no files there")
         return files

@@ -33,6 +33,7 @@ _ONE: Final = re.compile(r"models:/+(?P<name>[^/@,\s]{1,250})(?:/(?P<version>[0-
 _API: Final = "/api/2.0/mlflow"
 _PAGES: Final = 1000  # of so many versions each
 _MAX_FILES: Final = 4096
+_MAX_DEPTH: Final = 32  # of directories; the copy takes fewer
 _CONFIG: Final = "config.pbtxt"
 
 
@@ -129,9 +130,12 @@ class MlflowRegistry:
 
     def _served_files(self, top: str, mark: str) -> RemoteFiles:
         files: dict[str, RemoteFile] = {}
-        pending = [""]
+        pending, asked = [""], 0
         while pending:
+            asked += 1
             below = pending.pop()
+            if below.count("/") >= _MAX_DEPTH:
+                raise SourceTooLarge(f"the version has directories below {_MAX_DEPTH} others")
             place = f"{top}/{below}".rstrip("/")
             answer = self._http.json(
                 "/api/2.0/mlflow-artifacts/artifacts", "the version's directory", fields={"path": place}
@@ -142,8 +146,8 @@ class MlflowRegistry:
                     pending.append(name)
                 else:
                     files[name] = RemoteFile(f"served {top}/{name}", int(one.get("file_size", 0)), mark)
-            if len(files) + len(pending) > _MAX_FILES:
-                raise SourceTooLarge(f"the version has more than {_MAX_FILES} files")
+            if len(files) + len(pending) + asked > _MAX_FILES:
+                raise SourceTooLarge(f"the version has more than {_MAX_FILES} files and directories")
         if not files:
             raise SourceNotFound("the version has no artifacts")
         return files

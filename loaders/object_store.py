@@ -15,7 +15,7 @@ from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, Unsuppor
 from loaders.loader import Listing, LocalVersion
 from loaders.object_client import ObjectClient, Options
 from loaders.obstore_client import azure_client, google_client
-from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, mark_of
+from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, mark_of, read_whole
 from loaders.s3_client import S3Client
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits
@@ -132,7 +132,7 @@ class ObjectStoreLoader:
             raise SourceNotFound(f"{shown} is not there")
         if one.size > limit:
             raise SourceTooLarge(f"{shown} has {one.size} bytes, the limit is {limit}")
-        return b"".join(self._client.content(one, name, 0)) if one.size else b""
+        return read_whole(self._client.content, one, name)
 
     def progress(self, model: str, version: str) -> str:
         """Returns how much of a version that is being copied is here."""

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from loaders.errors import SourceTooLarge, SourceUnreadable, UnsafeSource, UnsupportedUri
+from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable, UnsafeSource, UnsupportedUri
 from loaders.http_source import Headers, HttpSource
 from loaders.registry_loader import RegisteredModel, RegisteredVersion
 from loaders.remote_copy import RemoteFile, RemoteFiles
@@ -31,7 +31,6 @@ _TITLE: Final = "org.opencontainers.image.title"
 _UNPACK: Final = "io.deis.oras.content.unpack"
 _DIGEST: Final = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})\Z", re.ASCII)
 _CHALLENGE: Final = re.compile(r'(\w+)="([^"]*)"')
-_NEXT: Final = re.compile(r'<(?P<path>[^>]+)>\s*;\s*rel="?next"?')
 _MAX_TAGS: Final = 1000
 
 
@@ -57,12 +56,15 @@ class OciRegistry:
 
     def listed(self) -> Mapping[str, RegisteredModel]:
         """Returns the model with its tags. Raises: as `ModelRegistry`."""
-        tags = [self._tag] if self._tag else self._tags()
-        return {self._model: RegisteredModel({tag: RegisteredVersion(tag, self._manifest(tag)[1]) for tag in tags})}
+        if self._tag:
+            versions = {self._tag: RegisteredVersion(self._tag, self._manifest(self._tag)[1])}
+        else:
+            versions = {tag: RegisteredVersion(tag, self._mark(tag)) for tag in self._tags()}
+        return {self._model: RegisteredModel(versions)}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
         """Returns the layers that have names. Raises: as `ModelRegistry`; UnsafeSource (no such artifact)."""
-        manifest, _ = self._manifest(version.mark)
+        manifest, _ = self._manifest(version.mark or version.place)
         if not isinstance(manifest.get("layers"), list):
             raise UnsafeSource("the tag names no artifact with files: push the files with `oras push`")
         files: dict[str, RemoteFile] = {}
@@ -85,15 +87,18 @@ class OciRegistry:
 
     def _tags(self) -> list[str]:
         tags: list[str] = []
-        path = f"/v2/{self._repository}/tags/list?n=1000"
-        while path:
-            answer, headers = self._http.answer(path, "the repository")
+        for answer in self._http.pages(f"/v2/{self._repository}/tags/list?n=1000", "the repository"):
             tags += [str(tag) for tag in answer.get("tags") or ()]
-            more = _NEXT.match(headers.get("link", ""))
-            path = more["path"] if more is not None else ""
             if len(tags) > _MAX_TAGS:
                 raise SourceTooLarge(f"the repository has more than {_MAX_TAGS} tags: name one, {FORM}")
         return tags
+
+    def _mark(self, tag: str) -> str:
+        """Returns the digest; "" for a tag of something else, which takes no other version away."""
+        try:
+            return self._manifest(tag)[1]
+        except SourceNotFound:  # an index of images, say, or a tag that was removed since the list
+            return ""
 
     def _manifest(self, tag: str) -> tuple[Mapping[str, Any], str]:
         """Returns the manifest of a tag or digest, and its digest."""

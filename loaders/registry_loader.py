@@ -8,13 +8,16 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from loaders import uri
-from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge
+from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable
 from loaders.loader import Listing, LocalVersion
-from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, is_hidden
+from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, is_hidden, read_whole
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits
 
 _MAX_READ: Final = 256 << 20
+# What reading an answer raises that has not the fields and types of its protocol: no defect of the gateway.
+_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError)
+_ANSWER: Final = "the registry cannot be read: it answers what is not of its protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class RegistryLoader:
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """Lists the registry once, for all that the thread asks until the end."""
-        self._held.models = self._registry.listed()
+        self._held.models = self._listed()
         try:
             yield
         finally:
@@ -108,7 +111,7 @@ class RegistryLoader:
                 raise SourceNotFound(f"{shown} is not there")
             if one.size > min(limit, _MAX_READ):
                 raise SourceTooLarge(f"{shown} has {one.size} bytes, the limit is {limit}")
-            content = b"".join(self._registry.content(one, name, 0)) if one.size else b""
+            content = read_whole(self._registry.content, one, name)
         if len(content) > limit:
             raise SourceTooLarge(f"{shown} has {len(content)} bytes, the limit is {limit}")
         return content
@@ -127,11 +130,11 @@ class RegistryLoader:
             return known
         one = self._version(model, version)
         place = (self._registry.uri, one.place, one.mark)
-        return self._copies.copy(model, version, place, self._registry.files(one), digest)
+        return self._copies.copy(model, version, place, self._files(one), digest)
 
     def _models(self) -> Mapping[str, RegisteredModel]:
         models: Mapping[str, RegisteredModel] | None = getattr(self._held, "models", None)
-        listed = self._registry.listed() if models is None else models
+        listed = self._listed() if models is None else models
         return {name: one for name, one in listed.items() if not is_hidden(name)}
 
     def _model(self, model: str) -> RegisteredModel:
@@ -151,4 +154,16 @@ class RegistryLoader:
     def _files_at(self, model: str, name: str) -> RemoteFiles:
         """Returns the files of the version in which the file of that name lies, none where it lies in none."""
         version = self._model(model).versions.get(name.partition("/")[0])
-        return {} if version is None else self._registry.files(version)
+        return {} if version is None else self._files(version)
+
+    def _listed(self) -> Mapping[str, RegisteredModel]:
+        try:
+            return self._registry.listed()
+        except _MALFORMED as error:
+            raise SourceUnreadable(_ANSWER) from error
+
+    def _files(self, version: RegisteredVersion) -> RemoteFiles:
+        try:
+            return self._registry.files(version)
+        except _MALFORMED as error:
+            raise SourceUnreadable(_ANSWER) from error

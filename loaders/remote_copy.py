@@ -108,6 +108,8 @@ class RemoteCopies:
             raise UnsafeSource("the version holds no files: copy the model there")
         if len(content) > limits.max_files:
             raise SourceTooLarge(f"the version has more than {limits.max_files} files")
+        if any(one.size < 0 for one in content.values()):
+            raise UnsafeSource("a file has less than no bytes, as its source lists it")
         if sum(one.size for one in content.values()) > limits.max_bytes:
             raise SourceTooLarge(f"the version has more than {limits.max_bytes} bytes")
         for name in content:
@@ -136,8 +138,25 @@ class RemoteCopies:
         if listing is not None:
             if listing.size > manifest.MAX_BYTES:
                 raise SourceTooLarge(f"{manifest.FILENAME} has {listing.size} bytes; at most {manifest.MAX_BYTES}")
-            text = b"".join(self._read_from(listing, manifest.FILENAME, 0))
+            text = read_whole(self._read_from, listing, manifest.FILENAME)
             manifest.compare(manifest.parse(text.decode("ascii", "replace")), entries)
+
+
+def read_whole(read_from: ReadFrom, one: RemoteFile, name: str) -> bytes:
+    """Returns the bytes of a small file, as they were listed. Raises: SourceChanged, DigestMismatch; as `read_from`."""
+    parts: list[bytes] = []
+    left = one.size
+    for chunk in read_from(one, name, 0) if one.size else ():
+        parts.append(chunk)
+        left -= len(chunk)
+        if left < 0:
+            break  # whatever more it sends
+    if left:
+        raise SourceChanged(f"{name[:80]!a} has {one.size - left} bytes or more, it was listed with {one.size}")
+    content = b"".join(parts)
+    if one.sha256 and (own := sha256(content).hexdigest()) != one.sha256:
+        raise DigestMismatch(f"{name[:80]!a} has SHA-256 {own}, its source says {one.sha256}")
+    return content
 
 
 def mark_of(files: RemoteFiles) -> str:
