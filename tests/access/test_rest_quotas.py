@@ -20,8 +20,8 @@ from tests.rest.serving import Client
 from tests.serving.stage import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": [1] * 8}]}).encode()
-PATH = path_of("affine")
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1] * 4}]}).encode()
+PATH = path_of("affine", "1")
 
 
 def head(name: str, size: int, path: str = PATH) -> bytes:
