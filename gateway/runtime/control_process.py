@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from gateway.runtime.control_api import ControlApi, by_own_name, closed_by
 from gateway.runtime.control_bridge import ControlBridge
 from gateway.runtime.event_publisher import EventPublisher
 from gateway.runtime.instance import STATE_FILE
+from gateway.runtime.joint_run import JointRun
 from gateway.runtime.judging import Judging
 from gateway.runtime.operators_page import OperatorsPage
 from gateway.runtime.operators_port import HttpRequest, HttpResponse, OperatorsPort, Page, served_pages
@@ -39,7 +41,7 @@ from gateway.runtime.rollout_hand import PeerRolloutHand
 from gateway.runtime.route_files import RouteFiles
 from gateway.runtime.trace_export import TraceExport, make_trace_export
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
-from gateway.telemetry.exposition import HostMetrics, text
+from gateway.telemetry.exposition import HostMetrics, format_of, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
 from gateway.telemetry.keys import Gauge
 from gateway.telemetry.published import PERFORMANCE_FILE, PublishedReport, published, versions_of
@@ -83,7 +85,8 @@ class ControlProcess:
         self._published_versions: set[Key] = set()
         self._publisher: EventPublisher | None = None
         self._traces: TraceExport | None = None
-        self._polling = asyncio.Lock()
+        self._polls: JointRun[None] = JointRun(self._poll)
+        self._scrapes: dict[str, JointRun[HttpResponse]] = {}  # by format
 
     def attach(self, publisher: EventPublisher) -> None:
         """Tells the publisher every state that is polled from now on."""
@@ -124,13 +127,15 @@ class ControlProcess:
 
     async def poll(self) -> None:
         """Brings the totals up to date with what the workers that answer have counted."""
-        async with self._polling:
-            answers = await self.peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
-            for slot, answer in answers.items():
-                if not isinstance(answer, GatewayError):
-                    self._take(slot, answer)
-            self._totals.fold(self._clock())
-            self._end_series()
+        await self._polls.outcome()
+
+    async def _poll(self) -> None:
+        answers = await self.peers.ask_all("counters", {}, timeout_s=_ANSWER_LIMIT_S)
+        for slot, answer in answers.items():
+            if not isinstance(answer, GatewayError):
+                self._take(slot, answer)
+        self._totals.fold(self._clock())
+        self._end_series()
 
     async def counters(self, _: Payload) -> Payload:
         """Returns the sums over all workers, dead ones included, as of now."""
@@ -174,9 +179,16 @@ class ControlProcess:
         return self._state()
 
     async def metrics(self, request: HttpRequest) -> HttpResponse:
+        """Answers what is counted. Scrapes at one time are one: workers are asked, and the page is made, for all."""
+        accept = request.headers.get("accept", "")
+        kind = format_of(accept)
+        if kind not in self._scrapes:
+            self._scrapes[kind] = JointRun(partial(self._scrape, accept))
+        return await self._scrapes[kind].outcome()
+
+    async def _scrape(self, accept: str) -> HttpResponse:
         await self.poll()
-        body, content_type = text(self._host_metrics(), request.headers.get("accept", ""))
-        return HttpResponse(body, content_type)
+        return HttpResponse(*text(self._host_metrics(), accept))
 
     async def drift(self, _: HttpRequest) -> HttpResponse:
         """Answers what the drift monitor found last; an empty object where it has found nothing yet."""

@@ -105,6 +105,11 @@ def text(host: HostMetrics, accept: str = "") -> tuple[bytes, str]:
     return encode(registry), content_type
 
 
+def format_of(accept: str) -> str:
+    """Returns the content type of what the scraper prefers, one of a few."""
+    return choose_encoder(accept)[1]
+
+
 def samples(host: HostMetrics) -> Iterator[Sample]:
     """Yields everything that is known, in no order; nothing of versions that are over."""
     for sample in _all_samples(host):

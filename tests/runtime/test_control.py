@@ -72,6 +72,28 @@ async def test_counts_are_summed_and_survive_workers_and_control(config: Config)
         assert served(await another_run.counters({})) == 1
 
 
+async def test_scrapes_at_one_time_are_one(config: Config) -> None:
+    """Each of them would ask every worker, on the loop that serves, and in turn."""
+    asked = 0
+    counters = counted(3)
+
+    async def count(_: Payload) -> Payload:
+        nonlocal asked
+        asked += 1
+        return {"slot": 0, "boot": "boot-a", "counters": counters.snapshot()}
+
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
+    async with PeerServer(worker_socket(config.socket_dir, 0), {"counters": count}):
+        async with asyncio.TaskGroup() as group:
+            scrapes = [group.create_task(control.metrics(SCRAPE)) for _ in range(50)]
+            polls = [group.create_task(control.counters({})) for _ in range(50)]
+        assert asked <= 3
+        assert len({scrape.result().body for scrape in scrapes}) == 1
+        assert {served(poll.result()) for poll in polls} == {3}
+        counters.series("m", "1", "a").observe(Code.OK, 1, 2, 3)
+        assert served(await control.counters({})) == 4  # never what was there before it was asked for
+
+
 async def test_a_last_word_holds_what_no_poll_would_find(config: Config) -> None:
     control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
     async with worker(config, 0, "boot-a", counted(3)):
