@@ -1,5 +1,5 @@
 # make run     the whole gateway, demo models included; make run ARGS="--grpc-port 9001" passes options through
-# make test    every test;  make check  style and types;  make bench  speed;  make wheel, make client-wheel
+# make test    every test;  make check  style and types;  make bench, bench-rivals  speed;  make wheel, make client-wheel
 # make protos, make reference  generated code and pages;  make test-all  long tests, many more examples;  make soak  what grows;  make fuzz;  make clean
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 
@@ -137,6 +137,12 @@ soak: $(VENV)/.develops $(BUILT)/.made
 .PHONY: bench
 bench: $(VENV)/.develops $(BUILT)/.made
 	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.bench $(if $(AGAINST),--against $(AGAINST)) $(BENCH_ARGS)
+
+# The gateway beside Triton, KServe, MLServer, Ray Serve and BentoML, which are installed in environments below
+# build/rivals (2.2 GB, once). RIVALS_ARGS passes options through, --help among them.
+.PHONY: bench-rivals
+bench-rivals: $(VENV)/.develops $(BUILT)/.made
+	@PYTHONPATH=$(abspath $(BUILT)) $(BIN)/python -m loadtests.bench.rivals --install $(RIVALS_ARGS)
 
 # The plain manifests, from the chart, by the Helm on the path.
 .PHONY: manifests

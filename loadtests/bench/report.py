@@ -105,7 +105,7 @@ def table(summaries: Sequence[Summary], base: str) -> Table:
             summary.model,
             str(summary.concurrency),
             summary.system,
-            *(_figure(summary.figures.get(name)) for name in shown),
+            *(figure_text(summary.figures.get(name)) for name in shown),
             *(_ratio(summary.ratios.get(name)) for name in _COMPARED),
             f"{summary.disturbed}/{summary.runs}",
         )
@@ -129,7 +129,7 @@ def as_json(rows: Sequence[Row], summaries: Sequence[Summary], about: Mapping[st
     }
 
 
-def _figure(value: float | None) -> str:
+def figure_text(value: float | None) -> str:
     """Three digits, as many as such figures are good for."""
     if value is None or value != value:
         return "-"

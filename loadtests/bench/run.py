@@ -20,6 +20,7 @@ _SCRAPE_EACH_S: Final = 5.0
 _SAMPLE_EACH_S: Final = 0.5
 _SETTLE_S: Final = 15.0
 _SETTLED_CORES: Final = 0.1
+_ANY_KEY: Final = "user-0"  # of a server that has no arms
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,16 @@ class Row:
     tries: int = 1
     fault: str = ""
     alone: bool = False  # no server: its latencies are those of runs, not of calls that queue
+
+    @classmethod
+    def failed(cls, system: str, model: str, concurrency: int, fault: str) -> "Row":
+        """That of a run that has no figures."""
+        nothing = float("nan")
+        return cls(
+            system=system, model=model, concurrency=concurrency, requests=0, seconds=0,
+            requests_per_s=nothing, p50_ms=nothing, p99_ms=nothing, client_cores=nothing,
+            loop_before_ms=nothing, loop_after_ms=nothing, fault=fault,
+        )  # fmt: skip
 
     @property
     def calm(self) -> Calm:
@@ -101,10 +112,7 @@ class Driver:
     def run(self, server: Server, case: Case, concurrency: int) -> Row:
         """A row; its `fault` says what is wrong with it, if anything is."""
         try:
-            with probing(server.address, case.model, case.expected, server.authorization) as probe:
-                keys = tuple(probe.keys_of_arms().values())
-                keys = keys if self.arms == "both" else keys[:1]
-                sizes = set() if server.rest else {probe.answer_bytes(key) for key in keys}
+            keys, sizes = self._asked(server, case)
             rest = case.rest[server.rest] if server.rest else None
             if rest is not None:
                 sizes = {answer_bytes(server.rest_address, rest, case.model, case.expected, key) for key in keys}
@@ -114,12 +122,16 @@ class Driver:
             order = Order(address, case.body, keys, concurrency, server.authorization, rest)
             return self._timed(server, order, case.model.name, sizes.pop())
         except (LoadFailed, WrongAnswer) as error:
-            nothing = float("nan")
-            return Row(
-                system=server.label, model=case.model.name, concurrency=concurrency, requests=0, seconds=0,
-                requests_per_s=nothing, p50_ms=nothing, p99_ms=nothing, client_cores=nothing,
-                loop_before_ms=nothing, loop_after_ms=nothing, fault=str(error),
-            )  # fmt: skip
+            return Row.failed(server.label, case.model.name, concurrency, str(error))
+
+    def _asked(self, server: Server, case: Case) -> tuple[tuple[str, ...], set[int]]:
+        """The keys to call with, and over gRPC the lengths of their checked answers. Raises: WrongAnswer."""
+        if not server.address:
+            return (_ANY_KEY,), set()
+        with probing(server.address, case.model, case.expected, server.authorization) as probe:
+            keys = tuple(probe.keys_of_arms().values())
+            keys = keys if self.arms == "both" else keys[:1]
+            return keys, set() if server.rest else {probe.answer_bytes(key) for key in keys}
 
     def _timed(self, server: Server, order: Order, model: str, answer_bytes: int) -> Row:
         count = max(2 * order.concurrency, int(self._rate(order, server) * self.seconds))

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. `pid` is that of its first process, 0 if unknown; no `metrics_url`, nothing to scrape."""
+    """A server that answers. `pid` is that of its first process, 0 if unknown; no `metrics_url`, nothing to scrape.
+
+    No `address`: it has no gRPC, and `rest` says what it is sent.
+    """
 
     label: str
     address: str
@@ -212,6 +215,11 @@ def _await_answers(
     address: str, cases: Sequence[Case], process: subprocess.Popen[bytes], output: Path, authorization: str = ""
 ) -> None:
     """Every case has been answered rightly."""
+    await_right(address, process, output, lambda: _ask_all(address, cases, authorization))
+
+
+def await_right(address: str, process: subprocess.Popen[bytes], output: Path, ask: Callable[[], None]) -> None:
+    """Somebody listens at `address`, and `ask` has raised no WrongAnswer. Raises: ServerFailed."""
     host, _, port = address.rpartition(":")
     end = time.monotonic() + _START_S
     trouble = "nobody listens"
@@ -219,7 +227,7 @@ def _await_answers(
         time.sleep(_TURN_S)
         try:
             socket.create_connection((host, int(port)), 1).close()
-            _ask_all(address, cases, authorization)
+            ask()
             return
         except (OSError, WrongAnswer) as error:
             trouble = str(error)
