@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.api.tfserving.predict_request import PredictQuestion, PredictRequests
+from gateway.api.tfserving.tensor_proto import MAX_LISTED, MAX_TEXTS
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.pb import tensorflow_serving_pb2 as tfs
@@ -95,6 +96,30 @@ def test_all_inputs_are_filled_up_to_one_message_at_most() -> None:
     request.inputs["c"].CopyFrom(tensor)
     with pytest.raises(InvalidArgument, match="larger than a message may be"):
         read(request.SerializeToString())
+
+
+def test_lists_have_a_limit_in_all() -> None:
+    """Each number of them is worked on: 16 MiB of varints kept a worker until it was taken for hung."""
+    requests = PredictRequests(64 << 20)
+
+    def refusal(**inputs: tf.TensorProto) -> str:
+        request = tfs.PredictRequest(model_spec=tfs.ModelSpec(name="m"), inputs=inputs)
+        with pytest.raises(InvalidArgument) as refused:
+            requests.read(request.SerializeToString())
+        return str(refused.value)
+
+    def tensor(dtype: int, size: int, **content: bytes) -> tf.TensorProto:
+        shape = tf.TensorShapeProto(dim=[tf.TensorShapeProto.Dim(size=size)])
+        return tf.TensorProto(dtype=dtype, tensor_shape=shape, **content)  # type: ignore[arg-type]
+
+    half = tensor(tf.DT_INT8, MAX_LISTED // 2 + 1)
+    assert "in lists, the limit is 4194304: send them in tensor_content" in refusal(a=half, b=half)
+    assert "input 'a' has 4194305 elements in lists" in refusal(a=tensor(tf.DT_FLOAT, MAX_LISTED + 1))
+    texts = tensor(tf.DT_STRING, MAX_TEXTS // 2 + 1)
+    assert "262146 texts, the limit is 262144" in refusal(a=texts, b=texts)
+    whole = tensor(tf.DT_INT8, MAX_LISTED + 1, tensor_content=bytes(MAX_LISTED + 1))
+    request = tfs.PredictRequest(model_spec=tfs.ModelSpec(name="m"), inputs={"a": whole})
+    assert requests.read(request.SerializeToString()).size_bytes == MAX_LISTED + 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Source: tensorflow_serving/apis/predict.proto.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Final, NamedTuple
 
 from gateway.api.decode import MAX_TENSORS, read_header
@@ -12,11 +13,19 @@ from gateway.api.parameters import NONE
 from gateway.api.template import Query
 from gateway.api.tfserving.field_walk import LENGTH, broken, rewritten, walk
 from gateway.api.tfserving.model_choice import ModelChoice, read_choice
-from gateway.api.tfserving.tensor_proto import GivenTensor, read_tensor
+from gateway.api.tfserving.tensor_proto import (
+    MAX_LISTED,
+    MAX_TEXTS,
+    GivenTensor,
+    read_tensor,
+    too_many_listed,
+    too_many_texts,
+)
 from gateway.api.wire import Raw, read_varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.pb import tensorflow_serving_pb2 as tfs
+from gateway.tensor import Datatype
 
 _SPEC, _INPUTS, _FILTER = 1, 2, 3
 _ENTRY: Final = [(1, LENGTH), (2, LENGTH)]  # of the map of inputs: the name and the tensor
@@ -99,10 +108,19 @@ class PredictRequests:
             raise InvalidArgument(f"model_spec has {len(spec)} bytes, the limit is {_SPEC_BYTES}")
         if len(given) > MAX_TENSORS:
             raise InvalidArgument(f"the request has {len(given)} inputs, the limit is {MAX_TENSORS}")
-        tensors, left = {}, self._max_bytes
+        tensors: dict[str, GivenTensor] = {}
+        left, texts, listed = self._max_bytes, 0, 0
         for name, value in given.items():
             tensor = tensors[name] = read_tensor(name, value, left)
             left -= len(tensor.data)  # a few bytes can be filled up to many, in each input
+            if tensor.datatype is Datatype.BYTES:
+                texts += prod(tensor.shape)
+            elif not isinstance(tensor.data, memoryview):
+                listed += prod(tensor.shape)
+            if texts > MAX_TEXTS:
+                raise too_many_texts("the request", texts)
+            if listed > MAX_LISTED:
+                raise too_many_listed("the request", listed)
         return read_choice(spec), tensors, wanted
 
 

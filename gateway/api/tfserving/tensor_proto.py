@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from gateway.api.contents import MAX_ELEMENTS
 from gateway.api.naming import shown
 from gateway.api.signature import MAX_RANK
 from gateway.api.tfserving.field_walk import LENGTH, VARINT, broken, rewritten, varint_at, walk
@@ -23,6 +22,10 @@ from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.tensor import Array, Datatype, TensorSpec
 
+# Elements that are worked on one by one, or made: more keep a worker from its other requests for a second. Those of
+# `tensor_content`, and whole lists of floating point, cost nothing.
+MAX_TEXTS: Final = 1 << 18
+MAX_LISTED: Final = 1 << 22
 _SHAPE_BYTES: Final = 4096  # many more than a shape takes: what is kept of shapes is bounded
 _STRING_LENGTH: Final = Struct("<I")
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8  # numbers of fields
@@ -156,7 +159,7 @@ def _texts_in(encoded: bytes) -> list[bytes] | None:
     """Returns the elements of `string_val` that the bytes are, one more than there may be at most."""
     texts: list[bytes] = []
     offset, size = 0, len(encoded)
-    while offset < size and len(texts) <= MAX_ELEMENTS:
+    while offset < size and len(texts) <= MAX_TEXTS:
         if encoded[offset] != _TEXT_TAG:
             return None
         start = offset + 2
@@ -268,13 +271,15 @@ def _joined(texts: Sequence[bytes | memoryview]) -> bytes:
 
 
 def _check_texts(what: str, count: int) -> None:
-    if count > MAX_ELEMENTS:
-        raise InvalidArgument(f"{what} has {count} texts, the limit is {MAX_ELEMENTS}")
+    if count > MAX_TEXTS:
+        raise too_many_texts(what, count)
 
 
 def _numbers(what: str, datatype: Datatype, packed: memoryview, count: int) -> bytes | memoryview:
     """Returns the elements, filled up with the last of them; zeros, if there are none."""
     fixed = datatype in _FIXED
+    if count > MAX_LISTED and not (fixed and len(packed) == count * datatype.size):
+        raise too_many_listed(what, count)
     have = len(packed) // datatype.size if fixed else count_varints(packed)
     if have > count:
         raise _too_many(what, have, count)
@@ -314,6 +319,19 @@ def _of_varints(what: str, datatype: Datatype, packed: memoryview) -> Array:
             f"({bounds.min} to {bounds.max})"
         )
     return whole.astype(dtype)
+
+
+def too_many_listed(what: str, count: int) -> InvalidArgument:
+    """Returns the refusal of lists that are too long to be worked on."""
+    return InvalidArgument(
+        f"{what} has {count} elements in lists, the limit is {MAX_LISTED}: send them in tensor_content, which "
+        "has no limit of its own"
+    )
+
+
+def too_many_texts(what: str, count: int) -> InvalidArgument:
+    """Returns the refusal of more texts than are worked on."""
+    return InvalidArgument(f"{what} has {count} texts, the limit is {MAX_TEXTS}")
 
 
 def _too_many(what: str, given: int, count: int) -> InvalidArgument:
