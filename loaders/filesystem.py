@@ -1,7 +1,14 @@
-"""Versions in directories of this machine: `<repository>/<model>/<version>/`, with symbolic links inside a boundary."""
+"""Versions in directories of this machine, with symbolic links inside a boundary.
+
+<repository>/<model>/<version>/      a repository of models
+<model>/<version>/model.onnx         a directory of versions: one model, with the directory's name
+
+`loaders.directory_layout` says which of them it is. That does not change while a process looks at it: a directory that
+is put there by mistake must not take away what serves.
+"""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from errno import EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM, EXDEV
 from functools import partial
@@ -10,14 +17,15 @@ from pathlib import Path
 
 from loaders import manifest, tree, uri
 from loaders.boundary import Boundary, Location
-from loaders.errors import DigestMismatch, LoaderError, SourceTooLarge, SourceUnreadable, UnsafeSource
+from loaders.directory_layout import MODEL_FILE, SIDE_DIRECTORY, is_number, versions_alone
+from loaders.errors import DigestMismatch, LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable, UnsafeSource
 from loaders.loader import FileEntry, Listing, LocalVersion
 from loaders.store import ContentStore, hashed
 from loaders.tree import SourceFile, TreeLimits
 
 _CHUNK = 8 << 20
 _ROOT = Location(0, ())
-_SIDE_DIRECTORY = "warmup"
+_NAMES_SHOWN = 3
 # The errors of copy_file_range where the kernel or two file systems cannot copy by themselves.
 _NO_KERNEL_COPY = frozenset((EXDEV, EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM))
 
@@ -38,6 +46,8 @@ class FilesystemLoader:
     ) -> None:
         root = uri.local_path(str(repository))
         self._boundary = Boundary(root, tuple(os.path.abspath(path) for path in links_to))
+        self._name = os.path.basename(root)
+        self._is_model: bool | None = None  # a directory of versions; None: nobody can tell yet
         self._store = store
         self._limits = limits or TreeLimits()
 
@@ -46,11 +56,23 @@ class FilesystemLoader:
         return nullcontext()
 
     def models(self) -> Listing:
-        """Returns the directories at the top. Raises: SourceNotFound, SourceUnreadable."""
+        """Returns the directories at the top, or the one model whose versions they are.
+
+        Raises: SourceNotFound, SourceUnreadable (also where it was the other of the two before).
+        """
         refused: dict[str, str] = {}
         listed = tree.entries(self._boundary, _ROOT, "the model repository", refused)
-        refused.update({entry.name: "a file: models are directories" for entry in listed if not entry.is_directory})
-        return _listing(listed, refused)
+        directories = [entry.name for entry in listed if entry.is_directory]
+        if self._judge(directories):
+            return one_model(self._name) if directories else Listing((), {})  # as an unmounted volume is
+        refused.update({entry.name: _refusal(entry.name) for entry in listed if not entry.is_directory})
+        models = [name for name in directories if not (is_number(name) and self._holds_model(name))]
+        shown = ", ".join(models[:_NAMES_SHOWN])
+        for name in set(directories) - set(models):
+            refused[name] = (
+                f"a version ({MODEL_FILE} is in it) beside models ({shown}): put it into its model's directory"
+            )
+        return Listing(tuple(models), refused)
 
     def origin(self, model: str) -> str:
         """Returns the absolute path of the repository."""
@@ -63,12 +85,11 @@ class FilesystemLoader:
 
     def stamp(self, model: str) -> str:
         """Returns a hash of the states of the files beside the versions. Raises: as `Loader`."""
-        directory = self._directory(model)
         refused: dict[str, str] = {}
-        listed = tree.entries(self._boundary, directory, ascii(model), refused)
+        listed = tree.entries(self._boundary, self._directory(model), ascii(model), refused)
         seen = [(entry.name, tree.stamp_of(entry.status)) for entry in listed if not entry.is_directory]
         for entry in listed:
-            if entry.name == _SIDE_DIRECTORY and entry.is_directory:
+            if entry.name == SIDE_DIRECTORY and entry.is_directory:
                 below = tree.entries(self._boundary, entry.location, entry.name, refused)
                 seen += [(f"{entry.name}/{one.name}", tree.stamp_of(one.status)) for one in below]
         return sha256(repr((seen, sorted(refused.items()))).encode()).hexdigest()
@@ -83,7 +104,7 @@ class FilesystemLoader:
     def holds(self, model: str, name: str) -> bool:
         """Whether something is there that may be read."""
         try:
-            self._boundary.status(self._boundary.resolve(self._directory(model), name.split("/")), ascii(name))
+            self._boundary.status(self._located(model, name.split("/")), ascii(name))
         except LoaderError:
             return False
         return True
@@ -94,7 +115,7 @@ class FilesystemLoader:
         parts = name.split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise UnsafeSource(f"file name {shown} does not lie in the model's directory")
-        location = self._boundary.resolve(self._directory(model), parts)
+        location = self._located(model, parts)
         with self._boundary.opened(location, shown) as source:
             status = os.fstat(source)
             tree.check_kind(name[:80], status, self._limits)
@@ -126,14 +147,52 @@ class FilesystemLoader:
             raise DigestMismatch(f"the version directory has digest {local.digest}, not {digest}")
         return local
 
-    def _directory(self, *names: str) -> Location:
-        for name in names:
+    def _judge(self, directories: Sequence[str]) -> bool:
+        """Whether these are the versions of one model. Raises: SourceUnreadable, if they were something else before."""
+        now = versions_alone(directories, self._holds_model)
+        if now is None:
+            return self._is_model is True
+        if self._is_model not in (None, now):
+            was, is_now = ("versions", "others") if self._is_model else ("models", "versions alone")
+            raise SourceUnreadable(
+                f"the directory held {was}, and holds {is_now} by now ({', '.join(directories[:_NAMES_SHOWN])}): "
+                f"nothing is changed; take away what does not belong there, or start the gateway again if it is meant"
+            )
+        self._is_model = now
+        return now
+
+    def _holds_model(self, directory: str) -> bool:
+        try:
+            self._boundary.status(self._boundary.resolve(_ROOT, (directory, MODEL_FILE)), MODEL_FILE)
+        except LoaderError:
+            return False
+        return True
+
+    def _directory(self, model: str, *below: str) -> Location:
+        for name in (model, *below):
             uri.check_directory_name(name)
-        return self._boundary.resolve(_ROOT, names)
+        if self._is_model is None:
+            self.models()
+        if not self._is_model:
+            return self._boundary.resolve(_ROOT, (model, *below))
+        if model != self._name:
+            raise SourceNotFound(f"{model!a} is not there")
+        return self._boundary.resolve(_ROOT, below)
+
+    def _located(self, model: str, parts: Sequence[str]) -> Location:
+        return self._boundary.resolve(self._directory(model), parts)
+
+    def _walked(self, directory: Location) -> list[SourceFile]:
+        return tree.walk(self._boundary, directory, self._limits)
+
+    def _stamps(self, directory: Location) -> object:
+        return tree.stamps(self._boundary, directory, self._limits)
+
+    def _copied_name(self, name: str) -> str:
+        return name
 
     def _key(self, model: str, version: str, directory: Location) -> str:
-        stamps = tree.stamps(self._boundary, directory, self._limits)
-        text = repr((self._boundary.root, model, version, self._limits, stamps))
+        text = repr((self._boundary.root, model, version, self._limits, self._stamps(directory)))
         return sha256(text.encode()).hexdigest()
 
     def _remembered(self, key: str) -> LocalVersion | None:
@@ -146,7 +205,7 @@ class FilesystemLoader:
         return local
 
     def _fill(self, staging: Path, directory: Location) -> tuple[FileEntry, ...]:
-        walked = tree.walk(self._boundary, directory, self._limits)
+        walked = self._walked(directory)
         listing = next((file for file in walked if file.name == manifest.FILENAME), None)
         content = [file for file in walked if file is not listing]
         if not content:
@@ -157,14 +216,15 @@ class FilesystemLoader:
         return files
 
     def _copy(self, file: SourceFile, directory: Location, staging: Path) -> FileEntry:
-        target = staging / file.name
+        name = self._copied_name(file.name)
+        target = staging / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (
             tree.opened_file(self._boundary, directory, file, self._limits) as source,
             target.open("xb", buffering=0) as copy,
         ):
             _copy_bytes(source, copy.fileno(), file)
-        return hashed(staging, file.name)
+        return hashed(staging, name)
 
     def _read(self, file: SourceFile, directory: Location) -> str:
         if file.size > manifest.MAX_BYTES:
@@ -177,15 +237,23 @@ class FilesystemLoader:
             raise UnsafeSource(f"{file.name} is not ASCII text") from None
 
 
-def missing_directory(repository: str) -> str:
-    """Returns what is wrong with the path of a repository before a start, "" if it is a directory."""
-    if os.path.isdir(uri.local_path(repository)):
-        return ""
-    return "is not a directory: make it, mount its volume, or name another one"
+def one_model(name: str) -> Listing:
+    """Returns the listing of a place with this model alone; it is refused there, if its name may be none."""
+    try:
+        uri.check_directory_name(name)
+    except UnsafeSource as error:
+        return Listing((), {name: f"the model has its name: {error}; rename it"})
+    return Listing((name,), {})
 
 
 def _listing(listed: Iterable[tree.Entry], refused: Mapping[str, str]) -> Listing:
     return Listing(tuple(entry.name for entry in listed if entry.is_directory), refused)
+
+
+def _refusal(name: str) -> str:
+    return "a file: models are directories" + (
+        "; name the file itself to serve it alone" if name.endswith(".onnx") else ""
+    )
 
 
 def _copy_bytes(source: int, target: int, file: SourceFile) -> None:

@@ -12,11 +12,12 @@ from typing import Final
 
 from loaders import hugging_face, mlflow_registry, object_store, oci_registry, uri
 from loaders.errors import UnsupportedUri
-from loaders.filesystem import FilesystemLoader, missing_directory
+from loaders.filesystem import FilesystemLoader
 from loaders.hugging_face import HuggingFaceHub
 from loaders.loader import Loader
 from loaders.mlflow_registry import MlflowRegistry
 from loaders.oci_registry import OciRegistry
+from loaders.plain_file import PlainFileLoader, is_plain_file, missing_place
 from loaders.registry_loader import ModelRegistry, RegistryLoader
 from loaders.repository_union import RepositoryUnion
 from loaders.store import ContentStore
@@ -58,12 +59,17 @@ def _registry(form: str, canonical: Callable[[str], str], registry: Callable[[st
     )
 
 
+def _local(settings: LoaderSettings) -> Loader:
+    made = PlainFileLoader if is_plain_file(settings.uri) else FilesystemLoader
+    return made(settings.uri, settings.store, links_to=settings.links_to)
+
+
 SCHEMES: Final[Mapping[str, Scheme]] = {
     "file": Scheme(
         "a path or file://",
         uri.canonical_path,
-        missing_directory,
-        lambda settings: FilesystemLoader(settings.uri, settings.store, links_to=settings.links_to),
+        missing_place,
+        _local,
     ),
     **{
         scheme: Scheme(

@@ -169,6 +169,8 @@ def _tried(
 
 def directory_of(repository: str, data_dir: Path, verb: str) -> Path:
     """Returns the repository into which a command writes. Raises: Failure (it is not one directory of this machine)."""
+    from loaders.directory_layout import holds_versions
+
     place = repository or served_repository(data_dir).uri
     directory = _directory(place)
     if directory is None or "," in place or not directory.is_dir():
@@ -176,6 +178,12 @@ def directory_of(repository: str, data_dir: Path, verb: str) -> Path:
             Exit.USAGE,
             f"--model-repository {place!r}: {verb} writes into one directory of this machine; name it. Versions that "
             f"lie elsewhere are changed by the tools of that place (before an upload, gateway validate tries them)",
+        )
+    if holds_versions(directory):
+        raise Failure(
+            Exit.USAGE,
+            f"--model-repository {place!r} holds the versions of one model: {verb} needs the repository of which it is "
+            f"a model, {str(directory.parent)!r}",
         )
     return directory
 

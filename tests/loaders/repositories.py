@@ -58,6 +58,14 @@ class WrittenDirectory:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+class WrittenVersions(WrittenDirectory):
+    """Three directories of versions, since each is one model; the third is not there yet."""
+
+    @property
+    def uri(self) -> str:
+        return ",".join(str(self._root / model) for model in "mno")
+
+
 class WrittenBucket:
     """A bucket of moto's S3 server, which runs in this process."""
 
@@ -210,6 +218,11 @@ WRITERS: Mapping[str, Callable[[Path], WrittenRepository]] = {
     "mlflow+http": written_mlflow,
     "oci+http": written_artifacts,
     "hf": written_hub,
+}
+# Several repositories at once, and another layout.
+COMPOSED: Mapping[str, Callable[[Path], WrittenRepository]] = {
+    "several": WrittenRepositories,
+    "versions": WrittenVersions,
 }
 # Schemes whose repositories are those of another one: with TLS, or one model of them.
 LIKE: Mapping[str, str] = {"mlflow+https": "mlflow+http", "models": "mlflow+http", "oci": "oci+http"}

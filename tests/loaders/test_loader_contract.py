@@ -13,7 +13,7 @@ from loaders.errors import DigestMismatch, LoaderError, SourceNotFound, SourceTo
 from loaders.loader import Loader
 from loaders.schemes import SCHEMES, LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
-from tests.loaders.repositories import LIKE, WRITERS, WrittenRepositories, WrittenRepository
+from tests.loaders.repositories import COMPOSED, LIKE, WRITERS, WrittenRepository
 
 FILES = {
     "m/1/model.onnx": b"model bytes",
@@ -28,14 +28,14 @@ FILES = {
 BESIDE = ("m/labels.txt", "m/warmup/x")
 
 
-@pytest.fixture(params=(*WRITERS, "several"))
+@pytest.fixture(params=(*WRITERS, *COMPOSED))
 def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WrittenRepository:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_EC2_METADATA_DISABLED", "GOOGLE_SKIP_SIGNATURE", "AZURE_SKIP_SIGNATURE"):
         monkeypatch.setenv(name, "true")
     monkeypatch.setenv("HF_ENDPOINT", "")  # its writer sets it
-    repository = {**WRITERS, "several": WrittenRepositories}[request.param](tmp_path)
+    repository = {**WRITERS, **COMPOSED}[request.param](tmp_path)
     for name, content in FILES.items():
         if repository.keeps_beside or name not in BESIDE:
             repository.write(name, content)

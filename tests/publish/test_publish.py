@@ -104,3 +104,11 @@ def test_a_repository_that_is_no_directory_is_told(place: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "publish writes into one directory" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", ["publish", "retire", "delete"])
+def test_a_directory_of_versions_is_no_repository_to_write_into(command: str, place: Path) -> None:
+    words = [str(place / "new.onnx"), "m"] if command == "publish" else ["m", "1"]
+    result = CliRunner().invoke(app, [command, *words, "--model-repository", str(place / "models" / "m")])
+    assert result.exit_code == 2
+    assert f"needs the repository of which it is a model, '{place / 'models'}'" in " ".join(result.output.split())

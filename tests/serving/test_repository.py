@@ -303,3 +303,17 @@ def test_plans_settle_and_never_take_the_last_serving_version_of_a_wanted_model(
 
 def test_the_empty_source_sets_nothing() -> None:
     assert not EMPTY.fields
+
+
+@pytest.mark.parametrize("place", ["churn.onnx", "churn"])
+def test_one_model_needs_no_repository_around_it(place: str, tmp_path: Path) -> None:
+    models.write_version(tmp_path, "churn", "1", models.affine())
+    if place == "churn":
+        (tmp_path / "churn" / "config.pbtxt").write_text("max_batch_size: 4")
+    else:
+        (tmp_path / "churn" / "1").rename(tmp_path / "clf")
+        (tmp_path / "clf" / "model.onnx").rename(tmp_path / place)
+    repository = ModelRepository(open_loader(LoaderSettings(str(tmp_path / place), ContentStore(tmp_path / "store"))))
+    [folder] = repository.scan().values()
+    assert (folder.name, list(folder.versions), repository.passed_over) == ("churn", ["1"], {})
+    assert folder.source.message.max_batch_size == (4 if place == "churn" else 0)
