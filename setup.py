@@ -27,6 +27,7 @@ MODULES = [
     "gateway/api/element.py",
     "gateway/api/encode.py",
     "gateway/api/exchange.py",
+    "gateway/api/load_reports.py",
     "gateway/api/stale_calls.py",
     "gateway/api/signature.py",
     "gateway/api/template.py",

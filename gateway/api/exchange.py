@@ -19,6 +19,7 @@ from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import encode
 from gateway.api.feedback_token import Stamp, Tokens
+from gateway.api.load_reports import LoadReports
 from gateway.api.naming import MAX_ID
 from gateway.api.parameters import NONE, Value, read_request, refuses_cache, timeout_ns
 from gateway.api.signature import Reply, Signature, Signatures
@@ -28,6 +29,7 @@ from gateway.api.wire import Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.source import METHODS
+from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
 from gateway.serving.engine import Engine
@@ -73,7 +75,7 @@ class Caller(Applicant, Protocol):
 
     def metadata_value(self, name: str) -> str | None: ...
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
+    def set_trailing_metadata(self, trailing_metadata: AnyMetadata, own: OwnMetadatum | None = None) -> None:
         """`trailing_metadata` repeats from call to call and is encoded once; `own` is this call's own."""
 
 
@@ -97,7 +99,7 @@ class ForeignCaller(Caller, Protocol):
 class Exchange(Call):
     """A call as it stands at the edge; it is also what routing may read of the request."""
 
-    __slots__ = ("caller", "foreign", "query", "raw", "reply", "signature")
+    __slots__ = ("caller", "foreign", "query", "raw", "reply", "reports_load", "signature")
     __deletable__: ClassVar = ["query", "raw"]  # mypyc asks for it
 
     caller: Caller
@@ -105,6 +107,7 @@ class Exchange(Call):
     query: Query
     raw: Raw
     reply: Reply
+    reports_load: bool  # whether its trailers tell the worker's load, where that is told
     signature: Signature
 
     def metadata(self, name: str) -> str | None:
@@ -132,7 +135,8 @@ class Exchange(Call):
 class Exchanges:
     """Carries exchanges through the engine. It is made on the event loop that it serves on.
 
-    With `tokens` every answer carries a feedback token.
+    With `tokens` every answer carries a feedback token, with `load_reports` those to unary requests over gRPC the
+    worker's load.
 
     Units:  `default_timeout_s` bounds a request whose caller has no deadline.
     """
@@ -145,8 +149,10 @@ class Exchanges:
         default_timeout_s: float,
         tokens: Tokens | None = None,
         quotas: Quotas | None = None,
+        load_reports: LoadReports | None = None,
     ) -> None:
         self._engine = engine
+        self.load_reports = load_reports
         self._quotas = quotas
         self._tokens = tokens
         self._max_answer_bytes = max_answer_bytes
@@ -163,7 +169,7 @@ class Exchanges:
         learned = self._templates.find(message)
         if learned is not None:
             query, request_id, raw = learned
-            self._begin(query, request_id, raw, caller, None)
+            self._begin(query, request_id, raw, caller, None, True)
             return
         try:
             request, raw = parse(message)
@@ -175,7 +181,7 @@ class Exchanges:
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
-        if self._begin(query, request_id, raw, caller, None):
+        if self._begin(query, request_id, raw, caller, None, True):
             self._templates.learn(message, query)
 
     def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> None:
@@ -206,16 +212,25 @@ class Exchanges:
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
-        self._begin(query, request_id, raw, caller, None)
+        self._begin(query, request_id, raw, caller, None, False)
 
-    def begin(self, query: Query, request_id: str, raw: Raw, caller: ForeignCaller) -> bool:
+    def begin(self, query: Query, request_id: str, raw: Raw, caller: ForeignCaller, reports_load: bool = False) -> bool:
         """Answers a request that was read elsewhere: its caller is given the outcome exactly once, now or later.
 
-        Returns whether it was submitted, so that its like need not be checked again.
+        With `reports_load` its trailers tell the worker's load, where that is told. Returns whether it was submitted,
+        so that its like need not be checked again.
         """
-        return self._begin(query, request_id, raw, caller, caller)
+        return self._begin(query, request_id, raw, caller, caller, reports_load)
 
-    def _begin(self, query: Query, request_id: str, raw: Raw, caller: Caller, foreign: ForeignCaller | None) -> bool:
+    def _begin(
+        self,
+        query: Query,
+        request_id: str,
+        raw: Raw,
+        caller: Caller,
+        foreign: ForeignCaller | None,
+        reports_load: bool,
+    ) -> bool:
         """Submits the request and returns True, or answers it and returns False."""
         exchange = Exchange(
             query.model,
@@ -227,6 +242,7 @@ class Exchanges:
         )
         exchange.caller = caller
         exchange.foreign = foreign
+        exchange.reports_load = reports_load
         exchange.query = query
         exchange.raw = raw
         if self._tracer is not None:
@@ -245,7 +261,7 @@ class Exchanges:
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             named = self._engine.name(exchange)
-            caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(named)))
+            caller.set_trailing_metadata(self._reported((), exchange, error.code), (REQUEST_ID, _as_metadata(named)))
             caller.fail(error)
             if exchange.trace is not None and self._tracer is not None:
                 self._tracer.finish(exchange, error.code, named)
@@ -351,7 +367,8 @@ class Exchanges:
                     "encoding the answer to request %r failed", named, extra={"said": log_fields(exchange, named)}
                 )
                 error = Internal(named)
-        trailers, stamp = self._trailers_of(exchange)
+        kept, stamp = self._trailers_of(exchange)
+        trailers = self._reported(kept, exchange, _OK if error is None else error.code)
         if error is not None:
             caller.set_trailing_metadata(trailers, (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
         elif trailers:
@@ -367,6 +384,14 @@ class Exchanges:
         if exchange.trace is not None and self._tracer is not None:
             self._tracer.finish(exchange, code, self._engine.name(exchange))
         self._engine.finish(exchange, code)
+
+    def _reported(self, trailers: AnyMetadata, exchange: Exchange, code: Code) -> AnyMetadata:
+        """Counts an outcome, and returns its trailers with the worker's load, where that is told."""
+        load_reports = self.load_reports
+        if load_reports is None:
+            return trailers
+        load_reports.count(code)
+        return load_reports.with_report(trailers) if exchange.reports_load else trailers
 
     def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:
         """Returns the metadata that all answers of this kind have, and what makes their tokens."""

@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from time import monotonic_ns
-from typing import Protocol
+from typing import Protocol, cast
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
@@ -25,6 +25,7 @@ from gateway.api.exchange import Exchanges, Metadata
 from gateway.api.wire import varint
 from gateway.errors import GatewayError
 from gateway.pb import inference_pb2 as pb
+from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.rpc.handler import OwnMetadatum
 
 MAX_IN_FLIGHT = 64
@@ -231,8 +232,8 @@ class StreamCaller:
     def metadata_value(self, name: str) -> str | None:
         return self._stream.metadata_value(name)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
-        self._trailers = trailing_metadata
+    def set_trailing_metadata(self, trailing_metadata: AnyMetadata, own: OwnMetadatum | None = None) -> None:
+        self._trailers = cast(Metadata, trailing_metadata)  # the load, which is bytes, is not told in a stream
         self._own = own
 
     def cancel(self) -> None:

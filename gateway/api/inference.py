@@ -8,6 +8,7 @@ from gateway.api.exchange import Exchanges
 from gateway.api.extensions import server_metadata
 from gateway.api.feedback_token import Tokens
 from gateway.api.infer_stream import MAX_IN_FLIGHT, StreamContext, Streams
+from gateway.api.load_reports import LoadReports
 from gateway.api.naming import shown
 from gateway.api.repository_extension import Calling, ModelControl
 from gateway.api.statistics_extension import Counts
@@ -26,7 +27,8 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     Units:  `max_answer_bytes` is the largest message that may be sent, `default_timeout_s` bounds a streamed request
             whose stream has no deadline, `max_stream_requests` are the requests of one stream in flight.
-    With `tokens` every answer to a unary request carries a feedback token; with `quotas` each request has to be let in.
+    With `tokens` every answer to a unary request carries a feedback token, with `load_reports` the worker's load; with
+    `quotas` each request has to be let in.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class InferenceService(GRPCInferenceServiceServicer):
         admits: Callable[[], bool] = lambda: True,
         tokens: Tokens | None = None,
         quotas: Quotas | None = None,
+        load_reports: LoadReports | None = None,
     ) -> None:
         self._catalog = catalog
         self._repository = repository
@@ -55,6 +58,7 @@ class InferenceService(GRPCInferenceServiceServicer):
             default_timeout_s=default_timeout_s,
             tokens=tokens,
             quotas=quotas,
+            load_reports=load_reports,
         )
         self._streams = Streams(self._exchanges, limit=max_stream_requests, quotas=quotas)
 

@@ -1,11 +1,12 @@
 """The caller of one inference request by REST: what routing reads of it, and how its outcome becomes an answer."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.api.exchange import Metadata
+from gateway.api.load_reports import HEADER, LoadReports
 from gateway.api.signature import Reply, Signature
 from gateway.errors import GatewayError
 from gateway.rest.answer_coding import respond_coded
@@ -13,6 +14,7 @@ from gateway.rest.http_call import Fields
 from gateway.rest.infer_reply import ReplyBody, ReplyForm, check_form, write_reply
 from gateway.rest.prediction import write_predictions
 from gateway.rest.rest_call import RestCall
+from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.call import Call
 
@@ -52,11 +54,23 @@ _names: dict[str, bytes] = {}  # of fields that are a call's own; there are two
 
 
 class RestCaller:
-    """A `ForeignCaller` over one HTTP request. `event` are fields of a good answer alone."""
+    """A `ForeignCaller` over one HTTP request. `event` are fields of a good answer alone.
 
-    __slots__ = ("_body", "_call", "_event", "_form", "_own", "_trailers")
+    With `load_reports` the answer tells the worker's load, in the form that was asked for.
+    """
 
-    def __init__(self, call: RestCall, form: ReplyForm, event: Fields = ()) -> None:
+    __slots__ = ("_body", "_call", "_event", "_form", "_load_form", "_load_reports", "_own", "_trailers")
+
+    def __init__(
+        self,
+        call: RestCall,
+        form: ReplyForm,
+        event: Fields = (),
+        load_reports: LoadReports | None = None,
+        load_form: str = "",
+    ) -> None:
+        self._load_reports = load_reports
+        self._load_form = load_form
         self._event = event
         self._call = call
         self._form = form
@@ -90,8 +104,8 @@ class RestCaller:
     def on_cancel(self, callback: Callable[[], None]) -> None:
         self._call.on_cancel(callback)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata, own: OwnMetadatum | None = None) -> None:
-        self._trailers = trailing_metadata
+    def set_trailing_metadata(self, trailing_metadata: AnyMetadata, own: OwnMetadatum | None = None) -> None:
+        self._trailers = cast(Metadata, trailing_metadata)  # the load, which is bytes, is told in a header
         self._own = own
 
     def accept(self, signature: Signature, reply: Reply) -> None:
@@ -116,13 +130,15 @@ class RestCaller:
         self._call.fail(error, (*_fields_of(self._trailers).said, *self._own_fields()))
 
     def _own_fields(self) -> Fields:
+        load = self._load_reports.header(self._load_form) if self._load_reports is not None else b""
+        told: Fields = ((HEADER, load),) if load else ()
         own = self._own
         if own is None:
-            return ()
+            return told
         name = _names.get(own[0])
         if name is None:
             name = _names[own[0]] = own[0].encode()
-        return ((name, own[1]),)
+        return ((name, own[1]), *told) if told else ((name, own[1]),)
 
 
 def _fields_of(trailers: Metadata) -> AnswerFields:

@@ -12,6 +12,7 @@ from gateway.access.permissions import RPCS
 from gateway.access.principal import ANONYMOUS, Role
 from gateway.api import model_metadata
 from gateway.api.inference import InferenceService
+from gateway.api.load_reports import FORMAT_HEADER
 from gateway.api.naming import shown
 from gateway.errors import (
     GatewayError,
@@ -161,7 +162,9 @@ class RestService:
         self._exchanges.foresee(model, version, call, size_bytes)
 
     def _begin(self, call: RestCall, read: InferBody, form: ReplyForm, event: Fields = ()) -> None:
-        caller = RestCaller(call, form, event)
+        load_reports = self._exchanges.load_reports
+        load_form = "" if load_reports is None else call.header(FORMAT_HEADER) or ""
+        caller = RestCaller(call, form, event, load_reports if load_form else None, load_form)
         if self._exchanges.begin(read.query, read.request_id, read.raw, caller) and read.key is not None:
             self._bodies.keep(read)
 

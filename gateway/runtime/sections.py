@@ -125,6 +125,9 @@ class ListenOptions:
     transport: Annotated[str, Setting("The gRPC server.", Choice(("grpcio", "ngh2")))] = "ngh2"
     reflection: Annotated[bool, Setting("Serve gRPC reflection.", SWITCH)] = False
     feedback_token: Annotated[bool, Setting("Answers carry a signed token for feedback.", SWITCH)] = True
+    load_reports: Annotated[
+        bool, Setting("Answers tell the worker's load, by which clients and proxies can balance (ORCA).", SWITCH)
+    ] = False  # fmt: skip
     insecure: Annotated[bool, Setting("Allow an address that other hosts can reach.", SWITCH)] = False
     max_message_bytes: Annotated[int, Setting("Largest message.", Whole(4096, 2**31 - 1))] = 64 << 20
     max_connections: Annotated[int, Setting("Connections a worker holds.", Whole(1, 1_000_000))] = 8192

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import time_ns
+from time import monotonic_ns, process_time_ns, time_ns
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
+from gateway.api.load_reports import LoadReports
 from gateway.errors import GatewayError
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
@@ -275,6 +276,7 @@ class Worker:
             admits=lambda: self.admission.is_open,
             tokens=tokens if config.listen.feedback_token else None,
             quotas=quotas,
+            load_reports=self._load_reports() if config.listen.load_reports else None,
         )
         self.route_control = RouteControl(self.store, AnsweringWorker(self.catalog, self.feed, self.fleet))
         self.control = ControlService(
@@ -298,6 +300,10 @@ class Worker:
         server = make_server(config, servicers, authorizer, quotas, on_unread=unread, budgets=budgets)
         rest = make_rest_server(config, servicers, authorizer, quotas, budgets=budgets)
         return server, make_control_server(config, servicers, authorizer), rest
+
+    def _load_reports(self) -> LoadReports:
+        cpus = cpu_quota() / max(1, self.config.process.workers)
+        return LoadReports(now_ns=monotonic_ns, cpu_ns=process_time_ns, cpus=cpus, admitted=lambda: self.admission.load)
 
     def _publish_gauges(self) -> None:
         counters = self.counters

@@ -15,6 +15,7 @@ from gateway.access.quotas import Quotas
 from gateway.api.feedback_token import Tokens
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
+from gateway.api.load_reports import LoadReports
 from gateway.api.reflection import add_reflection
 from gateway.api.tfserving.prediction_service import TfModelService, TfPredictionService
 from gateway.pb.inference_pb2_grpc import (
@@ -108,6 +109,7 @@ async def standing(
     rest: bool = False,
     tracer: Tracer | None = None,
     prober: Prober | None = None,
+    load_reports: LoadReports | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository, by REST as well if asked for; its models were loaded, or have failed to."""
     async with AsyncExitStack() as stack:
@@ -138,6 +140,7 @@ async def standing(
             max_stream_requests=stream_limit,
             tokens=tokens,
             quotas=quotas,
+            load_reports=load_reports,
         )
         add_GRPCInferenceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         prediction = TfPredictionService(service.exchanges, catalog, max_bytes=MAX_ANSWER_BYTES)

@@ -5,13 +5,12 @@ from functools import lru_cache
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
-from gateway.api.exchange import Metadata
 from gateway.api.signature import Reply, Signature
 from gateway.api.tfserving.model_choice import spec_of
 from gateway.api.tfserving.tensor_proto import CARRIED, write_tensor
 from gateway.api.wire import varint
 from gateway.errors import GatewayError, InvalidArgument, ResourceExhausted
-from gateway.rpc.handler import CallbackContext, OwnMetadatum
+from gateway.rpc.handler import CallbackContext, Metadata, OwnMetadatum
 from gateway.serving.call import Call, arrays_of
 from gateway.tensor import Array, TensorSpec
 

@@ -64,7 +64,7 @@ class TfPredictionService(PredictionServiceServicer):
             context.fail(error)
             return
         caller = PredictionCaller(context, predict_response, check_carried, question.size_bytes)
-        if self._exchanges.begin(question.query, "", question.raw, caller):
+        if self._exchanges.begin(question.query, "", question.raw, caller, reports_load=True):
             self._requests.keep(question)
 
     @announced_to("announced")
@@ -121,7 +121,7 @@ class TfPredictionService(PredictionServiceServicer):
             context.fail(error)
             return
         caller = PredictionCaller(context, form, find, question.size_bytes)
-        if self._exchanges.begin(question.query, "", question.raw, caller):
+        if self._exchanges.begin(question.query, "", question.raw, caller, reports_load=True):
             self._requests.keep(question)
 
 
