@@ -1,11 +1,11 @@
 """Operators' methods over HTTP: the one table of methods and paths of `gateway.v1.Control`.
 
 A method that is not named here is served all the same, at `POST /api/v1/<name-in-lower-case>`; one that streams is not,
-but for what the table collects. Who may call what is said by `access.permissions`, as for gRPC.
+but for what the table collects or follows. Who may call what is said by `access.permissions`, as for gRPC.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -25,7 +25,7 @@ class ControlPath(NamedTuple):
     """One row. `{names}` in the path are fields of the request; those of a GET that are not in it go into the query.
 
     `collects`: the method streams and ends by itself; its messages are sent as a list of this name. `fixed`: fields
-    that are set to let it end.
+    that are set to let it end. `follows`: it streams and goes on; its messages are sent as server-sent events.
     """
 
     method: str
@@ -33,6 +33,7 @@ class ControlPath(NamedTuple):
     rpc: str
     collects: str = ""
     fixed: tuple[tuple[str, Any], ...] = ()
+    follows: bool = False
 
     @property
     def permission(self) -> str:
@@ -129,16 +130,13 @@ _ROWS: Final = (
     ControlPath("GET", "/audit/chain", "AuditChain"),
     ControlPath("GET", "/models", "Models"),
     ControlPath("GET", "/workers", "Workers"),
+    ControlPath("GET", "/watch", "Watch", follows=True),
     ControlPath("GET", "/version", "ServerVersion"),
     ControlPath("GET", "/quotas", "Quotas"),
     ControlPath("GET", "/log", "TailLog", "rows", (("follow", False),)),
     ControlPath("POST", "/feedback", "SendFeedback"),
     ControlPath("POST", "/heal", "Heal"),
 )
-# Methods that are not served here, and why.
-NOT_SERVED: Final[Mapping[str, str]] = {
-    "Watch": "it never ends: GET /events tells the same as CloudEvents, piece by piece"
-}
 
 
 def _every() -> Iterator[ControlPath]:
@@ -147,11 +145,11 @@ def _every() -> Iterator[ControlPath]:
     named = {row.rpc for row in _ROWS}
     for row in _ROWS:
         method = methods.get(row.rpc)
-        if method is None or method.server_streaming != bool(row.collects):
+        if method is None or method.server_streaming != (bool(row.collects) or row.follows):
             raise TypeError(f"{row.rpc} is not a method of {CONTROL_SERVICE.full_name} of this kind")
         yield row._replace(path=_ROOT + row.path)
     for name, method in methods.items():
-        if name not in named and name not in NOT_SERVED and not method.server_streaming:
+        if name not in named and not method.server_streaming:
             yield ControlPath("POST", f"{_ROOT}/{_CAPITAL.sub('-', name).lower()}", name)
 
 

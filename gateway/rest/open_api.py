@@ -12,6 +12,7 @@ from gateway.rest.control_paths import ControlPath
 from gateway.rest.http_refusal import CODE_FIELD
 from gateway.rest.message_json import holds_json, is_map, shown_name
 
+EVENTS_TYPE: Final = "text/event-stream"
 WRITES: Final = "x-gateway-client"  # a write has to have it, which no form of another site can send
 _INTEGERS: Final = {"CPPTYPE_INT32": 32, "CPPTYPE_INT64": 64, "CPPTYPE_UINT32": 32, "CPPTYPE_UINT64": 64}
 _REFUSALS: Final = {
@@ -67,7 +68,7 @@ def _operation(row: ControlPath, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": row.rpc,
         "description": f"`{row.permission}`; needs the role {roles}." if roles else f"`{row.permission}`.",
-        "responses": {"200": _content("The answer.", answer)},
+        "responses": {"200": _followed(answer) if row.follows else _content("The answer.", answer)},
     }
     if row.method == "GET":
         parameters += [
@@ -94,6 +95,15 @@ def _operation(row: ControlPath, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _content(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _followed(schema: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI 3.1 has no words for the items of a stream: the schema is that of each event's data."""
+    text = "Server-sent events, for as long as they are read; the `data` of each is JSON of the schema `x-event-data`."
+    return {
+        "description": text,
+        "content": {EVENTS_TYPE: {"schema": {"type": "string"}, "x-event-data": schema}},
+    }
 
 
 def _path_schema(field: Any) -> dict[str, Any]:

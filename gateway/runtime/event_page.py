@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
-from gateway.runtime.operators_port import EVENTS_TYPE, HttpRequest, HttpResponse
+from gateway.rest.open_api import EVENTS_TYPE
+from gateway.runtime.operators_port import HttpRequest, HttpResponse
 from gateway.telemetry.events import LINES_TYPE, Event, EventLog
 
 MAX_READERS: Final = 16

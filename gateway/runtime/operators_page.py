@@ -22,10 +22,11 @@ from gateway.page.overview import unanswered
 from gateway.page.traffic import TrafficPoint, TrafficWindow
 from gateway.pb import control_pb2 as pb
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
+from gateway.rest.open_api import EVENTS_TYPE
 from gateway.rpc.authorizer import Authorizer
 from gateway.runtime.control_api import by_own_name, unsafe_write
 from gateway.runtime.control_bridge import ControlBridge
-from gateway.runtime.operators_port import EVENTS_TYPE, TOKEN_COOKIE, HttpRequest, HttpResponse, Page
+from gateway.runtime.operators_port import TOKEN_COOKIE, HttpRequest, HttpResponse, Page
 
 if TYPE_CHECKING:
     from gateway.page.page_renderer import PageRenderer

@@ -18,6 +18,7 @@ from gateway.rest.answer_coding import GZIP_BITS, WORTH_BYTES, chosen, compress
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.http1_limits import Http1Limits
 from gateway.rest.http_call import Fields, HttpCall
+from gateway.rest.open_api import EVENTS_TYPE
 from gateway.rest.path_table import PathTable
 from gateway.rest.rest_front import RestFront
 from gateway.rpc.authorizer import Authorizer
@@ -33,7 +34,6 @@ _ADDRESS_CONNECTIONS: Final = 256  # a proxy's, or a scraper's and some pages' o
 _ANSWER_LIMIT_S: Final = 180.0  # what the control API itself has given up by then
 _LIMITS: Final = Http1Limits(send_timeout_s=10.0, linger_s=0.5)
 _END_LIMIT_S: Final = 1.0  # of streams, when the port closes
-EVENTS_TYPE: Final = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)

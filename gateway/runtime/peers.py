@@ -1,14 +1,16 @@
 """What the processes of one host say to each other: JSON frames over unix sockets, one question at a time.
 
 A frame is four bytes of length, big-endian, and that many bytes of JSON: a question `{"operation", "payload"}`, an
-answer `{"payload"}` or `{"error": {"code", "text"}}`. Both sides refuse a frame over the limit before they read it.
+answer `{"payload"}` or `{"error": {"code", "text"}}`. A question that is followed has many answers, then `{"end"}`
+or an error. Both sides refuse a frame over the limit before they read it.
 """
 
 import asyncio
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -33,6 +35,7 @@ from gateway.errors import (
 
 Payload = dict[str, object]
 Operation = Callable[[Payload], Awaitable[Payload]]
+Followed = Callable[[Payload], AsyncGenerator[Payload, None]]
 
 TRACES: Final = "traces"  # the operation by which a worker hands over what it has sampled
 FRAME_LIMIT_BYTES: Final = 16 << 20
@@ -77,15 +80,18 @@ def worker_socket(socket_dir: Path, slot: int) -> Path:
 
 
 class PeerServer:
-    """Answers questions on a unix socket that only this user can reach.
+    """Answers questions on a unix socket that only this user can reach; those to `followed` piece by piece.
 
     Order: after `start` the path answers; it replaces what another process may have bound there (the worker that this
            one relieves), and `close` removes it only if it is still ours.
     """
 
-    def __init__(self, path: Path, operations: Mapping[str, Operation]) -> None:
+    def __init__(
+        self, path: Path, operations: Mapping[str, Operation], followed: Mapping[str, Followed] | None = None
+    ) -> None:
         self._path = path
         self._operations = dict(operations)
+        self._followed = dict(followed or {})
         self._server: asyncio.Server | None = None
         self._identity: tuple[int, int] | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -128,6 +134,10 @@ class PeerServer:
             while True:
                 async with asyncio.timeout(IDLE_LIMIT_S):
                     question = await _read(reader)
+                followed = self._followed.get(str(question.get("operation")))
+                if followed is not None:
+                    await self._tell(followed, question, reader, writer)
+                    return
                 writer.write(await self._answer(question))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
@@ -147,11 +157,36 @@ class PeerServer:
             if operation is None:
                 raise Unimplemented(f"{self._path.name} does not answer {name!r}")
             return _frame({"payload": await operation(payload)})
-        except GatewayError as error:
-            return _frame({"error": {"code": error.code.value, "text": str(error)}})
-        except Exception:  # the boundary of a request between processes
-            _log.exception("operation %s failed", name)
-            return _frame({"error": {"code": Code.INTERNAL.value, "text": str(Internal())}})
+        except Exception as error:  # the boundary of a request between processes
+            return _refusal(name, error)
+
+    async def _tell(
+        self, followed: Followed, question: Payload, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answers piece by piece until there are no more, or the other side has gone."""
+        telling = asyncio.ensure_future(self._pieces(followed, question, writer))
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((telling, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (telling, gone):
+                task.cancel()
+            await asyncio.gather(telling, gone, return_exceptions=True)
+
+    async def _pieces(self, followed: Followed, question: Payload, writer: asyncio.StreamWriter) -> None:
+        payload = question.get("payload")
+        try:
+            async with aclosing(followed(payload if isinstance(payload, dict) else {})) as pieces:
+                async for piece in pieces:
+                    writer.write(_frame({"payload": piece}))
+                    await writer.drain()
+            last = _frame({"end": True})
+        except ConnectionError:
+            return
+        except Exception as error:  # the boundary of a request between processes
+            last = _refusal(question.get("operation"), error)
+        writer.write(last)
+        await writer.drain()
 
 
 async def ask(path: Path, operation: str, payload: Payload, timeout_s: float = 5.0) -> Payload:
@@ -180,6 +215,24 @@ async def ask(path: Path, operation: str, payload: Payload, timeout_s: float = 5
         if writer is not None:
             writer.transport.abort()
     return _payload_of(answer, path, operation)
+
+
+async def follow(path: Path, operation: str, payload: Payload) -> AsyncGenerator[Payload, None]:
+    """Yields what the process behind that socket answers, until it has no more. Raises: as `ask`, but no deadline."""
+    writer: asyncio.StreamWriter | None = None
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(_frame({"operation": operation, "payload": payload}))
+        await writer.drain()
+        while "end" not in (answer := await _read(reader)):
+            yield _payload_of(answer, path, operation)
+    except (asyncio.IncompleteReadError, OSError):
+        raise PeerGone(f"{path.name} does not answer {operation!r}") from None
+    except ValueError as error:
+        raise Unavailable(f"{path.name} answered {operation!r} with what is no frame: {error}") from None
+    finally:
+        if writer is not None:
+            writer.transport.abort()
 
 
 class Peers:
@@ -212,6 +265,10 @@ class Peers:
         """Returns that slot's answer. Raises: what `ask` raises."""
         return await ask(worker_socket(self._socket_dir, slot), operation, payload, timeout_s)
 
+    def follow_one(self, slot: int, operation: str, payload: Payload) -> AsyncGenerator[Payload, None]:
+        """Returns what yields that slot's answers. Raises: what `follow` raises."""
+        return follow(worker_socket(self._socket_dir, slot), operation, payload)
+
     async def _ask(self, slot: int, operation: str, payload: Payload, timeout_s: float) -> Payload | GatewayError:
         try:
             return await self.ask_one(slot, operation, payload, timeout_s=timeout_s)
@@ -230,6 +287,14 @@ def _payload_of(answer: Payload, path: Path, operation: str) -> Payload:
     if not isinstance(payload, dict):
         raise Unavailable(f"{path.name} answered {operation!r} without a payload")
     return payload
+
+
+def _refusal(operation: object, error: Exception) -> bytes:
+    """Returns an error as a frame; of a defect of ours the log alone has the cause."""
+    if isinstance(error, GatewayError):
+        return _frame({"error": {"code": error.code.value, "text": str(error)}})
+    _log.error("operation %s failed", operation, exc_info=error)
+    return _frame({"error": {"code": Code.INTERNAL.value, "text": str(Internal())}})
 
 
 async def _read(reader: asyncio.StreamReader) -> Payload:

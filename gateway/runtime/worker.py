@@ -45,7 +45,7 @@ from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
-from gateway.runtime.control_bridge import CONTROL, bridge_operation
+from gateway.runtime.control_bridge import CONTROL, FOLLOW, bridge_following, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import (
     guard_servicers,
@@ -377,7 +377,11 @@ class Worker:
                     if apart is not None:
                         await apart.start()
                 await stack.enter_async_context(
-                    PeerServer(worker_socket(self.config.socket_dir, self.settings.slot), answers)
+                    PeerServer(
+                        worker_socket(self.config.socket_dir, self.settings.slot),
+                        answers,
+                        {FOLLOW: bridge_following(self.control)},
+                    )
                 )
             if not link.stopping.is_set() and await self._knows_rules(link):
                 self.serving = True

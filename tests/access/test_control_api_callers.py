@@ -9,6 +9,7 @@ from gateway.access.principal import Role
 from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
 from tests.access.guarded import Guarded, token_of
 from tests.api.asked import WRITE, asked
+from tests.api.test_watch_by_rest import watching
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -47,3 +48,12 @@ async def test_models_of_others_are_not_there(tmp_path: Path, port: Guarded) -> 
         assert (await api.ask("GET", "/api/v1/routes/other", headers=bearer("reader")))[0] == 404
         assert (await api.ask("GET", "/api/v1/quotas", headers=bearer("reader")))[0] == 403
         assert (await api.ask("GET", "/api/v1/routes", headers=bearer("other")))[0] == 200
+
+
+async def test_who_watches_is_told_of_own_models_alone(tmp_path: Path, port: Guarded) -> None:
+    async with asked(tmp_path, port.servicers.control, gatekeeper=port.gatekeeper) as api:
+        own = bearer("reader")
+        assert (await api.ask("GET", "/api/v1/watch?model=other", headers=own))[0] == 404
+        async with watching(api, "?backlog=1000", own) as events:
+            seen = await events.until("settled")
+        assert {one.data["committed"]["model"] for one in seen if one.kind == "committed"} <= {"affine"}

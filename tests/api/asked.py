@@ -10,8 +10,8 @@ from typing import Any
 
 from gateway.access.gatekeeper import Gatekeeper
 from gateway.api.control_service import ControlService
-from gateway.runtime.control_api import ControlApi
-from gateway.runtime.control_bridge import CONTROL, ControlBridge, bridge_operation
+from gateway.runtime.control_api import QUIET_S, ControlApi
+from gateway.runtime.control_bridge import CONTROL, FOLLOW, ControlBridge, bridge_following, bridge_operation
 from gateway.runtime.operators_port import OperatorsPort, served_pages
 from gateway.runtime.peers import Peers, PeerServer, worker_socket
 
@@ -42,14 +42,20 @@ class Asked:
 
 @asynccontextmanager
 async def asked(
-    directory: Path, service: ControlService, *, gatekeeper: Gatekeeper | None = None, closed: str = ""
+    directory: Path,
+    service: ControlService,
+    *,
+    gatekeeper: Gatekeeper | None = None,
+    closed: str = "",
+    quiet_s: float = QUIET_S,
 ) -> AsyncIterator[Asked]:
     """Serves the methods until the block ends."""
     bridge = ControlBridge(Peers(directory, own_slot=-1, slots=1), workers=1)
-    api = ControlApi(bridge, closed=closed)
+    api = ControlApi(bridge, closed=closed, quiet_s=quiet_s)
     table = {**served_pages({"/openapi.json": api.document}, {}), **api.table()}
     server = OperatorsPort("127.0.0.1", 0, table, gatekeeper)
-    async with PeerServer(worker_socket(directory, 0), {CONTROL: bridge_operation(service)}):
+    answers, followed = {CONTROL: bridge_operation(service)}, {FOLLOW: bridge_following(service)}
+    async with PeerServer(worker_socket(directory, 0), answers, followed):
         await server.start()
         try:
             yield Asked(server.port)

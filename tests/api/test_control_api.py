@@ -12,7 +12,7 @@ from gateway.access.permissions import RPCS
 from gateway.access.principal import Role
 from gateway.api.control_service import check_handlers
 from gateway.pb import control_pb2 as pb
-from gateway.rest.control_paths import CONTROL_PATHS, NOT_SERVED, ControlPath
+from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
 from gateway.rest.message_json import plain
 from gateway.routing.document.document import RouteDocument
 from gateway.runtime.config_parser import parse
@@ -29,9 +29,9 @@ def written(document: RouteDocument) -> Any:
     return json.loads(document.to_json())
 
 
-async def test_every_method_has_a_path_or_a_reason() -> None:
+async def test_every_method_has_a_path() -> None:
     served = [row.rpc for row in CONTROL_PATHS]
-    check_handlers([*served, *NOT_SERVED])
+    check_handlers(served)
     assert len(served) == len(set(served))
     assert all(row.permission in RPCS for row in CONTROL_PATHS)
 
@@ -171,6 +171,7 @@ async def test_the_document_describes_what_is_served(tmp_path: Path, op: Operate
             *("--generation-database", "none", "--header", "x-gateway-client: schemathesis"),
             # What fits the schema may still name no version, or a document that is none.
             *("--exclude-checks", "positive_data_acceptance"),
+            *("--exclude-path", "/api/v1/watch"),  # it never ends
         ]
         child = await asyncio.create_subprocess_exec(
             *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
