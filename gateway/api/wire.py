@@ -17,6 +17,10 @@ _MODEL_TAG: Final = 1 << 3 | 2
 _VERSION_TAG: Final = 2 << 3 | 2
 _RAW_INPUT_TAG: Final = 7 << 3 | 2
 _LENGTH_DELIMITED: Final = 2
+# Of one message; more than all inputs, outputs and parameters that there may be. A field takes two bytes there, and a
+# hundred times that as an object.
+_MOST_FIELDS: Final = 4096
+_ODD_BYTES: Final = 1 << 20  # of a message whose fields are not seen here, and so not counted
 
 _ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
 
@@ -38,12 +42,17 @@ def varint(value: int) -> bytes:
 def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
     """Returns the request and its raw tensors; those of a large message are views of it, not copies as by protobuf.
 
-    Raises: InvalidArgument (the bytes are not a ModelInferRequest).
+    Raises: InvalidArgument (the bytes are not a ModelInferRequest, or one of too many fields).
     """
     rest: bytes | None = None
     views: list[memoryview] = []
     if len(message) >= LARGE_BYTES:
         rest = _without_raw(message, views)
+        if rest is None and len(message) > _ODD_BYTES:
+            raise InvalidArgument(
+                f"the request's {len(message)} bytes are not a ModelInferRequest in the form that serializers write; "
+                f"in another form {_ODD_BYTES} bytes are read"
+            )
     try:
         request = pb.ModelInferRequest.FromString(bytes(message) if rest is None else rest)
     except (DecodeError, ValueError):
@@ -52,11 +61,19 @@ def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
 
 
 def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes | None:
-    """Returns the message without its raw tensors, which go into `views`; None where protobuf has to look at it."""
+    """Returns the message without its raw tensors, which go into `views`; None where protobuf has to look at it.
+
+    Raises: InvalidArgument (more fields than any request has).
+    """
     view = memoryview(message)
     kept: list[memoryview] = []
-    offset, kept_from, size = 0, 0, len(message)
+    offset, kept_from, size, left = 0, 0, len(message), _MOST_FIELDS
     while offset < size:
+        if not left:
+            raise InvalidArgument(
+                f"the request has more than {_MOST_FIELDS} fields, inputs, outputs and parameters together"
+            )
+        left -= 1
         start = offset
         tag, offset = read_varint(message, offset)
         if offset < 0 or tag & 7 != _LENGTH_DELIMITED:

@@ -27,6 +27,17 @@ def test_small_requests_are_left_to_protobuf() -> None:
     assert raw == request.raw_input_contents == [bytes(16)]
 
 
+@pytest.mark.parametrize("field", [b"\x3a\x00", b"\x2a\x00", b"\x0a\x00", b"\xfa\x01\x00"])
+def test_more_fields_than_a_request_has_are_refused_before_they_are_objects(field: bytes) -> None:
+    """32 MiB of empty tensors were 16 million objects, 3 GiB, or kept a worker for seconds."""
+    with pytest.raises(InvalidArgument, match="more than 4096 fields"):
+        parse(field * LARGE_BYTES)
+    with pytest.raises(InvalidArgument, match="in another form 1048576 bytes are read"):
+        parse(b"\x08\x00" + field * (1 << 20))  # what is not counted is not read either
+    small = field * 5000  # at protobuf's cost, which is little
+    assert len(parse(small)[1]) in (0, 5000)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
