@@ -18,6 +18,7 @@ from gateway.routing.store.change import JUDGE_SOURCE, ChangeEntry
 
 # A document that comes back is a person's decision: its canary is judged, and goes on when somebody says so.
 BROUGHT_BACK: Final = frozenset({"rollback", "restore", "accept"})
+_PASSED: Final = frozenset({"watching", "promoted"})
 _BEGINS: Final = frozenset({"apply", "approve", "retry", "promote"})
 
 
@@ -68,7 +69,11 @@ def followed(
         if operation in BROUGHT_BACK:
             return _held_by(new, entry)
         halts = canary.previews and canary.weight is not None
-        return _over(new, route, f"{operation}{_by(entry)}: it is halted") if halts else new
+        if not halts:
+            return new
+        taken_back = record is not None and record.state.phase in _PASSED and new.versions == record.versions[::-1]
+        over = _over(new, route, f"{operation}{_by(entry)}: it is halted")
+        return msgspec.structs.replace(over, proven=taken_back)
     if operation == "retry" or (not record.is_running and operation in _BEGINS and canary.weight is None):
         who = record.begun_by if operation == "retry" else who  # two people are meant to look, however it began
         return begun(new_id, route.document, route.revision, now_ms, record.sequence, who)

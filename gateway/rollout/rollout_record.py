@@ -24,6 +24,7 @@ class RolloutRecord(msgspec.Struct, frozen=True):
     `plan` tells rollouts apart: versions, steps and analysis, whatever the step or share of the moment. `versions` are
     those of the stable and the canary arm. `totals` are the arms' counts at `revision` when the last tick was taken.
     `revisions` are those that it was at, the newest last.
+    `proven`: its version had everything before somebody took it back by hand.
     `told` is what the last step said, `begun_by` who committed the route that began it.
     Units:  milliseconds since the Unix epoch, by the store's clock.
     """
@@ -44,6 +45,7 @@ class RolloutRecord(msgspec.Struct, frozen=True):
     begun_by: str = ""
     revisions: tuple[int, ...] = ()
     strategy: str = Canary.name
+    proven: bool = False
 
     @property
     def told_phase(self) -> str:

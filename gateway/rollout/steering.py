@@ -70,10 +70,10 @@ def skipped(record: RolloutRecord | None, canary: Canary, now_ms: int) -> str:
     """
     if record is None:
         return "nothing is known of the preview yet"
-    if record.state.phase == "stopped":
+    if record.state.phase == "stopped" and not record.proven:
         return f"it was stopped: {record.told}"
     if record.state.phase != "ramping":
-        return ""
+        return ""  # it had everything already
     step = next_step(replace(canary, by_hand=False), record.state, now_ms)
     return "" if isinstance(step, Promote) else step.reason
 

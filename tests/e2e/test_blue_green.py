@@ -99,7 +99,8 @@ def test_a_good_version_is_flipped_to_and_stays_and_no_call_is_lost(flipping: Pr
         until(lambda: rollout(flipping, "equal")["phase"] == "promoted", LIMIT_S, "the end of the watch")
         for arm in ("blue", "green"):
             before = load.answers[arm, "OK"]
-            assert flipping.cli("flip", "equal", "--arm", arm).exit_code == 0
+            done = flipping.cli("flip", "equal", "--arm", arm)
+            assert done.exit_code == 0, done.output
             until(lambda arm=arm, before=before: load.answers[arm, "OK"] > before + 50, LIMIT_S, arm)  # type: ignore[misc]
     assert {code for _, code in load.answers} == {"OK"}
     until(lambda: drift(flipping, "equal") == ["route.drifted"], LIMIT_S, "a route that no file has")
