@@ -16,7 +16,7 @@ import msgspec
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.publish.checklist import Checklist
 from gateway.publish.retirement import RETIRED, sync
-from gateway.serving.model_config import check_model_name, check_version_name
+from gateway.serving.model_config import check_model_name, check_version_name, is_version_name
 from gateway.serving.provenance import RECORDS, Publication
 from loaders import manifest
 from loaders.loader import LocalVersion
@@ -81,7 +81,9 @@ def lineage_of(pairs: list[str]) -> dict[str, str]:
 def _next_number(model: Path) -> int:
     """Returns a number that no version of the model has, or had."""
     taken = [*model.iterdir(), *model.glob(f"{RETIRED}/*"), *model.glob(f"{RECORDS}/*.json")]
-    return max((int(number) for path in taken if (number := path.name.removesuffix(".json")).isdigit()), default=0) + 1
+    names = [path.name.removesuffix(".json") for path in taken]
+    # Whatever else lies there: other scripts have digits, too, and a version's number has a limit.
+    return max((int(name) for name in names if name.isdigit() and is_version_name(name)), default=0) + 1
 
 
 def _copy(local: LocalVersion, staging: Path) -> None:

@@ -98,7 +98,7 @@ def laid_out(path: Path, model: str, beside: Path | None) -> Iterator[Filesystem
         if beside is not None and beside.is_dir():
             links_to.append(beside)
             for entry in beside.iterdir():
-                if entry.is_file() or entry.name == "warmup":
+                if entry.name != _TRIED and (entry.is_file() or entry.name == "warmup"):
                     (directory / entry.name).symlink_to(entry.absolute())
         store = ContentStore(Path(work, "content"))
         yield FilesystemLoader(Path(work, "repository"), store, links_to=links_to)

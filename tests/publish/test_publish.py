@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
+from gateway.publish.version_trial import laid_out
 from gateway.serving.provenance import RECORDS
 from tests import models
 
@@ -39,6 +40,11 @@ def checks(result: Result) -> dict[str, str]:
 
 
 def test_a_version_that_passes_is_published_whole_and_with_a_record(place: Path) -> None:
+    others = [
+        place / "models/m" / name for name in ("\N{SUPERSCRIPT TWO}", "9" * 60)
+    ]  # digits, but no version's number
+    for other in others:
+        other.mkdir()
     words = ["--golden", str(place / "golden.jsonl"), "--lineage", "revision=4f2a", "--publisher", "ci"]
     result = run(place, "publish", "new.onnx", *words, "--html", str(place / "list.html"), "-o", "json")
     assert result.exit_code == 0, result.output
@@ -50,7 +56,13 @@ def test_a_version_that_passes_is_published_whole_and_with_a_record(place: Path)
     record = json.loads((place / "models/m" / RECORDS / "2.json").read_text())
     assert (record["publisher"], record["lineage"]) == ("ci", {"revision": "4f2a"})
     assert record["facts"]["run_us_p50"] > 0
-    assert {path.name for path in (place / "models/m").iterdir()} == {"1", "2", RECORDS}
+    assert {path.name for path in (place / "models/m").iterdir()} == {
+        "1",
+        "2",
+        "\N{SUPERSCRIPT TWO}",
+        "9" * 60,
+        RECORDS,
+    }
     assert "May be published" in (place / "list.html").read_text()
     again = run(place, "publish", "new.onnx", "--version", "2")
     assert again.exit_code == 1
@@ -72,6 +84,16 @@ def test_what_fails_is_not_published(path: str, words: list[str], reason: str, p
     assert result.exit_code == 1
     assert f"must not be published as m: {reason}" in " ".join(result.output.split())
     assert sorted(entry.name for entry in (place / "models/m").iterdir()) == before
+
+
+def test_a_file_that_has_the_name_of_a_version_is_no_configuration(tmp_path: Path) -> None:
+    models.write_version(tmp_path, "m", "1", models.affine())
+    (tmp_path / "beside").mkdir()
+    for name in ("1", "config.pbtxt"):
+        (tmp_path / "beside" / name).write_text("")
+    with laid_out(tmp_path / "m/1", "m", tmp_path / "beside") as loader:
+        assert loader.versions("m").names == ("1",)
+        assert loader.read("m", "config.pbtxt", 10) == b""
 
 
 def test_validate_publishes_nothing_and_takes_a_directory(place: Path) -> None:
