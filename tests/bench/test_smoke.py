@@ -12,6 +12,7 @@ from loadtests.bench import h2load
 COMMAND = (sys.executable, "-m", "loadtests.bench")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not h2load.installed(), reason=h2load.MISSING)

@@ -40,6 +40,7 @@ def counted(profile: Profile) -> dict[str, dict[str, int]]:
     }
 
 
+@pytest.mark.long
 def test_a_profile_of_replayed_rows_is_that_of_the_rows_in_the_log(
     start_product: Callable[..., Product], demo: Demo, tmp_path: Path
 ) -> None:

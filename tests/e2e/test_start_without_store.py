@@ -110,7 +110,7 @@ async def test_a_host_that_knows_no_rules_is_not_ready_until_it_has_read_them(
             assert {ask(channel, demo)[2] for _ in range(20)} == {"1"}
 
 
-@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+@pytest.mark.parametrize("transport", ["ngh2"])  # the store is no transport's business
 async def test_a_slow_store_costs_time_and_no_wrong_answer(
     store: Valkey, demo: Demo, tmp_path: Path, transport: str
 ) -> None:
