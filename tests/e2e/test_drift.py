@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.statistics.reference_profile import Profile
