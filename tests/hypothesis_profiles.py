@@ -9,6 +9,9 @@ DEFAULT: Final = "test"
 _EXAMPLES: Final = 100
 # The same examples in each run: a red run of `make test` is the fault of the change.
 settings.register_profile(DEFAULT, derandomize=True, deadline=None, max_examples=_EXAMPLES)
+# A part of them, where the same tests run once more on the same source, compiled.
+FEW: Final = "few"
+settings.register_profile(FEW, derandomize=True, deadline=None, max_examples=_EXAMPLES // 4)
 # New examples in each run, and a line that repeats one that failed.
 settings.register_profile(
     "long",

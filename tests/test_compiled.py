@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypothesis_profiles import FEW
+
 ROOT = Path(__file__).parents[1]
 ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table")
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
@@ -80,7 +82,18 @@ def test_the_copy_is_compiled(built: Path) -> None:
 
 @compiled
 def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
-    run(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long", *TESTS)
+    run(
+        built,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not long",
+        f"--hypothesis-profile={FEW}",
+        *TESTS,
+    )
 
 
 @pytest.mark.long
