@@ -99,6 +99,7 @@ MODULES = [
     "gateway/api/feedback_token.py",
     "gateway/serving/tracer.py",
     "gateway/serving/version.py",
+    "gateway/serving/version_queue.py",
     "gateway/telemetry/counters.py",
     "gateway/telemetry/histogram.py",
 ]

@@ -33,6 +33,7 @@ from gateway.serving.run_page import LOOP_SLOT, NO_SLOT, VersionKey
 from gateway.serving.session import RunFailed, Termination
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
+from gateway.serving.version_queue import VersionQueue
 from gateway.tensor import Buffer
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ COMPANY_NS: Final = 30_000
 VERDICT_LOOK_S: Final = 0.005  # between two looks whether the death of a sibling has been examined
 
 
-class Batcher:
+class Batcher(VersionQueue):
     """The queue of one version, and its runs."""
 
     def __init__(
@@ -92,15 +93,13 @@ class Batcher:
 
     @property
     def queued(self) -> int:
-        """Returns how many calls wait for a run."""
         return self._queue.size
 
     def wait_ns(self, level: int, now_ns: int) -> int:
-        """Returns after what time a call of that class would be answered; 0 where the queue is short or not known."""
         return self._queue.wait_ns(level, now_ns)
 
     def put(self, call: Call) -> None:
-        """Queues the call, which will be answered, or answers it at once. Raises: as `CallQueue.put`."""
+        """Queues the call, or answers it at once with what is kept for it. Raises: as `CallQueue.put`."""
         if self._cache is not None and self._answered(call, self._cache):
             return
         queue, cost = self._queue, self._cost
@@ -136,12 +135,10 @@ class Batcher:
         return True
 
     def end(self) -> None:
-        """Keeps nothing of the version any more."""
         if self._cache is not None:
             self._cache.clear(self._loop.call_soon)
 
     def forget(self, call: Call) -> None:
-        """Stops counting an answered call as waiting."""
         self._queue.size -= 1
 
     def _flush(self) -> None:

@@ -35,6 +35,7 @@ from gateway.serving.served_arm import ServedArm
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
+from gateway.serving.version_queue import VersionQueue
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 
@@ -81,7 +82,7 @@ class Engine:
         self._parallel = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
-        self._batchers: dict[Version, Batcher] = {}
+        self._queues: dict[Version, VersionQueue] = {}
         self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._shared = shared or SharedRunState()
         self._shared.traced = tracer is not None
@@ -96,7 +97,10 @@ class Engine:
 
     def attach(self, version: Version) -> None:
         """Gives a version that has just become able to run its queue."""
-        self._batchers[version] = Batcher(
+        self._queues[version] = self._queue_of(version)
+
+    def _queue_of(self, version: Version) -> VersionQueue:
+        return Batcher(
             version,
             loop=self._loop,
             threads=self._threads,
@@ -116,13 +120,13 @@ class Engine:
         """Keeps nothing of a version that has ended."""
         for key in [key for key in self._arms if key[0] is version]:
             del self._arms[key]
-        batcher = self._batchers.pop(version, None)
-        if batcher is not None:
-            batcher.end()
+        queue = self._queues.pop(version, None)
+        if queue is not None:
+            queue.end()
         self._mirrors.forget(version)
         if self.tracer is not None:
             self.tracer.forget(version.model, version.name)
-        if not any(_key(other) == _key(version) for other in self._batchers):
+        if not any(_key(other) == _key(version) for other in self._queues):
             self._shared.page.forget(_key(version))
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
@@ -190,13 +194,13 @@ class Engine:
 
         Raises: ResourceExhausted.
         """
-        batcher = self._batchers.get(version)
-        if batcher is None or not deadline_ns:
+        queue = self._queues.get(version)
+        if queue is None or not deadline_ns:
             return
         now_ns = monotonic_ns()
         left_ns = deadline_ns - now_ns
         allowed_ns = int(left_ns * share)
-        wait_ns = batcher.wait_ns(level, now_ns)
+        wait_ns = queue.wait_ns(level, now_ns)
         if wait_ns > allowed_ns:
             after_ms = max(retry_after_ms(self._draw()), (wait_ns - allowed_ns) // 1_000_000)
             raise ResourceExhausted(
@@ -224,9 +228,9 @@ class Engine:
         if batch is not None:
             batch.abandon()
         elif call.queued_ns and call.version is not None:
-            batcher = self._batchers.get(call.version)
-            if batcher is not None:
-                batcher.forget(call)
+            queue = self._queues.get(call.version)
+            if queue is not None:
+                queue.forget(call)
         call.inputs = ()
 
     def finish(self, call: Call, code: Code) -> None:
@@ -286,7 +290,7 @@ class Engine:
     def show_quarantine(self) -> None:
         """Gives the versions that must not run a reason that operators see, and takes it from those that may again."""
         self._refusals.follow()
-        for version in self._batchers:
+        for version in self._queues:
             refusal = self._refusals.of_version(_key(version))
             if refusal is not None:
                 version.reason = f"{QUARANTINED}{len(self._refusals.deaths(_key(version)))} workers died of it"
@@ -333,14 +337,14 @@ class Engine:
 
     def queued(self, version: Version) -> int:
         """Returns how many calls wait for a run of the version."""
-        batcher = self._batchers.get(version)
-        return batcher.queued if batcher is not None else 0
+        queue = self._queues.get(version)
+        return queue.queued if queue is not None else 0
 
     def queues(self) -> list[dict[str, object]]:
         """Returns how many calls wait for each version that can run."""
         return [
-            {"model": version.model, "version": version.name, "calls": batcher.queued}
-            for version, batcher in self._batchers.items()
+            {"model": version.model, "version": version.name, "calls": queue.queued}
+            for version, queue in self._queues.items()
         ]
 
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
@@ -362,15 +366,15 @@ class Engine:
 
     def _put(self, call: Call) -> None:
         version = call.version
-        batcher = self._batchers.get(version) if version is not None else None
-        if batcher is None:
+        queue = self._queues.get(version) if version is not None else None
+        if queue is None:
             call.fail(Internal(self._shared.ids.of(call)))
             return
         try:
             # Where there is a chain, the next arm may have a shorter queue.
             if version is not None and version.backlog and call.decision is not None and call.decision.fallback_on:
                 self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
-            batcher.put(call)
+            queue.put(call)
         except GatewayError as error:
             call.fail(error)
 
