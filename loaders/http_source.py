@@ -50,13 +50,24 @@ class HttpSource:
         self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None
     ) -> tuple[Any, Headers]:
         """Returns what the server answers, and the headers of the answer. Raises: as `json`."""
+        data, answered = self.raw(path, shown, headers=headers, fields=fields)
+        return self.parsed(data, shown), answered
+
+    def raw(
+        self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None
+    ) -> tuple[bytes, Headers]:
+        """Returns the bytes of the answer, and its headers by names in lower case. Raises: as `json`."""
         with self._asked(path, shown, headers or {}, fields) as response:
             data = response.read(_MAX_JSON + 1)
             answered = {name.lower(): value for name, value in response.headers.items()}
         if len(data) > _MAX_JSON:
             raise SourceTooLarge(f"{shown}: {self._what} answers more than {_MAX_JSON} bytes")
+        return data, answered
+
+    def parsed(self, data: bytes, shown: str) -> Any:
+        """Returns the value that the bytes of an answer are as JSON. Raises: SourceUnreadable."""
         try:
-            return msgspec.json.decode(data), answered
+            return msgspec.json.decode(data)
         except msgspec.DecodeError as error:
             raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers what is no JSON") from error
 

@@ -2,18 +2,26 @@
 
 The repository's last part is the model; `:tag` behind it is that version alone. A version is what `oras push` makes of
 files: a manifest whose layers have their names in the annotation `org.opencontainers.image.title`. Each file is checked
-against the digest that the manifest has for it.
+against the digest that the manifest has for it, and the manifest against the digest by which it was asked for.
 
 Source: https://github.com/opencontainers/distribution-spec, https://github.com/oras-project/oras-www (artifacts)
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable, UnsafeSource, UnsupportedUri
+from loaders.errors import (
+    DigestMismatch,
+    SourceNotFound,
+    SourceTooLarge,
+    SourceUnreadable,
+    UnsafeSource,
+    UnsupportedUri,
+)
 from loaders.http_source import Headers, HttpSource
 from loaders.registry_loader import RegisteredModel, RegisteredVersion
 from loaders.remote_copy import RemoteFile, RemoteFiles
@@ -97,17 +105,27 @@ class OciRegistry:
         """Returns the digest; "" for a tag of something else, which takes no other version away."""
         try:
             return self._manifest(tag)[1]
-        except SourceNotFound:  # an index of images, say, or a tag that was removed since the list
+        except (SourceNotFound, DigestMismatch):
+            # An index of images, say, or a tag that was removed since the list; a copy of it says what is wrong.
             return ""
 
     def _manifest(self, tag: str) -> tuple[Mapping[str, Any], str]:
-        """Returns the manifest of a tag or digest, and its digest."""
-        path = f"/v2/{self._repository}/manifests/{tag}"
-        answer, headers = self._http.answer(path, ascii(tag[:80]), headers={"Accept": _MANIFESTS})
-        digest = headers.get("docker-content-digest", "")
-        if _DIGEST.match(digest) is None or not isinstance(answer, dict):
-            raise SourceUnreadable(f"{tag[:80]!a} cannot be read: the registry tells no digest of it")
-        return answer, digest
+        """Returns the manifest of a tag or digest, and the digest of its bytes.
+
+        Raises: as `ModelRegistry`; DigestMismatch (other bytes than were asked for, or than the registry itself says).
+        """
+        path, shown = f"/v2/{self._repository}/manifests/{tag}", ascii(tag[:80])
+        content, headers = self._http.raw(path, shown, headers={"Accept": _MANIFESTS})
+        own = f"sha256:{sha256(content).hexdigest()}"
+        asked = (tag, "the manifest was asked for by") if _DIGEST.match(tag) else ("", "")
+        told = (headers.get("docker-content-digest", ""), "the registry says that it has")
+        for digest, whose in (asked, told):
+            if _DIGEST.match(digest) and digest != own:
+                raise DigestMismatch(f"the manifest of {shown} has digest {own}, {whose} {digest}")
+        answer = self._http.parsed(content, shown)
+        if not isinstance(answer, dict):
+            raise SourceUnreadable(f"{shown} cannot be read: the registry answers what is no manifest")
+        return answer, own
 
     def _login(self, challenge: str) -> bool:
         """Gets what the registry asks for in answer to a request without it; whether there is something new."""

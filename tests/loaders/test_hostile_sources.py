@@ -11,7 +11,16 @@ from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceToo
 from loaders.loader import Loader
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
-from tests.loaders.registry_server import TITLE, Answer, HubServer, MlflowServer, OciServer, RegistryServer, json_answer
+from tests.loaders.registry_server import (
+    TITLE,
+    Answer,
+    HubServer,
+    MlflowServer,
+    OciServer,
+    RegistryServer,
+    json_answer,
+    sha256_of,
+)
 
 Respond = Callable[[str, dict[str, str], dict[str, str]], Answer]
 
@@ -156,7 +165,7 @@ def test_what_is_not_of_the_protocol_is_an_error_of_the_source(answer: bytes, oc
 )
 def test_layers_that_are_none_are_refused(layer: object, oci: OciServer, tmp_path: Path) -> None:
     body = json.dumps({"layers": [layer]}).encode()
-    also(oci, "/manifests/", (200, body, {"Docker-Content-Digest": "sha256:" + "0" * 64}))
+    also(oci, "/manifests/", (200, body, {"Docker-Content-Digest": sha256_of(body)}))
     with pytest.raises((SourceUnreadable, UnsafeSource)):
         of(oci, tmp_path).fetch("m", "1")
     assert not [path for path in tmp_path.rglob("model.onnx*") if "store" not in path.parts]
@@ -168,7 +177,7 @@ def test_sizes_do_not_cancel_each_other(oci: OciServer, tmp_path: Path) -> None:
         for name, size in (("a", 1 << 50), ("b", -(1 << 50)))
     ]
     body = json.dumps({"layers": layers}).encode()
-    also(oci, "/manifests/", (200, body, {"Docker-Content-Digest": "sha256:" + "0" * 64}))
+    also(oci, "/manifests/", (200, body, {"Docker-Content-Digest": sha256_of(body)}))
     with pytest.raises(UnsafeSource, match="less than no bytes"):
         of(oci, tmp_path).fetch("m", "1")
 
