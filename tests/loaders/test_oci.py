@@ -91,39 +91,39 @@ def test_bytes_that_are_not_those_of_their_digest_are_refused(server: OciServer,
     assert loader.fetch("m", "1").model_file().read_bytes() == b"model 1"
 
 
-def test_a_manifest_that_is_not_the_one_asked_for_is_refused(server: OciServer, tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_the_one_asked_for_is_refused(
+    server: OciServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its layers have digests of their own, so other files would come with a proof that they are right."""
     own, loader = server.respond, opened(server, tmp_path)
 
     own_digest = loader.fingerprint("m", "1")
-    server.respond = (
-        lambda path, query, headers: (  # type: ignore[method-assign]
-            (*own("/v2/m/manifests/2", query, headers)[:2], {})
-            if "/manifests/sha256:" in path
-            else own(path, query, headers)
-        )
+    server.respond = lambda path, query, headers: (
+        (*own("/v2/m/manifests/2", query, headers)[:2], {})
+        if "/manifests/sha256:" in path
+        else own(path, query, headers)
     )
     with pytest.raises(DigestMismatch, match="the manifest was asked for by sha256:"):
         loader.fetch("m", "1")
-    server.respond = (
-        lambda path, query, headers: (  # type: ignore[method-assign]
-            (*own("/v2/m/manifests/2", query, headers)[:2], {"Docker-Content-Digest": f"sha256:{'0' * 64}"})
-            if path.endswith("/manifests/1")
-            else own(path, query, headers)
-        )
+    server.respond = lambda path, query, headers: (
+        (*own("/v2/m/manifests/2", query, headers)[:2], {"Docker-Content-Digest": f"sha256:{'0' * 64}"})
+        if path.endswith("/manifests/1")
+        else own(path, query, headers)
     )
     with pytest.raises(DigestMismatch, match="the registry says that it has sha256:000"):
         loader.fetch("m", "1")
     assert loader.versions("m").names == ("1", "2"), "a tag that lies takes no other version away"
     assert loader.fetch("m", "2").model_file().read_bytes() == b"model 2"
-    server.respond = own  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "respond", own)
     assert loader.fingerprint("m", "1") == own_digest
     assert loader.fetch("m", "1").model_file().read_bytes() == b"model 1"
 
 
-def test_a_registry_that_tells_no_digest_is_read_by_the_bytes(server: OciServer, tmp_path: Path) -> None:
+def test_a_registry_that_tells_no_digest_is_read_by_the_bytes(
+    server: OciServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = server.respond
-    server.respond = lambda path, query, headers: (*own(path, query, headers)[:2], {})  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "respond", lambda path, query, headers: (*own(path, query, headers)[:2], {}))
     assert opened(server, tmp_path, "m:2").fetch("m", "2").model_file().read_bytes() == b"model 2"
 
 
