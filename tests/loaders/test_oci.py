@@ -11,7 +11,7 @@ from loaders.errors import DigestMismatch, SourceUnreadable, UnsafeSource, Unsup
 from loaders.loader import Loader
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
-from tests.loaders.registry_server import TITLE, OciServer
+from tests.loaders.registry_server import TITLE, Answer, OciServer
 
 
 @pytest.fixture
@@ -96,20 +96,23 @@ def test_a_manifest_that_is_not_the_one_asked_for_is_refused(
 ) -> None:
     """Its layers have digests of their own, so other files would come with a proof that they are right."""
     own, loader = server.respond, opened(server, tmp_path)
-
     own_digest = loader.fingerprint("m", "1")
-    server.respond = lambda path, query, headers: (
-        (*own("/v2/m/manifests/2", query, headers)[:2], {})
-        if "/manifests/sha256:" in path
-        else own(path, query, headers)
-    )
+
+    def another(path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        """Answers with the other version's manifest, and tells no digest, where one is asked for by its digest."""
+        status, body, more = own(path, query, headers)
+        by_digest = "/manifests/sha256:" in path
+        return (200, own("/v2/m/manifests/2", query, headers)[1], {}) if by_digest else (status, body, more)
+
+    def lying(path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        status, body, more = own(path, query, headers)
+        told = {"Docker-Content-Digest": f"sha256:{'0' * 64}"} if path.endswith("/manifests/1") else more
+        return status, body, told
+
+    monkeypatch.setattr(server, "respond", another)
     with pytest.raises(DigestMismatch, match="the manifest was asked for by sha256:"):
         loader.fetch("m", "1")
-    server.respond = lambda path, query, headers: (
-        (*own("/v2/m/manifests/2", query, headers)[:2], {"Docker-Content-Digest": f"sha256:{'0' * 64}"})
-        if path.endswith("/manifests/1")
-        else own(path, query, headers)
-    )
+    monkeypatch.setattr(server, "respond", lying)
     with pytest.raises(DigestMismatch, match="the registry says that it has sha256:000"):
         loader.fetch("m", "1")
     assert loader.versions("m").names == ("1", "2"), "a tag that lies takes no other version away"
