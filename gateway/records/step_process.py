@@ -19,7 +19,7 @@ class StepProcess:
     """Does one step after the other until it is told to end.
 
     `step` is given what to call between the parts of its work; `describe` makes the part of a beat that says what was
-    done. EOF on standard input or SIGTERM ends it, after the step at work and a last one.
+    done. EOF on standard input or SIGTERM ends it, after the step at work and a last one; `hurry` is called before.
     """
 
     def __init__(
@@ -29,7 +29,9 @@ class StepProcess:
         interval_s: float,
         *,
         reports: bool,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
+        self._hurry = hurry
         self._step = step
         self._describe = describe
         self._interval_s = interval_s
@@ -53,7 +55,12 @@ class StepProcess:
         self._step(self._progress)
 
     def _stop(self, _signal: int, _frame: object) -> None:
-        self._stopping = True
+        self._end()
+
+    def _end(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._hurry()
 
     def _progress(self) -> None:
         if monotonic() - self._beat_at >= self._interval_s:
@@ -67,7 +74,7 @@ class StepProcess:
     def _wait(self) -> None:
         ready, _, _ = select.select([sys.stdin, self._wake_read], [], [], self._interval_s)
         if sys.stdin in ready and not os.read(sys.stdin.fileno(), 4096):
-            self._stopping = True
+            self._end()
 
     def _report(self, message: Mapping[str, object]) -> None:
         if self._reports:

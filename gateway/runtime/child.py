@@ -47,6 +47,7 @@ class Settings:
 
     `instance` is new with every start of the supervisor, `boot` with every start of a child. `predecessor` is the boot
     of the child that died in this place, "" if none did; that of a child that is silent if this one stands by for it.
+    `last`: the gateway stops, and the child is started for what is left to do.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Settings:
     supervisor_pid: int
     predecessor: str = ""
     stands_by: bool = False
+    last: bool = False
 
     def to_json(self) -> str:
         """Returns one line for the child's standard input; it holds the secrets."""

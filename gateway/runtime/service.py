@@ -151,7 +151,7 @@ class Service:
         for child in failed:
             _log.error("%s (%d) %s as it was to stop: another does its last work", self.name, child.pid, child.ending)
             self._died = child.settings.boot
-        last = self._start()
+        last = self._start(last=True)
         if last is None:
             return
         try:
@@ -257,9 +257,10 @@ class Service:
             "since": self.since,
         }
 
-    def _start(self, *, stands_by_for: str = "") -> ChildProcess | None:
+    def _start(self, *, stands_by_for: str = "", last: bool = False) -> ChildProcess | None:
+        before = stands_by_for or self._died
         try:
-            settings = replace(self._settings(), predecessor=stands_by_for or self._died, stands_by=bool(stands_by_for))
+            settings = replace(self._settings(), predecessor=before, stands_by=bool(stands_by_for), last=last)
             loaded = self._post_mortem.release if self._post_mortem is not None else None
             opening = self._opening(settings)
             child = ChildProcess(self._command, settings, opening, loaded=loaded, control_fd=self._control_fd)

@@ -75,6 +75,7 @@ def _for_compactor(settings: Settings) -> str:
             "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
             "sinks": [target.name for target in parse_targets(config.log.sinks)],
             "after_death": bool(settings.predecessor),
+            "hurried": settings.last,
             "log_level": config.process.log_level,
             "log_format": config.process.log_format,
         }

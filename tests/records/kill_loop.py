@@ -51,10 +51,12 @@ def run(folder: Path, *, rounds: int, seed: int) -> Result:
     return Result(sum(promised.values()), len(ids), len(expected - set(ids)), len(ids) - len(set(ids)))
 
 
-def start_compactor(log: Path, lake: Path) -> "subprocess.Popen[str]":
+def start_compactor(log: Path, lake: Path, *, hurried: bool = False) -> "subprocess.Popen[str]":
     """A compactor as the supervisor starts it; its reports are on `stdout`, which stands for descriptor 3."""
     merging = MergeLimits(quiet_s=-1e10)  # also hours that are not over
-    config = CompactorConfig(str(log), str(lake), interval_s=0.02, retention_interval_s=0.05, merging=merging)
+    config = CompactorConfig(
+        str(log), str(lake), interval_s=0.02, retention_interval_s=0.05, merging=merging, hurried=hurried
+    )
     process = subprocess.Popen(
         ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.lake.compactor 3>&1 1>&2"],
         stdin=subprocess.PIPE,

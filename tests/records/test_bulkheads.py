@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.records.lake import parquet
+from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.worker.reading import read
@@ -28,6 +29,7 @@ FLAGS = TensorSpec("x", Datatype.UINT8, (-1,))
 MEASURE = """
 import resource, sys
 from gateway.records.lake import parquet
+from gateway.records.lake.attempts import Attempts
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 parquet.limit_threads()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -152,26 +154,54 @@ async def test_a_segment_that_failed_twice_is_set_aside_with_its_reason_and_the_
     assert (compactor.counts.failures, compactor.counts.pending_segments) == (2, 0)
 
 
-@pytest.mark.parametrize("after_death", [True, False], ids=["died", "stopped"])
-async def test_a_segment_that_the_compactor_died_of_twice_is_set_aside(tmp_path: Path, after_death: bool) -> None:
+@pytest.mark.parametrize("deaths", [2, 4])
+async def test_a_segment_that_the_compactor_dies_of_again_and_again_is_set_aside(tmp_path: Path, deaths: int) -> None:
+    """Twice may be chance: somebody kills the compactor, and its successor begins with the same segment."""
     for name in ("a", "b"):
         log = open_log(tmp_path / "wal", worker=name)
         append(open_stream(log), name)
         await log.close()
-    command = [sys.executable, "-m", "tests.records.interrupted", str(tmp_path / "wal"), str(tmp_path / "lake"), "1"]
-    for death in range(2):
-        if death:
-            command.append("--after-death" if after_death else "--after-stop")
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    compactor = worker(tmp_path, after_death=after_death)
+    for death in range(deaths):
+        compactor = worker(tmp_path, after_death=death > 0)
+        [entry, *_] = entries(tmp_path / "wal")
+        assert next(compactor.compact(entry)) == "read"  # and there it dies
+    compactor = worker(tmp_path, after_death=True)
     compactor.step()
-    if after_death:
+    if deaths == 4:
         assert lake_ids(tmp_path / "lake") == ["b"]
-        assert reasons(tmp_path) == ["compaction: failed 2 times, lastly: the compactor died or hung"]
+        assert reasons(tmp_path) == ["compaction: failed 4 times, lastly: the compactor died or hung"]
     else:
         assert sorted(lake_ids(tmp_path / "lake")) == ["a", "b"]
         assert not compactor.counts.quarantined
+
+
+async def test_a_compactor_that_was_stopped_died_of_no_segment(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "wal")
+    append(open_stream(log), "a")
+    await log.close()
+    for _ in range(5):
+        [entry] = entries(tmp_path / "wal")
+        assert next(worker(tmp_path).compact(entry)) == "read"
+    worker(tmp_path).step()
+    assert lake_ids(tmp_path / "lake") == ["a"]
+
+
+def test_what_the_compactor_died_of_waits_for_the_others_and_two_such_are_both_set_aside(tmp_path: Path) -> None:
+    """Each successor begins with what none has died of yet; nothing is forgotten while it dies of the other."""
+    begun, waiting = "", list("abc")
+    for death in range(9):
+        attempts = Attempts(tmp_path)
+        attempts.recover(after_death=death > 0)
+        for segment in sorted(waiting, key=lambda segment: (attempts.suspects(segment), segment)):
+            if attempts.begin(segment) is not None:
+                waiting.remove(segment)
+                continue
+            begun += segment
+            if segment != "c":
+                break
+            waiting.remove(segment)
+            attempts.end(segment)
+    assert (begun, waiting) == ("abcaaabbb", [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system keeps what it keeps")

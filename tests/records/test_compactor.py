@@ -306,6 +306,17 @@ async def test_the_process_reports_and_leaves_every_row_in_parquet_when_its_inpu
     assert not [entry for entry in entries(tmp_path / "wal") if entry.suffix == SEALED]
 
 
+async def test_the_process_is_nice_unless_it_is_to_hurry(tmp_path: Path) -> None:
+    for hurried, niceness in ((False, 10), (True, 0)):
+        process = await asyncio.to_thread(
+            kill_loop.start_compactor, tmp_path / "wal", tmp_path / "lake", hurried=hurried
+        )
+        assert process.stdout is not None
+        assert json.loads(await asyncio.to_thread(process.stdout.readline)) == {"ready": True}
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + niceness
+        await asyncio.to_thread(kill_loop.stop_compactor, process)
+
+
 async def test_the_process_reports_what_it_put_aside(tmp_path: Path) -> None:
     (tmp_path / "wal" / "gw").mkdir(parents=True)
     (tmp_path / "wal" / "gw" / "stray").write_text("alien")

@@ -3,8 +3,8 @@
 `<role>-<slot>.crash`: it ends with status 3 before it is ready. `<role>.slow`: it takes a second to become ready.
 `<role>.stubborn`: it does not stop when asked. `<role>.heavy`: it holds 128 MiB more. It serves its role's port
 (SO_REUSEPORT). With the argument `compactor` it is told what the compactor is told, and adds its pid to the file
-`compacted` when it stops. `compactor.mortal`: the one that finds this file when it stops takes it away, and is
-killed.
+`compacted` when it stops, and whether it was to hurry. `compactor.mortal`: the one that finds this file when it stops
+takes it away, and is killed.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ async def main(settings: Settings) -> None:
         await serve(settings, link)
 
 
-async def compact(wal_dir: Path) -> None:
+async def compact(wal_dir: Path, *, hurried: bool) -> None:
     async with supervisor_link() as link:
         link.ready()
         await link.stopping.wait()
@@ -76,11 +76,12 @@ async def compact(wal_dir: Path) -> None:
         (data_dir / "compactor.mortal").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     with (data_dir / "compacted").open("a") as file:
-        file.write(f"{os.getpid()}\n")
+        file.write(f"{os.getpid()} {'hurried' if hurried else 'nice'}\n")
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["compactor"]:
-        asyncio.run(compact(Path(json.loads(sys.stdin.readline())["log_directory"])))
+        told = json.loads(sys.stdin.readline())
+        asyncio.run(compact(Path(told["log_directory"]), hurried=told["hurried"]))
     else:
         asyncio.run(main(read_settings()))

@@ -135,7 +135,9 @@ def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_pa
         else:
             (data_dir / "compactor.mortal").touch()
         assert gateway.stop() == 0
-        (last,) = (data_dir / "compacted").read_text().split()
+        [(last, pace)] = [line.split() for line in (data_dir / "compacted").read_text().splitlines()]
+        # The supervisor may have replaced one that died before the stop already.
+        assert pace == "hurried" or death == "before"
         assert int(last) != first
         assert not alive(int(last))
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -41,6 +42,7 @@ from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry,
 from gateway.telemetry.logs import start_logging
 
 _STALE_NEW_S = 60.0
+_NICENESS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,8 @@ class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `sinks` names those that are to get what is published; `published_directory` is where metrics go, "" for nowhere;
     `data_directory` has the reference profiles that drift is measured against in windows of `drift_window_s`;
-    `after_death` says that the compactor before this one died, or was killed because it hung.
+    `after_death` says that the compactor before this one died, or was killed because it hung; `hurried` that the
+    gateway stops, so that time is short and no request needs the CPU.
     Raises: ValueError (naming field and value).
     """
 
@@ -64,6 +67,7 @@ class CompactorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_directory: str = ""
     drift_window_s: int = 3600
     after_death: bool = False
+    hurried: bool = False
     log_level: str = "info"
     log_format: str = "text"
 
@@ -125,7 +129,7 @@ class Compactor:
         the parts of the work.
         """
         finished = 0
-        waiting = sorted(self._sealed(progress), key=lambda entry: entry.segment or _NOBODY)
+        waiting = sorted(self._sealed(progress), key=self._turn)
         self.counts.pending_segments = len(waiting)
         self.counts.pending_bytes = sum(entry.size_bytes for entry in waiting)
         self.counts.waiting_since_s = min((entry.modified_s for entry in waiting), default=0.0)
@@ -143,7 +147,7 @@ class Compactor:
                 self._failed(error)
                 self._attempts.end(_identity(entry.segment or _NOBODY))
             except Exception as error:
-                # Whatever is wrong with this one, the others go on: the second failure sets it aside.
+                # Whatever is wrong with this one, the others go on: the second error sets it aside.
                 left.append(entry.modified_s)
                 self._failed(error)
                 self._attempts.failed(_identity(entry.segment or _NOBODY), f"{type(error).__name__}: {error}")
@@ -205,6 +209,11 @@ class Compactor:
         for ledger in self._ledgers:
             ledger.commit(identity)
         yield "recorded"
+
+    def _turn(self, entry: LogEntry) -> tuple[bool, Segment]:
+        """Returns the order of the work: the oldest first, and what the compactor may die of after all others."""
+        segment = entry.segment or _NOBODY
+        return self._attempts.suspects(_identity(segment)), segment
 
     def _sealed(self, progress: Callable[[], None]) -> Iterator[LogEntry]:
         """Yields the segments to compact. On the way, orphans are adopted and what does not belong is put aside."""
@@ -353,7 +362,16 @@ def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, r
         compactor.tend()
         accounts.tend(time())
 
-    StepProcess(step, lambda: {"compactor": compactor.counts.to_json()}, config.interval_s, reports=reports).run()
+    def hurry() -> None:
+        """Makes the process nice no more, where that is allowed: on a busy machine the stop might not wait for it."""
+        if not config.hurried:
+            with suppress(PermissionError):
+                os.nice(-_NICENESS)
+
+    def describe() -> dict[str, object]:
+        return {"compactor": compactor.counts.to_json()}
+
+    StepProcess(step, describe, config.interval_s, reports=reports, hurry=hurry).run()
     compactor.tend(last=True)
     accounts.tend(time(), last=True)
 
@@ -370,7 +388,8 @@ def main(
         sys.stderr.write(f"compactor: configuration: {error}\n")
         return 2
     start_logging("compactor-0", config.log_level, config.log_format)
-    os.nice(10)
+    if not config.hurried:
+        os.nice(_NICENESS)
     parquet.limit_threads()
     lake = Path(config.lake_directory)
     lake.mkdir(parents=True, exist_ok=True)
