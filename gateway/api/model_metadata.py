@@ -13,7 +13,6 @@ from gateway.serving.model_config import version_order
 from gateway.serving.version import Version, VersionState
 from gateway.tensor import TensorSpec
 
-PLATFORM = "onnxruntime_onnx"
 _Tensor = pb.ModelMetadataResponse.TensorMetadata
 
 
@@ -51,7 +50,7 @@ def model_metadata(catalog: Catalog, request: pb.ModelMetadataRequest) -> pb.Mod
     return pb.ModelMetadataResponse(
         name=version.model,
         versions=sorted(ready, key=version_order),
-        platform=PLATFORM,
+        platform=version.config.kind.shown,
         inputs=_tensors(version.inputs),
         outputs=_tensors(version.outputs),
     )

@@ -83,7 +83,7 @@ def _answer(loaded: Loaded, tensors: tuple[SentTensor, ...]) -> RunAnswer:
     feeds = arrays(tensors)
     began_ns = perf_counter_ns()
     try:
-        outputs = loaded.session.run([spec.name for spec in specs], feeds)
+        outputs = loaded.opened.run([spec.name for spec in specs], feeds)
     except RunFailed as error:
         return RunAnswer(error=error.public_reason, peak_bytes=memory_figure("VmHWM"))
     except (GatewayError, MemoryError) as error:

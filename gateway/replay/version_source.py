@@ -65,6 +65,7 @@ class VersionSource:
         source = parse_json(override) if override is not None else folder.source
         candidate = Candidate(folder, version, source, "")
         candidate.check()
+        candidate.check_runs_alone()
         pin = digest or ("" if there else self._intents.pins.get(model, {}).get(version, ""))
         local = self._local(candidate, pin, self._loader if there else None)
         request = candidate.request(local, intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
@@ -103,6 +104,7 @@ def version_files(loader: Loader, model: str, version: str, *, threads: int = 1)
         raise UnknownVersion(model, version)
     candidate = Candidate(folder, version, folder.source, "")
     candidate.check()
+    candidate.check_runs_alone()
     request = candidate.request(loader.fetch(model, version), intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
     return VersionFiles(candidate, request, files_beside(folder, folder.source))
 

@@ -13,10 +13,12 @@ from dataclasses import replace
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.copy_upkeep import CopyUpkeep
+from gateway.serving.declaration import Describe
 from gateway.serving.intents import IntentStore
 from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.model_config import check_model_name, check_version_name
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.operations import Operations
 from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, VersionStatus
@@ -70,6 +72,10 @@ class Catalog(VersionLoads):
     def _note_pinned(self, model: str) -> None:
         """Keeps the files of the model again: labels and configuration may be new."""
         self._operations.begin(self._keep_pinned_files(model))
+
+    def describe_by(self, kind: ModelKind, describe: Describe) -> None:
+        """As `Pipeline.describe_by`."""
+        self._pipeline.describe_by(kind, describe)
 
     # ---- for operators ----
 
@@ -153,7 +159,9 @@ class Catalog(VersionLoads):
     def _pin(self, model: str, names: frozenset[str]) -> None:
         """Pins the content that the route was given, on disk: it serves until no route names the version any more."""
         available = self._available.get(model, {})
-        digests = {name: available[name].digest for name in names if name in available}
+        # What has no model file is what the configuration says: no copy could be loaded in its place.
+        present = [available[name] for name in names if name in available]
+        digests = {version.name: version.digest for version in present if version.config.kind.has_file}
         intents = self._view.intents
         if intents.with_pins(model, digests) != intents or (digests and model not in intents.kept and self._store):
             self._pinning = self._operations.begin(self._keep_pins(model, digests))

@@ -12,11 +12,10 @@ from gateway.records.worker.feature_names import FEATURE_NAMES_PARAMETER, name_f
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.execution_provider import CPU, PROVIDERS_OPTION, providers_of, to_option
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
-from gateway.serving.request_merging import MERGE_PARAMETER, Merging, merging
+from gateway.serving.model_kind import ModelKind, kind_of
+from gateway.serving.request_merging import MERGE_PARAMETER, NO_RUNS, Merging, merging
 from gateway.tensor import Datatype, TensorSpec
 
-PLATFORM = "onnxruntime_onnx"
-BACKEND = "onnxruntime"
 MODEL_FILENAME = "model.onnx"
 # Parameters that are read here; `session.` entries are judged by the session itself.
 _PARAMETERS = frozenset(
@@ -46,6 +45,11 @@ Tensor = inference_pb2.ModelInput | inference_pb2.ModelOutput
 
 _TYPES: Mapping[int, Datatype] = {inference_pb2.DataType.Value(kind.config_name): kind for kind in Datatype}
 _NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TYPES.items()}
+
+
+def datatype_of(tensor: Tensor) -> Datatype | None:
+    """Returns the datatype that a configuration gives a tensor; None where it gives none."""
+    return _TYPES.get(tensor.data_type)
 
 
 def session_options(source: ConfigSource) -> dict[str, str]:
@@ -113,14 +117,11 @@ def in_model_shapes(requests: Sequence[Warmup], source: ConfigSource) -> tuple[W
 
 
 def check_identity(source: ConfigSource, model: str) -> None:
-    """Checks that the configuration is for this model and backend. Raises: FailedPrecondition, if it is not."""
+    """Checks that the configuration is for this model, and of a kind that is served. Raises: FailedPrecondition."""
     message = source.message
     if message.name and message.name != model:
         raise FailedPrecondition(f"name: {message.name[:128]!a} is not {model!r}, the name of the model's directory")
-    if message.platform not in ("", PLATFORM):
-        raise FailedPrecondition(f"platform: {message.platform[:80]!a} is not served here, only {PLATFORM!r}")
-    if message.backend not in ("", BACKEND):
-        raise FailedPrecondition(f"backend: {message.backend[:80]!a} is not served here, only {BACKEND!r}")
+    kind_of(source)
 
 
 def complete(
@@ -149,6 +150,7 @@ def complete(
     Raises: FailedPrecondition naming the tensor, what is configured and what the model has.
     """
     check_identity(source, model)
+    kind = kind_of(source)
     message = inference_pb2.ModelConfig()
     message.CopyFrom(source.message)
     if tuple(providers) != (CPU,):
@@ -170,9 +172,9 @@ def complete(
         _with_labels(spec, tensor.label_filename, read_file)
         for spec, tensor in zip(offered[split:], message.output, strict=True)
     ]
-    decision = merging(source, rows, row_dependence, rows_independent, chance)
-    _fill_in(message, source, model, rows, merges=decision.allowed)
-    values = _values(message, source, tuple(offered[:split]), tuple(labelled), read_file, decision)
+    decision = merging(source, rows, row_dependence, rows_independent, chance) if kind.has_file else NO_RUNS
+    _fill_in(message, kind, model, rows, merges=decision.allowed)
+    values = _values(message, source, kind, tuple(offered[:split]), tuple(labelled), read_file, decision)
     caches = message.response_cache.enable and not chance
     told = values.warnings
     if message.response_cache.enable and chance:
@@ -297,28 +299,31 @@ def _with_labels(spec: TensorSpec, filename: str, read_file: ReadFile) -> Tensor
     return replace(spec, labels=tuple(lines))
 
 
-def _fill_in(message: inference_pb2.ModelConfig, source: ConfigSource, model: str, rows: int, *, merges: bool) -> None:
-    message.name, message.platform, message.backend = model, PLATFORM, BACKEND
-    message.default_model_filename = message.default_model_filename or MODEL_FILENAME
+def _fill_in(message: inference_pb2.ModelConfig, kind: ModelKind, model: str, rows: int, *, merges: bool) -> None:
+    message.name, message.platform, message.backend = model, kind.platform, kind.backend
     message.max_batch_size = rows
+    if kind.has_file:
+        message.default_model_filename = message.default_model_filename or MODEL_FILENAME
     if merges and not message.HasField("dynamic_batching"):
         message.dynamic_batching.SetInParent()
     if message.version_policy.WhichOneof("policy_choice") is None:
         message.version_policy.all.SetInParent()
-    if not message.instance_group:
+    if kind.has_file and not message.instance_group:
         message.instance_group.add(name=model, count=1, kind=inference_pb2.ModelInstanceGroup.KIND_CPU)
 
 
 def _values(
     message: inference_pb2.ModelConfig,
     source: ConfigSource,
+    kind: ModelKind,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
     read_file: ReadFile,
     decision: Merging,
 ) -> ModelConfig:
     parameters = {name: value.string_value for name, value in message.parameters.items()}
-    unknown = sorted(parameters.keys() - _PARAMETERS - {FEATURE_NAMES_PARAMETER, RAN_ON_PARAMETER})
+    known = _PARAMETERS | {FEATURE_NAMES_PARAMETER, RAN_ON_PARAMETER}
+    unknown = sorted(parameters.keys() - known) if kind.has_file else []  # others judge their own
     warnings = [*source.warnings]
     if unknown:
         warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")
@@ -331,6 +336,7 @@ def _values(
     queue = message.dynamic_batching.default_queue_policy
     return ModelConfig(
         name=message.name,
+        kind=kind,
         max_batch_size=message.max_batch_size,
         inputs=inputs,
         outputs=outputs,

@@ -29,6 +29,7 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
 from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import Mirrors
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.response_cache import VersionCache
 from gateway.serving.run_page import VersionKey
 from gateway.serving.served_arm import ServedArm
@@ -83,6 +84,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
         self._queues: dict[Version, VersionQueue] = {}
+        self._kinds: dict[ModelKind, Callable[[Version], VersionQueue]] = {}
         self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._shared = shared or SharedRunState()
         self._shared.traced = tracer is not None
@@ -95,11 +97,21 @@ class Engine:
         counters.add_gauge(Gauge.BREAKERS, lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
         counters.add_gauge(Gauge.SHADOW_DIFFERENCES, self._mirrors.differences)
 
+    def queue_by(self, kind: ModelKind, queue_of: Callable[[Version], VersionQueue]) -> None:
+        """Has `queue_of` make the queue of each version of that kind, which has no session.
+
+        Order: before the first load.
+        """
+        self._kinds[kind] = queue_of
+
     def attach(self, version: Version) -> None:
         """Gives a version that has just become able to run its queue."""
         self._queues[version] = self._queue_of(version)
 
     def _queue_of(self, version: Version) -> VersionQueue:
+        queue_of = self._kinds.get(version.config.kind)
+        if queue_of is not None:
+            return queue_of(version)
         return Batcher(
             version,
             loop=self._loop,

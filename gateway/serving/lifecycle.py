@@ -24,8 +24,10 @@ from gateway.serving.contract import (
     thread_count,
     warmups,
 )
+from gateway.serving.declaration import Describe, declared, declared_digest
 from gateway.serving.execution_provider import CPU, providers_of
 from gateway.serving.model_config import ModelConfig
+from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, UNKNOWN_ORIGIN, Provenance, provenance, record_name
@@ -68,6 +70,18 @@ class Candidate:
             raise FailedPrecondition(self.folder.error)
         check_identity(self.source, self.model)
 
+    @property
+    def kind(self) -> ModelKind:
+        """Returns the kind that the configuration is of. Raises: FailedPrecondition, where it is of none."""
+        return kind_of(self.source)
+
+    def check_runs_alone(self) -> None:
+        """Checks that the version is a model that a session runs. Raises: FailedPrecondition, if it is not."""
+        if not self.kind.has_file:
+            raise FailedPrecondition(
+                f"model {self.model!r} is of {self.kind.shown!r}: it runs in the gateway that serves it, and not alone"
+            )
+
     def request(self, local: LocalVersion, *, intra_threads: int, policy: Policy, timeout_s: float) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate. Raises: FailedPrecondition."""
         source = self.source
@@ -91,13 +105,20 @@ class Loaded:
     Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed.
     """
 
-    session: Session
+    session: Session | None
     config: ModelConfig
     digest: str
     run_us: float
     identity: str
     memory_bytes: int = 0
     provenance: Provenance = UNKNOWN_ORIGIN
+
+    @property
+    def opened(self) -> Session:
+        """Returns the session of a version with a model file."""
+        if self.session is None:
+            raise ValueError(f"model {self.config.name!r} has no session")
+        return self.session
 
 
 class Pipeline:
@@ -120,8 +141,16 @@ class Pipeline:
         self._policy = policy or Policy()
         self._probe_timeout_s = probe_timeout_s
         self._trusted_keys = trusted_keys
+        self._describes: dict[ModelKind, Describe] = {}
         self._permits = asyncio.Semaphore(loads_at_once)
         self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
+
+    def describe_by(self, kind: ModelKind, describe: Describe) -> None:
+        """Has `describe` complete the configuration of each version of that kind, which has no model file.
+
+        Order: before the first load.
+        """
+        self._describes[kind] = describe
 
     async def load(
         self, candidate: Candidate, *, again: bool = False, on_trial: Callable[[], None] | None = None
@@ -133,6 +162,9 @@ class Pipeline:
 
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
+        candidate.check()
+        if not candidate.kind.has_file:
+            return await self._declared(candidate)
         async with self._permits:
             request = await self._on_thread(partial(self._request, candidate))
         result = await self._prober.known(request, again=again)
@@ -153,6 +185,8 @@ class Pipeline:
         Raises: GatewayError, where the candidate cannot be read.
         """
         async with self._permits:
+            if not candidate.kind.has_file:
+                return await self._on_thread(lambda: declared_digest(candidate.source, candidate.folder))
             return await self._on_thread(lambda: _identity(candidate, self._request(candidate)))
 
     async def digest(self, candidate: Candidate) -> str:
@@ -168,6 +202,18 @@ class Pipeline:
         """Lets no further load begin."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _declared(self, candidate: Candidate) -> Loaded:
+        """Returns a version without a model file, whose configuration is its content."""
+        describe = self._describes.get(candidate.kind)
+        if describe is None:
+            raise FailedPrecondition(f"a model of {candidate.kind.shown!r} cannot be served here")
+        source, folder = candidate.source, candidate.folder
+        async with self._permits:
+            config = await self._on_thread(lambda: declared(source, folder))
+            digest = await self._on_thread(lambda: declared_digest(source, folder))
+        config = await describe(candidate.model, source, config)
+        return Loaded(None, config, digest, 0.0, digest)
+
     def _opened(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
         """Returns the version, with what is known of its origin."""
         loaded = open_version(candidate, request, result)
@@ -176,7 +222,7 @@ class Pipeline:
         except LoaderError:
             record = None  # nobody published it so, or the source is away
         checked = self._trusted_keys is not None
-        origin = provenance(request.local, loaded.session.metadata, record, signature_checked=checked)
+        origin = provenance(request.local, loaded.opened.metadata, record, signature_checked=checked)
         return replace(loaded, provenance=origin)
 
     def _request(self, candidate: Candidate) -> ProbeRequest:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import InvalidArgument
+from gateway.serving.model_kind import ModelKind
 from gateway.tensor import Datatype, TensorSpec
 
 # Rows that may run together where the configuration does not say. Triton's default is 4; a run of 256 rows of a small
@@ -100,6 +101,7 @@ class ModelConfig:
     """
 
     name: str
+    kind: ModelKind = ModelKind.ONNX
     max_batch_size: int = 0
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

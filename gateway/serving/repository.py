@@ -3,6 +3,7 @@
     <repository>/<model>/config.pbtxt           optional
     <repository>/<model>/labels.txt, warmup/    what the configuration names
     <repository>/<model>/<version>/model.onnx
+    <repository>/<ensemble>/<version>/          empty, or with anything in it: what it does is in config.pbtxt
 
 A loader (`loaders.loader`) knows the place where it lies. `ModelRepository.scan` reads it, `wanted` and `plan` decide
 (pure functions), the catalog acts.
@@ -25,6 +26,7 @@ from gateway.serving.model_config import (
     is_version_name,
     version_order,
 )
+from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.version import VersionState
 from loaders.errors import LoaderError, SourceNotFound
 from loaders.loader import Listing, Loader
@@ -131,7 +133,7 @@ class ModelRepository:
             listing = self._loader.versions(model)
             stamp = self._loader.stamp(model)
             source, error = self._configuration(model, stamp)
-            filename = source.message.default_model_filename or MODEL_FILENAME
+            filename = _filename(source)
             versions = self._versions(model, listing, filename, passed_over)
         except LoaderError as failed:
             if isinstance(failed, SourceNotFound):
@@ -141,7 +143,8 @@ class ModelRepository:
         origin = self._loader.origin(model)
         folder = ModelFolder(model, partial(self._loader.read, model), source, stamp, versions, error, origin)
         if not versions:
-            passed_over[model] = f"no version directory in it: a number, or a label that holds {filename}"
+            holds = f", or a label that holds {filename}" if filename else ""
+            passed_over[model] = f"no version directory in it: a number{holds}"
         elif not folder.policy.select(versions):
             passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
         return folder
@@ -165,15 +168,25 @@ class ModelRepository:
         versions = {}
         for name in _allowed(listing.names, check_version_name, f"{model}/", passed_over):
             # A numbered directory without the file is a version that fails with a clear reason.
-            if not name.isdigit() and not self._loader.holds(model, f"{name}/{filename}"):
+            if not name.isdigit() and not (filename and self._loader.holds(model, f"{name}/{filename}")):
                 if name not in _SIDE_DIRECTORIES:
-                    passed_over[f"{model}/{name}"] = f"no version: it holds no {filename}"
+                    why = f"it holds no {filename}" if filename else "versions without a model file are numbers"
+                    passed_over[f"{model}/{name}"] = f"no version: {why}"
                 continue
             try:
                 versions[name] = self._loader.fingerprint(model, name)
             except LoaderError as error:
                 versions[name] = f"unreadable: {error}"
         return versions
+
+
+def _filename(source: ConfigSource) -> str:
+    """Returns the name of the model's file; "" where the model's kind has none."""
+    try:
+        kind = kind_of(source)
+    except FailedPrecondition:  # the load says so
+        kind = ModelKind.ONNX
+    return (source.message.default_model_filename or MODEL_FILENAME) if kind.has_file else ""
 
 
 def _allowed(

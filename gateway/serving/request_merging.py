@@ -20,6 +20,9 @@ class Merging:
         return f"{'yes' if self.allowed else 'no'}: {self.reason}"
 
 
+NO_RUNS = Merging(False, "no session runs it")
+
+
 def merging(
     source: ConfigSource, max_batch_size: int, row_dependence: str, rows_independent: bool | None, chance: str = ""
 ) -> Merging:

@@ -58,6 +58,8 @@ class IllegalVersionMove(Exception):  # not RuntimeError: mypyc compiles childre
 class Version:
     """A version of a model as the loop sees it. Only the loop reads and writes it.
 
+    It has a session where it has a model file (`gateway.serving.model_kind`).
+
     `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
     run of one row, which the engine keeps up to date, `memory_bytes` what its trial needed. `merges` is whether
     requests of several clients may share a run.
@@ -112,7 +114,7 @@ class Version:
 
     def equip(
         self,
-        session: Session,
+        session: Session | None,
         config: ModelConfig,
         *,
         digest: str,

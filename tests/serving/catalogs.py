@@ -74,7 +74,7 @@ async def opened(
     live = OpenCatalog(root, catalog)
 
     def note_available(version: Version) -> None:
-        assert version.session is not None
+        assert (version.session is not None) is version.config.kind.has_file
         assert version.state is VersionState.LOADING
         live.available.append(f"{version.model}/{version.name}")
 

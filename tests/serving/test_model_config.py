@@ -160,14 +160,14 @@ def test_json_says_the_same_as_text() -> None:
         "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"], "oddity": 1}],
         "dynamic_batching": {"max_queue_delay_microseconds": 100, "bogus": {"a": 1}},
         "parameters": {"enable_mem_arena": {"string_value": "0"}},
-        "ensemble_scheduling": {"step": []},
+        "sequence_batching": {"step": []},
     }
     source = parse_json(json.dumps(document))
     config = completed(source)
     assert (config.max_batch_size, config.max_queue_delay_us) == (8, 100)
     assert source.sets("max_batch_size")
     assert session_options(source) == {"enable_mem_arena": "0"}
-    assert "dynamic_batching.bogus, ensemble_scheduling, input.oddity" in config.warnings[0]
+    assert "dynamic_batching.bogus, input.oddity, sequence_batching" in config.warnings[0]
 
 
 @pytest.mark.parametrize(
