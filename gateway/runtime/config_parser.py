@@ -18,6 +18,7 @@ from gateway.runtime.consistency import check_consistency
 from gateway.runtime.cpu_quota import cpu_quota
 from gateway.runtime.option import CONFIG_OPTION, ENVIRONMENT_PREFIX
 from gateway.runtime.options import IGNORED, OPTIONS, SECTIONS, nearest, option_named, read_value
+from gateway.runtime.otlp_settings import read_otlp_settings
 from gateway.runtime.redaction_config import KEY_VARIABLE as REDACTION_KEY
 from gateway.runtime.redaction_config import SECTION as REDACTION
 from gateway.runtime.redaction_config import parse_redaction
@@ -78,6 +79,8 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
     file_name = arguments.pop(CONFIG_OPTION, None) or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     file = read_file(Path(str(file_name))) if file_name else {}
     config = parse(arguments, environ, file, cpus=math.ceil(cpu_quota()))
+    if config.traces.otlp_endpoint:
+        read_otlp_settings(environ).context()
     return replace(
         config,
         events=_with_secret(config.events),
@@ -86,7 +89,6 @@ def load(options: Mapping[str, object], environ: Mapping[str, str] | None = None
         process=replace(config.process, data_dir=config.process.data_dir.absolute()),
         tls=config.tls.proven(time.time()),
         access=config.access.proven(),
-        traces=config.traces.proven(),
         limits=_with_quotas(config.limits),
         redaction=config.redaction.proven(),
     )

@@ -320,7 +320,7 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         judge = Judging(config, hand, settings.instance, publisher)
         traces = None
         if config.traces.otlp_endpoint:
-            traces = await asyncio.to_thread(make_trace_export, config.traces, control.fetch_traces)
+            traces = make_trace_export(config.traces, control.fetch_traces)
             control.export_traces(traces)
             stack.push_async_callback(traces.close)
         async with asyncio.TaskGroup() as group:

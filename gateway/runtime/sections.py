@@ -38,7 +38,6 @@ DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
 }  # fmt: skip
 _PORT: Final = Whole(0, 65535)
-_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +252,6 @@ class TraceOptions:
     def __repr__(self) -> str:
         return f"TraceOptions(otlp_endpoint={masked_webhook(self.otlp_endpoint)!r}, ratio={self.ratio!r})"
 
-    def proven(self) -> "TraceOptions":
-        """Returns the options. Raises: InvalidArgument naming what must be installed."""
-        if self.otlp_endpoint and not _exports_traces():
-            raise InvalidArgument(
-                "otlp-endpoint needs what is not installed: pip install 'model-serving-gateway[otel]'"
-            )
-        return self
-
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
@@ -274,10 +265,3 @@ class CallLimits:
     max_in_flight_bytes: Annotated[
         int, Setting("Bytes of requests a worker holds at a time.", Whole(1 << 20, 1 << 40))
     ] = 1 << 30  # fmt: skip
-
-
-def _exports_traces() -> bool:
-    try:
-        return find_spec("opentelemetry.sdk") is not None and find_spec(_EXPORTER) is not None
-    except ModuleNotFoundError:  # a package above it
-        return False

@@ -17,7 +17,6 @@ from pathlib import Path
 from time import monotonic_ns, process_time_ns, time_ns
 from typing import Final
 
-import msgspec
 import uvloop
 
 from gateway.access.priority import LADDER
@@ -191,7 +190,7 @@ class Worker:
 
     async def take_traces(self, _: Payload) -> Payload:
         """Returns the traces that wait for the control process, which then wait no more."""
-        return {"traces": msgspec.to_builtins(self.tracer.take() if self.tracer is not None else [])}
+        return {"traces": self.tracer.take() if self.tracer is not None else []}  # a frame encodes them as they are
 
     def _shared_run_state(self) -> SharedRunState:
         """Returns the page that tells the supervisor what runs when this process dies, and what may not run."""

@@ -7,6 +7,7 @@
 """
 
 from collections import deque
+from math import log, log1p
 from random import Random
 from time import monotonic_ns, time_ns
 from typing import Final
@@ -21,6 +22,7 @@ TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 _LONGEST_STATE: Final = 512
 _MOST_EXEMPLARS: Final = 10_000
+_LONGEST_GAP: Final = 1 << 62
 
 
 class Tracer:
@@ -33,6 +35,7 @@ class Tracer:
         self._exemplars: dict[tuple[str, str, str, int], tuple[str, float, float]] = {}
         self._sampled = 0
         self._dropped = 0
+        self._passing = self._gap()
 
     def begin(self, parent: str | None) -> CallTrace | None:
         """Returns the trace of a call with that traceparent; None if it is not sampled."""
@@ -40,8 +43,10 @@ class Tracer:
         if context is not None:
             trace_id, parent_id, sampled = context
             return CallTrace(trace_id, parent_id, self._id(64)) if sampled else None
-        if self._random.random() >= self._ratio:
+        if self._passing:
+            self._passing -= 1
             return None
+        self._passing = self._gap()
         return CallTrace(self._id(128), "", self._id(64))
 
     def finish(self, call: Call, code: Code, request_id: str) -> None:
@@ -66,7 +71,7 @@ class Tracer:
             trace_id=trace.trace_id,
             span_id=trace.span_id,
             parent_id=trace.parent_id,
-            state=trace.state[:_LONGEST_STATE],
+            state=_state_within(trace.state),
             received_ns=received_ns,
             queued_ns=received_ns + call.queued_ns - call.received_ns if call.queued_ns else 0,
             queue_ns=call.queue_ns,
@@ -123,9 +128,20 @@ class Tracer:
         if key in self._exemplars or len(self._exemplars) < _MOST_EXEMPLARS:
             self._exemplars[key] = (trace_id, total_ns / 1e9, ended_ns / 1e9)
 
+    def _gap(self) -> int:
+        """Returns how many calls pass before the next that is sampled, as if each had drawn; negative: all do."""
+        if not 0.0 < self._ratio < 1.0:
+            return 0 if self._ratio else -1
+        return int(min(log(1.0 - self._random.random()) / log1p(-self._ratio), _LONGEST_GAP))
+
     def _id(self, bits: int) -> str:
         """Returns a new id that is not zero, which would be no id."""
         number = 0
         while not number:
             number = self._random.getrandbits(bits)
         return f"{number:0{bits // 4}x}"
+
+
+def _state_within(state: str) -> str:
+    """Returns the tracestate as far as it is kept, without a member that would be cut."""
+    return state if len(state) <= _LONGEST_STATE else state[: _LONGEST_STATE + 1].rpartition(",")[0]

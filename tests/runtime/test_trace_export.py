@@ -1,6 +1,5 @@
 """The spans that a collector gets, over real OTLP."""
 
-import sys
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -8,10 +7,11 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.errors import GatewayError, InvalidArgument, Unavailable
-from gateway.runtime.config_parser import load, parse
+from gateway.runtime.config_parser import parse
+from gateway.runtime.otlp_settings import read_otlp_settings
 from gateway.runtime.peers import Payload
-from gateway.runtime.sections import TraceOptions
-from gateway.runtime.trace_export import TraceExport, make_exporter
+from gateway.runtime.trace_export import TraceExport
+from gateway.runtime.trace_sender import TraceSender
 from gateway.telemetry.finished_trace import MOST_WAITING, FinishedTrace
 from tests.telemetry.otlp_collector import OtlpCollector, collecting, value
 
@@ -41,7 +41,9 @@ def export(collector: OtlpCollector, *answers: object, most_waiting: int = MOST_
             for slot, answer in enumerate(answers)
         }
 
-    return TraceExport(make_exporter(TraceOptions(otlp_endpoint=collector.url)), fetch, most_waiting=most_waiting)
+    settings = read_otlp_settings({})
+    sender = TraceSender(collector.url, settings, limit_s=3.0)
+    return TraceExport(sender, fetch, settings.resource, most_waiting=most_waiting)
 
 
 def told(*traces: FinishedTrace) -> object:
@@ -131,10 +133,3 @@ def test_an_endpoint_is_an_address_of_http() -> None:
     for wrong in ("collector:4318", "ftp://x", "http://user:secret@x"):
         with pytest.raises(InvalidArgument, match="otlp-endpoint"):
             parse({"otlp-endpoint": wrong}, {}, {})
-
-
-def test_what_must_be_installed_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InvalidArgument, match=r"otlp-endpoint .* 'model-serving-gateway\[otel\]"):
-        load({"otlp-endpoint": "http://127.0.0.1:4318"}, {})
