@@ -23,6 +23,7 @@ ROOMS = {
     "telemetry": {"errors", "backoff"},
     "routing": {"errors", "backoff"},
     "serving": {"errors", "backoff", "tensor", "pb", "routing", "records", "telemetry", "loaders"},
+    "features": {"errors", "backoff", "tensor", "pb", "routing.store", "records", "serving", "telemetry"},
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing", "telemetry", "drift.report", "page.report_style"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
@@ -45,7 +46,7 @@ ROOMS = {
     "demo": {"errors", "tensor", "serving"},
     "runtime": {
         *("errors", "backoff", "loopback", "access"),
-        *("tensor", "pb", "routing", "rollout", "serving", "records", "drift", "replay"),
+        *("tensor", "pb", "routing", "rollout", "serving", "features", "records", "drift", "replay"),
         *("telemetry", "rpc", "api", "loaders", "rest", "page"),
     },
     "loaders": set(),

@@ -1,0 +1,34 @@
+"""Feature views as their authors write them, for the tests."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.features.feature_view import FeatureView
+from gateway.features.view_parameters import feature_view
+from gateway.tensor import Datatype, TensorSpec
+
+FEAST = {"layout": "feast", "project": "shop", "feature_view": "user_stats"}
+FEAST_KEYS = (("user_id", Datatype.INT64), ("country", Datatype.BYTES))
+FEAST_FEATURES = (
+    ("purchases", Datatype.INT64, 1),
+    ("visits", Datatype.INT32, 1),
+    ("spent", Datatype.FP64, 1),
+    ("score", Datatype.FP32, 1),
+    ("loyal", Datatype.BOOL, 1),
+    ("city", Datatype.BYTES, 1),
+    ("embedding", Datatype.FP32, 3),
+    ("days", Datatype.INT64, 2),
+    ("tags", Datatype.BYTES, 2),
+)
+USERS = {"key": "user:{user_id}"}
+
+
+def view(
+    parameters: Mapping[str, str],
+    *,
+    keys: Sequence[tuple[str, Datatype]] = (("user_id", Datatype.INT64),),
+    features: Sequence[tuple[str, Datatype, int]] = (("score", Datatype.FP32, 1),),
+) -> FeatureView:
+    """The view of a configuration with these parameters, input types and output types with the size of a row."""
+    inputs = tuple(TensorSpec(name, datatype, (-1, 1)) for name, datatype in keys)
+    outputs = tuple(TensorSpec(name, datatype, (-1, size)) for name, datatype, size in features)
+    return feature_view("users", parameters, inputs, outputs)
