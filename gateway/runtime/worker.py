@@ -94,6 +94,7 @@ from loaders.store import ContentStore
 _START_PATIENCE_S: Final = 10.0
 _RESTART_PATIENCE_S: Final = 2.0
 _NEVER_S: Final = 1e7
+_PROBER_IDLE_S: Final = 10.0
 _SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
 _LONGEST_DEFER_S: Final = 0.005
 _FORGET_S: Final = 1.5 * KEEP_S  # after the control process has ended its series, so that no sum goes back before
@@ -212,7 +213,7 @@ class Worker:
         keys = config.models.require_signature
         pipeline = Pipeline(
             loader,
-            Prober(config.state_dir / "probes"),
+            Prober(config.state_dir / "probes", idle_s=_PROBER_IDLE_S),
             intra_threads=self.threads,
             trusted_keys=None if keys is None else TrustedKeys(keys),
         )

@@ -247,7 +247,7 @@ class Catalog(VersionLoads):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._pipeline.close()
+        await self._pipeline.aclose()
         self._reader.close()
 
     async def _step(self) -> list[Key]:

@@ -198,9 +198,10 @@ class Pipeline:
         """Returns how far a copy of the version is that takes long; "" where none is under way."""
         return self._loader.progress(model, version)
 
-    def close(self) -> None:
-        """Lets no further load begin."""
+    async def aclose(self) -> None:
+        """Lets no further load begin, and ends the trials."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._prober.aclose()
 
     async def _declared(self, candidate: Candidate) -> Loaded:
         """Returns a version without a model file, whose configuration is its content."""

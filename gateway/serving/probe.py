@@ -1,9 +1,13 @@
 """Tries a version in a process of its own before a worker loads it.
 
-    worker ── ProbeRequest ──> python -m gateway.serving.probe ── ProbeResult ──> worker, and the cache for its siblings
+    worker ── ProbeRequest ──> a fork of the zygote ── ProbeResult ──> worker, and the cache for its siblings
 
-The workers of a host share the cache: the first worker probes under a file lock, the others wait for its result
-without blocking their loops.
+No trial has anything of another one: each is forked from a process that never reads a model (`zygote_process`), within
+its own limits, and ends with its result. Where that process dies during a trial, the trial is repeated with a zygote of
+its own, so that a model that ends the trials of others is found, and those are judged rightly.
+
+The workers of a host share the cache: the first worker probes under a file lock, the others wait for its result without
+blocking their loops.
 """
 
 import asyncio
@@ -11,8 +15,6 @@ import fcntl
 import logging
 import os
 import signal
-import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from typing import IO
 from gateway.serving.probe_child import main, public_reason
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import runtime_key
+from gateway.serving.zygote import Trial, Zygote, ZygoteGone
 
 __all__ = ["ProbeRequest", "ProbeResult", "Prober"]
 
@@ -48,11 +51,15 @@ class Prober:
 
     `cache` is a directory of this host; without one every probe runs. `concurrency` probes of this worker run side by
     side; one that takes longer than `patience_s` makes room for another, so that a model that hangs does not delay
-    the others.
+    the others. The process that probes are forked from is kept for `idle_s` after the last one; where that is not 0 the
+    prober must be closed.
     """
 
-    def __init__(self, cache: Path | None = None, *, concurrency: int = 4, patience_s: float = 5.0) -> None:
+    def __init__(
+        self, cache: Path | None = None, *, concurrency: int = 4, patience_s: float = 5.0, idle_s: float = 0.0
+    ) -> None:
         self._cache = cache
+        self._zygote = Zygote(idle_s=idle_s)
         self._permits = asyncio.Semaphore(concurrency)
         self._patience_s = patience_s
 
@@ -73,15 +80,19 @@ class Prober:
         """
         async with self._permit():
             if self._cache is None or not await asyncio.to_thread(_made, self._cache):
-                return await _run(request)
+                return await _run(self._zygote, request)
             asked_at = time()
             path = await asyncio.to_thread(self._path, request)
             async with _locked(path.with_suffix(".lock")):
                 known = await asyncio.to_thread(lambda: _read(path, asked_at, again=again))
                 if known is None:
-                    known = await _run(request)
+                    known = await _run(self._zygote, request)
                     await asyncio.to_thread(_write, path, known)
                 return known
+
+    async def aclose(self) -> None:
+        """Ends whatever probe runs, and the process that it was forked from."""
+        await self._zygote.aclose()
 
     def _path(self, request: ProbeRequest) -> Path:
         return (self._cache or Path()) / f"{request.key(runtime_key())}.json"
@@ -106,41 +117,35 @@ class Prober:
             give_back()
 
 
-async def _run(request: ProbeRequest) -> ProbeResult:
-    with tempfile.TemporaryFile() as errors:
+async def _run(zygote: Zygote, request: ProbeRequest) -> ProbeResult:
+    progress = _Progress()
+    try:
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "gateway.serving.probe",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
-                limit=_LINE_LIMIT,
-            )
-        except OSError as error:
-            return ProbeResult(
-                ok=False, reason=f"no process could be started to try it: {error.strerror}", lasting=False
-            )
-        progress = _Progress()
+            return await _tried(zygote, request, progress)
+        except ZygoteGone:
+            progress = _Progress()
+            return await _tried(Zygote(), request, progress)
+    except ZygoteGone:
+        reason = f"the process from which it was forked ended while it was {progress.stage}"
+        return ProbeResult(ok=False, reason=reason, lasting=False)
+    except OSError as error:
+        return ProbeResult(ok=False, reason=f"no process could be started to try it: {error.strerror}", lasting=False)
+
+
+async def _tried(zygote: Zygote, request: ProbeRequest, progress: "_Progress") -> ProbeResult:
+    async with zygote.trial() as trial:
         try:
             async with asyncio.timeout(request.timeout_s) as limit:
-                result = await _talk(process, request, progress, limit)
+                result = await _talk(trial, request, progress, limit)
                 if result is not None:
                     return result
-                code = await process.wait()
+                code = await zygote.end(trial)
         except TimeoutError:
             if progress.provisional is not None:
                 return replace(progress.provisional, empty_inputs="did not end")
             reason = f"took longer than {request.timeout_s:g} s while {progress.stage}"
             return ProbeResult(ok=False, reason=reason, lasting=False, timed_out=True)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-        died = _died(code, progress.stage, errors, request)
+        died = _died(code, progress.stage, trial.errors, request)
         if progress.provisional is not None:
             return replace(progress.provisional, empty_inputs=died.reason)
         return died
@@ -154,28 +159,23 @@ class _Progress:
     provisional: ProbeResult | None = None
 
 
-async def _talk(
-    process: asyncio.subprocess.Process, request: ProbeRequest, progress: _Progress, limit: asyncio.Timeout
-) -> ProbeResult | None:
+async def _talk(trial: Trial, request: ProbeRequest, progress: _Progress, limit: asyncio.Timeout) -> ProbeResult | None:
     """Returns the result that the process reports, or None if it ended without one."""
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(to_json(request) + b"\n")
-        await process.stdin.drain()
-        process.stdin.close()
-    except ConnectionError:
-        return None
-    async for line in process.stdout:
-        if not line.endswith(b"\n"):
-            break  # it died in the middle of it
-        message = from_json(line, ProbeMessage)
-        if message.result is not None:
-            return message.result
-        progress.stage = message.stage
-        if message.provisional is not None:
-            progress.provisional = message.provisional
-            limit.reschedule(asyncio.get_running_loop().time() + _EMPTY_LIMIT_S)
+        trial.requests.write(to_json(request) + b"\n")
+        await trial.requests.drain()
+        async for line in trial.answers:
+            if not line.endswith(b"\n"):
+                break  # it died in the middle of it
+            message = from_json(line, ProbeMessage)
+            if message.result is not None:
+                return message.result
+            progress.stage = message.stage
+            if message.provisional is not None:
+                progress.provisional = message.provisional
+                limit.reschedule(asyncio.get_running_loop().time() + _EMPTY_LIMIT_S)
+    except (ConnectionError, ValueError):  # it died, or what it says is no answer of ours
+        pass
     return None
 
 

@@ -9,7 +9,6 @@ import ctypes
 import os
 import resource
 import signal
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil
@@ -31,33 +30,39 @@ EMPTY = "being run without rows or elements"
 
 _MAX_REASON = 600
 _MIB = 1 << 20
-_NICENESS = 5  # traffic comes first
+NICENESS = 5  # traffic comes first
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _M_ARENA_MAX = -8
 
 
 def main() -> None:
     """Answers the request on standard input."""
-    with os.fdopen(os.dup(1), "wb") as answers:
+    with os.fdopen(os.dup(1), "wb") as answers, os.fdopen(os.dup(0), "rb") as requests:
         os.dup2(2, 1)
         end_with_parent()
-        os.nice(_NICENESS)
-        request = from_json(sys.stdin.buffer.readline(), ProbeRequest)
-        baseline_rss = memory_figure("VmHWM")
-        set_limits(request)
-        try:
-            result = _probe(request, answers)
-        except OutOfMemory as error:
-            result = _refused(request, str(error), lasting=False)
-        except MemoryError:
-            limit = f"{request.memory_limit // _MIB} MiB"
-            result = _refused(request, f"it needs more memory than the limit of {limit}", lasting=False)
-        except OSError as error:
-            result = _refused(request, f"its files cannot be read: {error.strerror}", lasting=False)
-        except GatewayError as error:
-            result = _refused(request, str(error), lasting=True)
-        result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=memory_figure("VmHWM"))
-        _say(answers, ProbeMessage(result=result))
+        os.nice(NICENESS)
+        answer(requests, answers)
+
+
+def answer(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answers one request. Everything that the model can do ends with this process."""
+    request = from_json(requests.readline(), ProbeRequest)
+    baseline_rss = memory_figure("VmHWM")
+    set_limits(request)
+    try:
+        result = probe(request, answers)
+    except OutOfMemory as error:
+        result = _refused(request, str(error), lasting=False)
+    except MemoryError:
+        limit = f"{request.memory_limit // _MIB} MiB"
+        result = _refused(request, f"it needs more memory than the limit of {limit}", lasting=False)
+    except OSError as error:
+        result = _refused(request, f"its files cannot be read: {error.strerror}", lasting=False)
+    except GatewayError as error:
+        result = _refused(request, str(error), lasting=True)
+    result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=memory_figure("VmHWM"))
+    _say(answers, ProbeMessage(result=result))
 
 
 def public_reason(text: str, directory: str) -> str:
@@ -68,7 +73,11 @@ def public_reason(text: str, directory: str) -> str:
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
-def _probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
+def probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
+    """Returns the result for a version that is good, tried in this process; says each stage before it begins.
+
+    Raises: GatewayError, OSError, MemoryError.
+    """
     _say(answers, ProbeMessage(stage=VERIFYING))
     facts = verify(request.local, filename=request.filename, policy=request.policy)
     _say(answers, ProbeMessage(stage=LOADING))
@@ -130,6 +139,12 @@ def end_with_parent() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def forbid_tracing() -> None:
+    """Has the kernel refuse this process's memory to other processes of its user, and that of its forks."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def set_limits(request: ProbeRequest) -> None:

@@ -108,13 +108,12 @@ async def standing(
     ladder: Sequence[float] = (1.0,),
     rest: bool = False,
     tracer: Tracer | None = None,
-    prober: Prober | None = None,
     load_reports: LoadReports | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository, by REST as well if asked for; its models were loaded, or have failed to."""
     async with AsyncExitStack() as stack:
         loader = FilesystemLoader(repository, ContentStore(data / "content"))
-        pipeline = Pipeline(loader, prober or Prober(probes, concurrency=2), intra_threads=1)
+        pipeline = Pipeline(loader, Prober(probes, concurrency=2, idle_s=5), intra_threads=1)
         catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"))
         stack.push_async_callback(catalog.close)
         counters = Counters()

@@ -17,7 +17,6 @@ from tests.conformance.backend_suite import (
     passes_in_process,
     request_of,
 )
-from tests.conformance.forked_prober import ForkedProber
 
 GROUP = 250  # models in one worker at a time
 
@@ -42,14 +41,13 @@ async def faults(stand: Stand, case: Case, model: str) -> str:
 async def test_what_the_runtime_passes_of_the_backend_suite_is_served(tmp_path: Path) -> None:
     passed = [case for case in cases() if passes_in_process(case)]
     failed: dict[str, str] = {}
-    prober = ForkedProber()
     for start in range(0, len(passed), GROUP):
         group = passed[start : start + GROUP]
         directory = tmp_path / str(start)
         repository = directory / "models"
         for place, case in enumerate(group):
             models.write_version(repository, f"m{place}", "1", case.model.SerializeToString())
-        async with standing(repository, directory, probes=directory / "probes", prober=prober) as stand:
+        async with standing(repository, directory, probes=directory / "probes") as stand:
             for place, case in enumerate(group):
                 fault = await faults(stand, case, f"m{place}")
                 if fault:

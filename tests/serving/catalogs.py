@@ -69,7 +69,7 @@ async def opened(
     root.mkdir(exist_ok=True)
     store = ContentStore(data / "store", max_bytes=store_bytes)
     loader = FilesystemLoader(root, store)
-    pipeline = Pipeline(loader, Prober(data / "probes"), intra_threads=1, trusted_keys=trusted_keys)
+    pipeline = Pipeline(loader, Prober(data / "probes", idle_s=5), intra_threads=1, trusted_keys=trusted_keys)
     catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)
     live = OpenCatalog(root, catalog)
 

@@ -4,7 +4,9 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +23,7 @@ from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_child import public_reason
-from gateway.serving.probe_request import ProbeResult, from_json, to_json
+from gateway.serving.probe_request import ProbeMessage, ProbeResult, from_json, to_json
 from gateway.serving.verification import ModelFacts
 from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
@@ -58,18 +60,23 @@ def filters(pid: int) -> list[str]:
     return [re.findall(r"^Seccomp:\s(\d)$", status, re.MULTILINE)[0] for status in statuses]
 
 
-def children() -> list[int]:
-    """The ids of the probes that this process started and that have not ended."""
-    probes = []
+def zygotes(parent: int = 0) -> list[int]:
+    """The ids of the zygotes that this process, or `parent`, has started and that have not ended; or their trials'."""
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            state, started_by = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == os.getpid() and b"gateway.serving.probe" in command:
-            probes.append(int(folder.name))
-    return probes
+        if int(started_by) == (parent or os.getpid()) and b"gateway.serving." in command and state != "Z":
+            processes.append(int(folder.name))
+    return processes
+
+
+def children() -> list[int]:
+    """The ids of the trials that this process started and that have not ended."""
+    return [trial for zygote in zygotes() for trial in zygotes(zygote)]
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
@@ -285,24 +292,91 @@ async def test_no_thread_of_a_probe_can_start_a_process(fetch: Fetch) -> None:
         await until(lambda: len(filters(pid)) >= 3 and set(filters(pid)) == {"2"})
 
 
-async def test_process_ends_with_its_worker(fetch: Fetch) -> None:
+async def test_processes_end_with_their_worker(fetch: Fetch) -> None:
     request = to_json(ProbeRequest(fetch(models.endless()), timeout_s=30))
     script = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'gateway.serving.probe'], stdin=subprocess.PIPE,\n"
-        "                         stdout=subprocess.PIPE)\n"
-        "child.stdin.write(sys.argv[1].encode() + b'\\n'); child.stdin.flush()\n"
-        "while b'warmed' not in child.stdout.readline(): pass\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "import asyncio, sys\n"
+        "from gateway.serving.probe import Prober, ProbeRequest\n"
+        "from gateway.serving.probe_request import from_json\n"
+        "asyncio.run(Prober().probe(from_json(sys.argv[1].encode(), ProbeRequest)))\n"
     )
-    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", script, request, stdout=asyncio.subprocess.PIPE)
-    assert worker.stdout is not None
-    pid = int(await worker.stdout.readline())
-    assert state(pid) != ""
-    worker.kill()
-    await worker.wait()
-    await until(lambda: state(pid) in ("", "Z"), within_s=5)
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", script, request)
+    try:
+        await until(lambda: [trial for zygote in zygotes(worker.pid) for trial in zygotes(zygote)])
+        (zygote,) = zygotes(worker.pid)
+        (trial,) = zygotes(zygote)
+    finally:
+        worker.kill()
+        await worker.wait()
+    await until(lambda: {state(zygote), state(trial)} <= {"", "Z"}, within_s=5)
+
+
+async def test_trials_are_forked_from_one_process_that_ends_when_it_is_idle(fetch: Fetch, tmp_path: Path) -> None:
+    prober = Prober(idle_s=0.5)
+    seen: set[int] = set()
+    for scale in (1.0, 2.0, 3.0):
+        assert (await prober.probe(ProbeRequest(fetch(models.affine(scale))))).ok
+        assert not children()
+        seen.update(zygotes())
+    assert len(seen) == 1
+    await until(lambda: not zygotes(), within_s=5)
+    assert (await prober.probe(ProbeRequest(fetch(models.affine(4.0))))).ok  # in another one
+    await prober.aclose()
+    assert not zygotes()
+
+
+async def test_who_ends_the_trials_of_others_decides_nothing_about_them(fetch: Fetch) -> None:
+    """A trial whose zygote was killed, whoever did it, is repeated with a zygote of its own."""
+    prober = Prober()
+    hanging = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.endless()), timeout_s=2)))
+    await until(children)
+    (first,) = zygotes()
+    good = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.affine()))))
+    os.kill(first, signal.SIGKILL)
+    assert (await good).ok
+    result = await hanging
+    assert (result.ok, result.timed_out) == (False, True)
+    assert not zygotes()
+
+
+async def test_a_trial_whose_zygote_dies_twice_fails_and_may_be_repeated(fetch: Fetch) -> None:
+    hanging = asyncio.ensure_future(Prober().probe(ProbeRequest(fetch(models.endless()), timeout_s=30)))
+    killed = 0
+    for _ in range(2):
+        await until(lambda: children() and killed not in zygotes())  # noqa: B023 - it is waited for at once
+        (killed,) = zygotes()
+        os.kill(killed, signal.SIGKILL)
+    result = await hanging
+    assert (result.ok, result.lasting) == (False, False)
+    assert result.reason.startswith("the process from which it was forked ended while it was being")
+
+
+async def test_where_there_are_threads_a_trial_is_a_program_of_its_own(fetch: Fetch) -> None:
+    """A fork would have only one of the threads, and wait for ever for what the others hold."""
+    request = to_json(ProbeRequest(fetch(models.affine())))
+    program = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    program += "from gateway.serving.zygote_process import main; main()"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, its_channel = socket.socketpair()
+    with ours, channel, tempfile.TemporaryFile() as errors:
+        with theirs:
+            command = (sys.executable, "-P", "-c", program)
+            zygote = await asyncio.create_subprocess_exec(
+                *command, stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE
+            )
+        assert await asyncio.to_thread(ours.recv, 64) == b"ready"
+        with its_channel:
+            socket.send_fds(ours, [b"start 1"], [its_channel.fileno(), errors.fileno()])
+        channel.sendall(request + b"\n")
+        with channel.makefile("rb") as lines:
+            *_, last = await asyncio.to_thread(list, lines)
+        ours.send(b"end 1")
+        assert await asyncio.to_thread(ours.recv, 64) == b"ended 1 0"
+    result = from_json(last, ProbeMessage).result
+    assert result is not None
+    assert result.ok, result.reason
+    assert b"each trial starts anew" in (await zygote.communicate())[1]
+    assert zygote.returncode == 0
 
 
 async def test_warmup_requests_come_first(fetch: Fetch) -> None:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine not in process_ban._MACHINES, reason="no such filter on this machine"
 )
 
-FORKS = {
+DEEDS = {
     "fork": "os.fork()",
     "forkpty": "os.forkpty()",
     "posix_spawn": "os.posix_spawn('/bin/true', ['true'], {})",
@@ -20,12 +20,20 @@ FORKS = {
     "system": "raise PermissionError if os.system('/bin/true') else 0",
     "exec": "os.execv('/bin/true', ['true'])",
     "fexec": "os.execve(os.open('/bin/true', os.O_RDONLY), ['true'], {})",
+    "kill": "os.kill(os.getppid(), 0)",
+    "kill of the group": "os.kill(0, 0)",
+    "kill of a thread": "libc(200 if x86 else 130, os.getppid(), 0)",
+    "tgkill": "libc(234 if x86 else 131, os.getppid(), os.getppid(), 0)",
+    "pidfd_open": "os.pidfd_open(os.getppid())",
+    "ptrace": "libc(101 if x86 else 117, 16, os.getppid(), 0, 0)",
+    "process_vm_writev": "libc(311 if x86 else 271, os.getppid(), 0, 0, 0, 0, 0)",
+    "limits of another": "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)",
     "in a thread that was there": "asked.set(); answer = answers.get(); raise PermissionError if answer else 0",
     "in a new thread": "pool.submit(os.fork).result()",
 }
 
 PROGRAM = """
-import os, queue, subprocess, threading
+import ctypes, os, queue, resource, subprocess, threading
 from concurrent.futures import ThreadPoolExecutor
 from gateway.serving.process_ban import ban_processes
 
@@ -39,6 +47,12 @@ def early():
         answers.put(error)
 
 threading.Thread(target=early, daemon=True).start()
+x86 = os.uname().machine == "x86_64"
+
+def libc(*arguments):
+    if ctypes.CDLL(None, use_errno=True).syscall(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+
 assert ban_processes() and ban_processes()
 pool = ThreadPoolExecutor(1)
 pool.submit(str).result()
@@ -57,9 +71,29 @@ def output_of(program: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("deed", FORKS.values(), ids=FORKS.keys())
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS.keys())
 def test_no_way_to_start_a_process_is_open(deed: str) -> None:
     assert output_of(PROGRAM.format(deed=deed)) == "forbidden"
+
+
+OWN = """
+import os, resource, signal, threading
+from gateway.serving.process_ban import ban_processes
+
+assert ban_processes()
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+os.kill(os.getpid(), signal.SIGUSR1)
+signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+print(len(heard), resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE)[0] == soft - 1)
+"""
+
+
+def test_a_process_may_signal_and_limit_itself() -> None:
+    """The runtime aborts, and a thread has its stack's size from the limits."""
+    assert output_of(OWN) == "2 True"
 
 
 THREADS = """

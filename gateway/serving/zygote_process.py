@@ -1,0 +1,184 @@
+"""The process that the processes of trials are forked from, so that a trial need not import the runtime again.
+
+    worker ── "start 7" with two descriptors ──> this process ── fork ──> one that answers one ProbeRequest, and ends
+           <── "ended 7 -11", after "end 7" ──
+
+It reads no model but one of its own, has one thread, and keeps nothing of a trial: each gets a copy of what was there
+before any. Where importing the runtime, or running it, has started threads (a build or a setting that we do not know),
+a fork would lack them: each trial is then a program of its own, as after `exec`.
+
+Order: an "end" is answered when the trial's process has been reaped, killed if it had not ended by itself.
+"""
+
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Final, NoReturn
+
+from onnx import TensorProto, helper
+
+from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, probe
+from gateway.serving.probe_request import ProbeRequest
+from loaders.loader import FileEntry, LocalVersion
+
+CONTROL_FD: Final = 0
+PROGRAM: Final = ("-P", "-m", "gateway.serving.probe")
+START: Final = b"start"
+END: Final = b"end"
+ENDED: Final = b"ended"
+READY: Final = b"ready"
+COMMAND_BYTES: Final = 64
+_DESCRIPTORS: Final = 2  # the channel of the request and the answers, and where errors are printed
+
+logger = logging.getLogger(__name__)
+
+
+class ZygoteProcess:
+    """Starts trials and reaps them, as told on the control socket."""
+
+    def __init__(self, control: socket.socket, *, forks: bool) -> None:
+        self._control = control
+        self._forks = forks
+        self._pid = os.getpid()
+        self._trials: dict[bytes, int] = {}  # the process of each trial that has not been reaped
+        self._ending: set[bytes] = set()
+        self._woken, self._waker = os.pipe()
+        for descriptor in (self._woken, self._waker):
+            os.set_blocking(descriptor, False)
+
+    def run(self) -> None:
+        """Does what it is told until the control socket is closed; no trial is left then."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        self._control.send(READY)
+        try:
+            while True:
+                ready, _, _ = select.select([self._control.fileno(), self._woken], [], [])
+                if self._control.fileno() in ready and not self._obey():
+                    return
+                with suppress(BlockingIOError):
+                    os.read(self._woken, 4096)
+                self._reap()
+        finally:
+            for pid in self._trials.values():
+                os.kill(pid, signal.SIGKILL)
+
+    def _obey(self) -> bool:
+        """Follows one command; returns whether there may be more."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, COMMAND_BYTES, _DESCRIPTORS)
+        if not message:
+            return False
+        command, _, trial = message.partition(b" ")
+        if command == START:
+            self._start(trial, *descriptors)
+        elif command == END:
+            self._ending.add(trial)
+            if trial in self._trials:
+                os.kill(self._trials[trial], signal.SIGKILL)  # not reaped, so the number is still this trial's
+        return True
+
+    def _start(self, trial: bytes, channel: int, errors: int) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            logger.warning("a process for a trial could not be forked: %s", error.strerror)
+            pid = -1
+        if pid == 0:
+            self._become_trial(channel, errors)
+        os.close(channel)
+        os.close(errors)
+        if pid > 0:
+            self._trials[trial] = pid
+
+    def _reap(self) -> None:
+        """Tells how the trials have ended that somebody asked about; those that were never there too."""
+        for trial in tuple(self._ending):
+            status = 0
+            if trial in self._trials:
+                pid, waited = os.waitpid(self._trials[trial], os.WNOHANG)
+                if pid == 0:
+                    continue
+                status = os.waitstatus_to_exitcode(waited)
+                del self._trials[trial]
+            self._ending.discard(trial)
+            self._control.send(b"%b %b %d" % (ENDED, trial, status))
+
+    def _become_trial(self, channel: int, errors: int) -> NoReturn:
+        """Answers the request on the channel, in the forked process. Nothing of this one's is left open there."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            end_with_parent()
+            if os.getppid() != self._pid:
+                os._exit(code)  # the zygote went before the kernel knew that its end is this one's
+            self._control.close()
+            os.dup2(channel, 0)
+            os.dup2(channel if not self._forks else errors, 1)
+            os.dup2(errors, 2)
+            for descriptor in (self._woken, self._waker, errors):
+                os.close(descriptor)
+            os.setsid()
+            if not self._forks:
+                os.execv(sys.executable, (sys.executable, *PROGRAM))
+            with os.fdopen(0, "rb", closefd=False) as requests, os.fdopen(channel, "wb") as answers:
+                answer(requests, answers)
+            code = 0
+        except BaseException:  # the boundary of a forked process, which must never return into its parent's code
+            logger.exception("the trial failed")
+        finally:
+            os._exit(code)
+
+
+def rehearse() -> None:
+    """Tries a model of our own, so that what the first trial in a process builds is there before any."""
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "rehearsal", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content = model.SerializeToString()
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "model.onnx").write_bytes(content)
+        local = LocalVersion(Path(directory), "", (FileEntry("model.onnx", len(content), sha256(content).hexdigest()),))
+        result = probe(ProbeRequest(local), BytesIO())
+    if not result.ok:
+        raise RuntimeError(result.reason)
+
+
+def threads() -> int:
+    """Returns how many threads this process has; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    """Serves the control socket that is standard input."""
+    end_with_parent()
+    forbid_tracing()
+    os.nice(NICENESS)
+    with socket.socket(fileno=os.dup(CONTROL_FD)) as control, open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), CONTROL_FD)
+        try:
+            rehearse()
+        except Exception:  # the trials say what is wrong, each by itself
+            logger.exception("the rehearsal of a trial failed")
+        forks = threads() <= 1
+        if not forks:
+            logger.warning("the runtime has %d threads before any model: each trial starts anew", threads())
+        gc.collect()
+        gc.freeze()
+        ZygoteProcess(control, forks=forks).run()
+
+
+if __name__ == "__main__":
+    main()
