@@ -31,6 +31,7 @@ MODULES = [
     "gateway/api/stale_calls.py",
     "gateway/api/signature.py",
     "gateway/api/template.py",
+    "gateway/api/varint.py",
     "gateway/api/wire.py",
     "gateway/records/worker/large_inputs.py",
     "gateway/records/worker/fast_path.py",

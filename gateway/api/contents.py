@@ -9,6 +9,8 @@ from struct import Struct
 import numpy as np
 
 from gateway.api.naming import shown
+from gateway.api.packed_varints import pack_numbers
+from gateway.api.varint import varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.tensor import Array, Datatype
@@ -16,6 +18,7 @@ from gateway.tensor import Array, Datatype
 # An element of BYTES costs 4 bytes on the wire and about 50 here: their number needs a bound of its own.
 MAX_ELEMENTS = 1 << 20
 _LENGTH = Struct("<I")
+_PART = 1 << 16  # elements that are made in one go: the interpreter lets other threads run in between
 
 # The field of InferTensorContents that carries a datatype; FP16 and BF16 have none.
 TYPED_FIELDS = {
@@ -32,25 +35,29 @@ TYPED_FIELDS = {
     Datatype.FP64: "fp64_contents",
     Datatype.BYTES: "bytes_contents",
 }
+PACKED_AS_RAW = frozenset((Datatype.FP32, Datatype.FP64))  # the others are varints in a message
 
 
-def check_bool(name: str, raw: bytes) -> None:
+def check_bool(name: str, raw: bytes | memoryview) -> None:
     """Checks that every byte is 0 or 1.
 
     Raises: InvalidArgument.
     """
-    rest = raw.strip(b"\x00\x01")  # empty unless some byte is neither
+    if len(raw) > _PART and np.frombuffer(raw, np.uint8).max() <= 1:
+        return  # 50 times as fast as what follows
+    rest = bytes(raw).strip(b"\x00\x01")  # empty unless some byte is neither
     if rest:
         raise InvalidArgument(f"input {shown(name)} of datatype BOOL has a byte of value {rest[0]}: 0 or 1 is allowed")
 
 
-def split_bytes(name: str, raw: bytes, shape: tuple[int, ...]) -> Array:
+def split_bytes(name: str, data: bytes | memoryview, shape: tuple[int, ...]) -> Array:
     """Returns the BYTES elements of a raw tensor, each a Python bytes object holding UTF-8.
 
     Raises: InvalidArgument (too many elements, a length that leads out of the buffer, bytes left over, not UTF-8).
     """
     count = prod(shape)
-    _check_elements(name, count)
+    raw = bytes(data)
+    check_elements(name, count)
     if count * 4 > len(raw):
         raise InvalidArgument(
             f"expected {count} strings for inference input {shown(name)}: they take {count * 4} bytes or more, "
@@ -79,7 +86,7 @@ def split_bytes(name: str, raw: bytes, shape: tuple[int, ...]) -> Array:
         offset += length
     if len(elements) != count:
         raise InvalidArgument(f"expected {count} strings for inference input {shown(name)}, got {len(elements)}")
-    return _strings(name, elements, shape)
+    return strings(name, elements, shape)
 
 
 def from_typed(name: str, datatype: Datatype, contents: pb.InferTensorContents, shape: tuple[int, ...]) -> Array:
@@ -89,11 +96,6 @@ def from_typed(name: str, datatype: Datatype, contents: pb.InferTensorContents, 
     """
     fields = contents.ListFields()
     count = prod(shape)
-    expected = TYPED_FIELDS.get(datatype)
-    if expected is None and fields:
-        raise InvalidArgument(
-            f"input {shown(name)}: datatype {datatype.wire_name} has no typed contents, send it in raw_input_contents"
-        )
     if not fields:
         if count:
             raise InvalidArgument(f"unable to find data for input tensor {shown(name)}: {count} elements are expected")
@@ -102,26 +104,55 @@ def from_typed(name: str, datatype: Datatype, contents: pb.InferTensorContents, 
         given = ", ".join(descriptor.name for descriptor, _ in fields)
         raise InvalidArgument(f"input {shown(name)}: contents has several fields ({given}), one is allowed")
     descriptor, values = fields[0]
-    if descriptor.name != expected:
-        raise InvalidArgument(
-            f"unexpected explicit tensor data for input {shown(name)}: datatype {datatype.wire_name} is sent in "
-            f"{expected}, got {descriptor.name}"
-        )
+    if descriptor.name != typed_field(name, datatype):
+        raise wrong_field(name, datatype, descriptor.name)
     if len(values) != count:
-        raise InvalidArgument(
-            f"unexpected number of elements for input {shown(name)}: expected {count}, got {len(values)}"
-        )
+        raise wrong_count(name, count, len(values))
     if datatype is Datatype.BYTES:
-        _check_elements(name, count)
-        return _strings(name, list(values), shape)
+        check_elements(name, count)
+        return strings(name, list(values), shape)
     try:
-        return np.fromiter(values, datatype.dtype, count).reshape(shape)
+        if count <= _PART:
+            return np.fromiter(values, datatype.dtype, count).reshape(shape)
+        array = np.empty(count, datatype.dtype)
+        for start in range(0, count, _PART):
+            part = values[start : start + _PART]
+            array[start : start + _PART] = np.fromiter(part, datatype.dtype, len(part))
+        return array.reshape(shape)
     except OverflowError:
-        bounds = np.iinfo(np.dtype(datatype.dtype))
+        raise unfit(name, datatype) from None
+
+
+def typed_field(name: str, datatype: Datatype) -> str:
+    """Returns the field of InferTensorContents that carries the datatype. Raises: InvalidArgument (none does)."""
+    field = TYPED_FIELDS.get(datatype)
+    if field is None:
         raise InvalidArgument(
-            f"input {shown(name)}: {descriptor.name} has a value that does not fit {datatype.wire_name} "
-            f"({bounds.min} to {bounds.max})"
-        ) from None
+            f"input {shown(name)}: datatype {datatype.wire_name} has no typed contents, send it in raw_input_contents"
+        )
+    return field
+
+
+def wrong_field(name: str, datatype: Datatype, given: str) -> InvalidArgument:
+    """Returns the refusal of elements in another datatype's field."""
+    return InvalidArgument(
+        f"unexpected explicit tensor data for input {shown(name)}: datatype {datatype.wire_name} is sent in "
+        f"{TYPED_FIELDS[datatype]}, got {given}"
+    )
+
+
+def wrong_count(name: str, expected: int, given: int) -> InvalidArgument:
+    """Returns the refusal of more or fewer elements than the shape says."""
+    return InvalidArgument(f"unexpected number of elements for input {shown(name)}: expected {expected}, got {given}")
+
+
+def unfit(name: str, datatype: Datatype) -> InvalidArgument:
+    """Returns the refusal of a number that is out of the datatype's range."""
+    bounds = np.iinfo(np.dtype(datatype.dtype))
+    return InvalidArgument(
+        f"input {shown(name)}: {TYPED_FIELDS[datatype]} has a value that does not fit {datatype.wire_name} "
+        f"({bounds.min} to {bounds.max})"
+    )
 
 
 def join_bytes(array: Array) -> bytes:
@@ -134,22 +165,24 @@ def join_bytes(array: Array) -> bytes:
     return b"".join(parts)
 
 
-def to_typed(datatype: Datatype, array: Array) -> pb.InferTensorContents:
-    """Returns the typed contents of an output. The datatype has a typed field."""
-    values = array.reshape(-1).tolist()
+def pack_typed(datatype: Datatype, array: Array) -> bytes:
+    """Returns the typed contents of an output, serialized. The datatype has a typed field."""
+    tag = varint(pb.InferTensorContents.DESCRIPTOR.fields_by_name[TYPED_FIELDS[datatype]].number << 3 | 2)
     if datatype is Datatype.BYTES:
-        values = [value.encode() if isinstance(value, str) else bytes(value) for value in values]
-    contents = pb.InferTensorContents()
-    getattr(contents, TYPED_FIELDS[datatype]).extend(values)
-    return contents
+        texts = [value.encode() if isinstance(value, str) else bytes(value) for value in array.reshape(-1).tolist()]
+        return b"".join(piece for text in texts for piece in (tag, varint(len(text)), text))
+    if not array.size:
+        return b""
+    packed = array.tobytes() if datatype in PACKED_AS_RAW else pack_numbers(array)
+    return b"".join((tag, varint(len(packed)), packed))
 
 
-def _check_elements(name: str, count: int) -> None:
+def check_elements(name: str, count: int) -> None:
     if count > MAX_ELEMENTS:
         raise InvalidArgument(f"input {shown(name)} has {count} BYTES elements, the limit is {MAX_ELEMENTS}")
 
 
-def _strings(name: str, elements: list[bytes], shape: tuple[int, ...]) -> Array:
+def strings(name: str, elements: list[bytes], shape: tuple[int, ...]) -> Array:
     for position, element in enumerate(elements):
         if not element.isascii():
             try:

@@ -4,19 +4,23 @@ Source: Open Inference Protocol v2, ModelInfer; the texts follow Triton's, which
 """
 
 from collections.abc import Sequence
+from functools import partial
+from math import prod
 
-from gateway.api.contents import check_bool, from_typed, split_bytes
+from gateway.api.contents import check_bool, check_elements, from_typed, split_bytes
 from gateway.api.naming import check_model_name, check_request_id, check_version, shown
+from gateway.api.packed_contents import PackedContents
 from gateway.api.parameters import check_tensor, class_count
 from gateway.api.signature import FittedShape, InputPlan, Reply, Signature, unexpected_input
-from gateway.api.wire import Raw
+from gateway.api.unread_tensor import LONG_BYTES, LONG_ELEMENTS, Input, UnreadTensor
+from gateway.api.wire import UNPACKED, Packed, Raw
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
-from gateway.tensor import Buffer, Datatype
+from gateway.tensor import Datatype
 
 MAX_TENSORS = 256
 
-Decoded = tuple[Sequence[Buffer | None], Sequence[tuple[int, ...] | None], int, Reply]
+Decoded = tuple[Sequence[Input], Sequence[tuple[int, ...] | None], int, Reply]
 
 
 def read_header(request: pb.ModelInferRequest, raw: Raw) -> tuple[str, str, str]:
@@ -39,11 +43,11 @@ def read_header(request: pb.ModelInferRequest, raw: Raw) -> tuple[str, str, str]
     return model, version, request_id
 
 
-def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Decoded:
-    """Returns the request's (inputs, shapes, rows, reply). `raw` are its raw_input_contents.
+def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature, packed: Packed = UNPACKED) -> Decoded:
+    """Returns the request's (inputs, shapes, rows, reply). `raw` are its raw_input_contents, `packed` taken contents.
 
     Shapes: inputs and shapes follow the version's inputs, None for an optional one left out. Raw numeric data stay the
-            bytes that `raw` gave, of exactly the right length.
+            bytes that `raw` gave, of exactly the right length. Long lists have still to be made.
     Raises: InvalidArgument, Unimplemented (shared memory).
     """
     tensors = request.inputs
@@ -52,7 +56,7 @@ def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Dec
     sent_raw = len(raw)
     if sent_raw and sent_raw != count:
         raise _raw_count(request, sent_raw, signature)
-    inputs: list[Buffer | None] = [None] * len(plans)
+    inputs: list[Input] = [None] * len(plans)
     shapes: list[tuple[int, ...] | None] = [None] * len(plans)
     rows = -1
     required = 0
@@ -70,7 +74,8 @@ def decode(request: pb.ModelInferRequest, raw: Raw, signature: Signature) -> Dec
                 raise _rows(fit, rows, plan)
             rows = fit.rows
         shapes[index] = fit.shape
-        inputs[index] = _data(tensor, plan, fit, raw[position] if sent_raw else None)
+        taken = packed.get(position) if packed else None
+        inputs[index] = _data(tensor, plan, fit, raw[position] if sent_raw else None, taken)
         required += not plan.spec.optional
     if required != signature.required or (rows < 0 and plans):
         raise _missing(signature, shapes, count)
@@ -97,25 +102,38 @@ def _fit(tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan) -> Fitt
 
 
 def _data(
-    tensor: pb.ModelInferRequest.InferInputTensor, plan: InputPlan, fit: FittedShape, data: bytes | memoryview | None
-) -> Buffer:
+    tensor: pb.ModelInferRequest.InferInputTensor,
+    plan: InputPlan,
+    fit: FittedShape,
+    data: bytes | memoryview | UnreadTensor | None,
+    packed: PackedContents | None,
+) -> Input:
     """Returns the tensor's data: its raw entry if there is one, else its contents."""
     name = plan.spec.name
     if data is None:
+        if packed is not None:
+            return packed.tensor(name, plan.datatype, fit.shape)
+        if fit.size_bytes > LONG_BYTES or (fit.size_bytes < 0 and prod(fit.shape) > LONG_ELEMENTS):
+            return UnreadTensor(partial(from_typed, name, plan.datatype, tensor.contents, fit.shape), 0)
         return from_typed(name, plan.datatype, tensor.contents, fit.shape)
     if tensor.HasField("contents"):
         raise InvalidArgument(
             f"contents field must not be specified when using raw_input_contents for {name!r} for model {plan.model!r}"
         )
+    if isinstance(data, UnreadTensor):
+        return data
     if plan.datatype is Datatype.BYTES:
-        return split_bytes(name, bytes(data), fit.shape)
+        if len(data) > LONG_BYTES:
+            check_elements(name, prod(fit.shape))
+            return UnreadTensor(partial(split_bytes, name, data, fit.shape), len(data))
+        return split_bytes(name, data, fit.shape)
     if len(data) != fit.size_bytes:
         raise InvalidArgument(
             f"input byte size mismatch for input {name!r} for model {plan.model!r}. "
             f"Expected {fit.size_bytes}, got {len(data)}"
         )
     if not plan.takes_any_bytes:
-        check_bool(name, bytes(data))
+        check_bool(name, data)
     return data
 
 

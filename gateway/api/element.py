@@ -7,14 +7,15 @@ from struct import Struct
 import numpy as np
 
 from gateway.api.contents import TYPED_FIELDS
-from gateway.api.wire import Raw
+from gateway.api.unread_tensor import UnreadTensor
+from gateway.api.wire import Packed, Raw
 from gateway.pb import inference_pb2 as pb
 from gateway.tensor import BY_NAME, Array, Datatype
 
 _LENGTH = Struct("<I")
 
 
-def first_element(request: pb.ModelInferRequest, raw: Raw, name: str) -> str | None:
+def first_element(request: pb.ModelInferRequest, raw: Raw, packed: Packed, name: str) -> str | None:
     """Returns the first element of the named input, where that is a scalar or has one element per row.
 
     Nothing of the request was checked yet; whatever does not fit is None. BOOL reads "true" or "false", numbers as
@@ -27,11 +28,14 @@ def first_element(request: pb.ModelInferRequest, raw: Raw, name: str) -> str | N
                 return None
             if raw:
                 return _of_raw(raw[position], datatype) if position < len(raw) else None
-            return _of_typed(tensor.contents, datatype)
+            taken = packed.get(position)
+            return _of_typed(tensor.contents, datatype) if taken is None else _text(taken.first(datatype), datatype)
     return None
 
 
-def _of_raw(data: bytes | memoryview, datatype: Datatype) -> str | None:
+def _of_raw(data: bytes | memoryview | UnreadTensor, datatype: Datatype) -> str | None:
+    if isinstance(data, UnreadTensor):
+        return _of_raw(data.first(), datatype)
     if datatype is Datatype.BYTES:
         if len(data) < 4:
             return None
@@ -48,9 +52,12 @@ def _of_raw(data: bytes | memoryview, datatype: Datatype) -> str | None:
 def _of_typed(contents: pb.InferTensorContents, datatype: Datatype) -> str | None:
     field = TYPED_FIELDS.get(datatype)
     values: Sequence[bool | int | float | bytes] = getattr(contents, field) if field else ()
-    if not len(values):
+    return _text(values[0], datatype) if len(values) else None
+
+
+def _text(value: bool | int | float | bytes | None, datatype: Datatype) -> str | None:
+    if value is None:
         return None
-    value = values[0]
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):

@@ -10,15 +10,19 @@ from math import prod
 from typing import Final
 
 from gateway.api.classification import classify
-from gateway.api.contents import join_bytes, to_typed
+from gateway.api.contents import join_bytes, pack_typed
 from gateway.api.signature import Reply, Signature, Skeleton, SkeletonKey
-from gateway.api.wire import varint
+from gateway.api.unread_tensor import LONG_BYTES
+from gateway.api.varint import varint
 from gateway.errors import ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.call import Call, arrays_of
+from gateway.serving.call import Call, arrays_of, size_of
 from gateway.tensor import Array, Buffer, Datatype
 
+_Output = pb.ModelInferResponse.InferOutputTensor
 _ID_TAG: Final = b"\x1a"  # field 3, length-delimited
+_OUTPUT_TAG: Final = b"\x2a"  # field 5, length-delimited
+_CONTENTS_TAG: Final = b"\x2a"  # field 5 of an output
 _RAW_TAG: Final = b"\x32"  # field 6, length-delimited
 _REMEMBERED_SKELETONS: Final = 256
 
@@ -41,6 +45,14 @@ def encode(call: Call, signature: Signature, reply: Reply, *, max_bytes: int) ->
         parts += (_ID_TAG, varint(len(encoded)), encoded)
     answer = b"".join(parts)  # type: ignore[arg-type]  # raw bytes, or arrays' bytes
     return answer if len(answer) <= max_bytes else _bounded(answer, max_bytes)
+
+
+def are_long(outputs: Sequence[Buffer]) -> bool:
+    """Returns whether the outputs have so many elements that to write each of them takes long."""
+    size = 0
+    for output in outputs:
+        size += size_of(output)
+    return size > LONG_BYTES
 
 
 def _bounded(answer: bytes, max_bytes: int) -> bytes:
@@ -97,6 +109,7 @@ def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
     """Returns the answer where classes were asked for, or the request came with typed contents."""
     request_id = call.request_id or call.given_id
     message = pb.ModelInferResponse(model_name=signature.model, model_version=signature.version, id=request_id)
+    pieces: list[bytes] = []
     classes = reply.classes or (0,) * len(reply.specs)
     outputs = arrays_of(call.outputs, reply.specs, call.rows)
     for spec, array, count in zip(reply.specs, outputs, classes, strict=True):
@@ -104,9 +117,13 @@ def _general(call: Call, signature: Signature, reply: Reply) -> bytes:
         if count:
             array = classify(array, spec, count, batches=signature.config.max_batch_size > 0)
             datatype = Datatype.BYTES
-        output = message.outputs.add(name=spec.name, datatype=datatype.wire_name, shape=array.shape)
         if reply.typed:
-            output.contents.CopyFrom(to_typed(datatype, array))
+            head = _Output(name=spec.name, datatype=datatype.wire_name, shape=array.shape).SerializeToString()
+            contents = pack_typed(datatype, array)
+            head += _CONTENTS_TAG + varint(len(contents))
+            pieces += (_OUTPUT_TAG, varint(len(head) + len(contents)), head, contents)
         else:
-            message.raw_output_contents.append(join_bytes(array) if datatype is Datatype.BYTES else array.tobytes())
-    return message.SerializeToString()
+            message.outputs.add(name=spec.name, datatype=datatype.wire_name, shape=array.shape)
+            raw = join_bytes(array) if datatype is Datatype.BYTES else array.tobytes()
+            pieces += (_RAW_TAG, varint(len(raw)), raw)
+    return b"".join((message.SerializeToString(), *pieces))

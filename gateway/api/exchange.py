@@ -5,7 +5,8 @@ The unary method and the stream share it; they differ only in the `Caller` that 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
 from typing import ClassVar, Final, Protocol, cast
@@ -17,7 +18,7 @@ from gateway.access.quota_pass import QuotaPass
 from gateway.access.quotas import Quotas
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
-from gateway.api.encode import encode
+from gateway.api.encode import are_long, encode
 from gateway.api.feedback_token import Stamp, Tokens
 from gateway.api.load_reports import LoadReports
 from gateway.api.naming import MAX_ID
@@ -25,7 +26,8 @@ from gateway.api.parameters import NONE, Value, read_request, refuses_cache, tim
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.stale_calls import StaleCalls
 from gateway.api.template import Query, Templates, decode_query
-from gateway.api.wire import Raw, leading_names, parse
+from gateway.api.unread_tensor import LONG_BYTES, Input, is_unread, read_all
+from gateway.api.wire import Packed, Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.source import METHODS
@@ -35,6 +37,7 @@ from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
 from gateway.serving.engine import Engine
 from gateway.serving.tracer import TRACEPARENT, TRACESTATE
 from gateway.serving.version import Version
+from gateway.tensor import Buffer
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and
 CACHE_HIT: Final = ("x-gateway-cache", "hit")
 _SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
 _REMEMBERED_TRAILERS: Final = 4096
+_MANY_ROWS: Final = 256  # to be classified one by one
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
 
@@ -89,8 +93,11 @@ class ForeignCaller(Caller, Protocol):
     def accept(self, signature: Signature, reply: Reply) -> None:
         """Raises: InvalidArgument, before the model runs, if such a reply has no form for this caller."""
 
+    def takes_long(self, call: Call, reply: Reply) -> bool:
+        """Returns whether to write the answer would keep the loop from its other requests."""
+
     def write(self, call: Call, signature: Signature, reply: Reply, max_bytes: int) -> None:
-        """Writes the answer, which `answer` then sends, with no message.
+        """Writes the answer, which `answer` then sends, with no message; on another thread where that takes long.
 
         Raises: GatewayError, which is the outcome then.
         """
@@ -117,7 +124,7 @@ class Exchange(Call):
         return self.query.parameters.get(name)
 
     def input_value(self, name: str) -> str | None:
-        return first_element(self.query.request, self.raw, name)
+        return first_element(self.query.request, self.raw, self.query.packed, name)
 
     @property
     def method(self) -> str:
@@ -160,7 +167,9 @@ class Exchanges:
         self._signatures = Signatures()
         self._templates = Templates()
         self._trailers: dict[tuple[str, str, str, int, str, bool], tuple[Metadata, Stamp | None]] = {}
-        self._stale_calls = StaleCalls(asyncio.get_running_loop(), self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._stale_calls = StaleCalls(self._loop, self._expire)
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="codec")  # for what takes too long on the loop
         self._back_pressure = engine.back_pressure
         self._tracer = engine.tracer
 
@@ -172,12 +181,12 @@ class Exchanges:
             self._begin(query, request_id, raw, caller, None, True)
             return
         try:
-            request, raw = parse(message)
+            request, raw, packed = parse(message)
         except GatewayError as error:
             caller.fail(error)
             return
         try:
-            query, request_id = _read(request, raw, streamed=False)
+            query, request_id = _read(request, raw, packed, streamed=False)
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
@@ -204,11 +213,10 @@ class Exchanges:
             caller.quota_pass.enter_model(model, size_bytes)
         self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
 
-    def open(self, request: pb.ModelInferRequest, caller: Caller) -> None:
+    def open(self, request: pb.ModelInferRequest, raw: Raw, packed: Packed, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""
-        raw = request.raw_input_contents
         try:
-            query, request_id = _read(request, raw, streamed=True)
+            query, request_id = _read(request, raw, packed, streamed=True)
         except GatewayError as error:
             _fail_unread(request, error, caller)
             return
@@ -268,7 +276,7 @@ class Exchanges:
             return False
         try:
             signature = exchange.signature = self._signatures.of(version)
-            exchange.inputs, exchange.shapes, exchange.rows, exchange.reply = decode_query(query, raw, signature)
+            inputs, exchange.shapes, exchange.rows, exchange.reply = decode_query(query, raw, signature)
             exchange.wanted = exchange.reply.wanted
             if foreign is not None:
                 foreign.accept(signature, exchange.reply)
@@ -277,16 +285,43 @@ class Exchanges:
             return False
         except Exception:
             # The boundary of a request: a defect of ours must not keep the lease and the permit.
-            named = self._engine.name(exchange)
-            logger.exception("decoding request %r failed", named, extra={"said": log_fields(exchange, named)})
-            exchange.fail(Internal(named))
+            exchange.fail(self._defect("decoding request", exchange))
             return False
         del exchange.query, exchange.raw
         if own_deadline:
             self._stale_calls.watch(exchange)
         caller.on_cancel(partial(self._abandon, exchange))
+        if exchange.size_bytes > LONG_BYTES and is_unread(inputs):
+            self._read_aside(exchange, inputs)
+            return False
+        exchange.inputs = cast("Sequence[Buffer | None]", inputs)
         self._engine.submit(exchange)
         return True
+
+    def _read_aside(self, exchange: Exchange, inputs: Sequence[Input]) -> None:
+        """Has the inputs made on the thread, and submits the request then."""
+        self._aside.submit(_read_unless_answered, exchange, inputs).add_done_callback(
+            lambda reading: self._loop.call_soon_threadsafe(self._was_read, exchange, reading)
+        )
+
+    def _was_read(self, exchange: Exchange, reading: "Future[list[Buffer | None]]") -> None:
+        if exchange.answered:
+            return  # it was cancelled, or its deadline has passed
+        try:
+            exchange.inputs = reading.result()
+        except GatewayError as error:
+            exchange.fail(error)
+        except Exception:
+            # The boundary of a request, as in `_begin`.
+            exchange.fail(self._defect("decoding request", exchange))
+        else:
+            self._engine.submit(exchange)
+
+    def _defect(self, doing: str, exchange: Exchange) -> Internal:
+        """Logs the exception that is being handled, a defect of ours, and returns the error that hides it."""
+        named = self._engine.name(exchange)
+        logger.exception("%s %r failed", doing, named, extra={"said": log_fields(exchange, named)})
+        return Internal(named)
 
     def _trace(self, exchange: Exchange, caller: Caller, query: Query) -> None:
         """Gives the request its trace, where it is sampled."""
@@ -344,7 +379,6 @@ class Exchanges:
 
     def _complete(self, call: Call) -> None:
         exchange = cast(Exchange, call)
-        caller = exchange.caller
         error = exchange.error
         answer = b""
         if error is None:
@@ -353,20 +387,41 @@ class Exchanges:
                     self._readdress(exchange)
                 if not exchange.request_id:
                     self._engine.name(exchange)  # the answer tells the id under which the request is logged
-                foreign = exchange.foreign
-                if foreign is None:
-                    answer = encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
-                else:
-                    foreign.write(exchange, exchange.signature, exchange.reply, self._max_answer_bytes)
+                if _takes_long(exchange):
+                    self._aside.submit(self._write, exchange).add_done_callback(
+                        lambda writing: self._loop.call_soon_threadsafe(self._was_written, exchange, writing)
+                    )
+                    return
+                answer = self._write(exchange)
             except GatewayError as refused:
                 error = refused
             except Exception:
                 # The boundary again: the other calls of the batch must not suffer.
-                named = self._engine.name(exchange)
-                logger.exception(
-                    "encoding the answer to request %r failed", named, extra={"said": log_fields(exchange, named)}
-                )
-                error = Internal(named)
+                error = self._defect("encoding the answer to request", exchange)
+        self._finish(exchange, answer, error)
+
+    def _write(self, exchange: Exchange) -> bytes:
+        """Returns the answer, nothing where the caller keeps it. Raises: GatewayError."""
+        foreign = exchange.foreign
+        if foreign is None:
+            return encode(exchange, exchange.signature, exchange.reply, max_bytes=self._max_answer_bytes)
+        foreign.write(exchange, exchange.signature, exchange.reply, self._max_answer_bytes)
+        return b""
+
+    def _was_written(self, exchange: Exchange, writing: "Future[bytes]") -> None:
+        answer, error = b"", None
+        try:
+            answer = writing.result()
+        except GatewayError as refused:
+            error = refused
+        except Exception:
+            # The boundary of a request, as in `_complete`.
+            error = self._defect("encoding the answer to request", exchange)
+        self._finish(exchange, answer, error)
+
+    def _finish(self, exchange: Exchange, answer: bytes, error: GatewayError | None) -> None:
+        """Gives the caller the outcome, and counts it."""
+        caller = exchange.caller
         kept, stamp = self._trailers_of(exchange)
         trailers = self._reported(kept, exchange, _OK if error is None else error.code)
         if error is not None:
@@ -443,16 +498,30 @@ def _fail_unread(request: pb.ModelInferRequest, error: GatewayError, caller: Cal
     caller.fail(error)
 
 
+def _read_unless_answered(call: Call, inputs: Sequence[Input]) -> list[Buffer | None]:
+    return [] if call.answered else read_all(inputs)
+
+
+def _takes_long(exchange: Exchange) -> bool:
+    """Returns whether to write the answer would keep the loop from its other requests."""
+    foreign, reply = exchange.foreign, exchange.reply
+    if foreign is not None:
+        return foreign.takes_long(exchange, reply)
+    if not reply.by_element:
+        return False
+    return are_long(exchange.outputs) or (reply.classes is not None and exchange.rows > _MANY_ROWS)
+
+
 def _as_metadata(request_id: str) -> bytes:
     """Returns the id in ASCII, as metadata must be; other characters are percent-encoded."""
     return request_id.encode() if request_id.isascii() else quote(request_id).encode()
 
 
-def _read(request: pb.ModelInferRequest, raw: Raw, *, streamed: bool) -> tuple[Query, str]:
+def _read(request: pb.ModelInferRequest, raw: Raw, packed: Packed, *, streamed: bool) -> tuple[Query, str]:
     """Returns what the request says, and its id.
 
     Raises: InvalidArgument.
     """
     model, version, request_id = read_header(request, raw)
     parameters = read_request(request) if len(request.parameters) else NONE
-    return Query(model, version, parameters, request, streamed=streamed), request_id
+    return Query(model, version, parameters, request, streamed=streamed, packed=packed), request_id

@@ -22,7 +22,8 @@ from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.access.quotas import Quotas
 from gateway.api.exchange import Exchanges, Metadata
-from gateway.api.wire import varint
+from gateway.api.varint import varint
+from gateway.api.wire import parse
 from gateway.errors import GatewayError
 from gateway.pb import inference_pb2 as pb
 from gateway.rpc.handler import Metadata as AnyMetadata
@@ -56,9 +57,7 @@ class Streams:
         self._limit = limit
         self._parameters: dict[Metadata, bytes] = {}
 
-    async def serve(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
-    ) -> AsyncIterator[bytes]:
+    async def serve(self, requests: AsyncIterator[bytes | memoryview], context: StreamContext) -> AsyncIterator[bytes]:
         """Yields the answers, each a serialized ModelStreamInferResponse.
 
         Raises: GatewayError (of a request, if the client asked for errors as status).
@@ -107,12 +106,16 @@ class Stream:
         self._unsent: dict[str, deque[StreamCaller]] = {}  # by model, in the order in which they came
         self._reading = True
 
-    async def read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
-        """Opens every request of the stream."""
+    async def read(self, requests: AsyncIterator[bytes | memoryview]) -> None:
+        """Opens every request of the stream.
+
+        Raises: InvalidArgument (a message that is none).
+        """
         try:
-            async for request in requests:
+            async for message in requests:
                 await self._slots.acquire()
-                caller = StreamCaller(self, request)
+                request, raw, packed = parse(message)
+                caller = StreamCaller(self, request, len(message))
                 self._unsent.setdefault(request.model_name, deque()).append(caller)
                 if self._quotas is not None:
                     try:
@@ -120,7 +123,7 @@ class Stream:
                     except GatewayError as error:
                         caller.fail(error)
                         continue
-                self._exchanges.open(request, caller)
+                self._exchanges.open(request, raw, packed, caller)
         finally:
             self._reading = False
             self._arrived.set()
@@ -193,7 +196,7 @@ class StreamCaller:
         "quota_pass",
     )
 
-    def __init__(self, stream: Stream, request: pb.ModelInferRequest) -> None:
+    def __init__(self, stream: Stream, request: pb.ModelInferRequest, message_size: int) -> None:
         self._stream = stream
         self.model = request.model_name
         self.outcome: bytes | GatewayError | None = None
@@ -205,7 +208,7 @@ class StreamCaller:
         self.deadline_ns = stream.deadline_ns
         self.principal = stream.principal
         self.quota_pass: QuotaPass | None = None
-        self.message_size = request.ByteSize()
+        self.message_size = message_size
 
     def answer(self, message: bytes) -> None:
         parameters = self._stream.describe(self._trailers)

@@ -15,7 +15,7 @@ from gateway.api.statistics_extension import Counts
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
-from gateway.rpc.handler import CallbackContext, announced_to, by_callback
+from gateway.rpc.handler import CallbackContext, announced_to, by_callback, undecoded
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 
@@ -78,8 +78,9 @@ class InferenceService(GRPCInferenceServiceServicer):
         """Refuses a long message at its beginning, if it is known by then that it would be refused at its end."""
         self._exchanges.announced(context, size_bytes, lead)
 
+    @undecoded
     def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+        self, requests: AsyncIterator[bytes | memoryview], context: StreamContext
     ) -> AsyncIterator[bytes]:
         return self._streams.serve(requests, context)
 

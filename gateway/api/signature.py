@@ -46,7 +46,7 @@ SkeletonKey = int | tuple[tuple[int, ...], ...]
 class Reply:
     """Says what a request wants back: which outputs, in which form, and the skeletons of such answers."""
 
-    __slots__ = ("classes", "json_heads", "skeletons", "specs", "typed", "wanted")
+    __slots__ = ("by_element", "classes", "json_heads", "skeletons", "specs", "typed", "wanted")
 
     def __init__(
         self,
@@ -61,6 +61,10 @@ class Reply:
         self.classes = classes
         # An answer is raw or typed as a whole; FP16 and BF16 exist only raw.
         self.typed = typed and not any(spec.datatype in (Datatype.FP16, Datatype.BF16) for spec in self.specs)
+        # Whether an answer is written element by element, which takes long where there are many.
+        self.by_element = (
+            self.typed or classes is not None or any(spec.datatype is Datatype.BYTES for spec in self.specs)
+        )
         self.skeletons: dict[SkeletonKey, Skeleton] = {}
         # What repeats in answers by REST, by what skeletons are found by and by which outputs are binary.
         self.json_heads: dict[tuple[SkeletonKey, tuple[bool, ...]], tuple[bytes, ...]] = {}

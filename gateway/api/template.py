@@ -17,9 +17,10 @@ from itertools import pairwise
 from gateway.api.decode import Decoded, decode
 from gateway.api.parameters import NONE, Value
 from gateway.api.signature import Reply, Signature
-from gateway.api.wire import LARGE_BYTES, Raw, read_varint
+from gateway.api.unread_tensor import Input
+from gateway.api.varint import read_varint
+from gateway.api.wire import LARGE_BYTES, UNPACKED, Packed, Raw
 from gateway.pb import inference_pb2 as pb
-from gateway.tensor import Buffer
 
 MAX_TEMPLATES = 8  # of one model, and attempts to make one
 MAX_MODELS = 1024
@@ -35,9 +36,12 @@ Fitted = tuple[tuple[int, ...] | None, Sequence[tuple[int, ...] | None], int, Re
 
 
 class Query:
-    """Holds what a request says beside its id and its data; read only, for a template shares it among requests."""
+    """Holds what a request says beside its id and its raw data; read only, for a template shares it among requests.
 
-    __slots__ = ("fitted", "model", "parameters", "request", "streamed", "version")
+    `packed` are typed contents that were taken out of `request`; no template has any.
+    """
+
+    __slots__ = ("fitted", "model", "packed", "parameters", "request", "streamed", "version")
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class Query:
         request: pb.ModelInferRequest,
         *,
         streamed: bool = False,
+        packed: Packed = UNPACKED,
     ) -> None:
+        self.packed = packed
         self.model = model
         self.version = version
         self.parameters = parameters
@@ -180,9 +186,9 @@ def decode_query(query: Query, raw: Raw, signature: Signature) -> Decoded:
     if fitted is not None:
         order, shapes, rows, reply = fitted
         # The lengths of the raw data are the template's, and they were right.
-        inputs: list[Buffer | None] = list(raw) if order is None else [None if p < 0 else raw[p] for p in order]
+        inputs: list[Input] = list(raw) if order is None else [None if p < 0 else raw[p] for p in order]
         return inputs, shapes, rows, reply
-    decoded = decode(query.request, raw, signature)
+    decoded = decode(query.request, raw, signature, query.packed)
     if known is not None and all(plan.takes_any_bytes for plan in signature.plans.values()):
         if len(known) >= _MAX_FITTED:
             known.clear()

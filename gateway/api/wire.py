@@ -3,11 +3,14 @@
 Source: protobuf encoding specification.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from gateway.api.packed_contents import PackedContents, take_contents
+from gateway.api.unread_tensor import UnreadTensor
+from gateway.api.varint import read_varint, varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 
@@ -15,39 +18,41 @@ from gateway.pb import inference_pb2 as pb
 LARGE_BYTES: Final = 128 * 1024
 _MODEL_TAG: Final = 1 << 3 | 2
 _VERSION_TAG: Final = 2 << 3 | 2
+_INPUT_TAG: Final = 5 << 3 | 2
 _RAW_INPUT_TAG: Final = 7 << 3 | 2
+_INPUT_HEAD: Final = bytes((_INPUT_TAG,))
 _LENGTH_DELIMITED: Final = 2
 # Of one message; more than all inputs, outputs and parameters that there may be. A field takes two bytes there, and a
 # hundred times that as an object.
 _MOST_FIELDS: Final = 4096
-_ODD_BYTES: Final = 1 << 20  # of a message whose fields are not seen here, and so not counted
+_ODD_BYTES: Final = 1 << 20  # of a message whose fields are not seen here, and so not counted; and beside its tensors
+_TAKEN_BYTES: Final = 4096  # of an input, from which on its contents are taken out
 
-_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
-
-Raw = Sequence[bytes | memoryview]
-
-
-def varint(value: int) -> bytes:
-    """Returns the encoding of an unsigned number."""
-    if value < 0x80:
-        return _ONE_BYTE[value]
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+Raw = Sequence[bytes | memoryview | UnreadTensor]
+Packed = Mapping[int, PackedContents]  # by the place of their input
+UNPACKED: Final[Packed] = {}
 
 
-def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
-    """Returns the request and its raw tensors; those of a large message are views of it, not copies as by protobuf.
+def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw, Packed]:
+    """Returns the request, its raw tensors and its packed contents.
+
+    The tensors of a large message are views of it, not copies as by protobuf; the contents that are packed are empty in
+    the request then.
 
     Raises: InvalidArgument (the bytes are not a ModelInferRequest, or one of too many fields).
     """
     rest: bytes | None = None
     views: list[memoryview] = []
+    packed: Packed = UNPACKED
     if len(message) >= LARGE_BYTES:
-        rest = _without_raw(message, views)
+        taken: dict[int, PackedContents] = {}
+        rest = _without_tensors(message, views, taken)
+        packed = taken
+        if rest is not None and len(rest) > _ODD_BYTES:
+            raise InvalidArgument(
+                f"the request has {len(rest)} bytes beside raw tensors and packed contents, the limit is {_ODD_BYTES}: "
+                "send tensors in raw_input_contents"
+            )
         if rest is None and len(message) > _ODD_BYTES:
             raise InvalidArgument(
                 f"the request's {len(message)} bytes are not a ModelInferRequest in the form that serializers write; "
@@ -57,16 +62,21 @@ def parse(message: bytes | memoryview) -> tuple[pb.ModelInferRequest, Raw]:
         request = pb.ModelInferRequest.FromString(bytes(message) if rest is None else rest)
     except (DecodeError, ValueError):
         raise InvalidArgument(f"the request's {len(message)} bytes are not a ModelInferRequest") from None
-    return request, request.raw_input_contents if rest is None else views
+    return request, request.raw_input_contents if rest is None else views, packed
 
 
-def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes | None:
-    """Returns the message without its raw tensors, which go into `views`; None where protobuf has to look at it.
+def _without_tensors(
+    message: bytes | memoryview, views: list[memoryview], packed: dict[int, PackedContents]
+) -> bytes | None:
+    """Returns the message without its raw tensors and the packed contents of its inputs, which go into these.
+
+    None: protobuf has to look at it.
 
     Raises: InvalidArgument (more fields than any request has).
     """
     view = memoryview(message)
-    kept: list[memoryview] = []
+    kept: list[bytes | memoryview] = []
+    inputs = 0
     offset, kept_from, size, left = 0, 0, len(message), _MOST_FIELDS
     while offset < size:
         if not left:
@@ -85,6 +95,13 @@ def _without_raw(message: bytes | memoryview, views: list[memoryview]) -> bytes 
             kept.append(view[kept_from:start])
             views.append(view[offset : offset + length])
             kept_from = offset + length
+        elif tag == _INPUT_TAG:
+            taken = take_contents(view[offset : offset + length]) if length >= _TAKEN_BYTES else None
+            if taken is not None:
+                kept += (view[kept_from:start], _INPUT_HEAD, varint(len(taken[0])), taken[0])
+                packed[inputs] = taken[1]
+                kept_from = offset + length
+            inputs += 1
         offset += length
     kept.append(view[kept_from:])
     return b"".join(kept)
@@ -111,13 +128,3 @@ def _leading_text(lead: bytes, offset: int, tag: int) -> tuple[str, int]:
         return lead[start : start + length].decode(), start + length
     except UnicodeDecodeError:
         return "", offset
-
-
-def read_varint(message: bytes | memoryview, offset: int) -> tuple[int, int]:
-    """Returns a number of at most five bytes and the offset behind it; the offset is -1 where there is none."""
-    value = 0
-    for place, byte in enumerate(message[offset : offset + 5]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, offset + place + 1
-    return 0, -1

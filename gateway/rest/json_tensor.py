@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from struct import Struct, error, pack
-from typing import Final
+from time import sleep
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -22,6 +23,7 @@ from gateway.tensor import Array, Datatype
 MAX_DEPTH: Final = 32
 MAX_WRITTEN: Final = 1 << 21  # elements of an output; more would keep the other requests of a worker waiting
 MAX_TEXTS: Final = 1 << 18  # elements of an input of BYTES, for the same reason
+_DUMPED: Final = 1 << 15  # elements that are written in one go
 _BLOCK: Final = 1024  # elements that are looked at together for one that does not fit
 _LENGTH: Final = Struct("<I")
 # How struct packs one element; it refuses what is of another kind or does not fit.
@@ -86,15 +88,27 @@ def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
         )
     if datatype is not Datatype.BYTES:
         flat = array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
-        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+        return dumped(flat)
     try:
-        return orjson.dumps(
+        return dumped(
             [value if isinstance(value, str) else bytes(value).decode() for value in array.reshape(-1).tolist()]
         )
     except UnicodeDecodeError:
         raise InvalidArgument(
             f"output {shown(name)} has elements that are not UTF-8: ask for it in binary (binary_data)"
         ) from None
+
+
+def dumped(rows: Array | list[Any], row_elements: int = 1) -> bytes:
+    """Returns a JSON list of the rows. Long ones are written in parts, between which other threads have their turn."""
+    part = max(1, _DUMPED // row_elements)
+    if len(rows) <= part:
+        return orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)
+    texts: list[bytes] = []
+    for begin in range(0, len(rows), part):
+        texts.append(orjson.dumps(rows[begin : begin + part], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        sleep(0)  # compiled code gives no turn by itself
+    return b"[" + b",".join(texts) + b"]"
 
 
 def check_written(name: str, array: Array) -> None:

@@ -16,7 +16,7 @@ from gateway.api.naming import shown
 from gateway.api.signature import Reply
 from gateway.errors import InvalidArgument
 from gateway.rest.infer_reply import ReplyBody
-from gateway.rest.json_tensor import MAX_DEPTH, check_written
+from gateway.rest.json_tensor import MAX_DEPTH, check_written, dumped
 from gateway.serving.call import Call, arrays_of
 from gateway.tensor import Array, Datatype, TensorSpec
 
@@ -80,14 +80,18 @@ def write_predictions(call: Call, reply: Reply, *, max_bytes: int) -> ReplyBody:
     arrays = arrays_of(call.outputs, reply.specs, call.rows)
     values = [_values(spec, array) for spec, array in zip(reply.specs, arrays, strict=True)]
     names = [spec.name for spec in reply.specs]
-    predictions: object
+    predictions: Any
     if len(values) == 1:
         predictions = values[0]
     elif all(array.ndim for array in arrays) and len({len(array) for array in arrays}) == 1:
         predictions = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
     else:
         predictions = dict(zip(names, values, strict=True))
-    text = orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+    if isinstance(predictions, np.ndarray | list) and len(predictions):
+        elements = sum(array.size for array in arrays) // len(predictions)
+        text = b'{"predictions":' + dumped(predictions, max(1, elements)) + b"}"
+    else:
+        text = orjson.dumps({"predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
     return ReplyBody([text], -1).within(max_bytes)
 
 

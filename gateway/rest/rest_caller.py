@@ -5,6 +5,7 @@ from typing import Final, cast
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
+from gateway.api.encode import are_long
 from gateway.api.exchange import Metadata
 from gateway.api.load_reports import HEADER, LoadReports
 from gateway.api.signature import Reply, Signature
@@ -110,6 +111,10 @@ class RestCaller:
 
     def accept(self, signature: Signature, reply: Reply) -> None:
         check_form(self._form, reply)
+
+    def takes_long(self, call: Call, reply: Reply) -> bool:
+        form = self._form
+        return (form.predictions or not form.every or bool(form.outputs)) and are_long(call.outputs)
 
     def write(self, call: Call, signature: Signature, reply: Reply, max_bytes: int) -> None:
         if self._form.predictions:

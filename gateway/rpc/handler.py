@@ -18,8 +18,9 @@ RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 CancelCallback = Callable[[], None]
 
 _MARK = "__answers_by_callback__"
+_UNDECODED = "__takes_undecoded__"
 _ANNOUNCED = "__is_announced_to__"
-_Function = TypeVar("_Function", bound=Callable[..., None])
+_Function = TypeVar("_Function", bound=Callable[..., object])
 # Is told the length of a message that comes in parts, and its first part, before the rest is read.
 Announced = Callable[["CallbackContext", int, bytes], None]
 
@@ -91,6 +92,17 @@ def by_callback(function: _Function) -> _Function:
     """
     setattr(function, _MARK, True)
     return function
+
+
+def undecoded(function: _Function) -> _Function:
+    """Returns the same function, marked as one that is given the messages of its requests as they came."""
+    setattr(function, _UNDECODED, True)
+    return function
+
+
+def takes_undecoded(function: object) -> bool:
+    """Returns whether the function, or the function behind a bound method, is marked."""
+    return getattr(function, _UNDECODED, False) is True
 
 
 def announced_to(name: str) -> Callable[[_Function], _Function]:

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple, cast
 from google.protobuf.message import DecodeError
 
 from gateway.errors import InvalidArgument
-from gateway.rpc.handler import Announced, GenericHandler, Metadata, RpcHandler, announced_by, answers_by_callback
+from gateway.rpc.handler import (
+    Announced,
+    GenericHandler,
+    Metadata,
+    RpcHandler,
+    announced_by,
+    answers_by_callback,
+    takes_undecoded,
+)
 
 
 class HandlerCallDetails(NamedTuple):
@@ -39,6 +47,8 @@ class Method:
         if call is None:
             raise TypeError(f"handler of {path} has no function for its kind of call")
         self.call: Callable[..., Any] = call
+        if takes_undecoded(call):
+            self.deserializer = None
         self.by_callback = answers_by_callback(call)
         self.announce: Announced | None = announced_by(call)
         if self.by_callback and (self.request_streaming or self.response_streaming):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.api.signature import Signature
+from gateway.api.unread_tensor import Input, read_all
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.model_config import ModelConfig
 from gateway.tensor import Datatype, TensorSpec
@@ -60,3 +61,10 @@ def typed_request(datatype: str, shape: Shape, **fields: Any) -> pb.ModelInferRe
 
 def floats(*values: float) -> npt.NDArray[np.float32]:
     return np.array(values, np.float32)
+
+
+def bytes_of(data: Input) -> bytes:
+    """The raw bytes of an input, made if it has still to be made."""
+    (made,) = read_all([data])
+    assert made is not None
+    return made.tobytes() if isinstance(made, np.ndarray) else bytes(made)

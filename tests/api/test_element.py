@@ -1,16 +1,34 @@
 """What routing reads of an input before anything was checked."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from gateway.api.contents import TYPED_FIELDS
 from gateway.api.element import first_element
+from gateway.api.tfserving.model_choice import ModelChoice
+from gateway.api.tfserving.predict_request import PredictRequests
+from gateway.api.tfserving.tensor_proto import read_tensor
+from gateway.api.unread_tensor import LONG_BYTES, UnreadTensor
+from gateway.api.wire import parse
 from gateway.pb import inference_pb2 as pb
-from gateway.tensor import Datatype
+from gateway.pb import tensorflow_pb2 as tf
+from gateway.tensor import BY_NAME, Datatype
 from tests.api.requests import raw_request, typed_request
+
+CHOICE = ModelChoice("m", "", "serving_default")
+LIST = memoryview(
+    tf.TensorProto(
+        dtype=tf.DT_INT64,
+        tensor_shape=tf.TensorShapeProto(dim=[tf.TensorShapeProto.Dim(size=LONG_BYTES)]),
+        int64_val=[300],
+    ).SerializeToString()
+)
 
 
 def read(request: pb.ModelInferRequest, name: str = "x") -> str | None:
-    return first_element(request, request.raw_input_contents, name)
+    return first_element(request, request.raw_input_contents, {}, name)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +80,18 @@ def test_typed_and_raw_read_alike() -> None:
 )
 def test_what_does_not_fit_reads_as_absent(request_: pb.ModelInferRequest) -> None:
     assert read(request_) is None
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "text"),
+    [("INT8", -3, "-3"), ("FP32", 0.1, "0.1"), ("BYTES", b"vip", "vip"), ("BOOL", True, "true")],
+)
+def test_the_first_of_very_many_is_read_before_they_are_made(datatype: str, value: Any, text: str) -> None:
+    values = [value] * LONG_BYTES
+    sent = typed_request(datatype, (len(values), 1), **{TYPED_FIELDS[BY_NAME[datatype]]: values})
+    request, raw, packed = parse(sent.SerializeToString())
+    assert packed
+    assert first_element(request, raw, packed, "x") == text
+    listed = PredictRequests(1 << 20).of_tensors(CHOICE, {"x": read_tensor("x", LIST, 1 << 20)})
+    assert isinstance(listed.raw[0], UnreadTensor)
+    assert first_element(listed.query.request, listed.raw, {}, "x") == "300"

@@ -10,6 +10,7 @@ from gateway.api.tfserving.tensor_proto import MAX_LISTED, MAX_TEXTS
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.pb import tensorflow_serving_pb2 as tfs
+from tests.api.requests import bytes_of
 
 MAX_BYTES = 1 << 16
 SPEC = b"\x0a\x03\x0a\x01m"
@@ -32,7 +33,7 @@ def told(message: bytes) -> object:
         question = read(message)
     except InvalidArgument as refused:
         return str(refused)
-    return question.form, [bytes(data) for data in question.raw]
+    return question.form, [bytes_of(data) for data in question.raw]
 
 
 KEY, VALUE = b"\x0a\x01x", b"\x12\x05" + ONE

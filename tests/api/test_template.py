@@ -23,7 +23,7 @@ def request_of(rows: int = 1, *, request_id: str = "", version: str = "", seed: 
 
 
 def learn(templates: Templates, message: bytes) -> None:
-    request, raw = parse(message)
+    request, raw, _ = parse(message)
     model, version, _ = read_header(request, raw)
     templates.learn(message, Query(model, version, {}, request))
 

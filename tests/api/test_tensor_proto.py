@@ -9,11 +9,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.tfserving.packed_varints import read_varints, write_varints
+from gateway.api.packed_varints import read_varints, write_varints
 from gateway.api.tfserving.tensor_proto import CARRIED, GivenTensor, read_tensor, write_tensor
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.tensor import Array, Datatype, TensorSpec
+from tests.api.requests import bytes_of
 
 MAX_BYTES = 1 << 16
 SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
@@ -113,7 +114,7 @@ def test_tensors_come_as_they_are(datatype: Datatype, shape: tuple[int, ...], se
     array = array_of(datatype, shape, seed)
     given_typed = read(typed(datatype, shape, listed(datatype, array)))
     assert (given_typed.datatype, given_typed.shape) == (datatype, shape)
-    assert bytes(given_typed.data) == raw(datatype, array)
+    assert bytes_of(given_typed.data) == raw(datatype, array)
     written = tf.TensorProto.FromString(write_tensor(TensorSpec("y", datatype, shape), array))
     assert written == typed(datatype, shape, listed(datatype, array))
     if datatype is not Datatype.BYTES:
@@ -122,23 +123,23 @@ def test_tensors_come_as_they_are(datatype: Datatype, shape: tuple[int, ...], se
             tensor_shape=shape_of(shape),
             tensor_content=array.tobytes(),
         )
-        assert bytes(read(content).data) == array.tobytes()
+        assert bytes_of(read(content).data) == array.tobytes()
 
 
 @pytest.mark.parametrize("datatype", CARRIED)
 def test_a_short_list_is_filled_up_with_its_last_element(datatype: Datatype) -> None:
     array = array_of(datatype, (2,), 5)
     filled = array[[0, 1, 1, 1, 1, 1]].reshape(2, 3)
-    assert bytes(read(typed(datatype, (2, 3), listed(datatype, array))).data) == raw(datatype, filled)
+    assert bytes_of(read(typed(datatype, (2, 3), listed(datatype, array))).data) == raw(datatype, filled)
     nothing = np.zeros(6, array.dtype) if datatype is not Datatype.BYTES else np.array([b""] * 6, np.object_)
-    assert bytes(read(typed(datatype, (2, 3), [])).data) == raw(datatype, nothing)
+    assert bytes_of(read(typed(datatype, (2, 3), [])).data) == raw(datatype, nothing)
 
 
 def test_texts_come_as_tensorflow_packs_them() -> None:
     texts = [b"", b"a", b"b" * 200]
     message = tf.TensorProto(dtype=tf.DT_STRING, tensor_shape=shape_of((3,)))
     message.tensor_content = b"\x00\x01\xc8\x01" + b"".join(texts)
-    assert bytes(read(message).data) == raw(Datatype.BYTES, np.array(texts, np.object_))
+    assert bytes_of(read(message).data) == raw(Datatype.BYTES, np.array(texts, np.object_))
     message.tensor_content += b"more"
     with pytest.raises(InvalidArgument, match="3 texts and nothing else"):
         read(message)
@@ -147,9 +148,9 @@ def test_texts_come_as_tensorflow_packs_them() -> None:
 def test_elements_that_are_not_packed_are_read() -> None:
     """As writers of the second protobuf syntax send them."""
     message = bytes.fromhex("0803") + b"\x12\x04\x12\x02\x08\x02" + b"\x38\x05\x38\x80\x01"
-    assert bytes(read_tensor("x", memoryview(message), MAX_BYTES).data) == np.array([5, 128], "<i4").tobytes()
+    assert bytes_of(read_tensor("x", memoryview(message), MAX_BYTES).data) == np.array([5, 128], "<i4").tobytes()
     floats = bytes.fromhex("0801") + b"\x12\x04\x12\x02\x08\x02" + b"\x2d\0\0\x80\x3f\x2a\x04\0\0\0\x40"
-    assert bytes(read_tensor("x", memoryview(floats), MAX_BYTES).data) == np.array([1, 2], "<f4").tobytes()
+    assert bytes_of(read_tensor("x", memoryview(floats), MAX_BYTES).data) == np.array([1, 2], "<f4").tobytes()
 
 
 REFUSED: dict[str, tuple[tf.TensorProto, str]] = {

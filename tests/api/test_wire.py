@@ -5,7 +5,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.api.wire import LARGE_BYTES, _without_raw, leading_names, parse, varint
+from gateway.api.packed_contents import PackedContents
+from gateway.api.varint import varint
+from gateway.api.wire import LARGE_BYTES, _without_tensors, leading_names, parse
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from tests.api.requests import raw_request
@@ -14,7 +16,7 @@ from tests.api.requests import raw_request
 def test_raw_tensors_of_a_large_request_are_views_of_it() -> None:
     data = bytes(range(256)) * (LARGE_BYTES // 256)
     message = raw_request(shape=(len(data) // 16, 4), data=data).SerializeToString()
-    request, raw = parse(message)
+    request, raw, _ = parse(message)
     assert request.inputs[0].name == "x"
     assert not request.raw_input_contents
     assert isinstance(raw[0], memoryview)
@@ -23,8 +25,9 @@ def test_raw_tensors_of_a_large_request_are_views_of_it() -> None:
 
 
 def test_small_requests_are_left_to_protobuf() -> None:
-    request, raw = parse(raw_request().SerializeToString())
+    request, raw, packed = parse(raw_request().SerializeToString())
     assert raw == request.raw_input_contents == [bytes(16)]
+    assert not packed
 
 
 @pytest.mark.parametrize("field", [b"\x3a\x00", b"\x2a\x00", b"\x0a\x00", b"\xfa\x01\x00"])
@@ -38,6 +41,29 @@ def test_more_fields_than_a_request_has_are_refused_before_they_are_objects(fiel
     assert len(parse(small)[1]) in (0, 5000)
 
 
+def filled(contents: bytes) -> bytes:
+    """A serialized input with these contents, long enough to be taken apart."""
+    return (b"\x2a" + varint(len(contents)) + contents) + b"\x0a\xff\x1f" + b"n" * 4095
+
+
+# Contents of one list, of several, in pieces, cut, and of none.
+INPUTS = st.builds(
+    filled,
+    st.one_of(
+        st.builds(lambda tag, data: bytes((tag << 3 | 2,)) + varint(len(data)) + data, st.integers(1, 9), st.binary()),
+        st.builds(lambda texts: b"".join(b"\x42" + varint(len(text)) + text for text in texts), st.lists(st.binary())),
+        st.binary(max_size=20),
+    ),
+)
+
+
+def fields_of(taken: PackedContents) -> bytes:
+    """What was taken out, as protobuf reads it."""
+    number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[taken.field].number
+    data = bytes(taken.data)
+    return data if taken.field == "bytes_contents" else varint(number << 3 | 2) + varint(len(data)) + data
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -47,6 +73,7 @@ def test_more_fields_than_a_request_has_are_refused_before_they_are_objects(fiel
             st.builds(lambda text: b"\x0a" + varint(len(text.encode())) + text.encode(), st.text(max_size=5)),
             st.just(b"\xba\x00\x01a"),  # the tag written longer than it has to be
             st.just(b"\x3a\x81\x00a"),  # so the length
+            st.builds(lambda data: b"\x2a" + varint(len(data)) + data, INPUTS),
         ),
         max_size=6,
     )
@@ -54,16 +81,20 @@ def test_more_fields_than_a_request_has_are_refused_before_they_are_objects(fiel
 def test_taking_apart_by_hand_changes_nothing(fields: list[bytes]) -> None:
     message = b"".join(fields)
     views: list[memoryview] = []
-    rest = _without_raw(message, views)
+    packed: dict[int, PackedContents] = {}
+    rest = _without_tensors(message, views, packed)
     if rest is None:
         return  # protobuf reads the whole message
     expected = _read(message)
     if expected is None:
-        assert _read(rest) is None
+        assert packed or _read(rest) is None  # a list that is none is refused when its numbers are made
         return
     read = pb.ModelInferRequest.FromString(rest)
     assert [bytes(view) for view in views] == list(expected.raw_input_contents)
     del expected.raw_input_contents[:]
+    for place, taken in packed.items():
+        assert read.inputs[place].HasField("contents")
+        read.inputs[place].contents.MergeFromString(fields_of(taken))
     assert read == expected
 
 

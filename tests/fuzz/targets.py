@@ -15,6 +15,7 @@ from gateway.api.element import first_element
 from gateway.api.parameters import read_request
 from gateway.api.signature import Signature
 from gateway.api.template import decode_query
+from gateway.api.unread_tensor import read_all
 from gateway.api.wire import LARGE_BYTES, leading_names, parse
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
@@ -29,7 +30,7 @@ from gateway.rpc.method import MethodTable
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_state import ServerState
 from gateway.tensor import Datatype
-from tests.api.requests import one, rows_of_four
+from tests.api.requests import bytes_of, one, rows_of_four
 from tests.rpc.raw import PREFACE, SETTINGS, raw_frame
 from tests.rpc.service import NAME, Behaviour, handlers
 
@@ -46,12 +47,12 @@ def request(data: bytes) -> None:
     contract, message = SIGNATURES[data[0] % len(SIGNATURES)] if data else SIGNATURES[0], data[1:]
     leading_names(message)
     try:
-        parsed, raw = parse(message)
+        parsed, raw, packed = parse(message)
     except InvalidArgument:
         return
     _same_when_large(message, parsed)
     for tensor in parsed.inputs[:4]:
-        first_element(parsed, raw, tensor.name)
+        first_element(parsed, raw, packed, tensor.name)
     for step in (lambda: read_header(parsed, raw), lambda: read_request(parsed)):
         try:
             step()
@@ -63,7 +64,7 @@ def request(data: bytes) -> None:
         _check_text(error)
         return
     assert rows >= 0
-    for given, shape, spec in zip(inputs, shapes, contract.inputs, strict=True):
+    for given, shape, spec in zip(read_all(inputs), shapes, contract.inputs, strict=True):
         if given is not None and shape is not None and spec.datatype is not Datatype.BYTES:
             size = spec.datatype.size
             for dimension in shape:
@@ -96,7 +97,8 @@ def _read_body(bodies: InferBodies, body: bytes, json_size: int, contract: Signa
     if keep:
         bodies.keep(written)
     data = [
-        bytes(one) if isinstance(one, bytes | memoryview) else None if one is None else one.tolist() for one in inputs
+        bytes(one) if isinstance(one, bytes | memoryview) else None if one is None else one.tolist()
+        for one in read_all(inputs)
     ]
     return written.request_id, written.query.parameters, written.form, data, list(shapes), rows, reply.wanted
 
@@ -140,8 +142,8 @@ def _same_when_large(message: bytes, parsed: pb.ModelInferRequest) -> None:
         expected = pb.ModelInferRequest.FromString(message + tail)
     except DecodeError:
         return
-    again, raw = parse(message + tail)
-    assert [bytes(one) for one in raw] == list(expected.raw_input_contents)
+    again, raw, _ = parse(message + tail)
+    assert [bytes_of(one) for one in raw] == list(expected.raw_input_contents)
     again = pb.ModelInferRequest.FromString(again.SerializeToString())  # as protobuf orders it
     del again.raw_input_contents[:]
     del expected.raw_input_contents[:]

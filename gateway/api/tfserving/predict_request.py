@@ -21,7 +21,8 @@ from gateway.api.tfserving.tensor_proto import (
     too_many_listed,
     too_many_texts,
 )
-from gateway.api.wire import Raw, read_varint
+from gateway.api.varint import read_varint
+from gateway.api.wire import Raw
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.pb import tensorflow_serving_pb2 as tfs

@@ -5,10 +5,12 @@ from functools import lru_cache
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
+from gateway.api.contents import PACKED_AS_RAW
+from gateway.api.encode import are_long
 from gateway.api.signature import Reply, Signature
 from gateway.api.tfserving.model_choice import spec_of
 from gateway.api.tfserving.tensor_proto import CARRIED, write_tensor
-from gateway.api.wire import varint
+from gateway.api.varint import varint
 from gateway.errors import GatewayError, InvalidArgument, ResourceExhausted
 from gateway.rpc.handler import CallbackContext, Metadata, OwnMetadatum
 from gateway.serving.call import Call, arrays_of
@@ -73,6 +75,9 @@ class PredictionCaller:
 
     def accept(self, signature: Signature, reply: Reply) -> None:
         self._check(reply.specs)
+
+    def takes_long(self, call: Call, reply: Reply) -> bool:
+        return are_long(call.outputs) and any(spec.datatype not in PACKED_AS_RAW for spec in reply.specs)
 
     def write(self, call: Call, signature: Signature, reply: Reply, max_bytes: int) -> None:
         arrays = arrays_of(call.outputs, reply.specs, call.rows)

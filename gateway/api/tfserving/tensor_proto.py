@@ -4,7 +4,7 @@ Source: tensorflow/core/framework/tensor.proto and tensor.cc (`Tensor::FromProto
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from struct import Struct
 from types import MappingProxyType
@@ -13,11 +13,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from gateway.api.contents import PACKED_AS_RAW
 from gateway.api.naming import shown
+from gateway.api.packed_varints import LONGEST, as_datatype, count_varints, pack_numbers, read_varints
 from gateway.api.signature import MAX_RANK
 from gateway.api.tfserving.field_walk import LENGTH, VARINT, broken, rewritten, varint_at, walk
-from gateway.api.tfserving.packed_varints import count_varints, read_varints, write_varints
-from gateway.api.wire import varint
+from gateway.api.unread_tensor import LONG_BYTES, UnreadTensor
+from gateway.api.varint import varint
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.tensor import Array, Datatype, TensorSpec
@@ -61,17 +63,18 @@ _BY_NUMBER: Final = {carried.number: datatype for datatype, carried in CARRIED.i
 _LISTS: Final = frozenset(carried.field for carried in CARRIED.values())
 _KINDS: Final = {_DTYPE: VARINT, _SHAPE: LENGTH, _CONTENT: LENGTH, **dict.fromkeys(_LISTS, LENGTH)}
 _TEXT_TAG: Final = _STRINGS << 3 | LENGTH
-# Elements of these are on the wire as they are in memory; those of the others are varints.
-_FIXED: Final = frozenset((Datatype.FP32, Datatype.FP64))
 _UNSIGNED: Final = frozenset((Datatype.UINT32, Datatype.UINT64))  # those whose list is of unsigned numbers
 
 
 class GivenTensor(NamedTuple):
-    """A tensor of a request. `data` are its raw little-endian bytes; of texts, each behind its length."""
+    """A tensor of a request. `data` are its raw little-endian bytes; of texts, each behind its length.
+
+    Those of a long list have still to be made.
+    """
 
     datatype: Datatype
     shape: tuple[int, ...]
-    data: bytes | memoryview
+    data: bytes | memoryview | UnreadTensor
 
 
 class _Parts(NamedTuple):
@@ -121,7 +124,17 @@ def read_tensor(name: str, message: memoryview, max_bytes: int) -> GivenTensor:
         )
     if datatype is Datatype.BYTES:
         return GivenTensor(datatype, shape, _texts(what, parts.texts, count, max_bytes))
-    return GivenTensor(datatype, shape, _numbers(what, datatype, parts.lists.get(own, memoryview(b"")), count))
+    packed = parts.lists.get(own, memoryview(b""))
+    if datatype in PACKED_AS_RAW and len(packed) == count * datatype.size:
+        return GivenTensor(datatype, shape, packed)
+    if count > MAX_LISTED:
+        raise too_many_listed(what, count)
+    if max(count * datatype.size, len(packed)) <= LONG_BYTES:
+        return GivenTensor(datatype, shape, _numbers(what, datatype, packed, count))
+    read = partial(_numbers, what, datatype, packed, count)
+    return GivenTensor(
+        datatype, shape, UnreadTensor(read, count * datatype.size, partial(_first, what, datatype, packed))
+    )
 
 
 def _parts(message: memoryview, *, checked: bool = False) -> _Parts | None:
@@ -184,14 +197,12 @@ def write_tensor(spec: TensorSpec, array: Array) -> bytes:
         texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.reshape(-1).tolist()]
         tag = varint(field << 3 | LENGTH)
         return b"".join((head, *(piece for text in texts for piece in (tag, varint(len(text)), text))))
-    if spec.datatype in _FIXED:
+    if spec.datatype in PACKED_AS_RAW:
         packed = np.ascontiguousarray(array).tobytes()
     elif spec.datatype is Datatype.FP16:
-        packed = write_varints(np.ascontiguousarray(array).view(np.uint16).reshape(-1).astype(np.uint64))
-    elif array.dtype.kind == "i":  # negative numbers have the 64 bits of their two's complement
-        packed = write_varints(array.reshape(-1).astype(np.int64).view(np.uint64))
+        packed = pack_numbers(np.ascontiguousarray(array).view(np.uint16))
     else:
-        packed = write_varints(array.reshape(-1).astype(np.uint64))
+        packed = pack_numbers(array)
     return b"".join((head, varint(field << 3 | LENGTH), varint(len(packed)), packed))
 
 
@@ -277,9 +288,7 @@ def _check_texts(what: str, count: int) -> None:
 
 def _numbers(what: str, datatype: Datatype, packed: memoryview, count: int) -> bytes | memoryview:
     """Returns the elements, filled up with the last of them; zeros, if there are none."""
-    fixed = datatype in _FIXED
-    if count > MAX_LISTED and not (fixed and len(packed) == count * datatype.size):
-        raise too_many_listed(what, count)
+    fixed = datatype in PACKED_AS_RAW
     have = len(packed) // datatype.size if fixed else count_varints(packed)
     if have > count:
         raise _too_many(what, have, count)
@@ -298,27 +307,31 @@ def _numbers(what: str, datatype: Datatype, packed: memoryview, count: int) -> b
     return filled.tobytes()
 
 
+def _first(what: str, datatype: Datatype, packed: memoryview) -> bytes | memoryview:
+    """Returns the first element alone."""
+    size = datatype.size
+    if datatype not in PACKED_AS_RAW:
+        size = next((place for place, byte in enumerate(packed[:LONGEST], 1) if byte < 0x80), 0)
+    return _numbers(what, datatype, packed[:size], 1)
+
+
 def _of_varints(what: str, datatype: Datatype, packed: memoryview) -> Array:
     values = read_varints(packed)
     if values is None:
         raise broken(what)
-    if datatype is Datatype.BOOL:
-        return np.not_equal(values, 0)
-    if datatype.size < 8:
-        values = values.astype(np.uint32)  # as protobuf reads longer ones
     if datatype in (Datatype.FP16, Datatype.BF16):
-        if len(values) and values.max() > 0xFFFF:
+        halves = as_datatype(values, Datatype.UINT16, signed=False)
+        if halves is None:
             raise InvalidArgument(f"{what}: half_val has a value of more than 16 bits")
-        return values.astype("<u2")
-    dtype = np.dtype(datatype.dtype)
-    whole: Array = values if datatype in _UNSIGNED else values.view(np.int64 if values.itemsize == 8 else np.int32)
-    bounds = np.iinfo(dtype)
-    if len(whole) and (int(whole.min()) < bounds.min or int(whole.max()) > bounds.max):
+        return halves
+    numbers = as_datatype(values, datatype, signed=datatype not in _UNSIGNED)
+    if numbers is None:
+        bounds = np.iinfo(np.dtype(datatype.dtype))
         raise InvalidArgument(
             f"{what}: {_field_name(CARRIED[datatype].field)} has a value that does not fit {datatype.wire_name} "
             f"({bounds.min} to {bounds.max})"
         )
-    return whole.astype(dtype)
+    return numbers
 
 
 def too_many_listed(what: str, count: int) -> InvalidArgument:
