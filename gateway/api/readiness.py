@@ -58,6 +58,7 @@ def version_message(
         in_flight=status.in_flight + sum(other.in_flight for other in others.values()),
         max_batch_size=status.max_batch_size,
         merging=status.merging,
+        weights=status.weights,
         newest_ready=status.state is VersionState.AVAILABLE and catalog.newest(status.model).name == status.version,
         workers={worker: other.state.value for worker, other in others.items() if other.state is not status.state},
     )

@@ -12,7 +12,7 @@ from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, moment, version_value, worker_value
 from gateway.pb import control_pb2
 
-_ORIGIN: Final = ("ROUTED", "SOURCE", "MIB", "TRIAL MIB", "RUN us", "SIGNATURE", "PUBLISHED", "LINEAGE")
+_ORIGIN: Final = ("ROUTED", "SOURCE", "MIB", "WEIGHTS", "TRIAL MIB", "RUN us", "SIGNATURE", "PUBLISHED", "LINEAGE")
 _SHOWN: Final = 20  # of the models that there are
 
 
@@ -38,8 +38,8 @@ def models(
     """Print every model version with its state, and what else lies in the repository and why it does not serve.
 
     -o wide says as well how many rows are merged at most, whether requests are merged or why not, and where a version
-    comes from: its repository, size, memory that its trial needed, measured time of a run, signature, who published it
-    when, and its lineage.
+    comes from: its repository, size, whether the workers of the host share its weights or why not, memory that its
+    trial needed, measured time of a run, signature, who published it when, and its lineage.
     """
     with control(server) as stub:
         answer = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
@@ -94,6 +94,7 @@ def _origin(version: control_pb2.ModelVersionState) -> tuple[Value, ...]:
         "yes" if version.routed else "",
         version.source,
         f"{version.size_bytes / 2**20:.1f}" if version.size_bytes else "",
+        version.weights,
         f"{version.trial_memory_bytes / 2**20:.1f}" if version.trial_memory_bytes else "",
         f"{version.run_us:.0f}" if version.run_us else "",
         version.signature,

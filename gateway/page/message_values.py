@@ -29,6 +29,7 @@ def version_value(version: control_pb2.ModelVersionState) -> Value:
         "newest_ready": version.newest_ready,
         "max_batch_size": version.max_batch_size,
         "merging": version.merging,
+        "weights": version.weights,
         "in_flight": version.in_flight,
         "workers": dict(version.workers),
         "source": version.source,

@@ -1117,7 +1117,7 @@ class ModelsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ModelVersionState(_message.Message):
-    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size", "merging", "source", "size_bytes", "run_us", "routed", "signature", "publisher", "published_at", "lineage", "trial_memory_bytes")
+    __slots__ = ("model", "version", "state", "reason", "digest", "workers", "in_flight", "newest_ready", "max_batch_size", "merging", "source", "size_bytes", "run_us", "routed", "signature", "publisher", "published_at", "lineage", "trial_memory_bytes", "weights")
     class WorkersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1151,6 +1151,7 @@ class ModelVersionState(_message.Message):
     PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     TRIAL_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     state: str
@@ -1170,7 +1171,8 @@ class ModelVersionState(_message.Message):
     published_at: float
     lineage: _containers.ScalarMap[str, str]
     trial_memory_bytes: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ..., merging: _Optional[str] = ..., source: _Optional[str] = ..., size_bytes: _Optional[int] = ..., run_us: _Optional[float] = ..., routed: _Optional[bool] = ..., signature: _Optional[str] = ..., publisher: _Optional[str] = ..., published_at: _Optional[float] = ..., lineage: _Optional[_Mapping[str, str]] = ..., trial_memory_bytes: _Optional[int] = ...) -> None: ...
+    weights: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., workers: _Optional[_Mapping[str, str]] = ..., in_flight: _Optional[int] = ..., newest_ready: _Optional[bool] = ..., max_batch_size: _Optional[int] = ..., merging: _Optional[str] = ..., source: _Optional[str] = ..., size_bytes: _Optional[int] = ..., run_us: _Optional[float] = ..., routed: _Optional[bool] = ..., signature: _Optional[str] = ..., publisher: _Optional[str] = ..., published_at: _Optional[float] = ..., lineage: _Optional[_Mapping[str, str]] = ..., trial_memory_bytes: _Optional[int] = ..., weights: _Optional[str] = ...) -> None: ...
 
 class PassedOver(_message.Message):
     __slots__ = ("path", "reason")

@@ -112,6 +112,11 @@ class Config:
         return self.process.data_dir / "content"
 
     @property
+    def prepared_dir(self) -> Path:
+        """Models in the form that workers map."""
+        return self.process.data_dir / "prepared"
+
+    @property
     def rules_file(self) -> Path:
         """The last-known-good rules, from which a worker starts while the store is away."""
         return self.process.data_dir / "rules" / "last-known-good"

@@ -63,6 +63,12 @@ class ModelOptions:
     content_store_bytes: Annotated[
         int, Setting("Copies that are not in use go when there is more; 0: they always do.", Whole(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
+    prepared_models_bytes: Annotated[
+        int, Setting("Disk for models whose weights workers share; 0: each has its own.", Whole(0, 1 << 50))
+    ] = 32 << 30  # fmt: skip
+    prepare_min_bytes: Annotated[
+        int, Setting("Workers share the weights of models that have this many bytes of them.", Whole(1, 1 << 50))
+    ] = 16 << 20  # fmt: skip
     response_cache_bytes: Annotated[
         int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Whole(0, 1 << 50))
     ] = 64 << 20  # fmt: skip

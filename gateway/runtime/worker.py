@@ -74,6 +74,7 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
+from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
@@ -216,6 +217,11 @@ class Worker:
             Prober(config.state_dir / "probes", idle_s=_PROBER_IDLE_S),
             intra_threads=self.threads,
             trusted_keys=None if keys is None else TrustedKeys(keys),
+            preparer=Preparer(
+                config.prepared_dir,
+                min_bytes=config.models.prepare_min_bytes,
+                max_bytes=config.models.prepared_models_bytes,
+            ),
         )
         return Catalog(ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store)
 

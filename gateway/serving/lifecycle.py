@@ -6,7 +6,7 @@ so that a hostile one cannot harm the worker (`gateway.serving.probe`).
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,10 +29,12 @@ from gateway.serving.execution_provider import CPU, providers_of
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.model_policy import Policy
+from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, UNKNOWN_ORIGIN, Provenance, provenance, record_name
 from gateway.serving.repository import ModelFolder
 from gateway.serving.session import Session
+from gateway.serving.version_session import session_of
 from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
 from loaders.loader import Loader, LocalVersion
@@ -102,6 +104,8 @@ class Candidate:
 class Loaded:
     """A version that can serve; `identity` hashes everything that it was made from (see `Pipeline.identity`).
 
+    `weights` is whether the processes of the host share its weights, and why not.
+
     Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed.
     """
 
@@ -112,6 +116,7 @@ class Loaded:
     identity: str
     memory_bytes: int = 0
     provenance: Provenance = UNKNOWN_ORIGIN
+    weights: str = ""
 
     @property
     def opened(self) -> Session:
@@ -122,7 +127,10 @@ class Loaded:
 
 
 class Pipeline:
-    """Loads versions, a few at a time; with `trusted_keys` only those that one of the keys has signed."""
+    """Loads versions, a few at a time; with `trusted_keys` only those that one of the keys has signed.
+
+    With a `preparer` the weights of large versions are shared with the other processes of the host.
+    """
 
     def __init__(
         self,
@@ -134,8 +142,10 @@ class Pipeline:
         loads_at_once: int = 2,
         probe_timeout_s: float = 60.0,
         trusted_keys: TrustedKeys | None = None,
+        preparer: Preparer | None = None,
     ) -> None:
         self._loader = loader
+        self._preparer = preparer
         self._prober = prober
         self._intra_threads = intra_threads
         self._policy = policy or Policy()
@@ -158,7 +168,7 @@ class Pipeline:
         """Returns the loaded candidate; its session runs from a verified copy that nobody writes to.
 
         A version that the host knows to be good does not queue behind those on trial; `on_trial` is called before a
-        trial begins. With `again` a trial that took too long before is repeated.
+        trial or a preparation begins. With `again` those that took too long before are repeated.
 
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
@@ -168,14 +178,48 @@ class Pipeline:
         async with self._permits:
             request = await self._on_thread(partial(self._request, candidate))
         result = await self._prober.known(request, again=again)
+        on_trial = on_trial or _nothing
         if result is None:
-            if on_trial is not None:
-                on_trial()
+            on_trial()
             result = await self._prober.probe(request, again=again)
         if not result.ok:
             raise FailedPrecondition(result.reason)
+        weights = ""
+        if self._preparer is not None:
+            shared, weights = await self._shared(self._preparer, candidate, request, result, again, on_trial)
+            if shared is not None:
+                return shared
         async with self._permits:
-            return await self._on_thread(partial(self._opened, candidate, request, result))
+            loaded = await self._on_thread(partial(self._opened, candidate, request, result))
+        return replace(loaded, weights=weights)
+
+    async def _shared(
+        self,
+        preparer: Preparer,
+        candidate: Candidate,
+        request: ProbeRequest,
+        result: ProbeResult,
+        again: bool,
+        on_trial: Callable[[], None],
+    ) -> tuple[Loaded | None, str]:
+        """Returns the version in its prepared form, which is made if it is not there; else None, and why not."""
+        why = preparer.objection(request, result)
+        if not why:
+            use = partial(self._opened, candidate, request, result)
+            open_prepared = partial(preparer.opened, request, result, use)
+            async with self._permits:
+                loaded = await self._on_thread(open_prepared)
+            if loaded is not None:
+                return replace(loaded, weights="shared"), ""
+            on_trial()
+            why = await preparer.prepare(request, result, again=again)
+        if not why:
+            async with self._permits:
+                loaded = await self._on_thread(open_prepared)
+            if loaded is not None:
+                return replace(loaded, weights="shared"), ""
+            why = "its prepared form could not be loaded, see the log"
+        return None, f"its own: {why}"
 
     async def identity(self, candidate: Candidate) -> str:
         """Returns a hash of the candidate's files, configuration, labels and warm-up data.
@@ -215,9 +259,11 @@ class Pipeline:
         config = await describe(candidate.model, source, config)
         return Loaded(None, config, digest, 0.0, digest)
 
-    def _opened(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+    def _opened(
+        self, candidate: Candidate, request: ProbeRequest, result: ProbeResult, prepared: Session | None = None
+    ) -> Loaded:
         """Returns the version, with what is known of its origin."""
-        loaded = open_version(candidate, request, result)
+        loaded = open_version(candidate, request, result, prepared)
         try:
             record = candidate.folder.read_file(record_name(candidate.version), MAX_RECORD_BYTES)
         except LoaderError:
@@ -240,6 +286,10 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_explained, work))
 
 
+def _nothing() -> None:
+    """Does what is done before a trial that nobody wants to know of."""
+
+
 def _explained(work: Callable[[], T]) -> T:
     """Returns what `work` returns; turns an error that it raises into a reason."""
     try:
@@ -252,19 +302,16 @@ def _explained(work: Callable[[], T]) -> T:
         raise FailedPrecondition("there is not enough memory for the version") from error
 
 
-def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+def open_version(
+    candidate: Candidate, request: ProbeRequest, result: ProbeResult, prepared: Session | None = None
+) -> Loaded:
     """Returns the version that was probed with that result, in this process; its session has run.
+
+    `prepared` is the session of its prepared form, if there is one.
 
     Raises: GatewayError.
     """
-    session = Session(
-        request.local.model_file(request.filename),
-        intra_threads=request.intra_threads,
-        inter_threads=request.inter_threads,
-        options=request.options,
-        without_shape=frozenset() if result.facts is None else result.facts.without_shape,
-        map_keys={} if result.facts is None else result.facts.map_keys,
-    )
+    session = prepared or session_of(request, result.facts)
     config = complete(
         candidate.source,
         candidate.model,
@@ -280,12 +327,17 @@ def open_version(candidate: Candidate, request: ProbeRequest, result: ProbeResul
         chance=_chance(result),
         providers=session.providers,
     )
-    warm = WarmUp(
+    warm_up = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
-    ).run()
+    )
+    if prepared is None:
+        times_us: Mapping[int, float] = warm_up.run().run_us
+    else:  # what the other runs would show was seen when it was tried, and when it was prepared
+        warm_up.once()
+        times_us = result.run_us
     # From here on shapes are those that clients see; the warm-up used the model's own.
     session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
-    run_us = next((warm.run_us[rows] for rows in (1, 0) if rows in warm.run_us), 0.0)
+    run_us = next((times_us[rows] for rows in (1, 0) if rows in times_us), 0.0)
     warnings = [*config.warnings, *result.warnings]
     if session.providers != (CPU,):
         logger.info("model %s version %s runs on %s", candidate.model, candidate.version, ", ".join(session.providers))

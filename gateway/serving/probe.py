@@ -11,7 +11,6 @@ blocking their loops.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from pathlib import Path
 from time import time
 from typing import IO
 
+from gateway.serving.host_lock import awaited_lock
 from gateway.serving.probe_child import main, public_reason
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import runtime_key
@@ -31,7 +31,6 @@ __all__ = ["ProbeRequest", "ProbeResult", "Prober"]
 
 logger = logging.getLogger(__name__)
 
-_LOCK_POLL_S = 0.05
 _LINE_LIMIT = 64 << 20
 _EMPTY_LIMIT_S = 5.0  # runs without rows or elements take no time, unless they never end
 _STDERR_SHOWN = 2000
@@ -83,7 +82,7 @@ class Prober:
                 return await _run(self._zygote, request)
             asked_at = time()
             path = await asyncio.to_thread(self._path, request)
-            async with _locked(path.with_suffix(".lock")):
+            async with awaited_lock(path.with_suffix(".lock")):
                 known = await asyncio.to_thread(lambda: _read(path, asked_at, again=again))
                 if known is None:
                     known = await _run(self._zygote, request)
@@ -192,22 +191,6 @@ def _died(code: int, stage: str, errors: IO[bytes], request: ProbeRequest) -> Pr
         reason = cause_of_death(code, stage)
         return ProbeResult(ok=False, reason=reason, lasting=False, timed_out=-code == signal.SIGXCPU)
     return ProbeResult(ok=False, reason=f"the probe ended with exit code {code} while {stage}", lasting=False)
-
-
-@asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    """Holds the lock file, alone on this host. It is polled: the kernel tells no event loop when a lock is free."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _made(directory: Path) -> bool:

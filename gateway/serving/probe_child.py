@@ -21,6 +21,7 @@ from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResul
 from gateway.serving.process_ban import ban_processes
 from gateway.serving.session import Session, runs_on_cpu, without_places
 from gateway.serving.verification import ModelFacts, verify
+from gateway.serving.version_session import session_of
 from gateway.serving.warm_up import OutOfMemory, WarmUp
 
 VERIFYING = "being verified"
@@ -112,14 +113,7 @@ def probe(request: ProbeRequest, answers: IO[bytes]) -> ProbeResult:
 def _session(request: ProbeRequest, facts: ModelFacts) -> Session:
     """Returns the session; if the runtime refuses the model, the error also names what the ONNX checker objects to."""
     try:
-        return Session(
-            request.local.model_file(request.filename),
-            intra_threads=request.intra_threads,
-            inter_threads=request.inter_threads,
-            options=request.options,
-            without_shape=facts.without_shape,
-            map_keys=facts.map_keys,
-        )
+        return session_of(request, facts)
     except FailedPrecondition as error:
         raise FailedPrecondition("; ".join(filter(None, (str(error), facts.objection)))) from error
 
@@ -147,8 +141,10 @@ def forbid_tracing() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def set_limits(request: ProbeRequest) -> None:
+def set_limits(request: ProbeRequest, *, file_bytes: int = 16 * _MIB) -> None:
     """Bounds this process's address space, CPU time and files by the request, before it reads the model.
+
+    Units: `file_bytes` of one file; a probe writes nothing but what it prints.
 
     It can start no other process from now on, where the kernel can forbid it, and as many threads as their stacks find
     room in the address space.
@@ -158,7 +154,7 @@ def set_limits(request: ProbeRequest) -> None:
         resource.RLIMIT_AS: memory_figure("VmSize") + request.memory_limit,
         resource.RLIMIT_CPU: ceil(request.timeout_s * threads) + 1,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 16 * _MIB,  # what it prints; a probe writes nothing else
+        resource.RLIMIT_FSIZE: file_bytes,
     }
     if not runs_on_cpu(request.options):
         del limits[resource.RLIMIT_AS]  # a GPU's driver reserves more addresses than any machine has memory

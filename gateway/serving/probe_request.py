@@ -109,10 +109,10 @@ class ProbeMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     provisional: ProbeResult | None = None
 
 
-Message = TypeVar("Message", ProbeRequest, ProbeResult, ProbeMessage)
+Message = TypeVar("Message")
 
 
-def to_json(value: ProbeRequest | ProbeResult | ProbeMessage) -> bytes:
+def to_json(value: object) -> bytes:
     """Returns the value as JSON in one line."""
     return msgspec.json.encode(value, enc_hook=_encoded)
 

@@ -33,6 +33,7 @@ class VersionStatus:
     in_flight: int
     max_batch_size: int
     merging: str
+    weights: str = ""
 
 
 class VersionEntry:
@@ -152,6 +153,7 @@ class Registry:
             run_us=loaded.run_us,
             memory_bytes=loaded.memory_bytes,
             provenance=loaded.provenance,
+            weights=loaded.weights,
         )
         if self._on_available is not None:
             self._on_available(version)
@@ -299,4 +301,5 @@ def _status(version: Version) -> VersionStatus:
         version.leases,
         version.max_batch_size,
         version.config.merging,
+        version.weights,
     )

@@ -30,14 +30,17 @@ _SIZES = re.compile(
     re.IGNORECASE,
 )
 _MAX_PUBLIC = 300
+# The file that the weights of a prepared model lie in, beside it.
+WEIGHTS_FILENAME = "weights.bin"
 _LOCALE = re.compile(r"Failed to construct locale with name:(([\w-]{1,40})[\w.@-]{0,40})")
 _SOURCE_PATH = re.compile(r"/onnxruntime_src/(?:[\w.-]+/)*")
 _QUIET = 4  # fatal only: every error reaches us as an exception
+_NO_PREPACKING = "session.disable_prepacking"
 # Entries of the runtime's own configuration that a model's configuration may set: none that names a file.
 _ENTRIES = frozenset(
     {
         "session.use_device_allocator_for_initializers",
-        "session.disable_prepacking",
+        _NO_PREPACKING,
         "session.set_denormal_as_zero",
     }
 )
@@ -102,6 +105,10 @@ class Session:
     `map_keys` are the keys of the maps that are outputs. `inputs` and `outputs` are the tensors that carry the model's
     values (`gateway.serving.carried_value`); where `may_batch` is False some have no rows.
 
+    With `saves_to` the session writes itself into that file, as it is when it runs, and its weights beside it, as
+    kernels read them. Such a file is `prepared`: a session of it has the same answers to the bit, and its weights are
+    those of the file, mapped, so that the processes of a host have them once.
+
     Raises: FailedPrecondition, if the runtime does not accept the file as a model, or if the protocol cannot carry its
             tensors.
     """
@@ -115,8 +122,14 @@ class Session:
         options: Mapping[str, str] | None = None,
         without_shape: Collection[str] = (),
         map_keys: Mapping[str, tuple[str | int, ...]] | None = None,
+        prepared: bool = False,
+        saves_to: Path | None = None,
     ) -> None:
         settings = _settings(intra_threads, inter_threads, options or {})
+        if prepared:  # what the optimiser does was done
+            settings.graph_optimization_level = _LEVELS["off"]
+        if saves_to is not None:
+            _save(settings, saves_to, packed=(options or {}).get(_NO_PREPACKING) != "1")
         wanted = (options or {}).get(PROVIDERS_OPTION, "")
         providers = chosen(wanted, onnxruntime.get_available_providers(), ort_version())
         source = model if isinstance(model, bytes) else str(model)
@@ -326,6 +339,14 @@ def _settings(intra_threads: int, inter_threads: int, options: Mapping[str, str]
         if key in _ENTRIES:
             settings.add_session_config_entry(key, value)
     return settings
+
+
+def _save(settings: Any, path: Path, *, packed: bool) -> None:
+    """Has the session save itself; where `packed`, with the forms of weights that kernels make when they load."""
+    settings.optimized_model_filepath = str(path)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILENAME)
+    if packed:
+        settings.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
 
 
 def _carried(

@@ -61,7 +61,8 @@ class Version:
     It has a session where it has a model file (`gateway.serving.model_kind`).
 
     `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
-    run of one row, which the engine keeps up to date, `memory_bytes` what its trial needed. `merges` is whether
+    run of one row, which the engine keeps up to date, `memory_bytes` what its trial needed, `weights` whether the
+    host's processes share its weights, and why not. `merges` is whether
     requests of several clients may share a run.
     """
 
@@ -85,6 +86,7 @@ class Version:
         "run_us",
         "session",
         "state",
+        "weights",
     )
 
     def __init__(self, model: str, name: str) -> None:
@@ -93,6 +95,7 @@ class Version:
         self.digest = ""
         self.provenance = UNKNOWN_ORIGIN
         self.memory_bytes = 0
+        self.weights = ""
         self.state = VersionState.START
         self.reason = ""
         self.leases = 0
@@ -121,8 +124,10 @@ class Version:
         run_us: float,
         memory_bytes: int = 0,
         provenance: Provenance = UNKNOWN_ORIGIN,
+        weights: str = "",
     ) -> None:
         """Gives a loading version the parts that it serves with, and what is known of its origin."""
+        self.weights = weights
         self.provenance = provenance
         self.memory_bytes = memory_bytes
         self.session = session

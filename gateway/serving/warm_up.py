@@ -78,14 +78,8 @@ class WarmUp:
         Raises: WarmUpFailed, whose text is the reason.
         """
         findings = Findings()
-        inputs, outputs = self.session.inputs, self.session.outputs
-        free_first = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
-        free_first = free_first and all(spec.shape[:1] in ((-1,), ()) for spec in outputs)  # (): may be undeclared
-        free_first = free_first and self.session.may_batch
-        may_batch = free_first if self.max_batch_size is None else self.max_batch_size > 0
-        rows = min(_ROWS, self.max_batch_size or _ROWS) if may_batch else 0
-        given = [self._requested(warmup) for warmup in self.warmups]
-        feed = _joined(given, rows) if given else self._accepted(rows, findings)
+        rows = self._rows()
+        feed = self._feed(rows, findings)
         if feed is None:
             return findings
         single = findings.feed = rows_of(feed, 0, 1) if rows else feed
@@ -95,6 +89,43 @@ class WarmUp:
         if rows:
             self._try_batches(feed, rows, findings)
         return findings
+
+    def feeds(self) -> list[Feed]:
+        """Returns inputs that the model answers: of one row, and where it may batch of two and of several.
+
+        Empty where nothing is known that it takes. The warm-up requests of the configuration have been run.
+
+        Raises: WarmUpFailed.
+        """
+        rows = self._rows()
+        feed = self._feed(rows, Findings())
+        if feed is None:
+            return []
+        return [rows_of(feed, 0, size) for size in sorted({1, min(2, rows), rows})] if rows else [feed]
+
+    def once(self) -> None:
+        """Runs the requests of the configuration, or else one row of made-up inputs: the weights are in memory then.
+
+        Raises: WarmUpFailed.
+        """
+        self._feed(self._rows(), Findings())
+
+    def _rows(self) -> int:
+        """Returns how many rows are tried at most, 0 where the model cannot batch by its shapes or may not."""
+        inputs, outputs = self.session.inputs, self.session.outputs
+        free_first = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+        free_first = free_first and all(spec.shape[:1] in ((-1,), ()) for spec in outputs)  # (): may be undeclared
+        free_first = free_first and self.session.may_batch
+        may_batch = free_first if self.max_batch_size is None else self.max_batch_size > 0
+        return min(_ROWS, self.max_batch_size or _ROWS) if may_batch else 0
+
+    def _feed(self, rows: int, findings: Findings) -> Feed | None:
+        """Returns inputs of `rows` rows (0: not a batch): those of the configuration, or made-up ones that are taken.
+
+        The former have all been run, the latter on one row.
+        """
+        given = [self._requested(warmup) for warmup in self.warmups]
+        return _joined(given, rows) if given else self._accepted(rows, findings)
 
     def _requested(self, warmup: Warmup) -> Feed:
         """Runs a warm-up request of the configuration; returns its inputs."""

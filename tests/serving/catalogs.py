@@ -11,6 +11,7 @@ import numpy as np
 from gateway.serving.catalog import Catalog
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
+from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import Version, VersionState
@@ -62,14 +63,19 @@ class OpenCatalog:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, *, store_bytes: int = 1 << 40, trusted_keys: TrustedKeys | None = None
+    directory: Path,
+    *,
+    store_bytes: int = 1 << 40,
+    trusted_keys: TrustedKeys | None = None,
+    preparer: Preparer | None = None,
 ) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
     root.mkdir(exist_ok=True)
     store = ContentStore(data / "store", max_bytes=store_bytes)
     loader = FilesystemLoader(root, store)
-    pipeline = Pipeline(loader, Prober(data / "probes", idle_s=5), intra_threads=1, trusted_keys=trusted_keys)
+    prober = Prober(data / "probes", idle_s=5)
+    pipeline = Pipeline(loader, prober, intra_threads=1, trusted_keys=trusted_keys, preparer=preparer)
     catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)
     live = OpenCatalog(root, catalog)
 
