@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable, UnsupportedUri
 from loaders.http_source import HttpSource
-from loaders.registry_loader import RegisteredModel, RegisteredVersion
+from loaders.registry_loader import RegisteredModel, RegisteredVersion, moving_names
 from loaders.remote_copy import RemoteFile, RemoteFiles
 from loaders.source_credentials import hub_endpoint, hub_headers
 
@@ -50,13 +50,15 @@ class HuggingFaceHub:
         """Returns the model with its branches and tags. Raises: as `ModelRegistry`."""
         if self._revision:
             answer = self._http.json(f"/api/models/{self._name}/revision/{self._revision}", "the revision")
-            commits = {self._revision: str(answer["sha"])}
+            commits, tags = {self._revision: str(answer["sha"])}, frozenset[str]()
         else:
             answer = self._http.json(f"/api/models/{self._name}/refs", "the repository")
             refs = [*answer.get("branches", ()), *answer.get("tags", ())]
             commits = {str(ref["name"]): str(ref["targetCommit"]) for ref in refs}
+            tags = frozenset(str(ref["name"]) for ref in answer.get("tags", ()))
         versions = {name: RegisteredVersion(commit, commit) for name, commit in commits.items() if "/" not in name}
-        return {self._model: RegisteredModel(versions)}
+        # A branch beside a tag of the same commit.
+        return {self._model: RegisteredModel(versions, aliases=moving_names(versions, tags.__contains__))}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
         """Returns the files of a commit. Raises: as `ModelRegistry`."""

@@ -73,11 +73,14 @@ class Listing:
     """The directories at one place of a repository by name, sorted; `refused` has what else is there, and why.
 
     `unreadable` has the origins (`Loader.origin`) that could not be listed, and why: what they have is not known.
+    `aliases`, of a model, are the names that its source moves from version to version, each with the version that it
+    names now.
     """
 
     names: tuple[str, ...]
     refused: Mapping[str, str]
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class Loader(Protocol):

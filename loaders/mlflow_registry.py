@@ -60,12 +60,14 @@ class MlflowRegistry:
         """Returns the models with the versions that are READY. Raises: as `ModelRegistry`."""
         by_model: dict[str, dict[str, RegisteredVersion]] = {}
         beside: dict[str, dict[str, bytes]] = {}
+        aliases: dict[str, dict[str, str]] = {}
         chosen = self._version
         for model in self._models():
             name = model["name"]
-            if self._alias:
-                chosen = _named_by(self._alias, model)
             by_model[name] = {}
+            aliases[name] = {str(one["alias"]): str(one["version"]) for one in model.get("aliases", ())}
+            if self._alias:
+                chosen = _named_by(self._alias, aliases[name])
             tags = {tag.get("key"): tag.get("value", "") for tag in model.get("tags", ())}
             beside[name] = {_CONFIG: tags[_CONFIG].encode()} if _CONFIG in tags else {}
         for one in self._versions():
@@ -73,7 +75,7 @@ class MlflowRegistry:
             if one["name"] in by_model and one.get("status", "READY") == "READY" and chosen in ("", version):
                 mark = f"{one.get('creation_timestamp')} {one.get('run_id')} {one.get('source')}"
                 by_model[one["name"]][version] = RegisteredVersion(f"{one['name']}\n{version}", mark)
-        return {name: RegisteredModel(versions, beside[name]) for name, versions in by_model.items()}
+        return {name: RegisteredModel(versions, beside[name], aliases[name]) for name, versions in by_model.items()}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
         """Returns the artifacts. Raises: as `ModelRegistry`."""
@@ -168,12 +170,11 @@ class MlflowRegistry:
         return files
 
 
-def _named_by(alias: str, model: Mapping[str, Any]) -> str:
+def _named_by(alias: str, aliases: Mapping[str, str]) -> str:
     """Returns the version that an alias of the model names. Raises: SourceNotFound."""
-    for one in model.get("aliases", ()):
-        if one.get("alias") == alias:
-            return str(one["version"])
-    raise SourceNotFound(f"the model has no alias {alias[:80]!a}")
+    if alias not in aliases:
+        raise SourceNotFound(f"the model has no alias {alias[:80]!a}")
+    return aliases[alias]
 
 
 def canonical(repository: str) -> str:

@@ -23,7 +23,7 @@ from loaders.errors import (
     UnsupportedUri,
 )
 from loaders.http_source import Headers, HttpSource
-from loaders.registry_loader import RegisteredModel, RegisteredVersion
+from loaders.registry_loader import RegisteredModel, RegisteredVersion, moving_names
 from loaders.remote_copy import RemoteFile, RemoteFiles
 from loaders.source_credentials import basic, container_login
 
@@ -68,7 +68,8 @@ class OciRegistry:
             versions = {self._tag: RegisteredVersion(self._tag, self._manifest(self._tag)[1])}
         else:
             versions = {tag: RegisteredVersion(tag, self._mark(tag)) for tag in self._tags()}
-        return {self._model: RegisteredModel(versions)}
+        # `latest` beside `3` of the same content.
+        return {self._model: RegisteredModel(versions, aliases=moving_names(versions, str.isdigit))}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
         """Returns the layers that have names. Raises: as `ModelRegistry`; UnsafeSource (no such artifact)."""

@@ -1,7 +1,7 @@
 """Versions in a registry: a service that lists models, their versions and the files of each, under names of its own."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -30,10 +30,12 @@ class RegisteredVersion:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model as its registry lists it, with the files beside its versions that the registry keeps for it."""
+    """A model as its registry lists it, with the files beside its versions that the registry keeps for it, and the
+    names that it moves from version to version."""
 
     versions: Mapping[str, RegisteredVersion]
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class ModelRegistry(Protocol):
@@ -51,6 +53,18 @@ class ModelRegistry(Protocol):
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
         """Yields a file's bytes from `offset` on. Raises: LoaderError."""
+
+
+def moving_names(versions: Mapping[str, RegisteredVersion], fixed: Callable[[str], bool]) -> dict[str, str]:
+    """Returns the names of content that has a `fixed` name too, each with that name; of several the greatest."""
+    by_mark: dict[str, str] = {}
+    for name in sorted(filter(fixed, versions), key=lambda name: (len(name), name)):
+        by_mark[versions[name].mark] = name
+    return {
+        name: by_mark[one.mark]
+        for name, one in versions.items()
+        if one.mark and one.mark in by_mark and not fixed(name)
+    }
 
 
 class RegistryLoader:
@@ -81,7 +95,7 @@ class RegistryLoader:
     def versions(self, model: str) -> Listing:
         """Returns the versions of the model. Raises: as `Loader`."""
         one = self._model(model)
-        return Listing(tuple(sorted(name for name in one.versions if not is_hidden(name))), {})
+        return Listing(tuple(sorted(name for name in one.versions if not is_hidden(name))), {}, aliases=one.aliases)
 
     def stamp(self, model: str) -> str:
         """Returns a hash of what the registry keeps beside the versions. Raises: as `Loader`."""

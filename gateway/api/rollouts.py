@@ -106,11 +106,15 @@ class Rollouts:
             applied = (await self._control.get(model)).spec
         except UnknownRoute:
             return
-        record = await self._store.record(model)
+        await self.admit_between(applied, edit(applied))
+
+    async def admit_between(self, applied: RouteDocument, document: RouteDocument) -> None:
+        """Returns if what was applied may be replaced by the document. Raises: as `admit`."""
+        record = await self._store.record(applied.model)
         if record is not None and record.is_running:
-            check_goes_on(record, applied, edit(applied))
+            check_goes_on(record, applied, document)
         if bandit_in(applied) is not None:
-            await self._bandits.check_goes_on(applied, edit(applied))
+            await self._bandits.check_goes_on(applied, document)
 
     async def admit_flip(self, model: str, arm: str = "", *, override: bool) -> str:
         """Returns what of the preview's way to everybody a flip to `arm` by hand skips, in words; "" where nothing.

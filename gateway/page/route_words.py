@@ -98,7 +98,9 @@ def also_decides(text: str) -> list[str]:
     if document.rules:
         phrases.append("rules " + ", ".join(_rules(document)))
     if document.labels:
-        phrases.append("labels " + ", ".join(f"{name}={version}" for name, version in document.labels))
+        follows = {one.label: f" (follows {one.alias})" for one in document.following}
+        named = (f"{name}={version}{follows.get(name, '')}" for name, version in document.labels)
+        phrases.append("labels " + ", ".join(named))
     if document.client_pin is not None and document.client_pin.deny:
         phrases.append("no client may pin")
     if document.fallback is not None:

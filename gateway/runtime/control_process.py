@@ -24,6 +24,7 @@ from gateway.loopback import is_this_host
 from gateway.page.host_view import HostView, host_view
 from gateway.page.traffic import TrafficWindow
 from gateway.rest.other_sites import is_own_name
+from gateway.runtime.alias_watch import AliasWatch
 from gateway.runtime.callers import make_entrance
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.config import Config
@@ -324,11 +325,12 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
             control.export_traces(traces)
             stack.push_async_callback(traces.close)
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(one.run()) for one in (control, publisher, judge)]
+            url, environment = config.store.redis_url, config.store.environment
+            aliases = AliasWatch(url, environment, control.peers, config.process.workers, publisher.tell)
+            loops = [group.create_task(one.run()) for one in (control, publisher, judge, aliases)]
             if traces is not None:
                 loops.append(group.create_task(traces.run()))
             if config.store.routes_dir is not None:
-                url, environment = config.store.redis_url, config.store.environment
                 files = RouteFiles(config.store.routes_dir, url, environment, publisher.tell)
                 loops.append(group.create_task(files.run()))
             if entrance is not None:

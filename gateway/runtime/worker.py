@@ -40,6 +40,7 @@ from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_keys import StoreKeys
 from gateway.routing.store.worker_status import FeedState, WorkerStatus
 from gateway.rpc.server import Server
+from gateway.runtime.alias_hand import ALIASES, LEAD, aliases_operation, lead_operation
 from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
 from gateway.runtime.callers import make_entrance
@@ -347,6 +348,8 @@ class Worker:
                     quotas=self._present_quotas,
                 ),
                 OPERATION: rollout_operation(Editor(self.route_control)),
+                ALIASES: aliases_operation(self.catalog.aliases),
+                LEAD: lead_operation(self.route_control),
                 CONTROL: bridge_operation(self.control),
                 TRACES: self.take_traces,
             }

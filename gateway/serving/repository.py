@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from hashlib import sha256
+from time import monotonic
 
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
@@ -46,7 +47,8 @@ ReadLimited = Callable[[str, int], bytes]  # the file below a model's directory,
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
     """One model as it lies in the repository. `versions` has a fingerprint of each version's files; `error` says what
-    is wrong with its configuration, if anything is; `origin` is the URI of the repository that has the model.
+    is wrong with its configuration, if anything is; `origin` is the URI of the repository that has the model. `aliases`
+    are the names that its source moves from version to version, as they were at `seen_s` (monotonic).
     """
 
     name: str
@@ -56,6 +58,8 @@ class ModelFolder:
     versions: Mapping[str, str]
     error: str = ""
     origin: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    seen_s: float = field(default=0.0, compare=False)
 
     @property
     def policy(self) -> VersionPolicy:
@@ -80,6 +84,7 @@ class ModelRepository:
         self._known: dict[str, ModelFolder] = {}
         self._passed_over: dict[str, str] = {}
         self._trouble = ""
+        self._seen_s: float | None = None
 
     def scan(self) -> Mapping[str, ModelFolder]:
         """Returns every model with at least one version directory, by name.
@@ -90,6 +95,7 @@ class ModelRepository:
         Raises: FailedPrecondition, if the repository itself cannot be listed, or if it no longer holds any model: an
                 unmounted volume looks the same, and must not unload everything.
         """
+        self._seen_s = monotonic()  # before the look: what it shows is as new as that
         try:
             with self._loader.one_look():
                 listing = self._loader.models()
@@ -98,6 +104,8 @@ class ModelRepository:
                 looks = {name: self._look(name, passed_over) for name in allowed}
         except LoaderError as error:
             raise FailedPrecondition(f"the model repository cannot be listed: {error}") from error
+        finally:
+            self._seen_s = None
         folders = {name: folder for name, folder in looks.items() if folder is not None and folder.versions}
         for name, folder in self._known.items():
             if folder.origin in listing.unreadable and name not in looks:
@@ -129,6 +137,7 @@ class ModelRepository:
         return folder if folder is not None and folder.versions else None
 
     def _look(self, model: str, passed_over: dict[str, str]) -> ModelFolder | None:
+        seen_s = monotonic() if self._seen_s is None else self._seen_s
         try:
             listing = self._loader.versions(model)
             stamp = self._loader.stamp(model)
@@ -141,7 +150,8 @@ class ModelRepository:
             logger.warning("model directory cannot be read: model=%s error=%s", model, failed)
             return self._known.get(model)
         origin = self._loader.origin(model)
-        folder = ModelFolder(model, partial(self._loader.read, model), source, stamp, versions, error, origin)
+        read, aliases = partial(self._loader.read, model), dict(listing.aliases)
+        folder = ModelFolder(model, read, source, stamp, versions, error, origin, aliases, seen_s)
         if not versions:
             holds = f", or a label that holds {filename}" if filename else ""
             passed_over[model] = f"no version directory in it: a number{holds}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -61,6 +61,10 @@ class VersionLoads(Registry):
             else status
             for status in super().states(model)
         ]
+
+    def aliases(self) -> Mapping[str, tuple[Mapping[str, str], float]]:
+        """Returns by model the versions that aliases of its source name, and when (monotonic) they were looked at."""
+        return {model: (folder.aliases, folder.seen_s) for model, folder in self._view.folders.items()}
 
     def record_replacements(self, record: RecordReplacement) -> None:
         """Has `record` called before other content takes the place of what a version serves; it raises a GatewayError

@@ -11,6 +11,7 @@ class EventType(StrEnum):
     ROUTE_DELETED = "route.deleted"
     ROUTE_DRIFTED = "route.drifted"
     ROUTE_SETTLED = "route.settled"
+    ROUTE_UNLED = "route.unled"
     RULES_HEALED = "rules.healed"
     RULES_STALE = "rules.stale"
     RULES_AHEAD = "rules.ahead"

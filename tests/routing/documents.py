@@ -246,7 +246,7 @@ _specs: st.SearchStrategy[Plain] = st.fixed_dictionaries(
         "fallback": _fallbacks,
         "mirrors": _mirrors,
         "log": _logs,
-        "labels": st.just({"stable": "12", "next": "15"}),
+        "labels": st.just({"stable": "12", "next": {"version": "15", "alias": "champion"}}),
     },
 )
 documents: st.SearchStrategy[Plain] = _specs.map(lambda spec: plain(**spec))

@@ -43,7 +43,7 @@ EVERY_MATCH: Plain = {
 # Every field, with a value that is not its default.
 COMMON: Plain = {
     "arms": {"a": {"version": "12"}, "b": {"label": "next"}},
-    "labels": {"next": "13"},
+    "labels": {"next": "13", "champion": {"version": "12", "alias": "champion", "approvals": 1}},
     "key": {"from": ["metadata:x-user", "input:t", "parameter:p", "id"], "onMissing": "reject", "salt": "s"},
     "rules": [{"name": "r", "match": EVERY_MATCH, "arm": "b", "until": "2030-01-01"}],
     "clientPin": {"metadata": "x-pin", "allow": EVERY_MATCH},

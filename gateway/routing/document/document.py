@@ -27,6 +27,7 @@ from gateway.routing.document.strategy import (
     arm_of,
     parse_strategy,
 )
+from gateway.routing.document.version_label import LABEL_LIMIT, Following, labels_value, parse_version_labels
 
 API_VERSION = "gateway/v1"
 KIND = "Route"
@@ -38,7 +39,6 @@ RULE_FIELDS = ("name", "match", "arm", "until")
 SPEC_FIELDS = ("arms", "labels", "strategy", "key", "rules", "clientPin", "fallback", "mirrors", "log", "killSwitch")
 SIZE_LIMIT_BYTES = 1 << 20
 ARM_LIMIT = 32
-LABEL_LIMIT = 64
 RULE_LIMIT = 1000
 
 
@@ -82,6 +82,7 @@ class RouteDocument:
     log: LogPolicy | None = None
     kill_switch: KillSwitch | None = None
     labels: tuple[tuple[str, str], ...] = ()  # (label, version), sorted by label
+    following: tuple[Following, ...] = ()  # the labels that follow an alias of the model's source, sorted
     owner: str = ""
     description: str = ""
     tags: tuple[tuple[str, str], ...] = ()  # metadata.labels, sorted
@@ -97,7 +98,7 @@ class RouteDocument:
             "strategy": {self.strategy.name: self.strategy.to_value()},
         }
         if self.labels:
-            spec["labels"] = dict(self.labels)
+            spec["labels"] = labels_value(self.labels, self.following)
         if self.rules:
             spec["rules"] = [rule.to_value() for rule in self.rules]
         if self.mirrors:
@@ -151,7 +152,8 @@ def parse(document: object) -> RouteDocument:
     _constant(section.required("kind"), KIND)
     metadata = section.required("metadata").section(*METADATA_FIELDS)
     spec = section.required("spec").section(*SPEC_FIELDS)
-    labels = _labels(spec)
+    named = parse_version_labels(spec)
+    labels = dict(named.versions)
     arms = {arm.name: arm for arm in _arms(spec.required("arms"), labels)}
     _check_labels(spec, labels, arms)
     strategy = parse_strategy(spec.required("strategy"), arms)
@@ -169,7 +171,8 @@ def parse(document: object) -> RouteDocument:
         mirrors=parse_mirrors(mirrors, arms) if mirrors is not None else (),
         log=parse_log_policy(log, arms) if log is not None else None,
         kill_switch=parse_kill_switch(kill, arms) if kill is not None else None,
-        labels=tuple(labels.items()),
+        labels=named.versions,
+        following=named.following,
         owner=_note(metadata, "owner", 128),
         description=_note(metadata, "description", 1024),
         tags=_tags(metadata),
@@ -203,17 +206,6 @@ def _tags(metadata: Section) -> tuple[tuple[str, str], ...]:
         return ()
     entries = field.entries(LABEL_LIMIT, what="labels")
     return tuple((Field(name, value.path).name(), value.text(limit=256, empty=True)) for name, value in entries)
-
-
-def _labels(spec: Section) -> dict[str, str]:
-    """Version labels, sorted by name."""
-    field = spec.field("labels")
-    if field is None:
-        return {}
-    return {
-        Field(name, value.path).name(): value.version()
-        for name, value in field.entries(LABEL_LIMIT, what="version labels")
-    }
 
 
 def _arms(field: Field, labels: Mapping[str, str]) -> list[Arm]:

@@ -5,23 +5,24 @@ step, a share, which version is the stable one) is a status, and the two togethe
 requests are decided. A document that says itself where it is, by `step` or `weight`, has no status.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import InvalidArgument
 from gateway.routing.document.bucket import BUCKETS
-from gateway.routing.document.document import ARM_LIMIT, RouteDocument
+from gateway.routing.document.document import ARM_LIMIT, RouteDocument, parse
 from gateway.routing.document.experiment_plan import PLAN_FIELDS
 from gateway.routing.document.field import Field
 from gateway.routing.document.quantity import percent, percent_text
 from gateway.routing.document.strategy import STEP_LIMIT, Ab, BlueGreen, Canary, bandit_of, ramp_of
+from gateway.routing.document.version_label import LABEL_LIMIT
 
 _FLAGS: Final = ("promoted", "redirected")
 # Of a strategy: where it is, and what its results are read by.
 _NOT_THE_PLAN: Final = frozenset(("step", "weight", "halted", "previewMatch", *PLAN_FIELDS))
-STATUS_FIELDS: Final = ("step", "weight", *_FLAGS, "weights")
+STATUS_FIELDS: Final = ("step", "weight", *_FLAGS, "weights", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class RouteStatus:
 
     `promoted`: the two arms have changed their versions, or blue-green's arms their roles. `redirected`: rules that
     name the canary lead to the other arm. `weights` are those that a bandit's arms have come to, by arm; () for the
-    document's.
+    document's. `labels` are the versions to which aliases have led labels, where they are others than the document's.
     Units: `step` from 0; weights in buckets, `weight` None where the step says it; any one halts a blue-green rollout.
     """
 
@@ -39,6 +40,7 @@ class RouteStatus:
     promoted: bool = False
     redirected: bool = False
     weights: tuple[tuple[str, int], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     def to_value(self) -> dict[str, object]:
         """Returns the status as plain data, without what is at its default."""
@@ -47,6 +49,8 @@ class RouteStatus:
             value["weight"] = percent_text(self.weight)
         if self.weights:
             value["weights"] = {arm: percent_text(weight) for arm, weight in self.weights}
+        if self.labels:
+            value["labels"] = dict(self.labels)
         return value | {name: True for name in _FLAGS if getattr(self, name)}
 
 
@@ -60,12 +64,15 @@ def parse_status(given: Field) -> RouteStatus:
     promoted, redirected = (field.flag() if (field := section.field(name)) is not None else False for name in _FLAGS)
     weights = section.field("weights")
     moved = [(arm, percent(field)) for arm, field in weights.entries(ARM_LIMIT, what="weights")] if weights else []
+    labels = section.field("labels")
+    led = [(name, field.version()) for name, field in labels.entries(LABEL_LIMIT, what="labels")] if labels else []
     return RouteStatus(
         step.whole(0, STEP_LIMIT - 1) if step is not None else 0,
         percent(weight) if weight is not None else None,
         promoted,
         redirected,
         tuple(sorted(moved)),
+        tuple(led),
     )
 
 
@@ -86,6 +93,8 @@ def under(document: RouteDocument, status: RouteStatus) -> RouteDocument:
     """
     if status == BEGINNING:
         return document
+    if status.labels:
+        return under(_led(document, dict(status.labels)), replace(status, labels=()))
     strategy = document.strategy
     if isinstance(strategy, BlueGreen) and is_open(document) and not status.step and not status.redirected:
         return replace(document, strategy=_flipped(strategy, status))
@@ -116,9 +125,45 @@ def _flipped(strategy: BlueGreen, status: RouteStatus) -> BlueGreen:
     return replace(strategy, active=roles[0], preview=roles[1], plan=plan)
 
 
+def _led(document: RouteDocument, versions: Mapping[str, str]) -> RouteDocument:
+    """Returns the document whose labels have these versions.
+
+    Raises: InvalidArgument (a label that follows no alias; a version that another arm has, or a label's name).
+    """
+    following = {one.label for one in document.following}
+    for label in versions:
+        if label not in following:
+            raise InvalidArgument(f"status.labels.{label}: no label of the document that follows an alias")
+    value: dict[str, Any] = document.to_value()
+    for label, version in versions.items():
+        value["spec"]["labels"][label]["version"] = version
+    return parse(value)
+
+
+def led_status(document: RouteDocument, status: RouteStatus, label: str, version: str) -> RouteStatus:
+    """Returns the status after this one, when an alias has led the label to the version.
+
+    Where that is an arm's in a rollout, the rollout begins. Raises: InvalidArgument (as `under`).
+    """
+    own = dict(document.labels)
+    labels = {**dict(status.labels), label: version}
+    kept = tuple(sorted((name, led) for name, led in labels.items() if led != own.get(name)))
+    return _kept_under(document, status, document, kept)
+
+
 def status_between(document: RouteDocument, in_force: RouteDocument) -> RouteStatus | None:
     """Returns the status under which the document is `in_force`; None where there is none."""
-    return next((status for status in _candidates(document, in_force) if under(document, status) == in_force), None)
+    own = dict(document.labels)
+    names = {one.label for one in document.following}
+    labels = tuple(pair for pair in in_force.labels if pair[0] in names and own[pair[0]] != pair[1])
+    try:
+        led = under(document, RouteStatus(labels=labels))
+    except InvalidArgument:
+        return None
+    if labels and led == in_force:
+        return RouteStatus(labels=labels)
+    status = next((status for status in _candidates(led, in_force) if under(led, status) == in_force), None)
+    return replace(status, labels=labels) if status is not None else None
 
 
 def _candidates(document: RouteDocument, in_force: RouteDocument) -> Iterator[RouteStatus]:
@@ -139,7 +184,30 @@ def kept_status(applied: RouteDocument, status: RouteStatus, document: RouteDocu
     1. The same plan goes on where it is: a file that is applied again throws nothing back.
     2. What was promoted stays promoted, also under another plan for the same two versions.
     3. Everything else begins.
+    4. A label that follows the same alias from the same version stays where the alias has led it.
     """
+    entries = _entries(applied)
+    kept = _entries(document)
+    labels = tuple(pair for pair in status.labels if kept.get(pair[0]) == entries[pair[0]])
+    return _kept_under(applied, status, document, labels)
+
+
+def _entries(document: RouteDocument) -> dict[str, tuple[str, str]]:
+    """Returns alias and first version of each label that follows one."""
+    versions = dict(document.labels)
+    return {one.label: (one.alias, versions[one.label]) for one in document.following}
+
+
+def _kept_under(
+    applied: RouteDocument, status: RouteStatus, document: RouteDocument, labels: tuple[tuple[str, str], ...]
+) -> RouteStatus:
+    """Returns what `kept_status` says where labels were where the status has them, and are now where `labels` says."""
+    before = under(applied, RouteStatus(labels=status.labels))
+    kept = _kept(before, replace(status, labels=()), under(document, RouteStatus(labels=labels)))
+    return replace(kept, labels=labels)
+
+
+def _kept(applied: RouteDocument, status: RouteStatus, document: RouteDocument) -> RouteStatus:
     before = applied.strategy
     if not is_open(document) or type(document.strategy) is not type(before):
         return BEGINNING

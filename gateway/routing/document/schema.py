@@ -22,7 +22,6 @@ from gateway.routing.document.document import (
     API_VERSION,
     ARM_LIMIT,
     KIND,
-    LABEL_LIMIT,
     RULE_LIMIT,
     STATUS_FIELD,
 )
@@ -52,6 +51,7 @@ from gateway.routing.document.strategy import (
     Canary,
     Pinned,
 )
+from gateway.routing.document.version_label import ALIAS_LIMIT, APPROVALS_LIMIT, LABEL_LIMIT
 
 
 def schema() -> Schema:
@@ -130,6 +130,10 @@ def _metadata() -> Schema:
 
 def _spec() -> Schema:
     arm = _object({"version": _of("version"), "label": _of("name")}, minProperties=1, maxProperties=1)
+    following = _object(
+        {"version": _of("version"), "alias": _text(ALIAS_LIMIT), "approvals": _whole(0, APPROVALS_LIMIT)},
+        required=("version", "alias"),
+    )
     rule = _object(
         {"name": _of("name"), "match": _of("match"), "arm": _of("name"), "until": _text(25)},
         required=("name", "match", "arm"),
@@ -140,7 +144,7 @@ def _spec() -> Schema:
     return _object(
         {
             "arms": _map(arm, ARM_LIMIT, names=SHORT_NAME.pattern, least=1),
-            "labels": _map(_of("version"), LABEL_LIMIT, names=SHORT_NAME.pattern),
+            "labels": _map({"anyOf": [_of("version"), following]}, LABEL_LIMIT, names=SHORT_NAME.pattern),
             "strategy": _strategy(),
             "key": _object({"from": sources, "onMissing": missing, "salt": _text(SALT_LIMIT)}, required=("from",)),
             "rules": _list(rule, RULE_LIMIT),

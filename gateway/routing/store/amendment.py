@@ -175,18 +175,18 @@ def label(document: RouteDocument, labels: Mapping[str, str]) -> RouteDocument:
     """
     if not labels:
         raise InvalidArgument("labels: none is given; name labels with their versions")
-    known = dict(document.labels)
+    value: Value = document.to_value()
+    known: Value = value["spec"].pop("labels", {})
     for name, version in labels.items():
         if version:
-            known[name] = version
+            entry = known.get(name)
+            known[name] = {**entry, "version": version} if isinstance(entry, dict) else version
         elif known.pop(name, None) is None:
             names = ", ".join(known) or "none"
             raise InvalidArgument(f"labels: model {document.model!r} has no label {shown(name)}; its labels: {names}")
     for arm in document.arms:
         if arm.label and arm.label not in known:
             raise InvalidArgument(f"labels: arm {arm.name!r} has its version by label {arm.label!r}: it cannot go")
-    value: Value = document.to_value()
-    value["spec"].pop("labels", None)
     if known:
         value["spec"]["labels"] = known
     return parse(value)

@@ -2,7 +2,7 @@
 -- Heals a store that is behind the workers or damaged: 'restore' writes their routes back, 'accept' declares it right.
 --
 -- KEYS 1 epoch  2 rev  3 routes  4 log  5 accepted  6 acks  7 workers  8 drafts  9 audit  10 chain  11 rollouts
---      12 rollouts:damaged  13 judge  14 bandits
+--      12 rollouts:damaged  13 judge  14 bandits  15 aliases
 -- ARGV 1 'restore' or 'accept'   2 epoch that the caller saw, byte for byte ('' none)   3 revision, in the same way
 --      4 epoch to hold from now on   5 revision to hold from now on   6 actor   7 reason   8 source
 --      9 prefix of the history keys   10 prefix of the workers' keys
@@ -16,7 +16,7 @@
 local time = redis.call('TIME')
 local at_us = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
 local wanted = {'string', 'string', 'hash', 'stream', 'string', 'stream', 'zset', 'zset', 'stream', 'hash', 'hash',
-  'hash', 'string', 'hash'}
+  'hash', 'string', 'hash', 'hash'}
 local function alien(key, kind)
   local holds = redis.call('TYPE', key).ok
   return holds ~= 'none' and holds ~= kind

@@ -15,13 +15,13 @@ from gateway.errors import FailedPrecondition, InvalidArgument, NotFound, Permis
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.field import shown
 from gateway.routing.document.notation import parse_json
+from gateway.routing.document.version_label import APPROVALS_LIMIT
 from gateway.routing.store.change import Change
 from gateway.routing.store.redis_store import AUDIT_LENGTH, RedisStore
 from gateway.routing.store.store_reply import many, text, text_digest
 from gateway.routing.store.store_script import DRAFT
 
 KEPT_MS = 7 * 86_400_000
-APPROVALS_LIMIT = 10
 DRAFTS_LISTED = 200
 OPEN, APPLIED, REJECTED = "open", "applied", "rejected"
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -72,15 +72,23 @@ class Drafts:
         draft_id: str = "",
         edit: int = 0,
         needed: int,
+        own_id: str = "",
     ) -> Draft:
-        """The new draft, or the next edit of one; `edit` is the one that its author saw, 0 for any."""
+        """The new draft, or the next edit of one; `edit` is the one that its author saw, 0 for any.
+
+        A new one gets the id `own_id`; the draft that has it already stays as it is.
+        """
         if not 1 <= needed <= APPROVALS_LIMIT:
             raise InvalidArgument(f"approvals: {needed} is not 1 to {APPROVALS_LIMIT}")
-        name = draft_id or uuid.uuid4().hex[:12]
+        name = draft_id or own_id or uuid.uuid4().hex[:12]
         seen = ("" if not edit else str(edit)) if draft_id else "0"
         wording = document.to_json()
         own: Sequence[str | int] = (document.model, base_revision, wording, text_digest(wording), needed)
-        await self._change("put", name, seen, change, own)
+        try:
+            await self._change("put", name, seen, change, own)
+        except FailedPrecondition:
+            if draft_id or not own_id:
+                raise
         return await self.get(name)
 
     async def approve(self, draft_id: str, change: Change, *, edit: int = 0) -> Draft:

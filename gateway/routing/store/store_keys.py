@@ -20,6 +20,7 @@ rollouts   hash    model -> the state of its rollout
 rollouts:damaged hash    model -> a state that could not be read; `*` -> when all were set aside, in ms
 judge      string  the process that judges rollouts, for 5 s
 bandits    hash    model -> the state of its bandit
+aliases    hash    model and label -> what was made of the alias that the label follows
 counts:REV hash    worker id -> what its arms did at this revision, for a week
 """
 
@@ -71,6 +72,7 @@ class StoreKeys:
             self.damaged_rollouts: "hash",
             self.judge: "string",
             self.bandits: "hash",
+            self.aliases: "hash",
         }
 
     @property
@@ -137,6 +139,10 @@ class StoreKeys:
     @property
     def bandits(self) -> str:
         return self._key("bandits")
+
+    @property
+    def aliases(self) -> str:
+        return self._key("aliases")
 
     def alien(self, key: str, at_us: int) -> str:
         """The key under which what is not ours is kept that stood at `key` (heal.lua names it the same way)."""
