@@ -24,8 +24,9 @@ from gateway.replay.run_message import (
     framed,
     sent,
 )
+from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.config_source import ConfigSource
-from gateway.serving.lifecycle import Candidate, Loaded, open_version
+from gateway.serving.opening import open_version
 from gateway.serving.probe_child import end_with_parent, memory_figure, public_reason, set_limits
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json
 from gateway.serving.repository import ModelFolder

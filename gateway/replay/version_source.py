@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import FailedPrecondition, UnknownVersion
+from gateway.serving.candidate import Candidate
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import IntentStore
 from gateway.serving.kept_files import kept_folder, named_files
-from gateway.serving.lifecycle import Candidate
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import ProbeRequest
 from gateway.serving.repository import MAX_SIDE_FILE_BYTES, ModelFolder, ModelRepository

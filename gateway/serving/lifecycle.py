@@ -6,124 +6,29 @@ so that a hostile one cannot harm the worker (`gateway.serving.probe`).
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from typing import TypeVar
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
-from gateway.serving.config_source import ConfigSource
-from gateway.serving.contract import (
-    MODEL_FILENAME,
-    check_identity,
-    complete,
-    in_model_shapes,
-    session_options,
-    thread_count,
-    warmups,
-)
+from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.declaration import Describe, declared, declared_digest
-from gateway.serving.execution_provider import CPU, providers_of
-from gateway.serving.model_config import ModelConfig
-from gateway.serving.model_kind import ModelKind, kind_of
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.model_policy import Policy
+from gateway.serving.opening import identity_of, open_version
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
-from gateway.serving.provenance import MAX_RECORD_BYTES, UNKNOWN_ORIGIN, Provenance, provenance, record_name
-from gateway.serving.repository import ModelFolder
+from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
 from gateway.serving.session import Session
-from gateway.serving.version_session import session_of
-from gateway.serving.warm_up import WarmUp, served_outputs
 from loaders.errors import LoaderError
-from loaders.loader import Loader, LocalVersion
+from loaders.loader import Loader
 from loaders.model_signature import TrustedKeys
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A version to load: its place in the repository, and the configuration that holds for it.
-
-    `pin` is the digest of the content that a route was given, "" where no route names the version.
-    """
-
-    folder: ModelFolder
-    version: str
-    source: ConfigSource
-    fingerprint: str
-    pin: str = ""
-
-    @property
-    def model(self) -> str:
-        return self.folder.name
-
-    @property
-    def filename(self) -> str:
-        return self.source.message.default_model_filename or MODEL_FILENAME
-
-    def check(self) -> None:
-        """Checks that the configuration can be read, and is this model's. Raises: FailedPrecondition."""
-        if self.folder.error and self.source is self.folder.source:
-            raise FailedPrecondition(self.folder.error)
-        check_identity(self.source, self.model)
-
-    @property
-    def kind(self) -> ModelKind:
-        """Returns the kind that the configuration is of. Raises: FailedPrecondition, where it is of none."""
-        return kind_of(self.source)
-
-    def check_runs_alone(self) -> None:
-        """Checks that the version is a model that a session runs. Raises: FailedPrecondition, if it is not."""
-        if not self.kind.has_file:
-            raise FailedPrecondition(
-                f"model {self.model!r} is of {self.kind.shown!r}: it runs in the gateway that serves it, and not alone"
-            )
-
-    def request(self, local: LocalVersion, *, intra_threads: int, policy: Policy, timeout_s: float) -> ProbeRequest:
-        """Returns the request to the probe for a copy of the candidate. Raises: FailedPrecondition."""
-        source = self.source
-        return ProbeRequest(
-            local,
-            filename=self.filename,
-            intra_threads=thread_count(source, "intra_op_thread_count", intra_threads),
-            inter_threads=thread_count(source, "inter_op_thread_count", 1),
-            options=session_options(source),
-            max_batch_size=source.message.max_batch_size if source.sets("max_batch_size") else None,
-            warmups=in_model_shapes(warmups(source, self.folder.read), source),
-            policy=policy,
-            timeout_s=timeout_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A version that can serve; `identity` hashes everything that it was made from (see `Pipeline.identity`).
-
-    `weights` is whether the processes of the host share its weights, and why not.
-
-    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed.
-    """
-
-    session: Session | None
-    config: ModelConfig
-    digest: str
-    run_us: float
-    identity: str
-    memory_bytes: int = 0
-    provenance: Provenance = UNKNOWN_ORIGIN
-    weights: str = ""
-
-    @property
-    def opened(self) -> Session:
-        """Returns the session of a version with a model file."""
-        if self.session is None:
-            raise ValueError(f"model {self.config.name!r} has no session")
-        return self.session
 
 
 class Pipeline:
@@ -231,7 +136,7 @@ class Pipeline:
         async with self._permits:
             if not candidate.kind.has_file:
                 return await self._on_thread(lambda: declared_digest(candidate.source, candidate.folder))
-            return await self._on_thread(lambda: _identity(candidate, self._request(candidate)))
+            return await self._on_thread(lambda: identity_of(candidate, self._request(candidate)))
 
     async def digest(self, candidate: Candidate) -> str:
         """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
@@ -300,71 +205,6 @@ def _explained(work: Callable[[], T]) -> T:
         raise FailedPrecondition(f"files cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise FailedPrecondition("there is not enough memory for the version") from error
-
-
-def open_version(
-    candidate: Candidate, request: ProbeRequest, result: ProbeResult, prepared: Session | None = None
-) -> Loaded:
-    """Returns the version that was probed with that result, in this process; its session has run.
-
-    `prepared` is the session of its prepared form, if there is one.
-
-    Raises: GatewayError.
-    """
-    session = prepared or session_of(request, result.facts)
-    config = complete(
-        candidate.source,
-        candidate.model,
-        inputs=session.inputs,
-        outputs=served_outputs(session.outputs, result.answers, session.inputs),
-        overridable=session.overridable,
-        # Before IR version 4 every weight had to be listed as an input: that says nothing about what may be sent.
-        offers_overridable=result.facts is not None and result.facts.ir_version >= 4,
-        read_file=candidate.folder.read,
-        may_batch=result.batches and result.rows_independent is not False,
-        row_dependence="" if result.facts is None else result.facts.row_dependence,
-        rows_independent=result.rows_independent,
-        chance=_chance(result),
-        providers=session.providers,
-    )
-    warm_up = WarmUp(
-        session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
-    )
-    if prepared is None:
-        times_us: Mapping[int, float] = warm_up.run().run_us
-    else:  # what the other runs would show was seen when it was tried, and when it was prepared
-        warm_up.once()
-        times_us = result.run_us
-    # From here on shapes are those that clients see; the warm-up used the model's own.
-    session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
-    run_us = next((times_us[rows] for rows in (1, 0) if rows in times_us), 0.0)
-    warnings = [*config.warnings, *result.warnings]
-    if session.providers != (CPU,):
-        logger.info("model %s version %s runs on %s", candidate.model, candidate.version, ", ".join(session.providers))
-    if any(provider.name not in session.providers for provider in providers_of(candidate.source)):
-        warnings.append("instance_group.kind: KIND_GPU runs on the CPU here: CUDAExecutionProvider is not installed")
-    if candidate.source.sets("dynamic_batching") and not config.merges:
-        warnings.append(f"requests are not merged: {config.merging.removeprefix('no: ')}")
-    if config.merges and result.rows_independent is False:
-        warnings.append("requests are merged, as configured, although rows of one run depend on each other")
-    if result.empty_inputs:
-        warnings.append(f"requests without rows or elements are refused: the model was {result.empty_inputs}")
-    config = replace(config, refuses_empty=result.empty_inputs, warnings=tuple(warnings))
-    return Loaded(session, config, request.local.digest, run_us, _identity(candidate, request), result.memory_bytes)
-
-
-def _chance(result: ProbeResult) -> str:
-    """Returns what makes the version answer by chance; "" if neither its graph nor its first runs show that."""
-    if result.facts is not None and result.facts.chance:
-        return result.facts.chance
-    return "the same inputs got two answers" if result.repeatable is False else ""
-
-
-def _identity(candidate: Candidate, request: ProbeRequest) -> str:
-    source = candidate.source.message
-    parts = [request.key("").encode(), source.SerializeToString(deterministic=True)]
-    parts += [candidate.folder.read(output.label_filename) for output in source.output if output.label_filename]
-    return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
 
 def reason_of(error: GatewayError) -> str:

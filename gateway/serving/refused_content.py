@@ -3,7 +3,8 @@
 import logging
 
 from gateway.errors import GatewayError
-from gateway.serving.lifecycle import Candidate, Pipeline
+from gateway.serving.candidate import Candidate
+from gateway.serving.lifecycle import Pipeline
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError, NotFound, UnknownModel, UnknownVersion
-from gateway.serving.lifecycle import Loaded
+from gateway.serving.candidate import Loaded
 from gateway.serving.model_config import check_model_name, check_version_name, version_order
 from gateway.serving.provenance import UNKNOWN_ORIGIN, Provenance
 from gateway.serving.repository import Key, Presence

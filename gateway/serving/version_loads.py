@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable
-from gateway.serving.lifecycle import Candidate, Loaded, Pipeline, reason_of
+from gateway.serving.candidate import Candidate, Loaded
+from gateway.serving.lifecycle import Pipeline, reason_of
 from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, Registry, VersionStatus
 from gateway.serving.replacement import RecordReplacement, Replacement, recorded

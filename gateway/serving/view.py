@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
+from gateway.serving.candidate import Candidate
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents
 from gateway.serving.kept_files import kept_folder
-from gateway.serving.lifecycle import Candidate
 from gateway.serving.repository import Key, ModelFolder, ModelRepository
 from loaders.errors import LoaderError
 from loaders.store import ContentStore
