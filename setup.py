@@ -83,6 +83,8 @@ MODULES = [
     "gateway/serving/call_record.py",
     "gateway/serving/call_trace.py",
     "gateway/serving/engine.py",
+    "gateway/serving/ensemble_queue.py",
+    "gateway/serving/ensemble_step.py",
     "gateway/serving/fallback.py",
     "gateway/serving/inline_watch.py",
     "gateway/serving/input_digest.py",

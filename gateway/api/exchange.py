@@ -5,7 +5,7 @@ The unary method and the stream share it; they differ only in the `Caller` that 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
@@ -30,6 +30,7 @@ from gateway.api.unread_tensor import LONG_BYTES, Input, is_unread, read_all
 from gateway.api.wire import Packed, Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
+from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.rpc.handler import OwnMetadatum
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 Metadata = tuple[tuple[str, str], ...]
 TOKEN: Final = "x-gateway-token"
 REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
+STEPS: Final = "x-gateway-steps"  # of an ensemble: model, version and arm of each step
 CACHE_HIT: Final = ("x-gateway-cache", "hit")
 _SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
 _REMEMBERED_TRAILERS: Final = 4096
@@ -106,29 +108,34 @@ class ForeignCaller(Caller, Protocol):
 class Exchange(Call):
     """A call as it stands at the edge; it is also what routing may read of the request."""
 
-    __slots__ = ("caller", "foreign", "query", "raw", "reply", "reports_load", "signature")
+    __slots__ = ("caller", "foreign", "parameters", "query", "raw", "reply", "reports_load", "signature", "streamed")
     __deletable__: ClassVar = ["query", "raw"]  # mypyc asks for it
 
     caller: Caller
     foreign: ForeignCaller | None
+    parameters: Mapping[str, Value]
     query: Query
     raw: Raw
     reply: Reply
     reports_load: bool  # whether its trailers tell the worker's load, where that is told
     signature: Signature
+    streamed: bool
+
+    def attributes(self) -> Attributes:
+        return self
 
     def metadata(self, name: str) -> str | None:
         return self.caller.metadata_value(name)
 
     def parameter(self, name: str) -> Value | None:
-        return self.query.parameters.get(name)
+        return self.parameters.get(name)
 
     def input_value(self, name: str) -> str | None:
         return first_element(self.query.request, self.raw, self.query.packed, name)
 
     @property
     def method(self) -> str:
-        return METHODS[self.query.streamed]
+        return METHODS[self.streamed]
 
     @property
     def tenant(self) -> str:
@@ -166,7 +173,7 @@ class Exchanges:
         self._default_ns = int(default_timeout_s * 1e9)
         self._signatures = Signatures()
         self._templates = Templates()
-        self._trailers: dict[tuple[str, str, str, int, str, bool], tuple[Metadata, Stamp | None]] = {}
+        self._trailers: dict[tuple[str, str, str, int, str, str, bool], tuple[Metadata, Stamp | None]] = {}
         self._loop = asyncio.get_running_loop()
         self._stale_calls = StaleCalls(self._loop, self._expire)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="codec")  # for what takes too long on the loop
@@ -252,6 +259,8 @@ class Exchanges:
         exchange.foreign = foreign
         exchange.reports_load = reports_load
         exchange.query = query
+        exchange.parameters = query.parameters
+        exchange.streamed = query.streamed
         exchange.raw = raw
         if self._tracer is not None:
             self._trace(exchange, caller, query)
@@ -454,7 +463,7 @@ class Exchanges:
         if decision is None or version is None:
             return (), None
         hit = exchange.cache_key == CACHED
-        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, hit)
+        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, exchange.ran, hit)
         kept = self._trailers.get(key)
         if kept is None:
             if len(self._trailers) >= _REMEMBERED_TRAILERS:
@@ -467,6 +476,8 @@ class Exchanges:
             )
             if hit:
                 trailers += (CACHE_HIT,)
+            if exchange.ran:
+                trailers += ((STEPS, exchange.ran),)
             stamp = None
             if self._tokens is not None:
                 stamp = self._tokens.stamp(version.model, version.name, decision.arm, decision.revision)

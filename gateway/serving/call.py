@@ -8,6 +8,7 @@ import numpy as np
 
 from gateway.errors import GatewayError
 from gateway.routing.decision.decision import Decision
+from gateway.routing.document.attributes import NO_ATTRIBUTES, Attributes
 from gateway.serving.batch import Batch
 from gateway.serving.call_trace import CallTrace
 from gateway.serving.served_arm import ServedArm
@@ -68,6 +69,7 @@ class Call:
         "queue_limit_ns",
         "queue_ns",
         "queued_ns",
+        "ran",
         "received_ns",
         "receiver",
         "request_id",
@@ -117,6 +119,11 @@ class Call:
         self.queue_expires_ns = 0
         self.queue_ns = 0
         self.infer_ns = 0
+        self.ran = ""  # of an ensemble: model, version and arm of each step, as `scaler:1:,churn:3:canary`
+
+    def attributes(self) -> Attributes:
+        """Returns what the rules of other models may read of the request, while the call is not answered."""
+        return NO_ATTRIBUTES
 
     def answer(self, outputs: Sequence[Buffer]) -> None:
         """Gives the receiver these outputs, unless the call was answered before."""
@@ -141,6 +148,7 @@ class Call:
         self.error = None
         self.outputs = ()
         self.batch = None
+        self.ran = ""
         if self.cache_key != UNCACHED:
             self.cache_key = 0
         self.queued_ns = self.queue_expires_ns = self.queue_ns = self.infer_ns = 0

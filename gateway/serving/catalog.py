@@ -200,6 +200,15 @@ class Catalog(VersionLoads):
             return
         self._view = replace(self._view, intents=intents)
 
+    def retry(self, model: str) -> None:
+        """Loads again, now, what failed of the model: what it waited for may be there."""
+        if self._operations.is_locked(model):
+            return
+        for key, fingerprint in self._wishes(self._view).items():
+            held = self._held.get(key) if key[0] == model else None
+            if held is not None and not held.loading and key not in self._loads and held.failed == fingerprint != "":
+                self._start_load(key, self._view.candidate(key, fingerprint))
+
     # ---- the loop ----
 
     async def poll(self) -> None:

@@ -39,6 +39,7 @@ ACTED_ON = frozenset(
         "optimization.execution_accelerators",
         "parameters",
         "model_warmup",
+        *(f"ensemble_scheduling.step.{field}" for field in ("model_name", "model_version", "input_map", "output_map")),
         "response_cache.enable",
     }
 )

@@ -13,9 +13,10 @@ from time import monotonic_ns, time_ns
 from typing import Final, Protocol
 
 from gateway.backoff import retry_after_ms
-from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, ResourceExhausted
+from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, ResourceExhausted, Unavailable
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
+from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.routing.decision.decide import decide
 from gateway.routing.decision.decision import Decision
@@ -27,6 +28,8 @@ from gateway.serving.call import CACHED, Call
 from gateway.serving.call_record import record_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.deferral import Deferral
+from gateway.serving.ensemble_loads import EnsembleLoads
+from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import Mirrors
 from gateway.serving.model_kind import ModelKind
@@ -48,6 +51,7 @@ ANNOUNCED_BYTES: Final = 1 << 16
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
 _OK: Final = Code.OK
+_PIN: Final = "PIN"
 
 
 class Routing(Protocol):
@@ -91,6 +95,8 @@ class Engine:
         self._refusals = self._shared.refusals
         self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
+        catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog).describe)
+        self.queue_by(ModelKind.ENSEMBLE, self._ensemble_queue)
         self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
         counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
         counters.add_sums(Sum.SHADOWS, self._mirrors.counts)
@@ -109,10 +115,7 @@ class Engine:
         self._queues[version] = self._queue_of(version)
 
     def _queue_of(self, version: Version) -> VersionQueue:
-        queue_of = self._kinds.get(version.config.kind)
-        if queue_of is not None:
-            return queue_of(version)
-        return Batcher(
+        return self.own_queue(version) or Batcher(
             version,
             loop=self._loop,
             threads=self._threads,
@@ -121,6 +124,9 @@ class Engine:
             draw=self._draw,
             cache=self._cache_of(version),
         )
+
+    def _ensemble_queue(self, version: Version) -> VersionQueue:
+        return EnsembleQueue(version, self)
 
     def _cache_of(self, version: Version) -> VersionCache | None:
         cache = self._shared.cache
@@ -151,21 +157,28 @@ class Engine:
             try:
                 snapshot = self._routing.snapshot
                 decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
-                if decision.fallback_on:
-                    version = self._fallbacks.begin(call, decision, snapshot, self._hand_on)
-                    decision = call.decision or decision
-                elif decision.version:
-                    version = self.find(call.model, decision.version)
-                else:
-                    version = self._permitted(self._catalog.newest(call.model))
-                if version.backlog and not decision.fallback_on:
-                    self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
+                return self._decided(call, decision, snapshot)
             except BaseException:
                 self._admission.give(call.size_bytes)
                 raise
         except GatewayError as error:
             self._counters.refused(error.code)
             raise
+
+    def _decided(self, call: Call, decision: Decision, snapshot: Snapshot) -> Version:
+        """Leases the version that was decided, or the first of its chain that can serve, and returns it.
+
+        Raises: GatewayError; then nothing is held.
+        """
+        if decision.fallback_on:
+            version = self._fallbacks.begin(call, decision, snapshot, self._hand_on)
+            decision = call.decision or decision
+        elif decision.version:
+            version = self.find(call.model, decision.version)
+        else:
+            version = self._permitted(self._catalog.newest(call.model))
+        if version.backlog and not decision.fallback_on:
+            self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
         call.decision = decision
         call.version = version
         call.arm = self._arms.get((version, decision.arm)) or self._arm(version, decision.arm)
@@ -253,6 +266,18 @@ class Engine:
         version, arm, decision = call.version, call.arm, call.decision
         if version is None or arm is None or decision is None:
             raise ValueError("finish of a call that was not begun")
+        total_ns = self._count(call, code, version, arm, decision)
+        request_id = self.name(call)
+        record = self._record(call, code, arm, decision, request_id, total_ns)
+        if decision.mirrors and code is _OK:
+            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, record))
+        else:
+            arm.stream.append(record)
+        self._admission.give(call.size_bytes)
+        version.release()
+
+    def _count(self, call: Call, code: Code, version: Version, arm: ServedArm, decision: Decision) -> int:
+        """Counts a call that has ended, and returns how long it took in nanoseconds."""
         total_ns = monotonic_ns() - call.received_ns
         if call.cache_key == CACHED and code is _OK:
             arm.series.observe_hit(total_ns)
@@ -264,8 +289,12 @@ class Engine:
                 tally.observe(code, total_ns, decision.bucket)
                 if tally.reads and code is _OK:
                     tally.read(version, call.outputs, call.wanted, decision.bucket)
-        request_id = self.name(call)
-        record = record_of(
+        return total_ns
+
+    def _record(
+        self, call: Call, code: Code, arm: ServedArm, decision: Decision, request_id: str, total_ns: int
+    ) -> Record:
+        return record_of(
             call,
             request_id,
             code,
@@ -275,12 +304,6 @@ class Engine:
             shapes=None if arm.fixed else call.shapes,
             total_ns=total_ns,
         )
-        if decision.mirrors and code is _OK:
-            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, record))
-        else:
-            arm.stream.append(record)
-        self._admission.give(call.size_bytes)
-        version.release()
 
     def _mirror(
         self, call: Call, arm: ServedArm, decision: Decision, request_id: str, append: Callable[..., None]
@@ -332,7 +355,47 @@ class Engine:
         self._shared.watch.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    # ---- what steps of ensembles need ----
+
+    def begin_step(self, call: Call, attributes: Attributes) -> Version:
+        """As `begin`, for a call within another one, which holds the permit; `call.requested_version` is obeyed
+        whatever clients may choose, but for a kill switch.
+
+        Raises: GatewayError; Unavailable where there is no such version now.
+        """
+        snapshot, wanted = self._routing.snapshot, call.requested_version
+        if wanted:
+            compiled = snapshot.routes.get(call.model)
+            kill = compiled.kill if compiled is not None else None
+            decision = kill or Decision("", wanted, snapshot.revision, _PIN)
+        else:
+            decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
+        try:
+            return self._decided(call, decision, snapshot)
+        except NotFound as gone:
+            raise Unavailable(str(gone)) from None
+
+    def finish_step(self, call: Call, code: Code, *, logged: bool) -> None:
+        """As `finish`, for a call begun by `begin_step`; it is recorded where it is `logged`."""
+        version, arm, decision = call.version, call.arm, call.decision
+        if version is None or arm is None or decision is None:
+            raise ValueError("finish of a step that was not begun")
+        total_ns = self._count(call, code, version, arm, decision)
+        append: Callable[..., None] = _not_recorded
+        if logged:
+            append = partial(arm.stream.append, self._record(call, code, arm, decision, call.request_id, total_ns))
+        if decision.mirrors and code is _OK:
+            self._mirror(call, arm, decision, call.request_id, append)
+        else:
+            append()
+        version.release()
+
     # ---- what fallbacks and mirrors need ----
+
+    def own_queue(self, version: Version) -> VersionQueue | None:
+        """Returns a new queue for a version that has no session; None for one that has."""
+        queue_of = self._kinds.get(version.config.kind)
+        return queue_of(version) if queue_of is not None else None
 
     def find(self, model: str, name: str) -> Version:
         """Returns the version, which is AVAILABLE and not quarantined. Raises: GatewayError."""
@@ -434,6 +497,10 @@ class Engine:
         )
         self._arms[version, arm] = made
         return made
+
+
+def _not_recorded(keep: int = 0) -> None:
+    """Is what appends the record of a call that has none."""
 
 
 def _share_of(size_bytes: int) -> float:

@@ -14,6 +14,7 @@ from gateway.serving.call import Call
 from gateway.serving.cpu_share import CpuShare
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
+from gateway.serving.version_queue import VersionQueue
 
 SAMPLE_S = 1.0
 # Above this share of the admission's limits no call is mirrored.
@@ -27,6 +28,9 @@ class MirrorHost(Protocol):
     """The part of the engine that mirrors need."""
 
     def find(self, model: str, name: str) -> Version: ...
+
+    def own_queue(self, version: Version) -> VersionQueue | None:
+        """Returns a new queue for a version that has no session; None for one that has."""
 
     def queued(self, version: Version) -> int: ...
 

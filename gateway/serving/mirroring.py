@@ -29,6 +29,7 @@ from gateway.serving.mirror_resources import BUSY, MAX_BYTES, MirrorHost, Mirror
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.substitute import same_contract, takes
 from gateway.serving.version import Version, VersionState
+from gateway.serving.version_queue import VersionQueue
 from gateway.tensor import Buffer
 
 # Mirrored calls that arrive within this time run together, after the calls that came with them.
@@ -54,7 +55,7 @@ class MirroredCall(Call):
         deadline_ns = monotonic_ns() + queue.settings.deadline_ms * 1_000_000
         super().__init__(call.model, "", request_id, queue, deadline_ns=deadline_ns)
         self.inputs, self.shapes, self.rows, self.wanted = call.inputs, call.shapes, call.rows, call.wanted
-        self.batcher: Batcher | None = None
+        self.batcher: VersionQueue | None = None
         self.deferral = deferral
         if deferral is not None:
             deferral.hold()
@@ -94,7 +95,7 @@ class MirrorQueue:
         self.rows = self.same_rows = 0
         self.largest = 0.0
         self.version: Version | None = None  # the one that `_batcher` runs
-        self._batcher: Batcher | None = None
+        self._batcher: VersionQueue | None = None
         self._pump: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self.follow(settings, compiled)
@@ -145,7 +146,7 @@ class MirrorQueue:
         self.version = version
         self.largest = 0.0
         resources = self.resources
-        self._batcher = Batcher(
+        self._batcher = resources.host.own_queue(version) or Batcher(
             version, loop=resources.loop, threads=resources.threads, parallel=1, shared=resources.shared
         )
 
@@ -178,7 +179,7 @@ class MirrorQueue:
             else:
                 self._drop(mirrored, "dropped_contract")
 
-    def _start(self, mirrored: MirroredCall, version: Version, batcher: Batcher) -> None:
+    def _start(self, mirrored: MirroredCall, version: Version, batcher: VersionQueue) -> None:
         mirrored.version, mirrored.batcher = version, batcher
         self.resources.host.mirror_batch(version, self.arm, mirrored)
         version.lease()

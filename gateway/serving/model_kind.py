@@ -34,7 +34,12 @@ def kind_of(source: ConfigSource) -> ModelKind:
     Raises: FailedPrecondition, if there is none of that platform and backend.
     """
     platform, backend = source.message.platform, source.message.backend
+    scheduled = source.message.HasField("ensemble_scheduling")
+    if scheduled and not platform and not backend:
+        return ModelKind.ENSEMBLE
     for kind in ModelKind:
+        if scheduled and kind is not ModelKind.ENSEMBLE:
+            continue
         if platform in ("", kind.platform) and backend in ("", kind.backend) and (platform or backend or kind.has_file):
             return kind
     platforms = ", ".join(repr(kind.platform) for kind in ModelKind if kind.platform)
@@ -43,4 +48,6 @@ def kind_of(source: ConfigSource) -> ModelKind:
         raise FailedPrecondition(f"platform: {platform[:80]!a} is not served here, only {platforms}")
     if backend and not any(backend == kind.backend for kind in ModelKind):
         raise FailedPrecondition(f"backend: {backend[:80]!a} is not served here, only {backends}")
+    if scheduled:
+        raise FailedPrecondition(f"ensemble_scheduling goes with the platform {ModelKind.ENSEMBLE.platform!r} alone")
     raise FailedPrecondition(f"platform {platform!r} and backend {backend!r} do not go together: leave one of them out")

@@ -49,6 +49,12 @@ class Tracer:
         self._passing = self._gap()
         return CallTrace(self._id(128), "", self._id(64))
 
+    def child(self, parent: CallTrace, method: str) -> CallTrace:
+        """Returns the trace of a call that is part of a sampled one."""
+        trace = CallTrace(parent.trace_id, parent.span_id, self._id(64))
+        trace.method = method
+        return trace
+
     def finish(self, call: Call, code: Code, request_id: str) -> None:
         """Keeps what the trace of the call tells, now that it has ended."""
         trace = call.trace

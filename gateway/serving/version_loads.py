@@ -67,6 +67,10 @@ class VersionLoads(Registry):
         """Returns by model the versions that aliases of its source name, and when (monotonic) they were looked at."""
         return {model: (folder.aliases, folder.seen_s) for model, folder in self._view.folders.items()}
 
+    def is_loading(self, model: str) -> bool:
+        """Returns whether a load of one of the model's versions has begun, and has not ended."""
+        return any(key[0] == model for key in self._loads) or any(held.loading for held in self._of_model(model))
+
     def record_replacements(self, record: RecordReplacement) -> None:
         """Has `record` called before other content takes the place of what a version serves; it raises a GatewayError
         where that must wait.

@@ -1,6 +1,6 @@
 """The view that routing has of a request."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Attributes(Protocol):
@@ -21,3 +21,22 @@ class Attributes(Protocol):
 
     @property
     def requested_version(self) -> str: ...
+
+
+class NoAttributes:
+    """The attributes of a request that brings none, such as one that the gateway made."""
+
+    request_id = ""
+    requested_version = ""
+
+    def metadata(self, name: str) -> str | None:
+        return None
+
+    def parameter(self, name: str) -> str | int | float | bool | None:
+        return None
+
+    def input_value(self, name: str) -> str | None:
+        return None
+
+
+NO_ATTRIBUTES: Final = NoAttributes()

@@ -1,0 +1,146 @@
+"""The loads of ensembles: one can serve once all that its steps name can, and fits together.
+
+1. An ensemble waits for the loads of its steps' models that are under way; one that is missing or has failed leaves it
+   FAILED with that reason.
+2. What failed so is tried again when one of these models gets a version that serves: nobody has to ask for it.
+3. Ensembles may be steps of ensembles, `MOST_LEVELS` deep; one within itself is refused.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from gateway.errors import FailedPrecondition, GatewayError
+from gateway.serving.config_source import ConfigSource
+from gateway.serving.ensemble_contract import StepContract, check_contracts, contract_of
+from gateway.serving.ensemble_graph import EnsembleGraph, read_graph
+from gateway.serving.model_config import ModelConfig
+from gateway.serving.model_kind import ModelKind
+from gateway.serving.version import Version, VersionState
+
+MOST_LEVELS: Final = 8
+LOG_STEPS: Final = "log_steps"  # the parameter that asks for records of the steps
+# What a session does, or a batcher, has no meaning for what only calls others.
+_IDLE: Final = ("instance_group", "optimization", "default_model_filename", "model_warmup", "response_cache")
+
+
+class StepModels(Protocol):
+    """The part of the catalog that ensembles need."""
+
+    def version(self, model: str, name: str) -> Version: ...
+
+    def newest(self, model: str) -> Version: ...
+
+    def is_loading(self, model: str) -> bool:
+        """Whether a load of one of the model's versions has begun, and has not ended."""
+
+    def retry(self, model: str) -> None:
+        """Loads the model's versions that failed again, now."""
+
+    def subscribe(self, callback: Callable[[Version], None]) -> Callable[[], None]: ...
+
+
+class EnsembleLoads:
+    """Says of each ensemble whether it can serve. It is made and used on the loop."""
+
+    def __init__(self, catalog: StepModels) -> None:
+        self._catalog = catalog
+        self._steps: dict[str, frozenset[str]] = {}  # the models of the steps of each ensemble that was looked at
+        self._failed: set[str] = set()
+        self._changed: list[asyncio.Future[None]] = []
+        catalog.subscribe(self._note)
+
+    async def describe(self, model: str, source: ConfigSource, config: ModelConfig) -> ModelConfig:
+        """Returns the ensemble's configuration once its steps can serve.
+
+        Raises: FailedPrecondition naming the step and the reason.
+        """
+        graph = read_graph(source.message)
+        logs_steps(config)
+        self._steps[model] = graph.models
+        self._failed.discard(model)
+        try:
+            self._check_levels(model)
+            contracts = [await self._contract(graph, place) for place in range(len(graph.steps))]
+            # A step that was waited for last may have changed what the one before it was looked at for.
+            contracts = [self._present(graph, place) for place in range(len(contracts))]
+            limit = config.max_request_rows if config.max_batch_size else 0
+            check_contracts(graph, config.inputs, config.outputs, limit, contracts)
+        except GatewayError:
+            self._failed.add(model)
+            raise
+        return replace(config, caches=False, warnings=(*config.warnings, *_warnings(source, config)))
+
+    async def _contract(self, graph: EnsembleGraph, place: int) -> StepContract:
+        """Returns what the step's model takes and answers, once its load has ended."""
+        step = graph.steps[place]
+        while True:
+            try:
+                return self._present(graph, place)
+            except FailedPrecondition:
+                if not self._catalog.is_loading(step.model):
+                    raise
+            await self._change()
+
+    def _present(self, graph: EnsembleGraph, place: int) -> StepContract:
+        """Returns what the step's model takes and answers now. Raises: FailedPrecondition, if nothing of it serves."""
+        step = graph.steps[place]
+        try:
+            version = self._catalog.version(step.model, step.version) if step.version else None
+            return contract_of(version or self._catalog.newest(step.model))
+        except GatewayError as error:
+            raise FailedPrecondition(f"{step.label}: {error}") from error
+
+    def _check_levels(self, model: str) -> None:
+        """Raises: FailedPrecondition, if the ensemble is within itself, or nested too deep."""
+        paths: list[tuple[str, ...]] = [(model,)]
+        while paths:
+            path = paths.pop()
+            for step in self._steps.get(path[-1], ()):
+                if step == model:
+                    raise FailedPrecondition(f"the ensemble is a step within itself: {' > '.join((*path, step))}")
+                if step in self._steps and step not in path:
+                    if len(path) >= MOST_LEVELS:
+                        raise FailedPrecondition(
+                            f"ensembles within ensembles are {MOST_LEVELS} deep at most: {' > '.join((*path, step))}"
+                        )
+                    paths.append((*path, step))
+
+    async def _change(self) -> None:
+        """Returns when the state of some version has changed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.append(future)
+        await future
+
+    def _note(self, version: Version) -> None:
+        if version.config.kind is not ModelKind.ENSEMBLE and version.state is VersionState.AVAILABLE:
+            self._steps.pop(version.model, None)  # it was one, perhaps
+            self._failed.discard(version.model)
+        waiting, self._changed = self._changed, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        if version.state is VersionState.AVAILABLE and self._failed:
+            loop = asyncio.get_running_loop()
+            for model in [model for model in self._failed if version.model in self._steps[model]]:
+                loop.call_soon(self._catalog.retry, model)
+
+
+def logs_steps(config: ModelConfig) -> bool:
+    """Returns whether the steps of the ensemble are logged, too. Raises: FailedPrecondition, where that is no word."""
+    text = config.parameters.get(LOG_STEPS, "false").strip().lower()
+    if text not in ("true", "false"):
+        raise FailedPrecondition(f"parameters.{LOG_STEPS}: {text[:40]!r} must be true or false")
+    return text == "true"
+
+
+def _warnings(source: ConfigSource, config: ModelConfig) -> list[str]:
+    warnings = []
+    idle = [field for field in _IDLE if source.sets(field)]
+    if idle:
+        warnings.append(f"fields without effect on an ensemble, set them on the models of its steps: {', '.join(idle)}")
+    unknown = sorted(config.parameters.keys() - {LOG_STEPS})
+    if unknown:
+        warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")
+    return warnings

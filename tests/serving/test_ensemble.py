@@ -1,0 +1,299 @@
+"""Ensembles over real models: what they answer, which versions answer, and what ends them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic_ns
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import Code, DeadlineExceeded, FailedPrecondition, VersionNotReady
+from gateway.serving.call import Call
+from gateway.serving.response_cache import ResponseCache
+from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.version import VersionState
+from gateway.tensor import Array, Datatype
+from tests import models
+from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
+from tests.serving.stage import Stage, floats, indices, staged, until
+from tests.serving.stage import given as outputs_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OK = str(Code.OK.value)
+
+
+@dataclass
+class Floor:
+    """A stage whose repository a test may add to."""
+
+    stage: Stage
+    repository: Path
+
+    async def ensemble(self, name: str, text: str) -> None:
+        write_ensemble(self.repository, name, text)
+        await self.stage.catalog.load(name)
+
+    async def ask(self, name: str, *inputs: Array) -> Call:
+        call = await self.stage.infer(name, *inputs)
+        await until(self.stage.idle)  # a run on a thread ends when ONNX Runtime has stopped it
+        return call
+
+    async def answer(self, name: str, *inputs: Array) -> list[list[list[float]]]:
+        call = await self.ask(name, *inputs)
+        assert call.error is None
+        return [array.tolist() for array in outputs_of(call)]
+
+    def state(self, name: str) -> tuple[VersionState, str]:
+        (status,) = self.stage.catalog.states(name)
+        return status.state, status.reason
+
+
+def fill(repository: Path) -> None:
+    models.write_version(repository, "double", "1", models.affine(2.0))
+    models.write_version(repository, "double", "2", models.affine(3.0))
+    models.write_version(repository, "add", "1", models.affine(1.0, 3.0), config="response_cache { enable: true }")
+    models.write_version(repository, "pair", "1", models.add_sub(Datatype.FP32, features=4))
+    models.write_version(repository, "echo", "1", models.identity(Datatype.BYTES, (-1, 2)))
+    models.write_version(repository, "fragile", "1", models.fragile())
+    models.write_version(repository, "turns", "1", models.turns())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
+    directory = tmp_path_factory.mktemp("ensembles")
+    fill(directory / "models")
+    shared = SharedRunState(cache=ResponseCache(1 << 20))
+    async with staged(directory, threads=2, shared=shared) as stage:
+        yield Floor(stage, directory / "models")
+
+
+async def test_a_chain_answers_what_its_models_answer_one_after_the_other(floor: Floor) -> None:
+    await floor.ensemble("chain", config(*chain("double", "add", "double")))
+    call = await floor.ask("chain", floats(1, 2))
+    assert [type(output) for output in call.outputs] == [bytes]
+    assert outputs_of(call)[0].tolist() == floats(18, 27).tolist()  # the newest version of "double" is 2
+    assert call.ran == "double:2:,add:1:,double:2:"
+    assert floor.stage.codes("chain", "1", "") == {OK: 1}
+    assert floor.stage.codes("double", "2", "")[OK] == 2
+    assert floor.stage.sums("series", "chain", "1", "", "batches")["2"][0] == 1  # type: ignore[index]
+
+
+async def test_steps_that_need_the_same_run_side_by_side(floor: Floor) -> None:
+    left, right = Step("double", {"x": "x"}, {"y": "left"}, version=1), Step("add", {"x": "x"}, {"y": "right"})
+    join = Step("pair", {"INPUT0": "left", "INPUT1": "right"}, {"OUTPUT0": "y", "OUTPUT1": "difference"})
+    text = config(join, left, right, outputs=[tensor("difference"), tensor("y"), tensor("left")])
+    await floor.ensemble("diamond", text)
+    rows = floats(1, 5)
+    difference, total, doubled = await floor.answer("diamond", rows)
+    assert doubled == (rows * 2).tolist()
+    assert total == (rows * 3 + 3).tolist()
+    assert difference == (rows - 3).tolist()
+
+    call = floor.stage.begin("diamond")
+    call.wanted = (1,)
+    await floor.stage.end(floor.stage.submit(call, rows))
+    assert [array.tolist() for array in outputs_of(call)] == [(rows * 3 + 3).tolist()]
+
+
+async def test_requests_of_an_ensemble_and_of_others_share_runs_of_a_step(floor: Floor) -> None:
+    await floor.ensemble("alone", config(*chain("double", "add")))
+    before = floor.stage.sums("series", "double", "2", "", "batches")
+    calls = [floor.stage.submit(floor.stage.begin(name), floats(7)) for name in ("alone", "double", "alone")]
+    for call in calls:
+        await floor.stage.end(call)
+    after = floor.stage.sums("series", "double", "2", "", "batches")
+    assert after["3"][0] == (before["3"][0] if "3" in before else 0) + 1  # type: ignore[index]
+
+
+async def test_strings_go_from_step_to_step(floor: Floor) -> None:
+    text = tensor("x", "TYPE_STRING", (2,)), tensor("y", "TYPE_STRING", (2,))
+    await floor.ensemble("texts", config(*chain("echo", "echo"), inputs=text[:1], outputs=text[1:]))
+    words = np.array([["grüß", "dich"], ["", "\n"]], object)
+    encoded = np.vectorize(str.encode, otypes=[object])(words)
+    call = floor.stage.begin("texts")
+    call.inputs, call.shapes, call.rows = [encoded], [encoded.shape], 2
+    floor.stage.engine.submit(call)
+    await floor.stage.end(call)
+    assert call.error is None
+    assert outputs_of(call)[0].tolist() == encoded.tolist()
+
+
+async def test_a_step_that_fails_ends_the_others_and_is_named(floor: Floor) -> None:
+    inputs = [tensor("x", dims=(1, 64)), tensor("n", "TYPE_INT64", (1,)), tensor("i", "TYPE_INT64", (1,))]
+    bad, long = Step("fragile", {"i": "i"}, {"y": "row"}), Step("turns", {"x": "x", "n": "n"})
+    outputs = [tensor("y", dims=(1, 64)), tensor("row", dims=(1,))]
+    await floor.ensemble("failing", config(long, bad, inputs=inputs, outputs=outputs, batch=0))
+    call = await floor.ask("failing", np.ones((1, 64), np.float32), indices(1_000_000), indices(99))
+    assert call.error is not None
+    assert call.error.code is Code.INTERNAL
+    assert str(call.error) == "step 2 (model 'fragile'): internal error (request r)"
+    assert floor.stage.codes("fragile", "1", "") == {str(Code.INTERNAL.value): 1}
+    assert floor.stage.codes("turns", "1", "") == {str(Code.CANCELLED.value): 1}
+    assert floor.stage.codes("failing", "1", "") == {str(Code.INTERNAL.value): 1}
+
+
+async def test_the_deadline_of_the_whole_ends_the_step_that_runs(floor: Floor) -> None:
+    inputs = [tensor("x", dims=(1, 64)), tensor("n", "TYPE_INT64", (1,))]
+    text = config(Step("turns", {"x": "x", "n": "n"}), inputs=inputs, outputs=[tensor("y", dims=(1, 64))], batch=0)
+    await floor.ensemble("long", text)
+    before = floor.stage.codes("turns", "1", "").get(str(Code.DEADLINE_EXCEEDED.value), 0)
+    call = floor.stage.submit(floor.stage.begin("long"), np.ones((1, 64), np.float32), indices(10_000_000))
+    await asyncio.sleep(0)
+    began_ns = monotonic_ns()
+    floor.stage.engine.cancel(call, DeadlineExceeded("the deadline passed before the request was answered"))
+    await floor.stage.end(call)
+    assert isinstance(call.error, DeadlineExceeded)
+    await until(floor.stage.idle)
+    assert monotonic_ns() - began_ns < 5e9  # ten million turns take twenty seconds
+    assert floor.stage.codes("turns", "1", "")[str(Code.DEADLINE_EXCEEDED.value)] == int(str(before)) + 1
+
+
+async def test_a_step_is_decided_by_the_rules_of_its_model_or_pinned_by_its_number(floor: Floor) -> None:
+    await floor.ensemble("routed", config(*chain("double", "add")))
+    pinned = [Step("double", {"x": "x"}, {"y": "mid"}, version=1), Step("add", {"x": "mid"})]
+    await floor.ensemble("numbered", config(*pinned))
+    floor.stage.route("double", strategy={"pinned": {"arm": "new"}}, clientPin={"deny": True})
+    assert (await floor.ask("routed", floats(1))).ran == "double:2:new,add:1:"
+    call = await floor.ask("numbered", floats(1))
+    assert (call.error, call.ran) == (None, "double:1:,add:1:")
+    assert outputs_of(call)[0].tolist() == floats(5).tolist()
+    floor.stage.rules.snapshot = floor.stage.rules.snapshot.without_route("double", 2)
+
+
+async def test_an_answer_that_a_step_keeps_is_given_again(floor: Floor) -> None:
+    await floor.ensemble("kept", config(*chain("double", "add")))
+    rows = floats(123)
+    first = await floor.answer("kept", rows)
+    hits = floor.stage.sums("series", "add", "1", "", "cache")["hit"]
+    assert await floor.answer("kept", rows) == first
+    assert floor.stage.sums("series", "add", "1", "", "cache")["hit"] == int(str(hits)) + 1
+
+
+async def test_steps_are_logged_where_the_configuration_asks(floor: Floor) -> None:
+    more = 'parameters { key: "log_steps" value { string_value: "true" } }'
+    await floor.ensemble("logged", config(*chain("double", "add"), more=more))
+    before = len(await floor.stage.rows())
+    await floor.answer("logged", floats(1))
+    rows = (await floor.stage.rows())[before:]
+    assert sorted((row.model, row.version, row.request_id) for row in rows) == [
+        ("add", "1", "r"),
+        ("double", "2", "r"),
+        ("logged", "1", "r"),
+    ]
+
+
+async def test_ensembles_within_ensembles_run_and_tell_all_steps(floor: Floor) -> None:
+    await floor.ensemble("inner", config(*chain("double", "add")))
+    await floor.ensemble("outer", config(*chain("inner", "double")))
+    call = await floor.ask("outer", floats(1))
+    assert outputs_of(call)[0].tolist() == floats(18).tolist()
+    assert call.ran == "inner:1:,inner/double:2:,inner/add:1:,double:2:"
+    write_ensemble(floor.repository, "inner", config(*chain("double", "outer")))
+    with pytest.raises(FailedPrecondition, match="step within itself: inner > outer > inner"):
+        await floor.stage.catalog.load("inner")
+    assert (await floor.ask("outer", floats(1))).error is None  # what served goes on serving
+
+
+async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floor) -> None:
+    write_ensemble(floor.repository, "early", config(*chain("double", "late")))
+    await floor.stage.catalog.poll()
+    state, reason = floor.state("early")
+    assert state is VersionState.FAILED
+    assert reason == "step 2 (model 'late'): Request for unknown model: 'late' is not found"
+    with pytest.raises(VersionNotReady, match="step 2"):
+        floor.stage.begin("early")
+    models.write_version(floor.repository, "late", "1", models.affine(3.0))
+    await floor.stage.catalog.poll()
+    await until(lambda: floor.state("early")[0] is VersionState.AVAILABLE)
+    assert await floor.answer("early", floats(1)) == [floats(9).tolist()]
+
+    await floor.stage.catalog.unload("late")
+    call = await floor.ask("early", floats(1))
+    assert call.error is not None
+    assert call.error.code is Code.UNAVAILABLE
+    assert str(call.error).startswith(
+        "step 2 (model 'late'): Request for unknown model: 'late' has no available versio"
+    )
+    await floor.stage.catalog.load("late")
+    assert await floor.answer("early", floats(1)) == [floats(9).tolist()]
+
+
+async def test_a_step_that_does_not_fit_leaves_the_ensemble_unready(floor: Floor) -> None:
+    write_ensemble(floor.repository, "unfit", config(*chain("double", "echo")))
+    with pytest.raises(FailedPrecondition, match=r"step 2 \(model 'echo'\): input 'x' is BYTES, output 'y' of step 1"):
+        await floor.stage.catalog.load("unfit")
+
+
+async def test_another_contract_behind_a_route_is_refused_by_the_step(floor: Floor) -> None:
+    await floor.ensemble("steady", config(*chain("double", "add")))
+    models.write_version(floor.repository, "double", "3", models.affine(2.0, features=3))
+    await floor.stage.catalog.poll()
+    call = await floor.ask("steady", floats(1))
+    assert call.error is not None
+    assert call.error.code is Code.INVALID_ARGUMENT
+    assert "step 1 (model 'double'): input 'x' has shape [-1, 3], tensor 'x' has [1, 4]" in str(call.error)
+    await floor.stage.catalog.load("double", '{"version_policy": {"specific": {"versions": [1, 2]}}}')
+    assert await floor.answer("steady", floats(1)) == [floats(6).tolist()]
+
+
+async def test_no_request_is_lost_while_a_step_is_swapped(floor: Floor) -> None:
+    models.write_version(floor.repository, "swapped", "1", models.affine(2.0))
+    await floor.stage.catalog.load("swapped")
+    await floor.ensemble("during", config(*chain("add", "swapped", "add")))
+    models.write_version(floor.repository, "swapped", "1", models.affine(3.0))
+    swap = asyncio.create_task(floor.stage.catalog.load("swapped"))
+    answers = set()
+    while not swap.done():
+        for answer in await asyncio.gather(*(floor.stage.infer("during", floats(1)) for _ in range(4))):
+            assert answer.error is None
+            answers.add(float(outputs_of(answer)[0][0, 0]))
+    await swap
+    answers.add(float(outputs_of(await floor.ask("during", floats(1)))[0][0, 0]))
+    assert answers == {11.0, 15.0}
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
+    """An ensemble of affine steps, and what it computes: (model, the tensors that it reads, the one it writes)."""
+    names, steps, done = ["x"], [], []
+    for place in range(draw(st.integers(1, 8))):
+        model = draw(st.sampled_from(("double", "add", "pair")))
+        reads = tuple(draw(st.sampled_from(names)) for _ in range(2 if model == "pair" else 1))
+        written = f"t{place}"
+        if model == "pair":
+            steps.append(Step("pair", {"INPUT0": reads[0], "INPUT1": reads[1]}, {"OUTPUT0": written}))
+        else:
+            steps.append(Step(model, {"x": reads[0]}, {"y": written}, version=1))
+        done.append((model, reads, written))
+        names.append(written)
+    read = {name for _, reads, _ in done for name in reads}
+    ends = [name for name in names[1:] if name not in read]
+    order = draw(st.permutations(steps))
+    if "x" not in read:
+        ends.append("x")
+    return config(*order, outputs=[tensor(name) for name in ends]), done
+
+
+@given(drawn=graphs(), rows=st.integers(1, 3))
+@example(drawn=(config(Step("add"), outputs=[tensor("y")]), [("add", ("x",), "y")]), rows=1)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_graph_of_affine_models_gives_what_numpy_gives(
+    floor: Floor, drawn: tuple[str, list[tuple[str, tuple[str, ...], str]]], rows: int
+) -> None:
+    text, done = drawn
+    await floor.ensemble("drawn", text)
+    values = {"x": np.arange(rows * 4, dtype=np.float32).reshape(rows, 4) / 4}
+    for model, reads, written in done:
+        first = values[reads[0]]
+        values[written] = {"double": first * 2, "add": first + 3, "pair": first + values[reads[-1]]}[model]
+    call = await floor.ask("drawn", values["x"])
+    assert call.error is None
+    assert call.version is not None
+    for spec, output in zip(call.version.outputs, outputs_of(call), strict=True):
+        assert output.tolist() == values[spec.name].tolist()
