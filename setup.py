@@ -73,6 +73,7 @@ MODULES = [
     "gateway/rpc/task_call.py",
     "gateway/rpc/callback_call.py",
     "gateway/serving/admission.py",
+    "gateway/serving/arrivals.py",
     "gateway/serving/answer_reader.py",
     "gateway/serving/arm_tally.py",
     "gateway/serving/key_sample.py",

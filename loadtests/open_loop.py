@@ -44,7 +44,8 @@ class Traffic:
 class Outcome:
     """What became of the calls of one caller over `seconds`.
 
-    Units: seconds. `latencies_s` and `refusals_s` count from the scheduled moment, `answered_s` from the sending.
+    Units: seconds. `latencies_s` count from the scheduled moment, `refusals_s` from the sending, which was at the
+           moments `refused_at_s`, on the clock of the load.
     """
 
     seconds: float
@@ -54,6 +55,7 @@ class Outcome:
     late: int = 0  # answers with status OK that came after the deadline
     late_by_s: float = 0.0
     lag_s: float = 0.0  # the most by which a call was sent after its time
+    refused_at_s: list[float] = field(default_factory=list)
 
     @property
     def offered(self) -> int:
@@ -67,8 +69,11 @@ class Outcome:
     def latency_s(self, share: float) -> float:
         return _percentile(self.latencies_s, share)
 
-    def refusal_s(self, share: float) -> float:
-        return _percentile(self.refusals_s, share)
+    def refusal_s(self, share: float, *, after_s: float = 0.0) -> float:
+        """Returns what so many of the refusals took at most, of those sent so long after the first one or later."""
+        begin_s = min(self.refused_at_s, default=0.0) + after_s
+        later = [took for at_s, took in zip(self.refused_at_s, self.refusals_s, strict=True) if at_s >= begin_s]
+        return _percentile(later, share)
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
@@ -182,6 +187,7 @@ class _Connection(asyncio.Protocol):
                 outcome.late_by_s = max(outcome.late_by_s, over_s)
         elif call.code == "8":
             outcome.refusals_s.append(now_s - call.sent_s)
+            outcome.refused_at_s.append(call.sent_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._calls:

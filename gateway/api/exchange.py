@@ -34,6 +34,7 @@ from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.rpc.handler import OwnMetadatum
+from gateway.serving.arrivals import Arrival
 from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
 from gateway.serving.engine import Engine
 from gateway.serving.tracer import TRACEPARENT, TRACESTATE
@@ -200,25 +201,26 @@ class Exchanges:
         if self._begin(query, request_id, raw, caller, None, True):
             self._templates.learn(message, query)
 
-    def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> None:
+    def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> Arrival | None:
         """Refuses a message that would be refused when it is whole, by its length and the model that it begins with.
 
+        Returns the call on its way, if it is known who serves it.
         Raises: PermissionDenied, ResourceExhausted, Unavailable.
         """
         model, version = leading_names(lead)
-        if model:
-            self.foresee(model, version, caller, size_bytes)
+        return self.foresee(model, version, caller, size_bytes) if model else None
 
-    def foresee(self, model: str, version: str, caller: Applicant, size_bytes: int) -> None:
+    def foresee(self, model: str, version: str, caller: Applicant, size_bytes: int) -> Arrival | None:
         """Refuses a request of that length that would be refused when it is whole.
 
+        Returns the request on its way, if it is known who serves it.
         Raises: PermissionDenied, ResourceExhausted, Unavailable.
         """
         if caller.principal is not ANONYMOUS:
             caller.principal.check(_ROLES, model)
         if caller.quota_pass is not None:
             caller.quota_pass.enter_model(model, size_bytes)
-        self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+        return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
 
     def open(self, request: pb.ModelInferRequest, raw: Raw, packed: Packed, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""

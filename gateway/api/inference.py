@@ -16,6 +16,7 @@ from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
 from gateway.rpc.handler import CallbackContext, announced_to, by_callback, undecoded
+from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 
@@ -74,9 +75,12 @@ class InferenceService(GRPCInferenceServiceServicer):
     def ModelInfer(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._exchanges.infer(message, context)
 
-    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> None:
-        """Refuses a long message at its beginning, if it is known by then that it would be refused at its end."""
-        self._exchanges.announced(context, size_bytes, lead)
+    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> Arrival | None:
+        """Refuses a long message at its beginning, if it is known by then that it would be refused at its end.
+
+        Returns the call on its way, if it is known who serves it.
+        """
+        return self._exchanges.announced(context, size_bytes, lead)
 
     @undecoded
     def ModelStreamInfer(

@@ -5,7 +5,9 @@ from typing import Protocol
 
 from gateway.rest.http_call import HttpCall
 from gateway.rest.http_refusal import HttpRefusal
+from gateway.rpc.handler import AnnouncedCall
 
+Announced = Callable[[HttpCall, int], AnnouncedCall | None]
 Answer = Callable[[HttpCall], None] | Callable[[HttpCall], Awaitable[None]]
 
 
@@ -17,7 +19,8 @@ class Endpoint:
     exception that leaves either fails the call. `permission` is the key in `access.permissions` of what it does: that
     of the RPC, where there is one. `by_quota`: quotas let each request in, as they do inference. `streams`: the answer
     has no deadline. `token_cookie` names the cookie that bears a token where the request has no Authorization.
-    `announced` is told the length of a body that has not come whole, and may refuse it by raising.
+    `announced` is told the length of a body that has not come whole, and may refuse it by raising; it returns what
+    is to know when the body has come whole, or never will, if anything is.
     """
 
     __slots__ = (
@@ -35,7 +38,7 @@ class Endpoint:
         by_quota: bool = False,
         streams: bool = False,
         token_cookie: str = "",
-        announced: Callable[[HttpCall, int], None] | None = None,
+        announced: Announced | None = None,
     ) -> None:
         self.answer = answer
         self.permission = permission

@@ -262,7 +262,9 @@ class Http1Connection:
             come = len(data) - position
             if head.chunked or length > come:
                 if endpoint.announced is not None and length > 0:
-                    endpoint.announced(call, length)
+                    expected = endpoint.announced(call, length)
+                    if expected is not None:
+                        expected.end()  # nothing else waits behind this body, however long it takes
                 incoming = IncomingBody(call, endpoint.max_body_bytes, now_ns)
                 incoming.put(data[position:])
                 self._incoming = incoming

@@ -7,21 +7,22 @@ import grpc
 import ngh2
 import numpy as np
 
-from gateway.errors import Cancelled, GatewayError
+from gateway.errors import Cancelled, GatewayError, ResourceExhausted
 from gateway.rest.chunked_body import too_large
-from gateway.rest.endpoint import Endpoint
+from gateway.rest.endpoint import Announced, Endpoint
 from gateway.rest.http_call import Fields, Piece
 from gateway.rest.http_head import HttpHead
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.response_head import checked_fields, size_of
 from gateway.rest.rest_call import RestCall
+from gateway.rpc.handler import AnnouncedCall
 from gateway.rpc.metadata import never_indexed
 from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED, LARGE_BYTES, QUEUED_BYTES, Output
 from gateway.rpc.pushback import later, never
 from gateway.rpc.request_head import too_many_calls
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, ServerCall
-from gateway.rpc.server_state import STREAM_SHARE_BYTES, UNREAD_BYTES, ServerState
+from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
 
 _ACKNOWLEDGED_BYTES: Final = STREAM_SHARE_BYTES // 2
 _INTERNAL_ERROR: Final = 2
@@ -32,7 +33,7 @@ _METHOD: Final = Method("REST", grpc.unary_unary_rpc_method_handler(lambda reque
 class Http2Stream(ServerCall):
     """Takes the body as its frames come, and writes the answer; `rest` is the request."""
 
-    __slots__ = ("_endpoint", "_filled", "_large", "_parts", "_size_bytes", "rest")
+    __slots__ = ("_endpoint", "_expected", "_filled", "_large", "_parts", "_size_bytes", "rest")
 
     def __init__(
         self, server: ServerState, output: Output, stream_id: int, headers: Fields, head: HttpHead, endpoint: Endpoint
@@ -42,6 +43,7 @@ class Http2Stream(ServerCall):
         self._endpoint = endpoint
         self._large: memoryview | None = None  # where a body of a length that is known is put together
         self._filled = 0
+        self._expected: AnnouncedCall | None = None
         self._parts: list[bytes] = []
         self._size_bytes = 0
 
@@ -86,9 +88,9 @@ class Http2Stream(ServerCall):
         if not self._size_bytes - len(data) and not self._parts:
             length = rest.head.content_length
             if self._endpoint.announced is not None and length > 0:
-                self._endpoint.announced(rest, length)
-            if length > UNREAD_BYTES:
-                self.widen()
+                self._expected = self._announced(self._endpoint.announced, length)
+            if length > self.output.unread_bytes:
+                self.widen(waits=self._expected is not None and self._expected.waits)
             if length >= LARGE_BYTES:
                 rest.hold(length)
                 self._large = np.empty(length, np.uint8).data
@@ -100,8 +102,18 @@ class Http2Stream(ServerCall):
             large[self._filled : self._filled + len(data)] = data
             self._filled += len(data)
 
+    def _announced(self, announced: Announced, length: int) -> AnnouncedCall | None:
+        """Returns what is to know of the body's end, if anything is. Raises: GatewayError."""
+        try:
+            return announced(self.rest, length)
+        except ResourceExhausted:
+            self.output.crowd()
+            raise
+
     def half_close(self) -> None:
         self.request_ended = True
+        if self._expected is not None:
+            self._expected.end()
         if self.state != OPEN:
             return
         large = self._large
@@ -129,10 +141,12 @@ class Http2Stream(ServerCall):
 
     def abandon(self) -> None:
         self.rest.gone()
+        if self._expected is not None:
+            self._expected.end()
 
     def closed(self) -> None:
         self.state = GONE
-        self.rest.gone()
+        self.abandon()
         self.acknowledge()  # the connection's window counts them still
         output = self.output
         if output.unsent_bytes and not output.flushing and not output.closed:

@@ -36,6 +36,7 @@ from gateway.rest.prediction import infer_object, raw_object
 from gateway.rest.rest_call import RestCall
 from gateway.rest.rest_caller import RestCaller
 from gateway.rest.triton_paths import RPC_PATHS, SERVICE, RpcPath
+from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.tensor import TensorSpec
 
@@ -156,10 +157,13 @@ class RestService:
             return
         self._begin(call, read, _PREDICTIONS, answer_event(model) if call.header(VERSION_HEADER) else ())
 
-    def _announced(self, call: HttpCall, size_bytes: int) -> None:
-        """Refuses a long body at its beginning, if it is known by then that it would be refused at its end."""
+    def _announced(self, call: HttpCall, size_bytes: int) -> Arrival | None:
+        """Refuses a long body at its beginning, if it is known by then that it would be refused at its end.
+
+        Returns the request on its way, if it is known who serves it.
+        """
         model, version = _named(call)
-        self._exchanges.foresee(model, version, call, size_bytes)
+        return self._exchanges.foresee(model, version, call, size_bytes)
 
     def _begin(self, call: RestCall, read: InferBody, form: ReplyForm, event: Fields = ()) -> None:
         load_reports = self._exchanges.load_reports

@@ -5,8 +5,8 @@ import logging
 
 import ngh2
 
-from gateway.errors import DeadlineExceeded, GatewayError
-from gateway.rpc.handler import CancelCallback, Metadata, OwnMetadatum
+from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.rpc.handler import Announced, AnnouncedCall, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import PREFIX, BadMessage, Compressed
 from gateway.rpc.metadata import Fields, ok_trailers
@@ -14,7 +14,7 @@ from gateway.rpc.method import Method
 from gateway.rpc.output import CONGESTED, LARGE_BYTES, Output
 from gateway.rpc.pushback import later, never
 from gateway.rpc.server_call import ANSWERED, GONE, OPEN, RESPONSE, ServerCall
-from gateway.rpc.server_state import STREAM_SHARE_BYTES, UNREAD_BYTES, ServerState
+from gateway.rpc.server_state import STREAM_SHARE_BYTES, ServerState
 from gateway.rpc.status_codes import status_of
 
 _log = logging.getLogger(__name__)
@@ -28,11 +28,12 @@ _ACKNOWLEDGED_BYTES = STREAM_SHARE_BYTES // 2
 class CallbackCall(ServerCall):
     """One call and, for its handler, the `gateway.rpc.handler.CallbackContext` of it."""
 
-    __slots__ = ("_callbacks", "_inflating", "_own", "_trailing", "message_size")
+    __slots__ = ("_callbacks", "_expected", "_inflating", "_own", "_trailing", "message_size")
 
     def __init__(self, server: ServerState, output: Output, stream_id: int, method: Method, headers: Fields) -> None:
         ServerCall.__init__(self, server, output, stream_id, method, headers)
         self.message_size = 0
+        self._expected: AnnouncedCall | None = None
         self._trailing: Metadata = ()
         self._own: OwnMetadatum | None = None
         self._callbacks: list[CancelCallback] | None = None
@@ -59,9 +60,9 @@ class CallbackCall(ServerCall):
                 if size > 0:
                     size_bytes = int.from_bytes(data[1:PREFIX], "big")
                     if self.method.announce is not None and not data[0]:
-                        self.method.announce(self, size_bytes, data[PREFIX:])
-                    if size_bytes > UNREAD_BYTES - PREFIX:
-                        self.widen()
+                        self._expected = self._announced(self.method.announce, size_bytes, data[PREFIX:])
+                    if size_bytes > self.output.unread_bytes - PREFIX:
+                        self.widen(waits=self._expected is not None and self._expected.waits)
             assembler.feed(data)
             if len(assembler.messages) > 1:
                 raise BadMessage("a unary call has more than one message")
@@ -73,6 +74,14 @@ class CallbackCall(ServerCall):
             self.acknowledge()
         if end:
             self.half_close()
+
+    def _announced(self, announce: Announced, size_bytes: int, lead: bytes) -> AnnouncedCall | None:
+        """Returns what is to know of the message's end, if anything is. Raises: GatewayError."""
+        try:
+            return announce(self, size_bytes, lead)
+        except ResourceExhausted:
+            self.output.crowd()
+            raise
 
     def half_close(self) -> None:
         self.request_ended = True
@@ -86,6 +95,7 @@ class CallbackCall(ServerCall):
         if isinstance(message, Compressed):
             self._inflate(message)
             return
+        self._forget_expected()
         self.message_size = len(message)
         output = self.output
         if 0 < self.deadline_ns <= output.received_ns:
@@ -174,7 +184,13 @@ class CallbackCall(ServerCall):
             else:
                 self._callbacks.append(callback)
 
+    def _forget_expected(self) -> None:
+        if self._expected is not None:
+            self._expected.end()
+            self._expected = None
+
     def abandon(self) -> None:
+        self._forget_expected()
         if self._inflating is not None:
             self._inflating.cancel()
         callbacks, self._callbacks = self._callbacks, None

@@ -179,6 +179,8 @@ class Connection:
 
     def _begin(self, stream_id: int, headers: tuple[tuple[bytes, bytes], ...], end_stream: bool) -> None:
         server, output = self.server, self.output
+        if output.crowded_ns:
+            output.relax()
         fields: dict[bytes, bytes] = {}
         size_bytes = 0
         for name, value in headers:

@@ -21,8 +21,19 @@ _MARK = "__answers_by_callback__"
 _UNDECODED = "__takes_undecoded__"
 _ANNOUNCED = "__is_announced_to__"
 _Function = TypeVar("_Function", bound=Callable[..., object])
-# Is told the length of a message that comes in parts, and its first part, before the rest is read.
-Announced = Callable[["CallbackContext", int, bytes], None]
+# Is told the length of a message that comes in parts, and its first part, before the rest is read; returns what is to
+# know when the message has come whole, or never will, if anything is.
+Announced = Callable[["CallbackContext", int, bytes], "AnnouncedCall | None"]
+
+
+class AnnouncedCall(Protocol):
+    """A message that was let in at its beginning. Its call `waits` for others: the rest need not come soon."""
+
+    @property
+    def waits(self) -> bool: ...
+
+    def end(self) -> None:
+        """Notes that the message has come whole, or never will."""
 
 
 class CallbackContext(Protocol):

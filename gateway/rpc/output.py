@@ -16,6 +16,12 @@ QUEUED_BYTES: Final = 256 * 1024  # what the socket, or one stream, may have wai
 # A unary answer of this size is counted before it is queued. Smaller ones are counted after the write, which most of
 # them do not outlive, unless earlier ones are unread already.
 LARGE_BYTES: Final = 64 * 1024
+# What a client may send of a message that is not let in yet, or that will wait for others.
+UNREAD_BYTES: Final = 256 * 1024
+# The same while calls on its connection are refused: heads of further ones come behind what is on its way. A message
+# that is let in then needs one exchange more.
+_CROWDED_UNREAD_BYTES: Final = 64 * 1024
+_CROWDED_NS: Final = 1_000_000_000  # so long after the last refusal
 CONGESTED: Final = "earlier answers on this connection are not read"
 # Where `struct tcp_info` of Linux has `tcpi_bytes_acked`.
 _ACKED_BEGIN: Final = 120
@@ -33,7 +39,8 @@ class Output:
            What waits to be sent is counted in the budget of the server's answers. A connection with more than
            `_congested_bytes` of it, or with any while the budget runs out, is `congested`: it gets no further requests
            served.
-    Units: `received_ns` is when the peer was last heard, on the monotonic clock.
+    Units: `received_ns` is when the peer was last heard, on the monotonic clock; `crowded_ns` when a call was last
+           refused before its message was read, 0 where new calls may send as much as ever; `unread_bytes` is how much.
     """
 
     __slots__ = (
@@ -49,6 +56,7 @@ class Output:
         "auth_context",
         "closed",
         "congested",
+        "crowded_ns",
         "flush_after_read",
         "flushing",
         "h2",
@@ -59,6 +67,7 @@ class Output:
         "received_ns",
         "sent_bytes",
         "transport",
+        "unread_bytes",
         "unsent_bytes",
         "writers",
     )
@@ -90,6 +99,8 @@ class Output:
         self.congested = False
         self.closed = False
         self.received_ns = 0
+        self.crowded_ns = 0
+        self.unread_bytes = UNREAD_BYTES
         self._budget = budget
         self._congested_bytes = max(max_send_bytes + 16 * QUEUED_BYTES, budget.size_bytes // 4)
         self._max_unsent_bytes = 2 * self._congested_bytes
@@ -148,6 +159,26 @@ class Output:
         try:
             self.h2.set_local_window_size(window_bytes, stream_id=stream_id)
         except (ngh2.NGH2Error, ValueError):  # the stream ended in the same read
+            return
+        self.schedule_if_wanted()
+
+    def crowd(self) -> None:
+        """Lets new calls send less until they are let in, for one was refused."""
+        if not self.crowded_ns:
+            self._set_unread(_CROWDED_UNREAD_BYTES)
+        self.crowded_ns = self.received_ns
+
+    def relax(self) -> None:
+        """Lets new calls send as much as ever, if none was refused for a while."""
+        if self.received_ns - self.crowded_ns > _CROWDED_NS:
+            self._set_unread(UNREAD_BYTES)
+            self.crowded_ns = 0
+
+    def _set_unread(self, window_bytes: int) -> None:
+        self.unread_bytes = window_bytes
+        try:
+            self.h2.update_settings({ngh2.Setting.INITIAL_WINDOW_SIZE: window_bytes})
+        except ngh2.NGH2Error:  # the connection ends
             return
         self.schedule_if_wanted()
 

@@ -16,7 +16,7 @@ from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import Assembler
 from gateway.rpc.metadata import Fields, Pair, decode, status_trailers
 from gateway.rpc.method import Method
-from gateway.rpc.output import Output
+from gateway.rpc.output import UNREAD_BYTES, Output
 from gateway.rpc.peer_identity import identity_key
 from gateway.rpc.server_state import STREAM_WINDOW_BYTES, ServerState
 from gateway.rpc.status_codes import Status, status_of
@@ -126,9 +126,12 @@ class ServerCall:
             self.output.acknowledge(self.held_bytes, self.stream_id)
             self.held_bytes = 0
 
-    def widen(self) -> None:
-        """Lets the client send on with the window of a call that is let in."""
-        self.output.widen(STREAM_WINDOW_BYTES, self.stream_id)
+    def widen(self, *, waits: bool = False) -> None:
+        """Lets the client send on with the window of a call that is let in.
+
+        One that `waits` for others has less: whatever is on its way delays the heads behind it.
+        """
+        self.output.widen(UNREAD_BYTES if waits else STREAM_WINDOW_BYTES, self.stream_id)
 
     # How a call ends.
 

@@ -15,13 +15,12 @@ from gateway.rpc.http_front import HttpFront
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.message import byte_budgets
 from gateway.rpc.method import Method, MethodTable
+from gateway.rpc.output import UNREAD_BYTES
 from gateway.rpc.server import ServerOptions
 
 STREAM_SHARE_BYTES: Final = 64 * 1024  # of the connection's window
 _WINDOW_BYTES: Final = 16 * 1024 * 1024  # of a connection, more where it may have very many streams
-# What a client may send of a message that is not let in yet, and of one that is.
-UNREAD_BYTES: Final = 256 * 1024
-STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024  # of a message that is let in
 # Beyond these the whole connection ends; from `max_metadata_bytes` and `MAX_FIELDS` to here only the call does.
 _HEADER_BYTES: Final = 1 << 20
 _HEADER_COUNT: Final = 16 * 1024

@@ -23,6 +23,7 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
+from gateway.serving.arrivals import Arrival
 from gateway.serving.batcher import Batcher
 from gateway.serving.call import CACHED, Call
 from gateway.serving.call_record import record_of
@@ -185,37 +186,50 @@ class Engine:
         version.lease()
         return version
 
-    def foresee(self, model: str, version: str, size_bytes: int, deadline_ns: int) -> None:
+    def foresee(self, model: str, version: str, size_bytes: int, deadline_ns: int) -> Arrival | None:
         """Refuses a call that is still to come, as `begin` would if it came now.
 
+        Returns the call on its way; None where only the whole request tells who serves it.
         Order: nothing is held either way; the call is begun when it is there.
         Raises: ResourceExhausted, Unavailable.
         """
         try:
             self._admission.check(size_bytes)
-            if version or not deadline_ns:
-                return
-            compiled = self._routing.snapshot.routes.get(model)
-            if compiled is None:
-                self._foresee_wait((self._catalog.newest(model),), deadline_ns)
-            elif compiled.rules is None and not compiled.default.fallback_on:
-                names = {outcome.version for outcome in compiled.outcomes} if compiled.splits else set()
-                names = names or {compiled.default.version}
-                self._foresee_wait([self._catalog.version(model, name) for name in names if name], deadline_ns)
+            versions = self._possible(model, version)
+            if not versions:
+                return None
+            nearest = min(versions, key=_backlog)
+            coming = nearest.arrivals.count(monotonic_ns())
+            if nearest.backlog and not version:
+                self._check_wait(nearest, deadline_ns, 0, PATIENCE, coming)
+            return nearest.arrivals.begin(waits=nearest.backlog > 0 or coming > 0)
         except NotFound:
-            return  # said when the whole request is known
+            return None  # said when the whole request is known
         except GatewayError as error:
             self._counters.refused(error.code)
             raise
 
-    def _foresee_wait(self, versions: Sequence[Version], deadline_ns: int) -> None:
-        """Refuses a call that would wait for too long, whichever of the versions served it."""
-        if versions and all(version.backlog for version in versions):
-            self._check_wait(min(versions, key=_backlog), deadline_ns, 0, PATIENCE)
+    def _possible(self, model: str, version: str) -> Sequence[Version]:
+        """Returns the versions that may serve a call, whichever is drawn; none where only the whole request tells.
 
-    def _check_wait(self, version: Version, deadline_ns: int, level: int, share: float) -> None:
+        Raises: NotFound.
+        """
+        if version:
+            try:
+                return (self._catalog.version(model, version),)
+            except GatewayError:  # said when the whole request is known
+                return ()
+        compiled = self._routing.snapshot.routes.get(model)
+        if compiled is None:
+            return (self._catalog.newest(model),)
+        if compiled.rules is not None or compiled.default.fallback_on:
+            return ()
+        names = {outcome.version for outcome in compiled.outcomes} if compiled.splits else set()
+        return [self._catalog.version(model, name) for name in names or {compiled.default.version} if name]
+
+    def _check_wait(self, version: Version, deadline_ns: int, level: int, share: float, coming: int = 0) -> None:
         """Refuses a call that would spend more than this share of the time that it has left in the queue: it would be
-        answered too late, or take the place of one that is not.
+        answered too late, or take the place of one that is not. `coming` calls will be in the queue before it.
 
         Raises: ResourceExhausted.
         """
@@ -226,6 +240,8 @@ class Engine:
         left_ns = deadline_ns - now_ns
         allowed_ns = int(left_ns * share)
         wait_ns = queue.wait_ns(level, now_ns)
+        if coming and wait_ns:
+            wait_ns += coming * (version.backlog // max(1, queue.queued))
         if wait_ns > allowed_ns:
             after_ms = max(retry_after_ms(self._draw()), (wait_ns - allowed_ns) // 1_000_000)
             raise ResourceExhausted(

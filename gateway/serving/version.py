@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 from gateway.errors import GatewayError, Unavailable, UnknownVersion, VersionNotReady
+from gateway.serving.arrivals import Arrivals
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.provenance import UNKNOWN_ORIGIN, Provenance
 from gateway.serving.session import Session
@@ -67,6 +68,7 @@ class Version:
     """
 
     __slots__ = (
+        "arrivals",
         "backlog",
         "batches",
         "config",
@@ -103,6 +105,7 @@ class Version:
         self.on_idle: Callable[[Version], None] | None = None
         self.run_us = 0.0
         self.backlog = 0  # how long its queue was when it moved last, in nanoseconds; 0: short, or not known
+        self.arrivals = Arrivals()
         self.config = ModelConfig(name=model)
         self._describe(self.config)
 

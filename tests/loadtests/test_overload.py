@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loadtests.open_loop import Outcome, Traffic, arrivals, drive
-from loadtests.overload import LIMIT_BYTES, MIB, Step, faults
+from loadtests.overload import LIMIT_BYTES, MIB, ONSET_S, Step, faults
 
 GOOD = Outcome(1.0, Counter({"0": 100}), [0.01] * 100)
 
@@ -19,7 +19,10 @@ def step(factor: float, outcome: Outcome = GOOD, *, rss_mib: float = 100.0, cpu_
 def outcome(
     *, good: int = 100, late: int = 0, late_by_s: float = 0.0, refusal_s: float = 0.01, **codes: int
 ) -> Outcome:
-    return Outcome(1.0, Counter({"0": good, "8": 400, **codes}), [0.01], [refusal_s] * 400, late, late_by_s)
+    at_s = [number / 400 for number in range(400)]
+    took_s = [1.0 if second < ONSET_S else refusal_s for second in at_s]
+    codes_of = Counter({"0": good, "8": 400, **codes})
+    return Outcome(1.0, codes_of, [0.01], took_s, late, late_by_s, refused_at_s=at_s)
 
 
 def test_what_holds_is_no_fault() -> None:

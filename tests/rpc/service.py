@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import grpc
 
 from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable
-from gateway.rpc.handler import CallbackContext, RpcHandler, announced_to, by_callback
+from gateway.rpc.handler import AnnouncedCall, CallbackContext, RpcHandler, announced_to, by_callback
 from gateway.rpc.server import Server
+from gateway.serving.arrivals import Arrival
 
 NAME = "testing.Behaviour"
 TRAILERS = (("x-version", "2"), ("x-arm", "canary"), ("x-blob-bin", b"\x00\xff\x10"))
@@ -63,10 +64,11 @@ class Behaviour:
         context.set_trailing_metadata(TRAILERS, ("x-size", b"%d" % context.message_size))
         context.answer(bytes(message))
 
-    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> None:
+    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> AnnouncedCall:
         self.note(f"{size_bytes} {lead[:4]!r}")
         if lead.startswith(b"stop"):
             raise ResourceExhausted("no room for that", retry_after_ms=70)
+        return Arrival(0, waits=lead.startswith(b"wait"))
 
     @announced_to("announced")
     @by_callback

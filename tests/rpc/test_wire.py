@@ -224,3 +224,31 @@ async def test_a_long_message_has_a_wide_window_once_it_is_let_in() -> None:
         assert (await client.answer(refused))[0][b"grpc-status"] == b"8"
         taken = await client.request(request_headers("EchoAnnounced"), head + b"go on", end=False)
         await client.until(lambda self: self.h2.stream_remote_window_size(taken) > 3 * MIB)
+
+
+async def test_what_waits_for_others_has_no_wide_window_and_comes_all_the_same() -> None:
+    """Whatever is on its way to a server that is busy delays the heads of the calls behind it."""
+    whole = message(b"wait" * (MIB // 4))
+    async with serving("ngh2") as served, RawClient(served.server.port) as client:
+        await client.until(lambda self: self.h2.remote_settings[ngh2.Setting.INITIAL_WINDOW_SIZE] > 65535)
+        stream_id = await client.request(request_headers("EchoAnnounced"), whole[:9000], end=False)
+        await client.answer(await client.request(request_headers("EchoNow"), message(b"")))  # what came before is here
+        assert served.behaviour.events[f"{MIB} b'wait'"] == 1
+        assert client.h2.stream_remote_window_size(stream_id) <= MIB // 4
+        client.h2.send_data(stream_id, whole[9000:], end_stream=True)
+        await client.send()
+        assert (await client.answer(stream_id))[1] == whole
+
+
+async def test_while_calls_are_refused_new_ones_send_little_before_they_are_let_in() -> None:
+    refused = (2 * MIB).to_bytes(5, "big") + b"stop here"
+    async with serving("ngh2") as served, RawClient(served.server.port) as client:
+        await client.until(lambda self: self.h2.remote_settings[ngh2.Setting.INITIAL_WINDOW_SIZE] == MIB // 4)
+        for _ in range(2):
+            stream_id = await client.request(request_headers("EchoAnnounced"), refused, end=False)
+            assert (await client.answer(stream_id))[0][b"grpc-status"] == b"8"
+            await client.until(lambda self: self.h2.remote_settings[ngh2.Setting.INITIAL_WINDOW_SIZE] == MIB // 16)
+        for lead in (b"go", b"wait"):
+            whole = message(lead * (MIB // len(lead)))
+            stream_id = await client.request(request_headers("EchoAnnounced"), whole)
+            assert (await client.answer(stream_id))[1] == whole

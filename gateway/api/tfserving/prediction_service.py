@@ -28,6 +28,7 @@ from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument, Un
 from gateway.pb import tensorflow_serving_pb2 as tfs
 from gateway.pb.tensorflow_serving_pb2_grpc import ModelServiceServicer, PredictionServiceServicer
 from gateway.rpc.handler import CallbackContext, announced_to, by_callback
+from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.serving.version import VersionState
 from gateway.tensor import TensorSpec
@@ -77,10 +78,13 @@ class TfPredictionService(PredictionServiceServicer):
     def Regress(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._of_examples(message, context, REGRESS, value_output, regression_response)
 
-    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> None:
-        """Refuses a long message at its beginning, if it is known by then that it would be refused at its end."""
-        if model := leading_model(lead):
-            self._exchanges.foresee(model, "", context, size_bytes)
+    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> Arrival | None:
+        """Refuses a long message at its beginning, if it is known by then that it would be refused at its end.
+
+        Returns the call on its way, if it is known who serves it.
+        """
+        model = leading_model(lead)
+        return self._exchanges.foresee(model, "", context, size_bytes) if model else None
 
     async def MultiInference(self, request: tfs.MultiInferenceRequest, context: object) -> tfs.MultiInferenceResponse:
         raise Unimplemented("MultiInference is not served: call Classify and Regress, one for each task")
