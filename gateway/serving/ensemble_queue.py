@@ -21,10 +21,11 @@ from gateway.routing.document.attributes import Attributes
 from gateway.serving.call import Call
 from gateway.serving.ensemble_graph import EnsembleGraph, read_graph
 from gateway.serving.ensemble_loads import logs_steps
-from gateway.serving.ensemble_step import STEP, EnsembleTensors, StepBinding, StepCall, at_step
+from gateway.serving.ensemble_step import EnsembleTensors, StepBinding, StepCall, at_step
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
+from gateway.telemetry.finished_trace import STEP
 from gateway.tensor import Array, Buffer, TensorSpec
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from gateway.serving.ensemble_graph import EnsembleGraph, EnsembleStep
 from gateway.serving.version import Version
 from gateway.tensor import Buffer, Datatype, TensorSpec
 
-STEP: Final = "step "  # begins what a trace calls a step
 _DEEPEST: Final = 32  # of steps within steps; the loads of ensembles keep far below that
 
 

@@ -52,7 +52,7 @@ class Tracer:
     def child(self, parent: CallTrace, method: str) -> CallTrace:
         """Returns the trace of a call that is part of a sampled one."""
         trace = CallTrace(parent.trace_id, parent.span_id, self._id(64))
-        trace.method = method
+        trace.method, trace.state = method, parent.state
         return trace
 
     def finish(self, call: Call, code: Code, request_id: str) -> None:
@@ -82,7 +82,7 @@ class Tracer:
             queued_ns=received_ns + call.queued_ns - call.received_ns if call.queued_ns else 0,
             queue_ns=call.queue_ns,
             input_ns=trace.input_ns,
-            infer_ns=call.infer_ns,
+            infer_ns=call.infer_ns if trace.batch_calls else 0,  # the run of an ensemble is its steps
             total_ns=total_ns,
             method=trace.method,
             model=call.model,

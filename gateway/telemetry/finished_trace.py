@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+STEP: Final = "step "  # begins the method of a call that is a step of another one
 MOST_WAITING: Final = 4096  # in each worker, and in the control process
 
 

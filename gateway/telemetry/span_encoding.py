@@ -1,7 +1,7 @@
 """Traces of calls as spans in OTLP's protobuf, by the wire.
 
 1. A call is up to three spans: the call itself, its wait for a run, and the run; those inside have ids that follow from
-   the call's, so that whoever made them anew would make the same ones.
+   the call's, so that whoever made them anew would make the same ones. A step of an ensemble is a call inside another.
 2. What repeats from call to call (names, kinds, what a decision says) is encoded once and kept; ids, times and rows are
    put between.
 
@@ -14,7 +14,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Final
 
-from gateway.telemetry.finished_trace import FinishedTrace
+from gateway.telemetry.finished_trace import STEP, FinishedTrace
 
 # As the conventions have it, of gRPC's codes only these are the server's errors.
 _SERVER_ERRORS: Final = frozenset({2, 4, 12, 13, 14, 15})
@@ -61,7 +61,7 @@ def _add_spans(spans: list[bytes], trace: FinishedTrace) -> None:
             (
                 _IDS.pack(b"\x0a\x10", trace_id, b"\x12\x08", span_id),
                 state,
-                _PARENT + bytes.fromhex(trace.parent_id) + _REMOTE_CHILD if trace.parent_id else _ROOT,
+                _PARENT + bytes.fromhex(trace.parent_id) + _child(trace.method) if trace.parent_id else _ROOT,
                 fixed,
                 _TIMES.pack(_START, trace.received_ns & _WHOLE, _END, (trace.received_ns + trace.total_ns) & _WHOLE),
                 _number("gateway.rows", trace.rows),
@@ -113,9 +113,16 @@ def _server_template(method: str, model: str, version: str, arm: str, revision: 
         "rpc.grpc.status_code": code,
     }
     service, _, called = method.partition("/")
-    if "." in service:
+    inside = method.startswith(STEP)
+    if "." in service and not inside:
         own |= {"rpc.system": "grpc", "rpc.service": service, **({"rpc.method": called} if called else {})}
-    return _named(method, _SERVER) + b"".join(_attribute(9, key, value) for key, value in own.items())
+    return _named(method, _INTERNAL if inside else _SERVER) + b"".join(
+        _attribute(9, key, value) for key, value in own.items()
+    )
+
+
+def _child(method: str) -> bytes:
+    return _ROOT if method.startswith(STEP) else _REMOTE_CHILD
 
 
 @lru_cache(_KEPT_TEMPLATES)

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from gateway.telemetry.finished_trace import FinishedTrace
+from gateway.telemetry.finished_trace import STEP, FinishedTrace
 from gateway.telemetry.span_encoding import encode_request
 
 SAMPLED = 1
@@ -35,7 +35,7 @@ TRACES = st.builds(
     input_ns=LENGTHS,
     infer_ns=st.just(0) | LENGTHS,
     total_ns=LENGTHS,
-    method=st.sampled_from(["inference.GRPCInferenceService/ModelInfer", "REST inference", "a.B"]) | TEXTS,
+    method=st.sampled_from(["inference.GRPCInferenceService/ModelInfer", "REST inference", "a.B", "step a.b"]) | TEXTS,
     model=TEXTS,
     version=TEXTS,
     arm=TEXTS,
@@ -58,7 +58,8 @@ def by_the_sdk(trace: FinishedTrace, resource: Resource) -> Iterator[ReadableSpa
     number, flags = int(trace.trace_id, 16), TraceFlags(TraceFlags.SAMPLED)
     state = TraceState.from_header([trace.state])
     own = SpanContext(number, int(trace.span_id, 16), False, flags, state)
-    parent = SpanContext(number, int(trace.parent_id, 16), True, flags, state) if trace.parent_id else None
+    step = trace.method.startswith(STEP)
+    parent = SpanContext(number, int(trace.parent_id, 16), not step, flags, state) if trace.parent_id else None
     scope = InstrumentationScope("gateway", "1")
     told: dict[str, str | int] = {
         "gateway.model": trace.model,
@@ -69,12 +70,13 @@ def by_the_sdk(trace: FinishedTrace, resource: Resource) -> Iterator[ReadableSpa
         "rpc.grpc.status_code": trace.code,
     }
     service, _, method = trace.method.partition("/")
-    if "." in service:
+    if "." in service and not step:
         told |= {"rpc.system": "grpc", "rpc.service": service, **({"rpc.method": method} if method else {})}
     told |= {"gateway.rows": trace.rows, "gateway.request_id": trace.request_id}
     failed = trace.code in (2, 4, 12, 13, 14, 15)
     yield ReadableSpan(
-        trace.method, own, parent, resource, told, kind=SpanKind.SERVER, instrumentation_scope=scope,
+        trace.method, own, parent, resource, told, instrumentation_scope=scope,
+        kind=SpanKind.INTERNAL if step else SpanKind.SERVER,
         status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
         start_time=trace.received_ns, end_time=trace.received_ns + trace.total_ns,
     )  # fmt: skip
