@@ -37,7 +37,7 @@ class QuotaPass:
     Order: `release` ends what the call holds, however often it is called; nothing is taken after it.
     """
 
-    __slots__ = ("_clock", "_entered", "_held", "_released", "_rules", "priority")
+    __slots__ = ("_clock", "_held", "_model", "_released", "_rules", "_size_bytes", "priority")
 
     def __init__(
         self, rules: PassRules, uses: tuple[QuotaUse, ...], *, clock: Callable[[], int] = monotonic_ns
@@ -46,24 +46,35 @@ class QuotaPass:
         self._clock = clock
         self._rules = rules
         self._held: Sequence[QuotaUse] = NOTHING
-        self._entered = False
+        self._model: str | None = None
+        self._size_bytes = 0
         self._released = False
         self.priority = int(Priority.DEFAULT)
         if uses:
             self._take(uses, 0)
 
     def enter_model(self, model: str, size_bytes: int) -> None:
-        """Enters by the quotas of the model and by the bytes of all; the second time it does nothing.
+        """Enters by the quotas of the model and by the bytes of all.
+
+        Once more it does nothing, but for another model than a message named at its beginning, and for bytes that it
+        turned out to have beside those that were told before: they are owed.
 
         Raises: ResourceExhausted; then nothing is held any more.
         """
-        if self._entered or self._released:
+        if self._released:
             return
-        self._entered = True
+        if self._model == model:
+            if size_bytes > self._size_bytes:
+                self._owe(size_bytes - self._size_bytes)
+                self._size_bytes = size_bytes
+            return
+        counted = len(self._held) if self._model is not None else 0
+        self._model = model
+        self._size_bytes = size_bytes
         rules = self._rules.of_model(model)
         self.priority = int(rules.priority)
         now_ns = self._clock()
-        for held in self._held:
+        for held in self._held[counted:]:
             wait_ns = held.bytes_wait_ns(size_bytes, now_ns)
             if wait_ns:
                 self._give_back()
@@ -74,8 +85,13 @@ class QuotaPass:
         except ResourceExhausted:
             self._give_back()
             raise
-        for use in self._held:
+        for use in self._held[counted:]:
             use.admitted(size_bytes, now_ns)
+
+    def _owe(self, size_bytes: int) -> None:
+        now_ns = self._clock()
+        for use in self._held:
+            use.owe(size_bytes, now_ns)
 
     def priority_of(self, model: str, level: object) -> int:
         """Returns the class of the call as a number, `level` being what the request itself asks for."""

@@ -100,18 +100,21 @@ class QuotaUse:
 
     def admitted(self, size_bytes: int, now_ns: int) -> None:
         """Counts a call that every quota has let in, with its bytes."""
-        counts = self.counts
-        counts.admitted += 1
-        counts.bytes += size_bytes
-        if self._bytes_per_second:
-            cost = cost_ns(size_bytes, self._bytes_per_second)
-            self._bytes_full_at_ns = taken(self._bytes_full_at_ns, now_ns, cost)
+        self.counts.admitted += 1
+        self.owe(size_bytes, now_ns)
         second = now_ns // _SECOND_NS
         if second != self._second:
             self._last_second = self._now_second if second == self._second + 1 else 0
             self._now_second = 0
             self._second = second
         self._now_second += 1
+
+    def owe(self, size_bytes: int, now_ns: int) -> None:
+        """Counts bytes of a call that was let in."""
+        self.counts.bytes += size_bytes
+        if self._bytes_per_second:
+            cost = cost_ns(size_bytes, self._bytes_per_second)
+            self._bytes_full_at_ns = taken(self._bytes_full_at_ns, now_ns, cost)
 
     def is_idle(self, now_ns: int) -> bool:
         """Returns whether it is as good as a new one."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
-from typing import ClassVar, Final, Protocol, cast
+from typing import ClassVar, Final, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 from gateway.access.permissions import RPCS
@@ -44,12 +44,14 @@ from gateway.tensor import Buffer
 logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
+_Made = TypeVar("_Made")
 TOKEN: Final = "x-gateway-token"
 REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
 STEPS: Final = "x-gateway-steps"  # of an ensemble: model, version and arm of each step
 CACHE_HIT: Final = ("x-gateway-cache", "hit")
 _SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
 _REMEMBERED_TRAILERS: Final = 4096
+_LEAD_BYTES: Final = 512  # of a message: more than the longest name of a model takes
 _MANY_ROWS: Final = 256  # to be classified one by one
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
@@ -189,6 +191,10 @@ class Exchanges:
             self._begin(query, request_id, raw, caller, None, True)
             return
         try:
+            if len(message) > LONG_BYTES:
+                model, _ = leading_names(bytes(message[:_LEAD_BYTES]))
+                if model:
+                    self.enter(model, caller, caller.message_size)
             request, raw, packed = parse(message)
         except GatewayError as error:
             caller.fail(error)
@@ -216,11 +222,22 @@ class Exchanges:
         Returns the request on its way, if it is known who serves it.
         Raises: PermissionDenied, ResourceExhausted, Unavailable.
         """
+        self.enter(model, caller, size_bytes)
+        return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+
+    def enter(self, model: str, caller: Applicant, size_bytes: int) -> None:
+        """Asks roles and quotas for a request that is still to be read: to refuse it costs less than to read it.
+
+        Raises: PermissionDenied, ResourceExhausted.
+        """
         if caller.principal is not ANONYMOUS:
             caller.principal.check(_ROLES, model)
         if caller.quota_pass is not None:
             caller.quota_pass.enter_model(model, size_bytes)
-        return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+
+    def aside(self, work: Callable[[], _Made], told: "Callable[[Future[_Made]], None]") -> None:
+        """Has the work done on a thread, as it takes too long on the loop; `told` is given its outcome on the loop."""
+        self._aside.submit(work).add_done_callback(lambda made: self._loop.call_soon_threadsafe(told, made))
 
     def open(self, request: pb.ModelInferRequest, raw: Raw, packed: Packed, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""
@@ -311,9 +328,7 @@ class Exchanges:
 
     def _read_aside(self, exchange: Exchange, inputs: Sequence[Input]) -> None:
         """Has the inputs made on the thread, and submits the request then."""
-        self._aside.submit(_read_unless_answered, exchange, inputs).add_done_callback(
-            lambda reading: self._loop.call_soon_threadsafe(self._was_read, exchange, reading)
-        )
+        self.aside(partial(_read_unless_answered, exchange, inputs), partial(self._was_read, exchange))
 
     def _was_read(self, exchange: Exchange, reading: "Future[list[Buffer | None]]") -> None:
         if exchange.answered:
@@ -399,9 +414,7 @@ class Exchanges:
                 if not exchange.request_id:
                     self._engine.name(exchange)  # the answer tells the id under which the request is logged
                 if _takes_long(exchange):
-                    self._aside.submit(self._write, exchange).add_done_callback(
-                        lambda writing: self._loop.call_soon_threadsafe(self._was_written, exchange, writing)
-                    )
+                    self.aside(partial(self._write, exchange), partial(self._was_written, exchange))
                     return
                 answer = self._write(exchange)
             except GatewayError as refused:

@@ -132,6 +132,7 @@ class RestService:
         try:
             names = call.names
             model, version = names[0], names[1] if len(names) > 1 else ""
+            self._exchanges.enter(model, call, call.message_size)
             json_size = _json_size(call.head.fields.get(_JSON_SIZE))
             if json_size == 0 and len(body):
                 given, data = raw_object(self._inputs(call, model, version), body)
@@ -148,6 +149,7 @@ class RestService:
         call = cast(RestCall, asked)
         try:
             model, version = _named(call)
+            self._exchanges.enter(model, call, call.message_size)
             given = read_object(call.body)
             read = self._bodies.of_object(
                 model, version, infer_object(self._inputs(call, model, version), given), memoryview(b"")
@@ -175,11 +177,8 @@ class RestService:
     def _inputs(self, call: HttpCall, model: str, version: str) -> tuple[TensorSpec, ...]:
         """Returns the inputs of the version that is asked for, or of the newest, for a request that does not name them.
 
-        Raises: PermissionDenied, NotFound, Unavailable, VersionNotReady, InvalidArgument.
+        Raises: NotFound, Unavailable, VersionNotReady, InvalidArgument.
         """
-        principal = call.principal
-        if principal is not ANONYMOUS:
-            principal.check(RPCS[_INFER].roles, model)
         return tuple(model_metadata.find(self._catalog, model, version).inputs)
 
     # ---- health ----

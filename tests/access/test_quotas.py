@@ -13,6 +13,7 @@ from gateway.access.quotas import OTHER, Quotas
 from gateway.access.token_bucket import cost_ns, taken, wait_ns
 from gateway.api.quota_states import summed
 from gateway.errors import Code, InvalidArgument, ResourceExhausted
+from gateway.telemetry.sums import branch
 
 SECOND = 1_000_000_000
 
@@ -279,3 +280,28 @@ def test_uses_of_workers_add_up_and_their_buckets_are_a_mean() -> None:
     assert quota.refused == 3
     assert [(user.who, user.in_flight, user.requests_left) for user in quota.users] == [("a", 3, 0.25), ("b", 1, 0.75)]
     assert not summed([]).quotas
+
+
+def test_a_request_that_names_another_model_in_the_end_is_let_in_by_the_quotas_of_both() -> None:
+    """Protobuf takes the last name of a message; a long one is let in by its first."""
+    stage = Stage({"quotas": [{"name": "q", "models": ["dear"], "concurrency": 1}, {"name": "all", "concurrency": 9}]})
+    entered = stage.call(model="cheap")
+    entered.enter_model("dear", 1)
+    entered.enter_model("dear", 1)
+    assert stage.quotas.in_use() == {"q": {"": 1}, "all": {"": 1}}
+    refused = stage.quotas.enter("", "")
+    refused.enter_model("cheap", 1)
+    with pytest.raises(ResourceExhausted):
+        refused.enter_model("dear", 1)
+    assert stage.quotas.in_use() == {"q": {"": 1}, "all": {"": 1}}
+    entered.release()
+    assert stage.quotas.in_use() == {"q": {"": 0}, "all": {"": 0}}
+
+
+def test_bytes_that_are_known_later_are_owed() -> None:
+    stage = Stage(one_quota(**{"bytes-per-second": 100}))
+    entered = stage.call(size=10)
+    entered.enter_model("m", 150)  # what it was filled up to
+    entered.enter_model("m", 10)
+    assert branch(stage.quotas.sums(), "q", "")["bytes"] == 150
+    stage.refusal(size=60)

@@ -18,9 +18,11 @@ from gateway.api.tfserving.tensor_proto import (
     MAX_TEXTS,
     GivenTensor,
     read_tensor,
+    takes_long,
     too_many_listed,
     too_many_texts,
 )
+from gateway.api.unread_tensor import LONG_BYTES
 from gateway.api.varint import read_varint
 from gateway.api.wire import Raw
 from gateway.errors import InvalidArgument
@@ -65,6 +67,16 @@ class PredictRequests:
         """
         choice, tensors, wanted = self._parts(memoryview(message))
         return self.of_tensors(choice, tensors, wanted)
+
+    def takes_long(self, message: bytes | memoryview) -> bool:
+        """Returns whether to read the message would keep the loop from its other requests."""
+        if len(message) <= LONG_BYTES:
+            return False
+        try:
+            parts = _parts_of(memoryview(message))
+        except InvalidArgument:
+            return False
+        return parts is None or any(map(takes_long, parts[1].values()))
 
     def of_tensors(
         self, choice: ModelChoice, tensors: Mapping[str, GivenTensor], wanted: tuple[str, ...] = ()

@@ -3,11 +3,13 @@
 Source: tensorflow_serving/apis/{prediction_service,model_service,get_model_metadata,get_model_status}.proto.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from gateway.access.permissions import RPCS
-from gateway.access.principal import ANONYMOUS
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.api import model_metadata
 from gateway.api.exchange import Exchanges
 from gateway.api.naming import check_model_name, check_version, shown
@@ -22,9 +24,9 @@ from gateway.api.tfserving.fitting_signatures import (
     value_output,
 )
 from gateway.api.tfserving.model_choice import DEFAULT_SIGNATURE, choice_of, number_of, spec_of
-from gateway.api.tfserving.predict_request import PredictRequests, leading_model
+from gateway.api.tfserving.predict_request import PredictQuestion, PredictRequests, leading_model
 from gateway.api.tfserving.prediction_caller import AnswerForm, PredictionCaller, check_carried, predict_response
-from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument, Unimplemented, UnknownVersion
+from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument, Unimplemented, UnknownVersion
 from gateway.pb import tensorflow_serving_pb2 as tfs
 from gateway.pb.tensorflow_serving_pb2_grpc import ModelServiceServicer, PredictionServiceServicer
 from gateway.rpc.handler import CallbackContext, announced_to, by_callback
@@ -45,6 +47,10 @@ _STATES: Final = {
     VersionState.FAILED: tfs.ModelVersionStatus.END,  # the reason is in its status, as TensorFlow Serving has it
 }
 _FAILED: Final = 9  # FAILED_PRECONDITION
+_LEAD_BYTES: Final = 512  # of a message: more than the longest name of a model takes
+_LONG_EXAMPLES: Final = 1 << 14  # bytes: some hundred examples take a few milliseconds
+
+logger = logging.getLogger(__name__)
 
 
 class TfPredictionService(PredictionServiceServicer):
@@ -59,14 +65,14 @@ class TfPredictionService(PredictionServiceServicer):
     @announced_to("announced")
     @by_callback
     def Predict(self, message: bytes | memoryview, context: CallbackContext) -> None:
-        try:
-            question = self._requests.read(message)
-        except GatewayError as error:
-            context.fail(error)
+        if not self._enters(message, context):
             return
-        caller = PredictionCaller(context, predict_response, check_carried, question.size_bytes)
-        if self._exchanges.begin(question.query, "", question.raw, caller, reports_load=True):
-            self._requests.keep(question)
+        read = partial(self._requests.read, message)
+        begin = partial(self._begin, context, predict_response, check_carried)
+        if self._requests.takes_long(message):
+            self._exchanges.aside(read, lambda made: begin(made.result))
+        else:
+            begin(read)
 
     @announced_to("announced")
     @by_callback
@@ -112,19 +118,66 @@ class TfPredictionService(PredictionServiceServicer):
         find: Callable[[Sequence[TensorSpec]], TensorSpec],
         form: AnswerForm,
     ) -> None:
+        if not self._enters(message, context):
+            return
+        read = partial(self._question_of, message, context.principal, signature, find)
+        begin = partial(self._begin, context, form, find)
+        if len(message) > _LONG_EXAMPLES:
+            self._exchanges.aside(read, lambda made: begin(made.result))
+        else:
+            begin(read)
+
+    def _enters(self, message: bytes | memoryview, context: CallbackContext) -> bool:
+        """Asks roles and quotas by the model that the message names first, as serializers write it; or answers it.
+
+        In another form a message is short, or is asked for when it has been read.
+        """
+        if context.principal is ANONYMOUS and context.quota_pass is None:
+            return True
+        model = leading_model(bytes(message[:_LEAD_BYTES]))
         try:
-            request = read_input(bytes(message))
-            choice = choice_of(request.model_spec, DEFAULT_SIGNATURE, signature)
-            if context.principal is not ANONYMOUS:  # before the contract tells whether there is such a model
-                context.principal.check(_PREDICT, choice.model)
-            version = model_metadata.find(self._catalog, choice.model, choice.version)
-            output = find(version.outputs)
-            columns = columns_of(version.inputs, rows_of(request.input), self._max_bytes)
-            question = self._requests.of_tensors(choice, columns, (output.name,))
+            if model:
+                self._exchanges.enter(model, context, context.message_size)
+        except GatewayError as error:
+            context.fail(error)
+            return False
+        return True
+
+    def _question_of(
+        self,
+        message: bytes | memoryview,
+        principal: Principal,
+        signature: str,
+        find: Callable[[Sequence[TensorSpec]], TensorSpec],
+    ) -> PredictQuestion:
+        """Returns what a request with examples asks; on any thread. Raises: GatewayError."""
+        request = read_input(bytes(message))
+        choice = choice_of(request.model_spec, DEFAULT_SIGNATURE, signature)
+        if principal is not ANONYMOUS:  # before the contract tells whether there is such a model
+            principal.check(_PREDICT, choice.model)
+        version = model_metadata.find(self._catalog, choice.model, choice.version)
+        output = find(version.outputs)
+        columns = columns_of(version.inputs, rows_of(request.input), self._max_bytes)
+        return self._requests.of_tensors(choice, columns, (output.name,))
+
+    def _begin(
+        self,
+        context: CallbackContext,
+        form: AnswerForm,
+        check: Callable[[Sequence[TensorSpec]], object],
+        read: Callable[[], PredictQuestion],
+    ) -> None:
+        try:
+            question = read()
         except GatewayError as error:
             context.fail(error)
             return
-        caller = PredictionCaller(context, form, find, question.size_bytes)
+        except Exception:
+            # The boundary of a request: what a defect of ours raised on the thread has no other reader.
+            logger.exception("reading a request of TensorFlow Serving's protocol failed")
+            context.fail(Internal())
+            return
+        caller = PredictionCaller(context, form, check, question.size_bytes)
         if self._exchanges.begin(question.query, "", question.raw, caller, reports_load=True):
             self._requests.keep(question)
 

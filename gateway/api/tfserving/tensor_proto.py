@@ -137,6 +137,17 @@ def read_tensor(name: str, message: memoryview, max_bytes: int) -> GivenTensor:
     )
 
 
+def takes_long(message: memoryview) -> bool:
+    """Returns whether to read the serialized TensorProto takes long: it has very many texts, or an odd form."""
+    walked = walk(message, _TEXT_TAG)
+    if walked is None:
+        return len(message) > LONG_BYTES
+    fields, end = walked
+    dtypes = [bytes(value) for field, _, value in fields if field == _DTYPE]
+    in_content = dtypes == [bytes((tf.DT_STRING,))] and any(len(value) > LONG_BYTES for _, _, value in fields)
+    return in_content or len(message) - end > LONG_BYTES
+
+
 def _parts(message: memoryview, *, checked: bool = False) -> _Parts | None:
     """Returns what the message says, None where protobuf has to look at it: each field is to be there once, texts last.
 
