@@ -39,6 +39,15 @@ class Candidate:
     def model(self) -> str:
         return self.folder.name
 
+    def place(self, origin: str) -> str:
+        """Returns a text that names the candidate's content: by its digest where a route has it, else by its files.
+
+        `origin` is the repository that has the model.
+        """
+        if self.pin:
+            return f"digest {self.pin}"
+        return f"{origin!r} {self.model!r} {self.version!r} {self.fingerprint}" if self.fingerprint else ""
+
     @property
     def filename(self) -> str:
         return self.source.message.default_model_filename or MODEL_FILENAME
@@ -83,7 +92,8 @@ class Loaded:
 
     `weights` is whether the processes of the host share its weights, and why not.
 
-    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed.
+    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed;
+           `load_ms` from the beginning of its load.
     """
 
     session: Session | None
@@ -94,6 +104,7 @@ class Loaded:
     memory_bytes: int = 0
     provenance: Provenance = UNKNOWN_ORIGIN
     weights: str = ""
+    load_ms: float = 0.0
 
     @property
     def opened(self) -> Session:

@@ -8,8 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from time import perf_counter_ns
 from typing import TypeVar
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
@@ -23,7 +25,7 @@ from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
 from gateway.serving.session import Session
 from loaders.errors import LoaderError
-from loaders.loader import Loader
+from loaders.loader import Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
 
 logger = logging.getLogger(__name__)
@@ -77,13 +79,21 @@ class Pipeline:
 
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
+        begin_ns = perf_counter_ns()
+        loaded = await self._load(candidate, again, on_trial or _nothing)
+        return replace(loaded, load_ms=(perf_counter_ns() - begin_ns) / 1e6)
+
+    async def _load(self, candidate: Candidate, again: bool, on_trial: Callable[[], None]) -> Loaded:
         candidate.check()
         if not candidate.kind.has_file:
             return await self._declared(candidate)
+        if self._preparer is not None:
+            prepared = await self._known_prepared(self._preparer, candidate)
+            if prepared is not None:
+                return prepared
         async with self._permits:
             request = await self._on_thread(partial(self._request, candidate))
         result = await self._prober.known(request, again=again)
-        on_trial = on_trial or _nothing
         if result is None:
             on_trial()
             result = await self._prober.probe(request, again=again)
@@ -110,21 +120,36 @@ class Pipeline:
         """Returns the version in its prepared form, which is made if it is not there; else None, and why not."""
         why = preparer.objection(request, result)
         if not why:
-            use = partial(self._opened, candidate, request, result)
-            open_prepared = partial(preparer.opened, request, result, use)
-            async with self._permits:
-                loaded = await self._on_thread(open_prepared)
+            loaded = await self._prepared(preparer, candidate, request, result)
+            if loaded is None:
+                on_trial()
+                why = await preparer.prepare(request, result, again=again)
+                loaded = None if why else await self._prepared(preparer, candidate, request, result)
             if loaded is not None:
-                return replace(loaded, weights="shared"), ""
-            on_trial()
-            why = await preparer.prepare(request, result, again=again)
-        if not why:
-            async with self._permits:
-                loaded = await self._on_thread(open_prepared)
-            if loaded is not None:
-                return replace(loaded, weights="shared"), ""
-            why = "its prepared form could not be loaded, see the log"
-        return None, f"its own: {why}"
+                await self._on_thread(partial(self._note_copy, preparer, candidate, request))
+                return loaded, ""
+        return None, f"its own: {why or 'its prepared form could not be loaded, see the log'}"
+
+    async def _known_prepared(self, preparer: Preparer, candidate: Candidate) -> Loaded | None:
+        """Returns the version in its prepared form, if the host has that; the version's own files are not read then.
+
+        They were verified before it was made of them, and it is verified itself.
+        """
+        async with self._permits:
+            request = await self._on_thread(partial(self._noted_request, preparer, candidate))
+        result = None if request is None else await self._prober.known(request)
+        if request is None or result is None or not result.ok or preparer.objection(request, result):
+            return None
+        return await self._prepared(preparer, candidate, request, result)
+
+    async def _prepared(
+        self, preparer: Preparer, candidate: Candidate, request: ProbeRequest, result: ProbeResult
+    ) -> Loaded | None:
+        """Returns the version in its prepared form; None where that is not there or cannot be loaded."""
+        use = partial(self._opened, candidate, request, result)
+        async with self._permits:
+            loaded = await self._on_thread(partial(preparer.opened, request, result, use))
+        return None if loaded is None else replace(loaded, weights="shared")
 
     async def identity(self, candidate: Candidate) -> str:
         """Returns a hash of the candidate's files, configuration, labels and warm-up data.
@@ -177,10 +202,32 @@ class Pipeline:
         origin = provenance(request.local, loaded.opened.metadata, record, signature_checked=checked)
         return replace(loaded, provenance=origin)
 
+    def _noted_request(self, preparer: Preparer, candidate: Candidate) -> ProbeRequest | None:
+        """Returns the request for the copy that the candidate was prepared from; None where that is not known."""
+        try:
+            place = candidate.place(self._loader.origin(candidate.model))
+            local = preparer.noted_copy(place) if place else None
+            return None if local is None else self._request_for(candidate, local)
+        except (LoaderError, GatewayError, OSError):
+            return None  # the way that reads the files says what is wrong with them
+
+    def _note_copy(self, preparer: Preparer, candidate: Candidate, request: ProbeRequest) -> None:
+        """Notes of which copy the candidate is prepared, by its digest; and by its files, if they are as when it was
+        listed: what was copied since then is what they still say.
+        """
+        preparer.note_copy(f"digest {request.local.digest}", request.local)
+        with suppress(LoaderError):
+            place = candidate.place(self._loader.origin(candidate.model))
+            if place and candidate.fingerprint.endswith(self._loader.fingerprint(candidate.model, candidate.version)):
+                preparer.note_copy(place, request.local)
+
     def _request(self, candidate: Candidate) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate."""
         candidate.check()
         local = self._loader.fetch(candidate.model, candidate.version, digest=candidate.pin or None)
+        return self._request_for(candidate, local)
+
+    def _request_for(self, candidate: Candidate, local: LocalVersion) -> ProbeRequest:
         if self._trusted_keys is not None:
             self._trusted_keys.check(local)
         return candidate.request(

@@ -1,7 +1,7 @@
 """The preparation's process: writes a version in ONNX Runtime's optimised form, and tries what it wrote.
 
 Reads one line of JSON (a PreparationRequest) from standard input and writes one (a Refusal, whose reason is "" once the
-files are there) to what was its standard output. It gets the CPU and the disk only when nobody else wants them.
+files are there) to what was its standard output. It steps back from the CPU and the disk.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from gateway.tensor import Array
 from loaders.loader import LocalVersion
 from loaders.store import hashed
 
-_NICENESS: Final = 19
+_NICENESS: Final = 10
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS: Final = 1
 _IOPRIO_CLASS_IDLE: Final = 3 << 13
@@ -39,8 +39,8 @@ def main() -> None:
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         end_with_parent()
-        step_back()
         request = from_json(sys.stdin.buffer.readline(), PreparationRequest)
+        step_back(idle=request.idle)
         probe = request.probe
         # The files that are written are mapped when they are tried.
         limit = probe.memory_limit + 2 * request.file_limit
@@ -48,11 +48,12 @@ def main() -> None:
         answers.write(to_json(_answer(request)) + b"\n")
 
 
-def step_back() -> None:
-    """Lets every other process of the machine go first, at the CPU and at the disk."""
+def step_back(*, idle: bool) -> None:
+    """Lets every other process of the machine go first, at the disk and at the CPU; with `idle` whatever it costs."""
     os.nice(_NICENESS)
-    with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if idle:
+        with suppress(OSError, AttributeError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     number = _IOPRIO_SET.get(os.uname().machine)
     if number is not None:
         with suppress(OSError, AttributeError):

@@ -11,6 +11,8 @@ from gateway.serving.verification import ModelFacts
 class PreparationRequest(msgspec.Struct, frozen=True):
     """A version to prepare, what its trial showed of it, the key of its entry, and the directory to write into.
 
+    `idle`: it gets no CPU that anybody else wants.
+
     Units: `file_limit` bytes of one file that is written.
     """
 
@@ -20,6 +22,7 @@ class PreparationRequest(msgspec.Struct, frozen=True):
     key: str
     directory: Path
     file_limit: int
+    idle: bool
 
 
 def objection(request: ProbeRequest, result: ProbeResult, *, on_cpu: bool, min_bytes: int, max_bytes: int) -> str:

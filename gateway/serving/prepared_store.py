@@ -2,6 +2,7 @@
 
     <directory>/<key>/             model.onnx, weights.bin, prepared.json; 0400, the directories 0700
     <directory>/<key>.refused      why this version cannot be prepared
+    <directory>/copies/            which verified copy a version of the repository was prepared from
     <directory>/staging/           the preparation under way
     <directory>/preparing          lock: one preparation at a time on this host
     <directory>/using              lock: shared by who opens a model, held alone by who removes one
@@ -20,20 +21,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import Final
 
 import msgspec
 import xxhash
 
 from gateway.serving.host_lock import blocking_lock
-from gateway.serving.probe_request import ProbeRequest
+from gateway.serving.probe_request import ProbeRequest, from_json, to_json
 from gateway.serving.run_environment import RunEnvironment
 from gateway.serving.session import WEIGHTS_FILENAME, runtime_key
+from loaders import manifest
+from loaders.loader import LocalVersion
 
 MODEL_FILENAME: Final = "model.onnx"
 MANIFEST_FILENAME: Final = "prepared.json"
 REFUSAL_REMEMBERED_S: Final = 3600.0  # of a reason that may pass: a busy machine, a full disk
 _FORM: Final = 1  # part of every key: an entry in another form is never read
+_NOTE_KEPT_S: Final = 90 * 86_400.0  # after its last use
 _CHUNK: Final = 1 << 20
 _NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -111,6 +116,24 @@ class PreparedStore:
         status = self._directory.stat()
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise PermissionError(1, "the directory of prepared models is open to other users", str(self._directory))
+
+    def note_copy(self, place: str, local: LocalVersion) -> None:
+        """Notes that what `place` names is this verified copy. Raises: OSError."""
+        note = self._note(place)
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        staging = note.with_suffix(f".{os.getpid()}")
+        staging.write_bytes(to_json(local))
+        os.replace(staging, note)
+
+    def noted_copy(self, place: str) -> LocalVersion | None:
+        """Returns the copy that was noted for the place, if it is still there; its bytes are not read again."""
+        note = self._note(place)
+        try:
+            local = from_json(note.read_bytes(), LocalVersion)
+            os.utime(note)
+        except (OSError, ValueError):
+            return None
+        return local if local.digest == manifest.digest_of(local.files) and local.path.is_dir() else None
 
     @contextmanager
     def opened(self, key: str) -> Iterator[PreparedEntry | None]:
@@ -205,6 +228,7 @@ class PreparedStore:
             os.rename(staging, target)
             _sync(self._directory)
         self._refused(key).unlink(missing_ok=True)
+        self._forget_copies()
         return True
 
     def remove(self, key: str) -> None:
@@ -240,6 +264,15 @@ class PreparedStore:
         for left in self._directory.glob("removed.*/"):
             shutil.rmtree(left, ignore_errors=True)
 
+    def _forget_copies(self) -> None:
+        for note in (self._directory / "copies").glob("*"):
+            with suppress(FileNotFoundError):
+                if time() - note.stat().st_mtime > _NOTE_KEPT_S:
+                    note.unlink()
+
+    def _note(self, place: str) -> Path:
+        return self._directory / "copies" / sha256(place.encode()).hexdigest()
+
     def _path(self, key: str) -> Path:
         return self._directory / sha256(key.encode()).hexdigest()
 
@@ -258,24 +291,24 @@ def seal(directory: Path, key: str) -> None:
         _sync(path)
         path.chmod(stat.S_IRUSR)
         files[name] = _hashed(path)
-    manifest = directory / MANIFEST_FILENAME
-    manifest.write_bytes(msgspec.json.encode(PreparedManifest(key, files)))
-    _sync(manifest)
+    description = directory / MANIFEST_FILENAME
+    description.write_bytes(msgspec.json.encode(PreparedManifest(key, files)))
+    _sync(description)
     _sync(directory)
 
 
 def _checked(path: Path, key: str) -> PreparedEntry:
     """Returns the entry, if it is whole and of this key. Raises: DamagedEntry, FileNotFoundError, OSError."""
     try:
-        manifest = msgspec.json.decode((path / MANIFEST_FILENAME).read_bytes(), type=PreparedManifest)
+        description = msgspec.json.decode((path / MANIFEST_FILENAME).read_bytes(), type=PreparedManifest)
     except msgspec.MsgspecError as error:
         raise DamagedEntry("its manifest cannot be read") from error
-    if manifest.key != key or manifest.files.keys() != {MODEL_FILENAME, WEIGHTS_FILENAME}:
+    if description.key != key or description.files.keys() != {MODEL_FILENAME, WEIGHTS_FILENAME}:
         raise DamagedEntry("it was made for another key")
-    for name, written in manifest.files.items():
+    for name, written in description.files.items():
         if (path / name).lstat().st_size != written.size or _hashed(path / name) != written:
             raise DamagedEntry(f"{name} is not what was written")
-    return PreparedEntry(path / MODEL_FILENAME, sum(written.size for written in manifest.files.values()))
+    return PreparedEntry(path / MODEL_FILENAME, sum(written.size for written in description.files.values()))
 
 
 def _hashed(path: Path) -> FileHash:

@@ -16,6 +16,8 @@ from pathlib import Path
 from time import time
 from typing import Final, TypeVar
 
+from msgspec import structs
+
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.host_lock import awaited_lock
 from gateway.serving.preparation_request import PreparationRequest, objection
@@ -24,6 +26,7 @@ from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json, 
 from gateway.serving.run_environment import RunEnvironment, present_environment
 from gateway.serving.session import Session, runs_on_cpu
 from gateway.serving.version_session import session_of
+from loaders.loader import LocalVersion
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +41,20 @@ _KEPT_FREE_BYTES: Final = 1 << 30  # of the disk, for the log
 class Preparer:
     """Prepares versions and finds prepared ones, in a directory that the workers of a host share.
 
+    For `idle_s` a preparation gets only what nobody else wants of the CPU; on a machine that is always busy it then
+    begins again with a small share.
+
     Units: `min_bytes` of weights from which a version is prepared; `max_bytes` of all prepared models, 0: none are;
            `timeout_s` for a preparation, with those before it.
     """
 
-    def __init__(self, directory: Path, *, min_bytes: int, max_bytes: int, timeout_s: float = 300.0) -> None:
+    def __init__(
+        self, directory: Path, *, min_bytes: int, max_bytes: int, timeout_s: float = 300.0, idle_s: float = 60.0
+    ) -> None:
         self._store = PreparedStore(directory, max_bytes=max_bytes)
         self._min_bytes = min_bytes
         self._timeout_s = timeout_s
+        self._idle_s = idle_s
 
     def objection(self, request: ProbeRequest, result: ProbeResult) -> str:
         """Returns why the version is not to be prepared; "" if it is."""
@@ -56,6 +65,15 @@ class Preparer:
             min_bytes=self._min_bytes,
             max_bytes=self._store.max_bytes,
         )
+
+    def noted_copy(self, place: str) -> LocalVersion | None:
+        """Returns the verified copy that a prepared version was made from, by where it came from. It blocks."""
+        return self._store.noted_copy(place)
+
+    def note_copy(self, place: str, local: LocalVersion) -> None:
+        """Notes the verified copy of a version that is prepared, so that it need not be read again. It blocks."""
+        with suppress(OSError):
+            self._store.note_copy(place, local)
 
     def opened(self, request: ProbeRequest, result: ProbeResult, use: Callable[[Session], T]) -> T | None:
         """Returns what `use` makes of a session of the version's prepared form; None where that cannot be had.
@@ -125,16 +143,16 @@ class Preparer:
             )
         try:
             staging = await asyncio.to_thread(self._store.stage)
-            refusal = await _run(
-                PreparationRequest(
-                    replace(request, timeout_s=self._timeout_s),
-                    result.facts,
-                    batches=result.batches,
-                    key=key,
-                    directory=staging,
-                    file_limit=limit,
-                )
+            wanted = PreparationRequest(
+                replace(request, timeout_s=self._timeout_s),
+                result.facts,
+                batches=result.batches,
+                key=key,
+                directory=staging,
+                file_limit=limit,
+                idle=True,
             )
+            refusal = await self._answer(wanted)
             if not refusal.reason and not await asyncio.to_thread(self._store.publish, key, staging):
                 refusal = Refusal(
                     f"prepared, it has more bytes than prepared models may have ({self._store.max_bytes})"
@@ -146,6 +164,14 @@ class Preparer:
         else:
             logger.info("version prepared: digest=%s", request.local.digest)
         return refusal
+
+    async def _answer(self, wanted: PreparationRequest) -> Refusal:
+        if self._idle_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._idle_s):
+                    return await _run(wanted)
+            await asyncio.to_thread(self._store.stage)
+        return await _run(structs.replace(wanted, idle=False))
 
     def _key(self, request: ProbeRequest) -> str:
         return preparation_key(request, self._environment)

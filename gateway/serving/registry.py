@@ -162,7 +162,14 @@ class Registry:
         held.serving, held.failed, held.loading = fingerprint, "", False
         held.identity = loaded.identity
         self._expose(version)
-        logger.info("version available: model=%s version=%s digest=%s", version.model, version.name, version.digest)
+        logger.info(
+            "version available: model=%s version=%s digest=%s load_ms=%.1f weights=%s",
+            version.model,
+            version.name,
+            version.digest,
+            loaded.load_ms,
+            loaded.weights or "its own",
+        )
         for warning in loaded.config.warnings:
             logger.warning("version has a warning: model=%s version=%s: %s", version.model, version.name, warning)
         self._notify(version)

@@ -153,7 +153,7 @@ def probed(request: ProbeRequest) -> ProbeResult:
 
 def preparation(local: LocalVersion, directory: Path, *, file_limit: int = 1 << 30) -> PreparationRequest:
     directory.mkdir(exist_ok=True)
-    return PreparationRequest(ProbeRequest(local), verify(local), True, "key", directory, file_limit)
+    return PreparationRequest(ProbeRequest(local), verify(local), True, "key", directory, file_limit, False)
 
 
 def put(store: PreparedStore, key: str, size: int = 1000) -> None:
@@ -334,8 +334,8 @@ def test_reasons_are_remembered_for_as_long_as_they_hold(store: PreparedStore) -
 # ---- the process ----
 
 
-def preparer(directory: Path, *, max_bytes: int = 1 << 30, timeout_s: float = 300.0) -> Preparer:
-    return Preparer(directory / "prepared", min_bytes=1, max_bytes=max_bytes, timeout_s=timeout_s)
+def preparer(directory: Path, *, max_bytes: int = 1 << 30, timeout_s: float = 300.0, idle_s: float = 0.0) -> Preparer:
+    return Preparer(directory / "prepared", min_bytes=1, max_bytes=max_bytes, timeout_s=timeout_s, idle_s=idle_s)
 
 
 async def test_workers_prepare_once(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
@@ -373,6 +373,20 @@ async def test_a_killed_preparation_leaves_nothing_and_is_not_repeated_soon(
     await asyncio.gather(task, return_exceptions=True)
     assert not _command(child)
     assert not entries(tmp_path / "prepared")
+
+
+async def test_a_machine_that_is_always_busy_prepares_all_the_same(
+    fetch: Fetch, store: PreparedStore, tmp_path: Path
+) -> None:
+    request = ProbeRequest(fetch(multiplied()))
+    task = asyncio.ensure_future(preparer(tmp_path, idle_s=0.02).prepare(request, probed(request)))
+    first = await _child()
+    assert await task == ""
+    assert not _command(first)
+    late = preparer(tmp_path, timeout_s=0.02).prepare(
+        replace(request, options={"graph_level": "basic"}), probed(request)
+    )
+    assert await late == "preparing it did not end within 0.02 s"
 
 
 async def test_what_a_killed_worker_left_is_cleared_away(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
@@ -463,6 +477,41 @@ async def test_a_version_is_served_from_its_prepared_form_which_is_remade_when_d
             assert version.session.run(None, {"x": x})[0].tobytes() == expected
         assert (file.stat().st_ctime_ns == made_ns) is not harmed
         assert file.stat().st_size > WIDTH * WIDTH * 4
+
+
+async def test_a_prepared_version_is_loaded_without_its_own_files_being_read(tmp_path: Path) -> None:
+    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
+        models.write_version(live.root, "m", "1", multiplied())
+        await live.catalog.poll()
+        digest = live.catalog.version("m", "1").digest
+    copy = tmp_path / "data" / "store" / digest / "model.onnx"
+    copy.chmod(0o600)
+    copy.write_bytes(b"damaged meanwhile")
+    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
+        await live.catalog.poll()
+        version = live.catalog.version("m", "1")
+        assert (version.weights, version.digest) == ("shared", digest)
+        assert copy.read_bytes() == b"damaged meanwhile"
+        models.write_version(live.root, "m", "1", multiplied(by=2))  # what lies there is looked at all the same
+        await live.catalog.poll()
+        version = live.catalog.version("m", "1")
+        x = weights(3, WIDTH, seed=3)
+        assert version.session is not None
+        expected = Session(multiplied(by=2), intra_threads=1).run(None, {"x": x})[0]
+        assert version.session.run(None, {"x": x})[0].tobytes() == expected.tobytes()
+        assert version.weights == "shared"
+        assert len(entries(tmp_path / "prepared")) == 2
+
+
+def test_a_note_of_another_content_is_none(store: PreparedStore, fetch: Fetch) -> None:
+    local = fetch(multiplied())
+    store.note_copy("place", local)
+    assert store.noted_copy("place") == local
+    assert store.noted_copy("elsewhere") is None
+    store.note_copy("place", replace(local, files=(replace(local.files[0], sha256="0" * 64),)))
+    assert store.noted_copy("place") is None
+    store.note_copy("place", replace(local, path=local.path / "gone"))
+    assert store.noted_copy("place") is None
 
 
 async def test_a_whole_entry_that_the_runtime_refuses_is_not_made_again_and_again(tmp_path: Path) -> None:
