@@ -33,6 +33,7 @@ MODULES = [
     "gateway/api/template.py",
     "gateway/api/varint.py",
     "gateway/api/wire.py",
+    "gateway/features/feature_queue.py",
     "gateway/records/worker/large_inputs.py",
     "gateway/records/worker/fast_path.py",
     "gateway/records/worker/record.py",

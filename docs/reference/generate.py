@@ -195,7 +195,8 @@ def _text(node: ast.expr | None = None) -> str:
 
 def api() -> str:
     """Returns every service and message of protos/, with its comments."""
-    names = sorted(path.name for path in (ROOT / "protos").glob("*.proto"))
+    # No client sends Feast's values: they are read from a store.
+    names = sorted(path.name for path in (ROOT / "protos").glob("*.proto") if path.name != "feast.proto")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "all"
         well_known = Path(protoc.__file__).parent / "_proto"

@@ -96,11 +96,12 @@ class RowReader:
             return math.nan
 
 
-def failing_status(view: FeatureView, statuses: bytes) -> tuple[int, FeatureStatus] | None:
-    """Returns the place and status of the first feature for which the view has nothing to answer; None if there is
-    none.
+def failing_status(view: FeatureView, statuses: bytes, places: Sequence[int]) -> tuple[int, FeatureStatus] | None:
+    """Returns the place and status of the first feature, of those at `places`, for which the view has nothing to
+    answer; None if there is none.
     """
-    for place, number in enumerate(statuses):
+    for place in places:
+        number = statuses[place]
         if number == _VALUE:
             continue
         status = FeatureStatus(number)

@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 from gateway.errors import FailedPrecondition
 from gateway.features.entity_key import KEY_DATATYPES, placeholders
 from gateway.features.feature_view import FeatureView, HashEncoding, JoinKey, RowLayout, StaleRows, StoredFeature
+from gateway.features.store_urls import DEFAULT_STORE
 from gateway.features.stored_value import UnreadableValue, text_value
 from gateway.records.worker.feature_names import FEATURE_NAMES_PARAMETER
 from gateway.tensor import Datatype, TensorSpec
 
-DEFAULT_STORE: Final = "default"
 DEFAULT_DEADLINE_MS: Final = 50.0
 MAX_DEADLINE_MS: Final = 1000.0
 DEFAULT_CACHE_BYTES: Final = 16 << 20

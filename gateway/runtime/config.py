@@ -18,6 +18,7 @@ from gateway.runtime.sections import (
     CallLimits,
     DriftOptions,
     EventOptions,
+    FeatureOptions,
     ListenOptions,
     LogOptions,
     ModelOptions,
@@ -46,6 +47,7 @@ class Config:
     tls: TlsOptions = field(default_factory=TlsOptions)
     access: AccessOptions = field(default_factory=AccessOptions)
     store: StoreOptions = field(default_factory=StoreOptions)
+    features: FeatureOptions = field(default_factory=FeatureOptions)
     events: EventOptions = field(default_factory=EventOptions)
     log: LogOptions = field(default_factory=LogOptions)
     drift: DriftOptions = field(default_factory=DriftOptions)

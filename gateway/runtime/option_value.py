@@ -12,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.errors import InvalidArgument
+from gateway.features.store_urls import split_stores, store_urls
 from gateway.records.sinks.target import parse_targets
 from gateway.routing.store.store_address import FORMS, parse_address
 from gateway.runtime.masking import masked_sinks, masked_url, masked_webhook
@@ -244,6 +245,23 @@ def _sinks(given: object) -> str:
     return given
 
 
+def _feature_stores(given: object) -> str:
+    """Returns names and URLs of feature stores with commas between them; a file may list them."""
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        given = ",".join(given)
+    if not isinstance(given, str):
+        raise ValueError("NAME=URL, several with commas between them, or a list of them")
+    try:
+        store_urls(given)
+    except InvalidArgument as error:
+        raise ValueError(f"NAME=URL with {FORMS}; here: {masked_url(str(error))}") from None
+    return given
+
+
+def _masked_stores(text: str) -> str:
+    return ",".join(f"{name}={masked_url(url)}" for name, url in split_stores(text))
+
+
 SWITCH: Final = Parsed("", _switch)
 PATH: Final = Parsed("PATH", _path)
 MAYBE_PATH: Final = Parsed("PATH", _maybe_path)
@@ -255,3 +273,4 @@ REDIS_URL: Final = Parsed("URL", _redis_url)
 COLLECTOR_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
 WEBHOOK_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
 SINKS: Final = Parsed("URL,...", _sinks, mask=masked_sinks)
+FEATURE_STORES: Final = Parsed("NAME=URL,...", _feature_stores, mask=_masked_stores)

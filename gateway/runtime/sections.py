@@ -15,6 +15,7 @@ from gateway.runtime.masking import masked_url, masked_webhook
 from gateway.runtime.option import Setting
 from gateway.runtime.option_value import (
     COLLECTOR_URL,
+    FEATURE_STORES,
     HOST,
     LABEL,
     MAYBE_PATH,
@@ -187,6 +188,19 @@ class StoreOptions:
 
     def __repr__(self) -> str:
         return f"StoreOptions(redis_url={masked_url(self.redis_url)!r}, environment={self.environment!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureOptions:
+    stores: Annotated[
+        str,
+        Setting(
+            "Redis servers that feature views look rows up in, by the names that views give them (docs/features.md).",
+            FEATURE_STORES,
+            name="feature-store",
+            repeated=True,
+        ),
+    ] = field(default="", repr=False)  # URLs may hold passwords
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -28,6 +28,8 @@ from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
 from gateway.api.load_reports import LoadReports
 from gateway.errors import GatewayError
+from gateway.features.feature_stores import FeatureStores
+from gateway.features.store_urls import store_urls
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.sampling import Sampling
@@ -69,12 +71,21 @@ from gateway.runtime.peers import TRACES, Payload, Peers, PeerServer, ask, worke
 from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
-from gateway.runtime.worker_gauges import connection_counts, shed_counts, tell_log, tell_rules, tell_versions, tell_work
+from gateway.runtime.worker_gauges import (
+    connection_counts,
+    shed_counts,
+    tell_features,
+    tell_log,
+    tell_rules,
+    tell_versions,
+    tell_work,
+)
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
@@ -151,6 +162,9 @@ class Worker:
             shared=self.run_state,
             tracer=self.tracer,
         )
+        self.features = FeatureStores(store_urls(config.features.stores))
+        self.catalog.describe_by(ModelKind.FEATURES, self.features.describe)
+        self.engine.queue_by(ModelKind.FEATURES, self.features.queue_of)
         self.catalog.attach(self.engine.attach, self.engine.detach)
         self.catalog.subscribe(self._version_changed)
         self.peers = Peers(config.socket_dir, settings.slot, config.process.workers)
@@ -317,6 +331,7 @@ class Worker:
         tell_log(counters, self.log, self.labels)
         tell_rules(counters, self.feed)
         tell_versions(counters, self.catalog, self.engine, self.refusals, self.run_state.cache)
+        tell_features(counters, self.features)
         tell_work(counters, self.engine, self.admission, (self.server, self.rest_server), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
         if self.quota_file is not None:
@@ -456,6 +471,7 @@ class Worker:
         self.engine.close()
         await self._within(1.0, self.rollouts.aclose(), "telling what the arms of rollouts did")
         await self.store.aclose()
+        await self.features.aclose()
         await self.catalog.close()
         await self.labels.close()
         await self.log.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic, time
 
 from gateway.access.priority import Priority
+from gateway.features.feature_stores import FeatureStores
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.routing.store.feed import Feed
@@ -87,6 +88,13 @@ def tell_versions(
     counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(catalog.trouble)))
     counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: catalog.copies.size_bytes)
     counters.add_gauge(Gauge.RESPONSE_CACHE_BYTES, lambda: cache.size_bytes if cache is not None else 0)
+
+
+def tell_features(counters: Counters, stores: FeatureStores) -> None:
+    """Tells what was looked up in feature stores, and which of them are away."""
+    counters.add_sums(Sum.FEATURES, stores.look_ups)
+    counters.add_sums(Sum.FEATURE_STORES, stores.pipelines)
+    counters.add_gauge(Gauge.FEATURES, stores.states)
 
 
 def tell_work(

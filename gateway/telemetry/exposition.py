@@ -124,6 +124,7 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
         yield from _version(one)
     yield from _log(host.sums)
     yield from _second_choices(host.sums)
+    yield from _features(host.sums)
     yield from _by_label(names.REFUSED, ((code_name(code), n) for code, n in branch(host.sums, Sum.REFUSED).items()))
     yield from _histogram(names.ROUTE_APPLY_SECONDS, {}, branch(host.sums, Sum.ROUTE_APPLY), APPLY_BOUNDS_NS)
     yield from _by_label(names.ACCESS_DENIED, branch(host.sums, Sum.ACCESS).items())
@@ -240,6 +241,24 @@ def _second_choices(sums: Tree) -> Iterator[Sample]:
         yield Sample(names.SHADOW_ROWS, {**labels, "argmax": "other"}, whole(counts, "rows") - same)
 
 
+def _features(sums: Tree) -> Iterator[Sample]:
+    """Look-ups of feature views, and the stores that they are asked of."""
+    views = branch(sums, Sum.FEATURES)
+    for model in views:
+        labels = {"model": model}
+        for source, count in branch(views, model, "rows").items():
+            yield Sample(names.FEATURE_ROWS, {**labels, "source": source}, _number(count))
+        for status, count in branch(views, model, "values").items():
+            yield Sample(names.FEATURE_VALUES, {**labels, "status": status}, _number(count))
+        yield Sample(names.FEATURE_DEFAULTS, labels, whole(views, model, "defaults"))
+    stores = branch(sums, Sum.FEATURE_STORES)
+    for store in stores:
+        labels = {"store": store}
+        yield Sample(names.FEATURE_STORE_SECONDS, labels, whole(stores, store, "pipelines"), "_count")
+        yield Sample(names.FEATURE_STORE_SECONDS, labels, whole(stores, store, "ns") / 1e9, "_sum")
+        yield Sample(names.FEATURE_STORE_FAILURES, labels, whole(stores, store, "failures"))
+
+
 def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
     worker = {"worker": slot}
     for metric, key in _OF_WORKERS.items():
@@ -269,6 +288,10 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
         yield Sample(names.VERSION_QUARANTINED, labels, int(bool(suspect.get("quarantined"))))
         yield Sample(names.REFUSED_INPUTS, labels, whole(suspect, "inputs"))
         yield Sample(names.WORKER_DEATHS, labels, whole(suspect, "deaths"))
+    for store, away in branch(gauges, Gauge.FEATURES, "away").items():
+        yield Sample(names.FEATURE_STORE_AWAY, {**worker, "store": store}, _number(away))
+    for model, size in branch(gauges, Gauge.FEATURES, "cache_bytes").items():
+        yield Sample(names.FEATURE_CACHE_BYTES, {**worker, "model": model}, _number(size))
     for breaker in listed(gauges, Gauge.BREAKERS):
         state = _BREAKER_STATES[str(breaker.get("state"))]
         yield Sample(names.BREAKER_STATE, worker | _arm_of(breaker), state)

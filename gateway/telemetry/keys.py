@@ -18,6 +18,8 @@ class Sum(StrEnum):
     SHED = "shed"
     CONNECTIONS = "connections"
     TRACES = "traces"
+    FEATURES = "features"
+    FEATURE_STORES = "feature_stores"
 
 
 class Gauge(StrEnum):
@@ -48,5 +50,6 @@ class Gauge(StrEnum):
     LOG_BUFFER_BYTES = "log_buffer_bytes"
     LOG_SCALE = "log_scale"
     BREAKERS = "breakers"
+    FEATURES = "features"
     EXEMPLARS = "exemplars"
     SHADOW_DIFFERENCES = "shadow_differences"

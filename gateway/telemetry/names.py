@@ -105,6 +105,33 @@ RESPONSE_CACHE: Final = _metric(
     ("model", "version", "arm", "outcome"),
     "Calls of versions that cache answers: hit, answered from the cache without a run, or miss.",
 )
+FEATURE_ROWS: Final = _metric(
+    _SUMMED,
+    "gateway_feature_rows",
+    "counter",
+    ("model", "source"),
+    "Rows that look-ups of a feature view asked for: fetched from the store, cached, or shared with a call under way.",
+)
+FEATURE_VALUES: Final = _metric(
+    _SUMMED,
+    "gateway_feature_values",
+    "counter",
+    ("model", "status"),
+    "Features of rows that were looked up: value, missing, stale, unreadable, unavailable.",
+)
+FEATURE_DEFAULTS: Final = _metric(
+    _SUMMED, "gateway_feature_defaults", "counter", ("model",), "Features that were answered by their default."
+)
+FEATURE_STORE_SECONDS: Final = _metric(
+    _SUMMED,
+    "gateway_feature_store_seconds",
+    "summary",
+    ("store",),
+    "Pipelines that a feature store answered, and their time.",
+)
+FEATURE_STORE_FAILURES: Final = _metric(
+    _SUMMED, "gateway_feature_store_failures", "counter", ("store",), "Pipelines that a feature store did not answer."
+)
 SHADOWS: Final = _metric(
     _SUMMED,
     "gateway_shadow",
@@ -223,6 +250,20 @@ RESPONSE_CACHE_BYTES: Final = _metric(
     "gauge",
     ("worker",),
     "Answers that this worker keeps, with their inputs.",
+)
+FEATURE_STORE_AWAY: Final = _metric(
+    _EACH_WORKER,
+    "gateway_feature_store_away",
+    "gauge",
+    ("worker", "store"),
+    "1 while a feature store does not answer; nobody waits for it then.",
+)
+FEATURE_CACHE_BYTES: Final = _metric(
+    _EACH_WORKER,
+    "gateway_feature_cache_bytes",
+    "gauge",
+    ("worker", "model"),
+    "Rows that this worker keeps of a feature view.",
 )
 ROUTE_AGE_SECONDS: Final = _metric(
     _EACH_WORKER, "gateway_route_age_seconds", "gauge", ("worker",), "Time since the rules in force were committed."

@@ -22,7 +22,7 @@ class _Life:
     heard_at: float
 
 
-_BY_MODEL: Final = (Sum.SERIES, Sum.FALLBACKS, Sum.SHADOWS)
+_BY_MODEL: Final = (Sum.SERIES, Sum.FALLBACKS, Sum.SHADOWS, Sum.FEATURES)
 
 
 class KeptLife(msgspec.Struct):

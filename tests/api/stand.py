@@ -1,7 +1,7 @@
 """One worker's worth of real parts behind a real port: catalog, engine, log, servicers, transport."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.api.inference import InferenceService
 from gateway.api.load_reports import LoadReports
 from gateway.api.reflection import add_reflection
 from gateway.api.tfserving.prediction_service import TfModelService, TfPredictionService
+from gateway.features.feature_stores import FeatureStores
 from gateway.pb.inference_pb2_grpc import (
     GRPCInferenceServiceStub,
     add_GRPCInferenceServiceServicer_to_server,
@@ -33,11 +34,13 @@ from gateway.routing.decision.snapshot import Snapshot
 from gateway.rpc.grpcio import GrpcioServer
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
+from gateway.runtime.worker_gauges import tell_features
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
 from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.response_cache import ResponseCache
@@ -109,6 +112,7 @@ async def standing(
     rest: bool = False,
     tracer: Tracer | None = None,
     load_reports: LoadReports | None = None,
+    feature_stores: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stand]:
     """A worker that serves the repository, by REST as well if asked for; its models were loaded, or have failed to."""
     async with AsyncExitStack() as stack:
@@ -123,6 +127,11 @@ async def standing(
         shared = SharedRunState(cache=ResponseCache(1 << 20))
         engine = Engine(catalog, rules, counters, log, admission, threads=2, shared=shared, tracer=tracer)
         stack.callback(engine.close)
+        features = FeatureStores(feature_stores or {})
+        catalog.describe_by(ModelKind.FEATURES, features.describe)
+        engine.queue_by(ModelKind.FEATURES, features.queue_of)
+        stack.push_async_callback(features.aclose)
+        tell_features(counters, features)
         catalog.attach(engine.attach, engine.detach)
         flushing = asyncio.create_task(log.run())
         stack.push_async_callback(_ended, log, flushing)

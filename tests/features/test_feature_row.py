@@ -165,7 +165,7 @@ def test_what_fails_is_what_has_neither_value_nor_default(
     parameters: dict[str, str], failing: set[FeatureStatus]
 ) -> None:
     users = view({**USERS, "timestamp_field": "at", "max_age_seconds": "60", **parameters})
-    assert {status for status in FeatureStatus if failing_status(users, bytes((status,)))} == failing
+    assert {status for status in FeatureStatus if failing_status(users, bytes((status,)), [0])} == failing
 
 
 # ---- what is kept ----

@@ -1,6 +1,7 @@
 """Feature views as their authors write them, for the tests."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from gateway.features.feature_view import FeatureView
 from gateway.features.view_parameters import feature_view
@@ -32,3 +33,26 @@ def view(
     inputs = tuple(TensorSpec(name, datatype, (-1, 1)) for name, datatype in keys)
     outputs = tuple(TensorSpec(name, datatype, (-1, size)) for name, datatype, size in features)
     return feature_view("users", parameters, inputs, outputs)
+
+
+def write_view(
+    repository: Path,
+    name: str,
+    parameters: Mapping[str, str],
+    *,
+    keys: Sequence[tuple[str, Datatype]] = (("user_id", Datatype.INT64),),
+    features: Sequence[tuple[str, Datatype, int]] = (("score", Datatype.FP32, 1),),
+) -> None:
+    """Writes the feature view into the repository, as version 1."""
+    lines = ['backend: "features"', "max_batch_size: 64"]
+    lines += [f'input {{ name: "{key}" data_type: {datatype.config_name} dims: [ 1 ] }}' for key, datatype in keys]
+    lines += [
+        f'output {{ name: "{feature}" data_type: {datatype.config_name} dims: [ {size} ] }}'
+        for feature, datatype, size in features
+    ]
+    lines += [
+        f'parameters {{ key: "{parameter}" value {{ string_value: "{text}" }} }}'
+        for parameter, text in parameters.items()
+    ]
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text("\n".join(lines) + "\n")

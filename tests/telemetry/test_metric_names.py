@@ -52,6 +52,10 @@ SUMS: Mapping[Sum, dict[str, object]] = {
     Sum.SHED: {"critical": 0, "default": 1, "sheddable": 2},
     Sum.TRACES: {"sampled": 2, "dropped": 1},
     Sum.FALLBACKS: {"m": {"stable": {"INTERNAL": 2}}},
+    Sum.FEATURES: {
+        "m": {"rows": {"fetched": 3, "cached": 1, "shared": 0}, "values": {"value": 3, "missing": 1}, "defaults": 1}
+    },
+    Sum.FEATURE_STORES: {"shop": {"pipelines": 2, "ns": 900_000, "failures": 1}},
     Sum.SHADOWS: {"m": {"mirror": {"outcomes": {"agree": 3}, "rows": 6, "same_rows": 5}}},
 }  # fmt: skip
 GAUGES: Mapping[Gauge, object] = {
@@ -78,6 +82,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.ACCESS: {"trouble": "", "told": {"role": {"count": 1, "last": "ci called /metrics"}}},
     Gauge.LOG_BUFFER_BYTES: 0,
     Gauge.LOG_SCALE: 1.0,
+    Gauge.FEATURES: {"away": {"shop": 1}, "cache_bytes": {"m": 512}},
     Gauge.BREAKERS: [{"model": "m", "arm": "stable", "state": "open"}],
     Gauge.QUARANTINE: [
         {"model": "m", "version": "1", "quarantined": True, "cause": "SIGFPE", "deaths": 2, "inputs": 1}

@@ -1,11 +1,12 @@
-"""The way to the routing store's server: replies as the protocol has them, no retry of its own, and every failure a
-StoreUnavailable with a short reason. This is the one module that imports redis.
+"""The way to the server of the routing store, or of another one: replies as the protocol has them, no retry of its own,
+and every failure a StoreUnavailable with a short reason. This is the one module that imports redis.
 """
 
 import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeAlias, cast
 
@@ -35,6 +36,14 @@ _UNNAMED: dict[str, Any] = (
 MOVES = 4  # of the keys to another node of a cluster, before one command is answered
 
 
+@dataclass(frozen=True, slots=True)
+class CommandRefusal:
+    """Holds why the server refused one command of several: its key holds another type, or the user may not read it."""
+
+    why: str
+    wrong_type: bool
+
+
 class Link:
     """Connections to the store's server under one name, at most `connections` of them, wherever that server is.
 
@@ -42,7 +51,7 @@ class Link:
     sends may be repeated. A feed does not, because a new connection may lead to another server.
     All keys lie in one slot, so one node of a cluster is all that is talked to; where it says MOVED, the next one is.
     A server that is slower than `timeout_s` (a connection takes four answers of it) is given twice the time at the next
-    call, up to `slowest_s`, and less again when it is faster.
+    call, up to `slowest_s`, and less again when it is faster. `store` is what failures call it.
     Raises: StoreUnavailable from every call that is not answered; InvalidArgument for a URL that is none.
     """
 
@@ -55,9 +64,11 @@ class Link:
         slowest_s: float = 0.0,
         connections: int = 16,
         twice: bool = False,
+        store: str = "the routing store",
     ) -> None:
         self._address = parse_address(url)
         self._name = name
+        self._store = store
         self._connections = connections
         self._least_s = self._timeout_s = timeout_s
         self._slowest_s = max(timeout_s, slowest_s)
@@ -92,6 +103,26 @@ class Link:
             return await pipeline.execute()
 
         return many(await self._answered(ask, "transaction"))
+
+    async def pipelined(self, commands: Sequence[Sequence[Word]]) -> "list[Reply | CommandRefusal]":
+        """All replies of commands that were sent together; a CommandRefusal to each that was refused by itself."""
+
+        async def ask() -> object:
+            pipeline = self._client.pipeline(transaction=False)
+            queue: Callable[..., object] = pipeline.execute_command
+            for command in commands:
+                queue(*command)
+            replies = await pipeline.execute(raise_on_error=False)
+            return [self._own_refusal(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+        return cast("list[Reply | CommandRefusal]", many(await self._answered(ask, "pipeline")))
+
+    def _own_refusal(self, error: Exception) -> CommandRefusal:
+        """Returns what one command of several was refused for. Raises: `error`, if it is not about that one alone."""
+        wrong_type = str(error).startswith("WRONGTYPE")
+        if not wrong_type and not isinstance(error, failures.NoPermissionError):
+            raise error
+        return CommandRefusal(f"{self._store} {reason(error, self._timeout_s)}", wrong_type=wrong_type)
 
     async def written(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Word]
@@ -160,7 +191,7 @@ class Link:
             why = reason(error, limit_s)
             kind = StoreDamaged if why.startswith("is damaged") else StoreUnavailable
             over = ", over TLS" if self._address.tls else ""
-            raise kind(f"the routing store {why} ({what}{over})") from error
+            raise kind(f"{self._store} {why} ({what}{over})") from error
 
     async def _locate(self) -> None:
         """The connections lead to the server that is to be asked now.
