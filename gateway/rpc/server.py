@@ -18,16 +18,17 @@ class ServerOptions:
 
     Units: names carry them. `port` 0 lets the system choose. A limit on connections, streams or calls is per process.
            `max_connections_per_address` counts an IPv4 address or an IPv6 /64 network; 0: no limit of its own; unix
-           sockets have none; grpcio counts the connections that have calls. `max_inflight_bytes` bounds the messages
-           that came in parts and are not yet answered, with the content of compressed ones; and once more the answers
-           that clients have not read, of which `on_unread` is told by how many bytes more, or fewer, they are; servers
-           with the same `budgets` share them (not grpcio). While hardly any of that is left, who holds some and does
-           not move on for `stall_timeout_s` loses it (of grpcio: see `open_calls`). `default_deadline_s` counts for
-           calls answered by callback whose client sets none, `default_task_deadline_s` for the other unary ones:
-           loading a model takes as long as it takes. A stream lives at most as long as its connection:
-           `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are looked at every
-           `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see `busy_poll`;
-           grpcio has none.
+           sockets have none; grpcio counts the connections that have calls. A server that is full and `makes_room` (not
+           grpcio) ends a connection of the address with the most for one of an address with fewer. `max_inflight_bytes`
+           bounds the messages that came in parts and are not yet answered, with the content of compressed ones; and
+           once more the answers that clients have not read, of which `on_unread` is told by how many bytes more, or
+           fewer, they are; servers with the same `budgets` share them (not grpcio). While hardly any of that is left,
+           who holds some and does not move on for `stall_timeout_s` loses it (of grpcio: see `open_calls`).
+           `default_deadline_s` counts for calls answered by callback whose client sets none, `default_task_deadline_s`
+           for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
+           connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
+           looked at every `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see
+           `busy_poll`; grpcio has none.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,7 @@ class ServerOptions:
     max_concurrent_calls: int = 16 * 1024
     max_connections: int = 1024
     max_connections_per_address: int = 0
+    makes_room: bool = False
     max_metadata_bytes: int = 8 * 1024
     handshake_timeout_s: float = 5.0
     idle_timeout_s: float = 300.0

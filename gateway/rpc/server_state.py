@@ -82,7 +82,7 @@ class ServerState:
         self.received, self.unsent = budgets.received, budgets.unsent
         self.inflater = Inflater(options.max_receive_bytes, self.received)
         self.buffer = memoryview(bytearray(_READ_BYTES))
-        self.connections: set[OpenConnection] = set()
+        self.connections: dict[OpenConnection, None] = {}  # in the order in which they came
         self._by_address: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self.accepted = self.refused = self.broken = 0  # connections since the start
@@ -119,21 +119,37 @@ class ServerState:
         A handshake takes a connection's place, and is not accepted yet.
         """
         address, most = connection.address, self.options.max_connections_per_address
-        if len(self.connections) >= self.options.max_connections or (
-            most and address and self._by_address[address] >= most
+        if (most and address and self._by_address[address] >= most) or (
+            len(self.connections) >= self.options.max_connections and not self._made_room(address)
         ):
             self.refused += 1
             return False
         self.accepted += not handshake
         self._by_address[address] += 1
-        self.connections.add(connection)
+        self.connections[connection] = None
         self.empty.clear()
+        return True
+
+    def _made_room(self, address: str) -> bool:
+        """Ends a connection of the address that has the most, for one of an address that will have fewer still.
+
+        Order: the newest without a call goes first, then the newest: whoever has been there for long is at work.
+        """
+        if not self.options.makes_room or not self._by_address:
+            return False
+        greedy, most = self._by_address.most_common(1)[0]
+        if most <= self._by_address[address] + 1:
+            return False
+        theirs = [one for one in reversed(self.connections) if one.address == greedy]
+        ended = next((one for one in theirs if not one.open_calls), theirs[0])
+        self.release(ended)
+        ended.abort()
         return True
 
     def release(self, connection: OpenConnection) -> None:
         """Frees the place of a connection for one that takes it at once."""
         if connection in self.connections:
-            self.connections.remove(connection)
+            del self.connections[connection]
             self._by_address[connection.address] -= 1
             if not self._by_address[connection.address]:
                 del self._by_address[connection.address]

@@ -128,6 +128,7 @@ class OperatorsPort:
             port=port,
             max_connections=_CONNECTIONS,
             max_connections_per_address=_ADDRESS_CONNECTIONS,
+            makes_room=True,  # for an operator, whoever else holds connections
             default_task_deadline_s=_ANSWER_LIMIT_S,
             max_inflight_bytes=_BODIES_BYTES,
             busy_poll_us=0,

@@ -198,3 +198,31 @@ async def test_bodies_that_never_end_leave_room_for_others() -> None:
             assert (await small.ask(post(FORM, b"{}"))).body == b"took 2"
         for client in waiting:
             client.writer.close()
+
+
+async def test_two_addresses_cannot_keep_a_third_out() -> None:
+    """With connections that do nothing, that are slow with their heads, or that follow a stream."""
+    numbers = Numbers()
+    async with served({READ: page, STREAM: numbers.page}) as port:
+        held: list[Client] = []
+        for address in ("127.0.0.2", "127.0.0.3"):
+            for place in range(256):
+                client = Client(*await asyncio.open_connection("127.0.0.1", port.port, local_addr=(address, 0)))
+                held.append(client)
+                if place % 3 == 1:
+                    client.send(b"GET /metrics HTTP/1.1\r\nHost:")
+                elif place % 3 == 2:
+                    client.send(get(STREAM))
+                    await client.reader.readuntil(b"data: 2\n\n")
+        first = held[2]
+        waiting = []
+        for _ in range(20):
+            waiting.append(Client(*await asyncio.open_connection("127.0.0.1", port.port)))
+            assert (await waiting[-1].ask(get(READ))).status == 200
+        # None of the own ones went for another; nor did one that follows something while another did nothing.
+        assert [(await client.ask(get(READ))).status for client in waiting] == [200] * 20
+        assert not first.reader.at_eof()
+        assert numbers.begun == 2 * 85
+        assert not numbers.ended.is_set()
+        for client in (*held, *waiting):
+            client.writer.close()
