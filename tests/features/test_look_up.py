@@ -14,10 +14,12 @@ from gateway.pb import inference_pb2 as pb
 from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, branch
 from gateway.tensor import BY_NAME, Datatype
+from tests import models
 from tests.api.calls import fails, until
 from tests.api.stand import Stand, standing
 from tests.features.views import USERS, write_view
 from tests.routing.fault_proxy import FaultProxy
+from tests.serving.ensembles import Step, config, tensor, write_ensemble
 from tests.valkey import Valkey
 
 FEATURES = (
@@ -294,3 +296,81 @@ async def test_a_view_without_its_store_does_not_load(tmp_path: Path) -> None:
             "without a feature store 'shop' (it has 'default'); name its address with --feature-store shop="
             in status.reason
         )
+
+
+# ---- as a step ----
+
+
+async def test_an_ensemble_looks_features_up_for_its_model(
+    valkey: Valkey, store: "redis.Redis", tmp_path: Path
+) -> None:
+    """The second step's input is put together from the store; the caller knows nothing but whom it is about."""
+    repository = tmp_path / "models"
+    store.hset("user:1", mapping={"embedding": "[1, 2, 3, 4]"})
+    parameters = {**PATIENT, "default.embedding": "[0, 0, 0, 0]"}
+    write_view(repository, "users", parameters, features=[("embedding", Datatype.FP32, 4)])
+    models.write_version(repository, "affine", "1", models.affine(), config="max_batch_size: 64")
+    steps = (Step("users", {"user_id": "who"}, {"embedding": "found"}), Step("affine", {"x": "found"}, {"y": "y"}))
+    write_ensemble(repository, "scored", config(*steps, inputs=[tensor("who", "TYPE_INT64", (1,))]))
+    proxy = FaultProxy(valkey.socket_path)
+    async with (
+        proxy.running(),
+        standing(repository, tmp_path, probes=tmp_path / "probes", feature_stores={"default": proxy.url}) as stand,
+    ):
+        request = pb.ModelInferRequest(model_name="scored")
+        request.inputs.add(name="who", datatype="INT64", shape=[2, 1])
+        request.raw_input_contents.append(np.array([1, 404], "<i8").tobytes())
+        answer = await stand.stub.ModelInfer(request, timeout=10)
+        assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == [2, 4, 6, 8, 0, 0, 0, 0]
+        assert (await ask(stand, 1)) == {"embedding": [[1, 2, 3, 4]]}
+        proxy.put("cut")
+        answer = await stand.stub.ModelInfer(request, timeout=10)
+        assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == [0] * 8
+        request.inputs[0].datatype = "INT32"
+        code, _ = await fails(stand, request)
+        assert code is Code.INVALID_ARGUMENT
+        await until(lambda: stand.engine.in_flight == 0)
+
+
+async def test_an_ensemble_names_the_look_up_that_failed(valkey: Valkey, store: "redis.Redis", tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    write_view(repository, "users", PATIENT, features=[("score", Datatype.FP32, 1)])
+    step = Step("users", {"user_id": "who"}, {"score": "y"})
+    text = config(step, inputs=[tensor("who", "TYPE_INT64", (1,))], outputs=[tensor("y", dims=(1,))])
+    write_ensemble(repository, "scored", text)
+    async with standing(
+        repository, tmp_path, probes=tmp_path / "probes", feature_stores={"default": valkey.url}
+    ) as stand:
+        request = pb.ModelInferRequest(model_name="scored", raw_input_contents=[np.array([404], "<i8").tobytes()])
+        request.inputs.add(name="who", datatype="INT64", shape=[1, 1])
+        code, said = await fails(stand, request)
+        assert code is Code.NOT_FOUND
+        assert "users" in said
+        assert "the store has no row of that key, and feature 'score' has no default" in said
+
+
+# ---- who may read ----
+
+
+async def test_a_user_reads_what_the_page_allows_and_nothing_else(
+    valkey: Valkey, store: "redis.Redis", tmp_path: Path
+) -> None:
+    """One view that the user may not read fails by itself, and takes nothing from another one of the same store."""
+    rights = ("+hmget", "+ping", "+client|setname", "%R~user:*")
+    store.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">s3cret", *rights)
+    repository = tmp_path / "models"
+    write_view(repository, "users", PATIENT, features=[("score", Datatype.FP32, 1)])
+    write_view(repository, "secrets", {"key": "secret:{user_id}"}, features=[("score", Datatype.FP32, 1)])
+    url = f"{valkey.url}?username=reader&password=s3cret"
+    async with standing(repository, tmp_path, probes=tmp_path / "probes", feature_stores={"default": url}) as stand:
+        other = asking(1)
+        other.model_name = "secrets"
+        for _ in range(3):
+            answer, refused = await asyncio.gather(ask(stand, 1), fails(stand, other))
+            assert answer == {"score": [[0.25]]}
+            assert refused[0] is Code.UNAVAILABLE
+            assert "the feature store 'default' refused permission to this user" in refused[1]
+    wrong = f"{valkey.url}?username=reader&password=other"
+    async with standing(repository, tmp_path, probes=tmp_path / "probes", feature_stores={"default": wrong}) as stand:
+        code, said = await fails(stand, asking(1))
+        assert (code, "refused the credentials" in said, "other" in said) == (Code.UNAVAILABLE, True, False)
