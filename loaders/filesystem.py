@@ -26,6 +26,7 @@ from loaders.tree import SourceFile, TreeLimits
 _CHUNK = 8 << 20
 _ROOT = Location(0, ())
 _NAMES_SHOWN = 3
+_MODEL_SUFFIX = ".onnx"
 # The errors of copy_file_range where the kernel or two file systems cannot copy by themselves.
 _NO_KERNEL_COPY = frozenset((EXDEV, EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM))
 
@@ -65,14 +66,16 @@ class FilesystemLoader:
         directories = [entry.name for entry in listed if entry.is_directory]
         if self._judge(directories):
             return one_model(self._name) if directories else Listing((), {})  # as an unmounted volume is
-        refused.update({entry.name: _refusal(entry.name) for entry in listed if not entry.is_directory})
+        files = [entry.name for entry in listed if not entry.is_directory]
+        refused.update({name: _refusal(name) for name in files})
         models = [name for name in directories if not (is_number(name) and self._holds_model(name))]
         shown = ", ".join(models[:_NAMES_SHOWN])
         for name in set(directories) - set(models):
             refused[name] = (
                 f"a version ({MODEL_FILE} is in it) beside models ({shown}): put it into its model's directory"
             )
-        return Listing(tuple(models), refused)
+        beside = frozenset(name for name in files if not name.endswith(_MODEL_SUFFIX))
+        return Listing(tuple(models), refused, beside=beside)
 
     def origin(self, model: str) -> str:
         """Returns the absolute path of the repository."""
@@ -252,7 +255,7 @@ def _listing(listed: Iterable[tree.Entry], refused: Mapping[str, str]) -> Listin
 
 def _refusal(name: str) -> str:
     return "a file: models are directories" + (
-        "; name the file itself to serve it alone" if name.endswith(".onnx") else ""
+        "; name the file itself to serve it alone" if name.endswith(_MODEL_SUFFIX) else ""
     )
 
 

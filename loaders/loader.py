@@ -75,12 +75,14 @@ class Listing:
     `unreadable` has the origins (`Loader.origin`) that could not be listed, and why: what they have is not known.
     `aliases`, of a model, are the names that its source moves from version to version, each with the version that it
     names now.
+    `beside` are those of `refused` that nobody takes for a model, such as a README.
     """
 
     names: tuple[str, ...]
     refused: Mapping[str, str]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
 
 
 class Loader(Protocol):

@@ -95,7 +95,7 @@ class ObjectStoreLoader:
         """Returns the first parts of the keys. Raises: SourceNotFound (no bucket), SourceUnreadable."""
         objects = self._below()
         files = {name: "an object: models are prefixes" for name in objects if "/" not in name and name[:1] != "."}
-        return Listing(_folders(objects), files)
+        return Listing(_folders(objects), files, beside=frozenset(name for name in files if not name.endswith(".onnx")))
 
     def origin(self, model: str) -> str:
         """Returns the URI of the repository."""

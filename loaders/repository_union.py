@@ -54,20 +54,23 @@ class RepositoryUnion:
         self._check_any(away)
         owners: dict[str, int] = {}
         refused: dict[str, str] = {}
+        wanted: set[str] = set()  # of those, what somebody may have meant as a model
         listed: list[str] = []
         for number, listing in enumerate(listings):
+            wanted |= listing.refused.keys() - listing.beside
             for name, reason in listing.refused.items():
                 _add(refused, name, f"{reason} (in {_shown(number)})")
             for name in listing.names:
                 owner = owners.setdefault(name, number)
                 if owner != number:
+                    wanted.add(name)
                     _add(refused, name, f"{_shown(number)} has it as well, {_shown(owner)} has precedence")
                 elif number not in away:
                     listed.append(name)
         self._names = tuple(listing.names for listing in listings)
         self._owners = owners
         unreadable = {self._origin_at(number): f"{_shown(number)}: {error}" for number, error in away.items()}
-        return Listing(tuple(sorted(listed)), refused, unreadable)
+        return Listing(tuple(sorted(listed)), refused, unreadable, beside=frozenset(refused.keys() - wanted))
 
     def origin(self, model: str) -> str:
         """Returns the URI of the first repository that has the model."""

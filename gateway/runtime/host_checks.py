@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
 from gateway.errors import GatewayError
@@ -30,6 +30,7 @@ _DISK_FAIL_BYTES: Final = 1 << 30
 _DISK_WARN_SHARE: Final = 0.1
 _CERTIFICATE_WARN_S: Final = 14 * 86_400.0
 _LOCALE: Final = "en_US.UTF-8"
+_CLOCK_BEHIND_S: Final = 86_400.0
 _SHOWN: Final = 5
 
 
@@ -82,7 +83,24 @@ def running_in(data_dir: Path) -> str:
 def check_data_dir(data_dir: Path, running: str) -> HostFinding:
     if running:
         return warn(f"{data_dir}: a gateway runs on it (process {running})", "a second one needs another --data-dir")
+    try:
+        return _look_at(data_dir)
+    except PermissionError as error:
+        return fail(
+            f"the folder of {error.filename} cannot be entered by this user",
+            f"chown it to the gateway's user (now uid {os.geteuid()}), or name another --data-dir",
+        )
+
+
+def _look_at(data_dir: Path) -> HostFinding:
+    """Returns what a data directory is that nobody runs on. Raises: PermissionError naming what cannot be looked at."""
+    if data_dir.is_symlink() and not data_dir.exists():
+        return fail(f"{data_dir} is a link to {data_dir.readlink()}, which is not there", "make or mount that first")
     there = nearest(data_dir)
+    if not there.is_dir():
+        return fail(f"{there} is no directory", "name another --data-dir, or move it away")
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return fail(f"{there} is on a file system that is read-only", "mount it writable, or name another --data-dir")
     if not os.access(there, os.W_OK | os.X_OK):
         return fail(
             f"{there} cannot be written by this user", f"chown it to the gateway's user (now uid {os.geteuid()})"
@@ -135,9 +153,10 @@ def judge_files(soft: int, hard: int, max_connections: int) -> HostFinding:
     if hard == resource.RLIM_INFINITY:
         return ok("no limit")
     seen = f"{soft}, raised to {hard} at the start; --max-connections {max_connections} and the rest need {needed}"
-    if hard < needed:
-        return warn(seen, f"LimitNOFILE={needed} (systemd), --ulimit nofile={needed} (docker), or fewer connections")
-    return ok(seen)
+    remedy = f"LimitNOFILE={needed} (systemd), --ulimit nofile={needed} (docker), or fewer connections"
+    if hard < _SPARE_FILES:
+        return fail(seen, remedy)
+    return warn(seen, remedy) if hard < needed else ok(seen)
 
 
 def check_repository(config: Config) -> HostFinding:
@@ -146,7 +165,11 @@ def check_repository(config: Config) -> HostFinding:
     if reason := models.missing_repository():
         return fail(reason, "mount it, or name another --model-repository")
     links = [Path(path) for path in models.allow_links_to.split(",") if path]
-    with TemporaryDirectory(prefix="gateway-doctor-") as folder:
+    try:
+        place = gettempdir()
+    except FileNotFoundError as error:
+        return fail(str(error.strerror), "a model is tried there: mount a tmpfs at /tmp, or set TMPDIR")
+    with TemporaryDirectory(prefix="gateway-doctor-", dir=place) as folder:
         try:
             loader = open_loader(LoaderSettings(models.repository, ContentStore(Path(folder)), links))
             listing = loader.models()
@@ -155,8 +178,9 @@ def check_repository(config: Config) -> HostFinding:
     if listing.unreadable:
         name, why = next(iter(listing.unreadable.items()))
         return fail(f"{name}: {why}", "rights, credentials and the network between (docs/models.md)")
-    if listing.refused:
-        name, why = next(iter(listing.refused.items()))
+    meant = {name: why for name, why in listing.refused.items() if name not in listing.beside}
+    if meant:
+        name, why = next(iter(meant.items()))
         return warn(f"{len(listing.names)} models; {name!r} is none: {why}", "rename it or move it away")
     if not listing.names:
         return warn(f"{models.repository} has no models", "publish one as <model>/<version>/model.onnx")
@@ -173,6 +197,20 @@ def check_locale(name: str = _LOCALE) -> HostFinding:
     finally:
         locale.setlocale(locale.LC_CTYPE, before)
     return ok(name)
+
+
+def installed_at_s() -> float:
+    """Returns when this release was written to this disk, or earlier where a wheel says so."""
+    return Path(__file__).stat().st_mtime
+
+
+def judge_clock(now_s: float, installed_s: float) -> HostFinding:
+    """Judges this host's clock where no other tells the time: it cannot be long before this release was installed."""
+    remedy = "see that chrony or systemd-timesyncd runs: rules, tokens and windows go by the clock"
+    if now_s < installed_s - _CLOCK_BEHIND_S:
+        dates = (datetime.fromtimestamp(at, UTC).date().isoformat() for at in (now_s, installed_s))
+        return fail("it is {} here, and this release was installed on {}".format(*dates), remedy)
+    return unknown("there is no other clock to compare with", remedy)
 
 
 def judge_cpus(on_host: int, quota: float, workers: int) -> HostFinding:

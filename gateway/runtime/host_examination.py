@@ -50,8 +50,11 @@ def _cpus(patient: Patient) -> HostFinding:
 
 
 def _clock(patient: Patient) -> HostFinding:
-    if patient.store is None:
-        return unknown("there is no other clock to compare with", "see that chrony or systemd-timesyncd runs")
+    if patient.store is None or patient.store.ahead_s is None:
+        alone = host_checks.judge_clock(patient.now_s, host_checks.installed_at_s())
+        return (
+            alone if alone.verdict is HostState.FAIL or patient.store is None else store_visit.judge_skew(patient.store)
+        )
     return store_visit.judge_skew(patient.store)
 
 

@@ -1,5 +1,6 @@
 """What a visit to the routing store tells: whether it answers, what it is, how it keeps what it is given, its clock."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -59,7 +60,8 @@ def judge_reach(found: StoreVisit, *, has_rules: bool) -> HostFinding:
     if has_rules:
         return warn(found.trouble, "workers start by the rules on disk, and changes are refused until it is back")
     return fail(
-        found.trouble, "this host has no rules on disk: it is not ready until the store answers (docs/redis.md)"
+        found.trouble,
+        "mend the store or --redis-url (docs/redis.md): without rules on its disk this host is not ready until then",
     )
 
 
@@ -69,9 +71,11 @@ def judge_version(found: StoreVisit) -> HostFinding:
             continue  # what Valkey says there is which Redis it can stand in for
         version = found.facts.get(f"{name}_version", "")
         if version:
-            first, second = [*version.split("."), "0"][:2]
             least = ".".join(map(str, oldest))
-            if (int(first), int(second)) < oldest:
+            numbers = re.match(r"(\d+)(?:\.(\d+))?", version)
+            if numbers is None:
+                return unknown(f"{name} says version {version!r}", f"{name} {least} or newer is needed")
+            if (int(numbers[1]), int(numbers[2] or 0)) < oldest:
                 return fail(f"{name} {version}", f"{name} {least} or newer is needed")
             return ok(f"{name} {version}")
     return _withheld(found)

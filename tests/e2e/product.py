@@ -190,7 +190,7 @@ class Product:
 
     def _banner(self) -> str:
         lines: list[str] = []
-        deadline = time.monotonic() + START_DEADLINE_S
+        deadline = time.monotonic() + as_loaded(START_DEADLINE_S)
         while _LAST_LINE not in (lines[-1] if lines else ""):
             try:
                 lines.append(self._lines.get(timeout=max(0.0, deadline - time.monotonic())))

@@ -1,5 +1,7 @@
 """What `gateway doctor` finds: by numbers, and on this host with real files, ports and a real store."""
 
+import asyncio
+import ctypes
 import fcntl
 import os
 import resource
@@ -7,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -140,6 +143,122 @@ async def test_a_repository_that_is_not_there_or_empty(configure: Callable[..., 
     assert (await found(configure(model_repository=str(tmp_path / "none"))))["repository"].verdict is FAIL
 
 
+async def test_a_file_beside_models_is_no_fault_but_one_that_may_be_meant_as_a_model_is(
+    configure: Callable[..., Config], tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "README.md").write_text("read me")
+    assert (await found(configure()))["repository"] == ok("affine")
+    (tmp_path / "models" / "mine.onnx").touch()
+    finding = (await found(configure()))["repository"]
+    assert finding.verdict is WARN
+    assert "'mine.onnx' is none: a file" in finding.seen
+
+
+async def test_a_data_directory_that_cannot_be_one(configure: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place, seen in (("file", "is no directory"), ("file/data", "is no directory"), ("link", "is a link to")):
+        finding = (await found(configure(data_dir=tmp_path / place)))["data-dir"]
+        assert (finding.verdict, seen in finding.seen) == (FAIL, True), finding
+
+
+def in_child(look: Callable[[], object]) -> str:
+    """What `look` returns in a child of this process, as text, or what it raised: there it may give up its rights."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(tell, str(look()).encode())
+        except BaseException as error:
+            os.write(tell, f"raised {error!r}".encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.waitpid(child, 0)
+    with os.fdopen(told) as reader:
+        return reader.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize(
+    ("options", "seen"), [("ro,size=4g", "a file system that is read-only"), ("size=8m", "8.0 MiB of 8.0 MiB free")]
+)
+def test_a_file_system_that_is_read_only_or_full(tmp_path: Path, options: str, seen: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def look() -> HostFinding:
+        place, private, new_mounts = str(tmp_path).encode(), 1 << 14 | 1 << 18, 0x20000
+        flags = 1 if options.startswith("ro,") else 0
+        if libc.unshare(new_mounts) or libc.mount(b"none", b"/", None, private, None):
+            raise OSError(ctypes.get_errno(), "no mounts")
+        if libc.mount(b"tmpfs", place, b"tmpfs", flags, options.removeprefix("ro,").encode()):
+            raise OSError(ctypes.get_errno(), "no mounts")
+        return host_checks.check_data_dir(tmp_path / "d", "") if flags else host_checks.check_disk(tmp_path / "d")
+
+    told = in_child(look)
+    if "no mounts" in told:
+        pytest.skip(f"this host lets nobody mount: {told}")
+    assert "HostState.FAIL" in told
+    assert seen in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone becomes somebody else")
+def test_what_this_user_may_not_write_or_enter(tmp_path: Path) -> None:
+    closed = Path(mkdtemp(dir="/tmp"))
+
+    def look(place: Path) -> HostFinding:
+        os.setgid(65534)
+        os.setuid(65534)
+        return host_checks.check_data_dir(place, "")
+
+    try:
+        told = in_child(lambda: look(closed))
+        below = in_child(lambda: look(closed / "below" / "data"))
+    finally:
+        closed.rmdir()
+    assert "HostState.FAIL" in told
+    assert "HostState.FAIL" in below
+    assert f"{closed} cannot be written by this user" in told
+    assert "cannot be entered by this user" in below
+    assert "now uid 65534" in told
+    assert "now uid 65534" in below
+
+
+@pytest.mark.parametrize(
+    ("url", "answer", "seen"),
+    [
+        ("redis://127.0.0.1:{port}", b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks no RESP"),
+        ("rediss://127.0.0.1:{port}", b"-ERR no TLS here\r\n", "the TLS handshake failed"),
+        ("redis://127.0.0.1:{port}", b"", "rediss://"),
+        ("redis://nowhere.invalid:6379", b"", "unknown host name"),
+    ],
+)
+async def test_what_is_wrong_with_the_way_to_the_store_is_said(
+    configure: Callable[..., Config], url: str, answer: bytes, seen: str
+) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        finding = (await found(configure(redis_url=url.format(port=port))))["store"]
+    assert finding.verdict is FAIL
+    assert seen in finding.seen
+    assert "--redis-url" in finding.remedy
+
+
+async def test_a_wrong_password_is_said(configure: Callable[..., Config], store: Valkey) -> None:
+    async with admin_of(store.url) as admin:
+        await admin.call("ACL", "SETUSER", "default", ">secret")
+        await admin.call("ACL", "SETUSER", "default", "resetpass", ">right")
+    finding = (await found(configure(redis_url=f"{store.url}?password=wrong")))["store"]
+    assert finding.verdict is FAIL
+    assert "refused the credentials" in finding.seen
+    assert "wrong" not in finding.seen
+
+
 async def test_files_that_everyone_may_change(configure: Callable[..., Config], tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o640)
@@ -164,6 +283,9 @@ async def test_files_that_everyone_may_change(configure: Callable[..., Config], 
         (host_checks.judge_disk(GIB - 1, 5 * GIB, 0.9), FAIL),
         (host_checks.judge_files(1024, 20_000, 8192), OK),
         (host_checks.judge_files(1024, 8192, 8192), WARN),
+        (host_checks.judge_files(256, 300, 8192), FAIL),
+        (host_checks.judge_clock(0.0, 1e9), FAIL),
+        (host_checks.judge_clock(1e9 - 3600, 1e9), UNKNOWN),
         (host_checks.judge_files(1024, resource.RLIM_INFINITY, 8192), OK),
         (host_checks.judge_cpus(64, 2.0, 2), OK),
         (host_checks.judge_cpus(64, 2.0, 64), WARN),
@@ -174,6 +296,8 @@ async def test_files_that_everyone_may_change(configure: Callable[..., Config], 
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "6.2.14"})), FAIL),
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "7.0.0"})), OK),
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "7.2.4", "valkey_version": "7.1.0"})), FAIL),
+        (store_visit.judge_version(StoreVisit(facts={"redis_version": "7.4rc1"})), OK),
+        (store_visit.judge_version(StoreVisit(facts={"redis_version": "unstable"})), UNKNOWN),
         (store_visit.judge_version(StoreVisit(withheld="no rights")), UNKNOWN),
         (store_visit.judge_skew(StoreVisit(ahead_s=-0.2)), OK),
         (store_visit.judge_skew(StoreVisit(ahead_s=5.0)), WARN),

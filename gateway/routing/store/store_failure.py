@@ -46,6 +46,8 @@ def reason(error: BaseException, timeout_s: float) -> str:
             return _BY_WORD["NOAUTH"]
         if isinstance(cause, OSError) and f"[Errno {ECONNREFUSED}]" in str(cause):  # of every address of a name
             return _REASONS["ConnectionRefusedError"]
+        if str(cause).startswith("Protocol error"):
+            return "is none: what answers there speaks no RESP"
         if "Connection closed by server" in str(cause):
             return "closed the connection before it answered; if it expects TLS its URL begins with rediss://"
         for kind in type(cause).__mro__:
