@@ -91,7 +91,7 @@ class _Master:
         """Every worker has its order. Raises: TargetFailed."""
         if self.scenario.change is not None:
             self.guard = self._stack.enter_context(RouteGuard(self.target, self.scenario.changed_model))
-            self.changes = changes_of(self.scenario, self.target)
+            self.changes = changes_of(self.scenario, self.target, self.guard.owner)
             self._stack.callback(self.changes.end)
         clients = sorted(self._runner.clients.ready + self._runner.clients.running, key=lambda client: client.id)
         self.workers = len(clients)

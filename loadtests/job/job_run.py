@@ -52,7 +52,7 @@ def run_job(job: Job, heard: Callable[[Tally], None] | None = None) -> RunResult
     with ExitStack() as stack:
         if scenario.change is not None:
             guard = stack.enter_context(RouteGuard(job.target, scenario.changed_model))
-            changes = changes_of(scenario, job.target)
+            changes = changes_of(scenario, job.target, guard.owner)
             stack.callback(changes.end)
         interrupted = asyncio.run(_run(fleet, changes, heard))
     return conclude(
@@ -72,12 +72,17 @@ def run_job(job: Job, heard: Callable[[Tally], None] | None = None) -> RunResult
     )
 
 
-def changes_of(scenario: Scenario, target: LoadTarget) -> RouteChanges:
+def changes_of(scenario: Scenario, target: LoadTarget, owner: str) -> RouteChanges:
     """Returns the changes that the scenario names; their first route is in force. Raises: TargetFailed."""
     assert scenario.change is not None
     keys = [one.key for one in scenario.traffic if one.model == scenario.changed_model and one.key is not None]
     return RouteChanges(
-        target, scenario.changed_model, scenario.change, seconds=scenario.seconds, key=keys[0] if keys else None
+        target,
+        scenario.changed_model,
+        scenario.change,
+        seconds=scenario.seconds,
+        key=keys[0] if keys else None,
+        owner=owner,
     )
 
 

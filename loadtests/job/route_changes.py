@@ -12,7 +12,7 @@ from gateway.pb import control_pb2 as pb
 from gateway.pb import inference_pb2
 from gateway.pb.control_pb2_grpc import ControlStub
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
-from loadtests.job.route_guard import CHANGE, DEADLINE_S, OWNER, former_route
+from loadtests.job.route_guard import CHANGE, DEADLINE_S, former_route
 from loadtests.job.scenario_plan import CanaryPlan, FlipPlan, KeyPlan
 from loadtests.job.tally import Sighting
 from loadtests.job.target import LoadTarget, TargetFailed, call_text
@@ -77,6 +77,8 @@ def _age(version: str) -> tuple[int, str]:
 class RouteChanges:
     """Changes the route of one model while it is called: a thread of its own from `begin` to `end`.
 
+    A change of somebody else, an operator's rollback for one, ends the changes: it is not written over.
+
     Order: a `RouteGuard` of the model is there before, and longer.
     """
 
@@ -88,8 +90,11 @@ class RouteChanges:
         *,
         seconds: float,
         key: KeyPlan | None,
+        owner: str,
     ) -> None:
-        """Puts the first route in force. Raises: TargetFailed."""
+        """Puts the first route in force; `owner` is the guard's. Raises: TargetFailed."""
+        self._owner = owner
+        self._revision = 0
         self.log = ChangeLog()
         self._target = target
         self._model = model
@@ -102,6 +107,8 @@ class RouteChanges:
         self._older, self._newer = two_versions(target, model, plan.versions)
         try:
             with self._control() as control:
+                former = former_route(control, model)
+                self._revision = former.revision if former is not None else 0
                 self._apply(control, self._first())
         except grpc.RpcError as error:
             raise TargetFailed(f"the route of {model!r}: {call_text(error)}") from None
@@ -205,8 +212,12 @@ class RouteChanges:
 
     def _apply(self, control: ControlStub, document: dict[str, Any]) -> None:
         answer: pb.ApplyResponse = control.Apply(
-            pb.ApplyRequest(document_json=json.dumps(document), change=CHANGE, wait=_WAIT), timeout=DEADLINE_S
+            pb.ApplyRequest(
+                document_json=json.dumps(document), expected_revision=self._revision, change=CHANGE, wait=_WAIT
+            ),
+            timeout=DEADLINE_S,
         )
+        self._revision = answer.change.revision
         if answer.change.laggards:
             self.log.problems.append(f"workers did not follow in time: {', '.join(answer.change.laggards)}")
         self.log.applied_ms.append(answer.change.applied_us / 1000)
@@ -234,7 +245,7 @@ class RouteChanges:
         spec: dict[str, Any] = {"arms": {arm: {"version": one} for arm, one in arms.items()}, "strategy": strategy}
         if self._key is not None:
             spec["key"] = {"from": [f"metadata:{self._key.metadata}"]}
-        metadata = {"model": self._model, "owner": OWNER}
+        metadata = {"model": self._model, "owner": self._owner}
         return {"apiVersion": "gateway/v1", "kind": "Route", "metadata": metadata, "spec": spec}
 
 
