@@ -79,6 +79,10 @@ $(VENV)/.develops: pyproject.toml $(CONSTRAINTS) $(VENV)/.serves
 mlflow: $(VENV)/.develops
 	@$(INSTALL) --target $(VENV)/mlflow 'mlflow>=3.17'
 
+# Feast (500 MB), for long tests of the rows that it writes, which are skipped without it.
+feast: $(VENV)/.develops
+	@$(INSTALL) --target $(VENV)/feast 'feast[redis]>=0.50'
+
 # The demo repository is made once; one that is there already, or is named, is served as it is.
 $(MODELS): | $(VENV)/.serves
 	@echo "training the demo models into $(MODELS)"

@@ -357,7 +357,7 @@ async def test_a_user_reads_what_the_page_allows_and_nothing_else(
 ) -> None:
     """One view that the user may not read fails by itself, and takes nothing from another one of the same store."""
     rights = ("+hmget", "+ping", "+client|setname", "%R~user:*")
-    store.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">s3cret", *rights)
+    store.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">s3cret", *rights)  # type: ignore[no-untyped-call]
     repository = tmp_path / "models"
     write_view(repository, "users", PATIENT, features=[("score", Datatype.FP32, 1)])
     write_view(repository, "secrets", {"key": "secret:{user_id}"}, features=[("score", Datatype.FP32, 1)])
