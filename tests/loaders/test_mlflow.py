@@ -1,8 +1,5 @@
 """The registry of MLflow: one model, an alias that moves, what is refused; and a real server."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +9,8 @@ from loaders.errors import LoaderError, SourceNotFound, SourceUnreadable, Unsafe
 from loaders.loader import Loader
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
+from tests.loaders.mlflow_server import needs_mlflow, real_mlflow
 from tests.loaders.registry_server import Answer, MlflowServer, json_answer
-from tests.routing.servers import free_port
-
-PACKAGES = Path(sys.prefix) / "mlflow"  # where the Makefile puts MLflow and what it needs
 
 
 @pytest.fixture
@@ -131,10 +126,6 @@ def test_without_an_address_a_model_cannot_be_found(monkeypatch: pytest.MonkeyPa
 
 
 CLIENT = """
-import sys, mlflow
-from mlflow import MlflowClient
-mlflow.set_tracking_uri(sys.argv[1])
-client = MlflowClient()
 client.create_registered_model("digits", tags={"config.pbtxt": "max_batch_size: 3"})
 for number in (1, 2):
     run = client.create_run(client.create_experiment(f"e{number}"))
@@ -144,34 +135,25 @@ client.set_registered_model_alias("digits", "champion", "1")
 """
 
 
+@needs_mlflow
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(not PACKAGES.is_dir(), reason="MLflow is not installed beside the other packages")
 def test_a_real_server_answers_as_the_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in ("1", "2"):
         (tmp_path / "made" / number / "data").mkdir(parents=True)
         (tmp_path / "made" / number / "model.onnx").write_bytes(f"model {number}".encode())
         (tmp_path / "made" / number / "data" / "weights.bin").write_bytes(b"w" * 3_000_000)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    environ = {**os.environ, "PYTHONPATH": str(PACKAGES), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += ["--backend-store-uri", f"sqlite:///{tmp_path}/m.db", "--artifacts-destination", str(tmp_path / "a")]
-    with subprocess.Popen([sys.executable, "-m", "mlflow", "server", *words], env=environ, cwd=tmp_path) as process:
-        try:
-            subprocess.run(
-                [sys.executable, "-c", CLIENT, address, str(tmp_path / "made")], env=environ, check=True, timeout=300
-            )
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-            whole, champion = opened(f"mlflow+{address}", tmp_path), opened("models:/digits@champion", tmp_path)
-            assert whole.models().names == ("digits",)
-            assert whole.versions("digits").names == ("1", "2")
-            assert champion.versions("digits").names == ("1",)
-            assert whole.read("digits", "config.pbtxt", 100) == b"max_batch_size: 3"
-            local = champion.fetch("digits", "1")
-            assert [entry.name for entry in local.files] == ["data/weights.bin", "model.onnx"]
-            assert local.model_file().read_bytes() == b"model 1"
-            with pytest.raises(SourceNotFound):
-                opened("models:/digits@absent", tmp_path).models()
-        finally:
-            process.terminate()
+    with real_mlflow(tmp_path) as mlflow:
+        mlflow.client(CLIENT, str(tmp_path / "made"))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.address)
+        whole, champion = opened(f"mlflow+{mlflow.address}", tmp_path), opened("models:/digits@champion", tmp_path)
+        assert whole.models().names == ("digits",)
+        assert whole.versions("digits").names == ("1", "2")
+        assert whole.versions("digits").aliases == {"champion": "1"}
+        assert champion.versions("digits").names == ("1",)
+        assert whole.read("digits", "config.pbtxt", 100) == b"max_batch_size: 3"
+        local = champion.fetch("digits", "1")
+        assert [entry.name for entry in local.files] == ["data/weights.bin", "model.onnx"]
+        assert local.model_file().read_bytes() == b"model 1"
+        with pytest.raises(SourceNotFound):
+            opened("models:/digits@absent", tmp_path).models()
