@@ -14,6 +14,7 @@ from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, say, show
 from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Server
+from gateway.cli.written_file import check_place, write_file
 from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # loaded by the command that needs them
@@ -64,10 +65,7 @@ def report(
     if fail_on not in ("", "warn", "crit"):
         raise Failure(Exit.USAGE, f"--fail-on is {fail_on!r}, allowed are warn and crit")
     for name, path in (("--out", out), ("--json", json_out)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise Failure(
-                Exit.USAGE, f"{name} is {str(path)!r}, but there is no folder {str(path.absolute().parent)!r}"
-            )
+        check_place(name, path)
     now_us = -(-int(time()) // 60) * 60_000_000  # rows are counted by the minute
     try:
         with analysis():
@@ -175,11 +173,11 @@ def _profiled_version(lake: "Lake", selection: "Selection", known: list[tuple[st
 
 def _write(report: "Report", out: Path | None, json_out: Path | None) -> None:
     if json_out is not None:
-        json_out.write_text(report.to_json(), encoding="utf-8")
+        write_file("--json", json_out, report.to_json())
     if out is not None:
         with analysis():
             from gateway.drift.report.page import render
-        out.write_text(render(report), encoding="utf-8")
+        write_file("--out", out, render(report))
 
 
 def _show(report: "Report", out: Path | None) -> None:

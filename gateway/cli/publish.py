@@ -14,6 +14,7 @@ import typer
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Output
+from gateway.cli.written_file import check_place, write_file
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.page.message_values import Value
 from gateway.replay.served_repository import served_repository
@@ -44,6 +45,9 @@ Keys = Annotated[
     Path | None,
     typer.Option("--require-signature", help="File of public keys (PEM); one must have signed it."),
 ]
+LinksTo = Annotated[
+    list[Path] | None, typer.Option("--allow-links-to", help="A directory outside PATH to which its links may lead.")
+]
 Html = Annotated[Path | None, typer.Option("--html", help="Write the checklist as one HTML file.")]
 
 
@@ -57,13 +61,15 @@ def validate(
     memory_mb: MemoryMb = 0,
     may_break: MayBreak = False,
     keys: Keys = None,
+    links_to: LinksTo = None,
     html: Html = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     output: Output = Format.TABLE,
 ) -> None:
     """Try a version on this machine, and print whether it may serve; publish nothing. Ends with 1 if it may not."""
+    check_place("--html", html)
     place = repository or served_repository(data_dir).uri
-    with _tried(path, model, place, against, golden, latency_ms, memory_mb, may_break, keys) as tried:
+    with _tried(path, model, place, against, golden, latency_ms, memory_mb, may_break, keys, links_to) as tried:
         _tell(tried.checklist, html, output)
 
 
@@ -82,6 +88,7 @@ def publish(
     memory_mb: MemoryMb = 0,
     may_break: MayBreak = False,
     keys: Keys = None,
+    links_to: LinksTo = None,
     html: Html = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     output: Output = Format.TABLE,
@@ -95,13 +102,14 @@ def publish(
     from gateway.publish.publication_record import publish as placed
     from gateway.publish.version_trial import effective_user, with_publication
 
+    check_place("--html", html)
     place = repository or served_repository(data_dir).uri
     directory = directory_of(repository, data_dir, "publish")
     try:
         origins = lineage_of(lineage or [])
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
-    with _tried(path, model, place, against, golden, latency_ms, memory_mb, may_break, keys) as tried:
+    with _tried(path, model, place, against, golden, latency_ms, memory_mb, may_break, keys, links_to) as tried:
         checklist = tried.checklist
         if checklist.passes and tried.local is not None:
             try:
@@ -131,6 +139,7 @@ def _tried(
     memory_mb: int,
     may_break: bool,
     keys: Path | None,
+    links_to: list[Path] | None,
 ) -> "Iterator[TriedVersion]":
     """Yields the outcome; the copy that was tried is there until the block ends."""
     from gateway.publish.checklist import CostBudget
@@ -155,7 +164,7 @@ def _tried(
             trusted,
         )
         with (
-            laid_out(path, model, beside / model if beside is not None else None) as tried,
+            laid_out(path, model, beside / model if beside is not None else None, links_to or ()) as tried,
             TemporaryDirectory(prefix="gateway-publish-") as copies,
         ):
             settings = LoaderSettings(canonical(repository), ContentStore(Path(copies))) if repository else None
@@ -204,7 +213,7 @@ def _tell(checklist: "Checklist", html: Path | None, output: Format) -> None:
     if html is not None:
         from gateway.publish.checklist_page import render_checklist
 
-        html.write_text(render_checklist(checklist), encoding="utf-8")
+        write_file("--html", html, render_checklist(checklist))
     value: Value = msgspec.to_builtins(checklist) | {"passes": checklist.passes}
     show(
         value,

@@ -17,6 +17,7 @@ from gateway.cli.exits import Exit, Failure
 from gateway.cli.extra import analysis
 from gateway.cli.printing import Format, say, show
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DataDir, Model, Output
+from gateway.cli.written_file import check_place, write_file
 from gateway.errors import InvalidArgument
 from gateway.page.message_values import Value, moment
 from gateway.replay.replay_question import MOST_ROWS, REPLAY_PROCESS, ReplayMessage, ReplayQuestion, RerunQuestion
@@ -73,8 +74,7 @@ def replay(
     What the log does not hold is counted and told. The newest minute is not there yet.
     """
     limit = _share(fail_above) if fail_above else None
-    if html is not None and not html.absolute().parent.is_dir():
-        raise Failure(Exit.USAGE, f"--html is {str(html)!r}, but there is no folder {str(html.absolute().parent)!r}")
+    check_place("--html", html)
     with analysis():
         from gateway.drift.report.span import parse_span
     now_us = int(time() * 1e6)
@@ -107,7 +107,7 @@ def replay(
     if html is not None:
         with analysis():
             from gateway.replay.replay_page import render_replay
-        html.write_text(render_replay(report, verdict), encoding="utf-8")
+        write_file("--html", html, render_replay(report, verdict))
     value: Value = msgspec.to_builtins(report) | {"verdict": msgspec.to_builtins(verdict)}
     if output is Format.TABLE:
         _show(report)

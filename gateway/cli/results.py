@@ -16,6 +16,7 @@ from gateway.cli.lake_record import lake_directory
 from gateway.cli.printing import Format, show
 from gateway.cli.progress import progress
 from gateway.cli.shared_options import DEFAULT_DATA_DIR, DEFAULT_SERVER, DataDir, Model, Output, Server
+from gateway.cli.written_file import check_place, write_file
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.page.message_values import Value, moment
 from gateway.page.route_words import in_force_text
@@ -69,8 +70,7 @@ def results(
     cuts = tuple(dict.fromkeys(by or ()))
     if len(cuts) > _MOST_CUTS:
         raise Failure(Exit.USAGE, f"--by is given {len(cuts)} times, at most {_MOST_CUTS} are allowed")
-    if html is not None and not html.absolute().parent.is_dir():
-        raise Failure(Exit.USAGE, f"--html is {str(html)!r}, but there is no folder {str(html.absolute().parent)!r}")
+    check_place("--html", html)
     if rule and policy is None:
         raise Failure(Exit.USAGE, "--rule says what a policy would do: give one with --policy")
     draft = parse(msgspec.json.decode(read_document(policy).text)) if policy is not None else None
@@ -102,7 +102,7 @@ def results(
         if html is not None:
             with analysis():
                 from gateway.rollout.results.results_page import render_results
-            html.write_text(render_results(made), encoding="utf-8")
+            write_file("--html", html, render_results(made))
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
     except (GatewayError, OSError) as error:

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
+from gateway.cli.exits import Failure
+from gateway.cli.written_file import write_file
 from gateway.publish.version_trial import laid_out
 from gateway.serving.provenance import RECORDS
 from tests import models
@@ -129,3 +131,32 @@ def test_a_directory_of_versions_is_no_repository_to_write_into(command: str, pl
     result = CliRunner().invoke(app, [command, *words, "--model-repository", str(place / "models" / "m")])
     assert result.exit_code == 2
     assert f"needs the repository of which it is a model, '{place / 'models'}'" in " ".join(result.output.split())
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_published(place: Path) -> None:
+    for html in (place / "absent" / "list.html", place):
+        result = run(place, "publish", "new.onnx", "--html", str(html))
+        assert (result.exit_code, result.exception is None or isinstance(result.exception, SystemExit)) == (2, True)
+        assert "--html is" in result.output
+    with pytest.raises(Failure, match="--html: '/dev/full' cannot be written: No space left"):
+        write_file("--html", Path("/dev/full"), "x" * 100_000)
+
+
+def test_a_repository_that_is_not_there_is_no_first_version(place: Path) -> None:
+    """Or a typing error would skip the check of the contract, and CI would go on."""
+    result = CliRunner().invoke(
+        app, ["validate", str(place / "wide.onnx"), "m", "--model-repository", str(place / "modles")]
+    )
+    assert (result.exit_code, "repository" in result.output) == (1, True), result.output
+
+
+def test_links_lead_where_an_option_says(place: Path) -> None:
+    """As those of a snapshot in the cache of Hugging Face do."""
+    snapshot = place / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "model.onnx").symlink_to("../new.onnx")
+    refused = run(place, "validate", "snapshot")
+    assert refused.exit_code == 1
+    assert "--allow-links-to" in refused.output
+    result = run(place, "validate", "snapshot", "--allow-links-to", str(place), "-o", "json")
+    assert checks(result)["load"] == "pass", result.output
