@@ -12,7 +12,7 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
 WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf/*.proto
-NAMES = ("inference", "control", "tensorflow", "tensorflow_serving", "feast")
+NAMES = ("inference", "control", "tensorflow", "tensorflow_serving", "feast", "orca_load_report", "orca_service")
 
 
 def generate(out: Path) -> None:

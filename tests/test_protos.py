@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.pb import control_pb2, feast_pb2, inference_pb2, tensorflow_pb2, tensorflow_serving_pb2
+from gateway.pb import (
+    control_pb2,
+    feast_pb2,
+    inference_pb2,
+    orca_load_report_pb2,
+    orca_service_pb2,
+    tensorflow_pb2,
+    tensorflow_serving_pb2,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +28,18 @@ def test_the_generated_code_is_that_of_the_protocol_files(tmp_path: Path) -> Non
         assert text == (ROOT / "gateway" / "pb" / name).read_text(), f"{name} is stale: run `make protos`"
 
 
-FILES = tuple(one.DESCRIPTOR for one in (inference_pb2, control_pb2, tensorflow_pb2, tensorflow_serving_pb2, feast_pb2))
+FILES = tuple(
+    one.DESCRIPTOR
+    for one in (
+        inference_pb2,
+        control_pb2,
+        tensorflow_pb2,
+        tensorflow_serving_pb2,
+        feast_pb2,
+        orca_load_report_pb2,
+        orca_service_pb2,
+    )
+)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         "Reject": _need(Role.APPROVER, _OPERATOR, scope=Scope.DRAFT),
         "Heal": _need(Role.ADMIN, scope=Scope.EVERYWHERE),
     },
+    # Clients ask for it on their own, without a token.
+    "xds.service.orca.v3.OpenRcaService": {"StreamCoreMetrics": _need()},
     # A model's own health, `model/NAME`, is told to those who know the model.
     "grpc.health.v1.Health": {
         "Check": Permission(frozenset(), Scope.FIELD, "service", prefix="model/"),

@@ -1,6 +1,6 @@
 """What a worker reports of its load with its answers, for clients and proxies that balance by it.
 
-    gRPC  the trailer `endpoint-load-metrics-bin`, with every answer to a unary inference
+    gRPC  the trailer `endpoint-load-metrics-bin`, with every answer to a unary inference; and by `load_streams`
     REST  the header `endpoint-load-metrics`, where `endpoint-load-metrics-format` asks for text or json
 
 A report is made when one is needed and the last is older than `FRESH_NS`; until then answers repeat it.
@@ -125,6 +125,11 @@ class LoadReports:
                 self._joined.clear()
             kept = self._joined[id(trailers)] = (trailers, (*trailers, *self._pair))
         return kept[1]
+
+    def message(self) -> bytes:
+        """Returns the report as a serialized OrcaLoadReport."""
+        self._refresh()
+        return as_message(self._load)
 
     def header(self, form: str) -> bytes:
         """Returns the value of the header in that form, in whatever case; b"" for one that is not known."""

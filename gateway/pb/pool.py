@@ -5,10 +5,10 @@ two definitions of one name in one pool are an error, so a process that uses suc
 Generated modules import this module under the name `descriptor_pool`.
 """
 
-from google.protobuf import any_pb2, descriptor_pool, wrappers_pb2
+from google.protobuf import any_pb2, descriptor_pool, duration_pb2, wrappers_pb2
 
 _POOL = descriptor_pool.DescriptorPool()
-for _file in (any_pb2, wrappers_pb2):  # what our own files import
+for _file in (any_pb2, duration_pb2, wrappers_pb2):  # what our own files import
     _POOL.AddSerializedFile(_file.DESCRIPTOR.serialized_pb)
 
 

@@ -13,10 +13,11 @@ from gateway.access.quotas import Quotas
 from gateway.api.control_service import ControlService
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
+from gateway.api.load_streams import LoadStreams
 from gateway.api.model_guard import ModelGuard
 from gateway.api.reflection import REFLECTION_SERVICES, add_reflection
 from gateway.api.tfserving.prediction_service import TfModelService, TfPredictionService
-from gateway.pb import control_pb2_grpc, inference_pb2_grpc, tensorflow_serving_pb2_grpc
+from gateway.pb import control_pb2_grpc, inference_pb2_grpc, orca_service_pb2_grpc, tensorflow_serving_pb2_grpc
 from gateway.rest.endpoint import EndpointMatch, EndpointTable
 from gateway.rest.http_refusal import HttpRefusal
 from gateway.rest.rest_front import RestFront
@@ -49,6 +50,7 @@ class Servicers:
     catalog: Catalog
     tf_prediction: TfPredictionService
     tf_model: TfModelService
+    load_streams: LoadStreams
 
 
 def servicers_of(
@@ -56,8 +58,9 @@ def servicers_of(
 ) -> Servicers:
     """Returns the servicers, TensorFlow Serving's among them, which ask the same exchanges as `inference` does."""
     max_bytes = config.listen.max_message_bytes
+    load_streams = LoadStreams(inference.exchanges.load_reports)
     tf_prediction = TfPredictionService(inference.exchanges, catalog, max_bytes=max_bytes)
-    return Servicers(inference, control, health, catalog, tf_prediction, TfModelService(catalog))
+    return Servicers(inference, control, health, catalog, tf_prediction, TfModelService(catalog), load_streams)
 
 
 class _ForApplications:
@@ -196,6 +199,7 @@ def _add(config: Config, servicers: Servicers, server: Server, wanted: Callable[
     health_pb2_grpc.add_HealthServicer_to_server(servicers.health, part)
     tensorflow_serving_pb2_grpc.add_PredictionServiceServicer_to_server(servicers.tf_prediction, part)  # type: ignore[no-untyped-call]
     tensorflow_serving_pb2_grpc.add_ModelServiceServicer_to_server(servicers.tf_model, part)  # type: ignore[no-untyped-call]
+    orca_service_pb2_grpc.add_OpenRcaServiceServicer_to_server(servicers.load_streams, part)  # type: ignore[no-untyped-call]
     if config.listen.reflection:
         add_reflection(server, _services(server))
     check_registered(server.paths(), RPCS)

@@ -313,6 +313,7 @@ class Worker:
             witness=self.witness,
         )
         servicers, authorizer = servicers_of(config, inference, self.control, self.health, self.catalog), None
+        self.load_streams = servicers.load_streams
         if self.entrance is not None:
             authorizer = self.entrance.gatekeeper
             guard_servicers(servicers)
@@ -458,6 +459,7 @@ class Worker:
         link.draining()
         self.serving = False
         self.health.drain()
+        self.load_streams.drain()
         grace_s = 0.0 if link.orphaned else self.config.process.grace_seconds
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
         self.control.drain()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic_ns, process_time_ns
 from typing import Any
 
 import grpc.aio
@@ -18,6 +19,7 @@ from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.health import HealthService
 from gateway.api.inference import InferenceService
+from gateway.api.load_reports import LoadReports
 from gateway.pb.control_pb2_grpc import ControlStub
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from gateway.routing.store.route_control import RouteControl
@@ -101,8 +103,9 @@ async def guarded(
         stand = operated.stand
         host = OneWorker(stand.catalog, stand.counters)
         inference = InferenceService(
-            stand.engine, stand.catalog, repository=host, counts=host, max_answer_bytes=1 << 20, quotas=quotas
-        )
+            stand.engine, stand.catalog, repository=host, counts=host, max_answer_bytes=1 << 20, quotas=quotas,
+            load_reports=LoadReports(now_ns=monotonic_ns, cpu_ns=process_time_ns, cpus=1.0, admitted=lambda: 0.0),
+        )  # fmt: skip
         control = ControlService(
             RouteControl(operated.store, Site(operated.feed, stand.catalog)),
             stand.catalog,

@@ -16,7 +16,7 @@ from gateway.access.principal import INCLUDED, Role
 from gateway.access.roles_file import parse_roles
 from gateway.access.token_file import parse_tokens
 from gateway.api.reflection import REFLECTION_SERVICES
-from gateway.pb import control_pb2, inference_pb2, tensorflow_serving_pb2
+from gateway.pb import control_pb2, inference_pb2, orca_service_pb2, tensorflow_serving_pb2
 from gateway.pb.control_pb2_grpc import ControlStub
 from tests.access.guarded import CALLERS, Guarded, directory, guarded, header, token_of
 from tests.api.calls import good
@@ -26,7 +26,7 @@ from tests.api.routes import ab
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for served in (inference_pb2, tensorflow_serving_pb2, control_pb2, health_pb2, reflection_pb2)
+    for served in (inference_pb2, tensorflow_serving_pb2, control_pb2, orca_service_pb2, health_pb2, reflection_pb2)
     for service in served.DESCRIPTOR.services_by_name.values()
     for method in service.methods_by_name.values()
 }
@@ -34,8 +34,9 @@ METHODS["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] = METHODS[
     f"/{REFLECTION_SERVICES[1]}/ServerReflectionInfo"
 ]
 REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+LOADS = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
 # The handler of a stream that follows something for ever is asked for nothing that it would wait for.
-ENDLESS = {"/gateway.v1.Control/Watch", "/gateway.v1.Control/TailLog", "/grpc.health.v1.Health/Watch"}
+ENDLESS = {"/gateway.v1.Control/Watch", "/gateway.v1.Control/TailLog", "/grpc.health.v1.Health/Watch", LOADS}
 
 
 async def status(port: Guarded, path: str, caller: str, message: bytes = b"") -> tuple[grpc.StatusCode, str]:
