@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.api.naming import shown
 from gateway.errors import GatewayError, NotFound, ResourceExhausted, Unavailable, VersionNotReady
 from gateway.serving.catalog import Catalog
+from gateway.serving.ensemble_loads import check_ready
 from gateway.serving.version import Version
 
 INFERENCE = "inference.GRPCInferenceService"
@@ -98,7 +99,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     def _model(self, model: str) -> int | None:
         try:
-            self._catalog.newest(model)
+            check_ready(self._catalog, self._catalog.newest(model))
         except (Unavailable, VersionNotReady):
             return self._serving(False)
         except GatewayError:

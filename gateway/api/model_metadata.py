@@ -9,6 +9,7 @@ from gateway.api.naming import check_model_name, check_version
 from gateway.errors import NotFound, Unavailable, VersionNotReady
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
+from gateway.serving.ensemble_loads import check_ready
 from gateway.serving.model_config import version_order
 from gateway.serving.version import Version, VersionState
 from gateway.tensor import TensorSpec
@@ -33,7 +34,7 @@ def model_ready(catalog: Catalog, request: pb.ModelReadyRequest) -> pb.ModelRead
     Source: Open Inference Protocol v2; Triton, which answers NOT_FOUND for an unknown model since 2026.
     """
     try:
-        find(catalog, request.name, request.version)
+        check_ready(catalog, find(catalog, request.name, request.version))
     except (NotFound, Unavailable, VersionNotReady):
         return pb.ModelReadyResponse(ready=False)
     return pb.ModelReadyResponse(ready=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from gateway.errors import FailedPrecondition, GatewayError
+from gateway.errors import FailedPrecondition, GatewayError, Unavailable
+from gateway.pb import inference_pb2
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.ensemble_contract import StepContract, check_contracts, contract_of
 from gateway.serving.ensemble_graph import EnsembleGraph, read_graph
@@ -125,6 +126,22 @@ class EnsembleLoads:
             loop = asyncio.get_running_loop()
             for model in [model for model in self._failed if version.model in self._steps[model]]:
                 loop.call_soon(self._catalog.retry, model)
+
+
+def check_ready(catalog: StepModels, version: Version) -> None:
+    """Checks that all steps of an ensemble, and theirs, have a version that serves now; of another version nothing.
+
+    Raises: Unavailable naming the step.
+    """
+    if version.config.kind is not ModelKind.ENSEMBLE:
+        return
+    for step in read_graph(inference_pb2.ModelConfig.FromString(version.config.message)).steps:
+        try:
+            check_ready(
+                catalog, catalog.version(step.model, step.version) if step.version else catalog.newest(step.model)
+            )
+        except GatewayError as error:
+            raise Unavailable(f"{step.label}: {error}") from error
 
 
 def logs_steps(config: ModelConfig) -> bool:

@@ -86,7 +86,7 @@ class Pipeline:
     async def _load(self, candidate: Candidate, again: bool, on_trial: Callable[[], None]) -> Loaded:
         candidate.check()
         if not candidate.kind.has_file:
-            return await self._declared(candidate)
+            return await self._declared(candidate, on_trial)
         if self._preparer is not None:
             prepared = await self._known_prepared(self._preparer, candidate)
             if prepared is not None:
@@ -177,8 +177,11 @@ class Pipeline:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._prober.aclose()
 
-    async def _declared(self, candidate: Candidate) -> Loaded:
-        """Returns a version without a model file, whose configuration is its content."""
+    async def _declared(self, candidate: Candidate, on_trial: Callable[[], None]) -> Loaded:
+        """Returns a version without a model file, whose configuration is its content.
+
+        It counts as on trial: what it needs may be, and nobody waits for that longer than for the trial itself.
+        """
         describe = self._describes.get(candidate.kind)
         if describe is None:
             raise FailedPrecondition(f"a model of {candidate.kind.shown!r} cannot be served here")
@@ -186,6 +189,7 @@ class Pipeline:
         async with self._permits:
             config = await self._on_thread(lambda: declared(source, folder))
             digest = await self._on_thread(lambda: declared_digest(source, folder))
+        on_trial()
         config = await describe(candidate.model, source, config)
         return Loaded(None, config, digest, 0.0, digest)
 

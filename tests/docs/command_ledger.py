@@ -45,6 +45,7 @@ _REPLAY: Final = "tests/replay/test_replay_page.py::test_a_command_of_the_page_r
 _OPERATORS: Final = "tests/e2e/test_documented_commands.py::test_operators_commands_do_what_they_say"
 _TOUR: Final = "tests/e2e/test_documented_commands.py::test_the_tour_of_the_readme"
 _STARTS: Final = "tests/e2e/test_documented_commands.py::test_a_gateway_starts_as_a_page_says"
+_ENSEMBLES: Final = "tests/e2e/test_own_models.py::test_the_example_of_an_ensemble_runs"
 
 LEDGER: Final = (
     Row("README.md", "make ", why=Reason.SUITE),
@@ -61,6 +62,8 @@ LEDGER: Final = (
     Row("docs/deployment.md", "/opt/model-serving-gateway/bin/pip install ", why=Reason.HOST),
     Row("docs/deployment.md", "install ", why=Reason.HOST),
     Row("docs/deployment.md", "systemctl ", why=Reason.HOST),
+    Row("docs/ensembles.md", "make ", why=Reason.SUITE),
+    Row("docs/ensembles.md", ".venv/bin/python docs/examples/ensembles/", _ENSEMBLES),
     Row("docs/experiments.md", "gateway results ", _OPERATORS),
     Row("docs/load-tests.md", "python -m loadtests ", _JOBS),
     Row("docs/load-tests.md", "locust ", _LOCUST),

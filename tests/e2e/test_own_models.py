@@ -1,4 +1,4 @@
-"""Each example of docs/your-own-model.md, as it stands there: trained, written, found and asked."""
+"""Each example of docs/your-own-model.md, as it stands there, and of ensembles: trained, written, found and asked."""
 
 import re
 import subprocess
@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.product import Product, environment
 
-PAGE = (Path(__file__).parents[2] / "docs" / "your-own-model.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "your-own-model.md").read_text()
 EXAMPLES = dict(re.findall(r"## ([\w-]+)\n.*?```python\n(.*?)```", PAGE, re.DOTALL))
 NEEDED = {"scikit-learn": ("skl2onnx",), "LightGBM": ("lightgbm", "onnxmltools"), "PyTorch": ("torch", "onnxscript")}
 
@@ -44,3 +45,24 @@ def test_the_example_runs(serving: Product, library: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "the same answers" in done.stdout
+
+
+@pytest.mark.parametrize(("program", "said"), [("wine", "the same answers"), ("price", "three requests")])
+def test_the_example_of_an_ensemble_runs(serving: Product, program: str, said: str) -> None:
+    if program == "wine" and find_spec("skl2onnx") is None:
+        pytest.skip("needs skl2onnx")
+    done = subprocess.run(
+        [sys.executable, str(DOCS / "examples" / "ensembles" / f"{program}.py"), "models", serving.server],
+        cwd=serving.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_the_page_of_ensembles_shows_the_configuration_that_runs() -> None:
+    config = (DOCS / "examples" / "ensembles" / "config.pbtxt").read_text()
+    assert f"```protobuf\n{config}```" in (DOCS / "ensembles.md").read_text()

@@ -12,8 +12,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import Code, DeadlineExceeded, FailedPrecondition, VersionNotReady
+from gateway.errors import Code, DeadlineExceeded, FailedPrecondition, Unavailable, VersionNotReady
 from gateway.serving.call import Call
+from gateway.serving.ensemble_loads import check_ready
 from gateway.serving.response_cache import ResponseCache
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import VersionState
@@ -220,7 +221,10 @@ async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floo
     assert str(call.error).startswith(
         "step 2 (model 'late'): Request for unknown model: 'late' has no available versio"
     )
+    with pytest.raises(Unavailable, match=r"step 2 \(model 'late'\)"):
+        check_ready(floor.stage.catalog, floor.stage.catalog.newest("early"))
     await floor.stage.catalog.load("late")
+    check_ready(floor.stage.catalog, floor.stage.catalog.newest("early"))
     assert await floor.answer("early", floats(1)) == [floats(9).tolist()]
 
 
