@@ -1,0 +1,138 @@
+"""What a gRPC call costs a worker with REST beside it and without, in instructions: the same on a busy machine.
+
+    PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--calls N] [--rounds N]
+
+The worker runs under `valgrind --tool=callgrind`, which counts what the thread of its loop executes, between two dumps
+that enclose so many calls, one after the other. The rounds go through the settings in turns.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import grpc
+
+from gateway.runtime.config_parser import load
+from gateway.runtime.liveness import Timing
+from gateway.runtime.supervisor import Programs, supervise
+from gateway.telemetry.logs import start_logging
+from loadtests.bench import cases
+from loadtests.bench.body import METHOD, message
+from loadtests.bench.models import MODELS
+from loadtests.bench.servers import HOST, GatewaySetup, free_port, running
+from loadtests.bench.uncounted import given_options
+
+_SETTINGS: Final = {
+    "no REST": ("--http-port", "-1"),
+    "REST on a port of its own": (),
+    "REST on the same port": ("--single-port",),
+}
+_WARM_CALLS: Final = 1500
+_CALL_S: Final = 60.0
+_START_S: Final = 600.0
+_SERVE: Final = "serve"
+
+
+def serve(out: Path, arguments: list[str]) -> None:
+    """Runs a gateway whose worker is under callgrind, as `gateway serve` does."""
+    config = load(given_options(arguments), {})
+    start_logging("supervisor", config.process.log_level)
+    options = ("--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={out}/calls.%p")
+    worker = ("/usr/bin/valgrind", *options, sys.executable, "-P", "-m", "gateway.runtime.worker")
+    timing = Timing(silence_s=_START_S, suspect_s=_START_S, start_s=_START_S)
+    supervise(config, programs=Programs(worker=worker), timing=timing)
+
+
+@contextmanager
+def called(address: str) -> Iterator["grpc.UnaryUnaryMultiCallable[bytes, bytes]"]:
+    with grpc.insecure_channel(address) as channel:
+        yield channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+
+
+def calls(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes, count: int) -> None:
+    for _ in range(count):
+        call(body, timeout=_CALL_S)
+
+
+def await_served(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes) -> None:
+    end_s = time.monotonic() + _START_S
+    while True:
+        try:
+            call(body, timeout=_CALL_S, wait_for_ready=True)
+            return
+        except grpc.RpcError:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.5)
+
+
+def dumped(pid: int, out: Path) -> int:
+    """Returns what the loop's thread has executed since the last dump."""
+    before = set(out.glob(f"calls.{pid}.*-01"))
+    subprocess.run(["callgrind_control", "-d", str(pid)], check=True, capture_output=True)
+    (made,) = set(out.glob(f"calls.{pid}.*-01")) - before
+    (count,) = re.findall(r"^(?:summary|totals): (\d+)", made.read_text(errors="replace"), re.MULTILINE)[-1:]
+    return int(count)
+
+
+def worker_pid(out: Path) -> int:
+    """Returns the process whose dumps go there."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"--callgrind-out-file={out}/calls.%p".encode() in words:
+            return int(process.name)
+    raise SystemExit("the worker has ended")
+
+
+def measure(setting: str, made: cases.Case, work: Path, count: int) -> float:
+    """Returns the instructions of one call."""
+    data_dir = Path(tempfile.mkdtemp(dir=work))
+    port = free_port()
+    ports = {"grpc": port, "metrics": free_port()}
+    if "--http-port" not in _SETTINGS[setting]:
+        ports["http"] = free_port()
+    arguments = [*GatewaySetup("gateway").arguments(made.repository, data_dir, ports), *_SETTINGS[setting]]
+    command = [sys.executable, "-m", "loadtests.bench.instructions", _SERVE, str(data_dir), *arguments]
+    body = message(made.model)
+    with running(command, data_dir / "output.txt"), called(f"{HOST}:{port}") as call:
+        await_served(call, body)
+        calls(call, body, _WARM_CALLS)
+        pid = worker_pid(data_dir)
+        dumped(pid, data_dir)
+        calls(call, body, count)
+        return dumped(pid, data_dir) / count
+
+
+def main() -> None:
+    if sys.argv[1:2] == [_SERVE]:
+        serve(Path(sys.argv[2]), sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="instructions-") as name:
+        (made,) = cases.make([MODELS["tiny"]], Path(name))
+        counts: dict[str, list[float]] = {setting: [] for setting in _SETTINGS}
+        for _ in range(options.rounds):
+            for setting, of_it in counts.items():
+                of_it.append(measure(setting, made, Path(name), options.calls))
+                print(f"{setting}: {of_it[-1]:.0f} instructions a call", flush=True)
+    base = median(counts["no REST"])
+    for setting, of_it in counts.items():
+        print(f"{setting}: {median(of_it):.0f}, {median(of_it) / base - 1:+.2%}")
+
+
+if __name__ == "__main__":
+    main()
