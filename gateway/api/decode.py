@@ -150,9 +150,6 @@ def _reply(
                 f"unexpected inference output {shown(output.name)} for model {signature.model!r}; "
                 f"its outputs are {', '.join(places)}"
             )
-        if index in wanted:
-            raise InvalidArgument(f"output {output.name!r} already exists in request")
-        wanted.append(index)
         count = 0
         if len(output.parameters):
             check_tensor(output.name, output.parameters, "output")
@@ -162,6 +159,11 @@ def _reply(
                     f"classification is not possible for output {output.name!r}: its datatype is "
                     f"{signature.outputs[index].datatype.wire_name}"
                 )
+        if index in wanted:  # as Triton has it: asked for twice, told once
+            if classes[wanted.index(index)] != count:
+                raise InvalidArgument(f"output {output.name!r} already exists in request, in another form")
+            continue
+        wanted.append(index)
         classes.append(count)
     return signature.reply(tuple(wanted), tuple(classes), typed=typed)
 

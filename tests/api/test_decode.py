@@ -278,7 +278,16 @@ def test_outputs_are_asked_for_by_name() -> None:
     assert decoded(asking("y", "s"), contract)[3].wanted is None  # all in their order: as if nothing was asked
     assert decoded(asking(), contract)[3].wanted is None
     refused(asking("z"), contract, "unexpected inference output 'z' for model 'm'; its outputs are y, s")
-    refused(asking("y", "y"), contract, "output 'y' already exists in request")
+
+
+def test_an_output_that_is_asked_for_twice_is_told_once() -> None:
+    """Seen of Triton 2.51."""
+    contract = two_outputs()
+    assert decoded(asking("y", "y"), contract)[3].wanted == (0,)
+    assert decoded(asking("s", "y", "s"), contract)[3].wanted == (1, 0)
+    request = asking("y", "y")
+    request.outputs[1].parameters["classification"].int64_param = 3
+    refused(request, contract, "output 'y' already exists in request, in another form")
 
 
 def test_classes_are_asked_for_by_output() -> None:
