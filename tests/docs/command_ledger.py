@@ -65,6 +65,7 @@ LEDGER: Final = (
     Row("docs/ensembles.md", "make ", why=Reason.SUITE),
     Row("docs/ensembles.md", ".venv/bin/python docs/examples/ensembles/", _ENSEMBLES),
     Row("docs/experiments.md", "gateway results ", _OPERATORS),
+    Row("docs/features.md", "gateway serve ", _STARTS),
     Row("docs/load-tests.md", "python -m loadtests ", _JOBS),
     Row("docs/load-tests.md", "locust ", _LOCUST),
     Row("docs/log.md", "gateway ", _OPERATORS),
