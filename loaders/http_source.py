@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 20
 _MAX_JSON: Final = 64 << 20
 _MAX_PAGES: Final = 1000
+_ANSWER_S: Final = 60.0  # of one answer that is no file
+_PAGES_S: Final = 300.0
 _NEXT: Final = re.compile(r'<(?P<place>[^>]+)>\s*;\s*rel="?next"?')
 Headers = Mapping[str, str]
 
@@ -35,11 +38,13 @@ class HttpSource:
         what: str,
         credentials: Callable[[], Headers],
         login: Callable[[str], bool] = lambda challenge: False,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.base: Final = base.rstrip("/")
         self._what = what
         self._credentials = credentials
         self._login = login
+        self._clock = clock
         self._pool = _pool(self.base)
 
     def json(self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None) -> Any:
@@ -57,12 +62,16 @@ class HttpSource:
         self, path: str, shown: str, *, headers: Headers | None = None, fields: Headers | None = None
     ) -> tuple[bytes, Headers]:
         """Returns the bytes of the answer, and its headers by names in lower case. Raises: as `json`."""
+        data, until_s = bytearray(), self._clock() + _ANSWER_S
         with self._asked(path, shown, headers or {}, fields) as response:
-            data = response.read(_MAX_JSON + 1)
+            for chunk in _arriving(response):
+                data += chunk
+                if len(data) > _MAX_JSON:
+                    raise SourceTooLarge(f"{shown}: {self._what} answers more than {_MAX_JSON} bytes")
+                if self._clock() > until_s:  # whoever sends a byte now and then would hold up every other repository
+                    raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers for more than {_ANSWER_S} s")
             answered = {name.lower(): value for name, value in response.headers.items()}
-        if len(data) > _MAX_JSON:
-            raise SourceTooLarge(f"{shown}: {self._what} answers more than {_MAX_JSON} bytes")
-        return data, answered
+        return bytes(data), answered
 
     def parsed(self, data: bytes, shown: str) -> Any:
         """Returns the value that the bytes of an answer are as JSON. Raises: SourceUnreadable."""
@@ -77,7 +86,10 @@ class HttpSource:
         Raises: as `json`; SourceTooLarge (links without an end).
         """
         own, url = urlsplit(self.base), self.base + path
+        until_s = self._clock() + _PAGES_S
         for _ in range(_MAX_PAGES):
+            if self._clock() > until_s:
+                raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers for more than {_PAGES_S} s")
             answer, headers = self.answer(url, shown)
             yield answer
             more = _NEXT.match(headers.get("link", ""))
@@ -97,7 +109,7 @@ class HttpSource:
             headers["Range"] = f"bytes={offset}-"
         with self._asked(path, shown, headers, None) as response:
             skip = offset if response.status == 200 else 0  # the server knows no ranges
-            for chunk in response.stream(_CHUNK):
+            for chunk in _arriving(response):
                 if skip >= len(chunk):
                     skip -= len(chunk)
                     continue
@@ -144,6 +156,12 @@ class HttpSource:
             )
         if not 200 <= status < 300:
             raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers {status}")
+
+
+def _arriving(response: "BaseHTTPResponse") -> Iterator[bytes]:
+    """Yields the bytes of the body as they come, in no chunk that somebody could wait for without end."""
+    while chunk := response.read1(_CHUNK):
+        yield chunk
 
 
 def _challenge(response: "BaseHTTPResponse") -> str:

@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from loaders import manifest
-from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceTooLarge, UnsafeSource
+from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceTooLarge, SourceUnreadable, UnsafeSource
 from loaders.loader import FileEntry, LocalVersion
 from loaders.store import ContentStore, hashed
 from loaders.tree import TreeLimits
 
 _MIB: Final = 1 << 20
+_PACE_S: Final = 60.0  # so long a file is given to come faster than
+_LEAST_BYTES_S: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,16 @@ ReadFrom = Callable[
 class RemoteCopies:
     """Brings versions of one source into the content store; several threads may do so at once."""
 
-    def __init__(self, store: ContentStore, read_from: ReadFrom, limits: TreeLimits | None = None) -> None:
+    def __init__(
+        self,
+        store: ContentStore,
+        read_from: ReadFrom,
+        limits: TreeLimits | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._store = store
         self._read_from = read_from
+        self._clock = clock
         self._limits = limits or TreeLimits()
         self._under_way: dict[tuple[str, str], tuple[str, int]] = {}  # the key, and the bytes of all files
 
@@ -120,15 +130,29 @@ class RemoteCopies:
                 raise SourceTooLarge(f"{name!a} lies too deep: names may have {limits.max_depth} parts")
 
     def _bring(self, part: Path, name: str, one: RemoteFile) -> None:
-        """Writes what is missing of the file. Raises: SourceChanged, if it has another size than it was listed with."""
+        """Writes what is missing of the file.
+
+        Raises: SourceChanged (it has another size than it was listed with), SourceUnreadable (it comes too slowly: the
+                next try goes on from there, and others are loaded meanwhile).
+        """
         with part.open("ab", buffering=0) as copy:
             size = copy.tell()
             if size < one.size:
+                since_s, before = self._clock(), size
                 for chunk in self._read_from(one, name, size):
                     size += len(chunk)
                     if size > one.size:
                         break
                     copy.write(chunk)
+                    past_s = self._clock() - since_s
+                    if past_s < _PACE_S:
+                        continue
+                    if size - before < _LEAST_BYTES_S * past_s and size < one.size:
+                        raise SourceUnreadable(
+                            f"{name!a}: {size - before} bytes came in {past_s:.0f} s, less than {_LEAST_BYTES_S} a "
+                            f"second; the next try goes on from there"
+                        )
+                    since_s, before = self._clock(), size
         if size != one.size:
             part.unlink()
             raise SourceChanged(f"{name!a} has {size} bytes or more, it was listed with {one.size}")

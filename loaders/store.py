@@ -60,8 +60,7 @@ class ContentStore:
         self._max_bytes = max_bytes
         self._collecting = directory / "locks" / "collecting"
         try:
-            for name in ("seen", "staging", "partial", "locks"):
-                (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lay_out()
         except OSError as error:
             raise StoreUnwritable(f"the content store cannot be made: {error.strerror}") from error
 
@@ -90,6 +89,7 @@ class ContentStore:
         Raises: StoreUnwritable; any error of `fill`. Then nothing is left behind.
         """
         with _writing():
+            self._lay_out()
             staging = Path(mkdtemp(dir=self._directory / "staging"))
             try:
                 files = tuple(sorted(fill(staging), key=lambda entry: entry.name))
@@ -138,6 +138,7 @@ class ContentStore:
     def locked(self, key: str) -> Iterator[None]:
         """Holds the lock of `key`, alone on this host. Keys share a few lock files, so that these do not pile up."""
         with _writing():
+            self._lay_out()
             descriptor = os.open(self._directory / "locks" / key[:1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(descriptor, LOCK_EX)
@@ -165,6 +166,7 @@ class ContentStore:
         Raises: StoreUnwritable.
         """
         with _writing():
+            self._lay_out()
             descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(descriptor, LOCK_EX | LOCK_NB)
@@ -175,6 +177,11 @@ class ContentStore:
             return Collected((), total, max(0, total - self._max_bytes))
         finally:
             os.close(descriptor)
+
+    def _lay_out(self) -> None:
+        """Makes the directories that are not there: somebody may clear a cache while it is used. Raises: OSError."""
+        for name in ("seen", "staging", "partial", "locks"):
+            (self._directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _remove_unused(self, before_s: float, unmarked_before_s: float) -> Collected:
         copies = self._copies()
@@ -202,6 +209,7 @@ class ContentStore:
     def _reading(self) -> Iterator[None]:
         """Keeps `collect` from removing copies meanwhile."""
         with _writing():
+            self._lay_out()
             descriptor = os.open(self._collecting, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(descriptor, LOCK_SH)

@@ -1,14 +1,19 @@
 """Registries that answer what they should not: where credentials go, what has no end, what takes others away."""
 
 import base64
+import itertools
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceTooLarge, SourceUnreadable, UnsafeSource
+from loaders.http_source import HttpSource
 from loaders.loader import Loader
+from loaders.remote_copy import RemoteFile
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
 from tests.loaders.registry_server import (
@@ -203,3 +208,64 @@ def test_pages_of_a_hub_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             opened("hf://tests/bert", tmp_path).fetch("bert", "main")
     finally:
         ended(server)
+
+
+class Raw:
+    """A server that sends these bytes in answer to whatever it is asked, piece by piece, and closes the connection."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.base = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1 << 16)
+                for piece in self.pieces:
+                    connection.sendall(piece)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+
+
+def test_an_answer_that_never_ends_is_given_up() -> None:
+    """A byte now and then keeps every timeout of a single read away."""
+    server, ticks = Raw(HEAD, b"{", b" " * 60), itertools.count(0, 70)
+    try:
+        source = HttpSource(server.base, "the registry", dict, clock=lambda: next(ticks))
+        with pytest.raises(SourceUnreadable, match=r"answers for more than 60.0 s"):
+            source.json("/x", "the model registry")
+    finally:
+        server.close()
+
+
+def test_a_file_that_breaks_off_is_not_taken_for_a_shorter_one() -> None:
+    server = Raw(HEAD, b"x" * 40)
+    try:
+        chunks = HttpSource(server.base, "the registry", dict).content("/x", RemoteFile("", 100, ""), "model.onnx", 0)
+        assert next(chunks) == b"x" * 40, "what came is kept for the next try"
+        with pytest.raises(SourceUnreadable):
+            next(chunks)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_chunked_files_are_whole(offset: int) -> None:
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+    server = Raw(body)
+    try:
+        source = HttpSource(server.base, "the registry", dict)
+        assert b"".join(source.content("/x", RemoteFile("", 11, ""), "a", offset)) == b"hello world"[offset:]
+    finally:
+        server.close()

@@ -1,5 +1,6 @@
 """What every loader must do, run on the loader of each scheme in the table."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from hashlib import sha256
@@ -170,6 +171,18 @@ def test_a_copy_outlives_its_source(written: WrittenRepository, loader: Loader) 
     assert local.model_file().read_bytes() == b"model bytes"
     with pytest.raises(SourceNotFound):
         loader.fetch("m", "1")
+
+
+def test_a_cache_that_is_cleared_meanwhile_is_made_again(
+    written: WrittenRepository, loader: Loader, store: ContentStore, tmp_path: Path
+) -> None:
+    loader.fetch("m", "1")
+    shutil.rmtree(tmp_path / "store")
+    assert loader.fetch("m", "20").model_file().read_bytes() == b"newer bytes"
+    shutil.rmtree(tmp_path / "store" / "staging")
+    assert loader.fetch("m", "1").model_file().read_bytes() == b"model bytes"
+    shutil.rmtree(tmp_path / "store")
+    assert store.collect(now_s=0.0, unused_s=1.0).removed == ()
 
 
 def test_other_content_than_asked_for_is_refused(written: WrittenRepository, loader: Loader) -> None:

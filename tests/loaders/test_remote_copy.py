@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from loaders.errors import LoaderError
+from loaders.errors import LoaderError, SourceUnreadable
 from loaders.object_store import ObjectStoreLoader
+from loaders.remote_copy import RemoteCopies, RemoteFile
 from loaders.store import ContentStore
 from tests.loaders.blob_server import ACCOUNT, BlobServer
 
@@ -91,3 +92,31 @@ def test_every_process_can_say_how_far_a_copy_is(server: BlobServer, tmp_path: P
     copying.fetch("m", "1")
     assert asked == ["1 of 4 MiB are copied"]
     assert copying.progress("m", "1") == ""
+
+
+class Trickle:
+    """A source that sends little by little, on a clock of its own that runs ahead with every piece."""
+
+    def __init__(self, size: int, step_s: float) -> None:
+        self.now_s = 0.0
+        self.starts: list[int] = []
+        self._size, self._step_s = size, step_s
+
+    def read(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
+        self.starts.append(offset)
+        for start in range(offset, one.size, self._size):
+            self.now_s += self._step_s
+            yield CONTENT[start : min(one.size, start + self._size)]
+
+
+def test_a_source_that_hardly_sends_anything_is_given_up_and_gone_on_with(tmp_path: Path) -> None:
+    """Or it would hold a thread for ever, and a few of them all loads of the worker."""
+    file = {"model.onnx": RemoteFile("p", 200_000, "mark")}
+    slow, store = Trickle(20_000, 25.0), ContentStore(tmp_path / "store")
+    copies = RemoteCopies(store, slow.read, clock=lambda: slow.now_s)
+    with pytest.raises(SourceUnreadable, match="60000 bytes came in 75 s, less than 4096 a second"):
+        copies.copy("m", "1", "place", file, None)
+    quick = Trickle(250_000, 61.0)
+    local = RemoteCopies(store, quick.read, clock=lambda: quick.now_s).copy("m", "1", "place", file, None)
+    assert local.model_file().read_bytes() == CONTENT[:200_000]
+    assert (slow.starts, quick.starts) == ([0], [60_000])
