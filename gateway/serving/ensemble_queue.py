@@ -31,6 +31,8 @@ from gateway.tensor import Array, Buffer, TensorSpec
 logger = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 256  # versions of steps
+# Metadata of a call are bounded as a whole, in many clients by 8 KiB.
+_LONGEST_RAN: Final = 3000
 
 
 class StepHost(Protocol):
@@ -234,7 +236,10 @@ class EnsembleRun:
         self._ran[step.place] = ",".join((own, *within))
 
     def _note_steps(self) -> None:
-        self._call.ran = ",".join([entry for entry in self._ran if entry])
+        ran = ",".join([entry for entry in self._ran if entry])
+        if len(ran) > _LONGEST_RAN:
+            ran = f"{ran[: ran.rindex(',', 0, _LONGEST_RAN)]},..."
+        self._call.ran = ran
 
     def _fail(self, error: GatewayError) -> None:
         self._over = True

@@ -21,7 +21,7 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.document.mirror import Mirror, Tolerance
 from gateway.serving.admission import Admission
 from gateway.serving.batcher import Batcher
-from gateway.serving.call import Call, arrays_of, size_of
+from gateway.serving.call import UNCACHED, Call, arrays_of, size_of
 from gateway.serving.call_record import record_of
 from gateway.serving.deferral import Deferral
 from gateway.serving.mirror_comparison import Comparison, compare
@@ -35,6 +35,7 @@ from gateway.tensor import Buffer
 # Mirrored calls that arrive within this time run together, after the calls that came with them.
 PAUSE_S = 0.002
 REASON = "SHADOW"
+LAST_CLASS = 3  # behind every class that a client's call may have (access/priority)
 
 
 class MirroredCall(Call):
@@ -181,6 +182,8 @@ class MirrorQueue:
 
     def _start(self, mirrored: MirroredCall, version: Version, batcher: VersionQueue) -> None:
         mirrored.version, mirrored.batcher = version, batcher
+        if version.session is None:  # what it calls on runs beside the calls of clients
+            mirrored.level, mirrored.cache_key = LAST_CLASS, UNCACHED
         self.resources.host.mirror_batch(version, self.arm, mirrored)
         version.lease()
         self.running[mirrored] = None

@@ -167,6 +167,49 @@ async def test_a_step_is_decided_by_the_rules_of_its_model_or_pinned_by_its_numb
     floor.stage.rules.snapshot = floor.stage.rules.snapshot.without_route("double", 2)
 
 
+async def test_a_step_falls_back_and_is_mirrored_as_its_route_says(floor: Floor) -> None:
+    stage = floor.stage
+    broken = [tensor("i", "TYPE_INT64", (-1,))], [tensor("y", dims=(-1,))]
+    step = Step("fragile", {"i": "i"}, {"y": "y"})
+    await floor.ensemble("saved", config(step, inputs=broken[0], outputs=broken[1], batch=0))
+    models.write_version(floor.repository, "fragile", "2", models.fragile(1000))
+    await stage.catalog.load("fragile")
+    stage.route("fragile", fallback={"order": ["new"], "on": ["INTERNAL"], "breaker": {"consecutive": 1}})
+    call = await floor.ask("saved", indices(99))
+    assert (call.error, call.ran) == (None, "fragile:2:new")
+    assert stage.gauge("breakers") == [  # the step's model is blamed, and not the ensemble
+        {"model": "fragile", "arm": "old", "state": "open"},
+        {"model": "fragile", "arm": "new", "state": "closed"},
+    ]
+
+    stage.route("fragile", mirrors=[{"arm": "new", "percent": "100%"}])
+    assert (await floor.ask("saved", indices(1))).ran == "fragile:1:old"
+    await until(lambda: bool(stage.sums("shadows", "fragile", "new", "outcomes").get("agree")))
+    stage.rules.snapshot = stage.rules.snapshot.without_route("fragile", 3)
+
+
+async def test_an_ensemble_mirrors_another_version_of_itself(floor: Floor) -> None:
+    stage = floor.stage
+    write_ensemble(floor.repository, "mirrored", config(*chain("double", "add")), "2")
+    await floor.ensemble("mirrored", config(*chain("double", "add")))
+    stage.route("mirrored", mirrors=[{"arm": "new", "percent": "100%"}])
+    assert (await floor.ask("mirrored", floats(1))).error is None
+    await until(lambda: stage.sums("shadows", "mirrored", "new", "outcomes") == {"agree": 1})
+    await until(stage.idle)
+
+
+async def test_what_ran_is_told_as_far_as_metadata_have_room(floor: Floor) -> None:
+    name = "m" * 120
+    models.write_version(floor.repository, name, "1", models.affine(1.0))
+    await floor.stage.catalog.load(name)
+    await floor.ensemble("many", config(*chain(*[name] * 40)))
+    call = await floor.ask("many", floats(1))
+    assert call.error is None
+    entries = call.ran.split(",")
+    assert len(call.ran) < 3100
+    assert entries == [f"{name}:1:"] * (len(entries) - 1) + ["..."]
+
+
 async def test_an_answer_that_a_step_keeps_is_given_again(floor: Floor) -> None:
     await floor.ensemble("kept", config(*chain("double", "add")))
     rows = floats(123)
