@@ -62,6 +62,7 @@ class OpenCall:
 
     def receive(self, count: int) -> None:
         """Counts a message in the place of the one before. Raises: ResourceExhausted."""
+        self._calls.progress()
         if self.inflation is not None:
             self.inflation.release()
             self.inflation = None
@@ -106,6 +107,7 @@ class OpenCalls:
         self._options = options
         self.received = ByteBudget(options.max_inflight_bytes)
         self.unsent = ByteBudget(options.max_inflight_bytes, options.on_unread)
+        self.progress = options.on_progress or (lambda: None)
         self._congested_bytes = max(options.max_send_bytes + 16 * QUEUED_BYTES, options.max_inflight_bytes // 4)
         self._calls: set[OpenCall] = set()
         self._peers: dict[str, Peer] = {}
@@ -117,6 +119,7 @@ class OpenCalls:
         `endless`: it goes on until one side ends, and nobody waits for its end.
         """
         options = self._options
+        self.progress()
         if len(self._calls) >= options.max_concurrent_calls:
             raise later(too_many_calls(len(self._calls), options.max_concurrent_calls))
         peer = self._peers.get(peer_name)

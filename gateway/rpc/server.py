@@ -28,7 +28,8 @@ class ServerOptions:
            for the other unary ones: loading a model takes as long as it takes. A stream lives at most as long as its
            connection: `max_connection_age_s` (spread by 10 % either way) plus `age_grace_s`. The files of `tls` are
            looked at every `tls_look_s`; what is new in them is for connections that are made then. `busy_poll_us`: see
-           `busy_poll`; grpcio has none.
+           `busy_poll`; grpcio has none. `on_progress` is told of each call and message that is taken in (of grpcio): a
+           turn of the loop may hold hundreds, and is long then, but does not hang.
     """
 
     host: str = "127.0.0.1"
@@ -55,6 +56,7 @@ class ServerOptions:
     default_task_deadline_s: float = 660.0
     max_inflight_bytes: int = 512 * MIB
     on_unread: Callable[[int], None] | None = None
+    on_progress: Callable[[], None] | None = None
     budgets: ByteBudgets | None = None
     busy_poll_us: int = 100
     tls: TlsFiles | None = None

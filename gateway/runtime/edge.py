@@ -115,6 +115,7 @@ def make_server(
     quotas: Quotas | None = None,
     *,
     on_unread: Callable[[int], None] | None = None,
+    on_progress: Callable[[], None] | None = None,
     budgets: ByteBudgets | None = None,
 ) -> Server:
     """Returns the server of the gRPC port, not started yet: with every method, or with those of applications where
@@ -122,11 +123,11 @@ def make_server(
     inference requests are counted.
 
     `on_unread` is told by how many bytes the answers that clients have not read become more, or fewer; on ngh2 those
-    are what the `budgets` count, if they are given.
+    are what the `budgets` count, if they are given. `on_progress` is told of what is taken in (grpcio).
 
     Raises: TypeError if the table of permissions misses a method.
     """
-    options = replace(server_options(config), on_unread=on_unread, budgets=budgets)
+    options = replace(server_options(config), on_unread=on_unread, on_progress=on_progress, budgets=budgets)
     server: Server
     if config.listen.transport == "ngh2":
         front = rest_front(config, servicers) if config.listen.single_port else None

@@ -319,7 +319,9 @@ class Worker:
             guard_servicers(servicers)
         unread = self.admission.count_unread
         budgets = shared_budgets(config, unread)
-        server = make_server(config, servicers, authorizer, quotas, on_unread=unread, budgets=budgets)
+        server = make_server(
+            config, servicers, authorizer, quotas, on_unread=unread, on_progress=self._progress, budgets=budgets
+        )
         rest = make_rest_server(config, servicers, authorizer, quotas, budgets=budgets)
         return server, make_control_server(config, servicers, authorizer), rest
 
@@ -449,6 +451,10 @@ class Worker:
             await acknowledger.leave()
         finally:
             await acknowledger.aclose()
+
+    def _progress(self) -> None:
+        if self._link is not None:
+            self._link.progress()
 
     def _loaded_by_hand(self, model: str) -> None:
         if self._link is not None:

@@ -390,3 +390,13 @@ async def test_small_messages_of_streams_that_are_not_read_are_bounded() -> None
             unsent = budget(served, "unsent")
             assert 0 <= unsent.free_bytes < MIB
         assert await served.unary("EchoNow")(b"small", timeout=5) == b"small"
+
+
+@pytest.mark.parametrize("method", ["Echo", "EchoNow"])
+async def test_grpcio_tells_of_each_call_and_message_that_it_takes_in(method: str) -> None:
+    told: list[None] = []
+    options = ServerOptions(reuse_port=False, on_progress=lambda: told.append(None))
+    async with serving("grpcio", options) as served:
+        for count in (1, 2):
+            await served.unary(method)(b"x", timeout=10)
+            assert len(told) >= 2 * count

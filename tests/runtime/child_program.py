@@ -1,6 +1,7 @@
 """A child of the supervisor with nothing to do, run as a program: its life follows files in the data directory.
 
 `<role>-<slot>.crash`: it ends with status 3 before it is ready. `<role>.slow`: it takes a second to become ready.
+`<role>.busy`: one turn of its loop lasts 2.5 s, in which it says that it makes progress, and writes `worked`.
 `<role>.stubborn`: it does not stop when asked. `<role>.heavy`: it holds 128 MiB more. It serves its role's port
 (SO_REUSEPORT). With the argument `compactor` it is told what the compactor is told, and adds its pid to the file
 `compacted` when it stops, and whether it was to hurry. `compactor.mortal`: the one that finds this file when it stops
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
@@ -40,6 +42,14 @@ def answer(listener: socket.socket) -> None:
             connection.sendall(b"here\n")
 
 
+def work(link: SupervisorLink) -> None:
+    """Keeps the loop for longer than a worker may be silent."""
+    end_s = time.monotonic() + 2.5
+    while time.monotonic() < end_s:
+        time.sleep(0.05)
+        link.progress()
+
+
 async def serve(settings: Settings, link: SupervisorLink) -> None:
     data_dir = settings.config.process.data_dir
     if (data_dir / f"{settings.role}-{settings.slot}.crash").exists():
@@ -53,6 +63,9 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     listener = listening(settings)
     asyncio.get_running_loop().add_reader(listener, answer, listener)
     link.ready()
+    if (data_dir / f"{settings.role}.busy").exists():
+        work(link)
+        (data_dir / "worked").touch()
     await link.stopping.wait()
     link.draining()
     asyncio.get_running_loop().remove_reader(listener)

@@ -142,6 +142,17 @@ def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_pa
         assert not alive(int(last))
 
 
+def test_a_worker_whose_loop_is_busy_for_long_does_not_hang(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "worker.busy").touch()
+    with Supervised(data_dir, workers=1) as gateway:
+        gateway.wait_serving()
+        wait_until((data_dir / "worked").exists)
+        assert gateway.child("worker")["restarts"] == 0
+        assert gateway.stop() == 0
+
+
 def test_ctrl_c_stops_too(tmp_path: Path) -> None:
     with Supervised(tmp_path / "data", workers=1) as gateway:
         gateway.wait_serving()
