@@ -24,6 +24,7 @@ MAX_DEPTH: Final = 32
 MAX_WRITTEN: Final = 1 << 21  # elements of an output; more would keep the other requests of a worker waiting
 MAX_TEXTS: Final = 1 << 18  # elements of an input of BYTES, for the same reason
 _DUMPED: Final = 1 << 15  # elements that are written in one go
+_PACKED: Final = 1 << 16  # that are read in one go
 _BLOCK: Final = 1024  # elements that are looked at together for one that does not fit
 _LENGTH: Final = Struct("<I")
 # How struct packs one element; it refuses what is of another kind or does not fit.
@@ -65,15 +66,26 @@ def raw_of(name: str, datatype: Datatype, shape: Sequence[int], data: object, *,
         )
     if datatype is Datatype.BYTES:
         return _raw_strings(name, values)
+    if len(values) <= _PACKED:
+        return _packed(name, datatype, values, 0, booleans=booleans)
+    parts: list[bytes] = []
+    for begin in range(0, len(values), _PACKED):
+        parts.append(_packed(name, datatype, values[begin : begin + _PACKED], begin, booleans=booleans))
+        sleep(0)  # as in `dumped`
+    return b"".join(parts)
+
+
+def _packed(name: str, datatype: Datatype, values: list[object], begin: int, *, booleans: bool) -> bytes:
+    """Returns the raw form of numbers or booleans, the first of which is element `begin`. Raises: InvalidArgument."""
     if datatype is Datatype.BOOL:
         if any(value is not True and value is not False for value in values):
-            raise _unfit(name, datatype, values)
+            raise _unfit(name, datatype, values, begin)
     elif booleans and bool in set(map(type, values)):
-        raise _unfit(name, datatype, values)
+        raise _unfit(name, datatype, values, begin)
     try:
         return pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
     except (error, OverflowError):
-        raise _unfit(name, datatype, values) from None
+        raise _unfit(name, datatype, values, begin) from None
 
 
 def json_of(name: str, datatype: Datatype, array: Array) -> bytes:
@@ -153,13 +165,13 @@ def _raw_strings(name: str, values: list[object]) -> bytes:
     return b"".join(parts)
 
 
-def _unfit(name: str, datatype: Datatype, values: list[object]) -> InvalidArgument:
-    """Returns the refusal that names the first element that does not fit."""
+def _unfit(name: str, datatype: Datatype, values: list[object], first: int = 0) -> InvalidArgument:
+    """Returns the refusal that names the first element that does not fit; `first` is the place of the first value."""
     for begin in range(0, len(values), _BLOCK):
         block = values[begin : begin + _BLOCK]
         if _fit(datatype, block):
             continue  # each by itself would take seconds where there are millions
-        for position, value in enumerate(block, begin):
+        for position, value in enumerate(block, first + begin):
             if not _fit(datatype, [value]):
                 return InvalidArgument(
                     f"input {shown(name)}: element {position} is {_kind(value)}, {_wanted(datatype)} is expected"

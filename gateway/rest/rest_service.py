@@ -3,7 +3,10 @@
 Inference goes through the same exchanges as over gRPC; everything else calls the RPC that means the same.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
@@ -16,6 +19,7 @@ from gateway.api.load_reports import FORMAT_HEADER
 from gateway.api.naming import shown
 from gateway.errors import (
     GatewayError,
+    Internal,
     InvalidArgument,
     PermissionDenied,
     Unavailable,
@@ -45,6 +49,7 @@ _PREDICTIONS: Final = ReplyForm(predictions=True)
 _MOST_DIGITS: Final = 18
 _INFER: Final = f"{SERVICE}ModelInfer"
 _READY: Final = f"{SERVICE}ModelReady"
+_LONG_JSON: Final = 256 << 10  # of JSON that is read on a thread: less takes some milliseconds
 _LARGE_BODY: Final = 4 << 20  # a configuration, in a request to load
 _SMALL_BODY: Final = 64 << 10
 _NO_GENERATION: Final = (
@@ -54,6 +59,9 @@ _NO_EXPLANATION: Final = (
     "explanations of models are not served; why a request is routed as it is says "
     "POST /api/v1/routes/MODEL/explain at the operators' port"
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 class OwnPath(NamedTuple):
@@ -137,6 +145,10 @@ class RestService:
             if json_size == 0 and len(body):
                 given, data = raw_object(self._inputs(call, model, version), body)
                 read = self._bodies.of_object(model, version, given, data)
+            elif (len(body) if json_size < 0 else json_size) > _LONG_JSON:
+                work = partial(self._bodies.read, model, version, body, json_size)
+                self._exchanges.aside(work, partial(self._was_read, call, None, ()))
+                return
             else:
                 read = self._bodies.read(model, version, body, json_size)
         except GatewayError as error:
@@ -149,15 +161,36 @@ class RestService:
         call = cast(RestCall, asked)
         try:
             model, version = _named(call)
+            event = answer_event(model) if call.header(VERSION_HEADER) else ()
             self._exchanges.enter(model, call, call.message_size)
-            given = read_object(call.body)
-            read = self._bodies.of_object(
-                model, version, infer_object(self._inputs(call, model, version), given), memoryview(b"")
-            )
+            if len(call.body) > _LONG_JSON:
+                work = partial(self._prediction, call, model, version)
+                self._exchanges.aside(work, partial(self._was_read, call, _PREDICTIONS, event))
+                return
+            read = self._prediction(call, model, version)
         except GatewayError as error:
             call.fail(error)
             return
-        self._begin(call, read, _PREDICTIONS, answer_event(model) if call.header(VERSION_HEADER) else ())
+        self._begin(call, read, _PREDICTIONS, event)
+
+    def _prediction(self, call: RestCall, model: str, version: str) -> InferBody:
+        """Returns what a body of the first protocol says; on any thread. Raises: GatewayError."""
+        given = infer_object(self._inputs(call, model, version), read_object(call.body))
+        return self._bodies.of_object(model, version, given, memoryview(b""))
+
+    def _was_read(self, call: RestCall, form: ReplyForm | None, event: Fields, reading: "Future[InferBody]") -> None:
+        """Begins the request whose long JSON was read on the thread."""
+        try:
+            read = reading.result()
+        except GatewayError as error:
+            call.fail(error, _id_field(call.body))
+            return
+        except Exception:
+            # The boundary of a request: what a defect of ours raised on the thread has no other reader.
+            logger.exception("reading the body of a request failed")
+            call.fail(Internal())
+            return
+        self._begin(call, read, read.form if form is None else form, event)
 
     def _announced(self, call: HttpCall, size_bytes: int) -> Arrival | None:
         """Refuses a long body at its beginning, if it is known by then that it would be refused at its end.
