@@ -15,7 +15,7 @@ from gateway.runtime.options import OPTIONS
 from tests import models
 from tests.deploy.dockerfile import Build, Stage, command, minimal_debian, read, run
 from tests.deploy.published_schemas import ROOT
-from tests.e2e.product import until
+from tests.e2e.product import as_loaded, until
 
 TEXT = (ROOT / "Dockerfile").read_text()
 
@@ -79,7 +79,7 @@ def _can_build() -> str:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_stages_make_an_image_that_serves_and_stops(stages: list[Stage], tmp_path: Path) -> None:
     if why := _can_build():
         pytest.skip(why)
@@ -105,7 +105,9 @@ def test_the_stages_make_an_image_that_serves_and_stops(stages: list[Stage], tmp
     assert installed.keys() - constraints.keys() <= {"pip", "setuptools", "async-timeout"}
 
     # Nobody has said who may connect.
-    refused = subprocess.run(_start(root, final, {}, tmp_path), capture_output=True, text=True, check=False, timeout=60)
+    refused = subprocess.run(
+        _start(root, final, {}, tmp_path), capture_output=True, text=True, check=False, timeout=as_loaded(60)
+    )
     assert refused.returncode == 2
     assert "--insecure" in refused.stderr
 
@@ -121,10 +123,10 @@ def test_the_stages_make_an_image_that_serves_and_stops(stages: list[Stage], tmp
     health = final.health
     with subprocess.Popen(_start(root, final, options, tmp_path), stderr=subprocess.PIPE, text=True) as running:
         try:
-            until(lambda: _inside(root, final, health, tmp_path).returncode == 0, 60, "healthy")
+            until(lambda: _inside(root, final, health, tmp_path).returncode == 0, as_loaded(60), "healthy")
             [tini] = _children_of(running.pid)
             os.kill(tini, signal.SIGTERM)
-            assert running.wait(10) == 0
+            assert running.wait(as_loaded(10)) == 0
         finally:
             running.kill()
     assert _inside(root, final, health, tmp_path).returncode == 1
@@ -152,7 +154,7 @@ def _start(root: Path, stage: Stage, options: dict[str, str], work: Path) -> lis
 
 def _inside(root: Path, stage: Stage, words: list[str], work: Path) -> "subprocess.CompletedProcess[bytes]":
     line = command(root, words, stage.environment, stage.directory, stage.user, _mounts(work))
-    return subprocess.run(line, capture_output=True, check=False, timeout=60)
+    return subprocess.run(line, capture_output=True, check=False, timeout=as_loaded(60))
 
 
 def _children_of(pid: int) -> list[int]:

@@ -12,7 +12,7 @@ import yaml
 
 import gateway
 from gateway.errors import InvalidArgument
-from gateway.runtime.config_parser import parse
+from gateway.runtime.config_parser import parse, read_file
 from gateway.runtime.options import BY_NAME
 from tests.deploy.dockerfile import read
 from tests.deploy.published_schemas import DEPLOY, ROOT, Document, documents, faults, package
@@ -107,6 +107,15 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", UNIT], capture_output=True, check=False
     )
     assert judged.returncode == 0, judged.stdout.decode()[-200:]
+
+
+def test_systemd_is_given_a_configuration_of_options_that_there_are() -> None:
+    path = UNIT.with_name("gateway.yaml")
+    assert not parse({}, {}, read_file(path)).warnings
+    told = re.sub(r"^# (?=[a-z-]+: )", "", path.read_text(), flags=re.MULTILINE)
+    assert set(yaml.safe_load(told)) <= set(BY_NAME)
+    [start] = [line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
+    assert f"--config /etc/model-serving-gateway/{path.name}" in start
 
 
 def test_systemd_gives_the_gateway_time_to_stop() -> None:

@@ -84,6 +84,7 @@ LEDGER: Final = (
     Row("docs/tutorial.md", "export PATH=", why=Reason.SHELL),
     Row("docs/tutorial.md", "python docs/", _TUTORIAL),
     Row("docs/tutorial.md", "gateway ", _TUTORIAL),
+    Row("docs/your-own-model.md", "mkdir -p models", "tests/e2e/test_own_models.py::serving"),
     Row("docs/your-own-model.md", "make ", why=Reason.SUITE),
 )
 
@@ -101,8 +102,8 @@ GRAMMAR: Final[Mapping[tuple[str, ...], frozenset[str]]] = {
     ("systemctl", "daemon-reload"): frozenset(),
     ("systemctl", "enable"): frozenset({"--now"}),
     ("systemctl", "reload"): frozenset(),
-    ("install",): frozenset({"-m"}),
-    ("pip", "install"): frozenset({"-c"}),
+    ("install",): frozenset({"-d", "-g", "-m"}),
+    ("pip", "install"): frozenset({"--upgrade", "-c"}),
     ("python3", "-m", "venv"): frozenset(),
     ("make", "run"): frozenset(),
     ("make", "test"): frozenset(),
