@@ -222,8 +222,13 @@ class Exchanges:
         Returns the request on its way, if it is known who serves it.
         Raises: PermissionDenied, ResourceExhausted, Unavailable.
         """
-        self.enter(model, caller, size_bytes)
-        return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+        try:
+            self.enter(model, caller, size_bytes)
+            return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+        except GatewayError as error:
+            if self.load_reports is not None:  # who balances by errors would take a full worker for a free one
+                self.load_reports.count(error.code)
+            raise
 
     def enter(self, model: str, caller: Applicant, size_bytes: int) -> None:
         """Asks roles and quotas for a request that is still to be read: to refuse it costs less than to read it.

@@ -16,9 +16,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.quota_pass import QuotaPass
+from gateway.api.exchange import Exchanges
 from gateway.api.load_reports import FRESH_NS, TRAILER, Load, LoadReports, as_header, as_message, smoothed
 from gateway.client.channel_target import ChannelTarget
-from gateway.errors import Code
+from gateway.errors import Code, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceStub
 from tests import models
@@ -155,6 +158,27 @@ async def test_answers_and_refusals_tell_the_load_in_their_trailers(hosts: list[
         body = message(predict("affine", x=floats(np.ones((1, 4)))).SerializeToString())
         fields, _ = await client.answer(await client.request(request_headers(PREDICT), body))
         assert (fields[b"grpc-status"], TRAILER.encode() in fields) == (b"0", True)
+
+
+@dataclass
+class Sender:
+    """Of a message of which the beginning has come."""
+
+    deadline_ns: int = 0
+    principal: Principal = ANONYMOUS
+    quota_pass: QuotaPass | None = None
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_message_that_is_refused_at_its_beginning_counts(hosts: list[Stand]) -> None:
+    clocks = Clocks()
+    reports = clocks.reports()
+    exchanges = Exchanges(hosts[0].engine, max_answer_bytes=1, default_timeout_s=1.0, load_reports=reports)
+    with pytest.raises(ResourceExhausted):
+        exchanges.foresee("affine", "", Sender(), 1 << 40)
+    clocks.now_ns += FRESH_NS
+    report = read(reports.with_report(()))
+    assert report.eps == report.rps_fractional > 0
 
 
 @pytest.mark.asyncio(loop_scope="session")
