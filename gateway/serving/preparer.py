@@ -24,7 +24,7 @@ from gateway.serving.preparation_request import PreparationRequest, objection
 from gateway.serving.prepared_store import PreparedStore, Refusal, preparation_key
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.run_environment import RunEnvironment, present_environment
-from gateway.serving.session import Session, runs_on_cpu
+from gateway.serving.session import Session, give_back_memory, runs_on_cpu
 from gateway.serving.version_session import session_of
 from loaders.loader import LocalVersion
 
@@ -90,6 +90,7 @@ class Preparer:
                 except FailedPrecondition as error:
                     refused = str(error)
                 else:
+                    give_back_memory()
                     return use(session)
             self._store.remove(key)  # not under the lock that readers share
             self._store.refuse(key, Refusal(f"its prepared form could not be loaded: {refused}", lasting=False))

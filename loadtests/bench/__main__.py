@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from loadtests.bench import cases, h2load, idle, report, servers
+from loadtests.bench import cases, h2load, idle, report, servers, weight_cost
 from loadtests.bench.cases import Case
+from loadtests.bench.h2load import LoadFailed
 from loadtests.bench.machine import describe
 from loadtests.bench.models import MODELS
 from loadtests.bench.options import Options, read_options
@@ -21,7 +22,7 @@ from loadtests.bench.run import Row
 from loadtests.bench.servers import GatewaySetup, Server, ServerFailed
 
 _PLAIN_WIDTH = 190
-_IDLE_MODEL = "tiny"
+_SMALL_MODEL = "tiny"
 _news = Console(stderr=True)
 _results = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 
@@ -166,6 +167,19 @@ def tell(options: Options, rows: Sequence[Row], costs: Sequence[idle.IdleCost], 
     return 1 if outcome else 0
 
 
+def tell_weights(options: Options, case: Case, work: Path) -> None:
+    """Prints and writes what one large model costs."""
+
+    def begun(title: str) -> None:
+        _news.print(title, highlight=False)
+
+    cost = weight_cost.measure(case, work, workers=options.workers[0], megabytes=options.weights_mb, begun=begun)
+    for line in cost.lines():
+        _results.print(line, highlight=False, soft_wrap=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"machine": describe(), "weights": asdict(cost)}, indent=1) + "\n")
+
+
 def run(options: Options) -> int:
     rows: list[Row] = []
     costs: list[idle.IdleCost] = []
@@ -173,17 +187,20 @@ def run(options: Options) -> int:
     status = 0
     try:
         with work_directory(options) as work, ExitStack() as stack:
-            names = (_IDLE_MODEL,) if options.idle_connections else options.models
+            names = (_SMALL_MODEL,) if options.idle_connections or options.weights_mb else options.models
             made = cases.make((MODELS[name] for name in names), work)
             if options.only_models:
                 _results.print(f"models are in {made[0].repository}", highlight=False)
+                return 0
+            if options.weights_mb:
+                tell_weights(options, made[0], work)
                 return 0
             start_all(options, made, work, stack, running)
             if options.idle_connections:
                 costs += measure_idle(options, made[0].body, running)
             else:
                 measure(options, made, running, rows)
-    except ServerFailed as error:
+    except (ServerFailed, LoadFailed) as error:
         _news.print(f"failed: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         status = 1
     except KeyboardInterrupt:

@@ -25,7 +25,8 @@ examples:
   python -m loadtests.bench --workers 1,2 --systems gateway --models tiny --concurrency 256
   python -m loadtests.bench --floor 'my_server --models {models} --listen 127.0.0.1:{port}'
   python -m loadtests.bench --against 127.0.0.1:8001 --work bench-models   (make the models first: --only-models)
-  python -m loadtests.bench --idle-connections 5000"""
+  python -m loadtests.bench --idle-connections 5000
+  python -m loadtests.bench --weights 400 --workers 2"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Options:
     against: str
     pid: int
     idle_connections: int
+    weights_mb: int
     work: Path | None
     only_models: bool
     json: Path | None
@@ -111,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
     add("--pid", type=_at_least_one, default=0, help="its first process, for CPU and RSS")
     add("--idle-connections", type=_at_least_one, default=0, metavar="N",
         help="only measure what this many idle connections take")  # fmt: skip
+    add("--weights", type=_at_least_one, default=0, metavar="MB",
+        help="only measure what workers hold of a model with so many MB of weights")  # fmt: skip
     add("--work", type=Path, metavar="DIR", help="keep models, requests and the servers' data and logs there")
     add("--only-models", action="store_true", help="make the models in --work and end")
     add("--json", type=Path, metavar="FILE", help="write every run, the medians and the machine to this file")
@@ -153,6 +157,7 @@ def read_options(arguments: Sequence[str]) -> Options:
         against=given.against,
         pid=given.pid,
         idle_connections=given.idle_connections,
+        weights_mb=given.weights,
         work=given.work,
         only_models=given.only_models,
         json=given.json,

@@ -93,11 +93,30 @@ def usage(root: int) -> Usage:
     return Usage(cpu_s, rss_mib, tuple(workers))
 
 
-def _role(pid: int) -> str:
+def members_of(root: int) -> list[ProcessStat]:
+    """The processes of the server with that first process, as they are now."""
+    return members(root, all_processes())
+
+
+def command_line(pid: int) -> str:
+    """Its arguments, with NUL between them; empty if it has ended."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
-        return "server"
+        return ""
+
+
+def pss_mib(pid: int) -> float:
+    """Its memory in MiB: what it shares with others counts in parts; 0 if it has ended or may not be looked at."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def _role(pid: int) -> str:
+    command = command_line(pid)
     return next((role for part, role in _ROLES if part in command), "server")
 
 

@@ -76,6 +76,7 @@ class GatewaySetup:
     judged: bool = False  # routes are canaries of the same split, which are counted and judged
     traced: bool = False  # one call in a hundred is, and told to a collector
     rest: str = ""  # the form of the requests, which come over REST
+    shares_weights: bool = True
 
     def arguments(self, repository: Path, data_dir: Path, ports: Mapping[str, int]) -> list[str]:
         return [
@@ -83,6 +84,7 @@ class GatewaySetup:
             *("--workers", str(self.workers), "--transport", self.transport),
             *("--max-connections-per-address", "0"),  # the load comes from one
             *("--log-rate", "0" if "log" in self.off else "1"),
+            *(() if self.shares_weights else ("--prepared-models-bytes", "0")),
             "--no-feedback-token" if "token" in self.off else "--feedback-token",
             *(part for name, port in ports.items() for part in (f"--{name}-port", str(port))),
         ]

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import structs
 from onnx import helper
 
@@ -35,6 +37,7 @@ from gateway.serving.verification import verify
 from gateway.tensor import Datatype
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
+from loaders.model_signature import TrustedKeys
 from loaders.store import ContentStore
 from loadtests.bench.models import MODELS
 from tests import models
@@ -501,6 +504,19 @@ async def test_a_prepared_version_is_loaded_without_its_own_files_being_read(tmp
         assert version.session.run(None, {"x": x})[0].tobytes() == expected.tobytes()
         assert version.weights == "shared"
         assert len(entries(tmp_path / "prepared")) == 2
+
+
+async def test_what_was_prepared_of_an_unsigned_version_serves_nobody_who_asks_for_signatures(tmp_path: Path) -> None:
+    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
+        models.write_version(live.root, "m", "1", multiplied())
+        await live.catalog.poll()
+        assert live.catalog.version("m", "1").weights == "shared"
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "keys.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    trusted = TrustedKeys(tmp_path / "keys.pem")
+    async with opened(tmp_path, preparer=preparer(tmp_path), trusted_keys=trusted) as live:
+        await live.catalog.poll()
+        assert "the version is not signed, and a signature is required" in live.reason("m", "1")
 
 
 def test_a_note_of_another_content_is_none(store: PreparedStore, fetch: Fetch) -> None:

@@ -1,0 +1,42 @@
+"""What a large model costs a host: the arithmetic, and a small one measured as a large one is."""
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from loadtests.bench import h2load
+from loadtests.bench.cases import Case
+from loadtests.bench.processes import pss_mib
+from loadtests.bench.weight_cost import WeightCost, measure, wide_model
+
+
+def test_the_goal_counts_the_weights_once_and_each_worker() -> None:
+    cost = WeightCost(2, 400.0, 150.0, 1000.0, 550.0, (900.0,), (5000.0,), (600.0, 610.0), 2.0, 2.1)
+    assert cost.goal_mib == pytest.approx(620e6 / 2**20)
+    first, second, third = cost.lines()
+    assert "PSS 550 MiB together, 1000 with weights of their own" in first
+    assert "AVAILABLE after 600 610 ms in each worker" in second
+    assert "(+5%)" in third
+
+
+def test_the_model_has_the_weights_that_are_asked_for() -> None:
+    assert len(wide_model(2).serialized("1")) == pytest.approx(2e6, rel=0.02)
+
+
+def test_memory_is_counted_where_it_is_held() -> None:
+    before = pss_mib(os.getpid())
+    with mmap.mmap(-1, 32 << 20) as held:
+        for page in range(0, len(held), mmap.PAGESIZE):
+            held[page] = 1
+        assert pss_mib(os.getpid()) - before == pytest.approx(32, abs=4)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not h2load.installed(), reason="needs h2load")
+def test_two_workers_hold_the_weights_once(tiny: Case, tmp_path: Path) -> None:
+    cost = measure(tiny, tmp_path, workers=2, megabytes=100, begun=lambda title: None)
+    assert cost.own_mib - cost.idle_mib > 1.8 * cost.weights_mb * 1e6 / 2**20
+    assert cost.shared_mib - cost.idle_mib < 1.4 * cost.weights_mb * 1e6 / 2**20
+    assert len(cost.shared_ms) == 2
