@@ -174,7 +174,10 @@ class FeatureQueue(VersionQueue):
                 continue
             self._asked[key] = [(look_up, places)]
             self._counts.fetched += len(places)
-            self._store.ask(RowRequest(key, self._reader.fields, self._told))
+            self._store.ask(RowRequest(key, self._reader.fields, self._told, self._wanted))
+
+    def _wanted(self, key: bytes) -> bool:
+        return any(not look_up.call.answered for look_up, _ in self._asked[key])
 
     def _told(self, key: bytes, reply: Sequence[object] | None, why: str) -> None:
         waiting = self._asked.pop(key)
@@ -225,6 +228,8 @@ class FeatureQueue(VersionQueue):
                     return
         outputs = [self._output(index, rows, statuses, now_s) for index in wanted]
         call.infer_ns = monotonic_ns() - look_up.started_ns
+        if call.trace is not None:
+            call.trace.ran(1, call.rows, 0, [])
         if call.arm is not None:
             call.arm.series.batch(call.rows, call.infer_ns)
         call.answer(outputs)

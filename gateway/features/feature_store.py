@@ -4,7 +4,8 @@
    busy it waits, and goes with the next one. A task for each pipeline, none for a request.
 2. A store that fails is away: nobody waits for it any more, and only a PING goes there, again and again, until it is
    answered. One that says nothing for as long as a look-up may take is not asked more until it does.
-3. What waits is bounded. Whoever asked is told once, whatever happens.
+3. What waits is bounded, and what nobody waits for any more is not asked for. Whoever asked is told once, whatever
+   happens.
 """
 
 import asyncio
@@ -27,20 +28,25 @@ _CONNECTIONS: Final = 4
 _LIMIT_S: Final = 1.5  # of a pipeline, and of connecting; a look-up has the shorter one of its view
 _SLOWEST_S: Final = 6.0
 _LOOK: Final = Backoff(0.05, 2.0)
+_STOPS: Final = "the worker stops"
 
 # Is told the reply to the HMGET (None where the key holds no hash) and "", or None and why there is none.
 Told = Callable[[bytes, "Sequence[object] | None", str], None]
 
 
 class RowRequest:
-    """One row that a worker waits for: its key, the fields that are wanted, and who is told."""
+    """One row that a worker waits for: its key, the fields that are wanted, and who is told.
 
-    __slots__ = ("fields", "key", "told")
+    `wanted` says whether somebody still waits for the row of that key.
+    """
 
-    def __init__(self, key: bytes, fields: tuple[bytes, ...], told: Told) -> None:
+    __slots__ = ("fields", "key", "told", "wanted")
+
+    def __init__(self, key: bytes, fields: tuple[bytes, ...], told: Told, wanted: Callable[[bytes], bool]) -> None:
         self.key = key
         self.fields = fields
         self.told = told
+        self.wanted = wanted
 
 
 class FeatureStore:
@@ -66,8 +72,9 @@ class FeatureStore:
         self._waiting: deque[RowRequest] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
         self._flush: asyncio.Handle | None = None
-        self._busy = 0
+        self._batches: dict[int, list[RowRequest]] = {}  # that are under way, by their identity
         self._heard_ns = 0  # when it was heard last, or was asked after having nothing to do
         self._watchers: list[Callable[[], None]] = []
         self._pipelines = 0
@@ -82,7 +89,7 @@ class FeatureStore:
         """Returns why so many rows had better not be asked for now; "" if nothing speaks against it."""
         if self.trouble:
             return self.trouble
-        if self._busy and monotonic_ns() - self._heard_ns > patience_ns:
+        if self._batches and monotonic_ns() - self._heard_ns > patience_ns:
             return f"the feature store {self.name!r} has not answered for {patience_ns // 1_000_000} ms"
         if len(self._waiting) + rows > MAX_WAITING:
             return f"{len(self._waiting)} rows wait for the feature store {self.name!r} already"
@@ -99,8 +106,13 @@ class FeatureStore:
         if self._looking is None:
             self._looking = self._begin(self._look(), "look")
 
+    async def looked(self) -> None:
+        """Returns once it is known whether the store answers."""
+        self.look()
+        await self._looked.wait()
+
     def watch(self, changed: Callable[[], None]) -> None:
-        """Calls `changed` whenever `trouble` has."""
+        """Calls `changed` whenever `trouble` has, and each time that it was found again."""
         self._watchers.append(changed)
 
     def unwatch(self, changed: Callable[[], None]) -> None:
@@ -108,21 +120,41 @@ class FeatureStore:
 
     async def aclose(self) -> None:
         """Ends what is under way; whoever still waits is told that the worker stops."""
+        self.trouble = _STOPS
+        if self._flush is not None:
+            self._flush.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tell(list(self._waiting), "the worker stops")
+        for batch in [
+            *self._batches.values(),
+            list(self._waiting),
+        ]:  # a task that was ended before it began has told nobody
+            self._tell(batch, _STOPS)
         self._waiting.clear()
         await self._link.aclose()
 
     def _send(self) -> None:
         self._flush = None
-        while self._waiting and self._busy < _CONNECTIONS:
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH_ROWS, len(self._waiting)))]
-            if not self._busy:
+        while self._waiting and len(self._batches) < _CONNECTIONS:
+            batch = self._next()
+            if not batch:
+                return
+            if not self._batches:
                 self._heard_ns = monotonic_ns()
-            self._busy += 1
+            self._batches[id(batch)] = batch
             self._begin(self._fetch(batch), "fetch")
+
+    def _next(self) -> list[RowRequest]:
+        """Returns the rows of the next pipeline; what nobody waits for any more, under load, is not asked for."""
+        batch: list[RowRequest] = []
+        while self._waiting and len(batch) < _BATCH_ROWS:
+            request = self._waiting.popleft()
+            if request.wanted(request.key):
+                batch.append(request)
+            else:
+                self._tell_one(request, None, "nobody waits for it")
+        return batch
 
     def _begin(self, work: "asyncio._CoroutineLike[None]", what: str) -> "asyncio.Task[None]":
         task = self._loop.create_task(work, name=f"features {self.name} {what}")
@@ -132,18 +164,18 @@ class FeatureStore:
 
     async def _fetch(self, batch: list[RowRequest]) -> None:
         began_ns = monotonic_ns()
-        why = "the worker stops"
+        why = _STOPS
         try:
             replies = await self._link.pipelined([("HMGET", request.key, *request.fields) for request in batch])
             self._heard_ns = monotonic_ns()
             self._pipelines += 1
             self._pipelines_ns += self._heard_ns - began_ns
-            for request, reply in zip(batch, replies, strict=True):
+            answered, batch[:] = list(batch), []
+            for request, reply in zip(answered, replies, strict=True):
                 if isinstance(reply, CommandRefusal) and not reply.wrong_type:
                     self._tell_one(request, None, reply.why)
                 else:
                     self._tell_one(request, reply if isinstance(reply, list) else None, "")
-            batch.clear()
         except StoreUnavailable as error:
             why = str(error)
             self._failures += 1
@@ -152,9 +184,9 @@ class FeatureStore:
             self._waiting.clear()
             self.look()
         finally:
-            self._busy -= 1
+            del self._batches[id(batch)]
             self._tell(batch, why)
-            if self._waiting and self._flush is None:
+            if self._waiting and self.trouble != _STOPS and self._flush is None:
                 self._flush = self._loop.call_soon(self._send)
 
     async def _look(self) -> None:
@@ -167,15 +199,15 @@ class FeatureStore:
                 except StoreUnavailable as error:
                     failures += 1
                     self._set_trouble(str(error))
+                self._looked.set()
                 await asyncio.sleep(_LOOK.delay_s(failures, self._draw()))
         finally:
             self._looking = None
+            self._looked.set()
         self._heard_ns = monotonic_ns()
         self._set_trouble("")
 
     def _set_trouble(self, trouble: str) -> None:
-        if trouble == self.trouble:
-            return
         if bool(trouble) != bool(self.trouble):
             logger.warning("%s", trouble or f"the feature store {self.name!r} answers again")
         self.trouble = trouble

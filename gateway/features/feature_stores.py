@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from time import time
 from typing import Final
 
@@ -16,6 +17,15 @@ from gateway.serving.model_config import ModelConfig
 from gateway.serving.version import Version
 
 OPTION: Final = "feature-store"
+# What a model has that is run: a view is cached and limited by parameters of its own.
+_IDLE: Final = (
+    "default_model_filename",
+    "dynamic_batching",
+    "instance_group",
+    "model_warmup",
+    "optimization",
+    "response_cache",
+)
 
 
 class FeatureStores:
@@ -29,19 +39,19 @@ class FeatureStores:
     async def describe(self, model: str, source: ConfigSource, config: ModelConfig) -> ModelConfig:
         """Returns the configuration of a feature view, which can be looked up here.
 
-        Order: a store that is away does not hinder it; the version's reason says so.
+        Order: its store was asked whether it answers. One that does not hinders no view; the version's reason says so.
         Raises: FailedPrecondition naming what is wrong, and what to do.
         """
-        self._check(_view_of(model, config))
-        return config
+        view = _view_of(model, config)
+        await self._store_of(view).looked()
+        idle = sorted(field for field in _IDLE if source.sets(field))
+        told = (f"fields without effect in a feature view: {', '.join(idle)}",) if idle else ()
+        return replace(config, caches=False, warnings=(*config.warnings, *told))
 
     def queue_of(self, version: Version) -> FeatureQueue:
         """Returns what answers the calls of a version that was described. Raises: FailedPrecondition."""
         view = _view_of(version.model, version.config)
-        self._check(view)
-        store = self._stores.get(view.store)
-        if store is None:
-            store = self._stores[view.store] = FeatureStore(view.store, self._urls[view.store])
+        store = self._store_of(view)
         counts = self._counts.setdefault(version.model, LookUpCounts())
         return FeatureQueue(version, view, store, counts, loop=asyncio.get_running_loop(), wall_s=time)
 
@@ -64,13 +74,17 @@ class FeatureStores:
         for store in self._stores.values():
             await store.aclose()
 
-    def _check(self, view: FeatureView) -> None:
+    def _store_of(self, view: FeatureView) -> FeatureStore:
         if view.store not in self._urls:
             known = ", ".join(repr(name) for name in self._urls) or "none"
             raise FailedPrecondition(
                 f"parameters.store: the gateway was started without a feature store {view.store!r} (it has {known}); "
                 f"name its address with --{OPTION} {view.store}=redis://..."
             )
+        store = self._stores.get(view.store)
+        if store is None:
+            store = self._stores[view.store] = FeatureStore(view.store, self._urls[view.store])
+        return store
 
 
 def _view_of(model: str, config: ModelConfig) -> FeatureView:

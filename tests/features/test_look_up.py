@@ -10,6 +10,8 @@ import pytest
 import redis
 
 from gateway.errors import Code
+from gateway.features.feature_queue import MAX_ROWS
+from gateway.features.feature_store import MAX_WAITING, FeatureStore, RowRequest
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, branch
@@ -271,7 +273,7 @@ async def test_without_defaults_a_store_that_is_away_is_said_at_once(valkey: Val
             "feature 'score' is unavailable: the feature store 'default' is not reachable: no socket at its path"
             in text
         )
-        assert "no socket" in reason(stand)
+        await until(lambda: "no socket" in reason(stand))
 
 
 async def test_a_call_s_own_deadline_ends_its_look_up(valkey: Valkey, store: "redis.Redis", tmp_path: Path) -> None:
@@ -296,6 +298,69 @@ async def test_a_view_without_its_store_does_not_load(tmp_path: Path) -> None:
             "without a feature store 'shop' (it has 'default'); name its address with --feature-store shop="
             in status.reason
         )
+
+
+async def test_the_rows_of_a_request_are_bounded(valkey: Valkey, tmp_path: Path) -> None:
+    write_view(tmp_path / "models", "users", PARAMETERS, features=FEATURES[:3], rows=1 << 20)
+    async with standing(
+        tmp_path / "models", tmp_path, probes=tmp_path / "probes", feature_stores={"default": valkey.url}
+    ) as stand:
+        code, said = await fails(stand, asking(*range(MAX_ROWS + 1)))
+        assert (code, "a look-up of 8193 rows exceeds the limit of 8192" in said) == (Code.INVALID_ARGUMENT, True)
+
+
+async def test_what_may_wait_is_bounded_and_what_nobody_waits_for_is_not_asked(
+    valkey: Valkey, store: "redis.Redis"
+) -> None:
+    told: dict[bytes, tuple[object, str]] = {}
+    everything = asyncio.Event()
+
+    def tell(key: bytes, reply: object, why: str) -> None:
+        told[key] = (reply, why)
+        if len(told) == 2:
+            everything.set()
+
+    asked = FeatureStore("shop", valkey.url)
+    await asked.looked()
+    assert asked.refusal(MAX_WAITING, 1_000_000_000) == ""
+    assert asked.refusal(MAX_WAITING + 1, 1_000_000_000) == "0 rows wait for the feature store 'shop' already"
+    asked.ask(RowRequest(b"user:1", (b"visits",), tell, lambda _: True))
+    asked.ask(RowRequest(b"user:2", (b"visits",), tell, lambda _: False))
+    async with asyncio.timeout(10):
+        await everything.wait()
+    assert told == {b"user:1": ([b"3"], ""), b"user:2": (None, "nobody waits for it")}
+    assert asked.counts()["pipelines"] == 1
+    await asked.aclose()
+
+
+async def test_whoever_waits_at_the_end_is_told(valkey: Valkey, tmp_path: Path) -> None:
+    proxy = FaultProxy(valkey.socket_path)
+    told: dict[bytes, str] = {}
+
+    def tell(key: bytes, _: object, why: str) -> None:
+        told[key] = why
+
+    async with proxy.running():
+        asked = FeatureStore("shop", proxy.url)
+        await asked.looked()
+        proxy.put("stall")
+        asked.ask(RowRequest(b"user:1", (b"visits",), tell, lambda _: True))
+        await asyncio.sleep(0)
+        asked.ask(RowRequest(b"user:2", (b"visits",), tell, lambda _: True))
+        await asked.aclose()
+    assert told == {b"user:1": "the worker stops", b"user:2": "the worker stops"}
+
+
+async def test_what_has_no_effect_in_a_view_is_said(valkey: Valkey, tmp_path: Path) -> None:
+    write_view(tmp_path / "models", "users", PARAMETERS, features=FEATURES[:3])
+    path = tmp_path / "models" / "users" / "config.pbtxt"
+    path.write_text(path.read_text() + "response_cache { enable: true }\ndynamic_batching { }\n")
+    async with standing(
+        tmp_path / "models", tmp_path, probes=tmp_path / "probes", feature_stores={"default": valkey.url}
+    ) as stand:
+        version = stand.engine.find("users", "1")
+        assert version.config.warnings == ("fields without effect in a feature view: dynamic_batching, response_cache",)
+        assert not version.config.caches
 
 
 # ---- as a step ----

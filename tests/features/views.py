@@ -42,9 +42,10 @@ def write_view(
     *,
     keys: Sequence[tuple[str, Datatype]] = (("user_id", Datatype.INT64),),
     features: Sequence[tuple[str, Datatype, int]] = (("score", Datatype.FP32, 1),),
+    rows: int = 64,
 ) -> None:
     """Writes the feature view into the repository, as version 1."""
-    lines = ['backend: "features"', "max_batch_size: 64"]
+    lines = ['backend: "features"', f"max_batch_size: {rows}"]
     lines += [f'input {{ name: "{key}" data_type: {datatype.config_name} dims: [ 1 ] }}' for key, datatype in keys]
     lines += [
         f'output {{ name: "{feature}" data_type: {datatype.config_name} dims: [ {size} ] }}'
