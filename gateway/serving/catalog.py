@@ -184,8 +184,8 @@ class Catalog(VersionLoads):
                 entry.serving = "before the pin ended"  # no fingerprint: the next look loads what lies there
                 entry.version.reason = ""
                 self._notify(entry.version)
-        if digests:
-            await self._keep_pinned_files(model)
+        if digests:  # by a reading of the repository, which may take its time
+            self._operations.begin(self._keep_pinned_files(model))
 
     async def _keep_pinned_files(self, model: str) -> None:
         """Keeps the files beside the versions of a model that has pins, for the time when its directory is gone."""

@@ -1,8 +1,12 @@
-"""The reader of the repository and of the intents, on a thread of its own: neither disk nor lock holds up the loop."""
+"""The reader of the repository and of the intents, on threads of their own: neither disk nor lock holds up the loop.
+
+Intents do not wait for a look at a repository that does not answer: an operator who unloads a model is obeyed at once.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from gateway.serving.config_source import ConfigSource
@@ -15,13 +19,16 @@ T = TypeVar("T")
 
 
 class RepositoryReader:
-    """Reads what is there and what operators want, one request after the other."""
+    """Reads what is there, one look after the other, and changes what operators want, one change after the other."""
 
     def __init__(self, repository: ModelRepository, intents: IntentStore, store: ContentStore | None) -> None:
         self.threads = ThreadPoolExecutor(1, thread_name_prefix="repository")
         self._repository = repository
         self._intents = intents
         self._store = store
+        self._deciding = ThreadPoolExecutor(1, thread_name_prefix="intents")
+        self._decided = 0  # changes of the intents, and what the newest left
+        self._newest: Intents | None = None
 
     def on_thread(self, work: Callable[[], T]) -> Awaitable[T]:
         """Returns what the work returns, done on the thread."""
@@ -37,22 +44,33 @@ class RepositoryReader:
         model: str = "",
         override: ConfigSource | None = None,
     ) -> RepositoryView:
-        """Returns the view of the disk as it would be after a change of the intents that is not made yet."""
+        """Returns the view of the disk as it would be after a change of the intents that is not made yet.
+
+        Order: it has the intents as they are when it returns, whatever was decided during the look.
+        """
 
         def read() -> RepositoryView:
             intents = change(self._intents.read())
             return read_view(self._repository, intents, store=self._store, model=model, override=override)
 
-        return await self.on_thread(read)
+        decided = self._decided
+        view = await self.on_thread(read)
+        if self._newest is None or self._decided == decided:
+            return view
+        return replace(view, intents=change(self._newest))
 
     async def change_intents(self, change: Callable[[Intents], Intents]) -> Intents:
         """Returns the intents as they are on disk now, with the change. Raises: Unavailable."""
-        return await self.on_thread(lambda: self._intents.change(change))
+        loop = asyncio.get_running_loop()
+        intents = await loop.run_in_executor(self._deciding, lambda: self._intents.change(change))
+        self._decided, self._newest = self._decided + 1, intents
+        return intents
 
     def read_intents(self) -> Intents:
         """Returns the intents on disk. On the thread."""
         return self._intents.read()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         self.threads.shutdown(wait=False)
+        self._deciding.shutdown(wait=False)

@@ -1,7 +1,9 @@
-"""Loading a large model does not stall the loop that serves the others."""
+"""Neither loading a large model nor a source that does not answer stalls what serves."""
 
 import asyncio
-from collections.abc import Awaitable
+import threading
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -9,9 +11,16 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from gateway.serving.catalog import Catalog
+from gateway.serving.intents import IntentStore
+from gateway.serving.lifecycle import Pipeline
+from gateway.serving.probe import Prober
+from gateway.serving.repository import ModelRepository
 from gateway.serving.session import Session
 from gateway.serving.version import VersionState
 from gateway.tensor import Datatype
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
 from tests import models
 from tests.serving.catalogs import opened
 
@@ -75,3 +84,53 @@ async def test_the_loop_runs_on_while_100_mb_are_loaded(tmp_path: Path) -> None:
         assert ticks.count > 50
         # A share and not a time: on a machine that is busy otherwise, everything takes longer alike.
         assert ticks.longest_s < elapsed_s / 3
+
+
+class Stalling(FilesystemLoader):
+    """A loader whose looks wait, once they are told to, as those at a registry that does not answer do."""
+
+    def __init__(self, root: Path, store: ContentStore) -> None:
+        super().__init__(root, store)
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self.waits = threading.Event()
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        with super().one_look():
+            if not self.goes_on.is_set():
+                self.waits.set()
+                self.goes_on.wait(20)
+            yield
+
+
+async def test_operators_do_not_wait_for_a_source_that_does_not_answer(tmp_path: Path) -> None:
+    """Neither those who unload a model nor those who go back to a version that is loaded."""
+    for version, scale in (("1", 2.0), ("2", 3.0)):
+        models.write_version(
+            tmp_path / "models", "m", version, models.affine(scale), config="version_policy { all {} }"
+        )
+    models.write_version(tmp_path / "models", "other", "1", models.affine())
+    store = ContentStore(tmp_path / "store")
+    loader = Stalling(tmp_path / "models", store)
+    pipeline = Pipeline(loader, Prober(tmp_path / "probes", idle_s=5), intra_threads=1)
+    catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(tmp_path / "state"), store=store)
+    try:
+        await catalog.poll()
+        await catalog.require("m", ["2"])
+        loader.goes_on.clear()
+        looking = asyncio.create_task(catalog.poll())
+        assert await asyncio.to_thread(loader.waits.wait, 20)
+        async with asyncio.timeout(10):
+            await catalog.require("m", ["1"])
+            await catalog.unload("other")
+        assert not looking.done()
+        loader.goes_on.set()
+        await looking
+        assert catalog.routed("m") == ["1"]
+        states = {status.model: status.state for status in catalog.states("other")}
+        assert states["other"] is not VersionState.AVAILABLE, "the look began before, and must not bring it back"
+        assert IntentStore(tmp_path / "state").read().pins["m"].keys() == {"1"}
+    finally:
+        loader.goes_on.set()
+        await catalog.close()
