@@ -46,10 +46,14 @@ def main() -> None:
         answer(requests, answers)
 
 
-def answer(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answers one request. Everything that the model can do ends with this process."""
+def answer(requests: IO[bytes], answers: IO[bytes], *, growth_bytes: int = 0) -> None:
+    """Answers one request. Everything that the model can do ends with this process.
+
+    `growth_bytes` is by how much such a process grows whatever it tries: a fork has the pages of libraries only once it
+    has used them.
+    """
     request = from_json(requests.readline(), ProbeRequest)
-    baseline_rss = memory_figure("VmHWM")
+    baseline_rss = memory_figure("VmHWM") + growth_bytes
     set_limits(request)
     try:
         result = probe(request, answers)

@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 
 from onnx import TensorProto, helper
 
-from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, probe
+from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, memory_figure, probe
 from gateway.serving.probe_request import ProbeRequest
 from loaders.loader import FileEntry, LocalVersion
 
@@ -45,9 +45,11 @@ logger = logging.getLogger(__name__)
 class ZygoteProcess:
     """Starts trials and reaps them, as told on the control socket."""
 
-    def __init__(self, control: socket.socket, *, forks: bool) -> None:
+    def __init__(self, control: socket.socket, *, forks: bool, growth_bytes: int = 0) -> None:
+        """`forks`: trials are forks, not programs; each grows by `growth_bytes`, whatever it tries."""
         self._control = control
         self._forks = forks
+        self._growth_bytes = growth_bytes
         self._pid = os.getpid()
         self._trials: dict[bytes, int] = {}  # the process of each trial that has not been reaped
         self._ending: set[bytes] = set()
@@ -131,7 +133,7 @@ class ZygoteProcess:
             if not self._forks:
                 os.execv(sys.executable, (sys.executable, *PROGRAM))
             with os.fdopen(0, "rb", closefd=False) as requests, os.fdopen(channel, "wb") as answers:
-                answer(requests, answers)
+                answer(requests, answers, growth_bytes=self._growth_bytes)
             code = 0
         except BaseException:  # the boundary of a forked process, which must never return into its parent's code
             logger.exception("the trial failed")
@@ -151,6 +153,24 @@ def rehearse() -> None:
         result = probe(ProbeRequest(local), BytesIO())
     if not result.ok:
         raise RuntimeError(result.reason)
+
+
+def growth() -> int:
+    """Returns by how much a fork of this process grows when it tries the model that was rehearsed, in bytes."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            begin = memory_figure("VmHWM")
+            rehearse()
+            os.write(write, b"%d" % (memory_figure("VmHWM") - begin))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as told:
+        text = told.read()
+    os.waitpid(pid, 0)
+    return int(text or b"0")
 
 
 def threads() -> int:
@@ -177,7 +197,7 @@ def main() -> None:
             logger.warning("the runtime has %d threads before any model: each trial starts anew", threads())
         gc.collect()
         gc.freeze()
-        ZygoteProcess(control, forks=forks).run()
+        ZygoteProcess(control, forks=forks, growth_bytes=growth() if forks else 0).run()
 
 
 if __name__ == "__main__":
