@@ -84,6 +84,7 @@ MODULES = [
     "gateway/serving/call_queue.py",
     "gateway/serving/call_record.py",
     "gateway/serving/call_trace.py",
+    "gateway/serving/cold_queue.py",
     "gateway/serving/engine.py",
     "gateway/serving/ensemble_queue.py",
     "gateway/serving/ensemble_step.py",

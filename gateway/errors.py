@@ -128,8 +128,14 @@ class ResourceExhausted(GatewayError):
 
 
 class Unavailable(GatewayError):
+    """`retry_after_ms` says when the caller may try again, where that is known."""
+
     code = Code.UNAVAILABLE
     retryable = True
+
+    def __init__(self, text: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_ms = retry_after_ms
 
 
 class StoreUnavailable(Unavailable):

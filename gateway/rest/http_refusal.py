@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from gateway.errors import Code, GatewayError, Internal, ResourceExhausted, Unauthenticated
+from gateway.errors import Code, GatewayError, Internal, ResourceExhausted, Unauthenticated, Unavailable
 from gateway.rest.http_call import Fields
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def refusal_of(error: BaseException, what: str) -> HttpRefusal:
     status = HTTP_STATUS[error.code]
     if isinstance(error, Unauthenticated):
         fields = _CHALLENGE
-    elif isinstance(error, ResourceExhausted) and error.retry_after_ms is not None:
+    elif isinstance(error, ResourceExhausted | Unavailable) and error.retry_after_ms is not None:
         if error.retry_after_ms < 0:
             status = 413 if status == 429 else status  # beyond a limit of its own: it would be refused again
         else:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import grpc
 
-from gateway.errors import Code, GatewayError, Internal, ResourceExhausted
+from gateway.errors import Code, GatewayError, Internal, ResourceExhausted, Unavailable
 
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def status_of(error: BaseException, method: str) -> Status:
 
 def _pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
     """Returns the metadata that say when to come again. Source: gRFC A6, "Pushback"."""
-    if isinstance(error, ResourceExhausted) and error.retry_after_ms is not None:
+    if isinstance(error, ResourceExhausted | Unavailable) and error.retry_after_ms is not None:
         return ((PUSHBACK, str(error.retry_after_ms)),)
     return ()
 

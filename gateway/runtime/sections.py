@@ -73,6 +73,17 @@ class ModelOptions:
     response_cache_bytes: Annotated[
         int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Whole(0, 1 << 50))
     ] = 64 << 20  # fmt: skip
+    load_on_demand: Annotated[
+        bool,
+        Setting("Versions that no route names are in memory only once a request has come for them.", SWITCH),
+    ] = False
+    model_memory_bytes: Annotated[
+        int,
+        Setting(
+            "Versions in memory of all workers; with load-on-demand, the least recently used make room; 0: no limit.",
+            Whole(0, 1 << 50),
+        ),
+    ] = 0
     poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
     intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
     quarantine_seconds: Annotated[
@@ -82,8 +93,12 @@ class ModelOptions:
     def proven(self) -> "ModelOptions":
         """Returns the options with paths made absolute, once the file of trusted keys was read.
 
-        Raises: InvalidArgument naming what is wrong with it, or what must be installed.
+        Raises: InvalidArgument naming what is wrong, or what must be installed.
         """
+        if self.model_memory_bytes and not self.load_on_demand:
+            raise InvalidArgument(
+                "model-memory-bytes bounds what is loaded on demand: set load-on-demand too, or 0 for no limit"
+            )
         keys = self.require_signature
         if keys is not None:
             if find_spec("cryptography") is None:

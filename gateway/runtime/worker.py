@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import monotonic_ns, process_time_ns, time_ns
+from time import monotonic, monotonic_ns, process_time_ns, time_ns
 from typing import Final
 
 import uvloop
@@ -90,6 +90,7 @@ from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
 from gateway.serving.repository import ModelRepository
+from gateway.serving.residence import Residence
 from gateway.serving.response_cache import ResponseCache
 from gateway.serving.run_environment import ENVIRONMENTS_FILE, note_environment, present_environment
 from gateway.serving.run_page import RunPage, page_path
@@ -128,6 +129,8 @@ class Worker:
         # A rolling restart has two workers in one slot for a while, so the slot alone names nobody.
         self.id = _worker_id(settings.slot, settings.boot)
         self.serving = False
+        self._made_s = monotonic()
+        self._start_s: dict[str, float] = {}  # what the start took, by what had come about then
         self._link: SupervisorLink | None = None
         self.counters = Counters()
         self.log = _prediction_log(settings)
@@ -238,7 +241,17 @@ class Worker:
                 max_bytes=config.models.prepared_models_bytes,
             ),
         )
-        return Catalog(ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store)
+        return Catalog(
+            ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store, residence=self._residence()
+        )
+
+    def _residence(self) -> Residence | None:
+        """Returns this worker's share of the memory for versions on demand; None where all are always in memory."""
+        models = self.config.models
+        if not models.load_on_demand:
+            return None
+        workers = max(1, self.config.process.workers)
+        return Residence(-(-models.model_memory_bytes // workers), workers=workers)
 
     def _quota_file(self) -> QuotaFile | None:
         """Returns the quotas as the configuration asks for them; None where everybody may do as much as he likes."""
@@ -267,9 +280,14 @@ class Worker:
 
     def _version_changed(self, version: Version) -> None:
         self.health.changed()
+        if "loaded" not in self._start_s and self.catalog.ready():
+            self._note_start("loaded")
         self.feed.retry_pending()
         if version.state is VersionState.END:
             asyncio.get_running_loop().call_later(_FORGET_S, self._forget_counts, version.model, version.name)
+
+    def _note_start(self, reached: str) -> None:
+        self._start_s[reached] = monotonic() - self._made_s
 
     def _forget_counts(self, model: str, version: str) -> None:
         states = {status.version: status.state for status in self.catalog.states(model)}
@@ -337,6 +355,7 @@ class Worker:
         tell_features(counters, self.features)
         tell_work(counters, self.engine, self.admission, (self.server, self.rest_server), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
+        counters.add_gauge(Gauge.START, lambda: dict(self._start_s))
         if self.quota_file is not None:
             counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
             counters.add_sums(Sum.SHED, lambda: shed_counts(self.admission))
@@ -376,9 +395,13 @@ class Worker:
             restarted = bool(self.settings.predecessor)
             patience_s = _RESTART_PATIENCE_S if restarted else _START_PATIENCE_S
             await self.catalog.start(patience_s, restarted=restarted)
+            if self.catalog.ready():
+                self._start_s.setdefault("loaded", monotonic() - self._made_s)
             await asyncio.to_thread(_note_environment, self.config.log_dir, self.threads)
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
             loops.append(group.create_task(self.catalog.copies.run(), name="content store"))
+            if self.config.models.load_on_demand:
+                loops.append(group.create_task(self.catalog.watch_use(), name="use of versions"))
             await self.feed.boot()
             loops.append(group.create_task(self.feed.run(), name="feed"))
             loops.append(group.create_task(self.rollouts.run(), name="rollout counts"))
@@ -413,6 +436,7 @@ class Worker:
             if not link.stopping.is_set() and await self._knows_rules(link):
                 self.serving = True
                 self._link = link
+                self._note_start("serving")
                 self.health.changed()
                 link.ready()
                 _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")

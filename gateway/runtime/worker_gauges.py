@@ -84,6 +84,9 @@ def tell_versions(
         ]
 
     counters.add_gauge(Gauge.VERSIONS, lambda: version_states(catalog))
+    if catalog.loads_on_demand:
+        counters.add_gauge(Gauge.RESIDENCE, catalog.residence)
+        counters.add_sums(Sum.DEMAND_LOADS, catalog.demand_counts)
     counters.add_gauge(Gauge.QUARANTINE, quarantined)
     counters.add_gauge(Gauge.REPOSITORY_UNREADABLE, lambda: int(bool(catalog.trouble)))
     counters.add_gauge(Gauge.CONTENT_STORE_BYTES, lambda: catalog.copies.size_bytes)

@@ -90,10 +90,12 @@ class Candidate:
 class Loaded:
     """A version that can serve; `identity` hashes everything that it was made from (see `Pipeline.identity`).
 
-    `weights` is whether the processes of the host share its weights, and why not.
+    `weights` is whether the processes of the host share its weights, and why not. Where it `is_cold` all is known but
+    its session, which is opened when a request asks for it.
 
-    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed;
-           `load_ms` from the beginning of its load.
+    Units: `run_us` is the time of a run of one row, 0.0 where it is not known; `memory_bytes` that its trial needed,
+           of which the host has `shared_bytes` once for all workers; `load_ms` from the beginning of its load,
+           `load_ns` what opening it took on trial.
     """
 
     session: Session | None
@@ -105,6 +107,9 @@ class Loaded:
     provenance: Provenance = UNKNOWN_ORIGIN
     weights: str = ""
     load_ms: float = 0.0
+    shared_bytes: int = 0
+    is_cold: bool = False
+    load_ns: int = 0
 
     @property
     def opened(self) -> Session:

@@ -14,6 +14,7 @@ from gateway.errors import FailedPrecondition, GatewayError, Unavailable, Unknow
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.copy_upkeep import CopyUpkeep
 from gateway.serving.declaration import Describe
+from gateway.serving.demand_loads import DemandLoads
 from gateway.serving.intents import IntentStore
 from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Pipeline
@@ -24,8 +25,9 @@ from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, VersionStatus
 from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again, wanted
 from gateway.serving.repository_reader import RepositoryReader
+from gateway.serving.residence import Residence
 from gateway.serving.version import VersionState
-from gateway.serving.version_loads import LoadAttempt, VersionLoads, raise_first_failure
+from gateway.serving.version_loads import LoadAttempt, raise_first_failure
 from gateway.serving.view import RepositoryView
 from loaders.errors import LoaderError
 from loaders.store import ContentStore
@@ -35,7 +37,7 @@ __all__ = ["Catalog", "VersionStatus"]
 logger = logging.getLogger(__name__)
 
 
-class Catalog(VersionLoads):
+class Catalog(DemandLoads):
     """Holds the versions of this worker. It is made and used on one loop; `run` keeps it up to date."""
 
     def __init__(
@@ -45,20 +47,22 @@ class Catalog(VersionLoads):
         intents: IntentStore,
         *,
         store: ContentStore | None = None,
+        residence: Residence | None = None,
         on_available: OnVersion | None = None,
         on_ended: OnVersion | None = None,
     ) -> None:
+        """With a `residence` versions that nothing names are loaded on demand."""
         self._reader = RepositoryReader(repository, intents, store)
         super().__init__(
             self._reader.threads,
             pipeline,
+            residence=residence,
             pinned_loaded=self._note_pinned,
             on_available=on_available,
             on_ended=on_ended,
         )
         self.copies = CopyUpkeep(store, self._reader, self._digests)
         self._store = store
-        self._required: dict[str, frozenset[str]] = {}
         self._operations = Operations()
         self._looking = asyncio.Lock()
         self._doubted: frozenset[Key] = frozenset()
@@ -66,8 +70,9 @@ class Catalog(VersionLoads):
         self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
 
     def _digests(self) -> set[str]:
-        """Returns the digests of the versions that are loaded."""
-        return {entry.version.digest for entry in self._held.values() if entry.version.session is not None}
+        """Returns the digests of the versions that are loaded, or may be at any time."""
+        versions = [entry.version for entry in self._held.values()]
+        return {version.digest for version in versions if version.session is not None or version.is_cold}
 
     def _note_pinned(self, model: str) -> None:
         """Keeps the files of the model again: labels and configuration may be new."""
@@ -149,9 +154,12 @@ class Catalog(VersionLoads):
         await self._operations.finish(self._require_versions(model, names))
 
     def require_available(self, model: str, names: frozenset[str]) -> bool:
-        """Returns whether all of the versions are AVAILABLE; if so, they are required from now on, as by `require`."""
-        if names <= self._available.get(model, {}).keys():
-            self._required[model] = names
+        """Returns whether all of the versions are AVAILABLE, and in memory; if so, they are required from now on, as by
+        `require`.
+        """
+        available = self._available.get(model, {})
+        if names <= available.keys() and not any(available[name].is_cold for name in names):
+            self._require(model, names)
             self._pin(model, names)
             return True
         return False
@@ -169,7 +177,7 @@ class Catalog(VersionLoads):
     def release_unrouted(self, routed: Container[str]) -> None:
         """Ends the pins of models that have no route any more: the repository's own content serves again."""
         for model in [model for model in self._view.intents.pins if model not in routed]:
-            self._required.pop(model, None)
+            self._require(model, frozenset())
             self._operations.begin(self._keep_pins(model, {}))
 
     async def _keep_pins(self, model: str, digests: Mapping[str, str]) -> None:
@@ -252,7 +260,7 @@ class Catalog(VersionLoads):
 
     async def close(self) -> None:
         """Stops all loads and drops every loaded version without waiting for its leases."""
-        tasks = [*self._loads.values(), *self._operations.tasks]
+        tasks = [*self._loads.values(), *self._wakes.values(), *self._operations.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -275,6 +283,8 @@ class Catalog(VersionLoads):
                 else:
                     logger.info("the model repository can be read again")
             self._trouble = self._view.trouble
+            if self._first is None:  # what routes named before a restart is what a rollback leads to
+                self._rollback = {model: frozenset(pins) for model, pins in self._view.intents.pins.items()}
             begun = self._act(self._view)
         if self._first is None:
             self._first = set(begun)
@@ -343,6 +353,7 @@ class Catalog(VersionLoads):
                     self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
             for key in [key for key in self._held if key[0] == model and key not in wishes]:
                 self._retire(key, "not selected by the version policy")
+            await self._awake(wishes)
 
     async def _attempt_all(self, view: RepositoryView, wishes: Mapping[Key, str]) -> list[LoadAttempt]:
         """Tries to load every wanted version that does not serve with exactly these files and this configuration."""
@@ -385,14 +396,14 @@ class Catalog(VersionLoads):
                 await self._settle(keys)
                 for key in keys:
                     self.version(*key)
+                await self._awake(keys)
                 kept = names
                 self._pin(model, names)
                 if self._pinning is not None:
                     await self._pinning
             finally:
-                self._required[model] = kept
-                if not kept:
-                    del self._required[model]
+                self._required[model] = before
+                self._require(model, kept)
 
     def _begin_required(self, view: RepositoryView, key: Key, fingerprint: str) -> None:
         held = self._held.get(key)

@@ -28,6 +28,7 @@ from gateway.serving.batcher import Batcher
 from gateway.serving.call import CACHED, Call
 from gateway.serving.call_record import record_of
 from gateway.serving.catalog import Catalog
+from gateway.serving.cold_queue import ColdQueue
 from gateway.serving.deferral import Deferral
 from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
@@ -99,6 +100,7 @@ class Engine:
         catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog).describe)
         self.queue_by(ModelKind.ENSEMBLE, self._ensemble_queue)
         self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
+        catalog.attach_failed(self.not_loaded)
         counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
         counters.add_sums(Sum.SHADOWS, self._mirrors.counts)
         counters.add_gauge(Gauge.BREAKERS, lambda: self._fallbacks.states(routing.snapshot, monotonic_ns()))
@@ -112,10 +114,28 @@ class Engine:
         self._kinds[kind] = queue_of
 
     def attach(self, version: Version) -> None:
-        """Gives a version that has just become able to run its queue."""
-        self._queues[version] = self._queue_of(version)
+        """Gives a version that has just become able to run its queue, or another one where it came into memory or left
+        it; calls that wait for it to come are handed over.
+        """
+        before = self._queues.get(version)
+        queue = self._queues[version] = self._queue_of(version)
+        if isinstance(before, ColdQueue):
+            before.hand_over(queue)
+        elif before is not None:
+            before.end()
+            self._mirrors.forget(version)
+
+    def not_loaded(self, version: Version, error: GatewayError) -> None:
+        """Answers the calls that wait for a version to be loaded, which has failed."""
+        queue = self._queues.get(version)
+        if isinstance(queue, ColdQueue):
+            queue.fail(error)
 
     def _queue_of(self, version: Version) -> VersionQueue:
+        if version.is_cold:
+            return ColdQueue(
+                version, loop=self._loop, wake=self._catalog.wake, delay=self._catalog.delay, draw=self._draw
+            )
         return self.own_queue(version) or Batcher(
             version,
             loop=self._loop,

@@ -19,7 +19,7 @@ from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.declaration import Describe, declared, declared_digest
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.model_policy import Policy
-from gateway.serving.opening import identity_of, open_version
+from gateway.serving.opening import describe_version, identity_of, open_version
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
@@ -70,9 +70,16 @@ class Pipeline:
         self._describes[kind] = describe
 
     async def load(
-        self, candidate: Candidate, *, again: bool = False, on_trial: Callable[[], None] | None = None
+        self,
+        candidate: Candidate,
+        *,
+        again: bool = False,
+        cold: bool = False,
+        on_trial: Callable[[], None] | None = None,
     ) -> Loaded:
         """Returns the loaded candidate; its session runs from a verified copy that nobody writes to.
+
+        With `cold` the copy is there, and no session of a version with a model file.
 
         A version that the host knows to be good does not queue behind those on trial; `on_trial` is called before a
         trial or a preparation begins. With `again` those that took too long before are repeated.
@@ -80,14 +87,14 @@ class Pipeline:
         Raises: GatewayError; its text is the reason, fit to be shown.
         """
         begin_ns = perf_counter_ns()
-        loaded = await self._load(candidate, again, on_trial or _nothing)
+        loaded = await self._load(candidate, again, cold, on_trial or _nothing)
         return replace(loaded, load_ms=(perf_counter_ns() - begin_ns) / 1e6)
 
-    async def _load(self, candidate: Candidate, again: bool, on_trial: Callable[[], None]) -> Loaded:
+    async def _load(self, candidate: Candidate, again: bool, cold: bool, on_trial: Callable[[], None]) -> Loaded:
         candidate.check()
         if not candidate.kind.has_file:
             return await self._declared(candidate, on_trial)
-        if self._preparer is not None:
+        if self._preparer is not None and not cold:
             prepared = await self._known_prepared(self._preparer, candidate)
             if prepared is not None:
                 return prepared
@@ -100,6 +107,9 @@ class Pipeline:
         if not result.ok:
             raise FailedPrecondition(result.reason)
         weights = ""
+        if cold:
+            async with self._permits:
+                return await self._on_thread(partial(self._described, candidate, request, result))
         if self._preparer is not None:
             shared, weights = await self._shared(self._preparer, candidate, request, result, again, on_trial)
             if shared is not None:
@@ -149,7 +159,7 @@ class Pipeline:
         use = partial(self._opened, candidate, request, result)
         async with self._permits:
             loaded = await self._on_thread(partial(preparer.opened, request, result, use))
-        return None if loaded is None else replace(loaded, weights="shared")
+        return None if loaded is None else _sharing(loaded, result)
 
     async def identity(self, candidate: Candidate) -> str:
         """Returns a hash of the candidate's files, configuration, labels and warm-up data.
@@ -198,12 +208,20 @@ class Pipeline:
     ) -> Loaded:
         """Returns the version, with what is known of its origin."""
         loaded = open_version(candidate, request, result, prepared)
+        return self._with_origin(candidate, request, result, loaded)
+
+    def _described(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
+        """Returns the version without a session, with what is known of its origin."""
+        return self._with_origin(candidate, request, result, describe_version(candidate, request, result))
+
+    def _with_origin(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult, loaded: Loaded) -> Loaded:
         try:
             record = candidate.folder.read_file(record_name(candidate.version), MAX_RECORD_BYTES)
         except LoaderError:
             record = None  # nobody published it so, or the source is away
         checked = self._trusted_keys is not None
-        origin = provenance(request.local, loaded.opened.metadata, record, signature_checked=checked)
+        metadata = {} if result.facts is None else result.facts.metadata
+        origin = provenance(request.local, metadata, record, signature_checked=checked)
         return replace(loaded, provenance=origin)
 
     def _noted_request(self, preparer: Preparer, candidate: Candidate) -> ProbeRequest | None:
@@ -240,6 +258,12 @@ class Pipeline:
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_explained, work))
+
+
+def _sharing(loaded: Loaded, result: ProbeResult) -> Loaded:
+    """Returns the version as one whose weights the processes of the host share."""
+    shared_bytes = 0 if result.facts is None else result.facts.weight_bytes
+    return replace(loaded, weights="shared", shared_bytes=shared_bytes)
 
 
 def _nothing() -> None:

@@ -138,6 +138,8 @@ class MirrorQueue:
             version = resources.host.find(call.model, target)
         except GatewayError:
             return "dropped_not_loaded"
+        if version.is_cold:
+            return "dropped_not_loaded"
         if version is not self.version:
             self._equip(version)
         return "" if self._fits(call, primary, version) else "dropped_contract"

@@ -154,6 +154,9 @@ class Registry:
             memory_bytes=loaded.memory_bytes,
             provenance=loaded.provenance,
             weights=loaded.weights,
+            shared_bytes=loaded.shared_bytes,
+            is_cold=loaded.is_cold,
+            load_ns=loaded.load_ns,
         )
         if self._on_available is not None:
             self._on_available(version)

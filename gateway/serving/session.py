@@ -322,6 +322,12 @@ def runtime_key() -> str:
     return f"{ort_version()} {','.join(sorted(onnxruntime.get_available_providers()))}"
 
 
+def providers_with(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the execution providers that a session with these options has. Raises: FailedPrecondition."""
+    wanted = options.get(PROVIDERS_OPTION, "")
+    return tuple(name for name, _ in chosen(wanted, onnxruntime.get_available_providers(), ort_version()))
+
+
 def runs_on_cpu(options: Mapping[str, str]) -> bool:
     """Returns whether a session with these options runs on the CPU alone, if it can be made at all."""
     return on_cpu_alone(options.get(PROVIDERS_OPTION, ""), onnxruntime.get_available_providers())

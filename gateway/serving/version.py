@@ -59,7 +59,8 @@ class IllegalVersionMove(Exception):  # not RuntimeError: mypyc compiles childre
 class Version:
     """A version of a model as the loop sees it. Only the loop reads and writes it.
 
-    It has a session where it has a model file (`gateway.serving.model_kind`).
+    It has a session where it has a model file (`gateway.serving.model_kind`) and is in memory. One that `is_cold` is
+    not: it serves as any other, after its load, which takes some `load_ns`. `uses` counts its leases.
 
     `inputs` and `outputs` are the contract (shapes with the batch dimension where it batches), `run_us` the time of a
     run of one row, which the engine keeps up to date, `memory_bytes` what its trial needed, `weights` whether the
@@ -74,8 +75,10 @@ class Version:
         "config",
         "digest",
         "inputs",
+        "is_cold",
         "labels",
         "leases",
+        "load_ns",
         "max_batch_size",
         "memory_bytes",
         "merges",
@@ -87,7 +90,9 @@ class Version:
         "reason",
         "run_us",
         "session",
+        "shared_bytes",
         "state",
+        "uses",
         "weights",
     )
 
@@ -98,9 +103,13 @@ class Version:
         self.provenance = UNKNOWN_ORIGIN
         self.memory_bytes = 0
         self.weights = ""
+        self.shared_bytes = 0
         self.state = VersionState.START
         self.reason = ""
         self.leases = 0
+        self.uses = 0
+        self.is_cold = False
+        self.load_ns = 0
         self.session: Session | None = None
         self.on_idle: Callable[[Version], None] | None = None
         self.run_us = 0.0
@@ -128,9 +137,15 @@ class Version:
         memory_bytes: int = 0,
         provenance: Provenance = UNKNOWN_ORIGIN,
         weights: str = "",
+        shared_bytes: int = 0,
+        is_cold: bool = False,
+        load_ns: int = 0,
     ) -> None:
         """Gives a loading version the parts that it serves with, and what is known of its origin."""
         self.weights = weights
+        self.shared_bytes = shared_bytes
+        self.is_cold = is_cold
+        self.load_ns = load_ns
         self.provenance = provenance
         self.memory_bytes = memory_bytes
         self.session = session
@@ -154,6 +169,7 @@ class Version:
     def lease(self) -> None:
         """Keeps the session loaded until `release`."""
         self.leases += 1
+        self.uses += 1
 
     def release(self) -> None:
         """Ends a lease; the end of a retired version's last lease unloads it."""

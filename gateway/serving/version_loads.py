@@ -157,7 +157,8 @@ class VersionLoads(Registry):
                 self._trial_begins.set_result(None)
 
         try:
-            loaded = await self._pipeline.load(candidate, again=again, on_trial=note_trial)
+            cold = self._starts_cold(key)
+            loaded = await self._pipeline.load(candidate, again=again, cold=cold, on_trial=note_trial)
         except GatewayError as error:
             self._fail(version, reason_of(error), "" if error.retryable else candidate.fingerprint)
             return LoadAttempt(version, candidate.fingerprint, error=error)
@@ -172,6 +173,10 @@ class VersionLoads(Registry):
         finally:
             self._on_trial.discard(key)
         return LoadAttempt(version, candidate.fingerprint, loaded)
+
+    def _starts_cold(self, key: Key) -> bool:
+        """Returns whether a load of the version opens no session (`gateway.serving.demand_loads`)."""
+        return False
 
     async def _settle(self, keys: Iterable[Key]) -> None:
         """Waits until the loads of these versions that are under way have ended."""

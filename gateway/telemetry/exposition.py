@@ -132,6 +132,7 @@ def _all_samples(host: HostMetrics) -> Iterator[Sample]:
     yield from _by_label(names.SHED, branch(host.sums, Sum.SHED).items())
     yield from _by_label(names.CONNECTIONS_SEEN, branch(host.sums, Sum.CONNECTIONS).items())
     yield from _by_label(names.TRACES, branch(host.sums, Sum.TRACES).items())
+    yield from _demand(branch(host.sums, Sum.DEMAND_LOADS))
     yield from _by_label(names.TRACE_SPANS, host.spans.items())
     yield from _by_label(names.LABELS, branch(host.sums, Sum.LABELS).items())
     for slot, gauges in sorted(host.gauges.items()):
@@ -259,6 +260,14 @@ def _features(sums: Tree) -> Iterator[Sample]:
         yield Sample(names.FEATURE_STORE_FAILURES, labels, whole(stores, store, "failures"))
 
 
+def _demand(counts: Tree) -> Iterator[Sample]:
+    """Loads on demand, and the versions that made room for them."""
+    if counts:
+        outcomes = ((outcome, counts[outcome]) for outcome in counts if outcome != "load_ns")
+        yield from _by_label(names.DEMAND_LOADS, outcomes)
+        yield Sample(names.DEMAND_LOAD_SECONDS, {}, whole(counts, "load_ns") / 1e9)
+
+
 def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
     worker = {"worker": slot}
     for metric, key in _OF_WORKERS.items():
@@ -274,6 +283,13 @@ def _worker(slot: str, gauges: Tree) -> Iterator[Sample]:
         for quota, users in branch(quotas, "in_flight").items():
             for who, count in users.items() if isinstance(users, Mapping) else ():
                 yield Sample(names.QUOTA_IN_FLIGHT, {**worker, "quota": quota, "who": who}, count)
+    if residence := branch(gauges, Gauge.RESIDENCE):
+        for memory in ("warm", "cold"):
+            yield Sample(names.MODEL_SESSIONS, {**worker, "memory": memory}, whole(residence, memory))
+        yield Sample(names.MODEL_MEMORY, worker, whole(residence, "bytes"))
+        yield Sample(names.MODEL_MEMORY_LIMIT, worker, whole(residence, "limit_bytes"))
+    for until, seconds in branch(gauges, Gauge.START).items():
+        yield Sample(names.START_SECONDS, {**worker, "until": until}, _number(seconds))
     if entrance := branch(gauges, Gauge.ACCESS):
         yield Sample(names.ACCESS_TROUBLE, worker, int(bool(entrance.get("trouble"))))
     yield from _collections({"role": "worker", "slot": slot}, wholes(gauges, Gauge.COLLECTIONS))

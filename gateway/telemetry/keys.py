@@ -20,6 +20,7 @@ class Sum(StrEnum):
     TRACES = "traces"
     FEATURES = "features"
     FEATURE_STORES = "feature_stores"
+    DEMAND_LOADS = "demand_loads"
 
 
 class Gauge(StrEnum):
@@ -36,6 +37,8 @@ class Gauge(StrEnum):
     REPOSITORY_UNREADABLE = "repository_unreadable"
     CONTENT_STORE_BYTES = "content_store_bytes"
     RESPONSE_CACHE_BYTES = "response_cache_bytes"
+    RESIDENCE = "residence"
+    START = "start"
     IN_FLIGHT = "in_flight"
     IN_FLIGHT_BYTES = "in_flight_bytes"
     UNREAD_BYTES = "unread_bytes"

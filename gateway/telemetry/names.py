@@ -199,6 +199,16 @@ TRACES: Final = _metric(
     ("outcome",),
     "Calls that were sampled, and those of them whose trace found no room: dropped.",
 )
+DEMAND_LOADS: Final = _metric(
+    _SUMMED,
+    "gateway_demand_loads",
+    "counter",
+    ("outcome",),
+    "Loads on demand: loaded, failed, no_room; and unloaded: versions that made room for others.",
+)
+DEMAND_LOAD_SECONDS: Final = _metric(
+    _SUMMED, "gateway_demand_load_seconds", "counter", (), "Time that successful loads on demand took."
+)
 LABELS: Final = _metric(
     _SUMMED, "gateway_labels", "counter", ("outcome",), "Labels that callers sent: accepted, refused, unwritten."
 )
@@ -350,6 +360,34 @@ TASKS: Final = _metric(
     "gauge",
     ("worker",),
     "Tasks of the event loop; requests have none.",
+)
+MODEL_SESSIONS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_model_versions",
+    "gauge",
+    ("worker", "memory"),
+    "Versions with a model that can serve: warm (in memory) or cold (loaded on demand).",
+)
+MODEL_MEMORY: Final = _metric(
+    _EACH_WORKER,
+    "gateway_model_memory_bytes",
+    "gauge",
+    ("worker",),
+    "What the versions in memory needed on trial, where versions are loaded on demand.",
+)
+MODEL_MEMORY_LIMIT: Final = _metric(
+    _EACH_WORKER,
+    "gateway_model_memory_limit_bytes",
+    "gauge",
+    ("worker",),
+    "The worker's share of --model-memory-bytes; 0: no limit.",
+)
+START_SECONDS: Final = _metric(
+    _EACH_WORKER,
+    "gateway_start_seconds",
+    "gauge",
+    ("worker", "until"),
+    "From the worker's start until it could answer (serving), and until all versions were there (loaded).",
 )
 WORKER_READY: Final = _metric(_EACH_WORKER, "gateway_worker_ready", "gauge", ("worker",), "1 while the worker serves.")
 TLS_NOT_AFTER: Final = _metric(

@@ -14,6 +14,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
+from gateway.serving.residence import Residence
 from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.model_signature import TrustedKeys
@@ -68,6 +69,7 @@ async def opened(
     store_bytes: int = 1 << 40,
     trusted_keys: TrustedKeys | None = None,
     preparer: Preparer | None = None,
+    residence: Residence | None = None,
 ) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
@@ -76,7 +78,7 @@ async def opened(
     loader = FilesystemLoader(root, store)
     prober = Prober(data / "probes", idle_s=5)
     pipeline = Pipeline(loader, prober, intra_threads=1, trusted_keys=trusted_keys, preparer=preparer)
-    catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store)
+    catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store, residence=residence)
     live = OpenCatalog(root, catalog)
 
     def note_available(version: Version) -> None:

@@ -19,6 +19,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.call import Call, arrays_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
+from gateway.serving.residence import Residence
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
@@ -173,9 +174,10 @@ async def staged(
     max_requests: int = 1000,
     max_bytes: int = 1 << 28,
     shared: SharedRunState | None = None,
+    residence: Residence | None = None,
 ) -> AsyncIterator[Stage]:
-    """An engine over the models in `<directory>/models`, all loaded."""
-    async with opened(directory) as shop:
+    """An engine over the models in `<directory>/models`, all loaded, or on demand with a `residence`."""
+    async with opened(directory, residence=residence) as shop:
         counters = Counters()
         wal = directory / "wal"
         log = PredictionLog(wal, worker="worker-0", gateway="tests", boot=str(uuid4()))

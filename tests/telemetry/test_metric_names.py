@@ -50,6 +50,7 @@ SUMS: Mapping[Sum, dict[str, object]] = {
     Sum.ACCESS: {"no_credential": 2, "role": 0},
     Sum.QUOTAS: {"q": {"acme": {"admitted": 3, "bytes": 300, "refused": {"requests": 2}}}},
     Sum.SHED: {"critical": 0, "default": 1, "sheddable": 2},
+    Sum.DEMAND_LOADS: {"loaded": 3, "failed": 1, "no_room": 1, "unloaded": 2, "load_ns": 9_000_000},
     Sum.TRACES: {"sampled": 2, "dropped": 1},
     Sum.FALLBACKS: {"m": {"stable": {"INTERNAL": 2}}},
     Sum.FEATURES: {
@@ -75,6 +76,8 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REPOSITORY_UNREADABLE: 0,
     Gauge.CONTENT_STORE_BYTES: 4096,
     Gauge.RESPONSE_CACHE_BYTES: 2048,
+    Gauge.RESIDENCE: {"warm": 2, "cold": 1, "bytes": 4096, "limit_bytes": 8192},
+    Gauge.START: {"serving": 1.5, "loaded": 2.5},
     Gauge.READY: 1,
     Gauge.CONNECTIONS: 2,
     Gauge.TLS: {"certificate": "a", "not_after_s": 1.0, "trouble": ""},
