@@ -48,11 +48,36 @@ def test_nothing_is_known_of_a_queue_that_was_empty_or_is_long_gone() -> None:
     assert wait.of(100, SECOND) == 0
     wait.took(4, 0, SECOND)  # nobody stayed: the time to the next run is not the queue's
     wait.took(4, 5, 9 * SECOND)
-    assert wait.of(100, 9 * SECOND) == 0
     wait.took(4, 5, 9 * SECOND + 4 * MS)
-    assert wait.of(100, 9 * SECOND + 4 * MS) == 100 * MS
-    assert wait.of(0, 9 * SECOND + 4 * MS) == 0
+    assert wait.of(100, 9 * SECOND + 4 * MS) == 0  # one time alone may be a pause
+    wait.took(4, 5, 9 * SECOND + 8 * MS)
+    assert wait.of(100, 9 * SECOND + 8 * MS) == 100 * MS
+    assert wait.of(0, 9 * SECOND + 8 * MS) == 0
     assert wait.of(100, 11 * SECOND) == 0  # so a queue that stood still once does not refuse for ever
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_pause_makes_no_queue_long(known: bool) -> None:
+    """Somebody stops the process for two seconds: nobody is refused for that."""
+    wait, now = QueueWait(), SECOND
+    for _ in range(20 if known else 1):
+        wait.took(1, 9, now)
+        now += MS
+    now += 2 * SECOND
+    wait.took(1, 9, now)
+    assert wait.of(9, now) <= 9 * 2 * MS
+    for _ in range(3):
+        now += MS
+        wait.took(1, 9, now)
+        assert 0 < wait.of(9, now) <= 9 * 2 * MS
+
+
+def test_a_queue_that_becomes_slow_is_measured_anew() -> None:
+    wait, now = QueueWait(), SECOND
+    for call_ns in [MS] * 20 + [50 * MS] * 60:
+        now += call_ns
+        wait.took(1, 9, now)
+    assert wait.of(1, now) == pytest.approx(50 * MS, rel=0.1)
 
 
 async def test_a_queue_that_its_callers_left_is_not_slow(bench: Bench) -> None:
@@ -88,7 +113,7 @@ async def test_a_call_that_would_wait_in_vain_is_refused_at_once(stage: Stage) -
     assert stage.codes("slow", "1", "") == before  # nothing of that is the version's
     coming = [stage.engine.foresee("slow", "", 1000, monotonic_ns() + 60 * SECOND) for _ in range(1000)]
     with pytest.raises(ResourceExhausted, match="too long"):  # those on their way will be before it
-        stage.engine.foresee("slow", "", 1000, monotonic_ns() + 10 * SECOND)
+        stage.engine.foresee("slow", "", 1000, monotonic_ns() + 1 * SECOND)
     assert all(arrival is not None and arrival.waits for arrival in coming)
     for arrival in coming:
         assert arrival is not None
