@@ -61,7 +61,7 @@ class Catalog(DemandLoads):
             on_available=on_available,
             on_ended=on_ended,
         )
-        self.copies = CopyUpkeep(store, self._reader, self._digests)
+        self.copies = CopyUpkeep(store, self._reader, self._digests, pipeline.keep_prepared)
         self._store = store
         self._operations = Operations()
         self._looking = asyncio.Lock()

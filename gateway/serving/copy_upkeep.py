@@ -19,12 +19,22 @@ logger = logging.getLogger(__name__)
 
 
 class CopyUpkeep:
-    """Marks and collects the copies of one worker; `held` returns the digests of what it serves."""
+    """Marks and collects the copies of one worker; `held` returns the digests of what it serves.
 
-    def __init__(self, store: ContentStore | None, reader: RepositoryReader, held: Callable[[], set[str]]) -> None:
+    `keep_prepared` marks the prepared forms of those as used.
+    """
+
+    def __init__(
+        self,
+        store: ContentStore | None,
+        reader: RepositoryReader,
+        held: Callable[[], set[str]],
+        keep_prepared: Callable[[set[str]], None],
+    ) -> None:
         self._store = store
         self._reader = reader
         self._held = held
+        self._keep_prepared = keep_prepared
         self._is_over = False  # the content store has more in use than its limit
         self.size_bytes = 0  # of all copies, when they were looked at last
 
@@ -45,6 +55,7 @@ class CopyUpkeep:
         digests = self._held()
 
         def keep_and_collect() -> Collected:
+            self._keep_prepared(digests)
             store.keep(digests | self._reader.read_intents().digests())
             return store.collect(now_s=now_s, unused_s=UNUSED_COPY_S, marked_s=MARKED_COPY_S)
 

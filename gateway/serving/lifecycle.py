@@ -178,6 +178,11 @@ class Pipeline:
         async with self._permits:
             return await self._on_thread(lambda: self._loader.fetch(candidate.model, candidate.version).digest)
 
+    def keep_prepared(self, digests: set[str]) -> None:
+        """Marks the prepared forms of these versions as used: others make room before them. It blocks."""
+        if self._preparer is not None:
+            self._preparer.keep(digests)
+
     def progress(self, model: str, version: str) -> str:
         """Returns how far a copy of the version is that takes long; "" where none is under way."""
         return self._loader.progress(model, version)

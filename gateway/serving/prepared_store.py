@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -60,6 +60,12 @@ class PreparedManifest(msgspec.Struct, frozen=True):
 
     key: str
     files: Mapping[str, FileHash]
+
+
+class _Keyed(msgspec.Struct, frozen=True):
+    """The part of a key that says of which content an entry is."""
+
+    digest: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -235,6 +241,16 @@ class PreparedStore:
         """Removes the entry of the key, if there is one. Raises: OSError."""
         with blocking_lock(self._directory / "using"):
             self._drop(self._path(key))
+
+    def keep(self, digests: Collection[str]) -> None:
+        """Marks the entries of versions with these digests as used now. Raises: OSError."""
+        if not digests or not self._directory.is_dir():
+            return
+        for _, path, _ in self._entries():
+            with suppress(FileNotFoundError, msgspec.MsgspecError):
+                description = msgspec.json.decode((path / MANIFEST_FILENAME).read_bytes(), type=PreparedManifest)
+                if msgspec.json.decode(description.key, type=_Keyed).digest in digests:
+                    os.utime(path)
 
     def bytes(self) -> int:
         """Returns the bytes of all entries."""

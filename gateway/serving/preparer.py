@@ -66,6 +66,11 @@ class Preparer:
             max_bytes=self._store.max_bytes,
         )
 
+    def keep(self, digests: set[str]) -> None:
+        """Marks the entries of these versions as used. It blocks."""
+        with suppress(OSError):
+            self._store.keep(digests)
+
     def noted_copy(self, place: str) -> LocalVersion | None:
         """Returns the verified copy that a prepared version was made from, by where it came from. It blocks."""
         return self._store.noted_copy(place)

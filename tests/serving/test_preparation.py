@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -309,6 +310,16 @@ def test_the_least_recently_used_entries_make_room(tmp_path: Path) -> None:
     (staging / WEIGHTS_FILENAME).write_bytes(bytes(2 << 20))
     assert not store.publish("e", staging)
     assert [store.has(key) for key in "abcde"] == [True, False, True, True, False]
+
+
+async def test_what_a_worker_serves_from_is_in_use(tmp_path: Path) -> None:
+    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
+        models.write_version(live.root, "m", "1", multiplied())
+        await live.catalog.poll()
+        (entry,) = entries(tmp_path / "prepared")
+        os.utime(entry, (0, 0))
+        await live.catalog.copies.tend(time.time())
+        assert entry.stat().st_mtime > 0
 
 
 def test_an_entry_that_is_removed_stays_with_who_has_opened_it(store: PreparedStore) -> None:
