@@ -9,6 +9,7 @@ import grpc.aio
 import numpy as np
 import pytest
 import pytest_asyncio
+import tritonclient.grpc.aio as tritonclient
 
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision.route import propose
@@ -131,3 +132,16 @@ async def test_it_is_asked_by_rest_and_in_a_stream(stand: Stand) -> None:
     await stream.done_writing()
     (streamed,) = [part.infer_response async for part in stream]
     assert np.frombuffer(streamed.raw_output_contents[0], np.float32).tolist() == [0, 9, 18, 27]
+
+
+async def test_tritons_client_asks_it_and_reads_its_configuration(stand: Stand) -> None:
+    async with tritonclient.InferenceServerClient(stand.address) as client:
+        rows = np.ones((2, 4), np.float32)
+        given = tritonclient.InferInput("x", [2, 4], "FP32")
+        given.set_data_from_numpy(rows)
+        answer = await client.infer("twice", [given])
+        assert answer.as_numpy("y").tolist() == (rows * 9).tolist()
+        told_config = await client.get_model_config("twice", as_json=True)
+        steps = told_config["config"]["ensemble_scheduling"]["step"]
+        assert [(step["model_name"], step["model_version"]) for step in steps] == [("affine", "-1")] * 2
+        assert await client.is_model_ready("twice")

@@ -16,6 +16,7 @@ from gateway.serving.demand_loads import COLD
 from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import Version, VersionState
 from tests import models
+from tests.serving.ensembles import chain, config, write_ensemble
 from tests.serving.stage import Stage, floats, given, staged, until
 
 STAY_S = 600.0
@@ -205,3 +206,14 @@ def test_a_limit_without_loads_on_demand_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="set load-on-demand too"):
         ModelOptions(model_memory_bytes=1 << 30).proven()
     assert ModelOptions(load_on_demand=True, model_memory_bytes=1 << 30).proven().load_on_demand
+
+
+async def test_the_steps_of_an_ensemble_are_loaded_by_the_first_request_for_it(tried: Path, tmp_path: Path) -> None:
+    async with on_demand(tried, tmp_path) as stage:
+        write_ensemble(tmp_path / "models", "both", config(*chain("a", "b")))
+        await stage.catalog.load("both")
+        assert warm(stage) == "both"  # it has nothing to load
+        call = await stage.end(asked(stage, "both"))
+        assert call.error is None
+        assert given(call)[0][0, 0] == 6.0
+        assert warm(stage) == "a b both"
