@@ -23,6 +23,8 @@ MODULES = [
     "gateway/access/quota_use.py",
     "gateway/access/quotas.py",
     "gateway/access/token_bucket.py",
+    "gateway/api/answer_metadata.py",
+    "gateway/api/caller.py",
     "gateway/api/decode.py",
     "gateway/api/element.py",
     "gateway/api/encode.py",

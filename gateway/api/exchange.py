@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
-from typing import ClassVar, Final, Protocol, TypeVar, cast
-from urllib.parse import quote
+from typing import ClassVar, Final, TypeVar, cast
 
 from gateway.access.permissions import RPCS
-from gateway.access.principal import ANONYMOUS, Principal
-from gateway.access.quota_pass import QuotaPass
+from gateway.access.principal import ANONYMOUS
 from gateway.access.quotas import Quotas
+from gateway.api.answer_metadata import REQUEST_ID, TOKEN, AnswerMetadata, id_bytes
+from gateway.api.caller import Applicant, Caller, ForeignCaller
 from gateway.api.decode import read_header
 from gateway.api.element import first_element
 from gateway.api.encode import are_long, encode
-from gateway.api.feedback_token import Stamp, Tokens
+from gateway.api.feedback_token import Tokens
 from gateway.api.load_reports import LoadReports
 from gateway.api.naming import MAX_ID
 from gateway.api.parameters import NONE, Value, read_request, refuses_cache, timeout_ns
@@ -33,9 +33,8 @@ from gateway.pb import inference_pb2 as pb
 from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import Metadata as AnyMetadata
-from gateway.rpc.handler import OwnMetadatum
 from gateway.serving.arrivals import Arrival
-from gateway.serving.call import CACHED, UNCACHED, Call, log_fields
+from gateway.serving.call import UNCACHED, Call, log_fields
 from gateway.serving.engine import Engine
 from gateway.serving.tracer import TRACEPARENT, TRACESTATE
 from gateway.serving.version import Version
@@ -43,69 +42,12 @@ from gateway.tensor import Buffer
 
 logger = logging.getLogger(__name__)
 
-Metadata = tuple[tuple[str, str], ...]
 _Made = TypeVar("_Made")
-TOKEN: Final = "x-gateway-token"
-REQUEST_ID: Final = "x-gateway-request-id"  # with every error: what the log and the prediction log call the request
-STEPS: Final = "x-gateway-steps"  # of an ensemble: model, version and arm of each step
-CACHE_HIT: Final = ("x-gateway-cache", "hit")
 _SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
-_REMEMBERED_TRAILERS: Final = 4096
 _LEAD_BYTES: Final = 512  # of a message: more than the longest name of a model takes
 _MANY_ROWS: Final = 256  # to be classified one by one
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
-
-
-class Applicant(Protocol):
-    """Whoever may send a request, as far as its head says. Units: `deadline_ns` on the monotonic clock; 0: none."""
-
-    @property
-    def deadline_ns(self) -> int: ...
-
-    @property
-    def principal(self) -> Principal: ...
-
-    @property
-    def quota_pass(self) -> QuotaPass | None: ...
-
-
-class Caller(Applicant, Protocol):
-    """Receives the outcome of an exchange, exactly once."""
-
-    @property
-    def message_size(self) -> int: ...
-
-    def answer(self, message: bytes) -> None: ...
-
-    def fail(self, error: GatewayError) -> None: ...
-
-    def on_cancel(self, callback: Callable[[], None]) -> None: ...
-
-    def metadata_value(self, name: str) -> str | None: ...
-
-    def set_trailing_metadata(self, trailing_metadata: AnyMetadata, own: OwnMetadatum | None = None) -> None:
-        """`trailing_metadata` repeats from call to call and is encoded once; `own` is this call's own."""
-
-
-class ForeignCaller(Caller, Protocol):
-    """A caller that wants no ModelInferResponse: it writes its answers itself, in a form of its own."""
-
-    @property
-    def protocol(self) -> str:
-        """What was asked for, as a trace calls it: a service of gRPC, or another protocol's name."""
-
-    def accept(self, signature: Signature, reply: Reply) -> None:
-        """Raises: InvalidArgument, before the model runs, if such a reply has no form for this caller."""
-
-    def takes_long(self, call: Call, reply: Reply) -> bool:
-        """Returns whether to write the answer would keep the loop from its other requests."""
-
-    def write(self, call: Call, signature: Signature, reply: Reply, max_bytes: int) -> None:
-        """Writes the answer, which `answer` then sends, with no message; on another thread where that takes long.
-
-        Raises: GatewayError, which is the outcome then.
-        """
 
 
 class Exchange(Call):
@@ -171,12 +113,11 @@ class Exchanges:
         self._engine = engine
         self.load_reports = load_reports
         self._quotas = quotas
-        self._tokens = tokens
         self._max_answer_bytes = max_answer_bytes
         self._default_ns = int(default_timeout_s * 1e9)
         self._signatures = Signatures()
         self._templates = Templates()
-        self._trailers: dict[tuple[str, str, str, int, str, str, bool], tuple[Metadata, Stamp | None]] = {}
+        self._metadata = AnswerMetadata(tokens)
         self._loop = asyncio.get_running_loop()
         self._stale_calls = StaleCalls(self._loop, self._expire)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="codec")  # for what takes too long on the loop
@@ -302,7 +243,7 @@ class Exchanges:
             version = self._engine.begin(exchange, exchange)
         except GatewayError as error:
             named = self._engine.name(exchange)
-            caller.set_trailing_metadata(self._reported((), exchange, error.code), (REQUEST_ID, _as_metadata(named)))
+            caller.set_trailing_metadata(self._reported((), exchange, error.code), (REQUEST_ID, id_bytes(named)))
             caller.fail(error)
             if exchange.trace is not None and self._tracer is not None:
                 self._tracer.finish(exchange, error.code, named)
@@ -451,10 +392,10 @@ class Exchanges:
     def _finish(self, exchange: Exchange, answer: bytes, error: GatewayError | None) -> None:
         """Gives the caller the outcome, and counts it."""
         caller = exchange.caller
-        kept, stamp = self._trailers_of(exchange)
+        kept, stamp = self._metadata.of(exchange)
         trailers = self._reported(kept, exchange, _OK if error is None else error.code)
         if error is not None:
-            caller.set_trailing_metadata(trailers, (REQUEST_ID, _as_metadata(self._engine.name(exchange))))
+            caller.set_trailing_metadata(trailers, (REQUEST_ID, id_bytes(self._engine.name(exchange))))
         elif trailers:
             own = (TOKEN, stamp.mint(self._engine.name(exchange))) if stamp is not None else None
             caller.set_trailing_metadata(trailers, own)
@@ -477,33 +418,6 @@ class Exchanges:
         load_reports.count(code)
         return load_reports.with_report(trailers) if exchange.reports_load else trailers
 
-    def _trailers_of(self, exchange: Exchange) -> tuple[Metadata, Stamp | None]:
-        """Returns the metadata that all answers of this kind have, and what makes their tokens."""
-        decision, version = exchange.decision, exchange.version
-        if decision is None or version is None:
-            return (), None
-        hit = exchange.cache_key == CACHED
-        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, exchange.ran, hit)
-        kept = self._trailers.get(key)
-        if kept is None:
-            if len(self._trailers) >= _REMEMBERED_TRAILERS:
-                self._trailers.clear()
-            trailers: Metadata = (
-                ("x-gateway-version", version.name),
-                ("x-gateway-arm", decision.arm),
-                ("x-gateway-revision", str(decision.revision)),
-                ("x-gateway-reason", decision.reason),
-            )
-            if hit:
-                trailers += (CACHE_HIT,)
-            if exchange.ran:
-                trailers += ((STEPS, exchange.ran),)
-            stamp = None
-            if self._tokens is not None:
-                stamp = self._tokens.stamp(version.model, version.name, decision.arm, decision.revision)
-            kept = self._trailers[key] = trailers, stamp
-        return kept
-
     def _readdress(self, exchange: Exchange) -> None:
         """Makes the answer that of the version that gave it, which is not the one that the call was decoded for."""
         reply = exchange.reply
@@ -525,7 +439,7 @@ class Exchanges:
 def _fail_unread(request: pb.ModelInferRequest, error: GatewayError, caller: Caller) -> None:
     """Tells the caller of an error in a request that was not begun, with the id that it gave, if that can be one."""
     if request.id and len(request.id) <= MAX_ID and request.id.isprintable():
-        caller.set_trailing_metadata((), (REQUEST_ID, _as_metadata(request.id)))
+        caller.set_trailing_metadata((), (REQUEST_ID, id_bytes(request.id)))
     caller.fail(error)
 
 
@@ -541,11 +455,6 @@ def _takes_long(exchange: Exchange) -> bool:
     if not reply.by_element:
         return False
     return are_long(exchange.outputs) or (reply.classes is not None and exchange.rows > _MANY_ROWS)
-
-
-def _as_metadata(request_id: str) -> bytes:
-    """Returns the id in ASCII, as metadata must be; other characters are percent-encoded."""
-    return request_id.encode() if request_id.isascii() else quote(request_id).encode()
 
 
 def _read(request: pb.ModelInferRequest, raw: Raw, packed: Packed, *, streamed: bool) -> tuple[Query, str]:

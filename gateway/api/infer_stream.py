@@ -21,7 +21,8 @@ from typing import Protocol, cast
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.access.quotas import Quotas
-from gateway.api.exchange import Exchanges, Metadata
+from gateway.api.answer_metadata import Metadata
+from gateway.api.exchange import Exchanges
 from gateway.api.varint import varint
 from gateway.api.wire import parse
 from gateway.errors import GatewayError

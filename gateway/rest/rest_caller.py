@@ -5,8 +5,8 @@ from typing import Final, cast
 
 from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
+from gateway.api.answer_metadata import Metadata
 from gateway.api.encode import are_long
-from gateway.api.exchange import Metadata
 from gateway.api.load_reports import HEADER, LoadReports
 from gateway.api.signature import Reply, Signature
 from gateway.errors import GatewayError

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
-from gateway.api.exchange import REQUEST_ID
+from gateway.api.answer_metadata import REQUEST_ID
 from gateway.pb import inference_pb2 as pb
 from gateway.records.worker.lookup import find
 from tests import models
