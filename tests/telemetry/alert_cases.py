@@ -128,6 +128,20 @@ CASES = [
     AlertCase("QueueWaitHigh", _latencies("gateway_queue_seconds", "90", "100"), _latencies("gateway_queue_seconds", "100", "100"), {"model": "m"}),
     _gauge("BreakerOpen", "gateway_breaker_state{worker='0',model='m',arm='a'}", 2, 1, {"model": "m", "arm": "a"}),
     _rising("FallbackServes", "gateway_fallbacks_total{model='m',arm='a',why='INTERNAL'}", {"model": "m", "arm": "a"}, at=30),
+    _gauge("FeatureStoreAway", "gateway_feature_store_away{worker='0',store='shop'}", 1, 0, {"store": "shop"}),
+    AlertCase(
+        "FeaturesDefaulted",
+        {
+            "gateway_feature_values_total{model='users',status='value'}": "0+90x400",
+            "gateway_feature_values_total{model='users',status='stale'}": "0+10x400",
+        },
+        {
+            "gateway_feature_values_total{model='users',status='value'}": "0+90x400",
+            "gateway_feature_values_total{model='users',status='missing'}": "0+10x400",
+        },
+        {"model": "users", "status": "stale"},
+        at=35,
+    ),
     _gauge("CertificateEnds", "gateway_tls_not_after_seconds{worker='0'}", 13 * 86400, 15 * 86400, {}),
     _gauge("CertificateEndsSoon", "gateway_tls_not_after_seconds{worker='0'}", 86400, 3 * 86400, {}),
     _gauge("CertificateBroken", "gateway_tls_trouble{worker='0'}", 1, 0, {}),
