@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable, UnsupportedUri
 from loaders.http_source import HttpSource
+from loaders.loader import VersionNotes
 from loaders.registry_loader import RegisteredModel, RegisteredVersion, moving_names
 from loaders.remote_copy import RemoteFile, RemoteFiles
 from loaders.source_credentials import hub_endpoint, hub_headers
@@ -56,7 +57,11 @@ class HuggingFaceHub:
             refs = [*answer.get("branches", ()), *answer.get("tags", ())]
             commits = {str(ref["name"]): str(ref["targetCommit"]) for ref in refs}
             tags = frozenset(str(ref["name"]) for ref in answer.get("tags", ()))
-        versions = {name: RegisteredVersion(commit, commit) for name, commit in commits.items() if "/" not in name}
+        versions = {
+            name: RegisteredVersion(commit, commit, VersionNotes(lineage={"commit": commit}))
+            for name, commit in commits.items()
+            if "/" not in name
+        }
         # A branch beside a tag of the same commit.
         return {self._model: RegisteredModel(versions, aliases=moving_names(versions, tags.__contains__))}
 

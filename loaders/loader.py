@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from loaders.errors import SourceNotFound
 
@@ -69,12 +69,27 @@ def _missing(filename: str, names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionNotes:
+    """Holds what a source keeps of a version beside its files: who put it there, when, and where it comes from.
+
+    Units: seconds since the epoch, 0.0 where it is not known.
+    """
+
+    publisher: str = ""
+    published_s: float = 0.0
+    lineage: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_NOTES: Final = VersionNotes()
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """The directories at one place of a repository by name, sorted; `refused` has what else is there, and why.
 
     `unreadable` has the origins (`Loader.origin`) that could not be listed, and why: what they have is not known.
     `aliases`, of a model, are the names that its source moves from version to version, each with the version that it
-    names now.
+    names now; `notes` are what the source keeps of its versions, by name.
     `beside` are those of `refused` that nobody takes for a model, such as a README.
     """
 
@@ -82,6 +97,7 @@ class Listing:
     refused: Mapping[str, str]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, VersionNotes] = field(default_factory=dict)
     beside: frozenset[str] = frozenset()
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from loaders import object_store
 from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable, UnsafeSource, UnsupportedUri
 from loaders.http_source import HttpSource
+from loaders.loader import VersionNotes
 from loaders.object_client import ObjectClient
 from loaders.registry_loader import RegisteredModel, RegisteredVersion
 from loaders.remote_copy import RemoteFile, RemoteFiles
@@ -74,7 +75,7 @@ class MlflowRegistry:
             version = str(one["version"])
             if one["name"] in by_model and one.get("status", "READY") == "READY" and chosen in ("", version):
                 mark = f"{one.get('creation_timestamp')} {one.get('run_id')} {one.get('source')}"
-                by_model[one["name"]][version] = RegisteredVersion(f"{one['name']}\n{version}", mark)
+                by_model[one["name"]][version] = RegisteredVersion(f"{one['name']}\n{version}", mark, _notes(one))
         return {name: RegisteredModel(versions, beside[name], aliases[name]) for name, versions in by_model.items()}
 
     def files(self, version: RegisteredVersion) -> RemoteFiles:
@@ -168,6 +169,14 @@ class MlflowRegistry:
         if not files:
             raise SourceNotFound("the version has no artifacts")
         return files
+
+
+def _notes(version: Mapping[str, Any]) -> VersionNotes:
+    """Returns who registered the version and when, its tags, and the run that it comes from."""
+    lineage = {str(tag["key"]): str(tag.get("value", "")) for tag in version.get("tags", ())}
+    lineage |= {name: str(version[name]) for name in ("run_id", "description") if version.get(name)}
+    published_s = int(version.get("creation_timestamp") or 0) / 1000
+    return VersionNotes(str(version.get("user_id") or ""), published_s, lineage)
 
 
 def _named_by(alias: str, aliases: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from loaders.errors import (
     UnsupportedUri,
 )
 from loaders.http_source import Headers, HttpSource
+from loaders.loader import VersionNotes
 from loaders.registry_loader import RegisteredModel, RegisteredVersion, moving_names
 from loaders.remote_copy import RemoteFile, RemoteFiles
 from loaders.source_credentials import basic, container_login
@@ -65,9 +66,10 @@ class OciRegistry:
     def listed(self) -> Mapping[str, RegisteredModel]:
         """Returns the model with its tags. Raises: as `ModelRegistry`."""
         if self._tag:
-            versions = {self._tag: RegisteredVersion(self._tag, self._manifest(self._tag)[1])}
+            manifest, digest = self._manifest(self._tag)
+            versions = {self._tag: RegisteredVersion(self._tag, digest, _notes(manifest, digest))}
         else:
-            versions = {tag: RegisteredVersion(tag, self._mark(tag)) for tag in self._tags()}
+            versions = {tag: self._version(tag) for tag in self._tags()}
         # `latest` beside `3` of the same content.
         return {self._model: RegisteredModel(versions, aliases=moving_names(versions, str.isdigit))}
 
@@ -102,13 +104,14 @@ class OciRegistry:
                 raise SourceTooLarge(f"the repository has more than {_MAX_TAGS} tags: name one, {FORM}")
         return tags
 
-    def _mark(self, tag: str) -> str:
-        """Returns the digest; "" for a tag of something else, which takes no other version away."""
+    def _version(self, tag: str) -> RegisteredVersion:
+        """Returns the tag as a version, without a mark where it is something else: that takes no other version away."""
         try:
-            return self._manifest(tag)[1]
+            manifest, digest = self._manifest(tag)
         except (SourceNotFound, DigestMismatch):
             # An index of images, say, or a tag that was removed since the list; a copy of it says what is wrong.
-            return ""
+            return RegisteredVersion(tag, "")
+        return RegisteredVersion(tag, digest, _notes(manifest, digest))
 
     def _manifest(self, tag: str) -> tuple[Mapping[str, Any], str]:
         """Returns the manifest of a tag or digest, and the digest of its bytes.
@@ -145,6 +148,13 @@ class OciRegistry:
         token = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
         self._token = {"Authorization": f"Bearer {token}"} if token else {}
         return bool(token)
+
+
+def _notes(manifest: Mapping[str, Any], digest: str) -> VersionNotes:
+    """Returns the annotations of the manifest, as `oras push --annotation` writes them, and its digest."""
+    notes = manifest.get("annotations")
+    told = {str(name): str(value) for name, value in notes.items()} if isinstance(notes, dict) else {}
+    return VersionNotes(lineage={**told, "manifest": digest})
 
 
 def canonical(repository: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from loaders import uri
 from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable
-from loaders.loader import Listing, LocalVersion
+from loaders.loader import NO_NOTES, Listing, LocalVersion, VersionNotes
 from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, is_hidden, read_whole
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits
@@ -26,6 +26,7 @@ class RegisteredVersion:
 
     place: str
     mark: str
+    notes: VersionNotes = NO_NOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ class RegistryLoader:
     def versions(self, model: str) -> Listing:
         """Returns the versions of the model. Raises: as `Loader`."""
         one = self._model(model)
-        return Listing(tuple(sorted(name for name in one.versions if not is_hidden(name))), {}, aliases=one.aliases)
+        names = tuple(sorted(name for name in one.versions if not is_hidden(name)))
+        notes = {name: one.versions[name].notes for name in names if one.versions[name].notes != NO_NOTES}
+        return Listing(names, {}, aliases=one.aliases, notes=notes)
 
     def stamp(self, model: str) -> str:
         """Returns a hash of what the registry keeps beside the versions. Raises: as `Loader`."""

@@ -25,7 +25,7 @@ from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
 from gateway.serving.session import Session
 from loaders.errors import LoaderError
-from loaders.loader import Loader, LocalVersion
+from loaders.loader import NO_NOTES, Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
 
 logger = logging.getLogger(__name__)
@@ -226,7 +226,8 @@ class Pipeline:
             record = None  # nobody published it so, or the source is away
         checked = self._trusted_keys is not None
         metadata = {} if result.facts is None else result.facts.metadata
-        origin = provenance(request.local, metadata, record, signature_checked=checked)
+        notes = candidate.folder.notes.get(candidate.version, NO_NOTES)
+        origin = provenance(request.local, metadata, record, notes, signature_checked=checked)
         return replace(loaded, provenance=origin)
 
     def _noted_request(self, preparer: Preparer, candidate: Candidate) -> ProbeRequest | None:

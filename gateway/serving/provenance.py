@@ -1,6 +1,7 @@
 """Where a version comes from: what its files, its model and the record of its publication say.
 
     .publications/<version>.json    beside the versions: who published it, when, from what (`gateway publish`)
+    what the source keeps of it     MLflow's tags and run, annotations of an OCI manifest, the commit on Hugging Face
     metadata_props                  of the ONNX model
     modelcard.yaml, MLmodel         of the version's files, top-level entries whose value stands on their line
 
@@ -14,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from loaders.loader import LocalVersion
+from loaders.loader import NO_NOTES, LocalVersion, VersionNotes
 from loaders.model_signature import FILENAME as SIGNATURE
 
 RECORDS: Final = ".publications"
@@ -63,7 +64,12 @@ def record_name(version: str) -> str:
 
 
 def provenance(
-    local: LocalVersion, metadata: Mapping[str, str], record: bytes | None, *, signature_checked: bool
+    local: LocalVersion,
+    metadata: Mapping[str, str],
+    record: bytes | None,
+    notes: VersionNotes = NO_NOTES,
+    *,
+    signature_checked: bool,
 ) -> Provenance:
     """Returns what is known of the version; `metadata` are the model's `metadata_props`.
 
@@ -75,6 +81,7 @@ def provenance(
     lineage: dict[str, str] = {}
     sources = [
         publication.lineage if publication is not None else {},
+        notes.lineage,
         metadata,
         *(_card(local, name) for name in _CARDS),
     ]
@@ -86,8 +93,8 @@ def provenance(
     return Provenance(
         local.size,
         "checked" if signature_checked else "not checked" if signed else "none",
-        publication.publisher[:_MAX_TEXT] if publication is not None else "",
-        publication.published_at if publication is not None else 0.0,
+        (publication.publisher if publication is not None else notes.publisher)[:_MAX_TEXT],
+        publication.published_at if publication is not None else notes.published_s,
         lineage,
     )
 

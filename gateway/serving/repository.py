@@ -30,7 +30,7 @@ from gateway.serving.model_config import (
 from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.version import VersionState
 from loaders.errors import LoaderError, SourceNotFound
-from loaders.loader import Listing, Loader
+from loaders.loader import Listing, Loader, VersionNotes
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ ReadLimited = Callable[[str, int], bytes]  # the file below a model's directory,
 class ModelFolder:
     """One model as it lies in the repository. `versions` has a fingerprint of each version's files; `error` says what
     is wrong with its configuration, if anything is; `origin` is the URI of the repository that has the model. `aliases`
-    are the names that its source moves from version to version, as they were at `seen_s` (monotonic).
+    are the names that its source moves from version to version, as they were at `seen_s` (monotonic); `notes` what it
+    keeps of versions beside their files.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ModelFolder:
     origin: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     seen_s: float = field(default=0.0, compare=False)
+    notes: Mapping[str, VersionNotes] = field(default_factory=dict)
 
     @property
     def policy(self) -> VersionPolicy:
@@ -151,7 +153,7 @@ class ModelRepository:
             return self._known.get(model)
         origin = self._loader.origin(model)
         read, aliases = partial(self._loader.read, model), dict(listing.aliases)
-        folder = ModelFolder(model, read, source, stamp, versions, error, origin, aliases, seen_s)
+        folder = ModelFolder(model, read, source, stamp, versions, error, origin, aliases, seen_s, dict(listing.notes))
         if not versions:
             holds = f", or a label that holds {filename}" if filename else ""
             passed_over[model] = f"no version directory in it: a number{holds}"

@@ -92,6 +92,7 @@ class MlflowServer(RegistryServer):
         super().__init__()
         self.aliases: dict[tuple[str, str], str] = {}
         self.tags: dict[str, dict[str, str]] = {}
+        self.version_tags: dict[tuple[str, str], dict[str, str]] = {}
 
     def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
         """Returns what MLflow answers."""
@@ -134,7 +135,8 @@ class MlflowServer(RegistryServer):
         return {
             "model_versions": [
                 {"name": model, "version": version, "status": "READY", "source": f"mlflow-artifacts:/{model}/{version}"}
-                | {"creation_timestamp": self.writes[model, version], "run_id": f"run-{version}"}
+                | {"creation_timestamp": self.writes[model, version], "run_id": f"run-{version}", "user_id": "ann"}
+                | {"tags": [{"key": k, "value": v} for k, v in self.version_tags.get((model, version), {}).items()]}
                 for model, versions in sorted(self.models.items())
                 for version in versions
                 if wanted in ("", model)
@@ -158,6 +160,7 @@ class OciServer(RegistryServer):
     def __init__(self) -> None:
         super().__init__()
         self.password = ""
+        self.annotations: dict[str, str] = {}
 
     def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
         """Returns what the distribution specification says."""
@@ -193,7 +196,8 @@ class OciServer(RegistryServer):
             {"digest": sha256_of(content), "size": len(content), "annotations": {TITLE: name}}
             for name, content in files.items()
         ]
-        return json.dumps({"schemaVersion": 2, "layers": layers}).encode()
+        annotations = {"annotations": self.annotations} if self.annotations else {}
+        return json.dumps({"schemaVersion": 2, "layers": layers, **annotations}).encode()
 
 
 class HubServer(RegistryServer):

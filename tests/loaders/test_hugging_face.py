@@ -9,7 +9,7 @@ from loaders.errors import SourceNotFound, UnsupportedUri
 from loaders.loader import Loader
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
-from tests.loaders.registry_server import HubServer
+from tests.loaders.registry_server import HubServer, json_answer
 
 
 @pytest.fixture
@@ -71,3 +71,17 @@ def test_the_token_does_not_follow_a_redirect_to_another_host(
 def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(UnsupportedUri, match="hf://organisation/name"):
         canonical(uri)
+
+
+def test_a_branch_beside_a_tag_of_the_same_commit_is_an_alias(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = {
+        "branches": [{"name": "main", "targetCommit": "c2"}, {"name": "dev", "targetCommit": "c3"}],
+        "tags": [{"name": "v1", "targetCommit": "c1"}, {"name": "v2", "targetCommit": "c2"}],
+    }
+    monkeypatch.setattr(server, "respond", lambda path, query, headers: json_answer(refs))
+    listed = opened("hf://tests/bert", tmp_path).versions("bert")
+    assert listed.names == ("dev", "main", "v1", "v2")
+    assert listed.aliases == {"main": "v2"}
+    assert listed.notes["dev"].lineage == {"commit": "c3"}

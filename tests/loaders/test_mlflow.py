@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loaders.errors import LoaderError, SourceNotFound, SourceUnreadable, UnsafeSource, UnsupportedUri
-from loaders.loader import Loader
+from loaders.loader import Loader, VersionNotes
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
 from tests.loaders.mlflow_server import needs_mlflow, real_mlflow
@@ -62,6 +62,13 @@ def test_a_configuration_is_a_tag_of_the_model(server: MlflowServer, tmp_path: P
     server.tags["digits"] = {"config.pbtxt": "max_batch_size: 3", "other": "x"}
     assert loader.read("digits", "config.pbtxt", 1000) == b"max_batch_size: 3"
     assert loader.stamp("digits") != before
+
+
+def test_what_the_registry_keeps_of_a_version_is_its_lineage(server: MlflowServer, tmp_path: Path) -> None:
+    server.version_tags["digits", "2"] = {"data": "s3://train/7", "revision": "4f2a"}
+    notes = opened("models:/digits", tmp_path).versions("digits").notes
+    assert notes["1"] == VersionNotes("ann", 0.002, {"run_id": "run-1"})
+    assert notes["2"].lineage == {"data": "s3://train/7", "revision": "4f2a", "run_id": "run-2"}
 
 
 def test_who_asks_is_told_to_the_server(server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +139,7 @@ for number in (1, 2):
     client.log_artifacts(run.info.run_id, f"{sys.argv[2]}/{number}", "model")
     client.create_model_version("digits", f"{run.info.artifact_uri}/model", run.info.run_id)
 client.set_registered_model_alias("digits", "champion", "1")
+client.set_model_version_tag("digits", "1", "data", "mnist")
 """
 
 
@@ -150,6 +158,8 @@ def test_a_real_server_answers_as_the_one_here(tmp_path: Path, monkeypatch: pyte
         assert whole.models().names == ("digits",)
         assert whole.versions("digits").names == ("1", "2")
         assert whole.versions("digits").aliases == {"champion": "1"}
+        notes = whole.versions("digits").notes["1"]
+        assert (notes.lineage["data"], len(notes.lineage["run_id"]), notes.published_s > 0) == ("mnist", 32, True)
         assert champion.versions("digits").names == ("1",)
         assert whole.read("digits", "config.pbtxt", 100) == b"max_batch_size: 3"
         local = champion.fetch("digits", "1")

@@ -130,6 +130,15 @@ def test_a_registry_that_tells_no_digest_is_read_by_the_bytes(
     assert opened(server, tmp_path, "m:2").fetch("m", "2").model_file().read_bytes() == b"model 2"
 
 
+def test_annotations_are_lineage_and_a_tag_beside_a_number_is_an_alias(server: OciServer, tmp_path: Path) -> None:
+    server.annotations = {"org.opencontainers.image.revision": "4f2a"}
+    server.write("m/latest/model.onnx", b"model 2")
+    listed = opened(server, tmp_path).versions("m")
+    assert listed.aliases == {"latest": "2"}
+    assert listed.notes["2"].lineage["org.opencontainers.image.revision"] == "4f2a"
+    assert listed.notes["2"].lineage["manifest"].startswith("sha256:")
+
+
 @pytest.mark.parametrize(
     "uri", ["oci://host", "oci://host/UPPER", "oci://u:p@host/m", "oci://host/../m", "oci://host/m@x"]
 )

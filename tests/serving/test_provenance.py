@@ -8,7 +8,7 @@ import pytest
 
 from gateway.serving.provenance import RECORDS, Provenance, provenance
 from loaders.filesystem import FilesystemLoader
-from loaders.loader import LocalVersion
+from loaders.loader import LocalVersion, VersionNotes
 from loaders.store import ContentStore
 from tests import models
 from tests.serving.catalogs import opened
@@ -48,6 +48,17 @@ def test_the_record_is_believed_before_the_model_and_the_model_before_cards(tmp_
     assert seen.lineage == {"revision": "4f2a", "data": "metadata", **OF_CARD, "run_id": "8c1e"}
     assert (seen.publisher, seen.published_s, seen.signature) == ("ci", 7.5, "none")
     assert seen.size_bytes == version.size
+
+
+def test_what_the_source_keeps_is_believed_after_the_record_and_before_the_model(tmp_path: Path) -> None:
+    version = local(tmp_path, MLmodel="run_id: of-card\n")
+    notes = VersionNotes("ann", 3.5, {"data": "tag", "run_id": "8c1e"})
+    seen = provenance(version, {"data": "metadata", "x": "y"}, None, notes, signature_checked=False)
+    assert seen.lineage == {"data": "tag", "run_id": "8c1e", "x": "y"}
+    assert (seen.publisher, seen.published_s) == ("ann", 3.5)
+    published = provenance(version, {}, record(version.digest, data="record"), notes, signature_checked=False)
+    assert published.lineage == {"data": "record", "run_id": "8c1e"}
+    assert (published.publisher, published.published_s) == ("ci", 7.5)
 
 
 @pytest.mark.parametrize("text", [None, b"", b"{}", b"\xff", b"[1]", record("0" * 64)])
