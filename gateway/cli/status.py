@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from queue import Empty, Queue
 from threading import Thread
 from time import monotonic, sleep
-from typing import Annotated
+from typing import Annotated, Any
 
 import grpc
 import msgspec
@@ -21,6 +21,7 @@ from gateway.cli.rollout import rollout_row, states_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value, document_value, entry_value, moment, worker_value
 from gateway.page.route_words import also_decides, arms_text, in_force_text
+from gateway.page.worker_words import worker_words
 from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")
@@ -156,6 +157,7 @@ class _Page:
             if not self._listed.stale:
                 raise
             self._workers = control_pb2.WorkersResponse()
+        self._host = _host(stub)
         self._rollouts = [] if self._listed.stale else [state for state in states_of(stub) if state.phase != "stopped"]
 
     @property
@@ -189,9 +191,23 @@ class _Page:
         if self._rollouts:
             parts += [Text(""), table(ROLLOUT_COLUMNS, map(rollout_row, self._rollouts), out)]
         parts += [Text(""), workers]
+        words = [f"worker {feed['worker']}: {worker_words(feed)}" for feed in self._host if worker_words(feed)]
+        if words:
+            parts += [Text(""), Text("\n".join(map(printable, words)))]
         if changes:
             parts += [Text(""), Text("\n".join(reversed(changes)))]
         return Group(*parts)
+
+
+def _host(stub: control_pb2_grpc.ControlStub) -> list[dict[str, Any]]:
+    """Returns what the workers of the answering host say of themselves; nothing where it cannot be had."""
+    try:
+        overview = stub.GetOverview(control_pb2.GetOverviewRequest(), timeout=10)
+    except grpc.RpcError:
+        return []
+    host = msgspec.json.decode(overview.overview_json).get("host") or {}
+    feed: list[dict[str, Any]] = host.get("feed") or []
+    return feed
 
 
 def _strategy(route: control_pb2.Route) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from gateway.page.page_assets import DIGESTS
+from gateway.page.worker_words import worker_words
 
 # The parts in their order, with their titles; "" has none.
 SECTIONS: Final[Mapping[str, str]] = {
@@ -188,5 +189,6 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "evidence_share": evidence_share,
     "ratio_figure": ratio_figure,
     "of_worker": of_worker,
+    "worker_words": worker_words,
     "bar_figure": bar_figure,
 }

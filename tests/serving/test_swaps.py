@@ -1,0 +1,66 @@
+"""Content that replaces content, hundreds of times: nothing of what went stays in memory."""
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.serving.residence import Residence
+from gateway.serving.version import VersionState
+from tests import models
+from tests.serving.stage import Stage, floats, given, staged
+
+SWAPS = 500
+FIRST = 100  # until then allocators and caches have what they keep
+SHARE = 0.02
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def swap(stage: Stage, directory: Path, content: int) -> None:
+    """The model's only version has other content, and answers by it."""
+    models.write_version(directory / "models", "m", "1", models.affine(float(content), features=16_384))
+    await stage.catalog.poll()
+    call = await stage.infer("m", floats(1.0, features=16_384))
+    assert given(call)[0][0, 0] == content
+    assert [status.state for status in stage.catalog.states("m")] == [VersionState.AVAILABLE]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("residence", [None, Residence()], ids=["all in memory", "on demand"])
+async def test_swaps_leave_memory_as_it_was(tmp_path: Path, residence: Residence | None) -> None:
+    async with staged(tmp_path, residence=residence) as stage:
+        for content in range(FIRST):
+            await swap(stage, tmp_path, content)
+        before = resident_bytes()
+        for content in range(FIRST, FIRST + SWAPS):
+            await swap(stage, tmp_path, content)
+        after = resident_bytes()
+        print(f"{SWAPS} swaps: {before >> 10} KiB, then {after >> 10} KiB ({after / before - 1:+.2%})")
+        assert after / before - 1 < SHARE
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_versions_that_come_and_go_leave_memory_as_it_was(tmp_path: Path) -> None:
+    """Two models take the place of each other, with room for one."""
+    for name in "ab":
+        models.write_version(tmp_path / "models", name, "1", models.affine(2.0, features=16_384))
+    async with staged(tmp_path, residence=Residence(1 << 40, 0.0)) as stage:
+        largest = max(stage.catalog.version(name, "1").memory_bytes for name in "ab")
+    async with staged(tmp_path, residence=Residence(largest, 0.0)) as stage:
+        before = 0
+        for turn in range(FIRST + SWAPS):
+            call = await stage.infer("ab"[turn % 2], floats(1.0, features=16_384))
+            assert call.error is None
+            if turn == FIRST:
+                before = resident_bytes()
+        after = resident_bytes()
+        assert stage.catalog.demand_counts()["unloaded"] == FIRST + SWAPS - 1
+        print(f"{SWAPS} loads on demand: {before >> 10} KiB, then {after >> 10} KiB ({after / before - 1:+.2%})")
+        assert after / before - 1 < SHARE
