@@ -19,12 +19,15 @@ from gateway.serving.execution_provider import (
 )
 from gateway.serving.session import Session, ort_version, runs_on_cpu
 from tests import models
+from tests.serving.catalogs import opened
 
 EVERY = [each.provider for each in ACCELERATORS] + [CPU]
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator: [ {
   name: "tensorrt" parameters { key: "precision_mode" value: "FP16" }
   parameters { key: "max_workspace_size_bytes" value: "1024" } } ] } }
 instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]"""
+
+TENSORRT_HABIT = "instance_group [ { kind: KIND_GPU } ]"
 
 
 def accelerated(side: str, entry: str) -> str:
@@ -104,3 +107,24 @@ def test_the_chapter_names_each_accelerator() -> None:
     chapter = Path("docs/models.md").read_text()
     for each in ACCELERATORS:
         assert f"| `{each.name}` | {each.side} | {each.provider} | {each.install} |" in chapter
+
+
+async def test_each_model_has_its_own_and_what_is_absent_is_said_when_the_gateway_starts(tmp_path: Path) -> None:
+    """One that asks for what is not there is FAILED, by the name in its configuration, and the others serve."""
+    absent = accelerated("gpu", 'name: "cuda"')
+    unknown = accelerated("cpu", 'name: "turbo"')
+    for model, config in {"plain": None, "absent": absent, "unknown": unknown, "habit": TENSORRT_HABIT}.items():
+        models.write_version(tmp_path / "models", model, "1", models.affine(), config=config)
+    async with opened(tmp_path) as live:
+        await live.catalog.poll()
+        assert {name: state.value for name, state in live.states().items()} == {
+            "plain/1": "AVAILABLE",
+            "habit/1": "AVAILABLE",
+            "absent/1": "FAILED",
+            "unknown/1": "FAILED",
+        }
+        assert f"'cuda' needs CUDAExecutionProvider, which the installed ONNX Runtime {ort_version()}" in live.reason(
+            "absent", "1"
+        )
+        assert "pip install onnxruntime-gpu" in live.reason("absent", "1")
+        assert "cpu_execution_accelerator: 'turbo' is none of openvino" in live.reason("unknown", "1")
