@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import Mapping
 from hashlib import sha256
-from time import time
+from time import monotonic, time
 from typing import Final
 
 from gateway.errors import GatewayError, StoreUnavailable, Unavailable
@@ -26,6 +26,7 @@ from gateway.telemetry.event_types import EventType
 
 LOOK_S: Final = 1.0
 _LEAD_S: Final = 120.0  # the version may have to be loaded
+_AGAIN_S: Final = 5.0  # until what was refused is tried once more
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +41,7 @@ class AliasWatch:
         self._workers = workers
         self._tell = tell
         self._told: dict[tuple[str, str], str] = {}
+        self._later_s: dict[tuple[str, str], float] = {}
         self._remembers = True  # whether the store may have records: looked at once where nothing follows
 
     async def run(self) -> None:
@@ -61,6 +63,7 @@ class AliasWatch:
             (model, one.label): (route, one) for model, route in routes.items() for one in route.document.following
         }
         self._told = {name: reason for name, reason in self._told.items() if name in followed}
+        self._later_s = {name: later_s for name, later_s in self._later_s.items() if name in followed}
         if not followed and not self._remembers:
             return
         seen = await self._aliases.seen()
@@ -71,17 +74,31 @@ class AliasWatch:
             return
         led: set[str] = set()
         for (model, name), (route, following) in followed.items():
-            if model in led:
-                continue  # the route is another one by now
-            record = seen.get((model, name))
-            step = alias_step(route, following, looks.get(model), record)
-            if isinstance(step, Remember):
-                await self._remember(route, following, step.version, step.at_us, record.draft if record else "")
-            elif isinstance(step, Lead) and record is not None:
-                led.add(model)
-                await self._lead(route, following, record, step.version, looks[model].at_us)
-            elif isinstance(step, Held):
-                self._hold(route, following, step.reason)
+            if model in led or self._later_s.get((model, name), 0.0) > monotonic():
+                continue  # the route is another one by now; or it was refused a moment ago
+            try:
+                if await self._follow(route, following, looks.get(model), seen.get((model, name))):
+                    led.add(model)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                # The boundary of a label: one that cannot be followed costs itself, the others are led all the same.
+                _log.exception("following an alias failed", extra={"model": model, "label": name})
+                self._hold(route, following, f"{type(error).__name__}, see the log of the control process")
+
+    async def _follow(
+        self, route: Route, following: Following, look: SourceLook | None, record: SeenAlias | None
+    ) -> bool:
+        """Does what follows for one label; whether the route may be another one now."""
+        step = alias_step(route, following, look, record)
+        if isinstance(step, Remember):
+            await self._remember(route, following, step.version, step.at_us, record.draft if record else "")
+        elif isinstance(step, Held):
+            self._hold(route, following, step.reason)
+        elif isinstance(step, Lead) and record is not None and look is not None:
+            await self._lead(route, following, record, step.version, look.at_us)
+            return True
+        return False
 
     async def _looks(self, models: list[str]) -> Mapping[str, SourceLook] | None:
         """Returns what the newest look of a worker of this host says of each model; None where no worker answers."""
@@ -113,6 +130,7 @@ class AliasWatch:
         except StoreUnavailable:
             raise
         except GatewayError as error:
+            self._later_s[route.model, following.label] = monotonic() + _AGAIN_S
             self._hold(route, following, f"alias {following.alias!r} has moved to version {version!r}: {error}")
             return
         self._told.pop((route.model, following.label), None)
