@@ -19,7 +19,8 @@ from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 
 if TYPE_CHECKING:  # loaded by the command that needs them
     from gateway.drift.report.gathering import Question, Tell
-    from gateway.drift.report.lake_reader import Lake, Selection
+    from gateway.drift.report.lake_reader import Lake
+    from gateway.drift.report.lake_selection import Selection
     from gateway.drift.report.reference import Reference
     from gateway.drift.report.report import Report
 
@@ -70,7 +71,8 @@ def report(
     try:
         with analysis():
             from gateway.drift.report.gathering import Question, gather
-            from gateway.drift.report.lake_reader import Lake, Selection
+            from gateway.drift.report.lake_reader import Lake
+            from gateway.drift.report.lake_selection import Selection
             from gateway.drift.report.span import parse_length_us, parse_span
         question = Question(
             Selection(model, parse_span(window, now_us=now_us), _names(versions), _names(arms), where),

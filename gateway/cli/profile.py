@@ -190,7 +190,8 @@ def _from_window(model: str, version: str, window: str, where: str, data_dir: Pa
     Features have the names of the model's configuration (from the log, or a gateway), else those of an older profile.
     """
     with analysis():
-        from gateway.drift.report.lake_reader import Lake, Selection
+        from gateway.drift.report.lake_reader import Lake
+        from gateway.drift.report.lake_selection import Selection
         from gateway.drift.report.reference import feature_names, reference_window
     from numpy.random import default_rng
 

@@ -47,7 +47,8 @@ def with_logged_labels(
     Raises: InvalidArgument.
     """
     with analysis():
-        from gateway.drift.report.lake_reader import Lake, Selection
+        from gateway.drift.report.lake_reader import Lake
+        from gateway.drift.report.lake_selection import Selection
         from gateway.drift.report.outcome import read_labelled
     from numpy.random import default_rng
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.lake_sql import text
 from gateway.drift.report.span import DAY_US, Span
 from gateway.errors import Code, FailedPrecondition, NotFound

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.drift.report.lake_reader import Census, Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Census, Selection
 from gateway.drift.report.span import Span
 from gateway.errors import FailedPrecondition
 from gateway.replay.logged_request import LoggedRequest, check_segments, logged_requests

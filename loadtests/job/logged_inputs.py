@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.span import Span
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.replay.logged_request import logged_requests

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from gateway.cli.app import app
 from gateway.drift.profile_files import ProfileFiles
 from gateway.drift.report.feature_columns import FeatureNaming, by_name, by_place, naming_of
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.span import Span
 from gateway.drift.statistics.building import build_profile
 from gateway.records.worker.record import Record

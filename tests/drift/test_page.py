@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from gateway.drift.report.gathering import Question, gather
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.outcome import read_labelled
 from gateway.drift.report.page import delay, headlines, length, number, percent, render
 from gateway.drift.report.reference import reference_window

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gateway.drift.report.gathering import Question, gather
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.outcome import read_labelled
 from gateway.drift.report.page import render
 from gateway.drift.report.reference import reference_window

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.drift.report import survey
-from gateway.drift.report.lake_reader import Census, Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Census, Selection
 from gateway.drift.report.span import DAY_US, Span
 from gateway.drift.report.survey import cut, slices
 from gateway.drift.statistics.building import build_feature

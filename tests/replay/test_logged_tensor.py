@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.span import Span
 from gateway.records.lake.compactor import Compactor, CompactorConfig
 from gateway.records.lake.retention import RetentionLimits

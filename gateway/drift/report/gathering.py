@@ -8,7 +8,8 @@ import numpy as np
 
 from gateway.drift.report.feature_columns import naming_of
 from gateway.drift.report.feature_table import feature_table
-from gateway.drift.report.lake_reader import Census, Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Census, Selection
 from gateway.drift.report.outcome import answer_sql, read_labelled
 from gateway.drift.report.pairing import compare_versions
 from gateway.drift.report.quality import judge_performance

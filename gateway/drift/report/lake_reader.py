@@ -7,7 +7,6 @@ checked to be one query (or one condition) before it runs, so it can write nothi
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from gateway.drift.report.feature_columns import FeatureNaming
 from gateway.drift.report.file_groups import FileGroup, alike, newest, placed, union
 from gateway.drift.report.lake_files import LakeFile, by_schema, feedback_files, prediction_files
+from gateway.drift.report.lake_selection import Census, QueryResult, Selection
 from gateway.drift.report.lake_sql import (
     LABELS,
     LAST_LABELS,
@@ -33,7 +33,6 @@ from gateway.drift.report.lake_sql import (
     read_files,
     text,
 )
-from gateway.drift.report.span import Span
 from gateway.errors import InvalidArgument, Unavailable
 from gateway.records.lake.inspection import damage
 from gateway.records.lake.lake_lock import hold
@@ -41,58 +40,6 @@ from gateway.records.worker.feature_names import FEATURE, from_metadata
 
 Array = npt.NDArray[Any]
 _MINUTE_US: Final = 60_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
-    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran;
-    `failed`: requests that failed as well.
-
-    `naming` says what the places of features are called, where it is not what the newest of the files say. `as_sent`: a
-    place is that of the request's own tensor, whatever the versions call it."""
-
-    model: str
-    span: Span
-    versions: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
-    where: str = ""
-    shadow: bool = False
-    failed: bool = False
-    naming: FeatureNaming = field(default_factory=FeatureNaming)
-    as_sent: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Census:
-    """Tells how many rows a selection has, by version, arm and minute.
-
-    Shapes: [groups] each; `weights` sums 1 / sample_p, `squares` their squares.
-    """
-
-    versions: Array
-    arms: Array
-    minutes_us: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float64]
-    squares: npt.NDArray[np.float64]
-
-    @property
-    def total(self) -> int:
-        return int(self.rows.sum())
-
-    @property
-    def sampled(self) -> bool:
-        """Returns whether some rows stand for more than themselves."""
-        return bool((self.weights > self.rows * (1 + 1e-9)).any())
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """The rows of an operator's query as they come."""
-
-    columns: tuple[str, ...]
-    rows: Iterator[tuple[Any, ...]]
 
 
 class Lake:

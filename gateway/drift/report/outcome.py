@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.lake_sql import quoted, text
 from gateway.drift.statistics.answers import Labelled, Outputs, numbers, read_answers
 from gateway.errors import InvalidArgument

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.outcome import read_labelled
 from gateway.drift.report.report import ComparisonReport, OutputGap
 from gateway.drift.report.survey import Survey, survey

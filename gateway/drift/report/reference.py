@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.report.lake_reader import Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.lake_sql import quoted
 from gateway.drift.report.span import Span
 from gateway.drift.report.survey import SAMPLE_ROWS, Progress, cut, survey

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.drift.report.lake_reader import Census, Lake, Selection
+from gateway.drift.report.lake_reader import Lake
+from gateway.drift.report.lake_selection import Census, Selection
 from gateway.drift.report.lake_sql import quoted, text
 from gateway.drift.report.span import DAY_US, Span
 from gateway.drift.statistics.bins import CategoryBins, number_text
