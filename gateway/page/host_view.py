@@ -75,8 +75,10 @@ def host_view(
 
 
 def _feed(slot: int, gauges: Tree) -> dict[str, Any]:
-    keys = (Gauge.FEED_STATE, Gauge.REVISION, Gauge.STALE_SECONDS, Gauge.READY, Gauge.IN_FLIGHT, Gauge.CONNECTIONS)
-    keys += (Gauge.START, Gauge.RESIDENCE)
+    keys = (
+        *(Gauge.FEED_STATE, Gauge.REVISION, Gauge.STALE_SECONDS, Gauge.READY, Gauge.IN_FLIGHT, Gauge.CONNECTIONS),
+        *(Gauge.START, Gauge.RESIDENCE),
+    )
     return {"worker": slot, **{str(key): gauges.get(key) for key in keys}}
 
 
