@@ -26,7 +26,7 @@ from gateway.api.parameters import NONE, Value, read_request, refuses_cache, tim
 from gateway.api.signature import Reply, Signature, Signatures
 from gateway.api.stale_calls import StaleCalls
 from gateway.api.template import Query, Templates, decode_query
-from gateway.api.unread_tensor import LONG_BYTES, Input, is_unread, read_all
+from gateway.api.unread_tensor import LEAST_MESSAGE_BYTES, LONG_BYTES, Input, is_unread, read_all
 from gateway.api.wire import Packed, Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
@@ -265,7 +265,7 @@ class Exchanges:
         if own_deadline:
             self._stale_calls.watch(exchange)
         caller.on_cancel(partial(self._abandon, exchange))
-        if exchange.size_bytes > LONG_BYTES and is_unread(inputs):
+        if exchange.size_bytes >= LEAST_MESSAGE_BYTES and is_unread(inputs):
             self._read_aside(exchange, inputs)
             return False
         exchange.inputs = cast("Sequence[Buffer | None]", inputs)

@@ -12,6 +12,8 @@ from gateway.tensor import Buffer
 # Fewer take less than 10 ms, and are made at once: a thread costs a request 0.1 ms.
 LONG_BYTES: Final = 1 << 17
 LONG_ELEMENTS: Final = 1 << 15
+# Of a request that has one: the eight bytes of an element are one at least on the wire.
+LEAST_MESSAGE_BYTES: Final = LONG_BYTES // 8
 
 
 def _none() -> bytes:

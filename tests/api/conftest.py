@@ -72,6 +72,7 @@ def fill(repository: Path) -> None:
     for datatype in ECHOED:
         models.write_version(repository, f"echo-{datatype.wire_name}", "1", models.identity(datatype, (-1, 2)))
     models.write_version(repository, "echo", "1", echo(NUMBERS))
+    models.write_version(repository, "echo-INT64", "1", models.identity(Datatype.INT64, (-1, 2)))
 
 
 def fill_small(repository: Path) -> None:

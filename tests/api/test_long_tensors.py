@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.api.contents import TYPED_FIELDS
+from gateway.api.unread_tensor import LEAST_MESSAGE_BYTES, LONG_BYTES
 from gateway.errors import Code
 from gateway.pb import inference_pb2 as pb
 from gateway.pb import tensorflow_pb2 as tf
@@ -74,6 +75,18 @@ async def test_long_contents_hold_the_loop_no_longer_than_raw_data(stand: Stand,
     assert list(getattr(output.contents, TYPED_FIELDS[datatype])) == values
     assert not response.raw_output_contents
     assert response.id == "long"
+
+
+@pytest.mark.parametrize(
+    "count", [LEAST_MESSAGE_BYTES - 2, LEAST_MESSAGE_BYTES + 2, LONG_BYTES - 200, LONG_BYTES + 200]
+)
+async def test_lists_that_are_longer_in_memory_than_on_the_wire_are_made(stand: Stand, count: int) -> None:
+    """From a message of 16 KiB on: a number of 64 bits takes one byte there."""
+    response = await stand.stub.ModelInfer(echoed(Datatype.INT64, [5] * count))
+    assert list(response.outputs[0].contents.int64_contents) == [5] * count
+    texts = [b""] * count
+    response = await stand.stub.ModelInfer(echoed(Datatype.BYTES, texts))
+    assert list(response.outputs[0].contents.bytes_contents) == texts
 
 
 async def test_long_contents_in_a_stream_are_the_same(stand: Stand) -> None:

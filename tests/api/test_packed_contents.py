@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.api.contents import TYPED_FIELDS, from_typed, pack_typed
 from gateway.api.decode import decode
 from gateway.api.packed_contents import PackedContents, take_contents
-from gateway.api.unread_tensor import LONG_BYTES, UnreadTensor, read_all
+from gateway.api.unread_tensor import LEAST_MESSAGE_BYTES, LONG_BYTES, LONG_ELEMENTS, UnreadTensor, read_all
 from gateway.api.varint import varint
 from gateway.api.wire import parse
 from gateway.errors import InvalidArgument
@@ -127,6 +127,18 @@ def test_long_lists_are_made_later_and_are_the_same(datatype: Datatype) -> None:
         assert texts.tolist() == array.tolist()
     else:
         assert bytes_of(data) == array.tobytes()
+
+
+@pytest.mark.parametrize("datatype", TYPED)
+def test_no_request_with_a_list_to_be_made_is_shorter_than_is_looked_at(datatype: Datatype) -> None:
+    """A tensor that nobody looked at would reach the model as it is."""
+    count = LONG_ELEMENTS + 1 if datatype is Datatype.BYTES else LONG_BYTES // datatype.size + 1
+    array = np.zeros(count, datatype.dtype) if datatype is not Datatype.BYTES else np.array([b""] * count, np.object_)
+    message = long_request(datatype, array)
+    parsed = pb.ModelInferRequest.FromString(message)
+    (data,), _, _, _ = decode(parsed, (), one(datatype))
+    assert isinstance(data, UnreadTensor)
+    assert len(message) >= LEAST_MESSAGE_BYTES
 
 
 def test_what_is_wrong_with_a_long_list_is_said_as_of_a_short_one() -> None:
