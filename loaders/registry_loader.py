@@ -75,11 +75,12 @@ class RegistryLoader:
         self._registry = registry
         self._copies = RemoteCopies(store, registry.content, limits)
         self._held = threading.local()  # what this thread listed within `one_look`
+        self._looked: Mapping[str, RegisteredModel] = {}  # what the newest look has found
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """Lists the registry once, for all that the thread asks until the end."""
-        self._held.models = self._listed()
+        self._held.models = self._looked = self._listed()
         try:
             yield
         finally:
@@ -121,7 +122,8 @@ class RegistryLoader:
     def read(self, model: str, name: str, limit: int) -> bytes:
         """Returns the content of a file below the model. Raises: as `Loader`."""
         shown = ascii(name[:80])
-        content = self._model(model).beside.get(name)
+        looked = self._looked.get(model) if is_hidden(name) else None
+        content = (self._model(model) if looked is None else looked).beside.get(name)
         if content is None:
             one = self._files_at(model, name).get(name.partition("/")[2])
             if one is None:
@@ -140,12 +142,17 @@ class RegistryLoader:
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content.
 
+        It is the version as the newest look has found it: whoever loads a thousand lists the registry once.
+
         Raises: LoaderError; what was copied by then is where the next try goes on.
         """
         known = self._copies.stored(digest)
         if known is not None:
             return known
-        one = self._version(model, version)
+        looked = self._looked.get(model)
+        one = looked.versions.get(version) if looked is not None else None
+        if one is None:
+            one = self._version(model, version)
         place = (self._registry.uri, one.place, one.mark)
         return self._copies.copy(model, version, place, self._files(one), digest)
 
@@ -170,7 +177,10 @@ class RegistryLoader:
 
     def _files_at(self, model: str, name: str) -> RemoteFiles:
         """Returns the files of the version in which the file of that name lies, none where it lies in none."""
-        version = self._model(model).versions.get(name.partition("/")[0])
+        first = name.partition("/")[0]
+        if is_hidden(first) and model in self._looked:
+            return {}  # no version has such a name
+        version = self._model(model).versions.get(first)
         return {} if version is None else self._files(version)
 
     def _listed(self) -> Mapping[str, RegisteredModel]:

@@ -71,6 +71,23 @@ def test_what_the_registry_keeps_of_a_version_is_its_lineage(server: MlflowServe
     assert notes["2"].lineage == {"data": "s3://train/7", "revision": "4f2a", "run_id": "run-2"}
 
 
+def test_versions_that_were_looked_at_are_copied_without_listing_everything_again(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    """Or a thousand versions would list a registry of a thousand a thousand times."""
+    loader = opened(f"mlflow+http://{server.address}", tmp_path)
+    with loader.one_look():
+        assert loader.versions("digits").names == ("1", "2")
+    server.asked.clear()
+    for model, version in (("digits", "1"), ("digits", "2"), ("flights", "7")):
+        loader.fetch(model, version)
+        with pytest.raises(SourceNotFound):
+            loader.read(model, f".publications/{version}.json", 100)
+    assert not [path for path in server.asked if path.endswith("/search")]
+    server.write("digits/3/model.onnx", b"model 3")
+    assert loader.fetch("digits", "3").model_file().read_bytes() == b"model 3", "a new one is looked for"
+
+
 def test_who_asks_is_told_to_the_server(server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = opened("models:/digits", tmp_path)
     loader.models()
