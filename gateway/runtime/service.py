@@ -139,12 +139,17 @@ class Service:
     async def finish(self, limit_s: float) -> None:
         """Stops it as `stop` does. Where its process was dead, or dies of it, one more does the work that is left.
 
-        Order: with the limit over, what is left waits for the next start.
+        Order: one that starts is not told to stop before it is ready: it would die of that, and its start, which takes
+               seconds on a busy machine, be for nothing. With the limit over, what is left waits for the next start.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + limit_s
         stopped = [child for child in self._children if not child.exited.is_set()]
-        await self.stop(limit_s)
+        self._stop.set()
+        self._enter(ServiceState.STOPPING)
+        async with asyncio.TaskGroup() as group:
+            for child in stopped:
+                group.create_task(self._stop_once_ready(child, end))
         failed = [child for child in stopped if child.status != 0]
         if (stopped and not failed) or (self._current is None) or loop.time() >= end:
             return
@@ -154,15 +159,18 @@ class Service:
         last = self._start(last=True)
         if last is None:
             return
-        try:
-            async with asyncio.timeout_at(end):
-                await self._first_of(last.ready, last.exited)
-        except TimeoutError:
-            pass
-        await last.stop(max(0.0, end - loop.time()))
+        await self._stop_once_ready(last, end)
         if last.status != 0:
             _log.error("%s (%d) %s: what is left waits for the next start", self.name, last.pid, last.ending)
             self.reason = last.ending
+
+    async def _stop_once_ready(self, child: ChildProcess, end: float) -> None:
+        try:
+            async with asyncio.timeout_at(end):
+                await self._first_of(child.ready, child.exited)
+        except TimeoutError:
+            pass
+        await child.stop(max(0.0, end - asyncio.get_running_loop().time()))
 
     def kill(self, reason: str) -> None:
         """Its processes end at once; it is not started again."""

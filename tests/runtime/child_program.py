@@ -80,6 +80,12 @@ async def main(settings: Settings) -> None:
         await serve(settings, link)
 
 
+def start_slowly(data_dir: Path) -> None:
+    """Takes a second, in which a signal ends the process, as while it imports."""
+    if (data_dir / "compactor.slow").exists():
+        time.sleep(1.0)
+
+
 async def compact(wal_dir: Path, *, hurried: bool) -> None:
     async with supervisor_link() as link:
         link.ready()
@@ -95,6 +101,7 @@ async def compact(wal_dir: Path, *, hurried: bool) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["compactor"]:
         told = json.loads(sys.stdin.readline())
+        start_slowly(Path(told["log_directory"]).parent.parent)
         asyncio.run(compact(Path(told["log_directory"]), hurried=told["hurried"]))
     else:
         asyncio.run(main(read_settings()))

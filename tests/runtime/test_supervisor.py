@@ -142,6 +142,18 @@ def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_pa
         assert not alive(int(last))
 
 
+def test_a_compactor_that_starts_as_the_gateway_stops_does_the_last_work(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with Supervised(data_dir, workers=1) as gateway:
+        gateway.wait_serving()
+        first = gateway.pid("compactor")
+        (data_dir / "compactor.slow").touch()
+        os.kill(first, signal.SIGKILL)
+        second = wait_until(lambda: gateway.pid("compactor") not in (0, first) and gateway.pid("compactor"))
+        assert gateway.stop() == 0
+        assert [int(line.split()[0]) for line in (data_dir / "compacted").read_text().splitlines()] == [second]
+
+
 def test_a_worker_whose_loop_is_busy_for_long_does_not_hang(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
