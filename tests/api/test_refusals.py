@@ -318,3 +318,16 @@ async def test_admission_refuses_what_is_too_much_and_says_when_to_come_again(
         small.engine.drain()
         code, _ = await fails(small, slow())
         assert code is Code.UNAVAILABLE
+
+
+async def test_what_could_not_be_read_is_in_the_log(stand: Stand) -> None:
+    """Also where the shapes of a version's inputs are open, so that a record needs those of its own."""
+    before = stand.log.counts()
+    request = pb.ModelInferRequest(model_name="wide", raw_input_contents=[b"abc"])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    code, _ = await fails(stand, request)
+    assert code is Code.INVALID_ARGUMENT
+    await until(lambda: not stand.log.counts().buffered)
+    after = stand.log.counts()
+    assert after.dropped == before.dropped
+    assert after.written > before.written

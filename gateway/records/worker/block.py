@@ -126,7 +126,7 @@ def _placed(record: Record, count: int) -> Sequence[Logged | None]:
 
 
 def _own_shape(record: Record, index: int) -> Shape | None:
-    return None if record.in_shapes is None else record.in_shapes[index]
+    return record.in_shapes[index] if record.in_shapes else None  # a request that was not read has none
 
 
 def _column(
