@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table")
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
-    *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),
+    *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry", "tests/features/test_look_up.py"),
     *(f"tests/rest/test_{name}.py" for name in ("http1", "http2", "infer_calls", "malformed")),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
     *(f"tests/records/test_{name}.py" for name in RECORDS),
