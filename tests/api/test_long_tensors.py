@@ -140,9 +140,11 @@ async def test_what_is_wrong_is_said_and_nothing_is_held(stand: Stand) -> None:
 
 async def test_a_call_that_is_cancelled_meanwhile_is_not_run(stand: Stand) -> None:
     message = echoed(Datatype.INT8, [100] * COUNT).SerializeToString()
+    dropped = dict(stand.log.counts().dropped)
     call = plain(stand)(message)
     waiting = asyncio.ensure_future(call)
     await until(lambda: stand.engine.in_flight > 0)
     call.cancel()  # type: ignore[attr-defined]
     await asyncio.gather(waiting, return_exceptions=True)
-    await until(lambda: stand.engine.in_flight == 0)
+    await until(lambda: stand.engine.in_flight == 0 and not stand.log.counts().buffered)
+    assert stand.log.counts().dropped == dropped
