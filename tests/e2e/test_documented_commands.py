@@ -203,9 +203,10 @@ def entries_there(desk: Desk) -> None:
 
 
 def revision_there(desk: Desk) -> None:
-    desk.instead["--revision 12"] = (
-        f"--revision {json.loads(desk.run('gateway routes get flights -o json'))['revision']}"
-    )
+    """The newest revision of the route."""
+    newest = re.search(r"^(\d+) ", desk.run("gateway routes history flights"), re.MULTILINE)
+    assert newest is not None
+    desk.instead["--revision 12"] = f"--revision {newest[1]}"
 
 
 PREPARED: Prepared = {
