@@ -3,8 +3,8 @@
     PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--calls N] [--rounds N]
 
 The worker runs under `valgrind --tool=callgrind`, which counts what the thread of its loop executes, between two dumps
-that enclose so many calls, one after the other. What counts is what a call passes: the read of its bytes, the end of
-its run, the write of its answer. All else there goes by the clock. The rounds go through the settings in turns.
+that enclose so many calls, one after the other. What counts is the read that brings a call, within which its model
+runs and its answer is written; all else there goes by the clock. The rounds go through the settings in turns.
 """
 
 import argparse
@@ -36,11 +36,8 @@ _SETTINGS: Final = {
     "REST on a port of its own": (),
     "REST on the same port": ("--single-port",),
 }
-_STEPS: Final = (
-    "CPyDef_connection___Connection___buffer_updated",
-    "CPyDef_batcher___Batcher____thread_done",
-    "CPyDef_output___Output___flush",
-)
+_READ: Final = "CPyDef_connection___Connection___buffer_updated"
+_RUN_ELSEWHERE: Final = "CPyDef_batcher___Batcher____thread_done"
 _WARM_CALLS: Final = 1500
 _CALL_S: Final = 60.0
 _START_S: Final = 600.0
@@ -87,11 +84,14 @@ def dumped(pid: int, out: Path) -> int:
     (made,) = set(out.glob(f"calls.{pid}.*-01")) - before
     command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(made)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    total = 0
-    for step in _STEPS:
-        counts = re.findall(rf"^ *([\d,]+) .*__native\w*\.c:{step} ", text, re.MULTILINE)
-        total += sum(int(count.replace(",", "")) for count in counts)
-    return total
+
+    def of(function: str) -> int:
+        counts = re.findall(rf"^ *([\d,]+) .*__native\w*\.c:{function} ", text, re.MULTILINE)
+        return sum(int(count.replace(",", "")) for count in counts)
+
+    if of(_RUN_ELSEWHERE):
+        print("some runs were on a thread, and are not counted: begin anew on a machine with more time")
+    return of(_READ)
 
 
 def worker_pid(out: Path) -> int:
