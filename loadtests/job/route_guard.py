@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -176,7 +177,8 @@ def main() -> int:
         until_s = time.monotonic() + order.late_s
         while not orderly and time.monotonic() < until_s:
             time.sleep(_LOOK_S)  # nobody waits for this process
-            _restore(order, former)
+            with suppress(grpc.RpcError):  # a server that has gone by now is looked for again, not waited for
+                _restore(replace(order, away_s=0.0), former)
     except grpc.RpcError as error:
         was = f"revision {former.revision}" if former is not None else "no route"
         _say({"failed": f"the route of {order.model!r} could not be brought back to {was}: {call_text(error)}"})
