@@ -119,6 +119,12 @@ class Stage:
         """The call, answered and finished."""
         return await self.end(self.submit(self.begin(model, headers=headers), *inputs))
 
+    def forget(self) -> None:
+        """Keeps no call that has ended."""
+        self.finished.clear()
+        for call in [call for call, end in self._ends.items() if end.done()]:
+            del self._ends[call]
+
     def submitted(self, call: Call) -> None:
         pass
 

@@ -27,6 +27,8 @@ async def swap(stage: Stage, directory: Path, content: int) -> None:
     await stage.catalog.poll()
     call = await stage.infer("m", floats(1.0, features=16_384))
     assert given(call)[0][0, 0] == content
+    stage.forget()
+    await stage.log.flush()  # as a worker's loop does
     assert [status.state for status in stage.catalog.states("m")] == [VersionState.AVAILABLE]
 
 
@@ -58,6 +60,8 @@ async def test_versions_that_come_and_go_leave_memory_as_it_was(tmp_path: Path) 
         for turn in range(FIRST + SWAPS):
             call = await stage.infer("ab"[turn % 2], floats(1.0, features=16_384))
             assert call.error is None
+            stage.forget()
+            await stage.log.flush()
             if turn == FIRST:
                 before = resident_bytes()
         after = resident_bytes()
