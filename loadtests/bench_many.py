@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -53,7 +54,9 @@ print((resident() - before) / int(sys.argv[2]))
 
 @dataclass(frozen=True, slots=True)
 class StartFigures:
-    """One start. Units: seconds from the command; CPU seconds of all processes; MiB resident of each worker."""
+    """One start. Units: seconds from the command, until an answer and until all workers have all versions; CPU seconds
+    of all processes until then; MiB resident of each worker.
+    """
 
     answer_s: float
     ready_s: float
@@ -114,7 +117,7 @@ def started(repository: Path, work: Path, workers: int, *options: str) -> Iterat
         stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
         model = sorted(path.name for path in repository.iterdir())[-1]  # loads come in this order backwards
         answer_s = _until(lambda: _answers(stub, model), process, begin)
-        ready_s = _until(lambda: _ready(stub), process, begin)
+        ready_s = _until(lambda: _loaded(ports["metrics"]) == workers, process, begin)
         used = usage(process.pid)
         figures = StartFigures(answer_s, ready_s, used.total_cpu_s, used.rss_mib["worker"] / workers)
         yield figures, f"{HOST}:{ports['grpc']}"
@@ -159,11 +162,14 @@ def _answers(stub: GRPCInferenceServiceStub, model: str) -> bool:
         return False
 
 
-def _ready(stub: GRPCInferenceServiceStub) -> bool:
+def _loaded(port: int) -> int:
+    """Returns how many workers say that all versions of their start are there."""
     try:
-        return bool(stub.ServerReady(inference_pb2.ServerReadyRequest(), timeout=5).ready)
-    except grpc.RpcError:
-        return False
+        with urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as page:
+            lines: list[str] = page.read().decode().splitlines()
+    except OSError:
+        return 0
+    return sum(line.startswith("gateway_start_seconds{") and 'until="loaded"' in line for line in lines)
 
 
 def main() -> None:
