@@ -1,4 +1,4 @@
-"""gateway retire and gateway delete: taking a version out of the repository, never one that the rules use."""
+"""gateway retire and gateway delete: taking a version out of the repository, never one that rules or ensembles use."""
 
 import sys
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ def retire(
 ) -> None:
     """Move a version aside within the repository, so that no gateway serves it; --undo brings it back.
 
-    Refused while a route, a rollout, a draft or a rollback could need it, and while it answers everybody. The
-    repository must be a directory of this machine. Its files stay, in .retired beside the versions, until gateway
-    delete.
+    Refused while a route, a rollout, a draft or a rollback could need it, while an ensemble pins it, and while it
+    answers everybody. The repository must be a directory of this machine. Its files stay, in .retired beside the
+    versions, until gateway delete.
     """
     from gateway.publish.retirement import Retirement, bring_back
     from gateway.publish.retirement import retire as put_aside
@@ -54,7 +54,7 @@ def retire(
             say(f"{model}: version {version} is back; a gateway serves it as any version that is copied there")
         elif version:
             retirement = Retirement(version, effective_user(), time(), reason)
-            put_aside(place, model, retirement, lambda: _check(server, model, version, may_break=may_break))
+            put_aside(place, model, retirement, lambda: _check(server, place, model, version, may_break=may_break))
             say(f"{model}: version {version} is retired; gateway retire {model} {version} --undo brings it back")
         _list(place, model, output)
 
@@ -79,7 +79,7 @@ def delete(
     place = directory_of(repository, data_dir, "delete")
     with _told():
         check_retired(place, model, version)
-        _check(server, model, version, may_break=may_break)
+        _check(server, place, model, version, may_break=may_break)
         if not yes and not _agreed(model, version):
             raise Failure(Exit.REFUSED, "nothing was deleted: --yes deletes without asking")
         delete_retired(place, model, version, deleter=effective_user(), now_s=time())
@@ -98,8 +98,14 @@ def _told() -> Iterator[None]:
         raise Failure(Exit.REFUSED, f"{error.code.name}: {error}") from None
 
 
-def _check(server: str, model: str, version: str, *, may_break: bool) -> None:
-    """Checks by the rules of a gateway that nothing uses the version. Raises: Failure, FailedPrecondition."""
+def _check(server: str, place: Path, model: str, version: str, *, may_break: bool) -> None:
+    """Checks by the repository's ensembles and the rules of a gateway that nothing uses the version.
+
+    Raises: Failure, FailedPrecondition.
+    """
+    from gateway.publish.step_pins import check_unpinned
+
+    check_unpinned(place, model, version)
     try:
         rules = read_rules(server, model)
     except Failure as failure:

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,8 @@ from gateway.routing.document.document import RouteDocument
 from tests.api.operated import BY
 from tests.api.routes import ab, canary, route
 from tests.cli.conftest import Shell
+from tests.models import affine, write_version
+from tests.serving.ensembles import Step, config, write_ensemble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -85,6 +88,29 @@ async def test_an_unused_version_is_retired_and_deleted_when_asked(shell: Shell)
     [gone] = await shell.value("delete", "affine", "9", "--yes", *place)
     assert gone["deleted_at"] > 0
     assert not (model / ".retired" / "9").exists()
+
+
+async def test_a_version_that_an_ensemble_pins_is_refused(shell: Shell) -> None:
+    place = ("--model-repository", str(models(shell)))
+    for version in "78":
+        write_version(models(shell), "affine", version, affine())
+    await shell.worker.apply(only("1"))
+    await shell.worker.apply(only("2"))
+    write_ensemble(
+        models(shell), "whole", config(Step("other", outputs={"y": "z"}), Step("affine", {"x": "z"}, version=7))
+    )
+    try:
+        assert "step 2 of the ensemble 'whole' pins it" in await refused(shell, "7")
+        await shell.done("retire", "affine", "8", *place)
+        write_ensemble(models(shell), "whole", config(Step("affine", version=8)))
+        undeleted = await shell.run("delete", "affine", "8", "--yes", *place)
+        assert (undeleted.exit_code, "step 1 of the ensemble 'whole'" in undeleted.stderr) == (1, True)
+        write_ensemble(models(shell), "whole", f"{config(Step('affine'))} }}")
+        assert "nobody can tell whether an ensemble pins version '7': whole/config.pbtxt: " in await refused(shell, "7")
+        write_ensemble(models(shell), "whole", config(Step("affine")))  # the rules decide, which name neither
+        await shell.done("retire", "affine", "7", *place)
+    finally:
+        rmtree(models(shell) / "whole")
 
 
 async def test_without_rules_nothing_is_done_unless_the_risk_is_named(tmp_path: Path) -> None:
