@@ -3,7 +3,8 @@
 1. What waits is sent as one pipeline, an HMGET for each row, at the end of the loop's turn; while every connection is
    busy it waits, and goes with the next one. A task for each pipeline, none for a request.
 2. A store that fails is away: nobody waits for it any more, and only a PING goes there, again and again, until it is
-   answered. One that says nothing for as long as a look-up may take is not asked more until it does.
+   answered; ever later, where it answers PINGs and no look-up. One that says nothing for as long as a look-up may take
+   is not asked more until it does.
 3. What waits is bounded, and what nobody waits for any more is not asked for. Whoever asked is told once, whatever
    happens.
 """
@@ -80,6 +81,7 @@ class FeatureStore:
         self._pipelines = 0
         self._pipelines_ns = 0
         self._failures = 0
+        self._refused = 0  # pipelines since the last one that was answered
 
     def counts(self) -> Mapping[str, int]:
         """Returns the pipelines that were answered, their time together, and those that were not."""
@@ -104,7 +106,7 @@ class FeatureStore:
     def look(self) -> None:
         """Finds out whether the store answers, and goes on until it does."""
         if self._looking is None:
-            self._looking = self._begin(self._look(), "look")
+            self._looking = self._begin(self._look(self._refused - 1), "look")
 
     async def looked(self) -> None:
         """Returns once it is known whether the store answers."""
@@ -169,6 +171,7 @@ class FeatureStore:
             replies = await self._link.pipelined([("HMGET", request.key, *request.fields) for request in batch])
             self._heard_ns = monotonic_ns()
             self._pipelines += 1
+            self._refused = 0
             self._pipelines_ns += self._heard_ns - began_ns
             answered, batch[:] = list(batch), []
             for request, reply in zip(answered, replies, strict=True):
@@ -179,6 +182,7 @@ class FeatureStore:
         except StoreUnavailable as error:
             why = str(error)
             self._failures += 1
+            self._refused += 1
             self._set_trouble(why)
             batch.extend(self._waiting)
             self._waiting.clear()
@@ -189,9 +193,12 @@ class FeatureStore:
             if self._waiting and self.trouble != _STOPS and self._flush is None:
                 self._flush = self._loop.call_soon(self._send)
 
-    async def _look(self) -> None:
+    async def _look(self, before: int) -> None:
+        """Sends PINGs until one is answered; `before` pipelines had failed before the one that was the reason."""
         failures = 0
         try:
+            if before > 0:  # it answers PINGs and no look-up, as a cluster that is down: it is not asked at once again
+                await asyncio.sleep(_LOOK.delay_s(before, self._draw()))
             while True:
                 try:
                     await self._link.call("PING")

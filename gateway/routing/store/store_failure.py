@@ -31,6 +31,7 @@ _BY_WORD: Final[Mapping[str, str]] = {
     "NOREPLICAS": "has too few replicas",
     "WRONGTYPE": "is damaged: the key holds another type",
     "UNBLOCKED": "changed its role",
+    "BUSY": "is busy with a script",
 }
 
 
@@ -44,6 +45,8 @@ def reason(error: BaseException, timeout_s: float) -> str:
             return "shows a TLS certificate that does not verify"
         if "Authentication required" in str(cause):  # the client has cut NOAUTH off
             return _BY_WORD["NOAUTH"]
+        if str(cause).startswith("max number of clients"):
+            return "has as many clients as it may have (maxclients)"
         if isinstance(cause, OSError) and f"[Errno {ECONNREFUSED}]" in str(cause):  # of every address of a name
             return _REASONS["ConnectionRefusedError"]
         if str(cause).startswith("Protocol error"):
