@@ -13,6 +13,7 @@ from gateway.cli.written_file import write_file
 from gateway.publish.version_trial import laid_out
 from gateway.serving.provenance import RECORDS
 from tests import models
+from tests.serving.ensembles import Step, config, write_ensemble
 
 GOLDEN = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
@@ -81,6 +82,18 @@ def test_what_fails_is_not_published(path: str, words: list[str], reason: str, p
     assert result.exit_code == 1
     assert f"must not be published as m: {reason}" in " ".join(result.output.split())
     assert sorted(entry.name for entry in (place / "models/m").iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["validate", "publish"])
+@pytest.mark.parametrize(("text", "kind"), [(config(Step("n")), "ensemble"), ('backend: "features"', "features")])
+def test_a_model_without_a_file_is_refused_with_its_kind(command: str, text: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "new.onnx").write_bytes(models.affine())
+    write_ensemble(tmp_path / "models", "m", text)
+    result = run(tmp_path, command, "new.onnx")
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert f"model 'm' is of '{kind}': it runs in the gateway that serves it, and not alone" in said
+    assert not (tmp_path / "models/m/2").exists()
 
 
 def test_a_file_that_has_the_name_of_a_version_is_no_configuration(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gateway.replay.version_source import VersionFiles, VersionSource
 from gateway.tensor import Datatype
 from tests.models import affine
 from tests.replay.replayed import write_model
+from tests.serving.ensembles import Step, config, write_ensemble
 
 
 @pytest.fixture
@@ -46,6 +47,12 @@ async def test_a_request_that_ends_the_process_is_an_error_and_the_next_one_is_a
 async def test_a_run_that_takes_too_long_is_ended(files: VersionFiles) -> None:
     async with VersionRunner(files, RunLimits(run_s=0.0)) as runner:
         assert "took longer than 0 s" in (await runner.run(row())).error
+
+
+def test_a_model_without_a_file_says_that_it_does_not_run_alone(files: VersionFiles, tmp_path: Path) -> None:
+    write_ensemble(tmp_path / "models", "whole", config(Step("lines")))
+    with pytest.raises(FailedPrecondition, match="'whole' is of 'ensemble': it runs in the gateway that serves it"):
+        VersionSource(tmp_path / "data", str(tmp_path / "models")).find("whole", "1")
 
 
 async def test_what_is_no_model_says_why(files: VersionFiles, tmp_path: Path) -> None:
