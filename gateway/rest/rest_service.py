@@ -42,6 +42,7 @@ from gateway.rest.rest_caller import RestCaller
 from gateway.rest.triton_paths import RPC_PATHS, SERVICE, RpcPath
 from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
+from gateway.serving.ensemble_loads import check_ready
 from gateway.tensor import TensorSpec
 
 _JSON_SIZE: Final = "inference-header-content-length"
@@ -234,7 +235,7 @@ class RestService:
         answer = await self._inference.ModelReady(pb.ModelReadyRequest(name=model, version=version), call)
         if not answer.ready:
             try:
-                model_metadata.find(self._catalog, model, version)
+                check_ready(self._catalog, model_metadata.find(self._catalog, model, version))
             except VersionNotReady as error:
                 raise Unavailable(str(error)) from None
             raise Unavailable(f"model {shown(model)} is not ready: requests are not admitted yet")

@@ -1,6 +1,7 @@
 """Every path of applications is served: an example for each row of the tables."""
 
 import re
+from shutil import rmtree
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,7 +11,9 @@ from gateway.pb import inference_pb2
 from gateway.rest.rest_service import INFER_PATHS, OWN_PATHS, PREDICT_PATHS
 from gateway.rest.triton_paths import RPC_PATHS, SERVICE
 from tests.api.stand import Stand
+from tests.models import affine, write_version
 from tests.rest.asking import ask, told
+from tests.serving.ensembles import Step, config, write_ensemble
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 _TENSOR = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
@@ -146,6 +149,22 @@ async def test_a_model_is_unloaded_and_loaded(stand: Stand) -> None:
     assert "scalar" not in told(await ask(stand, "GET", "/v1/models"))["models"]
     assert (await ask(stand, "POST", "/v2/repository/models/scalar/load", {})).status == 200
     assert (await ask(stand, "GET", "/v2/models/scalar/ready")).status == 200
+
+
+async def test_an_ensemble_that_lost_a_step_is_not_ready_and_names_it(stand: Stand) -> None:
+    write_version(stand.repository, "step", "1", affine())
+    write_ensemble(stand.repository, "whole", config(Step("step")))
+    try:
+        for name in ("step", "whole"):
+            assert (await ask(stand, "POST", f"/v2/repository/models/{name}/load", {})).status == 200
+        assert (await ask(stand, "GET", "/v2/models/whole/ready")).status == 200
+        assert (await ask(stand, "POST", "/v2/repository/models/step/unload", {})).status == 200
+        answer = await ask(stand, "GET", "/v2/models/whole/ready")
+        assert (answer.status, "step 1 (model 'step')" in told(answer)["error"]) == (503, True)
+    finally:
+        for name in ("whole", "step"):
+            await ask(stand, "POST", f"/v2/repository/models/{name}/unload", {})
+            rmtree(stand.repository / name)
 
 
 @pytest.mark.parametrize(
