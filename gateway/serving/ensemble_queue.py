@@ -202,7 +202,7 @@ class EnsembleRun:
     def _start(self, place: int) -> None:
         queue, host, call = self._queue, self._queue.host, self._call
         step = queue.graph.steps[place]
-        made = StepCall(place, step, call, self._request_id, self, self._tensors)
+        made = StepCall(place, step, call, call.attributes(), self._request_id, self, self._tensors)
         if call.trace is not None and host.tracer is not None:
             made.trace = host.tracer.child(call.trace, f"{STEP}{step.model}")
         try:

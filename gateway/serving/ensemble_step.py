@@ -136,7 +136,7 @@ class StepBinding:
 
 
 class StepCall(Call):
-    """The call of one step; it is also what the rules of the step's model may read: the request's own attributes, and
+    """The call of one step; it is also what the rules of the step's model may read: the `attributes` of the whole, and
     the tensors of the step, by the names of either side.
     """
 
@@ -147,6 +147,7 @@ class StepCall(Call):
         place: int,
         step: EnsembleStep,
         whole: Call,
+        attributes: Attributes,
         request_id: str,
         receiver: Receiver,
         tensors: EnsembleTensors,
@@ -160,7 +161,7 @@ class StepCall(Call):
             self.cache_key = UNCACHED
         self.depth: int = whole.depth + 1 if isinstance(whole, StepCall) else 1
         self.binding: StepBinding | None = None
-        self._attributes = whole.attributes()
+        self._attributes = attributes
         self._tensors = tensors
         size = 0
         for number in step.inputs.values():

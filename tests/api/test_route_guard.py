@@ -80,7 +80,8 @@ async def test_a_change_that_a_dead_load_test_had_sent_is_taken_back_too(op: Ope
     guard = await asyncio.to_thread(guard_of, target_of(op))
     assert guard.stdin is not None
     guard.stdin.close()  # SIGKILL: nothing is said
-    await loaded(op)
+    made = await asyncio.to_thread(flips, op, OWNER)
+    assert made.log.applied_ms  # in force, until the guard looks again
     await until_document(op, before)
     assert guard.stdout is not None
     said = await asyncio.to_thread(guard.stdout.readline)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from gateway.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, UnknownModel
-from gateway.routing.document.attributes import Attributes
 from gateway.serving.call import UNCACHED, Call
 from gateway.serving.config_source import parse_text
 from gateway.serving.ensemble_graph import read_graph
@@ -30,13 +29,12 @@ GRAPH = read_graph(
 STEP = GRAPH.steps[0]
 
 
-class Whole(Call):
-    """The call of an ensemble, with attributes of its own."""
+class Caller:
+    """The attributes of the request that the ensemble answers."""
 
     tenant = "acme"
-
-    def attributes(self) -> Attributes:
-        return self
+    request_id = "r"
+    requested_version = ""
 
     def metadata(self, name: str) -> str | None:
         return f"{name} of the request"
@@ -48,8 +46,8 @@ class Whole(Call):
         raise AssertionError("the tensors of the request are gone by then")
 
 
-def whole(*, rows: int = 2, key: object = b"u1", mask: bytes | None = None) -> Whole:
-    call = Whole("ensemble", "", "r", Nobody(), deadline_ns=99)
+def whole(*, rows: int = 2, key: object = b"u1", mask: bytes | None = None) -> Call:
+    call = Call("ensemble", "", "r", Nobody(), deadline_ns=99)
     keys: Array = np.array([[key]] * rows, object)
     call.inputs = [np.zeros((rows, 4), np.float32).tobytes(), keys, mask]
     call.shapes = [(rows, 4), (rows, 1), None if mask is None else (len(mask),)]
@@ -59,7 +57,7 @@ def whole(*, rows: int = 2, key: object = b"u1", mask: bytes | None = None) -> W
 
 def step_of(call: Call) -> tuple[StepCall, EnsembleTensors]:
     tensors = EnsembleTensors(GRAPH, call, (X, KEY, MASK))
-    return StepCall(0, STEP, call, "r", Nobody(), tensors), tensors
+    return StepCall(0, STEP, call, Caller(), "r", Nobody(), tensors), tensors
 
 
 def bound(*inputs: TensorSpec, rows: int = 0) -> StepBinding:

@@ -61,15 +61,19 @@ def filters(pid: int) -> list[str]:
 
 
 def zygotes(parent: int = 0) -> list[int]:
-    """The ids of the zygotes that this process, or `parent`, has started and that have not ended; or their trials'."""
+    """The ids of the zygotes that this process, or `parent`, has started and that have not ended; or their trials'.
+
+    Each leads a session of its own; what a zygote forks to measure a fork does not.
+    """
     processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, started_by = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, started_by, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(started_by) == (parent or os.getpid()) and b"gateway.serving." in command and state != "Z":
+        is_ours = int(started_by) == (parent or os.getpid()) and session == folder.name
+        if is_ours and b"gateway.serving." in command and state != "Z":
             processes.append(int(folder.name))
     return processes
 
