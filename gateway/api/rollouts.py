@@ -222,7 +222,10 @@ class Rollouts:
     async def _written(self, model: str) -> RolloutRecord:
         record = await self._store.record(model)
         if record is None:
-            raise NotFound(f"model {model!r} has no rollout: apply a judged canary, or blue-green with a plan")
+            raise NotFound(
+                f"model {model!r} has no rollout: apply a judged canary, or blue-green with a plan, "
+                "and the judge takes it up"
+            )
         return record
 
     async def _route(self, model: str) -> Route | None:
