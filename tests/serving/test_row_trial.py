@@ -21,14 +21,14 @@ def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodePr
     return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
 
 
-def model(*nodes: onnx.NodeProto, element: int = FLOAT, **weights: object) -> onnx.ModelProto:
-    """A model from x to y, both [b, 4]."""
+def model(*nodes: onnx.NodeProto, element: int = FLOAT, columns: int = 4, **weights: object) -> onnx.ModelProto:
+    """A model from x [b, 4] to y [b, `columns`]."""
     made: onnx.ModelProto = helper.make_model(
         helper.make_graph(
             list(nodes),
             "graph",
             [helper.make_tensor_value_info("x", element, ["b", 4])],
-            [helper.make_tensor_value_info("y", element, ["b", 4])],
+            [helper.make_tensor_value_info("y", element, ["b", columns])],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
         ),
         opset_imports=[helper.make_opsetid("", 17)],
@@ -120,8 +120,9 @@ def test_answers_that_are_all_equal_show_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["RandomNormalLike", "RandomUniformLike", "Bernoulli"])
 def test_what_answers_by_chance_is_seen_in_the_graph_and_in_runs(kind: str) -> None:
-    nodes = [node("Sigmoid", "x", "p"), node(kind, "p", "y")]
-    made = model(*nodes)
+    # 256 draws: of four bits, two runs are equal once in sixteen times
+    nodes = [node("Tile", "x times", "wide"), node("Sigmoid", "wide", "p"), node(kind, "p", "y")]
+    made = model(*nodes, columns=256, times=np.array([1, 64]))
     assert kind in RANDOM
     assert chance_in(made) == f"{kind} (y)"
     findings = tried(made)
