@@ -4,6 +4,7 @@ steps' models is known. Pure.
 Source: Triton, ModelEnsembling: maps lead from a name of the step's model to a name of the ensemble.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from gateway.pb import inference_pb2
 from gateway.serving.model_config import check_model_name
 
 MOST_STEPS: Final = 64
+MOST_CALLS: Final = 512  # of one request, the steps of ensembles within it included: a loop makes them in one turn
 ROUTED: Final = -1  # as the version of a step: the rules of its model say which; 0 is a field that was left out
 _NAMES_SHOWN: Final = 20
 
@@ -42,6 +44,7 @@ class EnsembleGraph:
     `tensors` are the names of all tensors; the first `given` of them are the inputs of the ensemble, in their order.
     `answers` are the tensors of its outputs. `readers` has the steps that read each tensor, `writer` the step that
     writes it (-1: the request brings it), and `order` all steps, each after those that it needs; steps by index.
+    `reads` has how many inputs of steps read each tensor that only steps need; 0 for those of the request.
     """
 
     steps: tuple[EnsembleStep, ...]
@@ -51,11 +54,7 @@ class EnsembleGraph:
     readers: tuple[tuple[int, ...], ...]
     writer: tuple[int, ...]
     order: tuple[int, ...]
-
-    @property
-    def models(self) -> frozenset[str]:
-        """Returns the models of the steps."""
-        return frozenset(step.model for step in self.steps)
+    reads: tuple[int, ...]
 
 
 def read_graph(message: inference_pb2.ModelConfig) -> EnsembleGraph:
@@ -86,7 +85,9 @@ def read_graph(message: inference_pb2.ModelConfig) -> EnsembleGraph:
     for number in range(given):
         if not readers[number] and number not in answers:
             raise FailedPrecondition(f"input {names[number]!r} is read by no step")
-    graph = EnsembleGraph(steps, names, given, answers, readers, writer, _order(steps, writer))
+    read = Counter(number for step in steps for number in step.inputs.values())
+    reads = tuple(0 if number < given or number in answers else read[number] for number in range(len(names)))
+    graph = EnsembleGraph(steps, names, given, answers, readers, writer, _order(steps, writer), reads)
     _check_alive(graph)
     return graph
 

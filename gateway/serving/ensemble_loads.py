@@ -3,11 +3,13 @@
 1. An ensemble waits for the loads of its steps' models that are under way; one that is missing or has failed leaves it
    FAILED with that reason.
 2. What failed so is tried again when one of these models gets a version that serves: nobody has to ask for it.
-3. Ensembles may be steps of ensembles, `MOST_LEVELS` deep; one within itself is refused.
+3. Ensembles may be steps of ensembles, `MOST_LEVELS` deep, as long as one request makes no more than `MOST_CALLS`
+   calls; one within itself is refused.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -15,7 +17,7 @@ from gateway.errors import FailedPrecondition, GatewayError, Unavailable
 from gateway.pb import inference_pb2
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.ensemble_contract import StepContract, check_contracts, contract_of
-from gateway.serving.ensemble_graph import EnsembleGraph, read_graph
+from gateway.serving.ensemble_graph import MOST_CALLS, EnsembleGraph, read_graph
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.version import Version, VersionState
@@ -47,7 +49,8 @@ class EnsembleLoads:
 
     def __init__(self, catalog: StepModels) -> None:
         self._catalog = catalog
-        self._steps: dict[str, frozenset[str]] = {}  # the models of the steps of each ensemble that was looked at
+        # The models of the steps of each ensemble that was looked at, and how many steps each of them has.
+        self._steps: dict[str, Mapping[str, int]] = {}
         self._failed: set[str] = set()
         self._changed: list[asyncio.Future[None]] = []
         catalog.subscribe(self._note)
@@ -59,10 +62,10 @@ class EnsembleLoads:
         """
         graph = read_graph(source.message)
         logs_steps(config)
-        self._steps[model] = graph.models
+        self._steps[model] = Counter(step.model for step in graph.steps)
         self._failed.discard(model)
         try:
-            self._check_levels(model)
+            self._check_extent(model)
             contracts = [await self._contract(graph, place) for place in range(len(graph.steps))]
             # A step that was waited for last may have changed what the one before it was looked at for.
             contracts = [self._present(graph, place) for place in range(len(contracts))]
@@ -93,20 +96,39 @@ class EnsembleLoads:
         except GatewayError as error:
             raise FailedPrecondition(f"{step.label}: {error}") from error
 
-    def _check_levels(self, model: str) -> None:
-        """Raises: FailedPrecondition, if the ensemble is within itself, or nested too deep."""
-        paths: list[tuple[str, ...]] = [(model,)]
-        while paths:
-            path = paths.pop()
-            for step in self._steps.get(path[-1], ()):
-                if step == model:
-                    raise FailedPrecondition(f"the ensemble is a step within itself: {' > '.join((*path, step))}")
-                if step in self._steps and step not in path:
-                    if len(path) >= MOST_LEVELS:
-                        raise FailedPrecondition(
-                            f"ensembles within ensembles are {MOST_LEVELS} deep at most: {' > '.join((*path, step))}"
-                        )
-                    paths.append((*path, step))
+    def _check_extent(self, model: str) -> None:
+        """Raises: FailedPrecondition, if the ensemble is within itself, nested too deep, or makes too many calls."""
+        _, calls = self._extent(model, (), {})
+        if calls > MOST_CALLS:
+            raise FailedPrecondition(
+                f"one request would make {calls} calls, those of the ensembles within it included: {MOST_CALLS} at most"
+            )
+
+    def _extent(
+        self, model: str, above: tuple[str, ...], known: dict[str, tuple[tuple[str, ...], int]]
+    ) -> tuple[tuple[str, ...], int]:
+        """Returns the longest way down from an ensemble, itself first, and the calls of one of its requests.
+
+        `above` leads to it; `known` has what was returned of others, so that each is looked at once.
+        """
+        path = (*above, model)
+        longest: tuple[str, ...] = ()
+        calls = 0
+        for step, times in self._steps[model].items():
+            if step == path[0]:
+                raise FailedPrecondition(f"the ensemble is a step within itself: {' > '.join((*path, step))}")
+            calls += times
+            if step not in self._steps or step in path:
+                continue
+            if step not in known and len(path) < MOST_LEVELS:
+                known[step] = self._extent(step, path, known)
+            below, within = known.get(step, ((step,), 0))
+            if len(path) + len(below) > MOST_LEVELS:
+                way = " > ".join((*path, *below))
+                raise FailedPrecondition(f"ensembles within ensembles are {MOST_LEVELS} deep at most: {way}")
+            longest = max(longest, below, key=len)
+            calls += times * within
+        return (model, *longest), calls
 
     async def _change(self) -> None:
         """Returns when the state of some version has changed."""
@@ -133,13 +155,18 @@ def check_ready(catalog: StepModels, version: Version) -> None:
 
     Raises: Unavailable naming the step.
     """
-    if version.config.kind is not ModelKind.ENSEMBLE:
+    _check_ready(catalog, version, set())
+
+
+def _check_ready(catalog: StepModels, version: Version, seen: set[Version]) -> None:
+    """As `check_ready`, but for the versions that were `seen`: many steps may be of one ensemble."""
+    if version.config.kind is not ModelKind.ENSEMBLE or version in seen:
         return
+    seen.add(version)
     for step in read_graph(inference_pb2.ModelConfig.FromString(version.config.message)).steps:
         try:
-            check_ready(
-                catalog, catalog.version(step.model, step.version) if step.version else catalog.newest(step.model)
-            )
+            within = catalog.version(step.model, step.version) if step.version else catalog.newest(step.model)
+            _check_ready(catalog, within, seen)
         except GatewayError as error:
             raise Unavailable(f"{step.label}: {error}") from error
 

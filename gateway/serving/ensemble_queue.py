@@ -21,7 +21,7 @@ from gateway.routing.document.attributes import Attributes
 from gateway.serving.call import Call
 from gateway.serving.ensemble_graph import EnsembleGraph, read_graph
 from gateway.serving.ensemble_loads import logs_steps
-from gateway.serving.ensemble_step import EnsembleTensors, StepBinding, StepCall, at_step
+from gateway.serving.ensemble_step import CallCount, EnsembleTensors, StepBinding, StepCall, at_step
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
@@ -108,6 +108,7 @@ class EnsembleRun:
 
     __slots__ = (
         "_call",
+        "_count",
         "_left",
         "_missing",
         "_over",
@@ -124,6 +125,7 @@ class EnsembleRun:
         steps = len(queue.graph.steps)
         self._queue = queue
         self._call = call
+        self._count = call.count if isinstance(call, StepCall) else CallCount()
         self._request_id = queue.host.name(call)
         self._tensors = EnsembleTensors(queue.graph, call, queue.version.inputs)
         self._missing = list(queue.needs)
@@ -162,6 +164,7 @@ class EnsembleRun:
         if error is None and binding is not None and not self._over:
             binding.take(step, self._tensors)
         self._note(step)
+        self._tensors.let_go(step.step)
         self._finish(step, Code.OK if error is None else error.code)
         if self._over:
             return
@@ -202,11 +205,11 @@ class EnsembleRun:
     def _start(self, place: int) -> None:
         queue, host, call = self._queue, self._queue.host, self._call
         step = queue.graph.steps[place]
-        made = StepCall(place, step, call, call.attributes(), self._request_id, self, self._tensors)
+        made = StepCall(place, step, call, call.attributes(), self._request_id, self, self._tensors, self._count)
         if call.trace is not None and host.tracer is not None:
             made.trace = host.tracer.child(call.trace, f"{STEP}{step.model}")
         try:
-            made.check_depth()
+            made.check_extent()
             version = host.begin_step(made, made)
         except GatewayError as error:
             self._fail(at_step(error, step))

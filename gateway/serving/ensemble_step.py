@@ -9,7 +9,7 @@ from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.call import UNCACHED, Call, Receiver, size_of
 from gateway.serving.ensemble_contract import contract_of, match_names
-from gateway.serving.ensemble_graph import EnsembleGraph, EnsembleStep
+from gateway.serving.ensemble_graph import MOST_CALLS, EnsembleGraph, EnsembleStep
 from gateway.serving.version import Version
 from gateway.tensor import Buffer, Datatype, TensorSpec
 
@@ -19,10 +19,11 @@ _DEEPEST: Final = 32  # of steps within steps; the loads of ensembles keep far b
 class EnsembleTensors:
     """The tensors of one request to an ensemble, by their numbers; a shape is None until the tensor is there.
 
-    `datatypes` are those that are known: of the inputs, and of what was written.
+    `datatypes` are those that are known: of the inputs, and of what was written. `unread` has how many inputs of
+    steps are still to read a tensor that only steps need; what all of them have read is let go.
     """
 
-    __slots__ = ("buffers", "datatypes", "names", "shapes")
+    __slots__ = ("buffers", "datatypes", "names", "shapes", "unread")
 
     def __init__(self, graph: EnsembleGraph, call: Call, inputs: Sequence[TensorSpec]) -> None:
         left = len(graph.tensors) - graph.given
@@ -30,6 +31,14 @@ class EnsembleTensors:
         self.buffers: list[Buffer | None] = [*call.inputs, *[None] * left]
         self.shapes: list[tuple[int, ...] | None] = [*call.shapes, *[None] * left]
         self.datatypes: list[Datatype | None] = [*[spec.datatype for spec in inputs], *[None] * left]
+        self.unread = list(graph.reads)
+
+    def let_go(self, step: EnsembleStep) -> None:
+        """Keeps none of the tensors that the ended step read, and nobody will any more."""
+        for number in step.inputs.values():
+            self.unread[number] -= 1
+            if not self.unread[number]:
+                self.buffers[number] = None
 
     def first_element(self, number: int) -> str | None:
         """Returns the first element of a tensor as text, where it is a scalar or has one element per row.
@@ -135,12 +144,21 @@ class StepBinding:
                 tensors.shapes[number] = output.shape
 
 
+class CallCount:
+    """Counts the calls of the steps of one request, those of the ensembles within it included."""
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made = 0
+
+
 class StepCall(Call):
     """The call of one step; it is also what the rules of the step's model may read: the `attributes` of the whole, and
     the tensors of the step, by the names of either side.
     """
 
-    __slots__ = ("_attributes", "_tensors", "binding", "depth", "place", "step")
+    __slots__ = ("_attributes", "_tensors", "binding", "count", "depth", "place", "step")
 
     def __init__(
         self,
@@ -151,6 +169,7 @@ class StepCall(Call):
         request_id: str,
         receiver: Receiver,
         tensors: EnsembleTensors,
+        count: CallCount,
     ) -> None:
         super().__init__(step.model, step.version, request_id, receiver, deadline_ns=whole.deadline_ns)
         self.place = place
@@ -160,6 +179,7 @@ class StepCall(Call):
         if whole.cache_key == UNCACHED:
             self.cache_key = UNCACHED
         self.depth: int = whole.depth + 1 if isinstance(whole, StepCall) else 1
+        self.count = count
         self.binding: StepBinding | None = None
         self._attributes = attributes
         self._tensors = tensors
@@ -170,10 +190,18 @@ class StepCall(Call):
                 size += size_of(buffer)
         self.size_bytes = size
 
-    def check_depth(self) -> None:
-        """Raises: FailedPrecondition, if the step is within too many others."""
+    def check_extent(self) -> None:
+        """Raises: FailedPrecondition, if the step is within too many others, or one of too many of its request.
+
+        The load of an ensemble looks at both. Ensembles within it may have grown since.
+        """
         if self.depth > _DEEPEST:
             raise FailedPrecondition(f"steps within steps are {_DEEPEST} deep at most")
+        self.count.made += 1
+        if self.count.made > MOST_CALLS:
+            raise FailedPrecondition(
+                f"one request makes {MOST_CALLS} calls at most, those of the ensembles within it included"
+            )
 
     def attributes(self) -> Attributes:
         return self

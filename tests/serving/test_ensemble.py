@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -242,6 +243,34 @@ async def test_ensembles_within_ensembles_run_and_tell_all_steps(floor: Floor) -
     with pytest.raises(FailedPrecondition, match="step within itself: inner > outer > inner"):
         await floor.stage.catalog.load("inner")
     assert (await floor.ask("outer", floats(1))).error is None  # what served goes on serving
+
+
+async def test_ensembles_within_ensembles_make_a_bounded_number_of_calls(floor: Floor) -> None:
+    wide = ["double"] * 16
+    await floor.ensemble("wide1", config(*chain(*wide)))
+    await floor.ensemble("wide2", config(*chain(*["wide1"] * 16)))
+    with pytest.raises(FailedPrecondition, match=r"one request would make 4368 calls, .*: 512 at most"):
+        await floor.ensemble("wide3", config(*chain(*["wide2"] * 16)))
+    assert (await floor.ask("wide2", floats(1))).ran.startswith("wide1:1:,wide1/double:2:")
+    # What is within an ensemble may grow when that has been loaded; each look at it stays cheap.
+    write_ensemble(floor.repository, "wide1", config(*chain(*["double"] * 64)))
+    await floor.stage.catalog.load("wide1")
+    call = await floor.ask("wide2", floats(1))
+    assert isinstance(call.error, FailedPrecondition)
+    assert "one request makes 512 calls at most" in str(call.error)
+    check_ready(floor.stage.catalog, floor.stage.catalog.newest("wide2"))
+
+
+async def test_many_ways_through_ensembles_are_looked_at_once(floor: Floor) -> None:
+    below = ["double"] * 2
+    for level in range(8):
+        names = [f"ladder{level}{side}" for side in "lr"]
+        for name in names:
+            with suppress(FailedPrecondition):  # their calls double with each level
+                await floor.ensemble(name, config(*chain(*below)))
+        below = names
+    with pytest.raises(FailedPrecondition, match="8 deep at most: top > ladder7l > ladder6l"):
+        await floor.ensemble("top", config(*chain(*below)))
 
 
 async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floor) -> None:

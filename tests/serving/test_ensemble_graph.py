@@ -36,7 +36,7 @@ def test_a_diamond_is_read_with_its_readers_writers_and_order() -> None:
     assert (drawn.writer[number["x"]], drawn.writer[number["y"]], drawn.writer[number["left"]]) == (-1, 0, 1)
     assert drawn.order == (1, 2, 0)
     assert [step.version for step in drawn.steps] == ["3", "", ""]
-    assert drawn.models == {"left", "right", "join"}
+    assert drawn.reads == (0, 1, 1, 0, 0)
 
 
 def test_one_tensor_may_be_two_inputs_of_a_step_and_an_input_an_output() -> None:

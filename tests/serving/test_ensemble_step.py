@@ -7,7 +7,7 @@ from gateway.errors import FailedPrecondition, InvalidArgument, ResourceExhauste
 from gateway.serving.call import UNCACHED, Call
 from gateway.serving.config_source import parse_text
 from gateway.serving.ensemble_graph import read_graph
-from gateway.serving.ensemble_step import EnsembleTensors, StepBinding, StepCall, at_step
+from gateway.serving.ensemble_step import CallCount, EnsembleTensors, StepBinding, StepCall, at_step
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.version import Version, VersionEvent
 from gateway.tensor import Array, Datatype, TensorSpec
@@ -57,7 +57,7 @@ def whole(*, rows: int = 2, key: object = b"u1", mask: bytes | None = None) -> C
 
 def step_of(call: Call) -> tuple[StepCall, EnsembleTensors]:
     tensors = EnsembleTensors(GRAPH, call, (X, KEY, MASK))
-    return StepCall(0, STEP, call, Caller(), "r", Nobody(), tensors), tensors
+    return StepCall(0, STEP, call, Caller(), "r", Nobody(), tensors, CallCount()), tensors
 
 
 def bound(*inputs: TensorSpec, rows: int = 0) -> StepBinding:
@@ -114,6 +114,29 @@ def test_what_a_version_does_not_take_is_refused(
     step, tensors = step_of(whole(mask=mask))
     with pytest.raises(kind, match=said):
         binding.fill(step, tensors)
+
+
+def test_what_all_steps_have_read_is_let_go_and_what_the_request_has_or_wants_is_not() -> None:
+    graph = read_graph(
+        parse_text(
+            config(
+                Step("m", {"x": "x"}, {"y": "between"}),
+                Step("m", {"x": "between"}, {"y": "wanted"}),
+                Step("m", {"x": "between", "user": "between", "mask": "wanted"}, {"y": "y"}),
+                outputs=[tensor("wanted"), tensor("y")],
+            ).encode()
+        ).message
+    )
+    call = whole()
+    call.inputs, call.shapes = call.inputs[:1], call.shapes[:1]
+    tensors = EnsembleTensors(graph, call, (X,))
+    tensors.buffers[1:] = [b"between", b"wanted", b"y"]
+    kept = []
+    for step in graph.steps:
+        tensors.let_go(step)
+        kept.append(tensors.buffers[1])
+    assert kept == [b"between", b"between", None]
+    assert tensors.buffers == [call.inputs[0], None, b"wanted", b"y"]
 
 
 def test_an_error_keeps_its_class_and_what_it_says_beside_its_text() -> None:
