@@ -28,6 +28,7 @@ from gateway.serving.version_queue import VersionQueue
 from gateway.tensor import Buffer, TensorSpec
 
 MAX_ROWS: Final = 8192
+MAX_VALUES: Final = 1 << 17  # of a request, rows times features: the loop reads and writes them one by one
 # How the reason begins of a version whose store is away.
 _AWAY: Final = "features: "
 _WORDS: Final = {
@@ -78,6 +79,8 @@ class FeatureQueue(VersionQueue):
         self._reader = RowReader(view)
         self._unavailable = lost_row(view, FeatureStatus.UNAVAILABLE)
         self._cache = RowCache(keep_s=view.cache_s, max_bytes=view.cache_bytes)
+        self._row_values = view.row_values
+        self._max_rows = max(1, min(MAX_ROWS, MAX_VALUES // self._row_values))
         self._patience_ns = int(view.deadline_ms * 1e6)
         self._inputs: list[TensorSpec] = list(version.inputs)
         self._outputs: list[TensorSpec] = list(version.outputs)
@@ -146,9 +149,11 @@ class FeatureQueue(VersionQueue):
     # ---- asking ----
 
     def _keys_of(self, call: Call) -> list[bytes]:
-        if call.rows > MAX_ROWS:
+        if call.rows > self._max_rows:
+            of_values = f" of {self._row_values} values" if self._max_rows < MAX_ROWS else ""
             raise InvalidArgument(
-                f"a look-up of {call.rows} rows exceeds the limit of {MAX_ROWS}: ask for fewer at a time"
+                f"a look-up of {call.rows} rows{of_values} exceeds the limit of {self._max_rows}: ask for fewer at a "
+                "time"
             )
         columns: list[list[KeyValue]] = []
         for key, spec, tensor in zip(self._view.keys, self._inputs, call.inputs, strict=True):
@@ -174,7 +179,7 @@ class FeatureQueue(VersionQueue):
                 continue
             self._asked[key] = [(look_up, places)]
             self._counts.fetched += len(places)
-            self._store.ask(RowRequest(key, self._reader.fields, self._told, self._wanted))
+            self._store.ask(RowRequest(key, self._reader.fields, self._told, self._wanted, self._row_values))
 
     def _wanted(self, key: bytes) -> bool:
         return any(not look_up.call.answered for look_up, _ in self._asked[key])

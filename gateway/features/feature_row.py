@@ -12,6 +12,7 @@ _OVERHEAD_BYTES: Final = 200  # of the objects that a row is made of, about
 _VALUE: Final = FeatureStatus.VALUE
 _MISSING: Final = FeatureStatus.MISSING
 _STALE: Final = FeatureStatus.STALE
+_UNAVAILABLE: Final = FeatureStatus.UNAVAILABLE
 
 
 class FeatureRow:
@@ -100,20 +101,15 @@ def failing_status(view: FeatureView, statuses: bytes, places: Sequence[int]) ->
     """Returns the place and status of the first feature, of those at `places`, for which the view has nothing to
     answer; None if there is none.
     """
+    features = view.features
+    serves_stale, refuses_stale = view.stale_rows is StaleRows.SERVE, view.stale_rows is StaleRows.ERROR
     for place in places:
         number = statuses[place]
-        if number == _VALUE:
+        if number == _VALUE or (number == _STALE and serves_stale):
             continue
-        status = FeatureStatus(number)
-        if status is _STALE and view.stale_rows is StaleRows.SERVE:
-            continue
-        fails = view.features[place].default is None
-        if status is _STALE:
-            fails = fails or view.stale_rows is StaleRows.ERROR
-        elif status is FeatureStatus.UNAVAILABLE:
-            fails = fails or view.fails_unavailable
-        if fails:
-            return place, status
+        refuses = refuses_stale if number == _STALE else number == _UNAVAILABLE and view.fails_unavailable
+        if refuses or features[place].default is None:
+            return place, FeatureStatus(number)
     return None
 
 

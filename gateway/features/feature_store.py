@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 65_536
 _BATCH_ROWS: Final = 512
+_BATCH_VALUES: Final = 8192  # the loop reads the values of a pipeline in one turn
 _CONNECTIONS: Final = 4
 _LIMIT_S: Final = 1.5  # of a pipeline, and of connecting; a look-up has the shorter one of its view
 _SLOWEST_S: Final = 6.0
@@ -38,16 +39,19 @@ Told = Callable[[bytes, "Sequence[object] | None", str], None]
 class RowRequest:
     """One row that a worker waits for: its key, the fields that are wanted, and who is told.
 
-    `wanted` says whether somebody still waits for the row of that key.
+    `wanted` says whether somebody still waits for the row of that key; it counts for so many `values`.
     """
 
-    __slots__ = ("fields", "key", "told", "wanted")
+    __slots__ = ("fields", "key", "told", "values", "wanted")
 
-    def __init__(self, key: bytes, fields: tuple[bytes, ...], told: Told, wanted: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, key: bytes, fields: tuple[bytes, ...], told: Told, wanted: Callable[[bytes], bool], values: int = 1
+    ) -> None:
         self.key = key
         self.fields = fields
         self.told = told
         self.wanted = wanted
+        self.values = values
 
 
 class FeatureStore:
@@ -150,10 +154,12 @@ class FeatureStore:
     def _next(self) -> list[RowRequest]:
         """Returns the rows of the next pipeline; what nobody waits for any more, under load, is not asked for."""
         batch: list[RowRequest] = []
-        while self._waiting and len(batch) < _BATCH_ROWS:
+        values = 0
+        while self._waiting and len(batch) < _BATCH_ROWS and values < _BATCH_VALUES:
             request = self._waiting.popleft()
             if request.wanted(request.key):
                 batch.append(request)
+                values += request.values
             else:
                 self._tell_one(request, None, "nobody waits for it")
         return batch

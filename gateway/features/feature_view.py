@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from math import prod
+from typing import Final
 
 from gateway.tensor import Datatype
 
@@ -41,6 +42,8 @@ class StaleRows(StrEnum):
     SERVE = "serve"
     ERROR = "error"
 
+
+_ELEMENTS_OF_A_VALUE: Final = 16  # of a list that is parsed; as many cost about as much as a value by itself
 
 # One value as a tensor holds it: raw little-endian bytes, or the elements where they are BYTES.
 FeatureValue = bytes | tuple[bytes, ...]
@@ -105,3 +108,9 @@ class FeatureView:
     status_output: str = ""
     age_output: str = ""
     outputs: tuple[str, ...] = field(default=())  # all of them, in the order of the configuration
+
+    @property
+    def row_values(self) -> int:
+        """Returns how many values a row counts for: one for each feature, and more for long lists that are parsed."""
+        parsed = self.encoding is not HashEncoding.RAW
+        return sum(1 + (feature.elements // _ELEMENTS_OF_A_VALUE if parsed else 0) for feature in self.features)

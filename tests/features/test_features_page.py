@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import redis
 
-from gateway.features.feature_queue import MAX_ROWS
+from gateway.features.feature_queue import MAX_ROWS, MAX_VALUES
 from gateway.features.feature_store import MAX_WAITING
 from gateway.features.feature_view import FeatureStatus
 from gateway.features.view_parameters import (
@@ -143,6 +143,7 @@ def test_the_page_has_every_status() -> None:
 def test_the_page_has_the_limits() -> None:
     limits = rows("Limits")
     assert limits["rows of a request"][0].endswith(f" {MAX_ROWS}")
+    assert limits["values of a request"][0].replace(" ", "").startswith(f"{MAX_VALUES}:")
     assert limits["features of a view"][0].startswith(f"{MAX_FEATURES},")
     assert limits["rows that wait for a store"][0].replace(" ", "").startswith(str(MAX_WAITING))
 

@@ -314,6 +314,25 @@ async def test_the_rows_of_a_request_are_bounded(valkey: Valkey, tmp_path: Path)
         assert (code, "a look-up of 8193 rows exceeds the limit of 8192" in said) == (Code.INVALID_ARGUMENT, True)
 
 
+async def test_the_values_of_a_request_are_bounded_and_come_in_many_pipelines(
+    valkey: Valkey, store: "redis.Redis", tmp_path: Path
+) -> None:
+    features = [(f"f{place}", Datatype.FP32, 1) for place in range(511)]
+    parameters = {**PATIENT, **{f"default.f{place}": "1" for place in range(511)}}
+    write_view(
+        tmp_path / "models", "users", parameters, features=[*features, ("list", Datatype.FP32, 16)], rows=1 << 20
+    )
+    async with standing(
+        tmp_path / "models", tmp_path, probes=tmp_path / "probes", feature_stores={"default": valkey.url}
+    ) as stand:
+        code, said = await fails(stand, asking(*range(256)))
+        assert code is Code.INVALID_ARGUMENT
+        assert "a look-up of 256 rows of 513 values exceeds the limit of 255: ask for fewer at a time" in said
+        assert await ask(stand, *range(4, 68), outputs=["f510"]) == {"f510": [[1.0]] * 64}
+        stores = branch(stand.counters.snapshot(), "sums", "feature_stores")
+        assert branch(stores, "default")["pipelines"] == 4
+
+
 async def test_what_may_wait_is_bounded_and_what_nobody_waits_for_is_not_asked(
     valkey: Valkey, store: "redis.Redis"
 ) -> None:
