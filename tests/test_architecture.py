@@ -27,7 +27,7 @@ ROOMS = {
     "records": {"errors", "backoff", "tensor", "telemetry"},
     "rollout": {"errors", "routing", "telemetry", "drift.report", "page.report_style"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
-    "publish": {"errors", "tensor", "serving", "replay", "loaders", "page.report_style"},
+    "publish": {"errors", "tensor", "serving", "features.view_parameters", "replay", "loaders", "page.report_style"},
     "access": {"errors", "backoff", "routing.document"},
     "rpc": {"errors", "access", "backoff"},
     "api": {"errors", "access", "tensor", "pb", "routing", "rollout", "serving", "records", "telemetry", "rpc", "page"},

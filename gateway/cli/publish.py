@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from gateway.publish.checklist import Checklist
     from gateway.publish.version_trial import TriedVersion
 
-Candidate = Annotated[Path, typer.Argument(help="A model file (.onnx), or the directory of a version's files.")]
+Candidate = Annotated[
+    Path,
+    typer.Argument(
+        help="A model file (.onnx), the directory of a version's files, or the config.pbtxt of an ensemble."
+    ),
+]
 ModelName = Annotated[str, typer.Argument(help="The model that it is a version of.")]
 Repository = Annotated[
     str, typer.Option("--model-repository", help="Its URI; else that of the gateway that runs on the data directory.")
@@ -111,10 +116,11 @@ def publish(
         raise Failure(Exit.USAGE, str(error)) from None
     with _tried(path, model, place, against, golden, latency_ms, memory_mb, may_break, keys, links_to) as tried:
         checklist = tried.checklist
-        if checklist.passes and tried.local is not None:
+        content = tried.local or tried.beside
+        if checklist.passes and content:
             try:
                 name = placed(
-                    tried.local,
+                    content,
                     directory,
                     checklist,
                     version=version,
@@ -144,7 +150,7 @@ def _tried(
     """Yields the outcome; the copy that was tried is there until the block ends."""
     from gateway.publish.checklist import CostBudget
     from gateway.publish.golden_requests import read_golden
-    from gateway.publish.version_trial import TrialQuestion, laid_out, try_version
+    from gateway.publish.version_trial import TrialQuestion, declared_configuration, laid_out, try_version
     from loaders.errors import LoaderError
     from loaders.model_signature import TrustedKeys
     from loaders.schemes import LoaderSettings, canonical, open_loader
@@ -167,9 +173,12 @@ def _tried(
             laid_out(path, model, beside / model if beside is not None else None, links_to or ()) as tried,
             TemporaryDirectory(prefix="gateway-publish-") as copies,
         ):
-            settings = LoaderSettings(canonical(repository), ContentStore(Path(copies))) if repository else None
-            there = None if settings is None else open_loader(settings)
-            yield asyncio.run(try_version(question, tried, there))
+            store = ContentStore(Path(copies))
+            there = open_loader(LoaderSettings(canonical(repository), store)) if repository else None
+            steps, configuration = there, declared_configuration(path.absolute())
+            if steps is None and configuration is not None:
+                steps = open_loader(LoaderSettings(canonical(str(configuration.parent.parent)), store))
+            yield asyncio.run(try_version(question, tried, there, steps))
     except InvalidArgument as error:
         raise Failure(Exit.USAGE, str(error)) from None
     except (GatewayError, LoaderError) as error:

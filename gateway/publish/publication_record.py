@@ -1,11 +1,13 @@
 """Puts a version into a repository that is a directory, whole or not at all, with a record of who did it and why.
 
-<repository>/<model>/<version>/               the files, and their manifest.sha256
+<repository>/<model>/<version>/               the files, and their manifest.sha256; of an ensemble none
+<repository>/<model>/config.pbtxt             of an ensemble
 <repository>/<model>/.publications/<version>.json
 """
 
 import os
 import shutil
+from collections.abc import Mapping
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,7 +27,7 @@ _TRIES: Final = 100
 
 
 def publish(
-    local: LocalVersion,
+    content: LocalVersion | Mapping[str, bytes],
     repository: Path,
     checklist: Checklist,
     *,
@@ -37,9 +39,10 @@ def publish(
     """Returns the name under which the version is in the repository now: `version`, or the next number.
 
     The files are those that were tried. They appear by one rename, so that no gateway sees half of them; the record is
-    there before.
+    there before. `content` is the version's files, or what lies beside the directory of one that has none, by name.
 
-    Raises: FailedPrecondition (there is such a version, or the directory cannot be written), InvalidArgument.
+    Raises: FailedPrecondition (there is such a version, or the directory cannot be written; what lies beside the other
+            versions is something else), InvalidArgument.
     """
     check_model_name(checklist.model)
     if version:
@@ -48,12 +51,18 @@ def publish(
     try:
         model.mkdir(exist_ok=True)
         staging = Path(mkdtemp(prefix=".publishing-", dir=model))
+        added: list[Path] = []
         try:
-            _copy(local, staging)
+            if isinstance(content, LocalVersion):
+                _copy(content, staging)
+            else:
+                staging.chmod(0o755)
+                _add_beside(model, content, added)
             for _ in range(_TRIES):
                 name = version or str(_next_number(model))
-                record = Publication(name, local.digest, publisher, now_s, lineage, checklist.facts)
+                record = Publication(name, checklist.digest, publisher, now_s, lineage, checklist.facts)
                 if _placed(staging, model, name, record):
+                    added.clear()
                     return name
                 if version:
                     raise FailedPrecondition(
@@ -62,6 +71,8 @@ def publish(
                     )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            for path in added:
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise FailedPrecondition(f"the repository cannot be written: {error.strerror}") from error
     raise FailedPrecondition(f"{_TRIES} numbers were taken by others meanwhile: try again")
@@ -98,6 +109,29 @@ def _copy(local: LocalVersion, staging: Path) -> None:
     for directory in (staging, *(path for path in staging.rglob("*") if path.is_dir())):
         directory.chmod(0o755)
         sync(directory)
+
+
+def _add_beside(model: Path, content: Mapping[str, bytes], added: list[Path]) -> None:
+    """Writes what all versions of the model share; `added` is what was not there before.
+
+    Raises: FailedPrecondition (something else is there: the versions that there are would change with it).
+    """
+    for name, data in content.items():
+        target = model / name
+        if target.exists():
+            if target.read_bytes() != data:
+                raise FailedPrecondition(
+                    f"model {model.name!r} has another {name!r} already, which all of its versions share: they would "
+                    f"change with it. Publish it under another name, or write the file there yourself"
+                )
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{target.name}.{os.getpid()}")
+        fresh.write_bytes(data)
+        sync(fresh)
+        os.replace(fresh, target)
+        added.append(target)
+    sync(model)
 
 
 def _placed(staging: Path, model: Path, name: str, record: Publication) -> bool:

@@ -12,21 +12,24 @@ from gateway.drift.report.lake_selection import Selection
 from gateway.drift.report.lake_sql import text
 from gateway.drift.report.span import DAY_US, Span
 from gateway.errors import Code, FailedPrecondition, NotFound
+from gateway.replay.ensemble_runner import AnyRunner, runner_of
 from gateway.replay.logged_request import LoggedRequest, logged_requests
 from gateway.replay.logged_tensor import tensor_of
 from gateway.replay.replay_question import RerunQuestion
 from gateway.replay.replay_report import MISSING
 from gateway.replay.rerun_report import OutputDifference, RerunReport
 from gateway.replay.row_answer import as_floats, same_bits
+from gateway.replay.run_files import EnsembleFiles
 from gateway.replay.run_message import arrays, as_logged, sent
-from gateway.replay.version_runner import RunnerGone, VersionRunner
-from gateway.replay.version_source import VersionSource
+from gateway.replay.version_runner import RunnerGone
+from gateway.replay.version_source import Ran, VersionSource
 from gateway.serving.probe import Prober
 from gateway.serving.run_environment import environment_at, present_environment
 from gateway.tensor import Array, TensorSpec
 from loaders.errors import LoaderError
 
 _MOST_MERGED: Final = 256  # rows of a run that are tried
+_STEP_US: Final = 1_000_000  # after the end of a request, none of its steps has begun
 
 
 async def rerun(question: RerunQuestion) -> RerunReport:
@@ -48,14 +51,23 @@ async def rerun(question: RerunQuestion) -> RerunReport:
         newest = max(marks, key=lambda request: request.ts_us)
         then = environment_at(data_dir / "log", newest.ts_us)
         now = present_environment(then.threads if then is not None else 1, question.now_us)
+        unknown: tuple[str, ...] = ()
         try:
             files = await asyncio.to_thread(
                 lambda: source.find(question.model, newest.version, digest=newest.digest, threads=now.threads)
             )
+            if isinstance(files, EnsembleFiles):
+                ran = _ran(lake, files, newest)
+                unknown = files.chosen(ran)
+                files = await asyncio.to_thread(
+                    lambda: source.find(
+                        question.model, newest.version, digest=newest.digest, threads=now.threads, ran=ran
+                    )
+                )
         except LoaderError as refused:
             content = f"version {newest.version!r} as it was then (content {newest.digest[:12]})"
             raise FailedPrecondition(f"{content} is not here any more: {refused}") from refused
-        async with VersionRunner(files, prober=Prober(data_dir / "state" / "probes")) as runner:
+        async with runner_of(files, prober=Prober(data_dir / "state" / "probes")) as runner:
             contract = runner.contract
             specs = [as_logged(tensors, batches=contract.batches) for tensors in (contract.inputs, contract.outputs)]
             whole = [one for one in logged_requests(lake, selection, *specs) if one.ts_us == newest.ts_us]
@@ -65,6 +77,7 @@ async def rerun(question: RerunQuestion) -> RerunReport:
             if outputs and not equal and contract.batches:
                 merged = await _merged(whole[0], runner, specs[0], specs[1])
     known = [one for one in outputs if not one.missing]
+    differences = then.differences(now) if then is not None else ()
     return RerunReport(
         model=question.model,
         version=newest.version,
@@ -79,12 +92,24 @@ async def rerun(question: RerunQuestion) -> RerunReport:
         error=error,
         runtime=now.runtime,
         environment_known=then is not None,
-        environment=then.differences(now) if then is not None else (),
+        environment=(*differences, *(f"{one}, the newest: the log does not tell which one ran" for one in unknown)),
     )
 
 
+def _ran(lake: Lake, files: EnsembleFiles, whole: LoggedRequest) -> Ran:
+    """Returns which versions ran as steps, where the log has these and tells it of the model."""
+    ran = {}
+    for model in files.models:
+        span = Span(whole.ts_us, whole.ts_us + max(0, whole.infer_us) + _STEP_US)
+        selection = Selection(model, span, where=f"request_id = {text(whole.request_id)}", as_sent=True)
+        known = {(one.version, one.digest) for one in logged_requests(lake, selection, (), ())}
+        if len(known) == 1:
+            ran[model] = known.pop()
+    return ran
+
+
 async def _held_against_log(
-    request: LoggedRequest, runner: VersionRunner, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    request: LoggedRequest, runner: AnyRunner, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> tuple[tuple[OutputDifference, ...], str]:
     """Returns each output beside the logged one, or why the version does not answer.
 
@@ -96,7 +121,7 @@ async def _held_against_log(
 
 
 async def _merged(
-    request: LoggedRequest, runner: VersionRunner, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    request: LoggedRequest, runner: AnyRunner, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> int | None:
     """Returns the rows of a larger run whose first rows are to the bit as logged: kernels sum in another order for
     another number of rows. None where there is none."""
@@ -125,7 +150,7 @@ def _feeds(request: LoggedRequest, inputs: Sequence[TensorSpec]) -> dict[str, Ar
 
 
 async def _run(
-    runner: VersionRunner, inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]
+    runner: AnyRunner, inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]
 ) -> tuple[dict[str, Array], str]:
     try:
         answer = await runner.run(

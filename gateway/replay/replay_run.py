@@ -15,14 +15,16 @@ from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.lake_selection import Census, Selection
 from gateway.drift.report.span import Span
 from gateway.errors import FailedPrecondition
+from gateway.replay.ensemble_runner import AnyRunner, runner_of
 from gateway.replay.logged_request import LoggedRequest, check_segments, logged_requests
 from gateway.replay.replay_question import ReplayQuestion
 from gateway.replay.replay_report import LOGGED, MISSING, FailedRuns, ReplayReport, ReplaySide
 from gateway.replay.row_answer import RowAnswers, RowClass, answers_of, quantiles, same_bits
 from gateway.replay.row_comparison import ComparedRow, RowComparison
+from gateway.replay.run_files import EnsembleFiles
 from gateway.replay.run_message import SentTensor, arrays, as_logged, sent
-from gateway.replay.version_runner import RunLimits, RunnerGone, VersionRunner
-from gateway.replay.version_source import VersionFiles, VersionSource
+from gateway.replay.version_runner import RunLimits, RunnerGone
+from gateway.replay.version_source import VersionSource
 from gateway.serving.probe import Prober
 from gateway.tensor import Array, Datatype, TensorSpec
 from loaders.errors import LoaderError
@@ -38,7 +40,7 @@ Feeds = Sequence[tuple[TensorSpec, Array]]
 class _Run:
     """One side that runs: what it took, what it could not answer."""
 
-    runner: VersionRunner
+    runner: AnyRunner
     run_us: list[float] = field(default_factory=list)
     failures: dict[str, list[int | str]] = field(default_factory=dict)  # rows, and the first request, by the reason
     failed_rows: int = 0
@@ -118,16 +120,29 @@ async def replay(question: ReplayQuestion, tell: Tell) -> ReplayReport:
         check_segments(lake, selection, question.by)
         census = lake.census(selection)  # a wrong question is refused before anything is started
         runs = [
-            _Run(await stack.enter_async_context(VersionRunner(_limited(one, question), limits, prober)))
+            _Run(await stack.enter_async_context(runner_of(one.limited(question.memory_bytes), limits, prober)))
             for one in files
         ]
-        return await _Replay(question, runs, lake, end_s, tell).run(selection, census)
+        notes = [
+            f"version {one.candidate.version} ran with these versions, the newest ones: {', '.join(chosen)}"
+            for one in files
+            if isinstance(one, EnsembleFiles) and (chosen := one.chosen())
+        ]
+        return await _Replay(question, runs, lake, end_s, tell, notes).run(selection, census)
 
 
 class _Replay:
     """One replay under way; `runs` has the candidate and, where it runs, the version that it is compared with."""
 
-    def __init__(self, question: ReplayQuestion, runs: Sequence[_Run], lake: Lake, end_s: float, tell: Tell) -> None:
+    def __init__(
+        self,
+        question: ReplayQuestion,
+        runs: Sequence[_Run],
+        lake: Lake,
+        end_s: float,
+        tell: Tell,
+        notes: Sequence[str],
+    ) -> None:
         self._question = question
         self._candidate, self._baseline = runs[0], runs[1] if len(runs) > 1 else None
         self._runs = runs
@@ -138,7 +153,7 @@ class _Replay:
         self._missing: Counter[str] = Counter(dict.fromkeys(MISSING, 0))
         self._logged_us: list[float] = []
         self._requests = self._comparable = self._bit_equal = self._cut = 0
-        self._notes: list[str] = []
+        self._notes = list(notes)
         self._names: dict[str, str] = {}
 
     async def run(self, selection: Selection, census: Census) -> ReplayReport:
@@ -277,12 +292,6 @@ class _Replay:
             bit_equal=self._bit_equal,
             notes=tuple(self._notes),
         )
-
-
-def _limited(files: VersionFiles, question: ReplayQuestion) -> VersionFiles:
-    if not question.memory_bytes:
-        return files
-    return replace(files, probe=replace(files.probe, memory_bytes=question.memory_bytes))
 
 
 def _as_logged_scores(answers: RowAnswers | None) -> RowAnswers | None:

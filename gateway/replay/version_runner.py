@@ -11,8 +11,8 @@ from typing import IO, Final, Self, TypeVar
 import msgspec
 
 from gateway.errors import FailedPrecondition
+from gateway.replay.run_files import VersionFiles
 from gateway.replay.run_message import LENGTH_BYTES, MOST_BYTES, RunAnswer, RunContract, RunRequest, SentTensor, framed
-from gateway.replay.version_source import VersionFiles
 from gateway.serving.probe import Prober, ProbeResult, cause_of_death
 from gateway.serving.probe_request import to_json
 

@@ -2,17 +2,29 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.errors import FailedPrecondition, UnknownVersion
+from gateway.replay.run_files import (
+    IN_A_STORE,
+    NEWEST,
+    EnsembleFiles,
+    FindStep,
+    LookUpFiles,
+    RunFiles,
+    VersionFiles,
+    ensemble_files,
+    look_up_files,
+)
 from gateway.serving.candidate import Candidate
 from gateway.serving.config_source import ConfigSource, parse_json
+from gateway.serving.ensemble_loads import LOG_STEPS
 from gateway.serving.intents import IntentStore
 from gateway.serving.kept_files import kept_folder, named_files
+from gateway.serving.model_config import version_order
+from gateway.serving.model_kind import ModelKind
 from gateway.serving.model_policy import Policy
-from gateway.serving.probe import ProbeRequest
 from gateway.serving.repository import MAX_SIDE_FILE_BYTES, ModelFolder, ModelRepository
 from loaders.errors import LoaderError, SourceNotFound
 from loaders.loader import Loader, LocalVersion
@@ -20,20 +32,7 @@ from loaders.schemes import LoaderSettings, open_loader
 from loaders.store import ContentStore
 
 PROBE_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class VersionFiles:
-    """A version that can be run: what to run, and the files beside its versions that the configuration names."""
-
-    candidate: Candidate
-    probe: ProbeRequest
-    files: Mapping[str, bytes]
-
-    @property
-    def digest(self) -> str:
-        """Returns the digest of the content."""
-        return self.probe.local.digest
+Ran = Mapping[str, tuple[str, str]]  # by the model of a step, the version that ran, and the digest of its content
 
 
 class VersionSource:
@@ -55,32 +54,55 @@ class VersionSource:
         self._loader = open_loader(LoaderSettings(repository, self._store, links_to)) if repository else None
         self._intents = IntentStore(data_dir / "state").read()
 
-    def find(self, model: str, version: str, *, digest: str = "", threads: int = 1) -> VersionFiles:
+    def find(
+        self, model: str, version: str, *, digest: str = "", threads: int = 1, ran: Ran | None = None
+    ) -> VersionFiles | EnsembleFiles:
         """Returns the version; with a `digest` with exactly that content, although its directory may have changed.
+
+        The steps of an ensemble are those versions that `ran`, where it has them, else what the step pins, else the
+        newest. Of an ensemble only the present content is there.
 
         Raises: UnknownVersion (it is nowhere), FailedPrecondition, LoaderError.
         """
-        folder, there = self._folder(model, version)
+        return runnable(self._find(model, version, digest, threads, ran or {}, ()))
+
+    def _find(self, model: str, version: str, digest: str, threads: int, ran: Ran, within: tuple[str, ...]) -> RunFiles:
+        def step(of: str, pinned: str, path: tuple[str, ...]) -> RunFiles:
+            then = ran.get(of, (pinned, ""))
+            return self._find(of, *(then if pinned in (NEWEST, then[0]) else (pinned, "")), threads, ran, path)
+
+        folder = self._folder(model, version)
+        version = version or newest(folder)
+        there = version in folder.versions
         override = self._intents.overrides.get(model)
         source = parse_json(override) if override is not None else folder.source
         candidate = Candidate(folder, version, source, "")
         candidate.check()
-        candidate.check_runs_alone()
+        files = _without_file(candidate, within, step)
+        if files is not None:
+            if not there:
+                raise UnknownVersion(model, version)
+            if digest and files.digest != digest:
+                raise FailedPrecondition(
+                    f"the configuration of model {model!r} was another one then: an ensemble's is not kept where it "
+                    f"changes (a replay runs the present one)"
+                )
+            return files
         pin = digest or ("" if there else self._intents.pins.get(model, {}).get(version, ""))
         local = self._local(candidate, pin, self._loader if there else None)
         request = candidate.request(local, intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
         return VersionFiles(candidate, request, files_beside(folder, source))
 
-    def _folder(self, model: str, version: str) -> tuple[ModelFolder, bool]:
-        """Returns the model, and whether the repository has the version."""
+    def _folder(self, model: str, version: str) -> ModelFolder:
+        """Returns the model: that of the repository, else what is kept of it, which has no versions."""
         folder = ModelRepository(self._loader).look(model) if self._loader is not None else None
         if folder is not None:
-            return folder, version in folder.versions
+            return folder
         kept = kept_folder(self._store, model, self._intents.kept.get(model, ""))
         if kept is None:
             where = "the repository has no such model" if self._loader is not None else "no --model-repository is given"
             raise UnknownVersion(model, version, f"{where}, and no route keeps a copy of it")
-        return kept, False
+        return kept
 
     def _local(self, candidate: Candidate, digest: str, loader: Loader | None) -> LocalVersion:
         model, version = candidate.model, candidate.version
@@ -97,16 +119,63 @@ class VersionSource:
         return local
 
 
-def version_files(loader: Loader, model: str, version: str, *, threads: int = 1) -> VersionFiles:
-    """Returns a version of any repository. Raises: UnknownVersion, FailedPrecondition, LoaderError."""
+def version_files(loader: Loader, model: str, version: str, *, steps: Loader | None = None) -> RunFiles:
+    """Returns a version of any repository; the models of an ensemble's steps are those of `steps`, or of the same.
+
+    Raises: UnknownVersion, FailedPrecondition, LoaderError.
+    """
+    return _found(loader, steps or loader, model, version, ())
+
+
+def _found(loader: Loader, steps: Loader, model: str, version: str, within: tuple[str, ...]) -> RunFiles:
+    def step(of: str, pinned: str, path: tuple[str, ...]) -> RunFiles:
+        try:
+            return _found(steps, steps, of, pinned, path)
+        except LoaderError as error:
+            raise FailedPrecondition(str(error)) from error
+
     folder = ModelRepository(loader).look(model)
-    if folder is None or version not in folder.versions:
+    if folder is None:
+        raise UnknownVersion(model, version, "the repository has no such model")
+    version = version or newest(folder)
+    if version not in folder.versions:
         raise UnknownVersion(model, version)
     candidate = Candidate(folder, version, folder.source, "")
     candidate.check()
-    candidate.check_runs_alone()
-    request = candidate.request(loader.fetch(model, version), intra_threads=threads, policy=Policy(), timeout_s=PROBE_S)
+    files = _without_file(candidate, within, step)
+    if files is not None:
+        return files
+    request = candidate.request(loader.fetch(model, version), intra_threads=1, policy=Policy(), timeout_s=PROBE_S)
     return VersionFiles(candidate, request, files_beside(folder, folder.source))
+
+
+def newest(folder: ModelFolder) -> str:
+    """Returns the newest of the versions that a gateway loads. Raises: UnknownVersion, if it loads none."""
+    loaded = folder.policy.select(folder.versions)
+    if not loaded:
+        raise UnknownVersion(folder.name, "", "its version_policy selects none of its versions")
+    return max(loaded, key=version_order)
+
+
+def runnable(files: RunFiles) -> VersionFiles | EnsembleFiles:
+    """Returns what can be run of its files. Raises: FailedPrecondition (it, or a step of it, looks its answers up)."""
+    if isinstance(files, VersionFiles):
+        return files
+    if isinstance(files, LookUpFiles):
+        raise FailedPrecondition(f"model {files.candidate.model!r} {IN_A_STORE}, which has them as they are now")
+    if look_up := files.look_up():
+        raise FailedPrecondition(
+            f"{look_up}, which has them as they are now and not as they were: run the models of the other steps "
+            f"again instead (with the ensemble's parameter {LOG_STEPS} the log has what each of them was given)"
+        )
+    return files
+
+
+def _without_file(candidate: Candidate, within: tuple[str, ...], find: FindStep) -> RunFiles | None:
+    """Returns a version of a kind that has no model file; None of others."""
+    if candidate.kind is ModelKind.ENSEMBLE:
+        return ensemble_files(candidate, within, find)
+    return None if candidate.kind.has_file else look_up_files(candidate)
 
 
 def files_beside(folder: ModelFolder, source: ConfigSource) -> dict[str, bytes]:

@@ -63,13 +63,6 @@ class Candidate:
         """Returns the kind that the configuration is of. Raises: FailedPrecondition, where it is of none."""
         return kind_of(self.source)
 
-    def check_runs_alone(self) -> None:
-        """Checks that the version is a model that a session runs. Raises: FailedPrecondition, if it is not."""
-        if not self.kind.has_file:
-            raise FailedPrecondition(
-                f"model {self.model!r} is of {self.kind.shown!r}: it runs in the gateway that serves it, and not alone"
-            )
-
     def request(self, local: LocalVersion, *, intra_threads: int, policy: Policy, timeout_s: float) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate. Raises: FailedPrecondition."""
         source = self.source

@@ -10,15 +10,24 @@ from typer.testing import CliRunner, Result
 from gateway.cli.app import app
 from gateway.cli.exits import Failure
 from gateway.cli.written_file import write_file
+from gateway.errors import FailedPrecondition
+from gateway.publish.checklist import Checklist
+from gateway.publish.publication_record import publish as put
 from gateway.publish.version_trial import laid_out
 from gateway.serving.provenance import RECORDS
 from tests import models
-from tests.serving.ensembles import Step, config, write_ensemble
+from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
 
 GOLDEN = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 4], "data": [2, 4, 6, 8]}],
 }
+KEY = tensor("user", "TYPE_INT64", [1])
+TASTE = tensor("taste", dims=[2])
+VIEW = (
+    f'backend: "features" max_batch_size: 64 input {KEY} output {TASTE} '
+    'parameters { key: "key" value { string_value: "user:{user}" } }'
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +93,85 @@ def test_what_fails_is_not_published(path: str, words: list[str], reason: str, p
     assert sorted(entry.name for entry in (place / "models/m").iterdir()) == before
 
 
-@pytest.mark.parametrize("command", ["validate", "publish"])
-@pytest.mark.parametrize(("text", "kind"), [(config(Step("n")), "ensemble"), ('backend: "features"', "features")])
-def test_a_model_without_a_file_is_refused_with_its_kind(command: str, text: str, kind: str, tmp_path: Path) -> None:
+def test_a_file_is_no_version_of_an_ensemble(tmp_path: Path) -> None:
     (tmp_path / "new.onnx").write_bytes(models.affine())
-    write_ensemble(tmp_path / "models", "m", text)
-    result = run(tmp_path, command, "new.onnx")
+    write_ensemble(tmp_path / "models", "m", config(Step("m")))
+    result = run(tmp_path, "publish", "new.onnx")
     assert result.exit_code == 1
-    said = " ".join(result.output.split())
-    assert f"model 'm' is of '{kind}': it runs in the gateway that serves it, and not alone" in said
+    assert "the ensemble is a step within itself" in " ".join(result.output.split())
+    write_ensemble(tmp_path / "models", "m", VIEW)
+    result = run(tmp_path, "publish", "new.onnx")
+    assert "model 'm' with a config.pbtxt of 'features', which has no model file" in " ".join(result.output.split())
     assert not (tmp_path / "models/m/2").exists()
+
+
+def whole(place: Path, command: str, *words: str, steps: list[Step], more: str = "", name: str = "whole") -> Result:
+    """The command on an ensemble of these steps, which has its configuration in a place of its own."""
+    (place / "build" / "whole").mkdir(parents=True, exist_ok=True)
+    (place / "build" / "whole" / "config.pbtxt").write_text(config(*steps, batch=8, more=more))
+    arguments = [command, str(place / "build" / "whole"), name, "--model-repository", str(place / "models"), *words]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_an_ensemble_is_tried_as_a_whole_and_published(tmp_path: Path) -> None:
+    models.write_version(tmp_path / "models", "a", "7", models.affine(2.0))
+    (tmp_path / "golden.jsonl").write_text(json.dumps(GOLDEN).replace("[2, 4, 6, 8]", "[4, 8, 12, 16]"))
+    golden = ["--golden", str(tmp_path / "golden.jsonl"), "-o", "json"]
+    result = whole(tmp_path, "publish", *golden, "--publisher", "ci", steps=chain("a", "a"))
+    assert result.exit_code == 0, result.output
+    assert checks(result) | {"latency": ""} == {
+        "files": "pass", "steps": "pass", "load": "pass", "contract": "skipped", "golden": "pass", "latency": "",
+        "memory": "pass", "rows": "pass",
+    }  # fmt: skip
+    assert "step 2 (model 'a') is version '7'" in result.output
+    placed = tmp_path / "models" / "whole"
+    text = tmp_path.joinpath("build/whole/config.pbtxt").read_bytes()
+    assert placed.joinpath("config.pbtxt").read_bytes() == text
+    record = json.loads((placed / RECORDS / "1.json").read_text())
+    assert (record["publisher"], record["facts"]["run_us_p50"] > 0) == ("ci", True)
+    list_ = Checklist("whole", "d", 1, "")
+    given = {"version": "", "publisher": "ci", "now_s": 1.0, "lineage": {}}
+    with pytest.raises(FailedPrecondition, match=r"has another 'config\.pbtxt' already, which all"):
+        put({"config.pbtxt": text + b"#"}, tmp_path / "models", list_, **given)  # type: ignore[arg-type]
+    assert {path.name for path in placed.iterdir()} == {"1", "config.pbtxt", RECORDS}
+    assert put({"config.pbtxt": text}, tmp_path / "models", list_, **given) == "2"  # type: ignore[arg-type]
+
+
+def test_an_ensemble_that_cannot_serve_is_not_published(tmp_path: Path) -> None:
+    models.write_version(tmp_path / "models", "a", "1", models.affine())
+    write_ensemble(tmp_path / "models", "wide", VIEW)
+    step = Step("wide", {"user": "x"}, {"taste": "y"})
+    for steps, name, reason in (
+        ([Step("absent")], "whole", "step 1 (model 'absent'): Request for unknown model"),
+        ([step], "whole", "step 1 (model 'wide'): input 'user' is INT64, input 'x' of the ensemble is FP32"),
+        ([step], "a", "the repository has model 'a' of 'onnxruntime_onnx': take another name"),
+    ):
+        result = whole(tmp_path, "publish", "-o", "json", steps=steps, name=name)
+        assert result.exit_code == 1
+        assert reason in json.loads(result.stdout)["checks"][0]["text"]
+    assert not (tmp_path / "models" / "whole").exists()
+    assert not (tmp_path / "models" / "a" / "config.pbtxt").exists()
+
+
+def test_what_looks_up_features_is_checked_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "build" / "m").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "build" / "m" / "config.pbtxt").write_text(VIEW)
+    result = run(tmp_path, "publish", "build/m", "-o", "json")
+    assert checks(result)["golden"] == checks(result)["latency"] == "skipped", result.output
+    (tmp_path / "build" / "m" / "config.pbtxt").write_text(VIEW.replace("[2]", "[3]").replace('"key"', '"keys"'))
+    assert "keys" in run(tmp_path, "validate", "build/m", "-o", "json").output
+    (tmp_path / "build" / "m" / "config.pbtxt").write_text(VIEW.replace("[2]", "[3]"))
+    assert checks(run(tmp_path, "publish", "build/m", "-o", "json"))["contract"] == "fail"
+    text = config(Step("m", {"user": "u"}, {"taste": "y"}), inputs=[KEY.replace("user", "u")], outputs=[TASTE])
+    write_ensemble(tmp_path / "models", "whole", text.replace('"taste" data', '"y" data'))
+    (tmp_path / "golden.jsonl").write_text(json.dumps(GOLDEN))
+    # Without a repository the steps lie beside the ensemble.
+    words = ["whole", "--data-dir", str(tmp_path / "none"), "--golden", str(tmp_path / "golden.jsonl"), "-o", "json"]
+    result = CliRunner().invoke(app, ["validate", str(tmp_path / "models" / "whole"), *words])
+    assert (result.exit_code, checks(result)["golden"]) == (1, "fail")  # it was asked for, and nobody knows
+    assert (checks(result)["steps"], checks(result)["load"], checks(result)["latency"]) == ("pass", "pass", "skipped")
+    assert "not run: step 1 (model 'm') looks its answers up in a feature store" in result.output
 
 
 def test_a_file_that_has_the_name_of_a_version_is_no_configuration(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gateway.errors import FailedPrecondition, GatewayError, NotFound
 from gateway.replay.logged_rerun import rerun
 from gateway.replay.replay_question import RerunQuestion
 from gateway.replay.rerun_report import RerunReport
+from gateway.replay.run_files import VersionFiles
 from gateway.replay.version_source import VersionSource
 from gateway.serving.run_environment import RunEnvironment, environment_at, note_environment, present_environment
 from gateway.tensor import Datatype
@@ -24,14 +25,17 @@ from loaders.loader import LocalVersion
 from tests.drift.lakes import START_US, write_rows
 from tests.models import affine, model_of, tensor_value, weight
 from tests.replay.batches import write_batches
-from tests.replay.replayed import write_model
+from tests.replay.replayed import question, report_of, write_model
+from tests.serving.ensembles import Step, config, write_ensemble
 
 X = np.random.default_rng(2).normal(size=(6, 4)).astype("<f4")
 
 
 def fetched(place: Path, model: str) -> LocalVersion:
     """The version's copy in the content store, as a gateway has it that has served it."""
-    return VersionSource(place / "data", str(place / "models")).find(model, "1").probe.local
+    files = VersionSource(place / "data", str(place / "models")).find(model, "1")
+    assert isinstance(files, VersionFiles)
+    return files.probe.local
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +125,44 @@ def test_requests_of_several_rows_are_run_whole(place: Path) -> None:
     write_batches(place / "data", "pairs", batches=True, digest=fetched(place, "pairs").digest)
     report = again(place, "pairs", "b2")
     assert (report.outcome, report.rows, report.outputs[0].elements) == ("bit-equal", 5, 20)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> str:
+    """The digest of the ensemble "whole", whose only step was logged of its request "both", and not of "alone"."""
+    write_model(place, "double", {"1": affine(2.0), "2": affine(3.0)})
+    write_ensemble(place / "models", "whole", config(Step("double")))
+    whole = VersionSource(place / "data", str(place / "models")).find("whole", "1").digest
+    moments = START_US + np.arange(2) * 10_000_000
+    write_rows(
+        place / "data", moments, {"x": X[:2]}, {"y": X[:2] * 2}, model="whole", digest=whole, names=["both", "alone"]
+    )
+    step = {"model": "double", "digest": fetched(place, "double").digest, "names": ["both"]}
+    write_rows(place / "data", moments[:1] + 3, {"x": X[:1]}, {"y": X[:1] * 2}, **step)  # type: ignore[arg-type]
+    return whole
+
+
+def test_a_request_of_an_ensemble_runs_with_the_steps_that_the_log_has(place: Path, whole: str) -> None:
+    report = again(place, "whole", "both")
+    assert (report.outcome, report.error, report.digest) == ("bit-equal", "", whole)
+    text = config(Step("double"), batch=8)
+    write_ensemble(place / "models", "other", text)
+    write_rows(place / "data", START_US + np.arange(1), {"x": X[:1]}, {"y": X[:1]}, model="other", digest=whole)
+    with pytest.raises(FailedPrecondition, match="the configuration of model 'other' was another one then"):
+        again(place, "other", "other-1-0")
+
+
+@pytest.mark.long
+def test_steps_that_nobody_logged_are_the_newest_and_that_is_told(place: Path, whole: str) -> None:
+    report = again(place, "whole", "alone")
+    assert report.outcome == "differs"
+    assert report.environment == (
+        "step 1 (model 'double') is version '2', the newest: the log does not tell which one ran",
+    )
+    replayed = report_of(question(place, "whole", "1", end_us=START_US + 60_000_000))
+    assert (replayed.rows, replayed.failures) == (2, ())
+    [note] = replayed.notes
+    assert note == "version 1 ran with these versions, the newest ones: step 1 (model 'double') is version '2'"
 
 
 def test_what_runs_depended_on_is_known_by_time(tmp_path: Path, place: Path) -> None:

@@ -1,6 +1,7 @@
 """A version in a process of its own: what ends the process is an answer, and it goes on; not for ever."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -8,20 +9,26 @@ import numpy as np
 import pytest
 
 from gateway.errors import FailedPrecondition, UnknownVersion
+from gateway.replay.ensemble_runner import runner_of
+from gateway.replay.run_files import EnsembleFiles, VersionFiles
 from gateway.replay.run_message import SentTensor, arrays, sent
 from gateway.replay.version_runner import RunLimits, RunnerGone, VersionRunner
-from gateway.replay.version_source import VersionFiles, VersionSource
+from gateway.replay.version_source import VersionSource, version_files
 from gateway.tensor import Datatype
+from loaders.filesystem import FilesystemLoader
+from loaders.store import ContentStore
 from tests.models import affine
 from tests.replay.replayed import write_model
-from tests.serving.ensembles import Step, config, write_ensemble
+from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> VersionFiles:
     (tmp_path / "data").mkdir()
     write_model(tmp_path, "lines", {"1": affine(), "2": b"no model"})
-    return VersionSource(tmp_path / "data", str(tmp_path / "models")).find("lines", "1")
+    files = VersionSource(tmp_path / "data", str(tmp_path / "models")).find("lines", "1")
+    assert isinstance(files, VersionFiles)
+    return files
 
 
 def row(rows: int = 1) -> list[SentTensor]:
@@ -49,10 +56,53 @@ async def test_a_run_that_takes_too_long_is_ended(files: VersionFiles) -> None:
         assert "took longer than 0 s" in (await runner.run(row())).error
 
 
-def test_a_model_without_a_file_says_that_it_does_not_run_alone(files: VersionFiles, tmp_path: Path) -> None:
-    write_ensemble(tmp_path / "models", "whole", config(Step("lines")))
-    with pytest.raises(FailedPrecondition, match="'whole' is of 'ensemble': it runs in the gateway that serves it"):
+async def test_an_ensemble_runs_the_versions_that_its_steps_name(files: VersionFiles, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    write_model(tmp_path, "threes", {"1": b"", "4": affine(5.0), "5": b""})
+    write_ensemble(repository, "inner", config(Step("threes")))
+    write_ensemble(repository, "whole", config(*chain("lines", "inner", "lines"), batch=8).replace("-1", "1", 1))
+    ran = {"threes": ("4", ""), "lines": ("1", files.digest)}
+    found = VersionSource(tmp_path / "data", str(repository)).find("whole", "1", ran=ran)
+    assert isinstance(found, EnsembleFiles)
+    assert found.chosen(ran) == ("step 2 (model 'inner') is version '1'",)
+    async with runner_of(found) as runner:
+        answer = await runner.run(row(2))
+        assert [(one.name, one.shape) for one in answer.outputs] == [("y", (2, 4))]
+        assert arrays(answer.outputs)["y"].tolist() == [[20.0] * 4] * 2  # 2 * 5 * 2
+        assert answer.run_ns > 0
+        assert (runner.contract.batches, runner.contract.max_rows) == (True, 8)
+        wrong = await runner.run([sent("x", Datatype.FP32, np.ones((2, 3), "<f4"))])
+        assert wrong.error.startswith("step 1 (model 'lines' version '1'): ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (config(Step("absent")), "step 1 (model 'absent'): Request for unknown model: 'absent'"),
+        (config(Step("whole")), "step 1 (model 'whole'): the ensemble is a step within itself: whole > whole"),
+        (config(*chain("lines", "view")), "step 2 (model 'view') looks its answers up in a feature store"),
+        ('backend: "features" input { name: "k" data_type: TYPE_INT64 dims: 1 } '
+         'output { name: "f" data_type: TYPE_FP32 dims: 1 }', "model 'whole' looks its answers up in a feature store"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_again_says_why(text: str, reason: str, files: VersionFiles, tmp_path: Path) -> None:
+    view = f'backend: "features" max_batch_size: 64 input {tensor("x")} output {tensor("y")}'
+    write_ensemble(tmp_path / "models", "view", view)
+    write_ensemble(tmp_path / "models", "whole", text)
+    with pytest.raises(FailedPrecondition, match=re.escape(reason)):
         VersionSource(tmp_path / "data", str(tmp_path / "models")).find("whole", "1")
+
+
+async def test_steps_that_do_not_fit_are_told_before_anything_runs(tmp_path: Path) -> None:
+    view = f'backend: "features" max_batch_size: 64 input {tensor("x")} output {tensor("y")}'
+    write_ensemble(tmp_path, "view", view)
+    write_ensemble(tmp_path, "whole", config(Step("view"), outputs=[tensor("y", dims=[5])]))
+    loader = FilesystemLoader(tmp_path, ContentStore(tmp_path / ".content"))
+    found = version_files(loader, "whole", "1", steps=loader)
+    assert isinstance(found, EnsembleFiles)
+    with pytest.raises(FailedPrecondition, match=r"output 'y' of the ensemble has shape \[-1, 5\]"):
+        async with runner_of(found):
+            pass
 
 
 async def test_what_is_no_model_says_why(files: VersionFiles, tmp_path: Path) -> None:
@@ -60,5 +110,5 @@ async def test_what_is_no_model_says_why(files: VersionFiles, tmp_path: Path) ->
         VersionSource(tmp_path / "data", str(tmp_path / "models")).find("nosuch", "1")
     bad = VersionSource(tmp_path / "data", str(tmp_path / "models")).find("lines", "2")
     with pytest.raises(FailedPrecondition, match="version '2' cannot be loaded"):
-        async with VersionRunner(bad):
+        async with runner_of(bad):
             pass
