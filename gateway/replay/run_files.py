@@ -7,7 +7,7 @@ from typing import Final
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.candidate import Candidate
 from gateway.serving.declaration import declared, declared_digest
-from gateway.serving.ensemble_graph import EnsembleGraph, EnsembleStep, read_graph
+from gateway.serving.ensemble_graph import MOST_CALLS, EnsembleGraph, EnsembleStep, read_graph
 from gateway.serving.ensemble_loads import MOST_LEVELS
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.probe import ProbeRequest
@@ -57,13 +57,17 @@ class LookUpFiles:
 
 @dataclass(frozen=True, slots=True)
 class EnsembleFiles:
-    """A version of an ensemble: its graph, what it declares, and what each step runs, in the order of the steps."""
+    """A version of an ensemble: its graph, what it declares, and what each step runs, in the order of the steps.
+
+    `calls` are those of one request, here and within.
+    """
 
     candidate: Candidate
     config: ModelConfig
     graph: EnsembleGraph
     steps: "tuple[RunFiles, ...]"
     digest: str
+    calls: int
 
     def limited(self, memory_bytes: int) -> "EnsembleFiles":
         """Returns the same, each step to be run within so much memory; 0: as when it is loaded."""
@@ -82,7 +86,7 @@ class EnsembleFiles:
     def models(self) -> frozenset[str]:
         """Returns the models of all steps, here and within."""
         within = [step.models for step in self.steps if isinstance(step, EnsembleFiles)]
-        return self.graph.models.union(*within)
+        return frozenset(step.model for step in self.graph.steps).union(*within)
 
     def versions(self) -> Iterator[VersionFiles]:
         """Yields each version that has files, here and within."""
@@ -117,8 +121,18 @@ def ensemble_files(candidate: Candidate, within: tuple[str, ...], find: FindStep
         raise FailedPrecondition(f"ensembles within ensembles are {MOST_LEVELS} deep at most: {' > '.join(path)}")
     config = declared(candidate.source, candidate.folder)
     graph = read_graph(candidate.source.message)
-    steps = tuple(_step(step, path, find) for step in graph.steps)
-    return EnsembleFiles(candidate, config, graph, steps, declared_digest(candidate.source, candidate.folder))
+    steps: list[RunFiles] = []
+    calls = 0
+    for step in graph.steps:
+        files = _step(step, path, find)
+        calls += 1 + (files.calls if isinstance(files, EnsembleFiles) else 0)
+        if calls > MOST_CALLS:  # looked at step by step: ensembles within ensembles multiply
+            raise FailedPrecondition(
+                f"one request would make more than {MOST_CALLS} calls, those of the ensembles within it included"
+            )
+        steps.append(files)
+    digest = declared_digest(candidate.source, candidate.folder)
+    return EnsembleFiles(candidate, config, graph, tuple(steps), digest, calls)
 
 
 def look_up_files(candidate: Candidate) -> LookUpFiles:

@@ -93,6 +93,15 @@ def test_what_cannot_be_run_again_says_why(text: str, reason: str, files: Versio
         VersionSource(tmp_path / "data", str(tmp_path / "models")).find("whole", "1")
 
 
+def test_ensembles_that_multiply_are_refused_soon(files: VersionFiles, tmp_path: Path) -> None:
+    lower = "lines"
+    for level in range(2):
+        write_ensemble(tmp_path / "models", f"level{level}", config(*chain(*[lower] * 24)))
+        lower = f"level{level}"
+    with pytest.raises(FailedPrecondition, match="one request would make more than 512 calls"):
+        VersionSource(tmp_path / "data", str(tmp_path / "models")).find(lower, "1")
+
+
 async def test_steps_that_do_not_fit_are_told_before_anything_runs(tmp_path: Path) -> None:
     view = f'backend: "features" max_batch_size: 64 input {tensor("x")} output {tensor("y")}'
     write_ensemble(tmp_path, "view", view)
