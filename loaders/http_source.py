@@ -77,7 +77,7 @@ class HttpSource:
         """Returns the value that the bytes of an answer are as JSON. Raises: SourceUnreadable."""
         try:
             return msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SourceUnreadable(f"{shown} cannot be read: {self._what} answers what is no JSON") from error
 
     def pages(self, path: str, shown: str) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from loaders.tree import TreeLimits
 
 _MAX_READ: Final = 256 << 20
 # What reading an answer raises that has not the fields and types of its protocol: no defect of the gateway.
-_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError)
+_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _ANSWER: Final = "the registry cannot be read: it answers what is not of its protocol"
 
 

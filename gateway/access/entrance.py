@@ -5,7 +5,8 @@
 2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
    away, knows who everybody is.
 3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
-   more often than the least time between two tries.
+   more often than the least time between two tries. Whatever an issuer answers, and however slowly, files are read
+   meanwhile: a token that was revoked is not good for longer.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from gateway.access.denials import LOG_EVERY_S, Denials
@@ -31,6 +34,8 @@ LOOK_S: Final = 1.0
 FETCH_S: Final = 300.0
 RETRY_S: Final = 10.0
 _FETCH_LIMIT_S: Final = 5.0
+_PATIENCE_S: Final = 0.25  # of a look with a fetch under way
+_CHUNK: Final = 1 << 16
 _FILE_LIMIT_BYTES: Final = 4 << 20
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -146,6 +151,7 @@ class Entrance:
         self._fetch_at_s = 0.0
         self._tried_s = float("-inf")
         self._wanted = False
+        self._fetching: asyncio.Task[tuple[str, str]] | None = None
         self._told_s = monotonic_s()
         self._look(first=True)
         for watched, path in self._by_path():
@@ -171,7 +177,7 @@ class Entrance:
     async def prepare(self) -> None:
         """Fetches the issuer's keys once, where none are known; waits for them for a few seconds at most."""
         if self._files.keys_url and self._keys.value is None:
-            await self.step()
+            await self._step(_FETCH_LIMIT_S)
 
     async def follow(self) -> None:
         """Looks, fetches and tells, for ever."""
@@ -181,14 +187,18 @@ class Entrance:
 
     async def step(self) -> bool:
         """Looks once; returns whether callers are admitted by something new."""
+        return await self._step(_PATIENCE_S)
+
+    async def _step(self, patience_s: float) -> bool:
         now_s = self._monotonic_s()
         changed = await asyncio.to_thread(self._look)
         wanted = self._wanted and now_s >= self._tried_s + RETRY_S
-        if self._files.keys_url and (wanted or now_s >= self._fetch_at_s):
+        if self._fetching is None and self._files.keys_url and (wanted or now_s >= self._fetch_at_s):
             self._wanted = False
-            changed |= await asyncio.to_thread(self._fetch)
             self._tried_s = now_s
-            self._fetch_at_s = now_s + (RETRY_S if self._keys.trouble else FETCH_S)
+            self._fetching = asyncio.create_task(asyncio.to_thread(_answer, self._files.keys_url), name="fetch of keys")
+        if self._fetching is not None:
+            changed |= await self._fetched(self._fetching, patience_s)
         if changed:
             self.gatekeeper.replace(self._directory())
             _log.info("who may call was read anew")
@@ -209,12 +219,19 @@ class Entrance:
         changes = [watched.look(path, first=first) for watched, path in self._by_path() if path is not None]
         return any(changes)
 
-    def _fetch(self) -> bool:
-        try:
-            return self._keys.take(fetch(self._files.keys_url))
-        except (OSError, ValueError) as error:
-            self._keys.complain(f"cannot be fetched: {getattr(error, 'reason', None) or error}")
+    async def _fetched(self, fetching: "asyncio.Task[tuple[str, str]]", patience_s: float) -> bool:
+        """Takes what the issuer has answered, if it has by then; returns whether there are other keys."""
+        await asyncio.wait([fetching], timeout=patience_s)
+        if not fetching.done():
+            if self._monotonic_s() >= self._tried_s + RETRY_S:
+                self._keys.complain(f"cannot be fetched: there is no whole answer after {RETRY_S:g} s")
             return False
+        self._fetching, (text, trouble) = None, fetching.result()
+        changed = not trouble and self._keys.take(text)
+        if trouble:
+            self._keys.complain(f"cannot be fetched: {trouble}")
+        self._fetch_at_s = self._tried_s + (RETRY_S if self._keys.trouble else FETCH_S)
+        return changed
 
     def _directory(self) -> Directory:
         files = self._files
@@ -235,11 +252,29 @@ def fetch(url: str) -> str:
     opener = urllib.request.build_opener(
         _NoRedirect(), urllib.request.HTTPSHandler(context=ssl.create_default_context())
     )
-    with opener.open(url, timeout=_FETCH_LIMIT_S) as answer:
-        content: bytes = answer.read(LIMIT_BYTES + 1)
-    if len(content) > LIMIT_BYTES:
-        raise ValueError(f"more than {LIMIT_BYTES} bytes")
+    content, until_s = b"", monotonic() + _FETCH_LIMIT_S
+    try:
+        with opener.open(url, timeout=_FETCH_LIMIT_S) as answer:
+            while chunk := answer.read1(_CHUNK):  # not one that is waited for until it is whole
+                content += chunk
+                if len(content) > LIMIT_BYTES:
+                    raise ValueError(f"more than {LIMIT_BYTES} bytes")
+                if monotonic() > until_s:
+                    raise TimeoutError(f"it answers for more than {_FETCH_LIMIT_S:g} s")
+    except HTTPException as error:
+        raise ValueError(f"the answer is no HTTP: {type(error).__name__}") from error
     return content.decode()
+
+
+def _answer(url: str) -> tuple[str, str]:
+    """Returns the document at a URL, or "" and why there is none."""
+    try:
+        return fetch(url), ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return "", str(error.reason or error)
+    except (OSError, ValueError) as error:
+        return "", str(getattr(error, "reason", None) or error)
 
 
 def _read(path: Path) -> str:

@@ -24,6 +24,7 @@ ALGORITHMS: Final = (
 LEEWAY_S: Final = 30.0
 LIMIT_BYTES: Final = 1 << 20
 _KEYS: Final = 1000
+_LATEST_S: Final = 1e12
 _RSA_BITS: Final = 2048
 
 
@@ -137,8 +138,9 @@ def verify(token: str, keys: SigningKeys, expected: ExpectedClaims, now_s: float
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unauthenticated("the token's times are no numbers")
+    # JSON as Python reads it has NaN, which is before no time, and integers that no float holds.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LATEST_S:
+        raise Unauthenticated("the token's times are no numbers of seconds")
     return float(value)
 
 

@@ -65,7 +65,7 @@ def read_golden(path: Path) -> tuple[GoldenRequest, ...]:
             one = msgspec.json.decode(line, type=_Line)
             name = one.id or f"line {number}"
             inputs, outputs = tuple(map(_sent, one.inputs)), tuple(map(_sent, one.outputs))
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidArgument(f"golden requests: line {number} of {str(path)!r}: {error}") from error
         requests.append(GoldenRequest(name, inputs, outputs, one.tolerance))
     return tuple(requests)

@@ -37,7 +37,7 @@ class AliasStore:
                 records[model, label] = msgspec.json.decode(
                     content if isinstance(content, bytes) else b"", type=SeenAlias
                 )
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 _log.warning("what was made of the alias of %s %s cannot be read: %s", model, label, error)
         return records
 

@@ -60,7 +60,7 @@ class BanditStore:
             if record.model == model:
                 return record
             _log.warning("the state of the bandit of model %s in the store is of another one; it is set aside", model)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _log.warning("the state of the bandit of model %s cannot be read, it is set aside: %s", model, error)
         keys = self._store.keys
         await self._store.link.transaction(

@@ -106,7 +106,7 @@ def verdict_in(detail: str) -> RecordedVerdict | None:
         return None
     try:
         return msgspec.json.decode(detail, type=RecordedVerdict)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -116,7 +116,7 @@ def judged_again(verdict: RecordedVerdict, reason: str) -> Rejudged:
         state = _state(verdict.state)
         canary = replace(_canary(state.plan), previews=state.previews, by_hand=state.by_hand)
         return Rejudged(verdict, tuple(_faults(verdict, reason, state, canary)))
-    except (ValueError, TypeError, zlib.error, msgspec.MsgspecError, InvalidArgument) as error:
+    except (ValueError, TypeError, zlib.error, msgspec.MsgspecError, InvalidArgument, RecursionError) as error:
         return Rejudged(verdict, (f"state: what was recorded cannot be read: {error}",))
 
 

@@ -62,7 +62,7 @@ def weights_in(detail: str) -> RecordedWeights | None:
         return None
     try:
         return msgspec.json.decode(detail, type=RecordedWeights)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -79,7 +79,7 @@ def weights_again(recorded: RecordedWeights, reason: str) -> tuple[str, ...]:
         if not isinstance(test, Ab) or test.bandit is None:
             raise TypeError("the plan is no bandit")
         step = decided(held.record, test, test.bandit, held.now_ms)
-    except (ValueError, TypeError, zlib.error, msgspec.MsgspecError, InvalidArgument) as error:
+    except (ValueError, TypeError, zlib.error, msgspec.MsgspecError, InvalidArgument, RecursionError) as error:
         return (f"state: what was recorded cannot be read: {error}",)
     again = {arm: percent_text(weight) for arm, weight in step.weights.items()} if isinstance(step, NewWeights) else {}
     pairs: dict[str, tuple[object, object]] = {

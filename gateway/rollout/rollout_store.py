@@ -164,7 +164,7 @@ class RolloutStore:
         for content in reply[1::2]:
             try:
                 arms = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, _ArmKeys])
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 _log.warning("keys of revision %d in the store cannot be read; they are left out", revision)
                 continue
             for arm, own in arms.items():
@@ -185,7 +185,7 @@ class RolloutStore:
                 parts = msgspec.json.decode(content if isinstance(content, bytes) else b"", type=dict[str, msgspec.Raw])
                 load = msgspec.json.decode(parts.pop(LOAD, b"{}"), type=WorkerLoad)
                 arms = {arm: msgspec.json.decode(part, type=ArmCounts) for arm, part in parts.items()}
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 _log.warning("counts of revision %d in the store cannot be read; they are left out", revision)
                 continue
             if load.cores > 0:
@@ -200,7 +200,7 @@ def _record(model: str, content: object) -> RolloutRecord | None:
         return None
     try:
         record = msgspec.json.decode(content, type=RolloutRecord)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _log.warning("the state of the rollout of model %s in the store cannot be read: %s", model, error)
         return None
     return record if record.model == model else None

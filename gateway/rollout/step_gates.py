@@ -118,7 +118,7 @@ class StepGates:
 def _verdict(answer: bytes) -> tuple[Verdict | None, str]:
     try:
         told = msgspec.json.decode(answer, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, "answered without a verdict"
     reason = "".join(char for char in told.reason[:_REASON_CHARACTERS] if char.isprintable())
     for verdict in get_args(Verdict):

@@ -102,7 +102,7 @@ def provenance(
 def _publication(text: bytes) -> Publication | None:
     try:
         return msgspec.json.decode(text, type=Publication)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -1,7 +1,9 @@
 """Files that change, files that break, issuers that are away: who is known then, and what is told of it."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -161,9 +163,42 @@ def web(issuer: Issuer) -> Iterator[Published]:
     published.server.server_close()
 
 
+class Says:
+    """A server that says `answer` to whoever comes, and ends the connection once `goes_on` is set."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/keys"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.goes_on.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(self.answer)
+                    self.goes_on.wait()
+
+
 def files(web: Published, roles: Path) -> AccessFiles:
-    roles.write_text("groups: {ml: {grants: [{role: operator}]}}")
-    return AccessFiles(roles=roles, keys=web.url, expected=EXPECTED)
+    return AccessFiles(roles=roles_file(roles.parent), keys=web.url, expected=EXPECTED)
+
+
+def roles_file(directory: Path) -> Path:
+    path = directory / "roles"
+    path.write_text("groups: {ml: {grants: [{role: operator}]}}")
+    return path
 
 
 def signed(issuer: Issuer, key_id: str) -> bytes:
@@ -252,3 +287,45 @@ async def test_a_redirect_is_not_followed(clock: Clock, web: Published, tmp_path
     await made.prepare()
     assert "jwt-keys: cannot be fetched" in made.trouble
     assert web.asked == 1
+
+
+@pytest.fixture
+def says() -> Iterator[Says]:
+    server = Says()
+    yield server
+    server.end()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+        b"HTTP/1.1 9 \r\n\r\n",
+        b"",
+    ],
+    ids=["garbage", "chunks", "status", "nothing"],
+)
+async def test_an_issuer_that_speaks_no_http_changes_nothing(
+    clock: Clock, says: Says, tmp_path: Path, answer: bytes
+) -> None:
+    says.answer = answer
+    made = entrance(clock, AccessFiles(roles=roles_file(tmp_path), keys=says.url, expected=EXPECTED))
+    await made.prepare()
+    assert made.trouble.startswith("jwt-keys: ")
+
+
+async def test_while_an_issuer_answers_slowly_revoked_tokens_are_refused(
+    clock: Clock, says: Says, tokens: Path
+) -> None:
+    says.answer, says.goes_on = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", threading.Event()
+    made = entrance(clock, AccessFiles(tokens=tokens, keys=says.url, expected=EXPECTED))
+    assert not await made.step()
+    written(tokens, "")
+    await looked_twice(made)
+    with pytest.raises(Unauthenticated):
+        made.gatekeeper.authorize(INFER, bearer("infer"), ())
+    clock.now_s += RETRY_S
+    await made.step()
+    assert "no whole answer after 10 s" in made.trouble
+    says.goes_on.set()

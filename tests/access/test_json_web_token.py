@@ -60,6 +60,9 @@ def test_a_list_of_audiences_has_to_name_this_gateway(issuer: Issuer, keys: Sign
         ({"exp": NOW_S - LEEWAY_S}, "has expired"),
         ({"nbf": NOW_S + LEEWAY_S + 1}, "not valid yet"),
         ({"nbf": "later"}, ""),
+        ({"exp": float("nan")}, "no numbers"),
+        ({"exp": float("inf")}, "no numbers"),
+        ({"exp": 10**400}, "no numbers"),
     ],
     ids=str,
 )

@@ -249,6 +249,16 @@ def test_an_answer_that_never_ends_is_given_up() -> None:
         server.close()
 
 
+@pytest.mark.parametrize("answer", [b"[" * 50_000 + b"]" * 50_000, b'"\xff"'], ids=["deep", "bytes"])
+def test_an_answer_that_no_parser_takes_is_one_that_cannot_be_read(answer: bytes) -> None:
+    server = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer), answer)
+    try:
+        with pytest.raises(SourceUnreadable, match="answers what is no JSON"):
+            HttpSource(server.base, "the registry", dict).json("/x", "the model registry")
+    finally:
+        server.close()
+
+
 def test_a_file_that_breaks_off_is_not_taken_for_a_shorter_one() -> None:
     server = Raw(HEAD, b"x" * 40)
     try:

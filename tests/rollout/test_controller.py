@@ -34,6 +34,7 @@ DEADLINE_S = 20.0
 AT_ONCE: list[Plain] = [{"weight": "10%", "hold": "0s"}, {"weight": "50%", "hold": "0s"}]
 GOOD = {"completed": 5000, "errors": 5}
 BAD = {"completed": 5000, "errors": 500}
+DEEP = "[" * 5000 + "]" * 5000 + "}"
 
 
 def document(steps: list[Plain] = AT_ONCE, version: str = "2", **canary: object) -> RouteDocument:
@@ -269,6 +270,8 @@ async def test_a_state_or_counts_that_cannot_be_read_cost_themselves(
     revision = (await rolling.control.get(MODEL)).revision
     await rolling.store.link.call("HSET", rolling.store.keys.rollouts, "other", "{garbage")
     await rolling.store.link.call("HSET", rolling.store.keys.counts(revision), "w9", "{garbage")
+    await rolling.store.link.call("HSET", rolling.store.keys.counts(revision), "w10", '{"a": ' + DEEP)
+    await rolling.store.link.call("HSET", rolling.store.keys.rollouts, "deep", '{"more": ' + DEEP)
     await rolling.tell(stable=GOOD, canary=GOOD)
     await rolling.until(lambda record: record.state.step == 1)
     assert "cannot be read" in caplog.text

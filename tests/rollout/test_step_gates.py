@@ -72,6 +72,7 @@ async def told(made: StepGates, question: GateQuestion = QUESTION) -> GateState:
         ([404], "nodata", "answered 404", 1),
         ([302], "nodata", "answered 302", 1),
         ([answer("")], "nodata", "answered without a verdict", 1),
+        ([answer('{"verdict": "pass", "more": ' + "[" * 9000 + "]" * 9000 + "}")], "nodata", "without a verdict", 1),
         ([answer('{"verdict": "nodata"}')], "nodata", "another verdict", 1),
         ([answer('{"verdict": true}')], "nodata", "answered without a verdict", 1),
         ([ENDLESS, ENDLESS, ENDLESS], "nodata", "no answer (ValueError)", TRIES),
