@@ -9,19 +9,23 @@ is put there by mistake must not take away what serves.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from errno import EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM, EXDEV
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from loaders import manifest, tree, uri
 from loaders.boundary import Boundary, Location
 from loaders.directory_layout import MODEL_FILE, SIDE_DIRECTORY, is_number, versions_alone
 from loaders.errors import DigestMismatch, LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable, UnsafeSource
+from loaders.kept_looks import KeptLooks
 from loaders.loader import FileEntry, Listing, LocalVersion
 from loaders.store import ContentStore, hashed
 from loaders.tree import SourceFile, TreeLimits
+
+T = TypeVar("T")
 
 _CHUNK = 8 << 20
 _ROOT = Location(0, ())
@@ -51,10 +55,11 @@ class FilesystemLoader:
         self._is_model: bool | None = None  # a directory of versions; None: nobody can tell yet
         self._store = store
         self._limits = limits or TreeLimits()
+        self._looks = KeptLooks()
 
     def one_look(self) -> AbstractContextManager[None]:
-        """Returns a context without effect: looking costs little here."""
-        return nullcontext()
+        """Returns a context within which a model that is as it was at the last one is not looked at again."""
+        return self._looks.one_look()
 
     def models(self) -> Listing:
         """Returns the directories at the top, or the one model whose versions they are.
@@ -83,11 +88,18 @@ class FilesystemLoader:
 
     def versions(self, model: str) -> Listing:
         """Returns the directories of the model, and the links in it that are refused. Raises: as `Loader`."""
-        refused: dict[str, str] = {}
-        return _listing(tree.entries(self._boundary, self._directory(model), ascii(model), refused), refused)
+
+        def look() -> Listing:
+            refused: dict[str, str] = {}
+            return _listing(tree.entries(self._boundary, self._directory(model), ascii(model), refused), refused)
+
+        return self._known(model, "versions", look)
 
     def stamp(self, model: str) -> str:
         """Returns a hash of the states of the files beside the versions. Raises: as `Loader`."""
+        return self._known(model, "stamp", lambda: self._stamp(model))
+
+    def _stamp(self, model: str) -> str:
         refused: dict[str, str] = {}
         listed = tree.entries(self._boundary, self._directory(model), ascii(model), refused)
         seen = [(entry.name, tree.stamp_of(entry.status)) for entry in listed if not entry.is_directory]
@@ -102,7 +114,9 @@ class FilesystemLoader:
 
         Raises: as `Loader`.
         """
-        return self._key(model, version, self._directory(model, version))
+        return self._known(
+            model, f"fingerprint {version}", lambda: self._key(model, version, self._directory(model, version))
+        )
 
     def holds(self, model: str, name: str) -> bool:
         """Whether something is there that may be read."""
@@ -131,6 +145,11 @@ class FilesystemLoader:
         """Returns nothing: a disk of this machine is fast."""
         return ""
 
+    def digest(self, model: str, version: str) -> str:
+        """Returns the digest that the directory has, or had when it was as it is now. Raises: as `fetch`."""
+        key = self._key(model, version, self._directory(model, version))
+        return self._store.seen(key) or self.fetch(model, version).digest
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version directory; with `digest`, of exactly that content.
 
@@ -149,6 +168,16 @@ class FilesystemLoader:
         if digest is not None and local.digest != digest:
             raise DigestMismatch(f"the version directory has digest {local.digest}, not {digest}")
         return local
+
+    def _known(self, model: str, question: str, look: Callable[[], T]) -> T:
+        """Returns what `look` returns, or did when the model's directory was as it is now. Raises: as `look`."""
+        uri.check_directory_name(model)
+        if self._is_model is None:
+            return look()
+        root = self._boundary.root
+        return self._looks.answer(
+            os.path.realpath(root) if self._is_model else os.path.join(root, model), f"{model} {question}", look
+        )
 
     def _judge(self, directories: Sequence[str]) -> bool:
         """Whether these are the versions of one model. Raises: SourceUnreadable, if they were something else before."""

@@ -149,6 +149,12 @@ class Loader(Protocol):
     def progress(self, model: str, version: str) -> str:
         """Returns how far a `fetch` of the version is that takes long, as text for people; "" where none is running."""
 
+    def digest(self, model: str, version: str) -> str:
+        """Returns the digest of the version as its source has it now; what was copied before is not read again.
+
+        Raises: as `fetch`.
+        """
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content, from the store if it has it.
 

@@ -138,6 +138,10 @@ class ObjectStoreLoader:
         """Returns how much of a version that is being copied is here."""
         return self._copies.progress(model, version)
 
+    def digest(self, model: str, version: str) -> str:
+        """Returns the digest of the objects as they are listed now. Raises: as `fetch`."""
+        return self._copies.digest(model, version, self._place, self._below(model, version))
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content.
 
@@ -148,8 +152,11 @@ class ObjectStoreLoader:
         known = self._copies.stored(digest)
         if known is not None:
             return known
-        place = (self._client.place, self._prefix)
-        return self._copies.copy(model, version, place, self._below(model, version), digest)
+        return self._copies.copy(model, version, self._place, self._below(model, version), digest)
+
+    @property
+    def _place(self) -> object:
+        return (self._client.place, self._prefix)
 
     # ---- the store ----
 

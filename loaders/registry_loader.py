@@ -139,6 +139,10 @@ class RegistryLoader:
         """Returns how much of a version that is being copied is here."""
         return self._copies.progress(model, version)
 
+    def digest(self, model: str, version: str) -> str:
+        """Returns the digest of the version as the newest look has found it. Raises: as `fetch`."""
+        return self._copies.digest(model, version, *self._content(model, version))
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a verified copy of the version; with `digest`, of exactly that content.
 
@@ -149,12 +153,15 @@ class RegistryLoader:
         known = self._copies.stored(digest)
         if known is not None:
             return known
+        return self._copies.copy(model, version, *self._content(model, version), digest)
+
+    def _content(self, model: str, version: str) -> tuple[object, RemoteFiles]:
+        """Returns where the version lies, and its files, as the newest look has found it."""
         looked = self._looked.get(model)
         one = looked.versions.get(version) if looked is not None else None
         if one is None:
             one = self._version(model, version)
-        place = (self._registry.uri, one.place, one.mark)
-        return self._copies.copy(model, version, place, self._files(one), digest)
+        return (self._registry.uri, one.place, one.mark), self._files(one)
 
     def _models(self) -> Mapping[str, RegisteredModel]:
         models: Mapping[str, RegisteredModel] | None = getattr(self._held, "models", None)

@@ -67,7 +67,7 @@ class RemoteCopies:
 
         `place` tells this source's versions from those of all others. Raises: LoaderError.
         """
-        key = sha256(f"{place!r} {model} {version} {self._limits!r} {mark_of(files)}".encode()).hexdigest()
+        key = self._key(model, version, place, files)
         with self._shown((model, version), key, files), self._store.locked(key):
             seen = self._store.seen(key)
             local = self._store.get(seen) if seen else None
@@ -78,6 +78,14 @@ class RemoteCopies:
         if digest is not None and local.digest != digest:
             raise DigestMismatch(f"the version has digest {local.digest}, not {digest}")
         return local
+
+    def digest(self, model: str, version: str, place: object, files: RemoteFiles) -> str:
+        """Returns the digest of the files; they are copied where it is not known. Raises: as `copy`."""
+        seen = self._store.seen(self._key(model, version, place, files))
+        return seen or self.copy(model, version, place, files, None).digest
+
+    def _key(self, model: str, version: str, place: object, files: RemoteFiles) -> str:
+        return sha256(f"{place!r} {model} {version} {self._limits!r} {mark_of(files)}".encode()).hexdigest()
 
     def progress(self, model: str, version: str) -> str:
         """Returns how much of a version that is being copied is here, whichever process copies it; "" where none is."""

@@ -107,6 +107,10 @@ class RepositoryUnion:
         number = self._owners.get(model)
         return self._loaders[number].progress(model, version) if number is not None else ""
 
+    def digest(self, model: str, version: str) -> str:
+        """Returns the digest that the model's repository has now. Raises: as `Loader`."""
+        return self._asked(model, lambda loader: loader.digest(model, version))
+
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
         """Returns a copy from the model's repository, or from the store, which all share. Raises: as `Loader`."""
         try:

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -23,7 +22,6 @@ from gateway.runtime.peers import Operation, Payload, PeerGone, Peers, ask
 from gateway.serving.catalog import Catalog
 from gateway.serving.registry import VersionStatus
 from gateway.serving.replacement import Replacement
-from gateway.serving.version import VersionState
 from gateway.telemetry.sums import Tree, add_all, branch
 
 LOAD_LIMIT_S: Final = 600.0
@@ -218,14 +216,13 @@ def operations(
 
 def version_states(catalog: Catalog, model: str = "") -> list[dict[str, object]]:
     """Returns every version (of one model, if named) with its state, as JSON can hold it."""
-    return [{**asdict(status), "state": status.state.name} for status in catalog.states(model or None)]
+    states: list[dict[str, object]] = msgspec.to_builtins(catalog.states(model or None))
+    return states
 
 
 def _statuses(versions: object) -> list[VersionStatus]:
     """Returns what `version_states` made, read back from a worker of the same release."""
-    if not isinstance(versions, list):
-        return []
-    return [VersionStatus(**{**version, "state": VersionState[version["state"]]}) for version in versions]
+    return msgspec.convert(versions, list[VersionStatus]) if isinstance(versions, list) else []
 
 
 def _model(payload: Payload) -> str:

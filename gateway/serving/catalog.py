@@ -233,18 +233,11 @@ class Catalog(DemandLoads):
         loop = asyncio.get_running_loop()
         begun = await self._step()
         until = loop.time() + patience_s
-        while loads := {key: self._loads[key] for key in begun if key in self._loads}:
-            trials_only = loads.keys() <= self._on_trial
-            left_s = until - loop.time()
-            if trials_only and left_s <= 0:
-                break
-            if self._trial_begins.done():
-                self._trial_begins = loop.create_future()
-            await asyncio.wait(
-                (*loads.values(), self._trial_begins),
-                timeout=left_s if trials_only else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+        self._undecided = {key for key in begun if key in self._loads} - self._on_trial
+        if self._undecided:
+            self._decided = loop.create_future()
+            await self._decided
+        await self._settle(begun, timeout_s=max(0.0, until - loop.time()))
         if restarted and self._first is not None:
             self._first -= self._on_trial
 

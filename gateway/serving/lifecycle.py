@@ -176,7 +176,7 @@ class Pipeline:
     async def digest(self, candidate: Candidate) -> str:
         """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
         async with self._permits:
-            return await self._on_thread(lambda: self._loader.fetch(candidate.model, candidate.version).digest)
+            return await self._on_thread(lambda: self._loader.digest(candidate.model, candidate.version))
 
     def keep_prepared(self, digests: set[str]) -> None:
         """Marks the prepared forms of these versions as used: others make room before them. It blocks."""

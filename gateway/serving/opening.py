@@ -31,11 +31,11 @@ def open_version(
     warm_up = WarmUp(
         session, config.max_batch_size, request.warmups, allow_nan=request.policy.allow_nan, seed=request.seed
     )
-    if prepared is None:
-        times_us: Mapping[int, float] = warm_up.run().run_us
-    else:  # what the other runs would show was seen when it was tried, and when it was prepared
+    if session.providers == (CPU,):  # what other runs would show was seen when it was tried
         warm_up.once()
         times_us = result.run_us
+    else:  # kernels are chosen, or built, by the first runs of each size
+        times_us = warm_up.run().run_us
     # From here on shapes are those that clients see; the warm-up used the model's own.
     session.reshape(config.input_reshapes, config.output_reshapes, batches=config.max_batch_size > 0)
     if session.providers != (CPU,):

@@ -4,6 +4,7 @@ Everything here happens on the loop. A request pays for one or two dictionary lo
 """
 
 import logging
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Registry:
         self._on_available = on_available
         self._on_ended = on_ended
         self._held: dict[Key, VersionEntry] = {}
+        self._names: dict[str, list[str]] = {}  # the versions of each model that is held, by age
         self._available: dict[str, dict[str, Version]] = {}
         self._newest: dict[str, Version] = {}
         self._subscribers: list[OnVersion] = []
@@ -91,9 +93,8 @@ class Registry:
 
     def states(self, model: str | None = None) -> list[VersionStatus]:
         """Returns the status of every version, or of one model's versions, sorted by model and age."""
-        keys = [key for key in self._held if model is None or key[0] == model]
-        keys.sort(key=lambda key: (key[0], version_order(key[1])))
-        return [_status(self._held[key].version) for key in keys]
+        models = sorted(self._names) if model is None else [model]
+        return [_status(held.version) for name in models for held in self._of_model(name)]
 
     def details(self, model: str, name: str) -> tuple[Provenance, float, int]:
         """Returns what is known of a version's origin, of a run of one row, and of the memory that its trial needed.
@@ -123,7 +124,13 @@ class Registry:
         return {key: held.presence() for key, held in self._held.items()}
 
     def _of_model(self, model: str) -> Iterator[VersionEntry]:
-        return iter([held for key, held in self._held.items() if key[0] == model])
+        return iter([self._held[model, name] for name in self._names.get(model, ())])
+
+    def _hold(self, version: Version) -> VersionEntry:
+        """Adds a version under a name that none has yet."""
+        held = self._held[version.model, version.name] = VersionEntry(version)
+        insort(self._names.setdefault(version.model, []), version.name, key=version_order)
+        return held
 
     def _begin(self, key: Key) -> Version:
         """Adds a version that is LOADING; it is shown unless another one serves under its name."""
@@ -132,7 +139,7 @@ class Registry:
         version.move(VersionEvent.LOAD)
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = VersionEntry(version)
+            held = self._hold(version)
         elif held.version.state not in (VersionState.AVAILABLE, VersionState.UNLOADING):
             held.version = version
         held.loading = True
@@ -217,6 +224,10 @@ class Registry:
 
     def _forget(self, key: Key) -> None:
         held = self._held.pop(key)
+        names = self._names[key[0]]
+        names.remove(key[1])
+        if not names:
+            del self._names[key[0]]
         if held.version.state is VersionState.FAILED:
             held.version.move(VersionEvent.DROP)
             self._notify(held.version)
@@ -226,7 +237,7 @@ class Registry:
         if key not in self._held:
             version = Version(*key)
             version.move(VersionEvent.DROP, "unloaded")
-            self._held[key] = VersionEntry(version)
+            self._hold(version)
 
     # ---- inside ----
 
@@ -298,7 +309,7 @@ class Registry:
         return NotFound(f"Request for unknown model: {model!r} has no available versions")
 
     def _knows(self, model: str) -> bool:
-        return any(key[0] == model for key in self._held)
+        return model in self._names
 
 
 def _status(version: Version) -> VersionStatus:

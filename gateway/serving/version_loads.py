@@ -51,7 +51,9 @@ class VersionLoads(Registry):
         self._loads: dict[Key, asyncio.Task[None]] = {}
         self._first: set[Key] | None = None  # what the first look found; None before it
         self._on_trial: set[Key] = set()  # versions on trial: the host does not know yet whether they are good
-        self._trial_begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Of the loads that a start waits for: those that have neither ended nor begun a trial; and when there are none.
+        self._undecided: set[Key] = set()
+        self._decided: asyncio.Future[None] | None = None
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def states(self, model: str | None = None) -> list[VersionStatus]:
@@ -115,6 +117,7 @@ class VersionLoads(Registry):
                     self._pinned_loaded(key[0])
         finally:
             del self._loads[key]
+            self._decide(key)
             if self._first:
                 self._first.discard(key)
                 if not self._first and key in self._held:
@@ -153,8 +156,7 @@ class VersionLoads(Registry):
 
         def note_trial() -> None:
             self._on_trial.add(key)
-            if not self._trial_begins.done():
-                self._trial_begins.set_result(None)
+            self._decide(key)
 
         try:
             cold = self._starts_cold(key)
@@ -178,11 +180,17 @@ class VersionLoads(Registry):
         """Returns whether a load of the version opens no session (`gateway.serving.demand_loads`)."""
         return False
 
-    async def _settle(self, keys: Iterable[Key]) -> None:
-        """Waits until the loads of these versions that are under way have ended."""
+    def _decide(self, key: Key) -> None:
+        """Notes that the version's load has ended, or has begun a trial, which only its end ends."""
+        self._undecided.discard(key)
+        if not self._undecided and self._decided is not None and not self._decided.done():
+            self._decided.set_result(None)
+
+    async def _settle(self, keys: Iterable[Key], *, timeout_s: float | None = None) -> None:
+        """Waits until the loads of these versions that are under way have ended, or the time is over."""
         tasks = [self._loads[key] for key in keys if key in self._loads]
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=timeout_s)
 
     def _abandon(self, attempts: list[LoadAttempt], reason: str, *, may_return: bool) -> None:
         sessions: list[Session | None] = []

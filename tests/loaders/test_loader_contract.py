@@ -152,6 +152,20 @@ def test_a_copy_has_the_bytes_and_the_digest_of_sha256sum(loader: Loader) -> Non
     assert loader.fetch("m", "1") == local
 
 
+def test_a_digest_follows_the_source_and_what_was_copied_is_not_read_again(
+    written: WrittenRepository, loader: Loader
+) -> None:
+    local = loader.fetch("m", "1")
+    shutil.rmtree(local.path)
+    assert loader.digest("m", "1") == local.digest
+    assert not local.path.exists()
+    written.write("m/1/model.onnx", b"overwritten")
+    assert loader.digest("m", "1") not in (local.digest, loader.digest("m", "20"))
+    assert loader.digest("m", "1") == loader.fetch("m", "1").digest
+    with pytest.raises(SourceNotFound):
+        loader.digest("m", "2")
+
+
 def test_names_with_a_dot_in_front_are_no_content(written: WrittenRepository, loader: Loader) -> None:
     before = loader.fetch("m", "1")
     for name in ("m/1/.DS_Store", "m/.hidden/model.onnx", ".git/1/model.onnx"):

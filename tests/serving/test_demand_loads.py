@@ -5,7 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, process_time
 
 import pytest
 
@@ -189,6 +189,17 @@ async def test_what_cannot_be_loaded_is_told_and_tried_again_later(tried: Path, 
         shutil.move(tmp_path / "a", tmp_path / "models" / "a")
         await stage.catalog.load("a")  # whoever loads it by hand does not wait
         assert warm(stage) == "a"
+
+
+async def test_what_was_tried_before_is_not_tried_again_when_it_is_loaded(tried: Path, tmp_path: Path) -> None:
+    async with on_demand(tried, tmp_path) as stage:
+        version = stage.catalog.version("slow", "1")
+        run_s = version.run_us / 1e6
+        begin_s = process_time()
+        stage.catalog.wake(version)
+        await until(lambda: not version.is_cold)
+        assert process_time() - begin_s < 8 * run_s + 0.05  # a trial has seventy runs
+        assert version.run_us == run_s * 1e6
 
 
 async def test_new_content_is_in_memory_where_the_old_was(tried: Path, tmp_path: Path) -> None:
