@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.document import RouteDocument
 from gateway.serving.catalog import Catalog
+from gateway.serving.ensemble_loads import shortfall
 from gateway.serving.registry import VersionStatus
 from gateway.serving.version import VersionState
 
@@ -39,6 +40,7 @@ def version_message(
         for other in versions
         if (other.model, other.version) == (status.model, status.version)
     }
+    serves = status.state is VersionState.AVAILABLE
     origin, run_us, memory_bytes = catalog.details(status.model, status.version)
     return pb.ModelVersionState(
         source=catalog.origin(status.model),
@@ -53,12 +55,12 @@ def version_message(
         model=status.model,
         version=status.version,
         state=status.state.value,
-        reason=status.reason,
+        reason=status.reason or (shortfall(catalog, catalog.version(status.model, status.version)) if serves else ""),
         digest=status.digest,
         in_flight=status.in_flight + sum(other.in_flight for other in others.values()),
         max_batch_size=status.max_batch_size,
         merging=status.merging,
         weights=status.weights,
-        newest_ready=status.state is VersionState.AVAILABLE and catalog.newest(status.model).name == status.version,
+        newest_ready=serves and catalog.newest(status.model).name == status.version,
         workers={worker: other.state.value for worker, other in others.items() if other.state is not status.state},
     )

@@ -12,6 +12,7 @@ from gateway.api.naming import check_model_name, shown
 from gateway.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.catalog import Catalog
+from gateway.serving.ensemble_loads import shortfall
 from gateway.serving.version import VersionState
 
 _Parameters = Mapping[str, pb.ModelRepositoryParameter]
@@ -56,7 +57,10 @@ def index(catalog: Catalog, request: pb.RepositoryIndexRequest) -> pb.Repository
     for status in catalog.states():
         state, reason = STATES[status.state]
         seen.add(status.model)
-        if not request.ready or status.state is VersionState.AVAILABLE:
+        serves = status.state is VersionState.AVAILABLE
+        if serves and (lack := shortfall(catalog, catalog.version(status.model, status.version))):
+            serves, state, reason = False, "UNAVAILABLE", lack
+        if serves or not request.ready:
             entries.append(
                 _Index(name=status.model, version=status.version, state=state, reason=status.reason or reason)
             )

@@ -33,7 +33,7 @@ from gateway.serving.deferral import Deferral
 from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.fallback import ChainReceiver, Fallbacks
-from gateway.serving.mirroring import Mirrors
+from gateway.serving.mirroring import LAST_CLASS, REASON, Mirrors
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.response_cache import VersionCache
 from gateway.serving.run_page import VersionKey
@@ -54,6 +54,7 @@ ANNOUNCED_BYTES: Final = 1 << 16
 QUARANTINED: Final = "quarantined: "
 _OK: Final = Code.OK
 _PIN: Final = "PIN"
+_UNJUDGED: Final = -2  # as the revision of a decision: that of no route, and not the -1 of none that was looked up
 
 
 class Routing(Protocol):
@@ -397,6 +398,9 @@ class Engine:
         """As `begin`, for a call within another one, which holds the permit; `call.requested_version` is obeyed
         whatever clients may choose, but for a kill switch.
 
+        Nobody waits for a step of a mirrored ensemble: it is not judged, mirrored or recorded, and has no chain, so
+        that the rollouts and breakers of its model see what callers see.
+
         Raises: GatewayError; Unavailable where there is no such version now.
         """
         snapshot, wanted = self._routing.snapshot, call.requested_version
@@ -406,6 +410,8 @@ class Engine:
             decision = kill or Decision("", wanted, snapshot.revision, _PIN)
         else:
             decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
+        if call.level == LAST_CLASS:
+            decision = Decision(decision.arm, decision.version, _UNJUDGED, REASON)
         try:
             return self._decided(call, decision, snapshot)
         except NotFound as gone:
@@ -416,6 +422,9 @@ class Engine:
         version, arm, decision = call.version, call.arm, call.decision
         if version is None or arm is None or decision is None:
             raise ValueError("finish of a step that was not begun")
+        if call.level == LAST_CLASS:
+            version.release()
+            return
         total_ns = self._count(call, code, version, arm, decision)
         append: Callable[..., None] = _not_recorded
         if logged:

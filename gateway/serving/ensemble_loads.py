@@ -25,7 +25,14 @@ from gateway.serving.version import Version, VersionState
 MOST_LEVELS: Final = 8
 LOG_STEPS: Final = "log_steps"  # the parameter that asks for records of the steps
 # What a session does, or a batcher, has no meaning for what only calls others.
-_IDLE: Final = ("instance_group", "optimization", "default_model_filename", "model_warmup", "response_cache")
+_IDLE: Final = ("instance_group", "optimization", "default_model_filename")
+# What Triton does for an ensemble as a whole, too, and why it is done for its steps alone.
+_OF_STEPS: Final = {
+    "model_warmup": "the models of its steps are warm before they serve",
+    "response_cache": (
+        "which versions answer is decided for each step of each request, and an answer that is kept would not follow"
+    ),
+}
 
 
 class StepModels(Protocol):
@@ -158,6 +165,15 @@ def check_ready(catalog: StepModels, version: Version) -> None:
     _check_ready(catalog, version, set())
 
 
+def shortfall(catalog: StepModels, version: Version) -> str:
+    """Returns why a version that is AVAILABLE cannot serve now: a step of an ensemble has no version; "" if it can."""
+    try:
+        check_ready(catalog, version)
+    except Unavailable as error:
+        return f"not ready: {error}"
+    return ""
+
+
 def _check_ready(catalog: StepModels, version: Version, seen: set[Version]) -> None:
     """As `check_ready`, but for the versions that were `seen`: many steps may be of one ensemble."""
     if version.config.kind is not ModelKind.ENSEMBLE or version in seen:
@@ -184,6 +200,11 @@ def _warnings(source: ConfigSource, config: ModelConfig) -> list[str]:
     idle = [field for field in _IDLE if source.sets(field)]
     if idle:
         warnings.append(f"fields without effect on an ensemble, set them on the models of its steps: {', '.join(idle)}")
+    warnings += [
+        f"{field} has no effect on an ensemble, set it on the models of its steps: {why}"
+        for field, why in _OF_STEPS.items()
+        if source.sets(field)
+    ]
     unknown = sorted(config.parameters.keys() - {LOG_STEPS})
     if unknown:
         warnings.append(f"parameters without effect here: {', '.join(name[:80] for name in unknown)}")

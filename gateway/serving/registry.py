@@ -178,7 +178,7 @@ class Registry:
             version.name,
             version.digest,
             loaded.load_ms,
-            loaded.weights or "its own",
+            loaded.weights or ("its own" if loaded.config.kind.has_file else "none"),
         )
         for warning in loaded.config.warnings:
             logger.warning("version has a warning: model=%s version=%s: %s", version.model, version.name, warning)

@@ -13,7 +13,10 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.api.readiness import version_message
+from gateway.api.repository_extension import index
 from gateway.errors import Code, DeadlineExceeded, FailedPrecondition, Unavailable, VersionNotReady
+from gateway.pb import inference_pb2
 from gateway.serving.call import Call
 from gateway.serving.ensemble_loads import check_ready
 from gateway.serving.response_cache import ResponseCache
@@ -36,6 +39,7 @@ class Floor:
 
     stage: Stage
     repository: Path
+    shared: SharedRunState
 
     async def ensemble(self, name: str, text: str) -> None:
         write_ensemble(self.repository, name, text)
@@ -72,11 +76,15 @@ async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor
     fill(directory / "models")
     shared = SharedRunState(cache=ResponseCache(1 << 20))
     async with staged(directory, threads=2, shared=shared) as stage:
-        yield Floor(stage, directory / "models")
+        yield Floor(stage, directory / "models", shared)
 
 
-async def test_a_chain_answers_what_its_models_answer_one_after_the_other(floor: Floor) -> None:
-    await floor.ensemble("chain", config(*chain("double", "add", "double")))
+async def test_a_chain_answers_what_its_models_answer_one_after_the_other(
+    floor: Floor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "gateway.serving"):
+        await floor.ensemble("chain", config(*chain("double", "add", "double")))
+    assert "weights=none" in caplog.text
     call = await floor.ask("chain", floats(1, 2))
     assert [type(output) for output in call.outputs] == [bytes]
     assert outputs_of(call)[0].tolist() == floats(18, 27).tolist()  # the newest version of "double" is 2
@@ -199,6 +207,37 @@ async def test_an_ensemble_mirrors_another_version_of_itself(floor: Floor) -> No
     await until(stage.idle)
 
 
+async def test_steps_of_a_mirrored_ensemble_are_nobodys(floor: Floor) -> None:
+    """The rollout of their model, its breakers, mirrors and log see what callers see."""
+    stage, judged = floor.stage, floor.shared.judged
+    log_steps = 'parameters { key: "log_steps" value { string_value: "true" } }'
+    write_ensemble(floor.repository, "quiet", config(*chain("double", "add")), "2")
+    await floor.ensemble("quiet", config(*chain("double", "add"), more=log_steps))
+    stage.route("quiet", mirrors=[{"arm": "new", "percent": "100%"}])
+    canary = {"stable": "old", "canary": "new", "analysis": {}, "steps": [{"weight": "50%", "hold": "1m"}]}
+    mirrors = [{"arm": "new", "percent": "100%"}]
+    stage.route("double", strategy={"canary": canary}, mirrors=mirrors, fallback={"order": ["old"], "breaker": {}})
+    judged.follow(stage.rules.snapshot)
+    rows = len(await stage.rows())
+    codes = [stage.codes("double", version, arm) for version, arm in (("1", "old"), ("2", "new"))]
+    call = await floor.ask("quiet", floats(1))
+    assert call.error is None
+    await until(lambda: bool(stage.sums("shadows", "quiet", "new", "outcomes")))
+    await until(stage.idle)
+    [tallies] = judged.by_revision.values()
+    assert sum(tally.completed for tally in tallies.values()) == 1
+    assert sum(sum(histogram) for tally in tallies.values() for histogram in tally.runs) == 1
+    now = [stage.codes("double", version, arm) for version, arm in (("1", "old"), ("2", "new"))]
+    assert sum(before != after for before, after in zip(codes, now, strict=True)) == 1
+    assert call.ran.startswith("double:")
+    arm = 0 if ":old" in call.ran else 1
+    assert now[arm].get(OK) == int(str(codes[arm].get(OK, 0))) + 1
+    assert [row.model for row in (await stage.rows())[rows:]].count("double") == 1
+    for model in ("double", "quiet"):
+        stage.rules.snapshot = stage.rules.snapshot.without_route(model, 9)
+    judged.follow(stage.rules.snapshot)
+
+
 async def test_what_ran_is_told_as_far_as_metadata_have_room(floor: Floor) -> None:
     name = "m" * 120
     models.write_version(floor.repository, name, "1", models.affine(1.0))
@@ -293,11 +332,29 @@ async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floo
     assert str(call.error).startswith(
         "step 2 (model 'late'): Request for unknown model: 'late' has no available versio"
     )
+    catalog = floor.stage.catalog
     with pytest.raises(Unavailable, match=r"step 2 \(model 'late'\)"):
-        check_ready(floor.stage.catalog, floor.stage.catalog.newest("early"))
+        check_ready(catalog, catalog.newest("early"))
+    (status,) = catalog.states("early")
+    told = version_message(catalog, status, {})
+    assert (told.state, told.reason.partition("(")[0]) == ("AVAILABLE", "not ready: step 2 ")
+    listed = {entry.name: entry for entry in index(catalog, inference_pb2.RepositoryIndexRequest()).models}
+    assert (listed["early"].state, listed["early"].reason) == ("UNAVAILABLE", told.reason)
+    ready = index(catalog, inference_pb2.RepositoryIndexRequest(ready=True)).models
+    assert "early" not in {entry.name for entry in ready}
     await floor.stage.catalog.load("late")
     check_ready(floor.stage.catalog, floor.stage.catalog.newest("early"))
     assert await floor.answer("early", floats(1)) == [floats(9).tolist()]
+
+
+async def test_what_an_ensemble_does_not_do_is_a_warning_with_its_reason(floor: Floor) -> None:
+    x = 'inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } }'
+    warmup = f'model_warmup {{ name: "w" batch_size: 1 {x} }}'
+    more = f"response_cache {{ enable: true }} {warmup} instance_group {{ count: 2 }}"
+    await floor.ensemble("warned", config(*chain("double"), more=more))
+    warnings = floor.stage.catalog.newest("warned").config.warnings
+    for text in ("response_cache has no effect", "model_warmup has no effect", "without effect on an ensemble"):
+        assert sum(text in warning for warning in warnings) == 1, warnings
 
 
 async def test_a_step_that_does_not_fit_leaves_the_ensemble_unready(floor: Floor) -> None:
