@@ -148,7 +148,7 @@ class Exchanges:
         if self._begin(query, request_id, raw, caller, None, True):
             self._templates.learn(message, query)
 
-    def announced(self, caller: Caller, size_bytes: int, lead: bytes) -> Arrival | None:
+    def announced(self, caller: Applicant, size_bytes: int, lead: bytes) -> Arrival | None:
         """Refuses a message that would be refused when it is whole, by its length and the model that it begins with.
 
         Returns the call on its way, if it is known who serves it.

@@ -12,10 +12,11 @@ from gateway.api.load_reports import LoadReports
 from gateway.api.naming import shown
 from gateway.api.repository_extension import Calling, ModelControl
 from gateway.api.statistics_extension import Counts
+from gateway.api.wire import leading_names
 from gateway.errors import NotFound, Unimplemented
 from gateway.pb import inference_pb2 as pb
 from gateway.pb.inference_pb2_grpc import GRPCInferenceServiceServicer
-from gateway.rpc.handler import CallbackContext, announced_to, by_callback, undecoded
+from gateway.rpc.handler import CallbackContext, UnreadCall, announced_to, by_callback, undecoded
 from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
@@ -70,12 +71,12 @@ class InferenceService(GRPCInferenceServiceServicer):
 
     # ---- inference ----
 
-    @announced_to("announced")
+    @announced_to("announced", leading_names)
     @by_callback
     def ModelInfer(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._exchanges.infer(message, context)
 
-    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> Arrival | None:
+    def announced(self, context: UnreadCall, size_bytes: int, lead: bytes) -> Arrival | None:
         """Refuses a long message at its beginning, if it is known by then that it would be refused at its end.
 
         Returns the call on its way, if it is known who serves it.

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Final
 
-from gateway.access.principal import Principal
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.access.quota_pass import QuotaPass
 from gateway.errors import GatewayError
 from gateway.rpc.authorizer import CallCredential
-from gateway.rpc.handler import EOF, CancelCallback, Metadata, OwnMetadatum
+from gateway.rpc.handler import EOF, AnnouncedCall, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflater, encoding_of
 from gateway.rpc.message import BadMessage, Compressed
 from gateway.rpc.method import Method
 from gateway.rpc.open_calls import OpenCall
+from gateway.rpc.precedent import Precedents
 from gateway.rpc.pushback import never
+
+_LEAD_BYTES: Final = 512  # of a message: more than the names of a model and a version take
 
 
 class AdaptedCall:
@@ -108,25 +111,67 @@ class AdaptedCall:
             return message  # it began like zlib, and is plain
 
 
-class AdaptedCallbackCall(AdaptedCall):
-    """A call that is answered by callback, while the Task that grpcio gave it waits."""
+class _ForeseenCall:
+    """A call whose message is not known: by its model nobody is let in or kept out."""
 
-    def __init__(self, *arguments: Any) -> None:
+    principal = ANONYMOUS
+    quota_pass = None
+
+    def __init__(self, deadline_ns: int) -> None:
+        self.deadline_ns = deadline_ns
+
+
+class AdaptedCallbackCall(AdaptedCall):
+    """A call that is answered by callback, while the Task that grpcio gave it waits.
+
+    A caller whose last message would be refused if it came now is refused at the head, and its message never read.
+    """
+
+    def __init__(self, *arguments: Any, precedents: Precedents) -> None:
         super().__init__(*arguments)
+        self._precedents = precedents
         self.message_size = 0
         self._answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._on_cancel: list[CancelCallback] = []
 
     async def answered(self) -> object:
         """Calls the handler; returns its answer, or raises what it fails with."""
-        message = await self.message()
+        coming = self._foresee()
+        try:
+            message = await self.message()
+        finally:
+            if coming is not None:
+                coming.end()
         self.message_size = len(message)
+        self._remember(message)
         try:
             self._method.call(message, self)
             return await self._answered
         except BaseException:
             self._abandon()
             raise
+
+    def _foresee(self) -> AnnouncedCall | None:
+        """Returns the call on its way, if it is known who serves it. Raises: ResourceExhausted, Unavailable."""
+        announce = self._method.announce
+        if announce is None:
+            return None
+        precedent = self._precedents.find(self._caller, self._method.path, monotonic_ns())
+        if precedent is None:
+            return None
+        self._held.expect(precedent.size_bytes)
+        return announce(_ForeseenCall(self.deadline_ns), 0, precedent.lead)
+
+    def _remember(self, message: bytes) -> None:
+        subject = self._method.subject
+        if subject is not None:
+            lead = message[:_LEAD_BYTES]
+            path, size_bytes = self._method.path, len(message)
+            self._precedents.note(self._caller, path, subject(lead), lead, size_bytes, monotonic_ns())
+
+    @property
+    def _caller(self) -> str:
+        return self.principal.name or self._held.peer.address
 
     def answer(self, message: object) -> None:
         if not self._answered.done():

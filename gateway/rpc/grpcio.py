@@ -24,6 +24,7 @@ from gateway.rpc.listening_descriptor import low_descriptors_taken
 from gateway.rpc.method import Method, MethodTable
 from gateway.rpc.open_calls import OpenCalls
 from gateway.rpc.peer_identity import certificate_names
+from gateway.rpc.precedent import Precedents
 from gateway.rpc.pushback import never
 from gateway.rpc.server import MAX_FIELDS, ServerOptions
 from gateway.rpc.server_certificate import Material, ServerCertificate
@@ -61,6 +62,7 @@ class GrpcioServer:
         self._begun = 0  # calls
         self._calls = OpenCalls(options)
         self._inflater = Inflater(options.max_receive_bytes, self._calls.received)
+        self._precedents = Precedents()
         self._server = grpc.aio.server(
             options=channel_arguments(options),
             maximum_concurrent_rpcs=options.max_concurrent_calls + CALLS_BEYOND,
@@ -239,10 +241,13 @@ class GrpcioServer:
             inner.add_done_callback(lambda _, call=held: call.close())
             if remaining_s is not None and remaining_s <= 0:
                 raise DeadlineExceeded("deadline exceeded before the call began")
-            make = AdaptedCallbackCall if method.by_callback else AdaptedCall
             credential = self._credential(method, inner)
             principal = ANONYMOUS if credential is None else credential.prove()
-            context = make(inner, method, deadline_ns, principal, held, self._inflater, self._options.max_send_bytes)
+            known = inner, method, deadline_ns, principal, held, self._inflater, self._options.max_send_bytes
+            if method.by_callback:
+                context: AdaptedCall = AdaptedCallbackCall(*known, precedents=self._precedents)
+            else:
+                context = AdaptedCall(*known)
             context.credential = credential
             if self._quotas is not None and method.by_callback:
                 quota_pass = context.quota_pass = self._quotas.enter(principal.name, principal.tenant)

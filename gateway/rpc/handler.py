@@ -20,10 +20,13 @@ CancelCallback = Callable[[], None]
 _MARK = "__answers_by_callback__"
 _UNDECODED = "__takes_undecoded__"
 _ANNOUNCED = "__is_announced_to__"
+_SUBJECT = "__subject_of_its_message__"
 _Function = TypeVar("_Function", bound=Callable[..., object])
 # Is told the length of a message that comes in parts, and its first part, before the rest is read; returns what is to
 # know when the message has come whole, or never will, if anything is.
-Announced = Callable[["CallbackContext", int, bytes], "AnnouncedCall | None"]
+Announced = Callable[["UnreadCall", int, bytes], "AnnouncedCall | None"]
+# Returns what the beginning of a message says of who serves it: messages of one subject are refused alike.
+Subject = Callable[[bytes], object]
 
 
 class AnnouncedCall(Protocol):
@@ -36,16 +39,10 @@ class AnnouncedCall(Protocol):
         """Notes that the message has come whole, or never will."""
 
 
-class CallbackContext(Protocol):
-    """One unary call that is answered by callback, at once or later, always on the event loop.
+class UnreadCall(Protocol):
+    """What the head of a call says of it.
 
-    Exactly one of `answer` and `fail` counts: what comes after the first, or after the call has ended by cancellation
-    or deadline, is ignored. A caller that holds something for the call releases it in `on_cancel`'s callback or when it
-    answers, whichever comes first.
-
-    `principal` is who calls, as far as it is proven. Handlers of the other style find it in their context as well.
-
-    Units:  `deadline_ns` is on the monotonic clock, 0: none; `message_size` counts the bytes of the request's message.
+    Units: `deadline_ns` is on the monotonic clock, 0: none.
     """
 
     @property
@@ -57,6 +54,19 @@ class CallbackContext(Protocol):
 
     @property
     def deadline_ns(self) -> int: ...
+
+
+class CallbackContext(UnreadCall, Protocol):
+    """One unary call that is answered by callback, at once or later, always on the event loop.
+
+    Exactly one of `answer` and `fail` counts: what comes after the first, or after the call has ended by cancellation
+    or deadline, is ignored. A caller that holds something for the call releases it in `on_cancel`'s callback or when it
+    answers, whichever comes first.
+
+    `principal` is who calls, as far as it is proven. Handlers of the other style find it in their context as well.
+
+    Units: `message_size` counts the bytes of the request's message.
+    """
 
     @property
     def message_size(self) -> int: ...
@@ -116,15 +126,16 @@ def takes_undecoded(function: object) -> bool:
     return getattr(function, _UNDECODED, False) is True
 
 
-def announced_to(name: str) -> Callable[[_Function], _Function]:
+def announced_to(name: str, subject: Subject) -> Callable[[_Function], _Function]:
     """Returns a decorator for a method that answers by callback: its object's method `name` is an `Announced`.
 
     A GatewayError that leaves it refuses the call before its message is read. A transport that reads messages whole
-    does not announce them.
+    announces one of no bytes, which begins like the one before of the same caller.
     """
 
     def mark(function: _Function) -> _Function:
         setattr(function, _ANNOUNCED, name)
+        setattr(function, _SUBJECT, subject)
         return function
 
     return mark
@@ -134,6 +145,11 @@ def announced_by(function: object) -> Announced | None:
     """Returns what is told of the messages that the bound method will be given; None if nothing is."""
     name, owner = getattr(function, _ANNOUNCED, ""), getattr(function, "__self__", None)
     return getattr(owner, name) if name else None
+
+
+def subject_by(function: object) -> Subject | None:
+    """Returns what tells the subject of the messages of a method that is announced; None for any other."""
+    return getattr(function, _SUBJECT, None)
 
 
 def answers_by_callback(function: object) -> bool:

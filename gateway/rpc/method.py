@@ -11,8 +11,10 @@ from gateway.rpc.handler import (
     GenericHandler,
     Metadata,
     RpcHandler,
+    Subject,
     announced_by,
     answers_by_callback,
+    subject_by,
     takes_undecoded,
 )
 
@@ -29,7 +31,7 @@ class Method:
 
     __slots__ = (
         *("announce", "by_callback", "call", "deserializer", "path"),
-        *("request_streaming", "response_streaming", "serializer"),
+        *("request_streaming", "response_streaming", "serializer", "subject"),
     )
 
     def __init__(self, path: str, handler: RpcHandler) -> None:
@@ -51,6 +53,7 @@ class Method:
             self.deserializer = None
         self.by_callback = answers_by_callback(call)
         self.announce: Announced | None = announced_by(call)
+        self.subject: Subject | None = subject_by(call)
         if self.by_callback and (self.request_streaming or self.response_streaming):
             raise TypeError(f"handler of {path} answers by callback, which only unary methods can")
 

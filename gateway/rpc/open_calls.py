@@ -71,6 +71,13 @@ class OpenCall:
         self._calls.received.take(count)
         self.received_bytes = count
 
+    def expect(self, count: int) -> None:
+        """Counts a message that will be like the caller's last one. Raises: ResourceExhausted."""
+        received = self._calls.received
+        if count <= received.size_bytes:
+            received.take(count, "a message like the last one of its caller,")
+            self.received_bytes = count
+
     def reserve(self, count: int) -> None:
         """Counts an answer before it is sent. Raises: ResourceExhausted."""
         self._calls.reserve(self.peer, count)
@@ -162,9 +169,11 @@ class OpenCalls:
     def check(self, now_ns: int) -> None:
         """Counts the messages that come slowly as the largest, and refuses those for which there is no room."""
         before_ns = now_ns - int(self._options.stall_timeout_s * 1e9)
-        for call in [call for call in self._calls if 0 < call.awaited_ns < before_ns and not call.received_bytes]:
+        most_bytes = self._options.max_receive_bytes
+        slow = [one for one in self._calls if 0 < one.awaited_ns < before_ns and one.received_bytes < most_bytes]
+        for call in slow:
             try:
-                call.receive(self._options.max_receive_bytes)
+                call.receive(most_bytes)
             except ResourceExhausted:
                 call.refuse(later(_NO_ROOM))
 

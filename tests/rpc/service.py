@@ -70,7 +70,7 @@ class Behaviour:
             raise ResourceExhausted("no room for that", retry_after_ms=70)
         return Arrival(0, waits=lead.startswith(b"wait"))
 
-    @announced_to("announced")
+    @announced_to("announced", subject=lambda lead: lead[:4])
     @by_callback
     def echo_announced(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.answer(bytes(message))

@@ -339,6 +339,51 @@ async def test_a_refused_message_is_never_read() -> None:
         assert budget(served, "received").free_bytes == options.max_inflight_bytes - 1
 
 
+async def test_whose_last_message_would_be_refused_now_is_refused_before_the_next_is_read() -> None:
+    """grpcio shows nothing of a message until it is read whole, so calls are taken to be like those before them."""
+    unread = (1_000_000).to_bytes(5, "big")
+    async with serving("grpcio", ServerOptions(reuse_port=False, host="0.0.0.0")) as served:
+        async with RawClient(served.server.port) as client:
+            method = request_headers("EchoAnnounced")
+            # Nothing is known of the first.
+            fields, _ = await client.answer(await client.request(method, message(b"stop it")))
+            assert fields[b"grpc-status"] == b"0"
+            fields, _ = await client.answer(await client.request(method, unread, end=False))
+            assert (fields[b"grpc-status"], fields[b"grpc-retry-pushback-ms"]) == (EXHAUSTED, b"70")
+            assert served.behaviour.events["0 b'stop'"] == 1
+            # Another method and another caller are not known by it.
+            fields, _ = await client.answer(await client.request(request_headers("EchoNow"), message(b"stop")))
+            assert fields[b"grpc-status"] == b"0"
+        async with RawClient(served.server.port, local_address="127.0.0.2") as other:
+            for word in (b"go on", b"stop it"):
+                fields, body = await other.answer(await other.request(method, message(word)))
+                assert (fields[b"grpc-status"], body) == (b"0", message(word))
+            # Whoever asks for this and for that is asked what it wants.
+            stream_id = await other.request(method, message(b"go on")[:5], end=False)
+            other.h2.send_data(stream_id, b"go on", end_stream=True)
+            await other.send()
+            assert (await other.answer(stream_id))[1] == message(b"go on")
+
+
+async def test_messages_on_their_way_to_grpcio_count_as_those_before_them() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=MIB, max_receive_bytes=MIB)
+    async with serving("grpcio", options) as served, RawClient(served.server.port) as client:
+        method, body = request_headers("EchoAnnounced"), message(b"go" * 200_000)
+        fields, _ = await client.answer(await client.request(method, body))
+        assert fields[b"grpc-status"] == b"0"
+        held = [await client.request(method, body[:5], end=False) for _ in range(2)]
+        fields, _ = await client.answer(await client.request(method, body[:5], end=False))
+        assert told_to_come_later(fields)
+        assert fields[b"grpc-message"].startswith(b"a message like the last one of its caller, of 400000 bytes: 800000")
+        for stream_id in held:
+            client.h2.reset_stream(stream_id, 8)
+        await client.send()
+        received = budget(served, "received")
+        async with asyncio.timeout(5):
+            while received.free_bytes < received.size_bytes - 1:  # of this call
+                await served.unary("Echo")(b"t")
+
+
 async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> None:
     options = ServerOptions(reuse_port=False, max_inflight_bytes=4 * MIB, max_receive_bytes=MIB, stall_timeout_s=0.1)
     async with serving("ngh2", options) as served, RawClient(served.server.port) as client:

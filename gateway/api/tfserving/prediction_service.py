@@ -29,7 +29,7 @@ from gateway.api.tfserving.prediction_caller import AnswerForm, PredictionCaller
 from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument, Unimplemented, UnknownVersion
 from gateway.pb import tensorflow_serving_pb2 as tfs
 from gateway.pb.tensorflow_serving_pb2_grpc import ModelServiceServicer, PredictionServiceServicer
-from gateway.rpc.handler import CallbackContext, announced_to, by_callback
+from gateway.rpc.handler import CallbackContext, UnreadCall, announced_to, by_callback
 from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.serving.version import VersionState
@@ -62,7 +62,7 @@ class TfPredictionService(PredictionServiceServicer):
         self._max_bytes = max_bytes
         self._requests = PredictRequests(max_bytes)
 
-    @announced_to("announced")
+    @announced_to("announced", leading_model)
     @by_callback
     def Predict(self, message: bytes | memoryview, context: CallbackContext) -> None:
         if not self._enters(message, context):
@@ -74,17 +74,17 @@ class TfPredictionService(PredictionServiceServicer):
         else:
             begin(read)
 
-    @announced_to("announced")
+    @announced_to("announced", leading_model)
     @by_callback
     def Classify(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._of_examples(message, context, CLASSIFY, class_output, classification_response)
 
-    @announced_to("announced")
+    @announced_to("announced", leading_model)
     @by_callback
     def Regress(self, message: bytes | memoryview, context: CallbackContext) -> None:
         self._of_examples(message, context, REGRESS, value_output, regression_response)
 
-    def announced(self, context: CallbackContext, size_bytes: int, lead: bytes) -> Arrival | None:
+    def announced(self, context: UnreadCall, size_bytes: int, lead: bytes) -> Arrival | None:
         """Refuses a long message at its beginning, if it is known by then that it would be refused at its end.
 
         Returns the call on its way, if it is known who serves it.

@@ -1,0 +1,49 @@
+"""What is foreseen of a message by the one before it."""
+
+import pytest
+
+from gateway.rpc.precedent import Precedents
+
+S = 1_000_000_000
+
+
+def test_a_message_is_like_the_last_of_its_caller_and_method() -> None:
+    precedents = Precedents()
+    assert precedents.find("a", "/m", 0) is None
+    precedents.note("a", "/m", "x", b"lead", 7, S)
+    last = precedents.find("a", "/m", S + 1)
+    assert last is not None
+    assert (last.subject, last.lead, last.size_bytes) == ("x", b"lead", 7)
+    assert precedents.find("b", "/m", S + 1) is None
+    assert precedents.find("a", "/n", S + 1) is None
+
+
+def test_a_message_that_was_read_long_ago_says_nothing() -> None:
+    precedents = Precedents()
+    precedents.note("a", "/m", "x", b"", 7, S)
+    assert precedents.find("a", "/m", 2 * S - 1) is not None
+    assert precedents.find("a", "/m", 2 * S) is None
+
+
+@pytest.mark.parametrize("later_ns", [1, S // 2, 5 * S])
+def test_who_sends_this_and_that_is_not_foreseen_until_it_has_sent_one_kind_for_a_second(later_ns: int) -> None:
+    precedents = Precedents()
+    precedents.note("a", "/m", "x", b"", 7, S)
+    mixed_ns = S + later_ns
+    precedents.note("a", "/m", "y", b"", 7, mixed_ns)
+    assert precedents.find("a", "/m", mixed_ns) is None
+    precedents.note("a", "/m", "y", b"", 7, mixed_ns + S - 1)
+    assert precedents.find("a", "/m", mixed_ns + S - 1) is None
+    last = precedents.find("a", "/m", mixed_ns + S)
+    assert last is not None
+    assert last.subject == "y"
+
+
+def test_callers_without_end_are_forgotten_the_longest_unheard_first() -> None:
+    precedents = Precedents()
+    for number in range(5000):
+        precedents.note("kept", "/m", "x", b"", 7, S)
+        precedents.note(str(number), "/m", "x", b"", 7, S)
+    assert precedents.find("kept", "/m", S) is not None
+    assert precedents.find("0", "/m", S) is None
+    assert sum(precedents.find(str(number), "/m", S) is not None for number in range(5000)) == 4095
