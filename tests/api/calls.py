@@ -14,6 +14,7 @@ from gateway.pb import inference_pb2 as pb
 from gateway.rpc.status_codes import STATUS
 from gateway.telemetry.sums import branch
 from tests.api.stand import Stand
+from tests.machine_load import as_loaded
 
 _INTERNALS = re.compile(r"(?i)traceback|\.py\b|/work|/tmp|/home|0x[0-9a-f]{6}|onnxruntime|numpy")
 
@@ -55,7 +56,7 @@ async def is_well(stand: Stand) -> None:
 
 async def until(true: Callable[[], bool]) -> None:
     """Lets the loop turn until it is true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(as_loaded(10)):
         while not true():  # noqa: ASYNC110 (the engine has no event for it)
             await asyncio.sleep(0)
 

@@ -16,6 +16,7 @@ from gateway.routing.decision.snapshot import propose
 from tests.api.conftest import fill_small
 from tests.api.routes import ab
 from tests.api.stand import Stand, standing
+from tests.machine_load import as_loaded
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -33,7 +34,7 @@ async def sent(*requests: pb.ModelInferRequest) -> AsyncIterator[pb.ModelInferRe
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(as_loaded(10)):
         while not true():  # noqa: ASYNC110 (the engine has no event for it)
             await asyncio.sleep(0)
 

@@ -15,7 +15,8 @@ from gateway.runtime.options import OPTIONS
 from tests import models
 from tests.deploy.dockerfile import Build, Stage, command, minimal_debian, read, run
 from tests.deploy.published_schemas import ROOT
-from tests.e2e.product import as_loaded, until
+from tests.e2e.product import until
+from tests.machine_load import as_loaded
 
 TEXT = (ROOT / "Dockerfile").read_text()
 
@@ -123,7 +124,7 @@ def test_the_stages_make_an_image_that_serves_and_stops(stages: list[Stage], tmp
     health = final.health
     with subprocess.Popen(_start(root, final, options, tmp_path), stderr=subprocess.PIPE, text=True) as running:
         try:
-            until(lambda: _inside(root, final, health, tmp_path).returncode == 0, as_loaded(60), "healthy")
+            until(lambda: _inside(root, final, health, tmp_path).returncode == 0, 60, "healthy")
             [tini] = _children_of(running.pid)
             os.kill(tini, signal.SIGTERM)
             assert running.wait(as_loaded(10)) == 0

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
+from tests.machine_load import as_loaded
 
 GATEWAY = Path(sys.executable).with_name("gateway")
 START_DEADLINE_S = 90.0
@@ -28,20 +29,11 @@ _LAST_LINE = "Ctrl-C stops everything."
 
 def until(condition: Callable[[], _T], seconds: float, what: str) -> _T:
     """The first true answer of `condition`; asked again and again, for nobody tells. Raises: AssertionError."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + as_loaded(seconds)
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.02)
     return answer
-
-
-def as_loaded(seconds: float) -> float:
-    """The limit that a promise of so many seconds has on this machine now: longer while more runs than it has CPUs.
-
-    Tests that run beside these are known at once, the rest by the load of the last minute.
-    """
-    beside = float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return seconds * max(1.0, beside, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def environment() -> dict[str, str]:

@@ -27,7 +27,8 @@ from tests.docs.command_ledger import row_of
 from tests.docs.shell_commands import ROOT, shell_commands
 from tests.e2e.calls import infer, stub
 from tests.e2e.conftest import Demo, connect
-from tests.e2e.product import GATEWAY, Product, as_loaded, environment, until
+from tests.e2e.product import GATEWAY, Product, environment, until
+from tests.machine_load import as_loaded
 
 PLACE = "tests/e2e/test_documented_commands.py"
 ROWS = 300
@@ -92,7 +93,7 @@ def test_the_tour_of_the_readme(desk: Desk) -> None:
         assert page == "README.md"
         if "-m loadtests" not in text:
             if "rollout show" in text:
-                until(lambda: "watching" in desk.run("gateway rollout show digits", (0, 1)), as_loaded(20), "the flip")
+                until(lambda: "watching" in desk.run("gateway rollout show digits", (0, 1)), 20, "the flip")
             said.setdefault(text, []).append(desk.run(text))
             continue
         # What a busy machine can do is not known: 1 and 4 tell of budgets of time. Answers are checked all the same.
@@ -161,7 +162,7 @@ def judge(desk: Desk) -> None:
     document = {**ROUTE, "metadata": {"model": "judged"}, "spec": {"arms": arms, "strategy": {"blueGreen": flip}}}
     (desk.folder / "judged.yaml").write_text(yaml.safe_dump(document))
     desk.run("gateway apply -f judged.yaml --reason t")
-    until(lambda: "watching" in desk.run("gateway rollout show judged", (0, 1)), as_loaded(20), "the flip")
+    until(lambda: "watching" in desk.run("gateway rollout show judged", (0, 1)), 20, "the flip")
 
 
 def fill(desk: Desk) -> None:
@@ -205,7 +206,7 @@ def entries_there(desk: Desk) -> None:
 def judged_ended(desk: Desk) -> None:
     """No rollout runs, which would refuse documents in its place; on a slow machine it has ended by itself."""
     desk.run("gateway rollout abort judged --reason t", (0, 1))
-    until(lambda: "watching" not in desk.run("gateway rollout list", (0, 1)), as_loaded(20), "the end of the rollout")
+    until(lambda: "watching" not in desk.run("gateway rollout list", (0, 1)), 20, "the end of the rollout")
 
 
 def revision_there(desk: Desk) -> None:
@@ -237,7 +238,7 @@ def test_operators_commands_do_what_they_say(desk: Desk) -> None:
         staged.rename(models / name)
     lay_out(desk)
     for name in ("flights", "judged"):
-        until(lambda name=name: "AVAILABLE" in desk.run(f"gateway models {name}", (0, 1)), as_loaded(60), name)  # type: ignore[misc]
+        until(lambda name=name: "AVAILABLE" in desk.run(f"gateway models {name}", (0, 1)), 60, name)  # type: ignore[misc]
     judge(desk)
     fill(desk)
     now = datetime.now(UTC)

@@ -22,7 +22,8 @@ from gateway.pb import inference_pb2 as pb
 from tests import models
 from tests.e2e.calls import control, stub
 from tests.e2e.conftest import OWN_CONNECTION
-from tests.e2e.product import Product, as_loaded, until
+from tests.e2e.product import Product, until
+from tests.machine_load import as_loaded
 
 GRACE_S = min(12.0, as_loaded(3.0))
 FEATURES = 64
@@ -69,7 +70,7 @@ def test_a_killed_supervisor_leaves_no_process_and_no_port(ending: Product) -> N
     assert len(pids) == 5
     os.kill(pids[-1], signal.SIGSTOP)  # not even one that hangs
     os.kill(ending.state()["pid"], signal.SIGKILL)
-    until(lambda: not ending.remains() and all(map(is_free, ports)), as_loaded(2.0), "the end of every process")
+    until(lambda: not ending.remains() and all(map(is_free, ports)), 2, "the end of every process")
     ending.kill()
     ending.start()  # with the same data: what the dead one held is no obstacle
     with grpc.insecure_channel(ending.server) as channel:

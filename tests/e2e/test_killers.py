@@ -16,7 +16,8 @@ from gateway.tensor import Array, Datatype
 from tests import models
 from tests.e2e.calls import stub
 from tests.e2e.conftest import OWN_CONNECTION
-from tests.e2e.product import Product, as_loaded, until
+from tests.e2e.product import Product, until
+from tests.machine_load import as_loaded
 
 SERVICE_CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "service-config.json").read_text()
 RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]

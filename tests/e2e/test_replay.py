@@ -13,7 +13,7 @@ from gateway.tensor import Datatype
 from tests import models
 from tests.e2e.calls import stub
 from tests.e2e.conftest import connect
-from tests.e2e.product import Product, as_loaded, command, until
+from tests.e2e.product import Product, command, until
 
 REQUESTS = 8
 
@@ -87,7 +87,7 @@ def test_a_canary_begins_with_a_replay_by_the_control_process(product: Product) 
     def shown() -> dict[str, Any]:
         return dict(json.loads(product.cli("rollout", "show", "kinds", "-o", "json").stdout or "{}"))
 
-    until(lambda: shown().get("step") == 2, as_loaded(60), "the step with traffic after the replay")
+    until(lambda: shown().get("step") == 2, 60, "the step with traffic after the replay")
     entries = json.loads(product.cli("audit", "list", "--model", "kinds", "-o", "json").stdout)
     assert [entry["operation"] for entry in entries] == ["promote", "rollout.offline", "apply"]
     assert json.loads(entries[1]["detail"])["verdict"] == "pass"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.product import Product, as_loaded, environment, until
+from tests.e2e.product import Product, environment, until
+from tests.machine_load import as_loaded
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
@@ -53,7 +54,7 @@ def test_every_command_of_the_page_does_what_it_says(serving: Product) -> None:
 
     for line in COMMANDS[3:]:
         if "fly.py" in line:  # asks at once
-            until(lambda: "AVAILABLE" in run(["gateway", "models", "delays"]), as_loaded(60), "a version serves")
+            until(lambda: "AVAILABLE" in run(["gateway", "models", "delays"]), 60, "a version serves")
         told[line] = run(in_force(line, serving))
 
     def of(beginning: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from loadtests.samples import Sample
 from loadtests.verdict import Violation
 from tests.e2e.calls import infer
+from tests.machine_load import as_loaded
 
 PAUSE_S = 0.02
 
@@ -43,7 +44,8 @@ class Traffic:
         """So many more calls have ended."""
         with self._more:
             wanted = len(self.outcomes) + calls
-            assert self._more.wait_for(lambda: len(self.outcomes) >= wanted, seconds), "the traffic stands still"
+            came = self._more.wait_for(lambda: len(self.outcomes) >= wanted, as_loaded(seconds))
+            assert came, "the traffic stands still"
 
     def failures(self, since_s: float = 0.0) -> list[Outcome]:
         """Those of the calls that began then or later."""

@@ -26,6 +26,7 @@ from gateway.routing.store.audit_trail import chain
 from gateway.routing.store.editor import Editor
 from gateway.telemetry.event_types import EventType
 from tests.drift.lakes import START_US
+from tests.machine_load import as_loaded
 from tests.rollout.experiments import HOUR_US, MODEL, Requests, split_document, write_requests
 from tests.rollout.test_controller import DEADLINE_S, Rolling, opened
 from tests.rollout.test_off_policy import asked
@@ -55,7 +56,7 @@ async def record_of(rolling: Rolling) -> BanditRecord:
 
 async def until(rolling: Rolling, condition: Callable[[BanditRecord], bool]) -> BanditRecord:
     """Judges until the state is as it should be."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + as_loaded(DEADLINE_S)
     while True:
         await rolling.judge.step()
         record = await rolling.rollouts.bandits.record(MODEL)

@@ -15,6 +15,7 @@ from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.worker_status import FeedState
+from tests.machine_load import as_loaded
 
 DEADLINE_S = 10.0
 BY = Change(actor="tester", reason="test", source="cli")
@@ -34,7 +35,7 @@ def route(model: str = "fraud", share: int = 10) -> Route:
 
 async def until(true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     """Returns as soon as the condition holds; fails at the deadline."""
-    end = time.monotonic() + deadline_s
+    end = time.monotonic() + as_loaded(deadline_s)
     while not true():
         assert time.monotonic() < end, "the condition did not come to hold in time"
         await asyncio.sleep(0.002)

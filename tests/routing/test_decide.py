@@ -245,8 +245,8 @@ def test_the_first_source_that_is_there_is_the_key() -> None:
 def test_shares_are_those_of_the_document_and_users_stay() -> None:
     weights = {"a": "70%", "b": "20%", "c": "10%"}
     routed = snapshot(key=KEYED, strategy={"ab": {"control": "a", "weights": weights, "holdout": "10%"}})
-    count = 40_000
-    arms = [decided(routed, user(n), draw=random.random()).arm for n in range(count)]
+    count, draws = 40_000, random.Random(1)
+    arms = [decided(routed, user(n), draw=draws.random()).arm for n in range(count)]
     for arm, share in {"a": 0.63, "b": 0.18, "c": 0.09, "holdout": 0.1}.items():
         assert abs(Counter(arms)[arm] - share * count) < 4 * math.sqrt(share * (1 - share) * count)
     assert arms[:500] == [decided(routed, user(n), draw=0.0).arm for n in range(500)]

@@ -13,6 +13,7 @@ from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import StoreState, loss
 from gateway.routing.store.worker_status import FeedState
+from tests.machine_load import as_loaded
 from tests.routing.live import (
     BY,
     DEADLINE_S,
@@ -88,7 +89,7 @@ async def test_a_frozen_server_is_noticed_and_serving_goes_on(valkey: Valkey, tm
         valkey.pause()
         start = time.monotonic()
         await until(lambda: follower.state is FeedState.STALE)
-        assert time.monotonic() - start < 3.0
+        assert time.monotonic() - start < as_loaded(3.0)
         assert follower.stale_seconds() > 0
         assert share_of(follower.snapshot) == 10
         shown = await control.list()
@@ -254,7 +255,7 @@ async def test_a_worker_starts_from_disk_when_the_store_is_away(valkey: Valkey, 
         frozen = feed(valkey.url, tmp_path)
         start = time.monotonic()
         await frozen.boot(timeout_s=0.2)
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < as_loaded(1.0)
         assert (frozen.state, frozen.snapshot.epoch, share_of(frozen.snapshot)) == (
             FeedState.STALE,
             first.snapshot.epoch,

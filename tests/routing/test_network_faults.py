@@ -12,6 +12,7 @@ from gateway.errors import StoreUnavailable
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.worker_status import FeedState
+from tests.machine_load import as_loaded
 from tests.routing.fault_proxy import FAULTS, Fault, FaultProxy
 from tests.routing.live import (
     BY,
@@ -68,7 +69,7 @@ async def test_a_feed_misses_nothing_whatever_becomes_of_its_connection(
         proxy.put("none")
         mended_at = time.monotonic()
         await until(lambda: agrees(follower, direct))
-        assert time.monotonic() - mended_at < RESUMED_S + 1.5  # and what a loaded machine takes
+        assert time.monotonic() - mended_at < as_loaded(RESUMED_S + 1.5)
         assert share_of(follower.snapshot) == 29
 
 
@@ -83,7 +84,7 @@ async def test_a_change_over_a_broken_network_is_unavailable_and_done_once_at_mo
         started = time.monotonic()
         with pytest.raises(StoreUnavailable):
             await control_of(store).apply(document(share=50), change=BY)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < as_loaded(1.5)
         proxy.put("none")
         await control_of(store).apply(document(share=60), change=BY)
         shares = [entry.revision for entry in await sound.history("fraud")]

@@ -11,6 +11,7 @@ from gateway.routing.store.change import Proposal
 from gateway.routing.store.redis_store import VALUE_LIMIT_BYTES, RedisStore
 from gateway.routing.store.store_failure import reason
 from gateway.routing.store.store_link import Word
+from tests.machine_load import as_loaded
 from tests.routing.live import BY, admin_of, route, store_of
 from tests.valkey import Valkey
 
@@ -38,7 +39,7 @@ async def test_a_frozen_server_costs_one_timeout_whatever_is_asked_at_once(valke
         valkey.pause()
         start = time.monotonic()
         results = await asyncio.gather(*(commit(store) for _ in range(60)), return_exceptions=True)
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < as_loaded(1.0)
         assert all(isinstance(r, StoreUnavailable) and "within 0.3 s" in str(r) for r in results)
         valkey.resume()
         assert len(await store.history("fraud")) == 1

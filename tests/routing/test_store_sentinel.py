@@ -17,6 +17,7 @@ from gateway.routing.store.feed import Feed
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.worker_status import FeedState
+from tests.machine_load import as_loaded
 from tests.routing.live import (
     BY,
     DEADLINE_S,
@@ -120,7 +121,7 @@ async def _follows(asked: Link, master: Server) -> bool:
 
 async def holds(true: Callable[[], Awaitable[bool]], complaint: str) -> None:
     """Returns as soon as the condition holds; fails with the complaint at the deadline."""
-    end = time.monotonic() + SETTLED_S
+    end = time.monotonic() + as_loaded(SETTLED_S)
     while not await true():
         if time.monotonic() > end:
             pytest.fail(complaint)
@@ -146,7 +147,7 @@ class Watched:
 async def committed(control: RouteControl, share: int, key: str) -> ApplyResult:
     """The change, asked for again and again with the same key until the store has it; lost writes are healed."""
     change = replace(BY, idempotency_key=key)
-    async with asyncio.timeout(SETTLED_S):
+    async with asyncio.timeout(as_loaded(SETTLED_S)):
         while True:
             try:
                 return await control.apply(document(share=share), change=change)

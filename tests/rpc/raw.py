@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import ngh2
 
+from tests.machine_load import as_loaded
 from tests.rpc.serving import path
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -96,13 +97,13 @@ class RawClient:
             await self.send()
 
     async def until(self, condition: Any, *, limit_s: float = 10.0) -> None:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(as_loaded(limit_s)):
             while not condition(self):
                 assert not self.closed, f"the connection ended after {self.events}"
                 await self.step()
 
     async def until_closed(self, *, limit_s: float = 10.0) -> None:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(as_loaded(limit_s)):
             while not self.closed:
                 await self.step()
 

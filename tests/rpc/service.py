@@ -11,6 +11,7 @@ from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable
 from gateway.rpc.handler import AnnouncedCall, CallbackContext, RpcHandler, announced_to, by_callback
 from gateway.rpc.server import Server
 from gateway.serving.arrivals import Arrival
+from tests.machine_load import as_loaded
 
 NAME = "testing.Behaviour"
 TRAILERS = (("x-version", "2"), ("x-arm", "canary"), ("x-blob-bin", b"\x00\xff\x10"))
@@ -52,7 +53,7 @@ class Behaviour:
             self.changed.notify_all()
 
     async def until(self, event: str, count: int = 1, *, limit_s: float = 10.0) -> None:
-        async with asyncio.timeout(limit_s), self.changed:
+        async with asyncio.timeout(as_loaded(limit_s)), self.changed:
             await self.changed.wait_for(lambda: self.events[event] >= count)
 
     async def echo(self, request: bytes, context: Any) -> bytes:

@@ -17,6 +17,7 @@ from gateway.runtime.config import Config, from_json
 from gateway.runtime.config_parser import parse
 from gateway.runtime.liveness import Timing
 from gateway.runtime.supervisor import Programs, supervise
+from tests.machine_load import as_loaded
 
 T = TypeVar("T")
 CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child_program.py")))
@@ -24,7 +25,7 @@ CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child_program.py"))
 
 def wait_until(read: Callable[[], T], within_s: float = 30.0) -> T:
     """The first true answer of `read`."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + as_loaded(within_s)
     while True:
         if answer := read():
             return answer
@@ -122,7 +123,7 @@ class Supervised:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = 15.0) -> int:
         self.process.send_signal(number)
-        self.stdout, _ = self.process.communicate(timeout=within_s)
+        self.stdout, _ = self.process.communicate(timeout=as_loaded(within_s))
         return self.process.returncode
 
 

@@ -19,6 +19,7 @@ from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
 from loaders.model_signature import TrustedKeys
 from loaders.store import ContentStore
+from tests.machine_load import as_loaded
 
 
 def answer(version: Version) -> float:
@@ -48,7 +49,7 @@ class OpenCatalog:
         changed = asyncio.Event()
         stop = self.catalog.subscribe(lambda version: changed.set())
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(as_loaded(timeout_s)):
                 while not condition():
                     await changed.wait()
                     changed.clear()

@@ -25,6 +25,7 @@ from gateway.serving.version import Version
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.sums import Tree, branch
 from gateway.tensor import Array
+from tests.machine_load import as_loaded
 from tests.serving.catalogs import opened
 
 
@@ -167,7 +168,7 @@ def given(call: Call, version: Version | None = None) -> Sequence[Array]:
 
 async def until(true: Callable[[], bool], limit_s: float = 20) -> None:
     """Lets the loop turn until the condition holds."""
-    async with asyncio.timeout(limit_s):
+    async with asyncio.timeout(as_loaded(limit_s)):
         while not true():  # noqa: ASYNC110 (the engine has no event for it)
             await asyncio.sleep(0)
 

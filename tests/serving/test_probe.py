@@ -30,6 +30,7 @@ from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
 from loaders.store import ContentStore
 from tests import models
+from tests.machine_load import as_loaded
 from tests.serving.bad_models import BAD
 
 Fetch = Callable[..., LocalVersion]
@@ -93,7 +94,7 @@ def _note_earlier() -> None:
 
 
 async def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
-    async with asyncio.timeout(within_s):
+    async with asyncio.timeout(as_loaded(within_s)):
         while not condition():  # noqa: ASYNC110 - the kernel tells nobody
             await asyncio.sleep(0.01)
 
@@ -326,17 +327,19 @@ async def test_processes_end_with_their_worker(fetch: Fetch) -> None:
 
 
 async def test_trials_are_forked_from_one_process_that_ends_when_it_is_idle(fetch: Fetch, tmp_path: Path) -> None:
-    prober = Prober(idle_s=0.5)
+    prober = Prober(idle_s=600.0)
     seen: set[int] = set()
     for scale in (1.0, 2.0, 3.0):
         assert (await prober.probe(ProbeRequest(fetch(models.affine(scale))))).ok
         assert not children()
         seen.update(zygotes())
     assert len(seen) == 1
-    await until(lambda: not zygotes(), within_s=5)
-    assert (await prober.probe(ProbeRequest(fetch(models.affine(4.0))))).ok  # in another one
     await prober.aclose()
     assert not zygotes()
+    hasty = Prober(idle_s=0.1)
+    for scale in (4.0, 5.0):
+        assert (await hasty.probe(ProbeRequest(fetch(models.affine(scale))))).ok  # each in another one
+        await until(lambda: not zygotes(), within_s=5)
 
 
 async def test_who_ends_the_trials_of_others_decides_nothing_about_them(fetch: Fetch) -> None:
@@ -424,16 +427,17 @@ async def test_a_probe_that_took_too_long_is_remembered_until_somebody_asks_agai
     assert await worker.known(request) is None
     result = await worker.probe(request)
     assert result.timed_out
+    (path,) = (tmp_path / "cache").glob("*.json")
+    written_ns = path.stat().st_mtime_ns
     for prober in (worker, sibling):
         assert await prober.known(request) == result
-        begin = time.monotonic()
         assert await prober.probe(request) == result
-        assert time.monotonic() - begin < 1
+    assert path.stat().st_mtime_ns == written_ns, "it was tried again"
     assert await sibling.known(request, again=True) is None
     begin = time.monotonic()
     assert (await sibling.probe(request, again=True)).timed_out
     assert time.monotonic() - begin > 1.4
-    (path,) = (tmp_path / "cache").glob("*.json")
+    assert path.stat().st_mtime_ns > written_ns
     os.utime(path, (time.time() - 3700, time.time() - 3700))
     assert await worker.known(request) is None
 
@@ -479,7 +483,7 @@ async def test_passing_failures_are_shared_only_by_who_waited(fetch: Fetch, tmp_
     workers = [Prober(tmp_path / "cache") for _ in range(3)]
     begin = monotonic()
     results = await asyncio.gather(*(worker.probe(request) for worker in workers))
-    assert monotonic() - begin < 3
+    assert monotonic() - begin < as_loaded(3)
     assert {result.reason for result in results} == {"took longer than 1.5 s while being warmed up"}
     assert (await workers[0].probe(request)).timed_out  # that it took too long is remembered
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
-from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_sessi
 from gateway.serving.session import RunFailed, Session, Termination, ort_version
 from gateway.tensor import Datatype
 from tests import models
+from tests.machine_load import as_loaded
 
 
 def filled(datatype: Datatype) -> npt.NDArray[np.generic]:
@@ -127,11 +127,9 @@ def test_a_run_is_stopped_from_another_thread() -> None:
 
     thread = Thread(target=run)
     thread.start()
-    begun = monotonic()
     termination.stop()
-    thread.join(10)
+    thread.join(as_loaded(10))
     assert not thread.is_alive()
-    assert monotonic() - begun < 10
     assert termination.stopped
     assert "terminate" in reasons[0].lower()
 
