@@ -153,7 +153,8 @@ def extensions():
         from mypyc.build import mypycify
 
         # Types are checked by `make check`; here only mypyc's own needs count, and what is not installed is Any.
-        return mypycify(["--config-file=", "--ignore-missing-imports", *MODULES], opt_level=LEVEL)
+        options = {"opt_level": LEVEL, "debug_level": "0" if LEVEL == "0" else "1"}  # lines for debuggers take a minute
+        return mypycify(["--config-file=", "--ignore-missing-imports", *MODULES], **options)
     except (ImportError, SystemExit) as error:  # it prints what it does not like, and exits
         if WISH == "require":
             raise

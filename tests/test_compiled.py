@@ -4,6 +4,7 @@ The tests of the modules that are compiled run once more, on a copy that is buil
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,28 @@ TESTS = (
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
     *(f"tests/records/test_{name}.py" for name in RECORDS),
 )
+# Of the folders among them what tests modules that are not compiled, and knows of those that are only `HELD`: objects
+# that pass through. `make test-all` runs these as well.
+HELD = {"gateway.access.principal", "gateway.serving.version"}
+CONTROL = ("api", "bridge", "drafts", "edits", "explain", "plan", "rollouts", "service", "watch")
+API = ("health", "models", "operating_tables", "overview", "route_guard", "tf_numbers", "watch_by_rest")
+SERVING = (
+    *("bad_model_files", "budget", "carried_value", "catalog", "catalog_loop", "catalog_state", "cpu_share"),
+    *("ensemble_graph", "execution_provider", "fallback_breaker", "mirror_comparison", "model_config"),
+    *("operator_examples", "preparation", "probe", "process_ban", "provenance", "repository", "residence"),
+    *("row_independence", "row_trial", "session", "verification", "worker_lives"),
+)
+TELEMETRY = (
+    *("alert_firing", "alerts", "dashboards", "drift_states", "events", "metrics_page", "published"),
+    *("span_encoding", "webhooks"),
+)
+APART = (
+    *(f"tests/api/test_control_{name}.py" for name in CONTROL),
+    *(f"tests/api/test_{name}.py" for name in API),
+    *(f"tests/rpc/test_{name}.py" for name in ("listening_descriptor", "server_certificate")),
+    *(f"tests/serving/test_{name}.py" for name in SERVING),
+    *(f"tests/telemetry/test_{name}.py" for name in TELEMETRY),
+)
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 HEADER = Path(sysconfig.get_path("include"), "Python.h")
 
@@ -35,9 +58,22 @@ def compiled(test: Callable[[Path], None]) -> Callable[[Path], None]:
     return pytest.mark.slow(pytest.mark.timeout(900)(test))
 
 
-@pytest.mark.parametrize("path", TESTS)
+@pytest.mark.parametrize("path", [*TESTS, *APART])
 def test_what_is_run_on_the_compiled_copy_is_there(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("path", APART)
+def test_what_is_run_by_itself_tests_nothing_that_is_compiled(path: str) -> None:
+    listed = re.findall(r'"(gateway/[\w/]+)\.py",', (ROOT / "setup.py").read_text())
+    modules = {name.replace("/", ".") for name in listed}
+    assert modules > HELD
+    assert not modules.intersection(imports((ROOT / path).read_text())) - HELD
+
+
+def imports(source: str) -> set[str]:
+    """The modules that are imported by `from`, as it is done in this tree."""
+    return set(re.findall(r"^from ([\w.]+) import", source, re.MULTILINE))
 
 
 def copy(tree: Path) -> None:
@@ -80,20 +116,23 @@ def test_the_copy_is_compiled(built: Path) -> None:
     assert said.split() == [str(built / "gateway/runtime/build.py"), "True"]
 
 
+def passes(tree: Path, *arguments: str) -> None:
+    """The tests pass in the tree, with few examples of each property."""
+    run(
+        *(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long"),
+        *(f"--hypothesis-profile={FEW}", *arguments),
+    )
+
+
 @compiled
 def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
-    run(
-        built,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not slow and not long",
-        f"--hypothesis-profile={FEW}",
-        *TESTS,
-    )
+    passes(built, *TESTS, *(f"--ignore={path}" for path in APART))
+
+
+@pytest.mark.long
+@compiled
+def test_what_uses_compiled_modules_passes_its_tests(built: Path) -> None:
+    passes(built, *APART)
 
 
 @pytest.mark.long
