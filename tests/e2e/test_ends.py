@@ -25,7 +25,7 @@ from tests.e2e.conftest import OWN_CONNECTION
 from tests.e2e.product import Product, until
 from tests.machine_load import as_loaded
 
-GRACE_S = min(12.0, as_loaded(3.0))
+GRACE_S = min(12.0, as_loaded(2.0))
 FEATURES = 64
 ENDED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
@@ -64,6 +64,10 @@ def is_free(port: int) -> bool:
         return True
 
 
+# The processes end by their guards, whatever they serve by.
+@pytest.mark.parametrize(
+    "ending", ["ngh2", pytest.param("grpcio", marks=pytest.mark.long)], indirect=True, scope="module"
+)
 def test_a_killed_supervisor_leaves_no_process_and_no_port(ending: Product) -> None:
     pids = [child["pid"] for child in ending.state()["children"]]
     ports = (ending.port("grpc"), ending.port("metrics"))

@@ -26,6 +26,10 @@ EAGER = [*OWN_CONNECTION, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max
 
 
 ONE_TRANSPORT = pytest.mark.parametrize("faulty", ["ngh2"], indirect=True)  # what no transport has a part in
+# What is the client's own doing, and differs by transport in nothing but the text of the failures.
+CLIENTS_PART = pytest.mark.parametrize(
+    "faulty", ["ngh2", pytest.param("grpcio", marks=pytest.mark.long)], indirect=True, scope="module"
+)
 
 
 @pytest.fixture(scope="module", params=["ngh2", "grpcio"])
@@ -85,6 +89,7 @@ def test_a_killed_worker_is_back_and_only_its_calls_fail(faulty: Product, demo: 
     assert calls.failures(since_s=back_s) == []
 
 
+@CLIENTS_PART
 def test_a_client_that_retries_does_not_notice(faulty: Product, demo: Demo) -> None:
     with traffic(faulty.server, demo.rows("digits"), RETRYING) as calls:
         kill(faulty, "worker")

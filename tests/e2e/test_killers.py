@@ -27,6 +27,12 @@ MERGED = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 5
 ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
 
 
+# What the transport has no part in: what is refused once a worker has died, and what the version is charged with.
+ONE_TRANSPORT = pytest.mark.parametrize(
+    "product", ["ngh2", pytest.param("grpcio", marks=pytest.mark.long)], indirect=True, scope="module"
+)
+
+
 @pytest.fixture(scope="module", params=["ngh2", "grpcio"])
 def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     directory = tmp_path_factory.mktemp(f"killers-{request.param}")
@@ -116,6 +122,7 @@ def test_a_request_that_kills_takes_one_worker_and_is_refused(product: Product, 
     until(lambda: '"input.refused"' in product.page("/events?follow=false"), 10, "the event")
 
 
+@ONE_TRANSPORT
 def test_a_killer_that_is_repeated_at_once_takes_one_worker(product: Product) -> None:
     """Before the supervisor has looked: a sibling reads itself what the dead worker was running."""
     before = restarts(product)
@@ -131,6 +138,7 @@ def test_a_killer_that_is_repeated_at_once_takes_one_worker(product: Product) ->
     assert restarts(product) == before + 1
 
 
+@ONE_TRANSPORT
 def test_of_those_that_ran_with_a_killer_all_are_answered_and_it_alone_is_refused(
     product: Product, channel: grpc.Channel
 ) -> None:
@@ -149,6 +157,7 @@ def test_of_those_that_ran_with_a_killer_all_are_answered_and_it_alone_is_refuse
     assert restarts(product) - before <= 2
 
 
+@ONE_TRANSPORT
 def test_the_second_death_within_a_minute_quarantines_until_the_model_is_loaded(
     product: Product, channel: grpc.Channel
 ) -> None:
@@ -184,6 +193,7 @@ def test_the_second_death_within_a_minute_quarantines_until_the_model_is_loaded(
     until(lambda: not reason(), 10, "no reason any more")
 
 
+@ONE_TRANSPORT
 def test_of_a_quarantined_version_the_chain_answers_but_not_what_killed_it(
     product: Product, channel: grpc.Channel
 ) -> None:
@@ -216,6 +226,7 @@ spec:
     assert restarts(product) == before + 2
 
 
+@ONE_TRANSPORT
 @pytest.mark.parametrize("model", ["lstm", "gru"])
 def test_a_model_that_dies_without_rows_refuses_them(product: Product, channel: grpc.Channel, model: str) -> None:
     before = restarts(product)
@@ -246,6 +257,7 @@ def boxes(count: int) -> pb.ModelInferRequest:
     return message
 
 
+@ONE_TRANSPORT
 def test_a_run_that_hangs_the_loop_takes_one_worker_and_is_refused(product: Product, channel: grpc.Channel) -> None:
     """One operator that does not end cannot be interrupted: the worker is killed when its loop has been silent."""
     assert code(channel, boxes(10))[0] is grpc.StatusCode.OK

@@ -20,7 +20,7 @@ from tests.e2e.product import Product, until
 from tests.routing.live import BY, control_of, store_of
 from tests.valkey import Valkey
 
-STORE_DELAY_S = 1.0
+STORE_DELAY_S = 0.4
 Answers = list[tuple[grpc.StatusCode, str, str]]
 
 
@@ -80,7 +80,7 @@ def health(channel: grpc.Channel, service: str) -> int:
     return status
 
 
-@pytest.mark.parametrize("transport", ["ngh2", "grpcio"])
+@pytest.mark.parametrize("transport", ["ngh2", pytest.param("grpcio", marks=pytest.mark.long)])
 async def test_a_host_that_knows_no_rules_is_not_ready_until_it_has_read_them(
     store: Valkey, demo: Demo, tmp_path: Path, transport: str
 ) -> None:
@@ -143,7 +143,7 @@ async def test_an_operator_may_start_without_rules(store: Valkey, demo: Demo, tm
 
 @contextmanager
 def slow(target: Path, path: Path) -> Iterator[None]:
-    """A way to the server on which each answer takes a second longer."""
+    """A way to the server on which each answer takes `STORE_DELAY_S` longer."""
     started, running = threading.Event(), list[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:

@@ -1,7 +1,7 @@
 """The gateway on an address that other hosts can reach, behind certificates that change while it runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,15 +55,39 @@ def events(product: Product, kind: str) -> list[dict[str, object]]:
     return [event["data"] for event in map(json.loads, lines) if event["type"] == kind]
 
 
-def test_only_who_shows_a_certificate_is_served_and_certificates_change_without_a_restart(
+@pytest.fixture(scope="module")
+def guarded(
     start_product: Callable[..., Product], authority: trustme.CA, directory: Path, client: dict[str, str]
-) -> None:
+) -> Iterator[Product]:
+    """A gateway that asks everybody for a certificate. Its workers are the same from its start to its end."""
     certificate, key = served_by(authority, directory)
     files = {"--tls-certificate": certificate, "--tls-key": key, "--tls-client-ca": client["--tls-ca"]}
     product = start_product("tls", "--host", "0.0.0.0", *words(files))
-    assert "grpcs://" in product.banner
     workers = [child["pid"] for child in product.children("worker")]
+    yield product
+    assert [child["pid"] for child in product.children("worker")] == workers
+    product.stop()
 
+
+@pytest.fixture
+def channel(guarded: Product, authority: trustme.CA, client: dict[str, str]) -> Iterator[grpc.Channel]:
+    """A connection from before anything changes."""
+    credentials = grpc.ssl_channel_credentials(
+        authority.cert_pem.bytes(), Path(client["--tls-key"]).read_bytes(), Path(client["--tls-cert"]).read_bytes()
+    )
+    with grpc.secure_channel(guarded.server, credentials) as opened:
+        assert is_ready(opened)
+        yield opened
+
+
+def is_ready(channel: grpc.Channel) -> bool:
+    stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+    return bool(stub.ServerReady(pb.ServerReadyRequest(), timeout=10).ready)
+
+
+def test_only_who_shows_a_certificate_is_served(guarded: Product, client: dict[str, str]) -> None:
+    product = guarded
+    assert "grpcs://" in product.banner
     done = product.cli("models", *words(client))
     assert (done.exit_code, "AVAILABLE" in done.stdout) == (0, True), done.stderr
     refused = product.cli("models", "--tls-ca", client["--tls-ca"])
@@ -76,30 +100,32 @@ def test_only_who_shows_a_certificate_is_served_and_certificates_change_without_
         hint = command(*line.split()[1:], *follow)
         assert hint.returncode == 0, hint.stderr
 
-    credentials = grpc.ssl_channel_credentials(
-        authority.cert_pem.bytes(), Path(client["--tls-key"]).read_bytes(), Path(client["--tls-cert"]).read_bytes()
-    )
-    with grpc.secure_channel(product.server, credentials) as channel:
-        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
-        assert stub.ServerReady(pb.ServerReadyRequest(), timeout=10).ready
 
-        expiries = gauges(product, "gateway_tls_not_after_seconds")
-        served_by(authority, directory, datetime(2090, 1, 1, tzinfo=UTC))
-        until(lambda: events(product, "tls.renewed"), SEEN_S, "the new certificate in every worker")
-        renewed = gauges(product, "gateway_tls_not_after_seconds")
-        assert len(renewed) == 2
-        assert renewed != expiries
-        assert set(renewed) == {datetime(2090, 1, 1, tzinfo=UTC).timestamp()}
-        assert product.cli("models", *words(client)).exit_code == 0
+def test_a_renewed_certificate_is_shown_without_a_restart(
+    guarded: Product, channel: grpc.Channel, authority: trustme.CA, directory: Path, client: dict[str, str]
+) -> None:
+    expiries = gauges(guarded, "gateway_tls_not_after_seconds")
+    served_by(authority, directory, datetime(2090, 1, 1, tzinfo=UTC))
+    until(lambda: events(guarded, "tls.renewed"), SEEN_S, "the new certificate in every worker")
+    renewed = gauges(guarded, "gateway_tls_not_after_seconds")
+    assert len(renewed) == 2
+    assert renewed != expiries
+    assert set(renewed) == {datetime(2090, 1, 1, tzinfo=UTC).timestamp()}
+    assert guarded.cli("models", *words(client)).exit_code == 0
+    assert is_ready(channel)
 
-        served_by(authority, directory, datetime(2001, 1, 1, tzinfo=UTC))
-        [told] = until(lambda: events(product, "tls.refused"), SEEN_S, "the expired certificate being refused")
-        assert "expired 2001-01-01" in str(told["reason"])
-        until(lambda: gauges(product, "gateway_tls_trouble") == [1.0, 1.0], SEEN_S, "both workers refusing it")
-        assert product.cli("models", *words(client)).exit_code == 0
-        assert stub.ServerReady(pb.ServerReadyRequest(), timeout=10).ready  # on the connection from before
-    assert [child["pid"] for child in product.children("worker")] == workers
-    product.stop()
+
+# Waits until each worker has looked at the files; what it makes of them is in tests/rpc/test_server_certificate.py.
+@pytest.mark.long
+def test_an_expired_certificate_does_not_take_the_place_of_a_sound_one(
+    guarded: Product, channel: grpc.Channel, authority: trustme.CA, directory: Path, client: dict[str, str]
+) -> None:
+    served_by(authority, directory, datetime(2001, 1, 1, tzinfo=UTC))
+    [told] = until(lambda: events(guarded, "tls.refused"), SEEN_S, "the expired certificate being refused")
+    assert "expired 2001-01-01" in str(told["reason"])
+    until(lambda: gauges(guarded, "gateway_tls_trouble") == [1.0, 1.0], SEEN_S, "both workers refusing it")
+    assert guarded.cli("models", *words(client)).exit_code == 0
+    assert is_ready(channel)
 
 
 def gauges(product: Product, name: str) -> list[float]:
