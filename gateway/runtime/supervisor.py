@@ -14,28 +14,24 @@ import resource
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import time
 from typing import Final
 from uuid import uuid4
 
-import msgspec
-
 import gateway
 from gateway.errors import GatewayError
-from gateway.records.sinks.target import parse_targets
-from gateway.routing.store.store_keys import StoreKeys
 from gateway.runtime import valkey
 from gateway.runtime.banner import banner
 from gateway.runtime.child import Settings
+from gateway.runtime.child_programs import Programs, for_compactor, for_sinks
 from gateway.runtime.config import Config, from_json
 from gateway.runtime.control_socket import ControlSocket
 from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
 from gateway.runtime.post_mortem import PostMortem
-from gateway.runtime.sections import DRIFT_WINDOWS_S
 from gateway.runtime.service import Service
 from gateway.runtime.service_notice import READY, STOPPING, notify
 from gateway.telemetry.logs import start_logging
@@ -48,63 +44,6 @@ _AFTER_GRACE_S: Final = 4.5
 _COMPACTOR_SILENCE_S: Final = 60.0
 _OVERLAPPING: Final = 4  # workers beyond the configured number: replacements that start, old ones that drain
 _log = logging.getLogger(__name__)
-
-
-def _module(name: str) -> tuple[str, ...]:
-    # -P: what lies in the working directory is not imported.
-    return (sys.executable, "-P", "-m", name)
-
-
-def _guarded(name: str) -> tuple[str, ...]:
-    """Returns the command of a module that knows nothing of supervisors, run so that it dies with this one."""
-    return (*_module("gateway.runtime.orphan_guard"), str(os.getpid()), name)
-
-
-def _line(settings: Mapping[str, object]) -> str:
-    return msgspec.json.encode(settings).decode()
-
-
-def _for_compactor(settings: Settings) -> str:
-    config = settings.config
-    return _line(
-        {
-            "log_directory": str(config.wal_dir),
-            "lake_directory": str(config.lake_dir),
-            "published_directory": str(config.published_dir),
-            "data_directory": str(config.process.data_dir),
-            "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
-            "sinks": [target.name for target in parse_targets(config.log.sinks)],
-            "after_death": bool(settings.predecessor),
-            "hurried": settings.last,
-            "log_level": config.process.log_level,
-            "log_format": config.process.log_format,
-        }
-    )
-
-
-def _for_sinks(settings: Settings) -> str:
-    config = settings.config
-    return _line(
-        {
-            "lake_directory": str(config.lake_dir),
-            "published_directory": str(config.published_dir),
-            "sinks": config.log.sinks,
-            "routing_key": StoreKeys(config.store.environment).epoch,
-            "log_level": config.process.log_level,
-            "log_format": config.process.log_format,
-        }
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The commands of the children."""
-
-    worker: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.worker"))
-    control: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.control_process"))
-    compactor: tuple[str, ...] = field(default_factory=lambda: _guarded("gateway.runtime.compaction"))
-    sinks: tuple[str, ...] = field(default_factory=lambda: _guarded("gateway.records.sinks.sinks_process"))
-    valkey: tuple[str, ...] = field(default_factory=lambda: _module("gateway.runtime.valkey"))
 
 
 class Supervisor:
@@ -126,10 +65,10 @@ class Supervisor:
             else None
         )
         self._compactor = self._service(
-            "compactor", 0, programs.compactor, opening=_for_compactor, silence_s=_COMPACTOR_SILENCE_S
+            "compactor", 0, programs.compactor, opening=for_compactor, silence_s=_COMPACTOR_SILENCE_S
         )
         self._sinks = (
-            [self._service("sinks", 0, programs.sinks, opening=_for_sinks, silence_s=_COMPACTOR_SILENCE_S)]
+            [self._service("sinks", 0, programs.sinks, opening=for_sinks, silence_s=_COMPACTOR_SILENCE_S)]
             if config.log.sinks
             else []
         )

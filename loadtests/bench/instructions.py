@@ -21,9 +21,10 @@ from typing import Final
 
 import grpc
 
+from gateway.runtime.child_programs import Programs
 from gateway.runtime.config_parser import load
 from gateway.runtime.liveness import Timing
-from gateway.runtime.supervisor import Programs, supervise
+from gateway.runtime.supervisor import supervise
 from gateway.telemetry.logs import start_logging
 from loadtests.bench import cases
 from loadtests.bench.body import METHOD, message

@@ -9,8 +9,9 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 
+from gateway.runtime.child_programs import Programs
 from gateway.runtime.config_parser import load
-from gateway.runtime.supervisor import Programs, supervise
+from gateway.runtime.supervisor import supervise
 from gateway.telemetry.logs import start_logging
 
 

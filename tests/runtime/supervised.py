@@ -13,10 +13,11 @@ from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 from gateway.backoff import Backoff
+from gateway.runtime.child_programs import Programs
 from gateway.runtime.config import Config, from_json
 from gateway.runtime.config_parser import parse
 from gateway.runtime.liveness import Timing
-from gateway.runtime.supervisor import Programs, supervise
+from gateway.runtime.supervisor import supervise
 from tests.machine_load import as_loaded
 
 T = TypeVar("T")

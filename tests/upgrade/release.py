@@ -29,8 +29,8 @@ from gateway.routing.decision.decide import decide
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.store.last_known_good import load_newest
 from gateway.runtime.child import Settings
+from gateway.runtime.child_programs import for_compactor, for_sinks
 from gateway.runtime.config_parser import parse
-from gateway.runtime.supervisor import _for_compactor, _for_sinks
 from tests import models
 from tests.e2e.calls import stub
 from tests.e2e.product import Product, command, until
@@ -79,7 +79,7 @@ def settings_lines(work: Path) -> list[str]:
     """What the supervisor tells its children, with every option that has a default of its own."""
     config = parse({"data-dir": work / "data", "sink": "redis://127.0.0.1:6379?stream=rows"}, {}, {})
     settings = Settings(config, "worker", 0, "instance", "boot", 1)
-    return [settings.to_json(), _for_compactor(settings), _for_sinks(settings)]
+    return [settings.to_json(), for_compactor(settings), for_sinks(settings)]
 
 
 def _said(result: Any) -> str:
