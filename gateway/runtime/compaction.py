@@ -9,7 +9,7 @@ from gateway.drift.online.monitor import Monitor
 from gateway.drift.online.performance_monitor import PerformanceMonitor
 from gateway.drift.online.tally_store import TallyStore
 from gateway.drift.profile_files import ProfileFiles
-from gateway.records.lake import compactor
+from gateway.records.lake import compactor_process
 from gateway.records.lake.compactor import CompactorConfig
 from gateway.records.lake.lake_manifest import Manifest
 from gateway.records.lake.observer import Ledger, Observer
@@ -48,4 +48,4 @@ def observers(config: CompactorConfig) -> Sequence[Observer]:
 
 
 if __name__ == "__main__":
-    sys.exit(compactor.main(ledgers, observers))
+    sys.exit(compactor_process.main(ledgers, observers))

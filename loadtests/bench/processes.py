@@ -11,7 +11,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _MEBIBYTE: Final = 1 << 20
 # In a command line, most telling first: the compactor is started through a module that has `runtime` in its name too.
 _ROLES: Final = (
-    ("gateway.records.lake.compactor", "compactor"),
+    ("gateway.records.lake.compactor_process", "compactor"),
     ("gateway.runtime.worker", "worker"),
     ("loadtests.bench.uncounted_worker", "worker"),
     ("gateway.runtime.control_process", "control"),

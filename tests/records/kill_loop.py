@@ -58,7 +58,7 @@ def start_compactor(log: Path, lake: Path, *, hurried: bool = False) -> "subproc
         str(log), str(lake), interval_s=0.02, retention_interval_s=0.05, merging=merging, hurried=hurried
     )
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.lake.compactor 3>&1 1>&2"],
+        ["/bin/sh", "-c", f"exec {sys.executable} -m gateway.records.lake.compactor_process 3>&1 1>&2"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

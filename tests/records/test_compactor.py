@@ -334,7 +334,7 @@ async def test_the_process_ends_in_order_on_sigterm_and_without_a_supervisor(tmp
 
 def _run_until_sigterm(folder: Path) -> None:
     config = CompactorConfig(str(folder / "wal"), str(folder / "lake"), interval_s=0.02)
-    command = [sys.executable, "-m", "gateway.records.lake.compactor"]
+    command = [sys.executable, "-m", "gateway.records.lake.compactor_process"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdin is not None
     process.stdin.write(config.to_json() + "\n")

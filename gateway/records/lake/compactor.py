@@ -7,13 +7,10 @@ Whatever step it is killed at, doing the segment again gives the same files unde
 only deleted when files and manifest line are durable: no row is lost, none is there twice.
 """
 
-import fcntl
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -22,9 +19,8 @@ from time import time
 import msgspec
 
 from gateway.records.lake import parquet
-from gateway.records.lake.accounts import Accounts, CompactorCounts
+from gateway.records.lake.accounts import CompactorCounts
 from gateway.records.lake.attempts import Attempts
-from gateway.records.lake.coverage import Coverage
 from gateway.records.lake.expiry import Expiry
 from gateway.records.lake.inspection import Inspection
 from gateway.records.lake.lake_manifest import Manifest
@@ -36,13 +32,10 @@ from gateway.records.lake.outbox import Outbox
 from gateway.records.lake.quarantine import Quarantine
 from gateway.records.lake.retention import RetentionLimits
 from gateway.records.lake.segment_part import SegmentPart, parts
-from gateway.records.step_process import StepProcess, first_line, has_listener
 from gateway.records.worker.reading import SegmentContent, read
 from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, LogEntry, Segment, adopt, entries
-from gateway.telemetry.logs import start_logging
 
 _STALE_NEW_S = 60.0
-_NICENESS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -352,59 +345,3 @@ def _mapped(path: Path) -> bytes | mmap:
         if not os.fstat(file.fileno()).st_size:
             return b""
         return mmap(file.fileno(), 0, access=ACCESS_READ)
-
-
-def _run(compactor: Compactor, accounts: Accounts, config: CompactorConfig, *, reports: bool) -> None:
-    """Compacts until told to end; the last step puts what the workers sealed on their way out into Parquet."""
-
-    def step(progress: Callable[[], None]) -> None:
-        compactor.step(progress)
-        compactor.tend()
-        accounts.tend(time())
-
-    def hurry() -> None:
-        """Makes the process nice no more, where that is allowed: on a busy machine the stop might not wait for it."""
-        if not config.hurried:
-            with suppress(PermissionError):
-                os.nice(-_NICENESS)
-
-    def describe() -> dict[str, object]:
-        return {"compactor": compactor.counts.to_json()}
-
-    StepProcess(step, describe, config.interval_s, reports=reports, hurry=hurry).run()
-    compactor.tend(last=True)
-    accounts.tend(time(), last=True)
-
-
-def main(
-    ledgers: Callable[[CompactorConfig], Sequence[Ledger]] = lambda config: (),
-    observers: Callable[[CompactorConfig], Sequence[Observer]] = lambda config: (),
-) -> int:
-    """Exit codes: 0 told to stop, 2 a configuration that does not make sense, 1 another compactor has the lake."""
-    reports = has_listener()
-    try:
-        config = CompactorConfig.from_json(first_line())
-    except ValueError as error:
-        sys.stderr.write(f"compactor: configuration: {error}\n")
-        return 2
-    start_logging("compactor-0", config.log_level, config.log_format)
-    if not config.hurried:
-        os.nice(_NICENESS)
-    parquet.limit_threads()
-    lake = Path(config.lake_directory)
-    lake.mkdir(parents=True, exist_ok=True)
-    lock = os.open(lake / "_lock", os.O_RDWR | os.O_CREAT, 0o640)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        _log.error("another one works on %s", lake)
-        return 1
-    published = Path(config.published_directory) if config.published_directory else None
-    watching = [Coverage(lake, published), *observers(config)]
-    compactor = Compactor(config, observers=watching, ledgers=ledgers(config))
-    _run(compactor, Accounts(compactor.counts, published), config, reports=reports)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
