@@ -4,14 +4,8 @@ from dataclasses import dataclass
 
 from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import ConfigSource
-from gateway.serving.contract import (
-    MODEL_FILENAME,
-    check_identity,
-    in_model_shapes,
-    session_options,
-    thread_count,
-    warmups,
-)
+from gateway.serving.configured_warmups import in_model_shapes, warmups
+from gateway.serving.contract import MODEL_FILENAME, check_identity, session_options, thread_count
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.model_policy import Policy

@@ -1,20 +1,21 @@
 """The contract of a version: its configuration, checked against the model and completed from it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from types import MappingProxyType
-from typing import cast
 
 from gateway.errors import FailedPrecondition
 from gateway.pb import inference_pb2
 from gateway.records.worker.feature_names import FEATURE_NAMES_PARAMETER, name_features
 from gateway.serving.config_source import ConfigSource
+from gateway.serving.configured_tensor import NUMBERS, TYPES, Tensor, compatible, reshapes
+from gateway.serving.configured_warmups import ReadFile, checked, warmups
 from gateway.serving.execution_provider import CPU, PROVIDERS_OPTION, providers_of, to_option
-from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy, Warmup, WarmupInput
+from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy
 from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.request_merging import MERGE_PARAMETER, NO_RUNS, Merging, merging
-from gateway.tensor import Datatype, TensorSpec
+from gateway.tensor import TensorSpec
 
 MODEL_FILENAME = "model.onnx"
 # Parameters that are read here; `session.` entries are judged by the session itself.
@@ -37,19 +38,6 @@ ONNX_TYPE_PARAMETER = "onnx_type."
 RAN_ON_PARAMETER = "execution_providers"
 _GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "off"}
 _MAX_THREADS = 1024
-MAX_WARMUP_COUNT = 1000
-MAX_WARMUP_ELEMENTS = 1 << 26
-
-ReadFile = Callable[[str], bytes]
-Tensor = inference_pb2.ModelInput | inference_pb2.ModelOutput
-
-_TYPES: Mapping[int, Datatype] = {inference_pb2.DataType.Value(kind.config_name): kind for kind in Datatype}
-_NUMBERS = {kind: cast("inference_pb2.DataType", number) for number, kind in _TYPES.items()}
-
-
-def datatype_of(tensor: Tensor) -> Datatype | None:
-    """Returns the datatype that a configuration gives a tensor; None where it gives none."""
-    return _TYPES.get(tensor.data_type)
 
 
 def session_options(source: ConfigSource) -> dict[str, str]:
@@ -89,31 +77,6 @@ def version_policy(source: ConfigSource) -> VersionPolicy:
     if choice == "specific":
         return VersionPolicy(specific=frozenset(str(version) for version in policy.specific.versions))
     return VersionPolicy()
-
-
-def warmups(source: ConfigSource, read_file: ReadFile) -> tuple[Warmup, ...]:
-    """Returns the warm-up requests of the configuration, with the data that they name.
-
-    Raises: FailedPrecondition naming the request, the input and what is wrong.
-    """
-    return tuple(_warmup(warmup, source, read_file) for warmup in source.message.model_warmup)
-
-
-def in_model_shapes(requests: Sequence[Warmup], source: ConfigSource) -> tuple[Warmup, ...]:
-    """Returns the warm-up requests in the model's own shapes, where the configuration offers an input in another."""
-    targets = _reshapes(source.message.input)
-
-    def reshaped(name: str, value: WarmupInput) -> WarmupInput:
-        if name not in targets:
-            return value
-        fixed = prod(size for size in targets[name] if size > 0)
-        open_size = prod(value.dims) // max(fixed, 1)
-        return replace(value, dims=tuple(open_size if size < 0 else size for size in targets[name]))
-
-    return tuple(
-        replace(request, inputs={name: reshaped(name, value) for name, value in request.inputs.items()})
-        for request in requests
-    )
 
 
 def check_identity(source: ConfigSource, model: str) -> None:
@@ -248,15 +211,15 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
             f"{where} has shape {list(spec.shape)} in the model; max_batch_size > 0 needs a variable first dimension"
         )
     own = spec.shape[1:] if batches else spec.shape
-    configured = _TYPES.get(tensor.data_type)
+    configured = TYPES.get(tensor.data_type)
     if configured is not None and configured is not spec.datatype:
         raise FailedPrecondition(
             f"{where} is configured as {configured.wire_name}, the model has {spec.datatype.wire_name}"
         )
-    tensor.data_type = _NUMBERS[spec.datatype]
+    tensor.data_type = NUMBERS[spec.datatype]
     if written is None:
         tensor.dims.extend(spec.told_shape if spec.any_shape else own)
-    elif not _compatible(written, own):
+    elif not compatible(written, own):
         raise FailedPrecondition(
             f"{where} is configured with dims {list(written)}, the model has {list(own)}"
             f"{' after the batch dimension' if batches else ''}"
@@ -270,11 +233,6 @@ def _fit(tensor: Tensor, spec: TensorSpec, *, batches: bool) -> TensorSpec:
     if optional and not spec.optional:
         raise FailedPrecondition(f"{where} is configured as optional, but the model has no default for it")
     return replace(spec, shape=(-1, *dims) if batches else dims, optional=optional)
-
-
-def _compatible(written: Sequence[int], own: Sequence[int]) -> bool:
-    """Returns whether a configured shape fits the model's: it may narrow what the model leaves open, not widen it."""
-    return len(written) == len(own) and all(theirs in (-1, ours) for ours, theirs in zip(written, own, strict=True))
 
 
 def _check_reshape(where: str, dims: Sequence[int], target: Sequence[int]) -> None:
@@ -349,71 +307,11 @@ def _values(
         default_timeout_us=queue.default_timeout_microseconds,
         allow_timeout_override=queue.allow_timeout_override,
         delays_expired=queue.timeout_action == inference_pb2.ModelQueuePolicy.DELAY,
-        warmups=tuple(_checked(warmup, inputs) for warmup in warmups(source, read_file)),
+        warmups=tuple(checked(warmup, inputs) for warmup in warmups(source, read_file)),
         instance_count=max((group.count for group in message.instance_group), default=1) or 1,
         parameters=MappingProxyType(parameters),
-        input_reshapes=_reshapes(message.input),
+        input_reshapes=reshapes(message.input),
         output_reshapes={tensor.name: tuple(tensor.dims) for tensor in message.output if tensor.HasField("reshape")},
         warnings=tuple(warnings),
         message=message.SerializeToString(deterministic=True),
     )
-
-
-def _reshapes(tensors: Sequence[Tensor]) -> Mapping[str, tuple[int, ...]]:
-    return {tensor.name: tuple(tensor.reshape.shape) for tensor in tensors if tensor.HasField("reshape")}
-
-
-def _warmup(warmup: inference_pb2.ModelWarmup, source: ConfigSource, read_file: ReadFile) -> Warmup:
-    where = f"model_warmup {warmup.name[:80]!a}"
-    limit = source.message.max_batch_size
-    if source.sets("max_batch_size") and warmup.batch_size > limit:
-        raise FailedPrecondition(f"{where}: batch_size {warmup.batch_size} exceeds max_batch_size {limit}")
-    # Triton reads batch_size 0 of a batching model as a request of one row.
-    rows = warmup.batch_size or (1 if source.message.max_batch_size > 0 else 0)
-    values = {
-        name: _warmup_input(f"{where} input {name[:80]!a}", value, rows, read_file)
-        for name, value in warmup.inputs.items()
-    }
-    return Warmup(warmup.name, rows, values, count=min(warmup.count or 1, MAX_WARMUP_COUNT))
-
-
-def _warmup_input(where: str, value: inference_pb2.ModelWarmup.Input, rows: int, read_file: ReadFile) -> WarmupInput:
-    datatype = _TYPES.get(value.data_type)
-    if datatype is None:
-        raise FailedPrecondition(f"{where}: data_type is missing")
-    dims = tuple(value.dims)
-    elements = prod((max(rows, 1), *dims))
-    if any(size < 0 for size in dims) or elements > MAX_WARMUP_ELEMENTS:
-        raise FailedPrecondition(
-            f"{where}: dims {list(dims)} must not be variable, and have at most {MAX_WARMUP_ELEMENTS} elements"
-        )
-    choice = value.WhichOneof("input_data_type")
-    if choice != "input_data_file":
-        return WarmupInput(datatype, dims, "random" if choice == "random_data" else "zero")
-    data = read_file(f"warmup/{value.input_data_file}")
-    if datatype is Datatype.BYTES:
-        return WarmupInput(datatype, dims, "file", data)
-    needed = elements * datatype.size
-    if len(data) < needed:
-        raise FailedPrecondition(f"{where}: input_data_file has {len(data)} bytes, {needed} are needed")
-    return WarmupInput(datatype, dims, "file", data[:needed])
-
-
-def _checked(warmup: Warmup, inputs: Sequence[TensorSpec]) -> Warmup:
-    """Returns the warm-up request, checked to fit the inputs."""
-    where = f"model_warmup {warmup.name[:80]!a}"
-    known = {spec.name: spec for spec in inputs}
-    missing = sorted({spec.name for spec in inputs if not spec.optional} - warmup.inputs.keys())
-    unknown = sorted(warmup.inputs.keys() - known.keys())
-    if missing or unknown:
-        raise FailedPrecondition(f"{where}: inputs missing {missing}, not in the model {unknown}")
-    for name, value in warmup.inputs.items():
-        spec = known[name]
-        offered = spec.shape[1:] if warmup.batch_size else spec.shape
-        fits = spec.any_shape or _compatible(value.dims, offered)
-        if value.datatype is not spec.datatype or not fits:
-            raise FailedPrecondition(
-                f"{where}: input {name[:80]!a} is {value.datatype.wire_name} {list(value.dims)}, "
-                f"the model has {spec.datatype.wire_name} {list(offered)}"
-            )
-    return warmup

@@ -6,7 +6,8 @@ from hashlib import sha256
 
 from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import ConfigSource
-from gateway.serving.contract import Tensor, complete, datatype_of
+from gateway.serving.configured_tensor import Tensor, datatype_of
+from gateway.serving.contract import complete
 from gateway.serving.model_config import ModelConfig
 from gateway.serving.model_kind import kind_of
 from gateway.serving.repository import ModelFolder

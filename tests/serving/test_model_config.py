@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.serving.config_source import ACTED_ON, EMPTY, ConfigSource, parse_json, parse_text, without_effect
-from gateway.serving.contract import complete, in_model_shapes, session_options, thread_count, version_policy, warmups
+from gateway.serving.configured_warmups import in_model_shapes, warmups
+from gateway.serving.contract import complete, session_options, thread_count, version_policy
 from gateway.serving.execution_provider import Provider, providers_of
 from gateway.serving.model_config import ModelConfig, VersionPolicy, WarmupInput
 from gateway.serving.request_merging import merging
