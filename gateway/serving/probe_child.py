@@ -19,7 +19,8 @@ from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.process_ban import ban_processes
-from gateway.serving.session import Session, runs_on_cpu, without_places
+from gateway.serving.runtime_message import without_places
+from gateway.serving.session import Session, runs_on_cpu
 from gateway.serving.verification import ModelFacts, verify
 from gateway.serving.version_session import session_of
 from gateway.serving.warm_up import OutOfMemory, WarmUp

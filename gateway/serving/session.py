@@ -6,23 +6,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, InvalidArgument
-from gateway.serving.carried_value import CarriedValue, Form, carried, check_names
+from gateway.serving.carried_value import Form, check_names
 from gateway.serving.element_type import ElementType
 from gateway.serving.execution_provider import PROVIDERS_OPTION, chosen, on_cpu_alone
+from gateway.serving.runtime_message import NODE, public_text, reason_of
+from gateway.serving.runtime_node import carried_node, check_bindable, overridable
+from gateway.serving.text_array import to_bytes, to_text
 from gateway.tensor import Array, Datatype
 
-# The prefix of the runtime's errors: its own codes, and the place in its source, with the function's signature.
-_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
-_PLACE = re.compile(r"\S*\.(?:cc|h|cpp):\d+(?: [^()]{0,200}\([^()]{0,200}\)(?: const)?)? ?")
-_NODE = re.compile(r"Non-zero status code returned while running (\S+) node\. Name:'[^']*' Status Message: ")
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
 # Failures that the runtime reports as its own, although the request's sizes do not fit together.
 _SIZES = re.compile(
     r"cannot broadcast|attempting to broadcast|dimension mismatch|dimensions must match|mismatched dimensions|"
@@ -30,11 +28,8 @@ _SIZES = re.compile(
     r"Input channels C is not equal|Got invalid dimensions",
     re.IGNORECASE,
 )
-_MAX_PUBLIC = 300
 # The file that the weights of a prepared model lie in, beside it.
 WEIGHTS_FILENAME = "weights.bin"
-_LOCALE = re.compile(r"Failed to construct locale with name:(([\w-]{1,40})[\w.@-]{0,40})")
-_SOURCE_PATH = re.compile(r"/onnxruntime_src/(?:[\w.-]+/)*")
 _QUIET = 4  # fatal only: every error reaches us as an exception
 _NO_PREPACKING = "session.disable_prepacking"
 # Entries of the runtime's own configuration that a model's configuration may set: none that names a file.
@@ -75,7 +70,7 @@ class RunFailed(Internal):
     @property
     def public_reason(self) -> str:
         """Returns the reason, fit for a client that caused the failure itself."""
-        return _public(self.reason)
+        return public_text(self.reason)
 
 
 class Termination:
@@ -137,7 +132,7 @@ class Session:
         try:
             session = onnxruntime.InferenceSession(source, settings, providers=providers)
         except _ERRORS as error:
-            reason = _reason(error, "" if isinstance(model, bytes) else str(Path(model).parent))
+            reason = reason_of(error, "" if isinstance(model, bytes) else str(Path(model).parent))
             raise FailedPrecondition(f"ONNX Runtime refuses the model: {reason}") from error
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         lost = [name for name, _ in providers if name not in self.providers]
@@ -147,9 +142,9 @@ class Session:
                 "libraries are missing (the log has its own lines)"
             )
         keys = map_keys or {}
-        given = [_carried(node, "input", without_shape, keys) for node in session.get_inputs()]
-        answered = [_carried(node, "output", without_shape, keys) for node in session.get_outputs()]
-        defaults = _overridable(session.get_overridable_initializers())
+        given = [carried_node(node, "input", without_shape, keys) for node in session.get_inputs()]
+        answered = [carried_node(node, "output", without_shape, keys) for node in session.get_outputs()]
+        defaults = overridable(session.get_overridable_initializers())
         check_names([*given, *defaults], "input")
         check_names(answered, "output")
         self.inputs = tuple(spec for value in given for spec in value.specs)
@@ -180,7 +175,7 @@ class Session:
             self._text_inputs or self._text_outputs or self._odd_inputs or self._odd_outputs or self._may_miss
         )
         if self._binds_outputs:
-            _check_bindable(given, answered)
+            check_bindable(given, answered)
 
     def reshape(
         self, inputs: Mapping[str, tuple[int, ...]], outputs: Mapping[str, tuple[int, ...]], *, batches: bool
@@ -232,16 +227,16 @@ class Session:
 
     def _failure(self, error: Exception) -> GatewayError:
         """Returns the error that blames the request's data or the model."""
-        reason = _reason(error)
-        refused = isinstance(error, native.InvalidArgument) and _NODE.search(reason) is not None
+        reason = reason_of(error)
+        refused = isinstance(error, native.InvalidArgument) and NODE.search(reason) is not None
         chosen = isinstance(error, native.Fail) and self._has_free_sizes and _SIZES.search(reason) is not None
         if refused or chosen:
-            return InvalidArgument(f"the model cannot take these inputs: {_public(reason)}")
+            return InvalidArgument(f"the model cannot take these inputs: {public_text(reason)}")
         return RunFailed(reason)
 
     def _offer(self, name: str, array: Array) -> Array:
         if name in self._text_outputs:
-            array = _to_bytes(array)
+            array = to_bytes(array)
         tail = self._output_tails.get(name)
         return array if tail is None else self._reshaped(array, tail)
 
@@ -265,7 +260,7 @@ class Session:
         tail = self._input_tails.get(name)
         if tail is not None:
             array = self._reshaped(array, tail)
-        return _to_text(name, array) if name in self._text_inputs else array
+        return to_text(name, array) if name in self._text_inputs else array
 
     def _run_odd(self, names: Sequence[str], feeds: Mapping[str, Any], options: object) -> list[Array]:
         """Runs a model with outputs that are no plain tensors."""
@@ -360,100 +355,6 @@ def _save(settings: Any, path: Path, *, packed: bool) -> None:
     settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILENAME)
     if packed:
         settings.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-
-
-def _carried(
-    node: Any,
-    side: str,
-    without_shape: Collection[str],
-    map_keys: Mapping[str, tuple[str | int, ...]],
-) -> CarriedValue:
-    return carried(
-        node.name,
-        node.type,
-        side,
-        _shape_of(node),
-        any_shape=node.name in without_shape,
-        keys=map_keys.get(node.name, ()),
-    )
-
-
-def _overridable(nodes: Sequence[Any]) -> list[CarriedValue]:
-    """Returns the weights that a request may replace: those that the protocol can carry."""
-    values: list[CarriedValue] = []
-    for node in nodes:
-        try:
-            values.append(carried(node.name, node.type, "input", _shape_of(node), optional=True))
-        except FailedPrecondition:
-            continue
-    return values
-
-
-def _shape_of(node: Any) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape or ())
-
-
-def _check_bindable(given: Sequence[CarriedValue], answered: Sequence[CarriedValue]) -> None:
-    """Checks that the runtime's values can hold all of a run whose outputs numpy does not have.
-
-    Raises: FailedPrecondition naming the output and what cannot stand beside it.
-    """
-    odd = next(value for value in answered if value.element is not None)
-    for side, values in (("input", given), ("output", answered)):
-        for value in values:
-            if value.form is not Form.TENSOR or value.specs[0].datatype is Datatype.BYTES or value.specs[0].optional:
-                raise FailedPrecondition(
-                    f"output {odd.name!r} has ONNX type {odd.onnx_type} beside the {side} {value.name!r} of type "
-                    f"{value.onnx_type}, which ONNX Runtime cannot bind together; cast the output in the model"
-                )
-
-
-def _reason(error: Exception, directory: str = "") -> str:
-    """Returns the runtime's message without paths of this machine and of the machine that built the runtime."""
-    text = _SOURCE_PATH.sub("", " ".join(str(error).split()))
-    if directory:
-        text = text.replace(f"{directory}/", "")
-    locale = _LOCALE.search(text)
-    if locale is not None:
-        return (
-            f"a string normalizer of the model needs the locale {locale[1]!r}, which this machine lacks: generate it "
-            f"(Debian: package locales, then `localedef -i {locale[2]} -f UTF-8 {locale[1]}`), or export the model "
-            "with a locale that is there (`locale -a`)"
-        )
-    return text[:2000] or type(error).__name__
-
-
-def without_places(text: str) -> str:
-    """Returns the runtime's message without its own codes and the places in its source."""
-    return _PLACE.sub("", _CODE.sub("", text))
-
-
-def _public(reason: str) -> str:
-    """Returns the reason fit for a client: the operator and what it says, no places in source, no addresses."""
-    text = _ADDRESS.sub("...", without_places(_NODE.sub(r"\1: ", reason)))
-    text = "".join(character if character.isprintable() else " " for character in text).strip()
-    return text if len(text) <= _MAX_PUBLIC else f"{text[:_MAX_PUBLIC]}..."
-
-
-def _to_text(name: str, array: Array) -> Array:
-    texts = np.empty(array.shape, dtype=object)
-    flat = texts.reshape(-1)
-    for index, item in enumerate(array.reshape(-1).tolist()):
-        try:
-            flat[index] = item if isinstance(item, str) else str(item, "utf-8")
-        except UnicodeDecodeError:
-            raise InvalidArgument(
-                f"input {name!r} element {index} is not valid UTF-8, which this model's string input requires"
-            ) from None
-    return cast(Array, texts)
-
-
-def _to_bytes(array: Array) -> Array:
-    encoded = np.empty(array.shape, dtype=object)
-    flat = encoded.reshape(-1)
-    for index, item in enumerate(array.reshape(-1).tolist()):
-        flat[index] = item.encode("utf-8") if isinstance(item, str) else item
-    return cast(Array, encoded)
 
 
 def _whole(array: Array) -> Array:
