@@ -13,17 +13,27 @@ Source: the operators' specifications, https://onnx.ai/onnx/operators/ (all vers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from gateway.serving.axis_rules import (
+    concatenated,
+    einsum,
+    flattened,
+    gathered,
+    gathered_elements,
+    padded,
+    positive,
+    sliced,
+    squeezed,
+    tiled,
+    transposed,
+    triangle,
+    unsqueezed,
+)
 from gateway.serving.row_operand import MIXED, ROWS, Dependence, NotRowWise, Operand, Operation
 
-_ENDLESS = (1 << 31) - 1
 _ML = "ai.onnx.ml"
 
 Axes = int | Sequence[int]
 Rule = Callable[[Operation], Axes]
-
-
-def _positive(axis: int, rank: int) -> int:
-    return axis + rank if axis < 0 else axis
 
 
 def _elementwise(operation: Operation) -> int:
@@ -60,7 +70,7 @@ def _unary(operation: Operation) -> int:
 def _quantized(operation: Operation) -> int:
     axis = _unary(operation)
     scale = operation.at(1)
-    along = _positive(operation.attributes.get("axis", 1), operation.rows().rank)
+    along = positive(operation.attributes.get("axis", 1), operation.rows().rank)
     if scale is not None and (scale.rank > 1 or (scale.rank == 1 and along == axis)):
         raise NotRowWise("it has a scale for each row, or for each block")
     return axis
@@ -103,7 +113,7 @@ def _resize(operation: Operation) -> int:
     axes = operation.attributes.get("axes")
     if axes is not None:
         operation.fixed(*range(1, len(operation.inputs)))
-        if axis in [_positive(each, source.rank) for each in axes]:
+        if axis in [positive(each, source.rank) for each in axes]:
             raise NotRowWise("it resizes along the rows")
         return axis
     old = operation.kind == "Upsample" or operation.opset < 11
@@ -137,7 +147,7 @@ def _contraction(operation: Operation) -> int:
     axes = set()
     for operand, contracted in ((left, -1), (right, -2)):
         if operand.is_rows:
-            if operand.rank < 2 or operand.axis == _positive(contracted, operand.rank):
+            if operand.rank < 2 or operand.axis == positive(contracted, operand.rank):
                 raise NotRowWise("it adds up over the rows")
             axes.add(rank - operand.rank + operand.axis)
     if len(axes) != 1:
@@ -179,7 +189,7 @@ def _apart(default: int, attribute: str = "axis", position: int = -1) -> Rule:
         operation.fixed(*range(1, len(operation.inputs)))
         axes = operation.axes(attribute, position) if position > 0 else None
         along = operation.attributes.get(attribute, default) if axes is None else axes[0]
-        if _positive(along, source.rank) == source.axis:
+        if positive(along, source.rank) == source.axis:
             raise NotRowWise("it works along the rows")
         return source.axis
 
@@ -188,7 +198,7 @@ def _apart(default: int, attribute: str = "axis", position: int = -1) -> Rule:
 
 def _softmax(operation: Operation) -> int:
     source = operation.rows()
-    axis = _positive(operation.attributes.get("axis", -1 if operation.opset >= 13 else 1), source.rank)
+    axis = positive(operation.attributes.get("axis", -1 if operation.opset >= 13 else 1), source.rank)
     # Before operator set 13 it joins all axes from `axis` on.
     if source.axis == axis or (operation.opset < 13 and source.axis > axis):
         raise NotRowWise("it works along the rows")
@@ -198,14 +208,14 @@ def _softmax(operation: Operation) -> int:
 def _normalized_tail(operation: Operation) -> int:
     source = operation.rows()
     operation.fixed(*range(1, len(operation.inputs)))
-    if source.axis >= _positive(operation.attributes.get("axis", -1), source.rank):
+    if source.axis >= positive(operation.attributes.get("axis", -1), source.rank):
         raise NotRowWise("it works along the rows")
     return source.axis
 
 
 def _mean_variance(operation: Operation) -> int:
     source = operation.rows()
-    if source.axis in [_positive(axis, source.rank) for axis in operation.attributes.get("axes", (0, 2, 3))]:
+    if source.axis in [positive(axis, source.rank) for axis in operation.attributes.get("axes", (0, 2, 3))]:
         raise NotRowWise("it takes the mean over the rows")
     return source.axis
 
@@ -225,7 +235,7 @@ def _arg_extreme(operation: Operation) -> int:
 
 
 def _without(source: Operand, axes: Sequence[int], operation: Operation) -> int:
-    reduced = {_positive(axis, source.rank) for axis in axes}
+    reduced = {positive(axis, source.rank) for axis in axes}
     if source.axis in reduced:
         raise NotRowWise("it reduces over the rows")
     if operation.attributes.get("keepdims", 1):
@@ -233,65 +243,10 @@ def _without(source: Operand, axes: Sequence[int], operation: Operation) -> int:
     return source.axis - sum(axis < source.axis for axis in reduced)
 
 
-def _transposed(operation: Operation) -> int:
-    source = operation.rows()
-    order = list(operation.attributes.get("perm", range(source.rank - 1, -1, -1)))
-    return order.index(source.axis)
-
-
-def _squeezed(operation: Operation) -> int:
-    source = operation.rows()
-    axes = operation.axes()
-    if axes is None:
-        raise NotRowWise("it drops every axis of size 1, that of a single row too")
-    dropped = {_positive(axis, source.rank) for axis in axes}
-    if source.axis in dropped:
-        raise NotRowWise("it drops the axis of the rows")
-    return source.axis - sum(axis < source.axis for axis in dropped)
-
-
-def _unsqueezed(operation: Operation) -> int:
-    source = operation.rows()
-    axes = operation.axes() or []
-    rank = source.rank + len(axes)
-    added = {_positive(axis, rank) for axis in axes}
-    return [axis for axis in range(rank) if axis not in added][source.axis]
-
-
-def _flattened(operation: Operation) -> int:
-    source = operation.rows()
-    axis = _positive(operation.attributes.get("axis", 1), source.rank)
-    if source.axis != 0 or axis != 1:
-        raise NotRowWise("it joins the rows with another axis")
-    return 0
-
-
-def _gathered(operation: Operation) -> int:
-    source, indices = operation.at(0), operation.at(1)
-    if source is None or indices is None:
-        raise NotRowWise("an input is missing")
-    along = _positive(operation.attributes.get("axis", 0), source.rank)
-    if source.is_rows:
-        operation.fixed(1)
-        if along == source.axis:
-            raise NotRowWise("it picks rows")
-        return source.axis if source.axis < along else source.axis + indices.rank - 1
-    operation.fixed(0)
-    return along + operation.rows(1).axis
-
-
-def _gathered_elements(operation: Operation) -> int:
-    source, indices = operation.rows(0), operation.rows(1)
-    along = _positive(operation.attributes.get("axis", 0), source.rank)
-    if source.axis != indices.axis or along == source.axis:
-        raise NotRowWise("it picks rows")
-    return source.axis
-
-
 def _one_hot(operation: Operation) -> int:
     source = operation.rows()
     operation.fixed(1, 2)
-    axis = _positive(operation.attributes.get("axis", -1), source.rank + 1)
+    axis = positive(operation.attributes.get("axis", -1), source.rank + 1)
     return source.axis if source.axis < axis else source.axis + 1
 
 
@@ -299,82 +254,10 @@ def _one_hot_encoded(operation: Operation) -> int:
     return operation.rows().axis
 
 
-def _concatenated(operation: Operation) -> int:
-    first = operation.rows()
-    along = _positive(operation.attributes.get("axis", 1), first.rank)
-    for position in range(len(operation.inputs)):
-        if operation.rows(position).axis != first.axis:
-            raise NotRowWise("its inputs have their rows on different axes")
-    if along == first.axis:
-        raise NotRowWise("it puts rows behind each other")
-    return first.axis
-
-
-def _sliced(operation: Operation) -> int:
-    source = operation.rows()
-    starts, ends = (operation.axes(name, position) for name, position in (("starts", 1), ("ends", 2)))
-    axes, steps = operation.axes("axes", 3), operation.axes("steps", 4)
-    for index, (start, end) in enumerate(zip(starts or [], ends or [], strict=True)):
-        axis = _positive(axes[index], source.rank) if axes is not None else index
-        whole = start == 0 and end >= _ENDLESS and (steps is None or steps[index] == 1)
-        if axis == source.axis and not whole:
-            raise NotRowWise("it cuts rows off")
-    return source.axis
-
-
-def _padded(operation: Operation) -> int:
-    source = operation.rows()
-    operation.fixed(*range(1, len(operation.inputs)))
-    pads = operation.axes("paddings" if "paddings" in operation.attributes else "pads", 1) or []
-    axes = operation.axes("axes", 3) if len(operation.inputs) > 3 else None
-    padded = list(range(source.rank)) if axes is None else [_positive(axis, source.rank) for axis in axes]
-    for index, axis in enumerate(padded):
-        if axis == source.axis and (pads[index] or pads[index + len(padded)]):
-            raise NotRowWise("it adds rows")
-    return source.axis
-
-
-def _tiled(operation: Operation) -> int:
-    source = operation.rows()
-    repeats = operation.at(1)
-    if repeats is None or repeats.numbers()[source.axis] != 1:
-        raise NotRowWise("it repeats rows")
-    return source.axis
-
-
-def _triangle(operation: Operation) -> int:
-    source = operation.rows()
-    operation.fixed(1)
-    if source.axis >= source.rank - 2:
-        raise NotRowWise("it works along the rows")
-    return source.axis
-
-
 def _ranked(operation: Operation) -> Axes:
     if operation.opset < 10:
         raise NotRowWise("its version is too old")
     return _apart(-1)(operation)
-
-
-def _einsum(operation: Operation) -> int:
-    equation: str = operation.attributes["equation"].decode().replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if "." in equation or not arrow or len(terms) != len(operation.inputs):
-        raise NotRowWise("its equation is implicit or has an ellipsis")
-    labels = set()
-    for term, operand in zip(terms, operation.inputs, strict=True):
-        if operand is not None and operand.is_rows:
-            labels.add(term[operand.axis])
-            if term.count(term[operand.axis]) > 1:
-                raise NotRowWise("it takes a diagonal through the rows")
-    if len(labels) != 1 or not labels <= set(right):
-        raise NotRowWise("it adds up over the rows")
-    (label,) = labels
-    for term, operand in zip(terms, operation.inputs, strict=True):
-        if operand is not None and not operand.is_rows and (label in term or operand.origin is Dependence.COUNT):
-            raise NotRowWise("a weight has a size of its own along the rows")
-    return right.index(label)
 
 
 def _recurrent(operation: Operation) -> Sequence[int]:
@@ -461,19 +344,19 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
         "ReduceSumSquare",
     ),
     **_each(_arg_extreme, "", "ArgMax ArgMin"),
-    ("", "Transpose"): _transposed,
-    ("", "Squeeze"): _squeezed,
-    ("", "Unsqueeze"): _unsqueezed,
-    ("", "Flatten"): _flattened,
-    ("", "Gather"): _gathered,
-    ("", "GatherElements"): _gathered_elements,
+    ("", "Transpose"): transposed,
+    ("", "Squeeze"): squeezed,
+    ("", "Unsqueeze"): unsqueezed,
+    ("", "Flatten"): flattened,
+    ("", "Gather"): gathered,
+    ("", "GatherElements"): gathered_elements,
     ("", "OneHot"): _one_hot,
-    ("", "Concat"): _concatenated,
-    ("", "Slice"): _sliced,
-    ("", "Pad"): _padded,
-    ("", "Tile"): _tiled,
-    ("", "Trilu"): _triangle,
-    ("", "Einsum"): _einsum,
+    ("", "Concat"): concatenated,
+    ("", "Slice"): sliced,
+    ("", "Pad"): padded,
+    ("", "Tile"): tiled,
+    ("", "Trilu"): triangle,
+    ("", "Einsum"): einsum,
     **_each(_recurrent, "", "LSTM GRU RNN"),
     **_each(_elementwise, _ML, "Binarizer CategoryMapper LabelEncoder"),
     **_each(
