@@ -33,8 +33,8 @@ from gateway.drift.report.lake_sql import (
     read_files,
     text,
 )
+from gateway.drift.report.sound_files import SoundFiles
 from gateway.errors import InvalidArgument, Unavailable
-from gateway.records.lake.inspection import damage
 from gateway.records.lake.lake_lock import hold
 from gateway.records.worker.feature_names import FEATURE, from_metadata
 
@@ -75,13 +75,12 @@ class Lake:
         self._listed: dict[str, list[LakeFile]] = {}
         self._described: dict[str, dict[str, str]] = {}
         self._named: dict[str, dict[str, str]] = {}
-        self._damage: dict[str, str] = {}
+        self._sound = SoundFiles()
 
     @property
     def left_out(self) -> list[str]:
         """The damaged files that were passed over so far, in words."""
-        named = ((Path(path).name, why) for path, why in sorted(self._damage.items()) if why)
-        return [f"{name} is left out: {why}" for name, why in named]
+        return self._sound.left_out
 
     def __enter__(self) -> "Lake":
         return self
@@ -103,7 +102,7 @@ class Lake:
         Raises: InvalidArgument (not one query, or DuckDB refuses it), Unavailable (files went away while it read).
         """
         self._check_query(sql)
-        files = self._whole(prediction_files(self._directory, model=model or None))
+        files = self._sound.of(prediction_files(self._directory, model=model or None))
         groups = self._groups(files)
         self._view("predictions", union(alike(groups, places=False)) if files else NO_PREDICTIONS)
         self._view_feedback(model or None)
@@ -120,8 +119,7 @@ class Lake:
         return QueryResult(columns, _rows(cursor))
 
     def columns(self, selection: Selection) -> dict[str, str]:
-        """The columns of the selection's files and their SQL types, features at their places; empty where there is no
-        file."""
+        """The columns of the selection's files and their SQL types, features at their places; none without a file."""
         if not self._files(selection):
             return {}
         groups, naming = self._placed(selection)
@@ -276,21 +274,9 @@ class Lake:
         """The files that may hold rows of the selection, of those that were there when the model was first asked."""
         if selection.model not in self._listed:
             self._listed[selection.model] = prediction_files(self._directory, model=selection.model)
-        return self._whole(
+        return self._sound.of(
             [file for file in self._listed[selection.model] if file.may_hold(selection.versions, selection.span)]
         )
-
-    def _whole(self, files: Sequence[LakeFile]) -> list[LakeFile]:
-        """Those that are not damaged, as far as their ends tell; one that is must not hide the others."""
-        for file in files:
-            if file.path not in self._damage:
-                try:
-                    self._damage[file.path] = damage(Path(file.path))
-                except FileNotFoundError:  # merged or expired: DuckDB will say so, and what to do
-                    self._damage[file.path] = ""
-                except OSError as error:
-                    self._damage[file.path] = error.strerror or "it cannot be read"
-        return [file for file in files if not self._damage[file.path]]
 
     def _source(self, selection: Selection) -> str:
         """The selection's rows as a parenthesised query."""
@@ -338,7 +324,7 @@ class Lake:
         """Returns whether the model has feedback; if so, `last_labels` holds the last label of each of its rows."""
         if self._feedback_of == model:
             return True
-        if not self._whole(feedback_files(self._directory, model=model)):
+        if not self._sound.of(feedback_files(self._directory, model=model)):
             return False
         self._view_feedback(model)
         self._execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {REPEATED}")
@@ -350,7 +336,7 @@ class Lake:
         self._execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
 
     def _view_feedback(self, model: str | None) -> None:
-        files = self._whole(feedback_files(self._directory, model=model))
+        files = self._sound.of(feedback_files(self._directory, model=model))
         self._view("feedback", union(self._groups(files)) if files else NO_FEEDBACK)
         self._view("labels", LABELS)
 
