@@ -26,6 +26,7 @@ MODULES = [
     "gateway/api/answer_metadata.py",
     "gateway/api/caller.py",
     "gateway/api/decode.py",
+    "gateway/api/edge_call.py",
     "gateway/api/element.py",
     "gateway/api/encode.py",
     "gateway/api/exchange.py",

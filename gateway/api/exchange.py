@@ -5,32 +5,29 @@ The unary method and the stream share it; they differ only in the `Caller` that 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
-from typing import ClassVar, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from gateway.access.permissions import RPCS
 from gateway.access.principal import ANONYMOUS
 from gateway.access.quotas import Quotas
 from gateway.api.answer_metadata import REQUEST_ID, TOKEN, AnswerMetadata, id_bytes
 from gateway.api.caller import Applicant, Caller, ForeignCaller
-from gateway.api.decode import read_header
-from gateway.api.element import first_element
-from gateway.api.encode import are_long, encode
+from gateway.api.edge_call import Exchange, fail_unread, read_unless_answered, takes_long
+from gateway.api.encode import encode
 from gateway.api.feedback_token import Tokens
 from gateway.api.load_reports import LoadReports
-from gateway.api.naming import MAX_ID
-from gateway.api.parameters import NONE, Value, read_request, refuses_cache, timeout_ns
-from gateway.api.signature import Reply, Signature, Signatures
+from gateway.api.parameters import refuses_cache, timeout_ns
+from gateway.api.signature import Signatures
 from gateway.api.stale_calls import StaleCalls
-from gateway.api.template import Query, Templates, decode_query
-from gateway.api.unread_tensor import LEAST_MESSAGE_BYTES, LONG_BYTES, Input, is_unread, read_all
+from gateway.api.template import Query, Templates, decode_query, read_query
+from gateway.api.unread_tensor import LEAST_MESSAGE_BYTES, LONG_BYTES, Input, is_unread
 from gateway.api.wire import Packed, Raw, leading_names, parse
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, Internal, ResourceExhausted
 from gateway.pb import inference_pb2 as pb
-from gateway.routing.document.attributes import Attributes
 from gateway.routing.document.source import METHODS
 from gateway.rpc.handler import Metadata as AnyMetadata
 from gateway.serving.arrivals import Arrival
@@ -45,50 +42,8 @@ logger = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
 _SPANS: Final = tuple(f"inference.GRPCInferenceService/{method}" for method in METHODS)  # what traces call them
 _LEAD_BYTES: Final = 512  # of a message: more than the longest name of a model takes
-_MANY_ROWS: Final = 256  # to be classified one by one
 _OK: Final = Code.OK
 _ROLES: Final = RPCS["/inference.GRPCInferenceService/ModelInfer"].roles  # the same for the stream
-
-
-class Exchange(Call):
-    """A call as it stands at the edge; it is also what routing may read of the request."""
-
-    __slots__ = ("caller", "foreign", "parameters", "query", "raw", "reply", "reports_load", "signature", "streamed")
-    __deletable__: ClassVar = ["query", "raw"]  # mypyc asks for it
-
-    caller: Caller
-    foreign: ForeignCaller | None
-    parameters: Mapping[str, Value]
-    query: Query
-    raw: Raw
-    reply: Reply
-    reports_load: bool  # whether its trailers tell the worker's load, where that is told
-    signature: Signature
-    streamed: bool
-
-    def attributes(self) -> Attributes:
-        return self
-
-    def metadata(self, name: str) -> str | None:
-        return self.caller.metadata_value(name)
-
-    def parameter(self, name: str) -> Value | None:
-        return self.parameters.get(name)
-
-    def input_value(self, name: str) -> str | None:
-        return first_element(self.query.request, self.raw, self.query.packed, name)
-
-    @property
-    def method(self) -> str:
-        return METHODS[self.streamed]
-
-    @property
-    def tenant(self) -> str:
-        return self.caller.principal.tenant
-
-    @property
-    def identity(self) -> str:
-        return self.caller.principal.name
 
 
 class Exchanges:
@@ -141,9 +96,9 @@ class Exchanges:
             caller.fail(error)
             return
         try:
-            query, request_id = _read(request, raw, packed, streamed=False)
+            query, request_id = read_query(request, raw, packed, streamed=False)
         except GatewayError as error:
-            _fail_unread(request, error, caller)
+            fail_unread(request, error, caller)
             return
         if self._begin(query, request_id, raw, caller, None, True):
             self._templates.learn(message, query)
@@ -188,9 +143,9 @@ class Exchanges:
     def open(self, request: pb.ModelInferRequest, raw: Raw, packed: Packed, caller: Caller) -> None:
         """Answers a streamed request: its caller is given the outcome exactly once, now or later."""
         try:
-            query, request_id = _read(request, raw, packed, streamed=True)
+            query, request_id = read_query(request, raw, packed, streamed=True)
         except GatewayError as error:
-            _fail_unread(request, error, caller)
+            fail_unread(request, error, caller)
             return
         self._begin(query, request_id, raw, caller, None, False)
 
@@ -274,7 +229,7 @@ class Exchanges:
 
     def _read_aside(self, exchange: Exchange, inputs: Sequence[Input]) -> None:
         """Has the inputs made on the thread, and submits the request then."""
-        self.aside(partial(_read_unless_answered, exchange, inputs), partial(self._was_read, exchange))
+        self.aside(partial(read_unless_answered, exchange, inputs), partial(self._was_read, exchange))
 
     def _was_read(self, exchange: Exchange, reading: "Future[list[Buffer | None]]") -> None:
         if exchange.answered:
@@ -359,7 +314,7 @@ class Exchanges:
                     self._readdress(exchange)
                 if not exchange.request_id:
                     self._engine.name(exchange)  # the answer tells the id under which the request is logged
-                if _takes_long(exchange):
+                if takes_long(exchange):
                     self.aside(partial(self._write, exchange), partial(self._was_written, exchange))
                     return
                 answer = self._write(exchange)
@@ -434,34 +389,3 @@ class Exchanges:
 
     def _expire(self, call: Call) -> None:
         self._engine.cancel(call, DeadlineExceeded("the deadline passed before the request was answered"))
-
-
-def _fail_unread(request: pb.ModelInferRequest, error: GatewayError, caller: Caller) -> None:
-    """Tells the caller of an error in a request that was not begun, with the id that it gave, if that can be one."""
-    if request.id and len(request.id) <= MAX_ID and request.id.isprintable():
-        caller.set_trailing_metadata((), (REQUEST_ID, id_bytes(request.id)))
-    caller.fail(error)
-
-
-def _read_unless_answered(call: Call, inputs: Sequence[Input]) -> list[Buffer | None]:
-    return [] if call.answered else read_all(inputs)
-
-
-def _takes_long(exchange: Exchange) -> bool:
-    """Returns whether to write the answer would keep the loop from its other requests."""
-    foreign, reply = exchange.foreign, exchange.reply
-    if foreign is not None:
-        return foreign.takes_long(exchange, reply)
-    if not reply.by_element:
-        return False
-    return are_long(exchange.outputs) or (reply.classes is not None and exchange.rows > _MANY_ROWS)
-
-
-def _read(request: pb.ModelInferRequest, raw: Raw, packed: Packed, *, streamed: bool) -> tuple[Query, str]:
-    """Returns what the request says, and its id.
-
-    Raises: InvalidArgument.
-    """
-    model, version, request_id = read_header(request, raw)
-    parameters = read_request(request) if len(request.parameters) else NONE
-    return Query(model, version, parameters, request, streamed=streamed, packed=packed), request_id

@@ -14,8 +14,8 @@ Source: protobuf encoding specification; serializers write fields in ascending o
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from gateway.api.decode import Decoded, decode
-from gateway.api.parameters import NONE, Value
+from gateway.api.decode import Decoded, decode, read_header
+from gateway.api.parameters import NONE, Value, read_request
 from gateway.api.signature import Reply, Signature
 from gateway.api.unread_tensor import Input
 from gateway.api.varint import read_varint
@@ -249,3 +249,13 @@ def _fields(message: bytes) -> list[tuple[int, int, int]] | None:
         fields.append((tag, start, offset))
         offset += length
     return fields
+
+
+def read_query(request: pb.ModelInferRequest, raw: Raw, packed: Packed, *, streamed: bool) -> tuple[Query, str]:
+    """Returns what the request says, and its id.
+
+    Raises: InvalidArgument.
+    """
+    model, version, request_id = read_header(request, raw)
+    parameters = read_request(request) if len(request.parameters) else NONE
+    return Query(model, version, parameters, request, streamed=streamed, packed=packed), request_id
