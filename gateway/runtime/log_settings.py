@@ -3,15 +3,31 @@
 from collections.abc import Mapping
 
 from gateway.records.worker.back_pressure import LossPolicy
-from gateway.records.worker.prediction_log import LogLimits
+from gateway.records.worker.prediction_log import LogLimits, PredictionLog
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.redaction_rule import InputMode
 from gateway.records.worker.sampling import Sampling
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.bucket import BUCKETS
 from gateway.routing.document.log_policy import LogPolicy
+from gateway.runtime.child import Settings
 from gateway.runtime.redaction_config import RedactionConfig
 from gateway.runtime.sections import LogOptions
+from gateway.runtime.worker_registration import host_name
+
+
+def make_prediction_log(settings: Settings) -> PredictionLog:
+    """Returns the log of a worker, not running yet."""
+    config = settings.config
+    return PredictionLog(
+        config.wal_dir,
+        worker=f"worker-{settings.slot}",
+        gateway=host_name(),
+        boot=settings.boot,
+        limits=prediction_log_limits(config.log),
+        sampling=Sampling(rate=config.log.rate),
+        redaction=redaction_of(config.redaction),
+    )
 
 
 def prediction_log_limits(config: LogOptions) -> LogLimits:

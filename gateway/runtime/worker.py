@@ -9,12 +9,9 @@ import faulthandler
 import gc
 import logging
 import random
-import re
-import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from pathlib import Path
-from time import monotonic, monotonic_ns, process_time_ns, time_ns
+from time import monotonic, monotonic_ns, process_time_ns
 from typing import Final
 
 import uvloop
@@ -31,17 +28,11 @@ from gateway.errors import GatewayError
 from gateway.features.feature_stores import FeatureStores
 from gateway.features.store_urls import store_urls
 from gateway.records.worker.feedback_log import FeedbackLog
-from gateway.records.worker.prediction_log import PredictionLog
-from gateway.records.worker.sampling import Sampling
-from gateway.routing.store.acknowledger import Acknowledger
 from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.editor import Editor
-from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_control import RouteControl
-from gateway.routing.store.store_keys import StoreKeys
-from gateway.routing.store.worker_status import FeedState, WorkerStatus
-from gateway.rpc.server import Server
+from gateway.routing.store.worker_status import FeedState
 from gateway.runtime.alias_hand import ALIASES, LEAD, aliases_operation, lead_operation
 from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
@@ -50,14 +41,9 @@ from gateway.runtime.child import Settings, SupervisorLink, read_settings, super
 from gateway.runtime.control_bridge import CONTROL, FOLLOW, bridge_following, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
 from gateway.runtime.edge import (
-    guard_servicers,
-    make_control_server,
-    make_rest_server,
-    make_server,
     servicers_of,
-    shared_budgets,
 )
-from gateway.runtime.followed_rules import FollowedRules
+from gateway.runtime.followed_rules import FollowedRules, make_feed
 from gateway.runtime.host import (
     HostCounts,
     HostFleet,
@@ -66,13 +52,13 @@ from gateway.runtime.host import (
     ReplacementRecorder,
     operations,
 )
-from gateway.runtime.log_settings import prediction_log_limits, redaction_of
+from gateway.runtime.log_settings import make_prediction_log
 from gateway.runtime.peers import TRACES, Payload, Peers, PeerServer, ask, worker_socket
 from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
+from gateway.runtime.worker_catalog import make_catalog
 from gateway.runtime.worker_gauges import (
-    connection_counts,
     shed_counts,
     tell_features,
     tell_log,
@@ -80,19 +66,14 @@ from gateway.runtime.worker_gauges import (
     tell_versions,
     tell_work,
 )
+from gateway.runtime.worker_registration import deregister, host_name, worker_id
+from gateway.runtime.worker_servers import WorkerServers
 from gateway.serving.admission import Admission
-from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
-from gateway.serving.intents import IntentStore
-from gateway.serving.lifecycle import Pipeline
 from gateway.serving.model_kind import ModelKind
-from gateway.serving.preparer import Preparer
-from gateway.serving.probe import Prober
 from gateway.serving.refusals import Refusals
-from gateway.serving.repository import ModelRepository
-from gateway.serving.residence import Residence
 from gateway.serving.response_cache import ResponseCache
-from gateway.serving.run_environment import ENVIRONMENTS_FILE, note_environment, present_environment
+from gateway.serving.run_environment import note_present_environment
 from gateway.serving.run_page import RunPage, page_path
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
@@ -100,17 +81,11 @@ from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.gone_versions import KEEP_S
 from gateway.telemetry.keys import Gauge, Sum
-from loaders.model_signature import TrustedKeys
-from loaders.schemes import LoaderSettings, open_loader
-from loaders.store import ContentStore
 
 # So long a worker waits, before it serves, for versions that the host has to try first.
 _START_PATIENCE_S: Final = 10.0
 _RESTART_PATIENCE_S: Final = 2.0
 _NEVER_S: Final = 1e7
-_PROBER_IDLE_S: Final = 10.0
-_SWAP_S: Final = 0.0008  # what following a change costs a worker, from waking to the swap
-_LONGEST_DEFER_S: Final = 0.005
 _FORGET_S: Final = 1.5 * KEEP_S  # after the control process has ended its series, so that no sum goes back before
 _NO_RULES: Final = (
     "no routing rules could be read yet, neither from the store nor from disk, so nobody knows which version may "
@@ -126,26 +101,25 @@ class Worker:
         config = settings.config
         self.settings = settings
         self.config = config
-        # A rolling restart has two workers in one slot for a while, so the slot alone names nobody.
-        self.id = _worker_id(settings.slot, settings.boot)
+        self.id = worker_id(settings.slot, settings.boot)
         self.serving = False
         self._made_s = monotonic()
         self._start_s: dict[str, float] = {}  # what the start took, by what had come about then
         self._link: SupervisorLink | None = None
         self.counters = Counters()
-        self.log = _prediction_log(settings)
+        self.log = make_prediction_log(settings)
         self.labels = FeedbackLog(
-            config.wal_dir, worker=f"worker-{settings.slot}", gateway=_host_name(), boot=settings.boot
+            config.wal_dir, worker=f"worker-{settings.slot}", gateway=host_name(), boot=settings.boot
         )
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
-        self.catalog = self._catalog()
+        self.catalog = make_catalog(config, self.threads)
         self.health = HealthService(self.catalog, ready=self.is_ready, admits=lambda: self.admission.is_open)
         self.run_state = self._shared_run_state()
         self.run_state.judged.threads = self.threads
         self.rules = FollowedRules(
             self.catalog, self.log, self.health, self.counters, self.run_state.judged, log_rate=config.log.rate
         )
-        self.feed = self._feed()
+        self.feed = make_feed(settings, self.id, self.rules)
         self.quota_file = self._quota_file()
         self.admission = Admission(
             max_requests=config.limits.max_in_flight,
@@ -183,7 +157,7 @@ class Worker:
             cores=cpu_quota() / max(1, config.process.workers),
         )
         self.entrance = make_entrance(config)
-        self.server, self.control_server, self.rest_server = self._servers()
+        self.servers = self._servers()
         self._publish_gauges()
 
     def is_ready(self) -> bool:
@@ -224,35 +198,6 @@ class Worker:
         kept_bytes = self.config.models.response_cache_bytes
         return SharedRunState(page, self.refusals, ResponseCache(kept_bytes) if kept_bytes else None)
 
-    def _catalog(self) -> Catalog:
-        config = self.config
-        store = ContentStore(config.content_dir, max_bytes=config.models.content_store_bytes)
-        links_to = [Path(path) for path in config.models.allow_links_to.split(",") if path]
-        loader = open_loader(LoaderSettings(config.models.repository, store, links_to))
-        keys = config.models.require_signature
-        pipeline = Pipeline(
-            loader,
-            Prober(config.state_dir / "probes", idle_s=_PROBER_IDLE_S),
-            intra_threads=self.threads,
-            trusted_keys=None if keys is None else TrustedKeys(keys),
-            preparer=Preparer(
-                config.prepared_dir,
-                min_bytes=config.models.prepare_min_bytes,
-                max_bytes=config.models.prepared_models_bytes,
-            ),
-        )
-        return Catalog(
-            ModelRepository(loader), pipeline, IntentStore(config.state_dir), store=store, residence=self._residence()
-        )
-
-    def _residence(self) -> Residence | None:
-        """Returns this worker's share of the memory for versions on demand; None where all are always in memory."""
-        models = self.config.models
-        if not models.load_on_demand:
-            return None
-        workers = max(1, self.config.process.workers)
-        return Residence(-(-models.model_memory_bytes // workers), workers=workers)
-
     def _quota_file(self) -> QuotaFile | None:
         """Returns the quotas as the configuration asks for them; None where everybody may do as much as he likes."""
         path, workers = self.config.limits.quotas, self.config.process.workers
@@ -265,18 +210,6 @@ class Worker:
         if quota_file is None:
             return {}
         return {"quotas": quota_file.quotas.present(), "trouble": quota_file.trouble}
-
-    def _feed(self) -> Feed:
-        store = self.config.store
-        return Feed(
-            store.redis_url,
-            store.environment,
-            self.id,
-            self.rules,
-            last_known_good_path=self.config.rules_file.with_name(f"worker-{self.settings.slot}"),
-            boot_id=self.settings.boot,
-            defer_s=_defer_s(self.config.process.workers, cpu_quota()),
-        )
 
     def _version_changed(self, version: Version) -> None:
         self.health.changed()
@@ -294,12 +227,8 @@ class Worker:
         if states.get(version, VersionState.END) is VersionState.END:
             self.counters.forget(model, version)
 
-    def _connections_seen(self) -> dict[str, object]:
-        counts = connection_counts(self.server, self.rest_server)
-        return {outcome: counts[outcome] for outcome in ("accepted", "refused", "broken") if outcome in counts}
-
-    def _servers(self) -> tuple[Server, Server | None, Server | None]:
-        """Returns the servers of the gRPC port, of operators' own address and of REST, where there are such."""
+    def _servers(self) -> WorkerServers:
+        """Returns the servers, with all that they serve."""
         config = self.config
         timeout_s = config.limits.default_deadline_seconds
         tokens = Tokens(load_key(config.token_key_file))
@@ -330,18 +259,9 @@ class Worker:
             transport=config.listen.transport,
             witness=self.witness,
         )
-        servicers, authorizer = servicers_of(config, inference, self.control, self.health, self.catalog), None
-        self.load_streams = servicers.load_streams
-        if self.entrance is not None:
-            authorizer = self.entrance.gatekeeper
-            guard_servicers(servicers)
+        servicers = servicers_of(config, inference, self.control, self.health, self.catalog)
         unread = self.admission.count_unread
-        budgets = shared_budgets(config, unread)
-        server = make_server(
-            config, servicers, authorizer, quotas, on_unread=unread, on_progress=self._progress, budgets=budgets
-        )
-        rest = make_rest_server(config, servicers, authorizer, quotas, budgets=budgets)
-        return server, make_control_server(config, servicers, authorizer), rest
+        return WorkerServers(config, servicers, self.entrance, quotas, on_unread=unread, on_progress=self._progress)
 
     def _load_reports(self) -> LoadReports:
         cpus = cpu_quota() / max(1, self.config.process.workers)
@@ -353,8 +273,8 @@ class Worker:
         tell_rules(counters, self.feed)
         tell_versions(counters, self.catalog, self.engine, self.refusals, self.run_state.cache)
         tell_features(counters, self.features)
-        tell_work(counters, self.engine, self.admission, (self.server, self.rest_server), self.is_ready)
-        counters.add_sums(Sum.CONNECTIONS, self._connections_seen)
+        tell_work(counters, self.engine, self.admission, self.servers.of_applications(), self.is_ready)
+        counters.add_sums(Sum.CONNECTIONS, self.servers.connections)
         counters.add_gauge(Gauge.START, lambda: dict(self._start_s))
         if self.quota_file is not None:
             counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
@@ -397,7 +317,7 @@ class Worker:
             await self.catalog.start(patience_s, restarted=restarted)
             if self.catalog.ready():
                 self._start_s.setdefault("loaded", monotonic() - self._made_s)
-            await asyncio.to_thread(_note_environment, self.config.log_dir, self.threads)
+            await asyncio.to_thread(note_present_environment, self.config.log_dir, self.threads)
             loops.append(group.create_task(self.catalog.run(self.config.models.poll_seconds or _NEVER_S)))
             loops.append(group.create_task(self.catalog.copies.run(), name="content store"))
             if self.config.models.load_on_demand:
@@ -421,11 +341,10 @@ class Worker:
                 loops.append(group.create_task(self.quota_file.follow(), name="quotas"))
             if await link.turn(self.settings):
                 if restarted:
-                    group.create_task(self._deregister(self.settings.predecessor), name="deregister")
-                await self.server.start()
-                for apart in (self.control_server, self.rest_server):
-                    if apart is not None:
-                        await apart.start()
+                    group.create_task(
+                        deregister(self.config.store, self.settings.slot, self.settings.predecessor), name="deregister"
+                    )
+                await self.servers.start()
                 await stack.enter_async_context(
                     PeerServer(
                         worker_socket(self.config.socket_dir, self.settings.slot),
@@ -439,7 +358,8 @@ class Worker:
                 self._note_start("serving")
                 self.health.changed()
                 link.ready()
-                _log.info("serving on port %d, %s", self.server.port, "compiled" if is_compiled() else "not compiled")
+                port, build = self.servers.grpc.port, "compiled" if is_compiled() else "not compiled"
+                _log.info("serving on port %d, %s", port, build)
             await link.stopping.wait()
             await self._drain(link)
             for loop in loops:
@@ -464,18 +384,6 @@ class Worker:
         self.admission.open()
         return True
 
-    async def _deregister(self, boot: str) -> None:
-        """Takes the worker that died in this slot off the list of those that changes wait for."""
-        store = self.config.store
-        dead = _worker_id(self.settings.slot, boot)
-        acknowledger = Acknowledger(
-            store.redis_url, StoreKeys(store.environment), worker_id=dead, status=lambda: WorkerStatus(dead, "DRAINING")
-        )
-        try:
-            await acknowledger.leave()
-        finally:
-            await acknowledger.aclose()
-
     def _progress(self) -> None:
         if self._link is not None:
             self._link.progress()
@@ -489,14 +397,11 @@ class Worker:
         link.draining()
         self.serving = False
         self.health.drain()
-        self.load_streams.drain()
+        self.servers.drain()
         grace_s = 0.0 if link.orphaned else self.config.process.grace_seconds
         await self._within(1.0, self.feed.leave(), "leaving the list of workers")
         self.control.drain()
-        async with asyncio.TaskGroup() as group:
-            for server in (self.server, self.control_server, self.rest_server):
-                if server is not None:
-                    group.create_task(server.stop(grace_s))
+        await self.servers.stop(grace_s)
 
     async def _end(self) -> None:
         """Lets go of what was made, whatever ended the worker; the log comes last, for it holds the calls up to now."""
@@ -519,42 +424,6 @@ class Worker:
                 await work
         except TimeoutError:
             _log.warning("%s took longer than %g s", what, limit_s)
-
-
-def _note_environment(directory: Path, threads: int) -> None:
-    """Writes down what runs depend on beside models and inputs, for who runs a logged request again."""
-    try:
-        note_environment(directory, present_environment(threads, time_ns() // 1000))
-    except OSError as error:
-        _log.warning("%s was not written: %s", ENVIRONMENTS_FILE, error.strerror)
-
-
-def _prediction_log(settings: Settings) -> PredictionLog:
-    config = settings.config
-    return PredictionLog(
-        config.wal_dir,
-        worker=f"worker-{settings.slot}",
-        gateway=_host_name(),
-        boot=settings.boot,
-        limits=prediction_log_limits(config.log),
-        sampling=Sampling(rate=config.log.rate),
-        redaction=redaction_of(config.redaction),
-    )
-
-
-def _defer_s(workers: int, cpus: float) -> float:
-    """Returns how long a worker's acknowledgement of a change lets the other workers of the CPU go first."""
-    return min(_LONGEST_DEFER_S, _SWAP_S * max(0.0, workers / cpus - 1))
-
-
-def _worker_id(slot: int, boot: str) -> str:
-    return f"{_host_name()}-{slot}-{boot[:8]}"
-
-
-def _host_name() -> str:
-    """Returns the host's name, fit to be part of a file name and of a Redis key."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64]
-    return name if name[:1].isalnum() else f"host{name}"
 
 
 async def run(settings: Settings) -> None:

@@ -6,8 +6,10 @@ A record of the log need not carry it: it is that of the newest line before the 
 """
 
 import fcntl
+import logging
 import os
 from pathlib import Path
+from time import time_ns
 from typing import Final
 
 import msgspec
@@ -19,6 +21,7 @@ _SET_BACK_US: Final = 60_000_000
 _CPU: Final = Path("/proc/cpuinfo")
 # Instructions that ONNX Runtime chooses its kernels by, on x86 and ARM.
 _KERNELS: Final = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "i8mm", "bf16", "vnni")
+_log = logging.getLogger(__name__)
 
 
 class RunEnvironment(msgspec.Struct, frozen=True):
@@ -69,6 +72,14 @@ def note_environment(directory: Path, environment: RunEnvironment) -> None:
         known = _read(file.read())
         if not known or known[-1].differences(environment):
             file.write(msgspec.json.encode(environment) + b"\n")
+
+
+def note_present_environment(directory: Path, threads: int) -> None:
+    """Writes down what runs depend on from now on, for who runs a logged request again; that it cannot be is logged."""
+    try:
+        note_environment(directory, present_environment(threads, time_ns() // 1000))
+    except OSError as error:
+        _log.warning("%s was not written: %s", ENVIRONMENTS_FILE, error.strerror)
 
 
 def environment_at(directory: Path, moment_us: int) -> RunEnvironment | None:
