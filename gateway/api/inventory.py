@@ -30,9 +30,13 @@ class Inventory:
             for path, reason in sorted(self._catalog.passed_over().items())
             if request.model in ("", path.partition("/")[0])
         ]
-        return pb.ModelsResponse(
-            versions=[version_message(self._catalog, status, elsewhere) for status in own], passed_over=passed_over
-        )
+        pins = [
+            pb.StepPin(model=pin.model, version=pin.version, ensemble=pin.ensemble, step=pin.step, source=pin.origin)
+            for pin in self._catalog.step_pins()
+            if request.model in ("", pin.model)
+        ]
+        versions = [version_message(self._catalog, status, elsewhere) for status in own]
+        return pb.ModelsResponse(versions=versions, passed_over=passed_over, pins=pins)
 
     async def workers(self, request: pb.WorkersRequest, context: object) -> pb.WorkersResponse:
         workers, revision = await self._control.workers()

@@ -22,7 +22,9 @@ _OVER: Final = ("promoted", "stopped")
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
-    """What decides about a model: its route, if it has one, its history, newest first, rollouts, drafts, versions."""
+    """What decides about a model: its route, if it has one, its history, newest first, rollouts, drafts, versions, and
+    the steps of ensembles that pin one.
+    """
 
     model: str
     route: control_pb2.Route | None
@@ -30,6 +32,7 @@ class RoutingRules:
     rollouts: Sequence[control_pb2.RolloutState]
     drafts: Sequence[control_pb2.DraftState]
     versions: Sequence[control_pb2.ModelVersionState]
+    pins: Sequence[control_pb2.StepPin]
 
 
 def read_rules(server: str, model: str) -> RoutingRules:
@@ -83,6 +86,12 @@ def _use_of(rules: RoutingRules, version: str) -> str:
     for draft in rules.drafts:
         if draft.state == "open" and (names := _names([parse_json(draft.document_json)], version)):
             return f"draft {draft.id} names it as {names}: apply or reject it first (gateway draft reject {draft.id})"
+    for pin in rules.pins:
+        if pin.version == version:
+            return (
+                f"step {pin.step} of the ensemble {pin.ensemble!r} (repository {pin.source}) pins it: change its "
+                f"model_version there, or take the ensemble away first"
+            )
     newest = any(state.newest_ready and state.version == version for state in rules.versions)
     if rules.route is None and newest:
         return (
@@ -117,6 +126,7 @@ def _names(documents: Sequence[RouteDocument], version: str) -> str:
 
 def _asked(stub: ControlStub, model: str) -> RoutingRules:
     history = _unless_absent(lambda: stub.History(control_pb2.HistoryRequest(model=model, limit=_HISTORY), timeout=10))
+    known = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
     return RoutingRules(
         model,
         _unless_absent(lambda: stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10)),
@@ -131,7 +141,8 @@ def _asked(stub: ControlStub, model: str) -> RoutingRules:
             for draft in stub.ListDrafts(control_pb2.ListDraftsRequest(), timeout=10).drafts
             if draft.model == model
         ],
-        stub.Models(control_pb2.ModelsRequest(model=model), timeout=10).versions,
+        known.versions,
+        known.pins,
     )
 
 

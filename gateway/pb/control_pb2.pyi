@@ -1182,13 +1182,29 @@ class PassedOver(_message.Message):
     reason: str
     def __init__(self, path: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class StepPin(_message.Message):
+    __slots__ = ("model", "version", "ensemble", "step", "source")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENSEMBLE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    ensemble: str
+    step: int
+    source: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., ensemble: _Optional[str] = ..., step: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
 class ModelsResponse(_message.Message):
-    __slots__ = ("versions", "passed_over")
+    __slots__ = ("versions", "passed_over", "pins")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
+    PINS_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersionState]
     passed_over: _containers.RepeatedCompositeFieldContainer[PassedOver]
-    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., passed_over: _Optional[_Iterable[_Union[PassedOver, _Mapping]]] = ...) -> None: ...
+    pins: _containers.RepeatedCompositeFieldContainer[StepPin]
+    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., passed_over: _Optional[_Iterable[_Union[PassedOver, _Mapping]]] = ..., pins: _Optional[_Iterable[_Union[StepPin, _Mapping]]] = ...) -> None: ...
 
 class TailLogRequest(_message.Message):
     __slots__ = ("model", "backlog", "follow")

@@ -7,7 +7,7 @@ on threads; everything that requests can see changes on the loop only.
 
 import asyncio
 import logging
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
@@ -28,7 +28,7 @@ from gateway.serving.repository_reader import RepositoryReader
 from gateway.serving.residence import Residence
 from gateway.serving.version import VersionState
 from gateway.serving.version_loads import LoadAttempt, raise_first_failure
-from gateway.serving.view import RepositoryView
+from gateway.serving.view import RepositoryView, StepPin
 from loaders.errors import LoaderError
 from loaders.store import ContentStore
 
@@ -96,6 +96,10 @@ class Catalog(DemandLoads):
         """Returns the URI of the repository that has the model; "" where none has it any more."""
         folder = self._view.folders.get(model)
         return "" if folder is None else folder.origin
+
+    def step_pins(self) -> Iterator[StepPin]:
+        """Yields the steps of ensembles that name a version by its number."""
+        return self._view.step_pins()
 
     @property
     def trouble(self) -> str:

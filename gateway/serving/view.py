@@ -17,6 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class StepPin:
+    """A step of an ensemble, counted from 1, that names a version by its number; `origin` has the ensemble."""
+
+    model: str
+    version: str
+    ensemble: str
+    step: int
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryView:
     """Holds the state of the disk at one moment.
 
@@ -36,6 +47,14 @@ class RepositoryView:
         """Returns the digests of routed versions by model and version, where the model's configuration is known."""
         known = self.folders.keys() | self.kept.keys()
         return {model: pins for model, pins in self.intents.pins.items() if model in known}
+
+    def step_pins(self) -> Iterator[StepPin]:
+        """Yields the steps of ensembles that name a version by its number, whether the ensemble serves or not."""
+        for name, folder in sorted(self.folders.items()):
+            message = self.overrides.get(name, folder.source).message
+            for place, step in enumerate(message.ensemble_scheduling.step, 1):
+                if step.model_version > 0:
+                    yield StepPin(step.model_name, str(step.model_version), name, place, folder.origin)
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
         """Returns the version as this view would load it. The view must have the model, in `folders` or `kept`."""

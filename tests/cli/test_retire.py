@@ -113,6 +113,31 @@ async def test_a_version_that_an_ensemble_pins_is_refused(shell: Shell) -> None:
         rmtree(models(shell) / "whole")
 
 
+async def test_an_ensemble_of_another_repository_of_the_gateway_is_seen(shell: Shell, tmp_path: Path) -> None:
+    for version in "67":
+        write_version(tmp_path, "affine", version, affine())
+    await shell.worker.apply(only("1"))
+    await shell.worker.apply(only("2"))
+    text = config(Step("absent", outputs={"y": "z"}), Step("affine", {"x": "z"}, version=7))  # it does not even serve
+    write_ensemble(models(shell), "afar", text)
+    catalog = shell.worker.stand.catalog
+    await catalog.poll()
+    place = ("--model-repository", str(tmp_path))
+    try:
+        refusal = await shell.run("retire", "affine", "7", *place)
+        assert refusal.exit_code == 1
+        said = " ".join(refusal.stderr.split())
+        assert f"step 2 of the ensemble 'afar' (repository {models(shell)}) pins it" in said
+        await shell.done("retire", "affine", "6", *place)
+        write_ensemble(models(shell), "afar", text.replace("7", "6"))
+        await catalog.poll()
+        undeleted = await shell.run("delete", "affine", "6", "--yes", *place)
+        assert (undeleted.exit_code, "step 2 of the ensemble 'afar'" in undeleted.stderr) == (1, True)
+    finally:
+        rmtree(models(shell) / "afar")
+        await catalog.poll()
+
+
 async def test_without_rules_nothing_is_done_unless_the_risk_is_named(tmp_path: Path) -> None:
     version = tmp_path / "m" / "1"
     version.mkdir(parents=True)
