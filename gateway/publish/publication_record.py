@@ -127,9 +127,13 @@ def _add_beside(model: Path, content: Mapping[str, bytes], added: list[Path]) ->
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        fresh.write_bytes(data)
-        sync(fresh)
-        os.replace(fresh, target)
+        try:
+            fresh.write_bytes(data)
+            sync(fresh)
+            os.replace(fresh, target)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
         added.append(target)
     sync(model)
 
@@ -142,12 +146,14 @@ def _placed(staging: Path, model: Path, name: str, record: Publication) -> bool:
     records = model / RECORDS
     records.mkdir(exist_ok=True)
     try:
-        with (records / f"{name}.json").open("xb") as file:  # whoever makes it has the name
-            file.write(msgspec.json.encode(record))
-            os.fsync(file.fileno())
+        file = (records / f"{name}.json").open("xb")  # whoever makes it has the name
     except FileExistsError:
         return False
     try:
+        with file:
+            file.write(msgspec.json.encode(record))
+            file.flush()
+            os.fsync(file.fileno())
         os.rename(staging, target)
     except OSError as error:
         (records / f"{name}.json").unlink(missing_ok=True)

@@ -1,7 +1,11 @@
 """gateway validate and gateway publish, with real models in processes of their own."""
 
+import ctypes
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -251,3 +255,49 @@ def test_links_lead_where_an_option_says(place: Path) -> None:
     assert "--allow-links-to" in refused.output
     result = run(place, "validate", "snapshot", "--allow-links-to", str(place), "-o", "json")
     assert checks(result)["load"] == "pass", result.output
+
+
+@pytest.fixture
+def scarce() -> Iterator[Path]:
+    """A file system of 32 pages."""
+    folder = Path(mkdtemp(prefix="scarce"))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=128k"):
+        folder.rmdir()
+        pytest.skip(f"cannot mount a tmpfs: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield folder
+    finally:
+        libc.umount2(os.fsencode(folder), 2)
+        folder.rmdir()
+
+
+def fill(disk: Path, pages: int) -> None:
+    """Leaves so many pages of it free."""
+    (disk / "filler").unlink(missing_ok=True)
+    free = os.statvfs(disk).f_bavail
+    with (disk / "filler").open("wb") as file:
+        file.write(bytes(4096 * (free - pages)))
+
+
+@pytest.mark.parametrize("of_ensemble", [False, True])
+def test_a_disk_that_is_full_leaves_nothing_of_a_publication(of_ensemble: bool, scarce: Path, place: Path) -> None:
+    repository = scarce / "models"
+    repository.mkdir()
+    list_ = Checklist("m", "d", 1, "", facts={f"fact-{number}": 1.0 for number in range(500)})
+    given: dict[str, Any] = {"version": "", "publisher": "ci", "now_s": 1.0, "lineage": {}}
+    refused: list[str] = []
+    with laid_out(place / "new.onnx", "m", None) as loader:
+        local = loader.fetch("m", loader.versions("m").names[0])
+        content = {"config.pbtxt": b"x" * 9000, "labels.txt": b"y" * 9000} if of_ensemble else local
+        for pages in range(20):
+            fill(scarce, pages)
+            try:
+                name = put(content, repository, list_, **given)
+                break
+            except FailedPrecondition as error:
+                refused.append(str(error))
+            assert {entry.name for entry in repository.rglob("*")} <= {"m", RECORDS}
+    assert set(refused) == {"the repository cannot be written: No space left on device"}
+    assert name == "1"  # no name was lost
+    assert (repository / "m" / RECORDS / "1.json").stat().st_size
