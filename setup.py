@@ -46,6 +46,7 @@ MODULES = [
     "gateway/rest/chunked_body.py",
     "gateway/rest/endpoint.py",
     "gateway/rest/http1_connection.py",
+    "gateway/rest/http1_protocol.py",
     "gateway/rest/http2_stream.py",
     "gateway/rest/http_head.py",
     "gateway/rest/incoming_body.py",

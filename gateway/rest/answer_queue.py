@@ -48,6 +48,25 @@ class AnswerQueue:
         self._on_turn = on_turn
         self._waiters: list[asyncio.Future[None]] = []
 
+    def is_full(self, max_pipelined: int) -> bool:
+        """Returns whether a request has to wait for the answers before it, or will have none. There are such."""
+        calls = self.calls
+        return (
+            len(calls) >= max_pipelined
+            or self.paused
+            or self.retiring
+            or not calls[-1].head.keep_alive
+            or calls[-1].close_after
+        )
+
+    def takes_nothing(self, now_ns: int, scarce_limit_s: float, limit_s: float) -> bool:
+        """Returns whether the client has taken nothing of what was written for longer than it may: where the server's
+        budget is scarce, the first of the limits.
+        """
+        self.count_unsent()
+        limit_s = scarce_limit_s if self._budget.scarce else limit_s
+        return self.unsent_bytes > 0 and now_ns - self.moved_ns > limit_s * 1e9
+
     # The calls' side.
 
     def write_answer(self, call: RestCall, status: int, fields: Fields, pieces: Sequence[Piece], own: Fields) -> None:

@@ -11,35 +11,21 @@ from gateway.errors import GatewayError
 from gateway.rest.answer_queue import AnswerQueue, open_queue
 from gateway.rest.chunked_body import too_large
 from gateway.rest.http1_limits import Http1Limits
-from gateway.rest.http_head import MAX_HEAD_BYTES, HeadParser, HttpHead, late_head, no_head, oversized_head
+from gateway.rest.http_head import MAX_HEAD_BYTES, HeadParser, HttpHead, hopeless_head, late_head
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.incoming_body import IncomingBody
 from gateway.rest.response_head import ResponseHeads
 from gateway.rest.rest_call import RestCall
-from gateway.rpc.connection import ConnectionProtocol
+from gateway.rpc.connection import go_on_as_http2
 from gateway.rpc.peer_identity import auth_context, certificate_names, peer_address
 from gateway.rpc.pushback import later
 from gateway.rpc.request_head import too_many_calls
 from gateway.rpc.server_state import ServerState
 
 _log = logging.getLogger(__name__)
-
 _HEAD_END: Final = b"\r\n\r\n"
 _PREFACE: Final = b"PRI "  # with which HTTP/2 begins, and no method does
 _RETURN: Final = 0x0D
-_CALLED_BY_THE_LOOP: Final = (
-    *("connection_made", "get_buffer", "buffer_updated", "eof_received", "connection_lost"),
-    *("pause_writing", "resume_writing"),
-)
-
-
-class Http1Protocol(asyncio.BufferedProtocol):
-    """Gives the event loop the methods of a connection: mypyc compiles a class better that has no foreign base."""
-
-    def __init__(self, server: ServerState, parser: HeadParser, heads: ResponseHeads, limits: Http1Limits) -> None:
-        connection = Http1Connection(server, parser, heads, limits)
-        for name in _CALLED_BY_THE_LOOP:
-            setattr(self, name, getattr(connection, name))
 
 
 class Http1Connection:
@@ -163,7 +149,7 @@ class Http1Connection:
             if self._incoming is not None:
                 position = self._feed(self._incoming, data, position)
                 continue
-            if queue.calls and self._is_full():
+            if queue.calls and queue.is_full(self.limits.max_pipelined):
                 self._hold(data[position:])
                 break
             if self._fresh and data[:4] == _PREFACE[: len(data)]:
@@ -185,28 +171,15 @@ class Http1Connection:
         if not server.open_calls:
             server.busy_poll.wrote(now_ns)
 
-    def _is_full(self) -> bool:
-        """Returns whether a request has to wait for the answers before it, or will have none."""
-        queue = self.queue
-        calls = queue.calls
-        return (
-            len(calls) >= self.limits.max_pipelined
-            or queue.paused
-            or queue.retiring
-            or not calls[-1].head.keep_alive
-            or calls[-1].close_after
-        )
-
     def _keep_head(self, rest: bytes, now_ns: int) -> None:
         """Keeps a head that is not whole; refuses at once what cannot become one."""
-        if len(rest) > MAX_HEAD_BYTES:
-            self._begin(oversized_head(), rest, len(rest), now_ns)
-        elif b"\n\n" in rest or not (0x41 <= rest[0] <= 0x5A or rest[0] == _RETURN):
-            self._begin(no_head(), rest, len(rest), now_ns)
-        else:
-            self._rest = rest
-            if not self._since_ns:
-                self._since_ns = now_ns
+        hopeless = hopeless_head(rest)
+        if hopeless is not None:
+            self._begin(hopeless, rest, len(rest), now_ns)
+            return
+        self._rest = rest
+        if not self._since_ns:
+            self._since_ns = now_ns
 
     def _hold(self, rest: bytes) -> None:
         """Keeps requests that have to wait for answers, and reads nothing more meanwhile."""
@@ -227,18 +200,11 @@ class Http1Connection:
 
     def _hand_over(self, data: bytes, transport: asyncio.BaseTransport) -> None:
         """Lets the code of HTTP/2 serve the connection, which began with its preface or agreed upon it."""
-        server = self.server
         self.queue.closed = True
-        if self in server.connections:
-            server.release(self)
-            server.accepted -= 1  # it is counted where it goes
-        protocol = ConnectionProtocol(server)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        for position in range(0, len(data), len(server.buffer)):
-            part = data[position : position + len(server.buffer)]
-            server.buffer[: len(part)] = part
-            protocol.buffer_updated(len(part))
+        if self in self.server.connections:
+            self.server.release(self)
+            self.server.accepted -= 1  # it is counted where it goes
+        go_on_as_http2(self.server, data, transport)
 
     # One request.
 
@@ -275,12 +241,9 @@ class Http1Connection:
         except GatewayError as error:
             return self._refuse(call, refusal_of(error, head.path), position)
         call.limit(endpoint, now_ns)
-        if length:
-            stop = position + length
-            call.begin(endpoint, data[position:stop])
-            return stop
-        call.begin(endpoint, b"")
-        return position
+        stop = position + length
+        call.begin(endpoint, data[position:stop])
+        return stop
 
     def _invite(self) -> None:
         """Tells a client that waits for it to send its body, once the answers before are written."""
@@ -359,7 +322,8 @@ class Http1Connection:
         queue, options = self.queue, self.server.options
         if queue.closed:
             return
-        if (queue.paused or queue.unsent_bytes) and self._takes_nothing(now_ns):
+        slow_s, send_s = options.stall_timeout_s, self.limits.send_timeout_s
+        if (queue.paused or queue.unsent_bytes) and queue.takes_nothing(now_ns, slow_s, send_s):
             _log.info("connection of %s ended: it does not take its answers", self.address)
             self.server.broken += 1
             self.abort()
@@ -387,13 +351,6 @@ class Http1Connection:
                 limit_s = self.limits.settle_s
             if now_ns - self.active_ns > limit_s * 1e9:
                 self.close()
-
-    def _takes_nothing(self, now_ns: int) -> bool:
-        queue = self.queue
-        queue.count_unsent()
-        scarce = self.server.unsent.scarce
-        limit_s = self.server.options.stall_timeout_s if scarce else self.limits.send_timeout_s
-        return queue.unsent_bytes > 0 and now_ns - queue.moved_ns > limit_s * 1e9
 
     def drain(self, grace_s: float) -> None:
         """Lets the answers that are written from now on be the last ones, so that clients go elsewhere.

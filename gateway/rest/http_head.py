@@ -14,6 +14,7 @@ from gateway.rpc.inflation import ENCODINGS
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 MAX_HEAD_BYTES: Final = 16 * 1024
+_RETURN: Final = 0x0D
 MAX_HEAD_FIELDS: Final = 64
 _KEPT: Final = 1024
 _KEPT_BYTES: Final = 2048  # a longer head is parsed each time
@@ -219,6 +220,15 @@ def unknown_encoding(encoding: str) -> HttpRefusal:
 def oversized_head() -> HttpHead:
     """Returns what refuses a head that is too long."""
     return _fatal(431, f"the head has more than {MAX_HEAD_BYTES} bytes")
+
+
+def hopeless_head(begun: bytes) -> HttpHead | None:
+    """Returns the refusal of a head that has begun and cannot become one; None where it may."""
+    if len(begun) > MAX_HEAD_BYTES:
+        return oversized_head()
+    if b"\n\n" in begun or not (0x41 <= begun[0] <= 0x5A or begun[0] == _RETURN):
+        return no_head()
+    return None
 
 
 def late_head() -> HttpHead:

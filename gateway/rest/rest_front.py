@@ -5,8 +5,8 @@ import asyncio
 from gateway.access.permissions import PERMISSIONS, check_registered
 from gateway.errors import GatewayError
 from gateway.rest.endpoint import Endpoint, EndpointTable
-from gateway.rest.http1_connection import Http1Protocol
 from gateway.rest.http1_limits import Http1Limits
+from gateway.rest.http1_protocol import Http1Protocol
 from gateway.rest.http2_stream import Http2Stream
 from gateway.rest.http_call import HttpCall
 from gateway.rest.http_head import HeadParser

@@ -281,3 +281,14 @@ class Connection:
             self.output.acknowledge(len(data), stream_id)
         if end_stream:
             self.output.half_open.discard(stream_id)
+
+
+def go_on_as_http2(server: ServerState, data: bytes, transport: asyncio.BaseTransport) -> None:
+    """Serves a connection of which `data` was read before it was known to be one of HTTP/2."""
+    protocol = ConnectionProtocol(server)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    for position in range(0, len(data), len(server.buffer)):
+        part = data[position : position + len(server.buffer)]
+        server.buffer[: len(part)] = part
+        protocol.buffer_updated(len(part))
