@@ -189,7 +189,7 @@ def strings(name: str, elements: list[bytes], shape: tuple[int, ...]) -> Array:
                 element.decode()
             except UnicodeDecodeError:
                 raise InvalidArgument(
-                    f"input {shown(name)}: element {position} is not UTF-8, which the strings of ONNX models are"
+                    f"input {shown(name)}: element {position} is not UTF-8, as texts must be"
                 ) from None
     array = np.empty(len(elements), np.object_)
     array[:] = elements

@@ -27,7 +27,9 @@ MakeKey = Callable[[Sequence[KeyValue]], bytes]
 def key_maker(view: FeatureView) -> MakeKey:
     """Returns what makes the key of a row from the values of the view's inputs, in their order.
 
-    The keys of two rows are different where their values are, unless a pattern puts two texts side by side.
+    The keys of two rows are different where their values are.
+
+    Raises: InvalidArgument, when it is called: a value before another one holds what separates the two in the pattern.
     """
     return _feast_maker(view) if view.layout is RowLayout.FEAST else _pattern_maker(view)
 
@@ -51,14 +53,28 @@ def _pattern_maker(view: FeatureView) -> MakeKey:
     places = {key.name: place for place, key in enumerate(view.keys)}
     order = [places[name] for name in pieces[1::2]]
 
+    last = len(order) - 1
+
     def make(values: Sequence[KeyValue]) -> bytes:
         made = [texts[0]]
-        for place, text in zip(order, texts[1:], strict=True):
+        for number, (place, text) in enumerate(zip(order, texts[1:], strict=True)):
             value = values[place]
-            made += (value if isinstance(value, bytes) else b"%d" % value, text)
+            raw = value if isinstance(value, bytes) else b"%d" % value
+            # Where the text behind a value begins earlier, another value ends there: two rows would have one key.
+            if number < last and (raw + text).find(text) < len(raw):
+                raise _ambiguous(view.keys[place], raw, text, view.pattern)
+            made += (raw, text)
         return b"".join(made)
 
     return make
+
+
+def _ambiguous(key: JoinKey, value: bytes, separator: bytes, pattern: str) -> InvalidArgument:
+    shown = value[:80].decode("utf-8", "backslashreplace")
+    return InvalidArgument(
+        f"input {key.name!r}: {shown!a} holds, or runs into, {separator.decode()!a}, which ends it in the key "
+        f"{pattern[:80]!a}: other values would have the same key"
+    )
 
 
 def _feast_maker(view: FeatureView) -> MakeKey:

@@ -1,5 +1,6 @@
 """Examines a host before a gateway starts on it: one table of checks, each with what was seen and what to do."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from gateway.errors import GatewayError
+from gateway.features.store_urls import store_urls
 from gateway.runtime import host_checks, store_visit
 from gateway.runtime.config import Config
 from gateway.runtime.cpu_quota import cpu_quota
@@ -24,6 +26,7 @@ class Patient:
     config: Config
     running: str  # the process of the gateway that runs on this data directory, "" if none does
     store: StoreVisit | None  # None: the store is embedded
+    feature_stores: Mapping[str, StoreVisit]
     now_s: float
 
     @property
@@ -43,6 +46,26 @@ def _of_store(judge: Callable[[StoreVisit], HostFinding], patient: Patient) -> H
 
 def _reach(found: StoreVisit, *, patient: Patient) -> HostFinding:
     return store_visit.judge_reach(found, has_rules=patient.has_rules)
+
+
+def _feature_stores(patient: Patient) -> HostFinding:
+    """Returns what was seen of every feature store, with the worst verdict and what to do about that."""
+    judged = {name: store_visit.judge_feature_store(found) for name, found in patient.feature_stores.items()}
+    if not judged:
+        return ok("none")
+    bad = {name: finding for name, finding in judged.items() if finding.verdict is not HostState.OK}
+    seen = "; ".join(f"{name!r} {_without_subject(finding.seen, name)}" for name, finding in (bad or judged).items())
+    if not bad:
+        return ok(seen)
+    return HostFinding(worst(bad), seen, "; ".join(dict.fromkeys(finding.remedy for finding in bad.values())))
+
+
+def _without_subject(seen: str, name: str) -> str:
+    return seen.removeprefix(f"{_called(name)} ")
+
+
+def _called(name: str) -> str:
+    return f"the feature store {name!r}"
 
 
 def _cpus(patient: Patient) -> HostFinding:
@@ -78,6 +101,7 @@ CHECKS: Final[Mapping[str, tuple[str, Callable[[Patient], HostFinding]]]] = {
     "store-version": ("Redis 7.0, Valkey 7.2 or newer", partial(_of_store, store_visit.judge_version)),
     "store-persistence": ("rules are written to a disk", partial(_of_store, store_visit.judge_persistence)),
     "store-policy": ("rules are not evicted", partial(_of_store, store_visit.judge_policy)),
+    "feature-stores": ("each feature store answers, and has all rows", _feature_stores),
     "clock": ("this host's clock and the store's agree", _clock),
     "repository": ("the models can be listed", lambda patient: host_checks.check_repository(patient.config)),
     "locale": ("the locale of text normalisers is there", lambda patient: host_checks.check_locale()),
@@ -105,8 +129,12 @@ async def examine(configure: Callable[[], Config]) -> dict[str, HostFinding]:
         rest = dict.fromkeys(CHECKS, unknown("there is no configuration", "mend that first"))
         return {**rest, "configuration": fail(str(error), "mend the option or the file that is named")}
     store = None if config.embedded_store else await store_visit.visit(config.store.redis_url, time.time)
+    urls = store_urls(config.features.stores)
+    visits = await asyncio.gather(
+        *(store_visit.visit(url, time.time, store=_called(name)) for name, url in urls.items())
+    )
     running = host_checks.running_in(config.process.data_dir)
-    return dict(_findings(Patient(config, running, store, time.time())))
+    return dict(_findings(Patient(config, running, store, dict(zip(urls, visits, strict=True)), time.time())))
 
 
 def _findings(patient: Patient) -> Iterator[tuple[str, HostFinding]]:

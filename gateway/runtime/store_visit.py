@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.routing.store.store_link import Link
 from gateway.routing.store.store_reply import many, number, text
-from gateway.runtime.host_finding import HostFinding, fail, ok, unknown, warn
+from gateway.runtime.host_finding import HostFinding, HostState, fail, ok, unknown, warn
 
 OLDEST: Final[Mapping[str, tuple[int, int]]] = {"redis": (7, 0), "valkey": (7, 2)}
 _SKEW_WARN_S: Final = 1.0
@@ -28,9 +28,12 @@ class StoreVisit:
     ahead_s: float | None = None
 
 
-async def visit(url: str, wall_s: Callable[[], float]) -> StoreVisit:
-    """Returns what the store says of itself; it is asked three questions, and nothing is written."""
-    link = Link(url, name="doctor", timeout_s=2.0, connections=1)
+async def visit(url: str, wall_s: Callable[[], float], *, store: str = "the routing store") -> StoreVisit:
+    """Returns what the store says of itself; it is asked three questions, and nothing is written.
+
+    `store` is what failures call it.
+    """
+    link = Link(url, name="doctor", timeout_s=2.0, connections=1, store=store)
     try:
         await link.call("PING")
         ahead_s: float | None = None
@@ -79,6 +82,24 @@ def judge_version(found: StoreVisit) -> HostFinding:
                 return fail(f"{name} {version}", f"{name} {least} or newer is needed")
             return ok(f"{name} {version}")
     return _withheld(found)
+
+
+def judge_feature_store(found: StoreVisit) -> HostFinding:
+    """A feature store needs a hash read, which every version does; views are served by their defaults without it."""
+    if found.trouble:
+        return fail(
+            found.trouble, "mend the store or --feature-store: look-ups have only defaults, or fail, until then"
+        )
+    if found.facts.get("cluster_enabled") == "1":
+        return fail(
+            "is a node of a cluster", "name a server that has all rows (docs/features.md): a node has only its own"
+        )
+    version = judge_version(found)
+    if version.verdict is HostState.FAIL:
+        return warn(f"answers, {version.seen}", f"older than what is tested: {version.remedy}")
+    if version.verdict is HostState.UNKNOWN:
+        return ok("answers; it does not say its version to this user")
+    return ok(f"answers, {version.seen}")
 
 
 def judge_persistence(found: StoreVisit) -> HostFinding:

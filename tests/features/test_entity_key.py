@@ -59,6 +59,28 @@ def test_a_pattern_takes_the_inputs_by_name() -> None:
     assert key_maker(view({"key": "f:{shop}/{user_id}:v1"}, keys=keys))([-3, b"k\xff"]) == b"f:k\xff/-3:v1"
 
 
+_TEXTS = st.text("a:", max_size=5).map(str.encode)
+_PAIRS = st.tuples(_TEXTS, _TEXTS)
+
+
+@given(_PAIRS, _PAIRS, st.sampled_from([":", "::", ":a:", "a"]))
+@example((b"a:b", b"c"), (b"a", b"b:c"), ":")
+@example((b"x:", b"y"), (b"x", b":y"), "::")
+def test_two_texts_of_a_pattern_are_told_apart_or_refused(
+    one: tuple[bytes, bytes], other: tuple[bytes, bytes], separator: str
+) -> None:
+    names = ("shop", "user")
+    make = key_maker(view({"key": f"f:{{shop}}{separator}{{user}}"}, keys=[(name, Datatype.BYTES) for name in names]))
+    made: list[bytes] = []
+    for values in (one, other):
+        if separator.encode() in values[0] + separator.encode()[:-1]:
+            with pytest.raises(InvalidArgument, match=r"input 'shop': .* which ends it in the key"):
+                make(values)
+        else:
+            made.append(make(values))
+    assert len(made) < 2 or one == other or made[0] != made[1]
+
+
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=20, unique=True))
 @example([0, -1])
 def test_rows_of_different_numbers_have_different_keys(values: list[int]) -> None:

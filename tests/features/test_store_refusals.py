@@ -1,12 +1,21 @@
 """A feature store that answers, but not what is asked: in its own words, and asked ever less often."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.features.feature_store import FeatureStore, RowRequest
+from tests.routing.test_store_security import CA, CLIENT, terminator
+from tests.valkey import Valkey
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("store"), append_only=False).start()
+    yield server
+    server.stop()
 
 
 @asynccontextmanager
@@ -49,6 +58,27 @@ async def test_what_the_store_refuses_is_said_in_words(refusal: str, why: str) -
         await store.looked()
         assert store.trouble == f"the feature store 'shop' {why} (PING)"
         await store.aclose()
+
+
+async def test_rows_come_over_tls_with_both_sides_proven(valkey: Valkey) -> None:
+    async with terminator(valkey.socket_path) as port, asyncio.timeout(20):
+        store = FeatureStore("shop", f"rediss://localhost:{port}?{CA}&{CLIENT}")
+        told: asyncio.Queue[tuple[object, str]] = asyncio.Queue()
+        request = RowRequest(
+            b"user:1", (b"visits",), lambda key, reply, why: told.put_nowait((reply, why)), lambda _: True
+        )
+        store.ask(request)
+        assert await told.get() == ([None], "")
+        await store.aclose()
+        for url, why in (
+            (f"rediss://localhost:{port}?{CLIENT}", "shows a TLS certificate that does not verify (PING, over TLS)"),
+            (f"redis://localhost:{port}", "if it expects TLS its URL begins with rediss:// (PING)"),
+        ):
+            store = FeatureStore("shop", url)
+            await store.looked()
+            assert store.trouble.startswith("the feature store 'shop' ")
+            assert store.trouble.endswith(why)
+            await store.aclose()
 
 
 async def test_a_store_that_answers_pings_and_no_look_up_is_asked_ever_less_often() -> None:

@@ -259,6 +259,23 @@ async def test_a_wrong_password_is_said(configure: Callable[..., Config], store:
     assert "wrong" not in finding.seen
 
 
+async def test_each_feature_store_is_asked(configure: Callable[..., Config], store: Valkey, tmp_path: Path) -> None:
+    assert (await found(configure()))["feature-stores"] == ok("none")
+    one = (await found(configure(feature_store=f"shop={store.url}")))["feature-stores"]
+    assert (one.verdict, one.seen.startswith("'shop' answers, valkey ")) == (OK, True)
+    async with admin_of(store.url) as admin:
+        await admin.call("ACL", "SETUSER", "reader", "on", ">right", "~user:*", "+hmget", "+ping", "+client|setname")
+    reader = f"{store.url}?username=reader&password="
+    stores = f"a={reader}right,b={reader}wrong,c=unix://{tmp_path}/absent"
+    finding = (await found(configure(feature_store=stores)))["feature-stores"]
+    assert finding.verdict is FAIL
+    assert finding.seen.startswith("'b' refused the credentials")
+    assert "; 'c' is not reachable: no socket at its path" in finding.seen
+    assert "--feature-store" in finding.remedy
+    alone = (await found(configure(feature_store=f"a={reader}right")))["feature-stores"]
+    assert alone == ok("'a' answers; it does not say its version to this user")
+
+
 async def test_files_that_everyone_may_change(configure: Callable[..., Config], tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o640)
@@ -293,6 +310,8 @@ async def test_files_that_everyone_may_change(configure: Callable[..., Config], 
         (host_checks.judge_certificate(100 * 86_400, 0.0), OK),
         (host_checks.judge_certificate(13 * 86_400, 0.0), WARN),
         (host_checks.judge_certificate(100.0, 101.0), FAIL),
+        (store_visit.judge_feature_store(StoreVisit(facts={"cluster_enabled": "1"})), FAIL),
+        (store_visit.judge_feature_store(StoreVisit(facts={"redis_version": "5.0.1"})), WARN),
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "6.2.14"})), FAIL),
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "7.0.0"})), OK),
         (store_visit.judge_version(StoreVisit(facts={"redis_version": "7.2.4", "valkey_version": "7.1.0"})), FAIL),
