@@ -168,6 +168,7 @@ class Engine:
             self.tracer.forget(version.model, version.name)
         if not any(_key(other) == _key(version) for other in self._queues):
             self._shared.page.forget(_key(version))
+            self._log.forget(version.model, version.name, version.digest)
 
     def begin(self, call: Call, attributes: Attributes) -> Version:
         """Leases the version that serves the call and returns it; `call.decision` says why.

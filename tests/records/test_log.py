@@ -4,6 +4,7 @@ import gc
 import random
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,18 @@ from gateway.records.worker.sampling import Sampling
 from gateway.records.worker.segment import OPEN, SEALED, entries
 from gateway.records.worker.wal import Durability, SegmentLimits, reason
 from gateway.tensor import Datatype, TensorSpec
-from tests.records.traffic import NOW_US, append, balanced, compactor, lake_rows, open_log, open_stream
+from tests.records.traffic import (
+    LABEL,
+    NOW_US,
+    SCORES,
+    X,
+    append,
+    balanced,
+    compactor,
+    lake_rows,
+    open_log,
+    open_stream,
+)
 
 
 async def test_a_running_log_writes_by_itself_and_close_seals(tmp_path: Path) -> None:
@@ -187,6 +199,58 @@ async def test_counts_balance_at_every_moment_of_a_stormy_run(tmp_path: Path) ->
     counts = log.counts()
     assert balanced(counts)
     assert counts.buffered == counts.buffered_bytes == 0
+
+
+async def test_what_no_longer_serves_leaves_its_counts_and_loses_no_record(tmp_path: Path) -> None:
+    log = open_log(tmp_path, sampling=Sampling(0.5))
+    first = open_stream(log)
+    for number in range(100):
+        append(first, f"r{number}")
+    log.forget("flights", "1", "sha256:aa")
+    assert open_stream(log) is first  # it serves again, before it was written
+    log.forget("flights", "1", "sha256:aa")
+    await log.flush()  # writes what waited
+    before = log.counts()
+    await log.flush()  # lets go
+    assert log.counts() == replace(before, flushes=before.flushes + 1, flush_ns=log.counts().flush_ns)
+    second = open_stream(log)
+    assert second is not first
+    for number in range(100):
+        append(first, f"late{number}")  # of calls that are being answered
+        append(second, f"new{number}")
+    assert log.counts().seen == 300
+    assert balanced(log.counts())
+    for _ in range(2):
+        await log.flush()
+        assert balanced(log.counts())
+    assert log.counts().buffered == 0
+    assert log.counts().seen == 300
+    await log.close()
+    for stream in (first, second):
+        append(stream, "too late", code=13)
+    assert log.counts().dropped == {"closed": 2}
+    assert balanced(log.counts())
+    (entry,) = entries(tmp_path)
+    assert entry.segment is not None
+    content = read(entry.path.read_bytes(), entry.segment)
+    assert sum(len(block.table) for block in content.blocks()) == log.counts().written
+    assert len(content.schemas) == 2
+
+
+async def test_contents_that_come_and_go_leave_no_streams(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    sizes = []
+    for turn in range(300):
+        digest = f"sha256:{turn}"
+        append(log.stream("flights", "1", "stable", (X,), (LABEL, SCORES), digest), f"r{turn}")
+        log.forget("flights", "1", digest)
+        await log.flush()
+        if turn in (100, 299):
+            gc.collect()
+            sizes.append(sum(type(held).__name__ == "RecordStream" for held in gc.get_objects()))
+    assert sizes[0] == sizes[1]
+    assert log.counts().written == 300
+    await log.close()
 
 
 async def test_segments_rotate_by_size_and_by_age(tmp_path: Path) -> None:

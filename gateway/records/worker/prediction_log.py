@@ -18,6 +18,7 @@ from uuid import UUID
 
 from gateway.records.worker.back_pressure import BackPressure, LossPolicy
 from gateway.records.worker.flush import FlushBatch, Flusher, FlushOutcome
+from gateway.records.worker.open_streams import OpenStreams
 from gateway.records.worker.record_stream import Buffering, RecordStream
 from gateway.records.worker.redaction import Redaction
 from gateway.records.worker.sampling import Sampling, disk_scale, relieved
@@ -145,7 +146,7 @@ class PredictionLog:
         self._relief = 1.0  # factor of the rates for the buffer, beside that for the disk
         self._disk_use = 0.0
         self._ticker: asyncio.TimerHandle | None = None
-        self._streams: dict[tuple[object, ...], RecordStream] = {}
+        self._streams = OpenStreams(self._buffer, self._flusher.redactions)
         self._in_flight: asyncio.Future[FlushOutcome] | None = None
         self._in_flight_bytes = self._in_flight_records = 0
         self._executor = _executor()
@@ -175,29 +176,35 @@ class PredictionLog:
         """
         features = {spec.name: spec.features for spec in inputs if spec.features}
         key = (model, version, arm, digest, shadow_of, tuple(features.items()))
-        if key not in self._streams:
-            if not batches:
-                inputs, outputs = _unbatched(inputs), _unbatched(outputs)
-            redaction = self._redaction.of(model, inputs, outputs)
-            if idle := self._redaction.idle(model, inputs, outputs):
-                _log.warning("redaction names tensors that %s version %s does not have: %s", model, version, idle)
-            schema = StreamSchema(
-                model, version, arm, digest, inputs, outputs,
-                redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
-                frozenset(spec.name for spec in outputs if spec.labels), features,
-                frozenset(spec.name for spec in (*inputs, *outputs) if redaction.touches_tensor(spec.name)),
-            )  # fmt: skip
-            stream = RecordStream(
-                len(self._streams), schema, redaction, self._buffer, self._sampling_of(model), self._draw
-            )
-            self._flusher.redactions[stream.number] = redaction
-            self._streams[key] = stream
-        return self._streams[key]
+        stream = self._streams.get(key)
+        if stream is not None:
+            return stream
+        if not batches:
+            inputs, outputs = _unbatched(inputs), _unbatched(outputs)
+        redaction = self._redaction.of(model, inputs, outputs)
+        if idle := self._redaction.idle(model, inputs, outputs):
+            _log.warning("redaction names tensors that %s version %s does not have: %s", model, version, idle)
+        schema = StreamSchema(
+            model, version, arm, digest, inputs, outputs,
+            redaction.dropped, redaction.hidden, redaction.revision, shadow_of,
+            frozenset(spec.name for spec in outputs if spec.labels), features,
+            frozenset(spec.name for spec in (*inputs, *outputs) if redaction.touches_tensor(spec.name)),
+        )  # fmt: skip
+        number = self._streams.new_number()
+        stream = RecordStream(number, schema, redaction, self._buffer, self._sampling_of(model), self._draw)
+        return self._streams.add(key, stream, redaction)
+
+    def forget(self, model: str, version: str, digest: str) -> None:
+        """Keeps no stream of content that no longer serves, once it is written; what still comes of it is written, too.
+
+        The counts stay.
+        """
+        self._streams.end(model, version, digest)
 
     def follow(self, samplings: Mapping[str, Sampling]) -> None:
         """From now on records are kept as this says by model; of other models as it was said when the log was made."""
         self._samplings = samplings
-        for stream in self._streams.values():
+        for stream in self._streams:
             stream.follow(self._sampling_of(stream.schema.model))
 
     def _sampling_of(self, model: str) -> Sampling:
@@ -205,14 +212,12 @@ class PredictionLog:
 
     def counts(self) -> LogCounts:
         """Returns the counts at this moment."""
-        streams = self._streams.values()
-        dropped = Counter(self._dropped)
-        for stream in streams:
-            dropped.update(stream.dropped)
+        dropped = self._streams.dropped
+        dropped.update(self._dropped)
         return LogCounts(
-            seen=sum(stream.seen for stream in streams),
+            seen=self._streams.seen,
             written=self._written,
-            sampled_out=self._sampled_out + sum(stream.sampled_out for stream in streams),
+            sampled_out=self._sampled_out + self._streams.sampled_out,
             dropped=dict(dropped),
             buffered=self._buffer.records,
             buffered_bytes=self._buffer.size_bytes,
@@ -255,7 +260,7 @@ class PredictionLog:
         scale = self._relief * (1.0 if audits else disk_scale(self._disk_use, self._limits.disk_sample))
         if scale != self._buffer.scale:
             self._buffer.scale = scale
-            for stream in self._streams.values():
+            for stream in self._streams:
                 stream.rescale()
 
     @property
@@ -289,7 +294,7 @@ class PredictionLog:
     def _start(self, *, seal: bool) -> None:
         """Hands everything that waits to the thread."""
         self._due.clear()
-        taken = [stream.take() for stream in self._streams.values() if stream.waiting]
+        taken = self._streams.take()
         self._in_flight_bytes = self._buffer.size_bytes
         self._in_flight_records = sum(map(len, taken))
         self._buffer.wake_at = self._in_flight_bytes + self._flush_bytes
@@ -348,7 +353,7 @@ class PredictionLog:
     def _give_up(self) -> None:
         lost = self._buffer.records
         self._in_flight = None
-        for stream in self._streams.values():
+        for stream in self._streams:
             stream.take()
         self._dropped["shutdown_timeout"] += lost
         self._buffer.records = self._buffer.size_bytes = 0

@@ -142,6 +142,10 @@ class RecordStream:
         """The buffer's scale has changed."""
         self.follow(self._sampling)
 
+    def count_in(self, buffer: Buffering) -> None:
+        """Counts its records in that buffer from now on."""
+        self._buffer = buffer
+
     def append(self, record: Record, keep: int = 0) -> None:
         """Takes a record; the record is the stream's from here on. Neither blocks nor raises.
 
