@@ -66,6 +66,7 @@ class DemandLoads(VersionLoads):
         self._required: dict[str, frozenset[str]] = {}
         self._rollback: dict[str, frozenset[str]] = {}  # what routes named before they named what they require
         self._uses: dict[Version, _Use] = {}
+        self._warm: list[Version] | None = None  # those of them with a session; None: not known
         self._wakes: dict[Version, asyncio.Task[None]] = {}
         self._short: dict[Version, str] = {}  # those that wait for room, and what there is too little of
         self._granted: set[Version] = set()  # those that have found room, and are being loaded
@@ -162,6 +163,7 @@ class DemandLoads(VersionLoads):
         attempt = await super()._attempt(candidate, again=again)
         if self._residence is not None and attempt.loaded is not None and candidate.kind.has_file:
             self._uses[attempt.version] = _Use(replace(candidate, pin=attempt.loaded.digest))
+            self._warm = None
         return attempt
 
     def _publish(self, version: Version, loaded: Loaded, fingerprint: str) -> None:
@@ -169,20 +171,25 @@ class DemandLoads(VersionLoads):
         if use is not None:
             use.used_s = use.loaded_s = asyncio.get_running_loop().time()
         super()._publish(version, loaded, fingerprint)
+        self._warm = None
         if use is not None and not version.is_cold:
             self.note_use()
 
     def _drop(self, version: Version, reason: str) -> None:
-        self._uses.pop(version, None)
+        self._forget_use(version)
         super()._drop(version, reason)
 
     def _fail(self, version: Version, reason: str, fingerprint: str) -> None:
-        self._uses.pop(version, None)
+        self._forget_use(version)
         super()._fail(version, reason, fingerprint)
 
     def _drained(self, version: Version) -> None:
-        self._uses.pop(version, None)
+        self._forget_use(version)
         super()._drained(version)
+
+    def _forget_use(self, version: Version) -> None:
+        self._uses.pop(version, None)
+        self._warm = None
 
     def _require(self, model: str, names: frozenset[str]) -> None:
         """Notes what the model's route names from now on; what it named before is the target of a rollback."""
@@ -263,6 +270,7 @@ class DemandLoads(VersionLoads):
             self._release([loaded.session])
             return
         version.session, version.is_cold = loaded.session, False
+        self._warm = None
         version.weights, version.shared_bytes = loaded.weights, loaded.shared_bytes
         use.used_s = use.loaded_s = asyncio.get_running_loop().time()
         use.failures, use.error = 0, None
@@ -317,7 +325,13 @@ class DemandLoads(VersionLoads):
             await asyncio.sleep(min(room.wait_s, _LOOK_S))
 
     def _residents(self, but: Version | None = None) -> list[Resident[Version]]:
-        """Returns the versions in memory, and those that are being loaded into it."""
+        """Returns the versions in memory, and those that are being loaded into it.
+
+        A thousand calls that wait for room ask for it twice a second each: only those in memory are looked at.
+        """
+        if self._warm is None:
+            self._warm = [version for version in self._uses if not version.is_cold]
+        uses = [(version, self._uses[version]) for version in (*self._warm, *self._granted) if version in self._uses]
         return [
             Resident(
                 version,
@@ -327,7 +341,7 @@ class DemandLoads(VersionLoads):
                 is_kept=version.state is not VersionState.AVAILABLE or self._is_kept(version.model, version.name),
                 is_used=version.leases > 0 or version.is_cold,
             )
-            for version, use in self._uses.items()
+            for version, use in uses
             if version is not but
             and (not version.is_cold or version in self._granted)
             and version.state in (VersionState.AVAILABLE, VersionState.UNLOADING)
@@ -337,6 +351,7 @@ class DemandLoads(VersionLoads):
         """Takes a version out of memory that no call holds; the next one has it loaded again."""
         sessions: list[Session | None] = [version.session]
         version.session, version.is_cold = None, True
+        self._warm = None
         if self._on_available is not None:
             self._on_available(version)
         self._counts["unloaded"] += 1
