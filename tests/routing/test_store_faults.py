@@ -178,3 +178,17 @@ async def test_what_is_no_worker_is_not_listed(valkey: Valkey) -> None:
         await store._link.call("HSET", store.keys.worker("garbage"), "id", "garbage", "unapplied", "[")
         await store._link.call("PEXPIRE", store.keys.worker("garbage"), 10_000)
         assert await store.workers() == []
+
+
+@pytest.mark.parametrize("answer", [b"-MOVED x\r\n", b"-ASK 1 :port\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+async def test_what_speaks_no_resp_is_no_store(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, store_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as store:
+        for ask in (store.state, lambda: commit(store), store.workers):
+            with pytest.raises(StoreUnavailable, match="speaks no RESP"):
+                await ask()

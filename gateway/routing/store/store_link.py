@@ -184,6 +184,9 @@ class Link:
                         tries -= 1
                         if not tries or type(error) is not failures.ConnectionError:
                             raise
+        except ValueError as error:  # of the client, which takes a redirection apart that is none
+            self._lost = True
+            raise StoreUnavailable(f"{self._store} is none: what answers there speaks no RESP ({what})") from error
         except (failures.RedisError, OSError, TimeoutError) as error:
             self._lost, limit_s = True, self._timeout_s
             if isinstance(error, TimeoutError):
