@@ -60,6 +60,7 @@ class EnsembleLoads:
         self._steps: dict[str, Mapping[str, int]] = {}
         self._failed: set[str] = set()
         self._changed: list[asyncio.Future[None]] = []
+        self._available: set[Version] = set()
         catalog.subscribe(self._note)
 
     async def describe(self, model: str, source: ConfigSource, config: ModelConfig) -> ModelConfig:
@@ -151,7 +152,13 @@ class EnsembleLoads:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-        if version.state is VersionState.AVAILABLE and self._failed:
+        # One that has come into memory, or left it, is what it was.
+        is_new = version.state is VersionState.AVAILABLE and version not in self._available
+        if version.state is VersionState.AVAILABLE:
+            self._available.add(version)
+        else:
+            self._available.discard(version)
+        if is_new and self._failed:
             loop = asyncio.get_running_loop()
             for model in [model for model in self._failed if version.model in self._steps[model]]:
                 loop.call_soon(self._catalog.retry, model)

@@ -16,7 +16,7 @@ from gateway.serving.demand_loads import COLD
 from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import Version, VersionState
 from tests import models
-from tests.serving.ensembles import chain, config, write_ensemble
+from tests.serving.ensembles import chain, config, tensor, write_ensemble
 from tests.serving.stage import Stage, floats, given, staged, until
 
 STAY_S = 600.0
@@ -228,3 +228,17 @@ async def test_the_steps_of_an_ensemble_are_loaded_by_the_first_request_for_it(t
         assert call.error is None
         assert given(call)[0][0, 0] == 6.0
         assert warm(stage) == "a b both"
+
+
+async def test_an_ensemble_that_failed_is_not_tried_again_because_a_step_came_into_memory(
+    tried: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_demand(tried, tmp_path, room=1) as stage:
+        write_ensemble(tmp_path / "models", "unfit", config(*chain("a", "b"), outputs=[tensor("y", "TYPE_INT64")]))
+        await stage.catalog.poll()
+        assert stage.catalog.states("unfit")[0].state is VersionState.FAILED
+        caplog.clear()
+        for model in "abab":
+            assert (await stage.end(asked(stage, model))).error is None
+        await until(stage.idle)
+        assert "unfit" not in caplog.text
