@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from tests import models
 from tests.e2e.conftest import connect
 from tests.e2e.product import Product, environment, until
 from tests.loadtests.load_page import JOBS
+from tests.routing.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("no_routes")
 ROOT = Path(__file__).parents[2]
@@ -198,11 +198,6 @@ def test_the_capacity_is_found_and_servers_are_compared(varied: Product, tmp_pat
     assert "A: " in text
     assert "B: " in text
     assert list(tmp_path.iterdir()) == []
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
 
 
 @pytest.mark.long

