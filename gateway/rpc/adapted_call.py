@@ -156,10 +156,13 @@ class AdaptedCallbackCall(AdaptedCall):
         announce = self._method.announce
         if announce is None:
             return None
-        precedent = self._precedents.find(self._caller, self._method.path, monotonic_ns())
+        now_ns = monotonic_ns()
+        precedent = self._precedents.find(self._caller, self._method.path, now_ns)
         if precedent is None:
             return None
         self._held.expect(precedent.size_bytes)
+        if not precedent.decides(now_ns):
+            return None
         return announce(_ForeseenCall(self.deadline_ns), 0, precedent.lead)
 
     def _remember(self, message: bytes) -> None:

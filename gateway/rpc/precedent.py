@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Final
 
 _VALID_NS: Final = 1_000_000_000
+_FORGOTTEN_NS: Final = 60_000_000_000
 _MOST: Final = 4096
 
 
@@ -11,10 +12,11 @@ class Precedent:
     """The last message that was read of one caller and method.
 
     `subject` is what its beginning says of who serves it. Units: `read_ns` is when it was read, `mixed_ns` when a
-    message was read whose subject was not that of the one before, on the monotonic clock.
+    message was read whose subject was not that of the one before, `probed_ns` when a call was let go on to show what
+    its caller wants now, on the monotonic clock.
     """
 
-    __slots__ = ("lead", "mixed_ns", "read_ns", "size_bytes", "subject")
+    __slots__ = ("lead", "mixed_ns", "probed_ns", "read_ns", "size_bytes", "subject")
 
     def __init__(self, subject: object, lead: bytes, size_bytes: int, read_ns: int, mixed_ns: int) -> None:
         self.subject = subject
@@ -22,13 +24,24 @@ class Precedent:
         self.size_bytes = size_bytes
         self.read_ns = read_ns
         self.mixed_ns = mixed_ns
+        self.probed_ns = read_ns
+
+    def decides(self, now_ns: int) -> bool:
+        """Returns whether the next call is judged by its subject; else its own message is to tell.
+
+        It is not within a second of messages that differ. While none is read one call in a second goes on, and only
+        one: where nobody is let in the others would all be read to be refused.
+        """
+        if now_ns - self.mixed_ns < _VALID_NS:
+            return False
+        if now_ns - max(self.read_ns, self.probed_ns) < _VALID_NS:
+            return True
+        self.probed_ns = now_ns
+        return False
 
 
 class Precedents:
-    """Remembers one message for each caller and method, of those that were heard last.
-
-    A precedent holds for a second, and not within a second of messages that differ: then only the message itself tells.
-    """
+    """Remembers one message for each caller and method for a minute, of those that were heard last."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[str, str], Precedent] = OrderedDict()
@@ -45,8 +58,6 @@ class Precedents:
             self._last.popitem(last=False)
 
     def find(self, caller: str, path: str, now_ns: int) -> Precedent | None:
-        """Returns what the next message of a caller is like; None where nothing says so."""
+        """Returns the last message of a caller; None where there was none in the last minute."""
         last = self._last.get((caller, path))
-        if last is None or now_ns - last.read_ns >= _VALID_NS or now_ns - last.mixed_ns < _VALID_NS:
-            return None
-        return last
+        return last if last is not None and now_ns - last.read_ns < _FORGOTTEN_NS else None

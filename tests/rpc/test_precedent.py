@@ -14,28 +14,39 @@ def test_a_message_is_like_the_last_of_its_caller_and_method() -> None:
     last = precedents.find("a", "/m", S + 1)
     assert last is not None
     assert (last.subject, last.lead, last.size_bytes) == ("x", b"lead", 7)
+    assert last.decides(S + 1)
     assert precedents.find("b", "/m", S + 1) is None
     assert precedents.find("a", "/n", S + 1) is None
+
+
+def test_while_nothing_is_read_one_call_in_a_second_shows_what_its_caller_wants() -> None:
+    precedents = Precedents()
+    precedents.note("a", "/m", "x", b"", 7, S)
+    last = precedents.find("a", "/m", S)
+    assert last is not None
+    assert last.decides(2 * S - 1)
+    assert [last.decides(2 * S + later) for later in (0, 1, S - 1, S, S + 1)] == [False, True, True, False, True]
 
 
 def test_a_message_that_was_read_long_ago_says_nothing() -> None:
     precedents = Precedents()
     precedents.note("a", "/m", "x", b"", 7, S)
-    assert precedents.find("a", "/m", 2 * S - 1) is not None
-    assert precedents.find("a", "/m", 2 * S) is None
+    assert precedents.find("a", "/m", 61 * S - 1) is not None
+    assert precedents.find("a", "/m", 61 * S) is None
 
 
 @pytest.mark.parametrize("later_ns", [1, S // 2, 5 * S])
-def test_who_sends_this_and_that_is_not_foreseen_until_it_has_sent_one_kind_for_a_second(later_ns: int) -> None:
+def test_who_sends_this_and_that_is_asked_until_it_has_sent_one_kind_for_a_second(later_ns: int) -> None:
     precedents = Precedents()
     precedents.note("a", "/m", "x", b"", 7, S)
     mixed_ns = S + later_ns
-    precedents.note("a", "/m", "y", b"", 7, mixed_ns)
-    assert precedents.find("a", "/m", mixed_ns) is None
-    precedents.note("a", "/m", "y", b"", 7, mixed_ns + S - 1)
-    assert precedents.find("a", "/m", mixed_ns + S - 1) is None
-    last = precedents.find("a", "/m", mixed_ns + S)
-    assert last is not None
+    for read_ns in (mixed_ns, mixed_ns + S - 1):
+        precedents.note("a", "/m", "y", b"", 7, read_ns)
+        last = precedents.find("a", "/m", read_ns)
+        assert last is not None
+        assert not last.decides(read_ns)
+        assert last.size_bytes == 7  # what is on its way counts all the same
+    assert last.decides(mixed_ns + S)
     assert last.subject == "y"
 
 
