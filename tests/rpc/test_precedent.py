@@ -46,6 +46,8 @@ def test_who_sends_this_and_that_is_asked_until_it_has_sent_one_kind_for_a_secon
         assert last is not None
         assert not last.decides(read_ns)
         assert last.size_bytes == 7  # what is on its way counts all the same
+    last = precedents.find("a", "/m", mixed_ns + S)
+    assert last is not None
     assert last.decides(mixed_ns + S)
     assert last.subject == "y"
 

@@ -1,0 +1,68 @@
+"""Cancellations without end, at each stage of a call, leave nothing: no call, no byte, no object, no memory."""
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.server import ServerOptions
+from tests.rpc.raw import RawClient, message, request_headers
+from tests.rpc.serving import TRANSPORTS, Served, serving
+
+CANCEL = 8
+TOGETHER = 50
+CONNECTION = 400  # cancellations: of a client that resets a thousand streams at once the connection ends
+# What has come of the call: its head, half of its message, all of it, so that it runs.
+STAGES: dict[str, tuple[bytes, ...]] = {"head": (), "half": (message(b"x" * 3000)[:1500],), "runs": (message(b"x"),)}
+
+
+async def cancelled(served: Served, parts: tuple[bytes, ...], count: int) -> None:
+    """So many calls have been cancelled, and nobody waits for any of them."""
+    while count:
+        async with RawClient(served.server.port) as client:
+            now = min(count, CONNECTION)
+            count -= now
+            while now:
+                begun = min(now, TOGETHER)
+                now -= begun
+                streams = [await client.request(request_headers("Hold"), *parts, end=False) for _ in range(begun)]
+                await is_well(client)  # what came before is there
+                for stream_id in streams:
+                    client.h2.reset_stream(stream_id, CANCEL)
+                await client.send()
+                await is_well(client)
+                client.events.clear()
+    served.behaviour.held.clear()
+
+
+async def is_well(client: RawClient) -> None:
+    fields, _ = await client.answer(await client.request(request_headers("EchoNow"), message(b"good")))
+    assert fields[b"grpc-status"] == b"0"
+
+
+def holdings() -> tuple[int, float]:
+    """The objects that Python knows of, and the process's memory in MiB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return len(gc.get_objects()), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_cancellations_leave_nothing(transport: str, count: int) -> None:
+    async with serving(transport, ServerOptions(reuse_port=False)) as served:
+        for parts in STAGES.values():
+            await cancelled(served, parts, max(50, count // 10))
+        objects, memory_mib = holdings()
+        for parts in STAGES.values():
+            await cancelled(served, parts, count)
+        more, now_mib = holdings()
+        assert more - objects < 300
+        assert now_mib - memory_mib < 2 + 3 * count / 100_000  # of the test's own clients, too
+        owner = served.server._calls if isinstance(served.server, GrpcioServer) else served.server._state  # type: ignore[attr-defined]
+        async with asyncio.timeout(10):
+            while min(one.free_bytes - one.size_bytes for one in (owner.received, owner.unsent)) < -1:
+                await served.unary("EchoNow")(b"t")  # of which one byte may be held
