@@ -149,7 +149,7 @@ def test_kubectl_and_compose_are_given_documents() -> None:
 def test_what_is_installed_can_be() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for words in (words for one in NOT_RUN for words in parts_of(one) if program_of(words) == ("pip", "install")):
-        for name in (word for word in words[2:] if not word.startswith("-") and not word.endswith(".txt")):
+        for name in (word for word in words[2:] if not word.startswith("-") and not word.endswith((".txt", ".whl"))):
             # The folder of the sources, which is of this name.
             requirement = Requirement(re.sub(r"^\.(?=\[)", "model-serving-gateway", name))
             if requirement.name == "model-serving-gateway":

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -264,17 +265,33 @@ def test_a_histogram_adds_its_counts_up() -> None:
 DOCUMENTS = [*ROOT.glob("docs/*.md"), ROOT / "README.md"]
 
 
+# What a name of a metric may end with where somebody asks for it; of a histogram the bare name stands for all of it.
+ENDINGS = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "histogram": ("", "_bucket", "_count", "_sum"),
+    "info": ("_info",),
+    "summary": ("", "_count", "_sum"),
+    "unknown": ("",),
+}
+SAMPLES = {metric.name + ending for metric in METRICS.values() for ending in ENDINGS[metric.kind]}
+
+
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
 def test_documents_name_metrics_that_there_are(page: Path) -> None:
-    samples_of = {
-        metric.name + ending
-        for metric in METRICS.values()
-        for ending in ("", "_total", "_bucket", "_count", "_sum", "_info")
-    }
-    named = re.findall(r"\b((?:gateway|nv)_[a-z_]+)(\*?)", page.read_text())
+    named = re.findall(r"\b((?:gateway|nv)_[a-z_]+)([*(]?)", page.read_text())
     unknown = {
-        name + star
-        for name, star in named
-        if name not in samples_of and not (star and any(one.startswith(name) for one in samples_of))
+        name
+        for name, goes_on in named
+        if name not in SAMPLES and not (goes_on and any(one.startswith(name) for one in SAMPLES))
     }
     assert not unknown
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_what_documents_search_metrics_for_is_found(page: Path) -> None:
+    lines = "\n".join(sorted(SAMPLES))
+    for line in page.read_text().splitlines():
+        if searched := re.search(r"/metrics['\"]? \| grep (?:-E )?(.+)", line):
+            pattern = shlex.split(searched[1])[0]
+            assert re.search(pattern, lines, re.MULTILINE), line

@@ -1,6 +1,7 @@
 """Backup and restore as docs/deployment.md has them: copied while the gateway runs, wiped, put back."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.e2e.product import Product
 from tests.records.traffic import lake_rows
 from tests.upgrade.release import KEYS, call, write_models
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "examples" / "ab.yaml"
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = DOCS / "examples" / "ab.yaml"
 
 
 @pytest.mark.long
@@ -19,7 +21,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "examples" / "ab.yaml"
 def test_what_was_backed_up_is_there_again(tmp_path: Path) -> None:
     product = Product(tmp_path / "gw", write_models(tmp_path / "models"))
     document = DOCUMENT.read_text().replace("model: digits", "model: ab")
-    backup, documents = tmp_path / "backup", tmp_path / "routes"
+    backup, documents, training = tmp_path / "backup", tmp_path / "routes", tmp_path / "training.csv"
     documents.mkdir()
     try:
         product.start()
@@ -31,8 +33,17 @@ def test_what_was_backed_up_is_there_again(tmp_path: Path) -> None:
         routes = product.cli("routes", "list", "-o", "json").stdout
         history = product.cli("routes", "history", "ab", "-o", "json").stdout
         assert product.cli("export", "-f", str(documents)).exit_code == 0
-        # The store, rules and state while it runs; the log once it stands still.
-        for name in ("valkey", "rules", "state"):
+        training.write_text("x_0,x_1,x_2,x_3\n" + "".join(f"{row % 7},1,2,{row % 5}\n" for row in range(400)))
+        words = ("profile", "build", "ab", "--version", "1", "--from", str(training), "--order", "none")
+        built = product.cli(*words, "--data-dir", str(product.data))
+        assert built.exit_code == 0, built.output
+        # Whatever lies in the data directory is in the table, or named as what is made anew.
+        page = (DOCS / "deployment.md").read_text().split("## Backup and restore")[1].split("## Upgrade")[0]
+        kept = {name for name in os.listdir(product.data) if f"`<data-dir>/{name}`" in page}
+        assert kept == {"valkey", "rules", "profiles", "state", "log"}
+        assert {name for name in os.listdir(product.data) if f"`{name}`" not in page} == kept
+        # The store, rules, profiles and state while it runs; the log once it stands still.
+        for name in ("valkey", "rules", "profiles", "state"):
             shutil.copytree(product.data / name, backup / name)
         product.stop()
         shutil.copytree(product.data / "log", backup / "log")
@@ -46,6 +57,7 @@ def test_what_was_backed_up_is_there_again(tmp_path: Path) -> None:
         restored = json.loads(product.cli("routes", "history", "ab", "-o", "json").stdout)
         assert [one["digest"] for one in restored] == [one["digest"] for one in json.loads(history)]
         assert product.cli("audit", "verify").exit_code == 0
+        assert [path.name for path in (product.data / "profiles").rglob("*.json")] == ["1.json"]
         assert {row["request_id"] for row in lake_rows(product.data / "log" / "lake")} == rows
         product.stop()
 
