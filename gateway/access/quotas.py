@@ -158,7 +158,7 @@ class Quotas:
         scope = f" of {quota.per} {use.who!r}" if quota.per and use.who and use.who != OTHER else ""
         return ResourceExhausted(
             f"quota {quota.name!r}{scope} is used up: {share:g} {_WORDS[limit]} in this worker, its share of {whole:g} "
-            f"over {self.workers} workers; retry in {after_ms} ms",
+            f"over {self.workers} worker{'' if self.workers == 1 else 's'}; retry in {after_ms} ms",
             retry_after_ms=after_ms,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from gateway.cli.command_time import given_s_ago
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import flows_value
-from gateway.cli.printing import Format, say, show
+from gateway.cli.printing import Format, counted, say, show
 from gateway.cli.route_summary import in_force
 from gateway.cli.tls import CONNECTING, Connecting
 from gateway.page.message_values import Value, moment
@@ -92,7 +92,8 @@ def kept_by(replicas: control_pb2.Replicas) -> str:
 
 def took(change: control_pb2.ChangeResponse) -> str:
     """Returns how long the workers took to follow, if any were waited for, and how many replicas have the change."""
-    after = f"{change.applied_us / 1000:.1f} ms by {len(change.applied_by)} workers" if change.applied_us else ""
+    workers = counted(len(change.applied_by), "worker")
+    after = f"{change.applied_us / 1000:.1f} ms by {workers}" if change.applied_us else ""
     return ", ".join(part for part in (after, kept_by(change.replicas)) if part)
 
 

@@ -7,6 +7,7 @@ from time import monotonic
 
 import grpc
 
+from gateway.cli.credential import TOKEN_VARIABLE, Credential
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.reachability import why_unreachable
 from gateway.cli.tls import CONNECTING, PLAIN, Connecting
@@ -36,7 +37,7 @@ def connected(server: str) -> Iterator[grpc.Channel]:
         try:
             yield way.credential.joined_to(channel)
         except grpc.RpcError as error:
-            raise _failure(error) from None
+            raise _failure(error, way.credential) from None
 
 
 def _connect(channel: grpc.Channel, server: str, way: Connecting) -> None:
@@ -59,11 +60,13 @@ def _connect(channel: grpc.Channel, server: str, way: Connecting) -> None:
     raise Failure(Exit.UNREACHABLE, f"no gateway answers at {server}: {reason}")
 
 
-def _failure(error: grpc.RpcError) -> Failure:
+def _failure(error: grpc.RpcError, credential: Credential) -> Failure:
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Failure(Exit.TIMED_OUT, text)
     if code is grpc.StatusCode.UNIMPLEMENTED and text == "Method not found!":
         text = "not served at this address; a gateway with --control-port or --control-socket serves operators there"
+    if code is grpc.StatusCode.UNAUTHENTICATED and not credential.token:
+        text += f"; a command sends the token of --token-file, or of {TOKEN_VARIABLE} in the environment"
     return Failure(Exit.REFUSED, f"{code.name}: {text}")

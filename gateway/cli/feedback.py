@@ -35,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, help="Tell the gateway what became true 
 
 @app.command(epilog="Example: gateway feedback send flights 7f3a --label 1, or gateway feedback send -f labels.csv")
 def send(
-    model: Annotated[str, typer.Argument(help="Model that answered.")] = "",
+    model: Annotated[str, typer.Argument(help="Model that answered; with -f, that of lines without a model.")] = "",
     request_id: Annotated[str, typer.Argument(help="Id of the request.")] = "",
     token: Annotated[str, typer.Option("--token", help="x-gateway-token of the answer, instead of the two.")] = "",
     row: Annotated[int, typer.Option("--row", help="Row of the request's batch.")] = 0,
@@ -53,9 +53,9 @@ def send(
 ) -> None:
     """Send one label or reward, or a file of them. Sending a file again is harmless: a label counts once."""
     if file is not None:
-        if model or request_id or token or label or text or reward is not None:
+        if request_id or token or label or text or reward is not None:
             raise Failure(Exit.USAGE, "a label in the arguments and -f: give one of the two")
-        accepted = _send_file(file, source, server)
+        accepted = _send_file(file, model, source, server)
     else:
         given = {"token": token, "model": model, "request_id": request_id, "row_index": row, "label": label}
         given |= {"label_text": text, "reward": reward, "label_time": time}
@@ -70,14 +70,14 @@ def _send_one(fields: Mapping[str, object], source: str, server: str) -> int:
         raise Failure(Exit.USAGE, str(error)) from None
 
 
-def _send_file(path: Path, source: str, server: str) -> int:
+def _send_file(path: Path, model: str, source: str, server: str) -> int:
     with _opened(path) as (stream, size_bytes):
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("sending labels", total=size_bytes)
             counted = _Counted(stream, lambda done: progress.update(task, completed=done))
             rows = csv_rows(counted) if path.suffix.lower() == ".csv" else json_rows(counted)
-            return _send(_numbered(path, rows), source, server)
+            return _send(_numbered(path, rows, model), source, server)
 
 
 def _send(lines: Iterable[Line], source: str, server: str) -> int:
@@ -163,12 +163,12 @@ def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]
         yield number, {key: value for key, value in fields.items() if value is not None}
 
 
-def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> Iterator[Line]:
+def _numbered(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]], model: str) -> Iterator[Line]:
     number = 0
     try:
         for number, fields in rows:
             try:
-                yield number, item_of(fields)
+                yield number, item_of({"model": model, **fields} if model and "token" not in fields else fields)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
     except ValueError as error:

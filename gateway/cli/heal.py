@@ -7,7 +7,7 @@ import typer
 from gateway.cli.applied_change import change_by_me, complain, kept_by, replicas_value, wait_for
 from gateway.cli.change_options import CHANGING
 from gateway.cli.client import control
-from gateway.cli.printing import show
+from gateway.cli.printing import counted, show
 from gateway.page.message_values import Value
 from gateway.pb import control_pb2
 
@@ -41,7 +41,7 @@ def heal(
     done = "the store's routes are declared right" if accept_store else "the served routes are written back"
     facts = [
         f"{'with this ' if options.dry_run else ''}{done}: epoch {answer.epoch}, revision {answer.revision}",
-        "" if options.dry_run else f"{len(answer.applied_by)} workers follow",
+        "" if options.dry_run else f"followed by {counted(len(answer.applied_by), 'worker')}",
         kept_by(answer.replicas),
     ]
     show(value, options.output, note=[f"wrong: {what}" for what in answer.findings] + ["; ".join(filter(None, facts))])

@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from gateway.cli.client import control
-from gateway.cli.printing import Format, printable, to_json
+from gateway.cli.printing import Format, printable, say, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import row_value
 from gateway.pb import control_pb2
@@ -24,12 +24,17 @@ def tail(
     server: Server = DEFAULT_SERVER,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show predictions as they are logged, until Ctrl-C."""
+    """Show predictions as they are logged, until Ctrl-C.
+
+    Those of before the newest minutes are in Parquet: `gateway log query` finds them.
+    """
     request = control_pb2.TailLogRequest(model=model, backlog=backlog, follow=follow)
     with control(server) as stub:
         rows = stub.TailLog(request, timeout=None)
+        shown = False
         try:
             for row in rows:
+                shown = True
                 sys.stdout.write(_line(row, output) + "\n")
                 sys.stdout.flush()
         except KeyboardInterrupt:
@@ -37,6 +42,9 @@ def tail(
         except grpc.RpcError as error:
             if not (isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.CANCELLED):
                 raise
+    if not (shown or follow):
+        what = f"of model {model!r} " if model else ""
+        say(f"gateway: no prediction {what}was logged in the newest minutes; `gateway log query` has older ones")
 
 
 def _line(row: control_pb2.LogRow, form: Format) -> str:

@@ -52,6 +52,11 @@ def show(
             _write(printable(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns the number and the noun, in the plural unless there is one of it: "1 worker", "2 workers"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Returns the text with control, formatting and unassigned characters as escapes, so that it stays on its line."""
     if text.isprintable():

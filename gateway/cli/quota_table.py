@@ -1,7 +1,7 @@
 """gateway quotas: the limits of the quota file, and what is in use of them now."""
 
 from gateway.cli.client import control
-from gateway.cli.printing import Format, show
+from gateway.cli.printing import Format, counted, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value
 from gateway.pb import control_pb2
@@ -20,7 +20,7 @@ def quotas(server: Server = DEFAULT_SERVER, output: Output = Format.TABLE) -> No
         output,
         columns=COLUMNS,
         rows=[row for quota in answer.quotas for row in _rows(quota, answer.workers)],
-        note=[f"summed over {answer.workers} workers; SHARE is what each of them enforces", *trouble],
+        note=[f"summed over {counted(answer.workers, 'worker')}; SHARE is what each of them enforces", *trouble],
     )
 
 

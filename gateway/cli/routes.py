@@ -18,7 +18,7 @@ from gateway.cli.apply import apply
 from gateway.cli.change_options import CHANGING, ChangeCommand
 from gateway.cli.client import control
 from gateway.cli.plan import diff, show_revision
-from gateway.cli.printing import Format, show
+from gateway.cli.printing import Format, counted, show
 from gateway.cli.route_summary import in_force_of
 from gateway.cli.shared_options import DEFAULT_SERVER, Model, Output, Server
 from gateway.page.message_values import Value, document_value, entry_value, moment
@@ -184,7 +184,7 @@ def _rolled_back(change: control_pb2.ChangeResponse, *, dry_run: bool) -> str:
     facts = [
         f"{change.model}: revision {change.previous_revision or 'none'} is left, {target} is active again "
         f"as revision {change.revision}",
-        f"{len(change.applied_by)} workers follow after {change.applied_us / 1000:.1f} ms",
+        f"followed by {counted(len(change.applied_by), 'worker')} after {change.applied_us / 1000:.1f} ms",
         moves,
         kept_by(change.replicas),
     ]

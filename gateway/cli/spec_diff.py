@@ -9,7 +9,7 @@ from gateway.cli.client import control
 from gateway.cli.documents import Document, File, read_documents
 from gateway.cli.exits import Exit, Failure
 from gateway.cli.flows import ABSENT
-from gateway.cli.printing import Format, show
+from gateway.cli.printing import Format, counted, show
 from gateway.cli.shared_options import DEFAULT_SERVER, Output, Server
 from gateway.page.message_values import Value
 from gateway.pb import control_pb2
@@ -55,8 +55,8 @@ def diff_files(
     }
     rows: list[list[Value]] = [[model, one.path, one.before or ABSENT, one.after or ABSENT] for model, one in apart]
     rows += [[model, "", "a route", ABSENT] for model in surplus]
-    note = "" if rows else f"the documents of {len(documents)} models are what was applied"
-    show(value, output, columns=COLUMNS, rows=rows, note=note)
+    note = "" if rows else f"{counted(len(documents), 'document')}: what was applied is what the files say"
+    show(value, output, columns=COLUMNS if rows else (), rows=rows, note=note)
     if rows:
         raise typer.Exit(Exit.REFUSED)
 

@@ -183,7 +183,9 @@ class _Page:
             out,
         )
         state = f"revision {self._listed.revision}, epoch {self._listed.epoch or 'none'}"
-        if self._listed.stale:
+        if any(worker.state == "AHEAD" for worker in self._workers.workers):
+            state += "; THE STORE LOST CHANGES: the last rules serve on, and none changes until `gateway heal`"
+        elif self._listed.stale:
             state += "; THE STORE IS AWAY: these are the rules that the answering worker serves by"
         if away:
             state += f" ({printable(away)})"

@@ -13,7 +13,7 @@ from gateway.cli.change_options import CHANGING
 from gateway.cli.client import control
 from gateway.cli.documents import File, write_whole
 from gateway.cli.exits import Exit, Failure
-from gateway.cli.printing import Format, say, to_json
+from gateway.cli.printing import Format, counted, say, to_json
 from gateway.cli.shared_options import DEFAULT_SERVER, Server
 from gateway.page.route_words import in_force_text
 from gateway.pb import control_pb2
@@ -41,7 +41,7 @@ def export(
     if file.is_dir():
         for route in routes:
             write_whole(file / f"{route.model}.{output.value}", _text([route], output))
-        say(f"gateway: {len(routes)} routes are in {file}")
+        say(f"gateway: {counted(len(routes), 'route')} written to {file}")
         return
     text = _text(routes, output)
     if len(text.encode()) > READABLE_BYTES:
@@ -54,7 +54,7 @@ def export(
         typer.echo(text, nl=False)
     else:
         write_whole(file, text)
-        say(f"gateway: {len(routes)} routes are in {file}")
+        say(f"gateway: {counted(len(routes), 'route')} written to {file}")
 
 
 def import_routes(file: File) -> None:

@@ -17,7 +17,10 @@ from gateway.runtime.options import BY_NAME
 
 
 def banner(config: Config, ports: Mapping[str, int]) -> str:
-    """Returns the addresses, and three commands that work as printed in the directory of the start."""
+    """Returns the addresses, and three commands that work as printed in the directory of the start.
+
+    Where callers prove who they are by tokens, whoever types the commands names the file of a token.
+    """
     host, listen = _connectable(config.listen.host), config.listen
     grpc_address, metrics_address = f"{host}:{ports['grpc']}", f"{host}:{ports['metrics']}"
     scheme = "grpcs" if config.tls.files else "grpc"
@@ -31,6 +34,8 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     command = _command()
     server = "" if asked == f"127.0.0.1:{BY_NAME['grpc-port'].default}" else f" --server {shlex.quote(asked)}"
     server += "" if listen.control_socket is not None else _tls_options(config.tls.files, host)
+    if config.access.tokens or config.access.jwt_keys:
+        server += " --token-file FILE"
     workers = config.process.workers
     build = "compiled" if is_compiled() else "not compiled: more CPU per request"
     return f"""

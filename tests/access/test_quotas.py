@@ -102,7 +102,7 @@ def test_requests_are_let_in_by_burst_and_rate() -> None:
     refused = stage.refusal()
     assert refused.retry_after_ms == 100
     assert str(refused) == (
-        "quota 'q' is used up: 10 requests per second in this worker, its share of 10 over 1 workers; retry in 100 ms"
+        "quota 'q' is used up: 10 requests per second in this worker, its share of 10 over 1 worker; retry in 100 ms"
     )
     stage.clock.now_ns += SECOND // 10
     stage.call()

@@ -48,6 +48,18 @@ async def test_a_csv_file_of_several_batches(shell: Shell, tmp_path: Path) -> No
     assert last.label_us == moment_us("2026-01-02T03:04:05Z") == 1_767_323_045_000_000
 
 
+async def test_the_lines_of_a_file_without_a_model_are_of_the_one_that_is_named(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("model,request_id,label\n,m1,1\naffine,m2,2\n")
+    assert await shell.value("feedback", "send", "affine", "-f", str(path)) == {"accepted": 2}
+    assert [(label.model, label.request_id) for label in labels(shell)[-2:]] == [("affine", "m1"), ("affine", "m2")]
+    token = TOKENS.stamp("affine", "1", "stable", 1).mint("m3").decode()
+    line = json.dumps({"token": token, "label": 3})
+    assert await shell.value("feedback", "send", "other", "-f", "-", text=line) == {"accepted": 1}
+    both = await shell.run("feedback", "send", "affine", "m1", "-f", str(path))
+    assert (both.exit_code, "give one of the two" in both.output) == (2, True)
+
+
 async def test_json_lines_from_standard_input(shell: Shell) -> None:
     token = TOKENS.stamp("affine", "1", "stable", 1).mint("r9").decode()
     lines = [

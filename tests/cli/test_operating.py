@@ -64,7 +64,7 @@ async def test_revisions_are_shown_and_compared(shell: Shell) -> None:
 
 async def test_every_verb_changes_what_it_says(shell: Shell) -> None:
     await shell.worker.apply(blue_green())
-    assert re.search(r"affine +\d+ +committed +100 % +[\d.]+ ms by 1 workers", await shell.done("flip", "affine"))
+    assert re.search(r"affine +\d+ +committed +100 % +[\d.]+ ms by 1 worker", await shell.done("flip", "affine"))
     assert "unchanged" in await shell.done("flip", "affine", "--arm", "green")
     await shell.worker.apply(ab(90, 10))
     [change] = await shell.value("weights", "affine", "a=80", "b=20%", "--reason", "so far so good")
@@ -357,7 +357,7 @@ async def test_a_draft_is_written_shown_and_withdrawn(shell: Shell, monkeypatch:
 async def test_a_store_that_lost_writes_is_healed_and_it_is_said_who_follows(shell: Shell) -> None:
     revision = await shell.worker.apply(ab(90, 10))
     await shell.worker.store.link.call("SET", shell.worker.store.keys.revision, "1")
-    assert "1 workers follow" in await shell.done("heal", "--reason", "a failover lost the last writes")
+    assert "followed by 1 worker" in await shell.done("heal", "--reason", "a failover lost the last writes")
     await shell.worker.store.link.call("SET", shell.worker.store.keys.revision, "1")
     healed = await shell.value("heal")
     assert healed["revision"] > revision

@@ -79,12 +79,12 @@ async def test_a_diff_compares_what_was_applied_and_ends_as_kubectl_does(shell: 
     assert (absent.exit_code, "spec.arms.canary.version" in absent.stdout) == (1, True)
     assert "step 1 of 2" in await shell.done("apply", "-f", files, "--override")
     await shell.done("promote", "affine")
-    assert "are what was applied" in await shell.done("diff", "-f", files, "--prune")
+    assert "what was applied is what the files say" in await shell.done("diff", "-f", files, "--prune")
     told = await shell.value("routes", "get", "affine")
     assert (told["status"]["step"], told["status"]["steps"]) == (2, 2)
     again = shell.directory / "again.json"
     again.write_text(json.dumps(told))
-    assert "the documents of 1 models are what was applied" in await shell.done("diff", "-f", str(again))
+    assert await shell.done("diff", "-f", str(again)) == "1 document: what was applied is what the files say\n"
     await shell.done("kill", "affine", "--reason", "incident")
     value = await shell.run("diff", "-f", files, "-o", "json")
     paths = {one["path"] for one in json.loads(value.stdout)["differences"]}

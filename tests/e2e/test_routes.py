@@ -93,7 +93,7 @@ def test_rollback_says_how_long_it_took(product: Product, channels: list[grpc.Ch
     done = product.shell("rollback", "digits", "--reason", "too many sevens")
     assert done.returncode == 0, done.stderr
     said = re.search(
-        r"revision (\d+) is active again as revision (\d+); 2 workers follow after ([\d.]+) ms", done.stdout
+        r"revision (\d+) is active again as revision (\d+); followed by 2 workers after ([\d.]+) ms", done.stdout
     )
     assert said is not None, done.stdout
     assert float(said[3]) < 2000

@@ -119,6 +119,9 @@ def test_the_banner_names_addresses_and_commands_that_reach_them(tmp_path: Path)
     assert text.count("--server 127.0.0.1:9001") == 3
     assert "s3cret" not in text
     assert "--server" not in banner(config, {"grpc": 8001, "metrics": 8002})
+    (tmp_path / "tokens").touch()
+    guarded = parse({"data-dir": tmp_path, "access-tokens": tmp_path / "tokens"}, {}, {})
+    assert banner(guarded, {"grpc": 9001, "metrics": 9002}).count("--server 127.0.0.1:9001 --token-file FILE") == 3
     everywhere = parse({"host": "0.0.0.0", "insecure": True}, {}, {})
     assert "0.0.0.0:" not in banner(everywhere, {"grpc": 8001, "metrics": 8002})
 

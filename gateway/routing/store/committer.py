@@ -33,7 +33,7 @@ class Committer:
         current = await self._store.current(model)
         lost = loss(snapshot.epoch, snapshot.revision, current.store)
         if lost:
-            raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first")
+            raise FailedPrecondition(f"the routing store is not what is served by: {lost}; heal it first: gateway heal")
         return current, readable(current.text)
 
     async def attempt(self, proposal: Proposal, *, again: bool) -> Committed | None:
