@@ -36,6 +36,10 @@ def for_compactor(settings: Settings) -> str:
             "published_directory": str(config.published_dir),
             "data_directory": str(config.process.data_dir),
             "drift_window_s": DRIFT_WINDOWS_S[config.drift.window],
+            "retention": {
+                "max_age_s": config.log.retention_days * 86400.0,
+                "max_bytes": config.log.retention_bytes,
+            },
             "sinks": [target.name for target in parse_targets(config.log.sinks)],
             "after_death": bool(settings.predecessor),
             "hurried": settings.last,

@@ -257,6 +257,18 @@ class LogOptions:
             name="log-block-milliseconds",
         ),
     ] = 20.0
+    retention_days: Annotated[
+        float,
+        Setting("Parquet of the log goes when it is older.", Number(1 / 24, 36_500), name="log-retention-days"),
+    ] = 30.0
+    retention_bytes: Annotated[
+        int,
+        Setting(
+            "Parquet of the log goes, the oldest first, when there is more.",
+            Whole(1 << 20, 1 << 50),
+            name="log-retention-bytes",
+        ),
+    ] = 64 << 30
     sinks: Annotated[
         str,
         Setting(

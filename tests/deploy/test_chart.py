@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import gateway
+from gateway.records.lake.retention import RetentionLimits
 from gateway.runtime.options import BY_NAME, OPTIONS
 from gateway.telemetry.names import METRICS
 from tests.deploy.published_schemas import (
@@ -35,7 +36,21 @@ VALUES: dict[str, Document] = {
         "access": {"secret": "a", "roles": True, "scrapeTokenSecret": "s"},
         "store": {"urlSecret": "r"},
         "models": {"claim": "m", "subPath": "p", "envSecret": "e"},
-        "options": {"log-level": "debug", "workers": 3, "reflection": True, "log-rate": 0.5},
+        "files": {"configMap": "f", "secret": "g", "config": "gateway.yaml"},
+        "volumes": [{"name": "more", "emptyDir": {}}],
+        "volumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "env": [{"name": "GATEWAY_WEBHOOK_URL", "value": "https://hooks.example"}],
+        "options": {
+            "log-level": "debug",
+            "workers": 3,
+            "reflection": True,
+            "log-rate": 0.5,
+            "trace-ratio": 0.00001,
+            "load-on-demand": True,
+            "model-memory-bytes": 8589934592,
+            "max-connections": 1000000,
+            "quotas": "/etc/gateway/files/quotas.yaml",
+        },
         "imagePullSecrets": [{"name": "i"}],
         "serviceAnnotations": {"a": "b"},
         "nodeSelector": {"a": "b"},
@@ -147,6 +162,7 @@ def test_the_secrets_that_the_manifests_name_are_in_the_example(rendered: dict[s
         ({"insecure": True, "options": {"insecure": True}}, "'insecure'"),
         ({"insecure": True, "options": {"grace-seconds": 100}}, "'grace-seconds'"),
         ({"insecure": True, "replica": 3}, "replica"),
+        ({"insecure": True, "files": {"config": "gateway.yaml"}}, "files.config needs files.configMap"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: Document, text: str) -> None:
@@ -172,7 +188,7 @@ def test_every_variable_is_an_option(rendered: dict[str, list[Document]], name: 
     assert len(set(names)) == len(names)
     for option, value in VALUES[name].get("options", {}).items():
         given = _environment(_pod(rendered[name]))[BY_NAME[option].environment_name]
-        assert BY_NAME[option].setting.value.read(given) == value
+        assert str(BY_NAME[option].setting.value.read(given)) == str(value)
 
 
 def test_the_options_that_the_chart_sets_cannot_be_given_twice(rendered: dict[str, list[Document]]) -> None:
@@ -180,8 +196,39 @@ def test_the_options_that_the_chart_sets_cannot_be_given_twice(rendered: dict[st
     names = schema["properties"]["options"]["propertyNames"]["not"]["enum"]
     refused = {BY_NAME[name].environment_name for name in names}
     fixed = {one["name"] for found in rendered.values() for one in _pod(found)["containers"][0]["env"]}
-    free = {BY_NAME[name].environment_name for values in VALUES.values() for name in values.get("options", {})}
-    assert fixed - free - {"GATEWAY_LOG_LEVEL", "GATEWAY_MODEL_REPOSITORY"} <= refused
+    shown = yaml.safe_load((CHART / "values.yaml").read_text())["options"]
+    given = [shown, *(values.get("options", {}) for values in VALUES.values())]
+    free = {BY_NAME[name].environment_name for options in given for name in options}
+    free |= {one["name"] for values in VALUES.values() for one in values.get("env", ())}
+    assert fixed - free - {"GATEWAY_MODEL_REPOSITORY"} <= refused
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_a_pod_keeps_fits_its_volume(rendered: dict[str, list[Document]], name: str) -> None:
+    """Copies and prepared models that are not in use, the lake, and the bounds of segments and failed ones."""
+    pod, given = _pod(rendered[name]), _environment(_pod(rendered[name]))
+    options = ("content-store-bytes", "prepared-models-bytes", "log-retention-bytes")
+    kept = [BY_NAME[option].setting.value.read(given[BY_NAME[option].environment_name]) for option in options]
+    limits = RetentionLimits()
+    sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "data"]
+    for found in rendered[name]:
+        if found["kind"] == "StatefulSet":
+            sizes += [c["spec"]["resources"]["requests"]["storage"] for c in found["spec"]["volumeClaimTemplates"]]
+    [size] = sizes
+    assert sum(kept) + limits.wal_max_bytes + limits.failed_max_bytes < int(size.removesuffix("Gi")) << 30
+
+
+def test_files_that_options_name_are_mounted(rendered: dict[str, list[Document]]) -> None:
+    """Under a root that nobody writes to: what is written goes to /data and /tmp."""
+    pod = _pod(rendered["everything"])
+    [container] = pod["containers"]
+    assert container["args"] == ["serve", "--config=/etc/gateway/files/gateway.yaml"]
+    places = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[places["/etc/gateway/files"]["name"]]["configMap"] == {"name": "f"}
+    assert volumes[places["/etc/gateway/secrets"]["name"]]["secret"]["secretName"] == "g"
+    assert {path for path, mount in places.items() if not mount.get("readOnly")} == {"/data", "/tmp", "/more"}
+    assert _pod(rendered["insecure"])["containers"][0]["args"] == ["serve"]
 
 
 @pytest.mark.parametrize("name", VALUES)

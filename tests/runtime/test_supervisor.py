@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.records.lake.compactor import CompactorConfig
+from gateway.records.lake.retention import RetentionLimits
 from gateway.runtime import valkey
+from gateway.runtime.child import Settings
+from gateway.runtime.child_programs import for_compactor
 from gateway.runtime.config_parser import parse
 from tests.machine_load import as_loaded
 from tests.runtime.supervised import Supervised, alive, answers, start, wait_until
@@ -81,6 +85,14 @@ def test_workers_that_get_little_time_are_not_taken_for_hung(shared: Supervised)
     hogs = [subprocess.Popen([sys.executable, "-S", "-c", greedy]) for _ in range(8 * (os.cpu_count() or 1))]
     assert [hog.wait(60) for hog in hogs] == [0] * len(hogs)
     assert [shared.pid("worker", slot) for slot in (0, 1)] == before
+
+
+@pytest.mark.parametrize(("days", "size"), [(30, 64 << 30), (2, 1 << 30)])
+def test_the_compactor_is_told_how_long_and_how_much_the_log_keeps(days: int, size: int) -> None:
+    config = parse({"log-retention-days": days, "log-retention-bytes": size}, {}, {})
+    told = CompactorConfig.from_json(for_compactor(Settings(config, "compactor", 0, "i", "b", 1))).retention
+    assert told == RetentionLimits(max_age_s=days * 86400.0, max_bytes=size)
+    assert (RetentionLimits() == told) == (parse({}, {}, {}).log == config.log)
 
 
 def test_control_and_compactor_are_kept_alive_too(shared: Supervised) -> None:

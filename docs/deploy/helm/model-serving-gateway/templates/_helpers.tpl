@@ -25,4 +25,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.tls.clientCa (not .Values.tls.secret) -}}
 {{- fail "tls.clientCa needs tls.secret" -}}
 {{- end -}}
+{{- if and .Values.files.config (not .Values.files.configMap) -}}
+{{- fail "files.config needs files.configMap, whose key it names" -}}
+{{- end -}}
 {{- end -}}
