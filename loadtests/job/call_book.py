@@ -12,7 +12,7 @@ from loadtests.job.scenario_plan import TrafficPlan
 from loadtests.job.tally import Tally
 
 LATE_S: Final = 0.25  # how long after its deadline an answer is waited for: the server is to say that it is over
-_NUMBER: Final = re.compile(r"(?<!['\w.:])\d+")
+_NUMBER: Final = re.compile(r"(?<!['\w.:])(?<!HTTP )\d+")
 NO_ANSWER: Final = "DEADLINE_EXCEEDED: no answer in time"
 
 

@@ -154,6 +154,7 @@ class _H2Line(asyncio.Protocol):
         try:
             said = pb.ModelStreamInferResponse.FromString(message)
         except DecodeError:
+            self._fail_all(exchange, "WRONG: an answer on the stream is no ModelStreamInferResponse", now_s)
             self.close()
             return
         request_id = said.infer_response.id.encode()

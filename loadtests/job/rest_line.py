@@ -109,6 +109,7 @@ class RestPool:
         self._lines: set[_HttpLine] = set()
         self._waiting: deque[Call] = deque()
         self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
         fields = {
             "host": f"{address[0]}:{address[1]}", "user-agent": "loadtests",
             "content-type": "application/octet-stream" if plan.protocol == "rest-binary" else "application/json",
@@ -137,11 +138,7 @@ class RestPool:
                 line.send(call)
                 return
         self._waiting.append(call)
-        if len(self._lines) + len(self._opening) < self._plan.connections:
-            task = asyncio.create_task(self._open_one())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-        else:
+        if not self._open_more():
             self.book.tally.waited += 1
 
     def free(self, line: _HttpLine) -> None:
@@ -153,14 +150,14 @@ class RestPool:
 
     def gone(self, line: _HttpLine) -> None:
         self._lines.discard(line)
-        if self._waiting and not self._lines and not self._opening:
-            self.send(self._waiting.popleft())
+        if len(self._waiting) > len(self._opening):
+            self._open_more()
 
     def answered(self, call: Call, status: int, fields: dict[bytes, bytes], body: bytes, now_s: float) -> None:
         """The call has an answer; it is right if it is one, and the one to this call."""
         if status != 200:
             code = fields.get(b"x-gateway-code", b"").decode("latin-1")
-            self.book.fail(call, f"{status} {code} {_error_text(body)}".replace("  ", " "), now_s)
+            self.book.fail(call, f"HTTP {status} {code} {_error_text(body)}".replace("  ", " "), now_s)
             return
         json_bytes = fields.get(b"inference-header-content-length", b"")
         head = body[: int(json_bytes)] if json_bytes.isdigit() else body
@@ -193,11 +190,21 @@ class RestPool:
             self.book.fail(self._waiting.popleft(), "DEADLINE_EXCEEDED: no connection was free", now_s)
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._opening:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
         for line in list(self._lines):
             line.close()
+
+    def _open_more(self) -> bool:
+        """Returns whether there may be another connection, which is then being opened."""
+        if self._closed or len(self._lines) + len(self._opening) >= self._plan.connections:
+            return False
+        task = asyncio.create_task(self._open_one())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
 
     async def _open_one(self) -> None:
         try:

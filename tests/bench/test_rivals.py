@@ -19,7 +19,7 @@ from loadtests.bench.report import Summary
 from loadtests.bench.rivals.comparison import NOT_MEASURED, Contender, Pace, markdown, measure, ours, theirs
 from loadtests.bench.rivals.mlserver_start import settings
 from loadtests.bench.rivals.roster import RIVALS, Rival
-from loadtests.bench.rivals.scorer import MODEL, OnnxScorer
+from loadtests.bench.rivals.scorer import MODEL, WIDTH, OnnxScorer
 from loadtests.bench.rivals.start_order import StartOrder
 from loadtests.bench.rivals.triton_start import model_config
 from loadtests.bench.run import Driver
@@ -62,7 +62,7 @@ def test_mlserver_has_no_pool_for_one_worker(workers: int, parallel: int, tmp_pa
 
 
 def test_rivals_run_the_model_that_the_gateway_serves(tiny: Case) -> None:
-    assert tiny.model.name == MODEL
+    assert (tiny.model.name, tiny.model.row.shape) == (MODEL, (1, WIDTH))
     scorer = OnnxScorer(tiny.repository)
     assert scorer.output == tiny.model.output
     assert scorer.score(tiny.model.row).tolist() == tiny.expected["1"].tolist()

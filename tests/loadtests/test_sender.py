@@ -16,7 +16,7 @@ from loadtests.job.sender import Sender, SenderOrder
 from loadtests.job.tally import Tally
 from loadtests.job.target import LoadTarget, TargetFailed
 from tests.api.stand import Stand
-from tests.loadtests.foreign import Foreign, echoed, foreign
+from tests.loadtests.foreign import Foreign, abrupt, echoed, foreign
 from tests.rpc.serving import CERTIFICATES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -163,6 +163,23 @@ async def test_an_answer_to_another_request_is_wrong() -> None:
     async with foreign(Foreign()) as server:
         made = await figures(LoadTarget(server.address), replace(CALLS, version="8"))
     assert dict(made.failures) == {"WRONG: version '7' answered, '8' was asked for": 25}
+
+
+async def test_a_stream_of_another_message_is_wrong_and_says_so() -> None:
+    async with foreign(Foreign(streams_inferences=True)) as server:
+        made = await figures(LoadTarget(server.address), replace(CALLS, protocol="grpc-stream"))
+    assert dict(made.failures) == {"WRONG: an answer on the stream is no ModelStreamInferResponse": 25}
+
+
+async def test_a_rest_server_that_ends_connections_unasked_is_told_by_its_status() -> None:
+    """Each connection is opened anew, and no call waits for the last of them to go."""
+    async with abrupt() as address:
+        plan = replace(CALLS, protocol="rest-json", connections=4)
+        made = await figures(LoadTarget(address, address), plan)
+    assert made.right == 0
+    assert made.failures["HTTP 500 oops"] > 0
+    assert {text.split(":")[0] for text in made.failures} <= {"HTTP 500 oops", "UNAVAILABLE"}
+    assert made.failures.total() == 25
 
 
 async def test_a_server_that_goes_is_failures_and_no_end() -> None:

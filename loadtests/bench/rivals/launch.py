@@ -49,7 +49,10 @@ def installed_version(rival: Rival, venvs: Path) -> str:
 
 @contextmanager
 def started(rival: Rival, venvs: Path, case: Case, folder: Path, workers: int) -> Iterator[Server]:
-    """The rival, which has answered the case's request rightly. `folder` is made for it. Raises: ServerFailed."""
+    """The rival, which has answered the case's request rightly. `folder` is made for it. Raises: ServerFailed.
+
+    `rest_address` is where it has REST beside gRPC, if it has.
+    """
     installed_version(rival, venvs)
     folder.mkdir(parents=True)
     port, *spare_ports = (free_port() for _ in range(3))
@@ -68,5 +71,5 @@ def started(rival: Rival, venvs: Path, case: Case, folder: Path, workers: int) -
         await_right(address, process, output, ask)
         yield Server(
             rival.title, "" if rival.rest else address, process.pid, rest=rival.rest,
-            rest_address=address if rival.rest else "",
+            rest_address=address if rival.rest else f"{HOST}:{spare_ports[0]}",
         )  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from loadtests.bench.rivals.scorer import MODEL, VERSION
+from loadtests.bench.rivals.scorer import INPUT, MODEL, VERSION, WIDTH
 from loadtests.bench.rivals.start_order import StartOrder
 
 
@@ -28,6 +28,7 @@ def model_settings(order: StartOrder) -> dict[str, object]:
         "name": MODEL,
         "implementation": "loadtests.bench.rivals.mlserver_runtime.MlserverOnnx",
         "parameters": {"uri": str(order.repository), "version": VERSION},
+        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, WIDTH]}],
     }
 
 

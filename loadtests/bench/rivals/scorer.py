@@ -13,6 +13,7 @@ import onnxruntime
 MODEL: Final = "tiny"
 VERSION: Final = "1"
 INPUT: Final = "input"
+WIDTH: Final = 4
 
 
 class OnnxScorer:

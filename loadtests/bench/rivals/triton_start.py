@@ -68,7 +68,8 @@ def main(order: StartOrder) -> None:
         *("--model-repository", str(_write_models(order))),
         *("--backend-directory", str(_gather_backends(order.folder, shipped))),
         *("--grpc-address", "127.0.0.1", "--grpc-port", str(order.port)),
-        *("--allow-http", "false", "--allow-metrics", "false", "--exit-timeout-secs", "5"),
+        *("--http-address", "127.0.0.1", "--http-port", str(order.spare_ports[0])),
+        *("--allow-metrics", "false", "--exit-timeout-secs", "5"),
     ]
     os.execve(program, [str(program), *arguments], environment)
 
