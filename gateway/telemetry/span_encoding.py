@@ -2,8 +2,8 @@
 
 1. A call is up to three spans: the call itself, its wait for a run, and the run; those inside have ids that follow from
    the call's, so that whoever made them anew would make the same ones. A step of an ensemble is a call inside another.
-2. What repeats from call to call (names, kinds, what a decision says) is encoded once and kept; ids, times and rows are
-   put between.
+2. What repeats from call to call (names, kinds, what a decision says) is encoded once and kept. A span begins with what
+   has a fixed length, ids and times, and ends with what has not, so that each half is made in one go.
 
 Source: opentelemetry-proto 1.x, trace.proto and common.proto; semantic conventions for RPC servers.
 """
@@ -21,12 +21,13 @@ _SERVER_ERRORS: Final = frozenset({2, 4, 12, 13, 14, 15})
 _KEPT_TEMPLATES: Final = 4096
 _INTERNAL, _SERVER = 1, 2  # SpanKind
 _ERROR: Final = b"\x7a\x02\x18\x02"  # status { code: ERROR }
-# Fields of a Span: both ids; its parent; start and end; flags.
-_IDS: Final = Struct("<2s16s2s8s")
-_PARENT: Final = b"\x22\x08"
-_TIMES: Final = Struct("<BQBQ")
+# Fields of a Span: its trace, itself, its parent; start and end.
+_CHILD: Final = Struct("<2s16s2s8s2s8sBqBq")
+_ROOT: Final = Struct("<2s16s2s8sBqBq")
+_TRACE, _SPAN, _PARENT = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
 _START, _END = 0x39, 0x41
 _SAMPLED, _KNOWS_WHERE, _PARENT_IS_REMOTE = 1, 0x100, 0x200
+_OWN: Final = _SAMPLED | _KNOWS_WHERE
 _LINK: Final = Struct("<BB2s16s2s8sBI")
 _LINK_TAG, _LINK_BYTES, _LINK_FLAGS = 0x6A, 33, 0x35
 _WHOLE: Final = (1 << 64) - 1
@@ -40,69 +41,75 @@ def encode_request(
     traces: Iterable[FinishedTrace], resource: Mapping[str, str | int], scope: str, version: str
 ) -> tuple[bytes, int]:
     """Returns an ExportTraceServiceRequest with the spans of all, and how many those are."""
-    spans: list[bytes] = []
+    parts = [_field(1, _field(1, scope.encode()) + _field(2, version.encode()))]
+    spans = 0
     for trace in traces:
-        _add_spans(spans, trace)
-    told = b"".join(_attribute(1, key, value) for key, value in resource.items())
-    named = _field(1, scope.encode()) + _field(2, version.encode())
-    of_scope = b"".join((_field(1, named), *(part for span in spans for part in (b"\x12", _varint(len(span)), span))))
-    return _field(1, _field(1, told) + _field(2, of_scope)), len(spans)
+        spans += _add_spans(parts, trace)
+    told = b"".join([_attribute(1, key, value) for key, value in resource.items()])
+    return _field(1, _field(1, told) + _field(2, b"".join(parts))), spans
 
 
-def _add_spans(spans: list[bytes], trace: FinishedTrace) -> None:
-    """Appends the spans of the call, its own first."""
-    trace_id, span_id = bytes.fromhex(trace.trace_id), bytes.fromhex(trace.span_id)
-    fixed = _server_template(
-        trace.method, trace.model, trace.version, trace.arm, trace.revision, trace.reason, trace.code
-    )
+def _add_spans(parts: list[bytes], trace: FinishedTrace) -> int:
+    """Appends the spans of the call, its own first, and returns how many they are."""
+    parent, method, code = trace.parent_id, trace.method, trace.code
+    ids = bytes.fromhex(trace.trace_id + trace.span_id + parent)
+    trace_id, span_id = ids[:16], ids[16:24]
+    start_ns = trace.received_ns
+    end_ns = start_ns + trace.total_ns
+    if parent:
+        fixed = _CHILD.pack(
+            _TRACE, trace_id, _SPAN, span_id, _PARENT, ids[24:], _START, start_ns, _END, end_ns
+        )  # fmt: skip
+    else:
+        fixed = _ROOT.pack(_TRACE, trace_id, _SPAN, span_id, _START, start_ns, _END, end_ns)
     state = _state_field(trace.state) if trace.state else b""
-    spans.append(
-        b"".join(
-            (
-                _IDS.pack(b"\x0a\x10", trace_id, b"\x12\x08", span_id),
-                state,
-                _PARENT + bytes.fromhex(trace.parent_id) + _child(trace.method) if trace.parent_id else _ROOT,
-                fixed,
-                _TIMES.pack(_START, trace.received_ns & _WHOLE, _END, (trace.received_ns + trace.total_ns) & _WHOLE),
-                _number("gateway.rows", trace.rows),
-                _attribute(9, "gateway.request_id", trace.request_id),
-                _ERROR if trace.code in _SERVER_ERRORS else b"",
-            )
-        )
+    template = _server_template(
+        method, trace.model, trace.version, trace.arm, trace.revision, trace.reason, code, bool(parent)
     )
-    if trace.queued_ns:
-        spans.append(_inner(trace_id, span_id, 1, state, _QUEUE, trace.queued_ns, trace.queue_ns))
+    named = trace.request_id.encode()
+    rest = b"".join((state, template, _rows(trace.rows), _request_id(len(named)), named))
+    parts += (_heading(len(fixed) + len(rest)), fixed, rest)
+    spans = 1
+    start_ns = trace.queued_ns
+    if start_ns:
+        end_ns = start_ns + trace.queue_ns
+        fixed = _CHILD.pack(
+            _TRACE, trace_id, _SPAN, _inner(span_id, 1), _PARENT, span_id, _START, start_ns, _END, end_ns
+        )  # fmt: skip
+        rest = state + _QUEUE if state else _QUEUE
+        parts += (_heading(len(fixed) + len(rest)), fixed, rest)
+        spans += 1
     if trace.infer_ns:
-        start_ns = trace.queued_ns + trace.queue_ns + trace.input_ns
-        run = _inner(trace_id, span_id, 2, state, _RUN, start_ns, trace.infer_ns)
-        batch = _number("gateway.batch.calls", trace.batch_calls) + _number("gateway.batch.rows", trace.batch_rows)
-        spans.append(b"".join((run, batch, *(_link(mate, span) for mate, span in trace.links))))
+        start_ns += trace.queue_ns + trace.input_ns
+        end_ns = start_ns + trace.infer_ns
+        fixed = _CHILD.pack(
+            _TRACE, trace_id, _SPAN, _inner(span_id, 2), _PARENT, span_id, _START, start_ns, _END, end_ns
+        )  # fmt: skip
+        rest = state + _run(trace.batch_calls, trace.batch_rows)
+        if trace.links:
+            rest += b"".join([_link(mate, span) for mate, span in trace.links])
+        parts += (_heading(len(fixed) + len(rest)), fixed, rest)
+        spans += 1
+    return spans
 
 
-def _inner(
-    trace_id: bytes, call_id: bytes, place: int, state: bytes, fixed: bytes, start_ns: int, length_ns: int
-) -> bytes:
-    """Returns a span within the call's, whose links and numbers may follow."""
-    own = (int.from_bytes(call_id, "big") + place) & _WHOLE or place
-    return b"".join(
-        (
-            _IDS.pack(b"\x0a\x10", trace_id, b"\x12\x08", own.to_bytes(8, "big")),
-            state,
-            _PARENT,
-            call_id,
-            fixed,
-            _TIMES.pack(_START, start_ns & _WHOLE, _END, (start_ns + length_ns) & _WHOLE),
-        )
-    )
+def _inner(call_id: bytes, place: int) -> bytes:
+    """Returns the id of a span within the call's: the next, or the one after it."""
+    last = call_id[7] + place
+    if last < 256:
+        return call_id[:7] + _BYTES[last]
+    return ((int.from_bytes(call_id, "big") + place) & _WHOLE or place).to_bytes(8, "big")
 
 
 def _link(trace_id: str, span_id: str) -> bytes:
-    ids = b"\x0a\x10", bytes.fromhex(trace_id), b"\x12\x08", bytes.fromhex(span_id)
-    return _LINK.pack(_LINK_TAG, _LINK_BYTES, *ids, _LINK_FLAGS, _SAMPLED | _KNOWS_WHERE | _PARENT_IS_REMOTE)
+    ids = _TRACE, bytes.fromhex(trace_id), _SPAN, bytes.fromhex(span_id)
+    return _LINK.pack(_LINK_TAG, _LINK_BYTES, *ids, _LINK_FLAGS, _OWN | _PARENT_IS_REMOTE)
 
 
 @lru_cache(_KEPT_TEMPLATES)
-def _server_template(method: str, model: str, version: str, arm: str, revision: int, reason: str, code: int) -> bytes:
+def _server_template(
+    method: str, model: str, version: str, arm: str, revision: int, reason: str, code: int, has_parent: bool
+) -> bytes:
     """Returns what all calls of a decision with that outcome have in common."""
     own: dict[str, str | int] = {
         "gateway.model": model,
@@ -116,18 +123,40 @@ def _server_template(method: str, model: str, version: str, arm: str, revision: 
     inside = method.startswith(STEP)
     if "." in service and not inside:
         own |= {"rpc.system": "grpc", "rpc.service": service, **({"rpc.method": called} if called else {})}
-    return _named(method, _INTERNAL if inside else _SERVER) + b"".join(
-        _attribute(9, key, value) for key, value in own.items()
+    return b"".join(
+        (
+            _named(method, _INTERNAL if inside else _SERVER),
+            _flags(_OWN | _PARENT_IS_REMOTE if has_parent and not inside else _OWN),
+            *(_attribute(9, key, value) for key, value in own.items()),
+            _ERROR if code in _SERVER_ERRORS else b"",
+        )
     )
 
 
-def _child(method: str) -> bytes:
-    return _ROOT if method.startswith(STEP) else _REMOTE_CHILD
+@lru_cache(_KEPT_TEMPLATES)
+def _rows(rows: int) -> bytes:
+    return _attribute(9, "gateway.rows", rows)
 
 
 @lru_cache(_KEPT_TEMPLATES)
-def _number(key: str, value: int) -> bytes:
-    return _attribute(9, key, value)
+def _run(calls: int, rows: int) -> bytes:
+    """Returns what all runs of so many calls and rows have in common."""
+    told = _attribute(9, "gateway.batch.calls", calls) + _attribute(9, "gateway.batch.rows", rows)
+    return _named("run", _INTERNAL) + _flags(_OWN) + told
+
+
+@lru_cache(_KEPT_TEMPLATES)
+def _request_id(length: int) -> bytes:
+    """Returns the attribute of a request id of so many bytes, up to those."""
+    value = b"\x0a" + _varint(length)
+    key = _field(1, b"gateway.request_id") + b"\x12" + _varint(len(value) + length) + value
+    return b"\x4a" + _varint(len(key) + length) + key
+
+
+@lru_cache(_KEPT_TEMPLATES)
+def _heading(length: int) -> bytes:
+    """Returns what comes before a span of so many bytes."""
+    return b"\x12" + _varint(length)
 
 
 @lru_cache(_KEPT_TEMPLATES)
@@ -165,7 +194,5 @@ def _varint(value: int) -> bytes:
     return bytes(made)
 
 
-_ROOT: Final = _flags(_SAMPLED | _KNOWS_WHERE)
-_REMOTE_CHILD: Final = _flags(_SAMPLED | _KNOWS_WHERE | _PARENT_IS_REMOTE)
-_QUEUE: Final = _named("queue", _INTERNAL) + _ROOT
-_RUN: Final = _named("run", _INTERNAL) + _ROOT
+_BYTES: Final = tuple(bytes((number,)) for number in range(256))
+_QUEUE: Final = _named("queue", _INTERNAL) + _flags(_OWN)

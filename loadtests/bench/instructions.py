@@ -1,10 +1,13 @@
-"""What a gRPC call costs a worker with REST beside it and without, in instructions: the same on a busy machine.
+"""What a gRPC call costs a worker, in instructions: the same on a busy machine. With REST beside it, or with traces.
 
-    PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--calls N] [--rounds N]
+    PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--of rest|traces] [--calls N] [--rounds N]
 
 The worker runs under `valgrind --tool=callgrind`, which counts what the thread of its loop executes, between two dumps
 that enclose so many calls, one after the other. What counts is the read that brings a call, within which its model
 runs and its answer is written; all else there goes by the clock. The rounds go through the settings in turns.
+
+Of traces one call in a hundred is sampled, exactly: by its parent, as its caller says. What the workers' traces cost
+beyond the calls, until a collector has them, is that of `trace_cost`, for each of them.
 """
 
 import argparse
@@ -13,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -30,13 +34,43 @@ from loadtests.bench import cases
 from loadtests.bench.body import METHOD, message
 from loadtests.bench.models import MODELS
 from loadtests.bench.servers import HOST, GatewaySetup, free_port, running
+from loadtests.bench.trace_cost import export_instructions
+from loadtests.bench.trace_sink import trace_sink
 from loadtests.bench.uncounted import given_options
 
-_SETTINGS: Final = {
-    "no REST": ("--http-port", "-1"),
-    "REST on a port of its own": (),
-    "REST on the same port": ("--single-port",),
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the gateway is started with, and which metadata each of a hundred calls has, the last of them others."""
+
+    options: tuple[str, ...] = ("--http-port", "-1")
+    traced: bool = False
+    metadata: Metadata = ()
+    hundredth: Metadata = ()
+
+
+_TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+_SAMPLED: Final[Metadata] = (("traceparent", f"{_TRACE}1"),)
+_UNSAMPLED: Final[Metadata] = (("traceparent", f"{_TRACE}0"),)
+# The first of each is what the others are held against.
+SETTINGS: Final[Mapping[str, Mapping[str, Setting]]] = {
+    "rest": {
+        "no REST": Setting(),
+        "REST on a port of its own": Setting(()),
+        "REST on the same port": Setting(("--single-port",)),
+    },
+    "traces": {
+        "no traces": Setting(hundredth=_SAMPLED),
+        "traces": Setting(traced=True, hundredth=_SAMPLED),
+    },
+    "parents": {
+        "no traces, each call has a parent": Setting(metadata=_UNSAMPLED, hundredth=_SAMPLED),
+        "traces, each call has a parent": Setting(traced=True, metadata=_UNSAMPLED, hundredth=_SAMPLED),
+    },
 }
+_SHARE: Final = 100  # one call in so many is sampled
 _READ: Final = "CPyDef_connection___Connection___buffer_updated"
 _RUN_ELSEWHERE: Final = "CPyDef_batcher___Batcher____thread_done"
 _WARM_CALLS: Final = 1500
@@ -61,9 +95,9 @@ def called(address: str) -> Iterator["grpc.UnaryUnaryMultiCallable[bytes, bytes]
         yield channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
 
 
-def calls(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes, count: int) -> None:
-    for _ in range(count):
-        call(body, timeout=_CALL_S)
+def calls(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes, count: int, setting: Setting) -> None:
+    for number in range(1, count + 1):
+        call(body, timeout=_CALL_S, metadata=setting.metadata if number % _SHARE else setting.hundredth)
 
 
 def await_served(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes) -> None:
@@ -107,23 +141,44 @@ def worker_pid(out: Path) -> int:
     raise SystemExit("the worker has ended")
 
 
-def measure(setting: str, made: cases.Case, work: Path, count: int) -> float:
+def measure(setting: Setting, made: cases.Case, work: Path, count: int) -> float:
     """Returns the instructions of one call."""
     data_dir = Path(tempfile.mkdtemp(dir=work))
     port = free_port()
     ports = {"grpc": port, "metrics": free_port()}
-    if "--http-port" not in _SETTINGS[setting]:
+    if "--http-port" not in setting.options:
         ports["http"] = free_port()
-    arguments = [*GatewaySetup("gateway").arguments(made.repository, data_dir, ports), *_SETTINGS[setting]]
+    arguments = [*GatewaySetup("gateway").arguments(made.repository, data_dir, ports), *setting.options]
     command = [sys.executable, "-m", "loadtests.bench.instructions", _SERVE, str(data_dir), *arguments]
     body = message(made.model)
-    with running(command, data_dir / "output.txt"), called(f"{HOST}:{port}") as call:
-        await_served(call, body)
-        calls(call, body, _WARM_CALLS)
-        pid = worker_pid(data_dir)
-        dumped(pid, data_dir)
-        calls(call, body, count)
-        return dumped(pid, data_dir) / count
+    with trace_sink() if setting.traced else nullcontext() as sink:
+        if sink is not None:
+            command += ["--otlp-endpoint", sink, "--trace-ratio", "0"]
+        with running(command, data_dir / "output.txt"), called(f"{HOST}:{port}") as call:
+            await_served(call, body)
+            calls(call, body, _WARM_CALLS, setting)
+            pid = worker_pid(data_dir)
+            dumped(pid, data_dir)
+            calls(call, body, count, setting)
+            return dumped(pid, data_dir) / count
+
+
+def compare(of: str, count: int, rounds: int) -> dict[str, float]:
+    """Returns the instructions of a call under each setting; of traces with the share of their export."""
+    counts: dict[str, list[float]] = {title: [] for title in SETTINGS[of]}
+    with tempfile.TemporaryDirectory(prefix="instructions-") as name:
+        (made,) = cases.make([MODELS["tiny"]], Path(name))
+        for _ in range(rounds):
+            for title, of_it in counts.items():
+                of_it.append(measure(SETTINGS[of][title], made, Path(name), count))
+                print(f"{title}: {of_it[-1]:.0f} instructions a call", flush=True)
+        medians = {title: median(of_it) for title, of_it in counts.items()}
+        if any(setting.traced for setting in SETTINGS[of].values()):
+            export = export_instructions(Path(name))
+            print(f"export: {export:.0f} instructions a trace", flush=True)
+            for title, setting in SETTINGS[of].items():
+                medians[title] += export / _SHARE if setting.traced else 0.0
+    return medians
 
 
 def main() -> None:
@@ -131,19 +186,14 @@ def main() -> None:
         serve(Path(sys.argv[2]), sys.argv[3:])
         return
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--of", choices=tuple(SETTINGS), default="rest")
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="instructions-") as name:
-        (made,) = cases.make([MODELS["tiny"]], Path(name))
-        counts: dict[str, list[float]] = {setting: [] for setting in _SETTINGS}
-        for _ in range(options.rounds):
-            for setting, of_it in counts.items():
-                of_it.append(measure(setting, made, Path(name), options.calls))
-                print(f"{setting}: {of_it[-1]:.0f} instructions a call", flush=True)
-    base = median(counts["no REST"])
-    for setting, of_it in counts.items():
-        print(f"{setting}: {median(of_it):.0f}, {median(of_it) / base - 1:+.2%}")
+    counts = compare(options.of, options.calls, options.rounds)
+    base = next(iter(counts.values()))
+    for title, count in counts.items():
+        print(f"{title}: {count:.0f}, {count / base - 1:+.2%}")
 
 
 if __name__ == "__main__":
