@@ -32,6 +32,7 @@ from gateway.serving.cold_queue import ColdQueue
 from gateway.serving.deferral import Deferral
 from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
+from gateway.serving.ensemble_warm_up import warm_ensemble
 from gateway.serving.fallback import ChainReceiver, Fallbacks
 from gateway.serving.mirroring import LAST_CLASS, REASON, Mirrors
 from gateway.serving.model_kind import ModelKind
@@ -98,7 +99,7 @@ class Engine:
         self._refusals = self._shared.refusals
         self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
-        catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog).describe)
+        catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog, partial(warm_ensemble, self)).describe)
         self.queue_by(ModelKind.ENSEMBLE, self._ensemble_queue)
         self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
         catalog.attach_failed(self.not_loaded)

@@ -9,7 +9,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -26,13 +26,16 @@ MOST_LEVELS: Final = 8
 LOG_STEPS: Final = "log_steps"  # the parameter that asks for records of the steps
 # What a session does, or a batcher, has no meaning for what only calls others.
 _IDLE: Final = ("instance_group", "optimization", "default_model_filename")
-# What Triton does for an ensemble as a whole, too, and why it is done for its steps alone.
+# What Triton does for an ensemble as a whole, and why it is done for its steps alone.
 _OF_STEPS: Final = {
-    "model_warmup": "the models of its steps are warm before they serve",
     "response_cache": (
         "which versions answer is decided for each step of each request, and an answer that is kept would not follow"
     ),
 }
+
+
+# Runs the warm-up of an ensemble that fits together. Raises: GatewayError, where it cannot serve.
+Warm = Callable[[str, ModelConfig], Awaitable[None]]
 
 
 class StepModels(Protocol):
@@ -54,8 +57,10 @@ class StepModels(Protocol):
 class EnsembleLoads:
     """Says of each ensemble whether it can serve. It is made and used on the loop."""
 
-    def __init__(self, catalog: StepModels) -> None:
+    def __init__(self, catalog: StepModels, warm: Warm | None = None) -> None:
+        """With `warm` the requests of `model_warmup` run through an ensemble before it serves."""
         self._catalog = catalog
+        self._warm = warm
         # The models of the steps of each ensemble that was looked at, and how many steps each of them has.
         self._steps: dict[str, Mapping[str, int]] = {}
         self._failed: set[str] = set()
@@ -79,6 +84,8 @@ class EnsembleLoads:
             contracts = [self._present(graph, place) for place in range(len(contracts))]
             limit = config.max_request_rows if config.max_batch_size else 0
             check_contracts(graph, config.inputs, config.outputs, limit, contracts)
+            if self._warm is not None:
+                await self._warm(model, config)
         except GatewayError:
             self._failed.add(model)
             raise

@@ -130,7 +130,7 @@ class WarmUp:
     def _requested(self, warmup: Warmup) -> Feed:
         """Runs a warm-up request of the configuration; returns its inputs."""
         random = np.random.default_rng(self.seed)
-        feed = {name: _given(value, warmup.batch_size, random) for name, value in warmup.inputs.items()}
+        feed = {name: given_data(value, warmup.batch_size, random) for name, value in warmup.inputs.items()}
         for _ in range(max(1, min(warmup.count, 1000))):
             self._outputs(feed, f"warm-up request {shown(warmup.name)}")
         return feed
@@ -337,7 +337,8 @@ def made_up(datatype: Datatype, shape: tuple[int, ...], kind: str, random: np.ra
     return random.integers(low, high, shape).astype(datatype.dtype)
 
 
-def _given(value: WarmupInput, batch_size: int, random: np.random.Generator) -> Array:
+def given_data(value: WarmupInput, batch_size: int, random: np.random.Generator) -> Array:
+    """Returns what a request of the configuration has as this input."""
     shape = (batch_size, *value.dims) if batch_size else value.dims
     if value.source in ("zero", "random"):
         return made_up(value.datatype, shape, "zeros" if value.source == "zero" else "random", random)

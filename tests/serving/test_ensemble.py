@@ -347,13 +347,29 @@ async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floo
     assert await floor.answer("early", floats(1)) == [floats(9).tolist()]
 
 
+def warmup(dims: int) -> str:
+    x = f'inputs {{ key: "x" value {{ data_type: TYPE_FP32 dims: {dims} random_data: true }} }}'
+    return f'model_warmup {{ name: "w" batch_size: 2 count: 3 {x} }}'
+
+
+async def test_a_warm_up_runs_through_all_steps_and_counts_for_nobody(floor: Floor) -> None:
+    ran = dict(floor.stage.sums("series", "double", "2", "", "batches"))
+    codes = dict(floor.stage.codes("double", "2", ""))
+    await floor.ensemble("warm", config(*chain("double", "add"), more=warmup(4)))
+    assert floor.stage.sums("series", "double", "2", "", "batches") != ran
+    assert floor.stage.codes("double", "2", "") == codes
+    assert floor.stage.idle()
+    open_ = config(*chain("double"), inputs=[tensor("x", dims=[-1])], more=warmup(3))
+    with pytest.raises(FailedPrecondition, match=r"model_warmup 'w': step 1 .*\[-1, 4\], tensor 'x' has \[2, 3\]"):
+        await floor.ensemble("open", open_)
+    assert floor.stage.idle()
+
+
 async def test_what_an_ensemble_does_not_do_is_a_warning_with_its_reason(floor: Floor) -> None:
-    x = 'inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } }'
-    warmup = f'model_warmup {{ name: "w" batch_size: 1 {x} }}'
-    more = f"response_cache {{ enable: true }} {warmup} instance_group {{ count: 2 }}"
+    more = "response_cache { enable: true } instance_group { count: 2 }"
     await floor.ensemble("warned", config(*chain("double"), more=more))
     warnings = floor.stage.catalog.newest("warned").config.warnings
-    for text in ("response_cache has no effect", "model_warmup has no effect", "without effect on an ensemble"):
+    for text in ("response_cache has no effect", "without effect on an ensemble"):
         assert sum(text in warning for warning in warnings) == 1, warnings
 
 
