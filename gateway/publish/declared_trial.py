@@ -62,7 +62,10 @@ def declared_checks(
         feature_view(config.name, config.parameters, config.inputs, config.outputs)
         look_up = f"it {IN_A_STORE}"
         loaded = "its parameters and tensors fit each other"
-    loaded = f"{loaded}, and it ran as a whole" if not look_up else f"{loaded}; it was not run"
+    how = "it ran as a whole" if new.run_us else "it refuses the inputs that it was given"
+    if look_up:
+        how = "it was not run"
+    loaded = f"{loaded}; {how}"
     if new.warnings:
         checks.append(Check("load", CheckState.WARN, f"{loaded}; {'; '.join(new.warnings)}"))
     else:

@@ -128,6 +128,7 @@ def test_an_ensemble_is_tried_as_a_whole_and_published(tmp_path: Path) -> None:
         "memory": "pass", "rows": "pass",
     }  # fmt: skip
     assert "step 2 (model 'a') is version '7'" in result.output
+    assert "; it ran as a whole" in result.output
     placed = tmp_path / "models" / "whole"
     text = tmp_path.joinpath("build/whole/config.pbtxt").read_bytes()
     assert placed.joinpath("config.pbtxt").read_bytes() == text
