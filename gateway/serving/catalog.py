@@ -23,7 +23,7 @@ from gateway.serving.model_kind import ModelKind
 from gateway.serving.operations import Operations
 from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, VersionStatus
-from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again, wanted
+from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again
 from gateway.serving.repository_reader import RepositoryReader
 from gateway.serving.residence import Residence
 from gateway.serving.version import VersionState
@@ -216,7 +216,7 @@ class Catalog(DemandLoads):
         """Loads again, now, what failed of the model: what it waited for may be there."""
         if self._operations.is_locked(model):
             return
-        for key, fingerprint in self._wishes(self._view).items():
+        for key, fingerprint in self._view.wishes(self._required).items():
             held = self._held.get(key) if key[0] == model else None
             if held is not None and not held.loading and key not in self._loads and held.failed == fingerprint != "":
                 self._start_load(key, self._view.candidate(key, fingerprint))
@@ -288,14 +288,14 @@ class Catalog(DemandLoads):
         return begun
 
     def _act(self, view: RepositoryView) -> list[Key]:
-        wishes = self._wishes(view)
+        wishes = view.wishes(self._required)
         actions = [action for action in plan(wishes, self._presences()) if not self._operations.is_locked(action.model)]
-        doubted = frozenset((action.model, action.version) for action in actions if action.change in _ENDING)
+        doubted = frozenset((action.model, action.version) for action in actions if action.ends)
         for action in actions:
             key = (action.model, action.version)
             if action.change is CatalogChange.REVIVE:
                 self._revive(key)
-            elif action.change in _ENDING and (key in self._doubted or action.model in view.intents.unloaded):
+            elif action.ends and (key in self._doubted or action.model in view.intents.unloaded):
                 self._end(action, view)
         self._doubted = doubted
         for model in view.intents.unloaded & view.folders.keys():
@@ -308,17 +308,12 @@ class Catalog(DemandLoads):
 
     def _end(self, action: PlannedChange, view: RepositoryView) -> None:
         key = (action.model, action.version)
-        folder = view.folders.get(action.model)
-        is_there = folder is not None and action.version in folder.versions
         if action.change is CatalogChange.RETIRE:
-            self._retire(key, _why_ended(action.model, view, is_there))
-        elif not (is_there and action.model in view.intents.unloaded):
+            self._retire(key, view.why_ended(key))
+        elif not (view.has(key) and action.model in view.intents.unloaded):
             self._forget(key)
         else:
             self._retire(key, "unloaded")
-
-    def _wishes(self, view: RepositoryView) -> dict[Key, str]:
-        return wanted(view.folders, self._required, view.intents.unloaded, view.overrides, view.loadable_pins())
 
     # ---- by hand, and for routes ----
 
@@ -331,7 +326,7 @@ class Catalog(DemandLoads):
                 raise UnknownModel(model)
             if folder.error and override is None:
                 raise FailedPrecondition(f"failed to load {model!r}: {folder.error}")
-            wishes = {key: fingerprint for key, fingerprint in self._wishes(view).items() if key[0] == model}
+            wishes = {key: fingerprint for key, fingerprint in view.wishes(self._required).items() if key[0] == model}
             if not any(wishes.values()):
                 raise FailedPrecondition(f"failed to load {model!r}, no version is available")
             attempts = await self._attempt_all(view, wishes)
@@ -385,7 +380,7 @@ class Catalog(DemandLoads):
                 view = self._view = await self._reader.look()
                 if model in view.intents.unloaded:
                     raise VersionNotReady(model, sorted(names)[0], "the model was unloaded by hand; load it first")
-                wishes = self._wishes(view)
+                wishes = view.wishes(self._required)
                 keys = [(model, name) for name in sorted(names)]
                 await self._settle(keys)
                 for key in keys:
@@ -416,12 +411,3 @@ class Catalog(DemandLoads):
             raise UnknownVersion(*key) if key[0] in view.folders else UnknownModel(key[0])
         elif held is None or fingerprint != held.failed:
             self._start_load(key, view.candidate(key, fingerprint))
-
-
-_ENDING = (CatalogChange.RETIRE, CatalogChange.FORGET)
-
-
-def _why_ended(model: str, view: RepositoryView, is_there: bool) -> str:
-    if model in view.intents.unloaded:
-        return "unloaded"
-    return "not selected by the version policy" if is_there else "removed from the repository"

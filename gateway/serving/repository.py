@@ -230,6 +230,11 @@ class PlannedChange:
     model: str
     version: str
 
+    @property
+    def ends(self) -> bool:
+        """Whether the version serves no more after it."""
+        return self.change in (CatalogChange.RETIRE, CatalogChange.FORGET)
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:

@@ -9,7 +9,7 @@ from gateway.serving.candidate import Candidate
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents
 from gateway.serving.kept_files import kept_folder
-from gateway.serving.repository import Key, ModelFolder, ModelRepository
+from gateway.serving.repository import Key, ModelFolder, ModelRepository, wanted
 from loaders.errors import LoaderError
 from loaders.store import ContentStore
 
@@ -55,6 +55,21 @@ class RepositoryView:
             for place, step in enumerate(message.ensemble_scheduling.step, 1):
                 if step.model_version > 0:
                     yield StepPin(step.model_name, str(step.model_version), name, place, folder.origin)
+
+    def wishes(self, required: Mapping[str, frozenset[str]]) -> dict[Key, str]:
+        """Returns the fingerprints of the versions that are to serve; `required` has those that routes name."""
+        return wanted(self.folders, required, self.intents.unloaded, self.overrides, self.loadable_pins())
+
+    def has(self, key: Key) -> bool:
+        """Returns whether the version is in the repository."""
+        folder = self.folders.get(key[0])
+        return folder is not None and key[1] in folder.versions
+
+    def why_ended(self, key: Key) -> str:
+        """Returns why a version that served is not wanted any more."""
+        if key[0] in self.intents.unloaded:
+            return "unloaded"
+        return "not selected by the version policy" if self.has(key) else "removed from the repository"
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
         """Returns the version as this view would load it. The view must have the model, in `folders` or `kept`."""
