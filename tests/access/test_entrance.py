@@ -1,8 +1,9 @@
 """Files that change, files that break, issuers that are away: who is known then, and what is told of it."""
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ from gateway.access.entrance import FETCH_S, RETRY_S, AccessFiles, Entrance
 from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.access.guarded import token_of, tokens_file
 from tests.access.issuer import EXPECTED, NOW_S, Issuer
+from tests.machine_load import as_loaded
 
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 APPLY = b"/gateway.v1.Control/Apply"
@@ -205,6 +207,20 @@ def signed(issuer: Issuer, key_id: str) -> bytes:
     return f"Bearer {issuer.sign(key_id, groups=['ml'], exp=NOW_S + 10**6)}".encode()
 
 
+async def looked_until(made: Entrance, condition: Callable[[], bool]) -> None:
+    """Looks until it is so: a look waits for a fetch that it began for a moment only."""
+    async with asyncio.timeout(as_loaded(10)):
+        while not condition():
+            await made.step()
+
+
+async def renewed(made: Entrance) -> None:
+    """Looks until one says that callers are admitted by something new."""
+    async with asyncio.timeout(as_loaded(10)):
+        while not await made.step():
+            pass
+
+
 async def test_keys_are_fetched_beside_the_requests_and_rotated(
     clock: Clock, web: Published, issuer: Issuer, tmp_path: Path
 ) -> None:
@@ -216,7 +232,7 @@ async def test_keys_are_fetched_beside_the_requests_and_rotated(
     issuer.published.remove("first")
     assert not await made.step()
     clock.now_s += FETCH_S
-    assert await made.step()
+    await renewed(made)
     assert gate.authorize(APPLY, signed(issuer, "second"), ()).name == "alice"
     with pytest.raises(Unauthenticated):
         gate.authorize(APPLY, signed(issuer, "first"), ())
@@ -234,7 +250,7 @@ async def test_an_unknown_key_has_the_keys_fetched_once_for_a_while(
         with pytest.raises(Unauthenticated, match="signing key that is not known"):
             made.gatekeeper.authorize(APPLY, signed(issuer, "second"), ())
     assert web.asked == 1
-    assert await made.step()
+    await renewed(made)
     assert made.gatekeeper.authorize(APPLY, signed(issuer, "second"), ()).name == "alice"
     stranger = Issuer()
     stranger.add("never")
@@ -244,8 +260,7 @@ async def test_an_unknown_key_has_the_keys_fetched_once_for_a_while(
         await made.step()
     assert web.asked == 2
     clock.now_s += RETRY_S
-    await made.step()
-    assert web.asked == 3
+    await looked_until(made, lambda: web.asked == 3)
 
 
 async def test_while_the_issuer_is_away_its_old_keys_count(
@@ -256,7 +271,7 @@ async def test_while_the_issuer_is_away_its_old_keys_count(
     await made.prepare()
     web.down = True
     clock.now_s += FETCH_S
-    assert not await made.step()
+    await looked_until(made, lambda: made.trouble != "")
     assert made.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
     assert "jwt-keys: cannot be fetched:" in made.trouble
     started_now = entrance(clock, files(web, tmp_path / "roles"), kept)
@@ -264,8 +279,7 @@ async def test_while_the_issuer_is_away_its_old_keys_count(
     assert started_now.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
     web.down = False
     clock.now_s += RETRY_S
-    await made.step()
-    assert made.trouble == ""
+    await looked_until(made, lambda: made.trouble == "")
 
 
 @pytest.mark.parametrize("body", [b"{}", b"\xff", b"[" * 100, b"x" * (2 << 20)], ids=["none", "bytes", "deep", "large"])
@@ -276,7 +290,7 @@ async def test_a_document_that_is_none_changes_nothing(
     await made.prepare()
     web.body = body
     clock.now_s += FETCH_S
-    assert not await made.step()
+    await looked_until(made, lambda: made.trouble != "")
     assert made.trouble.startswith("jwt-keys: ")
     assert made.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
 
