@@ -362,7 +362,7 @@ class DemandLoads(VersionLoads):
     def _size(self, version: Version) -> int:
         """Returns what counts for a version in memory: its trial's memory, of shared weights this worker's part."""
         workers = 1 if self._residence is None else self._residence.workers
-        own = version.memory_bytes - version.shared_bytes
+        own = max(0, version.memory_bytes - version.shared_bytes)
         return max(own + version.shared_bytes // workers, LEAST_BYTES)
 
     def _why_cold(self, model: str, name: str) -> str:

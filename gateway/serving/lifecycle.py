@@ -216,8 +216,11 @@ class Pipeline:
         return self._with_origin(candidate, request, result, loaded)
 
     def _described(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult) -> Loaded:
-        """Returns the version without a session, with what is known of its origin."""
-        return self._with_origin(candidate, request, result, describe_version(candidate, request, result))
+        """Returns the version without a session, with what is known of its origin, and of its weights."""
+        loaded = self._with_origin(candidate, request, result, describe_version(candidate, request, result))
+        if self._preparer is None or not self._preparer.will_share(request, result):
+            return loaded
+        return replace(loaded, shared_bytes=_weight_bytes(result))
 
     def _with_origin(self, candidate: Candidate, request: ProbeRequest, result: ProbeResult, loaded: Loaded) -> Loaded:
         try:
@@ -268,8 +271,11 @@ class Pipeline:
 
 def _sharing(loaded: Loaded, result: ProbeResult) -> Loaded:
     """Returns the version as one whose weights the processes of the host share."""
-    shared_bytes = 0 if result.facts is None else result.facts.weight_bytes
-    return replace(loaded, weights="shared", shared_bytes=shared_bytes)
+    return replace(loaded, weights="shared", shared_bytes=_weight_bytes(result))
+
+
+def _weight_bytes(result: ProbeResult) -> int:
+    return 0 if result.facts is None else result.facts.weight_bytes
 
 
 def _nothing() -> None:

@@ -66,6 +66,12 @@ class Preparer:
             max_bytes=self._store.max_bytes,
         )
 
+    def will_share(self, request: ProbeRequest, result: ProbeResult) -> bool:
+        """Returns whether the version's weights will be shared once it is loaded, by what is known now. It blocks."""
+        if self.objection(request, result):
+            return False
+        return self._store.refusal(self._key(request), asked_at=time()) is None
+
     def keep(self, digests: set[str]) -> None:
         """Marks the entries of these versions as used. It blocks."""
         with suppress(OSError):

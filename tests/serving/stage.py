@@ -19,6 +19,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.call import Call, arrays_of
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
+from gateway.serving.preparer import Preparer
 from gateway.serving.residence import Residence
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
@@ -182,9 +183,10 @@ async def staged(
     max_bytes: int = 1 << 28,
     shared: SharedRunState | None = None,
     residence: Residence | None = None,
+    preparer: Preparer | None = None,
 ) -> AsyncIterator[Stage]:
     """An engine over the models in `<directory>/models`, all loaded, or on demand with a `residence`."""
-    async with opened(directory, residence=residence) as shop:
+    async with opened(directory, residence=residence, preparer=preparer) as shop:
         counters = Counters()
         wal = directory / "wal"
         log = PredictionLog(wal, worker="worker-0", gateway="tests", boot=str(uuid4()))

@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic_ns, process_time
 
+import numpy as np
 import pytest
+from onnx import helper
 
 from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable
 from gateway.runtime.sections import ModelOptions
 from gateway.serving.call import Call
 from gateway.serving.demand_loads import COLD
+from gateway.serving.preparer import Preparer
 from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import Version, VersionState
+from gateway.tensor import Datatype
 from tests import models
 from tests.serving.ensembles import chain, config, tensor, write_ensemble
 from tests.serving.stage import Stage, floats, given, staged, until
@@ -211,6 +215,44 @@ async def test_new_content_is_in_memory_where_the_old_was(tried: Path, tmp_path:
         assert warm(stage) == "a"
         for model in "ab":
             assert given(await stage.infer(model, floats(1.0)))[0].tolist() == [[9.0] * 4]
+
+
+def table(rows: int) -> bytes:
+    """`y = weights[x]`; four floats in a row."""
+    model = models.model_of(
+        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        [models.tensor_value("x", Datatype.INT64, (-1,))],
+        [models.tensor_value("y", Datatype.FP32, (-1, 4))],
+        [models.weight("w", np.ones((rows, 4), np.float32))],
+    )
+    return bytes(model.SerializeToString())
+
+
+async def test_of_weights_that_the_host_has_once_each_worker_counts_a_part_before_they_are_loaded(
+    tmp_path: Path,
+) -> None:
+    """What has no room by itself has it where the others hold the rest, and is not refused for what it lacks."""
+    weight_bytes = 16 << 20
+    models.write_version(tmp_path / "models", "m", "1", table(weight_bytes // 16))
+    preparer = Preparer(tmp_path / "prepared", min_bytes=1 << 20, max_bytes=1 << 30)
+    async with staged(tmp_path, residence=Residence()) as stage:
+        memory_bytes = stage.catalog.version("m", "1").memory_bytes
+    assert memory_bytes > weight_bytes
+    part_bytes = memory_bytes - weight_bytes + weight_bytes // 4
+    room = Residence(part_bytes, 0.0, workers=4)
+    async with staged(tmp_path, residence=room) as stage:
+        refused = await stage.infer("m", np.array([1]))
+        assert isinstance(refused.error, ResourceExhausted)
+        assert f"it needs {memory_bytes} bytes" in str(refused.error)
+    async with staged(tmp_path, residence=room, preparer=preparer) as stage:
+        version = stage.catalog.version("m", "1")
+        assert (version.is_cold, version.shared_bytes) == (True, weight_bytes)
+        assert (await stage.infer("m", np.array([1]))).error is None
+        assert (version.weights, version.shared_bytes) == ("shared", weight_bytes)
+        assert stage.catalog.residence()["bytes"] == part_bytes
+    preparer = Preparer(tmp_path / "prepared", min_bytes=2 * weight_bytes, max_bytes=1 << 30)
+    async with staged(tmp_path, residence=room, preparer=preparer) as stage:
+        assert stage.catalog.version("m", "1").shared_bytes == 0
 
 
 def test_a_limit_without_loads_on_demand_is_refused() -> None:

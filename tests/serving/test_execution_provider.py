@@ -111,20 +111,23 @@ def test_the_chapter_names_each_accelerator() -> None:
 
 async def test_each_model_has_its_own_and_what_is_absent_is_said_when_the_gateway_starts(tmp_path: Path) -> None:
     """One that asks for what is not there is FAILED, by the name in its configuration, and the others serve."""
-    absent = accelerated("gpu", 'name: "cuda"')
-    unknown = accelerated("cpu", 'name: "turbo"')
-    for model, config in {"plain": None, "absent": absent, "unknown": unknown, "habit": TENSORRT_HABIT}.items():
+    configurations = {
+        "plain": None,
+        "habit": TENSORRT_HABIT,
+        "unknown": accelerated("cpu", 'name: "turbo"'),
+        **{each.name: accelerated(each.side, f'name: "{each.name}"') for each in ACCELERATORS},
+    }
+    for model, config in configurations.items():
         models.write_version(tmp_path / "models", model, "1", models.affine(), config=config)
     async with opened(tmp_path) as live:
         await live.catalog.poll()
-        assert {name: state.value for name, state in live.states().items()} == {
-            "plain/1": "AVAILABLE",
-            "habit/1": "AVAILABLE",
-            "absent/1": "FAILED",
-            "unknown/1": "FAILED",
-        }
-        assert f"'cuda' needs CUDAExecutionProvider, which the installed ONNX Runtime {ort_version()}" in live.reason(
-            "absent", "1"
-        )
-        assert "pip install onnxruntime-gpu" in live.reason("absent", "1")
+        serve = {name for name, state in live.states().items() if state.value == "AVAILABLE"}
+        assert serve == {"plain/1", "habit/1"}
+        assert {state.value for name, state in live.states().items() if name not in serve} == {"FAILED"}
+        for each in ACCELERATORS:
+            reason = live.reason(each.name, "1")
+            assert f"{each.name!r} needs {each.provider}, which the installed ONNX Runtime {ort_version()}" in reason
+            assert f"{CPU}): {each.install}" in reason
         assert "cpu_execution_accelerator: 'turbo' is none of openvino" in live.reason("unknown", "1")
+        (warning,) = live.catalog.version("habit", "1").config.warnings
+        assert "KIND_GPU runs on the CPU here: CUDAExecutionProvider is not installed" in warning

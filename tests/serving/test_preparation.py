@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from msgspec import structs
 from onnx import helper
 
 from gateway.errors import FailedPrecondition
-from gateway.serving.preparation_child import Unprepared, prepare
+from gateway.serving.preparation_child import Unprepared, prepare, step_back
 from gateway.serving.preparation_request import PreparationRequest, objection
 from gateway.serving.prepared_store import (
     MODEL_FILENAME,
@@ -387,6 +388,24 @@ async def test_a_killed_preparation_leaves_nothing_and_is_not_repeated_soon(
     await asyncio.gather(task, return_exceptions=True)
     assert not _command(child)
     assert not entries(tmp_path / "prepared")
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a scheduler of Linux")
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_preparation_gets_what_nobody_else_wants_and_stays_on_one_cpu(idle: bool) -> None:
+    stands: list[tuple[int, int, set[int]]] = []
+
+    def step() -> None:  # of a thread, as its settings are that thread's alone
+        step_back(idle=idle)
+        stands.append((os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)))
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join()
+    ((policy, niceness, cpus),) = stands
+    assert policy == (os.SCHED_IDLE if idle else os.SCHED_OTHER)
+    assert niceness >= 10
+    assert cpus == ({max(os.sched_getaffinity(0))} if idle else os.sched_getaffinity(0))
 
 
 async def test_a_machine_that_is_always_busy_prepares_all_the_same(
