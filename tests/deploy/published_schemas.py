@@ -53,6 +53,13 @@ def helm() -> Path:
     return program
 
 
+def vendored(name: str) -> jsonschema_rs.Validator:
+    """The schema of that name that others publish, as `check-jsonschema` carries it."""
+    with package("check_jsonschema") as wheel:
+        schema = json.loads(wheel.read(f"check_jsonschema/builtin_schemas/vendor/{name}.json"))
+    return jsonschema_rs.validator_for(schema)
+
+
 def documents(text: str) -> list[Document]:
     return [document for document in yaml.safe_load_all(text) if document is not None]
 

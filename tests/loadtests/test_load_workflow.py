@@ -2,13 +2,16 @@
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from loadtests.job.command import parser
 from loadtests.job.job_options import scenario_from
 from loadtests.job.scenario_file import load_scenario
+from tests.deploy.published_schemas import vendored
 from tests.loadtests.load_page import ROOT
 
 TEXT = (ROOT / ".github" / "workflows" / "load.yml").read_text()
@@ -33,6 +36,17 @@ def test_its_load_tests_can_be_typed_and_have_budgets() -> None:
         assert budgets["failures"] == "0%"
         assert "throughput" in budgets
         assert options.report is not None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
+def test_github_takes_every_workflow(path: Path) -> None:
+    schema = vendored("github-workflows")
+    workflow = yaml.safe_load(path.read_text())
+    workflow["on"] = workflow.pop(True)  # what YAML 1.1 takes `on` for
+    assert [error.message for error in schema.iter_errors(workflow)] == []
+    job = next(iter(workflow["jobs"].values()))
+    job["stepps"] = job.pop("steps")
+    assert list(schema.iter_errors(workflow))
 
 
 def test_it_uses_nothing_but_githubs_own_actions() -> None:
