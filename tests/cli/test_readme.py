@@ -38,10 +38,5 @@ def test_the_route_is_a_route() -> None:
     assert document.versions() == {"1", "2"}
 
 
-def test_what_it_links_to_is_there() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
-
-
 def test_the_service_config_is_the_tested_one() -> None:
     assert (ROOT / "docs" / "examples" / "service-config.json").read_text().strip() in README
