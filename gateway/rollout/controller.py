@@ -22,7 +22,7 @@ from gateway.rollout.capacity import LoadSample, LoadWindow, forecast_load
 from gateway.rollout.evidence import after_tick, no_evidence, with_answer
 from gateway.rollout.offline_verdict import OfflineVerdict
 from gateway.rollout.post_promotion import after_watched_tick, watched_harm
-from gateway.rollout.ramp import Advance, Ask, Finish, Hold, Promote, Step, Stop, next_step, standing
+from gateway.rollout.ramp import Advance, Ask, Finish, Hold, Promote, Step, Stop, next_step, not_ahead, standing
 from gateway.rollout.recorded_verdict import recorded, shortened
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
@@ -203,7 +203,7 @@ class RolloutController:
         if not moved and 0 <= now_ms - record.tick_ms < tick_ms - 500:  # less: the store's clock went back
             return
         killed = route.document.kill_switch is not None
-        state = standing(record.state, canary, now_ms - record.tick_ms, killed=killed)
+        state = standing(not_ahead(record.state, now_ms), canary, now_ms - record.tick_ms, killed=killed)
         record = msgspec.structs.replace(record, state=state)
         record = record.at_revision()
         now, loads = await self._store.told(route.revision)

@@ -104,6 +104,11 @@ def standing(state: RampState, plan: Canary, passed_ms: int, *, killed: bool) ->
     )
 
 
+def not_ahead(state: RampState, now_ms: int) -> RampState:
+    """Returns the state as of `now_ms`: a step that began later began now, for the store's clock was set back."""
+    return msgspec.structs.replace(state, step_since_ms=min(state.step_since_ms, now_ms))
+
+
 def next_step(
     plan: Canary,
     state: RampState,

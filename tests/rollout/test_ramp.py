@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.rollout.arm_counts import NOTHING, ROWS_BINS, ArmCounts, quantile_bound, total
 from gateway.rollout.evidence import after_tick, findings, harmed, new_step, no_evidence, verdict_of
 from gateway.rollout.post_promotion import PromotionWatch, after_watched_tick, begin_watch, watched_harm
-from gateway.rollout.ramp import Advance, Finish, Hold, Promote, RampState, Step, Stop, next_step, standing
+from gateway.rollout.ramp import Advance, Finish, Hold, Promote, RampState, Step, Stop, next_step, not_ahead, standing
 from gateway.routing.document.analysis import Analysis
 from gateway.routing.document.strategy import Canary
 from tests.routing.documents import Plain, document
@@ -213,6 +213,13 @@ def test_what_a_person_set_stays() -> None:
     for phase in ("stopped", "promoted"):
         over = msgspec.structs.replace(state, phase=phase)
         assert held(next_step(plan(), over, 10**9)) == f"the rollout is over: {phase}"
+
+
+def test_a_step_takes_no_longer_because_the_clock_of_the_store_went_back() -> None:
+    day_ms = 86_400_000
+    state = RampState("ramping", 0, day_ms, no_evidence(analysis_of(plan())))
+    assert not_ahead(state, day_ms + 1) == state
+    assert not_ahead(state, 1000).step_since_ms == 1000
 
 
 def test_the_time_of_a_step_stands_still_while_a_person_holds_it() -> None:
