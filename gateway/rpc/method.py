@@ -1,7 +1,7 @@
 """The methods that a server serves, each with what a transport needs to know of it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from google.protobuf.message import DecodeError
 
@@ -17,6 +17,11 @@ from gateway.rpc.handler import (
     subject_by,
     takes_undecoded,
 )
+from gateway.rpc.pushback import never
+
+# Protobuf takes a message apart in one go, on the loop. What a few MiB of fields without content cost is tens of
+# milliseconds; the largest message of a tensor's size would be a second, whoever may call the method.
+MOST_DECODED_BYTES: Final = 2 << 20
 
 
 class HandlerCallDetails(NamedTuple):
@@ -57,13 +62,21 @@ class Method:
         if self.by_callback and (self.request_streaming or self.response_streaming):
             raise TypeError(f"handler of {path} answers by callback, which only unary methods can")
 
+    def most_bytes(self, limit_bytes: int) -> int:
+        """Returns how long a request of the method may be, where the server takes so many bytes."""
+        is_decoded = self.deserializer is not None and not self.by_callback
+        return min(limit_bytes, MOST_DECODED_BYTES) if is_decoded else limit_bytes
+
     def decode(self, message: bytes | memoryview) -> object:
         """Returns the request's message.
 
-        Raises: InvalidArgument for bytes that are not one (also text that is not UTF-8, and nesting that is too deep).
+        Raises: InvalidArgument for bytes that are not one (also text that is not UTF-8, and nesting that is too deep);
+                ResourceExhausted for too many.
         """
         if self.deserializer is None:
             return message
+        if len(message) > MOST_DECODED_BYTES:
+            raise never(f"message of {len(message)} bytes, at most {MOST_DECODED_BYTES} are accepted by {self.path}")
         try:
             return self.deserializer(message if isinstance(message, bytes) else bytes(message))
         except (DecodeError, ValueError) as error:

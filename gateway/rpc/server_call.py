@@ -168,8 +168,9 @@ class ServerCall:
 
     def make_assembler(self) -> Assembler:
         server = self.server
-        views = self.method.by_callback
-        self.assembler = Assembler(server.max_receive_bytes, server.received, encoding=self.encoding, views=views)
+        method = self.method
+        limit_bytes = method.most_bytes(server.max_receive_bytes)
+        self.assembler = Assembler(limit_bytes, server.received, encoding=self.encoding, views=method.by_callback)
         return self.assembler
 
     # What handlers ask.

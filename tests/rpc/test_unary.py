@@ -6,6 +6,7 @@ import logging
 import grpc
 import pytest
 
+from gateway.rpc.method import MOST_DECODED_BYTES
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import ServerOptions
 from tests.rpc.serving import TRANSPORTS, Served, path, refused, serving
@@ -176,6 +177,15 @@ async def test_messages_beyond_the_limits_are_refused(transport: str) -> None:
             error = await refused(served.unary(method)(b"x" * 50_001))
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert await served.unary(method)(b"x" * 50_000) == b"x" * 50_000
+
+
+async def test_what_is_decoded_whole_is_short(served: Served) -> None:
+    long = b"x" * (MOST_DECODED_BYTES + 1)
+    for call in (served.unary("Parse")(long), served.both_streams("Shout")(iter([long])).read()):
+        error = await refused(call)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert f"message of {MOST_DECODED_BYTES + 1} bytes, at most {MOST_DECODED_BYTES}" in str(error.details())
+    assert await served.unary("Echo")(long) == long
 
 
 async def test_large_metadata_are_refused_and_others_served(served: Served) -> None:
