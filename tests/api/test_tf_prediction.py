@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from gateway.api.tfserving.example_columns import read_input
 from gateway.api.tfserving.tensor_proto import CARRIED
+from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.pb import tensorflow_pb2 as tf
 from gateway.pb import tensorflow_serving_pb2 as tfs
@@ -275,6 +277,10 @@ async def test_a_context_stands_for_what_a_row_does_not_have(stand: Stand) -> No
 EXAMPLES_REFUSED: dict[str, tuple[tfs.ClassificationRequest, str]] = {
     "many rows": (with_context((1 << 18) + 1, x=[1.0] * 4), "examples, the limit is 262144"),
     "long": (classify("classifier", row(x=[1.0] * (1 << 20))), "of examples 4194304 may come"),
+    "long example": (
+        classify("classifier", row(x=[1.0] * (1 << 18), y=[b""] * 4)),
+        "the limit is 1048576: use Predict",
+    ),
     "no row": (classify("classifier"), "no example is given"),
     "no feature": (classify("classifier", row(z=[1.0])), "example 0 has no feature 'x'"),
     "too few": (classify("classifier", row(x=[1.0])), "has 1 values, expected are 4"),
@@ -289,3 +295,19 @@ async def test_examples_that_do_not_fit_are_refused_by_name(stand: Stand, case: 
     request, words = EXAMPLES_REFUSED[case]
     error = await refused(predictions(stand).Classify(request))
     assert (error.code(), words in (error.details() or "")) == (grpc.StatusCode.INVALID_ARGUMENT, True), error.details()
+
+
+async def test_a_long_request_is_read_in_parts_as_it_is_read_whole() -> None:
+    rows = [row(**{f"feature {place % 7}": [float(place)]}) for place in range(4000)]
+    given = tfs.ExampleListWithContext(examples=rows, context=row(all=[1]))
+    for input_ in (
+        tfs.Input(example_list=tfs.ExampleList(examples=rows)),
+        tfs.Input(example_list_with_context=given),
+        tfs.Input(example_list=tfs.ExampleList(examples=[row(x=[b"a" * 100_000]), *rows[:2]])),
+    ):
+        request = tfs.ClassificationRequest(model_spec=tfs.ModelSpec(name="m"), input=input_)
+        message = request.SerializeToString()
+        assert read_input(message) == request
+        for broken in (message[:-1], message + b"\x0b"):
+            with pytest.raises(InvalidArgument, match="have no model_spec and input"):
+                read_input(broken)

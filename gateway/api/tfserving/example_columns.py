@@ -7,14 +7,18 @@ Source: tensorflow/core/example/{example,feature}.proto; tensorflow_serving/apis
 """
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from math import prod
+from threading import Lock
+from time import sleep
 from typing import Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from gateway.api.naming import shown
+from gateway.api.tfserving.field_walk import FIXED32, FIXED64, LENGTH, VARINT, varint_at
 from gateway.api.tfserving.tensor_proto import GivenTensor
 from gateway.errors import InvalidArgument
 from gateway.pb import tensorflow_pb2 as tf
@@ -26,6 +30,14 @@ Row = Mapping[str, tf.Feature]
 # Each example, and each value looked for in one, costs some objects, which a few bytes can ask for.
 MAX_BYTES: Final = 4 << 20
 MAX_LOOKUPS: Final = 1 << 18
+# Bytes that protobuf takes apart in one go, and of one example.
+_AT_ONCE: Final = 1 << 16
+_LONGEST: Final = 1 << 20
+_TURN: Final = Lock()  # one long request at a time: many threads would leave the loop no time between them
+_MOST_FIELDS: Final = 64  # beside the examples; what follows is not known of the messages, and not read
+_INPUT: Final = 2 << 3 | LENGTH
+_LIST: Final = 1 << 3 | LENGTH
+_LIST_WITH_CONTEXT: Final = 2 << 3 | LENGTH
 
 _FLOATS: Final = frozenset((Datatype.FP16, Datatype.FP32, Datatype.FP64))
 _INTEGERS: Final = frozenset(one for one in Datatype if one.wire_name.startswith(("INT", "UINT"))) | {Datatype.BOOL}
@@ -93,10 +105,83 @@ def read_input(message: bytes) -> tfs.ClassificationRequest:
     """Returns the request of `Classify` or of `Regress`, which have the same fields. Raises: InvalidArgument."""
     if len(message) > MAX_BYTES:
         raise InvalidArgument(f"the request has {len(message)} bytes; of examples {MAX_BYTES} may come: use Predict")
+    request = tfs.ClassificationRequest()
     try:
-        return tfs.ClassificationRequest.FromString(message)
+        if len(message) <= _AT_ONCE:
+            request.MergeFromString(message)
+        else:
+            with _TURN:
+                _merge(request, memoryview(message))
     except DecodeError:
         raise InvalidArgument(f"the request's {len(message)} bytes have no model_spec and input") from None
+    return request
+
+
+def _merge(request: tfs.ClassificationRequest, message: memoryview) -> None:
+    """Reads a long request in parts: protobuf lets no other thread run while it takes one apart.
+
+    Raises: DecodeError, InvalidArgument (too many examples, one that is too long).
+    """
+    for tag, begin, body, end in islice(_fields(message), _MOST_FIELDS):
+        if tag != _INPUT:
+            request.MergeFromString(_short(message[begin:end]))
+            continue
+        given, kinds = message[body:end], request.input
+        for kind, first, inner, last in islice(_fields(given), _MOST_FIELDS):
+            if kind == _LIST:
+                kinds.example_list.SetInParent()
+                _merge_list(kinds.example_list, given[inner:last])
+            elif kind == _LIST_WITH_CONTEXT:
+                kinds.example_list_with_context.SetInParent()
+                _merge_list(kinds.example_list_with_context, given[inner:last])
+            else:
+                kinds.MergeFromString(_short(given[first:last]))
+
+
+def _merge_list(examples: tfs.ExampleList | tfs.ExampleListWithContext, listed: memoryview) -> None:
+    start = 0
+    for count, (_, begin, _, end) in enumerate(_fields(listed)):
+        if count == MAX_LOOKUPS:
+            raise InvalidArgument(f"input has more than {MAX_LOOKUPS} examples, the limit is {MAX_LOOKUPS}")
+        _short(listed[begin:end])
+        if end - begin > _LONGEST:
+            raise _too_long(end - begin)
+        if end - start > _AT_ONCE and begin > start:
+            examples.MergeFromString(bytes(listed[start:begin]))
+            start = begin
+            sleep(0)
+    examples.MergeFromString(bytes(listed[start:]))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """Yields the tag of each field, where it begins, where its content does, and where it ends. Raises: DecodeError."""
+    offset, size = 0, len(message)
+    while offset < size:
+        begin = offset
+        tag, body = varint_at(message, begin)
+        kind, length = tag & 7, 0
+        if kind == LENGTH and body >= 0:
+            length, body = varint_at(message, body)
+        elif kind == VARINT and body >= 0:
+            length = varint_at(message, body)[1] - body
+        elif kind in (FIXED32, FIXED64):
+            length = 4 if kind == FIXED32 else 8
+        else:  # a group, which none of these messages has
+            raise DecodeError("no field")
+        offset = body + length
+        if body < 0 or not body <= offset <= size:
+            raise DecodeError("a field that does not end")
+        yield tag, begin, body, offset
+
+
+def _short(field: memoryview) -> bytes:
+    if len(field) > _LONGEST:
+        raise _too_long(len(field))
+    return bytes(field)
+
+
+def _too_long(size: int) -> InvalidArgument:
+    return InvalidArgument(f"input has an example of {size} bytes, the limit is {_LONGEST}: use Predict")
 
 
 def _column(spec: TensorSpec, rows: Sequence[Row], names: Sequence[str], size: int, max_bytes: int) -> GivenTensor:
