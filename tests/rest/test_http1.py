@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from gateway.rest.http1_limits import Http1Limits
 from gateway.rpc.server import ServerOptions
+from tests.machine_load import as_loaded
 from tests.rest.serving import BODY_LIMIT, JSON, Served, get, post, serving
 from tests.routing.live import until
 
@@ -323,8 +324,9 @@ async def test_bodies_without_room_are_refused_and_leave_no_trace() -> None:
 
 
 async def test_a_drain_loses_no_request() -> None:
+    settle_s = as_loaded(0.1)  # what the late request has to come in
     async with (
-        serving(limits=SOON) as served,
+        serving(limits=Http1Limits(settle_s=settle_s, linger_s=0.05)) as served,
         served.client() as busy,
         served.client() as idle,
         served.client() as late,
