@@ -25,7 +25,6 @@ from gateway.tensor import Datatype
 
 MAX_BATCH_SIZE = 256
 _SAMPLES = 256
-_LABELLED = '\n    label_filename: "labels.txt"'
 
 
 @dataclass(frozen=True, slots=True)

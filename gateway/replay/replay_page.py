@@ -10,7 +10,6 @@ from gateway.replay.replay_report import MISSING, ReplayReport, ReplayVerdict, S
 
 _WIDTH = 520.0
 _HEIGHT = 140.0
-_BAR = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>')
 _KINDS = {"class": "another class", "moved": "score moved", "nan": "NaN", "failed": "failed"}
 
 

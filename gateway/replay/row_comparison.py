@@ -16,7 +16,6 @@ from gateway.replay.row_answer import RowAnswers, RowClass
 _Z: Final = 1.96
 _QUANTILES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _BINS: Final = 40
-_TRANSITIONS: Final = 20
 _SEGMENTS: Final = 30
 _DISTINCT: Final = 20  # numbers with more values than this are put into five bins
 OTHERS: Final = "(all others)"

@@ -49,7 +49,6 @@ _JSON_SIZE: Final = "inference-header-content-length"
 _PREDICTIONS: Final = ReplyForm(predictions=True)
 _MOST_DIGITS: Final = 18
 _INFER: Final = f"{SERVICE}ModelInfer"
-_READY: Final = f"{SERVICE}ModelReady"
 _LONG_JSON: Final = 256 << 10  # of JSON that is read on a thread: less takes some milliseconds
 _LARGE_BODY: Final = 4 << 20  # a configuration, in a request to load
 _SMALL_BODY: Final = 64 << 10

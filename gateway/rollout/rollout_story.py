@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.rollout.evidence import findings, harm_log_e, harmed
 from gateway.rollout.guardrail_evidence import Finding
-from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
+from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.document.analysis import Analysis
 from gateway.telemetry.event_types import EventType
 
@@ -56,11 +56,6 @@ def told_rollout(record: RolloutRecord, analysis: Analysis | None = None) -> dic
         told["bound"] = 1 / analysis.alpha
         told["guardrails"] = [_finding(finding) for finding in findings(record.state.evidence, analysis)]
     return told
-
-
-def analysis_or_usual(analysis: Analysis | None) -> Analysis:
-    """Returns what a rollout's counts are shown by."""
-    return analysis or UNJUDGED
 
 
 def _finding(finding: Finding) -> dict[str, object]:

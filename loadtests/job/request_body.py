@@ -14,7 +14,6 @@ from loadtests.job.request_tensor import Inputs
 from loadtests.job.scenario_plan import Protocol, TrafficPlan
 
 _ID_TAG: Final = (3 << 3) | 2  # ModelInferRequest.id
-ID_BYTES: Final = 127  # the length of an id is one byte
 
 
 def grpc_body(traffic: TrafficPlan, inputs: Inputs) -> bytes:
