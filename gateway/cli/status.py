@@ -26,6 +26,8 @@ from gateway.pb import control_pb2, control_pb2_grpc
 
 ROUTE_COLUMNS = ("MODEL", "STRATEGY", "REVISION", "ARMS", "ALSO", "COMMITTED")
 WORKER_COLUMNS = ("WORKER", "STATE", "REVISION", "SEEN", "ERROR")
+COPIES = ("agree", "differ", "error", "dropped")
+MIRROR_COLUMNS = ("MODEL", "MIRROR", *map(str.upper, COPIES))  # of this host since its start
 CHANGES_SHOWN = 8
 RECONNECT_S = 30.0
 PAUSE_S = 0.5
@@ -157,7 +159,9 @@ class _Page:
             if not self._listed.stale:
                 raise
             self._workers = control_pb2.WorkersResponse()
-        self._host = _host(stub)
+        host = _host(stub)
+        self._feed: list[dict[str, Any]] = host.get("feed") or []
+        self._copies: list[dict[str, Any]] = host.get("copies") or []
         self._rollouts = [] if self._listed.stale else [state for state in states_of(stub) if state.phase != "stopped"]
 
     @property
@@ -192,8 +196,11 @@ class _Page:
         parts: list[RenderableType] = [Text(state), Text(""), routes]
         if self._rollouts:
             parts += [Text(""), table(ROLLOUT_COLUMNS, map(rollout_row, self._rollouts), out)]
+        if self._copies:
+            rows = [[one["model"], one["arm"], *map(one.get, COPIES)] for one in self._copies]
+            parts += [Text(""), table(MIRROR_COLUMNS, rows, out)]
         parts += [Text(""), workers]
-        words = [f"worker {feed['worker']}: {worker_words(feed)}" for feed in self._host if worker_words(feed)]
+        words = [f"worker {feed['worker']}: {worker_words(feed)}" for feed in self._feed if worker_words(feed)]
         if words:
             parts += [Text(""), Text("\n".join(map(printable, words)))]
         if changes:
@@ -201,15 +208,14 @@ class _Page:
         return Group(*parts)
 
 
-def _host(stub: control_pb2_grpc.ControlStub) -> list[dict[str, Any]]:
-    """Returns what the workers of the answering host say of themselves; nothing where it cannot be had."""
+def _host(stub: control_pb2_grpc.ControlStub) -> dict[str, Any]:
+    """Returns what the answering host says of itself; nothing where it cannot be had."""
     try:
         overview = stub.GetOverview(control_pb2.GetOverviewRequest(), timeout=10)
     except grpc.RpcError:
-        return []
-    host = msgspec.json.decode(overview.overview_json).get("host") or {}
-    feed: list[dict[str, Any]] = host.get("feed") or []
-    return feed
+        return {}
+    host: dict[str, Any] = msgspec.json.decode(overview.overview_json).get("host") or {}
+    return host
 
 
 def _strategy(route: control_pb2.Route) -> str:

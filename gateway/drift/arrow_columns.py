@@ -59,6 +59,14 @@ def any_true(rows: pa.Table, name: str) -> bool:
     return name in rows.column_names and bool(pc.any(rows.column(name)).as_py())
 
 
+def without(rows: pa.Table, name: str, text: str) -> pa.Table:
+    """Returns the rows whose text in that column is another one; all rows where there is no such column."""
+    values = column(rows, name)
+    if values is None or values.texts is None or text not in values.texts:
+        return rows
+    return rows.filter(pa.array(values.values != values.texts.index(text)))
+
+
 def vectors(rows: pa.Table, name: str, width: int) -> npt.NDArray[np.float64] | None:
     """The column of lists of numbers, NaN for those of another length; None if there is no such column.
 

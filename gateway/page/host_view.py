@@ -18,7 +18,8 @@ _BREAKER_ORDER: Final = ("closed", "half_open", "open")
 class HostView(msgspec.Struct, frozen=True):
     """The present of a host. Units: `at_s` since the epoch; `traffic` as its type says.
 
-    `drift_at_s` is when the monitor of drift looked last, 0: never.
+    `drift_at_s` is when the monitor of drift looked last, 0: never. `copies` says what became of the copies of each
+    mirror since the start, logged or not; `mirrors` are pairs that the log has.
     """
 
     at_s: float
@@ -37,6 +38,7 @@ class HostView(msgspec.Struct, frozen=True):
     log: Mapping[str, Any]
     events: tuple[Mapping[str, Any], ...]
     troubles: tuple[str, ...]
+    copies: tuple[Mapping[str, Any], ...] = ()
 
 
 def host_view(
@@ -71,6 +73,7 @@ def host_view(
         _log(sums, gauges),
         tuple(msgspec.json.decode(event.to_json()) for event in list(events)[-SHOWN_EVENTS:][::-1]),
         _troubles(gauges),
+        _copies(sums),
     )
 
 
@@ -92,6 +95,18 @@ def _breakers(gauges: Mapping[int, Tree]) -> tuple[Mapping[str, Any], ...]:
     return tuple(
         {"model": model, "arm": arm, "state": _BREAKER_ORDER[state]} for (model, arm), state in sorted(worst.items())
     )
+
+
+def _copies(sums: Tree) -> tuple[Mapping[str, Any], ...]:
+    """Returns by mirror how many copies agree, differ and failed, and how many were dropped, for whatever reason."""
+    copies = []
+    for model in sorted(branch(sums, Sum.SHADOWS)):
+        for arm in sorted(branch(sums, Sum.SHADOWS, model)):
+            outcomes = branch(sums, Sum.SHADOWS, model, arm, "outcomes")
+            told = {outcome: whole(outcomes, outcome) for outcome in ("agree", "differ", "error")}
+            dropped = sum(whole(outcomes, outcome) for outcome in outcomes if outcome not in told)
+            copies.append({"model": model, "arm": arm, **told, "dropped": dropped})
+    return tuple(copies)
 
 
 def _quarantine(gauges: Mapping[int, Tree]) -> tuple[Mapping[str, Any], ...]:

@@ -20,7 +20,8 @@ BUCKETS = 1_000_000
 class ArmView(msgspec.Struct, frozen=True):
     """An arm of a route. Units: `share` and `live_share` in percent; None: not drawn by share, or no requests.
 
-    `version` is that of the document. `traffic` is None where the arm's was not seen lately.
+    `version` is that of the document. `traffic` is None where the arm's was not seen lately. `copies` says what
+    became of those that it ran as a mirror since the host's start, `mirror` is of the pairs of them that the log has.
     """
 
     arm: str
@@ -30,6 +31,7 @@ class ArmView(msgspec.Struct, frozen=True):
     traffic: ArmTraffic | None
     breaker: str
     mirror: Mapping[str, Any] | None
+    copies: Mapping[str, Any] | None = None
 
 
 class RouteView(msgspec.Struct, frozen=True):
@@ -112,7 +114,7 @@ def visible(host: HostView | None, may_read: Callable[[str], bool], *, everythin
         return host
     own = {
         name: tuple(one for one in getattr(host, name) if may_read(str(_model_of(one))))
-        for name in ("traffic", "breakers", "drift", "mirrors", "performance", "quarantine")
+        for name in ("traffic", "breakers", "drift", "mirrors", "copies", "performance", "quarantine")
     }
     return msgspec.structs.replace(host, processes=(), log={}, events=(), troubles=(), **own)
 
@@ -157,6 +159,7 @@ def _arm(
     own = next((one for one in traffic if one.arm == arm and version in ("", one.version)), None)
     breakers = host.breakers if host is not None else ()
     mirrors = host.mirrors if host is not None else ()
+    copies = host.copies if host is not None else ()
     return ArmView(
         arm,
         version or (own.version if own is not None else ""),
@@ -165,4 +168,5 @@ def _arm(
         own,
         next((str(one["state"]) for one in breakers if (one["model"], one["arm"]) == (model, arm)), ""),
         next((one for one in mirrors if (one["model"], one["arm"]) == (model, arm)), None),
+        next((one for one in copies if (one["model"], one["arm"]) == (model, arm)), None),
     )

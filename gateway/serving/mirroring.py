@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import cast
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError
-from gateway.records.worker.sampling import Kept
+from gateway.records.worker.sampling import CHOSEN_COPY, Kept
 from gateway.routing.decision.compiled import CompiledRoute
 from gateway.routing.decision.decision import Decision
 from gateway.routing.document.mirror import Mirror, Tolerance
@@ -281,7 +281,7 @@ class MirrorQueue:
             mirrored,
             mirrored.request_id,
             code,
-            reason=REASON,
+            reason=REASON if self.settings.logged == "all" else CHOSEN_COPY,
             revision=mirrored.revision,
             bucket=mirrored.bucket,
             shapes=mirrored.shapes,

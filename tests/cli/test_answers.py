@@ -1,5 +1,7 @@
 """What the command line makes of a gateway's answers that a healthy gateway does not give."""
 
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +43,10 @@ class EmptiedStore(ControlServicer):  # type: ignore[misc, unused-ignore]
 
     def Workers(self, request: pb.WorkersRequest, context: grpc.ServicerContext) -> pb.WorkersResponse:
         return pb.WorkersResponse(workers=[pb.Worker(id="w", state="AHEAD", error="the store is empty")])
+
+    def GetOverview(self, request: pb.GetOverviewRequest, context: grpc.ServicerContext) -> pb.GetOverviewResponse:
+        copies = [{"model": "digits", "arm": "new", "agree": 997, "differ": 3, "error": 0, "dropped": 41}]
+        return pb.GetOverviewResponse(overview_json=json.dumps({"host": {"copies": copies}}))
 
     def Models(self, request: pb.ModelsRequest, context: grpc.ServicerContext) -> pb.ModelsResponse:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
@@ -98,6 +104,12 @@ def test_a_store_that_lost_changes_is_not_said_to_be_away(emptied: str) -> None:
     assert "THE STORE LOST CHANGES" in result.stdout
     assert "gateway heal" in result.stdout
     assert "AWAY" not in result.stdout
+
+
+def test_the_status_counts_the_copies_of_mirrors(emptied: str) -> None:
+    result = CliRunner().invoke(app, ["status", "--server", emptied])
+    assert re.search(r"MODEL +MIRROR +AGREE +DIFFER +ERROR +DROPPED", result.stdout)
+    assert re.search(r"digits +new +997 +3 +0 +41", result.stdout)
 
 
 def test_who_sends_no_token_is_told_how_a_command_sends_one(emptied: str) -> None:

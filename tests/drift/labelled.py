@@ -89,6 +89,7 @@ async def log_answers(
     first: int = 0,
     code: int = 0,
     sampling: Sampling | None = None,
+    reason: str = "SPLIT",
 ) -> list[str]:
     """Writes a segment with a request for each row, and returns their ids: r0, r1, ... from `first` on."""
     x = np.zeros((len(moments_us), 1), "<f4") if inputs is None else inputs
@@ -100,7 +101,7 @@ async def log_answers(
         sent = [tensor_of(x, index)]
         got = [] if code else [tensor_of(array, index) for array in outputs.values()]
         shapes = [tensor.shape for tensor in sent]
-        stream.append(Record(moment, names[index], code, "SPLIT", 3, 42, 1, 1, 2, 3, shapes, sent, got))
+        stream.append(Record(moment, names[index], code, reason, 3, 42, 1, 1, 2, 3, shapes, sent, got))
         if index % 20_000 == 19_999:
             await log.flush()
     await log.close()

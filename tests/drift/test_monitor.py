@@ -15,6 +15,7 @@ from gateway.drift.online.tally_store import Subject
 from gateway.drift.online.windows import WEIGHT_ONE
 from gateway.drift.statistics.reference_profile import Profile
 from gateway.records.worker.record import Record
+from gateway.records.worker.sampling import CHOSEN_COPY
 from gateway.telemetry.published import published
 from tests.drift.logged import BEGIN_S, HOUR_S, after, log_rows, save_profile, watched
 from tests.records.traffic import LABEL, SCORES, X, open_log
@@ -197,20 +198,28 @@ async def test_arms_are_compared_in_the_same_bins(tmp_path: Path) -> None:
     assert scores["c"] == {"pred_class": "ok", "pred_score": "ok"}
 
 
-async def test_mirrors_are_compared_with_those_who_served(tmp_path: Path) -> None:
-    """No version needs a profile for that. The same segment holds both, as a worker writes them."""
-    log = open_log(tmp_path / "wal")
+async def log_mirrored(directory: Path, reason: str = "SHADOW") -> None:
+    """Writes a segment that holds 1000 answers and those of a mirror, as a worker does: 970 are the same."""
+    log = open_log(directory / "wal")
     for version, shadow_of, right in (("1", "", 1000), ("2", "1", 970)):
         stream = log.stream(
             "flights", version, "stable" if not shadow_of else "mirror", (X,), (LABEL, SCORES), "d", shadow_of
         )
         at_s, x, _ = batch(0, 1)
+        why = reason if shadow_of else "SPLIT"
         for number in range(1000):
+            if why == CHOSEN_COPY and number < right:
+                continue
             label = np.array([0 if number < right else 1], "<i8")
             outputs = (label.tobytes(), np.array([0.1, 0.7, 0.2], "<f4").tobytes())
             inputs = (x.tobytes(),)
-            stream.append(Record(at_s * 1_000_000, f"r{number}", 0, "SPLIT", 7, 42, 1, 1, 2, 3, None, inputs, outputs))
+            stream.append(Record(at_s * 1_000_000, f"r{number}", 0, why, 7, 42, 1, 1, 2, 3, None, inputs, outputs))
     await log.close()
+
+
+async def test_mirrors_are_compared_with_those_who_served(tmp_path: Path) -> None:
+    """No version needs a profile for that."""
+    await log_mirrored(tmp_path)
     (mirror,) = compact(tmp_path, 1)["mirrors"]
     assert (mirror["version"], mirror["arm"], mirror["pairs"]) == ("2", "mirror", 1000)
     assert mirror["agreement"] == pytest.approx(0.97)
@@ -219,6 +228,14 @@ async def test_mirrors_are_compared_with_those_who_served(tmp_path: Path) -> Non
     ((_, labels, value),) = metrics["gateway_shadow_agreement_ratio"]
     assert labels == {"model": "flights", "version": "2", "arm": "mirror"}
     assert value == pytest.approx(0.97)
+
+
+async def test_copies_that_are_logged_because_they_differ_are_no_sample(tmp_path: Path) -> None:
+    """The other 970 copies agreed, and no row of them is there."""
+    save_profile(tmp_path, *batch(0, 500)[1:], version="2")
+    await log_mirrored(tmp_path, CHOSEN_COPY)
+    told = compact(tmp_path, 1)
+    assert (told["mirrors"], told["arms"]) == ([], [])
 
 
 async def test_a_kill_after_any_part_loses_no_segment_and_counts_none_twice(tmp_path: Path) -> None:

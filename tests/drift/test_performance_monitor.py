@@ -21,7 +21,7 @@ from gateway.drift.statistics.baseline import build_baseline
 from gateway.drift.statistics.building import build_profile
 from gateway.drift.statistics.column import Column
 from gateway.drift.training import answer_columns
-from gateway.records.worker.sampling import Sampling
+from gateway.records.worker.sampling import CHOSEN_COPY, Sampling
 from tests.drift.labelled import (
     BEGIN_US,
     DAY_US,
@@ -327,6 +327,8 @@ async def test_errors_count_for_nothing_and_mirrors_are_arms_of_their_own(tmp_pa
     names = await log_answers(tmp_path, spread(300), {"p": pair(chances)})
     await log_answers(tmp_path, spread(50), {"p": pair(chances[:50])}, first=1000, code=13)
     await log_answers(tmp_path, spread(300), {"p": pair(1 - chances)}, version="2", arm="next", shadow_of="1")
+    differing = {"p": pair(1 - chances)}  # of a mirror whose copies that agreed are not there
+    await log_answers(tmp_path, spread(300), differing, version="3", arm="diffs", shadow_of="1", reason=CHOSEN_COPY)
     await send_labels(tmp_path, names, labels.tolist(), received_us=BEGIN_US + DAY_US)
     await send_labels(tmp_path, [f"r{1000 + n}" for n in range(50)], [1.0] * 50, received_us=BEGIN_US + DAY_US)
     worker, _ = watch(tmp_path, BEGIN_US + DAY_US)

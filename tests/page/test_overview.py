@@ -77,9 +77,32 @@ def test_an_arm_has_its_share_and_what_it_does() -> None:
     assert second.traffic.requests == 10.0
 
 
+MIRRORED = {
+    "shadows": {
+        "m": {
+            "b": {"outcomes": {"agree": 997, "differ": 3, "error": 1, "dropped_full": 2, "dropped_cpu": 5}, "rows": 9}
+        },
+        "x": {"b": {"outcomes": {}, "rows": 0}},
+    }
+}
+
+
+def test_a_mirror_counts_its_copies_whatever_the_log_has() -> None:
+    view = host(sums=MIRRORED, drift={})
+    counted = {"model": "m", "arm": "b", "agree": 997, "differ": 3, "error": 1, "dropped": 7}
+    assert view.copies == (counted, {"model": "x", "arm": "b", "agree": 0, "differ": 0, "error": 0, "dropped": 0})
+    [route] = overview(view).routes
+    assert [(arm.mirror, arm.copies) for arm in route.arms] == [(None, None), (None, counted)]
+    own = visible(view, lambda model: model == "m", everything=False)
+    assert own is not None
+    assert own.copies == (counted,)
+
+
 def test_without_a_host_nothing_is_claimed_of_arms() -> None:
     [route] = overview(None).routes
-    assert [(arm.live_share, arm.traffic, arm.breaker) for arm in route.arms] == [(None, None, "")] * 2
+    assert [(arm.live_share, arm.traffic, arm.breaker, arm.copies) for arm in route.arms] == [
+        (None, None, "", None)
+    ] * 2
 
 
 def test_arms_that_no_document_names_are_shown() -> None:

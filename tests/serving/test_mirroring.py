@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.errors import Code
-from gateway.records.worker.sampling import Sampling
+from gateway.records.worker.sampling import CHOSEN_COPY, Sampling
 from gateway.serving.mirroring import REASON
 from tests import models
 from tests.records.traffic import balanced
@@ -119,13 +119,14 @@ async def test_tolerances_decide_where_the_mirror_has_some(stage: Stage) -> None
 async def test_the_log_gets_what_the_mirror_asks_for(stage: Stage, model: str, log: str, expected: int) -> None:
     mirrored(stage, model, log=log, compare={"y": {"abs": 0.3}})
     before = sum(int(str(n)) for n in outcomes(stage, model).values())
-    logged = len([row for row in await stage.rows() if row.model == model and row.reason == REASON])
+    reason = REASON if log == "all" else CHOSEN_COPY  # what is chosen because it differs is no sample
+    logged = len([row for row in await stage.rows() if row.model == model and row.reason == reason])
     await stage.infer(model, floats(1))
     await until_all(stage, model, before + 1)
     mirrored(stage, model, log=log, compare={"y": "exact"})
     await stage.infer(model, floats(1))
     await until_all(stage, model, before + 2)
-    rows = [row for row in await stage.rows() if row.model == model and row.reason == REASON][logged:]
+    rows = [row for row in await stage.rows() if row.model == model and row.reason == reason][logged:]
     assert [(row.arm, row.version, row.code, row.request_id) for row in rows] == [("new", "2", 0, "r")] * expected
     assert all("2.25" in row.outputs_json for row in rows)
 
@@ -137,7 +138,7 @@ async def test_an_answer_that_the_mirror_disagrees_with_is_kept_with_its_own(sta
         await stage.infer("kept", floats(1))
         await until_all(stage, "kept", count)
     rows = [row for row in await stage.rows() if row.model == "kept"]
-    assert [(row.arm, row.reason == REASON) for row in rows] == [("old", False), ("new", True)]
+    assert [(row.arm, row.reason == CHOSEN_COPY) for row in rows] == [("old", False), ("new", True)]
     assert balanced(stage.log.counts())
     stage.log.follow({})
 
@@ -147,7 +148,7 @@ async def test_an_error_of_the_mirror_is_counted_and_logged(stage: Stage) -> Non
     call = await stage.infer("failing", indices(50))
     assert call.error is None
     assert await until_all(stage, "failing", 1) == {"error": 1}
-    row = next(row for row in await stage.rows() if row.reason == REASON and row.model == "failing")
+    row = next(row for row in await stage.rows() if row.reason == CHOSEN_COPY and row.model == "failing")
     assert row.code == Code.INTERNAL.value
     bad = await stage.infer("failing", indices(5000))
     assert bad.error is not None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.drift.arrow_columns import any_true
+from gateway.drift.arrow_columns import any_true, without
 from gateway.drift.online.assessment import Schedule, assess_pairs, assess_split, assess_version, compare_arms
 from gateway.drift.online.counting import LoggedArm, VersionRows, agreement, count, count_split
 from gateway.drift.online.drift_publication import Assessments, MonitorHealth, publish_all
@@ -22,6 +22,7 @@ from gateway.drift.statistics.reference_profile import Profile
 from gateway.drift.statistics.split import bucket_feature
 from gateway.drift.statistics.verdict import DriftRule, Verdict
 from gateway.errors import GatewayError
+from gateway.records.worker.sampling import CHOSEN_COPY
 
 _LOOK_S: Final = 5.0  # between two looks at the clock, the profiles and what was counted
 _PUBLISH_S: Final = 15.0  # where nothing is new: it says that somebody looks
@@ -76,7 +77,8 @@ class Monitor:
         parts: list[Part] = []
         by_model: dict[str, list[tuple[str, VersionRows]]] = defaultdict(list)
         mirrored = {model for model, _, table in tables if any_true(table, "is_shadow")}
-        for model, version, table in tables:
+        for model, version, whole in tables:
+            table = without(whole, "reason", CHOSEN_COPY)
             # Mirrors are compared with those who serve even where no version has a profile.
             if table.num_rows and (model in mirrored or Subject(model, _SPLIT) in self._layouts):
                 try:

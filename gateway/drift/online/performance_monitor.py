@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from gateway.drift.arrow_columns import without
 from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.performance_assessment import ArmPerformance, assess_arm
 from gateway.drift.online.performance_publication import publish_performance
@@ -25,6 +26,7 @@ from gateway.drift.statistics.answers import Outputs
 from gateway.drift.statistics.baseline import Baseline
 from gateway.errors import GatewayError
 from gateway.records.worker.label import Label
+from gateway.records.worker.sampling import CHOSEN_COPY
 
 MAX_MODELS: Final = 100  # those with the newest rows or labels
 MOST_ROWS: Final = 20_000  # of an arm; fewer where there are many arms:
@@ -81,7 +83,9 @@ class PerformanceMonitor:
 
     def saw_rows(self, model: str, version: str, rows: Any) -> None:
         try:
-            self._take(model, version, rows)
+            sample = without(rows, "reason", CHOSEN_COPY)
+            if sample.num_rows:
+                self._take(model, version, sample)
         except _NOT_DONE:
             self.failures["performance_rows"] += 1
 

@@ -7,6 +7,9 @@ from math import floor
 
 EVERY_HASH = 1 << 64
 LEAST_SCALE = 2.0**-16
+# The `reason` of a copy that a mirror ran and that is in the log because it differs or failed (`log: diffs`). Such rows
+# are a choice and no sample: nothing can be estimated from them.
+CHOSEN_COPY = "SHADOW:DIFFS"
 _FULL, _ROOMY = 0.8, 0.5  # of the buffer
 _DISK_STEP = 0.05
 
