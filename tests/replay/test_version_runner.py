@@ -56,7 +56,9 @@ async def test_a_run_that_takes_too_long_is_ended(files: VersionFiles) -> None:
         assert "took longer than 0 s" in (await runner.run(row())).error
 
 
-async def test_an_ensemble_runs_the_versions_that_its_steps_name(files: VersionFiles, tmp_path: Path) -> None:
+@pytest.fixture
+def whole(files: VersionFiles, tmp_path: Path) -> EnsembleFiles:
+    """An ensemble of one version, an ensemble within, and that version again."""
     repository = tmp_path / "models"
     write_model(tmp_path, "threes", {"1": b"", "4": affine(5.0), "5": b""})
     write_ensemble(repository, "inner", config(Step("threes")))
@@ -64,8 +66,19 @@ async def test_an_ensemble_runs_the_versions_that_its_steps_name(files: VersionF
     ran = {"threes": ("4", ""), "lines": ("1", files.digest)}
     found = VersionSource(tmp_path / "data", str(repository)).find("whole", "1", ran=ran)
     assert isinstance(found, EnsembleFiles)
-    assert found.chosen(ran) == ("step 2 (model 'inner') is version '1'",)
-    async with runner_of(found) as runner:
+    return found
+
+
+def test_steps_are_the_versions_that_ran_or_the_newest(whole: EnsembleFiles) -> None:
+    assert [files.candidate.version for files in whole.versions()] == ["1", "4", "1"]
+    assert whole.models == {"lines", "inner", "threes"}
+    assert whole.chosen(["lines", "threes"]) == ("step 2 (model 'inner') is version '1'",)
+    assert "step 2 (model 'inner'): step 1 (model 'threes') is version '4'" in whole.chosen()
+
+
+@pytest.mark.long
+async def test_an_ensemble_runs_the_versions_that_its_steps_name(whole: EnsembleFiles) -> None:
+    async with runner_of(whole) as runner:
         answer = await runner.run(row(2))
         assert [(one.name, one.shape) for one in answer.outputs] == [("y", (2, 4))]
         assert arrays(answer.outputs)["y"].tolist() == [[20.0] * 4] * 2  # 2 * 5 * 2
@@ -93,13 +106,14 @@ def test_what_cannot_be_run_again_says_why(text: str, reason: str, files: Versio
         VersionSource(tmp_path / "data", str(tmp_path / "models")).find("whole", "1")
 
 
-def test_ensembles_that_multiply_are_refused_soon(files: VersionFiles, tmp_path: Path) -> None:
-    lower = "lines"
-    for level in range(2):
-        write_ensemble(tmp_path / "models", f"level{level}", config(*chain(*[lower] * 24)))
-        lower = f"level{level}"
+def test_ensembles_that_multiply_are_refused_soon(tmp_path: Path) -> None:
+    view = f'backend: "features" max_batch_size: 64 input {tensor("x")} output {tensor("y")}'
+    write_ensemble(tmp_path, "level0", view)
+    for level in (1, 2):
+        write_ensemble(tmp_path, f"level{level}", config(*chain(*[f"level{level - 1}"] * 24)))
+    loader = FilesystemLoader(tmp_path, ContentStore(tmp_path / ".content"))
     with pytest.raises(FailedPrecondition, match="one request would make more than 512 calls"):
-        VersionSource(tmp_path / "data", str(tmp_path / "models")).find(lower, "1")
+        version_files(loader, "level2", "1", steps=loader)
 
 
 async def test_steps_that_do_not_fit_are_told_before_anything_runs(tmp_path: Path) -> None:
