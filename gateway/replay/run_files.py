@@ -122,9 +122,12 @@ def ensemble_files(candidate: Candidate, within: tuple[str, ...], find: FindStep
     config = declared(candidate.source, candidate.folder)
     graph = read_graph(candidate.source.message)
     steps: list[RunFiles] = []
+    known: dict[tuple[str, str], RunFiles] = {}  # steps of one version are looked for once
     calls = 0
     for step in graph.steps:
-        files = _step(step, path, find)
+        wanted = (step.model, step.version)
+        files = known.get(wanted) or _step(step, path, find)
+        known[wanted] = files
         calls += 1 + (files.calls if isinstance(files, EnsembleFiles) else 0)
         if calls > MOST_CALLS:  # looked at step by step: ensembles within ensembles multiply
             raise FailedPrecondition(
