@@ -16,7 +16,10 @@ CANCEL = 8
 TOGETHER = 50
 CONNECTION = 400  # cancellations: of a client that resets a thousand streams at once the connection ends
 # What has come of the call: its head, half of its message, all of it, so that it runs.
-STAGES: dict[str, tuple[bytes, ...]] = {"head": (), "half": (message(b"x" * 3000)[:1500],), "runs": (message(b"x"),)}
+STAGES: tuple[tuple[bytes, ...], ...] = ((), (message(b"x" * 3000)[:1500],), (message(b"x"),))
+LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
+# Of memory, for each call. grpcio's server keeps a part of a batch that is cancelled (grpc/grpc#43360): 0.3 to 0.7 KiB.
+KEPT_KIB = {"ngh2": 0.01, "grpcio": 1.0}
 
 
 async def cancelled(served: Served, parts: tuple[bytes, ...], count: int) -> None:
@@ -28,7 +31,8 @@ async def cancelled(served: Served, parts: tuple[bytes, ...], count: int) -> Non
             while now:
                 begun = min(now, TOGETHER)
                 now -= begun
-                streams = [await client.request(request_headers("Hold"), *parts, end=False) for _ in range(begun)]
+                whole = parts == STAGES[-1]
+                streams = [await client.request(request_headers("Hold"), *parts, end=whole) for _ in range(begun)]
                 await is_well(client)  # what came before is there
                 for stream_id in streams:
                     client.h2.reset_stream(stream_id, CANCEL)
@@ -50,18 +54,25 @@ def holdings() -> tuple[int, float]:
     return len(gc.get_objects()), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("transport", "count"),
+    [
+        *((one, 100) for one in TRANSPORTS),
+        pytest.param("ngh2", 100_000, marks=LONG),
+        pytest.param("grpcio", 20_000, marks=LONG),
+    ],
+)
 async def test_cancellations_leave_nothing(transport: str, count: int) -> None:
     async with serving(transport, ServerOptions(reuse_port=False)) as served:
-        for parts in STAGES.values():
+        for parts in STAGES:
             await cancelled(served, parts, max(50, count // 10))
+        assert served.behaviour.events["hold"]
         objects, memory_mib = holdings()
-        for parts in STAGES.values():
+        for parts in STAGES:
             await cancelled(served, parts, count)
         more, now_mib = holdings()
         assert more - objects < 300
-        assert now_mib - memory_mib < 2 + 3 * count / 100_000  # of the test's own clients, too
+        assert now_mib - memory_mib < 2 + len(STAGES) * count * KEPT_KIB[transport] / 1024
         owner = served.server._calls if isinstance(served.server, GrpcioServer) else served.server._state  # type: ignore[attr-defined]
         async with asyncio.timeout(10):
             while min(one.free_bytes - one.size_bytes for one in (owner.received, owner.unsent)) < -1:
