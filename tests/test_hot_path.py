@@ -1,5 +1,6 @@
 """What every request runs through is compiled: seen on real requests, compared with the list in `setup.py`."""
 
+import ast
 import asyncio
 import json
 import runpy
@@ -105,3 +106,23 @@ async def http2_calls(stand: Stand) -> None:
             seen, _ = await client.answer(await client.request(fields, REST_BODY))
             assert seen[b":status"] == b"200", seen
             client.events.clear()
+
+
+# What macOS's sys/cdefs.h and clang define, with two underscores in front: so mypyc names the attribute `_block` in C.
+MACROS = {
+    *("abortlike", "alloca", "assert", "autoreleasing", "block", "bridge", "cold", "const", "dead", "deprecated"),
+    *("exported", "fallthrough", "header_always_inline", "kindof", "nonnull", "not_tail_called", "nullable"),
+    *("offsetof", "osloglike", "printflike", "pure", "restrict", "scanflike", "sealed", "signed", "single", "strong"),
+    *("unavailable", "unsafe_unretained", "unused", "used", "volatile", "weak"),
+}
+
+
+def test_no_attribute_that_is_compiled_has_the_name_of_a_macro(compiled: set[str]) -> None:
+    named: dict[str, set[str]] = {}
+    for module in compiled:
+        for node in ast.walk(ast.parse((ROOT / module).read_text())):
+            if isinstance(node, ast.Attribute):
+                named.setdefault(node.attr, set()).add(module)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                named.setdefault(node.target.id, set()).add(module)
+    assert not {name: modules for name, modules in named.items() if name[:1] == "_" and name[1:] in MACROS}

@@ -77,7 +77,7 @@ class FeatureQueue(VersionQueue):
         self._wall_s = wall_s
         self._make_key = key_maker(view)
         self._reader = RowReader(view)
-        self._unavailable = lost_row(view, FeatureStatus.UNAVAILABLE)
+        self._lost_row = lost_row(view, FeatureStatus.UNAVAILABLE)
         self._cache = RowCache(keep_s=view.cache_s, max_bytes=view.cache_bytes)
         self._row_values = view.row_values
         self._max_rows = max(1, min(MAX_ROWS, MAX_VALUES // self._row_values))
@@ -187,7 +187,7 @@ class FeatureQueue(VersionQueue):
     def _told(self, key: bytes, reply: Sequence[object] | None, why: str) -> None:
         waiting = self._asked.pop(key)
         if why:
-            row = self._unavailable
+            row = self._lost_row
         else:
             row = self._reader.read(reply)
             self._cache.keep(key, row, monotonic_ns() / 1e9)
@@ -219,7 +219,7 @@ class FeatureQueue(VersionQueue):
         if look_up.timer is not None:
             look_up.timer.cancel()
         self._open.pop(call, None)
-        rows = [self._unavailable if row is None else row for row in look_up.rows]
+        rows = [self._lost_row if row is None else row for row in look_up.rows]
         now_s = self._wall_s()
         statuses = [row.statuses_at(self._view, now_s) for row in rows]
         wanted: Sequence[int] = range(len(self._outputs)) if call.wanted is None else call.wanted

@@ -29,7 +29,7 @@ class RequestIds:
         self._minute_text = ""
         self._millisecond = 0
         self._head = ""  # of the ids of one millisecond
-        self._block = ""  # of the ids whose counts differ in the last 12 bits
+        self._begin = ""  # of the ids whose counts differ in the last 12 bits
         self._begin_block()
         self._end = int.from_bytes(os.urandom(2), "little") & 0xFFF
 
@@ -45,7 +45,7 @@ class RequestIds:
             self._end += 1
             if self._end == len(_ENDS):
                 self._begin_block()
-            call.given_id = self._head + self._block + _ENDS[self._end]
+            call.given_id = self._head + self._begin + _ENDS[self._end]
         return call.given_id
 
     def _head_of(self, millisecond: int) -> str:
@@ -59,4 +59,4 @@ class RequestIds:
         self._end = 0
         self._blocks += 1
         text = f"{_VARIANT | (self._blocks << 12) & _RANDOM_BITS:016x}"
-        self._block = f"{text[:4]}-{text[4:13]}"
+        self._begin = f"{text[:4]}-{text[4:13]}"
