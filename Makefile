@@ -130,6 +130,7 @@ check: $(VENV)/.develops
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin gateway loaders loadtests
 
 # Everything at once for SOAK_SECONDS, and whether anything grows: build/soak/soak.html. SOAK_ARGS: --seed, --transport, --help.
 SOAK_SECONDS ?= 600

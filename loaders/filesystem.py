@@ -8,6 +8,7 @@ is put there by mistake must not take away what serves.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EINVAL, EIO, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM, EXDEV
@@ -288,12 +289,19 @@ def _refusal(name: str) -> str:
     )
 
 
+def _copied_by_kernel(source: int, target: int, size: int) -> int:
+    """Returns how many bytes the kernel has copied. Raises: OSError, ENOSYS where it copies none (not Linux)."""
+    if sys.platform == "linux":
+        return os.copy_file_range(source, target, size)
+    raise OSError(ENOSYS, os.strerror(ENOSYS))
+
+
 def _copy_bytes(source: int, target: int, file: SourceFile) -> None:
     """Copies `file.size` bytes: in the kernel if it can (which may share the blocks), else through memory."""
     left = file.size
     while left > 0:
         try:
-            count = os.copy_file_range(source, target, min(left, 1 << 30))
+            count = _copied_by_kernel(source, target, min(left, 1 << 30))
         except OSError as error:
             if error.errno not in _NO_KERNEL_COPY:
                 raise

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()
     load = Load(options.rows, options.features, options.batch)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     parquet.limit_threads()
     with TemporaryDirectory() as folder:
         directory = Path(folder)

@@ -52,6 +52,8 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 def fill_now_and_then(folder: Path) -> None:
     """Fills the disk for a while, again and again."""
+    if sys.platform != "linux":
+        sys.exit("a file that fills a disk at once is Linux's alone")
     ballast = folder / _BALLAST
     while True:
         with ballast.open("wb") as file, suppress(OSError):

@@ -205,6 +205,7 @@ def test_only_the_configuration_reads_the_environment() -> None:
         "gateway.runtime.config_parser",
         "gateway.runtime.otlp_settings",  # the variables that OpenTelemetry specifies
         "gateway.runtime.child_process",  # hands it to the children as it is
+        "gateway.serving.zygote_process",  # hands it to trials as it is
         "gateway.serving.zygote",  # hands it to the child, with one thread for each numeric library
         "gateway",  # sets what ONNX Runtime reads while it is loaded
         "gateway.runtime.service_notice",  # systemd names its socket there

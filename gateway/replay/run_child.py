@@ -27,7 +27,7 @@ from gateway.replay.run_message import (
 from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.opening import open_version
-from gateway.serving.probe_child import end_with_parent, memory_figure, public_reason, set_limits
+from gateway.serving.probe_child import end_with_parent, peak_memory, public_reason, set_limits
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json
 from gateway.serving.repository import ModelFolder
 from gateway.serving.session import RunFailed
@@ -45,7 +45,7 @@ def main() -> None:
         request = _next(questions, RunRequest)
         if request is None:
             return
-        baseline_bytes = memory_figure("VmHWM")
+        baseline_bytes = peak_memory()
         probe = from_json(request.probe, ProbeRequest)
         set_limits(replace(probe, timeout_s=request.cpu_s))
         try:
@@ -86,12 +86,12 @@ def _answer(loaded: Loaded, tensors: tuple[SentTensor, ...]) -> RunAnswer:
     try:
         outputs = loaded.opened.run([spec.name for spec in specs], feeds)
     except RunFailed as error:
-        return RunAnswer(error=error.public_reason, peak_bytes=memory_figure("VmHWM"))
+        return RunAnswer(error=error.public_reason, peak_bytes=peak_memory())
     except (GatewayError, MemoryError) as error:
-        return RunAnswer(error=str(error) or "not enough memory", peak_bytes=memory_figure("VmHWM"))
+        return RunAnswer(error=str(error) or "not enough memory", peak_bytes=peak_memory())
     run_ns = perf_counter_ns() - began_ns
     made = tuple(sent(spec.name, spec.datatype, array) for spec, array in zip(specs, outputs, strict=True))
-    return RunAnswer(made, run_ns=run_ns, peak_bytes=memory_figure("VmHWM"))
+    return RunAnswer(made, run_ns=run_ns, peak_bytes=peak_memory())
 
 
 def _next(questions: IO[bytes], kind: Any) -> Any:

@@ -1,6 +1,7 @@
 """The configuration of one gateway: frozen, and handed to every process as one line of JSON."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -27,9 +28,9 @@ from gateway.runtime.sections import (
     TraceOptions,
 )
 
-# A unix socket's path has 108 bytes with its closing zero; the longest name of ours is "worker-255.sock" with a suffix
-# while it is being replaced.
-_SOCKET_PATH_LIMIT: Final = 107
+# A unix socket's path has 108 bytes with its closing zero, 104 on macOS; the longest name of ours is "worker-255.sock"
+# with a suffix while it is being replaced.
+_SOCKET_PATH_LIMIT: Final = 107 if sys.platform == "linux" else 103
 _LONGEST_SOCKET_NAME: Final = "worker-255.sock.4194304"
 _T = TypeVar("_T")
 

@@ -4,6 +4,7 @@ Source: Linux Documentation/admin-guide/cgroup-v2.rst ("cpu.max"), cgroup-v1/cpu
 """
 
 import os
+import sys
 from math import ceil, sqrt
 from pathlib import Path
 
@@ -12,9 +13,18 @@ _SELF = Path("/proc/self/cgroup")
 
 
 def cpu_quota(*, cgroup_root: Path = _CGROUP, membership: Path = _SELF) -> float:
-    """CPUs this process may use: the least of its affinity mask and of the quotas of every cgroup above it."""
-    allowed = float(len(os.sched_getaffinity(0)))
-    return min([allowed, *_quotas(cgroup_root, membership)])
+    """CPUs this process may use: the least of its affinity mask and of the quotas of every cgroup above it.
+
+    Those of the host where there is neither (not Linux).
+    """
+    return min([float(allowed_cpus()), *_quotas(cgroup_root, membership)])
+
+
+def allowed_cpus() -> int:
+    """Returns how many CPUs the system lets this process run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def threads_per_session(quota: float, workers: int) -> int:

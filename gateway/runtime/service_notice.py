@@ -20,7 +20,8 @@ def notify(*lines: str, environ: Mapping[str, str] | None = None) -> bool:
     address = (os.environ if environ is None else environ).get(_VARIABLE, "")
     if not address:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sending:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        sending.setblocking(False)
         try:
             sending.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError as error:

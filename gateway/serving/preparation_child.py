@@ -52,17 +52,18 @@ def step_back(*, idle: bool) -> None:
     """Lets every other process of the machine go first, at the disk and at the CPU; with `idle` whatever it costs.
 
     It stays on one CPU then. Otherwise it goes to whichever is free at the moment, and leaves weights in the caches of
-    all of them.
+    all of them. Elsewhere than on Linux others go first at the CPU alone.
     """
     os.nice(_NICENESS)
-    if idle:
-        with suppress(OSError, AttributeError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    number = _IOPRIO_SET.get(os.uname().machine)
-    if number is not None:
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+    if sys.platform == "linux":
+        if idle:
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        number = _IOPRIO_SET.get(os.uname().machine)
+        if number is not None:
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
 
 
 def _answer(request: PreparationRequest) -> Refusal:

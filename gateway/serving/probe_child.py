@@ -9,6 +9,7 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil
@@ -54,7 +55,7 @@ def answer(requests: IO[bytes], answers: IO[bytes], *, growth_bytes: int = 0) ->
     has used them.
     """
     request = from_json(requests.readline(), ProbeRequest)
-    baseline_rss = memory_figure("VmHWM") + growth_bytes
+    baseline_rss = peak_memory() + growth_bytes
     set_limits(request)
     try:
         result = probe(request, answers)
@@ -67,7 +68,7 @@ def answer(requests: IO[bytes], answers: IO[bytes], *, growth_bytes: int = 0) ->
         result = _refused(request, f"its files cannot be read: {error.strerror}", lasting=False)
     except GatewayError as error:
         result = _refused(request, str(error), lasting=True)
-    result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=memory_figure("VmHWM"))
+    result = replace(result, baseline_rss_bytes=baseline_rss, peak_rss_bytes=peak_memory())
     _say(answers, ProbeMessage(result=result))
 
 
@@ -149,6 +150,8 @@ def forbid_tracing() -> None:
 def set_limits(request: ProbeRequest, *, file_bytes: int = 16 * _MIB) -> None:
     """Bounds this process's address space, CPU time and files by the request, before it reads the model.
 
+    The address space on Linux alone.
+
     Units: `file_bytes` of one file; a probe writes nothing but what it prints.
 
     It can start no other process from now on, where the kernel can forbid it, and as many threads as their stacks find
@@ -156,13 +159,13 @@ def set_limits(request: ProbeRequest, *, file_bytes: int = 16 * _MIB) -> None:
     """
     threads = max(request.intra_threads, request.inter_threads, 1)
     limits = {
-        resource.RLIMIT_AS: memory_figure("VmSize") + request.memory_limit,
         resource.RLIMIT_CPU: ceil(request.timeout_s * threads) + 1,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: file_bytes,
     }
-    if not runs_on_cpu(request.options):
-        del limits[resource.RLIMIT_AS]  # a GPU's driver reserves more addresses than any machine has memory
+    # macOS holds no process to such a limit; a GPU's driver reserves more addresses than any machine has memory.
+    if sys.platform == "linux" and runs_on_cpu(request.options):
+        limits[resource.RLIMIT_AS] = memory_figure("VmSize") + request.memory_limit
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -170,8 +173,15 @@ def set_limits(request: ProbeRequest, *, file_bytes: int = 16 * _MIB) -> None:
     ban_processes()
 
 
+def peak_memory() -> int:
+    """Returns the most memory that this process has held at a time, in bytes."""
+    if sys.platform == "linux":
+        return memory_figure("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+
+
 def memory_figure(name: str) -> int:
-    """Returns a memory figure of this process in bytes."""
+    """Returns a memory figure that Linux has of this process, in bytes."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith(f"{name}:"):

@@ -15,6 +15,7 @@ exit_files().
 import ctypes
 import mmap
 import os
+import sys
 from pathlib import Path
 from threading import get_native_id
 from typing import Final
@@ -31,7 +32,8 @@ _ATTRIBUTES_BYTES: Final = 64
 class WorkerLives:
     """The shared memory, as the supervisor or a worker sees it.
 
-    Where the system has no robust mutexes that can be read so, `claim` says so and nobody is ever told to be dead.
+    Where the system has no robust mutexes that can be read so (not Linux), `claim` says so and nobody is ever told to
+    be dead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +44,7 @@ class WorkerLives:
             self.memory = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        self._lives = max(0, size - LIVES_OFFSET) // (2 * LIFE_BYTES)
+        self._lives = max(0, size - LIVES_OFFSET) // (2 * LIFE_BYTES) if sys.platform == "linux" else 0
         self._library = ctypes.CDLL(None)
 
     @classmethod
@@ -52,7 +54,7 @@ class WorkerLives:
         path.write_bytes(bytes(LIVES_OFFSET + lives * 2 * LIFE_BYTES))
         path.chmod(0o600)
         made = cls(path)
-        for life in range(lives):
+        for life in range(made._lives):
             made._renew(life)
         return made
 

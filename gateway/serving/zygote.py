@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import IO, Final
 
-from gateway.serving.zygote_process import COMMAND_BYTES, END, ENDED, READY, START
+from gateway.serving.zygote_process import END, ENDED, MESSAGE_BYTES, READY, START, padded
 
 _LINE_LIMIT: Final = 64 << 20
 # Nothing runs in a zygote beside its trials, so that libraries need no threads; a process that has some cannot fork.
@@ -46,6 +46,7 @@ class Zygote:
         self._starting = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
+        self._heard = b""  # the begin of a message
         self._numbers = count(1)
         self._trials: dict[bytes, asyncio.Future[int]] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -98,7 +99,7 @@ class Zygote:
         if not ended.done():
             try:
                 if self._control is not None:
-                    self._control.send(b"%b %b" % (END, trial.number))
+                    self._control.sendall(padded(b"%b %b" % (END, trial.number)))
             except OSError:
                 self._gone()
         return await asyncio.shield(ended)
@@ -118,10 +119,12 @@ class Zygote:
 
     def _send(self, control: socket.socket, command: bytes, *descriptors: int) -> None:
         try:
-            socket.send_fds(control, [command], descriptors)
+            whole = socket.send_fds(control, [padded(command)], descriptors) == MESSAGE_BYTES
         except OSError:
+            whole = False
+        if not whole:
             self._gone()
-            raise ZygoteGone from None
+            raise ZygoteGone
 
     async def _started(self) -> socket.socket:
         """Returns the control socket of its process, which is ready to fork."""
@@ -133,7 +136,7 @@ class Zygote:
                     self._process.kill()
                 await self._process.wait()
             loop = asyncio.get_running_loop()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = socket.socketpair()
             ours.setblocking(False)
             try:
                 with theirs:
@@ -144,14 +147,14 @@ class Zygote:
                         env={**os.environ, **_ONE_THREAD},
                         start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
                     )
-                if await loop.sock_recv(ours, COMMAND_BYTES) != READY:
+                if await loop.sock_recv(ours, MESSAGE_BYTES) != padded(READY):
                     raise OSError(0, f"exit code {await self._process.wait()} at its start")
             except BaseException:
                 ours.close()
                 if self._process is not None and self._process.returncode is None:
                     self._process.kill()
                 raise
-            self._control = ours
+            self._control, self._heard = ours, b""
             loop.add_reader(ours.fileno(), self._hear)
             return ours
 
@@ -160,15 +163,19 @@ class Zygote:
         if control is None:
             return
         try:
-            message = control.recv(COMMAND_BYTES)
+            heard = control.recv(MESSAGE_BYTES - len(self._heard))
         except BlockingIOError:
             return
         except OSError:
-            message = b""
-        if not message:
+            heard = b""
+        if not heard:
             self._gone()
             return
-        word, number, status = message.split(b" ")
+        self._heard += heard
+        if len(self._heard) < MESSAGE_BYTES:
+            return
+        word, number, status = self._heard.split()
+        self._heard = b""
         ended = self._trials.get(number)
         if word == ENDED and ended is not None and not ended.done():
             ended.set_result(int(status))

@@ -5,7 +5,10 @@
 
 It reads no model but one of its own, has one thread, and keeps nothing of a trial: each gets a copy of what was there
 before any. Where importing the runtime, or running it, has started threads (a build or a setting that we do not know),
-a fork would lack them: each trial is then a program of its own, as after `exec`.
+a fork would lack them: each trial is then a program of its own. So it is where the system does not tell its threads,
+as on macOS, whose frameworks do not outlive a fork.
+
+Messages on the control socket have MESSAGE_BYTES each, for not every system keeps them apart.
 
 Order: an "end" is answered when the trial's process has been reaped, killed if it had not ended by itself.
 """
@@ -26,7 +29,7 @@ from typing import Final, NoReturn
 
 from onnx import TensorProto, helper
 
-from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, memory_figure, probe
+from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, peak_memory, probe
 from gateway.serving.probe_request import ProbeRequest
 from loaders.loader import FileEntry, LocalVersion
 
@@ -36,7 +39,7 @@ START: Final = b"start"
 END: Final = b"end"
 ENDED: Final = b"ended"
 READY: Final = b"ready"
-COMMAND_BYTES: Final = 64
+MESSAGE_BYTES: Final = 64
 _DESCRIPTORS: Final = 2  # the channel of the request and the answers, and where errors are printed
 
 logger = logging.getLogger(__name__)
@@ -61,7 +64,7 @@ class ZygoteProcess:
         """Does what it is told until the control socket is closed; no trial is left then."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._control.send(READY)
+        self._control.sendall(padded(READY))
         try:
             while True:
                 ready, _, _ = select.select([self._control.fileno(), self._woken], [], [])
@@ -76,10 +79,10 @@ class ZygoteProcess:
 
     def _obey(self) -> bool:
         """Follows one command; returns whether there may be more."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, COMMAND_BYTES, _DESCRIPTORS)
-        if not message:
+        message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, _DESCRIPTORS, socket.MSG_WAITALL)
+        if len(message) < MESSAGE_BYTES:
             return False
-        command, _, trial = message.partition(b" ")
+        command, _, trial = message.rstrip().partition(b" ")
         if command == START:
             self._start(trial, *descriptors)
         elif command == END:
@@ -90,9 +93,9 @@ class ZygoteProcess:
 
     def _start(self, trial: bytes, channel: int, errors: int) -> None:
         try:
-            pid = os.fork()
+            pid = os.fork() if self._forks else _program(channel, errors)
         except OSError as error:
-            logger.warning("a process for a trial could not be forked: %s", error.strerror)
+            logger.warning("a process for a trial could not be started: %s", error.strerror)
             pid = -1
         if pid == 0:
             self._become_trial(channel, errors)
@@ -112,7 +115,7 @@ class ZygoteProcess:
                 status = os.waitstatus_to_exitcode(waited)
                 del self._trials[trial]
             self._ending.discard(trial)
-            self._control.send(b"%b %b %d" % (ENDED, trial, status))
+            self._control.sendall(padded(b"%b %b %d" % (ENDED, trial, status)))
 
     def _become_trial(self, channel: int, errors: int) -> NoReturn:
         """Answers the request on the channel, in the forked process. Nothing of this one's is left open there."""
@@ -125,13 +128,11 @@ class ZygoteProcess:
                 os._exit(code)  # the zygote went before the kernel knew that its end is this one's
             self._control.close()
             os.dup2(channel, 0)
-            os.dup2(channel if not self._forks else errors, 1)
+            os.dup2(errors, 1)
             os.dup2(errors, 2)
             for descriptor in (self._woken, self._waker, errors):
                 os.close(descriptor)
             os.setsid()
-            if not self._forks:
-                os.execv(sys.executable, (sys.executable, *PROGRAM))
             with os.fdopen(0, "rb", closefd=False) as requests, os.fdopen(channel, "wb") as answers:
                 answer(requests, answers, growth_bytes=self._growth_bytes)
             code = 0
@@ -139,6 +140,23 @@ class ZygoteProcess:
             logger.exception("the trial failed")
         finally:
             os._exit(code)
+
+
+def _program(channel: int, errors: int) -> int:
+    """Returns the process of a trial that starts anew, without a fork. Raises: OSError."""
+    actions = [
+        *((os.POSIX_SPAWN_DUP2, channel, descriptor) for descriptor in (0, 1)),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+        *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in (channel, errors)),  # who receives one inherits it
+    ]
+    return os.posix_spawn(
+        sys.executable, (sys.executable, *PROGRAM), os.environ, file_actions=actions, setsigdef=(signal.SIGCHLD,)
+    )
+
+
+def padded(message: bytes) -> bytes:
+    """Returns what is sent on the control socket for the message."""
+    return message.ljust(MESSAGE_BYTES)
 
 
 def rehearse() -> None:
@@ -161,9 +179,9 @@ def growth() -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            begin = memory_figure("VmHWM")
+            begin = peak_memory()
             rehearse()
-            os.write(write, b"%d" % (memory_figure("VmHWM") - begin))
+            os.write(write, b"%d" % (peak_memory() - begin))
         finally:
             os._exit(0)
     os.close(write)
@@ -192,8 +210,8 @@ def main() -> None:
             rehearse()
         except Exception:  # the trials say what is wrong, each by itself
             logger.exception("the rehearsal of a trial failed")
-        forks = threads() <= 1
-        if not forks:
+        forks = threads() == 1
+        if threads() > 1:
             logger.warning("the runtime has %d threads before any model: each trial starts anew", threads())
         gc.collect()
         gc.freeze()

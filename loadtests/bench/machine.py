@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from gateway.runtime.cpu_quota import allowed_cpus
+
 _TURNS: Final = 200_000
 _TRIES: Final = 5
 
@@ -35,7 +37,7 @@ def busy_s() -> float:
 
 def cores() -> int:
     """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return allowed_cpus()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_child import public_reason
 from gateway.serving.probe_request import ProbeMessage, ProbeResult, from_json, to_json
 from gateway.serving.verification import ModelFacts
+from gateway.serving.zygote_process import MESSAGE_BYTES, padded
 from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
@@ -373,7 +374,7 @@ async def test_where_there_are_threads_a_trial_is_a_program_of_its_own(fetch: Fe
     request = to_json(ProbeRequest(fetch(models.affine())))
     program = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     program += "from gateway.serving.zygote_process import main; main()"
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()
     channel, its_channel = socket.socketpair()
     with ours, channel, tempfile.TemporaryFile() as errors:
         with theirs:
@@ -381,14 +382,14 @@ async def test_where_there_are_threads_a_trial_is_a_program_of_its_own(fetch: Fe
             zygote = await asyncio.create_subprocess_exec(
                 *command, stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE
             )
-        assert await asyncio.to_thread(ours.recv, 64) == b"ready"
+        assert await asyncio.to_thread(ours.recv, MESSAGE_BYTES) == padded(b"ready")
         with its_channel:
-            socket.send_fds(ours, [b"start 1"], [its_channel.fileno(), errors.fileno()])
+            socket.send_fds(ours, [padded(b"start 1")], [its_channel.fileno(), errors.fileno()])
         channel.sendall(request + b"\n")
         with channel.makefile("rb") as lines:
             *_, last = await asyncio.to_thread(list, lines)
-        ours.send(b"end 1")
-        assert await asyncio.to_thread(ours.recv, 64) == b"ended 1 0"
+        ours.sendall(padded(b"end 1"))
+        assert await asyncio.to_thread(ours.recv, MESSAGE_BYTES) == padded(b"ended 1 0")
     result = from_json(last, ProbeMessage).result
     assert result is not None
     assert result.ok, result.reason

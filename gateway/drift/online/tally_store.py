@@ -23,7 +23,7 @@ import numpy.typing as npt
 from gateway.drift.online.counting import LoggedArm
 from gateway.drift.online.windows import CellLayout, Tally, TallySeries, stacked, unstacked
 from gateway.records.worker.frame import Frame, frame, scan
-from gateway.records.worker.segment import sync_directory
+from gateway.records.worker.segment import sync_content, sync_directory
 
 _SEED: Final = 0x64726966
 _JOURNAL: Final = "journal-"
@@ -144,7 +144,7 @@ class TallyStore:
             self._open()
         assert self._journal is not None
         os.write(self._journal, _entry(segment, parts))
-        os.fdatasync(self._journal)
+        sync_content(self._journal)
 
     def checkpoint(self, books: Sequence[Book], pending: Mapping[str, Sequence[Part]]) -> None:
         """Writes the books that changed; `pending` are segments that were prepared and are not yet done.

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,19 @@ def is_same_file(descriptor: int, path: Path) -> bool:
         return False
     opened = os.fstat(descriptor)
     return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
+
+
+def sync_content(descriptor: int) -> None:
+    """Returns when what was written to the file is on the disk; of its attributes only what finds it again.
+
+    On macOS the disk's own cache may still hold it: it outlives the process and the system, not a power cut.
+
+    Raises: OSError.
+    """
+    if sys.platform == "linux":
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
 
 
 def sync_directory(path: Path) -> None:

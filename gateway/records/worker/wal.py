@@ -16,7 +16,16 @@ from pathlib import Path
 import msgspec
 
 from gateway.records.worker.frame import FrameKind, frame
-from gateway.records.worker.segment import NEW, OPEN, SEALED, SUSPECT, Segment, is_same_file, sync_directory
+from gateway.records.worker.segment import (
+    NEW,
+    OPEN,
+    SEALED,
+    SUSPECT,
+    Segment,
+    is_same_file,
+    sync_content,
+    sync_directory,
+)
 from gateway.records.worker.stream_schema import StreamSchema
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -207,7 +216,7 @@ class WalWriter:
 
     def _sync(self, current: _OpenSegment) -> None:
         try:
-            os.fdatasync(current.descriptor)
+            sync_content(current.descriptor)
         except OSError:
             # After a failed fsync the kernel may call lost pages clean, and a second fsync would succeed for nothing.
             self.suspects += 1
