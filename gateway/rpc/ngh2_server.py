@@ -114,7 +114,8 @@ class Ngh2Server:
         state, listener = self._state, self._listener
         if state is None or listener is None:
             return
-        if grace_s and self._socket is not None and self._options.reuse_port:
+        # Who has connected to a socket that others hold too is accepted by one of them.
+        if grace_s and self._socket is not None and self._options.reuse_port and self._given is None:
             await turn_away([self._socket])
         listener.close()
         if self._socket is not None:

@@ -15,11 +15,13 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -28,7 +30,19 @@ from gateway.runtime.config import Config, decode, encode
 from gateway.telemetry.logs import start_logging
 
 REPORT_FD: Final = 3
-CONTROL_FD: Final = 4  # the listening socket of --control-socket, which all workers share
+# Where a child finds a listening socket that it shares with others, by the option that names its address.
+INHERITED_FDS: Final[Mapping[str, int]] = {
+    "control-socket": 4,
+    "grpc-port": 5,
+    "http-port": 6,
+    "control-port": 7,
+    "metrics-port": 8,
+}
+NO_SOCKETS: Final[Mapping[str, int]] = MappingProxyType({})
+_INHERITED_BY: Final[Mapping[str, Sequence[str]]] = {
+    "worker": ("control-socket", "grpc-port", "http-port", "control-port"),
+    "control": ("metrics-port",),
+}
 BEAT_SECONDS: Final = 0.5
 _SETTINGS_LIMIT_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -48,7 +62,8 @@ class Settings:
 
     `instance` is new with every start of the supervisor, `boot` with every start of a child. `predecessor` is the boot
     of the child that died in this place, "" if none did; that of a child that is silent if this one stands by for it.
-    `last`: the gateway stops, and the child is started for what is left to do.
+    `last`: the gateway stops, and the child is started for what is left to do. `inherits` names the listening sockets
+    that it is given.
     """
 
     config: Config
@@ -60,10 +75,20 @@ class Settings:
     predecessor: str = ""
     stands_by: bool = False
     last: bool = False
+    inherits: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Returns one line for the child's standard input; it holds the secrets."""
         return encode(self).decode()
+
+    def inherited(self, option: str) -> socket.socket | None:
+        """Returns the socket that this process was given for the option's address; None if it has to make one."""
+        return socket.socket(fileno=INHERITED_FDS[option]) if option in self.inherits else None
+
+
+def inherited_by(role: str, sockets: Mapping[str, int]) -> dict[str, int]:
+    """Returns those of the listening sockets that a child of the role is given."""
+    return {option: sockets[option] for option in _INHERITED_BY.get(role, ()) if option in sockets}
 
 
 def read_settings() -> Settings:
@@ -73,8 +98,8 @@ def read_settings() -> Settings:
     """
     os.set_inheritable(REPORT_FD, False)
     settings = decode(_first_line(0), Settings)
-    if settings.role == "worker" and settings.config.listen.control_socket is not None:
-        os.set_inheritable(CONTROL_FD, False)
+    for option in settings.inherits:
+        os.set_inheritable(INHERITED_FDS[option], False)
     die_with(settings.supervisor_pid)
     process = settings.config.process
     start_logging(f"{settings.role}-{settings.slot}", process.log_level, process.log_format)

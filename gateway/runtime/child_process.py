@@ -6,16 +6,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from gateway.runtime.child import CONTROL_FD, REPORT_FD, ChildReport, Settings
+from gateway.runtime.child import INHERITED_FDS, NO_SOCKETS, REPORT_FD, ChildReport, Settings
 from gateway.runtime.liveness import Heartbeat
 
 _LINE_LIMIT_BYTES: Final = 1 << 16
+_FREE_FD: Final = max(REPORT_FD, *INHERITED_FDS.values()) + 1
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _RESET_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 _log = logging.getLogger(__name__)
@@ -34,11 +37,11 @@ class ChildProcess:
         opening: str,
         *,
         loaded: Callable[[str], None] | None = None,
-        control_fd: int | None = None,
+        sockets: Mapping[str, int] = NO_SOCKETS,
     ) -> None:
         """Starts it; `opening` is the line on its standard input, `loaded` is told the models that it says are loaded.
 
-        `control_fd` is a listening socket that it shares.
+        `sockets` are the listening sockets that it shares, by their options.
 
         Raises: OSError if the system cannot (no such program, no free process, no memory).
         """
@@ -56,7 +59,7 @@ class ChildProcess:
         self.findings = ""  # what it ran when it was found to hang
         self._loaded = loaded
         self._heard = bytearray()
-        self.pid, self._stdin, self._reports = _spawn(command, control_fd)
+        self.pid, self._stdin, self._reports = _spawn(command, sockets)
         try:
             os.write(self._stdin, opening.encode() + b"\n")
         except OSError:
@@ -153,7 +156,7 @@ class ChildProcess:
         self.exited.set()
 
 
-def _spawn(command: Sequence[str], control_fd: int | None = None) -> tuple[int, int, int]:
+def _spawn(command: Sequence[str], sockets: Mapping[str, int]) -> tuple[int, int, int]:
     """Returns the process id, the writing end of its standard input, the reading end of its reports.
 
     exec without fork of this process's memory; a process group of its own, so that Ctrl-C reaches the supervisor alone.
@@ -161,17 +164,16 @@ def _spawn(command: Sequence[str], control_fd: int | None = None) -> tuple[int, 
     """
     stdin_read, stdin_write = os.pipe()
     report_read, report_write = os.pipe()
-    # Out of the way of descriptor 3, whose place it takes in the child.
-    moved = fcntl.fcntl(report_write, fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
+    # Out of the way of the descriptors whose places they take in the child.
+    moved = fcntl.fcntl(report_write, fcntl.F_DUPFD_CLOEXEC, _FREE_FD)
     os.close(report_write)
+    held = {INHERITED_FDS[option]: fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _FREE_FD) for option, one in sockets.items()}
     actions = [
         (os.POSIX_SPAWN_DUP2, stdin_read, 0),
         (os.POSIX_SPAWN_DUP2, 2, 1),
         (os.POSIX_SPAWN_DUP2, moved, REPORT_FD),
+        *((os.POSIX_SPAWN_DUP2, one, place) for place, one in held.items()),
     ]
-    held = fcntl.fcntl(control_fd, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1) if control_fd is not None else None
-    if held is not None:
-        actions.append((os.POSIX_SPAWN_DUP2, held, CONTROL_FD))
     # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do nothing.
     # numpy's BLAS would start a thread for each CPU, which spins between two products; models have their own.
     environ = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
@@ -187,8 +189,8 @@ def _spawn(command: Sequence[str], control_fd: int | None = None) -> tuple[int, 
     finally:
         os.close(stdin_read)
         os.close(moved)
-        if held is not None:
-            os.close(held)
+        for one in held.values():
+            os.close(one)
     return pid, stdin_write, report_read
 
 
@@ -205,7 +207,25 @@ async def _exit_status(pid: int) -> int:
             loop.remove_reader(descriptor)
             os.close(descriptor)
         return _reaped(pid)
-    return await asyncio.to_thread(_reaped, pid)
+    return await _reaped_by_thread(pid)
+
+
+async def _reaped_by_thread(pid: int) -> int:
+    """Returns the exit code, by a thread of its own: those of a pool are fewer than a gateway may have children."""
+    loop = asyncio.get_running_loop()
+    status: asyncio.Future[int] = loop.create_future()
+
+    def tell(code: int) -> None:
+        if not status.done():
+            status.set_result(code)
+
+    def wait() -> None:
+        code = _reaped(pid)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, code)
+
+    threading.Thread(target=wait, name=f"end of {pid}", daemon=True).start()
+    return await status
 
 
 def _reaped(pid: int) -> int:

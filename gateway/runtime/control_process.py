@@ -310,7 +310,8 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
         read = {path: by_own_name(one) for path, one in read.items()}
     pages = {"/healthz": control.live, "/readyz": control.ready, **read, **page.pages()}
     table = {**served_pages(pages, page.forms(), ("/events", "/page/stream")), **api.table()}
-    http = OperatorsPort(config.listen.host, config.listen.metrics_port, table, authorizer)
+    inherited = settings.inherited("metrics-port")
+    http = OperatorsPort(config.listen.host, config.listen.metrics_port, table, authorizer, inherited)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:

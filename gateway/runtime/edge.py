@@ -28,7 +28,6 @@ from gateway.rpc.handler import GenericHandler, RpcHandler
 from gateway.rpc.message import ByteBudgets, byte_budgets
 from gateway.rpc.ngh2_server import Ngh2Server
 from gateway.rpc.server import Server, ServerOptions
-from gateway.runtime.child import CONTROL_FD
 from gateway.runtime.config import Config
 from gateway.serving.catalog import Catalog
 
@@ -117,13 +116,15 @@ def make_server(
     on_unread: Callable[[int], None] | None = None,
     on_progress: Callable[[], None] | None = None,
     budgets: ByteBudgets | None = None,
+    listening: socket.socket | None = None,
 ) -> Server:
     """Returns the server of the gRPC port, not started yet: with every method, or with those of applications where
     operators have an address of their own. With an authorizer callers are checked, with quotas their
     inference requests are counted.
 
     `on_unread` is told by how many bytes the answers that clients have not read become more, or fewer; on ngh2 those
-    are what the `budgets` count, if they are given. `on_progress` is told of what is taken in (grpcio).
+    are what the `budgets` count, if they are given. `on_progress` is told of what is taken in (grpcio). `listening` is
+    a socket that the process was given (ngh2).
 
     Raises: TypeError if the table of permissions misses a method.
     """
@@ -131,7 +132,7 @@ def make_server(
     server: Server
     if config.listen.transport == "ngh2":
         front = rest_front(config, servicers) if config.listen.single_port else None
-        server = Ngh2Server(options, authorizer, quotas, front=front)
+        server = Ngh2Server(options, authorizer, quotas, listening, front=front)
     else:
         server = GrpcioServer(options, authorizer, quotas)
     _add(config, servicers, server, is_for_applications if config.listen.control_apart else lambda _: True)
@@ -145,6 +146,7 @@ def make_rest_server(
     quotas: Quotas | None = None,
     *,
     budgets: ByteBudgets | None = None,
+    listening: socket.socket | None = None,
 ) -> Server | None:
     """Returns the server of REST's own port, not started yet; None where there is none. It is on ngh2.
 
@@ -154,7 +156,7 @@ def make_rest_server(
     if not listen.rest_apart:
         return None
     options = replace(server_options(config), port=listen.http_port, budgets=budgets)
-    return Ngh2Server(options, authorizer, quotas, front=rest_front(config, servicers))
+    return Ngh2Server(options, authorizer, quotas, listening, front=rest_front(config, servicers))
 
 
 def rest_front(config: Config, servicers: Servicers) -> RestFront:
@@ -167,7 +169,13 @@ def rest_front(config: Config, servicers: Servicers) -> RestFront:
     return RestFront(_ForApplications(table) if config.listen.control_apart else table)
 
 
-def make_control_server(config: Config, servicers: Servicers, authorizer: Authorizer | None = None) -> Server | None:
+def make_control_server(
+    config: Config,
+    servicers: Servicers,
+    authorizer: Authorizer | None = None,
+    *,
+    listening: socket.socket | None = None,
+) -> Server | None:
     """Returns the server of operators' own address, not started yet; None where they have none. It is on ngh2.
 
     Raises: TypeError as `make_server` does.
@@ -175,10 +183,10 @@ def make_control_server(config: Config, servicers: Servicers, authorizer: Author
     listen = config.listen
     if not listen.control_apart:
         return None
-    options, inherited = server_options(config), None
+    options = replace(server_options(config), port=max(listen.control_port, 0))
     if listen.control_socket is not None:
-        options, inherited = replace(options, tls=None), socket.socket(fileno=CONTROL_FD)
-    server = Ngh2Server(replace(options, port=max(listen.control_port, 0)), authorizer, listening=inherited)
+        options = replace(options, tls=None)
+    server = Ngh2Server(options, authorizer, listening=listening)
     _add(config, servicers, server, is_for_operators)
     return server
 

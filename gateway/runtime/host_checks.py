@@ -21,6 +21,7 @@ from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
 from gateway.runtime.host_finding import HostFinding, fail, ok, unknown, warn
 from gateway.runtime.instance import Ports
+from gateway.runtime.platform_limits import platform_limits
 from loaders.errors import LoaderError
 from loaders.schemes import LoaderSettings, open_loader
 from loaders.store import ContentStore
@@ -48,6 +49,17 @@ def check_build() -> HostFinding:
         return ok("compiled")
     return warn(
         "not compiled: a request takes half as much CPU again", "install a wheel, or first gcc and Python's headers"
+    )
+
+
+def check_platform(platform: str) -> HostFinding:
+    missing = platform_limits(platform)
+    if not missing:
+        return ok(platform)
+    shown = "; ".join(limit.feature for limit in missing[:_SHOWN])
+    more = f"; and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    return warn(
+        f"{platform} lacks: {shown}{more}", "serve for others from Linux; docs/platforms.md says what holds instead"
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ def _clock(patient: Patient) -> HostFinding:
 CHECKS: Final[Mapping[str, tuple[str, Callable[[Patient], HostFinding]]]] = {
     "configuration": ("options, files and environment make sense together", _configuration),
     "build": ("the hot path is compiled", lambda patient: host_checks.check_build()),
+    "platform": (
+        "the gateway has here all that it has on Linux",
+        lambda patient: host_checks.check_platform(sys.platform),
+    ),
     "ports": ("the ports are free", lambda patient: host_checks.check_ports(patient.config, patient.running)),
     "data-dir": (
         "this user can write there, and nobody else runs on it",

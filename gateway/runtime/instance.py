@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from gateway.errors import FailedPrecondition
 from gateway.runtime.config import Config
 
 STATE_FILE: Final = "state.json"
+# Whether the kernel spreads new connections over all sockets that listen on a port by SO_REUSEPORT.
+KERNEL_SPREADS: Final = sys.platform == "linux"
 # How long the workers of a supervisor that was killed may still hold a port.
 _PORT_PATIENCE_S: Final = 1.0
 
@@ -58,13 +61,19 @@ class Ports:
 
     Without this a second gateway of the same user would join the port unseen, and the kernel would give it a share of
     the connections.
+
+    Where the kernel does not spread connections over the sockets of a port, children inherit these, and whoever is
+    free accepts. (XNU gives those of a given address to the youngest socket, of any address to the oldest: see
+    in_pcblookup_hash_locked.)
     """
 
-    def __init__(self, host: str, wanted: Mapping[str, int]) -> None:
-        """Reserves each; 0 is any free port.
+    def __init__(self, host: str, wanted: Mapping[str, int], *, spread: bool = KERNEL_SPREADS) -> None:
+        """Reserves each; 0 is any free port. `spread`: the kernel spreads connections, so that nobody inherits one.
 
         Raises: FailedPrecondition naming the port that somebody else listens on, and its option.
         """
+        self._spread = spread
+        self.inherited: dict[str, int] = {}  # descriptors, by their options
         self._sockets: list[socket.socket] = []
         self.numbers: dict[str, int] = {}
         try:
@@ -92,7 +101,7 @@ class Ports:
                 _probe(family, host, port)
             held = socket.socket(family, socket.SOCK_STREAM)
             self._sockets.append(held)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if self._spread else socket.SO_REUSEADDR, 1)
             held.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -100,6 +109,10 @@ class Ports:
             else:
                 text = f"cannot listen on {host}:{port} (--{option}): {error.strerror}"
             raise FailedPrecondition(text) from None
+        if not self._spread:
+            held.setblocking(False)
+            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+            self.inherited[option] = held.fileno()
         number: int = held.getsockname()[1]
         return number
 

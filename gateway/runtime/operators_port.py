@@ -4,6 +4,7 @@ Connections are kept, bounded in number and in time; a request is refused by its
 """
 
 import asyncio
+import socket
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
@@ -117,12 +118,20 @@ def _own_fields(response: HttpResponse) -> Fields:
 
 
 class OperatorsPort:
-    """Serves the table on a port that it shares (SO_REUSEPORT) with the supervisor's reservation.
+    """Serves the table on a port that it shares (SO_REUSEPORT) with the supervisor's reservation, or on the socket
+    that it was given.
 
     Raises: TypeError if the table of permissions misses one of a page.
     """
 
-    def __init__(self, host: str, port: int, table: Table, authorizer: Authorizer | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        table: Table,
+        authorizer: Authorizer | None = None,
+        listening: socket.socket | None = None,
+    ) -> None:
         options = ServerOptions(
             host=host,
             port=port,
@@ -143,7 +152,9 @@ class OperatorsPort:
             )
             for key, one in table.items()
         }
-        self._server = Ngh2Server(options, authorizer, front=RestFront(PathTable(endpoints), _LIMITS))
+        self._server = Ngh2Server(
+            options, authorizer, listening=listening, front=RestFront(PathTable(endpoints), _LIMITS)
+        )
         self._streams: set[asyncio.Task[object]] = set()
         self._closing = False
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 from time import time
 
-from gateway.runtime.child import Settings
+from gateway.runtime.child import NO_SOCKETS, Settings
 from gateway.runtime.child_process import ChildProcess
 from gateway.runtime.liveness import Timing, overweight
 from gateway.runtime.post_mortem import PostMortem
@@ -30,7 +30,8 @@ class Service:
 
     `probe` is for a program that does not speak the protocol of children: it returns when the program serves, and such
     a child is not expected to beat. `opening` makes the line on a child's standard input from its settings.
-    `post_mortem` finds out what its children died of. `control_fd` is a listening socket that they all share.
+    `post_mortem` finds out what its children died of. `sockets` are the listening sockets that they all
+    share, by their options.
     """
 
     def __init__(
@@ -43,9 +44,9 @@ class Service:
         opening: Callable[[Settings], str] = Settings.to_json,
         probe: Callable[[], Awaitable[None]] | None = None,
         post_mortem: PostMortem | None = None,
-        control_fd: int | None = None,
+        sockets: Mapping[str, int] = NO_SOCKETS,
     ) -> None:
-        self._control_fd = control_fd
+        self._sockets = sockets
         self._command = command
         self._settings = settings
         first = settings()
@@ -271,7 +272,7 @@ class Service:
             settings = replace(self._settings(), predecessor=before, stands_by=bool(stands_by_for), last=last)
             loaded = self._post_mortem.release if self._post_mortem is not None else None
             opening = self._opening(settings)
-            child = ChildProcess(self._command, settings, opening, loaded=loaded, control_fd=self._control_fd)
+            child = ChildProcess(self._command, settings, opening, loaded=loaded, sockets=self._sockets)
         except OSError as error:
             if stands_by_for:
                 _log.error("%s: no successor can be started: %s", self.name, error.strerror)

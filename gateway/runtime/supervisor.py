@@ -10,11 +10,10 @@ Order of the stop:  workers finish their calls, control, compactor (which has th
 import asyncio
 import logging
 import os
-import resource
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from time import time
@@ -22,15 +21,17 @@ from typing import Final
 from uuid import uuid4
 
 import gateway
-from gateway.errors import GatewayError
+from gateway.errors import FailedPrecondition, GatewayError
 from gateway.runtime import valkey
 from gateway.runtime.banner import banner
-from gateway.runtime.child import Settings
+from gateway.runtime.child import NO_SOCKETS, Settings, inherited_by
 from gateway.runtime.child_programs import Programs, for_compactor, for_sinks
 from gateway.runtime.config import Config, from_json
 from gateway.runtime.control_socket import ControlSocket
-from gateway.runtime.instance import STATE_FILE, InstanceLock, Ports, make_directories, write_state
+from gateway.runtime.file_limit import raise_file_limit
+from gateway.runtime.instance import KERNEL_SPREADS, STATE_FILE, InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Timing
+from gateway.runtime.platform_limits import platform_limits
 from gateway.runtime.post_mortem import PostMortem
 from gateway.runtime.service import Service
 from gateway.runtime.service_notice import READY, STOPPING, notify
@@ -47,9 +48,20 @@ _log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """One run of a gateway. `config` holds the ports that were chosen and the store's URL."""
+    """One run of a gateway. `config` holds the ports that were chosen and the store's URL.
 
-    def __init__(self, config: Config, *, programs: Programs, timing: Timing, control_fd: int | None = None) -> None:
+    `sockets` are the listening sockets that children share, by their options.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        programs: Programs,
+        timing: Timing,
+        sockets: Mapping[str, int] = NO_SOCKETS,
+    ) -> None:
+        self._sockets = sockets
         self._config = config.with_store(valkey.url(config)) if config.embedded_store else config
         self._timing = timing
         self._instance = secrets.token_hex(8)
@@ -80,7 +92,7 @@ class Supervisor:
             lives=config.process.workers + _OVERLAPPING,
         )
         self._workers = [
-            self._service("worker", slot, programs.worker, post_mortem=self._post_mortem, control_fd=control_fd)
+            self._service("worker", slot, programs.worker, post_mortem=self._post_mortem)
             for slot in range(config.process.workers)
         ]
 
@@ -248,8 +260,9 @@ class Supervisor:
         silence_s: float = 0.0,
         probe: Callable[[], Awaitable[None]] | None = None,
         post_mortem: PostMortem | None = None,
-        control_fd: int | None = None,
     ) -> Service:
+        sockets = inherited_by(role, self._sockets)
+
         def settings() -> Settings:
             return Settings(
                 config=self._config,
@@ -258,6 +271,7 @@ class Supervisor:
                 instance=self._instance,
                 boot=uuid4().hex,
                 supervisor_pid=os.getpid(),
+                inherits=tuple(sockets),
             )
 
         timing = replace(self._timing, silence_s=silence_s) if silence_s else self._timing
@@ -269,7 +283,7 @@ class Supervisor:
             opening=opening,
             probe=probe,
             post_mortem=post_mortem,
-            control_fd=control_fd,
+            sockets=sockets,
         )
 
 
@@ -279,17 +293,25 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
     Raises: FailedPrecondition if the data directory or a port is taken, or cannot be used.
     """
     os.umask(0o077)
-    _raise_file_limit()
+    raise_file_limit()
     listen = config.listen
+    if listen.transport != "ngh2" and not KERNEL_SPREADS:
+        raise FailedPrecondition(
+            f"transport {listen.transport!r} needs a kernel that spreads connections over the sockets of a port, as "
+            "Linux does: leave --transport out"
+        )
     with ExitStack() as stack:
         stack.enter_context(InstanceLock(config.process.data_dir))
         ports = stack.enter_context(Ports(listen.host, config.ports))
         make_directories(config)
         config = config.with_ports(ports.numbers)
         control = stack.enter_context(ControlSocket(listen.control_socket)) if listen.control_socket else None
-        control_fd = control.fileno() if control is not None else None
+        sockets = ports.inherited | ({"control-socket": control.fileno()} if control is not None else {})
         for warning in config.warnings:
             _log.warning("%s", warning)
+        if missing := platform_limits(sys.platform):
+            features = "; ".join(limit.feature for limit in missing)
+            _log.warning("%s lacks what Linux has (docs/platforms.md): %s", sys.platform, features)
 
         def announce() -> None:
             notify(READY, f"STATUS={config.process.workers} workers serve")
@@ -301,29 +323,19 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
             sys.stdout.flush()
 
         _log.info("starting on %s with %d workers", listen.host, config.process.workers)
-        asyncio.run(_supervised(config, programs or Programs(), timing or Timing(), control_fd, announce))
+        asyncio.run(_supervised(config, programs or Programs(), timing or Timing(), sockets, announce))
         _log.info("stopped")
 
 
 async def _supervised(
-    config: Config, programs: Programs, timing: Timing, control_fd: int | None, announce: Callable[[], None]
+    config: Config, programs: Programs, timing: Timing, sockets: Mapping[str, int], announce: Callable[[], None]
 ) -> None:
-    await Supervisor(config, programs=programs, timing=timing, control_fd=control_fd).run(announce)
+    await Supervisor(config, programs=programs, timing=timing, sockets=sockets).run(announce)
 
 
 def _numbers(config: Config) -> dict[str, int]:
     """Returns the ports that are served, as the state file and the banner name them."""
     return {option.removesuffix("-port"): number for option, number in config.ports.items()}
-
-
-def _raise_file_limit() -> None:
-    """Allows as many open files as the system lets this user have: each client connection is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:
-            _log.warning("the limit of open files stays at %d: %s", soft, error)
 
 
 def main() -> int:

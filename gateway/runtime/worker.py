@@ -261,7 +261,9 @@ class Worker:
         )
         servicers = servicers_of(config, inference, self.control, self.health, self.catalog)
         unread = self.admission.count_unread
-        return WorkerServers(config, servicers, self.entrance, quotas, on_unread=unread, on_progress=self._progress)
+        return WorkerServers(
+            self.settings, servicers, self.entrance, quotas, on_unread=unread, on_progress=self._progress
+        )
 
     def _load_reports(self) -> LoadReports:
         cpus = cpu_quota() / max(1, self.config.process.workers)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.access.entrance import Entrance
 from gateway.access.quotas import Quotas
 from gateway.rpc.server import Server
-from gateway.runtime.config import Config
+from gateway.runtime.child import Settings
 from gateway.runtime.edge import (
     Servicers,
     guard_servicers,
@@ -27,7 +27,7 @@ class WorkerServers:
 
     def __init__(
         self,
-        config: Config,
+        settings: Settings,
         servicers: Servicers,
         entrance: Entrance | None,
         quotas: Quotas | None,
@@ -36,17 +36,28 @@ class WorkerServers:
         on_progress: Callable[[], None],
     ) -> None:
         """Raises: TypeError if the table of permissions misses a method."""
-        authorizer = None
+        config, authorizer = settings.config, None
         if entrance is not None:
             authorizer = entrance.gatekeeper
             guard_servicers(servicers)
         budgets = shared_budgets(config, on_unread)
         self._load_streams = servicers.load_streams
+        inherited = settings.inherited
         self.grpc = make_server(
-            config, servicers, authorizer, quotas, on_unread=on_unread, on_progress=on_progress, budgets=budgets
+            config,
+            servicers,
+            authorizer,
+            quotas,
+            on_unread=on_unread,
+            on_progress=on_progress,
+            budgets=budgets,
+            listening=inherited("grpc-port"),
         )
-        self.rest = make_rest_server(config, servicers, authorizer, quotas, budgets=budgets)
-        self._control = make_control_server(config, servicers, authorizer)
+        self.rest = make_rest_server(
+            config, servicers, authorizer, quotas, budgets=budgets, listening=inherited("http-port")
+        )
+        own = "control-socket" if config.listen.control_socket is not None else "control-port"
+        self._control = make_control_server(config, servicers, authorizer, listening=inherited(own))
 
     async def start(self) -> None:
         """Listens at every address, the gRPC port's first."""

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import resource
 import shlex
 import socket
 import subprocess
@@ -16,8 +17,10 @@ from gateway.cli.tls import ClientTls
 from gateway.errors import FailedPrecondition
 from gateway.runtime.banner import banner
 from gateway.runtime.config_parser import parse
+from gateway.runtime.file_limit import highest_limit
 from gateway.runtime.instance import InstanceLock, Ports, make_directories, write_state
 from gateway.runtime.liveness import Heartbeat, Timing, overweight
+from gateway.runtime.platform_limits import NOT_LINUX, platform_limits
 from gateway.telemetry.logs import FieldFormatter, JsonFormatter
 
 
@@ -62,6 +65,47 @@ def test_reserved_ports_are_shared_with_children_and_with_nobody_else() -> None:
             child.bind(("127.0.0.1", number))
         with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
             stranger.bind(("127.0.0.1", number))
+
+
+def test_where_no_kernel_spreads_connections_reserved_sockets_are_what_children_listen_on() -> None:
+    wanted = {"grpc-port": 0, "metrics-port": 0}
+    with Ports("127.0.0.1", wanted, spread=False) as ports:
+        assert ports.inherited.keys() == wanted.keys()
+        child = socket.socket(fileno=os.dup(ports.inherited["grpc-port"]))
+        with child, ThreadPoolExecutor(1) as pool:
+            child.settimeout(5)
+            child.listen()
+            address = ("127.0.0.1", ports.numbers["grpc-port"])
+            accepted = pool.submit(lambda: child.accept()[0].close())
+            socket.create_connection(address, timeout=5).close()
+            accepted.result(5)
+        with socket.socket() as sharing:
+            sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                sharing.bind(address)
+    with Ports("127.0.0.1", wanted, spread=True) as ports:
+        assert not ports.inherited
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "platform", "wanted"),
+    [
+        (1024, 4096, "linux", 4096),
+        (256, resource.RLIM_INFINITY, "darwin", 10_240),
+        (20_000, resource.RLIM_INFINITY, "darwin", 20_000),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, "darwin", resource.RLIM_INFINITY),
+        (256, 4096, "darwin", 4096),
+    ],
+)
+def test_files_are_limited_as_little_as_the_platform_takes(soft: int, hard: int, platform: str, wanted: int) -> None:
+    assert highest_limit(soft, hard, platform) == wanted
+
+
+def test_the_page_of_platforms_names_each_limit_and_nothing_else() -> None:
+    page = (Path(__file__).parents[2] / "docs/platforms.md").read_text()
+    rows = page.partition("| on Linux | elsewhere |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert rows == [f"| {limit.feature} | {limit.instead} |" for limit in NOT_LINUX]
+    assert not platform_limits("linux")
 
 
 def test_a_socket_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
