@@ -155,8 +155,11 @@ def extensions():
         from mypyc.build import mypycify
 
         # Types are checked by `make check`; here only mypyc's own needs count, and what is not installed is Any.
-        options = {"opt_level": LEVEL, "debug_level": "0" if LEVEL == "0" else "1"}  # lines for debuggers take a minute
-        return mypycify(["--config-file=", "--ignore-missing-imports", *MODULES], **options)
+        made = mypycify(["--config-file=", "--ignore-missing-imports", *MODULES], opt_level=LEVEL)
+        for extension in made:
+            # Python's own flags ask for warnings: of generated code nobody reads them, and the search takes a minute.
+            extension.extra_compile_args.append("-Wno-all")
+        return made
     except (ImportError, SystemExit) as error:  # it prints what it does not like, and exits
         if WISH == "require":
             raise
