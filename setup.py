@@ -93,6 +93,7 @@ MODULES = [
     "gateway/serving/ensemble_queue.py",
     "gateway/serving/ensemble_step.py",
     "gateway/serving/fallback.py",
+    "gateway/serving/foresight.py",
     "gateway/serving/inline_watch.py",
     "gateway/serving/input_digest.py",
     "gateway/serving/line_limit.py",

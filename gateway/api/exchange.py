@@ -120,7 +120,7 @@ class Exchanges:
         """
         try:
             self.enter(model, caller, size_bytes)
-            return self._engine.foresee(model, version, size_bytes, caller.deadline_ns)
+            return self._engine.foresight.foresee(model, version, size_bytes, caller.deadline_ns)
         except GatewayError as error:
             if self.load_reports is not None:  # who balances by errors would take a full worker for a free one
                 self.load_reports.count(error.code)

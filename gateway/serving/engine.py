@@ -6,14 +6,13 @@ when `call.done` has run and the answer is sent, `finish`. None of them waits: n
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns, time_ns
-from typing import Final, Protocol
+from typing import Final
 
-from gateway.backoff import retry_after_ms
-from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, ResourceExhausted, Unavailable
+from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, Unavailable
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record import Record
@@ -23,8 +22,6 @@ from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
-from gateway.serving.arrivals import Arrival
-from gateway.serving.batcher import Batcher
 from gateway.serving.call import CACHED, Call
 from gateway.serving.call_record import record_of
 from gateway.serving.catalog import Catalog
@@ -34,9 +31,10 @@ from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.ensemble_warm_up import warm_ensemble
 from gateway.serving.fallback import ChainReceiver, Fallbacks
+from gateway.serving.foresight import Foresight, Routing, check_wait, share_of
 from gateway.serving.mirroring import LAST_CLASS, REASON, Mirrors
 from gateway.serving.model_kind import ModelKind
-from gateway.serving.response_cache import VersionCache
+from gateway.serving.queue_maker import QueueMaker
 from gateway.serving.run_page import VersionKey
 from gateway.serving.served_arm import ServedArm
 from gateway.serving.shared_run_state import SharedRunState
@@ -46,23 +44,11 @@ from gateway.serving.version_queue import VersionQueue
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 
-# What a queue may take of the time that a call has left; the rest is for its run, for the way back, and for what cannot
-# be foreseen. A long message was measured when it began, and has cost its transfer since.
-PATIENCE: Final = 0.5
-LAST_PATIENCE: Final = 0.875
-ANNOUNCED_BYTES: Final = 1 << 16
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
 _OK: Final = Code.OK
 _PIN: Final = "PIN"
 _UNJUDGED: Final = -2  # as the revision of a decision: that of no route, and not the -1 of none that was looked up
-
-
-class Routing(Protocol):
-    """The source of the rules in force."""
-
-    @property
-    def snapshot(self) -> Snapshot: ...
 
 
 class Engine:
@@ -88,14 +74,14 @@ class Engine:
         self._log = log
         self._admission = admission
         self._loop = asyncio.get_running_loop()
-        self._parallel = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
         self._queues: dict[Version, VersionQueue] = {}
-        self._kinds: dict[ModelKind, Callable[[Version], VersionQueue]] = {}
         self._arms: dict[tuple[Version, str], ServedArm] = {}
         self._shared = shared or SharedRunState()
         self._shared.traced = tracer is not None
+        self._queue_maker = QueueMaker(catalog, self._loop, self._threads, threads, self._shared, draw)
+        self.foresight = Foresight(catalog, routing, counters, admission, self._queues, draw)
         self._refusals = self._shared.refusals
         self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
@@ -113,14 +99,14 @@ class Engine:
 
         Order: before the first load.
         """
-        self._kinds[kind] = queue_of
+        self._queue_maker.kinds[kind] = queue_of
 
     def attach(self, version: Version) -> None:
         """Gives a version that has just become able to run its queue, or another one where it came into memory or left
         it; calls that wait for it to come are handed over.
         """
         before = self._queues.get(version)
-        queue = self._queues[version] = self._queue_of(version)
+        queue = self._queues[version] = self._queue_maker.queue_of(version)
         if isinstance(before, ColdQueue):
             before.hand_over(queue)
         elif before is not None:
@@ -133,29 +119,8 @@ class Engine:
         if isinstance(queue, ColdQueue):
             queue.fail(error)
 
-    def _queue_of(self, version: Version) -> VersionQueue:
-        if version.is_cold:
-            return ColdQueue(
-                version, loop=self._loop, wake=self._catalog.wake, delay=self._catalog.delay, draw=self._draw
-            )
-        return self.own_queue(version) or Batcher(
-            version,
-            loop=self._loop,
-            threads=self._threads,
-            parallel=self._parallel,
-            shared=self._shared,
-            draw=self._draw,
-            cache=self._cache_of(version),
-        )
-
     def _ensemble_queue(self, version: Version) -> VersionQueue:
         return EnsembleQueue(version, self)
-
-    def _cache_of(self, version: Version) -> VersionCache | None:
-        cache = self._shared.cache
-        if cache is None or not version.config.caches:
-            return None
-        return cache.of_version(fixed=all(-1 not in spec.shape[1:] and not spec.optional for spec in version.inputs))
 
     def detach(self, version: Version) -> None:
         """Keeps nothing of a version that has ended."""
@@ -202,76 +167,13 @@ class Engine:
         else:
             version = self._permitted(self._catalog.newest(call.model))
         if version.backlog and not decision.fallback_on:
-            self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
+            share = share_of(call.size_bytes)
+            check_wait(self._queues.get(version), version, call.deadline_ns, call.level, share, self._draw)
         call.decision = decision
         call.version = version
         call.arm = self._arms.get((version, decision.arm)) or self._arm(version, decision.arm)
         version.lease()
         return version
-
-    def foresee(self, model: str, version: str, size_bytes: int, deadline_ns: int) -> Arrival | None:
-        """Refuses a call that is still to come, as `begin` would if it came now.
-
-        Returns the call on its way; None where only the whole request tells who serves it.
-        Order: nothing is held either way; the call is begun when it is there.
-        Raises: ResourceExhausted, Unavailable.
-        """
-        try:
-            self._admission.check(size_bytes)
-            versions = self._possible(model, version)
-            if not versions:
-                return None
-            nearest = min(versions, key=_backlog)
-            coming = nearest.arrivals.count(monotonic_ns())
-            if nearest.backlog and not version:
-                self._check_wait(nearest, deadline_ns, 0, PATIENCE, coming)
-            return nearest.arrivals.begin(waits=nearest.backlog > 0 or coming > 0)
-        except NotFound:
-            return None  # said when the whole request is known
-        except GatewayError as error:
-            self._counters.refused(error.code)
-            raise
-
-    def _possible(self, model: str, version: str) -> Sequence[Version]:
-        """Returns the versions that may serve a call, whichever is drawn; none where only the whole request tells.
-
-        Raises: NotFound.
-        """
-        if version:
-            try:
-                return (self._catalog.version(model, version),)
-            except GatewayError:  # said when the whole request is known
-                return ()
-        compiled = self._routing.snapshot.routes.get(model)
-        if compiled is None:
-            return (self._catalog.newest(model),)
-        if compiled.rules is not None or compiled.default.fallback_on:
-            return ()
-        names = {outcome.version for outcome in compiled.outcomes} if compiled.splits else set()
-        return [self._catalog.version(model, name) for name in names or {compiled.default.version} if name]
-
-    def _check_wait(self, version: Version, deadline_ns: int, level: int, share: float, coming: int = 0) -> None:
-        """Refuses a call that would spend more than this share of the time that it has left in the queue: it would be
-        answered too late, or take the place of one that is not. `coming` calls will be in the queue before it.
-
-        Raises: ResourceExhausted.
-        """
-        queue = self._queues.get(version)
-        if queue is None or not deadline_ns:
-            return
-        now_ns = monotonic_ns()
-        left_ns = deadline_ns - now_ns
-        allowed_ns = int(left_ns * share)
-        wait_ns = queue.wait_ns(level, now_ns)
-        if coming and wait_ns:
-            wait_ns += coming * (version.backlog // max(1, queue.queued))
-        if wait_ns > allowed_ns:
-            after_ms = max(retry_after_ms(self._draw()), (wait_ns - allowed_ns) // 1_000_000)
-            raise ResourceExhausted(
-                f"model {version.model!r} version {version.name!r} has a queue of {wait_ns // 1_000_000} ms, too long "
-                f"for a request whose deadline is in {left_ns // 1_000_000} ms; retry in {after_ms} ms",
-                retry_after_ms=after_ms,
-            )
 
     def submit(self, call: Call) -> None:
         """Queues the call, whose receiver is given the outcome exactly once, at once if the queue is full.
@@ -441,8 +343,7 @@ class Engine:
 
     def own_queue(self, version: Version) -> VersionQueue | None:
         """Returns a new queue for a version that has no session; None for one that has."""
-        queue_of = self._kinds.get(version.config.kind)
-        return queue_of(version) if queue_of is not None else None
+        return self._queue_maker.own_queue(version)
 
     def find(self, model: str, name: str) -> Version:
         """Returns the version, which is AVAILABLE and not quarantined. Raises: GatewayError."""
@@ -495,7 +396,7 @@ class Engine:
         try:
             # Where there is a chain, the next arm may have a shorter queue.
             if version is not None and version.backlog and call.decision is not None and call.decision.fallback_on:
-                self._check_wait(version, call.deadline_ns, call.level, _share_of(call.size_bytes))
+                check_wait(queue, version, call.deadline_ns, call.level, share_of(call.size_bytes), self._draw)
             queue.put(call)
         except GatewayError as error:
             call.fail(error)
@@ -548,14 +449,6 @@ class Engine:
 
 def _not_recorded(keep: int = 0) -> None:
     """Is what appends the record of a call that has none."""
-
-
-def _share_of(size_bytes: int) -> float:
-    return PATIENCE if size_bytes < ANNOUNCED_BYTES else LAST_PATIENCE
-
-
-def _backlog(version: Version) -> int:
-    return version.backlog
 
 
 def _key(version: Version) -> VersionKey:

@@ -101,6 +101,7 @@ async def test_a_queue_that_its_callers_left_is_not_slow(bench: Bench) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_call_that_would_wait_in_vain_is_refused_at_once(stage: Stage) -> None:
     calls = [stage.submit(stage.begin("slow"), floats(1)) for _ in range(12)]
+    foresee = stage.engine.foresight.foresee
     version = calls[0].version
     assert version is not None
     await until(lambda: version.backlog > 0)
@@ -109,19 +110,19 @@ async def test_a_call_that_would_wait_in_vain_is_refused_at_once(stage: Stage) -
         stage.begin("slow", deadline_ns=monotonic_ns() + 10 * MS)
     assert (refused.value.retry_after_ms or 0) >= 50
     with pytest.raises(ResourceExhausted, match="too long"):  # a long message is told so at its beginning
-        stage.engine.foresee("slow", "", 1000, monotonic_ns() + 10 * MS)
+        foresee("slow", "", 1000, monotonic_ns() + 10 * MS)
     assert stage.codes("slow", "1", "") == before  # nothing of that is the version's
-    coming = [stage.engine.foresee("slow", "", 1000, monotonic_ns() + 3600 * SECOND) for _ in range(1000)]
+    coming = [foresee("slow", "", 1000, monotonic_ns() + 3600 * SECOND) for _ in range(1000)]
     with pytest.raises(ResourceExhausted, match="too long"):  # those on their way will be before it
-        stage.engine.foresee("slow", "", 1000, monotonic_ns() + 1 * SECOND)
+        foresee("slow", "", 1000, monotonic_ns() + 1 * SECOND)
     assert all(arrival is not None and arrival.waits for arrival in coming)
     for arrival in coming:
         assert arrival is not None
         arrival.end()
-    assert stage.engine.foresee("slow", "", 1000, monotonic_ns() + 10 * SECOND) is not None
-    assert stage.engine.foresee("slow", "1", 1000, monotonic_ns() + 10 * MS) is not None  # decided when it is there
-    stage.engine.foresee("slow", "", 1000, monotonic_ns() + 60 * SECOND)
-    stage.engine.foresee("nothing", "", 1000, monotonic_ns() + 10 * MS)  # said when the request is there
+    assert foresee("slow", "", 1000, monotonic_ns() + 10 * SECOND) is not None
+    assert foresee("slow", "1", 1000, monotonic_ns() + 10 * MS) is not None  # decided when it is there
+    foresee("slow", "", 1000, monotonic_ns() + 60 * SECOND)
+    foresee("nothing", "", 1000, monotonic_ns() + 10 * MS)  # said when the request is there
     calls.append(stage.submit(stage.begin("slow", deadline_ns=monotonic_ns() + 60 * SECOND), floats(1)))
     for call in calls:
         assert (await stage.end(call)).error is None
