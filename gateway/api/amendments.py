@@ -1,11 +1,13 @@
 """The operators' edits of an active document: flip, weights, pin, kill, unkill, promote, labels."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.api.rollouts import Rollouts
 from gateway.api.route_messages import apply_message, change_of, expected_revision, named, wait_or_default
+from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.routing.document.caution import fraction_caution
 from gateway.routing.document.document import RouteDocument
@@ -17,6 +19,8 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.route_versions import check_versions
 
 logger = logging.getLogger(__name__)
+
+_MOST_GIVEN: Final = 1000  # arms, or labels
 
 Request: TypeAlias = (
     pb.FlipRequest
@@ -44,7 +48,7 @@ class Amendments:
         return apply_message(await self._amend(request, context, amendment, skips=skips), _said(skips))
 
     async def set_weights(self, request: pb.SetWeightsRequest, context: object) -> pb.ApplyResponse:
-        weights = dict(request.weights)
+        weights = _few("weights", request.weights)
         fractions = [fraction_caution(f"weights.{arm}", share) for arm, share in sorted(weights.items())]
         result = await self._amend(request, context, Amendment("weights", lambda d: weigh(d, weights)))
         return apply_message(result, [sentence for sentence in fractions if sentence])
@@ -76,7 +80,7 @@ class Amendments:
         return apply_message(await self._amend(request, context, amendment, skips=skips), _said(skips))
 
     async def set_labels(self, request: pb.SetLabelsRequest, context: object) -> pb.ApplyResponse:
-        labels, model = dict(request.labels), named(request.model)
+        labels, model = _few("labels", request.labels), named(request.model)
         # An arm that gets another version by its label is another rollout.
         await self._rollouts.admit_edit(model, lambda d: label(d, labels), override=request.override)
         return apply_message(await self._amend(request, context, Amendment("label", lambda d: label(d, labels))))
@@ -108,6 +112,13 @@ class Amendments:
             result.change.revision,
             request.change.reason or "no reason given",
         )
+
+
+def _few(field: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is given. Raises: InvalidArgument, if no route has so many: to name all of them takes seconds."""
+    if len(given) > _MOST_GIVEN:
+        raise InvalidArgument(f"{field}: {len(given)} are given, at most {_MOST_GIVEN} can be")
+    return dict(given)
 
 
 def _said(skips: str) -> list[str]:

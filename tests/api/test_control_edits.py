@@ -20,6 +20,8 @@ from tests.api.routes import ab, blue_green, canary, pinned, route
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+MANY = {str(place): "1" for place in range(1001)}
+
 
 async def served(op: Operated, request_id: str = "") -> str:
     """The version that answers one request."""
@@ -243,6 +245,8 @@ async def test_every_change_of_routes_can_be_tried_and_can_name_what_it_leaves()
         ("Flip", pb.FlipRequest(model="nobody"), "NOT_FOUND", "no route"),
         ("Flip", pb.FlipRequest(), "INVALID_ARGUMENT", "model is empty"),
         ("SetWeights", pb.SetWeightsRequest(model="affine", weights={"a": "99"}), "INVALID_ARGUMENT", "sum to 99 %"),
+        ("SetWeights", pb.SetWeightsRequest(model="affine", weights=MANY), "INVALID_ARGUMENT", "at most 1000 can be"),
+        ("SetLabels", pb.SetLabelsRequest(model="affine", labels=MANY), "INVALID_ARGUMENT", "at most 1000 can be"),
         (
             "SetWeights",
             pb.SetWeightsRequest(model="affine", weights={"c": "9"}),

@@ -1,11 +1,12 @@
 """Messages as JSON: everything that they say, and back."""
 
 import pytest
+from google.protobuf.message import Message
 
 from gateway.errors import InvalidArgument, ResourceExhausted
 from gateway.pb import control_pb2, inference_pb2
 from gateway.rest.json_text import MAX_JSON_BYTES, read_object
-from gateway.rest.message_json import fill, plain
+from gateway.rest.message_json import MOST_ENTRIES, fill, plain
 
 
 def test_numbers_are_numbers_and_every_field_is_there() -> None:
@@ -53,6 +54,19 @@ def test_json_in_a_text_is_the_value_itself() -> None:
 def test_what_does_not_fit_is_refused_by_name(given: dict[str, object], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         fill(control_pb2.ApplyRequest(), given)
+
+
+@pytest.mark.parametrize(
+    ("message", "given"),
+    [
+        (control_pb2.SetWeightsRequest(), {"weights": {str(place): "1" for place in range(MOST_ENTRIES + 1)}}),
+        (control_pb2.SendFeedbackRequest(), {"items": [{}] * (MOST_ENTRIES + 1)}),
+    ],
+    ids=["map", "messages"],
+)
+def test_what_protobuf_reads_one_by_one_is_bounded(message: Message, given: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match=f"has {MOST_ENTRIES + 1} entries, at most {MOST_ENTRIES} can be given"):
+        fill(message, given)
 
 
 @pytest.mark.parametrize("text", [b"{", b"[1]", b"1", b"\xff"])
