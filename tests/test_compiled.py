@@ -48,6 +48,7 @@ APART = (
     *(f"tests/telemetry/test_{name}.py" for name in TELEMETRY),
 )
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
+VALGRIND = Path("/usr/bin/valgrind")
 HEADER = Path(sysconfig.get_path("include"), "Python.h")
 
 
@@ -133,6 +134,17 @@ def test_the_compiled_modules_pass_their_tests(built: Path) -> None:
 @compiled
 def test_what_uses_compiled_modules_passes_its_tests(built: Path) -> None:
     passes(built, *APART)
+
+
+@pytest.mark.long
+@compiled
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not VALGRIND.exists(), reason=f"no {VALGRIND}")
+def test_traces_of_one_call_in_a_hundred_cost_two_percent_at_most(built: Path) -> None:
+    """In instructions, with their way to a collector: what else the machine does is not in it."""
+    said = run(built, "-m", "loadtests.bench.instructions", "--of", "tracing", "--calls", "300", "--rounds", "1")
+    [share] = re.findall(r": ([+-][\d.]+)% with one in 100", said)
+    assert 0.1 < float(share) <= 2.0, said
 
 
 @pytest.mark.long

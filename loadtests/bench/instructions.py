@@ -1,13 +1,15 @@
 """What a gRPC call costs a worker, in instructions: the same on a busy machine. With REST beside it, or with traces.
 
-    PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--of rest|traces] [--calls N] [--rounds N]
+    PYTHONPATH=build/compiled python -m loadtests.bench.instructions [--of rest|traces|...] [--calls N] [--rounds N]
 
 The worker runs under `valgrind --tool=callgrind`, which counts what the thread of its loop executes, between two dumps
 that enclose so many calls, one after the other. What counts is the read that brings a call, within which its model
 runs and its answer is written; all else there goes by the clock. The rounds go through the settings in turns.
 
-Of traces one call in a hundred is sampled, exactly: by its parent, as its caller says. What the workers' traces cost
-beyond the calls, until a collector has them, is that of `trace_cost`, for each of them.
+Of traces one call in a hundred is sampled, exactly: by its parent, as its caller says. Beside the difference between
+two workers stands what the functions take by which a worker traces: on a busy machine some runs go to a thread, where
+they are not counted, and then that alone can be relied on. What traces cost beyond the calls, until a collector has
+them, is that of `trace_cost`.
 """
 
 import argparse
@@ -69,14 +71,25 @@ SETTINGS: Final[Mapping[str, Mapping[str, Setting]]] = {
         "no traces, each call has a parent": Setting(metadata=_UNSAMPLED, hundredth=_SAMPLED),
         "traces, each call has a parent": Setting(traced=True, metadata=_UNSAMPLED, hundredth=_SAMPLED),
     },
+    "tracing": {"traces": Setting(traced=True, hundredth=_SAMPLED)},  # alone, for what its functions take
 }
-_SHARE: Final = 100  # one call in so many is sampled
+SHARE: Final = 100  # one call in so many is sampled
 _READ: Final = "CPyDef_connection___Connection___buffer_updated"
+# The decision, what a sampled call's run leaves, and what is kept when it has ended.
+_TRACING: Final = "CPyDef_(?:exchange___Exchanges____trace|batcher____trace|tracer___Tracer___finish)"
 _RUN_ELSEWHERE: Final = "CPyDef_batcher___Batcher____thread_done"
 _WARM_CALLS: Final = 1500
 _CALL_S: Final = 60.0
 _START_S: Final = 600.0
 _SERVE: Final = "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """What a call took: all of it, and what traces have of that. Units: instructions."""
+
+    call: float
+    tracing: float
 
 
 def serve(out: Path, arguments: list[str]) -> None:
@@ -97,7 +110,7 @@ def called(address: str) -> Iterator["grpc.UnaryUnaryMultiCallable[bytes, bytes]
 
 def calls(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes, count: int, setting: Setting) -> None:
     for number in range(1, count + 1):
-        call(body, timeout=_CALL_S, metadata=setting.metadata if number % _SHARE else setting.hundredth)
+        call(body, timeout=_CALL_S, metadata=setting.metadata if number % SHARE else setting.hundredth)
 
 
 def await_served(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes) -> None:
@@ -112,8 +125,8 @@ def await_served(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", body: bytes
             time.sleep(0.5)
 
 
-def dumped(pid: int, out: Path) -> int:
-    """Returns what the loop's thread has executed for calls since the last dump."""
+def dumped(pid: int, out: Path, count: int) -> CallCost:
+    """Returns what the loop's thread has executed for each of so many calls since the last dump."""
     before = set(out.glob(f"calls.{pid}.*-01"))
     subprocess.run(["callgrind_control", "-d", str(pid)], check=True, capture_output=True)
     (made,) = set(out.glob(f"calls.{pid}.*-01")) - before
@@ -126,7 +139,7 @@ def dumped(pid: int, out: Path) -> int:
 
     if of(_RUN_ELSEWHERE):
         print("some runs were on a thread, and are not counted: begin anew on a machine with more time")
-    return of(_READ)
+    return CallCost(of(_READ) / count, of(_TRACING) / count)
 
 
 def worker_pid(out: Path) -> int:
@@ -141,8 +154,8 @@ def worker_pid(out: Path) -> int:
     raise SystemExit("the worker has ended")
 
 
-def measure(setting: Setting, made: cases.Case, work: Path, count: int) -> float:
-    """Returns the instructions of one call."""
+def measure(setting: Setting, made: cases.Case, work: Path, count: int) -> CallCost:
+    """Returns what a call costs, of so many."""
     data_dir = Path(tempfile.mkdtemp(dir=work))
     port = free_port()
     ports = {"grpc": port, "metrics": free_port()}
@@ -158,27 +171,29 @@ def measure(setting: Setting, made: cases.Case, work: Path, count: int) -> float
             await_served(call, body)
             calls(call, body, _WARM_CALLS, setting)
             pid = worker_pid(data_dir)
-            dumped(pid, data_dir)
+            dumped(pid, data_dir, 1)
             calls(call, body, count, setting)
-            return dumped(pid, data_dir) / count
+            return dumped(pid, data_dir, count)
 
 
-def compare(of: str, count: int, rounds: int) -> dict[str, float]:
-    """Returns the instructions of a call under each setting; of traces with the share of their export."""
-    counts: dict[str, list[float]] = {title: [] for title in SETTINGS[of]}
+def compare(of: str, count: int, rounds: int) -> dict[str, CallCost]:
+    """Returns what a call costs under each setting, by the medians of so many rounds."""
+    costs: dict[str, list[CallCost]] = {title: [] for title in SETTINGS[of]}
     with tempfile.TemporaryDirectory(prefix="instructions-") as name:
         (made,) = cases.make([MODELS["tiny"]], Path(name))
         for _ in range(rounds):
-            for title, of_it in counts.items():
+            for title, of_it in costs.items():
                 of_it.append(measure(SETTINGS[of][title], made, Path(name), count))
-                print(f"{title}: {of_it[-1]:.0f} instructions a call", flush=True)
-        medians = {title: median(of_it) for title, of_it in counts.items()}
-        if any(setting.traced for setting in SETTINGS[of].values()):
-            export = export_instructions(Path(name))
-            print(f"export: {export:.0f} instructions a trace", flush=True)
-            for title, setting in SETTINGS[of].items():
-                medians[title] += export / _SHARE if setting.traced else 0.0
-    return medians
+                print(f"{title}: {of_it[-1].call:.0f} instructions a call", flush=True)
+    return {
+        title: CallCost(median(cost.call for cost in of_it), median(cost.tracing for cost in of_it))
+        for title, of_it in costs.items()
+    }
+
+
+def tracing_share(cost: CallCost, export: float) -> float:
+    """Returns what traces add to a call without them, where one in a hundred is exported."""
+    return (cost.tracing + export / SHARE) / (cost.call - cost.tracing)
 
 
 def main() -> None:
@@ -190,10 +205,18 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    counts = compare(options.of, options.calls, options.rounds)
-    base = next(iter(counts.values()))
-    for title, count in counts.items():
-        print(f"{title}: {count:.0f}, {count / base - 1:+.2%}")
+    costs = compare(options.of, options.calls, options.rounds)
+    base = next(iter(costs.values())).call
+    for title, cost in costs.items():
+        print(f"{title}: {cost.call:.0f}, {cost.call / base - 1:+.2%}")
+    traced = [title for title, setting in SETTINGS[options.of].items() if setting.traced]
+    export = export_instructions() if traced else 0.0
+    for title in traced:
+        cost = costs[title]
+        print(
+            f"{title}: {cost.tracing:.0f} a call in the worker, {export:.0f} for each that is exported:"
+            f" {tracing_share(cost, export):+.2%} with one in {SHARE}"
+        )
 
 
 if __name__ == "__main__":

@@ -72,10 +72,10 @@ def _collected(collector: str, count: int, folder: Path) -> int:
     return sum(int(number) for number in _TOTAL.findall(ended.stderr))
 
 
-def export_instructions(folder: Path) -> float:
+def export_instructions() -> float:
     """Returns the instructions that each trace takes, those of its share of a step among them."""
-    with trace_sink() as collector:
-        few, many = (_collected(collector, steps * _AT_ONCE, folder) for steps in (1, 1 + _STEPS))
+    with trace_sink() as collector, tempfile.TemporaryDirectory(prefix="trace-cost-") as name:
+        few, many = (_collected(collector, steps * _AT_ONCE, Path(name)) for steps in (1, 1 + _STEPS))
     return (many - few) / (_STEPS * _AT_ONCE)
 
 
