@@ -22,12 +22,14 @@ from typing import Any, Final
 
 import grpc
 import numpy as np
+import redis
 
 import gateway
 from gateway.pb import inference_pb2 as pb
 from gateway.routing.decision.decide import decide
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.store.last_known_good import load_newest
+from gateway.routing.store.store_keys import StoreKeys
 from gateway.runtime.child import Settings
 from gateway.runtime.child_programs import for_compactor, for_sinks
 from gateway.runtime.config_parser import parse
@@ -82,6 +84,52 @@ def settings_lines(work: Path) -> list[str]:
     return [settings.to_json(), for_compactor(settings), for_sinks(settings)]
 
 
+_JUDGED: Final = """
+apiVersion: gateway/v1
+kind: Route
+metadata: {model: canary}
+spec:
+  arms: {stable: {version: "1"}, candidate: {version: "2"}}
+  key: {from: ["metadata:x-user-id"]}
+  strategy:
+    canary: {stable: stable, canary: candidate, steps: [{weight: 10%, hold: 30m}, {weight: 50%, hold: 30m}]}
+---
+apiVersion: gateway/v1
+kind: Route
+metadata: {model: ab}
+spec:
+  arms: {a: {version: "1"}, b: {version: "2"}}
+  key: {from: ["metadata:x-user-id"], onMissing: control}
+  strategy:
+    ab:
+      control: a
+      weights: {a: 50%, b: 50%}
+      bandit: {metric: reward, posterior: beta, interval: 10m, minEvents: 100, floor: 5%, discount: 0.95}
+"""
+
+
+def judged(work: Path) -> dict[str, dict[str, str]]:
+    """What the judge of this release keeps in the store of a canary that is running, and of a bandit."""
+    product = Product(work / "gw", write_models(work / "models"))
+    try:
+        product.start()
+        for number, text in enumerate(_JUDGED.split("---")):
+            _said(product.cli("routes", "apply", "-f", "-", "--reason", f"document {number}", text=text))
+        with redis.Redis(unix_socket_path=str(product.data / "run" / "valkey.sock")) as store:
+            keys = StoreKeys("default")
+
+            def kept() -> dict[str, dict[str, str]]:
+                read = {"rollouts": store.hgetall(keys.rollouts), "bandits": store.hgetall(keys.bandits)}
+                return {
+                    name: {key.decode(): value.decode() for key, value in one.items()} for name, one in read.items()
+                }
+
+            until(lambda: all(kept().values()), 60, "the judge has begun with both")
+            return kept()
+    finally:
+        product.kill()
+
+
 def _said(result: Any) -> str:
     assert result.exit_code == 0, result.output
     return str(result.stdout)
@@ -131,6 +179,8 @@ def make(target: Path) -> None:
     for name, source in (("roles.yaml", "security.md"), ("quotas.yaml", "quotas.md")):
         page = (HERE.parents[1] / "docs" / source).read_text()
         (target / name).write_text(page.split("```yaml\n", 1)[1].split("```", 1)[0])
+    with TemporaryDirectory() as temporary:
+        (target / "judged.json").write_text(json.dumps(judged(Path(temporary)), indent=1, sort_keys=True) + "\n")
     (target / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
 
 

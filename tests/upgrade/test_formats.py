@@ -21,6 +21,8 @@ from gateway.cli.app import app
 from gateway.drift.report.lake_reader import Lake
 from gateway.records.lake.compactor import CompactorConfig
 from gateway.records.sinks.sinks_process import SinksConfig
+from gateway.rollout.bandit_record import BanditRecord
+from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.document.notation import parse_yaml
 from gateway.routing.store.audit_chain import ChainLink, Recorded, compare, first_fault
 from gateway.routing.store.audit_trail import chain, routes_in_force, sight
@@ -105,6 +107,24 @@ async def test_its_store_is_followed_changed_and_rolled_back(
         assert changed.revision == expected["revision"] + 1
         page = await chain(rules)
         assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
+
+
+def holds(read: object, said: object) -> bool:
+    """Whether all that was said is read; a later release may have more fields."""
+    if isinstance(said, dict):
+        return isinstance(read, dict) and all(name in read and holds(read[name], one) for name, one in said.items())
+    if isinstance(said, list):
+        return isinstance(read, list) and len(read) == len(said) and all(map(holds, read, said))
+    return read == said
+
+
+def test_what_its_judge_kept_is_taken_up(release: Path) -> None:
+    """A rollout and a bandit that are under way, with all evidence that there is."""
+    kept = json.loads((release / "judged.json").read_text())
+    rollout = msgspec.json.decode(kept["rollouts"]["canary"], type=RolloutRecord)
+    bandit = msgspec.json.decode(kept["bandits"]["ab"], type=BanditRecord)
+    for record, text in ((rollout, kept["rollouts"]["canary"]), (bandit, kept["bandits"]["ab"])):
+        assert holds(json.loads(msgspec.json.encode(record)), json.loads(text))
 
 
 def test_its_audit_trail_is_whole(release: Path) -> None:
