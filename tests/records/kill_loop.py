@@ -17,6 +17,7 @@ from time import monotonic
 
 from gateway.records.lake.compactor import CompactorConfig
 from gateway.records.lake.merging import MergeLimits
+from tests.machine_load import as_loaded
 from tests.records.traffic import lake_ids
 
 
@@ -71,7 +72,7 @@ def start_compactor(log: Path, lake: Path, *, hurried: bool = False) -> "subproc
 
 def stop_compactor(process: "subprocess.Popen[str]") -> list[dict[str, object]]:
     """Ends it in order, by closing its standard input; what it reported."""
-    reports, _ = process.communicate(timeout=60)
+    reports, _ = process.communicate(timeout=as_loaded(60))
     assert process.returncode == 0, process.returncode
     return [json.loads(line) for line in reports.splitlines()]
 

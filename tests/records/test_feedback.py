@@ -25,6 +25,7 @@ from gateway.records.worker.label import Label, decode_labels, encode_labels, re
 from gateway.records.worker.reading import read
 from gateway.records.worker.segment import OPEN, SEALED, entries
 from gateway.records.worker.wal import SegmentLimits
+from tests.machine_load import as_loaded
 from tests.records import kill_loop
 from tests.records.labels import label, lake_labels, open_labels
 from tests.records.traffic import NOW_US, append, compactor, lake_rows, open_log, open_stream
@@ -98,7 +99,7 @@ async def test_segments_end_by_themselves_so_that_few_labels_do_not_wait(tmp_pat
     log = open_labels(tmp_path, limits=limits)
     running = asyncio.create_task(log.run())
     await log.write([label("a")])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(as_loaded(10)):
         while True:
             await asyncio.sleep(0.01)
             if [entry.suffix for entry in entries(tmp_path)] == [SEALED]:
