@@ -174,7 +174,8 @@ class AdaptedCallbackCall(AdaptedCall):
 
     @property
     def _caller(self) -> str:
-        return self.principal.name or self._held.peer.address
+        """Who calls, by which connection: others of the same name or address may want another model."""
+        return f"{self.principal.name} {self._held.peer.name}"
 
     def answer(self, message: object) -> None:
         if not self._answered.done():

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Final
 
 _VALID_NS: Final = 1_000_000_000
-_FORGOTTEN_NS: Final = 60_000_000_000
+_FORGOTTEN_NS: Final = 60_000_000_000  # who asks for a model only now and then is not judged by others
 _MOST: Final = 4096
 
 
@@ -29,10 +29,10 @@ class Precedent:
     def decides(self, now_ns: int) -> bool:
         """Returns whether the next call is judged by its subject; else its own message is to tell.
 
-        It is not within a second of messages that differ. While none is read one call in a second goes on, and only
+        It is not within a minute of messages that differ. While none is read one call in a second goes on, and only
         one: where nobody is let in the others would all be read to be refused.
         """
-        if now_ns - self.mixed_ns < _VALID_NS:
+        if now_ns - self.mixed_ns < _FORGOTTEN_NS:
             return False
         if now_ns - max(self.read_ns, self.probed_ns) < _VALID_NS:
             return True
@@ -50,7 +50,7 @@ class Precedents:
         """Remembers a message that was read."""
         key = caller, path
         before = self._last.pop(key, None)
-        mixed_ns = now_ns - _VALID_NS
+        mixed_ns = now_ns - _FORGOTTEN_NS
         if before is not None:
             mixed_ns = before.mixed_ns if before.subject == subject else now_ns
         self._last[key] = Precedent(subject, lead, size_bytes, now_ns, mixed_ns)
