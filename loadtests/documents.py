@@ -4,6 +4,7 @@ import json
 
 ARMS = {"a": "1", "b": "2"}
 KEY = "x-user-id"
+_MOVING_KEY = {"from": [f"metadata:{KEY}"], "onMissing": "reject", "salt": "movement"}
 
 
 def blue_green(model: str, active: str) -> str:
@@ -21,6 +22,18 @@ def ab(model: str, share_of_b: float) -> str:
 def canary(model: str, weight: float) -> str:
     """A share of all requests, each drawn anew."""
     return _document(model, {"strategy": {"canary": {"stable": "a", "canary": "b", "weight": f"{weight:.2%}"}}})
+
+
+def keyed_ab(model: str, share_of_b: float) -> str:
+    """A test by the key, of the same table as `keyed_canary`."""
+    weights = {"a": f"{1 - share_of_b:.2%}", "b": f"{share_of_b:.2%}"}
+    return _document(model, {"key": _MOVING_KEY, "strategy": {"ab": {"control": "a", "weights": weights}}})
+
+
+def keyed_canary(model: str, weight: float) -> str:
+    """A share of the keys."""
+    canary = {"stable": "a", "canary": "b", "weight": f"{weight:.2%}"}
+    return _document(model, {"key": _MOVING_KEY, "strategy": {"canary": canary}})
 
 
 def _document(model: str, spec: dict[str, object]) -> str:

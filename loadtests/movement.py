@@ -24,6 +24,7 @@ from loadtests.samples import Sample
 from loadtests.verdict import Violation, answer_of, check_answer, share_text
 
 # The kind of route and the weight of arm b. A canary goes up, down and up, becomes an A/B test, and goes both ways.
+KEYED: Final = {"canary": documents.keyed_canary, "ab": documents.keyed_ab}
 STEPS: Final = (
     *(("canary", weight) for weight in (0.01, 0.05, 0.25, 0.5, 0.25, 0.05, 0.25, 0.5)),
     *(("ab", weight) for weight in (0.5, 0.3, 0.7, 0.5, 0.25)),
@@ -83,7 +84,7 @@ def run(options: Any) -> int:
         control = ControlStub(channels[0])  # type: ignore[no-untyped-call]
         stack.enter_context(_route_kept(control, options.model))
         for kind, weight in STEPS:
-            revision = _apply(control, getattr(documents, f"keyed_{kind}")(options.model, weight))
+            revision = _apply(control, KEYED[kind](options.model, weight))
             try:
                 arms = ask(channels, options.model, keys, rows, revision)
             except (grpc.RpcError, Violation) as error:
