@@ -105,7 +105,12 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
         "History": _need(_READER, field="model"),
         "Rollback": _need(_OPERATOR, field="model"),
         "Workers": _need(_READER, hidden=("workers.error",)),
-        "Models": _need(_READER, field="model", listed=(("versions", "model"), ("passed_over", "path"))),
+        "Models": _need(
+            _READER,
+            field="model",
+            listed=(("versions", "model"), ("passed_over", "path"), ("pins", "model")),
+            hidden=("pins.ensemble", "pins.source"),  # of whatever models and repositories
+        ),
         "TailLog": _need(_READER, field="model", listed=(("", "model"),)),
         "SendFeedback": _need(_INFER, scope=Scope.HANDLER),
         "ServerVersion": _need(_INFER, _READER),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.access.permissions import RPCS
+from gateway.access.permissions import RPCS, Scope
 from gateway.access.principal import ANONYMOUS, NOBODY, Grant, Principal, Role
 from gateway.api.model_guard import HIDDEN, ModelGuard
 from gateway.api.route_messages import principal_of
@@ -36,6 +36,11 @@ class Control:
 
     async def Audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
         return pb.HistoryResponse(entries=[pb.HistoryEntry(model=model) for model in ("hers", "mine", "", "mine-2")])
+
+    async def Models(self, request: pb.ModelsRequest, context: object) -> pb.ModelsResponse:
+        mine = pb.StepPin(model="mine", version="1", ensemble="hers", step=1, source="uri")
+        hers = pb.StepPin(model="hers", version="2", ensemble="e", step=1, source="uri")
+        return pb.ModelsResponse(pins=[mine, hers])
 
     def __getattr__(self, name: str) -> object:
         return self.Workers  # whatever else the table names is not called here
@@ -77,13 +82,23 @@ async def test_a_context_that_does_not_say_who_calls_is_nobodys(guarded: Control
 
 
 def test_every_answer_with_many_models_says_where_they_are_named() -> None:
-    """A method without a model of its own whose answer lists things by model has to be filtered."""
+    """Each list of things that have a model has to be filtered, also where a request may name one."""
     service = pb.DESCRIPTOR.services_by_name["Control"]
-    unfiltered = []
-    for method in service.methods:
-        permission = RPCS[f"/gateway.v1.Control/{method.name}"]
-        named = permission.scope != "the server" or bool(permission.listed)
-        listed = [field.message_type for field in method.output_type.fields if field.is_repeated]
-        if not named and any(one is not None and "model" in one.fields_by_name for one in listed):
-            unfiltered.append(method.name)
-    assert not unfiltered
+    unfiltered = [
+        f"{method.name}.{field.name}"
+        for method in service.methods
+        for field in method.output_type.fields
+        if field.is_repeated
+        and field.message_type is not None
+        and "model" in field.message_type.fields_by_name
+        and RPCS[f"/gateway.v1.Control/{method.name}"].scope is not Scope.EVERYWHERE
+        and (field.name, "model") not in RPCS[f"/gateway.v1.Control/{method.name}"].listed
+    ]
+    assert unfiltered == ["History.entries", "Plan.versions"]  # of the one model that the request has to name
+
+
+async def test_who_reads_few_models_learns_nothing_of_the_ensembles_of_others(guarded: Control) -> None:
+    for caller, shown in ((FEW, [("mine", HIDDEN, HIDDEN)]), (ALL, [("mine", "hers", "uri"), ("hers", "e", "uri")])):
+        answer = await guarded.Models(pb.ModelsRequest(), caller)
+        assert [(pin.model, pin.ensemble, pin.source) for pin in answer.pins] == shown
+        assert [pin.version for pin in answer.pins] == ["1", "2"][: len(shown)]
