@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 from typing import Any, Final
 
-from gateway.access.principal import ANONYMOUS, Principal
+from gateway.access.principal import Principal
 from gateway.access.quota_pass import QuotaPass
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, PermissionDenied, UnknownModel
 from gateway.rpc.authorizer import CallCredential
 from gateway.rpc.handler import EOF, AnnouncedCall, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflater, encoding_of
@@ -18,6 +18,7 @@ from gateway.rpc.precedent import Precedents
 from gateway.rpc.pushback import never
 
 _LEAD_BYTES: Final = 512  # of a message: more than the names of a model and a version take
+_DENIALS: Final = (PermissionDenied, UnknownModel)
 
 
 class AdaptedCall:
@@ -112,12 +113,12 @@ class AdaptedCall:
 
 
 class _ForeseenCall:
-    """A call whose message is not known: by its model nobody is let in or kept out."""
+    """A call whose message is not known: it takes nothing from quotas, and is asked for roles, to say nothing else."""
 
-    principal = ANONYMOUS
     quota_pass = None
 
-    def __init__(self, deadline_ns: int) -> None:
+    def __init__(self, principal: Principal, deadline_ns: int) -> None:
+        self.principal = principal
         self.deadline_ns = deadline_ns
 
 
@@ -160,10 +161,15 @@ class AdaptedCallbackCall(AdaptedCall):
         precedent = self._precedents.find(self._caller, self._method.path, now_ns)
         if precedent is None:
             return None
-        self._held.expect(precedent.size_bytes)
+        if precedent.probes(now_ns):
+            return None
+        self._held.expect(precedent.likely_bytes)
         if not precedent.decides(now_ns):
             return None
-        return announce(_ForeseenCall(self.deadline_ns), 0, precedent.lead)
+        try:
+            return announce(_ForeseenCall(self.principal, self.deadline_ns), 0, precedent.lead)
+        except _DENIALS:
+            return None  # whose load it is is nobody's business
 
     def _remember(self, message: bytes) -> None:
         subject = self._method.subject
@@ -183,6 +189,8 @@ class AdaptedCallbackCall(AdaptedCall):
             self._answered.set_result(message)
 
     def fail(self, error: GatewayError) -> None:
+        if isinstance(error, _DENIALS):
+            self._precedents.deny(self._caller, self._method.path)
         if not self._answered.done():
             self._on_cancel.clear()
             self._answered.set_exception(error)

@@ -72,10 +72,10 @@ class OpenCall:
         self.received_bytes = count
 
     def expect(self, count: int) -> None:
-        """Counts a message that will be like the caller's last one. Raises: ResourceExhausted."""
+        """Counts a message that will be like the caller's last ones. Raises: ResourceExhausted."""
         received = self._calls.received
         if count <= received.size_bytes:
-            received.take(count, "a message like the last one of its caller,")
+            received.take(count, "a message like the last ones of its caller,")
             self.received_bytes = count
 
     def reserve(self, count: int) -> None:
@@ -107,7 +107,9 @@ class OpenCalls:
        or leaves more than a quarter of that room.
     2. A message or an answer without room is refused.
     3. How much of a message has come cannot be seen. A unary call that has waited for its message longer than
-       `stall_timeout_s` is taken to hold the largest, and refused if that has no room.
+       `stall_timeout_s` is taken to hold the largest, and refused if that has no room. From its head on a message that
+       is answered by callback counts as the smaller of the last two of its caller, and is refused if that has no room;
+       one call in a second without a message is not, to show what its caller sends now.
     """
 
     def __init__(self, options: ServerOptions) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable
+from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable, UnknownModel
 from gateway.rpc.handler import AnnouncedCall, CallbackContext, RpcHandler, announced_to, by_callback
 from gateway.rpc.server import Server
 from gateway.serving.arrivals import Arrival
@@ -69,12 +69,17 @@ class Behaviour:
         self.note(f"{size_bytes} {lead[:4]!r}")
         if lead.startswith(b"stop"):
             raise ResourceExhausted("no room for that", retry_after_ms=70)
+        if lead.startswith(b"hers"):
+            raise UnknownModel("hers")
         return Arrival(0, waits=lead.startswith(b"wait"))
 
     @announced_to("announced", subject=lambda lead: lead[:4])
     @by_callback
     def echo_announced(self, message: bytes | memoryview, context: CallbackContext) -> None:
-        context.answer(bytes(message))
+        if bytes(message).endswith(b"denied"):
+            context.fail(UnknownModel("hers"))
+        else:
+            context.answer(bytes(message))
 
     @by_callback
     def echo_later(self, message: bytes | memoryview, context: CallbackContext) -> None:

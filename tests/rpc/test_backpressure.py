@@ -365,23 +365,55 @@ async def test_whose_last_message_would_be_refused_now_is_refused_before_the_nex
             assert (await other.answer(stream_id))[1] == message(b"go on")
 
 
+async def test_who_is_denied_a_model_learns_nothing_of_its_load() -> None:
+    """Whether the call before was denied by then, or is still to be."""
+    async with serving("grpcio", ServerOptions(reuse_port=False)) as served:
+        for word, code in ((b"stop, denied", b"5"), (b"hers", b"0")):
+            async with RawClient(served.server.port) as client:
+                for _ in range(3):
+                    sent = await client.request(request_headers("EchoAnnounced"), message(word))
+                    fields, _ = await client.answer(sent)
+                    assert fields[b"grpc-status"] == code
+        assert served.behaviour.events["0 b'stop'"] == 0
+        assert served.behaviour.events["0 b'hers'"] == 2
+
+
 async def test_messages_on_their_way_to_grpcio_count_as_those_before_them() -> None:
     options = ServerOptions(reuse_port=False, max_inflight_bytes=MIB, max_receive_bytes=MIB)
     async with serving("grpcio", options) as served, RawClient(served.server.port) as client:
         method, body = request_headers("EchoAnnounced"), message(b"go" * 200_000)
-        fields, _ = await client.answer(await client.request(method, body))
-        assert fields[b"grpc-status"] == b"0"
-        held = [await client.request(method, body[:5], end=False) for _ in range(2)]
-        fields, _ = await client.answer(await client.request(method, body[:5], end=False))
-        assert told_to_come_later(fields)
-        assert fields[b"grpc-message"].startswith(b"a message like the last one of its caller, of 400000 bytes: 800000")
-        for stream_id in held:
+        for _ in range(2):
+            fields, _ = await client.answer(await client.request(method, body))
+            assert fields[b"grpc-status"] == b"0"
+        answered = ended(client)
+        held = {await client.request(method, body[:5], end=False) for _ in range(4)}
+        await client.until(lambda self: ended(self) > answered)
+        for stream_id in ended(client) - answered:
+            fields = client.seen(stream_id)[0]
+            assert told_to_come_later(fields)
+            text = fields[b"grpc-message"]
+            assert text.startswith(b"a message like the last ones of its caller, of 400000 bytes: 800000")
+        for stream_id in held - ended(client):
             client.h2.reset_stream(stream_id, 8)
         await client.send()
         received = budget(served, "received")
         async with asyncio.timeout(5):
             while received.free_bytes < received.size_bytes - 1:  # of this call
                 await served.unary("Echo")(b"t")
+
+
+async def test_one_large_message_among_small_ones_says_nothing_of_the_next() -> None:
+    options = ServerOptions(reuse_port=False, max_inflight_bytes=MIB, max_receive_bytes=MIB)
+    async with serving("grpcio", options) as served, RawClient(served.server.port) as client:
+        method, body, small = request_headers("EchoAnnounced"), message(b"go" * 200_000), message(b"go")
+        held = []
+        for sent in (body, small, body, small):
+            for _ in range(2):
+                held.append(await client.request(method, sent[:5], end=False))
+            fields, _ = await client.answer(await client.request(method, sent))
+            assert fields[b"grpc-status"] == b"0"
+        assert not ended(client).intersection(held)
+        assert budget(served, "received").free_bytes > MIB - 100
 
 
 async def test_messages_that_do_not_come_lose_their_room_when_it_runs_out() -> None:

@@ -24,8 +24,9 @@ def test_while_nothing_is_read_one_call_in_a_second_shows_what_its_caller_wants(
     precedents.note("a", "/m", "x", b"", 7, S)
     last = precedents.find("a", "/m", S)
     assert last is not None
-    assert last.decides(2 * S - 1)
-    assert [last.decides(2 * S + later) for later in (0, 1, S - 1, S, S + 1)] == [False, True, True, False, True]
+    assert not last.probes(2 * S - 1)
+    assert [last.probes(2 * S + later) for later in (0, 1, S - 1, S, S + 1)] == [True, False, False, True, False]
+    assert last.decides(2 * S)
 
 
 def test_a_message_that_was_read_long_ago_says_nothing() -> None:
@@ -45,7 +46,7 @@ def test_who_sends_this_and_that_is_asked_until_it_has_sent_one_kind_for_a_minut
         last = precedents.find("a", "/m", read_ns)
         assert last is not None
         assert not last.decides(read_ns)
-        assert last.size_bytes == 7  # what is on its way counts all the same
+        assert last.likely_bytes == 7  # what is on its way counts all the same
     last = precedents.find("a", "/m", mixed_ns + 60 * S)
     assert last is not None
     assert last.decides(mixed_ns + 60 * S)
@@ -60,3 +61,28 @@ def test_callers_without_end_are_forgotten_the_longest_unheard_first() -> None:
     assert precedents.find("kept", "/m", S) is not None
     assert precedents.find("0", "/m", S) is None
     assert sum(precedents.find(str(number), "/m", S) is not None for number in range(5000)) == 4095
+
+
+def test_a_message_is_taken_for_the_smaller_of_the_last_two() -> None:
+    precedents = Precedents()
+    likely = []
+    for place, size_bytes in enumerate((60, 1, 60, 60, 2, 3)):
+        precedents.note("a", "/m", "x", b"", size_bytes, place)
+        last = precedents.find("a", "/m", place)
+        assert last is not None
+        likely.append(last.likely_bytes)
+    assert likely == [0, 1, 1, 60, 2, 2]
+
+
+def test_nobody_is_judged_by_what_it_may_not_know_of() -> None:
+    precedents = Precedents()
+    precedents.deny("a", "/m")
+    precedents.note("a", "/m", "x", b"", 7, S)
+    precedents.deny("a", "/m")
+    last = precedents.find("a", "/m", S)
+    assert last is not None
+    assert not last.decides(S)
+    precedents.note("a", "/m", "x", b"", 7, 2 * S)
+    last = precedents.find("a", "/m", 2 * S)
+    assert last is not None
+    assert last.decides(2 * S)
