@@ -6,26 +6,23 @@
    away, knows who everybody is.
 3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
    more often than the least time between two tries. Whatever an issuer answers, and however slowly, files are read
-   meanwhile: a token that was revoked is not good for longer.
+   meanwhile: a token that was revoked is not good for longer. A fetch without an end is left to itself on its thread,
+   and another begins, while few have been left.
 """
 
 import asyncio
 import logging
 import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from gateway.access.denials import LOG_EVERY_S, Denials
 from gateway.access.directory import Directory
 from gateway.access.gatekeeper import Gatekeeper
-from gateway.access.json_web_token import LIMIT_BYTES, NO_KEYS, ExpectedClaims, SigningKeys, parse_keys
+from gateway.access.json_web_token import NO_KEYS, ExpectedClaims, SigningKeys, parse_keys
+from gateway.access.key_fetch import LIMIT_S, fetch_beside
 from gateway.access.roles_file import EVERYONE, Roles, parse_roles
 from gateway.access.token_file import NO_TOKENS, StaticTokens, parse_tokens
 from gateway.errors import InvalidArgument
@@ -33,9 +30,8 @@ from gateway.errors import InvalidArgument
 LOOK_S: Final = 1.0
 FETCH_S: Final = 300.0
 RETRY_S: Final = 10.0
-_FETCH_LIMIT_S: Final = 5.0
 _PATIENCE_S: Final = 0.25  # of a look with a fetch under way
-_CHUNK: Final = 1 << 16
+_MOST_FETCHES: Final = 8  # at once, with those that were given up
 _FILE_LIMIT_BYTES: Final = 4 << 20
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -151,7 +147,8 @@ class Entrance:
         self._fetch_at_s = 0.0
         self._tried_s = float("-inf")
         self._wanted = False
-        self._fetching: asyncio.Task[tuple[str, str]] | None = None
+        self._fetching: asyncio.Future[tuple[str, str]] | None = None
+        self._left: list[asyncio.Future[tuple[str, str]]] = []  # without an answer in time
         self._told_s = monotonic_s()
         self._look(first=True)
         for watched, path in self._by_path():
@@ -177,7 +174,7 @@ class Entrance:
     async def prepare(self) -> None:
         """Fetches the issuer's keys once, where none are known; waits for them for a few seconds at most."""
         if self._files.keys_url and self._keys.value is None:
-            await self._step(_FETCH_LIMIT_S)
+            await self._step(LIMIT_S)
 
     async def follow(self) -> None:
         """Looks, fetches and tells, for ever."""
@@ -196,7 +193,7 @@ class Entrance:
         if self._fetching is None and self._files.keys_url and (wanted or now_s >= self._fetch_at_s):
             self._wanted = False
             self._tried_s = now_s
-            self._fetching = asyncio.create_task(asyncio.to_thread(_answer, self._files.keys_url), name="fetch of keys")
+            self._fetching = self._begun()
         if self._fetching is not None:
             changed |= await self._fetched(self._fetching, patience_s)
         if changed:
@@ -219,15 +216,23 @@ class Entrance:
         changes = [watched.look(path, first=first) for watched, path in self._by_path() if path is not None]
         return any(changes)
 
-    async def _fetched(self, fetching: "asyncio.Task[tuple[str, str]]", patience_s: float) -> bool:
+    def _begun(self) -> "asyncio.Future[tuple[str, str]] | None":
+        """Returns a fetch under way; None where too many that were left have no end."""
+        self._left = [one for one in self._left if not one.done()]
+        return fetch_beside(self._files.keys_url) if len(self._left) < _MOST_FETCHES - 1 else None
+
+    async def _fetched(self, fetching: "asyncio.Future[tuple[str, str]]", patience_s: float) -> bool:
         """Takes what the issuer has answered, if it has by then; returns whether there are other keys."""
         await asyncio.wait([fetching], timeout=patience_s)
         if not fetching.done():
             if self._monotonic_s() >= self._tried_s + RETRY_S:
                 self._keys.complain(f"cannot be fetched: there is no whole answer after {RETRY_S:g} s")
+                self._left.append(fetching)
+                self._fetching = None
+                self._fetch_at_s = self._tried_s + RETRY_S
             return False
         self._fetching, (text, trouble) = None, fetching.result()
-        changed = not trouble and self._keys.take(text)
+        changed = not trouble and await asyncio.to_thread(self._keys.take, text)
         if trouble:
             self._keys.complain(f"cannot be fetched: {trouble}")
         self._fetch_at_s = self._tried_s + (RETRY_S if self._keys.trouble else FETCH_S)
@@ -240,41 +245,6 @@ class Entrance:
         return Directory(
             self._tokens.value or NO_TOKENS, roles, self._keys.value or NO_KEYS, files.expected, self.denials
         )
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Follows nothing: whoever may redirect would choose whose keys are trusted."""
-
-
-def fetch(url: str) -> str:
-    """Returns the document at a URL. Raises: OSError (URLError is one), ValueError."""
-    opener = urllib.request.build_opener(
-        _NoRedirect(), urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
-    content, until_s = b"", monotonic() + _FETCH_LIMIT_S
-    try:
-        with opener.open(url, timeout=_FETCH_LIMIT_S) as answer:
-            while chunk := answer.read1(_CHUNK):  # not one that is waited for until it is whole
-                content += chunk
-                if len(content) > LIMIT_BYTES:
-                    raise ValueError(f"more than {LIMIT_BYTES} bytes")
-                if monotonic() > until_s:
-                    raise TimeoutError(f"it answers for more than {_FETCH_LIMIT_S:g} s")
-    except HTTPException as error:
-        raise ValueError(f"the answer is no HTTP: {type(error).__name__}") from error
-    return content.decode()
-
-
-def _answer(url: str) -> tuple[str, str]:
-    """Returns the document at a URL, or "" and why there is none."""
-    try:
-        return fetch(url), ""
-    except urllib.error.HTTPError as error:
-        error.close()
-        return "", str(error.reason or error)
-    except (OSError, ValueError) as error:
-        return "", str(getattr(error, "reason", None) or error)
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.access.entrance import FETCH_S, RETRY_S, AccessFiles, Entrance
+from gateway.access.key_fetch import fetch
 from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.access.guarded import token_of, tokens_file
 from tests.access.issuer import EXPECTED, NOW_S, Issuer
@@ -166,7 +167,7 @@ def web(issuer: Issuer) -> Iterator[Published]:
 
 
 class Says:
-    """A server that says `answer` to whoever comes, and ends the connection once `goes_on` is set."""
+    """A server that says `answer` to whoever comes, and goes on by single bytes until `goes_on` is set."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -176,21 +177,29 @@ class Says:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/keys"
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
+        self._connections: list[threading.Thread] = []
 
     def end(self) -> None:
         self.goes_on.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        for thread in (self._thread, *self._connections):
+            thread.join()
         self._listener.close()
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
-                connection, _ = self._listener.accept()
-                with connection:
-                    connection.recv(4096)
-                    connection.sendall(self.answer)
-                    self.goes_on.wait()
+                said = self._listener.accept()[0], self.answer, self.goes_on
+                self._connections.append(threading.Thread(target=self._say, args=said))
+                self._connections[-1].start()
+
+    @staticmethod
+    def _say(connection: socket.socket, answer: bytes, goes_on: threading.Event) -> None:
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(answer)
+            while not goes_on.wait(0.05):
+                connection.sendall(b"x")
 
 
 def files(web: Published, roles: Path) -> AccessFiles:
@@ -342,4 +351,30 @@ async def test_while_an_issuer_answers_slowly_revoked_tokens_are_refused(
     clock.now_s += RETRY_S
     await made.step()
     assert "no whole answer after 10 s" in made.trouble
+    says.goes_on.set()
+
+
+async def test_an_issuer_without_an_end_keeps_no_other_answer_away(
+    clock: Clock, says: Says, issuer: Issuer, tmp_path: Path
+) -> None:
+    endless = says.goes_on = threading.Event()
+    says.answer = b"HTTP/1.1 200 OK\r\nX: "
+    made = entrance(clock, AccessFiles(roles=roles_file(tmp_path), keys=says.url, expected=EXPECTED))
+    assert not await made.step()
+    body = issuer.document().encode()
+    says.goes_on = threading.Event()
+    says.goes_on.set()
+    says.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    clock.now_s += RETRY_S
+    await renewed(made)
+    assert made.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+    assert made.trouble == ""
+    endless.set()
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"])
+def test_an_answer_by_single_bytes_ends_in_time(says: Says, begin: bytes) -> None:
+    says.answer, says.goes_on = begin, threading.Event()
+    with pytest.raises(OSError, match=r"it answers for more than 0\.3 s|timed out"):
+        fetch(says.url, 0.3)
     says.goes_on.set()
