@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from gateway.api.tfserving.example_columns import read_input
 from gateway.api.tfserving.tensor_proto import CARRIED
+from gateway.api.varint import varint
 from gateway.errors import InvalidArgument
 from gateway.pb import inference_pb2 as pb
 from gateway.pb import tensorflow_pb2 as tf
@@ -311,3 +312,15 @@ async def test_a_long_request_is_read_in_parts_as_it_is_read_whole() -> None:
         for broken in (message[:-1], message + b"\x0b"):
             with pytest.raises(InvalidArgument, match="have no model_spec and input"):
                 read_input(broken)
+
+
+async def test_no_part_of_a_long_request_is_left_out_unsaid() -> None:
+    """Messages may hold a field many times, whose parts count together."""
+    part = tfs.Input(example_list=tfs.ExampleList(examples=[row(x=[b"a" * 2000])]))
+    one = tfs.ClassificationRequest(input=part).SerializeToString()
+    assert len(read_input(64 * one).input.example_list.examples) == 64
+    with pytest.raises(InvalidArgument, match="more than 64 fields"):
+        read_input(65 * one)
+    parts = 65 * part.SerializeToString()
+    with pytest.raises(InvalidArgument, match="more than 64 fields"):
+        read_input(b"\x12" + varint(len(parts)) + parts)

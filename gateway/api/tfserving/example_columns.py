@@ -8,9 +8,7 @@ Source: tensorflow/core/example/{example,feature}.proto; tensorflow_serving/apis
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from math import prod
-from threading import Lock
 from time import sleep
 from typing import Final
 
@@ -33,8 +31,7 @@ MAX_LOOKUPS: Final = 1 << 18
 # Bytes that protobuf takes apart in one go, and of one example.
 _AT_ONCE: Final = 1 << 16
 _LONGEST: Final = 1 << 20
-_TURN: Final = Lock()  # one long request at a time: many threads would leave the loop no time between them
-_MOST_FIELDS: Final = 64  # beside the examples; what follows is not known of the messages, and not read
+_MOST_FIELDS: Final = 64  # of one message beside the examples: those that are known are few
 _INPUT: Final = 2 << 3 | LENGTH
 _LIST: Final = 1 << 3 | LENGTH
 _LIST_WITH_CONTEXT: Final = 2 << 3 | LENGTH
@@ -110,8 +107,7 @@ def read_input(message: bytes) -> tfs.ClassificationRequest:
         if len(message) <= _AT_ONCE:
             request.MergeFromString(message)
         else:
-            with _TURN:
-                _merge(request, memoryview(message))
+            _merge(request, memoryview(message))
     except DecodeError:
         raise InvalidArgument(f"the request's {len(message)} bytes have no model_spec and input") from None
     return request
@@ -120,14 +116,14 @@ def read_input(message: bytes) -> tfs.ClassificationRequest:
 def _merge(request: tfs.ClassificationRequest, message: memoryview) -> None:
     """Reads a long request in parts: protobuf lets no other thread run while it takes one apart.
 
-    Raises: DecodeError, InvalidArgument (too many examples, one that is too long).
+    Raises: DecodeError, InvalidArgument (too many examples or fields, one that is too long).
     """
-    for tag, begin, body, end in islice(_fields(message), _MOST_FIELDS):
+    for tag, begin, body, end in _few_fields(message):
         if tag != _INPUT:
             request.MergeFromString(_short(message[begin:end]))
             continue
         given, kinds = message[body:end], request.input
-        for kind, first, inner, last in islice(_fields(given), _MOST_FIELDS):
+        for kind, first, inner, last in _few_fields(given):
             if kind == _LIST:
                 kinds.example_list.SetInParent()
                 _merge_list(kinds.example_list, given[inner:last])
@@ -143,7 +139,6 @@ def _merge_list(examples: tfs.ExampleList | tfs.ExampleListWithContext, listed: 
     for count, (_, begin, _, end) in enumerate(_fields(listed)):
         if count == MAX_LOOKUPS:
             raise InvalidArgument(f"input has more than {MAX_LOOKUPS} examples, the limit is {MAX_LOOKUPS}")
-        _short(listed[begin:end])
         if end - begin > _LONGEST:
             raise _too_long(end - begin)
         if end - start > _AT_ONCE and begin > start:
@@ -151,6 +146,14 @@ def _merge_list(examples: tfs.ExampleList | tfs.ExampleListWithContext, listed: 
             start = begin
             sleep(0)
     examples.MergeFromString(bytes(listed[start:]))
+
+
+def _few_fields(message: memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """Yields the fields. Raises: DecodeError, InvalidArgument (too many)."""
+    for count, field in enumerate(_fields(message)):
+        if count == _MOST_FIELDS:
+            raise InvalidArgument(f"the request or its input has more than {_MOST_FIELDS} fields, the limit")
+        yield field
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int, int]]:
