@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 from gateway.rest.answer_queue import AnswerQueue, open_queue
 from gateway.rest.chunked_body import too_large
 from gateway.rest.http1_limits import Http1Limits
-from gateway.rest.http_head import MAX_HEAD_BYTES, HeadParser, HttpHead, hopeless_head, late_head
+from gateway.rest.http_head import MAX_HEAD_BYTES, RETURN, HeadParser, HttpHead, hopeless_head, late_head
 from gateway.rest.http_refusal import HttpRefusal, refusal_of
 from gateway.rest.incoming_body import IncomingBody
 from gateway.rest.response_head import ResponseHeads
@@ -25,7 +25,6 @@ from gateway.rpc.server_state import ServerState
 _log = logging.getLogger(__name__)
 _HEAD_END: Final = b"\r\n\r\n"
 _PREFACE: Final = b"PRI "  # with which HTTP/2 begins, and no method does
-_RETURN: Final = 0x0D
 
 
 class Http1Connection:
@@ -156,7 +155,7 @@ class Http1Connection:
                 if len(data) >= len(_PREFACE):
                     self._hand_over(data, queue.transport)
                     break
-            elif data[position] == _RETURN and data[position : position + 2] == b"\r\n":
+            elif data[position] == RETURN and data[position : position + 2] == b"\r\n":
                 position += 2  # RFC 9112, 2.2: some clients end a body so
                 continue
             stop = data.find(_HEAD_END, position)

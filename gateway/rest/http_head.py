@@ -14,7 +14,7 @@ from gateway.rpc.inflation import ENCODINGS
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 MAX_HEAD_BYTES: Final = 16 * 1024
-_RETURN: Final = 0x0D
+RETURN: Final = 0x0D
 MAX_HEAD_FIELDS: Final = 64
 _KEPT: Final = 1024
 _KEPT_BYTES: Final = 2048  # a longer head is parsed each time
@@ -226,7 +226,7 @@ def hopeless_head(begun: bytes) -> HttpHead | None:
     """Returns the refusal of a head that has begun and cannot become one; None where it may."""
     if len(begun) > MAX_HEAD_BYTES:
         return oversized_head()
-    if b"\n\n" in begun or not (0x41 <= begun[0] <= 0x5A or begun[0] == _RETURN):
+    if b"\n\n" in begun or not (0x41 <= begun[0] <= 0x5A or begun[0] == RETURN):
         return no_head()
     return None
 
