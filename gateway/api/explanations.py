@@ -24,7 +24,7 @@ from gateway.routing.document.source import METHODS
 from gateway.routing.store.route_control import RouteControl
 from gateway.serving.catalog import Catalog
 
-MAX_KEYS = 100_000
+MAX_KEYS = 100_000  # in one call, and 2 MiB together, as in any message that is decoded whole
 MAX_LOGGED = 1_000_000
 REVISIONS_ASKED = 50  # of the log's newest records, for the salts that their buckets were made with
 # What describes a request that need not exist; a logged one is told by its id or its record alone.

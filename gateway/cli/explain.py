@@ -20,6 +20,7 @@ from gateway.page.message_values import Value, moment
 from gateway.pb import control_pb2, control_pb2_grpc
 
 KEYS_PER_CALL = 20_000
+KEY_BYTES_PER_CALL = 512 << 10
 STEP_COLUMNS = ("STAGE", "OUTCOME", "WHY")
 
 
@@ -166,14 +167,16 @@ def _simulate_keys(stub: control_pb2_grpc.ControlStub, text: str, file: Path) ->
 def _chunks(file: Path) -> Iterator[list[str]]:
     """Yields the keys of the file, empty lines left out, in chunks that one call takes."""
     chunk: list[str] = []
+    size_bytes = 0
     try:
         with sys.stdin if str(file) == "-" else file.open() as lines:
             for line in lines:
                 if key := line.rstrip("\r\n"):
                     chunk.append(key)
-                if len(chunk) == KEYS_PER_CALL:
+                    size_bytes += len(key.encode())
+                if len(chunk) == KEYS_PER_CALL or size_bytes >= KEY_BYTES_PER_CALL:
                     yield chunk
-                    chunk = []
+                    chunk, size_bytes = [], 0
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(Exit.USAGE, f"cannot read {file}: {getattr(error, 'strerror', error)}") from None
     if chunk:

@@ -274,6 +274,16 @@ async def test_keys_of_a_file_are_simulated_in_parts(shell: Shell) -> None:
     assert "searched: the write-ahead logs" in await shell.done("simulate", "-f", draft)
 
 
+async def test_long_keys_of_a_file_are_simulated_in_more_parts(shell: Shell) -> None:
+    """As many keys as one call takes are more than a message may hold."""
+    key = {"from": ["metadata:x-user"]}
+    await shell.worker.apply(ab(100, 0, key=key))
+    keys = shell.directory / "long-keys.txt"
+    keys.write_text("".join(f"{number:-<1000}\n" for number in range(2500)))
+    draft = shell.write("draft.yaml", ab(75, 25, key=key))
+    assert (await shell.value("simulate", "-f", draft, "--keys", str(keys)))["counted"] == 2500
+
+
 async def test_the_status_is_one_page(shell: Shell) -> None:
     await shell.worker.apply(canary(step=2))
     text = await shell.done("status")
