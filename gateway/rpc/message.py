@@ -104,7 +104,8 @@ class Assembler:
 
     Order: a message that is too large is refused when its prefix is there, before its body is kept.
     Units: `held_bytes` are taken from the budget for a message when its prefix is there, until `pop` or `release`;
-           `encoding` is the name that compressed messages have in `grpc-encoding`, b"" where none may come.
+           `encoding` is the name that compressed messages have in `grpc-encoding`, b"" where none may come; `path` is
+           the method's, for who is refused.
     """
 
     __slots__ = (
@@ -117,6 +118,7 @@ class Assembler:
         "_limit_bytes",
         "_missing",
         "_parts",
+        "_path",
         "_sizes",
         "_small_parts",
         "_views",
@@ -124,7 +126,9 @@ class Assembler:
         "messages",
     )
 
-    def __init__(self, limit_bytes: int, budget: ByteBudget, *, encoding: bytes = b"", views: bool = False) -> None:
+    def __init__(
+        self, limit_bytes: int, budget: ByteBudget, *, encoding: bytes = b"", views: bool = False, path: str = ""
+    ) -> None:
         self.messages: deque[bytes | memoryview | Compressed] = deque()
         self._views = views
         self._large: memoryview | None = None  # where the message that is not complete is put together
@@ -133,6 +137,7 @@ class Assembler:
         self._limit_bytes = limit_bytes
         self._budget = budget
         self._encoding = encoding
+        self._path = path
         self._small_parts = 0  # at the end of the parts
         self._head = b""
         self._flag = 0
@@ -199,7 +204,8 @@ class Assembler:
         if self._flag and not self._encoding:
             raise BadMessage("a message is marked compressed, and grpc-encoding names no compression")
         if size_bytes > self._limit_bytes:
-            raise never(f"message of {size_bytes} bytes, at most {self._limit_bytes} are accepted")
+            of = f" by {self._path}" if self._path else ""
+            raise never(f"message of {size_bytes} bytes, at most {self._limit_bytes} are accepted{of}")
         self._budget.take(size_bytes)
         self._held = size_bytes
         self.held_bytes += size_bytes

@@ -170,7 +170,9 @@ class ServerCall:
         server = self.server
         method = self.method
         limit_bytes = method.most_bytes(server.max_receive_bytes)
-        self.assembler = Assembler(limit_bytes, server.received, encoding=self.encoding, views=method.by_callback)
+        self.assembler = Assembler(
+            limit_bytes, server.received, encoding=self.encoding, views=method.by_callback, path=method.path
+        )
         return self.assembler
 
     # What handlers ask.

@@ -181,10 +181,15 @@ async def test_messages_beyond_the_limits_are_refused(transport: str) -> None:
 
 async def test_what_is_decoded_whole_is_short(served: Served) -> None:
     long = b"x" * (MOST_DECODED_BYTES + 1)
-    for call in (served.unary("Parse")(long), served.both_streams("Shout")(iter([long])).read()):
+    for method, call in (
+        ("Parse", served.unary("Parse")(long)),
+        ("Shout", served.both_streams("Shout")(iter([long])).read()),
+    ):
         error = await refused(call)
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert f"message of {MOST_DECODED_BYTES + 1} bytes, at most {MOST_DECODED_BYTES}" in str(error.details())
+        told = f"message of {MOST_DECODED_BYTES + 1} bytes, at most {MOST_DECODED_BYTES} are accepted by"
+        assert str(error.details()).startswith(told)
+        assert f"/{method}" in str(error.details())
     assert await served.unary("Echo")(long) == long
 
 
