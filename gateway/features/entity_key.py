@@ -53,6 +53,7 @@ def _pattern_maker(view: FeatureView) -> MakeKey:
     places = {key.name: place for place, key in enumerate(view.keys)}
     order = [places[name] for name in pieces[1::2]]
 
+    digits = [text[:1].isdigit() or not text for text in texts[1:]]
     last = len(order) - 1
 
     def make(values: Sequence[KeyValue]) -> bytes:
@@ -60,8 +61,9 @@ def _pattern_maker(view: FeatureView) -> MakeKey:
         for number, (place, text) in enumerate(zip(order, texts[1:], strict=True)):
             value = values[place]
             raw = value if isinstance(value, bytes) else b"%d" % value
-            # Where the text behind a value begins earlier, another value ends there: two rows would have one key.
-            if number < last and (raw + text).find(text) < len(raw):
+            # Where the text behind a value begins earlier, another value ends there: two rows would have one key. A
+            # number ends before what is no digit, whatever it has in front.
+            if number < last and (raw is value or digits[number]) and (raw + text).find(text) < len(raw):
                 raise _ambiguous(view.keys[place], raw, text, view.pattern)
             made += (raw, text)
         return b"".join(made)

@@ -81,6 +81,28 @@ def test_two_texts_of_a_pattern_are_told_apart_or_refused(
     assert len(made) < 2 or one == other or made[0] != made[1]
 
 
+_NUMBERS = st.integers(-12, 120)
+_NUMBER_PAIRS = st.tuples(_NUMBERS, _NUMBERS)
+
+
+@given(_NUMBER_PAIRS, _NUMBER_PAIRS, st.sampled_from(["-", "--", ":", "a1", "-1", "1", "1-", "11"]))
+@example((-5, 7), (5, -7), "-")
+@example((1, 11), (11, 1), "1")
+@example((1, 0), (111, 0), "11")
+def test_two_numbers_of_a_pattern_are_refused_only_before_a_digit(
+    one: tuple[int, int], other: tuple[int, int], separator: str
+) -> None:
+    names = ("shop", "user")
+    make = key_maker(view({"key": f"f:{{shop}}{separator}{{user}}"}, keys=[(name, Datatype.INT64) for name in names]))
+    made: list[bytes] = []
+    for values in (one, other):
+        try:
+            made.append(make(values))
+        except InvalidArgument:
+            assert separator[0].isdigit()
+    assert len(made) < 2 or one == other or made[0] != made[1]
+
+
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=20, unique=True))
 @example([0, -1])
 def test_rows_of_different_numbers_have_different_keys(values: list[int]) -> None:
