@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic_ns, time_ns
 from typing import Final
 
-from gateway.errors import Cancelled, Code, GatewayError, Internal, NotFound, Unavailable
+from gateway.errors import Cancelled, Code, GatewayError, Internal, InvalidArgument, NotFound, Unavailable
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record import Record
@@ -302,8 +302,9 @@ class Engine:
         """As `begin`, for a call within another one, which holds the permit; `call.requested_version` is obeyed
         whatever clients may choose, but for a kill switch.
 
-        Nobody waits for a step of a mirrored ensemble: it is not judged, mirrored or recorded, and has no chain, so
-        that the rollouts and breakers of its model see what callers see.
+        Nobody waits for a step of a mirrored ensemble, or of a warm-up: it is not judged, mirrored or recorded, and has
+        no chain, so that the rollouts and breakers of its model see what callers see. It has no attributes either: a
+        route that refuses calls without a key sends it where it sends what no rule and no split decides.
 
         Raises: GatewayError; Unavailable where there is no such version now.
         """
@@ -313,7 +314,12 @@ class Engine:
             kill = compiled.kill if compiled is not None else None
             decision = kill or Decision("", wanted, snapshot.revision, _PIN)
         else:
-            decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
+            try:
+                decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
+            except InvalidArgument:
+                if call.level != LAST_CLASS:
+                    raise
+                decision = snapshot.routes[call.model].default
         if call.level == LAST_CLASS:
             decision = Decision(decision.arm, decision.version, _UNJUDGED, REASON)
         try:

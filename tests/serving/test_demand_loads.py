@@ -272,6 +272,24 @@ async def test_the_steps_of_an_ensemble_are_loaded_by_the_first_request_for_it(t
         assert warm(stage) == "a b both"
 
 
+async def test_the_warm_up_of_an_ensemble_loads_nothing(
+    tried: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = 'inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } }'
+    more = f'model_warmup {{ name: "w" batch_size: 2 count: 3 {x} }}'
+    async with on_demand(tried, tmp_path, room=1) as stage:
+        assert (await stage.end(asked(stage, "c"))).error is None
+        caplog.set_level("INFO", "gateway.serving.ensemble_warm_up")
+        for name, steps in (("within", chain("c", "a")), ("without", chain("within", "c"))):
+            write_ensemble(tmp_path / "models", name, config(*steps, more=more))
+            await stage.catalog.load(name)
+            assert "version '1' of step 2 (model 'a') is not in memory" in caplog.text
+            caplog.clear()
+        assert warm(stage) == "c within without"
+        assert (await stage.end(asked(stage, "c"))).error is None
+        await until(stage.idle)
+
+
 async def test_an_ensemble_that_failed_is_not_tried_again_because_a_step_came_into_memory(
     tried: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 
 import numpy as np
 import pytest
@@ -15,13 +15,27 @@ from hypothesis import strategies as st
 
 from gateway.api.readiness import version_message
 from gateway.api.repository_extension import index
-from gateway.errors import Code, DeadlineExceeded, FailedPrecondition, Unavailable, VersionNotReady
+from gateway.errors import (
+    Code,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GatewayError,
+    InvalidArgument,
+    Unavailable,
+    VersionNotReady,
+)
 from gateway.pb import inference_pb2
+from gateway.routing.document.attributes import Attributes
 from gateway.serving.call import Call
+from gateway.serving.engine import Engine
 from gateway.serving.ensemble_loads import check_ready
+from gateway.serving.ensemble_warm_up import warm_ensemble
+from gateway.serving.refusals import Refusals
 from gateway.serving.response_cache import ResponseCache
+from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey
+from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.shared_run_state import SharedRunState
-from gateway.serving.version import VersionState
+from gateway.serving.version import Version, VersionState
 from gateway.tensor import Array, Datatype
 from tests import models
 from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
@@ -74,7 +88,8 @@ def fill(repository: Path) -> None:
 async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
     directory = tmp_path_factory.mktemp("ensembles")
     fill(directory / "models")
-    shared = SharedRunState(cache=ResponseCache(1 << 20))
+    QuarantineFile(directory).clear()
+    shared = SharedRunState(cache=ResponseCache(1 << 20), refusals=Refusals(directory))
     async with staged(directory, threads=2, shared=shared) as stage:
         yield Floor(stage, directory / "models", shared)
 
@@ -363,6 +378,76 @@ async def test_a_warm_up_runs_through_all_steps_and_counts_for_nobody(floor: Flo
     with pytest.raises(FailedPrecondition, match=r"model_warmup 'w': step 1 .*\[-1, 4\], tensor 'x' has \[2, 3\]"):
         await floor.ensemble("open", open_)
     assert floor.stage.idle()
+
+
+async def test_a_warm_up_that_failed_of_what_may_pass_keeps_no_ensemble_from_serving(
+    floor: Floor, caplog: pytest.LogCaptureFixture
+) -> None:
+    models.write_version(floor.repository, "ill", "1", models.affine(2.0))
+    await floor.stage.catalog.load("ill")
+    version = floor.stage.catalog.newest("ill")
+    key = VersionKey("ill", "1", version.digest)
+    file, quarantine = QuarantineFile(floor.repository.parent), RunQuarantine(60)
+    for digest in range(9):
+        quarantine.worker_died([UnfinishedRun(LOOP_SLOT, key, 1, 1, (digest,))], "killed", monotonic())
+    file.write(quarantine.versions)
+    await floor.ensemble("patient", config(*chain("double", "ill"), more=warmup(4)))
+    assert caplog.text.count("warm-up failed: model=patient") == 1  # it is not repeated
+    assert isinstance((await floor.ask("patient", floats(1))).error, VersionNotReady)
+    file.write([])
+    assert await floor.answer("patient", floats(1)) == [floats(6).tolist()]
+
+    # Callers fall back; a warm-up has no chain.
+    floor.stage.route("ill", arms={"old": {"version": "7"}, "new": {"version": "1"}}, fallback={"order": ["new"]})
+    models.write_version(floor.repository, "ill", "7", b"not a model")
+    with suppress(GatewayError):
+        await floor.stage.catalog.load("ill")
+    await floor.ensemble("chained", config(*chain("double", "ill"), more=warmup(4)))
+    assert await floor.answer("chained", floats(1)) == [floats(6).tolist()]
+    floor.stage.rules.snapshot = floor.stage.rules.snapshot.without_route("ill", 9)
+
+
+async def test_calls_without_a_caller_go_where_a_route_sends_what_it_cannot_decide(floor: Floor) -> None:
+    split = {"canary": {"stable": "old", "canary": "new", "steps": [{"weight": "50%", "hold": "1m"}]}}
+    keyed = {"from": ["metadata:x-user"], "onMissing": "reject"}
+    floor.stage.route("double", strategy=split, key=keyed)
+    await floor.ensemble("keyed", config(*chain("double"), more=warmup(4)))
+    assert isinstance((await floor.ask("keyed", floats(1))).error, InvalidArgument)  # a caller is refused as before
+    assert floor.state("keyed")[0] is VersionState.AVAILABLE
+    floor.stage.rules.snapshot = floor.stage.rules.snapshot.without_route("double", 9)
+
+
+@dataclass
+class Watched:
+    """The engine as host of steps, with the first input of each of them."""
+
+    engine: Engine
+    tracer: None = None
+    inputs: list[object] = field(default_factory=list)
+
+    def begin_step(self, call: Call, attributes: Attributes) -> Version:
+        return self.engine.begin_step(call, attributes)
+
+    def submit(self, call: Call) -> None:
+        self.inputs.append(call.inputs[0])
+        self.engine.submit(call)
+
+    def cancel(self, call: Call, error: GatewayError | None = None) -> None:
+        self.engine.cancel(call, error)
+
+    def finish_step(self, call: Call, code: Code, *, logged: bool) -> None:
+        self.engine.finish_step(call, code, logged=logged)
+
+    def name(self, call: Call) -> str:
+        return self.engine.name(call)
+
+
+async def test_the_data_of_a_warm_up_are_made_once(floor: Floor) -> None:
+    await floor.ensemble("thrice", config(*chain("double"), more=warmup(4)))
+    host = Watched(floor.stage.engine)
+    await warm_ensemble(host, "thrice", floor.stage.catalog.newest("thrice").config)
+    assert len(host.inputs) == 3
+    assert len({id(array) for array in host.inputs}) == 1
 
 
 async def test_what_an_ensemble_does_not_do_is_a_warning_with_its_reason(floor: Floor) -> None:
