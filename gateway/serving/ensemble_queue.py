@@ -125,7 +125,7 @@ class EnsembleRun:
         steps = len(queue.graph.steps)
         self._queue = queue
         self._call = call
-        self._count = call.count if isinstance(call, StepCall) else CallCount()
+        self._count = call.start_over() if isinstance(call, StepCall) else CallCount()
         self._request_id = queue.host.name(call)
         self._tensors = EnsembleTensors(queue.graph, call, queue.version.inputs)
         self._missing = list(queue.needs)

@@ -17,16 +17,18 @@ _DEEPEST: Final = 32  # of steps within steps; the loads of ensembles keep far b
 
 
 class EnsembleTensors:
-    """The tensors of one request to an ensemble, by their numbers; a shape is None until the tensor is there.
+    """The tensors of one request to an ensemble, by their numbers; a shape is None until the tensor is there. The
+    request brought the first `given`.
 
     `datatypes` are those that are known: of the inputs, and of what was written. `unread` has how many inputs of
     steps are still to read a tensor that only steps need; what all of them have read is let go.
     """
 
-    __slots__ = ("buffers", "datatypes", "names", "shapes", "unread")
+    __slots__ = ("buffers", "datatypes", "given", "names", "shapes", "unread")
 
     def __init__(self, graph: EnsembleGraph, call: Call, inputs: Sequence[TensorSpec]) -> None:
         left = len(graph.tensors) - graph.given
+        self.given = graph.given
         self.names = graph.tensors
         self.buffers: list[Buffer | None] = [*call.inputs, *[None] * left]
         self.shapes: list[tuple[int, ...] | None] = [*call.shapes, *[None] * left]
@@ -155,10 +157,12 @@ class CallCount:
 
 class StepCall(Call):
     """The call of one step; it is also what the rules of the step's model may read: the `attributes` of the whole, and
-    the tensors of the step, by the names of either side.
+    the tensors of the step, by the names of either side, and of the request.
+
+    `within` are the calls that the steps within it made, where it is an ensemble; `outer` is the step around it.
     """
 
-    __slots__ = ("_attributes", "_tensors", "binding", "count", "depth", "place", "step")
+    __slots__ = ("_attributes", "_tensors", "binding", "count", "depth", "outer", "place", "step", "within")
 
     def __init__(
         self,
@@ -178,7 +182,9 @@ class StepCall(Call):
         self.queue_limit_ns = whole.queue_limit_ns
         if whole.cache_key == UNCACHED:
             self.cache_key = UNCACHED
-        self.depth: int = whole.depth + 1 if isinstance(whole, StepCall) else 1
+        self.outer: StepCall | None = whole if isinstance(whole, StepCall) else None
+        self.within = 0
+        self.depth: int = 1 if self.outer is None else self.outer.depth + 1
         self.count = count
         self.binding: StepBinding | None = None
         self._attributes = attributes
@@ -198,10 +204,24 @@ class StepCall(Call):
         if self.depth > _DEEPEST:
             raise FailedPrecondition(f"steps within steps are {_DEEPEST} deep at most")
         self.count.made += 1
+        outer = self.outer
+        while outer is not None:
+            outer.within += 1
+            outer = outer.outer
         if self.count.made > MOST_CALLS:
             raise FailedPrecondition(
                 f"one request makes {MOST_CALLS} calls at most, those of the ensembles within it included"
             )
+
+    def start_over(self) -> CallCount:
+        """Returns the count of the request, without the calls that an attempt made from which this one goes on."""
+        self.count.made -= self.within
+        outer: StepCall | None = self
+        made = self.within
+        while outer is not None:
+            outer.within -= made
+            outer = outer.outer
+        return self.count
 
     def attributes(self) -> Attributes:
         return self
@@ -213,10 +233,15 @@ class StepCall(Call):
         return self._attributes.parameter(name)
 
     def input_value(self, name: str) -> str | None:
+        """Returns the first element of a tensor that is there whenever the step begins: not of what others wrote for
+        others.
+        """
         number = self.step.inputs.get(name, -1)
         if number < 0:
             names = self._tensors.names
             number = names.index(name) if name in names else -1
+            if number >= self._tensors.given and number not in self.step.inputs.values():
+                return None
         return self._tensors.first_element(number) if number >= 0 else None
 
     @property

@@ -25,21 +25,24 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.pb import inference_pb2
-from gateway.routing.document.attributes import Attributes
+from gateway.routing.document.attributes import NO_ATTRIBUTES, Attributes
 from gateway.serving.call import Call
 from gateway.serving.engine import Engine
 from gateway.serving.ensemble_loads import check_ready
+from gateway.serving.ensemble_queue import EnsembleQueue
+from gateway.serving.ensemble_step import CallCount, EnsembleTensors, StepCall
 from gateway.serving.ensemble_warm_up import warm_ensemble
 from gateway.serving.refusals import Refusals
 from gateway.serving.response_cache import ResponseCache
 from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey
 from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version, VersionState
 from gateway.tensor import Array, Datatype
 from tests import models
 from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
-from tests.serving.stage import Stage, floats, indices, staged, until
+from tests.serving.stage import Nobody, Stage, floats, indices, staged, until
 from tests.serving.stage import given as outputs_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -315,6 +318,26 @@ async def test_ensembles_within_ensembles_make_a_bounded_number_of_calls(floor: 
     check_ready(floor.stage.catalog, floor.stage.catalog.newest("wide2"))
 
 
+async def test_the_calls_of_an_attempt_that_failed_count_no_more(floor: Floor) -> None:
+    await floor.ensemble("twice", config(*chain("double", "add")))
+    version = floor.stage.catalog.newest("twice")
+    queue, count = EnsembleQueue(version, floor.stage.engine), CallCount()
+    whole = Call("outer", "", "r", Nobody())
+    whole.inputs, whole.shapes = [floats(1)], [(1, 4)]
+    tensors = EnsembleTensors(queue.graph, whole, version.inputs)
+    step = StepCall(0, queue.graph.steps[0], whole, NO_ATTRIBUTES, "r", Nobody(), tensors, count)
+    step.check_extent()
+    made = []
+    for _ in range(2):
+        step.inputs, step.shapes, step.rows = whole.inputs, whole.shapes, 1
+        queue.put(step)
+        await until(lambda: step.answered)
+        assert step.error is None
+        made.append(count.made)
+        step.renew()  # as a chain does before it asks another version
+    assert made == [3, 3]
+
+
 async def test_many_ways_through_ensembles_are_looked_at_once(floor: Floor) -> None:
     below = ["double"] * 2
     for level in range(8):
@@ -422,7 +445,7 @@ class Watched:
     """The engine as host of steps, with the first input of each of them."""
 
     engine: Engine
-    tracer: None = None
+    tracer: Tracer | None = None
     inputs: list[object] = field(default_factory=list)
 
     def begin_step(self, call: Call, attributes: Attributes) -> Version:

@@ -89,6 +89,50 @@ def test_rules_read_the_tensors_of_a_step_by_either_name() -> None:
     assert step_of(whole(rows=0))[0].input_value("user") is None
 
 
+def test_rules_read_nothing_that_is_there_only_at_times() -> None:
+    steps = Step("m", {"x": "x"}, {"y": "between"}), Step("m", {"x": "between"}, {"y": "wanted"}), Step("m", {"x": "x"})
+    inputs, outputs = [tensor("x"), tensor("key", "TYPE_STRING", (1,))], [tensor("wanted"), tensor("y")]
+    more = Step("m", {"x": "key"}, {"y": "also"})
+    graph = read_graph(
+        parse_text(config(*steps, more, inputs=inputs, outputs=[*outputs, tensor("also")]).encode()).message
+    )
+    call = whole()
+    call.inputs, call.shapes = call.inputs[:2], call.shapes[:2]
+    tensors = EnsembleTensors(graph, call, (X, KEY))
+    for number in range(2, len(graph.tensors)):
+        tensors.buffers[number], tensors.shapes[number] = np.ones((2, 1), np.float32), (2, 1)
+        tensors.datatypes[number] = Datatype.FP32
+    read = [
+        StepCall(place, graph.steps[place], call, Caller(), "r", Nobody(), tensors, CallCount()).input_value("between")
+        for place in (1, 2)
+    ]
+    assert read == ["1.0", None]
+    other = StepCall(2, graph.steps[2], call, Caller(), "r", Nobody(), tensors, CallCount())
+    assert (other.input_value("key"), other.input_value("wanted")) == ("u1", None)
+
+
+def test_an_attempt_that_starts_over_counts_once() -> None:
+    count = CallCount()
+    call = whole()
+    tensors = EnsembleTensors(GRAPH, call, (X, KEY, MASK))
+
+    def step(within: Call) -> StepCall:
+        made = StepCall(0, STEP, within, Caller(), "r", Nobody(), tensors, count)
+        made.check_extent()
+        return made
+
+    outer = step(call)
+    inner = step(outer)
+    for _ in range(5):
+        step(inner)
+    step(call)  # of the whole, meanwhile
+    assert count.made == 8
+    assert inner.start_over().made == 3
+    step(inner)
+    assert outer.start_over().made == 2
+    assert (outer.within, count.made) == (0, 2)
+
+
 def test_a_step_gets_the_tensors_in_the_order_of_the_version_and_what_is_absent_stays_absent() -> None:
     step, tensors = step_of(whole())
     bound(USER, MASK, X).fill(step, tensors)
