@@ -48,6 +48,7 @@ def write_rows(
     sampling: Sampling | None = None,
     redaction: Redaction | None = None,
     digest: str = "sha256:aa",
+    reason: str = "SPLIT",
 ) -> list[str]:
     """Logs and compacts one record per row, features with these names; the ids of the requests.
 
@@ -74,7 +75,7 @@ def write_rows(
             shapes = [tensor.shape for tensor in sent]
             got = [] if code else [tensor_of(values, index) for values in outputs.values()]
             bucket = index * 618_033 % 1_000_000  # spread evenly
-            stream.append(Record(moment, ids[index], code, "SPLIT", 3, bucket, 1, 5, 7, 20, shapes, sent, got))
+            stream.append(Record(moment, ids[index], code, reason, 3, bucket, 1, 5, 7, 20, shapes, sent, got))
             if index % 50_000 == 49_999:
                 await log.flush()
         await log.close()

@@ -2,16 +2,19 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gateway.drift.report.gathering import Question, gather
 from gateway.drift.report.lake_reader import Lake
 from gateway.drift.report.lake_selection import Selection
+from gateway.drift.report.reference import reference_window
 from gateway.drift.report.span import Span
-from gateway.errors import InvalidArgument, Unavailable
-from gateway.records.worker.sampling import Sampling
+from gateway.errors import FailedPrecondition, InvalidArgument, Unavailable
+from gateway.records.worker.sampling import CHOSEN_COPY, Sampling
 from tests.drift.lakes import DAY_US, START_US, lake_of, write_labels, write_rows
 
 ROWS = 600
@@ -147,6 +150,31 @@ def test_two_versions_of_one_request_are_paired(tmp_path: Path) -> None:
         fetched = lake.paired(a, b, {"a": 'a."out.y"', "b": 'b."out.y"'})
         assert lake.census(Selection("homes", WEEK)).total == 40
     assert (fetched["b"] - fetched["a"]).tolist() == [1.0] * 30
+
+
+def test_copies_that_were_chosen_because_they_differ_are_left_out(tmp_path: Path) -> None:
+    moments = START_US + np.arange(40)
+    x, names = np.zeros((40, 1), "<f4"), [f"r{index}" for index in range(40)]
+    write_rows(tmp_path, moments, {"x": x}, {"y": np.zeros(40, "<f4")}, names=names)
+    for version, rows, reason in (("2", 30, "SHADOW"), ("3", 5, CHOSEN_COPY)):
+        write_rows(tmp_path, moments[:rows], {"x": x[:rows]}, {"y": np.ones(rows, "<f4")}, names=names[:rows],
+                   version=version, shadow_of="1", reason=reason)  # fmt: skip
+    with Lake(lake_of(tmp_path)) as lake:
+        copies = Selection("homes", WEEK, shadow=True)
+        assert [lake.census(one).total for one in (copies, replace(copies, chosen=True))] == [30, 5]
+        only = Selection("homes", WEEK, versions=("3",))
+        primary = replace(only, versions=("1",))
+        paired = lake.paired(primary, replace(only, shadow=True), {"b": 'b."out.y"'})
+        assert len(paired["b"]) == 0
+        reference = reference_window(lake, primary, rng=np.random.default_rng(0), created_at=0.0)
+        question = Question(only, 0, WEEK.end_us)
+        with pytest.raises(FailedPrecondition, match=r"no logged rows in .*, but for 5 copies that a mirror"):
+            gather(question, lake, reference)
+        both = replace(primary, versions=("1", "3"))
+        report = gather(replace(question, selection=both), lake, reference)
+    assert report.comparison is not None
+    assert report.comparison.agreement is None
+    assert "not known: there are 5 copies" in " ".join(report.comparison.notes)
 
 
 def test_sql_sees_every_model_and_labels(data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from gateway.drift.report.feature_columns import naming_of
 from gateway.drift.report.feature_table import feature_table
 from gateway.drift.report.lake_reader import Lake
-from gateway.drift.report.lake_selection import Census, Selection
+from gateway.drift.report.lake_selection import CHOSEN, Census, Selection
 from gateway.drift.report.outcome import answer_sql, read_labelled
 from gateway.drift.report.pairing import compare_versions
 from gateway.drift.report.quality import judge_performance
@@ -102,7 +102,9 @@ def _found(question: Question, lake: Lake, notes: list[str]) -> tuple[Selection,
     if not census.total:
         known = lake.models()
         names = f"; the log has {', '.join(known)}" if known and selection.model not in known else ""
-        raise FailedPrecondition(f"model {selection.model!r} has no logged rows in {selection.span}{names}")
+        chosen = lake.census(replace(selection, chosen=True)).total
+        left = f", but for {chosen} {CHOSEN}" if chosen else names
+        raise FailedPrecondition(f"model {selection.model!r} has no logged rows in {selection.span}{left}")
     notes.append("the rows are copies that a mirror ran: nobody was answered with them")
     return copies, census
 

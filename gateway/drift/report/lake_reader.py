@@ -282,7 +282,7 @@ class Lake:
         """The selection's rows as a parenthesised query."""
         conditions = [
             "true" if selection.failed else "status = 0",
-            "is_shadow" if selection.shadow else "NOT is_shadow",
+            selection.copies,
             f"ts >= make_timestamptz({selection.span.start_us})",
             f"ts < make_timestamptz({selection.span.end_us})",
         ]

@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.report.feature_columns import FeatureNaming
 from gateway.drift.report.span import Span
+from gateway.records.worker.sampling import CHOSEN_COPY
 
 Array = npt.NDArray[Any]
+# What is said of rows that `chosen` asks for.
+CHOSEN: Final = "copies that a mirror with `log: diffs` kept, which are a choice and no sample"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Rows of a model: those of a span of time, of some versions and arms (all, where none is named), that meet the
-    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran;
-    `failed`: requests that failed as well.
+    condition `where`, an SQL expression over the columns of `predictions`. `shadow`: copies that a mirror ran, but
+    for those that were kept because they differ; `chosen`: these alone. `failed`: requests that failed as well.
 
     `naming` says what the places of features are called, where it is not what the newest of the files say. `as_sent`: a
     place is that of the request's own tensor, whatever the versions call it."""
@@ -28,9 +31,17 @@ class Selection:
     arms: tuple[str, ...] = ()
     where: str = ""
     shadow: bool = False
+    chosen: bool = False
     failed: bool = False
     naming: FeatureNaming = field(default_factory=FeatureNaming)
     as_sent: bool = False
+
+    @property
+    def copies(self) -> str:
+        """Returns which of copies and answers are asked for, as an SQL condition."""
+        if self.chosen:
+            return f"is_shadow AND reason = '{CHOSEN_COPY}'"
+        return f"is_shadow AND reason IS DISTINCT FROM '{CHOSEN_COPY}'" if self.shadow else "NOT is_shadow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.drift.report.lake_reader import Lake
-from gateway.drift.report.lake_selection import Selection
+from gateway.drift.report.lake_selection import CHOSEN, Selection
 from gateway.drift.report.outcome import read_labelled
 from gateway.drift.report.report import ComparisonReport, OutputGap
 from gateway.drift.report.survey import Survey, survey
@@ -69,6 +69,9 @@ def compare_versions(
     if not split and not sides[1].shadow:
         notes.append("whether the shares are those that were meant was not tested: --split says what was meant")
     joined = _paired(lake, selection, versions)
+    chosen = 0 if joined else lake.census(replace(selection, versions=versions, chosen=True)).total
+    if chosen:
+        notes.append(f"how far the versions agree is not known: there are {chosen} {CHOSEN}, and no others")
     agreement = compare(*(_answers(joined, side) for side in ("a", "b"))) if joined else None
     test, loss = _labelled_pairs(joined, first or second, rng) if joined else (None, None)
     state = max(
