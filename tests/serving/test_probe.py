@@ -341,6 +341,7 @@ async def test_trials_are_forked_from_one_process_that_ends_when_it_is_idle(fetc
     for scale in (4.0, 5.0):
         assert (await hasty.probe(ProbeRequest(fetch(models.affine(scale))))).ok  # each in another one
         await until(lambda: not zygotes(), within_s=5)
+    await hasty.aclose()  # the loop hears of the end later than the kernel tells it
 
 
 async def test_who_ends_the_trials_of_others_decides_nothing_about_them(fetch: Fetch) -> None:
