@@ -51,15 +51,13 @@ def main() -> None:
 def step_back(*, idle: bool) -> None:
     """Lets every other process of the machine go first, at the disk and at the CPU; with `idle` whatever it costs.
 
-    It stays on one CPU then. Otherwise it goes to whichever is free at the moment, and leaves weights in the caches of
-    all of them. Elsewhere than on Linux others go first at the CPU alone.
+    Elsewhere than on Linux others go first at the CPU alone.
     """
     os.nice(_NICENESS)
     if sys.platform == "linux":
         if idle:
             with suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-                os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         number = _IOPRIO_SET.get(os.uname().machine)
         if number is not None:
             with suppress(OSError, AttributeError):
