@@ -6,6 +6,7 @@ What starting the process takes is in both of two counts, and not in their diffe
 """
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gateway.runtime.trace_sender import TraceSender
 from gateway.telemetry.finished_trace import FinishedTrace
 from loadtests.bench.trace_sink import trace_sink
 
+ROOT: Final = Path(__file__).parents[2]
 _AT_ONCE: Final = 400  # what a second of a busy worker brings: one call in a hundred of 40,000
 _STEPS: Final = 8
 _TOTAL: Final = re.compile(r"Collected : (\d+)")
@@ -66,7 +68,10 @@ async def export(collector: str, count: int, folder: Path) -> None:
 def _collected(collector: str, count: int, folder: Path) -> int:
     valgrind = ("/usr/bin/valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/export.{count}")
     command = [*valgrind, sys.executable, "-P", "-m", "loadtests.bench.trace_cost", collector, str(count)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    # behind the compiled gateway, which has no load tests beside it
+    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+    environ = os.environ | {"PYTHONPATH": paths}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     if ended.returncode:
         raise SystemExit(ended.stderr[-2000:])
     return sum(int(number) for number in _TOTAL.findall(ended.stderr))
