@@ -15,18 +15,16 @@ from typing import Final
 from gateway.errors import Cancelled, Code, GatewayError, Internal, InvalidArgument, NotFound, Unavailable
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
-from gateway.records.worker.record import Record
 from gateway.records.worker.record_stream import RecordStream
 from gateway.routing.decision.decide import decide
 from gateway.routing.decision.decision import Decision
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.routing.document.attributes import Attributes
 from gateway.serving.admission import Admission
-from gateway.serving.call import CACHED, Call
-from gateway.serving.call_record import record_of
+from gateway.serving.call import Call
+from gateway.serving.call_accounting import CallAccounting
 from gateway.serving.catalog import Catalog
 from gateway.serving.cold_queue import ColdQueue
-from gateway.serving.deferral import Deferral
 from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.ensemble_warm_up import warm_ensemble
@@ -36,7 +34,7 @@ from gateway.serving.mirroring import LAST_CLASS, REASON, Mirrors
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.queue_maker import QueueMaker
 from gateway.serving.run_page import VersionKey
-from gateway.serving.served_arm import ServedArm
+from gateway.serving.served_arms import ServedArms
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
@@ -46,7 +44,6 @@ from gateway.telemetry.keys import Gauge, Sum
 
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
-_OK: Final = Code.OK
 _PIN: Final = "PIN"
 _UNJUDGED: Final = -2  # as the revision of a decision: that of no route, and not the -1 of none that was looked up
 
@@ -77,17 +74,17 @@ class Engine:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._draw = draw
         self._queues: dict[Version, VersionQueue] = {}
-        self._arms: dict[tuple[Version, str], ServedArm] = {}
+        self._arms = ServedArms(counters, log)
         self._shared = shared or SharedRunState()
         self._shared.traced = tracer is not None
         self._queue_maker = QueueMaker(catalog, self._loop, self._threads, threads, self._shared, draw)
         self.foresight = Foresight(catalog, routing, counters, admission, self._queues, draw)
         self._refusals = self._shared.refusals
-        self._judged = self._shared.judged
         self._fallbacks = Fallbacks(self.find)
         catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog, partial(warm_ensemble, self)).describe)
         self.queue_by(ModelKind.ENSEMBLE, self._ensemble_queue)
         self._mirrors = Mirrors(self, admission, self._loop, self._shared, cpus=threads)
+        self._accounting = CallAccounting(routing, self._shared.judged, self._mirrors)
         catalog.attach_failed(self.not_loaded)
         counters.add_sums(Sum.FALLBACKS, self._fallbacks.counts)
         counters.add_sums(Sum.SHADOWS, self._mirrors.counts)
@@ -124,8 +121,7 @@ class Engine:
 
     def detach(self, version: Version) -> None:
         """Keeps nothing of a version that has ended."""
-        for key in [key for key in self._arms if key[0] is version]:
-            del self._arms[key]
+        self._arms.forget(version)
         queue = self._queues.pop(version, None)
         if queue is not None:
             queue.end()
@@ -171,7 +167,7 @@ class Engine:
             check_wait(self._queues.get(version), version, call.deadline_ns, call.level, share, self._draw)
         call.decision = decision
         call.version = version
-        call.arm = self._arms.get((version, decision.arm)) or self._arm(version, decision.arm)
+        call.arm = self._arms.of(version, decision.arm)
         version.lease()
         return version
 
@@ -207,57 +203,9 @@ class Engine:
         version, arm, decision = call.version, call.arm, call.decision
         if version is None or arm is None or decision is None:
             raise ValueError("finish of a call that was not begun")
-        total_ns = self._count(call, code, version, arm, decision)
-        request_id = self.name(call)
-        record = self._record(call, code, arm, decision, request_id, total_ns)
-        if decision.mirrors and code is _OK:
-            self._mirror(call, arm, decision, request_id, partial(arm.stream.append, record))
-        else:
-            arm.stream.append(record)
+        self._accounting.account(call, code, version, arm, decision, self.name(call), logged=True)
         self._admission.give(call.size_bytes)
         version.release()
-
-    def _count(self, call: Call, code: Code, version: Version, arm: ServedArm, decision: Decision) -> int:
-        """Counts a call that has ended, and returns how long it took in nanoseconds."""
-        total_ns = monotonic_ns() - call.received_ns
-        if call.cache_key == CACHED and code is _OK:
-            arm.series.observe_hit(total_ns)
-        else:
-            arm.series.observe(code, call.queue_ns, call.infer_ns, total_ns)
-        if self._judged.by_revision:
-            tally = self._judged.compared(decision)
-            if tally is not None:
-                tally.observe(code, total_ns, decision.bucket)
-                if tally.reads and code is _OK:
-                    tally.read(version, call.outputs, call.wanted, decision.bucket)
-        return total_ns
-
-    def _record(
-        self, call: Call, code: Code, arm: ServedArm, decision: Decision, request_id: str, total_ns: int
-    ) -> Record:
-        return record_of(
-            call,
-            request_id,
-            code,
-            reason=decision.reason,
-            revision=decision.revision,
-            bucket=decision.bucket,
-            shapes=None if arm.fixed else call.shapes,
-            total_ns=total_ns,
-        )
-
-    def _mirror(
-        self, call: Call, arm: ServedArm, decision: Decision, request_id: str, append: Callable[..., None]
-    ) -> None:
-        """Offers the call to mirrors. It is recorded now, or after them where their answers may keep it."""
-        deferral = Deferral(append) if arm.stream.keeps_disagreement else None
-        if deferral is None:
-            append()
-        compiled = self._routing.snapshot.routes.get(call.model)
-        if compiled is not None:
-            self._mirrors.offer(call, decision.mirrors, compiled, request_id=request_id, deferral=deferral)
-        if deferral is not None:
-            deferral.release()
 
     def name(self, call: Call) -> str:
         """Returns the id under which the call is recorded: its own, or one made for it."""
@@ -335,14 +283,7 @@ class Engine:
         if call.level == LAST_CLASS:
             version.release()
             return
-        total_ns = self._count(call, code, version, arm, decision)
-        append: Callable[..., None] = _not_recorded
-        if logged:
-            append = partial(arm.stream.append, self._record(call, code, arm, decision, call.request_id, total_ns))
-        if decision.mirrors and code is _OK:
-            self._mirror(call, arm, decision, call.request_id, append)
-        else:
-            append()
+        self._accounting.account(call, code, version, arm, decision, call.request_id, logged=logged)
         version.release()
 
     # ---- what fallbacks and mirrors need ----
@@ -378,20 +319,11 @@ class Engine:
 
     def mirror_batch(self, version: Version, arm: str, call: Call) -> None:
         """Counts the runs of the call with this arm."""
-        call.arm = self._arms.get((version, arm)) or self._arm(version, arm)
+        call.arm = self._arms.of(version, arm)
 
     def mirror_stream(self, version: Version, arm: str, primary: str) -> RecordStream:
         """Returns the log of calls that the arm mirrored and `primary` answered."""
-        return self._log.stream(
-            version.model,
-            version.name,
-            arm,
-            version.inputs,
-            version.outputs,
-            version.digest,
-            shadow_of=primary,
-            batches=version.batches,
-        )
+        return self._arms.mirror_stream(version, arm, primary)
 
     def _put(self, call: Call) -> None:
         version = call.version
@@ -420,41 +352,16 @@ class Engine:
         retry = self._fallbacks.next(receiver, call, decision.fallbacks, now_ns)
         if retry is None:
             return False
-        arm.series.observe(error.code, 0, 0, now_ns - call.received_ns)
-        if self._judged.by_revision:
-            tally = self._judged.compared(decision)
-            if tally is not None:
-                tally.observe(error.code, now_ns - call.received_ns, decision.bucket)
+        self._accounting.count_failure(call, error.code, arm, decision, now_ns)
         self._fallbacks.left(call, retry, cause)
         version = retry.version
         version.lease()
         call.version = version
-        call.arm = self._arms.get((version, retry.arm)) or self._arm(version, retry.arm)
+        call.arm = self._arms.of(version, retry.arm)
         call.renew()
         failed.release()
         self._put(call)
         return True
-
-    def _arm(self, version: Version, arm: str) -> ServedArm:
-        made = ServedArm(
-            version,
-            self._counters.series(version.model, version.name, arm),
-            self._log.stream(
-                version.model,
-                version.name,
-                arm,
-                version.inputs,
-                version.outputs,
-                version.digest,
-                batches=version.batches,
-            ),
-        )
-        self._arms[version, arm] = made
-        return made
-
-
-def _not_recorded(keep: int = 0) -> None:
-    """Is what appends the record of a call that has none."""
 
 
 def _key(version: Version) -> VersionKey:
