@@ -1,7 +1,7 @@
 """Who calls: a proven name, and the roles that it holds on models."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -90,6 +90,15 @@ class Principal:
                 self._roles.clear()
             roles = self._roles[model] = self._match(model)
         return roles
+
+    def holds_what(self, other: "Principal") -> bool:
+        """Returns whether it is the same caller as the other one, with the same rights."""
+        return self is other or self.rights == other.rights
+
+    @property
+    def rights(self) -> tuple[Hashable, ...]:
+        """The caller and all that it may do, as one value."""
+        return self.method, self.tenant, self.name, self.grants, self.within
 
     def check(self, roles: frozenset[Role], model: str) -> None:
         """Checks that the caller holds one of the roles on the model.

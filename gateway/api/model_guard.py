@@ -59,7 +59,9 @@ class ModelGuard:
             principal = principal_of(context)
             await self._check(permission, principal, request)
             async for message in handler(request, context):
-                principal = proven(context)
+                before, principal = principal, proven(context)
+                if principal is not before:
+                    await self._check(permission, principal, request)
                 if _may_see(permission, principal, message):
                     yield _shown(permission, principal, message)
 

@@ -51,6 +51,12 @@ class HttpCall(Protocol):
     @property
     def principal(self) -> Principal: ...
 
+    def prove(self) -> Principal:
+        """Returns who calls, found out anew: an answer in pieces outlives what proved its caller.
+
+        Raises: Unauthenticated, PermissionDenied.
+        """
+
     @property
     def quota_pass(self) -> QuotaPass | None:
         """The permit by which quotas let the request in at its head; None without any. The transport releases it."""

@@ -50,8 +50,9 @@ class RestCall:
     """
 
     __slots__ = (
-        *("_callbacks", "_inflation", "_state", "_task", "answerer", "body", "close_after", "complete", "deadline_ns"),
-        *("head", "held_bytes", "message_size", "principal", "quota_pass", "ready", "server", "slot"),
+        *("_callbacks", "_inflation", "_proven_names", "_state", "_task", "answerer", "body", "close_after"),
+        *("complete", "deadline_ns", "head", "held_bytes", "message_size", "principal", "quota_pass", "ready"),
+        *("server", "slot"),
     )
 
     def __init__(self, server: ServerState, answerer: Answerer, head: HttpHead) -> None:
@@ -62,6 +63,7 @@ class RestCall:
         self.message_size = 0
         self.deadline_ns = 0
         self.principal: Principal = ANONYMOUS
+        self._proven_names: tuple[str, ...] = ()  # of the connection's certificate
         self.quota_pass: QuotaPass | None = None
         self.slot: Slot | None = None
         self.held_bytes = 0
@@ -118,10 +120,18 @@ class RestCall:
     def admit(self, endpoint: Endpoint, names: tuple[str, ...]) -> None:
         """Lets the request in by its head. Raises: GatewayError."""
         server = self.server
+        self._proven_names = names
         if server.authorizer is not None:
             self.principal = server.authorizer.authorize(endpoint.permission_key, self.head.authorization, names)
         if server.quotas is not None and endpoint.by_quota:
             self.quota_pass = server.quotas.enter(self.principal.name, self.principal.tenant)
+
+    def prove(self) -> Principal:
+        authorizer, outcome = self.server.authorizer, self.head.outcome
+        if authorizer is not None and not isinstance(outcome, HttpRefusal):
+            key = outcome.endpoint.permission_key
+            self.principal = authorizer.authorize(key, self.head.authorization, self._proven_names)
+        return self.principal
 
     def limit(self, endpoint: Endpoint, received_ns: int) -> None:
         """Gives the call its deadline, which the wheel keeps."""

@@ -7,7 +7,7 @@ Templates are loaded when somebody opens the page for the first time.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -72,7 +72,7 @@ class OperatorsPage:
         self._traffic = traffic
         self._authorizer = authorizer
         self._readers: deque[asyncio.Event] = deque()
-        self._asked: dict[tuple[str, str, str], tuple[float, asyncio.Task[bytes]]] = {}
+        self._asked: dict[Hashable, tuple[float, asyncio.Task[bytes]]] = {}  # by what the reader may see
 
     def pages(self) -> dict[str, Page]:
         """Returns what is read, by path."""
@@ -204,7 +204,7 @@ class OperatorsPage:
     async def _overview(self, principal: Principal) -> bytes:
         """Returns what the reader may see. Pages of one reader share an answer, so that many of them cost as one."""
         loop = asyncio.get_running_loop()
-        reader = (principal.method, principal.tenant, principal.name)
+        reader = principal.rights
         at_s, asked = self._asked.get(reader, (0.0, None))
         if asked is None or loop.time() - at_s > _SHARED_S:
             if len(self._asked) >= _MOST_SHARED:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.access.principal import ANONYMOUS, Principal
+from gateway.errors import PermissionDenied
 from gateway.rest.answer_coding import GZIP_BITS, WORTH_BYTES, chosen, compress
 from gateway.rest.endpoint import Endpoint
 from gateway.rest.http1_limits import Http1Limits
@@ -191,7 +192,11 @@ class OperatorsPort:
                 await self._stream(call, response, response.then)
 
     async def _stream(self, call: HttpCall, response: HttpResponse, pieces: AsyncGenerator[bytes, None]) -> None:
-        """Sends the pieces as they come; each can be read when it is there, compressed or not."""
+        """Sends the pieces as they come; each can be read when it is there, compressed or not.
+
+        Raises: Unauthenticated, PermissionDenied once the caller may not read on, or reads less or more than before.
+        """
+        begun = call.principal
         coded = response.content_type == EVENTS_TYPE and chosen(call.header("accept-encoding") or "") == "gzip"
         call.start(response.status.value, _stream_fields(response.content_type, coded=coded))
         compressor = zlib.compressobj(wbits=GZIP_BITS) if coded else None
@@ -207,6 +212,8 @@ class OperatorsPort:
         try:
             await send(response.body)
             async for piece in pieces:
+                if not call.prove().holds_what(begun):
+                    raise PermissionDenied("what you may read has changed: ask again")
                 await send(piece)
         except asyncio.CancelledError:
             if not self._closing:

@@ -46,6 +46,27 @@ class Control:
         return self.Workers  # whatever else the table names is not called here
 
 
+class Health:
+    """Tells how a model is."""
+
+    async def Watch(self, request: object, context: object) -> AsyncIterator[int]:
+        for state in range(3):
+            yield state
+
+    async def Check(self, request: object, context: object) -> int:
+        return 0
+
+
+class Revocable:
+    """A context that finds out anew who calls."""
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+
+    def prove(self) -> Principal:
+        return self.principal
+
+
 @pytest.fixture(scope="module")
 def guarded() -> Control:
     made = Control()
@@ -65,6 +86,19 @@ async def test_a_stream_leaves_out_what_is_of_others(guarded: Control) -> None:
     assert few[0].committed.model == "mine-1"
     assert few[1].worker.worker.error == few[2].store_away == HIDDEN
     assert len([event async for event in guarded.Watch(pb.WatchRequest(), ALL)]) == 6
+
+
+async def test_a_stream_of_one_model_ends_with_the_right_to_it() -> None:
+    health = Health()
+    ModelGuard(no_draft).guard(health, "grpc.health.v1.Health")
+    caller = Revocable(FEW.principal)
+    told = [told async for told in health.Watch(SimpleNamespace(service=""), caller)]
+    assert told == [0, 1, 2]  # of the server: to everybody
+    begun = health.Watch(SimpleNamespace(service="model/mine"), caller)
+    assert await anext(begun) == 0
+    caller.principal = NOBODY  # what everybody may ask is told to a caller whose token is good no more
+    with pytest.raises(UnknownModel):
+        await anext(begun)
 
 
 async def test_what_is_of_no_model_concerns_all(guarded: Control) -> None:

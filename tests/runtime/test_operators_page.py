@@ -10,10 +10,10 @@ import pytest
 from gateway.access.principal import ANONYMOUS, NOBODY, Grant, Principal, Role
 from gateway.errors import Unauthenticated
 from gateway.page.traffic import TrafficWindow
-from gateway.runtime.control_bridge import ControlBridge
+from gateway.runtime.control_bridge import CONTROL, ControlBridge
 from gateway.runtime.operators_page import MOST_READERS, OperatorsPage
 from gateway.runtime.operators_port import HttpRequest, HttpResponse
-from gateway.runtime.peers import Peers
+from gateway.runtime.peers import Payload, Peers, PeerServer, worker_socket
 from tests.page.test_overview import host
 
 LOCAL = {"host": "localhost:8002"}
@@ -99,6 +99,19 @@ async def test_who_is_unknown_logs_in(tmp_path: Path) -> None:
         assert (await login(HttpRequest("POST", "/page/login", OWN, body=body))).status == status
     # Who may not read everything is not told of the processes.
     assert "worker 0" not in (await page.pages()["/"](asked("/", READER))).body.decode()
+
+
+async def test_two_tokens_of_one_name_share_no_overview_that_one_may_not_see(tmp_path: Path) -> None:
+    async def answer(payload: Payload) -> Payload:
+        principal: Any = payload["principal"]
+        models = [model for _, listed in principal["grants"] for model in listed]
+        return {"messages": [{"overview_json": json.dumps(models)}]}
+
+    async with PeerServer(worker_socket(tmp_path, 0), {CONTROL: answer}):
+        overview = made(tmp_path).pages()["/page/overview"]
+        for models in (("*",), ("m",), ("*",)):
+            reader = Principal("ada", "", "token", (Grant(Role.READER, models),))
+            assert json.loads((await overview(asked("/page/overview", reader))).body) == list(models)
 
 
 async def test_where_operators_ask_elsewhere_the_page_is_closed(tmp_path: Path) -> None:

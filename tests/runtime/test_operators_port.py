@@ -21,7 +21,10 @@ OPEN, READ, FORM, STREAM = "/healthz", "/metrics", "/page/rollback", "/page/stre
 
 
 class Guard:
-    """Knows one token, of a reader."""
+    """Knows one token, of a reader, or of `bearer`; with None it was revoked."""
+
+    def __init__(self, bearer: Principal | None = READER) -> None:
+        self.bearer = bearer
 
     def authorize(self, path: bytes, authorization: bytes | None, names: tuple[str, ...]) -> Principal:
         permission = PAGES[path.decode()]
@@ -31,7 +34,9 @@ class Guard:
             raise Unauthenticated("send a token")
         if authorization != b"Bearer good" or Role.READER not in permission.roles:
             raise PermissionDenied("the role is missing")
-        return READER
+        if self.bearer is None:
+            raise Unauthenticated("no such token")
+        return self.bearer
 
 
 async def page(request: HttpRequest) -> HttpResponse:
@@ -152,6 +157,31 @@ async def test_a_stream_ends_with_its_reader(coded: bool) -> None:
             assert text == b"retry: 1000\n\ndata: 0\n\ndata: 1\n\ndata: 2\n\n"
             assert not numbers.ended.is_set()
         await asyncio.wait_for(numbers.ended.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    "bearer", [None, Principal("ada", "", "token", (Grant(Role.READER, ("own*",)),))], ids=["revoked", "narrowed"]
+)
+async def test_a_stream_ends_with_the_right_to_it(bearer: Principal | None) -> None:
+    guard, told = Guard(), asyncio.Queue[bytes]()
+
+    async def follow() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield await told.get()
+
+    async def stream(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"retry: 1000\n\n", "text/event-stream", then=follow())
+
+    async with served({STREAM: stream}, guard) as port, connected(port) as client:
+        client.send(get(STREAM, "Authorization: Bearer good"))
+        told.put_nowait(b"data: of all\n\n")
+        await client.reader.readuntil(b"of all\n\n\r\n")
+        guard.bearer = Principal("ada", "", "token", READER.grants)  # who may call was read anew, and nothing changed
+        told.put_nowait(b"data: still\n\n")
+        await client.reader.readuntil(b"still\n\n\r\n")
+        guard.bearer = bearer
+        told.put_nowait(b"data: of others\n\n")
+        assert await asyncio.wait_for(client.reader.read(), 10) == b""  # cut: it is not whole
 
 
 async def test_head_follows_no_stream() -> None:

@@ -91,7 +91,8 @@ function follow() {
   const show = (word, kind) => { if (state.textContent !== word) { state.textContent = word; state.className = kind; } };
   const source = new EventSource("/page/stream");
   source.addEventListener("open", () => show("Live", "live"));
-  source.addEventListener("error", () => show("Reconnecting…", "away"));
+  const ended = () => source.readyState === EventSource.CLOSED; // refused: the token does not count any more
+  source.addEventListener("error", () => show(ended() ? "Not let in any more: reload" : "Reconnecting…", "away"));
   source.addEventListener("section", (event) => {
     const { name, html } = JSON.parse(event.data);
     swap(name, html);
