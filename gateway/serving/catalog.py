@@ -7,29 +7,25 @@ on threads; everything that requests can see changes on the loop only.
 
 import asyncio
 import logging
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
+from gateway.errors import FailedPrecondition, GatewayError, UnknownModel, UnknownVersion, VersionNotReady
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.copy_upkeep import CopyUpkeep
 from gateway.serving.declaration import Describe
-from gateway.serving.demand_loads import DemandLoads
 from gateway.serving.intents import IntentStore
-from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.model_config import check_model_name, check_version_name
 from gateway.serving.model_kind import ModelKind
-from gateway.serving.operations import Operations
+from gateway.serving.pinned_versions import PinnedVersions
 from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, VersionStatus
 from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again
-from gateway.serving.repository_reader import RepositoryReader
 from gateway.serving.residence import Residence
 from gateway.serving.version import VersionState
 from gateway.serving.version_loads import LoadAttempt, raise_first_failure
 from gateway.serving.view import RepositoryView, StepPin
-from loaders.errors import LoaderError
 from loaders.store import ContentStore
 
 __all__ = ["Catalog", "VersionStatus"]
@@ -37,7 +33,7 @@ __all__ = ["Catalog", "VersionStatus"]
 logger = logging.getLogger(__name__)
 
 
-class Catalog(DemandLoads):
+class Catalog(PinnedVersions):
     """Holds the versions of this worker. It is made and used on one loop; `run` keeps it up to date."""
 
     def __init__(
@@ -52,31 +48,24 @@ class Catalog(DemandLoads):
         on_ended: OnVersion | None = None,
     ) -> None:
         """With a `residence` versions that nothing names are loaded on demand."""
-        self._reader = RepositoryReader(repository, intents, store)
         super().__init__(
-            self._reader.threads,
+            repository,
             pipeline,
+            intents,
+            store=store,
             residence=residence,
-            pinned_loaded=self._note_pinned,
             on_available=on_available,
             on_ended=on_ended,
         )
         self.copies = CopyUpkeep(store, self._reader, self._digests, pipeline.keep_prepared)
-        self._store = store
-        self._operations = Operations()
         self._looking = asyncio.Lock()
         self._doubted: frozenset[Key] = frozenset()
         self._trouble = ""
-        self._pinning: asyncio.Task[None] | None = None  # the newest change of the pins
 
     def _digests(self) -> set[str]:
         """Returns the digests of the versions that are loaded, or may be at any time."""
         versions = [entry.version for entry in self._held.values()]
         return {version.digest for version in versions if version.session is not None or version.is_cold}
-
-    def _note_pinned(self, model: str) -> None:
-        """Keeps the files of the model again: labels and configuration may be new."""
-        self._operations.begin(self._keep_pinned_files(model))
 
     def describe_by(self, kind: ModelKind, describe: Describe) -> None:
         """As `Pipeline.describe_by`."""
@@ -156,61 +145,6 @@ class Catalog(DemandLoads):
         for name in names:
             check_version_name(name)
         await self._operations.finish(self._require_versions(model, names))
-
-    def require_available(self, model: str, names: frozenset[str]) -> bool:
-        """Returns whether all of the versions are AVAILABLE, and in memory; if so, they are required from now on, as by
-        `require`.
-        """
-        available = self._available.get(model, {})
-        if names <= available.keys() and not any(available[name].is_cold for name in names):
-            self._require(model, names)
-            self._pin(model, names)
-            return True
-        return False
-
-    def _pin(self, model: str, names: frozenset[str]) -> None:
-        """Pins the content that the route was given, on disk: it serves until no route names the version any more."""
-        available = self._available.get(model, {})
-        # What has no model file is what the configuration says: no copy could be loaded in its place.
-        present = [available[name] for name in names if name in available]
-        digests = {version.name: version.digest for version in present if version.config.kind.has_file}
-        intents = self._view.intents
-        if intents.with_pins(model, digests) != intents or (digests and model not in intents.kept and self._store):
-            self._pinning = self._operations.begin(self._keep_pins(model, digests))
-
-    def release_unrouted(self, routed: Container[str]) -> None:
-        """Ends the pins of models that have no route any more: the repository's own content serves again."""
-        for model in [model for model in self._view.intents.pins if model not in routed]:
-            self._require(model, frozenset())
-            self._operations.begin(self._keep_pins(model, {}))
-
-    async def _keep_pins(self, model: str, digests: Mapping[str, str]) -> None:
-        try:
-            intents = await self._reader.change_intents(lambda intents: intents.with_pins(model, digests))
-        except Unavailable as error:
-            logger.warning("the content that a route names is not pinned: model=%s error=%s", model, error)
-            return
-        self._view = replace(self._view, intents=intents)
-        for key, entry in self._held.items():
-            if key[0] == model and key[1] not in digests and entry.version.reason and entry.serving:
-                entry.serving = "before the pin ended"  # no fingerprint: the next look loads what lies there
-                entry.version.reason = ""
-                self._notify(entry.version)
-        if digests:  # by a reading of the repository, which may take its time
-            self._operations.begin(self._keep_pinned_files(model))
-
-    async def _keep_pinned_files(self, model: str) -> None:
-        """Keeps the files beside the versions of a model that has pins, for the time when its directory is gone."""
-        folder, store = self._view.folders.get(model), self._store
-        if folder is None or store is None:
-            return
-        try:
-            digest = await self._reader.on_thread(lambda: keep_files(store, folder))
-            intents = await self._reader.change_intents(lambda intents: intents.with_kept(model, digest))
-        except (Unavailable, LoaderError) as error:
-            logger.warning("files beside routed versions are not kept: model=%s error=%s", model, error)
-            return
-        self._view = replace(self._view, intents=intents)
 
     def retry(self, model: str) -> None:
         """Loads again, now, what failed of the model: what it waited for may be there."""
