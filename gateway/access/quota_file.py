@@ -64,6 +64,10 @@ class QuotaFile:
         _log.info("quotas were read anew: %d quotas", len(self._watched.value.quotas))
         return True
 
+    def present(self) -> dict[str, object]:
+        """Returns the quotas with what of them is used, and what is wrong with the file."""
+        return {"quotas": self.quotas.present(), "trouble": self.trouble}
+
     def status(self) -> dict[str, object]:
         """Returns, for gauges, what is wrong with the file and how many calls each quota counts in flight."""
         return {"trouble": self.trouble, "in_flight": self.quotas.in_use()}

@@ -5,7 +5,6 @@ what answers calls goes before what it needs, and the log comes last and holds e
 """
 
 import asyncio
-import faulthandler
 import gc
 import logging
 import random
@@ -17,7 +16,6 @@ from typing import Final
 import uvloop
 
 from gateway.access.priority import LADDER
-from gateway.access.quota_file import QuotaFile
 from gateway.api.control_service import ControlService
 from gateway.api.feedback_intake import FeedbackIntake
 from gateway.api.feedback_token import Tokens, load_key
@@ -36,13 +34,11 @@ from gateway.routing.store.worker_status import FeedState
 from gateway.runtime.alias_hand import ALIASES, LEAD, aliases_operation, lead_operation
 from gateway.runtime.answering_worker import AnsweringWorker
 from gateway.runtime.build import is_compiled
-from gateway.runtime.callers import make_entrance
+from gateway.runtime.callers import make_entrance, make_quota_file
 from gateway.runtime.child import Settings, SupervisorLink, read_settings, supervisor_link
 from gateway.runtime.control_bridge import CONTROL, FOLLOW, bridge_following, bridge_operation
 from gateway.runtime.cpu_quota import cpu_quota, runs_at_once, threads_per_session
-from gateway.runtime.edge import (
-    servicers_of,
-)
+from gateway.runtime.edge import servicers_of
 from gateway.runtime.followed_rules import FollowedRules, make_feed
 from gateway.runtime.host import (
     HostCounts,
@@ -54,28 +50,26 @@ from gateway.runtime.host import (
 )
 from gateway.runtime.log_settings import make_prediction_log
 from gateway.runtime.peers import TRACES, Payload, Peers, PeerServer, ask, worker_socket
-from gateway.runtime.post_mortem import fault_path
 from gateway.runtime.rollout_counts import RolloutCounts
 from gateway.runtime.rollout_hand import OPERATION, rollout_operation
+from gateway.runtime.rules_gate import RulesGate
 from gateway.runtime.worker_catalog import make_catalog
 from gateway.runtime.worker_gauges import (
-    shed_counts,
+    tell_bounds,
     tell_features,
     tell_log,
     tell_rules,
+    tell_traces,
     tell_versions,
     tell_work,
 )
 from gateway.runtime.worker_registration import deregister, host_name, worker_id
+from gateway.runtime.worker_run_state import make_run_state
 from gateway.runtime.worker_servers import WorkerServers
 from gateway.serving.admission import Admission
 from gateway.serving.engine import Engine
 from gateway.serving.model_kind import ModelKind
-from gateway.serving.refusals import Refusals
-from gateway.serving.response_cache import ResponseCache
 from gateway.serving.run_environment import note_present_environment
-from gateway.serving.run_page import RunPage, page_path
-from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
@@ -87,10 +81,6 @@ _START_PATIENCE_S: Final = 10.0
 _RESTART_PATIENCE_S: Final = 2.0
 _NEVER_S: Final = 1e7
 _FORGET_S: Final = 1.5 * KEEP_S  # after the control process has ended its series, so that no sum goes back before
-_NO_RULES: Final = (
-    "no routing rules could be read yet, neither from the store nor from disk, so nobody knows which version may "
-    "answer; the gateway's log says why"
-)
 _log = logging.getLogger(__name__)
 
 
@@ -114,18 +104,19 @@ class Worker:
         self.threads = config.models.intra_op_threads or threads_per_session(cpu_quota(), config.process.workers)
         self.catalog = make_catalog(config, self.threads)
         self.health = HealthService(self.catalog, ready=self.is_ready, admits=lambda: self.admission.is_open)
-        self.run_state = self._shared_run_state()
+        self.run_state = make_run_state(config, settings.boot)
         self.run_state.judged.threads = self.threads
         self.rules = FollowedRules(
             self.catalog, self.log, self.health, self.counters, self.run_state.judged, log_rate=config.log.rate
         )
         self.feed = make_feed(settings, self.id, self.rules)
-        self.quota_file = self._quota_file()
+        self.quota_file = make_quota_file(config, self.counters.refused)
         self.admission = Admission(
             max_requests=config.limits.max_in_flight,
             max_bytes=config.limits.max_in_flight_bytes,
             ladder=tuple(LADDER.values()) if self.quota_file is not None else (1.0,),
         )
+        self.rules_gate = RulesGate(self.admission, self.feed, optional=config.store.start_without_rules)
         self.log.load = lambda: self.admission.load
         traces = config.traces
         self.tracer = Tracer(traces.ratio, random.Random()) if traces.otlp_endpoint else None
@@ -185,31 +176,6 @@ class Worker:
     async def take_traces(self, _: Payload) -> Payload:
         """Returns the traces that wait for the control process, which then wait no more."""
         return {"traces": self.tracer.take() if self.tracer is not None else []}  # a frame encodes them as they are
-
-    def _shared_run_state(self) -> SharedRunState:
-        """Returns the page that tells the supervisor what runs when this process dies, and what may not run."""
-        run_dir, boot = self.config.run_dir, self.settings.boot
-        page = RunPage(page_path(run_dir, boot))
-        self._faults = fault_path(run_dir, boot).open("wb")
-        faulthandler.enable(self._faults)
-        self.refusals = Refusals(run_dir)
-        if self.refusals.lives is not None and not self.refusals.lives.claim(boot):
-            _log.warning("the other workers will learn of this one's death from the supervisor alone")
-        kept_bytes = self.config.models.response_cache_bytes
-        return SharedRunState(page, self.refusals, ResponseCache(kept_bytes) if kept_bytes else None)
-
-    def _quota_file(self) -> QuotaFile | None:
-        """Returns the quotas as the configuration asks for them; None where everybody may do as much as he likes."""
-        path, workers = self.config.limits.quotas, self.config.process.workers
-        if path is None:
-            return None
-        return QuotaFile(path, workers=workers, refused=self.counters.refused, kept=self.config.quotas_kept)
-
-    def _present_quotas(self) -> Payload:
-        quota_file = self.quota_file
-        if quota_file is None:
-            return {}
-        return {"quotas": quota_file.quotas.present(), "trouble": quota_file.trouble}
 
     def _version_changed(self, version: Version) -> None:
         self.health.changed()
@@ -273,21 +239,13 @@ class Worker:
         counters = self.counters
         tell_log(counters, self.log, self.labels)
         tell_rules(counters, self.feed)
-        tell_versions(counters, self.catalog, self.engine, self.refusals, self.run_state.cache)
+        tell_versions(counters, self.catalog, self.engine, self.run_state)
         tell_features(counters, self.features)
         tell_work(counters, self.engine, self.admission, self.servers.of_applications(), self.is_ready)
         counters.add_sums(Sum.CONNECTIONS, self.servers.connections)
         counters.add_gauge(Gauge.START, lambda: dict(self._start_s))
-        if self.quota_file is not None:
-            counters.add_sums(Sum.QUOTAS, self.quota_file.quotas.sums)
-            counters.add_sums(Sum.SHED, lambda: shed_counts(self.admission))
-            counters.add_gauge(Gauge.QUOTAS, self.quota_file.status)
-        if self.tracer is not None:
-            counters.add_sums(Sum.TRACES, self.tracer.counts)
-            counters.add_gauge(Gauge.EXEMPLARS, self.tracer.exemplars)
-        if self.entrance is not None:
-            counters.add_sums(Sum.ACCESS, self.entrance.denied)
-            counters.add_gauge(Gauge.ACCESS, self.entrance.status)
+        tell_bounds(counters, self.admission, self.quota_file, self.entrance)
+        tell_traces(counters, self.tracer)
 
     # ---- its life ----
 
@@ -304,7 +262,7 @@ class Worker:
                     count=self.count,
                     describe=self.describe,
                     in_force=self.rules.in_force,
-                    quotas=self._present_quotas,
+                    quotas=self.quota_file.present if self.quota_file is not None else dict,
                 ),
                 OPERATION: rollout_operation(Editor(self.route_control)),
                 ALIASES: aliases_operation(self.catalog.aliases),
@@ -334,8 +292,7 @@ class Worker:
             # What the start made stays: the collector need not walk it again.
             gc.collect()
             gc.freeze()
-            if not self.feed.rules_known and not self.config.store.start_without_rules:
-                self.admission.close(_NO_RULES)
+            self.rules_gate.close_without_rules()
             if self.entrance is not None:
                 await self.entrance.prepare()
                 loops.append(group.create_task(self.entrance.follow(), name="entrance"))
@@ -354,7 +311,7 @@ class Worker:
                         {FOLLOW: bridge_following(self.control)},
                     )
                 )
-            if not link.stopping.is_set() and await self._knows_rules(link):
+            if not link.stopping.is_set() and await self.rules_gate.passed(link.stopping):
                 self.serving = True
                 self._link = link
                 self._note_start("serving")
@@ -366,25 +323,6 @@ class Worker:
             await self._drain(link)
             for loop in loops:
                 loop.cancel()
-
-    async def _knows_rules(self, link: SupervisorLink) -> bool:
-        """Returns True once the rules were read, False if the worker is to stop before."""
-        if self.admission.is_open:
-            if not self.feed.rules_known:
-                _log.warning("--start-without-rules: the newest versions answer until the rules can be read")
-            return True
-        _log.error("not ready: %s (%s)", _NO_RULES, self.feed.error)
-        waits = [asyncio.ensure_future(self.feed.known()), asyncio.ensure_future(link.stopping.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if not self.feed.rules_known:
-            return False
-        await self.feed.prepared()
-        self.admission.open()
-        return True
 
     def _progress(self) -> None:
         if self._link is not None:

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic, time
 
+from gateway.access.entrance import Entrance
 from gateway.access.priority import Priority
+from gateway.access.quota_file import QuotaFile
 from gateway.features.feature_stores import FeatureStores
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
@@ -16,8 +18,8 @@ from gateway.runtime.process_figures import collections
 from gateway.serving.admission import Admission
 from gateway.serving.catalog import Catalog
 from gateway.serving.engine import Engine
-from gateway.serving.refusals import Refusals
-from gateway.serving.response_cache import ResponseCache
+from gateway.serving.shared_run_state import SharedRunState
+from gateway.serving.tracer import Tracer
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 
@@ -63,9 +65,7 @@ def tell_rules(counters: Counters, feed: Feed) -> None:
     counters.add_gauge(Gauge.REFUSED, refused)
 
 
-def tell_versions(
-    counters: Counters, catalog: Catalog, engine: Engine, refusals: Refusals, cache: ResponseCache | None
-) -> None:
+def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, run_state: SharedRunState) -> None:
     """Tells which versions are there, what is wrong with them, and what workers were found to die of."""
 
     def quarantined() -> list[dict[str, object]]:
@@ -80,9 +80,10 @@ def tell_versions(
                 "suspects": len(version.suspects),
                 "quarantined": version.until_s > monotonic(),
             }
-            for version in refusals.versions
+            for version in run_state.refusals.versions
         ]
 
+    cache = run_state.cache
     counters.add_gauge(Gauge.VERSIONS, lambda: version_states(catalog))
     if catalog.loads_on_demand:
         counters.add_gauge(Gauge.RESIDENCE, catalog.residence)
@@ -128,6 +129,25 @@ def connection_counts(*servers: Server | None) -> dict[str, int]:
     return dict(counts)
 
 
-def shed_counts(admission: Admission) -> Mapping[str, int]:
-    """Returns how many calls were refused because the limits of their class were reached, by class."""
-    return {priority.name.lower(): admission.shed[priority] for priority in Priority}
+def tell_bounds(
+    counters: Counters, admission: Admission, quota_file: QuotaFile | None, entrance: Entrance | None
+) -> None:
+    """Tells what quotas and permissions are in force, and how many calls each of them refused."""
+
+    def shed() -> Mapping[str, int]:
+        return {priority.name.lower(): admission.shed[priority] for priority in Priority}
+
+    if quota_file is not None:
+        counters.add_sums(Sum.QUOTAS, quota_file.quotas.sums)
+        counters.add_sums(Sum.SHED, shed)
+        counters.add_gauge(Gauge.QUOTAS, quota_file.status)
+    if entrance is not None:
+        counters.add_sums(Sum.ACCESS, entrance.denied)
+        counters.add_gauge(Gauge.ACCESS, entrance.status)
+
+
+def tell_traces(counters: Counters, tracer: Tracer | None) -> None:
+    """Tells what became of the traces, and which requests are examples of what the histograms show."""
+    if tracer is not None:
+        counters.add_sums(Sum.TRACES, tracer.counts)
+        counters.add_gauge(Gauge.EXEMPLARS, tracer.exemplars)
