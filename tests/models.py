@@ -273,6 +273,20 @@ def _loop(features: int, *, trips: int | None) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def filled() -> bytes:
+    """`y = sum(ones(x))`; x: INT64 [1] -> FP32 [1]: a run takes four times x bytes of memory."""
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    model = model_of(
+        [
+            helper.make_node("ConstantOfShape", ["x"], ["ones"], value=one),
+            helper.make_node("ReduceSum", ["ones"], ["y"], keepdims=1),
+        ],
+        [tensor_value("x", Datatype.INT64, (1,))],
+        [tensor_value("y", Datatype.FP32, (1,))],
+    )
+    return bytes(model.SerializeToString())
+
+
 def huge_constant() -> bytes:
     """A model of a few bytes that asks for 64 GiB when it runs, and not before."""
     model = model_of(

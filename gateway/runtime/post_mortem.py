@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.runtime.child_process import ChildProcess
+from gateway.runtime.memory_kills import MemoryKills, count_kills
 from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, page_path, unfinished_runs
 from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.worker_lives import WorkerLives
@@ -25,6 +26,7 @@ _FAULTS: Final = frozenset(
         *(signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP),
     }
 )
+_WANT_OF_MEMORY: Final = "killed for want of memory"
 _FAULT_SUFFIX: Final = ".fault"
 # How Python's fault handler names the thread that the signal reached.
 _THREAD: Final = re.compile(rb"^Current thread 0x([0-9a-fA-F]+)", re.MULTILINE)
@@ -46,7 +48,7 @@ class PostMortem:
         self._changed = changed
         self._quarantine = RunQuarantine(hold_s)
         self._file = QuarantineFile(run_dir)
-        self._memory_kills = _memory_kills()
+        self._memory_kills = MemoryKills(count_kills())
         self._lives: WorkerLives | None = None
         shutil.rmtree(run_dir / "running", ignore_errors=True)
         try:
@@ -56,14 +58,16 @@ class PostMortem:
             _log.warning("what workers die of will not be refused: %s", error.strerror)
 
     def examine(self, child: ChildProcess) -> str:
-        """Returns what the child ran when it died, for people; "" if that has nothing to do with its death.
+        """Returns what the child died of and ran then, for people; "" if its end says all there is.
 
         Order: when this returns, no other worker runs it any more. One that hangs is examined before it is killed.
         """
         page = page_path(self._run_dir, child.settings.boot)
         fault = fault_path(self._run_dir, child.settings.boot)
         cause, runs = self._blamed(child, page, fault)
-        lines = self._quarantine.worker_died(runs, cause, monotonic()) if runs else []
+        # The kernel takes the largest process of a group, which need not be the one that wants too much.
+        is_proven = cause != _WANT_OF_MEMORY
+        lines = self._quarantine.worker_died(runs, cause, monotonic(), is_proven=is_proven) if runs else []
         for line in lines:
             _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
         if lines:
@@ -74,7 +78,7 @@ class PostMortem:
         for path in (page, fault):
             with suppress(OSError):
                 path.unlink()
-        return "; ".join(lines)
+        return "; ".join(lines) or ("" if is_proven else cause)
 
     def close(self) -> None:
         """Leaves no file. Order: when no worker is left."""
@@ -90,7 +94,10 @@ class PostMortem:
 
     def expire(self) -> None:
         """Lets run again what was refused for long enough."""
-        if self._quarantine.expire(monotonic()):
+        now = monotonic()
+        if self._memory_kills.is_due(now):
+            self._memory_kills.counted(count_kills(), now)
+        if self._quarantine.expire(now):
             self._write()
 
     def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:
@@ -100,8 +107,8 @@ class PostMortem:
         if child.kill_reason or number <= 0:
             return "", []
         if number == signal.SIGKILL:
-            before, self._memory_kills = self._memory_kills, _memory_kills()
-            return ("killed for want of memory", unfinished_runs(page)) if self._memory_kills > before else ("", [])
+            self._memory_kills.counted(count_kills(), monotonic())
+            return (_WANT_OF_MEMORY, unfinished_runs(page)) if self._memory_kills.explains_death() else ("", [])
         if number not in _FAULTS:
             return "", []
         runs = unfinished_runs(page)
@@ -120,14 +127,4 @@ def _faulting_thread(path: Path) -> int:
     with suppress(OSError):
         if thread := _THREAD.search(path.read_bytes()):
             return int(thread[1], 16)
-    return 0
-
-
-def _memory_kills() -> int:
-    """Returns how many processes this machine's kernel has killed for want of memory, those of containers included."""
-    with suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as lines:
-        for line in lines:
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
     return 0

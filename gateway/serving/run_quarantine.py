@@ -4,7 +4,9 @@
 2. Inputs that ran alone are refused from then on. Of several that ran together nobody knows which it was: they are
    suspects, and run alone the next time. If one of them then takes a worker alone, it is what the first one died of.
 3. A version that two workers died of within a minute, of different inputs, is quarantined: none of its requests run.
-4. All of it ends when somebody loads the model again, or after the time that the configuration gives.
+4. A death that may have another cause than what ran (`is_proven` is false) makes suspects of inputs that ran alone,
+   too: the next time shows it.
+5. All of it ends when somebody loads the model again, or after the time that the configuration gives.
 
 Only the supervisor decides; workers read its document, as soon as its number in shared memory changes.
 """
@@ -62,7 +64,9 @@ class RunQuarantine:
     def versions(self) -> list[Quarantined]:
         return list(self._versions.values())
 
-    def worker_died(self, runs: Sequence[UnfinishedRun], cause: str, now_s: float) -> list[str]:
+    def worker_died(
+        self, runs: Sequence[UnfinishedRun], cause: str, now_s: float, *, is_proven: bool = True
+    ) -> list[str]:
         """Blames these runs; returns what follows from it, a line for each version.
 
         Where runs of several versions are to blame, none of the versions is charged with the death.
@@ -77,6 +81,7 @@ class RunQuarantine:
             version.cause = cause
             digests = set(run.inputs)
             alone = len(digests) == 1 and run.calls <= len(run.inputs) and certain
+            alone = alone and (is_proven or not digests.isdisjoint(version.suspects))
             for digest in digests:
                 if alone:
                     if (suspected_until_s := version.suspects.pop(digest, 0.0)) and certain:

@@ -1,6 +1,7 @@
 """Requests that kill a worker, sent to the running product by a client that retries, as docs/examples has it."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,14 +15,16 @@ import pytest
 from gateway.pb import inference_pb2 as pb
 from gateway.tensor import Array, Datatype
 from tests import models
+from tests.control_group import ControlGroup, program_in
 from tests.e2e.calls import stub
 from tests.e2e.conftest import OWN_CONNECTION
-from tests.e2e.product import Product, until
+from tests.e2e.product import GATEWAY, Product, until
 from tests.machine_load import as_loaded
 
 SERVICE_CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "service-config.json").read_text()
 RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 REPLACED_WITHIN_S = 3.0
+BACK_WITHIN_S = 5.0
 LOWEST = -(2**63)
 MERGED = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 50000 }\n"
 ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
@@ -33,8 +36,22 @@ ONE_TRANSPORT = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(scope="module")
+def memory_group() -> Iterator[ControlGroup | None]:
+    """The group that the gateway runs in; None where this user, or this kernel, may have none."""
+    try:
+        group = ControlGroup("memory")
+    except (OSError, AssertionError):
+        yield None
+        return
+    yield group
+    group.remove()
+
+
 @pytest.fixture(scope="module", params=["ngh2", "grpcio"])
-def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+def product(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, memory_group: ControlGroup | None
+) -> Iterator[Product]:
     directory = tmp_path_factory.mktemp(f"killers-{request.param}")
     repository = directory / "models"
     for name in ("div", "other", "again"):
@@ -48,7 +65,10 @@ def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     models.write_version(
         repository, "chain", "2", models.divide(), config="max_batch_size: 8\nversion_policy { all {} }\n"
     )
-    running = Product(directory, repository, "--transport", request.param, "--quarantine-seconds", "3600").start()
+    models.write_version(repository, "filled", "1", models.filled())
+    program = program_in(memory_group, GATEWAY, directory / "gateway")
+    settings = ("--transport", request.param, "--quarantine-seconds", "3600")
+    running = Product(directory, repository, *settings, program=program).start()
     try:
         yield running
         running.stop()
@@ -271,3 +291,34 @@ def test_a_run_that_hangs_the_loop_takes_one_worker_and_is_refused(product: Prod
     settle(product)
     assert restarts(product) == before + 1
     assert code(channel, boxes(10))[0] is grpc.StatusCode.OK
+
+
+def ones(count: int) -> pb.ModelInferRequest:
+    message = pb.ModelInferRequest(model_name="filled")
+    message.inputs.add(name="x", datatype=Datatype.INT64.wire_name, shape=[1])
+    message.raw_input_contents.append(np.array([count], np.int64).tobytes())
+    return message
+
+
+@ONE_TRANSPORT
+def test_a_worker_that_the_kernel_kills_for_want_of_memory_costs_its_own_calls_and_suspects_what_it_ran(
+    product: Product, channel: grpc.Channel, memory_group: ControlGroup | None
+) -> None:
+    if memory_group is None:
+        pytest.skip("no control group with a limit of memory can be made here")
+    settle(product)
+    before = restarts(product)
+    memory_group.limit(memory_group.use() + (64 << 20))
+    try:
+        with grpc.insecure_channel(product.server, options=[*OWN_CONNECTION, ("grpc.enable_retries", 0)]) as once:
+            assert code(once, ones(1 << 26))[0] is grpc.StatusCode.UNAVAILABLE
+    finally:
+        memory_group.limit(None)
+    killed_s = time.monotonic()
+    assert code(channel, boxes(10))[0] is grpc.StatusCode.OK  # by the other worker
+    until(lambda: restarts(product) == before + 1, 10, "the death is counted")
+    settle(product)
+    assert time.monotonic() - killed_s <= as_loaded(BACK_WITHIN_S)
+    [said] = re.findall("killed for want of memory while it ran model=filled version=1 input=.*", product.events())
+    assert said.endswith("run alone from now on")
+    assert code(channel, ones(1 << 26))[0] is grpc.StatusCode.OK  # there was another cause

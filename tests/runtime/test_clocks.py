@@ -10,7 +10,10 @@ COUNTS_SECONDS = sorted(
     [
         *(GATEWAY / "rpc").glob("*.py"),
         *(GATEWAY / "access").glob("quota*.py"),
-        *(GATEWAY / "runtime" / name for name in ("liveness.py", "child.py", "child_process.py", "post_mortem.py")),
+        *(
+            GATEWAY / "runtime" / name
+            for name in ("liveness.py", "child.py", "child_process.py", "memory_kills.py", "post_mortem.py")
+        ),
         *(
             GATEWAY / "serving" / name
             for name in ("admission.py", "batcher.py", "queue_wait.py", "refusals.py", "run_quarantine.py")

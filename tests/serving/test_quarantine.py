@@ -114,6 +114,20 @@ def test_inputs_that_ran_alone_are_refused_until_the_model_is_loaded_again(tmp_p
     assert not refusals.active
 
 
+def test_a_death_that_may_have_another_cause_refuses_nothing_until_it_is_repeated(tmp_path: Path) -> None:
+    quarantine = RunQuarantine(600)
+    (line,) = quarantine.worker_died([run(17)], "killed for want of memory", monotonic(), is_proven=False)
+    assert line.endswith("run alone from now on")
+    refusals = refusals_of(tmp_path, quarantine)
+    assert refusals.of_input(KEY, 17) is None
+    assert refusals.is_suspect(KEY, 17)
+    (line,) = quarantine.worker_died([run(17)], "killed for want of memory", monotonic(), is_proven=False)
+    assert line.endswith("refused from now on")
+    refusals = refusals_of(tmp_path, quarantine)
+    assert refusals.of_input(KEY, 17) is not None
+    assert refusals.of_version(KEY) is None  # one cause, however often it took a worker
+
+
 def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
     quarantine = RunQuarantine(600)
     quarantine.worker_died([run(1, 2)], CAUSE, monotonic())
