@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 20
 _MAX_JSON: Final = 64 << 20
 _MAX_PAGES: Final = 1000
+_CONNECTIONS: Final = 16  # that are kept of one host: so many versions may come at once
 _ANSWER_S: Final = 60.0  # of one answer that is no file
 _PAGES_S: Final = 300.0
 _NEXT: Final = re.compile(r'<(?P<place>[^>]+)>\s*;\s*rel="?next"?')
@@ -177,5 +178,5 @@ def _pool(base: str) -> "PoolManager":
     timeout = Timeout(connect=5, read=30)
     proxy = getproxies().get(parts.scheme)
     if proxy and not proxy_bypass(parts.hostname or ""):
-        return ProxyManager(proxy, retries=retries, timeout=timeout)
-    return PoolManager(retries=retries, timeout=timeout)
+        return ProxyManager(proxy, retries=retries, timeout=timeout, maxsize=_CONNECTIONS)
+    return PoolManager(retries=retries, timeout=timeout, maxsize=_CONNECTIONS)

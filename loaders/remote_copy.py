@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -106,6 +107,8 @@ class RemoteCopies:
         content = {name: one for name, one in files.items() if name != manifest.FILENAME and not is_hidden(name)}
         self._check(content)
         partial = self._store.partial(key)
+        # Known now, not after hours, and again after each next try.
+        self._store.check_room(sum(one.size for one in content.values()) - self._store.partial_bytes(key))
         try:
             for name, one in sorted(content.items()):
                 self._bring(partial / _part_name(name, one), name, one)
@@ -151,7 +154,7 @@ class RemoteCopies:
                     size += len(chunk)
                     if size > one.size:
                         break
-                    copy.write(chunk)
+                    _write_all(copy, chunk)
                     past_s = self._clock() - since_s
                     if past_s < _PACE_S:
                         continue
@@ -206,8 +209,18 @@ def _part_name(name: str, one: RemoteFile) -> str:
     return sha256(f"{name} {one.size} {one.mark}".encode()).hexdigest()
 
 
+def _write_all(copy: FileIO, chunk: bytes) -> None:
+    """Writes the whole chunk: a disk that becomes full takes a part of it, and says so at the next one only."""
+    view = memoryview(chunk)
+    while view:
+        view = view[copy.write(view) :]
+
+
 def _placed(partial: Path, staging: Path, name: str, one: RemoteFile) -> FileEntry:
-    """Moves a file that is complete to its place, and returns its entry. Raises: UnsafeSource, DigestMismatch."""
+    """Moves a file that is complete to its place, and returns its entry.
+
+    Raises: UnsafeSource, DigestMismatch, SourceChanged (its copy has another size: somebody else wrote to it).
+    """
     target = staging / name
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -217,6 +230,8 @@ def _placed(partial: Path, staging: Path, name: str, one: RemoteFile) -> FileEnt
         raise UnsafeSource(f"{name!a} is the name of a file and of files below it")
     (partial / _part_name(name, one)).rename(target)
     entry = hashed(staging, name)
+    if entry.size != one.size:
+        raise SourceChanged(f"{name!a} has {entry.size} bytes in its copy, it was listed with {one.size}")
     if one.sha256 and entry.sha256 != one.sha256:
         raise DigestMismatch(f"{name!a} has SHA-256 {entry.sha256}, its source says {one.sha256}")
     return entry

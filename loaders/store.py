@@ -130,21 +130,41 @@ class ContentStore:
         except OSError:
             return 0  # they moved to their place
 
+    def check_room(self, size: int) -> None:
+        """Raises: StoreUnwritable, if the disk has less than `size` bytes free."""
+        with _writing():
+            state = os.statvfs(self._directory)
+        free = state.f_bavail * state.f_frsize
+        if free < size:
+            raise StoreUnwritable(f"the disk of the content store has {free} bytes free, the version needs {size} more")
+
     def drop_partial(self, key: str) -> None:
         """Removes the parts of the version with this key."""
         shutil.rmtree(self._directory / "partial" / key, ignore_errors=True)
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Holds the lock of `key`, alone on this host. Keys share a few lock files, so that these do not pile up."""
-        with _writing():
-            self._lay_out()
-            descriptor = os.open(self._directory / "locks" / key[:1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            flock(descriptor, LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        """Holds the lock of `key`, alone on this host; what is copied for hours keeps no other key waiting.
+
+        Its file is removed by who holds it, so that these do not pile up; who waited for it then takes the next one.
+        """
+        path = self._directory / "locks" / key
+        while True:
+            with _writing():
+                self._lay_out()
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                flock(descriptor, LOCK_EX)
+                if not _is_at(descriptor, path):
+                    continue
+                try:
+                    yield
+                finally:
+                    if _is_at(descriptor, path):  # not one that was made after somebody had cleared the cache
+                        path.unlink(missing_ok=True)
+                return
+            finally:
+                os.close(descriptor)
 
     def keep(self, digests: Iterable[str]) -> None:
         """Marks copies as in use, so that no process of the host collects them for a while."""
@@ -196,6 +216,9 @@ class ContentStore:
         for path in (*(self._directory / "staging").iterdir(), *(self._directory / "partial").iterdir()):
             if _is_old(path, before_s):
                 shutil.rmtree(path, ignore_errors=True)
+        for path in (self._directory / "locks").iterdir():
+            if path != self._collecting and _is_old(path, before_s):
+                _remove_unheld(path)
         for path in (self._directory / "seen").iterdir():
             if self.seen(path.name) in removed:
                 path.unlink(missing_ok=True)
@@ -305,6 +328,30 @@ def _copy_at(path: Path) -> _Copy | None:
     except OSError:
         return None
     return _Copy(used_s, path, sum(sizes))
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _remove_unheld(path: Path) -> None:
+    """Removes the file of a lock that nobody holds: that of a process which was killed."""
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        if _is_at(descriptor, path):
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _is_old(path: Path, before_s: float) -> bool:

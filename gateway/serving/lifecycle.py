@@ -17,6 +17,7 @@ from typing import TypeVar
 from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
 from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.declaration import Describe, declared, declared_digest
+from gateway.serving.fetch_lanes import FETCH_PATIENCE_S, FetchLanes
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.model_policy import Policy
 from gateway.serving.opening import describe_version, identity_of, open_version
@@ -36,6 +37,8 @@ T = TypeVar("T")
 class Pipeline:
     """Loads versions, a few at a time; with `trusted_keys` only those that one of the keys has signed.
 
+    A version that takes longer than `fetch_patience_s` to come counts as one on trial: nobody waits for it.
+
     With a `preparer` the weights of large versions are shared with the other processes of the host.
     """
 
@@ -47,6 +50,7 @@ class Pipeline:
         intra_threads: int,
         policy: Policy | None = None,
         loads_at_once: int = 2,
+        fetch_patience_s: float = FETCH_PATIENCE_S,
         probe_timeout_s: float = 60.0,
         trusted_keys: TrustedKeys | None = None,
         preparer: Preparer | None = None,
@@ -61,6 +65,7 @@ class Pipeline:
         self._describes: dict[ModelKind, Describe] = {}
         self._permits = asyncio.Semaphore(loads_at_once)
         self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
+        self._lanes = FetchLanes(loads_at_once, fetch_patience_s)
 
     def describe_by(self, kind: ModelKind, describe: Describe) -> None:
         """Has `describe` complete the configuration of each version of that kind, which has no model file.
@@ -98,8 +103,7 @@ class Pipeline:
             prepared = await self._known_prepared(self._preparer, candidate)
             if prepared is not None:
                 return prepared
-        async with self._permits:
-            request = await self._on_thread(partial(self._request, candidate))
+        request = await self._fetched(candidate, partial(self._request, candidate), on_trial)
         result = await self._prober.known(request, again=again)
         if result is None:
             on_trial()
@@ -168,15 +172,13 @@ class Pipeline:
 
         Raises: GatewayError, where the candidate cannot be read.
         """
-        async with self._permits:
-            if not candidate.kind.has_file:
-                return await self._on_thread(lambda: declared_digest(candidate.source, candidate.folder))
-            return await self._on_thread(lambda: identity_of(candidate, self._request(candidate)))
+        if not candidate.kind.has_file:
+            return await self._fetched(candidate, lambda: declared_digest(candidate.source, candidate.folder))
+        return await self._fetched(candidate, lambda: identity_of(candidate, self._request(candidate)))
 
     async def digest(self, candidate: Candidate) -> str:
         """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
-        async with self._permits:
-            return await self._on_thread(lambda: self._loader.digest(candidate.model, candidate.version))
+        return await self._fetched(candidate, lambda: self._loader.digest(candidate.model, candidate.version))
 
     def keep_prepared(self, digests: set[str]) -> None:
         """Marks the prepared forms of these versions as used: others make room before them. It blocks."""
@@ -190,6 +192,7 @@ class Pipeline:
     async def aclose(self) -> None:
         """Lets no further load begin, and ends the trials."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lanes.shutdown()
         await self._prober.aclose()
 
     async def _declared(self, candidate: Candidate, on_trial: Callable[[], None]) -> Loaded:
@@ -201,9 +204,8 @@ class Pipeline:
         if describe is None:
             raise FailedPrecondition(f"a model of {candidate.kind.shown!r} cannot be served here")
         source, folder = candidate.source, candidate.folder
-        async with self._permits:
-            config = await self._on_thread(lambda: declared(source, folder))
-            digest = await self._on_thread(lambda: declared_digest(source, folder))
+        config = await self._fetched(candidate, lambda: declared(source, folder), on_trial)
+        digest = await self._fetched(candidate, lambda: declared_digest(source, folder), on_trial)
         on_trial()
         config = await describe(candidate.model, source, config)
         return Loaded(None, config, digest, 0.0, digest)
@@ -264,6 +266,12 @@ class Pipeline:
         return candidate.request(
             local, intra_threads=self._intra_threads, policy=self._policy, timeout_s=self._probe_timeout_s
         )
+
+    async def _fetched(
+        self, candidate: Candidate, work: Callable[[], T], on_late: Callable[[], None] | None = None
+    ) -> T:
+        """Returns what `work` reads of the candidate's repository; one that is slow holds up no load of others."""
+        return await self._lanes.run(candidate.folder.origin, partial(_explained, work), on_late)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_explained, work))

@@ -14,14 +14,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 from typing import IO
 
 from gateway.serving.host_lock import awaited_lock
+from gateway.serving.patient_permits import PatientPermits
 from gateway.serving.probe_child import main, public_reason
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.session import runtime_key
@@ -59,8 +58,7 @@ class Prober:
     ) -> None:
         self._cache = cache
         self._zygote = Zygote(idle_s=idle_s)
-        self._permits = asyncio.Semaphore(concurrency)
-        self._patience_s = patience_s
+        self._permits = PatientPermits(concurrency, patience_s)
 
     async def known(self, request: ProbeRequest, *, again: bool = False) -> ProbeResult | None:
         """Returns the result that the host remembers of this content, or None if the content has to be probed.
@@ -77,7 +75,7 @@ class Prober:
 
         Order: on cancellation the process has ended before this returns.
         """
-        async with self._permit():
+        async with self._permits.held():
             if self._cache is None or not await asyncio.to_thread(_made, self._cache):
                 return await _run(self._zygote, request)
             asked_at = time()
@@ -95,25 +93,6 @@ class Prober:
 
     def _path(self, request: ProbeRequest) -> Path:
         return (self._cache or Path()) / f"{request.key(runtime_key())}.json"
-
-    @asynccontextmanager
-    async def _permit(self) -> AsyncIterator[None]:
-        """Holds a permit, given back after `patience_s` or at the end, whichever comes first."""
-        await self._permits.acquire()
-        given_back = False
-
-        def give_back() -> None:
-            nonlocal given_back
-            if not given_back:
-                given_back = True
-                self._permits.release()
-
-        timer = asyncio.get_running_loop().call_later(self._patience_s, give_back)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            give_back()
 
 
 async def _run(zygote: Zygote, request: ProbeRequest) -> ProbeResult:

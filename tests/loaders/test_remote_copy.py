@@ -1,15 +1,18 @@
 """Copies from elsewhere: they resume, say how far they are, and never mix two contents."""
 
 import os
+import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from loaders.errors import LoaderError, SourceUnreadable
+from loaders.errors import LoaderError, SourceUnreadable, StoreUnwritable
 from loaders.object_store import ObjectStoreLoader
 from loaders.remote_copy import RemoteCopies, RemoteFile
 from loaders.store import ContentStore
+from loaders.tree import TreeLimits
 from tests.loaders.blob_server import ACCOUNT, BlobServer
 
 MIB = 1 << 20
@@ -120,3 +123,82 @@ def test_a_source_that_hardly_sends_anything_is_given_up_and_gone_on_with(tmp_pa
     local = RemoteCopies(store, quick.read, clock=lambda: quick.now_s).copy("m", "1", "place", file, None)
     assert local.model_file().read_bytes() == CONTENT[:200_000]
     assert (slow.starts, quick.starts) == ([0], [60_000])
+
+
+def test_a_disk_that_takes_a_part_of_the_last_bytes_makes_no_copy(tmp_path: Path) -> None:
+    """A write that is cut short raises nothing: the file was taken for whole, with the digest of what was there."""
+    store = ContentStore(tmp_path / "store")
+    copies = RemoteCopies(store, lambda one, name, offset: iter([b"x" * 8192]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StoreUnwritable):
+            copies.copy("m", "1", "place", {"model.onnx": RemoteFile("", 8192, "mark")}, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "store" / "seen").iterdir())
+
+
+def test_what_has_no_room_is_not_begun(tmp_path: Path) -> None:
+    """Or else it would be brought again and again, each time up to where the disk is full."""
+    read: list[str] = []
+
+    def content(one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
+        read.append(name)
+        yield b""
+
+    copies = RemoteCopies(ContentStore(tmp_path / "store"), content, TreeLimits(max_bytes=1 << 62))
+    with pytest.raises(StoreUnwritable, match=f"bytes free, the version needs {1 << 60} more"):
+        copies.copy("m", "1", "place", {"model.onnx": RemoteFile("", 1 << 60, "mark")}, None)
+    assert not read
+
+
+def test_a_copy_under_way_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Locks shared by their first digit let a download of hours hold up every sixteenth version of the host."""
+    store = ContentStore(tmp_path / "store")
+    entered = threading.Event()
+
+    def other() -> None:
+        with store.locked("0" * 63 + "1"):
+            entered.set()
+
+    thread = threading.Thread(target=other, daemon=True)
+    with store.locked("0" * 64):
+        thread.start()
+        assert entered.wait(20)
+    thread.join(20)
+    assert not list((tmp_path / "store" / "locks").iterdir())
+
+
+def test_one_at_a_time_holds_the_lock_of_a_key(tmp_path: Path) -> None:
+    """Whoever waited for the file that the one before removed takes the file that is there by then."""
+    store, key = ContentStore(tmp_path / "store"), "a" * 64
+    inside, most, at_once = 0, 0, threading.Lock()
+
+    def enter() -> None:
+        nonlocal inside, most
+        for _ in range(50):
+            with store.locked(key):
+                with at_once:
+                    inside += 1
+                    most = max(most, inside)
+                with at_once:
+                    inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, inside) == (1, 0)
+
+
+def test_the_lock_of_a_process_that_was_killed_goes_with_the_rest(tmp_path: Path) -> None:
+    store = ContentStore(tmp_path / "store")
+    left = tmp_path / "store" / "locks" / ("b" * 64)
+    left.touch()
+    now_s = left.stat().st_mtime + 150
+    with store.locked("c" * 64):
+        store.collect(now_s=now_s, unused_s=100)
+        assert not left.exists()
+        assert (left.parent / ("c" * 64)).exists(), "somebody holds it"

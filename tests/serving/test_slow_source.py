@@ -1,0 +1,105 @@
+"""Sources that hand out their files slowly, or never: what they hold up is their own, and nobody waits for it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.serving.catalog import Catalog
+from gateway.serving.fetch_lanes import FetchLanes
+from gateway.serving.intents import IntentStore
+from gateway.serving.lifecycle import Pipeline
+from gateway.serving.probe import Prober
+from gateway.serving.repository import ModelRepository
+from gateway.serving.version import VersionState
+from loaders.schemes import LoaderSettings, canonical, open_loader
+from loaders.store import ContentStore
+from tests import models
+from tests.loaders.registry_server import Answer, MlflowServer
+from tests.machine_load import as_loaded
+
+
+class Withholding(MlflowServer):
+    """A registry that lists everything at once, and hands out no file until `goes_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        """Returns what MLflow answers, of files later."""
+        if path.endswith(".onnx"):
+            self.goes_on.wait(60)
+        return super().respond(path, query, headers)
+
+
+@asynccontextmanager
+async def catalog_of(directory: Path, repositories: str) -> AsyncIterator[Catalog]:
+    store = ContentStore(directory / "store")
+    loader = open_loader(LoaderSettings(canonical(repositories), store))
+    pipeline = Pipeline(
+        loader, Prober(directory / "probes", idle_s=5), intra_threads=1, loads_at_once=1, fetch_patience_s=0.05
+    )
+    catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(directory / "state"), store=store)
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
+
+
+def available(catalog: Catalog) -> set[str]:
+    return {status.model for status in catalog.states() if status.state is VersionState.AVAILABLE}
+
+
+async def until_available(catalog: Catalog, names: set[str]) -> None:
+    changed = asyncio.Event()
+    stop = catalog.subscribe(lambda version: changed.set())
+    try:
+        async with asyncio.timeout(as_loaded(30)):
+            while not names <= available(catalog):
+                await changed.wait()
+                changed.clear()
+    finally:
+        stop()
+
+
+async def test_a_source_that_withholds_its_files_holds_up_no_other(tmp_path: Path) -> None:
+    """Two downloads that hung took both permits: nothing else was loaded, and no worker began to serve."""
+    server, content = Withholding(), models.affine()
+    server.goes_on.set()
+    try:
+        server.write("here/1/model.onnx", content)
+        async with catalog_of(tmp_path, f"mlflow+http://{server.address}") as before:
+            await before.poll()  # the content store has it
+        server.goes_on.clear()
+        for model in ("a", "b", "z"):
+            server.write(f"{model}/1/model.onnx", content)
+        models.write_version(tmp_path / "models", "local", "1", content)
+        async with catalog_of(tmp_path, f"mlflow+http://{server.address},{tmp_path / 'models'}") as catalog:
+            async with asyncio.timeout(as_loaded(30)):
+                await catalog.start(0.0)
+            await until_available(catalog, {"here", "local"})
+            assert available(catalog) == {"here", "local"}
+            assert not catalog.ready(), "what was there at the start is still to come"
+            server.goes_on.set()
+            await until_available(catalog, {"a", "b", "here", "local", "z"})
+            assert catalog.ready()
+    finally:
+        server.goes_on.set()
+        server.shutdown()
+        server.server_close()
+
+
+async def test_what_takes_long_makes_room_within_a_lane() -> None:
+    lanes, goes_on, late = FetchLanes(1, 0.02), threading.Event(), asyncio.Event()
+    try:
+        slow = asyncio.create_task(lanes.run("a", lambda: goes_on.wait(30), late.set))
+        assert await lanes.run("b", lambda: 1) == 1
+        assert await lanes.run("a", lambda: 2) == 2
+        assert late.is_set()
+        goes_on.set()
+        assert await slow
+    finally:
+        goes_on.set()
+        lanes.shutdown()
