@@ -14,7 +14,10 @@ LoaderError
 Texts name files relative to the version directory, never an absolute path: they are shown to clients.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# What reading an answer raises that has not the fields and types of its protocol: no defect of the gateway.
+MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
 
 class LoaderError(Exception):

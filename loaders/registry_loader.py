@@ -8,15 +8,13 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from loaders import uri
-from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable
+from loaders.errors import MALFORMED, LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable
 from loaders.loader import NO_NOTES, Listing, LocalVersion, VersionNotes
 from loaders.remote_copy import RemoteCopies, RemoteFile, RemoteFiles, is_hidden, read_whole
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits
 
 _MAX_READ: Final = 256 << 20
-# What reading an answer raises that has not the fields and types of its protocol: no defect of the gateway.
-_MALFORMED: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _ANSWER: Final = "the registry cannot be read: it answers what is not of its protocol"
 
 
@@ -193,11 +191,11 @@ class RegistryLoader:
     def _listed(self) -> Mapping[str, RegisteredModel]:
         try:
             return self._registry.listed()
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise SourceUnreadable(_ANSWER) from error
 
     def _files(self, version: RegisteredVersion) -> RemoteFiles:
         try:
             return self._registry.files(version)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise SourceUnreadable(_ANSWER) from error

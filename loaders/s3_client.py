@@ -3,15 +3,17 @@
 Keys come from where AWS clients look for them: the environment, ~/.aws, the instance's or the pod's role.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Final
 
-from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
+from loaders.errors import MALFORMED, SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
 from loaders.object_client import Options
 from loaders.remote_copy import RemoteFile
 
 _CHUNK: Final = 8 << 20
+_PAGES_S: Final = 300.0
 # What a store answers where something is not there, or is another than when it was listed.
 _ABSENT: Final = frozenset({"404", "NoSuchBucket", "NoSuchKey"})
 _CHANGED: Final = frozenset({"412", "PreconditionFailed"})
@@ -20,8 +22,9 @@ _CHANGED: Final = frozenset({"412", "PreconditionFailed"})
 class S3Client:
     """A client of one bucket."""
 
-    def __init__(self, bucket: str, options: Options) -> None:
+    def __init__(self, bucket: str, options: Options, clock: Callable[[], float] = monotonic) -> None:
         self._bucket = bucket
+        self._clock = clock
         self._client = _client(options.get("endpoint", ""), options.get("region", ""))
 
     @property
@@ -33,9 +36,12 @@ class S3Client:
         """Yields key and object. Raises: as `ObjectClient`."""
         with _explained("the model repository"):
             pages = self._client.get_paginator("list_objects_v2")
+            until_s = self._clock() + _PAGES_S
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for one in page.get("Contents", ()):
                     yield one["Key"], RemoteFile(one["Key"], one["Size"], one["ETag"])
+                if self._clock() > until_s:  # pages that lead on for ever
+                    raise SourceUnreadable(f"the model repository cannot be listed within {_PAGES_S:g} s")
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
         """Yields the object's bytes. Raises: as `ObjectClient`."""
@@ -90,3 +96,7 @@ def _explained(shown: str) -> Iterator[None]:
         raise SourceUnreadable(f"{shown} cannot be read: {type(error).__name__}") from error
     except (BotoCoreError, OSError) as error:
         raise SourceUnreadable(f"{shown} cannot be read: {type(error).__name__}") from error
+    except MALFORMED as error:
+        raise SourceUnreadable(
+            f"{shown} cannot be read: the object store answers what is not of its protocol"
+        ) from error

@@ -5,7 +5,7 @@ Another package adds a scheme by an entry point of the group `gateway.loaders`: 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 from loaders import hugging_face, mlflow_registry, object_store, oci_registry, uri
 from loaders.errors import UnsupportedUri
 from loaders.filesystem import FilesystemLoader
+from loaders.guarded_loader import GuardedLoader
 from loaders.hugging_face import HuggingFaceHub
 from loaders.loader import Loader
 from loaders.mlflow_registry import MlflowRegistry
@@ -137,4 +138,5 @@ def _scheme_of_others(name: str) -> Scheme:
         raise UnsupportedUri(f"the loader of {name}:// URIs, {point.value!r}, cannot be imported: {error}") from error
     if not isinstance(scheme, Scheme):
         raise UnsupportedUri(f"the loader of {name}:// URIs, {point.value!r}, is no loaders.schemes.Scheme")
-    return scheme
+    opened = scheme.loader
+    return replace(scheme, loader=lambda settings: GuardedLoader(name, opened(settings)))

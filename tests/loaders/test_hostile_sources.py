@@ -14,6 +14,7 @@ from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceToo
 from loaders.http_source import HttpSource
 from loaders.loader import Loader
 from loaders.remote_copy import RemoteFile
+from loaders.s3_client import S3Client
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
 from tests.loaders.registry_server import (
@@ -279,3 +280,58 @@ def test_chunked_files_are_whole(offset: int) -> None:
         assert b"".join(source.content("/x", RemoteFile("", 11, ""), "a", offset)) == b"hello world"[offset:]
     finally:
         server.close()
+
+
+LISTED = "<ListBucketResult>{}<Contents><Key>m/1/model.onnx</Key>{}</Contents></ListBucketResult>"
+
+
+class Bucket(RegistryServer):
+    """An object store that answers each request with the next of these texts, the last one again and again."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__()
+        self._texts = itertools.chain(texts, itertools.repeat(texts[-1]))
+
+    def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        return 200, next(self._texts).encode(), {"Content-Type": "application/xml"}
+
+
+@pytest.fixture
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+
+
+@pytest.mark.usefixtures("_keys")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "<Size>3</Size>",
+        "<ETag>x</ETag>",
+        "<Size>many</Size><ETag>x</ETag>",
+        "<Size>3</Size><ETag>x</ETag><LastModified>at noon</LastModified>",
+    ],
+)
+def test_a_listing_that_lacks_what_every_listing_has_is_an_error_of_the_source(fields: str, tmp_path: Path) -> None:
+    """It was taken for a defect of the worker, which ended with it."""
+    server = Bucket(LISTED.format("", fields))
+    try:
+        loader = opened(f"s3://bucket?endpoint=http://{server.address}", tmp_path)
+        with pytest.raises(SourceUnreadable, match="not of its protocol"), loader.one_look():
+            pass
+    finally:
+        ended(server)
+
+
+@pytest.mark.usefixtures("_keys")
+def test_pages_of_a_bucket_have_an_end() -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
+    pages = [f"<ListBucketResult>{more.format(number)}</ListBucketResult>" for number in range(3)]
+    server, ticks = Bucket(*pages), itertools.count(0, 200)
+    try:
+        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: next(ticks))
+        with pytest.raises(SourceUnreadable, match="within 300 s"):
+            list(client.listed(""))
+        assert len(server.asked) == 2
+    finally:
+        ended(server)

@@ -22,11 +22,20 @@ shelf = Scheme(
     lambda uri: "",
     lambda settings: FilesystemLoader(path(settings.uri), settings.store),
 )
+
+
+class Breaking(FilesystemLoader):
+    def models(self):
+        raise OSError("the library of another package: no route to host")
+
+
+breaking = Scheme("breaking://", lambda uri: uri, lambda uri: "", lambda settings: Breaking("/", settings.store))
 nothing = "no scheme"
 """
 POINTS = """
 [gateway.loaders]
 shelf = shelves:shelf
+breaking = shelves:breaking
 empty = shelves:nothing
 broken = absent_package:scheme
 s3 = shelves:shelf
@@ -57,7 +66,7 @@ def test_a_package_adds_a_scheme(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_what_a_package_cannot_add_is_named() -> None:
-    with pytest.raises(UnsupportedUri, match=r"only for .*s3://.*, broken://, empty://, shelf://; mount"):
+    with pytest.raises(UnsupportedUri, match=r"only for .*s3://.*, breaking://, broken://, empty://, shelf://; mount"):
         canonical("other://x")
     with pytest.raises(UnsupportedUri, match=r"'absent_package:scheme', cannot be imported"):
         canonical("broken://x")
@@ -65,6 +74,19 @@ def test_what_a_package_cannot_add_is_named() -> None:
         canonical("empty://x")
     with pytest.raises(UnsupportedUri, match="a bucket has"):  # a scheme of the table is not taken over
         canonical("s3://A_b")
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_the_loader_of_a_package_raises_takes_no_other_repository_away(tmp_path: Path) -> None:
+    """It ended every worker, and each of their successors."""
+    (tmp_path / "models" / "m" / "1").mkdir(parents=True)
+    uri = f"breaking://x,{tmp_path / 'models'}"
+    loader = open_loader(LoaderSettings(uri, ContentStore(tmp_path / "store")))
+    for _ in range(2):
+        with loader.one_look():
+            listing = loader.models()
+    assert listing.names == ("m",)
+    assert "the loader of breaking:// URIs failed: OSError, see the log" in "".join(listing.unreadable.values())
 
 
 def test_the_repository_that_is_missing_is_named(tmp_path: Path) -> None:
