@@ -78,7 +78,8 @@ def change_of(change: pb.Change, context: object) -> Change:
 
     Raises: InvalidArgument.
     """
-    proven, source = principal_of(context).name, change.source or "api"
+    principal = principal_of(context)
+    proven, source = principal.name, change.source or "api"
     if proven and change.actor not in ("", proven):
         source = f"{source} (claims {change.actor})".encode()[:SOURCE_LIMIT].decode(errors="ignore")
     if change.given_ms_ago < 0:
@@ -89,6 +90,7 @@ def change_of(change: pb.Change, context: object) -> Change:
         reason=change.reason,
         source=source,
         idempotency_key=change.idempotency_key,
+        keyed_by=f"{principal.tenant}/{principal.name}",
     )
 
 

@@ -1,5 +1,7 @@
 """What a proven name does: it is the actor of history and audit, it cannot approve itself, and rules see it."""
 
+from typing import Any, cast
+
 import grpc
 import grpc.aio
 import pytest
@@ -45,6 +47,29 @@ async def test_who_drafts_cannot_approve_whatever_name_is_claimed(port: Guarded,
         pb.ApproveRequest(id=draft.id, change=claiming("")), metadata=header("admin")
     )
     assert (approved.draft.state, list(approved.draft.approvals)) == ("applied", ["admin"])
+
+
+async def test_an_idempotency_key_is_its_callers_own(port: Guarded, worker: Operated) -> None:
+    async def applied(caller: str, share: int, key: str) -> int:
+        change = pb.Change(reason="a reason", idempotency_key=key)
+        asked = pb.ApplyRequest(document_json=ab(share, 100 - share).to_json(), change=change, wait=WAIT)
+        answer: pb.ApplyResponse = await port.control.Apply(asked, metadata=header(caller))
+        return answer.change.revision
+
+    async def drafted(**edited: Any) -> pb.DraftState:
+        asked = pb.DraftRequest(document_json=ab(66, 34).to_json(), change=claiming(""), **edited)
+        return cast(pb.DraftState, await port.control.Draft(asked, metadata=header("approver")))
+
+    first = await applied("operator", 62, "deploy-7")
+    assert await applied("author", 63, "deploy-7") == first + 1  # not what somebody else did by that name
+    assert await applied("operator", 64, "deploy-7") == first
+    # Nor does anybody take the names that the gateway itself uses.
+    draft = await drafted()
+    await applied("operator", 65, f"draft:{draft.id}:{draft.edit + 1}")
+    await drafted(id=draft.id, edit=draft.edit)
+    approve = pb.ApproveRequest(id=draft.id, change=claiming(""))
+    approved: pb.ApproveResponse = await port.control.Approve(approve, metadata=header("admin"))
+    assert approved.draft.state == "applied"
 
 
 async def test_rules_match_the_proven_tenant_and_identity(port: Guarded, worker: Operated) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal, cast, get_args
 
 from gateway.errors import FailedPrecondition, InvalidArgument
@@ -45,7 +46,8 @@ class StoreReplaced(FailedPrecondition):
 @dataclass(frozen=True, slots=True)
 class Change:
     """Holds who changes what and why; every commit carries one into the history. `detail` is for the audit trail alone:
-    by what the judge of rollouts has decided.
+    by what the judge of rollouts has decided. `keyed_by` is the caller whose idempotency key that is, None for one of
+    the gateway's own.
 
     Raises: InvalidArgument for a text that is too long.
     """
@@ -56,6 +58,15 @@ class Change:
     idempotency_key: str = ""
     given_ms_ago: int = 0  # when it was asked for: what was committed since, its author cannot have seen
     detail: str = ""
+    keyed_by: str | None = None
+
+    @property
+    def remembered_as(self) -> str:
+        """The idempotency key as the store knows it: of two callers none learns, takes or blocks what another did."""
+        if not self.idempotency_key or self.keyed_by is None:
+            return self.idempotency_key
+        caller = sha256(self.keyed_by.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return f"by:{caller}:{self.idempotency_key}"
 
     def __post_init__(self) -> None:
         limits = {"actor": 256, "reason": TEXT_LIMIT, "source": SOURCE_LIMIT}

@@ -51,7 +51,7 @@ class Committer:
         """Returns what the idempotency key stands for already. Raises: InvalidArgument if that is something else."""
         if not change.idempotency_key:
             return None
-        first = await self._store.remembered(change.idempotency_key)
+        first = await self._store.remembered(change.remembered_as)
         if first is not None and (first.model, first.operation) != (model, operation):
             raise InvalidArgument(
                 f"change.idempotency_key: {change.idempotency_key!r} was used for {first.operation} of {first.model!r}"

@@ -85,7 +85,7 @@ class RedisStore:
         """
         model, change = proposal.model, proposal.change
         keys = [self.keys.epoch, self.keys.revision, self.keys.routes, self.keys.log, self.keys.history(model)]
-        keys.append(self.keys.idempotency(change.idempotency_key or f"once:{uuid.uuid4().hex}"))
+        keys.append(self.keys.idempotency(change.remembered_as or f"once:{uuid.uuid4().hex}"))
         keys += [self.keys.audit, self.keys.chain]
         arguments: list[Word] = [proposal.epoch, uuid.uuid4().hex, model]
         arguments.append("*" if proposal.expected_revision is None else proposal.expected_revision)

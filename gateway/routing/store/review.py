@@ -72,7 +72,9 @@ class Review:
         await admit(draft.document)
         result = await self._control.apply(
             draft.document,
-            change=replace(change, reason=_account(draft), idempotency_key=f"draft:{draft.id}:{draft.edit}"),
+            change=replace(
+                change, reason=_account(draft), idempotency_key=f"draft:{draft.id}:{draft.edit}", keyed_by=None
+            ),
             expected_revision=draft.base_revision,
             wait_s=wait_s,
             operation="approve",
