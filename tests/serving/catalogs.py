@@ -96,3 +96,7 @@ async def opened(
         yield live
     finally:
         await catalog.close()
+
+
+def state_of(version: Version) -> VersionState:
+    return version.state
