@@ -5,66 +5,31 @@ import os
 import signal
 import sys
 import threading
-import time
 from asyncio.subprocess import PIPE
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import structs
 from onnx import helper
 
 from gateway.errors import FailedPrecondition
 from gateway.serving.preparation_child import Unprepared, prepare, step_back
 from gateway.serving.preparation_request import PreparationRequest, objection
-from gateway.serving.prepared_store import (
-    MODEL_FILENAME,
-    REFUSAL_REMEMBERED_S,
-    PreparedManifest,
-    PreparedStore,
-    Refusal,
-    preparation_key,
-    seal,
-)
-from gateway.serving.preparer import Preparer
+from gateway.serving.prepared_store import MODEL_FILENAME, PreparedStore, Refusal, preparation_key
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.run_environment import present_environment
 from gateway.serving.session import WEIGHTS_FILENAME, Session
 from gateway.serving.verification import verify
 from gateway.tensor import Datatype
-from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
-from loaders.model_signature import TrustedKeys
-from loaders.store import ContentStore
 from loadtests.bench.models import MODELS
 from tests import models
-from tests.serving.catalogs import OpenCatalog, opened
+from tests.serving.prepared_models import WIDTH, Fetch, entries, multiplied, preparer, weights
 
-Fetch = Callable[[bytes], LocalVersion]
-Floats = npt.NDArray[np.float32]
-
-WIDTH = 64
 COMMAND = (sys.executable, "-P", "-m", "gateway.serving.preparation_child")
-
-
-def weights(*shape: int, seed: int = 1) -> Floats:
-    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
-
-
-def multiplied(*, by: float = 1.0) -> bytes:
-    """`y = x @ weights`; x, y: FP32 [-1, WIDTH]."""
-    model = models.model_of(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        [models.tensor_value("x", Datatype.FP32, (-1, WIDTH))],
-        [models.tensor_value("y", Datatype.FP32, (-1, WIDTH))],
-        [models.weight("w", weights(WIDTH, WIDTH) * np.float32(by))],
-    )
-    return bytes(model.SerializeToString())
 
 
 def quantized() -> bytes:
@@ -131,26 +96,6 @@ PREPARABLE: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.fixture
-def fetch(tmp_path: Path) -> Fetch:
-    loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "content"))
-
-    def fetch(content: bytes) -> LocalVersion:
-        models.write_version(tmp_path / "repository", "m", "1", content)
-        return loader.fetch("m", "1")
-
-    return fetch
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreparedStore]:
-    store = PreparedStore(tmp_path / "prepared", max_bytes=1 << 30)
-    store.make()
-    yield store
-    assert not (tmp_path / "prepared" / "staging").exists()
-    assert not list((tmp_path / "prepared").glob("removed.*"))
-
-
 def probed(request: ProbeRequest) -> ProbeResult:
     """What a probe says of a model that batches and repeats itself."""
     return ProbeResult(ok=True, facts=verify(request.local), batches=True, repeatable=True)
@@ -159,22 +104,6 @@ def probed(request: ProbeRequest) -> ProbeResult:
 def preparation(local: LocalVersion, directory: Path, *, file_limit: int = 1 << 30) -> PreparationRequest:
     directory.mkdir(exist_ok=True)
     return PreparationRequest(ProbeRequest(local), verify(local), True, "key", directory, file_limit, False)
-
-
-def put(store: PreparedStore, key: str, size: int = 1000) -> None:
-    """Publishes an entry of about that many bytes, which is no model."""
-    staging = store.stage()
-    (staging / MODEL_FILENAME).write_bytes(key.encode())
-    (staging / WEIGHTS_FILENAME).write_bytes(bytes(size))
-    seal(staging, key)
-    assert store.publish(key, staging)
-
-
-def entries(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if len(path.name) == 64]
-
-
-# ---- the contract ----
 
 
 @pytest.mark.parametrize("kind", PREPARABLE)
@@ -251,109 +180,7 @@ def test_the_key_depends_on_all_that_a_prepared_model_depends_on(fetch: Fetch) -
     assert preparation_key(replace(request, timeout_s=1.0), environment) in keys
 
 
-# ---- the store ----
-
-
-@pytest.mark.parametrize("name", [MODEL_FILENAME, WEIGHTS_FILENAME, "prepared.json"])
-@pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
-def test_a_damaged_entry_is_removed(name: str, harm: str, store: PreparedStore, tmp_path: Path) -> None:
-    put(store, "key")
-    with store.opened("key") as entry:
-        assert entry is not None
-    file = entries(tmp_path / "prepared")[0] / name
-    file.chmod(0o600)
-    content = file.read_bytes()
-    if harm == "cut":
-        os.truncate(file, len(content) - 1)
-    elif harm == "flipped":
-        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    else:
-        file.unlink()
-    with store.opened("key") as entry:
-        assert entry is None
-    assert not entries(tmp_path / "prepared")
-
-
-def test_an_entry_of_another_key_is_not_opened(store: PreparedStore, tmp_path: Path) -> None:
-    put(store, "key")
-    put(store, "other")
-    with store.opened("other") as entry:
-        assert entry is not None
-        place = entry.model.parent
-    with store.opened("key") as entry:
-        assert entry is not None
-        os.rename(place, tmp_path / "away")
-        os.rename(entry.model.parent, place)
-    with store.opened("other") as entry:
-        assert entry is None
-
-
-def test_a_directory_that_others_may_write_to_is_not_used(store: PreparedStore, tmp_path: Path) -> None:
-    put(store, "key")
-    (tmp_path / "prepared").chmod(0o770)
-    with pytest.raises(PermissionError), store.opened("key"):
-        pass
-
-
-def test_the_least_recently_used_entries_make_room(tmp_path: Path) -> None:
-    directory = tmp_path / "prepared"
-    store = PreparedStore(directory, max_bytes=1 << 20)
-    store.make()
-    for count, key in enumerate("abc"):
-        put(store, key, 300_000)
-        os.utime(max(entries(directory), key=lambda path: path.stat().st_mtime), (count, count))
-    with store.opened("a") as entry:  # used last
-        assert entry is not None
-    put(store, "d", 300_000)
-    assert [store.has(key) for key in "abcd"] == [True, False, True, True]
-    assert store.bytes() <= store.max_bytes
-    staging = store.stage()
-    (staging / WEIGHTS_FILENAME).write_bytes(bytes(2 << 20))
-    assert not store.publish("e", staging)
-    assert [store.has(key) for key in "abcde"] == [True, False, True, True, False]
-
-
-async def test_what_a_worker_serves_from_is_in_use(tmp_path: Path) -> None:
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        (entry,) = entries(tmp_path / "prepared")
-        os.utime(entry, (0, 0))
-        await live.catalog.copies.tend(time.time())
-        assert entry.stat().st_mtime > 0
-
-
-def test_an_entry_that_is_removed_stays_with_who_has_opened_it(store: PreparedStore) -> None:
-    put(store, "key")
-    with store.opened("key") as entry:
-        assert entry is not None
-        held = (entry.model.parent / WEIGHTS_FILENAME).open("rb")
-    store.remove("key")
-    with held:
-        assert len(held.read()) == 1000
-
-
-def test_reasons_are_remembered_for_as_long_as_they_hold(store: PreparedStore) -> None:
-    for lasting in (True, False):
-        store.refuse("key", Refusal("full", lasting=lasting))
-        noted_s = store._refused("key").stat().st_mtime
-        later_s = noted_s + REFUSAL_REMEMBERED_S + 1
-        assert store.refusal("key", asked_at=noted_s) is not None
-        assert (store.refusal("key", asked_at=later_s) is not None) is lasting
-        assert (store.refusal("key", asked_at=noted_s + 1, again=True) is not None) is lasting
-    assert store.refusal("key", asked_at=noted_s - 1, again=True) is not None  # found while this one waited
-    put(store, "key")
-    assert store.refusal("key", asked_at=noted_s) is None
-
-
-# ---- the process ----
-
-
-def preparer(directory: Path, *, max_bytes: int = 1 << 30, timeout_s: float = 300.0, idle_s: float = 0.0) -> Preparer:
-    return Preparer(directory / "prepared", min_bytes=1, max_bytes=max_bytes, timeout_s=timeout_s, idle_s=idle_s)
-
-
-async def test_workers_prepare_once(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
+async def test_workers_prepare_once(fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path) -> None:
     request = ProbeRequest(fetch(multiplied()))
     result = probed(request)
     workers = [preparer(tmp_path) for _ in range(3)]
@@ -374,7 +201,7 @@ async def test_workers_prepare_once(fetch: Fetch, store: PreparedStore, tmp_path
 
 
 async def test_a_killed_preparation_leaves_nothing_and_is_not_repeated_soon(
-    fetch: Fetch, store: PreparedStore, tmp_path: Path
+    fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path
 ) -> None:
     request = ProbeRequest(fetch(multiplied()))
     result = probed(request)
@@ -408,7 +235,7 @@ def test_a_preparation_gets_what_nobody_else_wants(idle: bool) -> None:
 
 
 async def test_a_machine_that_is_always_busy_prepares_all_the_same(
-    fetch: Fetch, store: PreparedStore, tmp_path: Path
+    fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path
 ) -> None:
     request = ProbeRequest(fetch(multiplied()))
     task = asyncio.ensure_future(preparer(tmp_path, idle_s=0.02).prepare(request, probed(request)))
@@ -421,13 +248,15 @@ async def test_a_machine_that_is_always_busy_prepares_all_the_same(
     assert await late == "preparing it did not end within 0.02 s"
 
 
-async def test_what_a_killed_worker_left_is_cleared_away(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
-    (store.stage() / WEIGHTS_FILENAME).write_bytes(b"half")
+async def test_what_a_killed_worker_left_is_cleared_away(
+    fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path
+) -> None:
+    (prepared_store.stage() / WEIGHTS_FILENAME).write_bytes(b"half")
     request = ProbeRequest(fetch(multiplied()))
     assert await preparer(tmp_path).prepare(request, probed(request)) == ""
 
 
-async def test_a_disk_without_room_is_named(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
+async def test_a_disk_without_room_is_named(fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path) -> None:
     request = ProbeRequest(fetch(multiplied()))
     result = probed(request)
     assert result.facts is not None
@@ -435,14 +264,17 @@ async def test_a_disk_without_room_is_named(fetch: Fetch, store: PreparedStore, 
     assert "bytes free" in await preparer(tmp_path, max_bytes=1 << 62).prepare(request, huge)
 
 
-async def test_files_that_cannot_be_written_are_no_entry(fetch: Fetch, store: PreparedStore, tmp_path: Path) -> None:
+async def test_files_that_cannot_be_written_are_no_entry(
+    fetch: Fetch, prepared_store: PreparedStore, tmp_path: Path
+) -> None:
     local = fetch(MODELS["mlp"].serialized("1"))
-    request = preparation(local, store.stage(), file_limit=100_000)  # the kernel refuses more, as on a full disk
+    # The kernel refuses more, as on a full disk.
+    request = preparation(local, prepared_store.stage(), file_limit=100_000)
     try:
         process = await asyncio.create_subprocess_exec(*COMMAND, stdin=PIPE, stdout=PIPE)
         answer, _ = await process.communicate(to_json(request) + b"\n")
     finally:
-        store.unstage()
+        prepared_store.unstage()
     refusal = from_json(answer, Refusal)
     assert "Failed to write external initializers" in refusal.reason
     assert str(tmp_path) not in refusal.reason
@@ -475,121 +307,3 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
-
-
-# ---- versions ----
-
-
-def weights_of(live: OpenCatalog) -> dict[str, str]:
-    return {f"{status.model}/{status.version}": status.weights for status in live.catalog.states()}
-
-
-async def test_a_version_is_served_from_its_prepared_form_which_is_remade_when_damaged(tmp_path: Path) -> None:
-    x = weights(3, WIDTH, seed=3)
-    expected = Session(multiplied(), intra_threads=1).run(None, {"x": x})[0].tobytes()
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        version = live.catalog.version("m", "1")
-        assert version.weights == "shared"
-        assert version.run_us > 0
-        assert version.session is not None
-        assert version.session.run(None, {"x": x})[0].tobytes() == expected
-    file = entries(tmp_path / "prepared")[0] / WEIGHTS_FILENAME
-    made_ns = file.stat().st_ctime_ns
-    for harmed in (False, True):
-        if harmed:
-            file.chmod(0o600)
-            os.truncate(file, 100)
-        async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-            await live.catalog.poll()
-            version = live.catalog.version("m", "1")
-            assert version.weights == "shared"
-            assert version.session is not None
-            assert version.session.run(None, {"x": x})[0].tobytes() == expected
-        assert (file.stat().st_ctime_ns == made_ns) is not harmed
-        assert file.stat().st_size > WIDTH * WIDTH * 4
-
-
-async def test_a_prepared_version_is_loaded_without_its_own_files_being_read(tmp_path: Path) -> None:
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        digest = live.catalog.version("m", "1").digest
-    copy = tmp_path / "data" / "store" / digest / "model.onnx"
-    copy.chmod(0o600)
-    copy.write_bytes(b"damaged meanwhile")
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        await live.catalog.poll()
-        version = live.catalog.version("m", "1")
-        assert (version.weights, version.digest) == ("shared", digest)
-        assert copy.read_bytes() == b"damaged meanwhile"
-        models.write_version(live.root, "m", "1", multiplied(by=2))  # what lies there is looked at all the same
-        await live.catalog.poll()
-        version = live.catalog.version("m", "1")
-        x = weights(3, WIDTH, seed=3)
-        assert version.session is not None
-        expected = Session(multiplied(by=2), intra_threads=1).run(None, {"x": x})[0]
-        assert version.session.run(None, {"x": x})[0].tobytes() == expected.tobytes()
-        assert version.weights == "shared"
-        assert len(entries(tmp_path / "prepared")) == 2
-
-
-async def test_what_was_prepared_of_an_unsigned_version_serves_nobody_who_asks_for_signatures(tmp_path: Path) -> None:
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        assert live.catalog.version("m", "1").weights == "shared"
-    key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    (tmp_path / "keys.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    trusted = TrustedKeys(tmp_path / "keys.pem")
-    async with opened(tmp_path, preparer=preparer(tmp_path), trusted_keys=trusted) as live:
-        await live.catalog.poll()
-        assert "the version is not signed, and a signature is required" in live.reason("m", "1")
-
-
-def test_a_note_of_another_content_is_none(store: PreparedStore, fetch: Fetch) -> None:
-    local = fetch(multiplied())
-    store.note_copy("place", local)
-    assert store.noted_copy("place") == local
-    assert store.noted_copy("elsewhere") is None
-    store.note_copy("place", replace(local, files=(replace(local.files[0], sha256="0" * 64),)))
-    assert store.noted_copy("place") is None
-    store.note_copy("place", replace(local, path=local.path / "gone"))
-    assert store.noted_copy("place") is None
-
-
-async def test_a_whole_entry_that_the_runtime_refuses_is_not_made_again_and_again(tmp_path: Path) -> None:
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-    entry = entries(tmp_path / "prepared")[0]
-    manifest = (entry / "prepared.json").read_bytes()
-    (entry / WEIGHTS_FILENAME).chmod(0o600)
-    (entry / MODEL_FILENAME).chmod(0o600)
-    (entry / MODEL_FILENAME).write_bytes(b"no model")
-    key = from_json(manifest, PreparedManifest).key
-    seal(entry, key)
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        await live.catalog.poll()
-        assert "could not be loaded" in live.catalog.version("m", "1").weights
-    assert not entries(tmp_path / "prepared")
-
-
-async def test_what_is_not_prepared_says_why(tmp_path: Path) -> None:
-    small = Preparer(tmp_path / "prepared", min_bytes=1 << 20, max_bytes=1 << 30)
-    async with opened(tmp_path, preparer=small) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        assert weights_of(live) == {
-            "m/1": "its own: its weights have 16384 bytes, fewer than 1048576 (--prepare-min-bytes)"
-        }
-    assert not (tmp_path / "prepared").exists()
-
-
-async def test_a_prepared_form_that_cannot_be_kept_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "prepared").write_text("no directory")
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        assert live.catalog.version("m", "1").weights == "its own: prepared models cannot be kept: File exists"
